@@ -1,0 +1,154 @@
+"""Where things live, and what the user configured."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from crystalmath.errors import ConfigError
+
+__all__ = ["DEFAULT_FORWARD", "Config", "forwarded", "home", "load"]
+
+#: Environment variables that reach the job (patterns as in the shell).
+DEFAULT_FORWARD = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "OMP_*",
+    "QUACC_*",
+    "VASP_*",
+    "ASE_*",
+    "ESPRESSO_*",
+)
+
+
+@frozen(kw_only=True)
+class Config:
+    """The configuration of one home.
+
+    Parameters
+    ----------
+    home : pathlib.Path
+        Absolute; everything the program writes lives below it.
+    engine : str, optional
+        The engine of submissions that name none, where the user configured one.
+    database_url : str
+        SQLAlchemy URL of the job database.
+    recipes_allow : tuple of str
+        Namespaces of recipes admitted beside ``quacc.recipes``.
+    forward : tuple of str
+        Patterns of the environment variables that reach a job.
+    engines : mapping of str to mapping
+        The tables ``[engines.<name>]``.
+    """
+
+    home: Path
+    engine: str | None = None
+    database_url: str = field(repr=False)
+    recipes_allow: tuple[str, ...] = ()
+    forward: tuple[str, ...] = DEFAULT_FORWARD
+    engines: Mapping[str, Mapping[str, Any]] = field(factory=dict)
+
+    @property
+    def jobs_directory(self) -> Path:
+        """Where the run directories are, one for each job."""
+        return self.home / "jobs"
+
+
+def home(environ: Mapping[str, str] = os.environ) -> Path:
+    """Tell where everything that the program writes lives.
+
+    Returns
+    -------
+    pathlib.Path
+        ``CRYSTALMATH_HOME``, else the platform's user data directory; absolute.
+    """
+    named = environ.get("CRYSTALMATH_HOME")
+    if named:
+        return Path(named).expanduser().absolute()
+    import platformdirs
+
+    return platformdirs.user_data_path("crystalmath").absolute()
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Config:
+    """Read the configuration: environment variables before ``config.toml`` in the home.
+
+    Raises
+    ------
+    ConfigError
+        The file is no TOML, or a key or value in it is not known.
+    """
+    root = home(environ)
+    table = _read(root / "config.toml")
+    recipes = environ.get("CRYSTALMATH_RECIPES", "")
+    allow = [name.strip() for name in recipes.split(",") if name.strip()]
+    allow += table.get("recipes", {}).get("allow", [])
+    return Config(
+        home=root,
+        engine=environ.get("CRYSTALMATH_ENGINE") or table.get("engine"),
+        database_url=environ.get("CRYSTALMATH_DATABASE_URL")
+        or table.get("database_url")
+        or f"sqlite:///{root / 'jobs.sqlite'}",
+        recipes_allow=tuple(dict.fromkeys(allow)),
+        forward=tuple(table.get("environment", {}).get("forward", DEFAULT_FORWARD)),
+        engines=table.get("engines", {}),
+    )
+
+
+def forwarded(patterns: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Pick the environment variables that reach a job."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+# What may stand in the file: a type, or the keys of a table; None takes any table.
+_SHAPE: dict[str, Any] = {
+    "engine": str,
+    "database_url": str,
+    "recipes": {"allow": list},
+    "environment": {"forward": list},
+    "engines": None,
+}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
+    _check(table, _SHAPE, path, "")
+    return table
+
+
+def _check(table: Mapping[str, Any], shape: Mapping[str, Any], path: Path, prefix: str) -> None:
+    for key, value in table.items():
+        place = f"{path}: {prefix}{key}"
+        if key not in shape:
+            near = difflib.get_close_matches(key, shape, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(shape)}"
+            raise ConfigError(f"{place} is not a known setting{hint}")
+        wanted = shape[key]
+        if wanted is None or isinstance(wanted, Mapping):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{place} must be a table, not {value!r}")
+            if wanted is not None:
+                _check(value, wanted, path, f"{prefix}{key}.")
+            elif not all(isinstance(item, Mapping) for item in value.values()):
+                raise ConfigError(f"{place} must hold one table for each engine")
+        elif not isinstance(value, wanted):
+            raise ConfigError(f"{place} must be a {wanted.__name__}, not {value!r}")
+        elif wanted is list and not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{place} must be a list of strings, not {value!r}")

@@ -1,0 +1,115 @@
+"""The family of errors that CrystalMath jobs raises on purpose.
+
+Every message names the value, the place and the remedy. What is a programming error of ours is
+never one of these.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crystalmath.models import Finding
+
+__all__ = [
+    "ConfigError",
+    "CrystalMathError",
+    "EngineUnavailable",
+    "InvalidJob",
+    "JobRefused",
+    "KeyConflict",
+    "PluginError",
+    "StoreError",
+    "UnknownEngine",
+    "UnknownJob",
+]
+
+
+class CrystalMathError(Exception):
+    """Base of all errors that this package raises on purpose.
+
+    Attributes
+    ----------
+    code : str
+        A short name that stays the same when the wording changes; front ends may branch on it.
+    """
+
+    code = "error"
+
+
+class ConfigError(CrystalMathError, ValueError):
+    """The configuration file or an environment variable cannot be used as it is."""
+
+    code = "config"
+
+
+class InvalidJob(CrystalMathError, ValueError):
+    """A submission that cannot become a job. Nothing was recorded, written or started."""
+
+    code = "invalid_job"
+
+
+class KeyConflict(InvalidJob):
+    """An idempotency key that already belongs to a job with another specification."""
+
+    code = "key_conflict"
+
+
+class JobRefused(InvalidJob):
+    """A preflight check found that the job would fail.
+
+    Parameters
+    ----------
+    findings : sequence of Finding
+        Everything that was found, warnings included.
+    """
+
+    code = "refused"
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        errors = [finding for finding in self.findings if finding.severity == "error"]
+        super().__init__("\n".join(str(finding) for finding in errors))
+
+
+class UnknownJob(CrystalMathError, KeyError):
+    """No job has this id."""
+
+    code = "unknown_job"
+
+    def __init__(self, job_id: object) -> None:
+        super().__init__(f"no job has the id {job_id!r}")
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of the message.
+        return str(self.args[0])
+
+
+class UnknownEngine(CrystalMathError, ValueError):
+    """No installed plugin provides this engine."""
+
+    code = "unknown_engine"
+
+
+class EngineUnavailable(CrystalMathError):
+    """The engine cannot be reached just now; the same attempt is tried again later.
+
+    Engines raise it from ``launch``, ``probe`` and ``release`` for trouble that passes: a server
+    that does not answer, a busy scheduler.
+    """
+
+    code = "engine_unavailable"
+
+
+class PluginError(CrystalMathError):
+    """A plugin breaks the rules: a duplicate name, a misspelt hook, the wrong kind of object."""
+
+    code = "plugin"
+
+
+class StoreError(CrystalMathError):
+    """The job database cannot be used as it is."""
+
+    code = "store"

@@ -1,0 +1,104 @@
+"""What a plugin may say. Hook names begin with ``crystalmath_``; plugins implement what they need.
+
+An engine plugin is registered under the entry-point group ``crystalmath.engines``, by the engine's
+name; any other plugin under ``crystalmath.plugins``. Both mark their functions with
+:data:`hookimpl`::
+
+    from crystalmath.hookspecs import hookimpl
+
+    @hookimpl
+    def crystalmath_make_runner(settings):
+        from .runner import MyRunner
+        return MyRunner(settings)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ase import Atoms
+
+    from crystalmath.models import EngineSettings, Finding
+    from crystalmath.quacc.engine import EngineRunner
+
+__all__ = ["PROJECT", "hookimpl"]
+
+PROJECT = "crystalmath"
+
+hookimpl = pluggy.HookimplMarker(PROJECT)
+_hookspec = pluggy.HookspecMarker(PROJECT)
+
+
+@_hookspec(firstresult=True)
+def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner | None:
+    """Make the runner of this engine (engine plugins only).
+
+    Called once for each engine, home and process, when the engine is first used. Nothing may be
+    started here: an engine starts at its first ``launch``.
+
+    Parameters
+    ----------
+    settings : EngineSettings
+        The engine's name, the home, and the engine's own table of the configuration file.
+
+    Returns
+    -------
+    EngineRunner
+        The runner.
+
+    Raises
+    ------
+    ImportError
+        The engine's library is missing. Say which distribution brings it.
+    ValueError
+        An option has a value that cannot be used.
+    """
+
+
+@_hookspec
+def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
+    """Say what keeps this engine from serving, without starting it (engine plugins only).
+
+    Parameters
+    ----------
+    settings : EngineSettings
+        As for :func:`crystalmath_make_runner`.
+
+    Returns
+    -------
+    sequence of Finding
+        Empty where nothing is wrong.
+    """
+    raise NotImplementedError
+
+
+@_hookspec
+def crystalmath_preflight(
+    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+) -> Sequence[Finding]:
+    """Check a job before it is submitted.
+
+    It must be quick (milliseconds) and must change nothing: no file, no setting, not the atoms.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name of the recipe.
+    atoms : ase.Atoms
+        The structure.
+    parameters : mapping of str to object
+        The recipe's parameters.
+    environment : mapping of str to str
+        The environment variables that the job will see.
+
+    Returns
+    -------
+    sequence of Finding
+        Errors refuse the job; warnings are stored with it.
+    """
+    raise NotImplementedError

@@ -1,0 +1,171 @@
+"""Records that cross the boundaries between core, engines, plugins and front ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = [
+    "Attempt",
+    "Capabilities",
+    "EngineSettings",
+    "Finding",
+    "JobSpec",
+    "Sighting",
+]
+
+
+@frozen(kw_only=True)
+class JobSpec:
+    """Everything that decides what a job computes.
+
+    Parameters
+    ----------
+    job_id : str
+        A UUID4 as text.
+    recipe : str
+        Full dotted name, ``quacc.recipes.emt.core.relax_job``.
+    atoms : ase.Atoms
+        Passed to the recipe as its first argument (positions in Å).
+    parameters : mapping of str to object
+        Passed to the recipe by name, all of them.
+    cluster : str
+        One of the engine's clusters.
+    walltime_s : float, optional
+        Time in seconds, counted from the moment the job starts, after which it is stopped.
+    environment : mapping of str to str
+        Environment variables that the job sees, on top of its worker's own.
+    """
+
+    job_id: str
+    recipe: str
+    atoms: Atoms
+    parameters: Mapping[str, Any] = field(factory=dict)
+    cluster: str = "local"
+    walltime_s: float | None = None
+    environment: Mapping[str, str] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Attempt:
+    """One try at a job, as an engine sees it.
+
+    Parameters
+    ----------
+    id : str
+        Unique and stable. The engine tags its native work with it, so that ``probe`` finds what
+        was launched by a process that died before it could record a handle.
+    job_id : str
+        The job.
+    directory : pathlib.Path
+        What the engine's worker hands to :func:`crystalmath.worker.run`.
+    cluster : str
+        Which of the engine's clusters runs it.
+    walltime_s : float, optional
+        How long the job may run, in seconds. Core enforces it; a batch engine may ask for it.
+    handle : str, optional
+        What ``launch`` returned for it, if that was recorded.
+    """
+
+    id: str
+    job_id: str
+    directory: Path
+    cluster: str
+    walltime_s: float | None = None
+    handle: str | None = None
+
+
+@frozen
+class Sighting:
+    """What an engine can say about an attempt: a hint about liveness, never an outcome.
+
+    Parameters
+    ----------
+    state : {"queued", "running", "gone", "unknown"}
+        ``gone`` promises only that the engine will not start the attempt any more.
+    reason : str, optional
+        The engine's own word (``Priority``, ``OUT_OF_MEMORY``); it reaches the user.
+    """
+
+    state: Literal["queued", "running", "gone", "unknown"]
+    reason: str | None = None
+
+
+@frozen(kw_only=True)
+class Capabilities:
+    """What an engine can do. Core and front ends ask this, never the engine's name.
+
+    Parameters
+    ----------
+    max_queued : int
+        Core keeps at most so many attempts launched and unfinished.
+    gone_means_dead : bool
+        A ``gone`` from ``probe`` also vouches that no process of the attempt is alive.
+    queue_dies_with_owner : bool
+        What was queued and not started is dropped when the process that launched it ends.
+    """
+
+    max_queued: int = 1000
+    gone_means_dead: bool = False
+    queue_dies_with_owner: bool = False
+
+
+@frozen(kw_only=True)
+class EngineSettings:
+    """What core tells a plugin that makes a runner.
+
+    Parameters
+    ----------
+    name : str
+        The engine's name, the entry point's.
+    home : pathlib.Path
+        Everything the program writes lives below it.
+    options : mapping of str to object
+        The table ``[engines.<name>]`` of the configuration file.
+    """
+
+    name: str
+    home: Path
+    options: Mapping[str, Any] = field(factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        """Where the engine may write files of its own."""
+        return self.home / "engines" / self.name
+
+
+@frozen(kw_only=True)
+class Finding:
+    """One thing that a preflight check found.
+
+    Parameters
+    ----------
+    severity : {"error", "warning"}
+        An error refuses the job, a warning travels with it.
+    code : str
+        A short name that stays the same when the wording changes.
+    message : str
+        What is wrong, naming the value and the place.
+    path : str, optional
+        The file or folder that was looked at.
+    source : str, optional
+        What named that path.
+    remedy : str, optional
+        What to do about it.
+    """
+
+    severity: Literal["error", "warning"]
+    code: str
+    message: str
+    path: str | None = None
+    source: str | None = None
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
