@@ -1,0 +1,134 @@
+"""The built-in engine: this machine's own cores, and no dependency beyond core.
+
+It is the reference implementation of an engine, registered like any stranger's.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystalmath import worker
+from crystalmath.errors import ConfigError
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Capabilities, Finding, Sighting
+from crystalmath.quacc.engine import EngineRunner
+from crystalmath.worker.chains import close_idle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from crystalmath.models import Attempt, EngineSettings
+
+__all__ = ["LocalRunner", "available_cores"]
+
+
+class LocalRunner(EngineRunner):
+    """Run jobs on this machine, as many at a time as ``[engines.local] workers`` says.
+
+    Parameters
+    ----------
+    settings : EngineSettings
+        ``workers`` defaults to the number of cores that this process may use.
+    """
+
+    capabilities = Capabilities(max_queued=1000, queue_dies_with_owner=True)
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        self._workers = _workers(settings)
+        self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._queued: set[str] = set()
+        self._running: set[str] = set()
+
+    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
+        """Queue the attempts, and start worker threads as they are needed."""
+        for attempt in attempts:
+            self._queued.add(attempt.id)
+            self._queue.put(attempt)
+        while len(self._threads) < min(self._workers, len(self._queued) + len(self._running)):
+            thread = threading.Thread(target=self._work, name="crystalmath-local", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return {attempt.id: attempt.id for attempt in attempts}
+
+    def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
+        """Tell what is queued and running; what this process did not launch is gone."""
+        return {attempt.id: self._see(attempt.id) for attempt in attempts}
+
+    def _see(self, attempt: str) -> Sighting:
+        if attempt in self._running:
+            return Sighting("running")
+        return Sighting("queued" if attempt in self._queued else "gone")
+
+    def release(self, attempts: Sequence[Attempt]) -> None:
+        """Drop what is queued."""
+        for attempt in attempts:
+            self._queued.discard(attempt.id)
+
+    def stop(self) -> None:
+        """End the worker threads and their idle chains."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(timeout=10)
+        close_idle()
+
+    def _work(self) -> None:
+        while (attempt := self._queue.get()) is not None:
+            if attempt.id not in self._queued:
+                continue
+            self._running.add(attempt.id)
+            self._queued.discard(attempt.id)
+            try:
+                worker.run(attempt.directory)
+            except Exception as error:  # noqa: BLE001 - one bad run must not cost a worker
+                self.log.warning("%s: %s", attempt.id, error)
+            finally:
+                self._running.discard(attempt.id)
+                self.notice(attempt.id)
+
+
+def _workers(settings: EngineSettings) -> int:
+    workers = settings.options.get("workers", available_cores())
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ConfigError(
+            f"[engines.{settings.name}] workers must be a whole number from 1, not {workers!r}"
+        )
+    return workers
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use, by affinity and by its cgroup's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        group = Path("/proc/self/cgroup").read_text(encoding="ascii").strip().split("::")[-1]
+        quota, period = Path(f"/sys/fs/cgroup{group}/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, int(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or its quota is "max"
+        return cores
+
+
+@hookimpl
+def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
+    """Make the runner."""
+    return LocalRunner(settings)
+
+
+@hookimpl
+def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
+    """Say what keeps this machine from running jobs."""
+    findings = []
+    try:
+        _workers(settings)
+    except ConfigError as error:
+        findings.append(Finding(severity="error", code="config", message=str(error)))
+    if sys.platform != "linux":
+        message = f"running jobs needs Linux (child subreapers); this is {sys.platform}"
+        findings.append(Finding(severity="error", code="platform", message=message))
+    return findings

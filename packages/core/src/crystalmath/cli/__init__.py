@@ -1,0 +1,139 @@
+"""The command line.
+
+The commands import what they need inside their bodies: ``crystalmath --help`` and ``crystalmath
+status`` must not wait for what they don't use.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crystalmath import __version__
+from crystalmath.cli import catalogue, doctor, output, query, run
+from crystalmath.errors import CrystalMathError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="crystalmath",
+    help="Run quacc recipes on any workflow engine, and know what became of every job.",
+    epilog="Example: crystalmath run emt.core.relax_job Al.poscar --engine local",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# typer.BadParameter is public; the class that all wrong usage has in common has moved about.
+_ClickException: type[Any] = typer.BadParameter.__mro__[2]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The process's own by default.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_run(given))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = app(arguments, prog_name="crystalmath", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except _ClickException as error:
+        error.show(sys.stderr)
+        _as_document(error, "usage", arguments, error.format_message())
+        return int(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        # The reader has gone, as in `crystalmath list | head`; nothing may be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (CrystalMathError, ImportError, OSError) as error:
+        return _expected(error, arguments)
+    except Exception as error:
+        _as_document(error, "internal", arguments)
+        raise
+    return int(code)
+
+
+def _expected(error: Exception, arguments: list[str]) -> int:
+    if "--verbose" in arguments:
+        import traceback
+
+        output.note("".join(traceback.format_exception(error)).rstrip())
+    output.note(f"error: {output.printable(str(error) or type(error).__name__)}")
+    _as_document(error, getattr(error, "code", "error"), arguments)
+    return 1
+
+
+def _as_document(
+    error: Exception, code: str, arguments: list[str], message: str | None = None
+) -> None:
+    if "--json" in arguments:
+        output.write_json(output.error_document(error, code, message))
+        sys.stdout.flush()
+
+
+def _version(*, show: bool) -> None:
+    if show:
+        output.write(f"crystalmath {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _with_verbose(function: Callable[..., int]) -> Callable[..., int]:
+    # Every command takes --verbose and none looks at it: _expected does.
+    signature = inspect.signature(function, eval_str=True)
+    option = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
+    verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False)
+    parameters = [*signature.parameters.values(), verbose.replace(annotation=option)]
+
+    @wraps(function)
+    def command(*, verbose: bool, **options: Any) -> int:  # noqa: ARG001
+        return function(**options)
+
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _add(name: str, function: Callable[..., int], example: str) -> None:
+    app.command(name, epilog=f"Example: crystalmath {name}{example}")(_with_verbose(function))
+
+
+_add("run", run.run, " emt.core.relax_job Al.poscar --param relax_cell=true --walltime 1h")
+_add("check", catalogue.check, " vasp.core.static_job POSCAR --param kpts=[3,3,3]")
+_add("list", query.list_jobs, " --state failed --limit 10")
+_add("status", query.status, " 3f2a91c4")
+_add("result", query.result, " 3f2a91c4 --json")
+_add("logs", query.logs, " 3f2a91c4 OUTCAR")
+_add("path", query.path, " 3f2a91c4")
+_add("cancel", query.cancel, " 3f2a91c4")
+_add("engines", catalogue.engines, "")
+_add("recipes", catalogue.recipes, " emt.core.relax_job")
+_add("doctor", doctor.doctor, " --run --engine local")

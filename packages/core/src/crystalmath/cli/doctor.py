@@ -1,0 +1,221 @@
+"""``crystalmath doctor``: is everything there that a job needs?"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from attrs import asdict, frozen
+
+from crystalmath.cli import output
+from crystalmath.cli.submission import Engine, Json
+from crystalmath.errors import CrystalMathError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ase import Atoms
+
+    from crystalmath.config import Config
+
+__all__ = ["doctor"]
+
+
+@frozen(kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Parameters
+    ----------
+    name : str
+        What was looked at.
+    state : {"ok", "warning", "error"}
+        An error keeps every job from running, a warning some.
+    message : str
+        What was seen.
+    remedy : str, optional
+        What to do about it.
+    """
+
+    name: str
+    state: str
+    message: str
+    remedy: str | None = None
+
+
+def doctor(
+    run: Annotated[
+        bool, typer.Option("--run", help="Relax a built-in aluminium cell on an engine.")
+    ] = False,  # noqa: FBT002
+    engine: Engine = None,
+    *,
+    as_json: Json = False,
+) -> int:
+    """Look at what jobs need, and say what is missing and what to do about it.
+
+    Exits 1 where something keeps jobs from running.
+    """
+    checks = []
+    for check in _checks(run=run, engine=engine):
+        checks.append(check)
+        if not as_json:
+            _show(check)
+    wrong = any(check.state == "error" for check in checks)
+    if as_json:
+        document: dict[str, Any] = {"status": "error" if wrong else "ok"}
+        output.write_json(document | {"checks": [asdict(check) for check in checks]})
+    return 1 if wrong else 0
+
+
+def _show(check: Check) -> None:
+    output.write(output.printable(f"{check.state:8}{check.name:10}{check.message}"))
+    if check.remedy:
+        output.write(output.printable(f"{'':18}{check.remedy}"))
+    sys.stdout.flush()
+
+
+def _checks(*, run: bool, engine: str | None) -> Iterator[Check]:
+    yield _platform()
+    try:
+        from crystalmath.config import load
+
+        config = load()
+    except CrystalMathError as error:
+        yield Check(name="home", state="error", message=str(error))
+        return
+    yield _guarded("home", _home, config)
+    yield _guarded("database", _database, config)
+    yield _guarded("quacc", _quacc)
+    engines = list(_engines(engine))
+    yield from engines
+    yield _guarded("POTCARs", _potcars)
+    if run:
+        yield _guarded("run", _relax, engine)
+
+
+def _guarded(name: str, look: Callable[..., Check], *arguments: Any) -> Check:
+    try:
+        return look(*arguments)
+    except (CrystalMathError, ImportError, OSError) as error:
+        return Check(name=name, state="error", message=str(error) or type(error).__name__)
+
+
+def _platform() -> Check:
+    version = f"Python {sys.version.split()[0]} on {sys.platform}"
+    if sys.platform == "linux":
+        return Check(name="platform", state="ok", message=version)
+    return Check(
+        name="platform",
+        state="error",
+        message=version,
+        remedy="running jobs needs Linux (they are kept in trees that only Linux can hold)",
+    )
+
+
+def _home(config: Config) -> Check:
+    source = "CRYSTALMATH_HOME" if os.environ.get("CRYSTALMATH_HOME") else "the default"
+    message = f"{config.home} ({source})"
+    # The nearest folder there is decides, as long as the home itself has not been made.
+    folder = next(place for place in (config.home, *config.home.parents) if place.exists())
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return Check(name="home", state="ok", message=message)
+    remedy = f"{folder} cannot be written to; set CRYSTALMATH_HOME to a folder that can"
+    return Check(name="home", state="error", message=message, remedy=remedy)
+
+
+def _database(config: Config) -> Check:
+    from crystalmath.quacc.store import JobStore
+
+    if not JobStore.exists(config.database_url):
+        return Check(name="database", state="ok", message="not there yet; the first job makes it")
+    with JobStore(config.database_url, create=False) as store:
+        newest = store.list(limit=1)
+        message = f"the last job is {output.age(newest[0].created_at)} old" if newest else "empty"
+        return Check(name="database", state="ok", message=f"{store!r}, {message}")
+
+
+def _quacc() -> Check:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Check(name="quacc", state="ok", message=version("quacc"))
+    except PackageNotFoundError:
+        remedy = "pip install 'crystalmath[quacc]'"
+        return Check(name="quacc", state="error", message="is not installed", remedy=remedy)
+
+
+def _engines(chosen: str | None) -> Iterator[Check]:
+    from crystalmath.quacc.engines import describe_engines, get_workflow_engine
+
+    try:
+        infos, configured = describe_engines(), get_workflow_engine()
+    except (CrystalMathError, ImportError) as error:
+        yield Check(name="engines", state="error", message=str(error))
+        return
+    needed = chosen or configured or "local"
+    if needed not in [info.name for info in infos]:
+        yield _missing_engine(needed, [info.name for info in infos])
+    for info in infos:
+        wrong = [info.error] if info.error else []
+        wrong += [str(finding) for finding in info.findings if finding.severity == "error"]
+        mild = [str(finding) for finding in info.findings if finding.severity == "warning"]
+        # An engine that nobody asked for hinders no job.
+        state = "error" if wrong and info.name == needed else "warning" if wrong or mild else "ok"
+        message = f"{info.name}, {info.distribution} {info.version}"
+        message += " (used where none is named)" if info.name == (configured or "local") else ""
+        remedy = "; ".join([*wrong, *mild]) or None
+        yield Check(name="engine", state=state, message=message, remedy=remedy)
+
+
+def _missing_engine(name: str, installed: list[str]) -> Check:
+    return Check(
+        name="engine",
+        state="error",
+        message=f"{name!r} is wanted and not installed; there are {', '.join(installed) or 'none'}",
+        remedy=f"pip install crystalmath-engine-{name}, or choose another with CRYSTALMATH_ENGINE",
+    )
+
+
+def _potcars() -> Check:
+    from crystalmath.quacc.potcar import get_potcar_info
+
+    info = get_potcar_info()
+    if info["path"] is None:
+        remedy = "set VASP_PP_PATH to the folder that holds potpaw_PBE*; other recipes need none"
+        return Check(name="POTCARs", state="warning", message="VASP_PP_PATH is not set", remedy=remedy)
+    sets = ", ".join(f"{name}: {count}" for name, count in info["functionals"].items())
+    message = f"{info['path']} (from {info['source']}); {sets or 'no functional in it'}"
+    return Check(name="POTCARs", state="ok" if info["valid"] else "warning", message=message)
+
+
+def _relax(engine: str | None) -> Check:
+    from crystalmath.cli.run import Interrupts, run_submission
+    from crystalmath.quacc.recipes import full_name
+    from crystalmath.service import Submission
+
+    submission = Submission(
+        recipe=full_name("emt.core.relax_job"),
+        atoms=_aluminium(),
+        engine=engine,
+        name="doctor",
+    )
+    with Interrupts() as interrupts:
+        job, _ = run_submission(submission, interrupts)
+    if interrupts.received is not None:
+        raise SystemExit(128 + interrupts.received)
+    if job.state.value != "completed":
+        see = f"see crystalmath result {job.job_id}"
+        message = f"{job.engine}: {job.state.value}: {job.error}"
+        return Check(name="run", state="error", message=message, remedy=see)
+    told = ", ".join(f"{name} {value}" for name, value in output.summary_fields(job) if value)
+    return Check(name="run", state="ok", message=f"{job.engine}: {told}")
+
+
+def _aluminium() -> Atoms:
+    from ase.build import bulk
+
+    atoms = bulk("Al", cubic=True)
+    atoms.positions[0, 0] += 0.1
+    return atoms

@@ -1,0 +1,137 @@
+"""What the commands write: one JSON document, or text for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from crystalmath.models import Finding
+    from crystalmath.quacc.store import JobMetadata
+
+__all__ = [
+    "age",
+    "error_document",
+    "fields",
+    "findings",
+    "note",
+    "printable",
+    "short_recipe",
+    "status_document",
+    "summary_fields",
+    "table",
+    "write",
+    "write_json",
+]
+
+
+def write(text: str) -> None:
+    """Write a line for people to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """Write a message to standard error, where it cannot mix with results."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def write_json(document: Any) -> None:
+    """Write the one JSON document of a command to standard output."""
+    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+
+
+def error_document(error: BaseException, code: str, message: str | None = None) -> dict[str, Any]:
+    """Describe an error as ``jobs.submit`` does."""
+    text = message or str(error) or type(error).__name__
+    document: dict[str, Any] = {"job_id": None, "status": "error", "error": text, "code": code}
+    if found := getattr(error, "findings", None):
+        document["findings"] = findings(found)
+    return document
+
+
+def status_document(job: JobMetadata) -> dict[str, Any]:
+    """Describe a job as ``jobs.status`` does, with what the store knows beside it."""
+    done = job.state.value == "completed"
+    return {
+        "job_id": job.job_id,
+        "status": job.state.value,
+        "error": job.error,
+        "result": job.summary if done else None,
+        "recipe": job.recipe,
+        "engine": job.engine,
+        "cluster": job.cluster,
+        "name": job.name,
+        "labels": dict(job.labels),
+        "formula": job.formula,
+        "attempt": job.attempt,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "warnings": list(job.warnings),
+    }
+
+
+def findings(found: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Describe findings for JSON."""
+    import attrs
+
+    return [attrs.asdict(finding) for finding in found]
+
+
+def fields(pairs: Iterable[tuple[str, object]]) -> str:
+    """Lay out names and values, a line each, without those that have no value."""
+    shown = [(name, str(value)) for name, value in pairs if value not in (None, "")]
+    width = max((len(name) for name, _ in shown), default=0) + 2
+    return "\n".join(f"{name:{width}}{printable(value)}" for name, value in shown)
+
+
+def summary_fields(job: JobMetadata) -> list[tuple[str, object]]:
+    """Give what a job's summary says, with units."""
+    summary = job.summary or {}
+    energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
+    steps = summary.get("steps")
+    return [
+        ("energy", None if energy is None else f"{energy:.10f} eV"),
+        ("max force", None if force is None else f"{force:.6f} eV/Å"),
+        ("formula", summary.get("formula") or job.formula),
+        ("steps", steps),
+    ]
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print a table that fits the terminal (80 columns where there is none)."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for header in headers:
+        justify = "right" if header in right else "left"
+        grid.add_column(header, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    for row in rows:
+        grid.add_row(*(Text(printable(cell)) for cell in row))
+    Console(file=sys.stdout, highlight=False).print(grid)
+
+
+def printable(text: str) -> str:
+    """Replace what could steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def short_recipe(name: str) -> str:
+    """Leave out the prefix that may be left out."""
+    return name.removeprefix("quacc.recipes.")
+
+
+def age(epoch_s: float) -> str:
+    """Tell how long ago a moment was, in its largest unit."""
+    seconds = max(0.0, time.time() - epoch_s)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

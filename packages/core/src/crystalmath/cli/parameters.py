@@ -1,0 +1,231 @@
+"""Read what people write after ``--param``, ``--params``, ``--walltime`` and ``--label``."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["parse_labels", "parse_parameters", "parse_value", "parse_walltime"]
+
+_OPENING = tuple("[{(\"'")
+
+
+def parse_parameters(assignments: Iterable[str], file: Path | None = None) -> dict[str, Any]:
+    """Join the parameters of a file with those of the command line, which go before them.
+
+    Parameters
+    ----------
+    assignments : iterable of str
+        ``KEY=VALUE`` each; a dotted key reaches into a table, ``opt_params.fmax=0.01``.
+    file : pathlib.Path, optional
+        JSON or TOML.
+
+    Raises
+    ------
+    typer.BadParameter
+        One of them cannot be read, or two contradict each other.
+    """
+    given: dict[str, Any] = {}
+    for assignment in assignments:
+        keys, value = _assignment(assignment)
+        _place(given, keys, value, assignment)
+    return _merge(_read_file(file) if file else {}, given)
+
+
+def parse_value(text: str) -> Any:
+    """Read a value: JSON, else a Python literal, else the text itself.
+
+    Raises
+    ------
+    ValueError
+        It opens a bracket or a quote and is neither, or holds what no job can be given.
+    """
+    try:
+        value = _json(text)
+    except json.JSONDecodeError:
+        try:
+            value = _literal(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            if text.lstrip().startswith(_OPENING):
+                raise ValueError(
+                    f"{text!r} opens a bracket or a quote, but is neither JSON nor a Python literal"
+                ) from None
+            return text
+    except RecursionError:
+        raise ValueError("the value is nested too deeply") from None
+    if value is Ellipsis:
+        return text
+    _refuse_unfit(value)
+    return value
+
+
+def parse_walltime(text: str) -> float:
+    """Read a time span and give it in seconds.
+
+    Parameters
+    ----------
+    text : str
+        Seconds (``90``), units (``2h``, ``1h30m``, ``1.5h``, ``1d``), or Slurm's ``HH:MM:SS``
+        and ``D-HH[:MM[:SS]]``.
+
+    Raises
+    ------
+    typer.BadParameter
+        It is none of these, or not above zero.
+    """
+    seconds = _seconds(text.strip())
+    if seconds is None:
+        _refuse(f"cannot read {text!r} as a time; write 2h, 1h30m, 90s, 1-02:00:00, or seconds")
+    if not 0 < seconds < math.inf:
+        _refuse(f"{text!r} is no time that a job could run; it must be above zero")
+    return seconds
+
+
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """Read labels, ``KEY=VALUE`` each.
+
+    Raises
+    ------
+    typer.BadParameter
+        One has no ``=`` or no key, or a key comes twice.
+    """
+    labels: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            _refuse(f"cannot read {text!r} as a label; write KEY=VALUE")
+        if key in labels:
+            _refuse(f"the label {key!r} is given twice")
+        labels[key] = value
+    return labels
+
+
+def _assignment(text: str) -> tuple[list[str], Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        _refuse(f"cannot read {text!r}; write KEY=VALUE")
+    keys = name.strip().split(".")
+    if not all(keys) or not keys[0].isidentifier():
+        _refuse(f"{name!r} in {text!r} is no parameter's name")
+    try:
+        return keys, parse_value(value)
+    except ValueError as error:
+        _refuse(f"{name}: {error}")
+
+
+def _place(table: dict[str, Any], keys: list[str], value: Any, text: str) -> None:
+    # `made` marks tables that dotted keys made: only those may be reached into again.
+    for key in keys[:-1]:
+        inner = table.setdefault(key, _Dotted())
+        if not isinstance(inner, _Dotted):
+            _refuse(f"{text!r} contradicts another --param that gives {key!r} as a whole")
+        table = inner
+    if keys[-1] in table:
+        _refuse(f"{'.'.join(keys)!r} is given twice, the second time in {text!r}")
+    table[keys[-1]] = value
+
+
+class _Dotted(dict[str, Any]):
+    """A table that dotted keys made, and that dotted keys may add to."""
+
+
+def _merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in given.items():
+        if not isinstance(value, _Dotted):
+            merged[key] = value
+            continue
+        below = base.get(key, {})
+        if not isinstance(below, dict):
+            _refuse(f"--params gives {key!r} as {below!r}; --param cannot reach into that")
+        merged[key] = _merge(below, value)
+    return merged
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    toml = path.suffix.lower() == ".toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text) if toml else _json(text)
+        _refuse_unfit(table)
+    except (OSError, ValueError, RecursionError) as error:
+        kind = "TOML" if toml else "JSON (TOML files end in .toml)"
+        _refuse(f"cannot read {path} as {kind}: {error}")
+    if not isinstance(table, dict):
+        _refuse(f"{path} must hold a table of parameters, not {table!r}")
+    return table
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a finite number (in quotes it would be text)")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is given twice")
+    return table
+
+
+def _literal(text: str) -> Any:
+    with warnings.catch_warnings():
+        # What Python thinks of somebody's backslashes is no business of this command.
+        warnings.simplefilter("ignore")
+        return ast.literal_eval(text)
+
+
+def _refuse_unfit(value: Any) -> None:
+    if isinstance(value, float | complex) and not math.isfinite(abs(value)):
+        raise ValueError(f"{value!r} is not a finite number")
+    if isinstance(value, set | bytes):
+        raise ValueError(f"{value!r} cannot be passed to a job; write a list or a string")
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple):
+        for item in value:
+            _refuse_unfit(item)
+
+
+_NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_UNITS = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in "dhms"), re.IGNORECASE)
+_SLURM = re.compile(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]{1,2}))?(?::([0-9]{1,2}))?")
+_SCALE = (86400.0, 3600.0, 60.0, 1.0)
+
+
+def _seconds(text: str) -> float | None:
+    if re.fullmatch(_NUMBER, text):
+        return float(text)
+    units = _UNITS.fullmatch(text.replace(" ", ""))
+    if units and text:
+        return _total(units.groups())
+    slurm = _SLURM.fullmatch(text)
+    # Slurm reads 02:30 as minutes and seconds, most people as hours and minutes.
+    if slurm and (slurm[1] or slurm[4]):
+        return _total(slurm.groups())
+    return None
+
+
+def _total(parts: tuple[str | None, ...]) -> float:
+    return sum(float(part or 0) * scale for part, scale in zip(parts, _SCALE, strict=True))
+
+
+def _refuse(message: str) -> NoReturn:
+    raise typer.BadParameter(message)

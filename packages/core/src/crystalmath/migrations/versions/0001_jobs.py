@@ -1,0 +1,71 @@
+"""Jobs, their specifications, labels and events."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_exact = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    """Make the tables."""
+    op.create_table(
+        "jobs",
+        sa.Column("number", _serial, primary_key=True),
+        sa.Column("job_id", _exact, nullable=False),
+        sa.Column("recipe", sa.Text(), nullable=False),
+        sa.Column("engine", sa.Text(), nullable=False),
+        sa.Column("cluster", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text()),
+        sa.Column("labels", sa.Text(), nullable=False),
+        sa.Column("key", _exact),
+        sa.Column("spec_hash", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("walltime_s", sa.Float()),
+        sa.Column("formula", sa.Text()),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("started_at", sa.Float()),
+        sa.Column("finished_at", sa.Float()),
+        sa.Column("cancel_requested_at", sa.Float()),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("error", sa.Text()),
+        sa.Column("traceback", sa.Text()),
+        sa.Column("summary", sa.Text()),
+        sa.Column("warnings", sa.Text(), nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_jobs_job_id", "jobs", ["job_id"], unique=True)
+    op.create_index("ix_jobs_key", "jobs", ["key"], unique=True)
+    op.create_index("ix_jobs_state_number", "jobs", ["state", "number"])
+    op.create_table(
+        "specifications",
+        sa.Column("job_id", _exact, sa.ForeignKey("jobs.job_id"), primary_key=True),
+        sa.Column("specification", sa.Text(), nullable=False),
+    )
+    op.create_table(
+        "labels",
+        sa.Column("job_id", _exact, sa.ForeignKey("jobs.job_id"), primary_key=True),
+        sa.Column("name", _exact, primary_key=True),
+        sa.Column("value", _exact, nullable=False),
+    )
+    op.create_index("ix_labels_name_value", "labels", ["name", "value", "job_id"])
+    op.create_table(
+        "events",
+        sa.Column("seq", _serial, primary_key=True),
+        sa.Column("job_id", _exact, sa.ForeignKey("jobs.job_id"), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("from_state", sa.Text()),
+        sa.Column("to_state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text()),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_events_job_id_seq", "events", ["job_id", "seq"])

@@ -1,0 +1,123 @@
+"""Who is here: the plugins that are installed, loaded one at a time and only when needed."""
+
+from __future__ import annotations
+
+import functools
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from crystalmath import hookspecs
+from crystalmath.errors import PluginError, UnknownEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.models import Finding
+
+__all__ = ["ENGINES", "PLUGINS", "Plugins", "distribution_of", "plugins"]
+
+#: Entry-point group of the engines: name of the engine, its plugin.
+ENGINES = "crystalmath.engines"
+#: Entry-point group of all other plugins.
+PLUGINS = "crystalmath.plugins"
+
+
+class Plugins:
+    """The plugins of this environment.
+
+    Listing them imports none; a plugin that cannot load is kept in `broken` with its reason and
+    hinders nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._loaded: dict[tuple[str, str], Any] = {}
+        #: Plugins of the group ``crystalmath.plugins`` that could not be loaded, and why.
+        self.broken: dict[str, Exception] = {}
+
+    def engine_names(self) -> list[str]:
+        """List the names of the installed engines."""
+        return sorted(_installed(ENGINES))
+
+    def engine(self, name: str) -> Any:
+        """Load the plugin of one engine.
+
+        Raises
+        ------
+        UnknownEngine
+            Nobody provides it.
+        PluginError
+            Two distributions provide it, or it breaks the rules of hooks.
+        """
+        candidates = _installed(ENGINES).get(name)
+        if candidates is None:
+            names = ", ".join(self.engine_names())
+            raise UnknownEngine(
+                f"no installed plugin provides the engine {name!r}; installed are: {names}. "
+                f"An engine is a package of its own: try `pip install crystalmath-engine-{name}`"
+            )
+        return self._load(ENGINES, candidates)
+
+    def call_engine(self, plugin: Any, hook: str, **arguments: Any) -> Any:
+        """Call a hook of one engine's plugin and of no other."""
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        return self._manager.subset_hook_caller(hook, others)(**arguments)
+
+    def preflight(self, **arguments: Any) -> list[Finding]:
+        """Ask all preflight checks; the engines' own that are loaded, too."""
+        for name, candidates in _installed(PLUGINS).items():
+            if name not in self.broken:
+                try:
+                    self._load(PLUGINS, candidates)
+                except Exception as error:  # noqa: BLE001 - whatever a stranger's import raises
+                    self.broken[name] = error
+        answers = self._manager.hook.crystalmath_preflight(**arguments)
+        return [finding for findings in answers for finding in findings]
+
+    def _load(self, group: str, candidates: list[EntryPoint]) -> Any:
+        entry = candidates[0]
+        if len(candidates) > 1:
+            owners = " and ".join(repr(distribution_of(other)) for other in candidates)
+            raise PluginError(
+                f"the name {entry.name!r} of {group} is provided by {owners}; uninstall one"
+            )
+        key = (group, entry.name)
+        if key not in self._loaded:
+            plugin = entry.load()
+            if not self._manager.is_registered(plugin):
+                self._register(plugin, entry)
+            self._loaded[key] = plugin
+        return self._loaded[key]
+
+    def _register(self, plugin: Any, entry: EntryPoint) -> None:
+        try:
+            self._manager.register(plugin, name=f"{entry.group}:{entry.name}")
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            if self._manager.is_registered(plugin):
+                self._manager.unregister(plugin)
+            raise PluginError(
+                f"the plugin {entry.name!r} of {distribution_of(entry)!r} breaks the rules: {error}"
+            ) from error
+
+
+def distribution_of(entry: EntryPoint) -> str:
+    """Name the distribution that registered an entry point."""
+    return entry.dist.name if entry.dist else entry.value
+
+
+def _installed(group: str) -> Mapping[str, list[EntryPoint]]:
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for entry in entry_points(group=group):
+        # The same distribution may be found twice along sys.path.
+        found.setdefault(entry.name, {}).setdefault(distribution_of(entry), entry)
+    return {name: list(entries.values()) for name, entries in found.items()}
+
+
+@functools.cache
+def plugins() -> Plugins:
+    """Give this process's plugins."""
+    return Plugins()

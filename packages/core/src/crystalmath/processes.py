@@ -1,0 +1,198 @@
+"""Processes of this host: who is alive, who descends from whom, and how to end a whole tree.
+
+Linux only: it reads ``/proc``. A process is named by its pid and its start time, because pids are
+used again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from attrs import asdict, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = [
+    "Identity",
+    "boot_id",
+    "children",
+    "descendants",
+    "end_processes",
+    "is_alive",
+    "marked",
+    "own_identity",
+    "start_time",
+]
+
+
+@frozen
+class Identity:
+    """Which process of which boot of which host; the same words mean the same for ever.
+
+    Parameters
+    ----------
+    host : str
+        The host's name.
+    boot_id : str
+        The kernel's id of this boot.
+    pid : int
+        Process id.
+    start_time : int
+        Clock ticks between boot and the process's start.
+    """
+
+    host: str
+    boot_id: str
+    pid: int
+    start_time: int
+
+    def is_here(self) -> bool:
+        """Tell whether the process table of this host can speak about it."""
+        return self.host == socket.gethostname() and self.boot_id == boot_id()
+
+    def is_dead(self) -> bool:
+        """Tell whether it is known to have ended; ``False`` where this host cannot know."""
+        if self.host != socket.gethostname():
+            return False
+        return self.boot_id != boot_id() or not is_alive(self.pid, self.start_time)
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Give the fields, for a file or a table."""
+        return asdict(self)
+
+
+@functools.cache
+def boot_id() -> str:
+    """Tell the kernel's id of this boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def own_identity() -> Identity:
+    """Name this process."""
+    pid = os.getpid()
+    return Identity(socket.gethostname(), boot_id(), pid, start_time(pid) or 0)
+
+
+def start_time(pid: int) -> int | None:
+    """Tell when a process started, in clock ticks since boot; ``None`` if it has ended."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Tell whether this very process runs (a zombie does not)."""
+    return start_time(pid) == started
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command's name stands in parentheses and may hold anything, parentheses too.
+    return text[text.rindex(b")") + 2 :].decode("ascii").split()
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def children(pid: int) -> list[int]:
+    """List the direct children of a process, zombies included."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                    found += map(int, file.read().split())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """List all living descendants of a process, by one pass over the process table."""
+    offspring: dict[int, list[int]] = {}
+    for other in _pids():
+        fields = _stat(other)
+        if fields is not None and fields[0] not in "ZX":
+            offspring.setdefault(int(fields[1]), []).append(other)
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        brood = offspring.get(queue.pop(), [])
+        found += brood
+        queue += brood
+    return found
+
+
+def marked(variable: str, value: str) -> list[int]:
+    """List the processes that were started with this value of an environment variable."""
+    mark = f"{variable}={value}".encode()
+    found = []
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if mark in file.read().split(b"\0") and start_time(pid) is not None:
+                    found.append(pid)
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def end_processes(
+    living: Callable[[], Iterable[int]], *, grace_s: float = 1.0, reap: bool = False
+) -> None:
+    """End all processes that ``living`` names, until it names none.
+
+    First SIGTERM and a time of grace; then SIGSTOP to all, so that none can fork out of reach,
+    and SIGKILL, again and again.
+
+    Parameters
+    ----------
+    living : callable
+        Gives the pids that are still alive.
+    grace_s : float
+        How long they may take to end by themselves, in seconds.
+    reap : bool
+        Collect the exit codes of our own children meanwhile.
+    """
+    _send(living(), signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    pause = 0.005
+    while True:
+        if reap:
+            reap_children()
+        pids = list(living())
+        if not pids:
+            return
+        if time.monotonic() >= deadline:
+            _send(pids, signal.SIGSTOP)
+            _send(living(), signal.SIGKILL)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
+
+
+def reap_children() -> dict[int, int]:
+    """Collect children that have ended: pid to wait status."""
+    ended: dict[int, int] = {}
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            ended[pid] = status
+    return ended
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -1,0 +1,83 @@
+"""The steps of a job's life, as the store records them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from crystalmath.quacc.runner import JobState
+from crystalmath.quacc.schema import cleaned
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.quacc.changes import Change
+    from crystalmath.quacc.store import JobMetadata
+
+__all__ = ["event_row", "follow"]
+
+# An outcome that is found passes through running.
+_STEPS: Mapping[tuple[JobState, JobState], tuple[JobState, ...]] = {
+    (JobState.pending, JobState.running): (JobState.running,),
+    (JobState.pending, JobState.completed): (JobState.running, JobState.completed),
+    (JobState.pending, JobState.failed): (JobState.failed,),
+    (JobState.pending, JobState.cancelled): (JobState.cancelled,),
+    (JobState.running, JobState.completed): (JobState.completed,),
+    (JobState.running, JobState.failed): (JobState.failed,),
+    (JobState.running, JobState.cancelled): (JobState.cancelled,),
+    (JobState.running, JobState.pending): (JobState.pending,),
+}
+
+
+def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str, Any]]]:
+    """Take a job along the steps of a change.
+
+    Returns
+    -------
+    JobMetadata
+        The job afterwards; the very same object where the change is no step of its life.
+    list of dict
+        Rows of the event log, one for each step.
+    """
+    log = []
+    for state in _STEPS.get((job.state, change.state), ()):
+        last = state is change.state
+        at = change.at if last or change.started_at is None else change.started_at
+        log.append(event_row(job, state, at, change.reason if last else None))
+        times = _times(change, state)
+        job = evolve(job, state=state, revision=job.revision + 1, **times)
+    return (evolve(job, **_given(change)) if log else job), log
+
+
+def event_row(
+    job: JobMetadata, to: JobState, at: float, reason: str | None, *, new: bool = False
+) -> dict[str, Any]:
+    """Make the row of the event log for a job that goes from its present state to another."""
+    return {
+        "job_id": job.job_id,
+        "at": at,
+        "from_state": None if new else job.state.value,
+        "to_state": to.value,
+        "reason": cleaned(reason),
+    }
+
+
+def _times(change: Change, state: JobState) -> dict[str, Any]:
+    if state is JobState.pending:
+        # The next attempt starts at a time of its own.
+        return {"started_at": None}
+    began = {} if change.started_at is None else {"started_at": change.started_at}
+    if state is JobState.running:
+        return {"started_at": change.at, **began}
+    return {"finished_at": change.at, **began}
+
+
+def _given(change: Change) -> dict[str, Any]:
+    named = {
+        "attempt": change.attempt,
+        "error": cleaned(change.error),
+        "traceback": cleaned(change.traceback),
+        "summary": change.summary,
+    }
+    return {name: value for name, value in named.items() if value is not None}

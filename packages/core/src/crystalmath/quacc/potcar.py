@@ -1,0 +1,246 @@
+"""Check VASP's pseudopotentials, and say in plain words what is missing.
+
+This is the coarse check: any PBE library with a dataset for each element, in any variant. Which
+dataset a recipe asks for is the recipe's to say. Neither quacc nor pymatgen is imported here, so
+that a refusal takes milliseconds; where the path comes from is told in
+:mod:`crystalmath.quacc.potcar_path`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.models import Finding
+from crystalmath.quacc.potcar_path import VARIABLE, PotcarPath, shown, this_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+__all__ = ["check_potcars", "get_potcar_info", "get_potcar_path", "validate_potcars"]
+
+_ELEMENT = re.compile(r"[A-Z][a-z]?")
+_DATASET = re.compile(r"[A-Z][a-z]?([._\d].*)?", re.DOTALL)
+_LIBRARY = ("potpaw", "PBE", "LDA", "PW91", "GGA")
+_PBE = ("potpaw_PBE", "PBE")
+
+
+def get_potcar_path() -> Path | None:
+    """Tell where the pseudopotentials are said to be, for this process.
+
+    Returns
+    -------
+    pathlib.Path or None
+        The path, which need not exist; ``None`` where nothing names one.
+    """
+    return this_process().path
+
+
+def validate_potcars(elements: set[str]) -> tuple[bool, str | None]:
+    """Check that a PBE library has a dataset for each element.
+
+    Parameters
+    ----------
+    elements : set of str
+        Chemical symbols. The empty set is valid.
+
+    Returns
+    -------
+    tuple of bool and str or None
+        ``(True, None)``, or ``(False, message)`` naming everything that is missing, where it was
+        looked for, and the remedy. Nothing is raised for a tree that cannot be read.
+    """
+    if not elements:
+        return True, None
+    finding = check_potcars(this_process(), elements)
+    return (True, None) if finding is None else (False, str(finding))
+
+
+def get_potcar_info() -> dict[str, Any]:
+    """Describe the pseudopotentials that this process sees.
+
+    Returns
+    -------
+    dict
+        ``path`` (:class:`pathlib.Path` or ``None``), ``source`` (what named it, or ``None``),
+        ``valid`` (a PBE library is there and can be read) and ``functionals`` (name of a folder
+        -> its number of datasets).
+    """
+    where = this_process()
+    return {
+        "path": where.path,
+        "source": where.source,
+        "valid": check_potcars(where, ()) is None,
+        "functionals": {} if where.path is None else _functionals(where.path),
+    }
+
+
+def check_potcars(where: PotcarPath, elements: Iterable[str]) -> Finding | None:
+    """Look for what keeps a VASP job with these elements from finding its pseudopotentials.
+
+    Parameters
+    ----------
+    where : PotcarPath
+        Where to look.
+    elements : iterable of str
+        Chemical symbols; with none, only the library is looked for.
+
+    Returns
+    -------
+    Finding or None
+        The first obstacle, an error. Its ``code`` is ``potcar_element`` (no chemical symbol),
+        ``potcar_settings`` (a setting or its file cannot be used), ``potcar_unset``,
+        ``potcar_path`` (cannot be reached), ``potcar_not_a_folder``, ``potcar_unlisted`` (may be
+        entered, not listed), ``potcar_no_pbe``, or ``potcar_missing`` (elements without dataset).
+    """
+    wanted = sorted(set(elements), key=str)
+    strange = [name for name in wanted if not _is_element(name)]
+    if strange:
+        message = f"no chemical symbol: {', '.join(map(repr, strange))}"
+        return _finding("element", message, where, "POTCARs go by symbols such as 'Si'")
+    finding = _path_finding(where, wanted)
+    if finding is not None or where.path is None:
+        return finding
+    return _library_finding(where, where.path, wanted)
+
+
+def _path_finding(where: PotcarPath, wanted: list[str]) -> Finding | None:
+    if where.trouble is not None:
+        return _finding("settings", where.trouble + _for(wanted), where, _correct(where))
+    if where.path is None:
+        message = f"{VARIABLE} is not set, and nothing else says where VASP's POTCAR files are"
+        return _finding("unset", message + _for(wanted), where, _correct(where))
+    code, trouble = _folder_trouble(where.path)
+    if not code:
+        return None
+    message = f"the POTCAR folder {shown(where.path)} (from {where.source}) {trouble}"
+    remedy = _correct(where)
+    if str(where.path).startswith("~"):
+        remedy += "; write it without '~', which is not expanded there"
+    return _finding(code, message + _for(wanted), where, remedy)
+
+
+def _folder_trouble(path: Path) -> tuple[str, str]:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "path", "is a broken link" if path.is_symlink() else "does not exist"
+    except (OSError, ValueError) as error:
+        return "path", f"cannot be reached: {getattr(error, 'strerror', None) or error}"
+    if not stat.S_ISDIR(mode):
+        return "not_a_folder", "is not a folder"
+    if not os.access(path, os.X_OK):
+        return "path", "cannot be opened: permission denied"
+    return ("unlisted", "cannot be listed: permission denied") if _names(path) is None else ("", "")
+
+
+def _library_finding(where: PotcarPath, path: Path, wanted: list[str]) -> Finding | None:
+    named = [name for name in _names(path) or () if name.startswith(_PBE)]
+    libraries = {name: _names(path / name) for name in named if _usable(path / name)}
+    if not libraries:
+        return _no_library(where, path, named, wanted)
+    # One job takes all its datasets from one folder.
+    lacking = {
+        name: [element for element in wanted if not _has(path / name, found, element)]
+        for name, found in libraries.items()
+        if found is not None
+    }
+    if not all(lacking.values()):
+        return None
+    if len(lacking) < len(libraries):
+        closed = next(name for name in libraries if name not in lacking)
+        message = f"the PBE folder {shown(path / closed)} (from {where.source}) cannot be listed"
+        return _finding("unlisted", message + _for(wanted), where, "make it readable (chmod u+r)")
+    return _missing(where, path, lacking)
+
+
+def _no_library(where: PotcarPath, path: Path, named: list[str], wanted: list[str]) -> Finding:
+    message = f"no PBE folder (potpaw_PBE* or PBE*) in {shown(path)} (from {where.source})"
+    remedy = _correct(where)
+    if named:
+        message += f", where {', '.join(map(shown, named))} cannot be opened as a folder"
+    elif path.name.startswith(_PBE):
+        parent = path.parent if path.is_absolute() else path / ".."
+        message += ", which looks like such a folder itself"
+        remedy = f"point at the parent folder: {where.source} = {shown(parent)}"
+    elif any(map(_is_dataset, _folders(path))):
+        message += ", which holds datasets itself"
+        remedy = f"link it as potpaw_PBE.64 into a folder, and point {where.source} at that one"
+    return _finding("no_pbe", message + _for(wanted), where, remedy)
+
+
+def _missing(where: PotcarPath, path: Path, lacking: Mapping[str, list[str]]) -> Finding:
+    best = min(lacking, key=lambda name: len(lacking[name]))
+    missing = lacking[best]
+    message = f"no POTCAR folder for {', '.join(missing)} in {shown(path / best)}"
+    message += f" (from {where.source})"
+    others = [f"{shown(name)} lacks {', '.join(lacking[name])}" for name in lacking if name != best]
+    if others:
+        message += f"; {'; '.join(others)}"
+    remedy = (
+        f"add a readable folder for each, such as {missing[0]} or {missing[0]}_sv, "
+        f"or point {where.source} at another library"
+    )
+    return _finding("missing", message, where, remedy)
+
+
+def _functionals(path: Path) -> dict[str, int]:
+    # Any folder may be a library: ASE takes its name as the parameter ``pp``.
+    counts = {name: sum(map(_is_dataset, _folders(path / name))) for name in _folders(path)}
+    return {name: count for name, count in counts.items() if count or name.startswith(_LIBRARY)}
+
+
+def _has(folder: Path, names: Iterable[str], element: str) -> bool:
+    variant = f"{element}_"
+    return any(
+        (name == element or name.startswith(variant)) and _usable(folder / name) for name in names
+    )
+
+
+def _is_element(name: object) -> bool:
+    return isinstance(name, str) and _ELEMENT.fullmatch(name) is not None
+
+
+def _is_dataset(name: str) -> bool:
+    return _DATASET.fullmatch(name) is not None
+
+
+def _folders(path: Path) -> list[str]:
+    return [name for name in _names(path) or () if _usable(path / name)]
+
+
+def _usable(path: Path) -> bool:
+    # ASE opens files below it by name, which needs no listing. Path.is_dir() may raise.
+    return os.path.isdir(path) and os.access(path, os.X_OK)  # noqa: PTH112
+
+
+def _names(path: Path) -> list[str] | None:
+    try:
+        return sorted(os.listdir(path))  # noqa: PTH208 - names are wanted, not paths
+    except (OSError, ValueError):
+        return None
+
+
+def _for(wanted: list[str]) -> str:
+    return f"; wanted for {', '.join(wanted)}" if wanted else ""
+
+
+def _correct(where: PotcarPath) -> str:
+    folder = "the folder that holds potpaw_PBE.64 or another potpaw_PBE folder"
+    if where.source is None or where.source == VARIABLE:
+        return f"set {VARIABLE} to {folder}"
+    return f"correct {where.source}: {VARIABLE} must name {folder}"
+
+
+def _finding(code: str, message: str, where: PotcarPath, remedy: str) -> Finding:
+    return Finding(
+        severity="error",
+        code=f"potcar_{code}",
+        message=message,
+        path=None if where.path is None else str(where.path),
+        source=where.source,
+        remedy=remedy,
+    )

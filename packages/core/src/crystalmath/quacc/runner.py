@@ -1,0 +1,132 @@
+"""What a caller sees of an engine: job states, the runner interface, and how to get a runner."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = ["JobRunner", "JobState", "generate_job_id", "get_runner"]
+
+
+class JobState(str, Enum):
+    """The states of a job that people see."""
+
+    pending = "pending"
+    running = "running"
+    completed = "completed"
+    failed = "failed"
+    cancelled = "cancelled"
+
+    def is_terminal(self) -> bool:
+        """Tell whether the state never changes any more."""
+        return self in {JobState.completed, JobState.failed, JobState.cancelled}
+
+
+class JobRunner(ABC):
+    """Submit recipes to one engine, and follow what becomes of them."""
+
+    @abstractmethod
+    def submit(
+        self, recipe_fullname: str, atoms: Atoms, cluster_name: str = "local", **kwargs: Any
+    ) -> str:
+        """Submit a recipe.
+
+        It either raises and leaves nothing behind, or returns and reports later trouble through
+        :meth:`get_status`. It does not wait for the engine.
+
+        Parameters
+        ----------
+        recipe_fullname : str
+            Dotted path of the recipe, ``quacc.recipes.emt.core.relax_job``.
+        atoms : ase.Atoms
+            The structure, the recipe's first argument. It is copied.
+        cluster_name : str
+            One of the engine's clusters.
+        **kwargs
+            The recipe's parameters, all of them; no name is reserved.
+
+        Returns
+        -------
+        str
+            The job's id, a UUID4.
+
+        Raises
+        ------
+        ValueError
+            The recipe's name is not permitted, the cluster is unknown, or a parameter cannot be
+            written down (:class:`~crystalmath.errors.InvalidJob`).
+        """
+
+    @abstractmethod
+    def get_status(self, job_id: str) -> JobState:
+        """Tell a job's present state. Never blocks on the engine.
+
+        Raises
+        ------
+        KeyError
+            No job has this id.
+        """
+
+    @abstractmethod
+    def get_result(self, job_id: str) -> dict[str, Any] | None:
+        """Give what the recipe returned.
+
+        Returns
+        -------
+        dict or None
+            ``None`` while the job is not finished; ``{"error": message, ...}`` if it failed;
+            ``{"error": "cancelled"}`` if it was cancelled; what a recipe returns that is no dict
+            comes as ``{"value": ...}``.
+
+        Raises
+        ------
+        KeyError
+            No job has this id.
+        """
+
+    @abstractmethod
+    def cancel(self, job_id: str) -> bool:
+        """Request that a job be stopped.
+
+        The state reads ``cancelled`` only once no process of the job is alive.
+
+        Returns
+        -------
+        bool
+            Whether a cancellation was requested; ``False`` for a job that had finished.
+
+        Raises
+        ------
+        KeyError
+            No job has this id.
+        """
+
+
+def generate_job_id() -> str:
+    """Make a new job id, a UUID4 as text."""
+    return str(uuid.uuid4())
+
+
+def get_runner(engine: str) -> JobRunner:
+    """Give this process's runner of an engine, the same object at every call.
+
+    Parameters
+    ----------
+    engine : str
+        The engine's name, as ``crystalmath engines`` lists it.
+
+    Raises
+    ------
+    ValueError
+        No installed plugin provides the engine; the message names those that are installed.
+    ImportError
+        The plugin is installed and cannot load; its own error is chained.
+    """
+    from crystalmath.quacc.engines import runner_for
+
+    return runner_for(engine)

@@ -1,0 +1,120 @@
+"""The tables of the job database, and what a value must be like to be stored in them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
+
+__all__ = [
+    "HEAD",
+    "cleaned",
+    "events",
+    "is_storable",
+    "jobs",
+    "labels",
+    "metadata",
+    "specifications",
+]
+
+#: The schema that this release reads and writes: the newest file of ``migrations/versions``.
+HEAD = "0001"
+
+# SQLite counts up by itself only in a column whose type is exactly INTEGER.
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+# Ordered by code point everywhere, so that a range finds a prefix by the index.
+_Exact = Text().with_variant(Text(collation="C"), "postgresql")
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", _Serial, primary_key=True),
+    Column("job_id", _Exact, nullable=False),
+    Column("recipe", Text, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("cluster", Text, nullable=False),
+    Column("name", Text),
+    Column("labels", Text, nullable=False),
+    Column("key", _Exact),
+    Column("spec_hash", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("walltime_s", Float),
+    Column("formula", Text),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("cancel_requested_at", Float),
+    Column("owner", Text, nullable=False),
+    Column("error", Text),
+    Column("traceback", Text),
+    Column("summary", Text),
+    Column("warnings", Text, nullable=False),
+    Index("ix_jobs_job_id", "job_id", unique=True),
+    Index("ix_jobs_key", "key", unique=True),
+    Index("ix_jobs_state_number", "state", "number"),
+    sqlite_autoincrement=True,
+)
+
+# Apart from the jobs, because SQLite rewrites a whole row at each change of state.
+specifications = Table(
+    "specifications",
+    metadata,
+    Column("job_id", _Exact, ForeignKey("jobs.job_id"), primary_key=True),
+    Column("specification", Text, nullable=False),
+)
+
+# The labels once more (``jobs.labels`` is what is read), so that SQL can search them.
+labels = Table(
+    "labels",
+    metadata,
+    Column("job_id", _Exact, ForeignKey("jobs.job_id"), primary_key=True),
+    Column("name", _Exact, primary_key=True),
+    Column("value", _Exact, nullable=False),
+    Index("ix_labels_name_value", "name", "value", "job_id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    Column("job_id", _Exact, ForeignKey("jobs.job_id"), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("from_state", Text),
+    Column("to_state", Text, nullable=False),
+    Column("reason", Text),
+    Index("ix_events_job_id_seq", "job_id", "seq"),
+    sqlite_autoincrement=True,
+)
+
+
+def is_storable(text: object) -> bool:
+    """Tell whether this is a text that every database can store and compare.
+
+    PostgreSQL has no NUL, and no database has half a surrogate pair.
+    """
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def cleaned(text: str | None) -> str | None:
+    """Escape what cannot be stored: the truth about a job must not be lost for one character."""
+    if text is None:
+        return None
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

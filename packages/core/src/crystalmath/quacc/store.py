@@ -1,0 +1,470 @@
+"""The record of all jobs: what was asked for, what state it is in, and how it got there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from attrs import evolve, field, fields, frozen
+from sqlalchemy import insert, select
+
+from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
+from crystalmath.quacc import database
+from crystalmath.quacc.lifecycle import event_row, follow
+from crystalmath.quacc.rows import check, equal, from_row, labelled, limited, save, to_row
+from crystalmath.quacc.runner import JobState
+from crystalmath.quacc.schema import events, is_storable, jobs, labels, specifications
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from types import TracebackType
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.sql import Select
+
+    from crystalmath.quacc.changes import Change
+
+__all__ = ["Event", "JobMetadata", "JobStore", "NewJob"]
+
+
+@frozen(kw_only=True)
+class NewJob:
+    """What is recorded of a job when it is submitted.
+
+    Parameters
+    ----------
+    job_id : str
+        A UUID4 as text.
+    recipe, engine, cluster : str
+        What runs, and where.
+    spec_hash : str
+        Tells two specifications apart.
+    specification : str
+        The whole encoded specification; a crash can be repaired from it.
+    created_at : float
+        Seconds since the epoch.
+    name : str, optional
+        The user's name for it.
+    labels : mapping of str to str
+        The user's labels.
+    key : str, optional
+        The caller's idempotency key.
+    walltime_s : float, optional
+        How long it may run, in seconds.
+    formula : str, optional
+        Of the structure that goes in.
+    attempt : int
+        The number of the first attempt.
+    owner : mapping
+        The process whose job it is: ``host``, ``boot_id``, ``pid``, ``start_time``.
+    warnings : sequence of mapping
+        Findings of the preflight that travel with the job.
+    """
+
+    job_id: str
+    recipe: str
+    engine: str
+    cluster: str = "local"
+    spec_hash: str
+    specification: str = field(repr=False)
+    created_at: float
+    name: str | None = None
+    labels: Mapping[str, str] = field(factory=dict)
+    key: str | None = None
+    walltime_s: float | None = None
+    formula: str | None = None
+    attempt: int = 1
+    owner: Mapping[str, Any] = field(factory=dict)
+    warnings: Sequence[Mapping[str, Any]] = ()
+
+
+@frozen(kw_only=True)
+class JobMetadata:
+    """A job as the store knows it; see :class:`NewJob` for what was given at submission.
+
+    Parameters
+    ----------
+    state : JobState
+        Its present state.
+    revision : int
+        Grows with each change of the record.
+    attempt : int
+        The number of the present attempt.
+    created_at, started_at, finished_at, cancel_requested_at : float, optional
+        Seconds since the epoch. ``started_at`` is that of the present attempt.
+    error, traceback : str, optional
+        Why it failed.
+    summary : mapping, optional
+        ``energy_ev`` (eV), ``max_force_ev_ang`` (eV/Å), ``formula``, ``work_dir`` and more.
+    warnings : list of dict
+        Findings of the preflight.
+    """
+
+    job_id: str
+    recipe: str
+    engine: str
+    cluster: str
+    name: str | None
+    labels: Mapping[str, str]
+    key: str | None
+    spec_hash: str
+    state: JobState
+    revision: int
+    attempt: int
+    walltime_s: float | None
+    formula: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    cancel_requested_at: float | None
+    owner: Mapping[str, Any]
+    error: str | None
+    traceback: str | None = field(repr=False)
+    summary: Mapping[str, Any] | None
+    warnings: list[dict[str, Any]]
+
+
+@frozen(kw_only=True)
+class Event:
+    """One line of the event log. ``seq`` grows; equal states mark a note, not a change."""
+
+    seq: int
+    job_id: str
+    at: float
+    from_state: JobState | None
+    to_state: JobState
+    reason: str | None
+
+
+# The store has a method called list, which hides the type inside its class.
+_Jobs: TypeAlias = list[JobMetadata]
+_Events: TypeAlias = list[Event]
+_Ids: TypeAlias = list[str]
+_Row: TypeAlias = dict[str, Any]
+_Fresh: TypeAlias = tuple[NewJob, JobMetadata]
+
+_FIELDS = tuple(attribute.name for attribute in fields(JobMetadata))
+_RECORD = select(*(jobs.c[name] for name in _FIELDS))
+_UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
+
+# Older SQLite takes no more than 999 parameters in a statement.
+_CHUNK = 500
+
+
+class JobStore:
+    """The job database. Threads may share a store; each process opens its own.
+
+    Parameters
+    ----------
+    url : str
+        An SQLAlchemy URL, ``sqlite:///PATH`` or ``postgresql://...``.
+    create : bool
+        Whether to make a database that does not exist.
+
+    Raises
+    ------
+    StoreError
+        The database cannot be opened, is missing and not to be created, or is newer than this
+        release. Every method raises it when the database fails.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self._database = database.open_database(url, create=create)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._database.place!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Tell whether there is a database, without opening it (a server's is taken to exist).
+
+        Raises
+        ------
+        StoreError
+            The URL names no database that can be used.
+        """
+        return database.exists(url)
+
+    def insert(self, jobs: Sequence[NewJob]) -> _Jobs:
+        """Record jobs as pending, all of them in one durable transaction, or none.
+
+        Returns
+        -------
+        list of JobMetadata
+            One for each of `jobs`, in their order. A key that is known with the same ``spec_hash``
+            gives the job that has it, and records nothing.
+
+        Raises
+        ------
+        KeyConflict
+            A key belongs to a job with another ``spec_hash``.
+        InvalidJob
+            An id is taken, or a text cannot be stored.
+        """
+        for job in jobs:
+            check(job)
+        with self._database.writing() as connection:
+            answer, fresh = _sort_out(connection, jobs)
+            if fresh:
+                _record(connection, fresh)
+        return answer
+
+    def apply(self, changes: Sequence[Change]) -> _Jobs:
+        """Record changes of state, in their order and in one durable transaction.
+
+        What is no step of a job's life is passed over: a change of a terminal state, a state it
+        has already, an unknown id.
+
+        Returns
+        -------
+        list of JobMetadata
+            The jobs that changed, each once, as they are now.
+        """
+        if not changes:
+            return []
+        ids = list(dict.fromkeys(change.job_id for change in changes))
+        with self._database.writing() as connection:
+            before = {job.job_id: job for job in _fetch(connection, ids)}
+            after, log = dict(before), []
+            for change in changes:
+                if change.job_id in after:
+                    after[change.job_id], steps = follow(after[change.job_id], change)
+                    log += steps
+            changed = [job for name, job in after.items() if job is not before[name]]
+            save(connection, [(before[job.job_id].revision, job) for job in changed], log)
+        return changed
+
+    def note_cancel(self, job_id: str, at: float) -> JobMetadata:
+        """Record that somebody asked for a job to be stopped; the first request counts.
+
+        Returns
+        -------
+        JobMetadata
+            The job as it is now; nothing has changed if it was terminal.
+
+        Raises
+        ------
+        UnknownJob
+            No job has this id.
+        """
+        with self._database.writing() as connection:
+            job = _fetch_one(connection, job_id)
+            if job.state.is_terminal() or job.cancel_requested_at is not None:
+                return job
+            noted = evolve(job, cancel_requested_at=at, revision=job.revision + 1)
+            log = event_row(job, job.state, at, "cancel requested")
+            save(connection, [(job.revision, noted)], [log])
+        return noted
+
+    def get(self, job_id: str) -> JobMetadata:
+        """Give one job.
+
+        Raises
+        ------
+        UnknownJob
+            No job has this id.
+        """
+        with self._database.reading() as connection:
+            return _fetch_one(connection, job_id)
+
+    def get_many(self, ids: Sequence[str]) -> _Jobs:
+        """Give jobs in the order of their ids; those that do not exist are left out."""
+        with self._database.reading() as connection:
+            found = {job.job_id: job for job in _fetch(connection, ids)}
+        return [found[name] for name in filter(is_storable, ids) if name in found]
+
+    def specification(self, job_id: str) -> str:
+        """Give the text that was recorded as a job's specification.
+
+        Raises
+        ------
+        UnknownJob
+            No job has this id.
+        """
+        query = select(specifications.c.specification)
+        with self._database.reading() as connection:
+            text = connection.execute(query.where(equal(specifications.c.job_id, job_id))).scalar()
+        if text is None:
+            raise UnknownJob(job_id)
+        return str(text)
+
+    def list(
+        self,
+        *,
+        state: JobState | Collection[JobState] | None = None,
+        engine: str | None = None,
+        label: Mapping[str, str] | None = None,
+        recipe: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = True,
+        before: str | None = None,
+    ) -> _Jobs:
+        """Give the jobs for which everything that is asked for holds.
+
+        Parameters
+        ----------
+        state : JobState or collection of JobState, optional
+            One of these states.
+        engine, recipe : str, optional
+            Exactly this engine, this recipe.
+        label : mapping of str to str, optional
+            All of these labels.
+        limit : int, optional
+            No more than this many.
+        newest_first : bool
+            In the order of their recording, or from the newest back.
+        before : str, optional
+            Only jobs recorded before this one: the id that ends one page begins the next.
+
+        Raises
+        ------
+        UnknownJob
+            No job has the id `before`.
+        """
+        texts = {jobs.c.engine: engine, jobs.c.recipe: recipe}
+        query = _RECORD.order_by(jobs.c.number.desc() if newest_first else jobs.c.number)
+        for where, text in texts.items():
+            query = query if text is None else query.where(equal(where, text))
+        for name, value in (label or {}).items():
+            query = query.where(jobs.c.job_id.in_(labelled(name, value)))
+        if state is not None:
+            states = [state] if isinstance(state, str) else state
+            query = query.where(jobs.c.state.in_([JobState(one).value for one in states]))
+        with self._database.reading() as connection:
+            if before is not None:
+                query = query.where(jobs.c.number < _number(connection, before))
+            return _read(connection, limited(query, limit))
+
+    def unfinished(self, *, engine: str | None = None) -> _Jobs:
+        """Give the jobs that are not terminal, the oldest first."""
+        return self.list(state=_UNFINISHED, engine=engine, newest_first=False)
+
+    def find(self, prefix: str, *, limit: int = 20) -> _Ids:
+        """Give ids that begin with a text, in alphabetical order, at most `limit` of them."""
+        if not is_storable(prefix):
+            return []
+        # A range uses the index, which LIKE does not, and knows no wildcards.
+        query = select(jobs.c.job_id).where(
+            jobs.c.job_id >= prefix, jobs.c.job_id < prefix + "\U0010ffff"
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query.order_by(jobs.c.job_id).limit(limit))
+            return [str(name) for name in found.scalars()]
+
+    def events(
+        self, after: int = 0, job_id: str | None = None, limit: int | None = None
+    ) -> _Events:
+        """Give the event log, the oldest first.
+
+        Parameters
+        ----------
+        after : int
+            Only events whose ``seq`` is larger.
+        job_id : str, optional
+            Only this job's.
+        limit : int, optional
+            No more than this many.
+        """
+        query = select(events).where(events.c.seq > after).order_by(events.c.seq)
+        if job_id is not None:
+            query = query.where(equal(events.c.job_id, job_id))
+        with self._database.reading() as connection:
+            found = connection.execute(limited(query, limit))
+            return [_to_event(row) for row in found.mappings()]
+
+    def close(self) -> None:
+        """Close the database. Closing twice does no harm."""
+        self._database.close()
+
+
+def _sort_out(connection: Connection, new: Sequence[NewJob]) -> tuple[_Jobs, list[_Fresh]]:
+    """Tell which jobs are answered by their keys, and which are to be recorded."""
+    by_id = {job.job_id: job for job in _fetch(connection, [job.job_id for job in new])}
+    keys = [job.key for job in new if job.key is not None]
+    by_key = {job.key: job for job in _fetch(connection, keys, by="key")}
+    answer, fresh = [], []
+    for job in new:
+        known = by_key.get(job.key) if job.key is not None else None
+        if known is None:
+            if job.job_id in by_id:
+                raise InvalidJob(f"a job with the id {job.job_id!r} exists; make a new id")
+            known = by_id[job.job_id] = by_key[job.key] = _pending(job)
+            fresh.append((job, known))
+        elif known.spec_hash != job.spec_hash:
+            raise KeyConflict(
+                f"the key {job.key!r} belongs to job {known.job_id}, which has another "
+                "specification; use a new key, or submit the same again"
+            )
+        answer.append(known)
+    return answer, fresh
+
+
+def _record(connection: Connection, fresh: Sequence[_Fresh]) -> None:
+    tagged = [
+        {"job_id": job.job_id, "name": name, "value": value}
+        for job, _ in fresh
+        for name, value in job.labels.items()
+    ]
+    connection.execute(insert(jobs), [to_row(job) for _, job in fresh])
+    connection.execute(
+        insert(specifications),
+        [{"job_id": job.job_id, "specification": job.specification} for job, _ in fresh],
+    )
+    connection.execute(
+        insert(events),
+        [event_row(job, job.state, job.created_at, "submitted", new=True) for _, job in fresh],
+    )
+    if tagged:
+        connection.execute(insert(labels), tagged)
+
+
+def _fetch(connection: Connection, values: Sequence[object], *, by: str = "job_id") -> _Jobs:
+    wanted = list(dict.fromkeys(filter(is_storable, values)))
+    chunks = [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
+    return [
+        job for chunk in chunks for job in _read(connection, _RECORD.where(jobs.c[by].in_(chunk)))
+    ]
+
+
+def _fetch_one(connection: Connection, job_id: str) -> JobMetadata:
+    for job in _fetch(connection, [job_id]):
+        return job
+    raise UnknownJob(job_id)
+
+
+def _number(connection: Connection, job_id: str) -> int:
+    query = select(jobs.c.number).where(equal(jobs.c.job_id, job_id))
+    number = connection.execute(query).scalar()
+    if number is None:
+        raise UnknownJob(job_id)
+    return int(number)
+
+
+def _read(connection: Connection, query: Select[Any]) -> _Jobs:
+    return [JobMetadata(**from_row(row)) for row in connection.execute(query).mappings()]
+
+
+def _pending(job: NewJob) -> JobMetadata:
+    given = {name: getattr(job, name) for name in _FIELDS if hasattr(job, name)}
+    values: _Row = dict.fromkeys(_FIELDS) | {"state": JobState.pending, "revision": 0} | given
+    # Through the form in the database, so that it equals what is read later.
+    return JobMetadata(**from_row(to_row(JobMetadata(**values))))
+
+
+def _to_event(row: Mapping[Any, Any]) -> Event:
+    before = row["from_state"]
+    states = {
+        "from_state": None if before is None else JobState(before),
+        "to_state": JobState(row["to_state"]),
+    }
+    return Event(**(dict(row) | states))

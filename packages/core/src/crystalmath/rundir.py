@@ -1,0 +1,245 @@
+"""One job's run directory: the truth about its execution.
+
+========================  =====================================================================
+``spec``                  header (JSON) and body; what to run, and as which attempt N
+``cancel``                somebody asked that the job be stopped
+``N.claim``               hard link to the identity file of whoever runs attempt N
+``N.handle``              the engine's handle, where it differs from the attempt's id
+``N.outcome``             header (JSON) and payload (gzipped result): the one decision
+``N.log``                 standard output and error, made at the first byte
+``N.work``                working directory, and quacc's ``RESULTS_DIR``
+========================  =====================================================================
+
+``claim`` and ``outcome`` are published once: a name that exists means that somebody was first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crystalmath.errors import CrystalMathError
+from crystalmath.processes import Identity
+
+__all__ = ["FORMAT", "IdentityFile", "RunDirectory", "attempt_id"]
+
+#: Format number of every file; a newer release reads an older run.
+FORMAT = 1
+
+
+def attempt_id(job_id: str, attempt: int) -> str:
+    """Name one attempt of a job, everywhere and for ever."""
+    return f"{job_id}.{attempt}"
+
+
+class RunDirectory:
+    """The files of one job.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The directory. It need not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+
+    def file(self, name: str) -> str:
+        """Give the path of one of the files."""
+        return f"{self.path}/{name}"
+
+    def work(self, attempt: int) -> str:
+        """Give the working directory of an attempt."""
+        return self.file(f"{attempt}.work")
+
+    def log(self, attempt: int) -> str:
+        """Give the log file of an attempt."""
+        return self.file(f"{attempt}.log")
+
+    def exists(self) -> bool:
+        """Tell whether the job was written down."""
+        return os.path.exists(self.file("spec"))
+
+    def write_spec(self, header: Mapping[str, Any], body: str) -> None:
+        """Write what to run, for the owner alone to read; it replaces an older one."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.path, 0o700)
+        temporary = self._temporary("spec", _document(header, body.encode()))
+        os.replace(temporary, self.file("spec"))
+
+    def read_spec(self) -> tuple[dict[str, Any], str]:
+        """Read header and body of the specification."""
+        header, body = _read(self.file("spec"))
+        return header, body.decode()
+
+    def read_header(self) -> dict[str, Any]:
+        """Read the header of the specification alone."""
+        with open(self.file("spec"), "rb") as file:
+            return _header(file.readline(), self.file("spec"))
+
+    def request_cancel(self) -> None:
+        """Ask whoever runs the job to stop it."""
+        with open(self.file("cancel"), "w", encoding="ascii"):
+            pass
+
+    def cancel_requested(self) -> bool:
+        """Tell whether somebody asked that the job be stopped."""
+        return os.path.exists(self.file("cancel"))
+
+    def claim(self, attempt: int, identity: IdentityFile) -> bool:
+        """Claim an attempt; ``False`` if somebody was first."""
+        try:
+            identity.link(self.file(f"{attempt}.claim"))
+        except FileExistsError:
+            return False
+        return True
+
+    def claimed(self, attempt: int) -> bool:
+        """Tell whether somebody claimed the attempt."""
+        return os.path.exists(self.file(f"{attempt}.claim"))
+
+    def claimant(self, attempt: int) -> Identity | None:
+        """Tell who claimed the attempt."""
+        try:
+            header, _ = _read(self.file(f"{attempt}.claim"))
+        except FileNotFoundError:
+            return None
+        return Identity(
+            header["host"], header["boot_id"], header["pid"], header["start_time"]
+        )
+
+    def write_handle(self, attempt: int, handle: str) -> None:
+        """Record the engine's handle of an attempt."""
+        temporary = self._temporary("handle", _document({}, handle.encode()))
+        os.replace(temporary, self.file(f"{attempt}.handle"))
+
+    def read_handle(self, attempt: int) -> str | None:
+        """Read the recorded handle of an attempt."""
+        try:
+            return _read(self.file(f"{attempt}.handle"))[1].decode()
+        except FileNotFoundError:
+            return None
+
+    def prepare_outcome(self, header: Mapping[str, Any], payload: bytes = b"") -> str:
+        """Write an outcome durably under a name that nobody reads, ready to be published."""
+        return self._temporary("outcome", _document(header, payload), durable=True)
+
+    def publish_prepared(self, attempt: int, temporary: str) -> bool:
+        """Publish a prepared outcome, durably; ``False`` if another was first."""
+        try:
+            os.link(temporary, self.file(f"{attempt}.outcome"))
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        _sync_directory(self.path)
+        return True
+
+    def publish(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> bool:
+        """Publish an outcome, durably; ``False`` if another was first."""
+        return self.publish_prepared(attempt, self.prepare_outcome(header, payload))
+
+    def decided(self, attempt: int) -> bool:
+        """Tell whether the attempt has an outcome."""
+        return os.path.exists(self.file(f"{attempt}.outcome"))
+
+    def outcome(self, attempt: int) -> dict[str, Any] | None:
+        """Read the header of an outcome, without its result."""
+        try:
+            with open(self.file(f"{attempt}.outcome"), "rb") as file:
+                return _header(file.readline(), file.name)
+        except FileNotFoundError:
+            return None
+
+    def payload(self, attempt: int) -> bytes:
+        """Read the encoded result of an outcome."""
+        return _read(self.file(f"{attempt}.outcome"))[1]
+
+    def _temporary(self, kind: str, document: bytes, *, durable: bool = False) -> str:
+        path = self.file(f".{kind}.{secrets.token_hex(6)}")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(document)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if durable:
+                os.fsync(descriptor)
+        except BaseException:
+            os.unlink(path)
+            raise
+        finally:
+            os.close(descriptor)
+        return path
+
+
+class IdentityFile:
+    """The file to which claims are hard links: it tells who made them.
+
+    Parameters
+    ----------
+    directory : str or path-like
+        A folder on the file system of the run directories.
+    identity : Identity
+        The process that claims.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], identity: Identity) -> None:
+        self._directory = Path(directory)
+        self._identity = identity
+        self._path: str | None = None
+
+    def link(self, name: str) -> None:
+        """Make a claim; `FileExistsError` if the name exists."""
+        try:
+            os.link(self._path or self._write(), name)
+        except FileExistsError:
+            raise
+        except OSError:
+            # The file was tidied away, or has as many links as the file system allows.
+            os.link(self._write(), name)
+
+    def remove(self) -> None:
+        """Remove the file; the claims stay."""
+        if self._path:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+    def _write(self) -> str:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        nonce = secrets.token_hex(8)
+        path = self._directory / nonce
+        path.write_bytes(_document({**self._identity.as_dict(), "nonce": nonce}, b""))
+        self._path = os.fspath(path)
+        return self._path
+
+
+def _document(header: Mapping[str, Any], body: bytes) -> bytes:
+    return json.dumps({"format": FORMAT, **header}).encode() + b"\n" + body
+
+
+def _read(path: str) -> tuple[dict[str, Any], bytes]:
+    with open(path, "rb") as file:
+        return _header(file.readline(), path), file.read()
+
+
+def _header(line: bytes, path: str) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(line)
+    if header["format"] > FORMAT:
+        raise CrystalMathError(
+            f"{path} was written by a newer release (format {header['format']}, this one reads "
+            f"up to {FORMAT}); upgrade crystalmath"
+        )
+    return header
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

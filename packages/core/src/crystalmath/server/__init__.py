@@ -1,0 +1,1 @@
+"""Programs ask here: handlers that translate requests for the job service."""

@@ -1,0 +1,1 @@
+"""Handlers of the JSON-RPC methods, one module for each family."""

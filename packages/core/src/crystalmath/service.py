@@ -1,0 +1,599 @@
+"""The one place that joins what is below: preflight, store, run directories and engines."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import json
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import asdict, evolve, field, frozen
+
+from crystalmath import config, processes
+from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused, KeyConflict, UnknownJob
+from crystalmath.models import Finding, JobSpec
+from crystalmath.quacc.changes import Change
+from crystalmath.quacc.runner import JobState, generate_job_id
+from crystalmath.rundir import IdentityFile, RunDirectory
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ase import Atoms
+
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.quacc.store import JobMetadata, JobStore, NewJob
+
+__all__ = ["JobService", "Submission", "default_service"]
+
+_LOG = logging.getLogger("crystalmath.service")
+
+#: How long changes are gathered before they are written in one transaction, in seconds.
+GATHER_S = 0.01
+#: How often jobs of other processes are looked at while somebody waits for them, in seconds.
+POLL_S = 0.25
+
+
+@frozen(kw_only=True)
+class Submission:
+    """What somebody asks for.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name of the recipe.
+    atoms : ase.Atoms
+        The structure.
+    parameters : mapping of str to object
+        The recipe's parameters.
+    engine : str, optional
+        Default: the configured one, else ``local``.
+    cluster : str
+        One of the engine's clusters.
+    key : str, optional
+        Idempotency key: the same key gives the same job.
+    name : str, optional
+        For people; never passed to the recipe.
+    labels : mapping of str to str
+        For people and filters; never passed to the recipe.
+    walltime_s : float, optional
+        Time after which the job is stopped, in seconds.
+    """
+
+    recipe: str
+    atoms: Atoms
+    parameters: Mapping[str, Any] = field(factory=dict)
+    engine: str | None = None
+    cluster: str = "local"
+    key: str | None = None
+    name: str | None = None
+    labels: Mapping[str, str] = field(factory=dict)
+    walltime_s: float | None = None
+
+
+@frozen
+class _Prepared:
+    row: NewJob
+    spec: JobSpec
+    document: str
+    runner: EngineRunner
+
+
+class JobService:
+    """Submit, follow and cancel the jobs of one home.
+
+    Parameters
+    ----------
+    configured : Config, optional
+        Default: read from the environment and the configuration file.
+    """
+
+    def __init__(self, configured: config.Config | None = None) -> None:
+        self.config = configured or config.load()
+        self._lock = threading.RLock()
+        self._opened: JobStore | None = None
+        self._runners: dict[str, EngineRunner] = {}
+        self._changes: queue.SimpleQueue[Sequence[Change] | None] = queue.SimpleQueue()
+        self._waiters: set[queue.SimpleQueue[list[JobMetadata]]] = set()
+        self._writer: threading.Thread | None = None
+        self._identity = IdentityFile(
+            self.config.jobs_directory / ".identities", processes.own_identity()
+        )
+
+    def __enter__(self) -> JobService:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel this process's own unfinished jobs, end the engines, and close the store."""
+        with self._lock:
+            runners, self._runners = self._runners, {}
+            writer, self._writer = self._writer, None
+        for runner in runners.values():
+            runner.close()
+        if writer is not None:
+            self._changes.put(None)
+            writer.join()
+        with self._lock:
+            store, self._opened = self._opened, None
+        if store is not None:
+            store.close()
+        self._identity.remove()
+
+    # --- submitting --------------------------------------------------------------------------
+
+    def submit(self, submission: Submission) -> JobMetadata:
+        """Take one job.
+
+        Returns
+        -------
+        JobMetadata
+            As recorded, durably; the engine hears of it afterwards.
+
+        Raises
+        ------
+        InvalidJob
+            Something in it cannot be used (`JobRefused` with the findings of the preflight).
+            Nothing was recorded, written or started.
+        UnknownEngine, ImportError
+            The engine is not installed, or its plugin cannot load.
+        """
+        answer = self.submit_many([submission])[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def submit_many(
+        self, submissions: Sequence[Submission]
+    ) -> list[JobMetadata | CrystalMathError | ImportError]:
+        """Take many jobs, each accepted or refused on its own, in order.
+
+        All that are accepted are recorded in one transaction.
+        """
+        from crystalmath.quacc.engine import submission_environment
+
+        environment = submission_environment(self.config)
+        answers: dict[int, Any] = {}
+        prepared: dict[int, _Prepared] = {}
+        for index, submission in enumerate(submissions):
+            try:
+                prepared[index] = self._prepare(submission, environment)
+            except (CrystalMathError, ImportError) as error:
+                answers[index] = error
+        answers |= self._record(prepared)
+        return [answers[index] for index in range(len(submissions))]
+
+    def check(self, submission: Submission) -> list[Finding]:
+        """Say all that is wrong with a submission, without submitting it."""
+        from crystalmath.quacc.engine import submission_environment
+
+        environment = submission_environment(self.config)
+        findings = []
+        for check in (self._check_recipe, self._check_values, self._check_engine):
+            try:
+                check(submission)
+            except (CrystalMathError, ImportError) as error:
+                code = getattr(error, "code", "import")
+                findings.append(Finding(severity="error", code=code, message=str(error)))
+        return findings + self._preflight(submission, environment)
+
+    def _prepare(self, submission: Submission, environment: dict[str, str]) -> _Prepared:
+        from crystalmath.quacc import codec
+
+        self._check_recipe(submission)
+        self._check_values(submission)
+        runner = self._check_engine(submission)
+        findings = self._preflight(submission, environment)
+        if any(finding.severity == "error" for finding in findings):
+            raise JobRefused(findings)
+        spec = JobSpec(
+            job_id=generate_job_id(),
+            recipe=submission.recipe,
+            atoms=submission.atoms,
+            parameters=submission.parameters,
+            cluster=submission.cluster,
+            walltime_s=submission.walltime_s,
+            environment=environment,
+        )
+        document = codec.encode_spec(spec)
+        return _Prepared(self._row(submission, spec, document, findings), spec, document, runner)
+
+    def _row(
+        self, submission: Submission, spec: JobSpec, document: str, findings: list[Finding]
+    ) -> NewJob:
+        from crystalmath.quacc.store import NewJob
+
+        what = {
+            "recipe": spec.recipe,
+            "engine": self._engine_of(submission),
+            "cluster": spec.cluster,
+            "walltime_s": spec.walltime_s,
+        }
+        # The environment is left out: another shell must not make the same job another one.
+        digest = hashlib.sha256(f"{json.dumps(what, sort_keys=True)}\n{document}".encode())
+        header = json.dumps({**what, "environment": dict(spec.environment)})
+        return NewJob(
+            job_id=spec.job_id,
+            **what,
+            spec_hash=digest.hexdigest(),
+            specification=f"{header}\n{document}",
+            created_at=time.time(),
+            name=submission.name,
+            labels=submission.labels,
+            key=submission.key,
+            formula=submission.atoms.get_chemical_formula(),
+            owner=_owner(),
+            warnings=[asdict(finding) for finding in findings],
+        )
+
+    def _record(self, prepared: dict[int, _Prepared]) -> dict[int, Any]:
+        """Commit the rows, and only then let the engines hear of them."""
+        if not prepared:
+            return {}
+        try:
+            recorded = self._store.insert([item.row for item in prepared.values()])
+        except KeyConflict as error:
+            if len(prepared) == 1:
+                return dict.fromkeys(prepared, error)
+            answers = {}
+            for index, item in prepared.items():
+                answers |= self._record({index: item})
+            return answers
+        answers = dict(zip(prepared, recorded, strict=True))
+        for index, item in prepared.items():
+            # A key that was there already has given the job of an earlier submission.
+            if answers[index].job_id == item.spec.job_id:
+                answers[index] = self._start(item, answers[index])
+        return answers
+
+    def _start(self, item: _Prepared, recorded: JobMetadata) -> JobMetadata:
+        try:
+            item.runner.start(item.spec, item.document)
+        except (CrystalMathError, OSError) as error:
+            failed = Change(
+                job_id=recorded.job_id,
+                state=JobState.failed,
+                at=time.time(),
+                error=f"could not be handed to the engine: {error}",
+            )
+            self._store.apply([failed])
+            return self._store.get(recorded.job_id)
+        return recorded
+
+    def _check_recipe(self, submission: Submission) -> None:
+        from crystalmath.quacc import recipes
+
+        recipe = recipes.look_up(submission.recipe, self.config.recipes_allow)
+        recipes.check_arguments(recipe, submission.parameters)
+
+    def _check_engine(self, submission: Submission) -> EngineRunner:
+        runner = self._runner(self._engine_of(submission))
+        runner.check_cluster(submission.cluster)
+        return runner
+
+    @staticmethod
+    def _check_values(submission: Submission) -> None:
+        _check_walltime(submission.walltime_s)
+        _check_text("key", submission.key)
+        _check_text("name", submission.name)
+        labels = submission.labels
+        if not isinstance(labels, Mapping) or not all(
+            isinstance(part, str) for pair in labels.items() for part in pair
+        ):
+            raise InvalidJob(f"labels must be a flat mapping of strings, not {labels!r}")
+
+    @staticmethod
+    def _preflight(submission: Submission, environment: Mapping[str, str]) -> list[Finding]:
+        from crystalmath.plugins import plugins
+
+        return plugins().preflight(
+            recipe=submission.recipe,
+            atoms=submission.atoms,
+            parameters=submission.parameters,
+            environment=environment,
+        )
+
+    def _engine_of(self, submission: Submission) -> str:
+        from crystalmath.quacc.engines import get_workflow_engine
+
+        return submission.engine or self.config.engine or get_workflow_engine() or "local"
+
+    def _runner(self, engine: str) -> EngineRunner:
+        from crystalmath.quacc.engines import runner_for
+
+        with self._lock:
+            runner = self._runners.get(engine)
+            if runner is None or runner.closed:
+                runner = runner_for(engine, self.config)
+                runner.subscribe(self._changes.put)
+                self._runners[engine] = runner
+            if self._writer is None:
+                self._writer = threading.Thread(
+                    target=self._write, name="crystalmath-store", daemon=True
+                )
+                self._writer.start()
+            return runner
+
+    # --- following ---------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> JobMetadata:
+        """Tell all that is recorded of a job (`UnknownJob` if there is none)."""
+        return self._current([self._existing(job_id).get(job_id)])[0]
+
+    def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        engine: str | None = None,
+        label: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> list[JobMetadata]:
+        """List jobs, newest first."""
+        from crystalmath.quacc.store import JobStore
+
+        if not JobStore.exists(self.config.database_url):
+            return []
+        self._current(self._store.unfinished())
+        return self._store.list(state=state, engine=engine, label=label, limit=limit)
+
+    def find(self, prefix: str) -> str:
+        """Give the one job id that begins so.
+
+        Raises
+        ------
+        UnknownJob
+            None does.
+        InvalidJob
+            Several do.
+        """
+        found = self._existing(prefix).find(prefix, limit=5)
+        if not found:
+            raise UnknownJob(prefix)
+        if len(found) > 1:
+            raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
+        return found[0]
+
+    def wait(
+        self, job_ids: Sequence[str], timeout: float | None = None
+    ) -> Iterator[JobMetadata]:
+        """Yield the present state of each job and then each change, until all are finished.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs.
+        timeout : float, optional
+            Time in seconds after which it ends all the same.
+        """
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        news: queue.SimpleQueue[list[JobMetadata]] = queue.SimpleQueue()
+        self._waiters.add(news)
+        try:
+            seen: dict[str, int] = {}
+            batch = [self.job(job_id) for job_id in job_ids]
+            remaining = set(job_ids)
+            foreign = {job.job_id for job in batch if job.owner != _owner()}
+            while True:
+                for job in batch:
+                    if job.job_id in remaining and job.revision > seen.get(job.job_id, -1):
+                        seen[job.job_id] = job.revision
+                        if job.state.is_terminal():
+                            remaining.discard(job.job_id)
+                        yield job
+                left = end - time.monotonic()
+                if not remaining or left <= 0:
+                    return
+                try:
+                    batch = news.get(timeout=min(POLL_S, left))
+                except queue.Empty:
+                    batch = self._current(self._store.get_many(sorted(remaining & foreign)))
+        finally:
+            self._waiters.discard(news)
+
+    def result(self, job_id: str) -> dict[str, Any] | None:
+        """Give what the recipe returned, as `JobRunner.get_result` does."""
+        from crystalmath.quacc.engine import read_result
+
+        job = self.job(job_id)
+        if not job.state.is_terminal():
+            return None
+        if job.state is JobState.completed:
+            with self._readable(job):
+                return read_result(self._directory(job_id))
+        more = {"traceback": job.traceback} if job.traceback else {}
+        return {"error": job.error, **more}
+
+    def result_json(self, job_id: str) -> bytes | None:
+        """Give the stored JSON of a result, undecoded; ``None`` unless the job completed."""
+        from crystalmath.quacc import codec
+
+        job = self.job(job_id)
+        if job.state is not JobState.completed:
+            return None
+        with self._readable(job):
+            return codec.result_json(self._directory(job_id).payload(job.attempt))
+
+    def work_directory(self, job_id: str) -> Path:
+        """Give the working directory of a job's present attempt; it may not exist yet."""
+        return Path(self._directory(job_id).work(self.job(job_id).attempt))
+
+    def log_file(self, job_id: str) -> Path:
+        """Give the log of a job's present attempt; it exists once the job has printed."""
+        return Path(self._directory(job_id).log(self.job(job_id).attempt))
+
+    def cancel(self, job_id: str) -> bool:
+        """Request that a job be stopped; ``False`` if it had finished."""
+        from crystalmath.quacc.engine import cancel_files
+
+        job = self.job(job_id)
+        if job.state.is_terminal():
+            return False
+        self._store.note_cancel(job_id, time.time())
+        with self._lock:
+            runner = self._runners.get(job.engine)
+        if runner is not None and job.owner == _owner():
+            return runner.cancel(job_id)
+        directory = self._directory(job_id)
+        if directory.exists():
+            cancel_files(directory, self._identity)
+        elif _is_dead(job):
+            self._apply(Change(job_id=job_id, state=JobState.cancelled, at=time.time()))
+        self._current([job])
+        return True
+
+    def _directory(self, job_id: str) -> RunDirectory:
+        return RunDirectory(self.config.jobs_directory / job_id)
+
+    @staticmethod
+    def _readable(job: JobMetadata) -> _Readable:
+        return _Readable(job.job_id)
+
+    # --- the store ---------------------------------------------------------------------------
+
+    @property
+    def _store(self) -> JobStore:
+        from crystalmath.quacc.store import JobStore
+
+        with self._lock:
+            if self._opened is None:
+                self._opened = JobStore(self.config.database_url)
+            return self._opened
+
+    def _existing(self, job_id: str) -> JobStore:
+        """Give the store for a question; asking for a job makes no database."""
+        from crystalmath.quacc.store import JobStore
+
+        if self._opened is None and not JobStore.exists(self.config.database_url):
+            raise UnknownJob(job_id)
+        return self._store
+
+    def _current(self, jobs: list[JobMetadata]) -> list[JobMetadata]:
+        """Bring jobs whose owner has died up to date with their run directories."""
+        return [
+            self._adopt(job) if not job.state.is_terminal() and _is_dead(job) else job
+            for job in jobs
+        ]
+
+    def _adopt(self, job: JobMetadata) -> JobMetadata:
+        from crystalmath.quacc.tracking import orphan_changes
+
+        directory = self._directory(job.job_id)
+        if directory.exists():
+            self._apply(*orphan_changes(directory, job.state))
+        return self._store.get(job.job_id)
+
+    def _apply(self, *changes: Change) -> None:
+        applied = self._store.apply(changes) if changes else []
+        if applied:
+            for waiter in list(self._waiters):
+                waiter.put(applied)
+
+    def _write(self) -> None:
+        """Write what the engines report, many changes in one transaction."""
+        open_ = True
+        while open_:
+            batch = [self._changes.get()]
+            time.sleep(GATHER_S)
+            while not self._changes.empty():
+                batch.append(self._changes.get())
+            open_ = None not in batch
+            changes = [change for group in batch if group is not None for change in group]
+            pause = 0.1
+            while changes:
+                try:
+                    self._apply(*changes)
+                    break
+                except Exception as error:  # noqa: BLE001 - a full disk, a database restarting
+                    # Nothing is lost: the outcomes are on disk, and the batch is tried again.
+                    _LOG.warning("cannot write to the job database, trying again: %s", error)
+                    if not open_ and pause > 5:  # noqa: PLR2004 - seconds
+                        return
+                    time.sleep(pause)
+                    pause = min(2 * pause, 10.0)
+
+
+class _Readable:
+    """Say in plain words that the files of a finished job are gone."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise CrystalMathError(
+                f"the result of job {self._job_id} is gone: {error.filename} was removed"
+            ) from error
+
+
+@functools.cache
+def _identity() -> processes.Identity:
+    return processes.own_identity()
+
+
+def _owner() -> dict[str, Any]:
+    return _identity().as_dict()
+
+
+def _is_dead(job: JobMetadata) -> bool:
+    return bool(job.owner) and processes.Identity(**job.owner).is_dead()
+
+
+def _check_walltime(walltime_s: object) -> None:
+    if walltime_s is None:
+        return
+    if (
+        not isinstance(walltime_s, (int, float))
+        or isinstance(walltime_s, bool)
+        or not 0 < walltime_s < math.inf
+    ):
+        raise InvalidJob(f"walltime must be a positive number of seconds, not {walltime_s!r}")
+
+
+def _check_text(what: str, value: object, longest: int = 255) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
+        raise InvalidJob(f"{what} must be 1 to {longest} printable characters, not {value!r:.80}")
+
+
+_services: dict[Path, JobService] = {}
+_services_lock = threading.Lock()
+
+
+def default_service() -> JobService:
+    """Give this process's service for the present home; it ends with the interpreter."""
+    configured = config.load()
+    with _services_lock:
+        service = _services.get(configured.home)
+        if service is None:
+            service = _services[configured.home] = JobService(configured)
+            # Registered after the engines' own, so called before: the store hears of the end.
+            import crystalmath.quacc.engines  # noqa: F401
+
+            atexit.register(service.close)
+        elif service.config != configured:
+            service.config = evolve(configured)
+        return service

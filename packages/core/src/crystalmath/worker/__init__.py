@@ -1,0 +1,14 @@
+"""The only code of ours that runs where the engine's workers are.
+
+An engine's worker calls :func:`crystalmath.worker.run`. Behind it stands a chain of processes::
+
+    engine worker -> supervisor -> runner -> whatever the recipe starts
+
+The supervisor (:mod:`crystalmath.worker.supervisor`) claims attempts, watches, kills and publishes;
+the runner (:mod:`crystalmath.worker.runner`) is warm: it has imported quacc and runs one recipe
+after another.
+"""
+
+from crystalmath.worker.chains import run
+
+__all__ = ["run"]

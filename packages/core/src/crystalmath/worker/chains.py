@@ -1,0 +1,141 @@
+"""The engine worker's side: a pool of chains, one for each call at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from typing import IO, Any
+
+from crystalmath.errors import CrystalMathError
+from crystalmath.rundir import RunDirectory
+
+__all__ = ["WorkerLost", "close_idle", "run"]
+
+
+class WorkerLost(CrystalMathError):
+    """The supervisor ended without an outcome; whoever owns the job will notice."""
+
+    code = "lost"
+
+
+def run(directory: str | os.PathLike[str]) -> None:
+    """Run the job of a run directory, and return once its outcome is published.
+
+    May be called from several threads at once. A job that somebody else has claimed is left
+    alone.
+
+    Parameters
+    ----------
+    directory : str or path-like
+        The job's run directory (``Attempt.directory``).
+
+    Raises
+    ------
+    WorkerLost
+        The supervisor was killed before the outcome was published.
+    FileNotFoundError
+        There is no such run directory on this host.
+    """
+    header = RunDirectory(directory).read_header()
+    request = {"directory": os.path.abspath(directory), "header": header}
+    while True:
+        chain = _take(header["environment"])
+        if (reply := chain.run(request)) is None:
+            # An idle chain may end at the very moment it is given work: nothing was claimed.
+            continue
+        if reply == "lost":
+            raise WorkerLost(f"the supervisor of {request['directory']} ended without an outcome")
+        _give_back(chain)
+        return
+
+
+class _Chain:
+    """A supervisor, seen through the socket that ties it to this process."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                # -P: a file of the working directory must never stand in for a library.
+                [sys.executable, "-P", "-m", "crystalmath.worker.supervisor", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+        self.environment: dict[str, str] | None = None
+        self._socket = ours
+        self._lines: IO[bytes] = ours.makefile("rb")
+
+    def run(self, request: dict[str, Any]) -> str | None:
+        """Hand over a job: ``done``, ``lost``, or ``None`` if it was not even taken."""
+        self.environment = request["header"]["environment"]
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            if not self._lines.readline():
+                raise BrokenPipeError
+        except OSError:
+            self.close()
+            return None
+        try:
+            done = self._lines.readline()
+        except OSError:
+            done = b""
+        if done:
+            return "done"
+        self.close()
+        return "lost"
+
+    def close(self) -> None:
+        """Let go: an idle supervisor ends at once, a busy one after its job."""
+        self._lines.close()
+        self._socket.close()
+        # Its exit code is of no interest; waiting keeps it from becoming a zombie.
+        threading.Thread(target=self.process.wait, daemon=True).start()
+
+
+_lock = threading.Lock()
+_idle: list[_Chain] = []
+
+
+def _forget_chains() -> None:
+    # In a forked child the chains still belong to the parent.
+    global _lock  # noqa: PLW0603 - a lock held at the fork would stay held for ever
+    _lock = threading.Lock()
+    _idle.clear()
+
+
+os.register_at_fork(after_in_child=_forget_chains)
+
+
+def _take(environment: dict[str, str]) -> _Chain:
+    """Take an idle chain, one with a fitting runner first, else start one."""
+    with _lock:
+        for chain in reversed(_idle):
+            if chain.environment == environment:
+                _idle.remove(chain)
+                return chain
+        if _idle:
+            return _idle.pop()
+    return _Chain()
+
+
+def _give_back(chain: _Chain) -> None:
+    with _lock:
+        _idle.append(chain)
+
+
+def close_idle() -> None:
+    """End all idle chains of this process, and wait until they are gone."""
+    with _lock:
+        chains = _idle[:]
+        _idle.clear()
+    for chain in chains:
+        chain.close()
+    for chain in chains:
+        chain.process.wait()

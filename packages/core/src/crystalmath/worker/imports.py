@@ -1,0 +1,106 @@
+"""Code that people edit: never run in an old form by a warm process.
+
+A recipe module outside quacc, and what it imports outside the installed libraries, is compiled from
+its source every time (a bytecode file is trusted by a time in whole seconds, too coarse for a file
+that was just mended), and watched for changes.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import site
+import sys
+import sysconfig
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import CodeType, ModuleType
+
+__all__ = ["Edited", "install"]
+
+#: A file written so shortly before its import may have been written again since, in seconds.
+_MARGIN_S = 0.05
+
+
+class _FromSource(importlib.machinery.SourceFileLoader):
+    def get_code(self, fullname: str) -> CodeType | None:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, edited: Edited) -> None:
+        self._edited = edited
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        for finder in sys.meta_path:
+            # Editable installations bring finders of their own.
+            if finder is not self and (spec := finder.find_spec(fullname, path, target)):
+                break
+        else:
+            return None
+        if isinstance(spec.loader, importlib.machinery.SourceFileLoader) and spec.origin:
+            if self._edited.covers(fullname, spec.origin):
+                spec.loader = _FromSource(fullname, spec.origin)
+        return spec
+
+
+class Edited:
+    """The imported modules that people edit, and whether their files have changed since.
+
+    Parameters
+    ----------
+    namespaces : iterable of str
+        Packages that are watched even where they are installed.
+    """
+
+    def __init__(self, namespaces: Iterable[str] = ()) -> None:
+        self._roots = {name.split(".")[0] for name in namespaces}
+        paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+        paths |= {*site.getsitepackages(), site.getusersitepackages()}
+        self._libraries = tuple(os.path.realpath(path) + os.sep for path in paths)
+        self._files: dict[str, tuple[int, ...] | None] = {}
+        self._known: set[str] = set()
+
+    def covers(self, module: str, origin: str) -> bool:
+        """Tell whether a module is one that people edit."""
+        if module.split(".")[0] in self._roots:
+            return True
+        return not os.path.realpath(origin).startswith(self._libraries)
+
+    def note(self, since: float) -> None:
+        """Take stock of what has been imported since a time (seconds since the epoch)."""
+        if len(sys.modules) == len(self._known):
+            return
+        for name in sys.modules.keys() - self._known:
+            path = getattr(sys.modules.get(name), "__file__", None)
+            if path and self.covers(name, path):
+                signature = _signature(path)
+                newer = signature is None or signature[0] > (since - _MARGIN_S) * 1e9
+                self._files[path] = None if newer else signature
+        self._known = set(sys.modules)
+
+    def changed(self) -> bool:
+        """Tell whether any of their files is not as it was when it was imported."""
+        return any(
+            known is None or _signature(path) != known for path, known in self._files.items()
+        )
+
+
+def install(edited: Edited) -> None:
+    """Have the modules that people edit compiled from their source from now on."""
+    sys.meta_path.insert(0, _Finder(edited))
+
+
+def _signature(path: str) -> tuple[int, ...] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

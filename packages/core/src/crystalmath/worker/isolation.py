@@ -1,0 +1,91 @@
+"""What one job may leave behind in a warm process: put back, or a reason to replace the process."""
+
+from __future__ import annotations
+
+import _thread
+import gc
+import os
+import random
+import signal
+import sys
+from typing import Any
+
+__all__ = ["Baseline"]
+
+#: How much a runner may grow before it is replaced, in bytes.
+GROWTH = 512 * 1024**2
+#: How many file descriptors a job may leave open before the runner is replaced.
+DESCRIPTORS = 16
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Baseline:
+    """The state of the process before its first job."""
+
+    def __init__(self) -> None:
+        self._environment = dict(os.environ)
+        self._path = list(sys.path)
+        self._argv = list(sys.argv)
+        self._umask = _umask()
+        self._signals = {
+            number: signal.getsignal(number)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP)
+        }
+        self._threads = _thread._count()  # noqa: SLF001 - counts what threading does not know too
+        self._memory = _resident()
+        self._descriptors = len(os.listdir("/proc/self/fd"))
+        self._settings = _settings()
+
+    def restore(self) -> str | None:
+        """Put back what can be put back.
+
+        Returns
+        -------
+        str or None
+            What cannot be put back, so that the process must be replaced.
+        """
+        os.chdir("/")
+        if os.environ != self._environment:
+            os.environ.clear()
+            os.environ.update(self._environment)
+        sys.path[:] = self._path
+        sys.argv[:] = self._argv
+        os.umask(self._umask)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._signals.items():
+            signal.signal(number, handler)
+        # A seed that one job set must not decide what another draws.
+        random.seed()
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed()
+        return self._leak()
+
+    def _leak(self) -> str | None:
+        if _thread._count() > self._threads:  # noqa: SLF001
+            return "threads"
+        if _settings() != self._settings:
+            return "quacc settings"
+        if len(os.listdir("/proc/self/fd")) > self._descriptors + DESCRIPTORS:
+            return "open files"
+        if _resident() > self._memory + GROWTH:
+            gc.collect()
+            if _resident() > self._memory + GROWTH:
+                return "memory"
+        return None
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * _PAGE
+
+
+def _settings() -> Any:
+    quacc = sys.modules.get("quacc")
+    return None if quacc is None else quacc.get_settings().model_dump()

@@ -1,0 +1,150 @@
+"""The runner: a warm process that imports quacc once and runs recipes, one after another.
+
+Started by the supervisor as ``python -P -m crystalmath.worker.runner FD PARENT``. For each job it
+writes the outcome under a name that nobody reads and tells the supervisor, which publishes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+from crystalmath import config
+from crystalmath.quacc import codec, recipes, results
+from crystalmath.rundir import RunDirectory, attempt_id
+from crystalmath.worker.imports import Edited, install
+from crystalmath.worker.isolation import Baseline
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Run the jobs that the supervisor hands over, until it is gone."""
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    # A runner whose supervisor was killed must not go on: nobody would fence or publish it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        return
+    _offer_to_oom_killer()
+    os.umask(0o077)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    with socket.socket(fileno=descriptor) as control:
+        _serve(control)
+
+
+def _serve(control: socket.socket) -> None:
+    allow = config.load().recipes_allow
+    edited = Edited(allow)
+    install(edited)
+    started = time.time()
+    _warm_up()
+    edited.note(started)
+    baseline = Baseline()
+    for line in control.makefile("rb"):
+        request = json.loads(line)
+        if edited.changed():
+            control.sendall(b"{}\n")
+            continue
+        began = time.time()
+        directory = RunDirectory(request["directory"])
+        outcome = _run(directory, request["attempt"], allow)
+        edited.note(began)
+        leak = baseline.restore()
+        if leak:
+            print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # the recipe may have closed them
+                stream.flush()
+        control.sendall(json.dumps({"outcome": outcome, "keep": leak is None}).encode() + b"\n")
+
+
+def _warm_up() -> None:
+    if importlib.util.find_spec("quacc") is None:
+        return
+    with warnings.catch_warnings():
+        # What quacc and its dependencies warn of when they are imported is not about the job.
+        warnings.simplefilter("ignore")
+        import quacc
+        import quacc.runners.ase
+        import quacc.schemas.ase
+    quacc.get_settings()
+
+
+def _run(directory: RunDirectory, attempt: int, allow: tuple[str, ...]) -> str:
+    """Run one job and write its outcome, not yet published."""
+    me = os.getpid()
+    started = time.time()
+    payload = b""
+    try:
+        payload, header = _call(directory, attempt, allow)
+    except BaseException as error:  # noqa: BLE001 - sys.exit() of a recipe is a failure, too
+        trace = "".join(traceback.format_exception(error))
+        with contextlib.suppress(OSError, ValueError):
+            print(trace, file=sys.stderr)
+        header = {
+            "state": "failed", "error": _describe(error), "traceback": trace, "summary": None,
+        }
+    if os.getpid() != me:
+        # The recipe forked, and the child came back: it must not speak for the job.
+        os._exit(0)
+    header |= {"started": started, "finished": time.time()}
+    return directory.prepare_outcome(header, payload)
+
+
+def _call(
+    directory: RunDirectory, attempt: int, allow: tuple[str, ...]
+) -> tuple[bytes, dict[str, Any]]:
+    header, body = directory.read_spec()
+    os.environ["CRYSTALMATH_ATTEMPT"] = attempt_id(header["job_id"], attempt)
+    work = directory.work(attempt)
+    os.chdir(work)
+    atoms, parameters = codec.decode_spec(body)
+    function = recipes.resolve(header["recipe"], allow)
+    with _results_in(Path(work)):
+        result = function(atoms, **parameters)
+    summary = results.summarize(result)
+    summary["work_dir"] = summary["work_dir"] or work
+    payload = codec.encode_result(result)
+    return payload, {"state": "completed", "error": None, "summary": summary}
+
+
+def _results_in(work: Path) -> contextlib.AbstractContextManager[None]:
+    quacc = sys.modules.get("quacc")
+    if quacc is None:
+        return contextlib.nullcontext()
+    changed: contextlib.AbstractContextManager[None] = quacc.change_settings({"RESULTS_DIR": work})
+    return changed
+
+
+def _describe(error: BaseException) -> str:
+    """Name the error that began it: quacc wraps what a calculator raised into a JobFailure."""
+    said = f"{type(error).__name__}: {error}"
+    parent = getattr(error, "parent_error", None)
+    if isinstance(parent, BaseException):
+        said = f"{type(parent).__name__}: {parent} ({said})"
+    if isinstance(error, SystemExit):
+        said = f"the recipe called sys.exit({error.code!r})"
+    return said
+
+
+def _offer_to_oom_killer() -> None:
+    # When memory runs out it is the recipe that must go, not those who watch it.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""The supervisor: claims an attempt, has its runner run it, and publishes one outcome.
+
+A child subreaper in a session of its own: whatever a job leaves running, however it detached
+itself, stays below this process and can be ended. It imports nothing heavy and runs no code of
+a recipe, so that it lives through whatever the recipe does.
+
+Started as ``python -P -m crystalmath.worker.supervisor FD``; FD is a socket to the engine worker:
+``{"directory", "header"}`` comes in, ``claimed`` and ``done`` go out, one line each. When the
+engine worker is gone, it finishes what it runs and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from crystalmath import processes
+from crystalmath.rundir import IdentityFile, RunDirectory
+from crystalmath.worker.child import Runner
+
+__all__ = ["main"]
+
+#: An idle supervisor ends after this time, in seconds.
+IDLE_S = 60.0
+#: How often a running job looks for a request to cancel, in seconds.
+LOOK_S = 0.2
+#: How long a job that must end may take to do so by itself, in seconds.
+GRACE_S = 1.0
+#: How much of the end of a log goes into an error message, in bytes.
+TAIL = 2000
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def main() -> None:
+    """Serve one engine worker until it lets go."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot become a child subreaper; Linux is needed")
+    with socket.socket(fileno=int(sys.argv[1])) as owner:
+        Supervisor(owner).serve()
+
+
+class Supervisor:
+    """One supervisor; it runs one job at a time.
+
+    Parameters
+    ----------
+    owner : socket.socket
+        The connection to the engine worker.
+    """
+
+    def __init__(self, owner: socket.socket) -> None:
+        self._owner = owner
+        self._identity: IdentityFile | None = None
+        self._runner: Runner | None = None
+        self._stopping = False
+        self._busy = False
+        signal.signal(signal.SIGTERM, self._on_term)
+
+    def serve(self) -> None:
+        """Take jobs until the owner is gone or has given nothing to do for a while."""
+        buffer = b""
+        try:
+            while not self._stopping:
+                if not select.select([self._owner], [], [], IDLE_S)[0]:
+                    return
+                if not (data := self._owner.recv(1 << 20)):
+                    return
+                buffer += data
+                while b"\n" in buffer:
+                    line, buffer = buffer.split(b"\n", 1)
+                    self._busy = True
+                    self._serve_one(json.loads(line))
+                    self._busy = False
+        except ConnectionResetError:
+            return
+        finally:
+            self._end_all()
+            if self._identity:
+                self._identity.remove()
+
+    def _on_term(self, *_: object) -> None:
+        self._stopping = True
+        if not self._busy:
+            raise SystemExit(0)
+
+    def _serve_one(self, request: dict[str, Any]) -> None:
+        directory = RunDirectory(request["directory"])
+        attempt = request["header"]["attempt"]
+        if self._identity is None:
+            jobs = os.path.dirname(directory.path)
+            self._identity = IdentityFile(f"{jobs}/.identities", processes.own_identity())
+        claimed = directory.claim(attempt, self._identity)
+        self._tell("claimed")
+        if claimed:
+            self._run(_Job(directory, request["header"]))
+        self._tell("done")
+
+    def _tell(self, word: str) -> None:
+        # The owner may be gone; the job's outcome does not depend on it.
+        with contextlib.suppress(OSError):
+            self._owner.sendall(word.encode() + b"\n")
+
+    def _run(self, job: _Job) -> None:
+        # Whoever asked to cancel before the claim was made is heard only here.
+        if job.directory.cancel_requested():
+            job.started = None
+            job.publish("cancelled", error="cancelled")
+            return
+        os.makedirs(job.directory.work(job.attempt), mode=0o700, exist_ok=True)
+        try:
+            while not self._run_once(job):
+                self._end_all()
+        finally:
+            job.close_log()
+
+    def _run_once(self, job: _Job) -> bool:
+        """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
+        runner = self._runner_for(job)
+        runner.give({"directory": job.directory.path, "attempt": job.attempt})
+        verdict = self._watch(job, runner)
+        if verdict is not None:
+            # Nothing of the job may be alive when its end is published.
+            self._end_all()
+            runner.drain_into(job)
+            job.publish(**verdict)
+        elif runner.message is None:
+            self._ended_early(job, runner)
+        elif "outcome" not in runner.message:
+            return False
+        else:
+            self._finish(job, runner, runner.message)
+        return True
+
+    def _runner_for(self, job: _Job) -> Runner:
+        if self._runner is not None and self._runner.environment != job.environment:
+            self._end_all()
+        if self._runner is None:
+            self._runner = Runner(job.environment)
+        return self._runner
+
+    def _watch(self, job: _Job, runner: Runner) -> dict[str, str] | None:
+        """Wait for the runner; give the verdict if it must be stopped before it is done."""
+        while not runner.ended and runner.message is None:
+            left = job.deadline - time.monotonic()
+            if self._stopping:
+                return {"state": "lost", "error": "the worker was told to stop (SIGTERM)"}
+            if job.directory.cancel_requested():
+                return {"state": "cancelled", "error": "cancelled"}
+            if left <= 0:
+                over = f"stopped: the walltime of {job.walltime_s:g} s is over"
+                return {"state": "failed", "error": over}
+            runner.pump(job.write_log, min(LOOK_S, left))
+        return None
+
+    def _finish(self, job: _Job, runner: Runner, message: dict[str, Any]) -> None:
+        """Publish what the runner has written, once its leavings are gone."""
+        leavings = self._leavings(runner)
+        if leavings:
+            self._end_all()
+        runner.drain_into(job)
+        if leavings:
+            count = len(leavings)
+            job.write_log(f"crystalmath: ended {count} process(es) left running\n".encode())
+        job.directory.publish_prepared(job.attempt, message["outcome"])
+        if not leavings and not message["keep"]:
+            self._end_all()
+
+    def _leavings(self, runner: Runner) -> list[int]:
+        others = [pid for pid in processes.children(os.getpid()) if pid != runner.pid]
+        return [
+            pid
+            for pid in others + processes.children(runner.pid)
+            if processes.start_time(pid) is not None
+        ]
+
+    def _ended_early(self, job: _Job, runner: Runner) -> None:
+        status = runner.wait()
+        self._end_all()
+        runner.drain_into(job)
+        how = f"exited with code {status}"
+        if status < 0:
+            how = f"was killed by signal {-status} ({signal.Signals(-status).name})"
+        if status == -signal.SIGKILL:
+            how += "; perhaps the memory was exhausted"
+        tail = job.tail.decode(errors="replace").strip()
+        said = f"; the end of its log:\n{tail}" if tail else ""
+        job.publish("failed", error=f"the process that ran the recipe {how}{said}")
+
+    def _end_all(self) -> None:
+        """End the runner and everything that descends from us."""
+        me = os.getpid()
+        processes.end_processes(lambda: processes.descendants(me), grace_s=GRACE_S, reap=True)
+        processes.reap_children()
+        self._runner = None
+
+
+class _Job:
+    """The attempt that is being run."""
+
+    def __init__(self, directory: RunDirectory, header: dict[str, Any]) -> None:
+        self.directory = directory
+        self.attempt: int = header["attempt"]
+        self.started: float | None = time.time()
+        self.walltime_s: float = header["walltime_s"] or float("inf")
+        self.deadline = time.monotonic() + self.walltime_s
+        self.environment: dict[str, str] = header["environment"]
+        self.tail = b""
+        self._log: int | None = None
+
+    def write_log(self, data: bytes) -> None:
+        """Append to the log, which is made at the first byte."""
+        if self._log is None:
+            self._log = os.open(
+                self.directory.log(self.attempt),
+                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
+                0o600,
+            )
+        with contextlib.suppress(OSError):  # a full disk must not end the job
+            os.write(self._log, data)
+        self.tail = (self.tail + data)[-TAIL:]
+
+    def close_log(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            os.close(self._log)
+
+    def publish(self, state: str, error: str) -> None:
+        """Publish an end that is not the recipe's own."""
+        self.directory.publish(
+            self.attempt,
+            {
+                "state": state,
+                "error": error,
+                "started": self.started,
+                "finished": time.time(),
+                "summary": None,
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()

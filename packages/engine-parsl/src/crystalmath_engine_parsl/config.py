@@ -1,0 +1,83 @@
+"""How Parsl is set up on the cluster ``local``: this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystalmath.errors import ConfigError
+
+if TYPE_CHECKING:
+    from crystalmath.models import EngineSettings
+    from parsl.config import Config
+
+__all__ = ["local_config", "workers"]
+
+#: The executor's label.
+EXECUTOR = "local"
+
+
+def workers(settings: EngineSettings) -> int:
+    """Give the number of workers: ``[engines.parsl] workers``, else the usable cores."""
+    count = settings.options.get("workers", len(os.sched_getaffinity(0)))
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ConfigError(
+            f"[engines.{settings.name}] workers must be a whole number from 1, not {count!r}"
+        )
+    return count
+
+
+def local_config(directory: Path, count: int, mark: str = "") -> Config:
+    """Describe one HighThroughputExecutor on this machine.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        Where Parsl writes its files.
+    count : int
+        The number of workers.
+    mark : str
+        Shell assignment that all of its processes carry in their environment.
+    """
+    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
+    from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+    from parsl.providers import LocalProvider
+
+    scripts = Path(sys.executable).parent
+    # Parsl starts these by bare name, which fails where the environment is not activated; and
+    # not every installer puts them beside the interpreter.
+    pool = f"{shlex.quote(sys.executable)} {shlex.quote(str(scripts / 'process_worker_pool.py'))}"
+    executor = HighThroughputExecutor(
+        label=EXECUTOR,
+        address="127.0.0.1",
+        max_workers_per_node=count,
+        cores_per_worker=1e-6,  # the number of workers alone decides
+        # A worker that dies is noticed after this time in seconds, not after 30.
+        heartbeat_period=2,
+        heartbeat_threshold=30,
+        poll_period=10,
+        interchange_launch_cmd=[sys.executable, str(scripts / "interchange.py")],
+        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool, 1),
+        provider=LocalProvider(
+            init_blocks=1,
+            min_blocks=1,
+            max_blocks=1,
+            worker_init=f"export {mark}" if mark else "",
+        ),
+    )
+    return Config(
+        executors=[executor],
+        run_dir=str(directory / "runs"),
+        # An attempt is repeated by core, and only once it is known to be dead.
+        retries=0,
+        strategy="simple",
+        strategy_period=0.5,
+        app_cache=False,
+        # Its debug log would cost more than the jobs, and would hold their paths.
+        initialize_logging=False,
+        usage_tracking=0,
+    )

@@ -1,0 +1,118 @@
+"""The Parsl engine: hands run directories to Parsl's workers, and says what it sees."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystalmath import processes, worker
+from crystalmath.errors import EngineUnavailable
+from crystalmath.models import Capabilities, Sighting
+from crystalmath.quacc.engine import EngineRunner
+from crystalmath_engine_parsl import config
+from parsl.app.app import python_app
+from parsl.dataflow.dflow import DataFlowKernel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
+
+    from crystalmath.models import Attempt, EngineSettings
+
+__all__ = ["ParslRunner"]
+
+_MARK = "CRYSTALMATH_PARSL"
+
+
+def _run(directory: str) -> None:
+    worker.run(directory)
+
+
+class ParslRunner(EngineRunner):
+    """Run jobs on Parsl.
+
+    A future says only that its task is over: the run directory tells how. (``exception()`` of a
+    Parsl future *returns* the exception of a failed app, and ``cancel()`` is not implemented;
+    neither is used.)
+
+    Parameters
+    ----------
+    settings : EngineSettings
+        ``workers`` defaults to the number of cores that this process may use.
+    """
+
+    capabilities = Capabilities(max_queued=1000)
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        self._workers = config.workers(settings)
+        self._kernel: DataFlowKernel | None = None
+        self._futures: dict[str, Future[None]] = {}
+        self._mark = secrets.token_hex(8)
+
+    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
+        """Submit one app for each attempt; Parsl starts with the first."""
+        if self._kernel is None:
+            self._kernel = self._start()
+            self._app = python_app(_run, data_flow_kernel=self._kernel)
+        if self._broken():
+            self.stop()
+            raise EngineUnavailable("Parsl's interchange or workers died; they are started again")
+        for attempt in attempts:
+            future = self._app(str(attempt.directory))
+            self._futures[attempt.id] = future
+            future.add_done_callback(functools.partial(self._done, attempt.id))
+        # The tasks of one process mean nothing in another: there is no handle to record.
+        return {attempt.id: attempt.id for attempt in attempts}
+
+    def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
+        """Tell which tasks are still Parsl's; a task that is over does not start again."""
+        if self._kernel is not None and self._broken():
+            self.stop()
+        return {attempt.id: self._see(attempt.id) for attempt in attempts}
+
+    def stop(self) -> None:
+        """End Parsl and everything that it started."""
+        kernel, self._kernel = self._kernel, None
+        if kernel is None:
+            return
+        with contextlib.suppress(Exception):  # it may have died half way; the sweep is thorough
+            kernel.cleanup()
+        processes.end_processes(lambda: processes.marked(_MARK, self._mark), reap=False)
+        self._futures.clear()
+        shutil.rmtree(kernel.run_dir, ignore_errors=True)
+
+    def _start(self) -> DataFlowKernel:
+        directory = Path(self.settings.directory)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mark = f"{_MARK}={self._mark}"
+        return DataFlowKernel(config.local_config(directory, self._workers, mark))
+
+    def _broken(self) -> bool:
+        # Futures stay unresolved for minutes when the interchange dies: look at it instead.
+        executor = self._kernel.executors[config.EXECUTOR]  # type: ignore[union-attr]
+        interchange = executor.interchange_proc
+        return executor.bad_state_is_set or (
+            interchange is not None and interchange.poll() is not None
+        )
+
+    def _see(self, attempt: str) -> Sighting:
+        future = self._futures.get(attempt)
+        if future is None:
+            return Sighting("gone")
+        if not future.done():
+            return Sighting("queued")
+        error = future.exception()
+        return Sighting("gone", None if error is None else f"{type(error).__name__}: {error}")
+
+    def _done(self, attempt: str, future: Future[None]) -> None:
+        error = future.exception()
+        if error is not None:
+            self.log.warning("the task of %s ended: %s", attempt, error)
+        else:
+            self._futures.pop(attempt, None)
+        self.notice(attempt)

@@ -1,0 +1,607 @@
+"""The job store, on SQLite; on PostgreSQL too where ``CRYSTALMATH_TEST_POSTGRESQL`` has a URL."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import traceback
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from sqlalchemy import create_engine, inspect
+
+from crystalmath.errors import InvalidJob, KeyConflict, StoreError, UnknownJob
+from crystalmath.quacc.changes import Change
+from crystalmath.quacc.runner import JobState
+from crystalmath.quacc.schema import HEAD, metadata
+from crystalmath.quacc.store import JobStore, NewJob
+
+POSTGRESQL = os.environ.get("CRYSTALMATH_TEST_POSTGRESQL")
+STEPS = {
+    (None, "pending"),
+    ("pending", "running"),
+    ("pending", "failed"),
+    ("pending", "cancelled"),
+    ("running", "completed"),
+    ("running", "failed"),
+    ("running", "cancelled"),
+    ("running", "pending"),
+}
+HOSTILE = [
+    "",
+    "'; drop table jobs; --",
+    "%",
+    "_",
+    "\0",
+    "\ud800",
+    "\U0010ffff",
+    "a" * 9999,
+    None,
+    7,
+]
+
+
+def wiped(url):
+    """Empty a PostgreSQL database."""
+    engine = create_engine(url, future=True)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
+        metadata.drop_all(connection)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(params=["sqlite", *(["postgresql"] if POSTGRESQL else [])])
+def url(request, tmp_path):
+    if request.param == "postgresql":
+        return wiped(POSTGRESQL)
+    return f"sqlite:///{tmp_path}/home/jobs.sqlite"
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "home" / "jobs.sqlite"
+
+
+@pytest.fixture
+def store(url):
+    with JobStore(url) as opened:
+        yield opened
+
+
+def new(job_id=None, **given):
+    options = {
+        "recipe": "quacc.recipes.emt.core.relax_job",
+        "engine": "local",
+        "spec_hash": "abc",
+        "specification": "{}",
+        "created_at": 1.0,
+    }
+    return NewJob(job_id=job_id or str(uuid.uuid4()), **(options | given))
+
+
+def submit(store, **given):
+    return store.insert([new(**given)])[0].job_id
+
+
+def change(job_id, state, at=2.0, **given):
+    return Change(job_id=job_id, state=JobState[state], at=at, **given)
+
+
+def history(store, job_id=None):
+    return [
+        (event.from_state and event.from_state.value, event.to_state.value)
+        for event in store.events(job_id=job_id)
+    ]
+
+
+# --- what is recorded -----------------------------------------------------------------------------
+
+
+def test_a_new_job_reads_back_as_it_was_given(store):
+    given = new(
+        name="Cu, ä",
+        labels={"project": "x", "a.b": ""},
+        key="k",
+        walltime_s=7200.0,
+        formula="Cu4",
+        owner={"host": "h", "boot_id": "b", "pid": 7, "start_time": 1.5},
+        warnings=[{"severity": "warning", "code": "c", "message": "m"}],
+        specification='{"recipe": "ü"}',
+    )
+    [job] = store.insert([given])
+    assert job == store.get(given.job_id)
+    assert (job.state, job.revision, job.attempt) == (JobState.pending, 0, 1)
+    assert (job.name, job.labels, job.formula) == (given.name, given.labels, "Cu4")
+    assert (job.owner, job.warnings) == (given.owner, given.warnings)
+    assert job.started_at is job.finished_at is job.error is job.summary is None
+    assert store.specification(given.job_id) == given.specification
+    [event] = store.events()
+    assert (event.job_id, event.at, event.from_state) == (given.job_id, 1.0, None)
+
+
+def test_jobs_survive_reopening(url):
+    with JobStore(url) as store:
+        job_id = submit(store)
+        store.apply([change(job_id, "completed", summary={"energy_ev": -1.5})])
+    with JobStore(url, create=False) as store:
+        assert store.get(job_id).summary == {"energy_ev": -1.5}
+
+
+@pytest.mark.parametrize("field", ["job_id", "name", "key", "specification", "recipe"])
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_text_that_cannot_be_stored_is_refused_at_submission(store, field, text):
+    with pytest.raises(InvalidJob, match=field):
+        store.insert([new(), new(**{field: text})])
+    with pytest.raises(InvalidJob, match="label"):
+        store.insert([new(labels={"a": text})])
+    assert store.list() == []
+
+
+@pytest.mark.parametrize("given", [{"key": "é" * 501}, {"labels": {"a": "b" * 1001}}])
+def test_what_is_too_long_for_an_index_is_refused(store, given):
+    with pytest.raises(InvalidJob, match="1000 bytes"):
+        store.insert([new(**given)])
+
+
+def test_an_outcome_is_recorded_whatever_its_texts_contain(store):
+    job_id = submit(store)
+    [job] = store.apply([change(job_id, "failed", error="a\0\ud800", traceback="\udc80")])
+    assert job == store.get(job_id)
+    assert job.error == r"a\x00\ud800"
+
+
+def test_an_id_that_is_taken_is_refused(store):
+    job_id = submit(store)
+    for jobs in ([new(job_id)], [new("one"), new("one")]):
+        with pytest.raises(InvalidJob, match="exists"):
+            store.insert(jobs)
+    assert [job.job_id for job in store.list()] == [job_id]
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def test_a_known_key_gives_the_job_that_has_it_with_its_present_state(store):
+    first = submit(store, key="k")
+    store.apply([change(first, "running")])
+    again, other = store.insert([new(key="k"), new()])
+    assert (again.job_id, again.state) == (first, JobState.running)
+    assert len(store.list()) == 2
+    assert store.get(other.job_id) == other
+
+
+def test_a_key_with_another_specification_records_nothing_at_all(store):
+    first = submit(store, key="k")
+    with pytest.raises(KeyConflict, match=f"'k'.*{first}"):
+        store.insert([new(), new(key="k", spec_hash="other")])
+    assert [job.job_id for job in store.list()] == [first]
+    assert len(store.events()) == 1
+
+
+def test_keys_hold_within_one_call(store):
+    first, second, third = store.insert([new(key="k"), new(key="k"), new(key="l")])
+    assert first == second != third
+    with pytest.raises(KeyConflict):
+        store.insert([new(key="m"), new(key="m", spec_hash="other")])
+    assert len(store.list()) == 2
+
+
+def test_threads_that_race_for_a_key_get_one_job(url):
+    with JobStore(url) as one, JobStore(url) as two, ThreadPoolExecutor(8) as pool:
+        for key in "abc":
+            stores = [one, two] * 8
+            answers = list(pool.map(lambda store, k=key: submit(store, key=k), stores))
+            assert len(set(answers)) == 1
+        assert len(one.list()) == 3
+
+
+RACER = """
+import sys, uuid
+from crystalmath.quacc.store import JobStore, NewJob
+import alembic.command, filelock, sqlalchemy.dialects.sqlite
+job = NewJob(job_id=str(uuid.uuid4()), recipe="r", engine="e", key="k", spec_hash="h",
+             specification="s", created_at=0.0)
+print("ready", flush=True)
+sys.stdin.readline()
+with JobStore(sys.argv[1]) as store:
+    print(store.insert([job])[0].job_id)
+"""
+
+
+def test_processes_that_create_the_database_at_once_all_succeed(url):
+    command = [sys.executable, "-W", "error", "-c", RACER, url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    racers = [subprocess.Popen(command, text=True, **pipes) for _ in range(4)]
+    ready = [racer.stdout.readline() for racer in racers]
+    for racer in racers:
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    answers = [racer.communicate(timeout=60) for racer in racers]
+    assert ready == ["ready\n"] * 4, answers
+    assert [racer.returncode for racer in racers] == [0] * 4, answers
+    assert len({out for out, _ in answers}) == 1
+    with JobStore(url, create=False) as store:
+        assert len(store.list()) == len(store.events()) == 1
+
+
+# --- changes --------------------------------------------------------------------------------------
+
+
+def test_an_outcome_that_is_found_passes_through_running(store):
+    job_id = submit(store)
+    [job] = store.apply([change(job_id, "completed", 9.0, started_at=4.0, reason="found")])
+    assert job == store.get(job_id)
+    assert (job.state, job.started_at, job.finished_at) == (JobState.completed, 4.0, 9.0)
+    log = store.events(job_id=job_id)
+    assert [(event.to_state.value, event.at, event.reason) for event in log[1:]] == [
+        ("running", 4.0, None),
+        ("completed", 9.0, "found"),
+    ]
+    assert job.revision == 2
+
+
+def test_a_lost_attempt_goes_back_to_pending(store):
+    job_id = submit(store)
+    store.apply([change(job_id, "running", 3.0)])
+    [job] = store.apply([change(job_id, "pending", 5.0, reason="lost", attempt=2)])
+    assert (job.state, job.attempt, job.started_at) == (JobState.pending, 2, None)
+    [job] = store.apply([change(job_id, "running", 6.0)])
+    assert (job.attempt, job.started_at) == (2, 6.0)
+
+
+def test_several_changes_of_one_job_apply_in_order(store):
+    one, two = submit(store), submit(store)
+    states = ["running", "pending", "running", "failed", "completed"]
+    changed = store.apply([change(one, state) for state in states] + [change(two, "running")])
+    assert [(job.job_id, job.state.value) for job in changed] == [(one, "failed"), (two, "running")]
+    assert [to for _, to in history(store, one)] == ["pending", *states[:4]]
+
+
+def test_what_is_no_step_is_passed_over(store):
+    job_id = submit(store)
+    assert store.apply([]) == []
+    assert store.apply([change("no such job", "running"), change(job_id, "pending")]) == []
+    store.apply([change(job_id, "cancelled")])
+    job = store.get(job_id)
+    assert store.apply([change(job_id, state.value, error="late") for state in JobState]) == []
+    assert store.get(job_id) == job
+
+
+def test_many_jobs_in_one_call(store):
+    count = 1201
+    jobs = store.insert([new(key=f"key {n}") for n in range(count)])
+    assert len(store.apply([change(job.job_id, "completed") for job in jobs])) == count
+    assert [job.job_id for job in store.get_many([job.job_id for job in jobs])] == [
+        job.job_id for job in jobs
+    ]
+    assert len(store.events()) == 3 * count
+    assert store.unfinished() == []
+
+
+def test_threads_that_race_to_finish_a_job_agree(url):
+    with JobStore(url) as one, JobStore(url) as two, ThreadPoolExecutor(8) as pool:
+        job_id = submit(one)
+        calls = [(s, state) for s in (one, two) for state in ("failed", "cancelled", "completed")]
+        won = list(pool.map(lambda call: call[0].apply([change(job_id, call[1])]), calls))
+        [job] = [job for jobs in won for job in jobs]
+        assert job == one.get(job_id)
+
+
+def test_a_cancel_is_noted_once(store):
+    job_id = submit(store)
+    job = store.note_cancel(job_id, 3.0)
+    assert job == store.note_cancel(job_id, 4.0) == store.get(job_id)
+    assert (job.cancel_requested_at, job.state) == (3.0, JobState.pending)
+    noted = store.events(job_id=job_id)[-1]
+    assert (noted.from_state, noted.to_state, noted.reason) == (
+        JobState.pending,
+        JobState.pending,
+        "cancel requested",
+    )
+    [job] = store.apply([change(job_id, "cancelled")])
+    assert job.cancel_requested_at == 3.0
+
+
+def test_a_cancel_of_a_finished_job_changes_nothing(store):
+    job_id = submit(store)
+    [job] = store.apply([change(job_id, "failed")])
+    assert store.note_cancel(job_id, 3.0) == job == store.get(job_id)
+
+
+# --- questions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_ids_are_unknown_jobs(store, name):
+    submit(store)
+    for ask in (store.get, store.specification, lambda name: store.note_cancel(name, 1.0)):
+        with pytest.raises(UnknownJob):
+            ask(name)
+    assert store.get_many([name]) == store.apply([change(name, "running")]) == []
+    assert store.list(engine=name or "") == store.list(label={"a": name}) == []
+    if name is not None:
+        assert store.events(job_id=name) == []
+        with pytest.raises(UnknownJob):
+            store.list(before=name)
+    assert len(store.list()) == 1
+
+
+def test_a_prefix_finds_ids_and_knows_no_wildcards(store):
+    ids = ["a%b", "a_c", "aXc", "b", "bé"]
+    store.insert([new(name) for name in ids])
+    found = {prefix: store.find(prefix) for prefix in ["a", "a_", "a%", "%", "b", "bé", "A", "c"]}
+    assert found == {
+        "a": ["a%b", "aXc", "a_c"],
+        "a_": ["a_c"],
+        "a%": ["a%b"],
+        "%": [],
+        "b": ["b", "bé"],
+        "bé": ["bé"],
+        "A": [],
+        "c": [],
+    }
+    assert store.find("", limit=2) == ["a%b", "aXc"]
+
+
+@pytest.mark.parametrize("prefix", HOSTILE[1:])
+def test_a_hostile_prefix_finds_nothing(store, prefix):
+    submit(store)
+    assert store.find(prefix) == []
+
+
+def test_list_filters_in_any_combination(store):
+    store.insert(
+        [
+            new("1", engine="parsl", labels={"p": "x", "q": "y"}),
+            new("2", engine="local", labels={"p": "x"}, recipe="mine"),
+            new("3", engine="parsl", labels={"p": "z"}),
+        ]
+    )
+    store.apply([change("3", "running"), change("2", "failed")])
+
+    def ids(**given):
+        return "".join(job.job_id for job in store.list(**given))
+
+    assert ids() == "321"
+    assert ids(newest_first=False) == "123"
+    assert ids(engine="parsl") == "31"
+    assert ids(recipe="mine") == "2"
+    assert ids(label={"p": "x"}) == "21"
+    assert ids(label={"p": "x", "q": "y"}) == "1"
+    assert ids(label={"q": "x"}) == ""
+    assert ids(state=JobState.failed) == "2"
+    assert ids(state=[JobState.failed, JobState.running], engine="parsl") == "3"
+    assert ids(state=[]) == ""
+    assert ids(limit=2) == "32"
+    assert ids(limit=2, before="2") == "1"
+    assert ids(limit=0) == ""
+    assert "".join(job.job_id for job in store.unfinished()) == "13"
+    assert store.unfinished(engine="local") == []
+
+
+def test_get_many_keeps_the_order_and_leaves_out_what_is_unknown(store):
+    store.insert([new("1"), new("2")])
+    assert [job.job_id for job in store.get_many(["2", "none", "1"])] == ["2", "1"]
+
+
+def test_events_can_be_followed(store):
+    job_id = submit(store)
+    [first] = store.events()
+    store.apply([change(job_id, "completed")])
+    assert [e.to_state.value for e in store.events(after=first.seq)] == ["running", "completed"]
+    [second] = store.events(after=first.seq, limit=1)
+    assert second.seq > first.seq
+
+
+# --- the database ---------------------------------------------------------------------------------
+
+
+def pragma(store, name):
+    with store._database.reading() as connection:
+        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+
+def test_commits_are_durable_and_files_private(file):
+    with JobStore(f"sqlite:///{file}") as store:
+        submit(store)
+        names = ("synchronous", "journal_mode", "foreign_keys", "busy_timeout")
+        assert [pragma(store, name) for name in names] == [2, "wal", 1, 30000]
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
+        assert set(modes.values()) == {0o600}, modes
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_the_schema_is_what_alembic_makes_of_it(store):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    import crystalmath.migrations
+
+    scripts = ScriptDirectory(str(Path(crystalmath.migrations.__file__).parent))
+    assert scripts.get_heads() == [HEAD]
+    with store._database.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        for table in metadata.sorted_tables:
+            found = {index["name"] for index in inspect(connection).get_indexes(table.name)}
+            assert found == {index.name for index in table.indexes}
+
+
+def test_opening_a_present_schema_does_not_import_alembic(url):
+    JobStore(url).close()
+    code = (
+        "import sys; from crystalmath.quacc.store import JobStore; JobStore(sys.argv[1]).close();"
+        "sys.exit(bool({'alembic', 'filelock', 'ase', 'numpy', 'quacc'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code, url], check=True)
+
+
+@pytest.mark.parametrize("version", ["0999", "ae1027a6acf"])
+def test_a_newer_schema_is_refused_in_plain_words(file, version):
+    JobStore(f"sqlite:///{file}").close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", [version])
+    connection.close()
+    with pytest.raises(StoreError, match=f"{version}.*{HEAD}.*upgrade crystalmath"):
+        JobStore(f"sqlite:///{file}")
+
+
+def test_a_missing_database_is_made_only_on_request(file):
+    url = f"sqlite:///{file}"
+    assert not JobStore.exists(url)
+    with pytest.raises(StoreError, match="no job database"):
+        JobStore(url, create=False)
+    assert not file.parent.exists()
+    JobStore(url).close()
+    assert JobStore.exists(url)
+
+
+def test_a_file_that_is_no_database_is_refused_and_kept(file):
+    file.parent.mkdir()
+    file.write_text("important notes " * 100)
+    with pytest.raises(StoreError, match=r"jobs\.sqlite.*not a database"):
+        JobStore(f"sqlite:///{file}")
+    assert file.read_text().startswith("important notes")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="CRYSTALMATH_HOME"):
+        JobStore(f"sqlite:///{tmp_path}/file/jobs.sqlite")
+
+
+def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with JobStore("sqlite:///jobs.sqlite") as store:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        submit(store)
+        assert repr(store) == f"JobStore('{tmp_path}/jobs.sqlite')"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b", "100%", "%s", "a@b:c", "ü", "#1"])
+def test_any_folder_name_will_do(tmp_path, name):
+    with JobStore(f"sqlite:///{tmp_path}/{name}/jobs.sqlite") as store:
+        submit(store)
+    assert (tmp_path / name / "jobs.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense:se%cret",
+        "user:s3cret@host/db",
+        "mysql://user:s3cret@host/db",
+        "postgresql://user:s3cret@host:nan/db",
+        "postgresql+psycopg9://user:s3cret@host/db?password=s3cret",
+        "postgresql+psycopg2://user:s3cret@127.0.0.1:1/db?password=s3cret",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:x?mode=memory&uri=true",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_without_showing_its_password(url):
+    with pytest.raises(StoreError) as caught:
+        JobStore(url)
+    assert "cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_closing_twice_does_no_harm(store):
+    store.close()
+    store.close()
+
+
+# --- lives ----------------------------------------------------------------------------------------
+
+
+class Lives(RuleBasedStateMachine):
+    """Whatever is asked, in whatever order: terminal states stay, events chain."""
+
+    def __init__(self):
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.url = f"sqlite:///{self.directory.name}/jobs.sqlite"
+        self.store = JobStore(self.url)
+        self.last = {}
+
+    def teardown(self):
+        self.store.close()
+        self.directory.cleanup()
+
+    @rule(keys=st.lists(st.sampled_from([None, "k", "l"]), min_size=1, max_size=3))
+    def submit(self, keys):
+        for job in self.store.insert([new(key=key) for key in keys]):
+            self.last.setdefault(job.job_id, job)
+
+    @rule(
+        drawn=st.lists(
+            st.tuples(st.integers(0, 3), st.sampled_from(JobState), st.floats(0, 1e9)),
+            max_size=5,
+        )
+    )
+    def apply(self, drawn):
+        ids = [*list(self.last)[-3:], "unknown"]
+        changed = self.store.apply(
+            [Change(job_id=ids[i % len(ids)], state=state, at=at) for i, state, at in drawn]
+        )
+        assert all(job == self.store.get(job.job_id) for job in changed)
+
+    @rule(which=st.integers(0, 9))
+    def cancel(self, which):
+        if self.last:
+            self.store.note_cancel(list(self.last)[which % len(self.last)], 5.0)
+
+    @rule()
+    def reopen(self):
+        self.store.close()
+        self.store = JobStore(self.url)
+
+    @invariant()
+    def holds(self):
+        present = {job.job_id: job for job in self.store.list()}
+        assert present.keys() == self.last.keys()
+        for job_id, before in self.last.items():
+            job = present[job_id]
+            assert job == before or (job.revision > before.revision and not ended(before))
+            self.chained(job)
+        self.last = {job_id: present[job_id] for job_id in self.last}
+
+    def chained(self, job):
+        log = history(self.store, job.job_id)
+        assert [to for _, to in log[:-1]] == [start for start, _ in log[1:]]
+        assert log[-1][1] == job.state.value
+        assert len(log) == job.revision + 1
+        assert all(step in STEPS for step in log if step[0] != step[1])
+
+
+def ended(job):
+    return job.state.is_terminal()
+
+
+TestLives = Lives.TestCase
+TestLives.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    ids=st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=6),
+    prefix=st.text(max_size=2),
+)
+def test_find_is_startswith(ids, prefix):
+    ids = [name for name in ids if "\0" not in name]
+    with tempfile.TemporaryDirectory() as directory:
+        with JobStore(f"sqlite:///{directory}/jobs.sqlite") as store:
+            store.insert([new(name) for name in ids])
+            wanted = sorted(name for name in ids if name.startswith(prefix))
+            assert store.find(prefix) == wanted

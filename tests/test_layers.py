@@ -1,0 +1,136 @@
+"""Imports between our modules run one way (docs/architecture.md, "The house")."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "packages/core/src"
+
+# Top to bottom. A module belongs to the longest name that it begins with.
+LAYERS = [
+    ["crystalmath.__main__"],
+    ["crystalmath.cli", "crystalmath.server", "crystalmath.testing"],
+    ["crystalmath.service"],
+    # The host's own plugins use what an outsider's may use.
+    ["crystalmath.builtin"],
+    [
+        "crystalmath.quacc",
+        "crystalmath.quacc.runner",
+        "crystalmath.quacc.engine",
+        "crystalmath.quacc.engines",
+        "crystalmath.quacc.store",
+        "crystalmath.migrations",
+    ],
+    ["crystalmath.plugins", "crystalmath.hookspecs"],
+    ["crystalmath.worker"],
+    [
+        "crystalmath.quacc.potcar",
+        "crystalmath.quacc.potcar_path",
+        "crystalmath.quacc.recipes",
+        "crystalmath.quacc.structures",
+        "crystalmath.quacc.results",
+        "crystalmath.quacc.codec",
+        "crystalmath.quacc.asejson",
+        "crystalmath.rundir",
+        "crystalmath.processes",
+    ],
+    ["crystalmath.config", "crystalmath.models", "crystalmath.errors", "crystalmath"],
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = list(path.relative_to(SOURCE).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = _modules()
+
+
+def _layer(module: str) -> str:
+    parts = module.split(".")
+    names = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+    return next(name for name in names if name in RANK)
+
+
+class _Imports(ast.NodeVisitor):
+    """Collect what a module imports, inside functions too, but not for type checkers alone."""
+
+    def __init__(self, module: str, *, is_package: bool) -> None:
+        self.package = module if is_package else module.rpartition(".")[0]
+        self.found: set[str] = set()
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            for other in node.orelse:
+                self.visit(other)
+        else:
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found |= {alias.name for alias in node.names if alias.name in MODULES}
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        base = node.module or ""
+        if node.level:
+            parts = self.package.split(".")
+            parent = ".".join(parts[: len(parts) - node.level + 1])
+            base = f"{parent}.{base}".rstrip(".")
+        for alias in node.names:
+            name = f"{base}.{alias.name}"
+            if name in MODULES:
+                self.found.add(name)
+            elif base in MODULES:
+                self.found.add(base)
+
+
+def _imports(module: str) -> set[str]:
+    path = MODULES[module]
+    visitor = _Imports(module, is_package=path.name == "__init__.py")
+    visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
+    return visitor.found - {module}
+
+
+def test_the_walk_sees_the_source() -> None:
+    assert "crystalmath.errors" in _imports("crystalmath.config")
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_imports_only_its_own_layer_and_those_below(module: str) -> None:
+    layer = _layer(module)
+    # What has no layer of its own must not slip to the bottom unseen.
+    assert module == "crystalmath" or layer != "crystalmath", f"{module} has no place in LAYERS"
+    upward = {name for name in _imports(module) if RANK[_layer(name)] < RANK[layer]}
+    assert not upward
+
+
+def test_imports_do_not_go_round_in_a_circle() -> None:
+    # A package's ``__init__`` gathers what its modules hold, so it is no user of its own modules.
+    graph = {name: _imports(name) for name in MODULES if MODULES[name].name != "__init__.py"}
+    # The one exception: `get_runner` has its promised place beside `JobRunner`, and finds what
+    # implements it.
+    graph["crystalmath.quacc.runner"].discard("crystalmath.quacc.engines")
+    TopologicalSorter(graph).prepare()
+
+
+def test_nothing_imports_the_hosts_own_plugins() -> None:
+    users = {name for name in MODULES if "crystalmath.builtin" not in name}
+    assert not {n for n in users if any("crystalmath.builtin" in i for i in _imports(n))}
+
+
+def test_an_engine_uses_only_what_is_for_engines() -> None:
+    allowed = {"crystalmath", "crystalmath.quacc", "crystalmath.worker"}
+    allowed |= {f"crystalmath.{name}" for name in ("hookspecs", "models", "errors", "processes")}
+    allowed |= {f"crystalmath.quacc.{name}" for name in ("engine", "runner")}
+    for path in (ROOT / "packages").glob("engine-*/src/**/*.py"):
+        visitor = _Imports("outside.module", is_package=False)
+        visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
+        assert visitor.found <= allowed, path

@@ -1,0 +1,130 @@
+"""What the distributions say about themselves is true and stands in one place."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import distribution, entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import crystalmath
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    tomllib.loads(path.read_text())["project"]["name"]: path.parent
+    for path in (ROOT / "packages").glob("*/pyproject.toml")
+}
+#: Import name -> distribution, where they differ.
+PROVIDES = {"crystalmath_engine_parsl": "crystalmath-engine-parsl"}
+
+
+def _project(name: str) -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((PACKAGES[name] / "pyproject.toml").read_text())
+    return table["project"]
+
+
+def _requirements(name: str) -> list[Requirement]:
+    project = _project(name)
+    extras = project.get("optional-dependencies", {}).values()
+    return [Requirement(text) for group in [project["dependencies"], *extras] for text in group]
+
+
+@pytest.fixture(params=sorted(PACKAGES))
+def package(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_both_distributions_are_here() -> None:
+    assert {"crystalmath", "crystalmath-engine-parsl"} <= set(PACKAGES)
+
+
+def test_one_version(package: str) -> None:
+    assert distribution(package).version == crystalmath.__version__
+
+
+def test_the_version_is_written_once() -> None:
+    places = [
+        path
+        for path in (ROOT / "packages").rglob("*.py")
+        if re.search(r"^__version__\s*=", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert places == [ROOT / "packages/core/src/crystalmath/__init__.py"]
+    assert all(_project(name)["dynamic"] == ["version"] for name in PACKAGES)
+
+
+def test_an_engine_asks_for_the_core_beside_it_with_quacc() -> None:
+    for name in PACKAGES.keys() - {"crystalmath"}:
+        (core,) = [item for item in _requirements(name) if item.name == "crystalmath"]
+        assert "quacc" in core.extras
+        assert core.specifier.contains(crystalmath.__version__, prereleases=True)
+
+
+def test_python_versions(package: str) -> None:
+    project = _project(package)
+    assert project["requires-python"] == ">=3.11,<3.14"
+    assert project["license"] == "Apache-2.0"
+    assert (PACKAGES[package] / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_entry_points() -> None:
+    engines = {point.name: point for point in entry_points(group="crystalmath.engines")}
+    assert {"local", "parsl"} <= set(engines)
+    brought_by = {name: point.dist.name for name, point in engines.items() if point.dist}
+    assert brought_by["local"] == "crystalmath"
+    assert brought_by["parsl"] == "crystalmath-engine-parsl"
+    plugins = {point.name for point in entry_points(group="crystalmath.plugins")}
+    assert "potcar" in plugins
+    assert [point.value for point in entry_points(group="console_scripts", name="crystalmath")] == [
+        "crystalmath.cli:main"
+    ]
+
+
+def test_every_dependency_is_explained(package: str) -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    chapter = text.partition("\n## Dependencies\n")[2].partition("\n## ")[0]
+    explained = {
+        canonicalize_name(name) for name in re.findall(r"^\| `([^`]+)`", chapter, re.MULTILINE)
+    }
+    wanted = {canonicalize_name(item.name) for item in _requirements(package)}
+    assert wanted - {"crystalmath"} <= explained
+
+
+def test_every_import_is_a_dependency(package: str) -> None:
+    allowed = {canonicalize_name(item.name) for item in _requirements(package)} | {package}
+    # What quacc itself brings, used only where quacc is there.
+    allowed |= {"pymatgen", "custodian", "ruamel"}
+    for path in (PACKAGES[package] / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            else:
+                continue
+            for name in (name.partition(".")[0] for name in names):
+                if name not in sys.stdlib_module_names:
+                    known = canonicalize_name(PROVIDES.get(name, name))
+                    assert known in allowed, f"{path} imports {name}"
+
+
+def test_ci_runs_the_readmes_first_two_commands_word_for_word() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [
+        line
+        for block in re.findall(r"^```(?:sh|bash)\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+    ]
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert commands[0] == (
+        "pip install ./packages/core ./packages/engine-parsl && "
+        "crystalmath run emt.core.relax_job examples/Al.poscar --engine parsl"
+    )
+    assert commands[1] == 'pip install "nox[uv]" && nox'
+    assert all(f"'{command}'" in ci for command in commands[:2])
