@@ -95,7 +95,7 @@ def _bare_parsl(repeat: int) -> Timed:
 
     times: Timed = {}
     home = Path(os.environ["CRYSTALMATH_HOME"])
-    kernel = parsl.DataFlowKernel(local_config(run_dir=home / "bare", workers=WORKERS))
+    kernel = parsl.DataFlowKernel(local_config(home / "bare", WORKERS))
     try:
         app = parsl.python_app(_call, data_flow_kernel=kernel)
         _warm(

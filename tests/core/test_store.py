@@ -430,8 +430,11 @@ def test_the_schema_is_what_alembic_makes_of_it(store):
 
     scripts = ScriptDirectory(str(Path(crystalmath.migrations.__file__).parent))
     assert scripts.get_heads() == [HEAD]
+    # SQLite's own table shows under SQLAlchemy 1.4.
+    options = {"include_name": lambda name, *_: name != "sqlite_sequence"}
     with store._database.reading() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
         for table in metadata.sorted_tables:
             found = {index["name"] for index in inspect(connection).get_indexes(table.name)}
             assert found == {index.name for index in table.indexes}
@@ -593,15 +596,17 @@ TestLives = Lives.TestCase
 TestLives.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    ids=st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=6),
-    prefix=st.text(max_size=2),
-)
-def test_find_is_startswith(ids, prefix):
-    ids = [name for name in ids if "\0" not in name]
-    with tempfile.TemporaryDirectory() as directory:
-        with JobStore(f"sqlite:///{directory}/jobs.sqlite") as store:
-            store.insert([new(name) for name in ids])
-            wanted = sorted(name for name in ids if name.startswith(prefix))
-            assert store.find(prefix) == wanted
+NAMES = ["a", "ab", "aB", "a%", "a_", "a\\", "é", "éé", "\ud7ff", "\uffff", "\U0010fffe", "'", " "]
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    with JobStore(f"sqlite:///{tmp_path_factory.mktemp('named')}/jobs.sqlite") as store:
+        store.insert([new(name) for name in NAMES])
+        yield store
+
+
+@given(prefix=st.text(max_size=2) | st.sampled_from(NAMES))
+@settings(deadline=None)
+def test_find_is_startswith(named, prefix):
+    assert named.find(prefix) == sorted(name for name in NAMES if name.startswith(prefix))

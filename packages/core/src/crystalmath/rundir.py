@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,15 +27,22 @@ from typing import Any
 from crystalmath.errors import CrystalMathError
 from crystalmath.processes import Identity
 
-__all__ = ["FORMAT", "IdentityFile", "RunDirectory", "attempt_id"]
+__all__ = ["FORMAT", "IdentityFile", "RunDirectory", "attempt_id", "is_job_id"]
 
 #: Format number of every file; a newer release reads an older run.
 FORMAT = 1
+
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 def attempt_id(job_id: str, attempt: int) -> str:
     """Name one attempt of a job, everywhere and for ever."""
     return f"{job_id}.{attempt}"
+
+
+def is_job_id(value: object) -> bool:
+    """Tell whether a value is a job id, a UUID as text, and may become part of a path."""
+    return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
 
 
 class RunDirectory:

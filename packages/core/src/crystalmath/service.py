@@ -407,7 +407,7 @@ class JobService:
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
-        from crystalmath.quacc.engine import read_result
+        from crystalmath.quacc.driver import read_result
 
         job = self.job(job_id)
         if not job.state.is_terminal():
@@ -438,7 +438,7 @@ class JobService:
 
     def cancel(self, job_id: str) -> bool:
         """Request that a job be stopped; ``False`` if it had finished."""
-        from crystalmath.quacc.engine import cancel_files
+        from crystalmath.quacc.driver import cancel_files
 
         job = self.job(job_id)
         if job.state.is_terminal():

@@ -76,7 +76,6 @@ def local_config(directory: Path, count: int, mark: str = "") -> Config:
         retries=0,
         strategy="simple",
         strategy_period=0.5,
-        app_cache=False,
         # Its debug log would cost more than the jobs, and would hold their paths.
         initialize_logging=False,
         usage_tracking=0,

@@ -56,7 +56,8 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
     except _ClickException as error:
         error.show(sys.stderr)
-        _as_document(error, "usage", arguments, error.format_message())
+        if "--json" in arguments:
+            output.write_json(output.error_document(error, "usage"))
         return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return 130
@@ -64,30 +65,7 @@ def _run(arguments: list[str]) -> int:
         # The reader has gone, as in `crystalmath list | head`; nothing may be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (CrystalMathError, ImportError, OSError) as error:
-        return _expected(error, arguments)
-    except Exception as error:
-        _as_document(error, "internal", arguments)
-        raise
     return int(code)
-
-
-def _expected(error: Exception, arguments: list[str]) -> int:
-    if "--verbose" in arguments:
-        import traceback
-
-        output.note("".join(traceback.format_exception(error)).rstrip())
-    output.note(f"error: {output.printable(str(error) or type(error).__name__)}")
-    _as_document(error, getattr(error, "code", "error"), arguments)
-    return 1
-
-
-def _as_document(
-    error: Exception, code: str, arguments: list[str], message: str | None = None
-) -> None:
-    if "--json" in arguments:
-        output.write_json(output.error_document(error, code, message))
-        sys.stdout.flush()
 
 
 def _version(*, show: bool) -> None:
@@ -106,24 +84,53 @@ def _common(
     pass
 
 
-def _with_verbose(function: Callable[..., int]) -> Callable[..., int]:
-    # Every command takes --verbose and none looks at it: _expected does.
+def _reporting(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the option --verbose, and have it report its errors as a user needs them."""
     signature = inspect.signature(function, eval_str=True)
     option = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
     verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False)
     parameters = [*signature.parameters.values(), verbose.replace(annotation=option)]
 
     @wraps(function)
-    def command(*, verbose: bool, **options: Any) -> int:  # noqa: ARG001
-        return function(**options)
+    def command(*, verbose: bool, **options: Any) -> int:
+        try:
+            return function(**options)
+        except BrokenPipeError:
+            raise
+        except (CrystalMathError, ImportError, OSError) as error:
+            code = getattr(error, "code", "import" if isinstance(error, ImportError) else "system")
+            _report(error, code, options, _SHAPES.get(function.__name__, {}), verbose=verbose)
+            return 1
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
 
 
+# What the answer of a command always has, also where it is an error.
+_SHAPES: dict[str, dict[str, Any]] = {
+    "run": {"result": None},
+    "status": {"result": None},
+    "result": {"result": None},
+    "cancel": {"cancelled": False},
+    "list_jobs": {"jobs": []},
+}
+
+
+def _report(
+    error: Exception, code: str, options: dict[str, Any], shape: dict[str, Any], *, verbose: bool
+) -> None:
+    if verbose:
+        import traceback
+
+        output.note("".join(traceback.format_exception(error)).rstrip())
+    output.note(f"error: {output.printable(str(error) or type(error).__name__)}")
+    if options["as_json"]:
+        output.write_json(output.error_document(error, code, options.get("job_id"), **shape))
+
+
 def _add(name: str, function: Callable[..., int], example: str) -> None:
-    app.command(name, epilog=f"Example: crystalmath {name}{example}")(_with_verbose(function))
+    app.command(name, epilog=f"Example: crystalmath {name}{example}")(_reporting(function))
 
 
 _add("run", run.run, " emt.core.relax_job Al.poscar --param relax_cell=true --walltime 1h")

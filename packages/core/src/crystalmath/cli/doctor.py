@@ -184,7 +184,9 @@ def _potcars() -> Check:
     info = get_potcar_info()
     if info["path"] is None:
         remedy = "set VASP_PP_PATH to the folder that holds potpaw_PBE*; other recipes need none"
-        return Check(name="POTCARs", state="warning", message="VASP_PP_PATH is not set", remedy=remedy)
+        return Check(
+            name="POTCARs", state="warning", message="VASP_PP_PATH is not set", remedy=remedy
+        )
     sets = ", ".join(f"{name}: {count}" for name, count in info["functionals"].items())
     message = f"{info['path']} (from {info['source']}); {sets or 'no functional in it'}"
     return Check(name="POTCARs", state="ok" if info["valid"] else "warning", message=message)

@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 
+_SUMMARY = ("energy_ev", "max_force_ev_ang", "formula", "work_dir")
+
+
 def write(text: str) -> None:
     """Write a line for people to standard output."""
     sys.stdout.write(text + "\n")
@@ -45,10 +48,17 @@ def write_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
 
 
-def error_document(error: BaseException, code: str, message: str | None = None) -> dict[str, Any]:
-    """Describe an error as ``jobs.submit`` does."""
-    text = message or str(error) or type(error).__name__
-    document: dict[str, Any] = {"job_id": None, "status": "error", "error": text, "code": code}
+def error_document(
+    error: BaseException, code: str, job_id: str | None = None, **shape: Any
+) -> dict[str, Any]:
+    """Describe an error as ``jobs.*`` do, with the keys that a command's answer always has."""
+    document = {
+        "job_id": job_id,
+        "status": "error",
+        "error": str(error) or type(error).__name__,
+        "code": code,
+        **shape,
+    }
     if found := getattr(error, "findings", None):
         document["findings"] = findings(found)
     return document
@@ -56,12 +66,14 @@ def error_document(error: BaseException, code: str, message: str | None = None) 
 
 def status_document(job: JobMetadata) -> dict[str, Any]:
     """Describe a job as ``jobs.status`` does, with what the store knows beside it."""
-    done = job.state.value == "completed"
+    summary = None
+    if job.state.value == "completed":
+        summary = {**dict.fromkeys(_SUMMARY), **(job.summary or {})}
     return {
         "job_id": job.job_id,
         "status": job.state.value,
         "error": job.error,
-        "result": job.summary if done else None,
+        "result": summary,
         "recipe": job.recipe,
         "engine": job.engine,
         "cluster": job.cluster,
@@ -103,7 +115,9 @@ def summary_fields(job: JobMetadata) -> list[tuple[str, object]]:
     ]
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
+) -> None:
     """Print a table that fits the terminal (80 columns where there is none)."""
     from rich.console import Console
     from rich.table import Table
@@ -120,7 +134,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Seque
 
 def printable(text: str) -> str:
     """Replace what could steer a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def short_recipe(name: str) -> str:

@@ -53,7 +53,7 @@ def list_jobs(
             limit=limit or None,
         )
     if as_json:
-        output.write_json({"jobs": [output.status_document(job) for job in jobs]})
+        output.write_json({"jobs": [output.status_document(job) for job in jobs], "error": None})
     elif jobs:
         output.table(_COLUMNS, map(_row, jobs), right=("ENERGY/eV", "AGE"))
     else:
@@ -199,7 +199,9 @@ def logs(
     job_id: JobId,
     file: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE]", help="A file below the job's work directory, also FILE.gz."),
+        typer.Argument(
+            metavar="[FILE]", help="A file below the job's work directory, also FILE.gz."
+        ),
     ] = None,
     *,
     as_json: Json = False,
@@ -210,7 +212,9 @@ def logs(
 
     with JobService() as service:
         job_id = service.find(job_id)
-        found = _log(service, job_id) if file is None else find(service.work_directory(job_id), file)
+        found = (
+            _log(service, job_id) if file is None else find(service.work_directory(job_id), file)
+        )
     if as_json:
         text = b"".join(read_chunks(found)).decode(errors="replace") if found else ""
         output.write_json({"job_id": job_id, "path": str(found or ""), "text": text})

@@ -82,9 +82,7 @@ def run(
     return 0 if job.state.value == "completed" else 1
 
 
-def run_submission(
-    submission: Submission, interrupts: Interrupts
-) -> tuple[JobMetadata, Path]:
+def run_submission(submission: Submission, interrupts: Interrupts) -> tuple[JobMetadata, Path]:
     """Run a submission to its end in this process; give the job and its work directory."""
     from crystalmath.service import JobService
 

@@ -31,6 +31,8 @@ __all__ = [
     "make_submission",
 ]
 
+_LONGEST_NAME = 255
+
 Recipe = Annotated[
     str,
     typer.Argument(metavar="RECIPE", help="A recipe's name; quacc.recipes. may be left out."),
@@ -106,10 +108,11 @@ def make_submission(
     walltime_s = None if walltime is None else parse_walltime(walltime)
     labels = parse_labels(label or ())
 
+    from crystalmath import config
     from crystalmath.quacc.recipes import full_name
     from crystalmath.service import Submission
 
-    recipe = full_name(recipe)
+    recipe = full_name(recipe, config.load().recipes_allow)
     file_name, atoms = read_structure(structure)
     return Submission(
         recipe=recipe,
@@ -118,7 +121,7 @@ def make_submission(
         engine=engine,
         cluster=cluster,
         key=key,
-        name=name or file_name,
+        name=file_name if name is None else name,
         labels=labels,
         walltime_s=walltime_s,
     )
@@ -150,11 +153,13 @@ def read_structure(text: str) -> tuple[str, Atoms]:
             f"choose with {path}@N, counted from 0, or {path}@-1 for the last"
         )
     try:
-        return frames[index or 0]
+        name, atoms = frames[index or 0]
     except IndexError:
         raise InvalidJob(
             f"{path} holds {len(frames)} structures; there is none numbered {index}"
         ) from None
+    # Nobody chose this name: it must not be what a job is refused for.
+    return "".join(filter(str.isprintable, name))[:_LONGEST_NAME] or "structure", atoms
 
 
 def _split(text: str) -> tuple[Path, int | None]:

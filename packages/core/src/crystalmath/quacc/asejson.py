@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.errors import InvalidJob
 
@@ -35,6 +35,9 @@ __all__ = [
 MAX_ATOMS = 1_000_000
 
 _MAX_DEPTH = 50
+_MAX_DIMENSIONS = 8
+_DOUBLE = 8  # bytes
+_NODE_PARTS = 3  # shape, type, items
 _CORE_ARRAYS = ("numbers", "positions", "cell", "pbc")
 
 
@@ -99,8 +102,7 @@ def decode_atoms(data: str | Mapping[str, Any], *, finite: bool = True) -> Atoms
             "ase.io.jsonio.encode(atoms)"
         )
     atoms = _decode(data, "structure", 0, finite=finite)
-    assert not isinstance(atoms, Mapping)
-    return atoms  # type: ignore[no-any-return]
+    return cast("Atoms", atoms)
 
 
 def prepare(atoms: Atoms) -> Atoms:
@@ -170,7 +172,7 @@ def array_items(values: np.ndarray) -> list[Any]:
     flat = np.ascontiguousarray(values).ravel()
     if flat.dtype.kind == "c":
         flat = flat.view(flat.real.dtype)
-    if flat.dtype.kind == "f" and flat.dtype.itemsize > 8:  # longdouble has no JSON form
+    if flat.dtype.kind == "f" and flat.dtype.itemsize > _DOUBLE:  # longdouble has no JSON form
         flat = flat.astype(float)
     items: list[Any] = flat.tolist()
     if flat.dtype.kind == "f" and not np.isfinite(flat).all():
@@ -215,13 +217,13 @@ def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np
 def _is_shape(shape: Any) -> bool:
     return (
         isinstance(shape, (list, tuple))
-        and len(shape) <= 8
+        and len(shape) <= _MAX_DIMENSIONS
         and all(type(length) is int and 0 <= length < 2**40 for length in shape)
     )
 
 
 # What may be an item of each kind of array; a string among numbers spells one that is not finite.
-_ITEM_TYPES = {
+_ITEM_TYPES: dict[str, set[type]] = {
     "b": {bool},
     "i": {int},
     "u": {int},
@@ -241,7 +243,7 @@ def _check_items(kind: str, items: list[Any], *, finite: bool) -> None:
         raise ValueError(f"an array of kind {kind!r} holds items of type {names}")
 
 
-def _plain(value: Any, place: str) -> Any:
+def _plain(value: Any, place: str) -> Any:  # noqa: PLR0911
     import numpy as np
 
     if isinstance(value, np.ndarray):
@@ -258,6 +260,8 @@ def _plain(value: Any, place: str) -> Any:
         return {str(key): _plain(item, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, place) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{place}: {value!r} is not finite")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return _plain_object(value, place)
@@ -327,7 +331,7 @@ def _scalar(value: Any, place: str, *, finite: bool) -> Any:
 
 
 def _array(node: Any, place: str, *, finite: bool) -> Any:
-    if not isinstance(node, (list, tuple)) or len(node) != 3:
+    if not isinstance(node, (list, tuple)) or len(node) != _NODE_PARTS:
         raise InvalidJob(f"{place}: __ndarray__ needs a shape, a type and the items")
     try:
         return array_from(*node, finite=finite)
@@ -336,12 +340,10 @@ def _array(node: Any, place: str, *, finite: bool) -> Any:
 
 
 def _complex(node: Any, place: str, *, finite: bool) -> complex:
-    if not isinstance(node, (list, tuple)) or len(node) != 2:
+    parts = node if isinstance(node, (list, tuple)) else []
+    if [type(part) in {int, float} for part in parts] != [True, True]:
         raise InvalidJob(f"{place}: __complex__ needs two numbers")
-    parts = [_scalar(part, place, finite=finite) for part in node]
-    if not all(type(part) in {int, float} for part in parts):
-        raise InvalidJob(f"{place}: __complex__ needs two numbers")
-    return complex(*parts)
+    return complex(*(_scalar(part, place, finite=finite) for part in parts))
 
 
 def _ase_object(kind: object, fields: dict[str, Any], place: str) -> Any:
@@ -407,7 +409,7 @@ def _json_info(atoms: Atoms) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not _DROPPED}
 
 
-def _json_value(value: Any) -> Any:
+def _json_value(value: Any) -> Any:  # noqa: PLR0911
     import numpy as np
 
     if isinstance(value, np.ndarray):

@@ -134,9 +134,7 @@ def _make(settings: EngineSettings) -> EngineRunner:
     except ImportError as error:
         raise ImportError(f"the engine {name!r} cannot be loaded: {error}") from error
     if not isinstance(runner, EngineRunner):
-        raise PluginError(
-            f"the plugin of the engine {name!r} gave {runner!r} and no EngineRunner"
-        )
+        raise PluginError(f"the plugin of the engine {name!r} gave {runner!r} and no EngineRunner")
     return runner
 
 

@@ -26,6 +26,7 @@ _ELEMENT = re.compile(r"[A-Z][a-z]?")
 _DATASET = re.compile(r"[A-Z][a-z]?([._\d].*)?", re.DOTALL)
 _LIBRARY = ("potpaw", "PBE", "LDA", "PW91", "GGA")
 _PBE = ("potpaw_PBE", "PBE")
+_FOLDER = "the folder that holds potpaw_PBE.64 or another potpaw_PBE folder"
 
 
 def get_potcar_path() -> Path | None:
@@ -109,7 +110,8 @@ def check_potcars(where: PotcarPath, elements: Iterable[str]) -> Finding | None:
 
 def _path_finding(where: PotcarPath, wanted: list[str]) -> Finding | None:
     if where.trouble is not None:
-        return _finding("settings", where.trouble + _for(wanted), where, _correct(where))
+        remedy = f"mend it: {VARIABLE} there must name {_FOLDER}"
+        return _finding("settings", where.trouble + _for(wanted), where, remedy)
     if where.path is None:
         message = f"{VARIABLE} is not set, and nothing else says where VASP's POTCAR files are"
         return _finding("unset", message + _for(wanted), where, _correct(where))
@@ -229,10 +231,9 @@ def _for(wanted: list[str]) -> str:
 
 
 def _correct(where: PotcarPath) -> str:
-    folder = "the folder that holds potpaw_PBE.64 or another potpaw_PBE folder"
     if where.source is None or where.source == VARIABLE:
-        return f"set {VARIABLE} to {folder}"
-    return f"correct {where.source}: {VARIABLE} must name {folder}"
+        return f"set {VARIABLE} to {_FOLDER}"
+    return f"correct {where.source}: {VARIABLE} must name {_FOLDER}"
 
 
 def _finding(code: str, message: str, where: PotcarPath, remedy: str) -> Finding:

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import keyword
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from attrs import frozen
 
 from crystalmath.errors import InvalidJob
 from crystalmath.quacc.source import Binding, Module, find_spec, read_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
 
 __all__ = [
     "NAMESPACE",
@@ -140,11 +144,33 @@ def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
     if binding is None:
         _check_absent(module, function, name)
         return Recipe(name=name, file=module.file, line=0)
+    module, binding = _follow(module, binding)
     if binding.problem:
         raise InvalidJob(
             f"the recipe {name} is not callable: {binding.problem} ({module.file}:{binding.line})"
         )
     return _recipe(name, module, binding)
+
+
+_MAX_IMPORTS = 8
+
+
+def _follow(module: Module, binding: Binding) -> tuple[Module, Binding]:
+    """Go where an imported name is defined, as far as the source shows it."""
+    for _ in range(_MAX_IMPORTS):
+        if binding.origin is None:
+            break
+        package = module.name if module.path is not None else module.name.rpartition(".")[0]
+        try:
+            origin = importlib.util.resolve_name(binding.origin, package)
+            home, _, name = origin.rpartition(".")
+            source = _module(home, origin)
+        except (ImportError, InvalidJob):
+            break
+        if name not in source.bindings:
+            break
+        module, binding = source, source.bindings[name]
+    return module, binding
 
 
 def check_arguments(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
@@ -262,8 +288,7 @@ def _module(module_name: str, recipe: str) -> Module:
                 f"there is no recipe {recipe}: {'.'.join(parts[: depth + 1])} is a module, "
                 "not a package"
             )
-    assert spec is not None
-    return read_module(spec)
+    return read_module(cast("ModuleSpec", spec))
 
 
 def _absent(parent: str, part: str, path: Sequence[str] | None) -> str:

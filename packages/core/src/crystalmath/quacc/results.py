@@ -83,7 +83,7 @@ def _max_force(result: Mapping[str, Any]) -> float | None:
     if isinstance(forces, Mapping):  # monty's form of an array, not decoded
         forces = forces["data"]
     forces = np.asarray(forces, dtype=float)
-    if forces.ndim != 2 or forces.shape[1] != 3 or not len(forces):
+    if forces.shape != (len(forces), 3) or not len(forces):
         return None
     return _number(np.linalg.norm(forces, axis=1).max())
 

@@ -7,14 +7,16 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 
 from crystalmath.errors import InvalidJob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
 
 __all__ = ["Binding", "Module", "find_spec", "read_module"]
 
@@ -33,6 +35,8 @@ class Binding:
         Why it can certainly not be called as a recipe.
     is_function : bool
         It is defined here, by ``def``.
+    origin : str, optional
+        The dotted name that it was imported from, relative as the source has it.
     docstring, signature, kind
         As in :class:`crystalmath.quacc.recipes.Recipe`.
     """
@@ -41,6 +45,7 @@ class Binding:
     line: int
     problem: str | None = None
     is_function: bool = False
+    origin: str | None = None
     docstring: str | None = None
     signature: inspect.Signature | None = None
     kind: Literal["job", "flow"] | None = None
@@ -234,13 +239,16 @@ class _Scanner:
                 self.star = True
                 continue
             name = alias.asname or alias.name.split(".")[0]
+            origin = problem = None
             if isinstance(node, ast.ImportFrom):
-                self.imports[name] = f"{node.module or ''}.{alias.name}"
-                problem = None
+                home = "." * node.level + (node.module or "")
+                origin = f"{home}.{alias.name}" if node.module else f"{home}{alias.name}"
+                self.imports[name] = origin
             else:
                 self.imports[name] = alias.name if alias.asname else name
                 problem = "it is an imported module"
-            self._bind(Binding(name=name, line=node.lineno, problem=problem), certain=certain)
+            binding = Binding(name=name, line=node.lineno, problem=problem, origin=origin)
+            self._bind(binding, certain=certain)
 
     def _assign(self, node: ast.Assign | ast.AnnAssign, *, certain: bool) -> None:
         if node.value is None:
@@ -317,8 +325,10 @@ class _Default:
 
 def _signature(arguments: ast.arguments) -> inspect.Signature:
     kind = inspect.Parameter
-    positional = [(item, kind.POSITIONAL_ONLY) for item in arguments.posonlyargs]
-    positional += [(item, kind.POSITIONAL_OR_KEYWORD) for item in arguments.args]
+    positional = [
+        *((item, kind.POSITIONAL_ONLY) for item in arguments.posonlyargs),
+        *((item, kind.POSITIONAL_OR_KEYWORD) for item in arguments.args),
+    ]
     padding: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     defaults = [*padding, *arguments.defaults]
     found = [

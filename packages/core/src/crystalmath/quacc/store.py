@@ -240,9 +240,10 @@ class JobStore:
                 if change.job_id in after:
                     after[change.job_id], steps = follow(after[change.job_id], change)
                     log += steps
-            changed = [job for name, job in after.items() if job is not before[name]]
-            save(connection, [(before[job.job_id].revision, job) for job in changed], log)
-        return changed
+            pairs = [(before[name], after[name]) for name in ids if name in before]
+            changed = [(old.revision, job) for old, job in pairs if job is not old]
+            save(connection, changed, log)
+        return [job for _, job in changed]
 
     def note_cancel(self, job_id: str, at: float) -> JobMetadata:
         """Record that somebody asked for a job to be stopped; the first request counts.

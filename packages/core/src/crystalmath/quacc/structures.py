@@ -20,8 +20,23 @@ __all__ = ["parse_structure", "read_structures", "to_ase_json"]
 
 # What ase.Atoms takes, without its calculator.
 _ATOMS_KEYS = frozenset(
-    "symbols positions numbers tags momenta masses magmoms charges scaled_positions cell pbc "
-    "celldisp constraint info velocities".split()
+    (
+        "symbols",
+        "positions",
+        "numbers",
+        "tags",
+        "momenta",
+        "masses",
+        "magmoms",
+        "charges",
+        "scaled_positions",
+        "cell",
+        "pbc",
+        "celldisp",
+        "constraint",
+        "info",
+        "velocities",
+    )
 )
 _NUMERIC_KEYS = _ATOMS_KEYS - {"symbols", "constraint", "info", "pbc"}
 _POSCAR_LINES = 8  # comment, scale, three vectors, counts, kind of coordinates, one atom
@@ -237,18 +252,11 @@ def _symbols(value: Any) -> Any:
 
 
 def _pbc(value: Any) -> Any:
-    items = value if isinstance(value, (list, tuple)) else [value] * 3
-    if hasattr(value, "tolist"):
-        items = value.tolist()
-    if len(items) != 3 or not all(item in (0, 1) for item in items if _is_truth(item)):
-        raise InvalidJob(f"the structure's pbc must be true or false, or three of them: {value!r}")
-    if not all(_is_truth(item) for item in items):
+    items = value.tolist() if hasattr(value, "tolist") else value
+    items = list(items) if isinstance(items, (list, tuple)) else [items, items, items]
+    if [type(item) in {bool, int} and item in {0, 1} for item in items] != [True, True, True]:
         raise InvalidJob(f"the structure's pbc must be true or false, or three of them: {value!r}")
     return [bool(item) for item in items]
-
-
-def _is_truth(item: object) -> bool:
-    return isinstance(item, (bool, int))
 
 
 def _info(value: Any) -> dict[str, Any]:

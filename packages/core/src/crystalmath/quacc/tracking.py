@@ -127,9 +127,7 @@ class Tracked:
         self.state = state
         self.since = time.monotonic()
         self.checked = 0.0
-        return Change(
-            job_id=self.job_id, state=state, at=time.time(), attempt=self.number, **more
-        )
+        return Change(job_id=self.job_id, state=state, at=time.time(), attempt=self.number, **more)
 
 
 def read_state(directory: RunDirectory) -> JobState:

@@ -1,0 +1,307 @@
+"""What stands behind every engine runner: its jobs, and the two threads that follow them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import processes
+from crystalmath.errors import EngineUnavailable, UnknownJob
+from crystalmath.models import Sighting
+from crystalmath.quacc.runner import JobState
+from crystalmath.quacc.tracking import Tracked, read_state
+from crystalmath.rundir import IdentityFile, RunDirectory, is_job_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from crystalmath.models import Attempt
+    from crystalmath.quacc.changes import Change
+    from crystalmath.quacc.engine import EngineRunner
+
+__all__ = ["Driver", "cancel_files", "read_result"]
+
+#: How often the files of unfinished jobs are looked at, in seconds.
+LOOK_S = 0.1
+#: How long an attempt may be launched and unclaimed before the engine is asked, in seconds.
+PROBE_S = 5.0
+#: How long `close` waits for the jobs that it cancels, in seconds.
+CLOSE_S = 20.0
+#: An attempt that the engine lost so often before it began is given up.
+RELAUNCHES = 5
+
+
+class Driver:
+    """Follow the jobs of one runner.
+
+    The watcher thread reads run directories; the driver thread alone calls the engine, which may
+    block.
+
+    Parameters
+    ----------
+    runner : EngineRunner
+        The engine.
+    """
+
+    def __init__(self, runner: EngineRunner) -> None:
+        self._runner = runner
+        self.log = runner.log
+        self.closed = False
+        self._jobs_directory = runner.settings.home / "jobs"
+        self._identity = IdentityFile(
+            self._jobs_directory / ".identities", processes.own_identity()
+        )
+        self._lock = threading.RLock()
+        self._jobs: dict[str, Tracked] = {}
+        self._finished: dict[str, JobState] = {}
+        self._noticed: set[str] = set()
+        self._to_release: list[Attempt] = []
+        self._wake_watcher = threading.Event()
+        self._wake_driver = threading.Event()
+        self._look_at = 0.0
+        self._retry_at = 0.0
+        self._backoff = 1.0
+        self._engine_started = False
+        self._threads: list[threading.Thread] = []
+        self.listeners: list[Callable[[Sequence[Change]], None]] = []
+
+    def notice(self, attempt: str) -> None:
+        """Look at an attempt at once."""
+        self._noticed.add(attempt.rpartition(".")[0])
+        self._wake_watcher.set()
+
+    def add(self, header: dict[str, Any], body: str) -> None:
+        """Take a job: write its run directory and queue it for the engine."""
+        job = Tracked(header, body, RunDirectory(self._jobs_directory / header["job_id"]))
+        with self._lock:
+            if self.closed:
+                raise EngineUnavailable(
+                    f"the engine {self._runner.settings.name!r} has been closed"
+                )
+            self._jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            job.directory.write_spec(header, body)
+            self._jobs[job.job_id] = job
+            self._start_threads()
+        self._wake_driver.set()
+
+    def state(self, job_id: str) -> JobState:
+        """Tell a job's present state."""
+        job = self._jobs.get(job_id)
+        if job is not None:
+            return job.state
+        return self._finished.get(job_id) or read_state(self.directory(job_id))
+
+    def cancel(self, job_id: str) -> bool:
+        """Request that a job be stopped."""
+        job = self._jobs.get(job_id)
+        if job is None:
+            return self._cancel_elsewhere(job_id)
+        with self._lock:
+            if job.state.is_terminal():
+                return False
+            job.cancelled = True
+            cancel_files(job.directory, self._identity)
+            if job.launched:
+                self._to_release.append(job.attempt())
+        self.notice(job.attempt().id)
+        self._wake_driver.set()
+        return True
+
+    def _cancel_elsewhere(self, job_id: str) -> bool:
+        directory = self.directory(job_id)
+        if self._finished.get(job_id) or read_state(directory).is_terminal():
+            return False
+        cancel_files(directory, self._identity)
+        return True
+
+    def close(self) -> None:
+        """Cancel this process's unfinished jobs, and end the engine."""
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+        for job_id in list(self._jobs):
+            self.cancel(job_id)
+        deadline = time.monotonic() + CLOSE_S
+        while self._jobs and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for job_id in self._jobs:
+            self.log.warning("job %s could not be stopped in %g s", job_id, CLOSE_S)
+        self._wake_driver.set()
+        self._wake_watcher.set()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=CLOSE_S)
+        self._identity.remove()
+
+    def directory(self, job_id: str) -> RunDirectory:
+        """Give the run directory of a job; `UnknownJob` if there is none."""
+        # The id becomes part of a path: nothing but an id may pass.
+        directory = RunDirectory(self._jobs_directory / job_id) if is_job_id(job_id) else None
+        if directory is None or not directory.exists():
+            raise UnknownJob(job_id)
+        return directory
+
+    def _start_threads(self) -> None:
+        if self._threads:
+            return
+        for target in (self._drive, self._watch):
+            name = f"crystalmath-{self._runner.settings.name}-{target.__name__.strip('_')}"
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _watch(self) -> None:
+        """Look at the files of unfinished jobs."""
+        while not (self.closed and not self._jobs):
+            self._wake_watcher.wait(LOOK_S if self._jobs else None)
+            self._wake_watcher.clear()
+            noticed, self._noticed = self._noticed, set()
+            now = time.monotonic()
+            if not noticed or now >= self._look_at:
+                self._look_at = now + LOOK_S
+                noticed = set(self._jobs)
+            self._look(noticed)
+
+    def _look(self, job_ids: Iterable[str]) -> None:
+        changes: list[Change] = []
+        for job_id in job_ids:
+            with self._lock:
+                job = self._jobs.get(job_id)
+                if job is None:
+                    continue
+                try:
+                    changes += job.look()
+                except OSError as error:
+                    self.log.warning("cannot read the files of job %s: %s", job_id, error)
+                if job.state.is_terminal():
+                    self._finished[job_id] = job.state
+                    del self._jobs[job_id]
+        if changes:
+            for listener in self.listeners:
+                listener(changes)
+            self._wake_driver.set()
+
+    def _drive(self) -> None:
+        """Call the engine."""
+        while not (self.closed and not self._jobs):
+            waiting = any(not job.launched for job in list(self._jobs.values()))
+            pause = max(0.05, self._retry_at - time.monotonic()) if waiting else None
+            self._wake_driver.wait(min(PROBE_S, pause) if pause else PROBE_S)
+            self._wake_driver.clear()
+            if time.monotonic() >= self._retry_at:
+                self._guarded(self._launch_waiting)
+            self._guarded(self._release_cancelled)
+            self._guarded(self._probe_silent)
+        if self._engine_started:
+            self._guarded(self._runner.stop)
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except EngineUnavailable as error:
+            self._retry_at = time.monotonic() + self._backoff
+            self._backoff = min(2 * self._backoff, 30.0)
+            self.log.warning("the engine is not available, trying again: %s", error)
+        except Exception:
+            self.log.exception("the engine failed in %s", call.__name__)
+
+    def _launch_waiting(self) -> None:
+        with self._lock:
+            jobs = list(self._jobs.values())
+            free = self._runner.capabilities.max_queued - sum(job.launched for job in jobs)
+            waiting = [job for job in jobs if not job.launched and not job.cancelled][:free]
+            attempts = {attempt.id: job for job in waiting for attempt in [job.attempt()]}
+        if not attempts:
+            return
+        self._engine_started = True
+        try:
+            handles = self._runner.launch([job.attempt() for job in waiting])
+            for attempt, handle in handles.items():
+                self._launched(attempts[attempt], attempt, handle)
+        except EngineUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the engine's own trouble is the job's reason
+            self.log.exception("launch failed")
+            for job in waiting:
+                message = f"the engine could not start it: {type(error).__name__}: {error}"
+                job.launched = True
+                publish_unbegun(job.directory, self._identity, "failed", message)
+                self.notice(job.attempt().id)
+            return
+        if len(handles) < len(attempts):
+            raise EngineUnavailable("it did not take all attempts")
+        self._backoff = 1.0
+
+    def _launched(self, job: Tracked, attempt: str, handle: str) -> None:
+        if handle != attempt:
+            # An engine that finds its work by the attempt's id needs no file for that.
+            job.directory.write_handle(job.number, handle)
+        job.handle = handle
+        job.launched = True
+        job.since = time.monotonic()
+
+    def _release_cancelled(self) -> None:
+        with self._lock:
+            attempts, self._to_release = self._to_release, []
+        if attempts:
+            self._runner.release(attempts)
+
+    def _probe_silent(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            silent = {
+                job.attempt().id: job
+                for job in self._jobs.values()
+                if job.launched and job.state is JobState.pending and now - job.since > PROBE_S
+            }
+        if not silent:
+            return
+        sightings = self._runner.probe([job.attempt() for job in silent.values()])
+        for attempt, job in silent.items():
+            sighting = sightings.get(attempt, Sighting("unknown"))
+            job.since = time.monotonic()
+            job.reason = sighting.reason
+            if sighting.state == "gone" and not job.directory.claimed(job.number):
+                self._relaunch(job, sighting.reason)
+
+    def _relaunch(self, job: Tracked, reason: str | None) -> None:
+        """Hand out the same attempt again: the engine lost it before it began."""
+        job.relaunches += 1
+        if job.relaunches > RELAUNCHES:
+            message = f"the engine lost it {job.relaunches} times before it began: {reason}"
+            publish_unbegun(job.directory, self._identity, "failed", message)
+        else:
+            job.launched = False
+            self._wake_driver.set()
+
+
+def read_result(directory: RunDirectory) -> dict[str, Any]:
+    """Read the result of a finished job from its run directory."""
+    from crystalmath.quacc import codec
+
+    number = directory.read_header()["attempt"]
+    outcome = directory.outcome(number)
+    if outcome is None or outcome["state"] != "completed":
+        error = outcome["error"] if outcome else "no outcome was recorded"
+        traceback = outcome.get("traceback") if outcome else None
+        return {"error": error, "traceback": traceback} if traceback else {"error": error}
+    value = codec.decode_result(directory.payload(number))
+    return value if isinstance(value, dict) else {"value": value}
+
+
+def cancel_files(directory: RunDirectory, identity: IdentityFile) -> None:
+    """Ask whoever runs a job to stop it; end it here if nobody has begun it."""
+    directory.request_cancel()
+    publish_unbegun(directory, identity, "cancelled", "cancelled")
+
+
+def publish_unbegun(
+    directory: RunDirectory, identity: IdentityFile, state: str, error: str
+) -> None:
+    """Decide an attempt that nobody has claimed; whoever comes later finds our claim and leaves."""
+    number = directory.read_header()["attempt"]
+    if directory.claim(number, identity):
+        header = {"state": state, "error": error, "summary": None}
+        directory.publish(number, {**header, "started": None, "finished": time.time()})

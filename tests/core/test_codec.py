@@ -1,0 +1,319 @@
+"""Specifications, requests and results survive the way through JSON, and nothing else gets in."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import gzip
+import json
+import math
+import subprocess
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crystalmath.errors import InvalidJob
+from crystalmath.models import JobSpec
+from crystalmath.quacc import codec
+
+AL = bulk("Al")
+
+
+def spec(**parameters: Any) -> JobSpec:
+    return JobSpec(job_id="1", recipe="quacc.recipes.emt.core.relax_job", atoms=AL,
+                   parameters=parameters)
+
+
+def through_spec(value: Any) -> Any:
+    return codec.decode_spec(codec.encode_spec(spec(x=value)))[1]["x"]
+
+
+def through_request(value: Any) -> Any:
+    text = json.dumps(codec.encode_request(value), allow_nan=False)
+    return codec.decode_request(json.loads(text))
+
+
+def through_result(value: Any) -> Any:
+    return codec.decode_result(codec.encode_result(value))
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, np.ndarray):
+        return (
+            type(right) is type(left)
+            and left.dtype == right.dtype
+            and left.shape == right.shape
+            and np.array_equal(left, right, equal_nan=left.dtype.kind in "fc")
+        )
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, float) and math.isnan(left):
+        return math.isnan(right)
+    return bool(left == right)
+
+
+arrays = st.sampled_from(
+    [
+        np.arange(6).reshape(2, 3),
+        np.eye(3),
+        np.array([1 + 2j, -0.5j]),
+        np.array([[True], [False]]),
+        np.array(["a", "bcd"]),
+        np.zeros((0, 3)),
+        np.zeros((2, 0), dtype="complex64"),
+        np.array(3.5),
+        np.array([1, 255], dtype="uint8"),
+        np.array([0.1, 1e-7], dtype="float32"),
+    ]
+)
+keys = st.one_of(
+    st.text(max_size=5), st.sampled_from(["@module", "@class", "@callable", "__ndarray__"]),
+    st.integers(-5, 200),
+)
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=10), st.binary(max_size=10),
+    st.complex_numbers(allow_nan=False, allow_infinity=False),
+    st.dates(), st.datetimes(timezones=st.sampled_from([None, dt.UTC])),
+    st.sampled_from([Path("/a/b"), Path("c")]), arrays,
+    st.frozensets(st.integers(), max_size=3), st.sets(st.text(max_size=3), max_size=3),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.dictionaries(keys, inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@given(values)
+@settings(deadline=None)
+def test_parameters_come_back_as_they_were(value: Any) -> None:
+    assert same(value, through_spec(value))
+
+
+@given(values)
+@settings(deadline=None)
+def test_requests_give_the_value_or_are_refused(value: Any) -> None:
+    try:
+        returned = through_request(value)
+    except InvalidJob as error:
+        assert "not permitted here" in str(error)
+    else:
+        assert same(value, returned)
+
+
+def monty_free(value: Any) -> bool:
+    """In results, dicts that monty wrote mean what monty means by them."""
+    if isinstance(value, dict):
+        return not any(str(key).startswith("@") for key in value) and all(
+            map(monty_free, value.values())
+        )
+    return not isinstance(value, (list, tuple)) or all(map(monty_free, value))
+
+
+@given(values.filter(monty_free))
+@settings(deadline=None)
+def test_results_come_back_as_they_were(value: Any) -> None:
+    data = codec.encode_result(value)
+    assert same(value, codec.decode_result(data))
+    json.loads(codec.result_json(data), parse_constant=pytest.fail)
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["@module", "@class", "data", "dtype", "string", "items", "shape",
+                             "atoms_json", "atoms_info", "a"]),
+            st.one_of(inner, st.sampled_from(
+                ["numpy", "array", "builtins", "dict", "tuple", "set", "complex", "bytes",
+                 "pathlib", "Path", "datetime", "date", "pymatgen.io.ase", "MSONAtoms", "float64",
+                 "os", "ase.atoms", "Atoms", "quacc", "Remove"])),
+            max_size=5,
+        ),
+    ),
+    max_leaves=10,
+)
+
+
+@given(json_values)
+@settings(deadline=None)
+def test_requests_raise_nothing_but_value_errors(value: Any) -> None:
+    try:
+        decoded = codec.decode_request(value)
+    except ValueError:
+        return
+    codec.encode_spec(spec(x=decoded))
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"@module": "os", "@class": "System"},
+        {"@module": "os", "@callable": "system"},
+        {"@module": "numpy", "@class": "array", "@callable": "x", "dtype": "int", "data": [1]},
+        {"@callable": "system"},
+        {"@class": "array"},
+        {"@module": ["os"], "@class": {"a": 1}},
+        {"@module": "builtins", "@class": "dict", "items": [["@module", "os"]]},
+        {"@module": "builtins", "@class": "float", "string": "nan"},
+        {"@module": "builtins", "@class": "eval", "data": "1"},
+        {"@module": "numpy", "@class": "array", "dtype": "object", "data": ["x"]},
+        {"@module": "numpy", "@class": "array", "dtype": "float64", "data": ["nan"]},
+        {"@module": "numpy", "@class": "array", "dtype": "float64", "data": [[1], [1, 2]]},
+        {"@module": "numpy", "@class": "array", "dtype": "float64", "data": [], "shape": [10**9]},
+        {"@module": "builtins", "@class": "complex", "data": [math.inf, 0.0]},
+        math.nan,
+        [1.0, {"a": -math.inf}],
+        np.array([math.nan]),
+        object(),
+        print,
+    ],
+    ids=str,
+)
+def test_requests_refuse(node: Any) -> None:
+    with pytest.raises(InvalidJob, match=r"params\.a\[1\]"):
+        codec.decode_request({"a": [0, node]})
+
+
+def test_what_monty_writes_of_permitted_types_is_read() -> None:
+    atoms = {"@module": "pymatgen.io.ase", "@class": "MSONAtoms", "@version": "3",
+             "atoms_json": json.dumps(codec.encode_request(AL)["data"]), "atoms_info": {"a": 1}}
+    read = codec.decode_request({"atoms": atoms, "z": {"@module": "numpy", "@class": "array",
+                                 "dtype": "complex128", "data": [[1.0], [2.0]]}})
+    assert read["atoms"] == AL
+    assert read["atoms"].info == {"a": 1}
+    assert read["z"] == np.array([1 + 2j])
+
+
+def test_a_structure_keeps_what_a_recipe_reads() -> None:
+    atoms = molecule("O2")
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.info = {"charge": 1, "lost": object()}
+    job = JobSpec(job_id="1", recipe="r", atoms=atoms, parameters={"other": atoms})
+    text = codec.encode_spec(job)
+    assert text.isascii()
+    assert "\n" not in text
+    read, parameters = codec.decode_spec(text)
+    for copy in (read, parameters["other"]):
+        assert copy == atoms
+        assert copy.get_initial_magnetic_moments().tolist() == [1.0, 1.0]
+        assert copy.constraints[0].index.tolist() == [0]
+        assert copy.info == {"charge": 1}
+
+
+class Colour(Enum):
+    red = 1
+
+
+def looped() -> list[Any]:
+    loop: list[Any] = []
+    loop.append(loop)
+    return loop
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), print, dict, Colour.red, math.nan, np.array([math.inf]), np.array([None]), looped(),
+     10**5000, np.datetime64("2020-01-01"), Atoms(), range(3), complex(math.nan, 0)],
+    ids=lambda value: type(value).__name__,
+)
+def test_specifications_name_the_place_of_what_they_refuse(value: Any) -> None:
+    with pytest.raises(InvalidJob, match=r"^opt_params\.optimizer\[0\]"):
+        codec.encode_spec(spec(opt_params={"optimizer": [value]}))
+
+
+def test_a_specification_has_a_limit() -> None:
+    with pytest.raises(InvalidJob, match="64 MiB"):
+        codec.encode_spec(spec(x="x" * (65 * 2**20)))
+
+
+def test_a_damaged_specification_says_so() -> None:
+    for body in ("", "[]", "{}", '{"atoms": 1, "parameters": 2}', "[" * 10**5):
+        with pytest.raises(InvalidJob):
+            codec.decode_spec(body)
+
+
+def test_quaccs_sentinels_pass_without_importing_quacc() -> None:
+    source = """
+import sys
+from crystalmath.quacc import codec
+value = codec.decode_request({"@module": "quacc", "@class": "Remove"})
+assert value == codec.Sentinel("Remove")
+assert codec.encode_request(value) == {"@module": "quacc", "@class": "Remove"}
+assert "quacc" not in sys.modules and "monty" not in sys.modules
+import warnings; warnings.simplefilter("ignore")
+import quacc
+from ase.build import bulk
+from crystalmath.models import JobSpec
+for real in (quacc.Remove, quacc.QuaccDefault):
+    spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), parameters={"x": [real]})
+    assert codec.decode_spec(codec.encode_spec(spec))[1]["x"][0] is real
+"""
+    subprocess.run([sys.executable, "-c", source], check=True)
+
+
+def test_results_hold_what_recipes_return() -> None:
+    atoms = bulk("Cu")
+    atoms.positions[0, 0] = math.nan
+    atoms.arrays["custom"] = np.array([7])
+    result = {
+        "atoms": atoms, "converged": np.True_, "energy": np.float64(1.5), "dir_name": Path("/a"),
+        "at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC), "nan": math.nan, "inf": [-math.inf, 1],
+        "array": np.array([math.nan, math.inf, 2.0]), "z": np.array([complex(math.inf, 1)]),
+        "times": np.array(["2020-01-01"], dtype="datetime64[D]"), 3: (1, 2), "colour": Colour.red,
+        "objects": np.array([{"a": 1}, None], dtype=object),
+    }
+    back = through_result(result)
+    assert type(back["atoms"]) is Atoms
+    assert math.isnan(back["atoms"].positions[0, 0])
+    assert back["atoms"].arrays["custom"].tolist() == [7]
+    assert same(result["objects"], back["objects"])
+    assert back["colour"] is Colour.red
+    for name in ("dir_name", "at", "nan", "inf", "array", "z", "times", 3):
+        assert same(result[name], back[name]), name
+    assert back["converged"] is True
+    assert back["energy"] == 1.5
+
+
+def test_a_result_is_plain_gzip_and_valid_json() -> None:
+    data = codec.encode_result({"x": [math.nan, {1, 2}], "b": b"\0"})
+    text = gzip.decompress(data)
+    assert codec.result_json(data) == text
+    read = json.loads(text, parse_constant=pytest.fail)
+    assert read["x"][0] == {"@module": "builtins", "@class": "float", "string": "nan"}
+    assert base64.b64decode(read["b"]["data"]) == b"\0"
+    assert codec.encode_result({"x": [math.nan, {2, 1}], "b": b"\0"}) == data
+
+
+def test_monty_reads_a_result_too() -> None:
+    from monty.json import MontyDecoder
+
+    data = codec.encode_result({"a": np.array([1.0, math.nan]), "p": Path("/x"), "k": {1: 2}})
+    read = json.loads(codec.result_json(data), cls=MontyDecoder)
+    assert same(read["a"], np.array([1.0, math.nan]))
+    assert read["p"] == Path("/x")
+
+
+@pytest.mark.parametrize("value", [object(), looped(), range(2)], ids=str)
+def test_a_result_that_cannot_be_written_names_the_place(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^result\.steps\[1\]\.it"):
+        codec.encode_result({"steps": [0, {"it": value}]})
