@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-import stat
 import subprocess
 import sys
 import tempfile
-import traceback
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import create_engine, inspect
 
-from crystalmath.errors import InvalidJob, KeyConflict, StoreError, UnknownJob
+from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
 from crystalmath.quacc.changes import Change
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.schema import HEAD, metadata
@@ -65,11 +62,6 @@ def url(request, tmp_path):
     if request.param == "postgresql":
         return wiped(POSTGRESQL)
     return f"sqlite:///{tmp_path}/home/jobs.sqlite"
-
-
-@pytest.fixture
-def file(tmp_path):
-    return tmp_path / "home" / "jobs.sqlite"
 
 
 @pytest.fixture
@@ -406,21 +398,6 @@ def test_events_can_be_followed(store):
 # --- the database ---------------------------------------------------------------------------------
 
 
-def pragma(store, name):
-    with store._database.reading() as connection:
-        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-
-
-def test_commits_are_durable_and_files_private(file):
-    with JobStore(f"sqlite:///{file}") as store:
-        submit(store)
-        names = ("synchronous", "journal_mode", "foreign_keys", "busy_timeout")
-        assert [pragma(store, name) for name in names] == [2, "wal", 1, 30000]
-        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
-        assert set(modes.values()) == {0o600}, modes
-    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-
-
 def test_the_schema_is_what_alembic_makes_of_it(store):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
@@ -447,77 +424,6 @@ def test_opening_a_present_schema_does_not_import_alembic(url):
         "sys.exit(bool({'alembic', 'filelock', 'ase', 'numpy', 'quacc'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code, url], check=True)
-
-
-@pytest.mark.parametrize("version", ["0999", "ae1027a6acf"])
-def test_a_newer_schema_is_refused_in_plain_words(file, version):
-    JobStore(f"sqlite:///{file}").close()
-    with sqlite3.connect(file) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = ?", [version])
-    connection.close()
-    with pytest.raises(StoreError, match=f"{version}.*{HEAD}.*upgrade crystalmath"):
-        JobStore(f"sqlite:///{file}")
-
-
-def test_a_missing_database_is_made_only_on_request(file):
-    url = f"sqlite:///{file}"
-    assert not JobStore.exists(url)
-    with pytest.raises(StoreError, match="no job database"):
-        JobStore(url, create=False)
-    assert not file.parent.exists()
-    JobStore(url).close()
-    assert JobStore.exists(url)
-
-
-def test_a_file_that_is_no_database_is_refused_and_kept(file):
-    file.parent.mkdir()
-    file.write_text("important notes " * 100)
-    with pytest.raises(StoreError, match=r"jobs\.sqlite.*not a database"):
-        JobStore(f"sqlite:///{file}")
-    assert file.read_text().startswith("important notes")
-
-
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="CRYSTALMATH_HOME"):
-        JobStore(f"sqlite:///{tmp_path}/file/jobs.sqlite")
-
-
-def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "elsewhere").mkdir()
-    with JobStore("sqlite:///jobs.sqlite") as store:
-        monkeypatch.chdir(tmp_path / "elsewhere")
-        submit(store)
-        assert repr(store) == f"JobStore('{tmp_path}/jobs.sqlite')"
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["a b", "100%", "%s", "a@b:c", "ü", "#1"])
-def test_any_folder_name_will_do(tmp_path, name):
-    with JobStore(f"sqlite:///{tmp_path}/{name}/jobs.sqlite") as store:
-        submit(store)
-    assert (tmp_path / name / "jobs.sqlite").exists()
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "nonsense:se%cret",
-        "user:s3cret@host/db",
-        "mysql://user:s3cret@host/db",
-        "postgresql://user:s3cret@host:nan/db",
-        "postgresql+psycopg9://user:s3cret@host/db?password=s3cret",
-        "postgresql+psycopg2://user:s3cret@127.0.0.1:1/db?password=s3cret",
-        "sqlite://",
-        "sqlite:///:memory:",
-        "sqlite:///file:x?mode=memory&uri=true",
-    ],
-)
-def test_a_url_that_cannot_be_used_is_refused_without_showing_its_password(url):
-    with pytest.raises(StoreError) as caught:
-        JobStore(url)
-    assert "cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_closing_twice_does_no_harm(store):

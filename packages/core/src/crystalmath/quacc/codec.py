@@ -51,8 +51,9 @@ __all__ = [
 ]
 
 _MAX_BYTES = 64 * 2**20
-# Of levels 1 to 9, 1 costs a third of the default's time and gives a tenth larger results.
-_GZIP_LEVEL = 1
+# Measured on the 293 kB of an EMT slab flow, levels 1, 3, 6, 9: 1.7, 2.2, 6.0, 11.1 ms for
+# 55, 52, 42, 42 kB.
+_GZIP_LEVEL = 3
 
 
 def encode_spec(spec: JobSpec) -> str:
@@ -100,7 +101,7 @@ def decode_spec(body: str) -> tuple[Atoms, dict[str, Any]]:
     """
     try:
         document = json.loads(body)
-        atoms, parameters = document["atoms"], document["parameters"]
+        atoms, parameters = document["atoms"], dict(document["parameters"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidJob(f"the job's specification is damaged: {error!r}") from error
     decoder = Decoder()

@@ -224,11 +224,12 @@ def _parse(url: str) -> URL:
             "sqlite:///PATH or postgresql://USER@HOST/NAME"
         )
     if parsed.get_backend_name() == "sqlite":
-        return parsed.set(database=_absolute(parsed.database))
+        # All of it is the path: a home may have a question mark in its name.
+        return parsed.set(database=_absolute(url.partition(":///")[2]), query={})
     return parsed
 
 
-def _absolute(path: str | None) -> str:
+def _absolute(path: str) -> str:
     if not path or path.startswith((":memory:", "file:")):
         raise StoreError(
             f"the database URL must name a file, sqlite:///PATH, not {path or ':memory:'!r}: jobs "

@@ -84,6 +84,7 @@ class Driver:
             self._jobs[job.job_id] = job
             self._start_threads()
         self._wake_driver.set()
+        self._wake_watcher.set()
 
     def state(self, job_id: str) -> JobState:
         """Tell a job's present state."""

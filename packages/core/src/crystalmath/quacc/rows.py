@@ -14,13 +14,13 @@ from crystalmath.quacc.schema import events, is_storable, jobs, labels
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Column
+    from sqlalchemy import Column, Table
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql import ColumnElement, Select
 
     from crystalmath.quacc.store import JobMetadata, NewJob
 
-__all__ = ["check", "equal", "from_row", "labelled", "limited", "save", "to_row"]
+__all__ = ["check", "equal", "from_row", "insert_for_jobs", "labelled", "limited", "save", "to_row"]
 
 _COLUMNS = tuple(column.name for column in jobs.c if column.name != "number")
 _JSON = ("labels", "owner", "summary", "warnings")
@@ -39,6 +39,8 @@ _MUTABLE = (
 _COMPARE_AND_SET = update(jobs).where(
     jobs.c.job_id == bindparam("which"), jobs.c.revision == bindparam("seen")
 )
+# The number of the job whose id is given.
+_NUMBER = select(jobs.c.number).where(jobs.c.job_id == bindparam("job_id")).scalar_subquery()
 # Bytes; PostgreSQL refuses longer index entries.
 _LONGEST = 1000
 
@@ -75,7 +77,13 @@ def save(
     result = connection.execute(_COMPARE_AND_SET, rows)
     if result.supports_sane_multi_rowcount() and result.rowcount != len(rows):
         raise StoreError("jobs were changed past the lock of this store; nothing was recorded")
-    connection.execute(insert(events), list(log))
+    insert_for_jobs(connection, events, log)
+
+
+def insert_for_jobs(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows that name their job by its ``job_id`` into a table that wants its number."""
+    if rows:
+        connection.execute(insert(table).values(number=_NUMBER), list(rows))
 
 
 def to_row(job: JobMetadata) -> dict[str, Any]:
@@ -88,8 +96,8 @@ def to_row(job: JobMetadata) -> dict[str, Any]:
 
 
 def labelled(name: str, value: str) -> Select[Any]:
-    """Select the ids of the jobs with this label."""
-    return select(labels.c.job_id).where(equal(labels.c.name, name), equal(labels.c.value, value))
+    """Select the numbers of the jobs with this label."""
+    return select(labels.c.number).where(equal(labels.c.name, name), equal(labels.c.value, value))
 
 
 def equal(where: Column[Any], text: str) -> ColumnElement[bool]:

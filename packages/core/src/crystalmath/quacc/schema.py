@@ -67,11 +67,14 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 
-# Apart from the jobs, because SQLite rewrites a whole row at each change of state.
+# What belongs to a job names it by its number: an index over growing numbers is written at its
+# end, one over random ids all over, which triples the time of a submission among 100,000 jobs.
+#
+# Specifications are apart because SQLite rewrites a whole row at each change of state.
 specifications = Table(
     "specifications",
     metadata,
-    Column("job_id", _Exact, ForeignKey("jobs.job_id"), primary_key=True),
+    Column("number", _Serial, ForeignKey("jobs.number"), primary_key=True),
     Column("specification", Text, nullable=False),
 )
 
@@ -79,22 +82,22 @@ specifications = Table(
 labels = Table(
     "labels",
     metadata,
-    Column("job_id", _Exact, ForeignKey("jobs.job_id"), primary_key=True),
+    Column("number", _Serial, ForeignKey("jobs.number"), primary_key=True),
     Column("name", _Exact, primary_key=True),
     Column("value", _Exact, nullable=False),
-    Index("ix_labels_name_value", "name", "value", "job_id"),
+    Index("ix_labels_name_value", "name", "value", "number"),
 )
 
 events = Table(
     "events",
     metadata,
     Column("seq", _Serial, primary_key=True),
-    Column("job_id", _Exact, ForeignKey("jobs.job_id"), nullable=False),
+    Column("number", _Serial, ForeignKey("jobs.number"), nullable=False),
     Column("at", Float, nullable=False),
     Column("from_state", Text),
     Column("to_state", Text, nullable=False),
     Column("reason", Text),
-    Index("ix_events_job_id_seq", "job_id", "seq"),
+    Index("ix_events_number_seq", "number", "seq"),
     sqlite_autoincrement=True,
 )
 

@@ -10,7 +10,16 @@ from sqlalchemy import insert, select
 from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
 from crystalmath.quacc import database
 from crystalmath.quacc.lifecycle import event_row, follow
-from crystalmath.quacc.rows import check, equal, from_row, labelled, limited, save, to_row
+from crystalmath.quacc.rows import (
+    check,
+    equal,
+    from_row,
+    insert_for_jobs,
+    labelled,
+    limited,
+    save,
+    to_row,
+)
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.schema import events, is_storable, jobs, labels, specifications
 
@@ -144,6 +153,14 @@ _Fresh: TypeAlias = tuple[NewJob, JobMetadata]
 
 _FIELDS = tuple(attribute.name for attribute in fields(JobMetadata))
 _RECORD = select(*(jobs.c[name] for name in _FIELDS))
+_EVENT = select(
+    events.c.seq,
+    jobs.c.job_id,
+    events.c.at,
+    events.c.from_state,
+    events.c.to_state,
+    events.c.reason,
+).join(jobs)
 _UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
 
 # Older SQLite takes no more than 999 parameters in a statement.
@@ -292,9 +309,9 @@ class JobStore:
         UnknownJob
             No job has this id.
         """
-        query = select(specifications.c.specification)
+        query = select(specifications.c.specification).join(jobs)
         with self._database.reading() as connection:
-            text = connection.execute(query.where(equal(specifications.c.job_id, job_id))).scalar()
+            text = connection.execute(query.where(equal(jobs.c.job_id, job_id))).scalar()
         if text is None:
             raise UnknownJob(job_id)
         return str(text)
@@ -337,7 +354,7 @@ class JobStore:
         for where, text in texts.items():
             query = query if text is None else query.where(equal(where, text))
         for name, value in (label or {}).items():
-            query = query.where(jobs.c.job_id.in_(labelled(name, value)))
+            query = query.where(jobs.c.number.in_(labelled(name, value)))
         if state is not None:
             states = [state] if isinstance(state, str) else state
             query = query.where(jobs.c.state.in_([JobState(one).value for one in states]))
@@ -376,9 +393,9 @@ class JobStore:
         limit : int, optional
             No more than this many.
         """
-        query = select(events).where(events.c.seq > after).order_by(events.c.seq)
+        query = _EVENT.where(events.c.seq > after).order_by(events.c.seq)
         if job_id is not None:
-            query = query.where(equal(events.c.job_id, job_id))
+            query = query.where(equal(jobs.c.job_id, job_id))
         with self._database.reading() as connection:
             found = connection.execute(limited(query, limit))
             return [_to_event(row) for row in found.mappings()]
@@ -416,17 +433,12 @@ def _record(connection: Connection, fresh: Sequence[_Fresh]) -> None:
         for job, _ in fresh
         for name, value in job.labels.items()
     ]
+    texts = [{"job_id": job.job_id, "specification": job.specification} for job, _ in fresh]
+    log = [event_row(job, job.state, job.created_at, "submitted", new=True) for _, job in fresh]
     connection.execute(insert(jobs), [to_row(job) for _, job in fresh])
-    connection.execute(
-        insert(specifications),
-        [{"job_id": job.job_id, "specification": job.specification} for job, _ in fresh],
-    )
-    connection.execute(
-        insert(events),
-        [event_row(job, job.state, job.created_at, "submitted", new=True) for _, job in fresh],
-    )
-    if tagged:
-        connection.execute(insert(labels), tagged)
+    insert_for_jobs(connection, specifications, texts)
+    insert_for_jobs(connection, labels, tagged)
+    insert_for_jobs(connection, events, log)
 
 
 def _fetch(connection: Connection, values: Sequence[object], *, by: str = "job_id") -> _Jobs:

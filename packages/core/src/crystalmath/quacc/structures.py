@@ -39,6 +39,7 @@ _ATOMS_KEYS = frozenset(
     )
 )
 _NUMERIC_KEYS = _ATOMS_KEYS - {"symbols", "constraint", "info", "pbc"}
+_COORDINATES = 3
 _POSCAR_LINES = 8  # comment, scale, three vectors, counts, kind of coordinates, one atom
 
 
@@ -180,7 +181,7 @@ def _from_poscar(text: str) -> Atoms:
 
 def _check_poscar_counts(lines: list[str]) -> None:
     # ASE builds the list of symbols from these before it looks at the atoms.
-    for line in lines[5:7]:
+    for index, line in enumerate(lines[5:7], 5):
         counts = line.split("!")[0].split()
         if counts and all(re.fullmatch(r"[+-]?[0-9_]{1,30}", count) for count in counts):
             total = sum(int(count.replace("_", "") or 0) for count in counts)
@@ -189,8 +190,17 @@ def _check_poscar_counts(lines: list[str]) -> None:
                 raise InvalidJob(
                     f"the POSCAR announces {total} atoms and has {len(lines)} lines in all"
                 )
+            _check_poscar_rows(lines, index, total)
             return
     raise InvalidJob("the POSCAR has no line of atom counts where one belongs (line 6 or 7)")
+
+
+def _check_poscar_rows(lines: list[str], counts: int, total: int) -> None:
+    # numpy would spread a single number of a cut line over all three coordinates.
+    first = counts + (3 if lines[counts + 1].strip()[:1] in {"S", "s"} else 2)
+    for index in (*range(2, 5), *range(first, first + total)):
+        if index >= len(lines) or len(lines[index].split()) < _COORDINATES:
+            raise InvalidJob(f"line {index + 1} of the POSCAR must hold three numbers")
 
 
 def _from_dict(structure: Mapping[str, Any]) -> Atoms:

@@ -48,24 +48,24 @@ def upgrade() -> None:
     op.create_index("ix_jobs_state_number", "jobs", ["state", "number"])
     op.create_table(
         "specifications",
-        sa.Column("job_id", _exact, sa.ForeignKey("jobs.job_id"), primary_key=True),
+        sa.Column("number", _serial, sa.ForeignKey("jobs.number"), primary_key=True),
         sa.Column("specification", sa.Text(), nullable=False),
     )
     op.create_table(
         "labels",
-        sa.Column("job_id", _exact, sa.ForeignKey("jobs.job_id"), primary_key=True),
+        sa.Column("number", _serial, sa.ForeignKey("jobs.number"), primary_key=True),
         sa.Column("name", _exact, primary_key=True),
         sa.Column("value", _exact, nullable=False),
     )
-    op.create_index("ix_labels_name_value", "labels", ["name", "value", "job_id"])
+    op.create_index("ix_labels_name_value", "labels", ["name", "value", "number"])
     op.create_table(
         "events",
         sa.Column("seq", _serial, primary_key=True),
-        sa.Column("job_id", _exact, sa.ForeignKey("jobs.job_id"), nullable=False),
+        sa.Column("number", _serial, sa.ForeignKey("jobs.number"), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         sa.Column("from_state", sa.Text()),
         sa.Column("to_state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text()),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_events_job_id_seq", "events", ["job_id", "seq"])
+    op.create_index("ix_events_number_seq", "events", ["number", "seq"])

@@ -1,0 +1,44 @@
+"""Fixtures of all tests: a home of their own, and the recipes of `tests/lab` admitted."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+LAB = Path(__file__).parent / "lab"
+
+
+def pytest_configure():
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(LAB), os.environ.get("PYTHONPATH")])
+    )
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch):
+    """Give every test a home of its own; nothing of the developer's is read or written."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("CRYSTALMATH_", "QUACC_", "VASP_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def lab(monkeypatch):
+    """Admit the recipes of `tests/lab`."""
+    monkeypatch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
+    monkeypatch.syspath_prepend(LAB)
+
+
+def eventually(condition, timeout=30.0, message="it did not happen"):
+    """Wait until a condition holds, and give what it gave."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, message
+        time.sleep(0.02)
+    return value

@@ -1,0 +1,343 @@
+"""Recipes by their source, with nothing imported."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crystalmath.errors import InvalidJob
+from crystalmath.quacc import recipes
+
+EMT = "quacc.recipes.emt.core.relax_job"
+_names = itertools.count()
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """Write a package of the test's own; its name is given back."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"mylab{next(_names)}"
+
+    def make(**modules):
+        (tmp_path / name).mkdir(exist_ok=True)
+        for module, source in ({"__init__": ""} | modules).items():
+            (tmp_path / name / f"{module}.py").write_text(textwrap.dedent(source))
+        return name
+
+    yield make
+    assert not [module for module in sys.modules if module.startswith(name)]
+
+
+@pytest.mark.parametrize("name", [EMT, "quacc.recipes.a", "quacc.recipes._base.run", "mylab.x"])
+def test_permitted(name):
+    recipes.check_name(name, ["mylab"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "quacc.recipes",
+        "quacc.recipes.",
+        "quacc.recipesx.f",
+        ".quacc.recipes.f",
+        "quacc.recipes..f",
+        "quacc.recipes.f ",
+        " quacc.recipes.f",
+        "quacc.recipes.f\n",
+        "quacc.recipes.emt.core.__dict__",
+        "quacc.recipes.emt.__class__.x",
+        "quacc.recipes.a-b",
+        "quacc.recipes.1a",
+        "quacc.recipes.a.import",
+        "quacc.recipes.\u0435mt.core.relax_job",
+        "\uff51uacc.recipes.f",
+        "quacc.recipes.\ufb01",
+        "quacc.recipes.a" + "a" * 300,
+        "",
+        "f",
+        "mylabx.f",
+        "mylab",
+        "mylab.",
+        "quacc.recipes:f",
+        "quacc/recipes/f",
+        None,
+        7,
+        b"quacc.recipes.f",
+        [EMT],
+    ],
+)
+def test_not_permitted(name):
+    with pytest.raises(InvalidJob, match="not permitted"):
+        recipes.check_name(name, ["mylab", ""])
+    with pytest.raises(InvalidJob, match="not permitted"):
+        recipes.look_up(name, ["mylab", ""])
+    with pytest.raises(InvalidJob, match="not permitted"):
+        recipes.resolve(name, ["mylab", ""])
+
+
+@given(
+    st.one_of(st.text(), st.text("quac.reips_ 1é\u0435", max_size=20).map("quacc.recipes.".__add__))
+)
+def test_a_name_is_an_ascii_path_below_the_namespace_or_refused(name):
+    try:
+        recipes.check_name(name)
+    except InvalidJob as error:
+        assert "not permitted" in str(error)  # noqa: PT017 - either way is right
+    else:
+        assert name.isascii()
+        assert name.startswith("quacc.recipes.")
+        assert all(part.isidentifier() and part[:2] != "__" for part in name.split("."))
+
+
+def test_the_namespace_may_be_left_out():
+    assert recipes.full_name("emt.core.relax_job") == EMT
+    assert recipes.full_name(EMT) == EMT
+    assert recipes.full_name("mylab.f", ["mylab"]) == "mylab.f"
+    assert recipes.full_name("mylabx.f", ["mylab"]) == "quacc.recipes.mylabx.f"
+
+
+def test_looking_imports_nothing():
+    source = f"""
+import sys
+from crystalmath.quacc import recipes
+found = recipes.look_up("{EMT}")
+assert found.kind == "job" and found.docstring.startswith("Carry out")
+assert list(found.signature.parameters)[:2] == ["atoms", "relax_cell"]
+assert len(list(recipes.catalogue())) > 50
+heavy = {{"quacc", "ase", "numpy", "monty", "pymatgen"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", source], check=True)
+
+
+def test_the_source_agrees_with_what_is_imported():
+    names = [recipe.name for recipe in recipes.catalogue()]
+    assert EMT in names
+    assert sum(".vasp." in name for name in names) == 35
+    assert len(names) == len(set(names))
+    source = f"""
+import inspect, os, warnings
+warnings.simplefilter("ignore")
+from crystalmath.quacc import recipes
+for name in {[name for name in names if ".emt.core" in name or ".lj." in name]}:
+    real = inspect.signature(recipes.resolve(name)).parameters.values()
+    seen = recipes.look_up(name).signature.parameters.values()
+    assert [(p.name, p.kind) for p in real] == [(p.name, p.kind) for p in seen], name
+    empty = inspect.Parameter.empty
+    assert [p.default is empty for p in real] == [p.default is empty for p in seen], name
+"""
+    environment = os.environ | {"QUACC_WORKFLOW_ENGINE": "None"}
+    subprocess.run([sys.executable, "-c", source], check=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("quacc.recipes.emt.core.relx_job", "did you mean relax_job"),
+        ("quacc.recipes.emt.cor.relax_job", "no module 'cor'; did you mean core"),
+        ("quacc.recipes.emt.core", "not callable: it is a module"),
+        ("quacc.recipes.emt.core.TYPE_CHECKING", "not callable"),
+        ("quacc.recipes.emt.core.relax_job.func", "not a package"),
+        ("nowhere7.f", "nowhere7 is not installed"),
+    ],
+)
+def test_what_is_not_there(name, message):
+    with pytest.raises(InvalidJob, match=message):
+        recipes.look_up(name, ["nowhere7"])
+
+
+def test_a_missing_quacc_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [])
+    with pytest.raises(InvalidJob, match=r'pip install "crystalmath\[quacc\]"'):
+        recipes.look_up(EMT)
+    assert list(recipes.catalogue()) == []
+
+
+SOURCE = '''
+import os
+import quacc as q
+from functools import partial, wraps
+from quacc import job as quick, flow
+from typing import TYPE_CHECKING
+from .other import helper, number
+from . import other
+if TYPE_CHECKING:
+    from somewhere import Ghost
+
+LIMIT = 5
+NAMES = ["a"]
+
+def plain(atoms, /, a, b=2, *rest, c, d={}, **more):
+    """Say
+    what."""
+
+@quick
+def one(structure, steps=3): ...
+
+@q.flow(name="x")
+def two(atoms): ...
+
+@wraps(plain)
+def wrapped(*args): ...
+
+@os.path.job
+def foreign(atoms): ...
+
+async def later(atoms): ...
+
+class Tool:
+    """A class."""
+
+made = partial(plain, 1)
+small = lambda atoms, x=1: None
+first, second = plain, one
+
+try:
+    from missing import maybe
+except ImportError:
+    maybe = None
+
+if LIMIT:
+    def depends(atoms, a): ...
+else:
+    def depends(atoms, b): ...
+
+if LIMIT:
+    def only(atoms, a): ...
+
+def gone(atoms): ...
+del gone
+
+def _private(atoms): ...
+'''
+
+
+@pytest.fixture
+def mine(lab):
+    return lab(work=SOURCE, other="number = 3\ndef helper(atoms, speed): ...\n")
+
+
+def test_what_a_module_defines(mine):
+    def find(name):
+        return recipes.look_up(f"{mine}.work.{name}", [mine])
+
+    assert str(find("plain").signature) == "(atoms, /, a, b=2, *rest, c, d={}, **more)"
+    assert find("plain").docstring == "Say\nwhat."
+    assert find("plain").kind is None
+    assert (find("one").kind, str(find("one").signature)) == ("job", "(structure, steps=3)")
+    assert (find("two").kind, str(find("two").signature)) == ("flow", "(atoms)")
+    assert find("helper").file.endswith("other.py")
+    assert str(find("helper").signature) == "(atoms, speed)"
+    assert str(find("small").signature) == "(atoms, x=1)"
+    assert str(find("only").signature) == "(atoms, a)"
+    for name in ("wrapped", "foreign", "Tool", "made", "first", "second", "maybe", "depends"):
+        assert find(name).signature is None, name
+    for name in ("LIMIT", "NAMES", "os", "number", "later"):
+        with pytest.raises(InvalidJob, match="not callable"):
+            find(name)
+    for name in ("Ghost", "gone", "nothing"):
+        with pytest.raises(InvalidJob, match="no function"):
+            find(name)
+
+
+def test_the_catalogue_of_a_namespace_of_ones_own(mine):
+    names = [
+        item.name.rpartition(".")[2]
+        for item in recipes.catalogue([mine])
+        if item.name.startswith(mine)
+    ]
+    assert names == ["helper", "plain", "one", "two", "wrapped", "foreign", "depends", "only"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["from os.path import *", "def __getattr__(name): ...", "globals().update(f=print)"],
+)
+def test_what_the_source_cannot_tell_is_let_through(lab, source):
+    name = lab(work=source)
+    found = recipes.look_up(f"{name}.work.f", [name])
+    assert found.signature is None
+    recipes.check_arguments(found, {"anything": 1})
+    with pytest.raises(InvalidJob, match="structure itself"):
+        recipes.check_arguments(found, {"atoms": 1})
+
+
+def test_a_module_that_cannot_be_parsed_names_the_line(lab):
+    name = lab(work="x = 1\ndef f(:\n", fine="def g(atoms): ...")
+    with pytest.raises(InvalidJob, match=r"work\.py:2"):
+        recipes.look_up(f"{name}.work.f", [name])
+    assert f"{name}.fine.g" in [item.name for item in recipes.catalogue([name])]
+
+
+def test_a_recipe_that_was_mended_is_read_again(lab):
+    name = lab(work="def f(atoms, a): ...")
+    assert str(recipes.look_up(f"{name}.work.f", [name]).signature) == "(atoms, a)"
+    lab(work="def f(atoms, longer): ...", new="def g(atoms): ...")
+    assert str(recipes.look_up(f"{name}.work.f", [name]).signature) == "(atoms, longer)"
+    recipes.look_up(f"{name}.new.g", [name])
+
+
+def recipe(text):
+    function = eval(f"lambda {text}: None")
+    return recipes.Recipe(name="x.f", file="f.py", line=1, signature=inspect.signature(function))
+
+
+@pytest.mark.parametrize(
+    ("signature", "parameters"),
+    [
+        ("atoms", {}),
+        ("atoms, a", {"a": 1}),
+        ("atoms, a=1, *, b", {"b": 1}),
+        ("atoms, **more", {"x": 1, "y": 2}),
+        ("*args", {}),
+        ("structure, atoms=None", {"atoms": 1}),
+        ("atoms, /, a=1", {"a": 1}),
+    ],
+)
+def test_arguments_that_fit(signature, parameters):
+    recipes.check_arguments(recipe(signature), parameters)
+
+
+@pytest.mark.parametrize(
+    ("signature", "parameters", "message"),
+    [
+        ("atoms, fmax=1", {"fmx": 1}, "no parameter 'fmx'; did you mean fmax"),
+        ("atoms, a", {}, "needs the parameter 'a'"),
+        ("atoms, a, /", {"a": 1}, "no parameter 'a'"),
+        ("atoms, *, b", {}, "needs the parameter 'b'"),
+        ("structure", {"structure": 1}, "'structure' is the structure itself"),
+        ("atoms, **more", {"atoms": 1}, "structure itself"),
+        ("", {}, "no positional argument"),
+        ("*, a", {"a": 1}, "no positional argument"),
+        ("atoms, **more", {1: 1}, "no string"),
+    ],
+)
+def test_arguments_that_do_not_fit(signature, parameters, message):
+    with pytest.raises(InvalidJob, match=message):
+        recipes.check_arguments(recipe(signature), parameters)
+
+
+def test_resolving_imports(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mylabr.py").write_text("def f(atoms): return 7\nx = 3\n")
+    importlib.invalidate_caches()
+    try:
+        assert recipes.resolve("mylabr.f", ["mylabr"])(None) == 7
+        with pytest.raises(InvalidJob, match="not callable"):
+            recipes.resolve("mylabr.x", ["mylabr"])
+        with pytest.raises(InvalidJob, match="no recipe 'g'"):
+            recipes.resolve("mylabr.g", ["mylabr"])
+    finally:
+        sys.modules.pop("mylabr", None)
+    with pytest.raises(ModuleNotFoundError):
+        recipes.resolve("nowhere7.f", ["nowhere7"])

@@ -1,0 +1,157 @@
+"""Summaries of real results, and of things that are none."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crystalmath.quacc import codec
+from crystalmath.quacc.results import summarize
+
+NOTHING = {"energy_ev": None, "max_force_ev_ang": None, "formula": None, "work_dir": None}
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """What quacc's own recipes return."""
+    directory = tmp_path_factory.mktemp("quacc")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setenv("QUACC_WORKFLOW_ENGINE", "None")
+        import quacc
+        from quacc.recipes.emt.core import relax_job, static_job
+        from quacc.recipes.emt.slabs import bulk_to_slabs_flow
+
+        with quacc.change_settings({"RESULTS_DIR": directory, "SCRATCH_DIR": directory}):
+            slab = bulk("Al") * (2, 1, 1)
+            slab.rattle(0.1, seed=1)
+            return {
+                "static": static_job(slab),
+                "relax": relax_job(bulk("Cu")),
+                "flow": bulk_to_slabs_flow(
+                    bulk("Al"), make_slabs_kwargs={"max_index": 1, "min_slab_size": 4}
+                ),
+            }
+
+
+def test_a_job_is_summarised(real):
+    result = real["static"]
+    forces = result["results"]["forces"]
+    assert summarize(result) == {
+        "energy_ev": pytest.approx(result["results"]["energy"], abs=1e-12),
+        "max_force_ev_ang": pytest.approx(max(np.sqrt((forces**2).sum(axis=1))), rel=1e-12),
+        "formula": "Al",
+        "work_dir": str(result["dir_name"]),
+    }
+    assert summarize(real["relax"])["energy_ev"] == pytest.approx(-0.005681511358581304, abs=1e-9)
+
+
+def test_a_flow_is_summarised_by_its_last_result(real):
+    flow = real["flow"]
+    count = len(flow["relax"]) + len(flow["static"])
+    assert count >= 2
+    expected = summarize(flow["static"][-1]) | {"steps": count}
+    assert summarize(flow) == expected
+    assert summarize([real["static"], real["relax"]]) == summarize(real["relax"]) | {"steps": 2}
+    assert summarize({"a": real["relax"], "b": {"c": real["static"]}})["steps"] == 2
+
+
+@pytest.mark.parametrize("name", ["static", "relax", "flow"])
+def test_a_stored_result_has_the_same_summary_decoded_or_not(real, name):
+    data = codec.encode_result(real[name])
+    assert summarize(codec.decode_result(data)) == summarize(real[name])
+    assert summarize(json.loads(codec.result_json(data))) == summarize(real[name])
+
+
+def test_real_results_survive_the_codec(real):
+    back = codec.decode_result(codec.encode_result(real["relax"]))
+    assert back.keys() == real["relax"].keys()
+    assert back["atoms"] == real["relax"]["atoms"]
+    assert back["atoms"].info == real["relax"]["atoms"].info
+    assert np.array_equal(back["results"]["forces"], real["relax"]["results"]["forces"])
+
+
+@pytest.mark.parametrize(
+    ("directory", "expected"),
+    [
+        ("node17:/scratch/run", "/scratch/run"),
+        (Path("/a/b"), "/a/b"),
+        ("/a:b/c", "/a:b/c"),
+        ("", None),
+        (7, None),
+    ],
+)
+def test_the_work_directory(directory, expected):
+    assert summarize({"dir_name": directory})["work_dir"] == expected
+
+
+def test_the_formula():
+    assert summarize({"atoms": Atoms("H2O")})["formula"] == "H2O"
+    assert summarize({"atoms": bulk("NaCl", "rocksalt", a=5.6) * 2})["formula"] == "ClNa"
+    assert summarize({"formula_pretty": "NaCl", "atoms": Atoms("H")})["formula"] == "NaCl"
+    assert summarize({"structure_metadata": {"formula_pretty": "Fe2O3"}})["formula"] == "Fe2O3"
+    assert summarize({"atoms": Atoms()})["formula"] is None
+
+
+@pytest.mark.parametrize(
+    ("results", "energy", "force"),
+    [
+        ({"energy": math.nan, "forces": [[math.inf, 0, 0]]}, None, None),
+        ({"energy": np.float32(1.5), "forces": [[3, 4, 0], [0, 0, 1]]}, 1.5, 5.0),
+        ({"energy": np.array([2.0]), "forces": []}, 2.0, None),
+        ({"energy": True, "forces": [1, 2, 3]}, None, None),
+        ({"energy": "-1", "forces": "no"}, None, None),
+        ({"energy": 10**400, "forces": None}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_numbers_are_numbers_or_null(results, energy, force):
+    summary = summarize({"results": results})
+    assert summary["energy_ev"] == energy
+    assert summary["max_force_ev_ang"] == force
+
+
+@pytest.mark.parametrize("result", [None, 7, "x", [], {}, [None, [1]], object(), {"results": 1}])
+def test_what_is_no_result_is_all_null(result):
+    assert summarize(result) == NOTHING
+
+
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.floats(), st.text(max_size=3), st.binary(max_size=3)),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3),
+            st.dictionaries(
+                st.sampled_from(
+                    [
+                        "results",
+                        "energy",
+                        "forces",
+                        "atoms",
+                        "dir_name",
+                        "atoms_json",
+                        "structure_metadata",
+                        "formula_pretty",
+                        "data",
+                    ]
+                ),
+                inner,
+                max_size=4,
+            ),
+        ),
+        max_leaves=10,
+    )
+)
+def test_it_never_raises_and_is_always_json(result):
+    summary = summarize(result)
+    assert NOTHING.keys() <= summary.keys()
+    json.dumps(summary, allow_nan=False)

@@ -1,0 +1,326 @@
+"""Structures from requests and files."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import (
+    FixAtoms,
+    FixCartesian,
+    FixedLine,
+    FixScaled,
+    FixSymmetry,
+    Hookean,
+)
+from ase.io import read, write
+from ase.io.jsonio import encode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crystalmath.errors import InvalidJob
+from crystalmath.quacc.structures import parse_structure, read_structures, to_ase_json
+
+POSCAR = """Al cell
+4.05
+0.0 0.5 0.5
+0.5 0.0 0.5
+0.5 0.5 0.0
+Al
+1
+Direct
+0.0 0.0 0.0
+"""
+
+
+def rich() -> Atoms:
+    atoms = fcc111("Al", (1, 1, 3), vacuum=5.0)
+    atoms.set_constraint(
+        [
+            FixAtoms([0]),
+            FixCartesian([1], (True, False, True)),
+            FixedLine([2], (0, 0, 1)),
+            Hookean(0, 1, 5.0, 2.0),
+        ]
+    )
+    atoms.set_initial_magnetic_moments([1.0, -1.0, 0.5])
+    atoms.set_initial_charges([0.1, 0, -0.1])
+    atoms.set_masses([26, 27, 28])
+    atoms.set_momenta(np.arange(9.0).reshape(3, 3))
+    atoms.set_array("custom", np.array(["a", "b", "c"]))
+    atoms.set_celldisp([0.1, 0, 0])
+    atoms.info = {"key": "v", "list": [1, 2], "array": np.eye(2), "deep": {"0": {"x": 1.5}}}
+    return atoms
+
+
+def same(left: Atoms, right: Atoms) -> None:
+    assert left == right
+    assert left.arrays.keys() == right.arrays.keys()
+    for name, values in left.arrays.items():
+        assert values.dtype.kind == right.arrays[name].dtype.kind, name
+        assert np.array_equal(values, right.arrays[name]), name
+    assert np.array_equal(left.get_celldisp(), right.get_celldisp())
+    assert [str(item.todict()) for item in left.constraints] == [
+        str(item.todict()) for item in right.constraints
+    ]
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_ase_json_keeps_everything(text):
+    atoms = rich()
+    document = to_ase_json(atoms)
+    json.dumps(document, allow_nan=False)
+    if text:
+        document["data"] = json.dumps(document["data"])
+    back = parse_structure(json.loads(json.dumps(document)))
+    same(atoms, back)
+    assert back.info["deep"] == {"0": {"x": 1.5}}
+    assert back.info["list"] == [1, 2]
+    assert np.array_equal(back.info["array"], np.eye(2))
+
+
+def test_what_ase_itself_writes_is_read():
+    atoms = rich()
+    same(atoms, parse_structure({"format": "ase-json", "data": encode(atoms)}))
+
+
+def test_every_kind_of_constraint_in_files_survives():
+    for constraint in (FixScaled([0], (True, False, False)), FixSymmetry(bulk("Al"))):
+        atoms = bulk("Al")
+        atoms.set_constraint(constraint)
+        assert type(parse_structure(to_ase_json(atoms)).constraints[0]) is type(constraint)
+
+
+def test_info_that_json_cannot_hold_is_left_out():
+    atoms = bulk("Al")
+    atoms.info = {
+        "a": 1,
+        "b": object(),
+        "c": math.nan,
+        4: 1,
+        "d": {1: 2},
+        "e": [object()],
+        "f": {"__ndarray__": 1},
+        "g": np.float64(2.5),
+    }
+    assert parse_structure(to_ase_json(atoms)).info == {"a": 1, "g": 2.5}
+
+
+def test_a_constraint_without_json_is_refused():
+    class Mine:
+        pass
+
+    atoms = bulk("Al")
+    atoms.set_constraint(Mine())
+    with pytest.raises(InvalidJob, match="Mine"):
+        to_ase_json(atoms)
+
+
+def test_computed_moments_become_initial_ones():
+    atoms = Atoms("Fe", cell=[2, 2, 2], pbc=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, magmoms=np.array([2.2]))
+    for back in (parse_structure(to_ase_json(atoms)), parse_structure(atoms)):
+        assert back.get_initial_magnetic_moments().tolist() == [2.2]
+        assert back.calc is None
+    assert not atoms.has("initial_magmoms")
+    atoms.set_initial_magnetic_moments([5.0])
+    assert parse_structure(atoms).get_initial_magnetic_moments().tolist() == [5.0]
+
+
+def test_a_poscar_is_read():
+    assert parse_structure(POSCAR) == bulk("Al")
+    assert parse_structure(POSCAR.replace("\n", "\r\n")) == bulk("Al")
+    selective = POSCAR.replace("Direct", "Selective\nDirect").replace("0.0\n", "0.0 F F F\n")
+    selective = selective.replace("0.5 0.0 F F F", "0.5 0.0")
+    assert parse_structure(selective).constraints[0].index.tolist() == [0]
+
+
+def test_a_dict_is_read():
+    atoms = parse_structure(
+        {
+            "symbols": "Al2",
+            "positions": [[0, 0, 0], [1, 1, 1]],
+            "cell": [4, 4, 4],
+            "pbc": True,
+            "magmoms": [1, 2],
+            "tags": None,
+        }
+    )
+    assert atoms.get_initial_magnetic_moments().tolist() == [1.0, 2.0]
+    assert atoms.pbc.all()
+    assert parse_structure(
+        {
+            "numbers": [13],
+            "scaled_positions": [[0, 0, 0]],
+            "cell": [1, 1, 1],
+            "pbc": [True, False, 0],
+        }
+    ).pbc.tolist() == [True, False, False]
+    water = molecule("H2O")
+    assert parse_structure({"symbols": list(water.symbols), "positions": water.positions}) == water
+
+
+def node(shape, dtype, items):
+    return {"__ndarray__": [shape, dtype, items]}
+
+
+def ase_json(**changes):
+    data = to_ase_json(bulk("Al"))["data"] | changes
+    return {"format": "ase-json", "data": {k: v for k, v in data.items() if v is not ...}}
+
+
+BAD = {
+    "none": None,
+    "list": [1],
+    "empty": "",
+    "blank": "\n" * 20,
+    "path": "/etc/passwd",
+    "nul": POSCAR.replace("Al cell", "\0"),
+    "no counts": POSCAR.replace("\n1\n", "\nx\n"),
+    "many": POSCAR.replace("\n1\n", "\n99999999999\n"),
+    "more than lines": POSCAR.replace("\n1\n", "\n500000\n"),
+    "negative": POSCAR.replace("\n1\n", "\n-1\n"),
+    "no symbols": POSCAR.replace("Al\n", "").replace("Al cell", "cell"),
+    "cut": POSCAR.replace("0.0 0.0 0.0\n", "0.0\n\n"),
+    "cut cell": POSCAR.replace("0.5 0.0 0.5", "0.5"),
+    "nan": POSCAR.replace("Direct\n0.0", "Direct\nnan"),
+    "inf cell": POSCAR.replace("4.05", "inf"),
+    "unknown element": POSCAR.replace("Al\n1", "Qq\n1"),
+    "empty dict": {},
+    "calculator": {"symbols": "Al", "calculator": "emt"},
+    "unknown key": {"symbols": "Al", "position": [[0, 0, 0]]},
+    "no atoms": {"symbols": "", "positions": []},
+    "huge formula": {"symbols": "H999999999"},
+    "nested formula": {"symbols": "(" * 10000},
+    "lengths": {"symbols": "Al2", "positions": [[0, 0, 0]]},
+    "ragged": {"symbols": "Al2", "positions": [[0, 0, 0], [1]]},
+    "nan positions": {"symbols": "Al", "positions": [[0, 0, math.nan]]},
+    "strings": {"symbols": "Al", "positions": [["0", "0", "0"]]},
+    "nan moments": {"symbols": "Al", "magmoms": [math.inf]},
+    "both": {"symbols": "Al", "numbers": [13]},
+    "pbc": {"symbols": "Al", "pbc": "TTT"},
+    "number": {"numbers": [1000]},
+    "negative number": {"numbers": [-1]},
+    "constraint": {"symbols": "Al", "constraint": [{"name": "FixAtoms"}]},
+    "info": {"symbols": "Al", "info": [1]},
+    "format": {"format": "cif", "data": "x"},
+    "no data": {"format": "ase-json"},
+    "beside": {"format": "ase-json", "data": {}, "calculator": 1},
+    "no json": {"format": "ase-json", "data": "{"},
+    "deep json": {"format": "ase-json", "data": "[" * 10**5},
+    "no objtype": ase_json(__ase_objtype__=...),
+    "other objtype": ase_json(info={"__ase_objtype__": "bandpath", "labelseq": "G"}),
+    "missing": ase_json(pbc=...),
+    "shape": ase_json(positions=node([2, 3], "float64", [0.0] * 3)),
+    "bomb": ase_json(positions=node([10**11, 3], "float64", [])),
+    "wide": ase_json(info={"a": node([1], "<U1000000000000", ["a"])}),
+    "negative shape": ase_json(positions=node([-1, -3], "float64", [0.0] * 3)),
+    "object": ase_json(info={"a": node([1], "object", [1])}),
+    "structured": ase_json(info={"a": node([1], "f8,f8", [1])}),
+    "items": ase_json(positions=node([1, 3], "float64", ["0", "0", "0"])),
+    "overflow": ase_json(numbers=node([1], "int8", [1000])),
+    "nan in json": ase_json(positions=node([1, 3], "float64", [math.nan, 0.0, 0.0])),
+    "nan info": ase_json(info={"a": math.nan}),
+    "extra": ase_json(tags=node([2], "int64", [1, 2])),
+    "constraint name": ase_json(constraints=[{"name": "constrained_indices", "kwargs": {}}]),
+    "constraint kwargs": ase_json(constraints=[{"name": "FixAtoms", "kwargs": {"x": 1}}]),
+    "constraint form": ase_json(constraints=[1]),
+    "date": ase_json(info={"a": {"__datetime__": "x"}}),
+    "zero atoms": to_ase_json(Atoms()),
+    "nan atoms": Atoms("Al", positions=[[math.nan, 0, 0]]),
+}
+
+
+@pytest.mark.parametrize("structure", BAD.values(), ids=BAD)
+def test_what_is_no_structure_is_a_clear_value_error(structure):
+    with pytest.raises(InvalidJob) as caught:
+        parse_structure(structure)
+    assert len(str(caught.value)) > 15
+
+
+fuzz = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-3, 200), st.floats(), st.text(max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from(
+                [
+                    "symbols",
+                    "numbers",
+                    "positions",
+                    "cell",
+                    "pbc",
+                    "info",
+                    "format",
+                    "data",
+                    "__ndarray__",
+                    "__ase_objtype__",
+                    "constraints",
+                    "name",
+                    "kwargs",
+                    "tags",
+                ]
+            ),
+            inner,
+            max_size=5,
+        ),
+    ),
+    max_leaves=15,
+)
+
+
+@given(fuzz, st.sampled_from(["plain", "changed", "poscar"]), st.integers(0, 120))
+@settings(deadline=None)
+def test_anything_is_a_structure_or_a_value_error(value, way, position):
+    if way == "changed":
+        changes = value if isinstance(value, dict) else {"info": value}
+        value = {"format": "ase-json", "data": to_ase_json(bulk("Al"))["data"] | changes}
+    elif way == "poscar":
+        value = POSCAR[:position] + str(value)[:20] + POSCAR[position:]
+    try:
+        atoms = parse_structure(value)
+    except ValueError:
+        return
+    assert len(atoms)
+    assert np.isfinite(atoms.positions).all()
+
+
+def test_files_of_any_format_are_read_with_all_their_frames(tmp_path):
+    atoms = rich()
+    atoms.set_constraint(FixAtoms([0]))
+    write(tmp_path / "one.traj", atoms)
+    [(name, back)] = read_structures(tmp_path / "one.traj")
+    assert name == "one"
+    same(read(tmp_path / "one.traj"), back)
+    write(tmp_path / "many.extxyz", [bulk("Al"), bulk("Cu")])
+    found = read_structures(str(tmp_path / "many.extxyz"))
+    assert [(name, str(item.symbols)) for name, item in found] == [
+        ("many-0", "Al"),
+        ("many-1", "Cu"),
+    ]
+    (tmp_path / "Al.poscar").write_text(POSCAR)
+    assert read_structures(tmp_path / "Al.poscar")[0][1] == bulk("Al")
+    (tmp_path / "POSCAR").write_text(POSCAR)
+    assert read_structures(tmp_path / "POSCAR")[0][0] == "POSCAR"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.cif", None, "does not exist"),
+        (".", None, "is a directory"),
+        ("a.unknown", "nonsense", "cannot read"),
+        ("a.cif", "data_x\n", "a.cif"),
+        ("empty.xyz", "", "empty.xyz"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InvalidJob, match=message):
+        read_structures(tmp_path / name)

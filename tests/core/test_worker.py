@@ -1,0 +1,226 @@
+"""The worker's process chain, driven as an engine's worker drives it: `crystalmath.worker.run`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+import pytest
+from ase.build import bulk
+from conftest import eventually
+
+from crystalmath import processes, worker
+from crystalmath.models import JobSpec
+from crystalmath.quacc import codec
+from crystalmath.quacc.driver import read_result
+from crystalmath.rundir import FORMAT, IdentityFile, RunDirectory
+from crystalmath.worker.chains import close_idle
+
+AL = bulk("Al")
+
+
+@pytest.fixture(autouse=True)
+def _chains_end(lab):
+    yield
+    close_idle()
+
+
+@pytest.fixture
+def make(home):
+    def make(recipe, /, environment=None, walltime_s=None, **parameters):
+        spec = JobSpec(job_id=str(uuid.uuid4()), recipe=recipe, atoms=AL, parameters=parameters)
+        directory = RunDirectory(home / "jobs" / spec.job_id)
+        (home / "jobs").mkdir(exist_ok=True)
+        header = {
+            "job_id": spec.job_id,
+            "attempt": 1,
+            "recipe": recipe,
+            "cluster": "local",
+            "walltime_s": walltime_s,
+            "environment": {"CRYSTALMATH_RECIPES": "lab_recipes,edited", **(environment or {})},
+        }
+        directory.write_spec(header, codec.encode_spec(spec))
+        return directory
+
+    return make
+
+
+@pytest.fixture
+def run(make):
+    def run(recipe, /, **parameters):
+        directory = make(f"lab_recipes.{recipe}", **parameters)
+        worker.run(directory.path)
+        assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
+        return read_result(directory)
+
+    return run
+
+
+def test_the_runner_is_warm(run):
+    assert run("where")["pid"] == run("where")["pid"]
+
+
+@pytest.mark.parametrize("leak", ["leave_thread", "leave_memory", "leave_child", "leave_settings"])
+def test_what_cannot_be_put_back_costs_the_runner(run, leak):
+    left = run(leak)
+    after = run("gzip_files")
+    assert after["pid"] != left["pid"]
+    assert after["gzip"] is True
+    if "child" in left:
+        assert processes.start_time(left["child"]) is None
+
+
+def test_what_can_be_put_back_does_not(run):
+    left = run("leave_environment")
+    after = run("where")
+    assert after["pid"] == left["pid"]
+    assert "LEFT_BEHIND" not in after["environment"]
+    assert after["cwd"].endswith("1.work")
+    assert run("where")["umask"] == 0o077  # `where` itself changes it
+
+
+def test_another_environment_gets_another_runner(run):
+    first = run("where", environment={"VASP_PP_PATH": "/one"})
+    second = run("where", environment={"VASP_PP_PATH": "/two"})
+    assert first["environment"]["VASP_PP_PATH"] == "/one"
+    assert second["environment"]["VASP_PP_PATH"] == "/two"
+    assert first["pid"] != second["pid"]
+
+
+def test_a_mended_recipe_never_runs_in_its_old_form(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    recipe, helper = tmp_path / "edited.py", tmp_path / "edited_helper.py"
+    recipe.write_text("import edited_helper\ndef f(atoms): return edited_helper.VALUE\n")
+    for value in (1, 2, 3, 4):
+        # Same size, same second: the times and sizes that bytecode is trusted by do not change.
+        helper.write_text(f"VALUE = {value}\n")
+        directory = make("edited.f")
+        worker.run(directory.path)
+        assert read_result(directory) == {"value": value}
+        # A bytecode file that somebody else left must not be trusted, either.
+        subprocess.run([sys.executable, "-c", "import edited_helper"], cwd=tmp_path, check=True)
+
+
+def test_a_job_launched_twice_runs_once(make, tmp_path):
+    mark = tmp_path / "mark"
+    directory = make("lab_recipes.kill_supervisor", count=str(mark))
+    mark.write_text("xx")  # from here on it just counts
+    threads = [threading.Thread(target=worker.run, args=(directory.path,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    worker.run(directory.path)
+    assert mark.read_text() == "xxx"
+
+
+def test_a_job_cancelled_before_it_is_claimed_never_runs(make, tmp_path):
+    directory = make("lab_recipes.touch", path=str(tmp_path / "ran"))
+    directory.request_cancel()
+    worker.run(directory.path)
+    assert directory.outcome(1)["state"] == "cancelled"
+    assert directory.outcome(1)["started"] is None
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_supervisor_told_to_stop_says_that_the_attempt_is_lost(make):
+    directory = make("lab_recipes.long_sleep")
+    thread = threading.Thread(target=worker.run, args=(directory.path,))
+    thread.start()
+    claimant = eventually(lambda: directory.claimant(1))
+    os.kill(claimant.pid, signal.SIGTERM)
+    thread.join(10)
+    assert directory.outcome(1)["state"] == "lost"
+    eventually(claimant.is_dead)
+
+
+def test_the_job_outlives_its_worker(make, tmp_path, home):
+    directory = make("lab_recipes.long_sleep", seconds=2.0)
+    code = f"from crystalmath import worker; worker.run({directory.path!r})"
+    owner = subprocess.Popen([sys.executable, "-c", code])
+    claimant = eventually(lambda: directory.claimant(1))
+    owner.kill()
+    owner.wait()
+    eventually(lambda: directory.decided(1))
+    assert directory.outcome(1)["state"] == "completed"
+    eventually(claimant.is_dead, message="a chain whose owner is gone ends after its job")
+
+
+def test_walltime(make):
+    directory = make("lab_recipes.long_sleep", walltime_s=0.3)
+    worker.run(directory.path)
+    outcome = directory.outcome(1)
+    assert (outcome["state"], "walltime of 0.3 s" in outcome["error"]) == ("failed", True)
+
+
+def test_an_outcome_is_published_once(make):
+    directory = make("lab_recipes.value")
+    header = {"state": "failed", "error": "first", "summary": None, "started": None}
+    assert directory.publish(1, header) is True
+    assert directory.publish(1, {**header, "error": "second"}) is False
+    assert directory.outcome(1)["error"] == "first"
+    assert [name for name in os.listdir(directory.path) if name.startswith(".")] == []
+
+
+def test_claims_outlast_the_links_that_a_file_may_have(make, home, monkeypatch):
+    identity = IdentityFile(home / "jobs" / ".identities", processes.own_identity())
+    first, second = make("lab_recipes.value"), make("lab_recipes.value")
+    real, calls = os.link, []
+
+    def link(source, target):
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError(31, "Too many links")
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    assert first.claim(1, identity)
+    assert second.claim(1, identity)
+    assert second.claimant(1) == processes.own_identity()
+    assert not second.claim(1, identity)
+
+
+def test_files_of_a_newer_release_are_refused_in_plain_words(make):
+    directory = make("lab_recipes.value")
+    with open(directory.file("spec"), "w") as file:
+        file.write(f'{{"format": {FORMAT + 1}}}\n{{}}')
+    with pytest.raises(Exception, match="newer release"):
+        directory.read_spec()
+
+
+def test_a_tree_that_resists_is_ended(tmp_path):
+    """TERM ignored, sessions left, double forks, respawning, an empty environment."""
+    script = tmp_path / "tree.py"
+    script.write_text(
+        "import ctypes, os, signal, subprocess, sys, time\n"
+        "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "depth = int(sys.argv[1])\n"
+        "while True:\n"
+        "    if depth:\n"
+        "        child = subprocess.Popen([sys.executable, __file__, str(depth - 1)],\n"
+        "                                 start_new_session=True, env={})\n"
+        "        child.wait()\n"
+        "    else:\n"
+        "        time.sleep(600)\n"
+    )
+    top = subprocess.Popen([sys.executable, str(script), "3"])
+    eventually(lambda: len(processes.descendants(top.pid)) == 3)
+    tree = [top.pid, *processes.descendants(top.pid)]
+    started = {pid: processes.start_time(pid) for pid in tree}
+
+    def living():
+        return [pid for pid, start in started.items() if processes.is_alive(pid, start)] + (
+            processes.descendants(top.pid)
+        )
+
+    began = time.monotonic()
+    processes.end_processes(living, grace_s=0.1)
+    top.wait()
+    assert living() == []
+    assert time.monotonic() - began < 10

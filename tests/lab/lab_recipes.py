@@ -1,0 +1,125 @@
+"""Recipes that misbehave in every way a recipe can; admitted through CRYSTALMATH_RECIPES."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+
+def value(atoms, number=1):
+    return number
+
+
+def where(atoms):
+    return {
+        "cwd": os.getcwd(),
+        "pid": os.getpid(),
+        "umask": os.umask(0o022),
+        "environment": dict(os.environ),
+        "symbols": list(atoms.symbols),
+    }
+
+
+def touch(atoms, path):
+    Path(path).write_text("ran")
+    return {}
+
+
+def long_sleep(atoms, seconds=600.0):
+    time.sleep(seconds)
+    return {}
+
+
+def sleeping_grandchild(atoms, pids):
+    """Start `sleep 600` in a child of a child that has left the session and ignores SIGTERM."""
+    script = (
+        "import os, signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "child = subprocess.Popen(['sleep', '600'], start_new_session=True, env={})\n"
+        "with open(sys.argv[1], 'w') as file:\n"
+        "    file.write(f'{os.getpid()} {child.pid}')\n"
+        "time.sleep(600)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, pids], start_new_session=True, check=False)
+    return {}
+
+
+def leave_child(atoms):
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    return {"pid": os.getpid(), "child": child.pid}
+
+
+def leave_thread(atoms):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    return {"pid": os.getpid()}
+
+
+def leave_memory(atoms):
+    module = sys.modules[__name__]
+    module.hoard = bytearray(700 * 1024**2)
+    return {"pid": os.getpid()}
+
+
+def leave_environment(atoms):
+    os.environ["LEFT_BEHIND"] = "yes"
+    os.chdir("/tmp")
+    return {"pid": os.getpid()}
+
+
+def leave_settings(atoms):
+    from quacc import _internally_set_settings
+
+    _internally_set_settings({"GZIP_FILES": False})
+    return {"pid": os.getpid()}
+
+
+def gzip_files(atoms):
+    from quacc import get_settings
+
+    return {"pid": os.getpid(), "gzip": get_settings().GZIP_FILES}
+
+
+def fork_and_return(atoms):
+    return {"child": os.fork() == 0}
+
+
+def exit_quietly(atoms):
+    sys.exit(3)
+
+
+def exit_hard(atoms):
+    print("about to go", flush=True)
+    os._exit(7)
+
+
+def kill_self(atoms):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_supervisor(atoms, count):
+    """Kill the supervisor the first time; tell how often this ran."""
+    with open(count, "a") as file:
+        file.write("x")
+    if Path(count).read_text() == "x":
+        subprocess.Popen(["sleep", "600"], start_new_session=True)
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    return {"runs": len(Path(count).read_text())}
+
+
+def fail(atoms, message):
+    raise RuntimeError(message)
+
+
+def print_much(atoms, megabytes=3):
+    for _ in range(megabytes):
+        print("x" * (1024**2 - 1))
+    print("the last line", file=sys.stderr)
+    return {}
+
+
+def unwritable(atoms):
+    return {"deep": [object()]}
