@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import math
 
@@ -230,10 +231,8 @@ def test_units_add_up(days, hours, minutes, seconds):
 
 @given(st.text())
 def test_a_walltime_is_a_positive_number_or_wrong_usage(text):
-    try:
+    with contextlib.suppress(typer.BadParameter):
         assert 0 < parse_walltime(text) < math.inf
-    except typer.BadParameter:
-        pass
 
 
 def test_labels():

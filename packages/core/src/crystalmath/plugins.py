@@ -34,13 +34,14 @@ class Plugins:
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
+        self._entries: dict[str, Mapping[str, list[EntryPoint]]] = {}
         self._loaded: dict[tuple[str, str], Any] = {}
         #: Plugins of the group ``crystalmath.plugins`` that could not be loaded, and why.
         self.broken: dict[str, Exception] = {}
 
     def engine_names(self) -> list[str]:
         """List the names of the installed engines."""
-        return sorted(_installed(ENGINES))
+        return sorted(self._installed(ENGINES))
 
     def engine(self, name: str) -> Any:
         """Load the plugin of one engine.
@@ -52,7 +53,7 @@ class Plugins:
         PluginError
             Two distributions provide it, or it breaks the rules of hooks.
         """
-        candidates = _installed(ENGINES).get(name)
+        candidates = self._installed(ENGINES).get(name)
         if candidates is None:
             names = ", ".join(self.engine_names())
             raise UnknownEngine(
@@ -68,7 +69,7 @@ class Plugins:
 
     def preflight(self, **arguments: Any) -> list[Finding]:
         """Ask all preflight checks; the engines' own that are loaded, too."""
-        for name, candidates in _installed(PLUGINS).items():
+        for name, candidates in self._installed(PLUGINS).items():
             if name not in self.broken:
                 try:
                     self._load(PLUGINS, candidates)
@@ -76,6 +77,16 @@ class Plugins:
                     self.broken[name] = error
         answers = self._manager.hook.crystalmath_preflight(**arguments)
         return [finding for findings in answers for finding in findings]
+
+    def _installed(self, group: str) -> Mapping[str, list[EntryPoint]]:
+        # Reading the metadata of all distributions takes milliseconds: once, not once a job.
+        if group not in self._entries:
+            found: dict[str, dict[str, EntryPoint]] = {}
+            for entry in entry_points(group=group):
+                # The same distribution may be found twice along sys.path.
+                found.setdefault(entry.name, {}).setdefault(distribution_of(entry), entry)
+            self._entries[group] = {name: list(each.values()) for name, each in found.items()}
+        return self._entries[group]
 
     def _load(self, group: str, candidates: list[EntryPoint]) -> Any:
         entry = candidates[0]
@@ -107,14 +118,6 @@ class Plugins:
 def distribution_of(entry: EntryPoint) -> str:
     """Name the distribution that registered an entry point."""
     return entry.dist.name if entry.dist else entry.value
-
-
-def _installed(group: str) -> Mapping[str, list[EntryPoint]]:
-    found: dict[str, dict[str, EntryPoint]] = {}
-    for entry in entry_points(group=group):
-        # The same distribution may be found twice along sys.path.
-        found.setdefault(entry.name, {}).setdefault(distribution_of(entry), entry)
-    return {name: list(entries.values()) for name, entries in found.items()}
 
 
 @functools.cache

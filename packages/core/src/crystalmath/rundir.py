@@ -77,6 +77,9 @@ class RunDirectory:
         """Write what to run, for the owner alone to read; it replaces an older one."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.path, 0o700)
+            # Nobody knows of it yet, so it need not appear whole.
+            _write(self.file("spec"), _document(header, body.encode()))
+            return
         temporary = self._temporary("spec", _document(header, body.encode()))
         os.replace(temporary, self.file("spec"))
 
@@ -170,18 +173,12 @@ class RunDirectory:
 
     def _temporary(self, kind: str, document: bytes, *, durable: bool = False) -> str:
         path = self.file(f".{kind}.{secrets.token_hex(6)}")
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            view = memoryview(document)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            if durable:
-                os.fsync(descriptor)
+            _write(path, document, durable=durable)
         except BaseException:
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
             raise
-        finally:
-            os.close(descriptor)
         return path
 
 
@@ -228,6 +225,18 @@ class IdentityFile:
 
 def _document(header: Mapping[str, Any], body: bytes) -> bytes:
     return json.dumps({"format": FORMAT, **header}).encode() + b"\n" + body
+
+
+def _write(path: str, document: bytes, *, durable: bool = False) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(document)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: str) -> tuple[dict[str, Any], bytes]:

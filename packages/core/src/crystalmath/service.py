@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, evolve, field, frozen
 
 from crystalmath import config, processes
-from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused, KeyConflict, UnknownJob
+from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused, UnknownJob
 from crystalmath.models import Finding, JobSpec
 from crystalmath.quacc.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
@@ -37,7 +37,7 @@ __all__ = ["JobService", "Submission", "default_service"]
 _LOG = logging.getLogger("crystalmath.service")
 
 #: How long changes are gathered before they are written in one transaction, in seconds.
-GATHER_S = 0.01
+GATHER_S = 0.1
 #: How often jobs of other processes are looked at while somebody waits for them, in seconds.
 POLL_S = 0.25
 
@@ -247,7 +247,7 @@ class JobService:
             return {}
         try:
             recorded = self._store.insert([item.row for item in prepared.values()])
-        except KeyConflict as error:
+        except InvalidJob as error:
             if len(prepared) == 1:
                 return dict.fromkeys(prepared, error)
             answers = {}
@@ -385,7 +385,7 @@ class JobService:
         self._waiters.add(news)
         try:
             seen: dict[str, int] = {}
-            batch = [self.job(job_id) for job_id in job_ids]
+            batch = self._all(job_ids)
             remaining = set(job_ids)
             foreign = {job.job_id for job in batch if job.owner != _owner()}
             while True:
@@ -404,6 +404,12 @@ class JobService:
                     batch = self._current(self._store.get_many(sorted(remaining & foreign)))
         finally:
             self._waiters.discard(news)
+
+    def _all(self, job_ids: Sequence[str]) -> list[JobMetadata]:
+        jobs = self._existing(next(iter(job_ids), "")).get_many(job_ids)
+        for missing in set(job_ids) - {job.job_id for job in jobs}:
+            raise UnknownJob(missing)
+        return self._current(jobs)
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
@@ -506,9 +512,11 @@ class JobService:
     def _write(self) -> None:
         """Write what the engines report, many changes in one transaction."""
         open_ = True
+        written = 0.0
         while open_:
             batch = [self._changes.get()]
-            time.sleep(GATHER_S)
+            # The first change after a quiet time is written at once, a flood in few transactions.
+            time.sleep(max(0.0, GATHER_S - (time.monotonic() - written)))
             while not self._changes.empty():
                 batch.append(self._changes.get())
             open_ = None not in batch
@@ -517,6 +525,7 @@ class JobService:
             while changes:
                 try:
                     self._apply(*changes)
+                    written = time.monotonic()
                     break
                 except Exception as error:  # noqa: BLE001 - a full disk, a database restarting
                     # Nothing is lost: the outcomes are on disk, and the batch is tried again.

@@ -77,7 +77,7 @@ def _version(*, show: bool) -> None:
 @app.callback()
 def _common(
     *,
-    version: Annotated[  # noqa: ARG001
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
@@ -92,7 +92,7 @@ def _reporting(function: Callable[..., int]) -> Callable[..., int]:
     parameters = [*signature.parameters.values(), verbose.replace(annotation=option)]
 
     @wraps(function)
-    def command(*, verbose: bool, **options: Any) -> int:
+    def command(*, verbose: bool, **options: object) -> int:
         try:
             return function(**options)
         except BrokenPipeError:
@@ -118,7 +118,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
 
 
 def _report(
-    error: Exception, code: str, options: dict[str, Any], shape: dict[str, Any], *, verbose: bool
+    error: Exception, code: str, options: dict[str, object], shape: dict[str, Any], *, verbose: bool
 ) -> None:
     if verbose:
         import traceback

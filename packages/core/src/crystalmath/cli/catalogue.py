@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,6 +36,7 @@ __all__ = ["check", "engines", "recipes"]
 def check(
     recipe: Recipe,
     structure: Structure,
+    *,
     engine: Engine = None,
     cluster: Cluster = "local",
     param: Params = None,
@@ -42,7 +44,6 @@ def check(
     walltime: Walltime = None,
     name: Name = None,
     label: Labels = None,
-    *,
     as_json: Json = False,
 ) -> int:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
@@ -141,13 +142,14 @@ def _list_recipes(found: Iterable[RecipeRecord], *, as_json: bool) -> int:
     if not rows:
         output.note("no recipes: quacc is not installed; pip install 'crystalmath[quacc]'")
         return 1
-    output.table(("RECIPE", "WHAT IT DOES"), rows)
+    output.table(("RECIPE", "WHAT IT DOES"), rows, whole=("RECIPE",))
     return 0
 
 
 def _headline(recipe: RecipeRecord) -> str:
-    paragraph = (recipe.docstring or "").strip().split("\n\n")[0]
-    return " ".join(paragraph.split())
+    # "Workflow consisting of:" tells nothing without the list below it.
+    paragraphs = re.split(r"(?<!:)\n\s*\n", (recipe.docstring or "").strip())
+    return " ".join(paragraphs[0].split())
 
 
 def _recipe_document(recipe: RecipeRecord) -> dict[str, Any]:

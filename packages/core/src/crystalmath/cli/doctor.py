@@ -1,8 +1,9 @@
-"""``crystalmath doctor``: is everything there that a job needs?"""
+"""``crystalmath doctor``: look whether everything is there that a job needs."""
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from attrs import asdict, frozen
 
 from crystalmath.cli import output
-from crystalmath.cli.submission import Engine, Json
+from crystalmath.cli.submission import Engine, Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ class Check:
 
 
 def doctor(
+    *,
     run: Annotated[
         bool, typer.Option("--run", help="Relax a built-in aluminium cell on an engine.")
-    ] = False,  # noqa: FBT002
+    ] = False,
     engine: Engine = None,
-    *,
     as_json: Json = False,
 ) -> int:
     """Look at what jobs need, and say what is missing and what to do about it.
@@ -95,7 +96,7 @@ def _checks(*, run: bool, engine: str | None) -> Iterator[Check]:
         yield _guarded("run", _relax, engine)
 
 
-def _guarded(name: str, look: Callable[..., Check], *arguments: Any) -> Check:
+def _guarded(name: str, look: Callable[..., Check], *arguments: object) -> Check:
     try:
         return look(*arguments)
     except (CrystalMathError, ImportError, OSError) as error:
@@ -103,15 +104,13 @@ def _guarded(name: str, look: Callable[..., Check], *arguments: Any) -> Check:
 
 
 def _platform() -> Check:
-    version = f"Python {sys.version.split()[0]} on {sys.platform}"
-    if sys.platform == "linux":
-        return Check(name="platform", state="ok", message=version)
-    return Check(
-        name="platform",
-        state="error",
-        message=version,
-        remedy="running jobs needs Linux (they are kept in trees that only Linux can hold)",
+    version = f"Python {platform.python_version()} on {platform.system()}"
+    linux = platform.system() == "Linux"
+    remedy = (
+        None if linux else "running jobs needs Linux, whose child subreapers hold them together"
     )
+    state = "ok" if linux else "error"
+    return Check(name="platform", state=state, message=version, remedy=remedy)
 
 
 def _home(config: Config) -> Check:

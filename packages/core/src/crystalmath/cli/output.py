@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,13 +43,13 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def write_json(document: Any) -> None:
+def write_json(document: object) -> None:
     """Write the one JSON document of a command to standard output."""
     sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
 
 
 def error_document(
-    error: BaseException, code: str, job_id: str | None = None, **shape: Any
+    error: BaseException, code: str, job_id: object = None, **shape: object
 ) -> dict[str, Any]:
     """Describe an error as ``jobs.*`` do, with the keys that a command's answer always has."""
     document = {
@@ -116,19 +116,37 @@ def summary_fields(job: JobMetadata) -> list[tuple[str, object]]:
 
 
 def table(
-    headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> None:
-    """Print a table that fits the terminal (80 columns where there is none)."""
+    """Print a table that fits the terminal (80 columns where there is none).
+
+    Parameters
+    ----------
+    headers : sequence of str
+        The columns.
+    rows : iterable of sequence of str
+        What stands in them.
+    right : sequence of str
+        Columns of numbers, set to the right.
+    whole : sequence of str
+        Columns that are never shortened.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[Text(printable(cell)) for cell in row] for row in rows]
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for header in headers:
-        justify = "right" if header in right else "left"
-        grid.add_column(header, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
-    for row in rows:
-        grid.add_row(*(Text(printable(cell)) for cell in row))
+    for number, header in enumerate(headers):
+        width = max((row[number].cell_len for row in cells), default=0) if header in whole else None
+        justify: Literal["left", "right"] = "right" if header in right else "left"
+        grid.add_column(header, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width)
+    for row in cells:
+        grid.add_row(*row)
     Console(file=sys.stdout, highlight=False).print(grid)
 
 

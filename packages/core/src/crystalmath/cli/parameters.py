@@ -7,13 +7,13 @@ import json
 import math
 import re
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 __all__ = ["parse_labels", "parse_parameters", "parse_value", "parse_walltime"]
 
@@ -42,7 +42,7 @@ def parse_parameters(assignments: Iterable[str], file: Path | None = None) -> di
     return _merge(_read_file(file) if file else {}, given)
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str) -> object:
     """Read a value: JSON, else a Python literal, else the text itself.
 
     Raises
@@ -123,7 +123,7 @@ def _assignment(text: str) -> tuple[list[str], Any]:
         _refuse(f"{name}: {error}")
 
 
-def _place(table: dict[str, Any], keys: list[str], value: Any, text: str) -> None:
+def _place(table: dict[str, Any], keys: list[str], value: object, text: str) -> None:
     # `made` marks tables that dotted keys made: only those may be reached into again.
     for key in keys[:-1]:
         inner = table.setdefault(key, _Dotted())
@@ -158,7 +158,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     toml = path.suffix.lower() == ".toml"
     try:
         text = path.read_text(encoding="utf-8")
-        table = tomllib.loads(text) if toml else _json(text)
+        table: object = tomllib.loads(text) if toml else _json(text)
         _refuse_unfit(table)
     except (OSError, ValueError, RecursionError) as error:
         kind = "TOML" if toml else "JSON (TOML files end in .toml)"
@@ -168,7 +168,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     return table
 
 
-def _json(text: str) -> Any:
+def _json(text: str) -> object:
     return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
 
 
@@ -185,18 +185,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _literal(text: str) -> Any:
+def _literal(text: str) -> object:
     with warnings.catch_warnings():
         # What Python thinks of somebody's backslashes is no business of this command.
         warnings.simplefilter("ignore")
         return ast.literal_eval(text)
 
 
-def _refuse_unfit(value: Any) -> None:
+def _refuse_unfit(value: object) -> None:
     if isinstance(value, float | complex) and not math.isfinite(abs(value)):
         raise ValueError(f"{value!r} is not a finite number")
     if isinstance(value, set | bytes):
-        raise ValueError(f"{value!r} cannot be passed to a job; write a list or a string")
+        raise ValueError(  # noqa: TRY004 - it is the text that is wrong
+            f"{value!r} cannot be passed to a job; write a list or a string"
+        )
     if isinstance(value, dict):
         value = [*value.keys(), *value.values()]
     if isinstance(value, list | tuple):

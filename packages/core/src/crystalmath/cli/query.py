@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crystalmath.cli import output
-from crystalmath.cli.submission import Json
+from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
@@ -55,13 +56,15 @@ def list_jobs(
     if as_json:
         output.write_json({"jobs": [output.status_document(job) for job in jobs], "error": None})
     elif jobs:
-        output.table(_COLUMNS, map(_row, jobs), right=("ENERGY/eV", "AGE"))
+        output.table(_COLUMNS, map(_row, jobs), right=("ENERGY/eV", "AGE"), whole=_WHOLE)
     else:
         output.note("no jobs")
     return 0
 
 
 _COLUMNS = ("NAME", "STATE", "RECIPE", "ENGINE", "ENERGY/eV", "AGE", "ID")
+# What is shortened where a line is too narrow: the name and the recipe.
+_WHOLE = ("STATE", "ENGINE", "ENERGY/eV", "AGE", "ID")
 
 
 def _row(job: JobMetadata) -> tuple[str, ...]:
@@ -147,7 +150,8 @@ def _print_result(job: JobMetadata, work_dir: Path) -> None:
         output.note(f"job {job.job_id} is {job.state.value}; it has no result yet")
         return
     if job.state.value == "completed":
-        pairs = [*output.summary_fields(job), ("work dir", work_dir), ("job", job.job_id)]
+        where = (job.summary or {}).get("work_dir") or work_dir
+        pairs = [*output.summary_fields(job), ("work dir", where), ("job", job.job_id)]
         output.write(output.fields(pairs))
         return
     output.note(f"job {job.job_id} {_ENDED[job.state.value]}")

@@ -44,6 +44,7 @@ _TICK = 0.1
 def run(
     recipe: Recipe,
     structure: Structure,
+    *,
     engine: Engine = None,
     cluster: Cluster = "local",
     param: Params = None,
@@ -52,7 +53,6 @@ def run(
     name: Name = None,
     label: Labels = None,
     key: Key = None,
-    *,
     as_json: Json = False,
 ) -> int:
     """Run a recipe on a structure, wait for it, and print its result.
@@ -119,7 +119,9 @@ def report(job: JobMetadata, work_dir: Path) -> None:
     pairs: list[tuple[str, object]] = [("state", f"{job.state.value} ({took:.1f} s)")]
     if job.state.value == "completed":
         pairs += output.summary_fields(job)
-    pairs += [("work dir", work_dir), ("job", job.job_id)]
+    # quacc makes a folder of its own in it, and names that in the result.
+    where = (job.summary or {}).get("work_dir") or work_dir
+    pairs += [("work dir", where), ("job", job.job_id)]
     output.write(output.fields(pairs))
     if job.state.value == "failed":
         output.note(f"error: {output.printable(job.error or 'no reason is known')}")

@@ -14,7 +14,7 @@ from crystalmath.quacc.tracking import Tracked, read_state
 from crystalmath.rundir import IdentityFile, RunDirectory, is_job_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.changes import Change
@@ -24,6 +24,8 @@ __all__ = ["Driver", "cancel_files", "read_result"]
 
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
+#: How long news is gathered, in seconds.
+GATHER_S = 0.01
 #: How long an attempt may be launched and unclaimed before the engine is asked, in seconds.
 PROBE_S = 5.0
 #: How long `close` waits for the jobs that it cancels, in seconds.
@@ -54,6 +56,8 @@ class Driver:
         )
         self._lock = threading.RLock()
         self._jobs: dict[str, Tracked] = {}
+        # Those of them that the engine has not got, in the order of their submission.
+        self._waiting: dict[str, Tracked] = {}
         self._finished: dict[str, JobState] = {}
         self._noticed: set[str] = set()
         self._to_release: list[Attempt] = []
@@ -79,10 +83,11 @@ class Driver:
                 raise EngineUnavailable(
                     f"the engine {self._runner.settings.name!r} has been closed"
                 )
-            self._jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._threads:
+                self._jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._start_threads()
             job.directory.write_spec(header, body)
-            self._jobs[job.job_id] = job
-            self._start_threads()
+            self._jobs[job.job_id] = self._waiting[job.job_id] = job
         self._wake_driver.set()
         self._wake_watcher.set()
 
@@ -145,8 +150,6 @@ class Driver:
         return directory
 
     def _start_threads(self) -> None:
-        if self._threads:
-            return
         for target in (self._drive, self._watch):
             name = f"crystalmath-{self._runner.settings.name}-{target.__name__.strip('_')}"
             thread = threading.Thread(target=target, name=name, daemon=True)
@@ -156,7 +159,9 @@ class Driver:
     def _watch(self) -> None:
         """Look at the files of unfinished jobs."""
         while not (self.closed and not self._jobs):
-            self._wake_watcher.wait(LOOK_S if self._jobs else None)
+            if self._wake_watcher.wait(LOOK_S if self._jobs else None):
+                # What happens at about the same time is told, and stored, together.
+                time.sleep(GATHER_S)
             self._wake_watcher.clear()
             noticed, self._noticed = self._noticed, set()
             now = time.monotonic()
@@ -170,31 +175,41 @@ class Driver:
         for job_id in job_ids:
             with self._lock:
                 job = self._jobs.get(job_id)
-                if job is None:
-                    continue
-                try:
-                    changes += job.look()
-                except OSError as error:
-                    self.log.warning("cannot read the files of job %s: %s", job_id, error)
-                if job.state.is_terminal():
-                    self._finished[job_id] = job.state
-                    del self._jobs[job_id]
+                if job is not None:
+                    changes += self._look_at_one(job)
         if changes:
             for listener in self.listeners:
                 listener(changes)
-            self._wake_driver.set()
+            if self._waiting:
+                self._wake_driver.set()
+
+    def _look_at_one(self, job: Tracked) -> list[Change]:
+        try:
+            changes = job.look()
+        except OSError as error:
+            self.log.warning("cannot read the files of job %s: %s", job.job_id, error)
+            return []
+        if job.state.is_terminal():
+            self._finished[job.job_id] = job.state
+            del self._jobs[job.job_id]
+            self._waiting.pop(job.job_id, None)
+        elif changes and job.state is JobState.pending:
+            self._waiting[job.job_id] = job
+        return changes
 
     def _drive(self) -> None:
         """Call the engine."""
+        probe_at = 0.0
         while not (self.closed and not self._jobs):
-            waiting = any(not job.launched for job in list(self._jobs.values()))
-            pause = max(0.05, self._retry_at - time.monotonic()) if waiting else None
-            self._wake_driver.wait(min(PROBE_S, pause) if pause else PROBE_S)
+            pause = max(0.05, self._retry_at - time.monotonic()) if self._waiting else PROBE_S
+            self._wake_driver.wait(min(PROBE_S, pause))
             self._wake_driver.clear()
             if time.monotonic() >= self._retry_at:
                 self._guarded(self._launch_waiting)
             self._guarded(self._release_cancelled)
-            self._guarded(self._probe_silent)
+            if time.monotonic() >= probe_at:
+                probe_at = time.monotonic() + PROBE_S
+                self._guarded(self._probe_silent)
         if self._engine_started:
             self._guarded(self._runner.stop)
 
@@ -210,38 +225,47 @@ class Driver:
 
     def _launch_waiting(self) -> None:
         with self._lock:
-            jobs = list(self._jobs.values())
-            free = self._runner.capabilities.max_queued - sum(job.launched for job in jobs)
-            waiting = [job for job in jobs if not job.launched and not job.cancelled][:free]
-            attempts = {attempt.id: job for job in waiting for attempt in [job.attempt()]}
+            launched = len(self._jobs) - len(self._waiting)
+            free = max(0, self._runner.capabilities.max_queued - launched)
+            jobs = [job for job in self._waiting.values() if not job.cancelled][:free]
+            attempts = [job.attempt() for job in jobs]
         if not attempts:
             return
         self._engine_started = True
+        # From here on a cancel must tell the engine, too.
+        for job in jobs:
+            job.launched = True
+        handles: Mapping[str, str] = {}
         try:
-            handles = self._runner.launch([job.attempt() for job in waiting])
-            for attempt, handle in handles.items():
-                self._launched(attempts[attempt], attempt, handle)
+            handles = self._runner.launch(attempts)
         except EngineUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - the engine's own trouble is the job's reason
-            self.log.exception("launch failed")
-            for job in waiting:
-                message = f"the engine could not start it: {type(error).__name__}: {error}"
-                job.launched = True
+        except Exception as error:
+            self.log.exception("the engine could not launch")
+            message = f"the engine could not start it: {type(error).__name__}: {error}"
+            for job in jobs:
                 publish_unbegun(job.directory, self._identity, "failed", message)
                 self.notice(job.attempt().id)
-            return
+            handles = {attempt.id: attempt.id for attempt in attempts}
+        finally:
+            for job, attempt in zip(jobs, attempts, strict=True):
+                self._record_launch(job, attempt.id, handles.get(attempt.id))
         if len(handles) < len(attempts):
             raise EngineUnavailable("it did not take all attempts")
         self._backoff = 1.0
 
-    def _launched(self, job: Tracked, attempt: str, handle: str) -> None:
+    def _record_launch(self, job: Tracked, attempt: str, handle: str | None) -> None:
+        job.launched = handle is not None
+        if handle is None:
+            return
         if handle != attempt:
             # An engine that finds its work by the attempt's id needs no file for that.
             job.directory.write_handle(job.number, handle)
         job.handle = handle
-        job.launched = True
         job.since = time.monotonic()
+        with self._lock:
+            if job.state is not JobState.pending or job.attempt().id == attempt:
+                self._waiting.pop(job.job_id, None)
 
     def _release_cancelled(self) -> None:
         with self._lock:
@@ -275,6 +299,7 @@ class Driver:
             publish_unbegun(job.directory, self._identity, "failed", message)
         else:
             job.launched = False
+            self._waiting[job.job_id] = job
             self._wake_driver.set()
 
 

@@ -123,7 +123,8 @@ class EngineRunner(JobRunner):
         spec : JobSpec
             The job.
         document : str, optional
-            The encoded atoms and parameters, where the caller has them already.
+            The encoded atoms and parameters of a specification whose recipe and cluster the
+            caller has checked.
 
         Raises
         ------
@@ -133,8 +134,9 @@ class EngineRunner(JobRunner):
         from crystalmath.quacc import codec, recipes
 
         _require_linux()
-        recipes.check_name(spec.recipe, config.load().recipes_allow)
-        self.check_cluster(spec.cluster)
+        if document is None:
+            recipes.check_name(spec.recipe, config.load().recipes_allow)
+            self.check_cluster(spec.cluster)
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
         body = codec.encode_spec(spec) if document is None else document
