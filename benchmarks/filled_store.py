@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from crystalmath import config
+from crystalmath.quacc.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
-from crystalmath.quacc.store import Change, JobStore, NewJob
+from crystalmath.quacc.store import JobStore, NewJob
 
 __all__ = ["fill"]
 

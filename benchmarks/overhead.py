@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ase import Atoms
+
     from crystalmath.service import JobService
 
 BENCHMARKS = Path(__file__).resolve().parent

@@ -23,6 +23,7 @@ LAYERS = [
         "crystalmath.quacc.runner",
         "crystalmath.quacc.changes",
         "crystalmath.quacc.tracking",
+        "crystalmath.quacc.driver",
         "crystalmath.quacc.engine",
         "crystalmath.quacc.engines",
         "crystalmath.quacc.store",

@@ -12,8 +12,8 @@ import uuid
 
 import pytest
 from ase.build import bulk
-from conftest import eventually
 
+from conftest import eventually
 from crystalmath import processes, worker
 from crystalmath.models import JobSpec
 from crystalmath.quacc import codec

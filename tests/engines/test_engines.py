@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk
-from conftest import eventually
 
+from conftest import eventually
 from crystalmath import processes
 from crystalmath.errors import InvalidJob
 from crystalmath.quacc import JobState, get_runner
@@ -242,7 +242,10 @@ def test_walltime(engine, runner):
     from crystalmath.models import JobSpec
 
     spec = JobSpec(
-        job_id=str(uuid.uuid4()), recipe="lab_recipes.long_sleep", atoms=AL, walltime_s=0.5,
+        job_id=str(uuid.uuid4()),
+        recipe="lab_recipes.long_sleep",
+        atoms=AL,
+        walltime_s=0.5,
         environment={"CRYSTALMATH_RECIPES": "lab_recipes"},
     )
     runner.start(spec)

@@ -111,9 +111,11 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
-                    found += map(int, file.read().split())
+            with (
+                contextlib.suppress(FileNotFoundError, ProcessLookupError),
+                open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file,
+            ):
+                found += map(int, file.read().split())
     except (FileNotFoundError, ProcessLookupError):
         return []
     return found
@@ -140,10 +142,9 @@ def marked(variable: str, value: str) -> list[int]:
     mark = f"{variable}={value}".encode()
     found = []
     for pid in _pids():
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                if mark in file.read().split(b"\0") and start_time(pid) is not None:
-                    found.append(pid)
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if mark in file.read().split(b"\0") and start_time(pid) is not None:
+                found.append(pid)
     return [pid for pid in found if pid != os.getpid()]
 
 

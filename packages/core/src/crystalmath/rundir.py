@@ -20,12 +20,14 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError
 from crystalmath.processes import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["FORMAT", "IdentityFile", "RunDirectory", "attempt_id", "is_job_id"]
 
@@ -120,9 +122,7 @@ class RunDirectory:
             header, _ = _read(self.file(f"{attempt}.claim"))
         except FileNotFoundError:
             return None
-        return Identity(
-            header["host"], header["boot_id"], header["pid"], header["start_time"]
-        )
+        return Identity(header["host"], header["boot_id"], header["pid"], header["start_time"])
 
     def write_handle(self, attempt: int, handle: str) -> None:
         """Record the engine's handle of an attempt."""

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import asdict, evolve, field, frozen
 
@@ -108,7 +108,7 @@ class JobService:
             self.config.jobs_directory / ".identities", processes.own_identity()
         )
 
-    def __enter__(self) -> JobService:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -218,7 +218,7 @@ class JobService:
     ) -> NewJob:
         from crystalmath.quacc.store import NewJob
 
-        what = {
+        what: dict[str, Any] = {
             "recipe": spec.recipe,
             "engine": self._engine_of(submission),
             "cluster": spec.cluster,
@@ -250,7 +250,7 @@ class JobService:
         except InvalidJob as error:
             if len(prepared) == 1:
                 return dict.fromkeys(prepared, error)
-            answers = {}
+            answers: dict[int, Any] = {}
             for index, item in prepared.items():
                 answers |= self._record({index: item})
             return answers
@@ -291,7 +291,7 @@ class JobService:
         _check_walltime(submission.walltime_s)
         _check_text("key", submission.key)
         _check_text("name", submission.name)
-        labels = submission.labels
+        labels: object = submission.labels
         if not isinstance(labels, Mapping) or not all(
             isinstance(part, str) for pair in labels.items() for part in pair
         ):
@@ -311,7 +311,7 @@ class JobService:
     def _engine_of(self, submission: Submission) -> str:
         from crystalmath.quacc.engines import get_workflow_engine
 
-        return submission.engine or self.config.engine or get_workflow_engine() or "local"
+        return (submission.engine or self.config.engine) or get_workflow_engine() or "local"
 
     def _runner(self, engine: str) -> EngineRunner:
         from crystalmath.quacc.engines import runner_for
@@ -368,9 +368,7 @@ class JobService:
             raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
         return found[0]
 
-    def wait(
-        self, job_ids: Sequence[str], timeout: float | None = None
-    ) -> Iterator[JobMetadata]:
+    def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobMetadata]:
         """Yield the present state of each job and then each change, until all are finished.
 
         Parameters

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from crystalmath.errors import ConfigError
 
 if TYPE_CHECKING:
-    from crystalmath.models import EngineSettings
     from parsl.config import Config
+
+    from crystalmath.models import EngineSettings
 
 __all__ = ["local_config", "workers"]
 

@@ -9,13 +9,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parsl.app.app import python_app
+from parsl.dataflow.dflow import DataFlowKernel
+
 from crystalmath import processes, worker
 from crystalmath.errors import EngineUnavailable
 from crystalmath.models import Capabilities, Sighting
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_parsl import config
-from parsl.app.app import python_app
-from parsl.dataflow.dflow import DataFlowKernel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from crystalmath.quacc.runner import JobState
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.quacc.runner import JobState
 
 __all__ = ["Change"]
 

@@ -309,6 +309,8 @@ def read_result(directory: RunDirectory) -> dict[str, Any]:
 
     number = directory.read_header()["attempt"]
     outcome = directory.outcome(number)
+    if read_state(directory) is JobState.cancelled:
+        return {"error": "cancelled"}
     if outcome is None or outcome["state"] != "completed":
         error = outcome["error"] if outcome else "no outcome was recorded"
         traceback = outcome.get("traceback") if outcome else None

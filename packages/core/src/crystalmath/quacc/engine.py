@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineRunner", "submission_environment"]
 
+
 class EngineRunner(JobRunner):
     """A runner on run directories; an engine adds `launch` and what it can of the rest.
 
@@ -67,10 +68,10 @@ class EngineRunner(JobRunner):
         del attempts
         return {}
 
-    def release(self, attempts: Sequence[Attempt]) -> None:  # noqa: B027 - nothing to tidy up
+    def release(self, attempts: Sequence[Attempt]) -> None:
         """Drop what is queued, and tidy up after a cancel; core has stopped what ran."""
 
-    def stop(self) -> None:  # noqa: B027 - nothing to stop
+    def stop(self) -> None:
         """End the engine; no job is alive any more. Called once, and only after a `launch`."""
 
     def clusters(self) -> Sequence[str]:

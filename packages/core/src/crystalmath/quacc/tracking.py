@@ -135,8 +135,11 @@ def read_state(directory: RunDirectory) -> JobState:
     number = directory.read_header()["attempt"]
     outcome = directory.outcome(number)
     if outcome is not None:
-        lost = outcome["state"] == "lost"
-        return JobState.failed if lost else JobState(outcome["state"])
+        if outcome["state"] != "lost":
+            return JobState(outcome["state"])
+        if directory.cancel_requested():
+            return JobState.cancelled
+        return JobState.failed if number >= ATTEMPTS else JobState.pending
     return JobState.running if directory.claimed(number) else JobState.pending
 
 

@@ -16,7 +16,7 @@ from crystalmath.rundir import RunDirectory
 __all__ = ["WorkerLost", "close_idle", "run"]
 
 
-class WorkerLost(CrystalMathError):
+class WorkerLost(CrystalMathError):  # noqa: N818 - named for what happened
     """The supervisor ended without an outcome; whoever owns the job will notice."""
 
     code = "lost"
@@ -59,7 +59,7 @@ class _Chain:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 # -P: a file of the working directory must never stand in for a library.
                 [sys.executable, "-P", "-m", "crystalmath.worker.supervisor", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

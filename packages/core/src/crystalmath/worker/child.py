@@ -41,7 +41,7 @@ class Runner:
         self._log, log = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._log, False)
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [
                     *(sys.executable, "-P", "-m", "crystalmath.worker.runner"),
                     *(str(theirs.fileno()), str(os.getpid())),
@@ -71,7 +71,8 @@ class Runner:
 
     def pump(self, write_log: Callable[[bytes], None], timeout: float) -> None:
         """Pass on what the runner prints, and take its message, for at most so many seconds."""
-        ready, _, _ = select.select([self._control, self._log, self._pidfd], [], [], timeout)
+        watched: list[Any] = [self._control, self._log, self._pidfd]
+        ready, _, _ = select.select(watched, [], [], timeout)
         if self._log in ready and (data := self._read_log()):
             write_log(data)
         if self._control in ready and (data := self._receive()):

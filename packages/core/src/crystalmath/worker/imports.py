@@ -45,9 +45,9 @@ class _Finder(importlib.abc.MetaPathFinder):
                 break
         else:
             return None
-        if isinstance(spec.loader, importlib.machinery.SourceFileLoader) and spec.origin:
-            if self._edited.covers(fullname, spec.origin):
-                spec.loader = _FromSource(fullname, spec.origin)
+        is_source = isinstance(spec.loader, importlib.machinery.SourceFileLoader)
+        if is_source and spec.origin and self._edited.covers(fullname, spec.origin):
+            spec.loader = _FromSource(fullname, spec.origin)
         return spec
 
 
@@ -62,7 +62,9 @@ class Edited:
 
     def __init__(self, namespaces: Iterable[str] = ()) -> None:
         self._roots = {name.split(".")[0] for name in namespaces}
-        paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+        paths = {
+            sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+        }
         paths |= {*site.getsitepackages(), site.getusersitepackages()}
         self._libraries = tuple(os.path.realpath(path) + os.sep for path in paths)
         self._files: dict[str, tuple[int, ...] | None] = {}
@@ -70,7 +72,7 @@ class Edited:
 
     def covers(self, module: str, origin: str) -> bool:
         """Tell whether a module is one that people edit."""
-        if module.split(".")[0] in self._roots:
+        if module.split(".", maxsplit=1)[0] in self._roots:
             return True
         return not os.path.realpath(origin).startswith(self._libraries)
 

@@ -95,7 +95,10 @@ def _run(directory: RunDirectory, attempt: int, allow: tuple[str, ...]) -> str:
         with contextlib.suppress(OSError, ValueError):
             print(trace, file=sys.stderr)
         header = {
-            "state": "failed", "error": _describe(error), "traceback": trace, "summary": None,
+            "state": "failed",
+            "error": _describe(error),
+            "traceback": trace,
+            "summary": None,
         }
     if os.getpid() != me:
         # The recipe forked, and the child came back: it must not speak for the job.

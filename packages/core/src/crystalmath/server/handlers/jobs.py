@@ -156,8 +156,8 @@ def _status(controller: JobService | None, params: Mapping[str, Any]) -> dict[st
         job_id = _job_id(params)
         return _document(_service(controller).job(job_id))
     except CrystalMathError as error:
-        job_id = params.get("job_id") if isinstance(params, Mapping) else None
-        return {"job_id": job_id, "status": "error", **_trouble(error), "result": None}
+        asked = _asked(params)
+        return {"job_id": asked, "status": "error", **_trouble(error), "result": None}
 
 
 def _cancel(controller: JobService | None, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,8 +169,8 @@ def _cancel(controller: JobService | None, params: Mapping[str, Any]) -> dict[st
             "error": None,
         }
     except CrystalMathError as error:
-        job_id = params.get("job_id") if isinstance(params, Mapping) else None
-        answer = {"job_id": job_id, "cancelled": False, **_trouble(error)}
+        asked = _asked(params)
+        answer = {"job_id": asked, "cancelled": False, **_trouble(error)}
         return answer | ({"status": "error"} if isinstance(error, UnknownJob) else {})
 
 
@@ -234,6 +234,10 @@ def _known(params: object, names: tuple[str, ...]) -> Mapping[str, Any]:
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
             raise InvalidJob(f"{name!r:.80} is not a known parameter{hint}")
     return params
+
+
+def _asked(params: object) -> object:
+    return params.get("job_id") if isinstance(params, Mapping) else None
 
 
 def _job_id(params: object) -> str:

@@ -1,0 +1,458 @@
+"""The commands, as people and scripts use them, on the real thing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+
+from conftest import LAB, eventually
+from crystalmath.cli import main
+from crystalmath.quacc import JobState
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+AL = str(EXAMPLES / "Al.poscar")
+COMMANDS = [
+    "run",
+    "check",
+    "list",
+    "status",
+    "result",
+    "logs",
+    "path",
+    "cancel",
+    "engines",
+    "recipes",
+    "doctor",
+]
+
+
+class Answer:
+    """What a command left behind."""
+
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self):
+        assert self.out.count("\n") == 1
+        return json.loads(self.out, parse_constant=pytest.fail)
+
+
+@pytest.fixture
+def cli(capsysbinary):
+    """Run a command in this process."""
+
+    def cli(*arguments):
+        capsysbinary.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        out, err = capsysbinary.readouterr()
+        return Answer(left.value.code, out.decode(), err.decode())
+
+    return cli
+
+
+def start(*arguments, stderr=subprocess.PIPE):
+    """Start a command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "crystalmath", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=60)
+    return Answer(process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Give a home with a job of each kind, and the service that runs them."""
+    from crystalmath.quacc.engines import close_all
+    from crystalmath.service import JobService, Submission
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("shared")))
+        patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
+        patch.syspath_prepend(LAB)
+        jobs = {
+            "relaxed": ("quacc.recipes.emt.core.relax_job", bulk("Cu"), {}),
+            "failed": ("lab_recipes.fail", bulk("Cu"), {"message": "no such luck"}),
+            "value": ("lab_recipes.value", bulk("Cu"), {"number": 7}),
+            "sleeping": ("lab_recipes.long_sleep", bulk("Cu"), {}),
+        }
+        with JobService() as service:
+            ids = {
+                name: service.submit(
+                    Submission(
+                        recipe=recipe,
+                        atoms=atoms,
+                        parameters=parameters,
+                        engine="local",
+                        name=name,
+                        labels={"kind": name},
+                    )
+                ).job_id
+                for name, (recipe, atoms, parameters) in jobs.items()
+            }
+            finished = [ids[name] for name in ("relaxed", "failed", "value")]
+            assert len(list(service.wait(finished, timeout=60))) >= 3
+            eventually(lambda: service.job(ids["sleeping"]).state is JobState.running)
+            yield ids, os.environ["CRYSTALMATH_HOME"]
+        close_all()
+
+
+@pytest.fixture
+def jobs(shared, monkeypatch):
+    ids, home = shared
+    monkeypatch.setenv("CRYSTALMATH_HOME", home)
+    return ids
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(cli, command, flag):
+    answer = cli(command, flag)
+    assert answer.code == 0
+    assert f"Example: crystalmath {command}" in answer.out
+    assert "--json" in answer.out
+    assert "--verbose" in answer.out
+
+
+def test_status(cli, jobs):
+    for job_id in (jobs["relaxed"], jobs["relaxed"][:8]):
+        document = cli("status", job_id, "--json").json
+        assert document["job_id"] == jobs["relaxed"]
+        assert document["status"] == "completed"
+        assert document["error"] is None
+        assert document["result"]["energy_ev"] == pytest.approx(-0.005681511358581304, abs=1e-9)
+        assert document["result"].keys() >= {"max_force_ev_ang", "formula", "work_dir"}
+    said = cli("status", jobs["relaxed"])
+    assert said.code == 0
+    assert "-0.0056815114 eV" in said.out
+    assert cli("status", jobs["sleeping"], "--json").json["status"] == "running"
+
+
+def test_a_summary_says_null_for_what_a_result_does_not_have(cli, jobs):
+    summary = cli("status", jobs["value"], "--json").json["result"]
+    assert summary["energy_ev"] is None
+    assert summary["max_force_ev_ang"] is None
+
+
+def test_an_unknown_job(cli, jobs):
+    for command in ("status", "result", "path", "cancel", "logs"):
+        answer = cli(command, "ffffffff-0000", "--json")
+        assert answer.code == 1
+        document = answer.json
+        assert (document["status"], document["code"]) == ("error", "unknown_job")
+        assert document["job_id"] == "ffffffff-0000"
+        assert "ffffffff-0000" in document["error"]
+        assert "ffffffff-0000" in answer.err
+    assert cli("cancel", "ffffffff-0000", "--json").json["cancelled"] is False
+
+
+def test_asking_makes_no_database(cli, home):
+    assert cli("status", "ffffffff").code == 1
+    assert cli("list", "--json").json == {"jobs": [], "error": None}
+    assert list(home.iterdir()) == []
+
+
+def test_the_result_is_the_whole_of_what_the_recipe_returned(cli, jobs):
+    answer = cli("result", jobs["relaxed"], "--json")
+    assert answer.code == 0
+    assert answer.json["status"] == "completed"
+    assert answer.json["result"]["results"]["energy"] == pytest.approx(-0.00568151, abs=1e-7)
+    assert "work dir" in cli("result", jobs["relaxed"]).out
+
+
+def test_the_result_of_a_failed_job_is_its_error_and_traceback(cli, jobs):
+    answer = cli("result", jobs["failed"])
+    assert answer.code == 1
+    assert answer.out == ""
+    assert "RuntimeError: no such luck" in answer.err
+    assert "in fail" in answer.err
+    document = cli("result", jobs["failed"], "--json").json
+    assert (document["status"], document["result"]) == ("failed", None)
+    assert "no such luck" in document["error"]
+
+
+def test_a_job_that_runs_has_no_result_yet(cli, jobs):
+    answer = cli("result", jobs["sleeping"])
+    assert (answer.code, answer.out) == (1, "")
+    assert "running" in answer.err
+
+
+def test_logs(cli, jobs):
+    assert "no such luck" in cli("logs", jobs["failed"]).out
+    assert "BFGS" in cli("logs", jobs["relaxed"], "opt.log").out
+    document = cli("logs", jobs["relaxed"], "opt.log", "--json").json
+    assert "BFGS" in document["text"]
+    refused = cli("logs", jobs["relaxed"], "../spec")
+    assert refused.code == 1
+    assert refused.out == ""
+
+
+def test_path_is_known_in_any_state(cli, jobs):
+    for name in ("relaxed", "failed", "sleeping"):
+        printed = cli("path", jobs[name]).out
+        assert Path(printed.rstrip("\n")).is_dir()
+        assert cli("path", jobs[name], "--json").json["path"] == printed.rstrip("\n")
+
+
+def test_list(cli, jobs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    table = cli("list").out.splitlines()
+    assert len(table) == 5
+    assert max(map(len, table)) <= 80
+    assert "quacc.recipes" not in table[4]
+    assert "emt.core.relax_job" in table[4]
+    assert jobs["relaxed"][:8] in table[4]
+    failed = cli("list", "--state", "failed", "--json").json["jobs"]
+    assert [job["name"] for job in failed] == ["failed"]
+    labelled = cli("list", "--label", "kind=value", "--engine", "local", "--json").json["jobs"]
+    assert [job["job_id"] for job in labelled] == [jobs["value"]]
+    assert len(cli("list", "--limit", "2", "--json").json["jobs"]) == 2
+    assert cli("list", "--state", "asleep").code == 2
+
+
+def test_cancel_of_a_finished_job_changes_nothing(cli, jobs):
+    answer = cli("cancel", jobs["relaxed"], "--json")
+    assert answer.code == 1
+    assert answer.json["cancelled"] is False
+    assert cli("status", jobs["relaxed"], "--json").json["status"] == "completed"
+
+
+def test_cancel_from_another_process(cli, jobs):
+    answer = finish(start("cancel", jobs["sleeping"][:13], "--json"))
+    assert answer.code == 0
+    assert answer.json == {"job_id": jobs["sleeping"], "cancelled": True, "error": None}
+    status = lambda: cli("status", jobs["sleeping"], "--json").json["status"]  # noqa: E731
+    eventually(lambda: status() == "cancelled", 10)
+
+
+def test_run_prints_the_result(tmp_path):
+    answer = finish(start("run", "emt.core.relax_job", AL, "--param", "opt_params.fmax=0.02"))
+    assert answer.code == 0, answer.err
+    assert "energy" in answer.out
+    assert " eV/Å" in answer.out
+    lines = answer.err.splitlines()
+    assert [line.split()[-1] for line in lines] == ["pending", "running", "completed"]
+    job_id = answer.out.split()[-1]
+    document = json.loads(
+        subprocess.check_output([sys.executable, "-m", "crystalmath", "status", job_id, "--json"])
+    )
+    assert document["name"] == "Al"
+    assert document["result"]["max_force_ev_ang"] < 0.02
+
+
+def test_run_of_a_job_that_fails_on_a_terminal(lab):
+    ours, theirs = pty.openpty()
+    process = start(
+        "run", "lab_recipes.fail", AL, "--param", "message=bad", "--json", stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    while process.poll() is None or shown == b"":
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+    answer = finish(process)
+    os.close(ours)
+    assert answer.code == 1
+    assert answer.json["status"] == "failed"
+    assert "bad" in answer.json["error"]
+    assert "s  running" in shown.decode()
+    assert "\x1b[" in shown.decode()
+
+
+def run_sleeper(tmp_path):
+    """Start `run` with a recipe that has children; give the process and its children's pids."""
+    pids = tmp_path / "pids"
+    process = start("run", "lab_recipes.sleeping_grandchild", AL, "--param", f"pids={pids}")
+    eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    return process, [int(pid) for pid in pids.read_text().split()]
+
+
+def alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_job_for_real(lab, cli, tmp_path, number):
+    process, children = run_sleeper(tmp_path)
+    process.send_signal(number)
+    begun = time.monotonic()
+    answer = finish(process)
+    assert time.monotonic() - begun < 10
+    assert answer.code == 128 + number
+    assert "stopping job" in answer.err
+    assert answer.err.splitlines()[-1].endswith("cancelled")
+    assert not any(map(alive, children))
+    assert cli("list", "--json").json["jobs"][0]["status"] == "cancelled"
+
+
+def test_a_second_signal_leaves_at_once(lab, tmp_path):
+    process, _ = run_sleeper(tmp_path)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    assert finish(process).code == 130
+    assert time.monotonic() - begun < 1
+
+
+def test_a_refused_job_is_recorded_nowhere(cli, home):
+    answer = cli("run", "vasp.core.static_job", AL, "--json")
+    assert answer.code == 1
+    document = answer.json
+    assert (document["job_id"], document["status"], document["code"]) == (None, "error", "refused")
+    assert "VASP_PP_PATH" in document["error"]
+    assert document["findings"][0]["severity"] == "error"
+    assert cli("list", "--json").json["jobs"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["emt.core.relax_jo", AL], "relax_job"),
+        (["emt.core.__class__", AL], "not permitted"),
+        (["emt.core.relax_job", AL, "--param", "fmax_=1", "--engine", "nope"], "nope"),
+        (["emt.core.relax_job", AL, "--cluster", "nope"], "nope"),
+        (["emt.core.relax_job", AL, "--param", "atoms=1"], "atoms"),
+        (["emt.core.relax_job", __file__], "test_cli.py"),
+    ],
+)
+def test_what_is_refused(cli, arguments, said):
+    for command in ("run", "check"):
+        answer = cli(command, *arguments)
+        assert answer.code == 1
+        assert said in answer.out + answer.err
+        assert "Traceback" not in answer.err
+        assert cli(command, *arguments, "--json").json["status"] == "error"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["emt.core.relax_job"],
+        ["emt.core.relax_job", "nowhere.poscar"],
+        ["emt.core.relax_job", AL, "--param", "kpts=[3,3"],
+        ["emt.core.relax_job", AL, "--param", "a=1", "--param", "a.b=1"],
+        ["emt.core.relax_job", AL, "--params", "nowhere.json"],
+        ["emt.core.relax_job", AL, "--walltime", "soon"],
+        ["emt.core.relax_job", AL, "--label", "no-value"],
+        ["emt.core.relax_job", AL, "--surprise"],
+    ],
+)
+def test_wrong_usage(cli, arguments):
+    answer = cli("run", *arguments, "--json")
+    assert answer.code == 2
+    assert answer.json["code"] == "usage"
+    assert "Usage: crystalmath run" in answer.err
+
+
+def test_verbose_shows_the_traceback_of_an_expected_error(cli):
+    answer = cli("run", "emt.core.nothing", AL, "--verbose")
+    assert answer.code == 1
+    assert "Traceback" in answer.err
+    assert "InvalidJob" in answer.err
+
+
+def test_check_names_everything_at_once(cli):
+    document = cli("check", "vasp.core.no_job", AL, "--engine", "nope", "--json").json
+    assert len(document["findings"]) >= 2
+    fine = cli("check", "emt.core.relax_job", AL, "--param", "relax_cell=true", "--json")
+    assert fine.code == 0
+    assert fine.json == {"status": "ok", "error": None, "findings": []}
+
+
+def test_a_configuration_that_cannot_be_read_is_one_message(cli, home):
+    (home / "config.toml").write_text("engin = 'local'")
+    for command in (["list"], ["engines"], ["status", "1"], ["recipes"], ["doctor"]):
+        answer = cli(*command)
+        assert answer.code == 1
+        assert "did you mean 'engine'" in answer.out + answer.err
+        assert "Traceback" not in answer.err
+
+
+def test_engines(cli):
+    infos = {info["name"]: info for info in cli("engines", "--json").json["engines"]}
+    assert infos["local"]["loads"]
+    assert infos["local"]["configured"]
+    assert "local" in cli("engines").out
+
+
+def test_recipes(cli):
+    document = cli("recipes", "emt.core.relax_job", "--json").json["recipe"]
+    assert document["name"] == "quacc.recipes.emt.core.relax_job"
+    assert {"name": "relax_cell", "default": "False"}.items() <= document["parameters"][0].items()
+    text = cli("recipes", "emt.core.relax_job").out
+    assert "relax_cell=False" in text
+    assert "Carry out a geometry optimization." in text
+    names = [recipe["name"] for recipe in cli("recipes", "emt", "--json").json["recipes"]]
+    assert "quacc.recipes.emt.slabs.bulk_to_slabs_flow" in names
+    assert "vasp.core.double_relax_flow" in cli("recipes").out
+    assert cli("recipes", "emt.core.nothing").code == 1
+
+
+def test_doctor_looks_without_writing(cli, home):
+    document = cli("doctor", "--json").json
+    assert document["status"] == "ok"
+    states = {check["name"]: check["state"] for check in document["checks"]}
+    assert states["database"] == "ok"
+    assert states["POTCARs"] == "warning"
+    assert list(home.iterdir()) == []
+
+
+def test_doctor_names_what_prevents_running(cli, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_ENGINE", "nope")
+    answer = cli("doctor")
+    assert answer.code == 1
+    assert "crystalmath-engine-nope" in answer.out
+
+
+def test_doctor_runs_a_job():
+    answer = finish(start("doctor", "--run", "--engine", "local", "--json"))
+    assert answer.code == 0, answer.err
+    check = answer.json["checks"][-1]
+    assert (check["name"], check["state"]) == ("run", "ok")
+    assert "energy -0.00" in check["message"]
+
+
+HEAVY = ("ase", "quacc", "parsl", "numpy", "alembic", "rich", "pymatgen", "monty")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["path"]])
+def test_a_cold_start_imports_nothing_heavy(jobs, arguments):
+    # The ids are added here, where they are known.
+    command = [*arguments, *([jobs["relaxed"]] if arguments != ["--help"] else [])]
+    code = (
+        "import sys\nfrom crystalmath.cli import main\n"
+        f"try: main({command!r})\nexcept SystemExit as left: assert not left.code\n"
+        f"print('HEAVY', sorted({{name.split('.')[0] for name in sys.modules}} & set({HEAVY!r})))"
+    )
+    out = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert out.splitlines()[-1] == "HEAVY []"
+
+
+def test_the_reader_may_go_away(jobs):
+    command = f"{sys.executable} -m crystalmath result {jobs['relaxed']} --json | true"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr

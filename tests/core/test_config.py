@@ -1,0 +1,51 @@
+"""The configuration: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from crystalmath import config
+from crystalmath.errors import ConfigError
+
+
+def test_defaults(home):
+    read = config.load()
+    assert read.home == home
+    assert read.database_url == f"sqlite:///{home}/jobs.sqlite"
+    assert (read.engine, read.recipes_allow) == (None, ())
+
+
+def test_the_environment_goes_before_the_file(home, monkeypatch):
+    (home / "config.toml").write_text(
+        'engine = "local"\ndatabase_url = "sqlite:///x"\n[recipes]\nallow = ["mylab.recipes"]\n'
+    )
+    monkeypatch.setenv("CRYSTALMATH_RECIPES", "other, mylab.recipes,")
+    monkeypatch.setenv("CRYSTALMATH_ENGINE", "parsl")
+    read = config.load()
+    assert (read.engine, read.database_url) == ("parsl", "sqlite:///x")
+    assert read.recipes_allow == ("other", "mylab.recipes")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("engin = 'local'", "did you mean 'engine'"),
+        ("engine = 3", "must be a str"),
+        ("[recipes]\nallow = 'mylab'", "must be a list"),
+        ("[recipes]\nallow = [1]", "list of strings"),
+        ("[engines]\nlocal = 3", "one table for each engine"),
+        ("engines = 3", "must be a table"),
+        ("= nonsense", "config.toml"),
+        ("\udcff", "config.toml"),
+    ],
+)
+def test_what_cannot_be_used_is_named(home, text, said):
+    (home / "config.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError, match=said):
+        config.load()
+
+
+def test_forwarding():
+    environment = {"PATH": "/bin", "VASP_PP_PATH": "/pp", "SECRET": "x", "QUACC_": "", "XVASP_": ""}
+    picked = config.forwarded(config.DEFAULT_FORWARD, environment)
+    assert sorted(picked) == ["PATH", "QUACC_", "VASP_PP_PATH"]

@@ -1,0 +1,176 @@
+"""Lives of jobs: whatever order things happen in, what was decided stays decided.
+
+Real run directories and a real store; what a worker does to the files is done here, step by step,
+so that hypothesis chooses the order: claims, crashes, outcomes that come late, cancels, polls.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from crystalmath import processes
+from crystalmath.quacc.driver import cancel_files
+from crystalmath.quacc.runner import JobState
+from crystalmath.quacc.store import JobStore, NewJob
+from crystalmath.quacc.tracking import ATTEMPTS, Tracked, read_state
+from crystalmath.rundir import IdentityFile, RunDirectory
+
+
+def dead_process() -> processes.Identity:
+    process = subprocess.Popen(["sleep", "600"])
+    alive = processes.own_identity()
+    identity = processes.Identity(
+        alive.host, alive.boot_id, process.pid, processes.start_time(process.pid)
+    )
+    process.kill()
+    process.wait()
+    assert identity.is_dead()
+    return identity
+
+
+DEAD = dead_process()
+
+
+class Lives(RuleBasedStateMachine):
+    jobs = Bundle("jobs")
+    workers = Bundle("workers")
+
+    def __init__(self):
+        super().__init__()
+        self.home = Path(tempfile.mkdtemp())
+        self.owner = IdentityFile(self.home / "ids", processes.own_identity())
+        self.alive = IdentityFile(self.home / "ids", processes.own_identity())
+        self.dead = IdentityFile(self.home / "ids", DEAD)
+        self.store = JobStore(f"sqlite:///{self.home}/jobs.sqlite")
+        self.ended: dict[str, JobState] = {}
+        self.outcomes: dict[tuple[str, int], bytes] = {}
+        self.all: list[Tracked] = []
+        self.claims: dict[tuple[str, int], int] = {}
+
+    def teardown(self):
+        self.store.close()
+        shutil.rmtree(self.home)
+
+    @rule(target=jobs)
+    def submit(self):
+        job_id = str(uuid.uuid4())
+        header = {
+            "job_id": job_id,
+            "attempt": 1,
+            "recipe": "r",
+            "cluster": "local",
+            "walltime_s": None,
+            "environment": {},
+        }
+        new = NewJob(
+            job_id=job_id,
+            recipe="r",
+            engine="local",
+            spec_hash="x",
+            specification="{}",
+            created_at=time.time(),
+        )
+        self.store.insert([new])
+        job = Tracked(header, "{}", RunDirectory(self.home / job_id))
+        job.directory.write_spec(header, "{}")
+        self.all.append(job)
+        return job
+
+    @rule(target=workers, job=jobs, crashes=st.booleans())
+    def claim(self, job, crashes):
+        """A worker comes, perhaps one of several that were launched for the same attempt."""
+        number = job.directory.read_header()["attempt"]
+        if job.directory.claim(number, self.dead if crashes else self.alive):
+            key = (job.job_id, number)
+            self.claims[key] = self.claims.get(key, 0) + 1
+            return job, number
+        return None
+
+    @rule(
+        worker=consumes(workers),
+        state=st.sampled_from(["completed", "failed", "cancelled", "lost"]),
+    )
+    def publish(self, worker, state):
+        """An outcome, perhaps of a worker that was taken for dead: a late one."""
+        if worker is None:
+            return
+        job, number = worker
+        if state == "cancelled" and not job.directory.cancel_requested():
+            state = "completed"
+        decided = job.directory.decided(number)
+        header = {"state": state, "error": None, "summary": None, "started": time.time()}
+        if state != "completed":
+            header["error"] = state
+        assert job.directory.publish(number, header) is not decided
+
+    @rule(job=jobs)
+    def cancel(self, job):
+        if not job.state.is_terminal():
+            job.cancelled = True
+            cancel_files(job.directory, self.owner)
+
+    @rule(job=jobs)
+    def poll(self, job):
+        before = job.state
+        if before.is_terminal():
+            return
+        job.checked = -10.0  # the liveness check is due
+        self.store.apply(job.look())
+        assert self.store.get(job.job_id).state is job.state
+        if job.state.is_terminal():
+            self.ended[job.job_id] = job.state
+
+    @invariant()
+    def terminal_states_never_change(self):
+        for job in self.all:
+            if job.job_id in self.ended:
+                assert job.state is self.ended[job.job_id]
+                assert self.store.get(job.job_id).state is self.ended[job.job_id]
+
+    @invariant()
+    def an_attempt_has_one_claim_and_one_outcome(self):
+        assert all(count == 1 for count in self.claims.values())
+        for job in self.all:
+            assert job.number <= ATTEMPTS
+            for number in range(1, ATTEMPTS + 1):
+                path = Path(job.directory.file(f"{number}.outcome"))
+                if path.exists():
+                    key = (job.job_id, number)
+                    assert self.outcomes.setdefault(key, path.read_bytes()) == path.read_bytes()
+
+    @invariant()
+    def a_new_attempt_comes_only_after_the_old_one_was_lost(self):
+        for job in self.all:
+            for number in range(1, job.number):
+                assert job.directory.outcome(number)["state"] == "lost"
+
+    @invariant()
+    def cancelled_only_if_somebody_asked(self):
+        for job in self.all:
+            if job.state is JobState.cancelled:
+                assert job.directory.cancel_requested()
+
+    @invariant()
+    def the_files_alone_tell_the_same_end(self):
+        for job in self.all:
+            if job.state in {JobState.completed, JobState.failed}:
+                assert read_state(job.directory) is job.state
+
+
+Lives.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestLives = pytest.mark.usefixtures("home")(Lives.TestCase)

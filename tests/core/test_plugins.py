@@ -1,0 +1,151 @@
+"""Finding, loading and refusing plugins, with distributions that are really on the path."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from crystalmath.errors import PluginError, UnknownEngine
+from crystalmath.plugins import Plugins
+from crystalmath.quacc import get_runner
+from crystalmath.quacc.engines import describe_engines, get_installed_engines, get_workflow_engine
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a distribution with one plugin module, as a wheel would."""
+    from crystalmath import plugins
+
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.plugins.cache_clear()
+
+    def install(distribution, name, source, group="crystalmath.engines"):
+        module = f"{distribution.replace('-', '_')}_plugin"
+        (tmp_path / f"{module}.py").write_text(source)
+        info = tmp_path / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        )
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+        return module
+
+    yield install
+    plugins.plugins.cache_clear()
+
+
+ENGINE = """
+from crystalmath.hookspecs import hookimpl
+from crystalmath.quacc.engine import EngineRunner
+
+class Runner(EngineRunner):
+    def launch(self, attempts):
+        return {attempt.id: attempt.id for attempt in attempts}
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    return Runner(settings)
+"""
+
+
+def test_an_engine_that_core_never_heard_of(install):
+    install("strangers-engine", "strange", ENGINE)
+    assert "strange" in get_installed_engines()
+    assert type(get_runner("strange")).__name__ == "Runner"
+
+
+def test_listing_imports_no_engine():
+    code = (
+        "import sys\n"
+        "from crystalmath.quacc.engines import get_installed_engines\n"
+        "assert 'local' in get_installed_engines()\n"
+        "heavy = {'parsl', 'covalent', 'quacc', 'ase', 'numpy', 'sqlalchemy',\n"
+        "         'crystalmath_engine_parsl', 'crystalmath.builtin.local'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "from crystalmath.quacc import get_runner\n"
+        "get_runner('local')\n"
+        "assert not {'parsl', 'crystalmath_engine_parsl', 'quacc'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_describing_engines_starts_none_and_loads_no_engine_library():
+    code = (
+        "import sys\n"
+        "from crystalmath.quacc.engines import describe_engines\n"
+        "assert {info.name: info.loads for info in describe_engines()}['local']\n"
+        "assert 'parsl' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_engine_names_those_that_are_installed():
+    with pytest.raises(UnknownEngine, match=r"'nonesuch'.*local.*crystalmath-engine-nonesuch"):
+        get_runner("nonesuch")
+
+
+def test_a_plugin_that_cannot_load_hinders_nothing_else(install):
+    install("broken-engine", "broken", "import no_such_library\n")
+    info = {info.name: info for info in describe_engines()}
+    assert info["broken"].loads is False
+    assert "no_such_library" in info["broken"].error
+    assert info["local"].loads is True
+    with pytest.raises(ImportError, match="no_such_library") as caught:
+        get_runner("broken")
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+def test_duplicates_are_refused_by_naming_both(install):
+    install("first-engine", "twice", ENGINE)
+    install("second-engine", "twice", ENGINE)
+    with pytest.raises(PluginError, match="first-engine.*second-engine"):
+        get_runner("twice")
+    assert {info.name: info for info in describe_engines()}["local"].loads is True
+
+
+def test_a_misspelt_hook_is_refused(install):
+    install("typo-engine", "typo", ENGINE.replace("make_runner", "make_runer"))
+    with pytest.raises(PluginError, match="typo-engine"):
+        get_runner("typo")
+    assert get_runner("local") is get_runner("local")
+
+
+def test_anything_but_an_engine_runner_is_refused(install):
+    install("wrong-engine", "wrong", ENGINE.replace("return Runner(settings)", "return 'me'"))
+    with pytest.raises(PluginError, match="'me'"):
+        get_runner("wrong")
+
+
+PREFLIGHT = """
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Finding
+
+@hookimpl
+def crystalmath_preflight(recipe, atoms):
+    return [Finding(severity="warning", code="mine", message=recipe)]
+"""
+
+
+def test_a_strangers_preflight_check(install):
+    install("strangers-check", "mine", PREFLIGHT, group="crystalmath.plugins")
+    install("broken-check", "broken", "raise RuntimeError('no')\n", group="crystalmath.plugins")
+    plugins = Plugins()
+    found = plugins.preflight(
+        recipe="quacc.recipes.emt.core.static_job", atoms=None, parameters={}, environment={}
+    )
+    assert [finding.code for finding in found] == ["mine"]
+    assert str(plugins.broken["broken"]) == "no"
+
+
+def test_the_configured_engine(monkeypatch, home):
+    assert get_workflow_engine() is None
+    monkeypatch.setenv("QUACC_WORKFLOW_ENGINE", "local")
+    assert get_workflow_engine() == "local"
+    monkeypatch.setenv("QUACC_WORKFLOW_ENGINE", "prefect")
+    assert get_workflow_engine() is None
+    (home / "config.toml").write_text('engine = "parsl"\n')
+    assert get_workflow_engine() == "parsl"
+    monkeypatch.setenv("CRYSTALMATH_ENGINE", "other")
+    assert get_workflow_engine() == "other"
