@@ -8,17 +8,17 @@ ratios and the limits. It exits 1 if a limit is broken.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ase import Atoms
 
     from crystalmath.service import JobService
@@ -33,7 +33,11 @@ CASES = [
     ("noop_recipes.noop", 1000, 4.0),
     ("quacc.recipes.emt.core.static_job", 200, 1.5),
 ]
-Timed = dict[str, list[float]]
+BARE = "bare Parsl"
+#: Recipe and way -> seconds, one for each round.
+Times = dict[tuple[str, str], list[float]]
+#: Runs a recipe so many times, and returns when all are done.
+Way = Callable[[str, int], None]
 
 
 def main() -> int:
@@ -41,9 +45,14 @@ def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="crystalmath-bench-") as home:
         _set_environment(home)
-        bare = _bare_parsl(options.repeat) if options.engine == "parsl" else {}
-        ours = _framework(options)
-    return _report(options, bare, ours)
+        if options.jobs_in_store:
+            from filled_store import fill
+
+            fill(options.jobs_in_store)
+        with contextlib.ExitStack() as stack:
+            ways = _ways(stack, options.engine)
+            times = _measure(ways, options.repeat)
+    return _report(options, times)
 
 
 def _options() -> argparse.Namespace:
@@ -89,47 +98,48 @@ def _call(recipe: str, atoms: Atoms) -> object:
     return getattr(import_module(module), name)(atoms)
 
 
-def _bare_parsl(repeat: int) -> Timed:
+def _ways(stack: contextlib.ExitStack, engine: str) -> dict[str, Way]:
+    """Start what runs the jobs: bare Parsl, and this framework on the engine."""
+    from crystalmath.service import JobService
+
+    ways: dict[str, Way] = {}
+    if engine == "parsl":
+        ways[BARE] = _bare_parsl(stack)
+    service = stack.enter_context(JobService())
+    ways["through us, submit_many"] = lambda recipe, n: _many(service, recipe, n, engine)
+    ways["through us, submit"] = lambda recipe, n: _each(service, recipe, n, engine)
+    return ways
+
+
+def _bare_parsl(stack: contextlib.ExitStack) -> Way:
     import parsl
 
     from crystalmath_engine_parsl.config import local_config
 
-    times: Timed = {}
-    home = Path(os.environ["CRYSTALMATH_HOME"])
-    kernel = parsl.DataFlowKernel(local_config(home / "bare", WORKERS))
-    try:
-        app = parsl.python_app(_call, data_flow_kernel=kernel)
-        _warm(
-            lambda: [future.result() for future in [app(CASES[1][0], _atoms()) for _ in range(8)]]
-        )
-        for _ in range(repeat):
-            for recipe, count, _limit in CASES:
-                atoms = _atoms()
+    directory = Path(os.environ["CRYSTALMATH_HOME"]) / "bare"
+    kernel = parsl.DataFlowKernel(local_config(directory, WORKERS))
+    stack.callback(kernel.cleanup)
+    app = parsl.python_app(_call, data_flow_kernel=kernel)
+
+    def run(recipe: str, count: int) -> None:
+        atoms = _atoms()
+        for future in [app(recipe, atoms) for _ in range(count)]:
+            future.result()
+
+    return run
+
+
+def _measure(ways: dict[str, Way], repeat: int) -> Times:
+    """Take turns, so that a busy moment of the machine meets all ways alike."""
+    for way in ways.values():
+        _warm(way)
+    times: Times = {}
+    for _ in range(repeat):
+        for recipe, count, _limit in CASES:
+            for name, way in ways.items():
                 start = time.perf_counter()
-                for future in [app(recipe, atoms) for _ in range(count)]:
-                    future.result()
-                times.setdefault(recipe, []).append(time.perf_counter() - start)
-    finally:
-        kernel.cleanup()
-    return times
-
-
-def _framework(options: argparse.Namespace) -> dict[str, Timed]:
-    from crystalmath.service import JobService
-
-    times: dict[str, Timed] = {"submit_many": {}, "submit": {}}
-    if options.jobs_in_store:
-        from filled_store import fill
-
-        fill(options.jobs_in_store)
-    with JobService() as service:
-        _warm(lambda: _many(service, CASES[1][0], 8, options.engine))
-        for _ in range(options.repeat):
-            for recipe, count, _limit in CASES:
-                for way, run in (("submit_many", _many), ("submit", _each)):
-                    start = time.perf_counter()
-                    run(service, recipe, count, options.engine)
-                    times[way].setdefault(recipe, []).append(time.perf_counter() - start)
+                way(recipe, count)
+                times.setdefault((recipe, name), []).append(time.perf_counter() - start)
     return times
 
 
@@ -159,32 +169,32 @@ def _wait(service: JobService, jobs: list[Any]) -> None:
         raise RuntimeError(f"{len(last)} of {len(jobs)} jobs seen; not completed: {bad[:1]}")
 
 
-def _warm(round_of_jobs: Callable[[], object]) -> None:
-    """Run rounds until two in a row take the same time: every worker has imported quacc."""
+def _warm(way: Way) -> None:
+    """Run rounds until two in a row are quick: every worker has imported quacc."""
     before = float("inf")
     for _ in range(20):
         start = time.perf_counter()
-        round_of_jobs()
+        way(CASES[1][0], 4 * WORKERS)
         took = time.perf_counter() - start
         if before < WARM_S and took < WARM_S:
             return
         before = took
 
 
-def _report(options: argparse.Namespace, bare: Timed, ours: dict[str, Timed]) -> int:
-    print(f"{options.engine}, {WORKERS} workers, warm, median of {options.repeat}", end="")
-    print(f", {options.jobs_in_store} finished jobs in the store" * bool(options.jobs_in_store))
+def _report(options: argparse.Namespace, times: Times) -> int:
+    print(
+        f"{options.engine}, {WORKERS} workers, warm, median of {options.repeat} rounds, "
+        f"{options.jobs_in_store} finished jobs in the store"
+    )
     broken = 0
     for recipe, count, limit in CASES:
         print(f"\n{count} x {recipe}")
-        base = statistics.median(bare[recipe]) if bare else None
-        if base is not None:
-            print(f"  {'bare Parsl':24} {base:7.2f} s")
-        for way, times in ours.items():
-            took = statistics.median(times[recipe])
-            line = f"  {'through us, ' + way:24} {took:7.2f} s"
-            if base is not None:
-                ratio = took / base
+        bare = times.get((recipe, BARE))
+        for name in [name for case, name in times if case == recipe]:
+            took = times[recipe, name]
+            line = f"  {name:24} {statistics.median(took):7.2f} s"
+            if bare and name != BARE:
+                ratio = statistics.median(x / y for x, y in zip(took, bare, strict=True))
                 broken += ratio > limit
                 line += f"  ratio {ratio:5.2f}  limit {limit:g}" + "  BROKEN" * (ratio > limit)
             print(line)

@@ -174,3 +174,37 @@ Lives.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestLives = pytest.mark.usefixtures("home")(Lives.TestCase)
+
+
+def tracked(home):
+    job_id = str(uuid.uuid4())
+    header = {"job_id": job_id, "attempt": 1, "cluster": "local", "walltime_s": None}
+    job = Tracked(header, "{}", RunDirectory(home / job_id))
+    job.directory.write_spec(header, "{}")
+    job.checked = -10.0
+    return job
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_a_run_directory_that_was_removed_does_not_leave_a_job_for_ever(home, claimed):
+    job = tracked(home)
+    if claimed:
+        job.directory.claim(1, IdentityFile(home / "ids", processes.own_identity()))
+        assert [change.state for change in job.look()] == [JobState.running]
+    shutil.rmtree(job.directory.path)
+    job.checked = -10.0
+    (change,) = job.look()
+    assert change.state is JobState.failed
+    assert job.directory.path in change.error
+
+
+def test_a_cancel_that_meets_a_dead_supervisor_reads_cancelled(home):
+    job = tracked(home)
+    job.directory.claim(1, IdentityFile(home / "ids", DEAD))
+    job.cancelled = True
+    cancel_files(job.directory, IdentityFile(home / "ids", processes.own_identity()))
+    states = [change.state for change in job.look()]
+    job.checked = -10.0
+    states += [change.state for change in job.look()] if not job.state.is_terminal() else []
+    assert states[-1] is JobState.cancelled
+    assert read_state(job.directory) is JobState.cancelled

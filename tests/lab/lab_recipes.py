@@ -13,6 +13,27 @@ def value(atoms, number=1):
     return number
 
 
+def report(atoms, **parameters):
+    """Tell what reached the recipe."""
+    return {
+        "symbols": list(atoms.symbols),
+        "pbc": atoms.pbc.tolist(),
+        "cell": atoms.cell.lengths().tolist(),
+        "tags": atoms.get_tags().tolist(),
+        "magmoms": atoms.get_initial_magnetic_moments().tolist(),
+        "charges": atoms.get_initial_charges().tolist(),
+        "fixed": [index for fix in atoms.constraints for index in fix.get_indices().tolist()],
+        "parameters": parameters,
+    }
+
+
+def wait_for(atoms, path):
+    """Run until a file is there."""
+    while not Path(path).exists():
+        time.sleep(0.02)
+    return {"saw": path}
+
+
 def where(atoms):
     return {
         "cwd": os.getcwd(),

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -194,6 +195,7 @@ class JobService:
 
     def _prepare(self, submission: Submission, environment: dict[str, str]) -> _Prepared:
         from crystalmath.quacc import codec
+        from crystalmath.quacc.rows import check
 
         self._check_recipe(submission)
         self._check_values(submission)
@@ -211,7 +213,9 @@ class JobService:
             environment=environment,
         )
         document = codec.encode_spec(spec)
-        return _Prepared(self._row(submission, spec, document, findings), spec, document, runner)
+        row = self._row(submission, spec, document, findings)
+        check(row)  # the store does so too, but only after it has made its database
+        return _Prepared(row, spec, document, runner)
 
     def _row(
         self, submission: Submission, spec: JobSpec, document: str, findings: list[Finding]
@@ -225,12 +229,13 @@ class JobService:
             "walltime_s": spec.walltime_s,
         }
         # The environment is left out: another shell must not make the same job another one.
-        digest = hashlib.sha256(f"{json.dumps(what, sort_keys=True)}\n{document}".encode())
+        # So is the order of the names: JSON objects have none.
+        hashed = json.dumps([what, json.loads(document)], sort_keys=True)
         header = json.dumps({**what, "environment": dict(spec.environment)})
         return NewJob(
             job_id=spec.job_id,
             **what,
-            spec_hash=digest.hexdigest(),
+            spec_hash=hashlib.sha256(hashed.encode()).hexdigest(),
             specification=f"{header}\n{document}",
             created_at=time.time(),
             name=submission.name,
@@ -256,22 +261,24 @@ class JobService:
             return answers
         answers = dict(zip(prepared, recorded, strict=True))
         for index, item in prepared.items():
-            # A key that was there already has given the job of an earlier submission.
             if answers[index].job_id == item.spec.job_id:
                 answers[index] = self._start(item, answers[index])
+            else:
+                # A key that was there already has given the job of an earlier submission.
+                answers[index] = self._current([answers[index]])[0]
         return answers
 
     def _start(self, item: _Prepared, recorded: JobMetadata) -> JobMetadata:
         try:
             item.runner.start(item.spec, item.document)
-        except (CrystalMathError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - the row must not stay pending for ever
             failed = Change(
                 job_id=recorded.job_id,
                 state=JobState.failed,
                 at=time.time(),
                 error=f"could not be handed to the engine: {error}",
             )
-            self._store.apply([failed])
+            self._apply(failed)
             return self._store.get(recorded.job_id)
         return recorded
 
@@ -385,7 +392,12 @@ class JobService:
             seen: dict[str, int] = {}
             batch = self._all(job_ids)
             remaining = set(job_ids)
-            foreign = {job.job_id for job in batch if job.owner != _owner()}
+            # Those of another process, or of another service in this one: nobody tells us.
+            foreign = {
+                job.job_id
+                for job in batch
+                if job.owner != _owner() or job.engine not in self._runners
+            }
             while True:
                 for job in batch:
                     if job.job_id in remaining and job.revision > seen.get(job.job_id, -1):
@@ -574,7 +586,7 @@ def _check_walltime(walltime_s: object) -> None:
     if (
         not isinstance(walltime_s, (int, float))
         or isinstance(walltime_s, bool)
-        or not 0 < walltime_s < math.inf
+        or not 0 < walltime_s <= sys.float_info.max
     ):
         raise InvalidJob(f"walltime must be a positive number of seconds, not {walltime_s!r}")
 

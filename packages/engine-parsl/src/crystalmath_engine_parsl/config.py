@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crystalmath import processes
 from crystalmath.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +32,16 @@ def workers(settings: EngineSettings) -> int:
     return count
 
 
+def tether_script() -> str:
+    """Give the path of the script that ends Parsl's processes with their owner."""
+    return str(Path(__file__).with_name("tether.py"))
+
+
+def _escaped(command: str) -> str:
+    # Parsl formats its launch command twice.
+    return command.replace("{", "{{{{").replace("}", "}}}}")
+
+
 def local_config(directory: Path, count: int, mark: str = "") -> Config:
     """Describe one HighThroughputExecutor on this machine.
 
@@ -49,25 +60,34 @@ def local_config(directory: Path, count: int, mark: str = "") -> Config:
     from parsl.providers import LocalProvider
 
     scripts = Path(sys.executable).parent
+    me = processes.own_identity()
+    export = f"export {mark}; " if mark else ""
     # Parsl starts these by bare name, which fails where the environment is not activated; and
     # not every installer puts them beside the interpreter.
-    pool = f"{shlex.quote(sys.executable)} {shlex.quote(str(scripts / 'process_worker_pool.py'))}"
+    tether = [sys.executable, tether_script(), str(me.pid), str(me.start_time)]
+    pool = shlex.join([*tether, str(scripts / "process_worker_pool.py")])
     executor = HighThroughputExecutor(
         label=EXECUTOR,
         address="127.0.0.1",
         max_workers_per_node=count,
         cores_per_worker=1e-6,  # the number of workers alone decides
-        # A worker that dies is noticed after this time in seconds, not after 30.
+        # How soon a dead worker and a dead manager are noticed, in seconds. Too soon does no
+        # harm: an attempt that goes on has been claimed, and is not started again.
         heartbeat_period=2,
-        heartbeat_threshold=30,
+        heartbeat_threshold=8,
         poll_period=10,
-        interchange_launch_cmd=[sys.executable, str(scripts / "interchange.py")],
-        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", pool, 1),
+        interchange_launch_cmd=[
+            # Ctrl-C must not end it before its owner can close it, not even while it starts.
+            *("/bin/sh", "-c", f'trap "" INT; {export}exec "$@"', "sh"),
+            *tether,
+            str(scripts / "interchange.py"),
+        ],
+        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", _escaped(pool), 1),
         provider=LocalProvider(
             init_blocks=1,
             min_blocks=1,
             max_blocks=1,
-            worker_init=f"export {mark}" if mark else "",
+            worker_init=export,
         ),
     )
     return Config(

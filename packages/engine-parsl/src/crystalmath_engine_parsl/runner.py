@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import secrets
 import shutil
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parsl.app.app import python_app
 from parsl.dataflow.dflow import DataFlowKernel
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["ParslRunner"]
 
 _MARK = "CRYSTALMATH_PARSL"
+#: How long Parsl may take to clean up after itself, in seconds.
+CLEANUP_S = 10.0
+#: How long supervisors may take to end by themselves, in seconds.
+STOP_S = 3.0
 
 
 def _run(directory: str) -> None:
@@ -61,7 +67,7 @@ class ParslRunner(EngineRunner):
             self._kernel = self._start()
             self._app = python_app(_run, data_flow_kernel=self._kernel)
         if self._broken():
-            self.stop()
+            self._give_up()
             raise EngineUnavailable("Parsl's interchange or workers died; they are started again")
         for attempt in attempts:
             future = self._app(str(attempt.directory))
@@ -73,19 +79,45 @@ class ParslRunner(EngineRunner):
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Tell which tasks are still Parsl's; a task that is over does not start again."""
         if self._kernel is not None and self._broken():
-            self.stop()
+            self._give_up()
         return {attempt.id: self._see(attempt.id) for attempt in attempts}
 
     def stop(self) -> None:
         """End Parsl and everything that it started."""
+        if self._kernel is not None:
+            self._give_up()
+        # Idle supervisors leave by themselves once their worker has gone.
+        processes.end_processes(self._marked, grace_s=STOP_S)
+
+    def _give_up(self) -> None:
+        """End Parsl alone: a job that runs belongs to its supervisor, and goes on."""
         kernel, self._kernel = self._kernel, None
+        self._futures.clear()
         if kernel is None:
             return
+        executor = kernel.executors[config.EXECUTOR]
+        if self._is_broken(executor):
+            # Else Parsl would ask a dead interchange for its managers, and wait for ever.
+            executor.set_bad_state_and_fail_all(EngineUnavailable("Parsl died"))
+        cleanup = threading.Thread(target=self._clean_up, args=[kernel], daemon=True)
+        cleanup.start()
+        cleanup.join(CLEANUP_S)
+        processes.end_processes(self._own_processes, grace_s=0.5)
+        if executor.interchange_proc is not None:
+            executor.interchange_proc.wait()
+        shutil.rmtree(kernel.run_dir, ignore_errors=True)
+
+    def _clean_up(self, kernel: DataFlowKernel) -> None:
         with contextlib.suppress(Exception):  # it may have died half way; the sweep is thorough
             kernel.cleanup()
-        processes.end_processes(lambda: processes.marked(_MARK, self._mark), reap=False)
-        self._futures.clear()
-        shutil.rmtree(kernel.run_dir, ignore_errors=True)
+
+    def _marked(self) -> list[int]:
+        return processes.marked(_MARK, self._mark)
+
+    def _own_processes(self) -> list[int]:
+        # Whatever belongs to a job has a session of its own.
+        session = os.getsid(0)
+        return [pid for pid in self._marked() if _session(pid) == session]
 
     def _start(self) -> DataFlowKernel:
         directory = Path(self.settings.directory)
@@ -94,8 +126,11 @@ class ParslRunner(EngineRunner):
         return DataFlowKernel(config.local_config(directory, self._workers, mark))
 
     def _broken(self) -> bool:
+        assert self._kernel is not None
+        return self._is_broken(self._kernel.executors[config.EXECUTOR])
+
+    def _is_broken(self, executor: Any) -> bool:
         # Futures stay unresolved for minutes when the interchange dies: look at it instead.
-        executor = self._kernel.executors[config.EXECUTOR]  # type: ignore[union-attr]
         interchange = executor.interchange_proc
         return executor.bad_state_is_set or (
             interchange is not None and interchange.poll() is not None
@@ -112,8 +147,17 @@ class ParslRunner(EngineRunner):
 
     def _done(self, attempt: str, future: Future[None]) -> None:
         error = future.exception()
+        if self._futures.get(attempt) is not future:
+            return  # it is of a Parsl that was given up
         if error is not None:
             self.log.warning("the task of %s ended: %s", attempt, error)
         else:
             self._futures.pop(attempt, None)
         self.notice(attempt)
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None

@@ -97,7 +97,7 @@ def _status_fields(job: JobMetadata) -> list[tuple[str, object]]:
     stopping = job.cancel_requested_at is not None and not job.state.is_terminal()
     return [
         ("state", f"{job.state.value} (being cancelled)" if stopping else job.state.value),
-        ("error", job.error),
+        ("error", None if job.state.value == "cancelled" else job.error),
         *output.summary_fields(job),
         ("name", job.name),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
@@ -155,7 +155,7 @@ def _print_result(job: JobMetadata, work_dir: Path) -> None:
         output.write(output.fields(pairs))
         return
     output.note(f"job {job.job_id} {_ENDED[job.state.value]}")
-    if job.error:
+    if job.error and job.state.value != "cancelled":
         output.note(f"error: {output.printable(job.error)}")
     if job.traceback:
         output.note(output.printable(job.traceback.rstrip()))

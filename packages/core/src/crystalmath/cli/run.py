@@ -28,7 +28,7 @@ from crystalmath.cli.submission import (
 if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType, TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
     from rich.status import Status
 
@@ -87,6 +87,7 @@ def run_submission(submission: Submission, interrupts: Interrupts) -> tuple[JobM
     from crystalmath.service import JobService
 
     interrupts.leave_if_asked()
+    interrupts.passed_on = False
     with JobService() as service, Progress() as progress:
         job = service.submit(submission)
         for warning in job.warnings:
@@ -99,7 +100,6 @@ def follow(
     service: JobService, job: JobMetadata, interrupts: Interrupts, progress: Progress
 ) -> JobMetadata:
     """Show a job's changes until it has ended; pass on the user's wish to stop it."""
-    asked = False
     while True:
         for change in service.wait([job.job_id], timeout=_TICK):
             job = change
@@ -107,10 +107,10 @@ def follow(
         if job.state.is_terminal():
             return job
         progress.tick()
-        if interrupts.received is not None and not asked:
-            asked = True
+        if interrupts.received is not None and not interrupts.passed_on:
             progress.say(f"stopping job {job.job_id}; once more leaves at once")
             service.cancel(job.job_id)
+            interrupts.pass_on()
 
 
 def report(job: JobMetadata, work_dir: Path) -> None:
@@ -131,16 +131,22 @@ def report(job: JobMetadata, work_dir: Path) -> None:
 class Interrupts:
     """Notes the signals that ask a command to stop; the second one ends the process at once.
 
-    The first only sets a flag, so that it cannot break into the middle of a submission.
+    The first only sets a flag, so that it cannot break into the middle of a submission. The second
+    waits until the first has reached the job: leaving before would let it run on, with nobody
+    there. A third waits for nothing.
 
     Attributes
     ----------
     received : int or None
         The first signal's number.
+    passed_on : bool
+        There is no job that has yet to hear of it.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.passed_on = True
+        self._count = 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -165,10 +171,21 @@ class Interrupts:
         if self.received is not None:
             raise SystemExit(128 + self.received)
 
+    def pass_on(self) -> None:
+        """Note that the job has heard of it; leave where the user has asked twice."""
+        self.passed_on = True
+        if self._count > 1:
+            self._leave()
+
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.received is not None:
-            os._exit(128 + number)
-        self.received = number
+        self._count += 1
+        if self.received is None:
+            self.received = number
+        elif self.passed_on or self._count > 2:  # noqa: PLR2004 - the third
+            self._leave()
+
+    def _leave(self) -> NoReturn:
+        os._exit(128 + (self.received or 0))
 
 
 class Progress:

@@ -65,37 +65,48 @@ class Tracked:
     def look(self) -> list[Change]:
         """Read the files; give what has changed since the last look."""
         if self.state is JobState.pending and not self.directory.claimed(self.number):
-            return []
+            return [self._removed()] if self._is_due() and not self.directory.exists() else []
         changes = []
         outcome = self.directory.outcome(self.number)
         # What its owner ended before anybody ran it was never running.
         ran = outcome is None or outcome["started"] is not None
         if self.state is JobState.pending and ran:
             changes.append(self._to(JobState.running))
-        if outcome is None:
-            outcome = self._check_alive()
+        if outcome is None and self._is_due():
+            if not self.directory.exists():
+                return [*changes, self._removed()]
+            outcome = self._declare_lost_if_dead()
         if outcome is not None:
             changes.append(self._decide(outcome))
         return changes
 
-    def _check_alive(self) -> dict[str, Any] | None:
-        """Publish `lost` for an attempt whose supervisor has died on this host."""
+    def _is_due(self) -> bool:
+        """Tell whether it is time again for what need not be looked at each time."""
         now = time.monotonic()
         if self.checked == 0.0:
             self.checked = now
         if now - self.checked < LIVENESS_S:
-            return None
+            return False
         self.checked = now
+        return True
+
+    def _removed(self) -> Change:
+        error = f"its run directory {self.directory.path} was removed"
+        return self._to(JobState.failed, error=error)
+
+    def _declare_lost_if_dead(self) -> dict[str, Any] | None:
+        """Publish `lost` for an attempt whose supervisor has died on this host."""
         claimant = self.directory.claimant(self.number)
         if claimant is None or not claimant.is_dead():
             return None
+        now = time.time()
         self.directory.publish(
             self.number,
             {
                 "state": "lost",
                 "error": f"the supervisor (pid {claimant.pid} on {claimant.host}) died",
-                "started": time.time(),
-                "finished": time.time(),
+                "started": now,
+                "finished": now,
                 "summary": None,
             },
         )

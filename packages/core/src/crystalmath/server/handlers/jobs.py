@@ -33,6 +33,9 @@ __all__ = [
 #: What stands in a job's summary, `null` where a result does not have it.
 _SUMMARY = ("energy_ev", "max_force_ev_ang", "formula", "work_dir")
 
+#: The largest `limit` of `jobs.list`; more overflows the database's integers.
+_MOST = 1_000_000
+
 
 async def handle_jobs_submit(
     controller: JobService | None, params: Mapping[str, Any]
@@ -132,21 +135,18 @@ def _submission(params: Mapping[str, Any]) -> Submission:
     for required in ("recipe", "structure"):
         if given.get(required) is None:
             raise InvalidJob(f"{required!r} is missing")
-    for text in ("engine", "cluster"):
-        if not isinstance(given.get(text, ""), (str, type(None))):
-            raise InvalidJob(f"{text!r} must be a string, not {given[text]!r:.80}")
-    parameters = given.get("params") or {}
-    if not isinstance(parameters, Mapping):
+    parameters = codec.decode_request(_object(given, "params"))
+    if not isinstance(parameters, Mapping):  # it was a tag itself
         raise InvalidJob(f"'params' must be an object, not {parameters!r:.80}")
     return Submission(
         recipe=given["recipe"],
         atoms=_parse_structure(given["structure"]),
-        parameters=codec.decode_request(parameters),
-        engine=given.get("engine"),
-        cluster=given.get("cluster") or "local",
+        parameters=parameters,
+        engine=_text(given, "engine"),
+        cluster=_text(given, "cluster") or "local",
         key=given.get("key"),
         name=given.get("name"),
-        labels=given.get("labels") or {},
+        labels=_object(given, "labels"),
         walltime_s=given.get("walltime_s"),
     )
 
@@ -178,12 +178,12 @@ def _list(controller: JobService | None, params: Mapping[str, Any]) -> dict[str,
     try:
         given = _known(params, ("state", "engine", "labels", "limit"))
         limit = given.get("limit")
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise InvalidJob(f"'limit' must be a whole number from 0, not {limit!r:.80}")
+        if limit is not None and (type(limit) is not int or not 0 <= limit <= _MOST):
+            raise InvalidJob(f"'limit' must be a whole number from 0 to {_MOST}, not {limit!r:.80}")
         jobs = _service(controller).jobs(
             state=_state(given.get("state")),
-            engine=given.get("engine"),
-            label=given.get("labels"),
+            engine=_text(given, "engine"),
+            label=_object(given, "labels"),
             limit=limit,
         )
     except CrystalMathError as error:
@@ -238,6 +238,22 @@ def _known(params: object, names: tuple[str, ...]) -> Mapping[str, Any]:
 
 def _asked(params: object) -> object:
     return params.get("job_id") if isinstance(params, Mapping) else None
+
+
+def _object(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = given.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidJob(f"{name!r} must be an object, not {value!r:.80}")
+    return value
+
+
+def _text(given: Mapping[str, Any], name: str) -> str | None:
+    value = given.get(name)
+    if value is not None and (not isinstance(value, str) or not value):
+        raise InvalidJob(f"{name!r} must be a string that is not empty, not {value!r:.80}")
+    return value
 
 
 def _job_id(params: object) -> str:

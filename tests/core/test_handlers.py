@@ -1,0 +1,397 @@
+"""The answers of ``jobs.*``, to the letter, on the real local engine."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import sqlite3
+import time
+
+import pytest
+from ase.build import bulk
+from ase.constraints import FixAtoms
+from ase.io import write
+
+from conftest import LAB, eventually
+from crystalmath import config
+from crystalmath.quacc.structures import to_ase_json
+from crystalmath.server.handlers.jobs import METHODS
+from crystalmath.service import JobService, default_service
+
+CELL = [[3.8, 0, 0], [0, 3.8, 0], [0, 0, 3.8]]
+SITES = [[0, 0, 0], [0, 1.9, 1.9], [1.9, 0, 1.9], [1.9, 1.9, 0]]
+AL = {"symbols": "Al4", "positions": SITES, "cell": CELL, "pbc": True}
+VALUE = {"recipe": "lab_recipes.value", "structure": AL}
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """One service for the module, so that its workers are warm after the first job."""
+    root = tmp_path_factory.mktemp("shared")
+    (root / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(LAB)
+        environ = {"CRYSTALMATH_HOME": str(root), "CRYSTALMATH_RECIPES": "lab_recipes"}
+        with JobService(config.load(environ)) as service:
+            yield service
+
+
+@pytest.fixture
+def idle(home, lab):
+    """A service in a new home that is not expected to start anything."""
+    with JobService() as service:
+        yield service
+
+
+def call(controller, method, params=None, /, **more):
+    answer = asyncio.run(METHODS[method](controller, {**(params or {}), **more}))
+    json.dumps(answer, allow_nan=False)
+    return answer
+
+
+def finish(service, job_id, timeout=60.0):
+    def finished():
+        answer = call(service, "jobs.status", job_id=job_id)
+        return answer["status"] not in {"pending", "running"} and answer
+
+    return eventually(finished, timeout, "the job did not finish")
+
+
+def run(service, params, /, **more):
+    answer = call(service, "jobs.submit", params, **more)
+    assert answer["error"] is None, answer
+    return finish(service, answer["job_id"])
+
+
+def poscar(atoms):
+    text = io.StringIO()
+    write(text, atoms, format="vasp")
+    return text.getvalue()
+
+
+# --- shapes --------------------------------------------------------------------------------------
+
+
+def test_a_job_from_submission_to_summary(service):
+    answer = call(service, "jobs.submit", recipe="quacc.recipes.emt.core.static_job", structure=AL)
+    job_id = answer["job_id"]
+    assert answer == {"job_id": job_id, "status": "pending", "error": None}
+    early = call(service, "jobs.status", job_id=job_id)
+    assert early.keys() == {"job_id", "status", "error", "result"}
+    done = finish(service, job_id)
+    assert done.keys() == {"job_id", "status", "error", "result"}
+    assert (done["status"], done["error"]) == ("completed", None)
+    summary = done["result"]
+    assert summary.keys() >= {"energy_ev", "max_force_ev_ang", "formula", "work_dir"}
+    assert isinstance(summary["energy_ev"], float)
+    assert summary["max_force_ev_ang"] < 1e-6
+    assert summary["formula"] == "Al"
+    # quacc makes a folder of its own in ours.
+    assert summary["work_dir"].startswith(str(service.work_directory(job_id)))
+    assert call(service, "jobs.cancel", job_id=job_id) == {
+        "job_id": job_id,
+        "cancelled": False,
+        "error": None,
+    }
+
+
+def test_what_a_result_does_not_have_is_null(service):
+    summary = run(service, VALUE)["result"]
+    assert summary["energy_ev"] is summary["max_force_ev_ang"] is summary["formula"] is None
+    assert summary["work_dir"]
+
+
+def test_a_failure(service):
+    done = run(service, VALUE, recipe="lab_recipes.fail", params={"message": "no convergence"})
+    assert (done["status"], done["result"]) == ("failed", None)
+    assert done["error"] == "RuntimeError: no convergence"
+
+
+@pytest.mark.parametrize(
+    "job_id", [NOBODY, "", "../../etc", "a" * 10_000, "a\0", "\ud800", None, 3, ["x"]]
+)
+@pytest.mark.parametrize("fresh", [True, False])
+def test_unknown_ids(service, idle, home, job_id, fresh):
+    controller = idle if fresh else service
+    for method, more in (("jobs.status", {"result": None}), ("jobs.cancel", {"cancelled": False})):
+        answer = call(controller, method, job_id=job_id)
+        said = {"status": "error", "code": "unknown_job", "error": f"no job has the id {job_id!r}"}
+        assert answer == {"job_id": job_id, **said, **more}
+    # Asking makes no database.
+    assert list(home.iterdir()) == []
+
+
+# --- what reaches the recipe ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["poscar", "dict", "ase-json", "ase-json as text"])
+def test_structures(service, form):
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    atoms.set_tags(range(8))
+    atoms.set_initial_magnetic_moments([0.5 * index for index in range(8)])
+    atoms.set_initial_charges([1, -1] * 4)
+    atoms.set_constraint(FixAtoms([1, 3]))
+    document = to_ase_json(atoms)
+    structure = {
+        "poscar": poscar(atoms),
+        "dict": {
+            "symbols": list(atoms.symbols),
+            "positions": atoms.positions.tolist(),
+            "cell": atoms.cell.tolist(),
+            "pbc": [True] * 3,
+            "tags": list(range(8)),
+        },
+        "ase-json": document,
+        "ase-json as text": {**document, "data": json.dumps(document["data"])},
+    }[form]
+    done = run(service, recipe_report(structure))
+    assert done["status"] == "completed", done
+    report = service.result(done["job_id"])
+    assert sorted(report["symbols"]) == ["Cl"] * 4 + ["Na"] * 4
+    assert report["pbc"] == [True] * 3
+    assert report["cell"] == pytest.approx([5.6] * 3)
+    if form != "poscar":
+        assert report["symbols"] == ["Na", "Cl"] * 4
+        assert report["tags"] == list(range(8))
+    if form.startswith("ase-json"):
+        assert report["magmoms"] == [0.5 * index for index in range(8)]
+        assert report["charges"] == [1, -1] * 4
+        assert report["fixed"] == [1, 3]
+
+
+def recipe_report(structure):
+    return {"recipe": "lab_recipes.report", "structure": structure}
+
+
+def test_name_and_labels_are_stored_and_not_passed(service):
+    params = {"number": 3, "opt_params": {"fmax": 0.01}}
+    more = {"name": "slab 3", "labels": {"project": "xy"}, "key": "reported", "walltime_s": 60}
+    done = run(service, recipe_report(AL), params=params, **more)
+    assert service.result(done["job_id"])["parameters"] == params
+    stored = service.job(done["job_id"])
+    assert (stored.name, dict(stored.labels)) == ("slab 3", {"project": "xy"})
+    assert (stored.key, stored.walltime_s) == ("reported", 60)
+
+
+# --- refused -------------------------------------------------------------------------------------
+
+REFUSED = {
+    "no POTCARs": ({"recipe": "quacc.recipes.vasp.core.static_job"}, "VASP_PP_PATH", "refused"),
+    "unknown argument": ({"params": {"numbr": 1}}, "did you mean number", None),
+    "missing argument": ({"recipe": "lab_recipes.fail"}, "message", None),
+    "the structure again": ({"params": {"atoms": 1}}, "the structure itself", None),
+    "not permitted": ({"recipe": "os.system"}, "not permitted", None),
+    "private": ({"recipe": "lab_recipes.__name__"}, "not permitted", None),
+    "path": ({"recipe": "../lab_recipes.value"}, "not permitted", None),
+    "recipe no string": ({"recipe": ["lab_recipes.value"]}, "not permitted", None),
+    "recipe missing": ({"recipe": None}, "'recipe' is missing", None),
+    "no such recipe": ({"recipe": "lab_recipes.valeu"}, "did you mean value", None),
+    "unknown engine": ({"engine": "slurm"}, "installed are: local", "unknown_engine"),
+    "engine no string": ({"engine": 5}, "'engine'", None),
+    "engine empty": ({"engine": ""}, "'engine'", None),
+    "unknown cluster": ({"cluster": "jean-zay"}, "'jean-zay'.*local", None),
+    "cluster empty": ({"cluster": ""}, "'cluster'", None),
+    "walltime negative": ({"walltime_s": -1}, "walltime.*-1", None),
+    "walltime zero": ({"walltime_s": 0}, "walltime", None),
+    "walltime nan": ({"walltime_s": float("nan")}, "walltime.*nan", None),
+    "walltime huge": ({"walltime_s": 10**400}, "walltime", None),
+    "walltime text": ({"walltime_s": "2h"}, "walltime.*2h", None),
+    "walltime bool": ({"walltime_s": True}, "walltime", None),
+    "label number": ({"labels": {"a": 1}}, "labels", None),
+    "label nested": ({"labels": {"a": {"b": "c"}}}, "labels", None),
+    "labels list": ({"labels": []}, "'labels' must be an object", None),
+    "label NUL": ({"labels": {"a": "\0"}}, "label 'a'", None),
+    "key empty": ({"key": ""}, "key", None),
+    "key number": ({"key": 5}, "key", None),
+    "name lines": ({"name": "a\nb"}, "name", None),
+    "nan": ({"params": {"number": float("nan")}}, "params.number.*not finite", None),
+    "inf": ({"params": {"number": [{"a": float("inf")}]}}, r"number\S*a\S* .*not finite", None),
+    "module": (
+        {"params": {"number": {"@module": "os", "@class": "system"}}}, "os.system", None
+    ),
+    "params a tag": (
+        {"params": {"@module": "pathlib", "@class": "Path", "string": "/"}}, "params", None
+    ),
+    "params list": ({"params": []}, "'params' must be an object", None),
+    "params zero": ({"params": 0}, "'params' must be an object", None),
+    "unknown key": ({"parms": {}}, "'parms'.*did you mean 'params'", None),
+    "structure missing": ({"structure": None}, "'structure' is missing", None),
+    "structure garbage": ({"structure": "what?"}, "POSCAR", None),
+    "structure NUL": ({"structure": "\0" * 100}, "POSCAR", None),
+    "structure number": ({"structure": 5}, "structure", None),
+    "structure list": ({"structure": [1]}, "structure", None),
+    "structure no atoms": ({"structure": {"symbols": []}}, "atoms", None),
+    "structure nan": ({"structure": {**AL, "cell": [float("nan")] * 3}}, "cell.*finite", None),
+    "structure calculator": ({"structure": {**AL, "calculator": {}}}, "calculator", None),
+    "structure format": ({"structure": {"format": "cif", "data": ""}}, "'cif'", None),
+    "ase-json garbage": ({"structure": {"format": "ase-json", "data": "{"}}, "", None),
+    "ase-json class": (
+        {"structure": {"format": "ase-json", "data": {"__ase_objtype__": "bandpath"}}}, "", None
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "said", "code"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_leaves_nothing(idle, home, change, said, code):
+    answer = call(idle, "jobs.submit", {**VALUE, **change})
+    more = answer.keys() & {"findings"}
+    assert answer.keys() == {"job_id", "status", "error", "code"} | more
+    assert (answer["job_id"], answer["status"]) == (None, "error")
+    assert answer["code"] == (code or "invalid_job")
+    assert re.search(said, answer["error"]), answer["error"]
+    assert bool(more) == (code == "refused")
+    assert call(idle, "jobs.list") == {"jobs": [], "error": None}
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("params", [None, [], "recipe", 5])
+def test_parameters_that_are_no_object(idle, params):
+    answers = {method: asyncio.run(handler(idle, params)) for method, handler in METHODS.items()}
+    for answer in answers.values():
+        assert answer["code"] == "invalid_job"
+        assert "must be an object" in answer["error"]
+    assert answers["jobs.submit"]["job_id"] is None
+    assert answers["jobs.status"]["status"] == "error"
+    assert answers["jobs.cancel"]["cancelled"] is False
+    assert answers["jobs.list"]["jobs"] == []
+
+
+def test_findings_of_the_preflight_come_along(idle):
+    answer = call(idle, "jobs.submit", VALUE, recipe="quacc.recipes.vasp.core.static_job")
+    (finding,) = answer["findings"]
+    assert (finding["severity"], finding["code"]) == ("error", "potcar_unset")
+    assert "VASP_PP_PATH" in finding["remedy"]
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+
+def test_the_same_key_gives_the_same_job(service):
+    params = {"number": {"a": 1, "b": [1, 2]}}
+    first = call(service, "jobs.submit", VALUE, params=params, key="once")
+    assert finish(service, first["job_id"])["status"] == "completed"
+    # The order of names is no difference in JSON.
+    again = {"key": "once", "params": {"number": {"b": [1, 2], "a": 1}}, **VALUE}
+    present = {"job_id": first["job_id"], "status": "completed", "error": None}
+    assert call(service, "jobs.submit", again) == present
+    before = call(service, "jobs.list")
+    for change in (
+        {"params": {"number": 2}},
+        {"recipe": "lab_recipes.report"},
+        {"walltime_s": 60},
+        {"structure": {**AL, "tags": [1, 1, 1, 1]}},
+    ):
+        answer = call(service, "jobs.submit", {**again, **change})
+        assert (answer["job_id"], answer["status"]) == (None, "error")
+        assert answer["code"] == "key_conflict"
+        assert first["job_id"] in answer["error"]
+    assert call(service, "jobs.list") == before
+
+
+# --- list ----------------------------------------------------------------------------------------
+
+
+def test_list(service):
+    more = {"labels": {"list": "yes", "part": "a"}, "name": "first"}
+    first = run(service, VALUE, **more)
+    second = run(service, VALUE, recipe="lab_recipes.fail", params={"message": "x"},
+                 labels={"list": "yes", "part": "b"})  # fmt: skip
+
+    def listed(**params):
+        answer = call(service, "jobs.list", **params)
+        assert answer["error"] is None
+        return [job["job_id"] for job in answer["jobs"]]
+
+    both = [second["job_id"], first["job_id"]]
+    assert listed(labels={"list": "yes"}) == both
+    assert listed(labels={"list": "yes", "part": "a"}) == [first["job_id"]]
+    assert listed(labels={"list": "no"}) == []
+    assert listed(labels={"list": "yes"}, state="failed") == [second["job_id"]]
+    assert listed(labels={"list": "yes"}, engine="local") == both
+    assert listed(engine="other") == []
+    assert listed(limit=1) == both[:1]
+    assert listed(limit=0) == []
+    assert listed()[:2] == both
+    document = call(service, "jobs.list", labels={"part": "a", "list": "yes"})["jobs"][0]
+    assert {key: document[key] for key in first} == first
+    assert (document["recipe"], document["engine"]) == ("lab_recipes.value", "local")
+    assert (document["cluster"], document["name"]) == ("local", "first")
+    assert document["labels"] == more["labels"]
+    assert document["created_at"] <= document["started_at"] <= document["finished_at"]
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"state": "done"}, "pending, running, completed"),
+        ({"state": []}, "'state'"),
+        ({"limit": -1}, "'limit'"),
+        ({"limit": True}, "'limit'"),
+        ({"limit": 10**30}, "'limit'"),
+        ({"labels": "a"}, "'labels'"),
+        ({"labels": []}, "'labels'"),
+        ({"engine": 5}, "'engine'"),
+        ({"stat": "failed"}, "did you mean 'state'"),
+    ],
+)
+def test_filters_that_cannot_be_used(service, params, said):
+    answer = call(service, "jobs.list", params)
+    assert (answer["jobs"], answer["code"]) == ([], "invalid_job")
+    assert said in answer["error"]
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+def test_a_running_loop_is_not_blocked(service):
+    run(service, VALUE)
+    database = sqlite3.connect(service.config.home / "jobs.sqlite", isolation_level=None)
+
+    async def submit_while_the_database_is_busy():
+        database.execute("BEGIN IMMEDIATE")
+        task = asyncio.create_task(METHODS["jobs.submit"](service, VALUE))
+        slowest = 0.0
+        for _ in range(50):
+            began = time.perf_counter()
+            await asyncio.sleep(0.005)
+            slowest = max(slowest, time.perf_counter() - began)
+        waiting = not task.done()
+        database.execute("ROLLBACK")
+        return waiting, slowest, await task
+
+    try:
+        waiting, slowest, answer = asyncio.run(submit_while_the_database_is_busy())
+    finally:
+        database.close()
+    assert waiting
+    assert slowest < 0.2
+    assert answer["status"] == "pending"
+    assert finish(service, answer["job_id"])["status"] == "completed"
+
+
+# --- last, as these cost the warm worker ---------------------------------------------------------
+
+
+def test_cancel(service):
+    job_id = call(service, "jobs.submit", VALUE, recipe="lab_recipes.long_sleep")["job_id"]
+    asked = {"job_id": job_id, "cancelled": True, "error": None}
+    assert call(service, "jobs.cancel", job_id=job_id) == asked
+    done = finish(service, job_id)
+    assert done == {"job_id": job_id, "status": "cancelled", "error": "cancelled", "result": None}
+    assert call(service, "jobs.cancel", job_id=job_id)["cancelled"] is False
+
+
+def test_no_controller_is_the_service_of_this_home(home, lab):
+    answer = call(None, "jobs.submit", VALUE, recipe="lab_recipes.long_sleep", name="mine")
+    try:
+        assert default_service().job(answer["job_id"]).name == "mine"
+        assert default_service().config.home == home
+        assert (home / "jobs.sqlite").exists()
+        assert [job["job_id"] for job in call(None, "jobs.list")["jobs"]] == [answer["job_id"]]
+        assert call(None, "jobs.cancel", job_id=answer["job_id"])["cancelled"] is True
+        assert finish(None, answer["job_id"])["status"] == "cancelled"
+    finally:
+        default_service().close()

@@ -1,0 +1,350 @@
+"""The job service on the real local engine: what is recorded, and who may end or adopt a job."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+from ase.build import bulk
+
+from conftest import LAB, eventually
+from crystalmath import config
+from crystalmath.builtin.local import LocalRunner
+from crystalmath.errors import (
+    CrystalMathError,
+    InvalidJob,
+    JobRefused,
+    KeyConflict,
+    UnknownEngine,
+    UnknownJob,
+)
+from crystalmath.quacc.runner import JobState
+from crystalmath.quacc.store import JobStore
+from crystalmath.service import JobService, Submission, default_service
+
+AL = bulk("Al", a=4.0, cubic=True)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """One service for the module, so that its worker is warm after the first job."""
+    root = tmp_path_factory.mktemp("shared")
+    (root / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(LAB)
+        environ = {"CRYSTALMATH_HOME": str(root), "CRYSTALMATH_RECIPES": "lab_recipes"}
+        with JobService(config.load(environ)) as service:
+            yield service
+
+
+@pytest.fixture
+def store(service):
+    with JobStore(service.config.database_url) as store:
+        yield store
+
+
+def lab_job(recipe, /, **more):
+    return Submission(recipe=f"lab_recipes.{recipe}", atoms=AL, **more)
+
+
+def value(number=1, **more):
+    return lab_job("value", parameters={"number": number}, **more)
+
+
+def finish(service, job_id, timeout=60.0):
+    *_, last = service.wait([job_id], timeout)
+    assert last.state.is_terminal(), f"the job did not finish: {last}"
+    return last
+
+
+def run(service, submission):
+    return finish(service, service.submit(submission).job_id)
+
+
+def here(root):
+    return sorted(path.relative_to(root) for path in root.rglob("*"))
+
+
+# --- a job's way ---------------------------------------------------------------------------------
+
+
+def test_the_way_of_a_job_is_in_the_events(service, store):
+    job = service.submit(value(7, name="seven", labels={"a": "b"}))
+    assert (job.state, job.engine, job.cluster) == (JobState.pending, "local", "local")
+    assert service.result(job.job_id) is None
+    seen = list(service.wait([job.job_id], 60))
+    assert [each.revision for each in seen] == sorted({each.revision for each in seen})
+    assert seen[-1].state is JobState.completed
+    steps = [(event.from_state, event.to_state) for event in store.events(job_id=job.job_id)]
+    pending, running, completed = JobState.pending, JobState.running, JobState.completed
+    assert steps == [(None, pending), (pending, running), (running, completed)]
+    assert service.result(job.job_id) == {"value": 7}
+    assert service.result_json(job.job_id) == b"7"
+    assert service.find(job.job_id[:20]) == job.job_id
+    last = service.job(job.job_id)
+    assert last.created_at <= last.started_at <= last.finished_at
+    assert (last.formula, last.error) == ("Al4", None)
+
+
+def test_a_failure_and_its_traceback(service):
+    job = run(service, lab_job("fail", parameters={"message": "no convergence"}))
+    assert (job.state, job.error) == (JobState.failed, "RuntimeError: no convergence")
+    assert "in fail" in job.traceback
+    result = service.result(job.job_id)
+    assert result == {"error": job.error, "traceback": job.traceback}
+    assert service.result_json(job.job_id) is None
+
+
+def test_finished_jobs_are_answered_from_the_store_alone(service):
+    job = run(service, value(5))
+    failed = run(service, lab_job("fail", parameters={"message": "gone too"}))
+    for each in (job, failed):
+        shutil.rmtree(service.config.jobs_directory / each.job_id)
+    with JobService(service.config) as other:
+        for asked in (service, other):
+            assert asked.job(job.job_id) == job
+            assert asked.cancel(job.job_id) is False
+            assert asked.result(failed.job_id)["error"] == "RuntimeError: gone too"
+            for question in (asked.result, asked.result_json):
+                with pytest.raises(CrystalMathError, match=f"{job.job_id} is gone.*was removed"):
+                    question(job.job_id)
+
+
+def test_unknown_jobs(service, home):
+    with JobService() as new:
+        for asked in (new, service):
+            for question in (asked.job, asked.result, asked.cancel, asked.find):
+                with pytest.raises(UnknownJob, match="'no such job'"):
+                    question("no such job")
+            with pytest.raises(UnknownJob):
+                list(asked.wait(["no such job"], 1))
+        assert new.jobs() == []
+    assert here(home) == []
+
+
+def test_an_ambiguous_prefix(service):
+    run(service, value())
+    run(service, value())
+    with pytest.raises(InvalidJob, match="several"):
+        service.find("")
+
+
+# --- many, and keys ------------------------------------------------------------------------------
+
+
+def test_of_many_each_is_accepted_or_refused_in_order(service):
+    known = run(service, value(1, key="of many"))
+    before = {job.job_id for job in service.jobs()}
+    answers = service.submit_many(
+        [
+            value(1, labels={"many": "0"}),
+            value(1, walltime_s=-1),
+            value(1, key="of many"),
+            value(2, key="of many"),
+            lab_job("value", engine="slurm"),
+            lab_job("value", labels={"a": "x" * 2000}),
+            Submission(recipe="quacc.recipes.vasp.core.static_job", atoms=AL),
+            value(3, key="twice", labels={"many": "7"}),
+            value(3, key="twice"),
+            value(4, key="twice"),
+            value(5, labels={"many": "10"}),
+        ]
+    )
+    kinds = [type(answer) for answer in answers if isinstance(answer, Exception)]
+    assert kinds == [InvalidJob, KeyConflict, UnknownEngine, InvalidJob, JobRefused, KeyConflict]
+    assert (answers[2].job_id, answers[2].state) == (known.job_id, JobState.completed)
+    assert answers[7].job_id == answers[8].job_id
+    new = {index: answers[index] for index in (0, 7, 10)}
+    assert {job.job_id for job in service.jobs()} - before == {job.job_id for job in new.values()}
+    assert [job.labels for job in new.values()] == [{"many": str(index)} for index in new]
+    for _ in service.wait([job.job_id for job in new.values()], 60):
+        pass
+    results = [service.result(job.job_id) for job in new.values()]
+    assert results == [{"value": 1}, {"value": 3}, {"value": 5}]
+
+
+def test_many_of_which_none_is_good(home, lab):
+    with JobService() as service:
+        bad = [value(walltime_s=-1), lab_job("valeu"), value(labels=["a"])]
+        assert [type(answer) for answer in service.submit_many(bad)] == [InvalidJob] * 3
+        assert service.submit_many([]) == []
+    assert here(home) == []
+
+
+def test_the_same_key_from_many_threads_is_one_job(service):
+    ids = []
+    threads = [
+        threading.Thread(target=lambda: ids.append(service.submit(value(8, key="race")).job_id))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 8
+    assert len(set(ids)) == 1
+    assert finish(service, ids[0]).state is JobState.completed
+
+
+def test_another_shell_does_not_make_it_another_job(service, monkeypatch):
+    first = run(service, value(key="shell"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert service.submit(value(key="shell")).job_id == first.job_id
+
+
+def test_check_says_all_that_is_wrong(home, lab):
+    with JobService() as service:
+        assert service.check(value()) == []
+        findings = service.check(
+            Submission(
+                recipe="quacc.recipes.vasp.core.static_jobb",
+                atoms=AL,
+                engine="slurm",
+                walltime_s=-1,
+            )
+        )
+    text = "\n".join(map(str, findings))
+    assert all(said in text for said in ("static_job", "walltime", "'slurm'", "VASP_PP_PATH"))
+    assert {finding.severity for finding in findings} == {"error"}
+    assert here(home) == []
+
+
+# --- on record first -----------------------------------------------------------------------------
+
+
+def test_the_row_is_committed_before_the_engine_hears_of_it(home, lab, monkeypatch):
+    rows = []
+
+    def start(self, spec, document=None):
+        with JobStore(f"sqlite:///{home / 'jobs.sqlite'}", create=False) as store:
+            rows.append(store.get(spec.job_id))
+        raise RuntimeError("the queue is broken")
+
+    monkeypatch.setattr(LocalRunner, "start", start)
+    with JobService() as service:
+        answers = service.submit_many([value(1, key="k"), value(2)])
+        assert [row.state for row in rows] == [JobState.pending] * 2
+        for row, answer in zip(rows, answers, strict=True):
+            assert (answer.job_id, answer.state) == (row.job_id, JobState.failed)
+            assert "could not be handed to the engine: the queue is broken" in answer.error
+            assert service.job(row.job_id) == answer
+            assert list(service.wait([row.job_id], 5)) == [answer]
+        assert service.submit(value(1, key="k")) == answers[0]
+
+
+def test_run_directories_that_cannot_be_made(home, lab):
+    (home / "jobs").write_text("a file where the folder belongs")
+    with JobService() as service:
+        job = service.submit(value())
+        assert job.state is JobState.failed
+        assert str(home / "jobs") in job.error
+
+
+# --- other processes -----------------------------------------------------------------------------
+
+OWNER = textwrap.dedent(
+    """
+    import sys, time
+    import crystalmath.service as service_module
+    from ase.build import bulk
+    from crystalmath.service import JobService, Submission
+
+    al = bulk("Al", a=4.0, cubic=True)
+    service = JobService()
+    jobs = [
+        Submission(recipe="lab_recipes.wait_for", atoms=al, parameters={"path": sys.argv[1]}),
+        Submission(recipe="quacc.recipes.emt.core.static_job", atoms=al, key="emt"),
+        *[Submission(recipe="lab_recipes.long_sleep", atoms=al)] * 4,
+    ]
+    print(*(service.submit(job).job_id for job in jobs), flush=True)
+    sys.stdin.readline()
+    print(*sorted({name.partition(".")[0] for name in sys.modules}), flush=True)
+    time.sleep(600)
+    """
+)
+
+
+def test_another_process_cancels_and_after_a_kill_adopts(home, lab, tmp_path):
+    (home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
+    gate = tmp_path / "gate"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(gate)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        waiting, emt, sleeping, running, queued, unwritten = owner.stdout.readline().split()
+        with JobService() as service:
+
+            def is_in(job_id, state):
+                return service.job(job_id).state is state
+
+            eventually(lambda: is_in(waiting, JobState.running))
+            eventually(lambda: is_in(sleeping, JobState.running))
+            # While the owner lives, it is the one that ends the job and says so.
+            assert service.cancel(sleeping) is True
+            assert finish(service, sleeping).state is JobState.cancelled
+            assert finish(service, emt).state is JobState.completed
+            eventually(lambda: is_in(running, JobState.running))
+            assert service.result(emt)["results"]["energy"] < 1
+            owner.stdin.write("\n")
+            owner.stdin.flush()
+            # No user code in the submitting process.
+            loaded = set(owner.stdout.readline().split())
+            assert "crystalmath" in loaded
+            assert not loaded & {"quacc", "parsl", "pymatgen", "lab_recipes"}
+
+            owner.send_signal(signal.SIGKILL)
+            owner.wait()
+            assert is_in(waiting, JobState.running)
+            assert is_in(queued, JobState.pending)
+            # As if it had been killed between the commit and the run directory.
+            shutil.rmtree(home / "jobs" / unwritten)
+            for job_id in (running, queued, unwritten):
+                assert service.cancel(job_id) is True
+                assert finish(service, job_id).state is JobState.cancelled
+            gate.touch()
+            job = finish(service, waiting)
+            assert job.state is JobState.completed
+            assert service.result(waiting) == {"saw": str(gate)}
+            assert {each.state for each in service.jobs()} == {
+                JobState.completed, JobState.cancelled
+            }  # fmt: skip
+            again = Submission(recipe="quacc.recipes.emt.core.static_job", atoms=AL, key="emt")
+            assert service.submit(again).job_id == emt
+            with JobStore(service.config.database_url) as store:
+                log = store.events(job_id=sleeping)
+            assert "cancel requested" in [event.reason for event in log]
+    finally:
+        owner.kill()
+        owner.communicate()
+
+
+# --- the default service -------------------------------------------------------------------------
+
+
+def test_one_default_service_for_each_home(home, lab, monkeypatch, tmp_path):
+    first = default_service()
+    assert default_service() is first
+    assert first.config.home == home
+    monkeypatch.setenv("CRYSTALMATH_ENGINE", "slurm")
+    assert default_service() is first
+    with pytest.raises(UnknownEngine, match="'slurm'"):
+        first.submit(value())
+    monkeypatch.setenv("CRYSTALMATH_HOME", os.fspath(tmp_path))
+    other = default_service()
+    assert other is not first
+    assert other.config.home == tmp_path
+    assert here(home) == here(tmp_path) == []
+
+
+def test_close_cancels_what_is_not_finished(home, lab):
+    with JobService() as service:
+        job = service.submit(lab_job("long_sleep"))
+    with JobStore(service.config.database_url) as store:
+        assert store.get(job.job_id).state is JobState.cancelled

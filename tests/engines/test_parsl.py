@@ -1,0 +1,152 @@
+"""What only Parsl can get wrong: its processes, its interchange, its deaths."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+
+import pytest
+from ase.build import bulk
+
+from conftest import eventually
+from crystalmath import processes
+from crystalmath.quacc import JobState, get_runner
+from crystalmath.rundir import RunDirectory
+
+pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
+
+AL = bulk("Al", a=4.0, cubic=True)
+
+SCRIPT = """
+import sys, time
+from ase.build import bulk
+from crystalmath.quacc import get_runner
+
+recipe, end, *seconds = sys.argv[1:]
+runner = get_runner("parsl")
+parameters = {"seconds": float(seconds[0])} if seconds else {}
+job = runner.submit(f"lab_recipes.{recipe}", bulk("Al"), "local", **parameters)
+wanted = "completed" if end == "normal" else "running"
+while (state := runner.get_status(job).value) != wanted:
+    assert state in ("pending", "running"), runner.get_result(job)
+    time.sleep(0.02)
+print(job, flush=True)
+if end == "exception":
+    raise RuntimeError("on purpose")
+if end == "wait":
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def script(home, lab):
+    """Start the script in a session and an environment of its own; nothing of it may stay."""
+    mark = uuid.uuid4().hex
+    started = []
+
+    def start(*arguments):
+        # The environment is not activated: Parsl's own scripts are not on PATH.
+        environment = {**os.environ, "PATH": "/usr/bin:/bin", "PARSL_TEST": mark}
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, *arguments],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True, cwd=home,
+        )
+        started.append(process)
+        job = process.stdout.readline().strip()
+        assert job, process.stderr.read()
+        return process, job, lambda: processes.marked("PARSL_TEST", mark)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+    processes.end_processes(lambda: processes.marked("PARSL_TEST", mark))
+
+
+def outcome(home, job):
+    return RunDirectory(home / "jobs" / job).outcome(1)
+
+
+def test_normal_end_without_an_activated_environment(script, home):
+    process, job, alive = script("value", "normal")
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, alive()) == (0, [])
+    assert errors == ""
+    assert outcome(home, job)["state"] == "completed"
+    assert list((home / "engines" / "parsl" / "runs").iterdir()) == []
+
+
+def test_an_exception_cancels_the_job_and_leaves_no_process(script, home):
+    process, job, alive = script("long_sleep", "exception")
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, alive()) == (1, [])
+    assert "RuntimeError: on purpose" in errors
+    assert outcome(home, job)["state"] == "cancelled"
+
+
+def test_ctrl_c_cancels_the_job_and_leaves_no_process(script, home):
+    process, job, alive = script("long_sleep", "wait")
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert alive() == []
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert errors.count("Traceback") == 1  # ours; the interchange did not hear of it
+    assert outcome(home, job)["state"] == "cancelled"
+
+
+def test_a_killed_owner_leaves_only_the_job_that_runs(script, home):
+    process, job, alive = script("long_sleep", "wait", "3")
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=10)
+    eventually(lambda: not alive(), 15, "processes were left behind")
+    assert outcome(home, job)["state"] == "completed"
+
+
+def test_listing_engines_imports_no_parsl():
+    code = (
+        "import sys; from crystalmath.quacc.engines import describe_engines as d;"
+        "assert any(e.name == 'parsl' and e.loads for e in d());"
+        "assert not {'parsl', 'quacc', 'ase'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def runner(lab):
+    runner = get_runner("parsl")
+    yield runner
+    runner.close()
+
+
+def victims(runner, job):
+    """Name Parsl's processes, the worker of a job first: each is killed in turn."""
+    supervisor = runner._driver.directory(job).claimant(1).pid
+    worker = parent(supervisor)
+    manager = parent(worker)
+    interchange = runner._kernel.executors["local"].interchange_proc.pid
+    return {"worker": worker, "manager": manager, "interchange": interchange}
+
+
+def parent(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
+def test_jobs_outlive_parsl_and_new_ones_run(runner):
+    """A worker, the manager and the interchange are killed, each under a running job."""
+    for victim in ("worker", "manager", "interchange"):
+        running = runner.submit("lab_recipes.long_sleep", AL, "local", seconds=2.0)
+        eventually(lambda job=running: runner.get_status(job) is JobState.running, 20)
+        os.kill(victims(runner, running)[victim], signal.SIGKILL)
+        waiting = runner.submit("lab_recipes.value", AL, "local")
+        for job in (running, waiting):
+            eventually(lambda job=job: runner.get_status(job).is_terminal(), 30, victim)
+            assert runner.get_status(job) is JobState.completed, (victim, runner.get_result(job))
+            # It was not started again.
+            assert not runner._driver.directory(job).claimed(2)
+    runner.close()
+    assert runner._marked() == []
