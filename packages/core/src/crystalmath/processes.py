@@ -195,5 +195,6 @@ def reap_children() -> dict[int, int]:
 
 def _send(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
+        # A program of another user (setuid) cannot be signalled; it must not stop the others' end.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

@@ -112,6 +112,11 @@ class RunDirectory:
             return False
         return True
 
+    def unclaim(self, attempt: int) -> None:
+        """Take back our own claim of an attempt that nothing was done for."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.file(f"{attempt}.claim"))
+
     def claimed(self, attempt: int) -> bool:
         """Tell whether somebody claimed the attempt."""
         return os.path.exists(self.file(f"{attempt}.claim"))

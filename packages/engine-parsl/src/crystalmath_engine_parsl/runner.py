@@ -126,8 +126,7 @@ class ParslRunner(EngineRunner):
         return DataFlowKernel(config.local_config(directory, self._workers, mark))
 
     def _broken(self) -> bool:
-        assert self._kernel is not None
-        return self._is_broken(self._kernel.executors[config.EXECUTOR])
+        return self._kernel is not None and self._is_broken(self._kernel.executors[config.EXECUTOR])
 
     def _is_broken(self, executor: Any) -> bool:
         # Futures stay unresolved for minutes when the interchange dies: look at it instead.

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from crystalmath import processes
 
@@ -31,7 +32,7 @@ def main() -> None:
         os.setpgid(0, 0)
     threading.Thread(target=_follow, args=(owner, start), daemon=True).start()
     sys.argv[:] = argv
-    sys.path[0] = os.path.dirname(argv[0])
+    sys.path[0] = str(Path(argv[0]).parent)
     runpy.run_path(argv[0], run_name="__main__")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -59,7 +61,10 @@ class Driver:
         # Those of them that the engine has not got, in the order of their submission.
         self._waiting: dict[str, Tracked] = {}
         self._finished: dict[str, JobState] = {}
-        self._noticed: set[str] = set()
+        self._noticed: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._abandoned = False
+        self._ended = False
+        self._owner = os.getpid()
         self._to_release: list[Attempt] = []
         self._wake_watcher = threading.Event()
         self._wake_driver = threading.Event()
@@ -72,12 +77,14 @@ class Driver:
 
     def notice(self, attempt: str) -> None:
         """Look at an attempt at once."""
-        self._noticed.add(attempt.rpartition(".")[0])
+        self._noticed.put(attempt.rpartition(".")[0])
         self._wake_watcher.set()
 
     def add(self, header: dict[str, Any], body: str) -> None:
         """Take a job: write its run directory and queue it for the engine."""
         job = Tracked(header, body, RunDirectory(self._jobs_directory / header["job_id"]))
+        if os.getpid() != self._owner:
+            raise EngineUnavailable("a forked process must get a runner of its own (get_runner)")
         with self._lock:
             if self.closed:
                 raise EngineUnavailable(
@@ -122,24 +129,29 @@ class Driver:
         return True
 
     def close(self) -> None:
-        """Cancel this process's unfinished jobs, and end the engine."""
+        """Cancel this process's unfinished jobs, and end the engine.
+
+        One that was interrupted may be called again and goes on.
+        """
+        if self._ended or os.getpid() != self._owner:
+            return
         with self._lock:
-            if self.closed:
-                return
             self.closed = True
+        deadline = time.monotonic() + CLOSE_S
         for job_id in list(self._jobs):
             self.cancel(job_id)
-        deadline = time.monotonic() + CLOSE_S
         while self._jobs and time.monotonic() < deadline:
             time.sleep(0.02)
-        for job_id in self._jobs:
+        for job_id in list(self._jobs):
             self.log.warning("job %s could not be stopped in %g s", job_id, CLOSE_S)
+        self._abandoned = True
         self._wake_driver.set()
         self._wake_watcher.set()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=CLOSE_S)
         self._identity.remove()
+        self._ended = True
 
     def directory(self, job_id: str) -> RunDirectory:
         """Give the run directory of a job; `UnknownJob` if there is none."""
@@ -158,17 +170,20 @@ class Driver:
 
     def _watch(self) -> None:
         """Look at the files of unfinished jobs."""
-        while not (self.closed and not self._jobs):
+        while not self._is_over():
             if self._wake_watcher.wait(LOOK_S if self._jobs else None):
                 # What happens at about the same time is told, and stored, together.
                 time.sleep(GATHER_S)
             self._wake_watcher.clear()
-            noticed, self._noticed = self._noticed, set()
+            noticed = {self._noticed.get() for _ in range(self._noticed.qsize())}
             now = time.monotonic()
             if not noticed or now >= self._look_at:
                 self._look_at = now + LOOK_S
                 noticed = set(self._jobs)
             self._look(noticed)
+
+    def _is_over(self) -> bool:
+        return self.closed and (not self._jobs or self._abandoned)
 
     def _look(self, job_ids: Iterable[str]) -> None:
         changes: list[Change] = []
@@ -179,14 +194,17 @@ class Driver:
                     changes += self._look_at_one(job)
         if changes:
             for listener in self.listeners:
-                listener(changes)
+                try:
+                    listener(changes)
+                except Exception:
+                    self.log.exception("a listener failed")
             if self._waiting:
                 self._wake_driver.set()
 
     def _look_at_one(self, job: Tracked) -> list[Change]:
         try:
             changes = job.look()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - one bad file must not end the watch over all
             self.log.warning("cannot read the files of job %s: %s", job.job_id, error)
             return []
         if job.state.is_terminal():
@@ -200,7 +218,7 @@ class Driver:
     def _drive(self) -> None:
         """Call the engine."""
         probe_at = 0.0
-        while not (self.closed and not self._jobs):
+        while not self._is_over():
             pause = max(0.05, self._retry_at - time.monotonic()) if self._waiting else PROBE_S
             self._wake_driver.wait(min(PROBE_S, pause))
             self._wake_driver.clear()
@@ -229,12 +247,12 @@ class Driver:
             free = max(0, self._runner.capabilities.max_queued - launched)
             jobs = [job for job in self._waiting.values() if not job.cancelled][:free]
             attempts = [job.attempt() for job in jobs]
+            for job in jobs:
+                # From here on a cancel must tell the engine, too.
+                job.launched = True
         if not attempts:
             return
         self._engine_started = True
-        # From here on a cancel must tell the engine, too.
-        for job in jobs:
-            job.launched = True
         handles: Mapping[str, str] = {}
         try:
             handles = self._runner.launch(attempts)
@@ -244,7 +262,8 @@ class Driver:
             self.log.exception("the engine could not launch")
             message = f"the engine could not start it: {type(error).__name__}: {error}"
             for job in jobs:
-                publish_unbegun(job.directory, self._identity, "failed", message)
+                with self._lock:
+                    publish_unbegun(job.directory, self._identity, "failed", message)
                 self.notice(job.attempt().id)
             handles = {attempt.id: attempt.id for attempt in attempts}
         finally:
@@ -255,23 +274,30 @@ class Driver:
         self._backoff = 1.0
 
     def _record_launch(self, job: Tracked, attempt: str, handle: str | None) -> None:
-        job.launched = handle is not None
-        if handle is None:
-            return
-        if handle != attempt:
-            # An engine that finds its work by the attempt's id needs no file for that.
-            job.directory.write_handle(job.number, handle)
-        job.handle = handle
-        job.since = time.monotonic()
         with self._lock:
-            if job.state is not JobState.pending or job.attempt().id == attempt:
-                self._waiting.pop(job.job_id, None)
+            if job.attempt().id != attempt:
+                return  # it was lost meanwhile, and waits as another attempt
+            job.launched = handle is not None
+            if handle is None:
+                return
+            self._waiting.pop(job.job_id, None)
+            job.handle = handle
+            job.since = time.monotonic()
+            if handle != attempt:
+                # An engine that finds its work by the attempt's id needs no file for that.
+                job.directory.write_handle(job.number, handle)
 
     def _release_cancelled(self) -> None:
         with self._lock:
             attempts, self._to_release = self._to_release, []
-        if attempts:
+        if not attempts:
+            return
+        try:
             self._runner.release(attempts)
+        except EngineUnavailable:
+            with self._lock:
+                self._to_release += attempts
+            raise
 
     def _probe_silent(self) -> None:
         now = time.monotonic()
@@ -293,14 +319,17 @@ class Driver:
 
     def _relaunch(self, job: Tracked, reason: str | None) -> None:
         """Hand out the same attempt again: the engine lost it before it began."""
-        job.relaunches += 1
-        if job.relaunches > RELAUNCHES:
-            message = f"the engine lost it {job.relaunches} times before it began: {reason}"
-            publish_unbegun(job.directory, self._identity, "failed", message)
-        else:
-            job.launched = False
-            self._waiting[job.job_id] = job
-            self._wake_driver.set()
+        with self._lock:
+            if job.job_id not in self._jobs or job.cancelled:
+                return
+            job.relaunches += 1
+            if job.relaunches > RELAUNCHES:
+                message = f"the engine lost it {job.relaunches} times before it began: {reason}"
+                publish_unbegun(job.directory, self._identity, "failed", message)
+            else:
+                job.launched = False
+                self._waiting[job.job_id] = job
+                self._wake_driver.set()
 
 
 def read_result(directory: RunDirectory) -> dict[str, Any]:
@@ -330,6 +359,11 @@ def publish_unbegun(
 ) -> None:
     """Decide an attempt that nobody has claimed; whoever comes later finds our claim and leaves."""
     number = directory.read_header()["attempt"]
+    header = {"state": state, "error": error, "summary": None, "started": None}
     if directory.claim(number, identity):
-        header = {"state": state, "error": error, "summary": None}
-        directory.publish(number, {**header, "started": None, "finished": time.time()})
+        try:
+            directory.publish(number, {**header, "finished": time.time()})
+        except OSError:
+            # A claim of a living process without an outcome would look like a running job.
+            directory.unclaim(number)
+            raise

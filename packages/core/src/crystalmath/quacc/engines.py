@@ -91,6 +91,15 @@ _runners: dict[tuple[int, Path, str], EngineRunner] = {}
 _lock = threading.Lock()
 
 
+def _renew_lock() -> None:
+    # A lock that was held at the fork would stay held in the child for ever.
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 def runner_for(engine: str, configured: config.Config | None = None) -> EngineRunner:
     """Give the runner of an engine: one object for each engine, home and process.
 
@@ -140,11 +149,11 @@ def _make(settings: EngineSettings) -> EngineRunner:
 
 def close_all() -> None:
     """End all engines of this process, and their jobs with them."""
-    with _lock:
-        mine = [key for key in _runners if key[0] == os.getpid()]
-        runners = [_runners.pop(key) for key in mine]
-    for runner in runners:
-        runner.close()
+    for key, runner in list(_runners.items()):
+        if key[0] == os.getpid():
+            runner.close()
+            # Only now: a close that was interrupted is tried again at the interpreter's exit.
+            _runners.pop(key, None)
 
 
 # At the interpreter's exit, before any other of ours.

@@ -129,8 +129,9 @@ class Tracked:
             return self._to(JobState.cancelled, error="cancelled", reason=reason)
         if self.last or self.number >= ATTEMPTS:
             return self._to(JobState.failed, error=f"lost: {outcome['error']}", reason=reason)
-        self.header["attempt"] += 1
-        self.directory.write_spec(self.header, self.body)
+        header = {**self.header, "attempt": self.number + 1}
+        self.directory.write_spec(header, self.body)
+        self.header = header
         self.launched, self.handle = False, None
         return self._to(JobState.pending, reason=reason)
 

@@ -42,8 +42,9 @@ def run(directory: str | os.PathLike[str]) -> None:
     """
     header = RunDirectory(directory).read_header()
     request = {"directory": os.path.abspath(directory), "header": header}
-    while True:
-        chain = _take(header["environment"])
+    fresh = False
+    while not fresh:
+        chain, fresh = _take(header["environment"])
         if (reply := chain.run(request)) is None:
             # An idle chain may end at the very moment it is given work: nothing was claimed.
             continue
@@ -51,6 +52,9 @@ def run(directory: str | os.PathLike[str]) -> None:
             raise WorkerLost(f"the supervisor of {request['directory']} ended without an outcome")
         _give_back(chain)
         return
+    raise WorkerLost(
+        f"no supervisor could take {request['directory']}: the worker's standard error says why"
+    )
 
 
 class _Chain:
@@ -113,16 +117,16 @@ def _forget_chains() -> None:
 os.register_at_fork(after_in_child=_forget_chains)
 
 
-def _take(environment: dict[str, str]) -> _Chain:
-    """Take an idle chain, one with a fitting runner first, else start one."""
+def _take(environment: dict[str, str]) -> tuple[_Chain, bool]:
+    """Take an idle chain, one with a fitting runner first, else start a fresh one."""
     with _lock:
         for chain in reversed(_idle):
             if chain.environment == environment:
                 _idle.remove(chain)
-                return chain
+                return chain, False
         if _idle:
-            return _idle.pop()
-    return _Chain()
+            return _idle.pop(), False
+    return _Chain(), True
 
 
 def _give_back(chain: _Chain) -> None:

@@ -57,6 +57,7 @@ class Runner:
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
         self._buffer = b""
+        self._silent: set[Any] = set()
 
     def __del__(self) -> None:
         self._control.close()
@@ -71,10 +72,15 @@ class Runner:
 
     def pump(self, write_log: Callable[[bytes], None], timeout: float) -> None:
         """Pass on what the runner prints, and take its message, for at most so many seconds."""
+        # A recipe may close descriptors that are not its own; one at its end is always ready.
         watched: list[Any] = [self._control, self._log, self._pidfd]
+        watched = [each for each in watched if each not in self._silent]
         ready, _, _ = select.select(watched, [], [], timeout)
-        if self._log in ready and (data := self._read_log()):
-            write_log(data)
+        if self._log in ready:
+            if data := self._read_log():
+                write_log(data)
+            else:
+                self._silent.add(self._log)
         if self._control in ready and (data := self._receive()):
             self._buffer += data
             if b"\n" in self._buffer:
@@ -82,6 +88,8 @@ class Runner:
                 self.message = json.loads(line)
         elif self._pidfd in ready:
             self.ended = True
+        elif self._control in ready:
+            self._silent.add(self._control)
 
     def drain_into(self, job: Any) -> None:
         """Pass on all that was printed and not yet read."""

@@ -164,23 +164,20 @@ class Supervisor:
     def _finish(self, job: _Job, runner: Runner, message: dict[str, Any]) -> None:
         """Publish what the runner has written, once its leavings are gone."""
         leavings = self._leavings(runner)
-        if leavings:
+        if leavings or not message["keep"]:
+            # A thread that goes on is as much alive as a process.
             self._end_all()
         runner.drain_into(job)
         if leavings:
             count = len(leavings)
             job.write_log(f"crystalmath: ended {count} process(es) left running\n".encode())
         job.directory.publish_prepared(job.attempt, message["outcome"])
-        if not leavings and not message["keep"]:
-            self._end_all()
 
     def _leavings(self, runner: Runner) -> list[int]:
-        others = [pid for pid in processes.children(os.getpid()) if pid != runner.pid]
-        return [
-            pid
-            for pid in others + processes.children(runner.pid)
-            if processes.start_time(pid) is not None
-        ]
+        # The runner's first: what one of them leaves at its end becomes our own child.
+        theirs = processes.children(runner.pid)
+        ours = [pid for pid in processes.children(os.getpid()) if pid != runner.pid]
+        return [pid for pid in theirs + ours if processes.start_time(pid) is not None]
 
     def _ended_early(self, job: _Job, runner: Runner) -> None:
         status = runner.wait()
