@@ -144,7 +144,7 @@ def _measure(ways: dict[str, Way], repeat: int) -> Times:
 
 
 def _submissions(recipe: str, count: int, engine: str) -> list[Any]:
-    from crystalmath.service import Submission
+    from crystalmath.admission import Submission
 
     return [Submission(recipe=recipe, atoms=_atoms(), engine=engine) for _ in range(count)]
 

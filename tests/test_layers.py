@@ -15,7 +15,7 @@ SOURCE = ROOT / "packages/core/src"
 LAYERS = [
     ["crystalmath.__main__"],
     ["crystalmath.cli", "crystalmath.server", "crystalmath.testing"],
-    ["crystalmath.service"],
+    ["crystalmath.service", "crystalmath.admission"],
     # The host's own plugins use what an outsider's may use.
     ["crystalmath.builtin"],
     [

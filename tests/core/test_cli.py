@@ -68,8 +68,9 @@ def finish(process):
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """Give a home with a job of each kind, and the service that runs them."""
+    from crystalmath.admission import Submission
     from crystalmath.quacc.engines import close_all
-    from crystalmath.service import JobService, Submission
+    from crystalmath.service import JobService
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("shared")))

@@ -15,6 +15,7 @@ from ase.build import bulk
 
 from conftest import LAB, eventually
 from crystalmath import config
+from crystalmath.admission import Submission
 from crystalmath.builtin.local import LocalRunner
 from crystalmath.errors import (
     CrystalMathError,
@@ -26,7 +27,7 @@ from crystalmath.errors import (
 )
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore
-from crystalmath.service import JobService, Submission, default_service
+from crystalmath.service import JobService, default_service
 
 AL = bulk("Al", a=4.0, cubic=True)
 
@@ -253,7 +254,8 @@ OWNER = textwrap.dedent(
     import sys, time
     import crystalmath.service as service_module
     from ase.build import bulk
-    from crystalmath.service import JobService, Submission
+    from crystalmath.admission import Submission
+    from crystalmath.service import JobService
 
     al = bulk("Al", a=4.0, cubic=True)
     service = JobService()

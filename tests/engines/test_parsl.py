@@ -52,8 +52,12 @@ def script(home, lab):
         environment = {**os.environ, "PATH": "/usr/bin:/bin", "PARSL_TEST": mark}
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, *arguments],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, cwd=home,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            cwd=home,
         )
         started.append(process)
         job = process.stdout.readline().strip()

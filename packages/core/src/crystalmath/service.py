@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import atexit
 import functools
-import hashlib
-import json
 import logging
 import math
 import queue
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from attrs import asdict, evolve, field, frozen
+from attrs import evolve
 
 from crystalmath import config, processes
-from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused, UnknownJob
-from crystalmath.models import Finding, JobSpec
+from crystalmath.admission import Admission, Prepared, Submission
+from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.quacc.changes import Change
-from crystalmath.quacc.runner import JobState, generate_job_id
+from crystalmath.quacc.runner import JobState
 from crystalmath.rundir import IdentityFile, RunDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from ase import Atoms
-
+    from crystalmath.models import Finding
     from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.quacc.store import JobMetadata, JobStore, NewJob
+    from crystalmath.quacc.store import JobMetadata, JobStore
 
-__all__ = ["JobService", "Submission", "default_service"]
+__all__ = ["JobService", "default_service"]
 
 _LOG = logging.getLogger("crystalmath.service")
 
@@ -41,51 +37,6 @@ _LOG = logging.getLogger("crystalmath.service")
 GATHER_S = 0.1
 #: How often jobs of other processes are looked at while somebody waits for them, in seconds.
 POLL_S = 0.25
-
-
-@frozen(kw_only=True)
-class Submission:
-    """What somebody asks for.
-
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name of the recipe.
-    atoms : ase.Atoms
-        The structure.
-    parameters : mapping of str to object
-        The recipe's parameters.
-    engine : str, optional
-        Default: the configured one, else ``local``.
-    cluster : str
-        One of the engine's clusters.
-    key : str, optional
-        Idempotency key: the same key gives the same job.
-    name : str, optional
-        For people; never passed to the recipe.
-    labels : mapping of str to str
-        For people and filters; never passed to the recipe.
-    walltime_s : float, optional
-        Time after which the job is stopped, in seconds.
-    """
-
-    recipe: str
-    atoms: Atoms
-    parameters: Mapping[str, Any] = field(factory=dict)
-    engine: str | None = None
-    cluster: str = "local"
-    key: str | None = None
-    name: str | None = None
-    labels: Mapping[str, str] = field(factory=dict)
-    walltime_s: float | None = None
-
-
-@frozen
-class _Prepared:
-    row: NewJob
-    spec: JobSpec
-    document: str
-    runner: EngineRunner
 
 
 class JobService:
@@ -166,14 +117,12 @@ class JobService:
 
         All that are accepted are recorded in one transaction.
         """
-        from crystalmath.quacc.engine import submission_environment
-
-        environment = submission_environment(self.config)
+        admission = self._admission()
         answers: dict[int, Any] = {}
-        prepared: dict[int, _Prepared] = {}
+        prepared: dict[int, Prepared] = {}
         for index, submission in enumerate(submissions):
             try:
-                prepared[index] = self._prepare(submission, environment)
+                prepared[index] = admission.prepare(submission)
             except (CrystalMathError, ImportError) as error:
                 answers[index] = error
         answers |= self._record(prepared)
@@ -181,72 +130,12 @@ class JobService:
 
     def check(self, submission: Submission) -> list[Finding]:
         """Say all that is wrong with a submission, without submitting it."""
-        from crystalmath.quacc.engine import submission_environment
+        return self._admission().check(submission)
 
-        environment = submission_environment(self.config)
-        findings = []
-        for check in (self._check_recipe, self._check_values, self._check_engine):
-            try:
-                check(submission)
-            except (CrystalMathError, ImportError) as error:
-                code = getattr(error, "code", "import")
-                findings.append(Finding(severity="error", code=code, message=str(error)))
-        return findings + self._preflight(submission, environment)
+    def _admission(self) -> Admission:
+        return Admission(self.config, self._runner, _owner())
 
-    def _prepare(self, submission: Submission, environment: dict[str, str]) -> _Prepared:
-        from crystalmath.quacc import codec
-        from crystalmath.quacc.rows import check
-
-        self._check_recipe(submission)
-        self._check_values(submission)
-        runner = self._check_engine(submission)
-        findings = self._preflight(submission, environment)
-        if any(finding.severity == "error" for finding in findings):
-            raise JobRefused(findings)
-        spec = JobSpec(
-            job_id=generate_job_id(),
-            recipe=submission.recipe,
-            atoms=submission.atoms,
-            parameters=submission.parameters,
-            cluster=submission.cluster,
-            walltime_s=submission.walltime_s,
-            environment=environment,
-        )
-        document = codec.encode_spec(spec)
-        row = self._row(submission, spec, document, findings)
-        check(row)  # the store does so too, but only after it has made its database
-        return _Prepared(row, spec, document, runner)
-
-    def _row(
-        self, submission: Submission, spec: JobSpec, document: str, findings: list[Finding]
-    ) -> NewJob:
-        from crystalmath.quacc.store import NewJob
-
-        what: dict[str, Any] = {
-            "recipe": spec.recipe,
-            "engine": self._engine_of(submission),
-            "cluster": spec.cluster,
-            "walltime_s": spec.walltime_s,
-        }
-        # The environment is left out: another shell must not make the same job another one.
-        # So is the order of the names: JSON objects have none.
-        hashed = json.dumps([what, json.loads(document)], sort_keys=True)
-        header = json.dumps({**what, "environment": dict(spec.environment)})
-        return NewJob(
-            job_id=spec.job_id,
-            **what,
-            spec_hash=hashlib.sha256(hashed.encode()).hexdigest(),
-            specification=f"{header}\n{document}",
-            created_at=time.time(),
-            name=submission.name,
-            labels=submission.labels,
-            key=submission.key,
-            formula=submission.atoms.get_chemical_formula(),
-            owner=_owner(),
-            warnings=[asdict(finding) for finding in findings],
-        )
-
-    def _record(self, prepared: dict[int, _Prepared]) -> dict[int, Any]:
+    def _record(self, prepared: dict[int, Prepared]) -> dict[int, Any]:
         """Commit the rows, and only then let the engines hear of them."""
         if not prepared:
             return {}
@@ -268,7 +157,7 @@ class JobService:
                 answers[index] = self._current([answers[index]])[0]
         return answers
 
-    def _start(self, item: _Prepared, recorded: JobMetadata) -> JobMetadata:
+    def _start(self, item: Prepared, recorded: JobMetadata) -> JobMetadata:
         try:
             item.runner.start(item.spec, item.document)
         except Exception as error:  # noqa: BLE001 - the row must not stay pending for ever
@@ -281,44 +170,6 @@ class JobService:
             self._apply(failed)
             return self._store.get(recorded.job_id)
         return recorded
-
-    def _check_recipe(self, submission: Submission) -> None:
-        from crystalmath.quacc import recipes
-
-        recipe = recipes.look_up(submission.recipe, self.config.recipes_allow)
-        recipes.check_arguments(recipe, submission.parameters)
-
-    def _check_engine(self, submission: Submission) -> EngineRunner:
-        runner = self._runner(self._engine_of(submission))
-        runner.check_cluster(submission.cluster)
-        return runner
-
-    @staticmethod
-    def _check_values(submission: Submission) -> None:
-        _check_walltime(submission.walltime_s)
-        _check_text("key", submission.key)
-        _check_text("name", submission.name)
-        labels: object = submission.labels
-        if not isinstance(labels, Mapping) or not all(
-            isinstance(part, str) for pair in labels.items() for part in pair
-        ):
-            raise InvalidJob(f"labels must be a flat mapping of strings, not {labels!r}")
-
-    @staticmethod
-    def _preflight(submission: Submission, environment: Mapping[str, str]) -> list[Finding]:
-        from crystalmath.plugins import plugins
-
-        return plugins().preflight(
-            recipe=submission.recipe,
-            atoms=submission.atoms,
-            parameters=submission.parameters,
-            environment=environment,
-        )
-
-    def _engine_of(self, submission: Submission) -> str:
-        from crystalmath.quacc.engines import get_workflow_engine
-
-        return (submission.engine or self.config.engine) or get_workflow_engine() or "local"
 
     def _runner(self, engine: str) -> EngineRunner:
         from crystalmath.quacc.engines import runner_for
@@ -578,24 +429,6 @@ def _owner() -> dict[str, Any]:
 
 def _is_dead(job: JobMetadata) -> bool:
     return bool(job.owner) and processes.Identity(**job.owner).is_dead()
-
-
-def _check_walltime(walltime_s: object) -> None:
-    if walltime_s is None:
-        return
-    if (
-        not isinstance(walltime_s, (int, float))
-        or isinstance(walltime_s, bool)
-        or not 0 < walltime_s <= sys.float_info.max
-    ):
-        raise InvalidJob(f"walltime must be a positive number of seconds, not {walltime_s!r}")
-
-
-def _check_text(what: str, value: object, longest: int = 255) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
-        raise InvalidJob(f"{what} must be 1 to {longest} printable characters, not {value!r:.80}")
 
 
 _services: dict[Path, JobService] = {}

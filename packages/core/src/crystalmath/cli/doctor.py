@@ -192,9 +192,9 @@ def _potcars() -> Check:
 
 
 def _relax(engine: str | None) -> Check:
+    from crystalmath.admission import Submission
     from crystalmath.cli.run import Interrupts, run_submission
     from crystalmath.quacc.recipes import full_name
-    from crystalmath.service import Submission
 
     submission = Submission(
         recipe=full_name("emt.core.relax_job"),

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from rich.status import Status
 
+    from crystalmath.admission import Submission
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service import JobService, Submission
+    from crystalmath.service import JobService
 
 __all__ = ["Interrupts", "Progress", "follow", "run", "run_submission"]
 

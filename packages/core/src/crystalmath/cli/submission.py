@@ -14,7 +14,7 @@ from crystalmath.errors import InvalidJob
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from crystalmath.service import Submission
+    from crystalmath.admission import Submission
 
 __all__ = [
     "Cluster",
@@ -109,8 +109,8 @@ def make_submission(
     labels = parse_labels(label or ())
 
     from crystalmath import config
+    from crystalmath.admission import Submission
     from crystalmath.quacc.recipes import full_name
-    from crystalmath.service import Submission
 
     recipe = full_name(recipe, config.load().recipes_allow)
     file_name, atoms = read_structure(structure)

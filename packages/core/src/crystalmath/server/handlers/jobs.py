@@ -17,8 +17,9 @@ from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.structures import parse_structure as _parse_structure
 
 if TYPE_CHECKING:
+    from crystalmath.admission import Submission
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service import JobService, Submission
+    from crystalmath.service import JobService
 
 __all__ = [
     "METHODS",
@@ -127,8 +128,8 @@ def _submit(controller: JobService | None, params: Mapping[str, Any]) -> dict[st
 
 
 def _submission(params: Mapping[str, Any]) -> Submission:
+    from crystalmath.admission import Submission
     from crystalmath.quacc import codec
-    from crystalmath.service import Submission
 
     known = ("recipe", "structure", "cluster", "params", "engine", "key", "name", "labels")
     given = _known(params, (*known, "walltime_s"))
