@@ -49,3 +49,25 @@ def test_forwarding():
     environment = {"PATH": "/bin", "VASP_PP_PATH": "/pp", "SECRET": "x", "QUACC_": "", "XVASP_": ""}
     picked = config.forwarded(config.DEFAULT_FORWARD, environment)
     assert sorted(picked) == ["PATH", "QUACC_", "VASP_PP_PATH"]
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "true", "'two'", "1.5"])
+def test_workers_of_the_local_engine_must_be_a_number(home, workers):
+    from crystalmath.quacc import get_runner
+    from crystalmath.quacc.engines import describe_engines
+
+    (home / "config.toml").write_text(f"[engines.local]\nworkers = {workers}\n")
+    with pytest.raises(ConfigError, match="workers"):
+        get_runner("local")
+    (local,) = [info for info in describe_engines() if info.name == "local"]
+    assert [finding.code for finding in local.findings] == ["config"]
+
+
+def test_workers_default_to_the_cores_that_may_be_used(monkeypatch):
+    import os
+
+    from crystalmath.builtin.local import available_cores
+
+    assert 1 <= available_cores() <= len(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert available_cores() == 1
