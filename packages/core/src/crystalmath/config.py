@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
+import functools
 import os
-from collections.abc import Mapping
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +105,14 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
 
 def forwarded(patterns: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Pick the environment variables that reach a job."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if any(fnmatchcase(name, pattern) for pattern in patterns)
-    }
+    matches = _matcher(patterns)
+    return {name: value for name, value in environ.items() if matches(name)}
+
+
+@functools.cache
+def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
+    # One expression for all: this runs at each submission, over the whole environment.
+    return re.compile("|".join(map(fnmatch.translate, patterns)) or "(?!)").match
 
 
 # What may stand in the file: a type, or the keys of a table; None takes any table.
