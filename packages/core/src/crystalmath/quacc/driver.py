@@ -177,7 +177,8 @@ class Driver:
             self._wake_watcher.clear()
             noticed = {self._noticed.get() for _ in range(self._noticed.qsize())}
             now = time.monotonic()
-            if not noticed or now >= self._look_at:
+            # A wake without news, as at each submission, is no reason to look at all of them.
+            if now >= self._look_at:
                 self._look_at = now + LOOK_S
                 noticed = set(self._jobs)
             self._look(noticed)
