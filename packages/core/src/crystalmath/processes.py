@@ -53,10 +53,6 @@ class Identity:
     pid: int
     start_time: int
 
-    def is_here(self) -> bool:
-        """Tell whether the process table of this host can speak about it."""
-        return self.host == socket.gethostname() and self.boot_id == boot_id()
-
     def is_dead(self) -> bool:
         """Tell whether it is known to have ended; ``False`` where this host cannot know."""
         if self.host != socket.gethostname():

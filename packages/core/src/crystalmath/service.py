@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import logging
 import math
@@ -11,8 +12,6 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-
-from attrs import evolve
 
 from crystalmath import config, processes
 from crystalmath.admission import Admission, Prepared, Submission
@@ -280,7 +279,7 @@ class JobService:
         if not job.state.is_terminal():
             return None
         if job.state is JobState.completed:
-            with self._readable(job):
+            with _readable(job_id):
                 return read_result(self._directory(job_id))
         more = {"traceback": job.traceback} if job.traceback else {}
         return {"error": job.error, **more}
@@ -292,7 +291,7 @@ class JobService:
         job = self.job(job_id)
         if job.state is not JobState.completed:
             return None
-        with self._readable(job):
+        with _readable(job_id):
             return codec.result_json(self._directory(job_id).payload(job.attempt))
 
     def work_directory(self, job_id: str) -> Path:
@@ -325,10 +324,6 @@ class JobService:
 
     def _directory(self, job_id: str) -> RunDirectory:
         return RunDirectory(self.config.jobs_directory / job_id)
-
-    @staticmethod
-    def _readable(job: JobMetadata) -> _Readable:
-        return _Readable(job.job_id)
 
     # --- the store ---------------------------------------------------------------------------
 
@@ -397,25 +392,15 @@ class JobService:
                     pause = min(2 * pause, 10.0)
 
 
-class _Readable:
+@contextlib.contextmanager
+def _readable(job_id: str) -> Iterator[None]:
     """Say in plain words that the files of a finished job are gone."""
-
-    def __init__(self, job_id: str) -> None:
-        self._job_id = job_id
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise CrystalMathError(
-                f"the result of job {self._job_id} is gone: {error.filename} was removed"
-            ) from error
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CrystalMathError(
+            f"the result of job {job_id} is gone: {error.filename} was removed"
+        ) from error
 
 
 @functools.cache
@@ -447,5 +432,5 @@ def default_service() -> JobService:
 
             atexit.register(service.close)
         elif service.config != configured:
-            service.config = evolve(configured)
+            service.config = configured
         return service

@@ -314,7 +314,6 @@ class Driver:
         for attempt, job in silent.items():
             sighting = sightings.get(attempt, Sighting("unknown"))
             job.since = time.monotonic()
-            job.reason = sighting.reason
             if sighting.state == "gone" and not job.directory.claimed(job.number):
                 self._relaunch(job, sighting.reason)
 

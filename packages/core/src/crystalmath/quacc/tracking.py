@@ -36,7 +36,6 @@ class Tracked:
     relaunches: int = 0
     since: float = field(factory=time.monotonic)
     checked: float = 0.0
-    reason: str | None = None
     last: bool = False
 
     @property
