@@ -109,12 +109,19 @@ class Capabilities:
     gone_means_dead : bool
         A ``gone`` from ``probe`` also vouches that no process of the attempt is alive.
     queue_dies_with_owner : bool
-        What was queued and not started is dropped when the process that launched it ends.
+        What was queued and not started is dropped when the process that launched it ends, also
+        when that process is killed.
+    drops_queued : bool
+        After ``release`` an attempt that had not begun is not started any more.
+    workers_here : bool
+        Jobs run on the host of the process that submits them.
     """
 
     max_queued: int = 1000
     gone_means_dead: bool = False
     queue_dies_with_owner: bool = False
+    drops_queued: bool = False
+    workers_here: bool = True
 
 
 @frozen(kw_only=True)

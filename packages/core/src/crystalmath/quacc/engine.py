@@ -12,6 +12,7 @@ from crystalmath.errors import InvalidJob
 from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Sighting
 from crystalmath.quacc.driver import Driver, read_result
 from crystalmath.quacc.runner import JobRunner, JobState, generate_job_id
+from crystalmath.quacc.tracking import spec_header
 from crystalmath.rundir import is_job_id
 
 if TYPE_CHECKING:
@@ -141,15 +142,7 @@ class EngineRunner(JobRunner):
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
         body = codec.encode_spec(spec) if document is None else document
-        header = {
-            "job_id": spec.job_id,
-            "attempt": 1,
-            "recipe": spec.recipe,
-            "cluster": spec.cluster,
-            "walltime_s": spec.walltime_s,
-            "environment": dict(spec.environment),
-        }
-        self._driver.add(header, body)
+        self._driver.add(spec_header(spec, self.settings.name), body)
 
     def check_cluster(self, cluster: str) -> None:
         """Refuse an unknown cluster, naming those there are (:class:`InvalidJob`)."""

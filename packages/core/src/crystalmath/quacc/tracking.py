@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
@@ -14,12 +14,29 @@ from crystalmath.quacc.changes import Change
 from crystalmath.quacc.runner import JobState
 from crystalmath.rundir import RunDirectory, attempt_id
 
-__all__ = ["ATTEMPTS", "Tracked", "orphan_changes", "read_state"]
+if TYPE_CHECKING:
+    from crystalmath.models import JobSpec
+
+__all__ = ["ATTEMPTS", "Tracked", "orphan_changes", "read_state", "spec_header"]
 
 #: So many attempts a job has in all; only lost ones are repeated.
 ATTEMPTS = 2
 #: How often the claim of a running job is checked against the process table, in seconds.
 LIVENESS_S = 1.0
+
+
+def spec_header(spec: JobSpec, engine: str) -> dict[str, Any]:
+    """Give what stands above a specification that this process hands to an engine."""
+    return {
+        "job_id": spec.job_id,
+        "attempt": 1,
+        "engine": engine,
+        "owner": processes.own_identity().as_dict(),
+        "recipe": spec.recipe,
+        "cluster": spec.cluster,
+        "walltime_s": spec.walltime_s,
+        "environment": dict(spec.environment),
+    }
 
 
 @define(eq=False)

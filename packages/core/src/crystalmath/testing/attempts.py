@@ -1,0 +1,48 @@
+"""Attempts for the engine boundary: written down as core does, and launched by a test itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.models import Attempt, JobSpec
+from crystalmath.quacc.runner import generate_job_id
+from crystalmath.rundir import RunDirectory, attempt_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["attempt_of", "write_down"]
+
+
+def write_down(home: Path, engine: str, recipe: str, **parameters: Any) -> str:
+    """Make the run directory of a job that nobody has launched; give the job's id."""
+    from ase.build import bulk
+
+    from crystalmath import config
+    from crystalmath.quacc import codec
+    from crystalmath.quacc.engine import submission_environment
+    from crystalmath.quacc.tracking import spec_header
+
+    spec = JobSpec(
+        job_id=generate_job_id(),
+        recipe=f"crystalmath.testing.recipes.{recipe}",
+        atoms=bulk("Al"),
+        parameters=parameters,
+        environment=submission_environment(config.load()),
+    )
+    jobs = home / "jobs"
+    jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = RunDirectory(jobs / spec.job_id)
+    directory.write_spec(spec_header(spec, engine), codec.encode_spec(spec))
+    return spec.job_id
+
+
+def attempt_of(home: Path, job_id: str, handle: str | None = None, number: int = 1) -> Attempt:
+    """Give an attempt as core gives it to an engine."""
+    return Attempt(
+        id=attempt_id(job_id, number),
+        job_id=job_id,
+        directory=home / "jobs" / job_id,
+        cluster="local",
+        handle=handle,
+    )

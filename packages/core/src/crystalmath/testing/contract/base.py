@@ -1,0 +1,159 @@
+"""The fixtures of the kit."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from ase.build import bulk
+
+from crystalmath.quacc import JobState, get_runner
+from crystalmath.quacc.engines import close_all
+from crystalmath.testing.attempts import attempt_of, write_down
+from crystalmath.testing.oracle import Oracle
+from crystalmath.testing.owner import RECIPES, Owner
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from crystalmath.models import Attempt
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["Base"]
+
+AL = bulk("Al", a=4.05)
+_HOME = pytest.StashKey["Path"]()
+
+
+class Base:
+    """Fixtures and helpers; no tests."""
+
+    @pytest.fixture
+    def engine(self) -> EngineUnderTest:
+        """Give the engine's name and what it needs; an engine author fills this in."""
+        raise NotImplementedError("fill in the fixture `engine` (crystalmath.testing)")
+
+    @pytest.fixture
+    def contract_home(
+        self,
+        engine: EngineUnderTest,
+        request: pytest.FixtureRequest,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> Path:
+        """Give the home that the tests of a class share, so that the engine is warm."""
+        node = request.node.getparent(pytest.Class)
+        if _HOME not in node.stash:
+            node.stash[_HOME] = tmp_path_factory.mktemp("contract")
+            engine.configure(node.stash[_HOME])
+            node.addfinalizer(close_all)
+        home: Path = node.stash[_HOME]
+        return home
+
+    @pytest.fixture(autouse=True)
+    def _environment(
+        self, engine: EngineUnderTest, contract_home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in [name for name in os.environ if name.startswith("CRYSTALMATH_")]:
+            monkeypatch.delenv(name)
+        for name, value in engine.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("CRYSTALMATH_HOME", str(contract_home))
+        monkeypatch.setenv("CRYSTALMATH_RECIPES", RECIPES)
+
+    @pytest.fixture
+    def oracle(self, contract_home: Path) -> Oracle:
+        """Give the eyes that look past what is tested."""
+        return Oracle(contract_home)
+
+    @pytest.fixture
+    def runner(self, engine: EngineUnderTest, _environment: None) -> EngineRunner:
+        """Give the runner, in this process and warm."""
+        return cast("EngineRunner", get_runner(engine.name))
+
+    @pytest.fixture
+    def submit(self, runner: EngineRunner) -> Callable[..., str]:
+        """Submit a recipe of the kit: ``submit("echo", x=1)``."""
+
+        def submit(recipe: str, /, **parameters: Any) -> str:
+            return runner.submit(f"{RECIPES}.{recipe}", AL, "local", **parameters)
+
+        return submit
+
+    @pytest.fixture
+    def finish(self, engine: EngineUnderTest, runner: EngineRunner) -> Callable[..., Any]:
+        """Wait for a job: ``state, result = finish(job_id)``."""
+
+        def finish(job_id: str, timeout: float | None = None) -> tuple[JobState, Any]:
+            limit = engine.start_s + 10 * engine.turn_s if timeout is None else timeout
+            what = f"the job {job_id} did not finish"
+            eventually(lambda: runner.get_status(job_id).is_terminal(), limit, what)
+            return runner.get_status(job_id), runner.get_result(job_id)
+
+        return finish
+
+    @pytest.fixture
+    def started(self, engine: EngineUnderTest, oracle: Oracle) -> Callable[[str], None]:
+        """Wait until a job was begun by a worker, as its files tell."""
+
+        def started(job_id: str) -> None:
+            limit = engine.start_s + 10 * engine.turn_s
+            eventually(lambda: oracle.claimed(job_id), limit, f"the job {job_id} was not begun")
+
+        return started
+
+    @pytest.fixture
+    def blocked(
+        self,
+        engine: EngineUnderTest,
+        submit: Callable[..., str],
+        started: Callable[[str], None],
+        finish: Callable[..., Any],
+        tmp_path: Path,
+    ) -> Iterator[Path]:
+        """Keep all workers busy; the file that it gives lets them go."""
+        go = tmp_path / "unblock"
+        blockers = [submit("wait_for", path=str(go)) for _ in range(engine.workers)]
+        for job_id in blockers:
+            started(job_id)
+        yield go
+        go.touch()
+        for job_id in blockers:
+            finish(job_id)
+
+    @pytest.fixture
+    def write(self, engine: EngineUnderTest, contract_home: Path) -> Callable[..., Attempt]:
+        """Write a job down that only the test launches: ``attempt = write("echo")``."""
+
+        def write(recipe: str, /, **parameters: Any) -> Attempt:
+            job_id = write_down(contract_home, engine.name, recipe, **parameters)
+            return attempt_of(contract_home, job_id)
+
+        return write
+
+    @pytest.fixture
+    def owner(self, engine: EngineUnderTest, _environment: None) -> Iterator[Callable[[], Owner]]:
+        """Start processes that own jobs of the same home; each is killed at the end."""
+        owners: list[Owner] = []
+
+        def start() -> Owner:
+            owners.append(Owner(engine.name, dict(os.environ)))
+            return owners[-1]
+
+        yield start
+        for each in owners:
+            each.kill()
+
+
+def still_unbegun(oracle: Oracle, job_id: str, seconds: float) -> bool:
+    """Watch that nobody begins a job for a time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if oracle.claimed(job_id):
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,11 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from crystalmath.testing.contract.base import Base
+
+__all__ = ["Restarts"]
+
+
+class Restarts(Base):
+    """TODO."""

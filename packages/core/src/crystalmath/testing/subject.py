@@ -1,0 +1,50 @@
+"""What an engine author tells the kit."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["EngineUnderTest"]
+
+
+@frozen
+class EngineUnderTest:
+    """One installed engine, and what it needs to be tested.
+
+    Parameters
+    ----------
+    name : str
+        The engine's name, as ``crystalmath engines`` lists it.
+    options : mapping of str to object
+        The table ``[engines.<name>]`` of the configuration file; strings, numbers, booleans and
+        lists of them.
+    workers : int
+        How many jobs run at a time with these options.
+    environment : mapping of str to str
+        Environment variables that the engine needs.
+    start_s : float
+        How long the engine may take from its first launch to its first running job, in seconds.
+    turn_s : float
+        How long one job that does nothing may take on the warm engine, in seconds.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(factory=dict, kw_only=True)
+    workers: int = field(default=2, kw_only=True)
+    environment: Mapping[str, str] = field(factory=dict, kw_only=True)
+    start_s: float = field(default=60.0, kw_only=True)
+    turn_s: float = field(default=3.0, kw_only=True)
+
+    def configure(self, home: Path) -> None:
+        """Write the configuration file of a fresh home."""
+        # Scalars and lists of them look the same in JSON and in TOML.
+        lines = [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in self.options.items()]
+        text = "\n".join([f"[engines.{json.dumps(self.name)}]", *lines, ""])
+        (home / "config.toml").write_text(text, encoding="utf-8")
