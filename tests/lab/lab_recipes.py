@@ -49,6 +49,21 @@ def touch(atoms, path):
     return {}
 
 
+def mark(atoms, path):
+    """Leave a mark for each time that this ran."""
+    with open(path, "a") as file:
+        file.write("x")
+    return {}
+
+
+def count_and_sleep(atoms, path):
+    """Sleep the first time, and end at once the second."""
+    mark(atoms, path)
+    if Path(path).read_text() == "x":
+        time.sleep(600)
+    return {}
+
+
 def long_sleep(atoms, seconds=600.0):
     time.sleep(seconds)
     return {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import json
 import logging
 import math
 import queue
@@ -55,6 +56,7 @@ class JobService:
         self._changes: queue.SimpleQueue[Sequence[Change] | None] = queue.SimpleQueue()
         self._waiters: set[queue.SimpleQueue[list[JobMetadata]]] = set()
         self._writer: threading.Thread | None = None
+        self._taken: list[str] = []
         self._identity = IdentityFile(
             self.config.jobs_directory / ".identities", processes.own_identity()
         )
@@ -80,6 +82,7 @@ class JobService:
         if writer is not None:
             self._changes.put(None)
             writer.join()
+        self._disown()
         with self._lock:
             store, self._opened = self._opened, None
         if store is not None:
@@ -228,6 +231,8 @@ class JobService:
     def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobMetadata]:
         """Yield the present state of each job and then each change, until all are finished.
 
+        Jobs that nobody follows are taken over.
+
         Parameters
         ----------
         job_ids : sequence of str
@@ -241,6 +246,8 @@ class JobService:
         try:
             seen: dict[str, int] = {}
             batch = self._all(job_ids)
+            if self.take_over(batch):
+                batch = self._all(job_ids)
             remaining = set(job_ids)
             # Those of another process, or of another service in this one: nobody tells us.
             foreign = {
@@ -317,7 +324,7 @@ class JobService:
         directory = self._directory(job_id)
         if directory.exists():
             cancel_files(directory, self._identity)
-        elif _is_dead(job):
+        elif _is_orphan(job):
             self._apply(Change(job_id=job_id, state=JobState.cancelled, at=time.time()))
         self._current([job])
         return True
@@ -345,19 +352,78 @@ class JobService:
         return self._store
 
     def _current(self, jobs: list[JobMetadata]) -> list[JobMetadata]:
-        """Bring jobs whose owner has died up to date with their run directories."""
+        """Bring jobs that nobody follows up to date with their run directories."""
         return [
-            self._adopt(job) if not job.state.is_terminal() and _is_dead(job) else job
+            self._refresh(job) if not job.state.is_terminal() and _is_orphan(job) else job
             for job in jobs
         ]
 
-    def _adopt(self, job: JobMetadata) -> JobMetadata:
+    def _refresh(self, job: JobMetadata) -> JobMetadata:
         from crystalmath.quacc.tracking import orphan_changes
 
         directory = self._directory(job.job_id)
         if directory.exists():
-            self._apply(*orphan_changes(directory, job.state))
+            with contextlib.suppress(ValueError):  # a specification that was written half
+                self._apply(*orphan_changes(directory, job.state))
         return self._store.get(job.job_id)
+
+    # --- recovery ----------------------------------------------------------------------------
+
+    def take_over(self, jobs: Sequence[JobMetadata] | None = None) -> list[str]:
+        """Follow unfinished jobs whose owner has died as this process's own.
+
+        What is missing of their files is written again, the engine is asked what it knows of
+        them, and what it does not know is handed out again.
+
+        Parameters
+        ----------
+        jobs : sequence of JobMetadata, optional
+            Default: all of the home.
+
+        Returns
+        -------
+        list of str
+            The ids of the jobs that are followed here now. One whose engine cannot be loaded stays
+            as it is, and the log says why.
+        """
+        return [
+            job.job_id
+            for job in (self._store.unfinished() if jobs is None else jobs)
+            if not job.state.is_terminal() and _is_orphan(job) and self._take_over(job)
+        ]
+
+    def _take_over(self, job: JobMetadata) -> bool:
+        try:
+            runner = self._runner(job.engine)
+            self._restore(job)
+            if not runner.adopt(job.job_id):
+                return False
+        except (CrystalMathError, ImportError, OSError) as error:
+            _LOG.warning("cannot take over job %s: %s", job.job_id, error)
+            return False
+        self._taken.append(job.job_id)
+        owner = _owner()
+        reason = f"taken over by the process {owner['pid']} on {owner['host']}"
+        self._store.set_owner(job.job_id, owner, reason, time.time())
+        return True
+
+    def _restore(self, job: JobMetadata) -> None:
+        """Write the files of a job whose owner died between its row and its run directory."""
+        directory = self._directory(job.job_id)
+        if job.state is not JobState.pending or directory.claimed(job.attempt):
+            return
+        recorded, body = self._store.specification(job.job_id).split("\n", 1)
+        with contextlib.suppress(OSError, ValueError):
+            if directory.read_spec()[1] == body:
+                return
+        more = {"job_id": job.job_id, "attempt": job.attempt, "owner": None}
+        directory.write_spec({**json.loads(recorded), **more}, body)
+
+    def _disown(self) -> None:
+        """Leave what was taken over, and is not finished, to whoever asks for it next."""
+        for job_id in self._taken:
+            self._store.set_owner(job_id, {}, "let go", time.time())
+        self._taken.clear()
 
     def _apply(self, *changes: Change) -> None:
         applied = self._store.apply(changes) if changes else []
@@ -412,8 +478,8 @@ def _owner() -> dict[str, Any]:
     return _identity().as_dict()
 
 
-def _is_dead(job: JobMetadata) -> bool:
-    return bool(job.owner) and processes.Identity(**job.owner).is_dead()
+def _is_orphan(job: JobMetadata) -> bool:
+    return not job.owner or processes.Identity(**job.owner).is_dead()
 
 
 _services: dict[Path, JobService] = {}

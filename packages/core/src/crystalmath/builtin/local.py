@@ -9,6 +9,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from crystalmath.models import Attempt, EngineSettings
 
 __all__ = ["LocalRunner", "available_cores"]
+
+#: How long worker threads may take to end, in seconds.
+STOP_S = 10.0
 
 
 class LocalRunner(EngineRunner):
@@ -72,11 +76,15 @@ class LocalRunner(EngineRunner):
             self._queued.discard(attempt.id)
 
     def stop(self) -> None:
-        """End the worker threads and their idle chains."""
+        """End the worker threads and their idle chains; what was let go runs on without them."""
         for _ in self._threads:
             self._queue.put(None)
-        for thread in self._threads:
-            thread.join(timeout=10)
+        deadline = time.monotonic() + STOP_S
+        while time.monotonic() < deadline:
+            alive = sum(thread.is_alive() for thread in self._threads)
+            if alive <= len(self._running):
+                break
+            time.sleep(0.01)
         close_idle()
 
     def _work(self) -> None:

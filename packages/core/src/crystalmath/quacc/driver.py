@@ -12,7 +12,7 @@ from crystalmath import processes
 from crystalmath.errors import EngineUnavailable, UnknownJob
 from crystalmath.models import Sighting
 from crystalmath.quacc.runner import JobState
-from crystalmath.quacc.tracking import Tracked, read_state
+from crystalmath.quacc.tracking import Sight, Tracked, read_state, take_over
 from crystalmath.rundir import IdentityFile, RunDirectory, is_job_id
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ class Driver:
         self._look_at = 0.0
         self._retry_at = 0.0
         self._backoff = 1.0
+        self._probe_at = 0.0
         self._engine_started = False
+        self._adopting = threading.Lock()
+        self._left: list[Tracked] = []
         self._threads: list[threading.Thread] = []
         self.listeners: list[Callable[[Sequence[Change]], None]] = []
 
@@ -90,26 +93,66 @@ class Driver:
                 raise EngineUnavailable(
                     f"the engine {self._runner.settings.name!r} has been closed"
                 )
-            if not self._threads:
-                self._jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._start_threads()
+            self._start_threads()
             job.directory.write_spec(header, body)
             self._jobs[job.job_id] = self._waiting[job.job_id] = job
         self._wake_driver.set()
         self._wake_watcher.set()
 
+    def adopt(self, job_id: str) -> bool:
+        """Take over a job that nobody follows; tell whether it is followed here."""
+        directory = self.directory(job_id)
+        if os.getpid() != self._owner or read_state(directory).is_terminal():
+            return False
+        with self._adopting:
+            if job_id in self._jobs or job_id in self._finished:
+                return True
+            job = None if self.closed else take_over(directory, self._runner.settings.name)
+            if job is None:
+                return False
+            return self._take_in(job)
+
+    def _take_in(self, job: Tracked) -> bool:
+        with self._lock:
+            if self.closed:
+                job.let_go()
+                return False
+            if job.cancelled:
+                # Its owner may have died between the two steps of a cancel.
+                cancel_files(job.directory, self._identity)
+            self._start_threads()
+            self._jobs[job.job_id] = job
+            running = read_state(job.directory) is JobState.running
+            changes = job.settle(Sight(claimed=running))
+        self._tell(changes)
+        self._probe_at = 0.0
+        self._wake_driver.set()
+        self._wake_watcher.set()
+        return True
+
     def state(self, job_id: str) -> JobState:
-        """Tell a job's present state."""
+        """Tell a job's present state; one that nobody follows is taken over."""
         job = self._jobs.get(job_id)
         if job is not None:
             return job.state
-        return self._finished.get(job_id) or read_state(self.directory(job_id))
+        if job_id in self._finished:
+            return self._finished[job_id]
+        state = read_state(self.directory(job_id))
+        if state.is_terminal() or not self.adopt(job_id):
+            return state
+        return self.state(job_id)
 
     def cancel(self, job_id: str) -> bool:
         """Request that a job be stopped."""
+        if self.state(job_id).is_terminal():
+            return False
         job = self._jobs.get(job_id)
+        if job_id in self._finished:
+            return False
         if job is None:
-            return self._cancel_elsewhere(job_id)
+            # Another process follows it.
+            cancel_files(self.directory(job_id), self._identity)
+            return True
         with self._lock:
             if job.state.is_terminal():
                 return False
@@ -121,25 +164,22 @@ class Driver:
         self._wake_driver.set()
         return True
 
-    def _cancel_elsewhere(self, job_id: str) -> bool:
-        directory = self.directory(job_id)
-        if self._finished.get(job_id) or read_state(directory).is_terminal():
-            return False
-        cancel_files(directory, self._identity)
-        return True
-
     def close(self) -> None:
-        """Cancel this process's unfinished jobs, and end the engine.
+        """Cancel the unfinished jobs that were submitted here, and end the engine.
 
-        One that was interrupted may be called again and goes on.
+        Those that were taken over are let go. A close that was interrupted may be called again
+        and goes on.
         """
         if self._ended or os.getpid() != self._owner:
             return
         with self._lock:
             self.closed = True
         deadline = time.monotonic() + CLOSE_S
-        for job_id in list(self._jobs):
-            self.cancel(job_id)
+        for job in list(self._jobs.values()):
+            if job.adopted and not job.cancelled:
+                self._let_go(job)
+            else:
+                self.cancel(job.job_id)
         while self._jobs and time.monotonic() < deadline:
             time.sleep(0.02)
         for job_id in list(self._jobs):
@@ -153,6 +193,22 @@ class Driver:
         self._identity.remove()
         self._ended = True
 
+    def _let_go(self, job: Tracked) -> None:
+        with self._lock:
+            if self._jobs.pop(job.job_id, None) is not None:
+                self._waiting.pop(job.job_id, None)
+                self._left.append(job)
+                job.let_go()
+
+    def spared(self) -> set[int]:
+        """Give the pids of jobs that were let go and run on this host."""
+        found: set[int] = set()
+        for job in self._left:
+            claimant = job.directory.claimant(job.number)
+            if claimant and claimant.host == processes.own_identity().host:
+                found |= {claimant.pid, *processes.descendants(claimant.pid)}
+        return found
+
     def directory(self, job_id: str) -> RunDirectory:
         """Give the run directory of a job; `UnknownJob` if there is none."""
         # The id becomes part of a path: nothing but an id may pass.
@@ -162,6 +218,9 @@ class Driver:
         return directory
 
     def _start_threads(self) -> None:
+        if self._threads:
+            return
+        self._jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for target in (self._drive, self._watch):
             name = f"crystalmath-{self._runner.settings.name}-{target.__name__.strip('_')}"
             thread = threading.Thread(target=target, name=name, daemon=True)
@@ -189,25 +248,32 @@ class Driver:
     def _look(self, job_ids: Iterable[str]) -> None:
         changes: list[Change] = []
         for job_id in job_ids:
-            with self._lock:
-                job = self._jobs.get(job_id)
-                if job is not None:
-                    changes += self._look_at_one(job)
-        if changes:
-            for listener in self.listeners:
-                try:
-                    listener(changes)
-                except Exception:
-                    self.log.exception("a listener failed")
-            if self._waiting:
-                self._wake_driver.set()
+            job = self._jobs.get(job_id)
+            if job is not None:
+                changes += self._look_at_one(job)
+        self._tell(changes)
+        if changes and self._waiting:
+            self._wake_driver.set()
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        for listener in self.listeners if changes else ():
+            try:
+                listener(changes)
+            except Exception:
+                self.log.exception("a listener failed")
 
     def _look_at_one(self, job: Tracked) -> list[Change]:
         try:
-            changes = job.look()
+            # Outside the lock: nobody who submits or cancels waits for the end of a lost tree.
+            sight = job.see()
+            with self._lock:
+                return self._settle(job, sight) if job.job_id in self._jobs else []
         except Exception as error:  # noqa: BLE001 - one bad file must not end the watch over all
             self.log.warning("cannot read the files of job %s: %s", job.job_id, error)
             return []
+
+    def _settle(self, job: Tracked, sight: Sight) -> list[Change]:
+        changes = job.settle(sight)
         if job.state.is_terminal():
             self._finished[job.job_id] = job.state
             del self._jobs[job.job_id]
@@ -218,7 +284,6 @@ class Driver:
 
     def _drive(self) -> None:
         """Call the engine."""
-        probe_at = 0.0
         while not self._is_over():
             pause = max(0.05, self._retry_at - time.monotonic()) if self._waiting else PROBE_S
             self._wake_driver.wait(min(PROBE_S, pause))
@@ -226,8 +291,8 @@ class Driver:
             if time.monotonic() >= self._retry_at:
                 self._guarded(self._launch_waiting)
             self._guarded(self._release_cancelled)
-            if time.monotonic() >= probe_at:
-                probe_at = time.monotonic() + PROBE_S
+            if time.monotonic() >= self._probe_at:
+                self._probe_at = time.monotonic() + PROBE_S
                 self._guarded(self._probe_silent)
         if self._engine_started:
             self._guarded(self._runner.stop)
@@ -282,7 +347,7 @@ class Driver:
             if handle is None:
                 return
             self._waiting.pop(job.job_id, None)
-            job.handle = handle
+            job.handle, job.inherited = handle, False
             job.since = time.monotonic()
             if handle != attempt:
                 # An engine that finds its work by the attempt's id needs no file for that.
@@ -310,12 +375,22 @@ class Driver:
             }
         if not silent:
             return
+        # What it opens to answer, it has to close.
+        self._engine_started = True
         sightings = self._runner.probe([job.attempt() for job in silent.values()])
         for attempt, job in silent.items():
             sighting = sightings.get(attempt, Sighting("unknown"))
             job.since = time.monotonic()
-            if sighting.state == "gone" and not job.directory.claimed(job.number):
+            self._tell(job.hear(sighting.reason))
+            if self._is_gone(job, sighting) and not job.directory.claimed(job.number):
                 self._relaunch(job, sighting.reason)
+
+    def _is_gone(self, job: Tracked, sighting: Sighting) -> bool:
+        """Tell whether the engine will not start an attempt any more."""
+        if sighting.state == "unknown":
+            # The queue of the process that launched it went with that process.
+            return job.inherited and self._runner.capabilities.queue_dies_with_owner
+        return sighting.state == "gone"
 
     def _relaunch(self, job: Tracked, reason: str | None) -> None:
         """Hand out the same attempt again: the engine lost it before it began."""

@@ -73,7 +73,11 @@ class EngineRunner(JobRunner):
         """Drop what is queued, and tidy up after a cancel; core has stopped what ran."""
 
     def stop(self) -> None:
-        """End the engine; no job is alive any more. Called once, and only after a `launch`."""
+        """End the engine. Called once, and only after a `launch` or a `probe`.
+
+        No job that this process submitted is alive any more. Jobs that it took over from a
+        process that died may go on in their supervisors (`spared`).
+        """
 
     def clusters(self) -> Sequence[str]:
         """Name the clusters; the first is the default."""
@@ -91,6 +95,13 @@ class EngineRunner(JobRunner):
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._driver.closed
+
+    def spared(self) -> set[int]:
+        """Give the pids of this host that `stop` must not end.
+
+        They belong to jobs that were taken over from another process and let go unfinished.
+        """
+        return self._driver.spared()
 
     def notice(self, attempt: str) -> None:
         """Tell core that something happened to an attempt; it looks at once."""
@@ -144,6 +155,25 @@ class EngineRunner(JobRunner):
         body = codec.encode_spec(spec) if document is None else document
         self._driver.add(spec_header(spec, self.settings.name), body)
 
+    def adopt(self, job_id: str) -> bool:
+        """Take over a job of this engine that nobody follows: its owner has died.
+
+        It is followed from here on as one that was submitted here, and `close` lets it go. The
+        other methods do so by themselves when they are asked about such a job.
+
+        Returns
+        -------
+        bool
+            Whether it is followed here; ``False`` for a finished job, another engine's, and one
+            whose owner is alive.
+
+        Raises
+        ------
+        UnknownJob
+            No job has this id.
+        """
+        return self._driver.adopt(job_id)
+
     def check_cluster(self, cluster: str) -> None:
         """Refuse an unknown cluster, naming those there are (:class:`InvalidJob`)."""
         if cluster not in self.clusters():
@@ -167,7 +197,7 @@ class EngineRunner(JobRunner):
         return self._driver.cancel(job_id)
 
     def close(self) -> None:
-        """Cancel this process's unfinished jobs, and end the engine."""
+        """Cancel the unfinished jobs that were submitted here, and end the engine."""
         self._driver.close()
 
 

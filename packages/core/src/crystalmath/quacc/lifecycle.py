@@ -41,6 +41,9 @@ def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str
         Rows of the event log, one for each step.
     """
     log = []
+    if _is_note(job, change):
+        noted = evolve(job, revision=job.revision + 1)
+        return noted, [event_row(job, job.state, change.at, change.reason)]
     for state in _STEPS.get((job.state, change.state), ()):
         last = state is change.state
         at = change.at if last or change.started_at is None else change.started_at
@@ -48,6 +51,11 @@ def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str
         times = _times(change, state)
         job = evolve(job, state=state, revision=job.revision + 1, **times)
     return (evolve(job, **_given(change)) if log else job), log
+
+
+def _is_note(job: JobMetadata, change: Change) -> bool:
+    same = change.state is job.state and change.attempt is None
+    return same and change.reason is not None and not job.state.is_terminal()
 
 
 def event_row(

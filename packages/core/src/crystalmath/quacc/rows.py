@@ -29,6 +29,7 @@ _MUTABLE = (
     "state",
     "revision",
     "attempt",
+    "owner",
     "started_at",
     "finished_at",
     "cancel_requested_at",

@@ -240,7 +240,7 @@ class JobStore:
         """Record changes of state, in their order and in one durable transaction.
 
         What is no step of a job's life is passed over: a change of a terminal state, a state it
-        has already, an unknown id.
+        has already, an unknown id. A reason for the state that it has already is noted.
 
         Returns
         -------
@@ -283,6 +283,20 @@ class JobStore:
             log = event_row(job, job.state, at, "cancel requested")
             save(connection, [(job.revision, noted)], [log])
         return noted
+
+    def set_owner(self, job_id: str, owner: Mapping[str, Any], reason: str, at: float) -> None:
+        """Record whose an unfinished job is from now on; an empty owner is nobody.
+
+        Raises
+        ------
+        UnknownJob
+            No job has this id.
+        """
+        with self._database.writing() as connection:
+            job = _fetch_one(connection, job_id)
+            if not job.state.is_terminal():
+                owned = evolve(job, owner=owner, revision=job.revision + 1)
+                save(connection, [(job.revision, owned)], [event_row(job, job.state, at, reason)])
 
     def get(self, job_id: str) -> JobMetadata:
         """Give one job.

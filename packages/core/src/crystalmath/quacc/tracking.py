@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from crystalmath import processes
 from crystalmath.models import Attempt
@@ -15,14 +16,27 @@ from crystalmath.quacc.runner import JobState
 from crystalmath.rundir import RunDirectory, attempt_id
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crystalmath.models import JobSpec
 
-__all__ = ["ATTEMPTS", "Tracked", "orphan_changes", "read_state", "spec_header"]
+__all__ = [
+    "ATTEMPTS",
+    "Sight",
+    "Tracked",
+    "is_orphan",
+    "orphan_changes",
+    "read_state",
+    "spec_header",
+    "take_over",
+]
 
 #: So many attempts a job has in all; only lost ones are repeated.
 ATTEMPTS = 2
 #: How often the claim of a running job is checked against the process table, in seconds.
 LIVENESS_S = 1.0
+#: How long another process may take over jobs before we leave it to it, in seconds.
+ADOPTION_S = 1.0
 
 
 def spec_header(spec: JobSpec, engine: str) -> dict[str, Any]:
@@ -39,9 +53,36 @@ def spec_header(spec: JobSpec, engine: str) -> dict[str, Any]:
     }
 
 
+@frozen
+class Sight:
+    """What the files of a job said at one moment."""
+
+    claimed: bool = False
+    outcome: dict[str, Any] | None = None
+    removed: bool = False
+
+
 @define(eq=False)
 class Tracked:
-    """One unfinished job of this process."""
+    """One unfinished job that this process follows.
+
+    Parameters
+    ----------
+    header, body : dict, str
+        The specification.
+    directory : RunDirectory
+        Its files.
+    state : JobState
+        As last told.
+    launched : bool
+        Whether the engine has the present attempt.
+    inherited : bool
+        Whether another process launched it, if anybody did.
+    adopted : bool
+        Whether another process submitted the job.
+    owned : bool
+        Whether a new attempt may be made.
+    """
 
     header: dict[str, Any]
     body: str
@@ -53,7 +94,10 @@ class Tracked:
     relaunches: int = 0
     since: float = field(factory=time.monotonic)
     checked: float = 0.0
-    last: bool = False
+    inherited: bool = False
+    adopted: bool = False
+    owned: bool = True
+    heard: str | None = None
 
     @property
     def job_id(self) -> str:
@@ -80,21 +124,53 @@ class Tracked:
 
     def look(self) -> list[Change]:
         """Read the files; give what has changed since the last look."""
+        return self.settle(self.see())
+
+    def see(self) -> Sight:
+        """Read the files, and end what a lost attempt left alive, which may take a second."""
+        due = self._is_due()
         if self.state is JobState.pending and not self.directory.claimed(self.number):
-            return [self._removed()] if self._is_due() and not self.directory.exists() else []
-        changes = []
+            return Sight(removed=due and not self.directory.exists())
         outcome = self.directory.outcome(self.number)
-        # What its owner ended before anybody ran it was never running.
-        ran = outcome is None or outcome["started"] is not None
-        if self.state is JobState.pending and ran:
-            changes.append(self._to(JobState.running))
-        if outcome is None and self._is_due():
+        if outcome is None and due:
             if not self.directory.exists():
-                return [*changes, self._removed()]
+                return Sight(claimed=True, removed=True)
             outcome = self._declare_lost_if_dead()
-        if outcome is not None:
-            changes.append(self._decide(outcome))
+        if outcome is not None and outcome["state"] == "lost":
+            # It must be gone before anything else is said or started.
+            mark = attempt_id(self.job_id, self.number)
+            processes.end_processes(lambda: processes.marked("CRYSTALMATH_ATTEMPT", mark))
+        return Sight(claimed=True, outcome=outcome)
+
+    def settle(self, sight: Sight) -> list[Change]:
+        """Take the steps that follow from what was seen."""
+        changes = []
+        # What its owner ended before anybody ran it was never running; and that an attempt was
+        # lost may have been told before the job was taken over.
+        outcome = sight.outcome
+        ran = outcome is None or (
+            outcome["started"] is not None and not (self.adopted and outcome["state"] == "lost")
+        )
+        if self.state is JobState.pending and sight.claimed and ran:
+            changes.append(self._to(JobState.running))
+        if sight.removed:
+            error = f"its run directory {self.directory.path} was removed"
+            changes.append(self._to(JobState.failed, error=error))
+        elif sight.outcome is not None:
+            changes.append(self._decide(sight.outcome))
         return changes
+
+    def hear(self, reason: str | None) -> list[Change]:
+        """Take note of the engine's own word for what an attempt waits for."""
+        if reason is None or reason == self.heard:
+            return []
+        self.heard = reason
+        return [Change(job_id=self.job_id, state=self.state, at=time.time(), reason=reason)]
+
+    def let_go(self) -> None:
+        """Leave the job to whoever asks for it next."""
+        self.header = {**self.header, "owner": None}
+        self.directory.write_spec(self.header, self.body)
 
     def _is_due(self) -> bool:
         """Tell whether it is time again for what need not be looked at each time."""
@@ -105,10 +181,6 @@ class Tracked:
             return False
         self.checked = now
         return True
-
-    def _removed(self) -> Change:
-        error = f"its run directory {self.directory.path} was removed"
-        return self._to(JobState.failed, error=error)
 
     def _declare_lost_if_dead(self) -> dict[str, Any] | None:
         """Publish `lost` for an attempt whose supervisor has died on this host."""
@@ -137,18 +209,16 @@ class Tracked:
                 summary=outcome["summary"],
                 started_at=outcome["started"],
             )
-        # Whatever the attempt left alive must be gone before anything else is said or started.
-        mark = attempt_id(self.job_id, self.number)
-        processes.end_processes(lambda: processes.marked("CRYSTALMATH_ATTEMPT", mark))
         reason = f"attempt {self.number} was lost: {outcome['error']}"
         if self.cancelled:
             return self._to(JobState.cancelled, error="cancelled", reason=reason)
-        if self.last or self.number >= ATTEMPTS:
+        if self.number >= ATTEMPTS:
             return self._to(JobState.failed, error=f"lost: {outcome['error']}", reason=reason)
-        header = {**self.header, "attempt": self.number + 1}
-        self.directory.write_spec(header, self.body)
-        self.header = header
-        self.launched, self.handle = False, None
+        if self.owned:
+            header = {**self.header, "attempt": self.number + 1}
+            self.directory.write_spec(header, self.body)
+            self.header = header
+        self.launched, self.handle, self.inherited, self.heard = False, None, False, None
         return self._to(JobState.pending, reason=reason)
 
     def _to(self, state: JobState, **more: Any) -> Change:
@@ -171,7 +241,51 @@ def read_state(directory: RunDirectory) -> JobState:
     return JobState.running if directory.claimed(number) else JobState.pending
 
 
+def is_orphan(header: Mapping[str, Any]) -> bool:
+    """Tell whether nobody follows a job: its owner has died, or has let it go."""
+    return header["owner"] is None or processes.Identity(**header["owner"]).is_dead()
+
+
+def take_over(directory: RunDirectory, engine: str) -> Tracked | None:
+    """Become the owner of a job that nobody follows; ``None`` where that is not ours to do."""
+    from filelock import FileLock, Timeout
+
+    if not _is_for(directory.read_header(), engine):
+        return None
+    try:
+        # Of several processes that ask at a time one becomes the owner.
+        with FileLock(f"{Path(directory.path).parent}/.adoption.lock", timeout=ADOPTION_S):
+            header, body = directory.read_spec()
+            if not _is_for(header, engine):
+                return None
+            header = {**header, "owner": processes.own_identity().as_dict()}
+            directory.write_spec(header, body)
+    except Timeout:
+        return None
+    return Tracked(
+        header,
+        body,
+        directory,
+        # Whether the last owner came so far is the engine's to say.
+        launched=True,
+        inherited=True,
+        adopted=True,
+        cancelled=directory.cancel_requested(),
+        handle=directory.read_handle(header["attempt"]),
+        since=-math.inf,
+        checked=-LIVENESS_S,
+    )
+
+
+def _is_for(header: Mapping[str, Any], engine: str) -> bool:
+    return header["engine"] == engine and is_orphan(header)
+
+
 def orphan_changes(directory: RunDirectory, state: JobState) -> list[Change]:
-    """Read what became of a job whose owner has died; no new attempt is made."""
+    """Read what became of a job that nobody follows; no new attempt is made."""
     header, body = directory.read_spec()
-    return Tracked(header, body, directory, state=state, checked=-LIVENESS_S, last=True).look()
+    job = Tracked(header, body, directory, state=state, checked=-LIVENESS_S, owned=False)
+    job.cancelled = directory.cancel_requested()
+    changes = job.look()
+    # A lost attempt that waits for somebody who makes another is told once.
+    return changes if job.state is not state else []

@@ -1,0 +1,220 @@
+"""Jobs whose owner was killed: another process follows them; none is lost, none runs twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from conftest import eventually
+from crystalmath import processes
+from crystalmath.quacc import JobState, get_runner
+from crystalmath.quacc.store import JobStore
+from crystalmath.rundir import RunDirectory
+from crystalmath.service import JobService
+
+OWNER = textwrap.dedent("""
+    import sys
+    from ase.build import bulk
+    from crystalmath.admission import Submission
+    from crystalmath.service import JobService
+
+    service = JobService()
+    for line in sys.stdin:
+        name, *pairs = line.split()
+        parameters = dict(pair.split("=", 1) for pair in pairs)
+        submission = Submission(
+            recipe=f"lab_recipes.{name}", atoms=bulk("Al"), parameters=parameters, engine="local"
+        )
+        print(service.submit(submission).job_id, flush=True)
+""")
+
+
+class Owner:
+    """A process that owns jobs."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWNER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def submit(self, name, **parameters):
+        pairs = [f"{key}={value}" for key, value in parameters.items()]
+        self.process.stdin.write(" ".join([name, *pairs]) + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture
+def owner(home, lab):
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    owner = Owner()
+    yield owner
+    owner.kill()
+
+
+@pytest.fixture
+def service(home, lab):
+    with JobService() as service:
+        yield service
+
+
+def finish(service, *job_ids):
+    last = {job.job_id: job for job in service.wait(job_ids, timeout=60)}
+    assert all(job.state.is_terminal() for job in last.values()), last
+    return [last[job_id] for job_id in job_ids]
+
+
+def reasons(service, job_id):
+    with JobStore(service.config.database_url) as store:
+        return [event.reason for event in store.events(job_id=job_id) if event.reason]
+
+
+def claimed(home, job_id, attempt=1):
+    return (home / "jobs" / job_id / f"{attempt}.claim").exists()
+
+
+def test_all_jobs_of_a_killed_owner_end_well(owner, home, service, tmp_path):
+    done = owner.submit("value", number=3)
+    eventually(lambda: claimed(home, done))
+    go, count = tmp_path / "go", tmp_path / "count"
+    running = owner.submit("wait_for", path=go)
+    eventually(lambda: claimed(home, running))
+    queued = [owner.submit("mark", path=count) for _ in range(3)]
+    owner.kill()
+    assert service.job(queued[0]).state is JobState.pending
+    threading.Timer(1.0, go.touch).start()
+    jobs = finish(service, done, running, *queued)
+    assert [job.state for job in jobs] == [JobState.completed] * 5
+    assert {job.attempt for job in jobs} == {1}
+    assert count.read_text() == "xxx"
+    assert any("taken over by the process" in reason for reason in reasons(service, queued[0]))
+
+
+def test_a_lost_attempt_waits_for_somebody_who_makes_another(owner, home, service, tmp_path):
+    count = tmp_path / "count"
+    job_id = owner.submit("count_and_sleep", path=count)
+    eventually(count.exists)
+    claimant = RunDirectory(home / "jobs" / job_id).claimant(1)
+    owner.kill()
+    os.kill(claimant.pid, signal.SIGKILL)
+    for _ in range(2):  # the second look finds nothing new
+        assert service.job(job_id).state is JobState.pending
+    assert processes.marked("CRYSTALMATH_ATTEMPT", f"{job_id}.1") == []
+    (job,) = finish(service, job_id)
+    assert (job.state, job.attempt) == (JobState.completed, 2)
+    assert count.read_text() == "xx"
+    lost = [reason for reason in reasons(service, job_id) if "was lost" in reason]
+    assert len(lost) == 1
+
+
+def test_a_crash_between_the_row_and_the_files(owner, home, service, tmp_path):
+    blocker = owner.submit("wait_for", path=tmp_path / "go")
+    eventually(lambda: claimed(home, blocker))
+    jobs = [owner.submit("value", number=number) for number in range(3)]
+    owner.kill()
+    no_directory, no_spec, half_a_spec = (home / "jobs" / job_id for job_id in jobs)
+    shutil.rmtree(no_directory)
+    (no_spec / "spec").unlink()
+    text = (half_a_spec / "spec").read_text()
+    (half_a_spec / "spec").write_text(text[: len(text) // 2])
+    assert {service.job(job_id).state for job_id in jobs} == {JobState.pending}
+    (tmp_path / "go").touch()
+    assert {job.state for job in finish(service, *jobs)} == {JobState.completed}
+    assert [service.result(job_id) for job_id in jobs] == [{"value": str(n)} for n in range(3)]
+
+
+def test_a_pending_job_of_a_dead_owner_is_cancelled(owner, home, service, tmp_path):
+    blocker = owner.submit("wait_for", path=tmp_path / "go")
+    eventually(lambda: claimed(home, blocker))
+    job_id = owner.submit("mark", path=tmp_path / "ran")
+    owner.kill()
+    assert service.cancel(job_id) is True
+    assert service.cancel(blocker) is True
+    assert {job.state for job in finish(service, job_id, blocker)} == {JobState.cancelled}
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_jobs_of_a_living_owner_are_left_alone(owner, home, service, tmp_path):
+    running = owner.submit("wait_for", path=tmp_path / "go")
+    queued = owner.submit("value")
+    eventually(lambda: claimed(home, running))
+    assert service.take_over() == []
+    runner = get_runner("local")
+    assert runner.adopt(queued) is False
+    assert runner.get_status(queued) is JobState.pending
+    assert RunDirectory(home / "jobs" / queued).read_header()["owner"]["pid"] == owner.process.pid
+
+
+def test_closing_lets_go_of_what_was_taken_over(owner, home, lab, tmp_path):
+    go = tmp_path / "go"
+    running = owner.submit("wait_for", path=go)
+    eventually(lambda: claimed(home, running))
+    queued = owner.submit("mark", path=tmp_path / "count")
+    owner.kill()
+    with JobService() as first:
+        assert set(first.take_over()) == {running, queued}
+        assert first.take_over() == []
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 5
+    with JobService() as second:
+        assert second.job(running).state is JobState.running
+        go.touch()
+        assert {job.state for job in finish(second, running, queued)} == {JobState.completed}
+    assert (tmp_path / "count").read_text() == "x"
+
+
+def test_two_that_ask_at_a_time_adopt_it_once(owner, home, lab, tmp_path):
+    blocker = owner.submit("wait_for", path=tmp_path / "go")
+    eventually(lambda: claimed(home, blocker))
+    jobs = [owner.submit("mark", path=tmp_path / "count") for _ in range(5)]
+    owner.kill()
+    (tmp_path / "go").touch()
+    code = textwrap.dedent("""
+        import sys, time
+        from crystalmath.quacc import get_runner
+        runner = get_runner("local")
+        while not all(runner.get_status(job).is_terminal() for job in sys.argv[1:]):
+            time.sleep(0.01)
+        print([runner.get_status(job).value for job in sys.argv[1:]])
+    """)
+    askers = [
+        subprocess.Popen([sys.executable, "-c", code, *jobs], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = [asker.communicate(timeout=60)[0] for asker in askers]
+    assert answers == [f"{['completed'] * 5}\n"] * 2
+    assert (tmp_path / "count").read_text() == "x" * 5
+
+
+def test_killed_at_any_moment_of_a_submission(home, lab, tmp_path):
+    """Whatever is on record then ends; what was answered is on record."""
+    answered = []
+    for delay in (0.0, 0.001, 0.003, 0.01, 0.03, 0.1):
+        owner = Owner()
+        answered.append(owner.submit("mark", path=tmp_path / "count"))
+        owner.process.stdin.write(f"mark path={tmp_path / 'count'}\n" * 5)
+        owner.process.stdin.flush()
+        time.sleep(delay)
+        owner.kill()
+    with JobService() as service:
+        ids = [job.job_id for job in service.jobs()]
+        assert set(answered) <= set(ids)
+        jobs = finish(service, *ids)
+    assert {job.state for job in jobs} == {JobState.completed}
+    assert (tmp_path / "count").read_text() == "x" * len(ids)
