@@ -516,3 +516,16 @@ def named(tmp_path_factory):
 @settings(deadline=None)
 def test_find_is_startswith(named, prefix):
     assert named.find(prefix) == sorted(name for name in NAMES if name.startswith(prefix))
+
+
+def test_a_reason_for_the_same_state_is_noted(store):
+    job_id = submit(store)
+    waits = Change(job_id=job_id, state=JobState.pending, at=1.0, reason="Priority")
+    (noted,) = store.apply([waits])
+    assert (noted.state, noted.reason, noted.revision) == (JobState.pending, "Priority", 1)
+    (running,) = store.apply([Change(job_id=job_id, state=JobState.running, at=2.0)])
+    assert running.reason is None
+    assert [event.reason for event in store.events(job_id=job_id)][1:] == ["Priority", None]
+    store.apply([Change(job_id=job_id, state=JobState.completed, at=3.0)])
+    late = Change(job_id=job_id, state=JobState.completed, at=4.0, reason="too late")
+    assert store.apply([late]) == []

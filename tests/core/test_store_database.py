@@ -47,6 +47,17 @@ def test_a_newer_schema_is_refused_in_plain_words(file, version):
         JobStore(f"sqlite:///{file}")
 
 
+def test_an_older_schema_is_migrated_and_keeps_its_jobs(file):
+    with JobStore(f"sqlite:///{file}") as store:
+        store.insert([JOB])
+    with sqlite3.connect(file) as connection:
+        connection.execute("ALTER TABLE jobs DROP COLUMN reason")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    connection.close()
+    with JobStore(f"sqlite:///{file}") as store:
+        assert store.get(JOB.job_id).reason is None
+
+
 def test_a_missing_database_is_made_only_on_request(file):
     url = f"sqlite:///{file}"
     assert not JobStore.exists(url)

@@ -74,6 +74,7 @@ def status_document(job: JobMetadata) -> dict[str, Any]:
         "status": job.state.value,
         "error": job.error,
         "result": summary,
+        "reason": job.reason,
         "recipe": job.recipe,
         "engine": job.engine,
         "cluster": job.cluster,

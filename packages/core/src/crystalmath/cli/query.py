@@ -97,6 +97,7 @@ def _status_fields(job: JobMetadata) -> list[tuple[str, object]]:
     stopping = job.cancel_requested_at is not None and not job.state.is_terminal()
     return [
         ("state", f"{job.state.value} (being cancelled)" if stopping else job.state.value),
+        ("reason", job.reason),
         ("error", None if job.state.value == "cancelled" else job.error),
         *output.summary_fields(job),
         ("name", job.name),

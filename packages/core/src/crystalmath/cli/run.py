@@ -197,7 +197,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._shown: tuple[str, int] | None = None
+        self._shown: tuple[str, int, str | None] | None = None
         self._state = "submitting"
         self._status: Status | None = None
         self._stack = contextlib.ExitStack()
@@ -220,12 +220,13 @@ class Progress:
 
     def show(self, job: JobMetadata) -> None:
         """Show a job's state where it is a new one."""
-        seen = (job.state.value, job.attempt)
+        seen = (job.state.value, job.attempt, job.reason)
         if seen == self._shown:
             return
         self._shown, self._state = seen, job.state.value
         again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
-        self.say(f"{self._line()}{again}")
+        reason = f": {output.printable(job.reason)}" if job.reason else ""
+        self.say(f"{self._line()}{again}{reason}")
 
     def tick(self) -> None:
         """Renew the elapsed time."""

@@ -304,6 +304,10 @@ class Driver:
             self._retry_at = time.monotonic() + self._backoff
             self._backoff = min(2 * self._backoff, 30.0)
             self.log.warning("the engine is not available, trying again: %s", error)
+            with self._lock:
+                jobs = [job for job in self._jobs.values() if job.state is JobState.pending]
+                changes = [change for job in jobs for change in job.hear(f"trying again: {error}")]
+            self._tell(changes)
         except Exception:
             self.log.exception("the engine failed in %s", call.__name__)
 

@@ -42,7 +42,7 @@ def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str
     """
     log = []
     if _is_note(job, change):
-        noted = evolve(job, revision=job.revision + 1)
+        noted = evolve(job, revision=job.revision + 1, reason=cleaned(change.reason))
         return noted, [event_row(job, job.state, change.at, change.reason)]
     for state in _STEPS.get((job.state, change.state), ()):
         last = state is change.state
@@ -50,7 +50,8 @@ def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str
         log.append(event_row(job, state, at, change.reason if last else None))
         times = _times(change, state)
         job = evolve(job, state=state, revision=job.revision + 1, **times)
-    return (evolve(job, **_given(change)) if log else job), log
+    reason = cleaned(change.reason)
+    return (evolve(job, **_given(change), reason=reason) if log else job), log
 
 
 def _is_note(job: JobMetadata, change: Change) -> bool:

@@ -36,6 +36,7 @@ _MUTABLE = (
     "error",
     "traceback",
     "summary",
+    "reason",
 )
 _COMPARE_AND_SET = update(jobs).where(
     jobs.c.job_id == bindparam("which"), jobs.c.revision == bindparam("seen")

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
-HEAD = "0001"
+HEAD = "0002"
 
 # SQLite counts up by itself only in a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -61,6 +61,7 @@ jobs = Table(
     Column("traceback", Text),
     Column("summary", Text),
     Column("warnings", Text, nullable=False),
+    Column("reason", Text),
     Index("ix_jobs_job_id", "job_id", unique=True),
     Index("ix_jobs_key", "key", unique=True),
     Index("ix_jobs_state_number", "state", "number"),

@@ -106,6 +106,8 @@ class JobMetadata:
         ``energy_ev`` (eV), ``max_force_ev_ang`` (eV/Å), ``formula``, ``work_dir`` and more.
     warnings : list of dict
         Findings of the preflight.
+    reason : str, optional
+        Why it is in its state and what it waits for, in the engine's own words where it has any.
     """
 
     job_id: str
@@ -130,6 +132,7 @@ class JobMetadata:
     traceback: str | None = field(repr=False)
     summary: Mapping[str, Any] | None
     warnings: list[dict[str, Any]]
+    reason: str | None
 
 
 @frozen(kw_only=True)

@@ -97,7 +97,7 @@ class Tracked:
     inherited: bool = False
     adopted: bool = False
     owned: bool = True
-    heard: str | None = None
+    heard: str | None = None  # what the engine said last
 
     @property
     def job_id(self) -> str:

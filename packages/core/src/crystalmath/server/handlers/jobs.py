@@ -71,6 +71,7 @@ async def handle_jobs_status(
     dict
         ``{"job_id", "status", "error", "result"}``; ``result`` is the summary ``{"energy_ev"
         (eV), "max_force_ev_ang" (eV/Å), "formula", "work_dir"}`` once the job has completed.
+        ``reason`` is there where it is known what the job waits for.
     """
     return await asyncio.to_thread(_status, controller, params)
 
@@ -204,11 +205,13 @@ def _document(job: JobMetadata) -> dict[str, Any]:
     summary = None
     if job.state is JobState.completed:
         summary = {**dict.fromkeys(_SUMMARY), **(job.summary or {})}
+    reason = {"reason": job.reason} if job.reason else {}
     return {
         "job_id": job.job_id,
         "status": job.state.value,
         "error": job.error,
         "result": summary,
+        **reason,
     }
 
 
