@@ -15,13 +15,20 @@ SOURCE = ROOT / "packages/core/src"
 LAYERS = [
     ["crystalmath.__main__"],
     ["crystalmath.cli", "crystalmath.server", "crystalmath.testing"],
-    ["crystalmath.service", "crystalmath.admission"],
+    [
+        "crystalmath.service",
+        "crystalmath.admission",
+        "crystalmath.recorder",
+        "crystalmath.recovery",
+    ],
     # The host's own plugins use what an outsider's may use.
     ["crystalmath.builtin"],
     [
         "crystalmath.quacc",
         "crystalmath.quacc.runner",
         "crystalmath.quacc.changes",
+        "crystalmath.quacc.outcomes",
+        "crystalmath.quacc.records",
         "crystalmath.quacc.tracking",
         "crystalmath.quacc.driver",
         "crystalmath.quacc.engine",

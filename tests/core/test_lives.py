@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from crystalmath import processes
-from crystalmath.quacc.driver import cancel_files
+from crystalmath.quacc.outcomes import ATTEMPTS, cancel_files, read_state
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
-from crystalmath.quacc.tracking import ATTEMPTS, Tracked, read_state
+from crystalmath.quacc.tracking import Tracked
 from crystalmath.rundir import IdentityFile, RunDirectory
 
 

@@ -17,7 +17,7 @@ from conftest import eventually
 from crystalmath import processes, worker
 from crystalmath.models import JobSpec
 from crystalmath.quacc import codec
-from crystalmath.quacc.driver import read_result
+from crystalmath.quacc.outcomes import read_result
 from crystalmath.rundir import FORMAT, IdentityFile, RunDirectory
 from crystalmath.worker.chains import close_idle
 

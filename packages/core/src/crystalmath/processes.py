@@ -73,7 +73,11 @@ def boot_id() -> str:
 
 def own_identity() -> Identity:
     """Name this process."""
-    pid = os.getpid()
+    return _identity_of(os.getpid())
+
+
+@functools.cache
+def _identity_of(pid: int) -> Identity:
     return Identity(socket.gethostname(), boot_id(), pid, start_time(pid) or 0)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
-import json
 import logging
 import math
 import queue
@@ -19,6 +17,8 @@ from crystalmath.admission import Admission, Prepared, Submission
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.quacc.changes import Change
 from crystalmath.quacc.runner import JobState
+from crystalmath.recorder import Recorder
+from crystalmath.recovery import Recovery, has_no_owner
 from crystalmath.rundir import IdentityFile, RunDirectory
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ __all__ = ["JobService", "default_service"]
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: How long changes are gathered before they are written in one transaction, in seconds.
-GATHER_S = 0.1
 #: How often jobs of other processes are looked at while somebody waits for them, in seconds.
 POLL_S = 0.25
 
@@ -51,12 +49,9 @@ class JobService:
     def __init__(self, configured: config.Config | None = None) -> None:
         self.config = configured or config.load()
         self._lock = threading.RLock()
-        self._opened: JobStore | None = None
         self._runners: dict[str, EngineRunner] = {}
-        self._changes: queue.SimpleQueue[Sequence[Change] | None] = queue.SimpleQueue()
-        self._waiters: set[queue.SimpleQueue[list[JobMetadata]]] = set()
-        self._writer: threading.Thread | None = None
-        self._taken: list[str] = []
+        self._recorder = Recorder(self.config.database_url)
+        self._recovery = Recovery(self._recorder, self._runner, self.config.jobs_directory)
         self._identity = IdentityFile(
             self.config.jobs_directory / ".identities", processes.own_identity()
         )
@@ -76,17 +71,11 @@ class JobService:
         """Cancel this process's own unfinished jobs, end the engines, and close the store."""
         with self._lock:
             runners, self._runners = self._runners, {}
-            writer, self._writer = self._writer, None
         for runner in runners.values():
             runner.close()
-        if writer is not None:
-            self._changes.put(None)
-            writer.join()
-        self._disown()
-        with self._lock:
-            store, self._opened = self._opened, None
-        if store is not None:
-            store.close()
+        self._recorder.finish()
+        self._recovery.disown()
+        self._recorder.close()
         self._identity.remove()
 
     # --- submitting --------------------------------------------------------------------------
@@ -156,7 +145,7 @@ class JobService:
                 answers[index] = self._start(item, answers[index])
             else:
                 # A key that was there already has given the job of an earlier submission.
-                answers[index] = self._current([answers[index]])[0]
+                answers[index] = self._recovery.current([answers[index]])[0]
         return answers
 
     def _start(self, item: Prepared, recorded: JobMetadata) -> JobMetadata:
@@ -169,7 +158,7 @@ class JobService:
                 at=time.time(),
                 error=f"could not be handed to the engine: {error}",
             )
-            self._apply(failed)
+            self._recorder.apply(failed)
             return self._store.get(recorded.job_id)
         return recorded
 
@@ -180,20 +169,15 @@ class JobService:
             runner = self._runners.get(engine)
             if runner is None or runner.closed:
                 runner = runner_for(engine, self.config)
-                runner.subscribe(self._changes.put)
+                runner.subscribe(self._recorder.report)
                 self._runners[engine] = runner
-            if self._writer is None:
-                self._writer = threading.Thread(
-                    target=self._write, name="crystalmath-store", daemon=True
-                )
-                self._writer.start()
             return runner
 
     # --- following ---------------------------------------------------------------------------
 
     def job(self, job_id: str) -> JobMetadata:
         """Tell all that is recorded of a job (`UnknownJob` if there is none)."""
-        return self._current([self._existing(job_id).get(job_id)])[0]
+        return self._recovery.current([self._existing(job_id).get(job_id)])[0]
 
     def jobs(
         self,
@@ -204,11 +188,9 @@ class JobService:
         limit: int | None = None,
     ) -> list[JobMetadata]:
         """List jobs, newest first."""
-        from crystalmath.quacc.store import JobStore
-
-        if not JobStore.exists(self.config.database_url):
+        if not self._recorder.exists():
             return []
-        self._current(self._store.unfinished())
+        self._recovery.current(self._store.unfinished())
         return self._store.list(state=state, engine=engine, label=label, limit=limit)
 
     def find(self, prefix: str) -> str:
@@ -242,11 +224,11 @@ class JobService:
         """
         end = math.inf if timeout is None else time.monotonic() + timeout
         news: queue.SimpleQueue[list[JobMetadata]] = queue.SimpleQueue()
-        self._waiters.add(news)
+        self._recorder.waiters.add(news)
         try:
             seen: dict[str, int] = {}
             batch = self._all(job_ids)
-            if self.take_over(batch):
+            if self._recovery.take_over(batch):
                 batch = self._all(job_ids)
             remaining = set(job_ids)
             # Those of another process, or of another service in this one: nobody tells us.
@@ -268,19 +250,21 @@ class JobService:
                 try:
                     batch = news.get(timeout=min(POLL_S, left))
                 except queue.Empty:
-                    batch = self._current(self._store.get_many(sorted(remaining & foreign)))
+                    batch = self._recovery.current(
+                        self._store.get_many(sorted(remaining & foreign))
+                    )
         finally:
-            self._waiters.discard(news)
+            self._recorder.waiters.discard(news)
 
     def _all(self, job_ids: Sequence[str]) -> list[JobMetadata]:
         jobs = self._existing(next(iter(job_ids), "")).get_many(job_ids)
         for missing in set(job_ids) - {job.job_id for job in jobs}:
             raise UnknownJob(missing)
-        return self._current(jobs)
+        return self._recovery.current(jobs)
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
-        from crystalmath.quacc.driver import read_result
+        from crystalmath.quacc.outcomes import read_result
 
         job = self.job(job_id)
         if not job.state.is_terminal():
@@ -311,7 +295,7 @@ class JobService:
 
     def cancel(self, job_id: str) -> bool:
         """Request that a job be stopped; ``False`` if it had finished."""
-        from crystalmath.quacc.driver import cancel_files
+        from crystalmath.quacc.outcomes import cancel_files
 
         job = self.job(job_id)
         if job.state.is_terminal():
@@ -324,61 +308,19 @@ class JobService:
         directory = self._directory(job_id)
         if directory.exists():
             cancel_files(directory, self._identity)
-        elif _is_orphan(job):
-            self._apply(Change(job_id=job_id, state=JobState.cancelled, at=time.time()))
-        self._current([job])
+        elif has_no_owner(job):
+            self._recorder.apply(Change(job_id=job_id, state=JobState.cancelled, at=time.time()))
+        self._recovery.current([job])
         return True
 
     def _directory(self, job_id: str) -> RunDirectory:
         return RunDirectory(self.config.jobs_directory / job_id)
 
-    # --- the store ---------------------------------------------------------------------------
+    def take_over(self) -> list[str]:
+        """Follow all unfinished jobs whose owner has died as this process's own.
 
-    @property
-    def _store(self) -> JobStore:
-        from crystalmath.quacc.store import JobStore
-
-        with self._lock:
-            if self._opened is None:
-                self._opened = JobStore(self.config.database_url)
-            return self._opened
-
-    def _existing(self, job_id: str) -> JobStore:
-        """Give the store for a question; asking for a job makes no database."""
-        from crystalmath.quacc.store import JobStore
-
-        if self._opened is None and not JobStore.exists(self.config.database_url):
-            raise UnknownJob(job_id)
-        return self._store
-
-    def _current(self, jobs: list[JobMetadata]) -> list[JobMetadata]:
-        """Bring jobs that nobody follows up to date with their run directories."""
-        return [
-            self._refresh(job) if not job.state.is_terminal() and _is_orphan(job) else job
-            for job in jobs
-        ]
-
-    def _refresh(self, job: JobMetadata) -> JobMetadata:
-        from crystalmath.quacc.tracking import orphan_changes
-
-        directory = self._directory(job.job_id)
-        if directory.exists():
-            with contextlib.suppress(ValueError):  # a specification that was written half
-                self._apply(*orphan_changes(directory, job.state))
-        return self._store.get(job.job_id)
-
-    # --- recovery ----------------------------------------------------------------------------
-
-    def take_over(self, jobs: Sequence[JobMetadata] | None = None) -> list[str]:
-        """Follow unfinished jobs whose owner has died as this process's own.
-
-        What is missing of their files is written again, the engine is asked what it knows of
-        them, and what it does not know is handed out again.
-
-        Parameters
-        ----------
-        jobs : sequence of JobMetadata, optional
-            Default: all of the home.
+        What is missing of their files is written again, the engines are asked what they know of
+        them, and what an engine does not know is handed out again.
 
         Returns
         -------
@@ -386,76 +328,19 @@ class JobService:
             The ids of the jobs that are followed here now. One whose engine cannot be loaded stays
             as it is, and the log says why.
         """
-        return [
-            job.job_id
-            for job in (self._store.unfinished() if jobs is None else jobs)
-            if not job.state.is_terminal() and _is_orphan(job) and self._take_over(job)
-        ]
+        return self._recovery.take_over(self._store.unfinished())
 
-    def _take_over(self, job: JobMetadata) -> bool:
-        try:
-            runner = self._runner(job.engine)
-            self._restore(job)
-            if not runner.adopt(job.job_id):
-                return False
-        except (CrystalMathError, ImportError, OSError) as error:
-            _LOG.warning("cannot take over job %s: %s", job.job_id, error)
-            return False
-        self._taken.append(job.job_id)
-        owner = _owner()
-        reason = f"taken over by the process {owner['pid']} on {owner['host']}"
-        self._store.set_owner(job.job_id, owner, reason, time.time())
-        return True
+    # --- the store ---------------------------------------------------------------------------
 
-    def _restore(self, job: JobMetadata) -> None:
-        """Write the files of a job whose owner died between its row and its run directory."""
-        directory = self._directory(job.job_id)
-        if job.state is not JobState.pending or directory.claimed(job.attempt):
-            return
-        recorded, body = self._store.specification(job.job_id).split("\n", 1)
-        with contextlib.suppress(OSError, ValueError):
-            if directory.read_spec()[1] == body:
-                return
-        more = {"job_id": job.job_id, "attempt": job.attempt, "owner": None}
-        directory.write_spec({**json.loads(recorded), **more}, body)
+    @property
+    def _store(self) -> JobStore:
+        return self._recorder.store
 
-    def _disown(self) -> None:
-        """Leave what was taken over, and is not finished, to whoever asks for it next."""
-        for job_id in self._taken:
-            self._store.set_owner(job_id, {}, "let go", time.time())
-        self._taken.clear()
-
-    def _apply(self, *changes: Change) -> None:
-        applied = self._store.apply(changes) if changes else []
-        if applied:
-            for waiter in list(self._waiters):
-                waiter.put(applied)
-
-    def _write(self) -> None:
-        """Write what the engines report, many changes in one transaction."""
-        open_ = True
-        written = 0.0
-        while open_:
-            batch = [self._changes.get()]
-            # The first change after a quiet time is written at once, a flood in few transactions.
-            time.sleep(max(0.0, GATHER_S - (time.monotonic() - written)))
-            while not self._changes.empty():
-                batch.append(self._changes.get())
-            open_ = None not in batch
-            changes = [change for group in batch if group is not None for change in group]
-            pause = 0.1
-            while changes:
-                try:
-                    self._apply(*changes)
-                    written = time.monotonic()
-                    break
-                except Exception as error:  # noqa: BLE001 - a full disk, a database restarting
-                    # Nothing is lost: the outcomes are on disk, and the batch is tried again.
-                    _LOG.warning("cannot write to the job database, trying again: %s", error)
-                    if not open_ and pause > 5:  # noqa: PLR2004 - seconds
-                        return
-                    time.sleep(pause)
-                    pause = min(2 * pause, 10.0)
+    def _existing(self, job_id: str) -> JobStore:
+        """Give the store for a question; asking for a job makes no database."""
+        if not self._recorder.exists():
+            raise UnknownJob(job_id)
+        return self._store
 
 
 @contextlib.contextmanager
@@ -469,17 +354,8 @@ def _readable(job_id: str) -> Iterator[None]:
         ) from error
 
 
-@functools.cache
-def _identity() -> processes.Identity:
-    return processes.own_identity()
-
-
 def _owner() -> dict[str, Any]:
-    return _identity().as_dict()
-
-
-def _is_orphan(job: JobMetadata) -> bool:
-    return not job.owner or processes.Identity(**job.owner).is_dead()
+    return processes.own_identity().as_dict()
 
 
 _services: dict[Path, JobService] = {}

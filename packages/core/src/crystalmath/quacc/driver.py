@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import processes
 from crystalmath.errors import EngineUnavailable, UnknownJob
 from crystalmath.models import Sighting
+from crystalmath.quacc.outcomes import cancel_files, publish_unbegun, read_state
 from crystalmath.quacc.runner import JobState
-from crystalmath.quacc.tracking import Sight, Tracked, read_state, take_over
+from crystalmath.quacc.tracking import Sight, Tracked, take_over
 from crystalmath.rundir import IdentityFile, RunDirectory, is_job_id
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from crystalmath.quacc.changes import Change
     from crystalmath.quacc.engine import EngineRunner
 
-__all__ = ["Driver", "cancel_files", "read_result"]
+__all__ = ["Driver"]
 
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
@@ -409,40 +410,3 @@ class Driver:
                 job.launched = False
                 self._waiting[job.job_id] = job
                 self._wake_driver.set()
-
-
-def read_result(directory: RunDirectory) -> dict[str, Any]:
-    """Read the result of a finished job from its run directory."""
-    from crystalmath.quacc import codec
-
-    number = directory.read_header()["attempt"]
-    outcome = directory.outcome(number)
-    if read_state(directory) is JobState.cancelled:
-        return {"error": "cancelled"}
-    if outcome is None or outcome["state"] != "completed":
-        error = outcome["error"] if outcome else "no outcome was recorded"
-        traceback = outcome.get("traceback") if outcome else None
-        return {"error": error, "traceback": traceback} if traceback else {"error": error}
-    value = codec.decode_result(directory.payload(number))
-    return value if isinstance(value, dict) else {"value": value}
-
-
-def cancel_files(directory: RunDirectory, identity: IdentityFile) -> None:
-    """Ask whoever runs a job to stop it; end it here if nobody has begun it."""
-    directory.request_cancel()
-    publish_unbegun(directory, identity, "cancelled", "cancelled")
-
-
-def publish_unbegun(
-    directory: RunDirectory, identity: IdentityFile, state: str, error: str
-) -> None:
-    """Decide an attempt that nobody has claimed; whoever comes later finds our claim and leaves."""
-    number = directory.read_header()["attempt"]
-    header = {"state": state, "error": error, "summary": None, "started": None}
-    if directory.claim(number, identity):
-        try:
-            directory.publish(number, {**header, "finished": time.time()})
-        except OSError:
-            # A claim of a living process without an outcome would look like a running job.
-            directory.unclaim(number)
-            raise

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crystalmath import config
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Sighting
-from crystalmath.quacc.driver import Driver, read_result
+from crystalmath.quacc.driver import Driver
+from crystalmath.quacc.outcomes import read_result
 from crystalmath.quacc.runner import JobRunner, JobState, generate_job_id
 from crystalmath.quacc.tracking import spec_header
 from crystalmath.rundir import is_job_id

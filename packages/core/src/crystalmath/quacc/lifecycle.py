@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.quacc.changes import Change
-    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.quacc.records import JobMetadata
 
 __all__ = ["event_row", "follow"]
 

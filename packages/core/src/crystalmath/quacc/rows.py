@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql import ColumnElement, Select
 
-    from crystalmath.quacc.store import JobMetadata, NewJob
+    from crystalmath.quacc.records import JobMetadata, NewJob
 
 __all__ = ["check", "equal", "from_row", "insert_for_jobs", "labelled", "limited", "save", "to_row"]
 

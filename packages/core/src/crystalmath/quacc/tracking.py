@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 from crystalmath import processes
 from crystalmath.models import Attempt
 from crystalmath.quacc.changes import Change
+from crystalmath.quacc.outcomes import ATTEMPTS
 from crystalmath.quacc.runner import JobState
 from crystalmath.rundir import RunDirectory, attempt_id
 
@@ -21,18 +22,14 @@ if TYPE_CHECKING:
     from crystalmath.models import JobSpec
 
 __all__ = [
-    "ATTEMPTS",
     "Sight",
     "Tracked",
     "is_orphan",
     "orphan_changes",
-    "read_state",
     "spec_header",
     "take_over",
 ]
 
-#: So many attempts a job has in all; only lost ones are repeated.
-ATTEMPTS = 2
 #: How often the claim of a running job is checked against the process table, in seconds.
 LIVENESS_S = 1.0
 #: How long another process may take over jobs before we leave it to it, in seconds.
@@ -226,19 +223,6 @@ class Tracked:
         self.since = time.monotonic()
         self.checked = 0.0
         return Change(job_id=self.job_id, state=state, at=time.time(), attempt=self.number, **more)
-
-
-def read_state(directory: RunDirectory) -> JobState:
-    """Tell the state of a job that another process submitted, from its files alone."""
-    number = directory.read_header()["attempt"]
-    outcome = directory.outcome(number)
-    if outcome is not None:
-        if outcome["state"] != "lost":
-            return JobState(outcome["state"])
-        if directory.cancel_requested():
-            return JobState.cancelled
-        return JobState.failed if number >= ATTEMPTS else JobState.pending
-    return JobState.running if directory.claimed(number) else JobState.pending
 
 
 def is_orphan(header: Mapping[str, Any]) -> bool:

@@ -1,0 +1,110 @@
+"""Jobs that nobody follows, because their owner has died: brought up to date, and taken over."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from crystalmath import processes
+from crystalmath.errors import CrystalMathError
+from crystalmath.quacc.runner import JobState
+from crystalmath.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.recorder import Recorder
+
+__all__ = ["Recovery", "has_no_owner"]
+
+_LOG = logging.getLogger("crystalmath.service")
+
+
+def has_no_owner(job: JobMetadata) -> bool:
+    """Tell whether nobody follows a job: its owner has died, or has let it go."""
+    return not job.owner or processes.Identity(**job.owner).is_dead()
+
+
+class Recovery:
+    """Look after the jobs that nobody follows.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        Their record.
+    runner_of : callable
+        Gives the runner of an engine.
+    jobs_directory : pathlib.Path
+        Where the run directories are.
+    """
+
+    def __init__(
+        self, recorder: Recorder, runner_of: Callable[[str], EngineRunner], jobs_directory: Path
+    ) -> None:
+        self._recorder = recorder
+        self._runner_of = runner_of
+        self._jobs_directory = jobs_directory
+        self._taken: list[str] = []
+
+    def current(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+        """Bring jobs that nobody follows up to date with their run directories."""
+        return [self._refresh(job) if _is_left(job) else job for job in jobs]
+
+    def take_over(self, jobs: Sequence[JobMetadata]) -> list[str]:
+        """Follow those jobs that nobody follows as this process's own; give their ids."""
+        return [job.job_id for job in jobs if _is_left(job) and self._take_over(job)]
+
+    def disown(self) -> None:
+        """Leave what was taken over, and is not finished, to whoever asks for it next."""
+        for job_id in self._taken:
+            self._recorder.store.set_owner(job_id, {}, "let go", time.time())
+        self._taken.clear()
+
+    def _directory(self, job: JobMetadata) -> RunDirectory:
+        return RunDirectory(self._jobs_directory / job.job_id)
+
+    def _refresh(self, job: JobMetadata) -> JobMetadata:
+        from crystalmath.quacc.tracking import orphan_changes
+
+        directory = self._directory(job)
+        if directory.exists():
+            with contextlib.suppress(ValueError):  # a specification that was written half
+                self._recorder.apply(*orphan_changes(directory, job.state))
+        return self._recorder.store.get(job.job_id)
+
+    def _take_over(self, job: JobMetadata) -> bool:
+        try:
+            runner = self._runner_of(job.engine)
+            self._restore(job)
+            if not runner.adopt(job.job_id):
+                return False
+        except (CrystalMathError, ImportError, OSError) as error:
+            _LOG.warning("cannot take over job %s: %s", job.job_id, error)
+            return False
+        self._taken.append(job.job_id)
+        owner = processes.own_identity().as_dict()
+        reason = f"taken over by the process {owner['pid']} on {owner['host']}"
+        self._recorder.store.set_owner(job.job_id, owner, reason, time.time())
+        return True
+
+    def _restore(self, job: JobMetadata) -> None:
+        """Write the files of a job whose owner died between its row and its run directory."""
+        directory = self._directory(job)
+        if job.state is not JobState.pending or directory.claimed(job.attempt):
+            return
+        recorded, body = self._recorder.store.specification(job.job_id).split("\n", 1)
+        with contextlib.suppress(OSError, ValueError):
+            if directory.read_spec()[1] == body:
+                return
+        more = {"job_id": job.job_id, "attempt": job.attempt, "owner": None}
+        directory.write_spec({**json.loads(recorded), **more}, body)
+
+
+def _is_left(job: JobMetadata) -> bool:
+    return not job.state.is_terminal() and has_no_owner(job)
