@@ -120,7 +120,7 @@ def prepare(atoms: Atoms) -> Atoms:
     return copied
 
 
-def check_atoms(atoms: Atoms) -> Atoms:
+def check_atoms(atoms: object) -> Atoms:
     """Give the structure back if a job can have it.
 
     Raises
@@ -129,8 +129,11 @@ def check_atoms(atoms: Atoms) -> Atoms:
         It has no atoms or too many, an unknown element, or numbers that are not finite.
     """
     import numpy as np
+    from ase import Atoms
     from ase.data import chemical_symbols
 
+    if not isinstance(atoms, Atoms):
+        raise InvalidJob(f"the structure must be an ase.Atoms, not {atoms!r:.80}")
     check_count(len(atoms))
     if not len(atoms):
         raise InvalidJob("the structure has no atoms")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import gc
 import os
 import random
+import resource
 import signal
 import sys
 from typing import Any
@@ -17,6 +19,7 @@ GROWTH = 512 * 1024**2
 #: How many file descriptors a job may leave open before the runner is replaced.
 DESCRIPTORS = 16
 
+_LIMITS = sorted(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -34,6 +37,7 @@ class Baseline:
         }
         self._threads = _thread._count()  # noqa: SLF001 - counts what threading does not know too
         self._memory = _resident()
+        self._limits = _limits()
         self._descriptors = len(os.listdir("/proc/self/fd"))
         self._settings = _settings()
 
@@ -46,6 +50,9 @@ class Baseline:
             What cannot be put back, so that the process must be replaced.
         """
         os.chdir("/")
+        # First of all: what follows may need memory and open files.
+        for number, limits in zip(_LIMITS, self._limits, strict=True):
+            _set_limit(number, limits)
         if os.environ != self._environment:
             os.environ.clear()
             os.environ.update(self._environment)
@@ -62,6 +69,8 @@ class Baseline:
         return self._leak()
 
     def _leak(self) -> str | None:
+        if _limits() != self._limits:
+            return "a lowered limit"
         if _thread._count() > self._threads:  # noqa: SLF001
             return "threads"
         if _settings() != self._settings:
@@ -73,6 +82,16 @@ class Baseline:
             if _resident() > self._memory + GROWTH:
                 return "memory"
         return None
+
+
+def _limits() -> list[tuple[int, int]]:
+    return [resource.getrlimit(number) for number in _LIMITS]
+
+
+def _set_limit(number: int, limits: tuple[int, int]) -> None:
+    if resource.getrlimit(number) != limits:
+        with contextlib.suppress(ValueError, OSError):  # without root, a hard limit stays lowered
+            resource.setrlimit(number, limits)
 
 
 def _umask() -> int:

@@ -134,13 +134,21 @@ def _results_in(work: Path) -> contextlib.AbstractContextManager[None]:
 
 def _describe(error: BaseException) -> str:
     """Name the error that began it: quacc wraps what a calculator raised into a JobFailure."""
-    said = f"{type(error).__name__}: {error}"
+    said = _said(error)
     parent = getattr(error, "parent_error", None)
     if isinstance(parent, BaseException):
-        said = f"{type(parent).__name__}: {parent} ({said})"
+        said = f"{_said(parent)} ({said})"
     if isinstance(error, SystemExit):
         said = f"the recipe called sys.exit({error.code!r})"
     return said
+
+
+def _said(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - somebody's exception may not even be able to speak
+        text = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {text}"
 
 
 def _offer_to_oom_killer() -> None:
