@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["Oracle"]
+__all__ = ["Oracle", "alive", "living"]
 
 _MARK = "CRYSTALMATH_ATTEMPT"
 
@@ -48,11 +50,15 @@ class Oracle:
     def outcome(self, job_id: str, attempt: int = 1) -> dict[str, Any] | None:
         """Read the head of an outcome."""
         try:
-            with (self.directory(job_id) / f"{attempt}.outcome").open("rb") as file:
-                head: dict[str, Any] = json.loads(file.readline())
+            return _head(self.directory(job_id) / f"{attempt}.outcome")
         except FileNotFoundError:
             return None
-        return head
+
+    def payload(self, job_id: str, attempt: int = 1) -> Any:
+        """Read the result in an outcome, as plain JSON."""
+        with (self.directory(job_id) / f"{attempt}.outcome").open("rb") as file:
+            file.readline()
+            return json.loads(gzip.decompress(file.read()))
 
     def attempts(self, job_id: str) -> int:
         """Count the attempts that were begun."""
@@ -60,13 +66,30 @@ class Oracle:
 
     def supervisor(self, job_id: str, attempt: int = 1) -> int:
         """Tell the pid of the process that claimed an attempt."""
-        with (self.directory(job_id) / f"{attempt}.claim").open("rb") as file:
-            pid: int = json.loads(file.readline())["pid"]
+        pid: int = self.claimant(job_id, attempt)["pid"]
         return pid
+
+    def claimant(self, job_id: str, attempt: int = 1) -> dict[str, Any]:
+        """Tell who claimed an attempt: host, boot, pid and start time."""
+        return _head(self.directory(job_id) / f"{attempt}.claim")
+
+    def spec(self, job_id: str) -> dict[str, Any]:
+        """Read what stands above a specification: engine, owner, number of the attempt."""
+        return _head(self.directory(job_id) / "spec")
 
     def processes(self, job_id: str) -> list[psutil.Process]:
         """List the living processes that carry the mark of any attempt of a job."""
         return living(_MARK, job_id)
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    """Give those processes that have not ended; a zombie has."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found
 
 
 def living(variable: str, prefix: str) -> list[psutil.Process]:
@@ -78,3 +101,9 @@ def living(variable: str, prefix: str) -> list[psutil.Process]:
             if value.startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def _head(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        head: dict[str, Any] = json.loads(file.readline())
+    return head

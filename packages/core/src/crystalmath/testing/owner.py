@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Self, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from crystalmath.models import Sighting
@@ -26,7 +28,7 @@ RECIPES = "crystalmath.testing.recipes"
 
 
 class OwnerError(AssertionError):
-    """The process raised; its message."""
+    """The process raised, ended, or did not answer; its message."""
 
 
 class Owner:
@@ -38,17 +40,29 @@ class Owner:
         The engine's name.
     environment : dict
         The whole environment of the process.
+    errors : pathlib.Path, optional
+        Where its standard error goes, if not to the test's own.
+
+    Attributes
+    ----------
+    patience_s : float
+        How long an answer may take, in seconds; then the process is killed.
     """
 
-    def __init__(self, engine: str, environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, engine],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def __init__(
+        self, engine: str, environment: dict[str, str], errors: Path | None = None
+    ) -> None:
+        self.patience_s = 120.0
+        with contextlib.ExitStack() as files:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, engine],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if errors is None else files.enter_context(errors.open("wb")),
+                text=True,
+                start_new_session=True,
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -63,10 +77,22 @@ class Owner:
 
     def ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """Have a method of :class:`_Owner` called over there."""
+        self.tell(method, *arguments, **keywords)
+        return self.hear(method)
+
+    def tell(self, method: str, *arguments: Any, **keywords: Any) -> None:
+        """Ask without waiting for the answer, which :meth:`hear` gives."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps([method, arguments, keywords]) + "\n")
         self.process.stdin.flush()
+
+    def hear(self, method: str) -> Any:
+        """Wait for the answer to what was asked last."""
+        assert self.process.stdout is not None
+        # There is one answer at a time, so nothing of it waits in Python's buffer.
+        if not select.select([self.process.stdout], [], [], self.patience_s)[0]:
+            self.kill()
+            raise OwnerError(f"{method!r} gave no answer in {self.patience_s:g} s")
         line = self.process.stdout.readline()
         if not line:
             raise OwnerError(f"the process ended with {self.process.wait()} during {method!r}")
@@ -105,13 +131,13 @@ class _Owner:
 
         self._runner = cast("EngineRunner", get_runner(engine))
 
-    def submit(self, recipe: str, count: int = 1, **parameters: Any) -> list[str]:
+    def submit(self, recipe: str, times: int = 1, /, **parameters: Any) -> list[str]:
         """Submit a recipe of the kit, some times."""
         from ase.build import bulk
 
         return [
             self._runner.submit(f"{RECIPES}.{recipe}", bulk("Al"), "local", **parameters)
-            for _ in range(count)
+            for _ in range(times)
         ]
 
     def status(self, job_id: str) -> str:
@@ -127,29 +153,53 @@ class _Owner:
         return self._runner.cancel(job_id)
 
     def launch(self, job_ids: Sequence[str]) -> dict[str, str]:
-        """Hand attempts to the engine past core; no handle is recorded."""
-        return dict(self._runner.launch(self._attempts(job_ids)))
+        """Hand attempts to the engine past core; ``{job id: handle}``, and none is recorded."""
+        attempts = self._attempts(job_ids)
+        handles: Mapping[str, Any] = self._runner.launch(attempts)
+        wrong = {key: each for key, each in handles.items() if not isinstance(each, str)}
+        if wrong:
+            raise TypeError(f"these handles are no strings: {wrong}")
+        return _by_job(attempts, handles)
 
     def probe(
         self, job_ids: Sequence[str], handles: dict[str, str] | None = None
     ) -> dict[str, Any]:
         """Ask the engine past core; ``{job id: [state, reason]}``."""
-        from crystalmath.models import Sighting
-
         attempts = self._attempts(job_ids, handles or {})
-        seen = self._runner.probe(attempts)
-        found: dict[str, Sighting] = {
-            attempt.job_id: seen.get(attempt.id, Sighting("unknown")) for attempt in attempts
-        }
-        return {job_id: [sighting.state, sighting.reason] for job_id, sighting in found.items()}
+        seen = _by_job(attempts, self._runner.probe(attempts))
+        answers = {job_id: _spelt(sighting) for job_id, sighting in seen.items()}
+        return {attempt.job_id: ["unknown", None] for attempt in attempts} | answers
 
     def release(self, job_ids: Sequence[str]) -> None:
         """Have the engine drop attempts, past core."""
         self._runner.release(self._attempts(job_ids))
 
+    def stop(self) -> None:
+        """End the engine, past core."""
+        self._runner.stop()
+
+    def write(self, recipe: str, **parameters: Any) -> str:
+        """Write a job down that nobody has launched; it belongs to this process."""
+        from crystalmath.testing.attempts import write_down
+
+        settings = self._runner.settings
+        return write_down(settings.home, settings.name, recipe, **parameters)
+
     def close(self) -> None:
         """Close the runner."""
         self._runner.close()
+
+    def renew(self) -> bool:
+        """Ask for the runner again; tell whether it is another object."""
+        from crystalmath.quacc import get_runner
+
+        former = self._runner
+        self._runner = cast("EngineRunner", get_runner(former.settings.name))
+        return former is not self._runner
+
+    def crash(self) -> None:
+        """End as a script does that an exception ends."""
+        raise _Crash("as the test wanted")
 
     def threads(self) -> list[str]:
         """Name the threads that are alive, but for the one that asks."""
@@ -160,6 +210,31 @@ class _Owner:
 
         home = self._runner.settings.home
         return [attempt_of(home, job_id, (handles or {}).get(job_id)) for job_id in job_ids]
+
+
+class _Crash(BaseException):
+    """What nobody catches."""
+
+
+def _by_job(attempts: Sequence[Any], answers: Mapping[str, Any]) -> dict[str, Any]:
+    jobs = {attempt.id: attempt.job_id for attempt in attempts}
+    strange = set(answers) - set(jobs)
+    if strange:
+        raise ValueError(f"an answer about {strange}, which was not asked about")
+    return {jobs[attempt]: answer for attempt, answer in answers.items()}
+
+
+def _spelt(sighting: Sighting) -> list[str | None]:
+    """Give a sighting as JSON has it, once it is known to be one."""
+    from crystalmath.models import Sighting
+
+    if not isinstance(sighting, Sighting):
+        raise TypeError(f"{sighting!r} is no Sighting")
+    if sighting.state not in {"queued", "running", "gone", "unknown"}:
+        raise ValueError(f"{sighting!r} has no legal state")
+    if not isinstance(sighting.reason, str | None):
+        raise TypeError(f"the reason of {sighting!r} is no string")
+    return [sighting.state, sighting.reason]
 
 
 def _main() -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 __all__ = ["EngineUnderTest"]
@@ -33,6 +34,14 @@ class EngineUnderTest:
         How long the engine may take from its first launch to its first running job, in seconds.
     turn_s : float
         How long one job that does nothing may take on the warm engine, in seconds.
+    library : str, optional
+        The top-level module of the library that the engine needs, for the tests that hide it.
+    outage : callable, optional
+        Gives a context in which the engine cannot be reached, so that ``launch`` and ``probe``
+        raise :class:`~crystalmath.errors.EngineUnavailable`; afterwards it can be again.
+    linger_s : float
+        How long a process of the engine may outlive ``close()``, in seconds. An idle chain inside
+        a worker that somebody else started may take its 60 s.
     """
 
     name: str
@@ -41,6 +50,9 @@ class EngineUnderTest:
     environment: Mapping[str, str] = field(factory=dict, kw_only=True)
     start_s: float = field(default=60.0, kw_only=True)
     turn_s: float = field(default=3.0, kw_only=True)
+    library: str | None = field(default=None, kw_only=True)
+    outage: Callable[[], AbstractContextManager[object]] | None = field(default=None, kw_only=True)
+    linger_s: float = field(default=10.0, kw_only=True)
 
     def configure(self, home: Path) -> None:
         """Write the configuration file of a fresh home."""

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from ase.build import bulk
 
+from crystalmath import config
+from crystalmath.models import JobSpec
 from crystalmath.quacc import JobState, get_runner
+from crystalmath.quacc.engine import submission_environment
 from crystalmath.quacc.engines import close_all
+from crystalmath.quacc.runner import generate_job_id
 from crystalmath.testing.attempts import attempt_of, write_down
+from crystalmath.testing.contract.door import Door
 from crystalmath.testing.oracle import Oracle
 from crystalmath.testing.owner import RECIPES, Owner
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Base"]
+__all__ = ["AL", "Base", "still_unbegun"]
 
 AL = bulk("Al", a=4.05)
-_HOME = pytest.StashKey["Path"]()
+_HOME = pytest.StashKey[Path]()
+_DOOR = pytest.StashKey[Door]()
 
 
 class Base:
@@ -71,6 +78,11 @@ class Base:
         return Oracle(contract_home)
 
     @pytest.fixture
+    def shared(self, contract_home: Path) -> Path:
+        """Give an empty folder that workers see under the same path."""
+        return Path(tempfile.mkdtemp(dir=contract_home, prefix="shared-"))
+
+    @pytest.fixture
     def runner(self, engine: EngineUnderTest, _environment: None) -> EngineRunner:
         """Give the runner, in this process and warm."""
         return cast("EngineRunner", get_runner(engine.name))
@@ -83,6 +95,26 @@ class Base:
             return runner.submit(f"{RECIPES}.{recipe}", AL, "local", **parameters)
 
         return submit
+
+    @pytest.fixture
+    def start(self, runner: EngineRunner) -> Callable[..., str]:
+        """Start a recipe by a specification, as the service does: ``start("echo", {"x": 1})``."""
+
+        def start(
+            recipe: str, parameters: Mapping[str, Any], walltime_s: float | None = None
+        ) -> str:
+            spec = JobSpec(
+                job_id=generate_job_id(),
+                recipe=f"{RECIPES}.{recipe}",
+                atoms=AL,
+                parameters=parameters,
+                walltime_s=walltime_s,
+                environment=submission_environment(config.load()),
+            )
+            runner.start(spec)
+            return spec.job_id
+
+        return start
 
     @pytest.fixture
     def finish(self, engine: EngineUnderTest, runner: EngineRunner) -> Callable[..., Any]:
@@ -113,10 +145,10 @@ class Base:
         submit: Callable[..., str],
         started: Callable[[str], None],
         finish: Callable[..., Any],
-        tmp_path: Path,
+        shared: Path,
     ) -> Iterator[Path]:
         """Keep all workers busy; the file that it gives lets them go."""
-        go = tmp_path / "unblock"
+        go = shared / "unblock"
         blockers = [submit("wait_for", path=str(go)) for _ in range(engine.workers)]
         for job_id in blockers:
             started(job_id)
@@ -136,17 +168,73 @@ class Base:
         return write
 
     @pytest.fixture
-    def owner(self, engine: EngineUnderTest, _environment: None) -> Iterator[Callable[[], Owner]]:
-        """Start processes that own jobs of the same home; each is killed at the end."""
+    def owner(
+        self, engine: EngineUnderTest, _environment: None, tmp_path: Path
+    ) -> Iterator[Callable[..., Owner]]:
+        """Start processes that own jobs of the same home; each is killed at the end.
+
+        What is given goes into its environment: ``owner(TMPDIR=...)``. Its standard error goes
+        to ``owner.<number>.err`` in `tmp_path`.
+        """
         owners: list[Owner] = []
 
-        def start() -> Owner:
-            owners.append(Owner(engine.name, dict(os.environ)))
+        def start(**environment: str) -> Owner:
+            errors = tmp_path / f"owner.{len(owners)}.err"
+            owners.append(Owner(engine.name, {**os.environ, **environment}, errors))
             return owners[-1]
 
         yield start
         for each in owners:
             each.kill()
+
+    @pytest.fixture
+    def gate(self, shared: Path) -> Iterator[Path]:
+        """Give a file that recipes wait for; it is there at the end, whatever happens."""
+        path = shared / "gate"
+        yield path
+        path.touch()
+
+    @pytest.fixture
+    def needs(self, runner: EngineRunner) -> Callable[[str], None]:
+        """Skip a test that needs what the engine declares that it lacks."""
+
+        def needs(capability: str) -> None:
+            if not getattr(runner.capabilities, capability):
+                pytest.skip(f"the engine declares that it lacks {capability}")
+
+        return needs
+
+    @pytest.fixture
+    def door(
+        self,
+        engine: EngineUnderTest,
+        oracle: Oracle,
+        request: pytest.FixtureRequest,
+        _environment: None,
+    ) -> Door:
+        """Give the way past core to the engine; the tests of a class share it."""
+        node = request.node.getparent(pytest.Class)
+        door: Door | None = node.stash.get(_DOOR, None)
+        if door is None or door.closed:
+            door = node.stash[_DOOR] = Door(engine, dict(os.environ), oracle)
+            node.addfinalizer(door.close)
+        return door
+
+    @pytest.fixture
+    def occupied(
+        self, engine: EngineUnderTest, door: Door, oracle: Oracle, gate: Path
+    ) -> Iterator[list[Attempt]]:
+        """Keep all workers busy past core; the file `gate` lets them go."""
+        attempts = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers)]
+        try:
+            door.launch(*attempts)
+            door.started(*attempts)
+            assert not any(oracle.outcome(attempt.job_id) for attempt in attempts)
+            yield attempts
+        finally:
+            gate.touch()
+        if not door.closed:
+            door.ended(*attempts)
 
 
 def still_unbegun(oracle: Oracle, job_id: str, seconds: float) -> bool:

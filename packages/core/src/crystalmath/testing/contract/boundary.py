@@ -1,11 +1,246 @@
-"""TODO."""
+"""The engine boundary: `launch`, `probe` and `release`, called as core calls them."""
 
 from __future__ import annotations
 
-from crystalmath.testing.contract.base import Base
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from crystalmath.quacc.runner import generate_job_id
+from crystalmath.testing.contract.base import Base, still_unbegun
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crystalmath.models import Attempt
+    from crystalmath.testing.contract.door import Door
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Boundary"]
 
+MANY = 50
+#: How long an engine may take to answer a `launch` of what cannot run yet, in seconds.
+ANSWER_S = 10.0
+#: How long it may take to be asked about 500 attempts, in seconds.
+MANY_PROBED_S = 10.0
+#: How long nobody must begin what nobody may begin, in seconds.
+WATCH_S = 1.0
+#: How many times a state is asked for that must not change.
+LOOKS = 5
+
+UNDER_WAY = {"queued", "running"}
+OVER = {"gone", "unknown"}
+
 
 class Boundary(Base):
-    """TODO."""
+    """Attempts are handed over, looked for and dropped past core, in a process of its own.
+
+    That process refuses handles that are no strings, sightings that are none, and answers about
+    attempts that it did not ask about.
+    """
+
+    @pytest.fixture(params=["recorded", "unrecorded"])
+    def handles(
+        self, request: pytest.FixtureRequest
+    ) -> Callable[[dict[str, str]], dict[str, str] | None]:
+        """Pass on the handles that `launch` gave, or lose them."""
+        return lambda given: given if request.param == "recorded" else None
+
+    # --- launch ------------------------------------------------------------------------------
+
+    def test_launch_gives_handles(self, door: Door) -> None:
+        attempts = [door.write("echo") for _ in range(3)]
+        given = door.launch(*attempts)
+        assert set(given) == {attempt.job_id for attempt in attempts}
+        assert all(given.values()), given
+        assert len(set(given.values())) == len(attempts), f"two attempts, one handle: {given}"
+        assert door.ended(*attempts) == ["completed"] * 3
+
+    def test_what_was_not_taken_is_not_run(self, door: Door, oracle: Oracle) -> None:
+        attempts = [door.write("echo") for _ in range(3)]
+        given = door.owner.ask("launch", [attempt.job_id for attempt in attempts])
+        door.ended(*[attempt for attempt in attempts if attempt.job_id in given])
+        for attempt in attempts:
+            if attempt.job_id not in given:
+                assert still_unbegun(oracle, attempt.job_id, WATCH_S)
+
+    def test_launched_attempt_runs_once(self, door: Door, oracle: Oracle, shared: Path) -> None:
+        count, go = shared / "count", shared / "go"
+        go.touch()
+        attempt = door.write("count_and_wait", count=str(count), path=str(go))
+        door.launch(attempt)
+        assert door.ended(attempt) == ["completed"]
+        assert count.read_text() == "x"
+        assert oracle.attempts(attempt.job_id) == 1
+
+    def test_launched_twice_runs_once(
+        self, engine: EngineUnderTest, door: Door, oracle: Oracle, gate: Path, shared: Path
+    ) -> None:
+        count = shared / "count"
+        attempt = door.write("count_and_wait", count=str(count), path=str(gate))
+        door.launch(attempt)
+        door.launch(attempt)
+        eventually(count.exists, engine.start_s, "it did not run")
+        door.launch(attempt)
+        gate.touch()
+        assert door.ended(attempt) == ["completed"]
+        door.launch(attempt)
+        limit = engine.start_s + 10 * engine.turn_s
+        over = "launched again, it is under way for ever"
+        eventually(lambda: door.seen(attempt) not in UNDER_WAY, limit, over)
+        assert count.read_text() == "x"
+        assert oracle.attempts(attempt.job_id) == 1
+
+    def test_launched_by_two_processes_runs_once(
+        self, door: Door, owner: Callable[[], Owner], oracle: Oracle, gate: Path, shared: Path
+    ) -> None:
+        count = shared / "count"
+        attempt = door.write("count_and_wait", count=str(count), path=str(gate))
+        after = door.write("echo")
+        other = owner()
+        door.launch(attempt)
+        door.launch(attempt, after, by=other)
+        gate.touch()
+        assert door.ended(attempt, after) == ["completed"] * 2
+        assert count.read_text() == "x"
+        assert oracle.attempts(attempt.job_id) == 1
+
+    def test_launch_of_many(self, door: Door, shared: Path) -> None:
+        count, go = shared / "count", shared / "go"
+        go.touch()
+        recipe = {"count": str(count), "path": str(go)}
+        attempts = [door.write("count_and_wait", **recipe) for _ in range(MANY)]
+        given = door.launch(*attempts)
+        assert len(set(given.values())) == MANY
+        assert door.ended(*attempts) == ["completed"] * MANY
+        assert count.read_text() == "x" * MANY
+
+    @pytest.mark.usefixtures("occupied")
+    def test_launch_does_not_wait(
+        self, engine: EngineUnderTest, door: Door, gate: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # More than there are workers: nothing of it is run before the file is there.
+        more = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers + 1)]
+        monkeypatch.setattr(door.owner, "patience_s", ANSWER_S)
+        door.launch(*more)
+        gate.touch()
+        assert door.ended(*more) == ["completed"] * len(more)
+
+    def test_removed_directory_hinders_nothing(self, engine: EngineUnderTest, door: Door) -> None:
+        # Two for each worker, which could die of it.
+        removed = [door.write("echo") for _ in range(2 * engine.workers)]
+        for attempt in removed:
+            shutil.rmtree(attempt.directory)
+        door.launch(*removed)
+        after = [door.write("echo") for _ in range(engine.workers)]
+        door.launch(*after)
+        assert door.ended(*after) == ["completed"] * len(after)
+
+    # --- probe -------------------------------------------------------------------------------
+
+    @pytest.mark.usefixtures("occupied")
+    def test_probe_of_queued(
+        self, door: Door, handles: Callable[..., dict[str, str] | None], gate: Path
+    ) -> None:
+        attempt = door.write("echo")
+        known = handles(door.launch(attempt))
+        for _ in range(LOOKS):
+            assert door.seen(attempt, known) in {"queued", "unknown"}
+            time.sleep(0.1)
+        gate.touch()
+        door.ended(attempt)
+
+    def test_probe_of_running(
+        self, door: Door, handles: Callable[..., dict[str, str] | None], gate: Path
+    ) -> None:
+        attempt = door.write("wait_for", path=str(gate))
+        known = handles(door.launch(attempt))
+        door.started(attempt)
+        for _ in range(LOOKS):
+            assert door.seen(attempt, known) != "gone"
+            time.sleep(0.1)
+        gate.touch()
+        door.ended(attempt)
+
+    def test_probe_of_finished(
+        self,
+        engine: EngineUnderTest,
+        door: Door,
+        handles: Callable[..., dict[str, str] | None],
+    ) -> None:
+        attempt = door.write("echo")
+        known = handles(door.launch(attempt))
+        door.ended(attempt)
+        limit = engine.start_s + 10 * engine.turn_s
+        what = "a finished attempt is under way for ever"
+        eventually(lambda: door.seen(attempt, known) not in UNDER_WAY, limit, what)
+
+    def test_probe_of_never_launched(self, door: Door, oracle: Oracle) -> None:
+        attempt = door.write("echo")
+        assert door.seen(attempt) in OVER
+        assert still_unbegun(oracle, attempt.job_id, WATCH_S), "probe began it"
+        assert door.seen(attempt) in OVER
+
+    def test_probe_of_many(self, door: Door, occupied: list[Attempt], gate: Path) -> None:
+        queued = door.write("echo")
+        door.launch(queued)
+        # Of another engine, or of a home that was restored: nobody here has heard of them.
+        foreign = [generate_job_id() for _ in range(500)]
+        asked = [*foreign[:250], occupied[0].job_id, queued.job_id, *foreign[250:]]
+        began = time.monotonic()
+        answers = door.owner.ask("probe", asked)
+        took = time.monotonic() - began
+        gate.touch()
+        assert answers[occupied[0].job_id][0] != "gone"
+        assert answers[queued.job_id][0] in {"queued", "unknown"}
+        assert {answers[job_id][0] for job_id in foreign} <= OVER
+        assert took < MANY_PROBED_S, f"probe took {took:.1f} s for {len(asked)} attempts"
+        door.ended(queued)
+
+    # --- release -----------------------------------------------------------------------------
+
+    def test_release_drops_what_is_queued(
+        self,
+        needs: Callable[[str], None],
+        door: Door,
+        occupied: list[Attempt],
+        oracle: Oracle,
+        gate: Path,
+    ) -> None:
+        needs("drops_queued")
+        dropped, kept = door.write("echo"), door.write("echo")
+        door.launch(dropped, kept)
+        door.release(dropped)
+        gate.touch()
+        door.ended(*occupied, kept)
+        assert still_unbegun(oracle, dropped.job_id, WATCH_S), "it was released, and begun"
+        assert door.seen(dropped) in OVER
+
+    def test_release_leaves_others(self, door: Door, occupied: list[Attempt], gate: Path) -> None:
+        first, dropped, last = (door.write("echo") for _ in range(3))
+        door.launch(first, dropped, last)
+        door.release(dropped)
+        gate.touch()
+        others = [*occupied, first, last]
+        assert door.ended(*others) == ["completed"] * len(others)
+
+    def test_release_of_what_is_not_queued(
+        self, door: Door, occupied: list[Attempt], gate: Path
+    ) -> None:
+        queued, never, removed = (door.write("echo") for _ in range(3))
+        shutil.rmtree(removed.directory)
+        door.launch(queued)
+        door.release(removed, never, occupied[0])
+        gate.touch()
+        assert door.ended(queued) == ["completed"]
+        door.release(queued)
+        door.release(queued)
+        others = [*occupied[1:], door.write("echo")]
+        door.launch(others[-1])
+        assert door.ended(*others) == ["completed"] * len(others)

@@ -1,11 +1,260 @@
-"""TODO."""
+"""A cancelled job is gone, and one that was not cancelled in time is what it had become."""
 
 from __future__ import annotations
 
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crystalmath.quacc import JobState
 from crystalmath.testing.contract.base import Base
+from crystalmath.testing.oracle import alive
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Cancelling"]
 
+#: How long it may take until a running job and all its processes are gone, in seconds.
+GONE_S = 10.0
+
 
 class Cancelling(Base):
-    """TODO."""
+    """`cancel`, at every moment of a job's life."""
+
+    def test_a_waiting_job_never_runs(
+        self,
+        runner: EngineRunner,
+        submit: Callable[..., str],
+        blocked: Path,
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        shared: Path,
+    ) -> None:
+        count = shared / "count"
+        job_id = submit("mark", path=str(count))
+        after = submit("echo")
+        assert runner.cancel(job_id) is True
+        assert finish(job_id) == (JobState.cancelled, {"error": "cancelled"})
+        assert (oracle.outcome(job_id) or {}).get("state") == "cancelled"
+        blocked.touch()
+        # Whoever takes jobs in turn has been past the cancelled one.
+        assert finish(after)[0] is JobState.completed
+        assert finish(submit("echo"))[0] is JobState.completed
+        assert not count.exists()
+
+    def test_a_waiting_job_is_cancelled_while_the_workers_are_busy(
+        self,
+        runner: EngineRunner,
+        submit: Callable[..., str],
+        blocked: Path,
+        finish: Callable[..., Any],
+    ) -> None:
+        """It does not wait for its turn to be ended."""
+        job_id = submit("echo")
+        assert runner.cancel(job_id) is True
+        assert finish(job_id, GONE_S)[0] is JobState.cancelled
+        assert not blocked.exists()
+
+    def test_a_running_job_is_gone_with_all_its_processes(
+        self,
+        engine: EngineUnderTest,
+        needs: Callable[[str], None],
+        runner: EngineRunner,
+        submit: Callable[..., str],
+        oracle: Oracle,
+        shared: Path,
+    ) -> None:
+        """One left the session, ignores SIGTERM and cleared its child's environment."""
+        needs("workers_here")
+        pids = shared / "pids"
+        job_id = submit("grandchild", pids=str(pids))
+        eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
+        tree = [int(pid) for pid in pids.read_text().split()]
+        assert len(alive(tree)) == 2
+        assert runner.cancel(job_id) is True
+        left: list[int] = []
+
+        def ended() -> bool:
+            # The state first: nothing may be alive once it is read.
+            if runner.get_status(job_id) is not JobState.cancelled:
+                return False
+            left.extend(alive(tree) + [process.pid for process in oracle.processes(job_id)])
+            return True
+
+        eventually(ended, GONE_S, "the job was not cancelled")
+        assert not left
+        assert runner.get_result(job_id) == {"error": "cancelled"}
+        assert (oracle.outcome(job_id) or {}).get("state") == "cancelled"
+
+    @pytest.mark.parametrize("recipe", ["echo", "fail"])
+    def test_a_finished_job_stays_what_it_is(
+        self,
+        runner: EngineRunner,
+        submit: Callable[..., str],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        recipe: str,
+    ) -> None:
+        job_id = submit(recipe, message="x")
+        state, result = finish(job_id)
+        outcome = oracle.outcome(job_id)
+        assert runner.cancel(job_id) is False
+        # Long enough for whoever looks at files now and then.
+        time.sleep(0.5)
+        assert runner.get_status(job_id) is state
+        assert runner.get_result(job_id) == result
+        assert oracle.outcome(job_id) == outcome
+
+    def test_an_unknown_job_stays_unknown(self, runner: EngineRunner, oracle: Oracle) -> None:
+        before, job_id = oracle.jobs(), str(uuid.uuid4())
+        with pytest.raises(KeyError):
+            runner.cancel(job_id)
+        with pytest.raises(KeyError):
+            runner.get_status(job_id)
+        assert oracle.jobs() == before
+
+    def test_twice_and_by_several_at_once(
+        self,
+        engine: EngineUnderTest,
+        runner: EngineRunner,
+        submit: Callable[..., str],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        shared: Path,
+    ) -> None:
+        """The job ends once, and is not run again; whoever comes late is told."""
+        count = shared / "count"
+        job_id = submit("count_and_wait", count=str(count), path=str(shared / "never"))
+        eventually(count.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: runner.cancel(job_id), range(8)))
+        assert True in answers
+        assert set(answers) <= {True, False}
+        assert finish(job_id, GONE_S) == (JobState.cancelled, {"error": "cancelled"})
+        assert runner.cancel(job_id) is False
+        assert finish(submit("echo"))[0] is JobState.completed
+        assert runner.get_status(job_id) is JobState.cancelled
+        assert count.read_text() == "x"
+        assert oracle.attempts(job_id) == 1
+
+    def test_the_neighbours_go_on(
+        self,
+        runner: EngineRunner,
+        submit: Callable[..., str],
+        started: Callable[[str], None],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        shared: Path,
+    ) -> None:
+        """Jobs that run beside a cancelled one, and those that wait."""
+        go, count = shared / "go", shared / "count"
+        victim = submit("wait_for", path=str(shared / "never"))
+        started(victim)
+        others = [
+            submit("count_and_wait", count=str(count), path=str(go)),
+            submit("count_and_wait", count=str(count), path=str(go)),
+        ]
+        runner.cancel(victim)
+        assert finish(victim, GONE_S)[0] is JobState.cancelled
+        go.touch()
+        assert [finish(job_id)[0] for job_id in others] == [JobState.completed] * 2
+        assert count.read_text() == "xx"
+        assert [oracle.attempts(job_id) for job_id in others] == [1, 1]
+
+    def test_while_the_engine_launches(
+        self,
+        runner: EngineRunner,
+        submit: Callable[..., str],
+        finish: Callable[..., Any],
+        shared: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The engine gets an attempt that must not begin any more."""
+        launch, entered, let_go = runner.launch, threading.Event(), threading.Event()
+
+        def slow(attempts: Any) -> Any:
+            entered.set()
+            let_go.wait(30)
+            return launch(attempts)
+
+        monkeypatch.setattr(runner, "launch", slow)
+        count = shared / "count"
+        job_id = submit("mark", path=str(count))
+        try:
+            assert entered.wait(10), "nothing was launched"
+            assert runner.cancel(job_id) is True
+        finally:
+            let_go.set()
+        assert finish(job_id) == (JobState.cancelled, {"error": "cancelled"})
+        assert finish(submit("echo"))[0] is JobState.completed
+        time.sleep(0.5)
+        assert not count.exists()
+        assert runner.get_status(job_id) is JobState.cancelled
+
+    def test_at_once_after_the_submission(
+        self,
+        runner: EngineRunner,
+        submit: Callable[..., str],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        shared: Path,
+    ) -> None:
+        """The engine may just be taking them; each ends, as its outcome says."""
+        count = shared / "count"
+        jobs = {}
+        for number in range(20):
+            job_id = submit("mark", path=str(count), number=number)
+            jobs[job_id] = runner.cancel(job_id)
+        for number, (job_id, cancelled) in enumerate(jobs.items()):
+            end = finish(job_id)
+            _check_end(end, oracle, job_id, {"number": number})
+            assert cancelled or end[0] is JobState.completed
+
+    def test_racing_with_the_end(
+        self,
+        runner: EngineRunner,
+        submit: Callable[..., str],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        engine: EngineUnderTest,
+        shared: Path,
+    ) -> None:
+        """Each ends completed or cancelled, as its outcome says, and for good."""
+        ends = {}
+        for number in range(4):
+            count = shared / f"count {number}"
+            job_id = submit("mark", path=str(count), number=number, seconds=0.2)
+            eventually(count.exists, engine.start_s + 10 * engine.turn_s, "it did not begin")
+            time.sleep(0.15 + 0.02 * number)
+            cancelled = runner.cancel(job_id)
+            ends[job_id] = end = finish(job_id, GONE_S)
+            _check_end(end, oracle, job_id, {"number": number})
+            assert cancelled or end[0] is JobState.completed
+            assert count.read_text() == f"{number}\n"
+        for job_id, (state, result) in ends.items():
+            assert (runner.get_status(job_id), runner.get_result(job_id)) == (state, result)
+
+
+def _check_end(
+    end: tuple[JobState, Any], oracle: Oracle, job_id: str, result: dict[str, Any]
+) -> None:
+    """State, result and outcome of a job that was cancelled, perhaps in time, agree."""
+    outcome = oracle.outcome(job_id)
+    assert outcome is not None
+    assert outcome["state"] == end[0].value
+    assert oracle.attempts(job_id) == 1
+    assert end in {
+        "completed": [(JobState.completed, result)],
+        "cancelled": [(JobState.cancelled, {"error": "cancelled"})],
+    }.get(outcome["state"], [])

@@ -1,11 +1,246 @@
-"""TODO."""
+"""`close()`, and the end of a process: jobs are cancelled, and nothing is left."""
 
 from __future__ import annotations
 
+import os
+import secrets
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
 from crystalmath.testing.contract.base import Base
+from crystalmath.testing.oracle import living
+from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Closing"]
 
+_MARK = "CRYSTALMATH_KIT"
+#: How long `close` may take, in seconds.
+CLOSE_S = 30.0
+#: How long a thread or a socket may outlive `close`, in seconds.
+LINGER_S = 5.0
+
+
+class Tenant:
+    """A process that owns jobs, and everything that it could leave behind.
+
+    Parameters
+    ----------
+    engine : EngineUnderTest
+        The engine.
+    oracle : Oracle
+        Sees the home.
+    folder : pathlib.Path
+        Takes its temporary files and its standard error.
+    """
+
+    def __init__(self, engine: EngineUnderTest, oracle: Oracle, folder: Path) -> None:
+        self._engine = engine
+        self._oracle = oracle
+        self._mark = secrets.token_hex(8)
+        self._temporary = folder / "tmp"
+        self._temporary.mkdir()
+        self._errors = folder / "errors"
+        self._born = time.time()
+        self._before = self._litter()
+        environment = {**os.environ, _MARK: self._mark, "TMPDIR": str(self._temporary)}
+        self.owner = Owner(engine.name, environment, self._errors)
+        self.ask = self.owner.ask
+        # What its imports start is no engine's.
+        self.ask("write", "echo")
+        self._sockets = self._count_sockets()
+
+    @property
+    def errors(self) -> str:
+        """What it wrote to standard error."""
+        return self._errors.read_text(errors="replace")
+
+    def submit(self, recipe: str, times: int, **parameters: str) -> list[str]:
+        """Submit some jobs."""
+        jobs: list[str] = self.ask("submit", recipe, times, **parameters)
+        return jobs
+
+    def begin(self, recipe: str, **parameters: str) -> list[str]:
+        """Submit a job to each worker; they are begun."""
+        jobs = self.submit(recipe, self._engine.workers, **parameters)
+        for job_id in jobs:
+            limit = self._engine.start_s + 10 * self._engine.turn_s
+            eventually(lambda id_=job_id: self._oracle.claimed(id_), limit, "it was not begun")  # type: ignore[misc]
+        return jobs
+
+    def leaves_nothing(self) -> None:
+        """Check that nothing is left, whether the process itself has ended or not."""
+        if self.owner.process.poll() is None:
+            eventually(lambda: not self.ask("threads"), LINGER_S, self._threads())
+            what = "a socket is still open"
+            eventually(lambda: self._count_sockets() <= self._sockets, LINGER_S, what)
+        eventually(lambda: not self._others(), self._engine.linger_s, self._processes())
+        left = sorted(str(path) for path in self._temporary.rglob("*"))
+        assert not left, f"temporary files are left: {left}"
+        litter = self._litter() - self._before
+        eventually(
+            lambda: not (self._litter() - self._before), LINGER_S, f"these are left: {litter}"
+        )
+
+    def _threads(self) -> str:
+        return f"these threads go on: {self.ask('threads')}"
+
+    def _processes(self) -> str:
+        return f"these processes go on: {self._others()}"
+
+    def _others(self) -> list[str]:
+        found = living(_MARK, self._mark)
+        return [str(process) for process in found if process.pid != self.owner.process.pid]
+
+    def _count_sockets(self) -> int:
+        return sum(
+            _is_socket(path) for path in Path(f"/proc/{self.owner.process.pid}/fd").iterdir()
+        )
+
+    def _litter(self) -> set[str]:
+        """List what nobody needs any more once a process of this home is closed."""
+        home = self._oracle.home
+        engines = (home / "engines" / self._engine.name).rglob("*")
+        channels = {str(path) for path in engines if _is_channel(path)}
+        identities = {str(path) for path in (home / "jobs" / ".identities").glob("*")}
+        shared = {str(path) for path in Path("/dev/shm").glob("*") if self._is_leaked(path)}  # noqa: S108
+        return channels | identities | shared
+
+    def _is_leaked(self, path: Path) -> bool:
+        """Tell whether a file of shared memory is new and belongs to nobody."""
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
+        return found.st_ctime >= self._born and not _is_open(str(path))
+
 
 class Closing(Base):
-    """TODO."""
+    """Each test looks at a process of its own, past every interface of the engine."""
+
+    @pytest.fixture
+    def tenant(
+        self,
+        engine: EngineUnderTest,
+        oracle: Oracle,
+        tmp_path: Path,
+        submit: Callable[..., str],
+        finish: Callable[..., object],
+    ) -> Iterator[Tenant]:
+        """Give a process that is going to be closed, on an engine that somebody else uses, too."""
+        # A server that the engine shares between processes is none of the new one's leavings.
+        finish(submit("echo"))
+        tenant = Tenant(engine, oracle, tmp_path)
+        yield tenant
+        tenant.owner.kill()
+
+    def test_close_of_an_idle_engine(self, tenant: Tenant, oracle: Oracle) -> None:
+        (job_id,) = tenant.submit("echo", 1)
+        eventually(lambda: tenant.ask("status", job_id) == "completed", 60, "it did not finish")
+        tenant.ask("close")
+        tenant.leaves_nothing()
+        assert tenant.ask("status", job_id) == "completed"
+        outcome = oracle.outcome(job_id)
+        assert outcome is not None
+        assert outcome["state"] == "completed"
+
+    def test_close_of_an_engine_that_was_not_used(self, tenant: Tenant) -> None:
+        tenant.ask("close")
+        tenant.leaves_nothing()
+
+    def test_close_cancels_what_is_unfinished(
+        self, tenant: Tenant, oracle: Oracle, shared: Path
+    ) -> None:
+        never = str(shared / "never")
+        jobs = tenant.begin("wait_for", path=never) + tenant.submit("wait_for", 3, path=never)
+        began = time.monotonic()
+        tenant.ask("close")
+        assert time.monotonic() - began < CLOSE_S
+        _all_cancelled(oracle, jobs)
+        assert {tenant.ask("status", job_id) for job_id in jobs} == {"cancelled"}
+        assert tenant.ask("result", jobs[0]) == {"error": "cancelled"}
+        tenant.leaves_nothing()
+
+    def test_closing_twice(self, tenant: Tenant, oracle: Oracle, shared: Path) -> None:
+        jobs = tenant.submit("wait_for", 1, path=str(shared / "never"))
+        tenant.ask("close")
+        tenant.ask("close")
+        _all_cancelled(oracle, jobs)
+        tenant.leaves_nothing()
+
+    def test_submit_after_close(self, tenant: Tenant, oracle: Oracle) -> None:
+        tenant.ask("close")
+        before = oracle.jobs()
+        with pytest.raises(OwnerError, match="EngineUnavailable"):
+            tenant.submit("echo", 1)
+        assert oracle.jobs() == before
+        tenant.leaves_nothing()
+
+    def test_runner_after_close(self, tenant: Tenant, shared: Path) -> None:
+        tenant.submit("wait_for", 1, path=str(shared / "never"))
+        tenant.ask("close")
+        assert tenant.ask("renew"), "get_runner gives the runner that was closed"
+        (job_id,) = tenant.submit("echo", 1)
+        eventually(lambda: tenant.ask("status", job_id) == "completed", 60, "it did not finish")
+        tenant.ask("close")
+        tenant.leaves_nothing()
+
+    def test_script_that_does_not_close(self, tenant: Tenant, oracle: Oracle, shared: Path) -> None:
+        never = str(shared / "never")
+        jobs = tenant.begin("wait_for", path=never) + tenant.submit("wait_for", 1, path=never)
+        assert tenant.owner.leave() == 0
+        assert tenant.errors == ""
+        _all_cancelled(oracle, jobs)
+        tenant.leaves_nothing()
+
+    def test_script_that_raises(self, tenant: Tenant, oracle: Oracle, shared: Path) -> None:
+        jobs = tenant.begin("wait_for", path=str(shared / "never"))
+        with pytest.raises(OwnerError, match="ended with 1 "):
+            tenant.ask("crash")
+        assert "as the test wanted" in tenant.errors
+        _all_cancelled(oracle, jobs)
+        tenant.leaves_nothing()
+
+
+def _all_cancelled(oracle: Oracle, jobs: list[str]) -> None:
+    for job_id in jobs:
+        outcome = oracle.outcome(job_id)
+        assert outcome is not None, f"{job_id} was left unfinished"
+        assert outcome["state"] == "cancelled"
+        assert oracle.processes(job_id) == []
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return str(path.readlink()).startswith("socket:")
+    except FileNotFoundError:
+        return False
+
+
+def _is_channel(path: Path) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
+
+
+def _is_open(name: str) -> bool:
+    """Tell whether a living process has mapped a file."""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            if name in maps.read_text(errors="replace"):
+                return True
+        except OSError:
+            continue
+    return False

@@ -1,11 +1,343 @@
-"""TODO."""
+"""Recipes that fail, end, hang on or make a mess: told truthfully, and nobody else suffers."""
 
 from __future__ import annotations
 
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crystalmath.quacc import JobState
 from crystalmath.testing.contract.base import Base
+from crystalmath.testing.oracle import alive
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Failures"]
 
+MESSAGES = {
+    "plain": "the box is too small",
+    "unicode": "\u00e9 \U0001f9ea \u05d0 \u202e",
+    "half a surrogate pair": "\ud83e",
+    "several lines": "one\ntwo\r\nthree",
+    "empty": "",
+    "huge": "much " * 2**20,
+}
+
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV]
+
+_CASUALTIES = pytest.StashKey[dict[str, str]]()
+
 
 class Failures(Base):
-    """TODO."""
+    """What fails reads `failed`, with its reason, and the next job runs as if nothing had been."""
+
+    @pytest.fixture
+    def failed(
+        self, submit: Callable[..., str], finish: Callable[..., Any], oracle: Oracle
+    ) -> Callable[..., dict[str, Any]]:
+        """Run recipes that fail; give what is told of the last."""
+
+        def failed(recipe: str, /, **parameters: Any) -> dict[str, Any]:
+            job_id = submit(recipe, **parameters)
+            state, result = finish(job_id)
+            assert state is JobState.failed
+            assert (oracle.outcome(job_id) or {}).get("state") == "failed"
+            assert oracle.attempts(job_id) == 1
+            assert isinstance(result, dict)
+            assert result["error"]
+            return result
+
+        return failed
+
+    # --- what the recipe says ----------------------------------------------------------------
+
+    @pytest.mark.parametrize("kind", MESSAGES)
+    def test_an_exception_is_told(self, failed: Callable[..., dict[str, Any]], kind: str) -> None:
+        error = failed("fail", message=MESSAGES[kind])["error"]
+        assert "RuntimeError" in error
+        assert MESSAGES[kind][:1000] in error
+
+    def test_the_traceback_is_told(self, failed: Callable[..., dict[str, Any]]) -> None:
+        """It leads to the line of the recipe."""
+        trace = failed("fail", message="the box is too small")["traceback"]
+        assert "recipes.py" in trace
+        assert ", in fail" in trace
+        assert "RuntimeError: the box is too small" in trace
+
+    def test_an_exception_that_cannot_be_shown_is_told(
+        self, failed: Callable[..., dict[str, Any]]
+    ) -> None:
+        assert "Mute" in str(failed("raise_mute"))
+
+    def test_a_keyboard_interrupt_is_a_failure(self, failed: Callable[..., dict[str, Any]]) -> None:
+        assert "KeyboardInterrupt: as if by Ctrl-C" in failed("interrupt")["error"]
+
+    @pytest.mark.parametrize("code", [0, 3])
+    def test_an_exit_is_a_failure(self, failed: Callable[..., dict[str, Any]], code: int) -> None:
+        """Also with the code of success."""
+        error = failed("exit_by", code=code)["error"]
+        assert "exit" in error
+        assert str(code) in error
+
+    def test_a_result_that_cannot_be_written_down_is_a_failure(
+        self, failed: Callable[..., dict[str, Any]]
+    ) -> None:
+        """Its place is named."""
+        assert "result.deep[0]" in failed("opaque")["error"]
+
+    def test_a_recipe_that_is_not_there_is_a_failure(
+        self, failed: Callable[..., dict[str, Any]]
+    ) -> None:
+        assert "no_such_recipe" in failed("no_such_recipe")["error"]
+
+    def test_a_recipe_that_is_no_function_is_a_failure(
+        self, failed: Callable[..., dict[str, Any]]
+    ) -> None:
+        assert "not callable" in failed("unclear")["error"]
+
+    def test_a_missing_module_is_told(self, failed: Callable[..., dict[str, Any]]) -> None:
+        assert "a_module_that_nobody_has" in failed("import_missing")["error"]
+
+    def test_parameters_that_do_not_fit_are_a_failure(
+        self, failed: Callable[..., dict[str, Any]]
+    ) -> None:
+        assert "no_such_parameter" in failed("fail", no_such_parameter=1)["error"]
+
+    # --- recipes that end their process -------------------------------------------------------
+
+    @pytest.fixture
+    def casualties(
+        self, request: pytest.FixtureRequest, engine: EngineUnderTest, submit: Callable[..., str]
+    ) -> dict[str, str]:
+        """Submit jobs that take their workers with them, and good ones behind; a class shares them.
+
+        Each of them costs a worker, and that is what takes time.
+        """
+        node = request.node.getparent(pytest.Class)
+        if _CASUALTIES not in node.stash:
+            jobs = {str(number): submit("kill_by", number=int(number)) for number in SIGNALS}
+            jobs |= {f"exit {code}": submit("vanish", code=code) for code in (0, 7)}
+            jobs |= {f"good {n}": submit("echo", number=n) for n in range(2 * engine.workers)}
+            node.stash[_CASUALTIES] = jobs
+        casualties: dict[str, str] = node.stash[_CASUALTIES]
+        return casualties
+
+    @pytest.mark.parametrize("number", SIGNALS)
+    def test_a_signal_is_a_failure(
+        self,
+        casualties: dict[str, str],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        number: signal.Signals,
+    ) -> None:
+        """The signal is named; the job is not run again."""
+        job_id = casualties[str(number)]
+        state, result = finish(job_id)
+        assert state is JobState.failed
+        assert number.name in result["error"]
+        assert (oracle.outcome(job_id) or {}).get("state") == "failed"
+        assert oracle.attempts(job_id) == 1
+
+    @pytest.mark.parametrize("code", [0, 7])
+    def test_the_end_of_the_process_is_a_failure(
+        self, casualties: dict[str, str], finish: Callable[..., Any], oracle: Oracle, code: int
+    ) -> None:
+        """Also with the code of success; code and the end of its log are told."""
+        job_id = casualties[f"exit {code}"]
+        state, result = finish(job_id)
+        assert state is JobState.failed
+        assert f"code {code}" in result["error"]
+        assert "about to go" in result["error"]
+        assert (oracle.outcome(job_id) or {}).get("state") == "failed"
+        assert oracle.attempts(job_id) == 1
+
+    def test_jobs_run_after_workers_were_lost(
+        self, engine: EngineUnderTest, casualties: dict[str, str], finish: Callable[..., Any]
+    ) -> None:
+        for number in range(2 * engine.workers):
+            expected = {"symbols": ["Al"], "number": number}
+            assert finish(casualties[f"good {number}"]) == (JobState.completed, expected)
+
+    def test_exhausted_memory_is_a_failure(
+        self,
+        failed: Callable[..., dict[str, Any]],
+        submit: Callable[..., str],
+        finish: Callable[..., Any],
+    ) -> None:
+        """Of this job alone."""
+        assert "MemoryError" in failed("exhaust")["error"]
+        assert finish(submit("large", megabytes=1))[0] is JobState.completed
+
+    # --- what a recipe prints and leaves behind -------------------------------------------------
+
+    def test_the_log_is_complete(
+        self, submit: Callable[..., str], finish: Callable[..., Any], oracle: Oracle
+    ) -> None:
+        """Megabytes, what a child prints, and standard error; once the state is terminal."""
+        job_id = submit("print_much", lines=4000)
+        assert finish(job_id) == (JobState.completed, {"lines": 4000})
+        lines = (oracle.directory(job_id) / "1.log").read_text().splitlines()
+        numbers = [int(line.split()[0]) for line in lines[:3998]]
+        assert numbers == list(range(3998))
+        assert {len(line) for line in lines[:3998]} == {1023}
+        assert lines[3998:] == ["by a child", "the last line"]
+
+    def test_the_log_has_the_traceback(
+        self, submit: Callable[..., str], finish: Callable[..., Any], oracle: Oracle
+    ) -> None:
+        job_id = submit("fail", message="the box is too small")
+        finish(job_id)
+        log = (oracle.directory(job_id) / "1.log").read_text()
+        assert ", in fail" in log
+        assert "RuntimeError: the box is too small" in log
+
+    def test_a_log_is_its_own_jobs(
+        self, submit: Callable[..., str], finish: Callable[..., Any], oracle: Oracle
+    ) -> None:
+        """Of jobs that print at the same time, and one after another."""
+        jobs = {submit("say_unicode", text=f"job {n} \u00e9"): n for n in range(6)}
+        for job_id, number in jobs.items():
+            finish(job_id)
+            log = (oracle.directory(job_id) / "1.log").read_text(encoding="utf-8")
+            assert log == f"job {number} \u00e9\n"
+
+    def test_a_forked_child_does_not_speak_for_the_job(
+        self,
+        submit: Callable[..., str],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+    ) -> None:
+        """It comes back into the worker's code before its parent does."""
+        job_id = submit("fork_and_return")
+        assert finish(job_id) == (JobState.completed, {"child": False})
+        assert oracle.payload(job_id) == {"child": False}
+        assert finish(submit("echo"))[0] is JobState.completed
+
+    def test_processes_left_running_are_gone_at_the_end(
+        self,
+        needs: Callable[[str], None],
+        submit: Callable[..., str],
+        finish: Callable[..., Any],
+        shared: Path,
+    ) -> None:
+        needs("workers_here")
+        pids = shared / "pids"
+        job_id = submit("abandon", pids=str(pids))
+        state, _ = finish(job_id)
+        left = alive(map(int, pids.read_text().split()))
+        assert not left
+        assert state is JobState.completed
+
+    def test_threads_left_running_are_gone_at_the_end(
+        self, submit: Callable[..., str], finish: Callable[..., Any], shared: Path
+    ) -> None:
+        """A thread that never ends does not hold up its job either."""
+        marks = shared / "marks"
+        assert finish(submit("leave_thread", path=str(marks)))[0] is JobState.completed
+        size = marks.stat().st_size
+        time.sleep(0.3)
+        assert marks.stat().st_size == size
+
+    def test_the_next_job_finds_nothing_changed(
+        self,
+        engine: EngineUnderTest,
+        submit: Callable[..., str],
+        started: Callable[[str], None],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        shared: Path,
+    ) -> None:
+        """Environment, working directory, paths, umask and signals, after all workers had a job."""
+        before = finish(submit("surroundings"))[1]
+        go = shared / "go"
+        bad = [submit("spoil", path=str(go)) for _ in range(engine.workers)]
+        for job_id in bad:
+            started(job_id)
+        go.touch()
+        for job_id in bad:
+            assert finish(job_id)[0] is JobState.completed
+        for job_id in [submit("surroundings") for _ in range(engine.workers)]:
+            after = finish(job_id)[1]
+            assert after.pop("cwd") == str(oracle.directory(job_id) / "1.work")
+            environment, expected = after.pop("environment"), before["environment"]
+            assert "LEFT_BEHIND" not in environment
+            assert environment["PATH"] == expected["PATH"]
+            assert environment["OMP_NUM_THREADS"] == expected["OMP_NUM_THREADS"]
+            assert after == {name: before[name] for name in after}
+
+    def test_limits_that_a_recipe_set_end_with_it(
+        self,
+        engine: EngineUnderTest,
+        submit: Callable[..., str],
+        started: Callable[[str], None],
+        finish: Callable[..., Any],
+        shared: Path,
+    ) -> None:
+        go = shared / "go"
+        bad = [submit("limited", path=str(go), files=99) for _ in range(engine.workers)]
+        for job_id in bad:
+            started(job_id)
+        go.touch()
+        before = [finish(job_id)[1]["files"] for job_id in bad]
+        after = [submit("limited", path=str(go)) for _ in range(engine.workers)]
+        assert 99 not in before
+        assert [finish(job_id)[1]["files"] for job_id in after] == before
+
+    # --- walltime -------------------------------------------------------------------------------
+
+    def test_the_walltime_ends_a_job_and_its_processes(
+        self,
+        engine: EngineUnderTest,
+        needs: Callable[[str], None],
+        start: Callable[..., str],
+        blocked: Path,
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        shared: Path,
+    ) -> None:
+        needs("workers_here")
+        pids = shared / "pids"
+        # Its time begins before a cold worker is ready for it; these are warm.
+        job_id = start("grandchild", {"pids": str(pids)}, max(2.0, engine.turn_s))
+        blocked.touch()
+        eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
+        state, result = finish(job_id)
+        left = alive(map(int, pids.read_text().split()))
+        assert not left
+        assert not oracle.processes(job_id)
+        assert state is JobState.failed
+        assert "walltime" in result["error"]
+        assert (oracle.outcome(job_id) or {}).get("state") == "failed"
+
+    def test_the_walltime_is_kept(
+        self, start: Callable[..., str], finish: Callable[..., Any], oracle: Oracle, shared: Path
+    ) -> None:
+        job_id = start("wait_for", {"path": str(shared / "never")}, 1.0)
+        state, result = finish(job_id)
+        outcome = oracle.outcome(job_id) or {}
+        assert state is JobState.failed
+        assert "walltime" in result["error"]
+        assert 1.0 <= outcome["finished"] - outcome["started"] < 10.0
+
+    def test_the_walltime_does_not_run_while_a_job_waits(
+        self,
+        engine: EngineUnderTest,
+        start: Callable[..., str],
+        blocked: Path,
+        finish: Callable[..., Any],
+        oracle: Oracle,
+    ) -> None:
+        job_id = start("echo", {}, engine.turn_s)
+        time.sleep(engine.turn_s + 0.5)
+        assert not oracle.claimed(job_id)
+        blocked.touch()
+        # Its worker is warm from the job that blocked it.
+        assert finish(job_id)[0] is JobState.completed

@@ -1,11 +1,139 @@
-"""TODO."""
+"""Honest `Capabilities`: what an engine declares, it does."""
 
 from __future__ import annotations
 
-from crystalmath.testing.contract.base import Base
+import contextlib
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from crystalmath.models import Capabilities
+from crystalmath.testing.contract.base import Base, still_unbegun
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from crystalmath.models import Attempt
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.door import Door
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Honesty"]
 
+#: How long the queue of a dead process is watched, in seconds.
+WATCH_S = 2.0
+#: How long processes are watched that a dead supervisor left, in seconds.
+LEFT_S = 3.0
+
 
 class Honesty(Base):
-    """TODO."""
+    """A capability that is declared is put to the test; one that is not skips its test."""
+
+    def test_capabilities_are_sane(self, runner: EngineRunner) -> None:
+        capabilities = runner.capabilities
+        assert isinstance(capabilities, Capabilities)
+        assert type(capabilities.max_queued) is int
+        assert capabilities.max_queued >= 1
+        for name in ("gone_means_dead", "queue_dies_with_owner", "drops_queued", "workers_here"):
+            assert type(getattr(capabilities, name)) is bool, name
+
+    def test_workers_here(
+        self, needs: Callable[[str], None], door: Door, oracle: Oracle, gate: Path
+    ) -> None:
+        needs("workers_here")
+        attempt = door.write("wait_for", path=str(gate))
+        door.launch(attempt)
+        door.started(attempt)
+        claimant = oracle.claimant(attempt.job_id)
+        assert claimant["host"] == socket.gethostname()
+        assert psutil.pid_exists(claimant["pid"])
+        gate.touch()
+        door.ended(attempt)
+
+    @pytest.fixture
+    def queue(
+        self,
+        engine: EngineUnderTest,
+        owner: Callable[[], Owner],
+        door: Door,
+        gate: Path,
+    ) -> tuple[list[Attempt], Attempt]:
+        """Kill a process whose engine runs some attempts and has another one queued."""
+        running = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers)]
+        queued = door.write("echo")
+        doomed = owner()
+        door.launch(*running, by=doomed)
+        door.started(*running)
+        door.launch(queued, by=doomed)
+        doomed.kill()
+        return running, queued
+
+    def test_queue_dies_with_owner(
+        self,
+        needs: Callable[[str], None],
+        request: pytest.FixtureRequest,
+        door: Door,
+        oracle: Oracle,
+        gate: Path,
+    ) -> None:
+        needs("queue_dies_with_owner")
+        running, queued = request.getfixturevalue("queue")
+        gate.touch()
+        assert door.ended(*running) == ["completed"] * len(running)
+        assert still_unbegun(oracle, queued.job_id, WATCH_S), "it was begun without an owner"
+
+    def test_probe_after_restart(
+        self, queue: tuple[list[Attempt], Attempt], door: Door, oracle: Oracle, gate: Path
+    ) -> None:
+        running, queued = queue
+        # No handle was recorded: the engine has to know them by their ids.
+        asked = [attempt.job_id for attempt in (*running, queued)]
+        state, reason = door.owner.ask("probe", asked)[queued.job_id]
+        gate.touch()
+        assert door.ended(*running) == ["completed"] * len(running)
+        if state == "gone":
+            assert still_unbegun(oracle, queued.job_id, WATCH_S), "it was gone, and was begun"
+        elif state == "unknown":
+            pytest.skip(f"the engine does not know what became of it (its reason: {reason})")
+        else:
+            assert door.ended(queued) == ["completed"]
+
+    @pytest.fixture
+    def bereft(
+        self, engine: EngineUnderTest, door: Door, oracle: Oracle, shared: Path
+    ) -> Iterator[Attempt]:
+        """Kill the supervisor of an attempt that has started processes; they are alive."""
+        pids = shared / "pids"
+        attempt = door.write("grandchild", pids=str(pids))
+        door.launch(attempt)
+        eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "it started no process")
+        left = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+        psutil.Process(oracle.supervisor(attempt.job_id)).kill()
+        yield attempt
+        for process in left + oracle.processes(attempt.job_id):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def test_gone_means_dead(
+        self,
+        needs: Callable[[str], None],
+        request: pytest.FixtureRequest,
+        door: Door,
+        oracle: Oracle,
+    ) -> None:
+        needs("gone_means_dead")
+        needs("workers_here")
+        attempt: Attempt = request.getfixturevalue("bereft")
+        deadline = time.monotonic() + LEFT_S
+        while time.monotonic() < deadline:
+            state = door.seen(attempt)
+            left = oracle.processes(attempt.job_id)
+            assert not (state == "gone" and left), f"the engine says gone, and {left} are alive"
+            time.sleep(0.1)

@@ -1,11 +1,177 @@
-"""TODO."""
+"""Hygiene: what an engine's plugin may do before it is used, and what its runner looks like."""
 
 from __future__ import annotations
 
+import inspect
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from crystalmath.models import EngineSettings, Finding
+from crystalmath.plugins import ENGINES, plugins
+from crystalmath.quacc.engine import EngineRunner
 from crystalmath.testing.contract.base import Base
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Hygiene"]
 
+#: Hides a library as if it were not installed: ``python -c HIDE LIBRARY CODE``.
+HIDE = """
+import sys
+library, code = sys.argv[1:3]
+
+class Hidden:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] != library:
+            return self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
+sys.argv[1:] = sys.argv[3:]
+exec(code)
+"""
+
+LIST = """
+import sys
+from crystalmath.cli import main
+sys.argv = ["crystalmath", "engines", "--json"]
+main()
+"""
+
+MAKE = """
+import sys
+from crystalmath.quacc import get_runner
+try:
+    get_runner(sys.argv[1])
+except ImportError as error:
+    print(error)
+else:
+    sys.exit("a runner was made without the library")
+"""
+
+IMPORT = """
+import json, os, sys, threading
+from crystalmath.plugins import plugins
+before = set(sys.modules)
+plugins().engine(sys.argv[1])
+children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+print(json.dumps({
+    "threads": [thread.name for thread in threading.enumerate()][1:],
+    "children": children,
+    "imported": sorted({name.partition(".")[0] for name in set(sys.modules) - before}),
+}))
+"""
+
+#: What stands in `JobRunner`; the promise that every caller builds on.
+SIGNATURES = {
+    "submit": [
+        ("recipe_fullname", "POSITIONAL_OR_KEYWORD"),
+        ("atoms", "POSITIONAL_OR_KEYWORD"),
+        ("cluster_name", "POSITIONAL_OR_KEYWORD"),
+        ("kwargs", "VAR_KEYWORD"),
+    ],
+    "get_status": [("job_id", "POSITIONAL_OR_KEYWORD")],
+    "get_result": [("job_id", "POSITIONAL_OR_KEYWORD")],
+    "cancel": [("job_id", "POSITIONAL_OR_KEYWORD")],
+}
+
 
 class Hygiene(Base):
-    """TODO."""
+    """Nothing is imported, started or promised too early."""
+
+    def test_entry_point(self, engine: EngineUnderTest) -> None:
+        from importlib.metadata import entry_points
+
+        names = [entry.name for entry in entry_points(group=ENGINES)]
+        assert engine.name in names
+
+    def test_runner_is_an_engine_runner(
+        self, engine: EngineUnderTest, runner: EngineRunner, contract_home: Path
+    ) -> None:
+        assert isinstance(runner, EngineRunner)
+        assert runner.settings.name == engine.name
+        assert runner.settings.home == contract_home
+        assert dict(runner.settings.options) == dict(engine.options)
+
+    @pytest.mark.parametrize("method", list(SIGNATURES))
+    def test_signatures(self, runner: EngineRunner, method: str) -> None:
+        parameters = inspect.signature(getattr(runner, method)).parameters.values()
+        assert [(each.name, each.kind.name) for each in parameters] == SIGNATURES[method]
+
+    def test_clusters(self, runner: EngineRunner) -> None:
+        clusters = list(runner.clusters())
+        assert clusters[0] == "local", "the default must be `local`"
+        assert all(type(name) is str for name in clusters), clusters
+        assert all(clusters), clusters
+        assert len(set(clusters)) == len(clusters)
+
+    def test_findings(self, engine: EngineUnderTest, contract_home: Path) -> None:
+        settings = EngineSettings(name=engine.name, home=contract_home, options=engine.options)
+        plugin = plugins().engine(engine.name)
+        before = set(contract_home.rglob("*"))
+        answers = plugins().call_engine(plugin, "crystalmath_engine_findings", settings=settings)
+        findings = [finding for answer in answers for finding in answer]
+        assert all(isinstance(finding, Finding) for finding in findings), findings
+        errors = [str(finding) for finding in findings if finding.severity != "warning"]
+        assert not errors, f"the engine is under test, and says that it cannot serve: {errors}"
+        assert set(contract_home.rglob("*")) <= before, "looking has made files"
+
+    def test_import_starts_nothing(self, engine: EngineUnderTest) -> None:
+        found = json.loads(_python("-c", IMPORT, engine.name))
+        assert found["threads"] == []
+        assert found["children"] == []
+        assert engine.library not in found["imported"], "the plugin imports the engine's library"
+
+    @pytest.fixture
+    def library(self, engine: EngineUnderTest) -> str:
+        """Give the library to hide."""
+        if engine.library is None:
+            pytest.skip("EngineUnderTest.library names no library that could be missing")
+        return engine.library
+
+    def test_listed_without_its_library(self, engine: EngineUnderTest, library: str) -> None:
+        document = json.loads(_python("-c", HIDE, library, LIST))
+        found = {entry["name"]: entry for entry in document["engines"]}
+        assert engine.name in found
+        entry = found[engine.name]
+        assert entry["loads"], entry["error"]
+        assert entry["findings"], "it cannot serve without its library, and does not say so"
+
+    def test_missing_library_is_named(self, engine: EngineUnderTest, library: str) -> None:
+        message = _python("-c", HIDE, library, MAKE, engine.name)
+        assert library in message.lower(), f"the message does not name {library!r}: {message}"
+
+    def test_making_a_runner_starts_nothing(self, owner: Callable[..., Owner]) -> None:
+        made = owner()
+        # Its runner was made before it could answer.
+        assert made.ask("threads") == []
+        assert psutil.Process(made.process.pid).children(recursive=True) == []
+
+
+def _python(*arguments: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-P", *arguments],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

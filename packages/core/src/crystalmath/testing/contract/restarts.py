@@ -1,11 +1,416 @@
-"""TODO."""
+"""The process that submitted is killed: its jobs outlive it, and are taken over by who asks."""
 
 from __future__ import annotations
 
-from crystalmath.testing.contract.base import Base
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from crystalmath.errors import UnknownJob
+from crystalmath.testing.contract.base import Base, still_unbegun
+from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.door import Door
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Restarts"]
 
+#: Moments after a submission has begun at which its process is killed, in seconds.
+MOMENTS_S = (0.0, 0.003, 0.01, 0.03, 0.1)
+#: How long another process's job is watched, in seconds.
+WATCH_S = 1.5
+#: How long an outage lasts, in seconds: core asks a silent engine every 5 s.
+OUTAGE_S = 7.0
+#: How long a job may take after an outage, in seconds: core waits up to 30 s before it tries again.
+RETRY_S = 120.0
+#: How long it may take until what ran has ended after a cancel, in seconds.
+CANCEL_S = 20.0
+
+
+_ESTATE = pytest.StashKey["Estate"]()
+
+
+class Estate:
+    """What a killed process leaves: jobs that its engine had queued, or had not even got.
+
+    Parameters
+    ----------
+    engine : EngineUnderTest
+        The engine.
+    oracle : Oracle
+        Tells when its workers are busy.
+    home : pathlib.Path
+        The home; the files of the jobs go there, too.
+    """
+
+    def __init__(self, engine: EngineUnderTest, oracle: Oracle, home: Path) -> None:
+        folder = home / "estate"
+        folder.mkdir()
+        self.gate = folder / "gate"
+        path = str(self.gate)
+        self.jobs: dict[str, tuple[str, dict[str, str]]] = {}
+        with Owner(engine.name, dict(os.environ)) as owner:
+            _occupy(owner, engine, oracle, path)
+            for how in ("submitted", "launched", "written"):
+                counted = {"count": str(folder / how), "path": path}
+                past_core = how in {"launched", "written"}
+                method = "write" if past_core else "submit"
+                answer = owner.ask(method, "count_and_wait", **counted)
+                self.jobs[how] = (answer if past_core else answer[0], counted)
+            owner.ask("launch", [self.jobs["launched"][0]])
+
 
 class Restarts(Base):
-    """TODO."""
+    """The present process is the one that asks, and so takes over; some tests use another."""
+
+    @pytest.fixture
+    def counted(self, shared: Path, gate: Path) -> dict[str, str]:
+        """Give the parameters of `count_and_wait`: it marks each run, and waits for `gate`."""
+        return {"count": str(shared / "count"), "path": str(gate)}
+
+    @pytest.fixture
+    def busy(
+        self, engine: EngineUnderTest, owner: Callable[[], Owner], oracle: Oracle, gate: Path
+    ) -> Owner:
+        """Give a process all of whose workers wait for `gate`."""
+        busy = owner()
+        _occupy(busy, engine, oracle, str(gate))
+        return busy
+
+    @pytest.fixture
+    def estate(
+        self,
+        engine: EngineUnderTest,
+        contract_home: Path,
+        oracle: Oracle,
+        request: pytest.FixtureRequest,
+    ) -> Estate:
+        """Give what a killed process had in its queue; the tests of a class share it."""
+        node = request.node.getparent(pytest.Class)
+        estate: Estate | None = node.stash.get(_ESTATE, None)
+        if estate is None:
+            estate = node.stash[_ESTATE] = Estate(engine, oracle, contract_home)
+            node.addfinalizer(estate.gate.touch)
+        return estate
+
+    # --- what the dead leave behind ----------------------------------------------------------
+
+    def test_finished_job_of_a_killed_process(
+        self, door: Door, owner: Callable[[], Owner], oracle: Oracle, engine: EngineUnderTest
+    ) -> None:
+        del door
+        first = owner()
+        (job_id,) = first.ask("submit", "echo", x="\N{GREEK SMALL LETTER ALPHA}")
+        limit = engine.start_s + 10 * engine.turn_s
+        eventually(lambda: oracle.outcome(job_id), limit, "it did not finish")
+        first.kill()
+        second = owner()
+        assert second.ask("status", job_id) == "completed"
+        assert second.ask("result", job_id)["x"] == "\N{GREEK SMALL LETTER ALPHA}"
+        assert second.ask("cancel", job_id) is False
+
+    def test_running_job_of_a_killed_process(
+        self,
+        owner: Callable[[], Owner],
+        started: Callable[[str], None],
+        oracle: Oracle,
+        counted: dict[str, str],
+        engine: EngineUnderTest,
+    ) -> None:
+        first = owner()
+        (job_id,) = first.ask("submit", "count_and_wait", **counted)
+        started(job_id)
+        first.kill()
+        second = owner()
+        assert second.ask("status", job_id) == "running"
+        _touch(counted["path"])
+        limit = engine.start_s + 10 * engine.turn_s
+        what = "it did not finish"
+        eventually(lambda: second.ask("status", job_id) == "completed", limit, what)
+        assert isinstance(second.ask("result", job_id)["pid"], int)
+        _ran_once(oracle, job_id, counted)
+
+    @pytest.mark.parametrize("how", ["submitted", "launched", "written"])
+    def test_queued_job_of_a_killed_process(
+        self,
+        estate: Estate,
+        runner: EngineRunner,
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        how: str,
+    ) -> None:
+        # What was launched past core has a handle that nobody recorded.
+        job_id, counted = estate.jobs[how]
+        if not estate.gate.exists():
+            assert not runner.get_status(job_id).is_terminal()
+            assert runner.get_result(job_id) is None
+        estate.gate.touch()
+        assert finish(job_id)[0] == "completed"
+        _ran_once(oracle, job_id, counted)
+
+    def test_killed_at_any_moment_of_a_submission(
+        self,
+        owner: Callable[[], Owner],
+        runner: EngineRunner,
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        counted: dict[str, str],
+    ) -> None:
+        _touch(counted["path"])
+        before = oracle.jobs()
+        # They take a second to start: one must not wait for the other.
+        owners = [owner() for _ in MOMENTS_S]
+        for moment, each in zip(MOMENTS_S, owners, strict=True):
+            each.ask("threads")
+            known = oracle.jobs()
+            each.tell("submit", "count_and_wait", 5, **counted)
+            eventually(lambda known=known: oracle.jobs() - known, 60, "no job was written")  # type: ignore[misc]
+            time.sleep(moment)
+            each.kill()
+        jobs = [job_id for job_id in oracle.jobs() - before if _is_known(runner, job_id)]
+        assert jobs
+        for job_id in jobs:
+            assert finish(job_id)[0] == "completed"
+            assert oracle.attempts(job_id) == 1
+        assert len(_count(counted)) == len(jobs)
+
+    # --- who takes over ----------------------------------------------------------------------
+
+    def test_job_of_a_living_process_is_left_to_it(
+        self,
+        busy: Owner,
+        runner: EngineRunner,
+        oracle: Oracle,
+        counted: dict[str, str],
+        engine: EngineUnderTest,
+    ) -> None:
+        (job_id,) = busy.ask("submit", "count_and_wait", **counted)
+        theirs = oracle.spec(job_id)["owner"]
+        assert theirs["pid"] == busy.process.pid
+        assert runner.get_status(job_id) == "pending"
+        assert runner.get_result(job_id) is None
+        # This process has idle workers: they would begin it at once.
+        assert still_unbegun(oracle, job_id, WATCH_S), "a job of a living process was taken over"
+        assert oracle.spec(job_id)["owner"] == theirs
+        _touch(counted["path"])
+        limit = engine.start_s + 10 * engine.turn_s
+        eventually(lambda: runner.get_status(job_id) == "completed", limit, "it did not finish")
+        eventually(lambda: busy.ask("status", job_id) == "completed", limit, "its owner is blind")
+        _ran_once(oracle, job_id, counted)
+
+    def test_two_processes_ask_for_the_same_job(
+        self,
+        busy: Owner,
+        owner: Callable[[], Owner],
+        oracle: Oracle,
+        counted: dict[str, str],
+        engine: EngineUnderTest,
+    ) -> None:
+        heirs = [owner(), owner()]
+        for heir in heirs:
+            heir.ask("threads")
+        (job_id,) = busy.ask("submit", "count_and_wait", **counted)
+        busy.kill()
+        for heir in heirs:
+            heir.tell("status", job_id)
+        assert {heir.hear("status") for heir in heirs} <= {"pending", "running"}
+        assert oracle.spec(job_id)["owner"]["pid"] in {heir.process.pid for heir in heirs}
+        _touch(counted["path"])
+        limit = engine.start_s + 10 * engine.turn_s
+        for heir in heirs:
+            what = "it did not finish"
+            eventually(
+                lambda heir=heir: heir.ask("status", job_id) == "completed",  # type: ignore[misc]
+                limit,
+                what,
+            )
+        _ran_once(oracle, job_id, counted)
+
+    def test_lost_attempt_of_a_killed_process(
+        self,
+        needs: Callable[[str], None],
+        owner: Callable[[], Owner],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        counted: dict[str, str],
+    ) -> None:
+        needs("workers_here")
+        first = owner()
+        (job_id,) = first.ask("submit", "count_and_wait", **counted)
+        eventually(lambda: oracle.claimed(job_id), 60, "it was not begun")
+        first.kill()
+        psutil.Process(oracle.supervisor(job_id)).kill()
+        _touch(counted["path"])
+        assert finish(job_id)[0] == "completed"
+        assert oracle.attempts(job_id) == 2
+        lost, completed = oracle.outcome(job_id, 1), oracle.outcome(job_id, 2)
+        assert lost is not None
+        assert lost["state"] == "lost"
+        assert completed is not None
+        assert completed["state"] == "completed"
+
+    # --- cancel from another process ---------------------------------------------------------
+
+    @pytest.fixture
+    def tree(
+        self, engine: EngineUnderTest, owner: Callable[[], Owner], shared: Path
+    ) -> Iterator[tuple[Owner, str, list[psutil.Process]]]:
+        """Give a process, its job, and what that job has started."""
+        pids = shared / "pids"
+        first = owner()
+        (job_id,) = first.ask("submit", "grandchild", pids=str(pids))
+        eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "it started no process")
+        processes = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+        yield first, job_id, processes
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    @pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])
+    def test_cancel_by_another_process(
+        self,
+        needs: Callable[[str], None],
+        runner: EngineRunner,
+        oracle: Oracle,
+        request: pytest.FixtureRequest,
+        *,
+        killed: bool,
+    ) -> None:
+        needs("workers_here")
+        first, job_id, processes = request.getfixturevalue("tree")
+        if killed:
+            first.kill()
+        assert runner.cancel(job_id) is True
+        what = "the cancelled job has no outcome"
+        outcome = eventually(lambda: oracle.outcome(job_id), CANCEL_S, what)
+        assert outcome is not None
+        assert outcome["state"] == "cancelled"
+        assert not [process for process in processes if process.is_running()]
+        assert oracle.processes(job_id) == []
+        eventually(lambda: runner.get_status(job_id) == "cancelled", CANCEL_S, "no word of it")
+        assert runner.get_result(job_id) == {"error": "cancelled"}
+        if not killed:
+            what = "its own process does not know"
+            eventually(lambda: first.ask("status", job_id) == "cancelled", CANCEL_S, what)
+
+    def test_cancel_of_a_queued_job_of_a_killed_process(
+        self, busy: Owner, runner: EngineRunner, oracle: Oracle, counted: dict[str, str]
+    ) -> None:
+        (job_id,) = busy.ask("submit", "count_and_wait", **counted)
+        busy.kill()
+        assert runner.cancel(job_id) is True
+        eventually(lambda: runner.get_status(job_id) == "cancelled", CANCEL_S, "no word of it")
+        assert runner.get_result(job_id) == {"error": "cancelled"}
+        _touch(counted["path"])
+        time.sleep(WATCH_S)
+        assert _count(counted) == "", "it was cancelled, and was run"
+        outcome = oracle.outcome(job_id)
+        assert outcome is not None
+        assert outcome["state"] == "cancelled"
+        assert outcome["started"] is None
+
+    # --- an engine that cannot be reached ----------------------------------------------------
+
+    @pytest.fixture
+    def outage(self, engine: EngineUnderTest) -> Callable[[], AbstractContextManager[object]]:
+        """Give the way to make the engine unreachable."""
+        if engine.outage is None:
+            pytest.skip("EngineUnderTest.outage gives no way to make the engine unreachable")
+        return engine.outage
+
+    def test_outage_changes_no_state(
+        self,
+        outage: Callable[[], AbstractContextManager[object]],
+        submit: Callable[..., str],
+        request: pytest.FixtureRequest,
+        finish: Callable[..., Any],
+        counted: dict[str, str],
+    ) -> None:
+        go: Path = request.getfixturevalue("blocked")
+        runner: EngineRunner = request.getfixturevalue("runner")
+        _touch(counted["path"])
+        jobs = [submit("count_and_wait", **counted) for _ in range(2)]
+        with outage():
+            began = time.monotonic()
+            jobs.append(submit("count_and_wait", **counted))
+            assert time.monotonic() - began < 1.0, "submit waits for an engine that is away"
+            deadline = time.monotonic() + OUTAGE_S
+            while time.monotonic() < deadline:
+                states = [runner.get_status(job_id) for job_id in jobs]
+                assert not any(state.is_terminal() for state in states), states
+                time.sleep(0.1)
+        go.touch()
+        for job_id in jobs:
+            assert finish(job_id, RETRY_S)[0] == "completed"
+        assert len(_count(counted)) == len(jobs)
+
+    def test_probe_in_an_outage(
+        self,
+        outage: Callable[[], AbstractContextManager[object]],
+        door: Door,
+        request: pytest.FixtureRequest,
+        oracle: Oracle,
+    ) -> None:
+        occupied = request.getfixturevalue("occupied")
+        queued = door.write("echo")
+        door.launch(queued)
+        with outage():
+            for attempt in (*occupied, queued):
+                try:
+                    word = door.seen(attempt)
+                except OwnerError as error:
+                    if not str(error).startswith("EngineUnavailable"):
+                        raise
+                else:
+                    assert word != "gone", "what cannot be reached cannot be known to be gone"
+        assert not oracle.claimed(queued.job_id)
+
+
+def _occupy(owner: Owner, engine: EngineUnderTest, oracle: Oracle, path: str) -> None:
+    limit = engine.start_s + 10 * engine.turn_s
+    for job_id in owner.ask("submit", "wait_for", engine.workers, path=path):
+        what = f"{job_id} was not begun"
+        eventually(lambda id_=job_id: oracle.claimed(id_), limit, what)  # type: ignore[misc]
+
+
+def _touch(path: str) -> None:
+    with open(path, "ab"):  # noqa: PTH123 - a parameter of a recipe, and so a string
+        pass
+
+
+def _count(counted: dict[str, str]) -> str:
+    """Give the marks that the runs have left."""
+    try:
+        with open(counted["count"], encoding="ascii") as file:  # noqa: PTH123
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _ran_once(oracle: Oracle, job_id: str, counted: dict[str, str]) -> None:
+    assert _count(counted) == "x"
+    assert oracle.attempts(job_id) == 1
+    outcome = oracle.outcome(job_id)
+    assert outcome is not None
+    assert outcome["state"] == "completed"
+
+
+def _is_known(runner: EngineRunner, job_id: str) -> bool:
+    """Tell whether a job was written down; one that was not was not answered for either."""
+    try:
+        runner.get_status(job_id)
+    except UnknownJob:
+        return False
+    return True

@@ -1,0 +1,103 @@
+"""The engine's side door: a process that calls it past core, and a test's way to use it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.testing.attempts import attempt_of, write_down
+from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.models import Attempt
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["Door"]
+
+
+class Door:
+    """Hand attempts to an engine, look for them and drop them, as core does and on one thread.
+
+    Parameters
+    ----------
+    engine : EngineUnderTest
+        The engine.
+    environment : dict
+        The environment of the process.
+    oracle : Oracle
+        Sees what became of the attempts.
+    """
+
+    def __init__(
+        self, engine: EngineUnderTest, environment: dict[str, str], oracle: Oracle
+    ) -> None:
+        self._engine = engine
+        self._oracle = oracle
+        self.owner = Owner(engine.name, environment)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the process has ended."""
+        return self.owner.process.poll() is not None
+
+    def close(self) -> None:
+        """End the engine, then the process."""
+        if not self.closed:
+            with contextlib.suppress(OwnerError):
+                self.owner.ask("stop")
+        self.owner.kill()
+
+    def write(self, recipe: str, /, **parameters: Any) -> Attempt:
+        """Write a job down that nobody has launched."""
+        home = self._oracle.home
+        return attempt_of(home, write_down(home, self._engine.name, recipe, **parameters))
+
+    def launch(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
+        """Hand attempts over, again and again until the engine took all: ``{job id: handle}``."""
+        handles: dict[str, str] = {}
+        owner = by or self.owner
+
+        def taken() -> bool:
+            left = [each.job_id for each in attempts if each.job_id not in handles]
+            try:
+                handles.update(owner.ask("launch", left))
+            except OwnerError as error:
+                if not str(error).startswith("EngineUnavailable"):
+                    raise
+            return len(handles) == len(attempts)
+
+        eventually(taken, self._engine.start_s, "the engine did not take all attempts")
+        return handles
+
+    def seen(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
+        """Tell what the engine says of an attempt, with the handles that are known."""
+        state: str = self.owner.ask("probe", [attempt.job_id], handles)[attempt.job_id][0]
+        return state
+
+    def release(self, *attempts: Attempt) -> None:
+        """Have the engine drop attempts."""
+        self.owner.ask("release", [attempt.job_id for attempt in attempts])
+
+    def started(self, *attempts: Attempt) -> None:
+        """Wait until attempts were begun, as their files tell."""
+        for attempt in attempts:
+            job_id, what = attempt.job_id, f"{attempt.id} was not begun"
+            eventually(lambda id_=job_id: self._oracle.claimed(id_), self._limit(), what)  # type: ignore[misc]
+
+    def ended(self, *attempts: Attempt) -> list[str]:
+        """Wait for the outcomes of attempts, as their files tell; give their states."""
+        limit = self._limit(len(attempts))
+        states = []
+        for attempt in attempts:
+            job_id, what = attempt.job_id, f"{attempt.id} has no outcome"
+            outcome = eventually(lambda id_=job_id: self._oracle.outcome(id_), limit, what)  # type: ignore[misc]
+            assert outcome is not None
+            states.append(outcome["state"])
+        return states
+
+    def _limit(self, jobs: int = 1) -> float:
+        return self._engine.start_s + (10 + jobs) * self._engine.turn_s
