@@ -117,7 +117,7 @@ def _bare_parsl(stack: contextlib.ExitStack) -> Way:
     from crystalmath_engine_parsl.config import local_config
 
     directory = Path(os.environ["CRYSTALMATH_HOME"]) / "bare"
-    kernel = parsl.DataFlowKernel(local_config(directory, WORKERS))
+    kernel = parsl.DataFlowKernel(local_config(directory, WORKERS, tempfile.gettempdir()))
     stack.callback(kernel.cleanup)
     app = parsl.python_app(_call, data_flow_kernel=kernel)
 

@@ -42,7 +42,7 @@ def _escaped(command: str) -> str:
     return command.replace("{", "{{{{").replace("}", "}}}}")
 
 
-def local_config(directory: Path, count: int, mark: str = "") -> Config:
+def local_config(directory: Path, count: int, temporary: str, mark: str = "") -> Config:
     """Describe one HighThroughputExecutor on this machine.
 
     Parameters
@@ -51,6 +51,8 @@ def local_config(directory: Path, count: int, mark: str = "") -> Config:
         Where Parsl writes its files.
     count : int
         The number of workers.
+    temporary : str
+        A folder for sockets; its path must be short.
     mark : str
         Shell assignment that all of its processes carry in their environment.
     """
@@ -64,7 +66,7 @@ def local_config(directory: Path, count: int, mark: str = "") -> Config:
     export = f"export {mark}; " if mark else ""
     # Parsl starts these by bare name, which fails where the environment is not activated; and
     # not every installer puts them beside the interpreter.
-    tether = [sys.executable, tether_script(), str(me.pid), str(me.start_time)]
+    tether = [sys.executable, tether_script(), str(me.pid), str(me.start_time), temporary]
     pool = shlex.join([*tether, str(scripts / "process_worker_pool.py")])
     executor = HighThroughputExecutor(
         label=EXECUTOR,

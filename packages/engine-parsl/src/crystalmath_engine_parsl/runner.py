@@ -7,6 +7,7 @@ import functools
 import os
 import secrets
 import shutil
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ class ParslRunner(EngineRunner):
         super().__init__(settings)
         self._workers = config.workers(settings)
         self._kernel: DataFlowKernel | None = None
+        self._temporary: str | None = None
         self._futures: dict[str, Future[None]] = {}
         self._mark = secrets.token_hex(8)
 
@@ -107,6 +109,8 @@ class ParslRunner(EngineRunner):
         if executor.interchange_proc is not None:
             executor.interchange_proc.wait()
         shutil.rmtree(kernel.run_dir, ignore_errors=True)
+        if self._temporary:
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _clean_up(self, kernel: DataFlowKernel) -> None:
         with contextlib.suppress(Exception):  # it may have died half way; the sweep is thorough
@@ -124,7 +128,9 @@ class ParslRunner(EngineRunner):
         directory = Path(self.settings.directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark = f"{_MARK}={self._mark}"
-        return DataFlowKernel(config.local_config(directory, self._workers, mark))
+        self._temporary = tempfile.mkdtemp(prefix="parsl-")
+        configured = config.local_config(directory, self._workers, self._temporary, mark)
+        return DataFlowKernel(configured)
 
     def _broken(self) -> bool:
         return self._kernel is not None and self._is_broken(self._kernel.executors[config.EXECUTOR])

@@ -83,6 +83,8 @@ class Supervisor:
         except ConnectionResetError:
             return
         finally:
+            # A SIGTERM from now on must not break into the tidying up.
+            self._busy = True
             self._end_all()
             if self._identity:
                 self._identity.remove()
