@@ -22,7 +22,11 @@ PACKAGES = {
     for path in (ROOT / "packages").glob("*/pyproject.toml")
 }
 #: Import name -> distribution, where they differ.
-PROVIDES = {"crystalmath_engine_parsl": "crystalmath-engine-parsl"}
+PROVIDES = {
+    "crystalmath_engine_covalent": "crystalmath-engine-covalent",
+    "crystalmath_engine_parsl": "crystalmath-engine-parsl",
+    "covalent_dispatcher": "covalent",
+}
 
 
 def _project(name: str) -> dict[str, Any]:
@@ -41,11 +45,14 @@ def package(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_both_distributions_are_here() -> None:
-    assert {"crystalmath", "crystalmath-engine-parsl"} <= set(PACKAGES)
+def test_all_distributions_are_here() -> None:
+    ours = {"crystalmath", "crystalmath-engine-parsl", "crystalmath-engine-covalent"}
+    assert ours <= set(PACKAGES)
 
 
 def test_one_version(package: str) -> None:
+    if package == "crystalmath-engine-covalent":
+        pytest.importorskip("crystalmath_engine_covalent", reason=f"{package} is not installed")
     assert distribution(package).version == crystalmath.__version__
 
 

@@ -123,7 +123,8 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 def test_the_source_agrees_with_what_is_imported():
     names = [recipe.name for recipe in recipes.catalogue()]
     assert EMT in names
-    assert sum(".vasp." in name for name in names) == 35
+    # quacc 1.8.1 has 34 of them, 1.8.2 has 35.
+    assert sum(".vasp." in name for name in names) >= 34
     assert len(names) == len(set(names))
     source = f"""
 import inspect, os, warnings

@@ -61,7 +61,15 @@ class Owner:
 
 
 @pytest.fixture
-def owner(home, lab):
+def go(tmp_path):
+    """Give a file that jobs wait for; at the end it is there, and they are not."""
+    path = tmp_path / "go"
+    yield path
+    path.touch()
+
+
+@pytest.fixture
+def owner(home, lab, go):
     (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
     owner = Owner()
     yield owner
@@ -89,10 +97,10 @@ def claimed(home, job_id, attempt=1):
     return (home / "jobs" / job_id / f"{attempt}.claim").exists()
 
 
-def test_all_jobs_of_a_killed_owner_end_well(owner, home, service, tmp_path):
+def test_all_jobs_of_a_killed_owner_end_well(owner, home, service, go, tmp_path):
     done = owner.submit("value", number=3)
     eventually(lambda: claimed(home, done))
-    go, count = tmp_path / "go", tmp_path / "count"
+    count = tmp_path / "count"
     running = owner.submit("wait_for", path=go)
     eventually(lambda: claimed(home, running))
     queued = [owner.submit("mark", path=count) for _ in range(3)]
@@ -123,8 +131,8 @@ def test_a_lost_attempt_waits_for_somebody_who_makes_another(owner, home, servic
     assert len(lost) == 1
 
 
-def test_a_crash_between_the_row_and_the_files(owner, home, service, tmp_path):
-    blocker = owner.submit("wait_for", path=tmp_path / "go")
+def test_a_crash_between_the_row_and_the_files(owner, home, service, go, tmp_path):
+    blocker = owner.submit("wait_for", path=go)
     eventually(lambda: claimed(home, blocker))
     jobs = [owner.submit("value", number=number) for number in range(3)]
     owner.kill()
@@ -134,13 +142,13 @@ def test_a_crash_between_the_row_and_the_files(owner, home, service, tmp_path):
     text = (half_a_spec / "spec").read_text()
     (half_a_spec / "spec").write_text(text[: len(text) // 2])
     assert {service.job(job_id).state for job_id in jobs} == {JobState.pending}
-    (tmp_path / "go").touch()
+    go.touch()
     assert {job.state for job in finish(service, *jobs)} == {JobState.completed}
     assert [service.result(job_id) for job_id in jobs] == [{"value": str(n)} for n in range(3)]
 
 
-def test_a_pending_job_of_a_dead_owner_is_cancelled(owner, home, service, tmp_path):
-    blocker = owner.submit("wait_for", path=tmp_path / "go")
+def test_a_pending_job_of_a_dead_owner_is_cancelled(owner, home, service, go, tmp_path):
+    blocker = owner.submit("wait_for", path=go)
     eventually(lambda: claimed(home, blocker))
     job_id = owner.submit("mark", path=tmp_path / "ran")
     owner.kill()
@@ -150,8 +158,8 @@ def test_a_pending_job_of_a_dead_owner_is_cancelled(owner, home, service, tmp_pa
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_jobs_of_a_living_owner_are_left_alone(owner, home, service, tmp_path):
-    running = owner.submit("wait_for", path=tmp_path / "go")
+def test_the_jobs_of_a_living_owner_are_left_alone(owner, home, service, go, tmp_path):
+    running = owner.submit("wait_for", path=go)
     queued = owner.submit("value")
     eventually(lambda: claimed(home, running))
     assert service.take_over() == []
@@ -161,8 +169,7 @@ def test_the_jobs_of_a_living_owner_are_left_alone(owner, home, service, tmp_pat
     assert RunDirectory(home / "jobs" / queued).read_header()["owner"]["pid"] == owner.process.pid
 
 
-def test_closing_lets_go_of_what_was_taken_over(owner, home, lab, tmp_path):
-    go = tmp_path / "go"
+def test_closing_lets_go_of_what_was_taken_over(owner, home, lab, go, tmp_path):
     running = owner.submit("wait_for", path=go)
     eventually(lambda: claimed(home, running))
     queued = owner.submit("mark", path=tmp_path / "count")
@@ -179,12 +186,12 @@ def test_closing_lets_go_of_what_was_taken_over(owner, home, lab, tmp_path):
     assert (tmp_path / "count").read_text() == "x"
 
 
-def test_two_that_ask_at_a_time_adopt_it_once(owner, home, lab, tmp_path):
-    blocker = owner.submit("wait_for", path=tmp_path / "go")
+def test_two_that_ask_at_a_time_adopt_it_once(owner, home, lab, go, tmp_path):
+    blocker = owner.submit("wait_for", path=go)
     eventually(lambda: claimed(home, blocker))
     jobs = [owner.submit("mark", path=tmp_path / "count") for _ in range(5)]
     owner.kill()
-    (tmp_path / "go").touch()
+    go.touch()
     code = textwrap.dedent("""
         import sys, time
         from crystalmath.quacc import get_runner

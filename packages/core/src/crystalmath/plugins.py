@@ -50,8 +50,10 @@ class Plugins:
         ------
         UnknownEngine
             Nobody provides it.
+        ImportError
+            A module that it needs is missing.
         PluginError
-            Two distributions provide it, or it breaks the rules of hooks.
+            Two distributions provide it, its import raises, or it breaks the rules of hooks.
         """
         candidates = self._installed(ENGINES).get(name)
         if candidates is None:
@@ -97,7 +99,7 @@ class Plugins:
             )
         key = (group, entry.name)
         if key not in self._loaded:
-            plugin = entry.load()
+            plugin = _import(entry)
             if not self._manager.is_registered(plugin):
                 self._register(plugin, entry)
             self._loaded[key] = plugin
@@ -113,6 +115,18 @@ class Plugins:
             raise PluginError(
                 f"the plugin {entry.name!r} of {distribution_of(entry)!r} breaks the rules: {error}"
             ) from error
+
+
+def _import(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except ImportError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"the plugin {entry.name!r} of {distribution_of(entry)!r} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def distribution_of(entry: EntryPoint) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath import __version__
-from crystalmath.cli import catalogue, doctor, output, query, run
+from crystalmath.cli import catalogue, conform, doctor, output, query, run
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "result": {"result": None},
     "cancel": {"cancelled": False},
     "list_jobs": {"jobs": []},
+    "conform": {"tests": []},
 }
 
 
@@ -144,3 +145,4 @@ _add("cancel", query.cancel, " 3f2a91c4")
 _add("engines", catalogue.engines, "")
 _add("recipes", catalogue.recipes, " emt.core.relax_job")
 _add("doctor", doctor.doctor, " --run --engine local")
+_add("conform", conform.conform, " local --workers 2 -k cancel")

@@ -5,6 +5,7 @@ They reach a worker by name; this module imports nothing that a worker may not h
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "abandon",
+    "count_and_fail",
     "count_and_wait",
     "echo",
     "exhaust",
@@ -66,6 +68,13 @@ def count_and_wait(atoms: Atoms, count: str, path: str) -> dict[str, Any]:
     with Path(count).open("a", encoding="ascii") as file:
         file.write("x")
     return wait_for(atoms, path)
+
+
+def count_and_fail(atoms: Atoms, count: str) -> None:
+    """Leave a mark for each time that this ran, then raise."""
+    with Path(count).open("a", encoding="ascii") as file:
+        file.write("x")
+    fail(atoms, "after a mark")
 
 
 def fail(atoms: Atoms, message: str) -> None:
@@ -327,7 +336,7 @@ def surroundings(atoms: Atoms) -> dict[str, Any]:
 def import_missing(atoms: Atoms) -> None:
     """Import what is not there."""
     del atoms
-    import a_module_that_nobody_has  # type: ignore[import-not-found]  # noqa: F401
+    importlib.import_module("a_module_that_nobody_has")
 
 
 #: Bound in this module, and no function.

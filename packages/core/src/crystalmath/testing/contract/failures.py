@@ -65,6 +65,16 @@ class Failures(Base):
         assert "RuntimeError" in error
         assert MESSAGES[kind][:1000] in error
 
+    def test_what_fails_is_not_run_again(
+        self, failed: Callable[..., dict[str, Any]], shared: Path
+    ) -> None:
+        """Neither by core nor by the engine: a second time costs what the first did."""
+        count = shared / "count"
+        failed("count_and_fail", count=str(count))
+        # Whoever would run it again has had the time for it.
+        failed("fail", message="later")
+        assert count.read_text() == "x"
+
     def test_the_traceback_is_told(self, failed: Callable[..., dict[str, Any]]) -> None:
         """It leads to the line of the recipe."""
         trace = failed("fail", message="the box is too small")["traceback"]

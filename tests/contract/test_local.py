@@ -1,0 +1,13 @@
+"""The built-in engine keeps the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from crystalmath.testing import EngineUnderTest, RunnerContract
+
+
+class TestLocal(RunnerContract):
+    @pytest.fixture
+    def engine(self):
+        return EngineUnderTest("local", options={"workers": 2}, workers=2)

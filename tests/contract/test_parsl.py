@@ -1,0 +1,13 @@
+"""Parsl keeps the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from crystalmath.testing import EngineUnderTest, RunnerContract
+
+
+class TestParsl(RunnerContract):
+    @pytest.fixture
+    def engine(self):
+        return EngineUnderTest("parsl", options={"workers": 2}, workers=2, library="parsl")
