@@ -21,7 +21,7 @@ from crystalmath.quacc import JobState
 EXAMPLES = Path(__file__).parents[2] / "examples"
 AL = str(EXAMPLES / "Al.poscar")
 COMMANDS = ("run", "check", "list", "status", "result", "logs", "path", "cancel", "engines")
-COMMANDS += ("recipes", "doctor")
+COMMANDS += ("recipes", "doctor", "conform")
 
 
 class Answer:

@@ -118,23 +118,6 @@ def gzip_files(atoms):
     return {"pid": os.getpid(), "gzip": get_settings().GZIP_FILES}
 
 
-def fork_and_return(atoms):
-    return {"child": os.fork() == 0}
-
-
-def exit_quietly(atoms):
-    sys.exit(3)
-
-
-def exit_hard(atoms):
-    print("about to go", flush=True)
-    os._exit(7)
-
-
-def kill_self(atoms):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def kill_supervisor(atoms, count):
     """Kill the supervisor the first time; tell how often this ran."""
     with open(count, "a") as file:
@@ -148,14 +131,3 @@ def kill_supervisor(atoms, count):
 
 def fail(atoms, message):
     raise RuntimeError(message)
-
-
-def print_much(atoms, megabytes=3):
-    for _ in range(megabytes):
-        print("x" * (1024**2 - 1))
-    print("the last line", file=sys.stderr)
-    return {}
-
-
-def unwritable(atoms):
-    return {"deep": [object()]}

@@ -40,7 +40,7 @@ class LocalRunner(EngineRunner):
         ``workers`` defaults to the number of cores that this process may use.
     """
 
-    capabilities = Capabilities(max_queued=1000, queue_dies_with_owner=True)
+    capabilities = Capabilities(max_queued=1000, queue_dies_with_owner=True, drops_queued=True)
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
@@ -79,10 +79,11 @@ class LocalRunner(EngineRunner):
         """End the worker threads and their idle chains; what was let go runs on without them."""
         for _ in self._threads:
             self._queue.put(None)
+        left = self.left
         deadline = time.monotonic() + STOP_S
         while time.monotonic() < deadline:
             alive = sum(thread.is_alive() for thread in self._threads)
-            if alive <= len(self._running):
+            if alive <= len(left & self._running):
                 break
             time.sleep(0.01)
         close_idle()

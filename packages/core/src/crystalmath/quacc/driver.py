@@ -201,6 +201,11 @@ class Driver:
                 self._left.append(job)
                 job.let_go()
 
+    @property
+    def left(self) -> frozenset[str]:
+        """The ids of the attempts that were let go."""
+        return frozenset(job.attempt().id for job in self._left)
+
     def spared(self) -> set[int]:
         """Give the pids of jobs that were let go and run on this host."""
         found: set[int] = set()

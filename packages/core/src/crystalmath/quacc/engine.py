@@ -97,6 +97,11 @@ class EngineRunner(JobRunner):
         """Whether `close` was called."""
         return self._driver.closed
 
+    @property
+    def left(self) -> frozenset[str]:
+        """The ids of the attempts that `close` let go: taken over, and not finished."""
+        return self._driver.left
+
     def spared(self) -> set[int]:
         """Give the pids of this host that `stop` must not end.
 

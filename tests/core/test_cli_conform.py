@@ -1,0 +1,186 @@
+"""`crystalmath conform`, on the real kit and on engines that cannot pass it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from crystalmath import __version__
+
+REFUSED = "test_an_unknown_cluster_is_refused"
+
+PLUGIN = """
+import os
+
+from crystalmath.builtin.local import LocalRunner
+from crystalmath.errors import ConfigError
+from crystalmath.hookspecs import hookimpl
+
+
+class Runner(LocalRunner):
+    def check_cluster(self, cluster):
+        if self.settings.options.get("exits"):
+            os._exit(7)
+        if self.settings.options.get("refuses"):
+            super().check_cluster(cluster)
+
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    if settings.options["workers"] != settings.options.get("expected", 2):
+        raise ConfigError(f"there are {settings.options['workers']} workers")
+    return Runner(settings)
+"""
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """Install an engine that takes any cluster, and one that cannot be imported."""
+    folder = tmp_path / "site"
+    metadata = folder / "lax-1.5.dist-info"
+    metadata.mkdir(parents=True)
+    (folder / "lax_engine.py").write_text(PLUGIN)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: lax\nVersion: 1.5\n")
+    (metadata / "entry_points.txt").write_text(
+        "[crystalmath.engines]\nlax = lax_engine\nbroken = a_module_that_is_not_there\n"
+    )
+    path = os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])
+    monkeypatch.setenv("PYTHONPATH", path)
+    return "lax"
+
+
+class Answer:
+    def __init__(self, done):
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+    @property
+    def json(self):
+        assert self.out.count("\n") == 1
+        return json.loads(self.out)
+
+
+def conform(*arguments, code=None, **environment):
+    """Run the command; `code` is run before it, in the same process."""
+    run = f"{code or ''}\nfrom crystalmath.cli import main\nmain({['conform', *arguments]!r})"
+    return Answer(
+        subprocess.run(
+            [sys.executable, "-c", run],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **environment},
+        )
+    )
+
+
+def test_a_good_engine(tmp_path, home):
+    # What the user has set for pytest is no business of the kit.
+    answer = conform(
+        "local", "-k", REFUSED, TMPDIR=str(tmp_path), PYTEST_ADDOPTS="--no-such-option"
+    )
+    assert answer.code == 0, answer.err
+    rows = [line.split() for line in answer.out.splitlines()]
+    assert ["submission", "passed", REFUSED.removeprefix("test_")] in rows
+    assert f"local {__version__}: 1 passed" in answer.out
+    assert f"s  {REFUSED}" in answer.err
+    assert list(tmp_path.iterdir()) == []
+    assert list(home.iterdir()) == []
+
+
+def test_one_that_breaks_a_rule(engine):
+    answer = conform(engine, "-k", REFUSED, "--json")
+    assert answer.code == 1, answer.err
+    document = answer.json
+    (test,) = document.pop("tests")
+    assert document == {
+        "engine": "lax",
+        "version": "1.5",
+        "passed": 0,
+        "failed": 1,
+        "skipped": 0,
+        "xfailed": 0,
+    }
+    assert test.pop("seconds") > 0
+    assert "DID NOT RAISE" in test.pop("reason")
+    assert test == {"name": REFUSED, "topic": "submission", "outcome": "failed"}
+    assert "with pytest.raises" in answer.err
+
+
+def test_the_table_says_why(engine):
+    answer = conform(engine, "-k", REFUSED)
+    assert answer.code == 1
+    assert "DID NOT RAISE" in answer.out
+    assert "lax 1.5: 1 failed" in answer.out
+
+
+def test_options_come_from_the_configuration_and_the_command_line(engine, home):
+    (home / "config.toml").write_text("[engines.lax]\nrefuses = true\nworkers = 3\n")
+    chosen = (engine, "-k", REFUSED)
+    assert conform(*chosen, "--option", "expected=3").code == 0
+    assert conform(*chosen, "--option", "expected=4", "--workers", "4").code == 0
+    other = conform(*chosen, "--option", "expected=3", "--option", "refuses=false")
+    assert other.code == 1
+    assert "there are 3 workers" in conform(*chosen).err
+
+
+def test_an_engine_that_ends_the_process(engine):
+    answer = conform(engine, "-k", REFUSED, "--option", "exits=true", "--json")
+    assert answer.code == 1, answer.err
+    (test,) = answer.json["tests"]
+    assert (test["name"], test["outcome"]) == (REFUSED, "failed")
+    assert test["reason"] == "the process of the tests was ended with code 7"
+
+
+def test_one_that_cannot_be_loaded(engine):
+    answer = conform("broken", "--json")
+    assert answer.code == 1
+    assert "a_module_that_is_not_there" in answer.json["error"]
+    assert answer.json["tests"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope"], "installed are: broken, lax, local"),
+        (["lax", "--workers", "0"], "--workers"),
+        (["lax", "--option", "workers"], "KEY=VALUE"),
+        (["lax", "--option", "workers=many"], "workers must be a whole number from 1, not 'many'"),
+        (["lax", "--option", "table={}"], "table is {}"),
+        (["lax", "-k", "no_such_test"], "no test of the kit"),
+        (["lax", "-k", "a and"], "a and"),
+    ],
+)
+def test_wrong_usage(engine, arguments, said):
+    answer = conform(*arguments)
+    assert answer.code == 2
+    assert said in " ".join(answer.err.split())
+    assert answer.out == ""
+
+
+@pytest.mark.parametrize("missing", ["pytest", "psutil"])
+def test_what_is_missing_is_named(missing):
+    # As good as not installed: nobody finds it.
+    code = (
+        "import importlib.abc, importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name: None if name == {missing!r} else find(name)\n"
+    )
+    answer = conform("local", code=code)
+    assert answer.code == 1
+    assert f"the tests need {missing}: pip install 'crystalmath[testing]'" in answer.err
+
+
+def test_nothing_of_the_tests_is_imported_at_a_cold_start():
+    code = (
+        "import sys\nimport crystalmath.cli.conform\n"
+        "assert not {'pytest', 'psutil', 'crystalmath.testing'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_has_an_example():
+    assert "Example: crystalmath conform local" in conform("-h").out

@@ -1,0 +1,229 @@
+"""Engines that declare what is not so, or do not end or begin as they must."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import ClassVar
+
+from broken_engines import LEAK, Engine, declare
+
+from crystalmath.errors import EngineUnavailable
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Sighting
+
+
+class QueueOutlivesOwner(Engine):
+    """Declares that its queue dies with its owner; a process of its own works it off."""
+
+    capabilities = declare(queue_dies_with_owner=True)
+
+    def launch(self, attempts):
+        script = (
+            "import os, sys, time\n"
+            "from crystalmath import worker\n"
+            "deadline = time.monotonic() + 60\n"
+            "owner, *directories = sys.argv[1:]\n"
+            "while os.getppid() == int(owner) and time.monotonic() < deadline: time.sleep(0.05)\n"
+            "for directory in directories: worker.run(directory)\n"
+        )
+        command = [sys.executable, "-P", "-c", script, str(os.getpid())]
+        command += [str(attempt.directory) for attempt in attempts]
+        environment = {**os.environ, LEAK: "1"}
+        subprocess.Popen(command, env=environment, start_new_session=True)
+        return super().launch(attempts)
+
+
+class GoneIsAlive(Engine):
+    """Vouches for processes that are alive."""
+
+    capabilities = declare(gone_means_dead=True)
+
+    def probe(self, attempts):
+        return {
+            i: Sighting("gone") if s.state == "running" else s
+            for i, s in super().probe(attempts).items()
+        }
+
+
+class GoneAfterItsOwner(Engine):
+    """Vouches for the processes of an owner that was killed, without looking."""
+
+    capabilities = declare(gone_means_dead=True)
+
+
+class QueuesNothing(Engine):
+    """Cannot be given anything."""
+
+    capabilities = declare(max_queued=0)
+
+
+class QueuesMany(Engine):
+    """Gives a word where a number belongs."""
+
+    capabilities = declare(max_queued="many")
+
+
+class CapabilitiesInADict(Engine):
+    """Gives a dictionary where a record belongs."""
+
+    capabilities: ClassVar = {"max_queued": 10}
+
+
+class LeaksProcess(Engine):
+    """Leaves a process of its own behind."""
+
+    def launch(self, attempts):
+        if not self._threads:
+            # It ends by itself, should nobody end it.
+            subprocess.Popen(["sleep", "120"], env={**os.environ, LEAK: "1"})
+        return super().launch(attempts)
+
+
+class LeaksThread(Engine):
+    """Leaves a thread behind."""
+
+    def launch(self, attempts):
+        if not self._threads:
+            threading.Thread(target=threading.Event().wait, name="leak", daemon=True).start()
+        return super().launch(attempts)
+
+
+class LeaksWorkers(Engine):
+    """Ends nothing of what it has started."""
+
+    def stop(self):
+        pass
+
+
+class LeavesChains(Engine):
+    """Ends its threads, but not the idle processes behind them."""
+
+    def stop(self):
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+
+class LeavesFile(Engine):
+    """Leaves a temporary file behind."""
+
+    def launch(self, attempts):
+        if not self._threads:
+            descriptor, _ = tempfile.mkstemp(prefix="broken-engine-")
+            os.close(descriptor)
+        return super().launch(attempts)
+
+
+class LeavesSocket(Engine):
+    """Goes on listening."""
+
+    def launch(self, attempts):
+        if not self._threads:
+            self._listening = socket.create_server(("127.0.0.1", 0))
+        return super().launch(attempts)
+
+
+class StopRaises(Engine):
+    """Fails to stop."""
+
+    def stop(self):
+        super().stop()
+        raise RuntimeError("the engine would not stop")
+
+
+class SecondCloseFails(Engine):
+    """Cannot be closed twice."""
+
+    def close(self):
+        if self.closed:
+            raise RuntimeError("already closed")
+        super().close()
+
+
+class CloseLeavesJobs(Engine):
+    """Closes without a word to the jobs that run."""
+
+    def close(self):
+        self._driver.closed = True
+
+
+class NeverClosed(Engine):
+    """Says that it is open when it is closed."""
+
+    closed = False
+
+
+class SubmitsAfterClose(Engine):
+    """Takes jobs after it was closed, and forgets them."""
+
+    def start(self, spec, document=None):
+        with contextlib.suppress(EngineUnavailable):
+            super().start(spec, document)
+
+
+class LoudAtTheEnd(Engine):
+    """Writes to standard error when it ends."""
+
+    def stop(self):
+        super().stop()
+        os.write(2, b"Exception ignored in: <broken engine>\n")
+
+
+class StartsWhenMade(Engine):
+    """Starts a thread before anybody has asked for anything."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        threading.Thread(target=threading.Event().wait, name="early", daemon=True).start()
+
+
+class SpawnsWhenMade(Engine):
+    """Starts a process before anybody has asked for anything."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        subprocess.Popen(["sleep", "120"], env={**os.environ, LEAK: "1"})
+
+
+class NoLocalCluster(Engine):
+    """Has clusters, but none named local."""
+
+    def clusters(self):
+        return ["main"]
+
+    def check_cluster(self, cluster):
+        pass
+
+
+class BlocksInClusters(Engine):
+    """Asks somebody slow for its clusters."""
+
+    def clusters(self):
+        time.sleep(0.3)
+        return ["local"]
+
+
+class SilentAboutLibrary(Engine):
+    """Does not say what it needs."""
+
+    library = "fake_library"
+
+
+@hookimpl
+def _make(settings):
+    try:
+        import fake_library  # noqa: F401
+    except ImportError:
+        raise ImportError("something is missing") from None
+    return SilentAboutLibrary(settings)
+
+
+SilentAboutLibrary.plugin.crystalmath_make_runner = _make

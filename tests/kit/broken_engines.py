@@ -1,0 +1,71 @@
+"""Engines that each break one rule, made from the real local one; and good ones beside them.
+
+A distribution made in a temporary folder (`conftest.site`) registers them under their class
+names, so that `get_runner` and new processes find them as they find any stranger's.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+
+from crystalmath import processes
+from crystalmath.builtin.local import LocalRunner
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Capabilities, Sighting
+
+ENGINES = {}
+
+#: What the engines here leave behind on purpose carries this, so that the tests can end it.
+LEAK = "BROKEN_ENGINE_LEAK"
+
+
+class Plugin:
+    """The plugin object of one engine."""
+
+    def __init__(self, runner):
+        self.runner = runner
+
+    @hookimpl
+    def crystalmath_make_runner(self, settings):
+        return self.runner(settings)
+
+
+class Engine(LocalRunner):
+    """The local engine under another name; each subclass is registered as an engine."""
+
+    plugin: ClassVar[Plugin]
+    #: For `EngineUnderTest`. A job that never comes is not waited for so long.
+    library: ClassVar[str | None] = None
+    start_s: ClassVar[float] = 60.0
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        cls.plugin = Plugin(cls)
+        ENGINES[cls.__name__] = cls
+
+
+def declare(**more):
+    """Give the local engine's capabilities, some of them changed."""
+    return attrs.evolve(LocalRunner.capabilities, **more)
+
+
+class Truthful(Engine):
+    """Declares what the local engine does not, and keeps it."""
+
+    capabilities = declare(gone_means_dead=True, drops_queued=True, queue_dies_with_owner=True)
+
+    def probe(self, attempts):
+        seen = super().probe(attempts)
+        return {a.id: self._sight(a.id, seen[a.id]) for a in attempts}
+
+    def _sight(self, attempt, sighting):
+        alive = sighting.state == "gone" and processes.marked("CRYSTALMATH_ATTEMPT", attempt)
+        return Sighting("running") if alive else sighting
+
+
+class Modest(Engine):
+    """Declares nothing, though it could."""
+
+    capabilities = Capabilities(workers_here=False)

@@ -1,0 +1,41 @@
+"""Each broken engine is caught, by the test that should catch it; the good ones pass."""
+
+from __future__ import annotations
+
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from cases import CASES
+
+#: So many processes share the work; they wait more than they compute.
+PARTS = 6
+
+
+@pytest.fixture(scope="session")
+def verdicts(request, judge):
+    chosen = {}
+    # Of those that were selected, with -k for one.
+    for item in request.session.items:
+        if item.module is sys.modules[__name__] and hasattr(item, "callspec"):
+            case = item.callspec.params
+            chosen.setdefault(case["engine"], []).append(case["test"])
+    shares = [dict(list(chosen.items())[part::PARTS]) for part in range(PARTS)]
+    limits = "turn_s=0.5, linger_s=4.0"
+    verdicts = {}
+    with ThreadPoolExecutor(PARTS) as pool:
+        judged = pool.map(lambda each: judge(each, workers=1, limits=limits), filter(None, shares))
+        for some in judged:
+            verdicts |= some
+    return verdicts
+
+
+@pytest.mark.parametrize(("engine", "test", "said"), CASES, ids=lambda value: value[:60])
+def test_a_broken_engine_is_caught(verdicts, engine, test, said):
+    assert (engine, test) in verdicts, "there is no such test any more"
+    verdict = verdicts[engine, test]
+    assert verdict["outcome"] == "failed"
+    # What a test looks at after its end is its own, too; but it must have begun.
+    assert verdict["phase"] != "setup", verdict["details"]
+    assert re.search(said, verdict["reason"]), verdict["details"]

@@ -1,0 +1,70 @@
+"""The good engines pass, and what they declare decides which tests they are put to."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from broken_engines import ENGINES
+
+from crystalmath.builtin.local import LocalRunner
+from crystalmath.testing import RunnerContract
+
+TESTS = [name for name in dir(RunnerContract) if name.startswith("test")]
+#: The topics in which an engine's capabilities matter.
+TOPICS = ("boundary", "honesty")
+
+
+def topic(name):
+    return getattr(RunnerContract, name).__module__.rpartition(".")[2]
+
+
+@pytest.fixture(scope="session")
+def everything(judge):
+    """Run the whole kit on the local engine, and beside it some of it on the others."""
+    some = [name for name in TESTS if topic(name) in TOPICS]
+    shares = [{"local": None}, {"Truthful": some, "Modest": some}]
+    with ThreadPoolExecutor() as pool:
+        return {
+            key: verdict for judged in pool.map(judge, shares) for key, verdict in judged.items()
+        }
+
+
+@pytest.fixture(params=["local", "Truthful", "Modest"])
+def engine(request):
+    return request.param
+
+
+@pytest.fixture
+def verdicts(everything, engine):
+    return {name: verdict for (owner, name), verdict in everything.items() if owner == engine}
+
+
+def test_a_good_engine_passes(verdicts):
+    assert verdicts
+    failed = {n: v["details"] for n, v in verdicts.items() if v["outcome"] == "failed"}
+    assert not failed, "\n".join(failed.values())
+    assert {verdict["outcome"] for verdict in verdicts.values()} <= {"passed", "skipped"}
+
+
+def test_the_local_engine_is_put_to_every_test(everything):
+    names = {test.partition("[")[0] for engine, test in everything if engine == "local"}
+    assert names == set(TESTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [
+        ("test_gone_means_dead", "gone_means_dead"),
+        ("test_queue_dies_with_owner", "queue_dies_with_owner"),
+        ("test_release_drops_what_is_queued", "drops_queued"),
+        ("test_workers_here", "workers_here"),
+    ],
+)
+def test_a_test_is_skipped_with_the_name_of_what_is_lacking(verdicts, engine, name, capability):
+    declared = ENGINES.get(engine, LocalRunner).capabilities
+    if getattr(declared, capability):
+        assert verdicts[name]["outcome"] == "passed"
+    else:
+        assert verdicts[name]["outcome"] == "skipped"
+        assert capability in verdicts[name]["reason"]

@@ -1,0 +1,105 @@
+"""What a subclass of the kit may change, and what its failures show."""
+
+from __future__ import annotations
+
+import pytest
+
+from crystalmath.testing import EngineUnderTest, RunnerContract
+from crystalmath.testing.session import run_pytest
+
+TEST = "test_an_unknown_cluster_is_refused"
+
+
+def define(**members):
+    return type("Mine", (RunnerContract,), members)
+
+
+def test_the_fixture_alone_is_enough():
+    @pytest.fixture
+    def engine(self):
+        return EngineUnderTest("local")
+
+    assert issubclass(define(engine=engine), RunnerContract)
+
+
+@pytest.mark.parametrize(
+    "replacement",
+    [
+        None,
+        lambda self: None,
+        pytest.mark.skip(reason="not for us")(lambda self: None),
+        pytest.mark.xfail(lambda self: None),
+        pytest.mark.xfail(reason="")(lambda self: None),
+        pytest.mark.xfail(strict=False)(lambda self: None),
+    ],
+    ids=["removed", "replaced", "skipped", "bare xfail", "empty reason", "no reason"],
+)
+def test_a_test_that_is_removed_or_replaced_is_an_error(replacement):
+    with pytest.raises(TypeError, match=f"Mine removes or replaces {TEST}: mark"):
+        define(**{TEST: replacement})
+
+
+def test_one_of_a_base_class_is_an_error_too():
+    class Lenient:
+        def test_closing_twice(self):
+            pass
+
+    with pytest.raises(TypeError, match="test_closing_twice"):
+        type("Mine", (Lenient, RunnerContract), {})
+
+
+def test_every_one_is_named():
+    with pytest.raises(TypeError, match=f"{TEST}, test_closing_twice"):
+        define(test_closing_twice=None, **{TEST: None})
+
+
+def test_further_tests_are_welcome():
+    assert define(test_of_our_own=lambda self: None)
+
+
+XFAIL = """\
+import pytest
+from crystalmath.testing import EngineUnderTest, RunnerContract
+
+
+class TestMine(RunnerContract):
+    @pytest.fixture
+    def engine(self):
+        return EngineUnderTest("AnyCluster", options={"workers": 1}, workers=1)
+
+    @pytest.mark.xfail(reason="our clusters are made when they are needed")
+    def test_an_unknown_cluster_is_refused(self, runner):
+        super().test_an_unknown_cluster_is_refused(runner)
+
+
+class TestOther(RunnerContract):
+    @pytest.fixture
+    def engine(self):
+        return EngineUnderTest("QueuesNothing", options={"workers": 1}, workers=1)
+"""
+
+
+@pytest.fixture
+def verdicts(site, tmp_path):
+    module = tmp_path / "test_mine.py"
+    module.write_text(XFAIL)
+    chosen = ["-k", f"{TEST} or test_capabilities_are_sane"]
+    return {
+        (event["class"], event["name"]): event
+        for event in run_pytest(tmp_path, [str(module), *chosen])
+        if event["event"] == "finished"
+    }
+
+
+def test_an_xfail_with_a_reason_holds(verdicts):
+    verdict = verdicts["TestMine", TEST]
+    assert verdict["outcome"] == "xfailed"
+    assert verdict["reason"] == "our clusters are made when they are needed"
+    assert verdict["topic"] == "submission"
+    assert verdicts["TestOther", TEST]["outcome"] == "passed"
+
+
+def test_a_failure_shows_values(verdicts):
+    details = verdicts["TestOther", "test_capabilities_are_sane"]["details"]
+    assert "assert 0 >= 1" in details
+    assert "where 0 = Capabilities(max_queued=0" in details
