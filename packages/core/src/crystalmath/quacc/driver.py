@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
-from crystalmath.errors import EngineUnavailable, UnknownJob
+from crystalmath.errors import CrystalMathError, EngineUnavailable, UnknownJob
 from crystalmath.models import Sighting
 from crystalmath.quacc.outcomes import cancel_files, publish_unbegun, read_state
 from crystalmath.quacc.runner import JobState
@@ -335,8 +335,13 @@ class Driver:
         except EngineUnavailable:
             raise
         except Exception as error:
-            self.log.exception("the engine could not launch")
-            message = f"the engine could not start it: {type(error).__name__}: {error}"
+            if isinstance(error, CrystalMathError):
+                told = str(error)
+                self.log.error("the engine could not launch: %s", told)  # noqa: TRY400 - no bug
+            else:
+                told = f"{type(error).__name__}: {error}"
+                self.log.exception("the engine could not launch")
+            message = f"the engine could not start it: {told}"
             for job in jobs:
                 with self._lock:
                     publish_unbegun(job.directory, self._identity, "failed", message)
@@ -345,8 +350,8 @@ class Driver:
         finally:
             for job, attempt in zip(jobs, attempts, strict=True):
                 self._record_launch(job, attempt.id, handles.get(attempt.id))
-        if len(handles) < len(attempts):
-            raise EngineUnavailable("it did not take all attempts")
+        if not handles:
+            raise EngineUnavailable("it took none of the attempts")
         self._backoff = 1.0
 
     def _record_launch(self, job: Tracked, attempt: str, handle: str | None) -> None:
@@ -368,6 +373,7 @@ class Driver:
             attempts, self._to_release = self._to_release, []
         if not attempts:
             return
+        self._engine_started = True
         try:
             self._runner.release(attempts)
         except EngineUnavailable:

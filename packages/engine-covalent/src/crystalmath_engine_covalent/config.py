@@ -1,0 +1,112 @@
+"""The options of ``[engines.covalent]``, and where Covalent's own configuration puts its server."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from crystalmath.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.models import EngineSettings
+
+__all__ = ["REMEDY", "Address", "Options", "read"]
+
+#: What to do where no server runs.
+REMEDY = "start one with `covalent start`, or set `[engines.covalent] autostart = true`"
+_KNOWN = ("address", "autostart", "workers")
+
+
+@frozen
+class Address:
+    """Where a Covalent server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+@frozen(kw_only=True)
+class Options:
+    """What ``[engines.covalent]`` says.
+
+    Parameters
+    ----------
+    address : Address
+        The server of the user; of no account with ``autostart``.
+    autostart : bool
+        Whether to start a server for this home alone.
+    workers : int
+        So many workers has the server that is started.
+    """
+
+    address: Address
+    autostart: bool
+    workers: int
+
+
+def read(settings: EngineSettings, environ: Mapping[str, str] = os.environ) -> Options:
+    """Read the options.
+
+    Raises
+    ------
+    ConfigError
+        An option is not known or has a value that cannot be used.
+    """
+    options, name = settings.options, settings.name
+    for key in options:
+        if key not in _KNOWN:
+            raise ConfigError(f"[engines.{name}] {key} is no option; known are {', '.join(_KNOWN)}")
+    autostart = options.get("autostart", False)
+    if not isinstance(autostart, bool):
+        raise ConfigError(f"[engines.{name}] autostart must be true or false, not {autostart!r}")
+    if autostart and "address" in options:
+        raise ConfigError(f"[engines.{name}] has address and autostart; only one can be used")
+    if "workers" in options and not autostart:
+        raise ConfigError(
+            f"[engines.{name}] workers needs autostart; your own server is given its number of "
+            "workers by `covalent start --workers`"
+        )
+    workers = options.get("workers", len(os.sched_getaffinity(0)))
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ConfigError(
+            f"[engines.{name}] workers must be a whole number from 1, not {workers!r}"
+        )
+    if "address" in options:
+        address = _parse(options["address"], f"[engines.{name}] address")
+    else:
+        address = _covalents_own(environ)
+    return Options(address=address, autostart=autostart, workers=workers)
+
+
+def _parse(value: object, place: str) -> Address:
+    text = value.removeprefix("http://").rstrip("/") if isinstance(value, str) else ""
+    host, _, port = text.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"{place} must be like 'localhost:48008', not {value!r}")
+    return Address(host, int(port))
+
+
+def _covalents_own(environ: Mapping[str, str]) -> Address:
+    """Tell where Covalent's client would look; importing it would write into the user's home."""
+    directory = (
+        environ.get("COVALENT_CONFIG_DIR")
+        or environ.get("XDG_CONFIG_DIR")
+        or Path(environ.get("HOME", "~")).expanduser() / ".config" / "covalent"
+    )
+    try:
+        text = Path(directory, "covalent.conf").read_text(encoding="utf-8")
+        table = tomllib.loads(text).get("dispatcher", {})
+    except (OSError, ValueError):
+        table = {}
+    host = table.get("address") or environ.get("COVALENT_DISPATCHER_ADDR") or "localhost"
+    port = table.get("port") or environ.get("COVALENT_SVC_PORT") or 48008
+    return _parse(f"{host}:{port}", "the address of Covalent's own configuration")
