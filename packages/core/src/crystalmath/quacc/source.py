@@ -130,12 +130,22 @@ def read_module(spec: ModuleSpec) -> Module:
     return Module(name=spec.name, file=file, path=path, bindings=bindings, dynamic=dynamic)
 
 
+def _parse(file: str) -> ast.Module:
+    text = Path(file).read_bytes()
+    try:
+        return ast.parse(text, file)
+    except SystemError:
+        # Up to Python 3.11.7 and 3.12.1 one that is disturbed by another thread loses count of its
+        # own depth (python/cpython#106905).
+        return ast.parse(text, file)
+
+
 @functools.lru_cache(maxsize=1024)
 def _scan(file: str, mtime_ns: int, size: int) -> tuple[dict[str, Binding], bool]:
     # Time and size are the cache's key: a recipe that was mended is read again.
     del mtime_ns, size
     try:
-        tree = ast.parse(Path(file).read_bytes(), file)
+        tree = _parse(file)
     except (SyntaxError, ValueError, RecursionError) as error:
         line = getattr(error, "lineno", None)
         place = f"{file}:{line}" if line else file
