@@ -105,7 +105,7 @@ def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest versions that the metadata allows."""
     packages = [f"{CORE}[quacc,testing]", PARSL]
     _install(session, "test", "--resolution=lowest-direct", *packages)
-    session.run("pytest", "tests/core", "tests/engines", *session.posargs)
+    session.run("pytest", "tests/core", "tests/engines/test_engines.py", *session.posargs)
 
 
 @nox.session

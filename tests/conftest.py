@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import time
 from pathlib import Path
@@ -33,6 +34,15 @@ def lab(monkeypatch):
     """Admit the recipes of `tests/lab`."""
     monkeypatch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
     monkeypatch.syspath_prepend(LAB)
+
+
+def parse(path):
+    """Parse a Python file; once more where a thread of Parsl's disturbs it (see quacc.source)."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        return ast.parse(text)
+    except SystemError:
+        return ast.parse(text)
 
 
 def eventually(condition, timeout=30.0, message="it did not happen"):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import parse
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "packages/core/src"
 
@@ -112,7 +114,7 @@ class _Imports(ast.NodeVisitor):
 def _imports(module: str) -> set[str]:
     path = MODULES[module]
     visitor = _Imports(module, is_package=path.name == "__init__.py")
-    visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
+    visitor.visit(parse(path))
     return visitor.found - {module}
 
 
@@ -150,5 +152,5 @@ def test_an_engine_uses_only_what_is_for_engines() -> None:
     allowed |= {f"crystalmath.quacc.{name}" for name in ("engine", "runner")}
     for path in (ROOT / "packages").glob("engine-*/src/**/*.py"):
         visitor = _Imports("outside.module", is_package=False)
-        visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
+        visitor.visit(parse(path))
         assert visitor.found <= allowed, path

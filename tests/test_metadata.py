@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import crystalmath
+from conftest import parse
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
@@ -108,7 +109,7 @@ def test_every_import_is_a_dependency(package: str) -> None:
     # What quacc itself brings, used only where quacc is there.
     allowed |= {"pymatgen", "custodian", "ruamel"}
     for path in (PACKAGES[package] / "src").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse(path)):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and not node.level:

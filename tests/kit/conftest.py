@@ -72,9 +72,7 @@ def judge(site, tmp_path_factory):
         module = folder / "test_engines.py"
         module.write_text(HEAD + "".join(_class(name, workers, limits) for name in chosen))
         nodes = [
-            "::".join(filter(None, [str(module), f"Test{name}", test]))
-            for name, tests in chosen.items()
-            for test in tests or [None]
+            f"{module}::Test{name}::{test}" for name, tests in chosen.items() for test in tests
         ]
         events = run_pytest(folder, nodes)
         return {

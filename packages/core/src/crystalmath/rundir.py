@@ -79,9 +79,6 @@ class RunDirectory:
         """Write what to run, for the owner alone to read; it replaces an older one."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.path, 0o700)
-            # Nobody knows of it yet, so it need not appear whole.
-            _write(self.file("spec"), _document(header, body.encode()))
-            return
         temporary = self._temporary("spec", _document(header, body.encode()))
         os.replace(temporary, self.file("spec"))
 

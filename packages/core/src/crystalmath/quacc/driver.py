@@ -31,6 +31,8 @@ LOOK_S = 0.1
 GATHER_S = 0.01
 #: How long an attempt may be launched and unclaimed before the engine is asked, in seconds.
 PROBE_S = 5.0
+#: How long an engine that is not available is left alone, at most, in seconds.
+BACKOFF_S = 10.0
 #: How long `close` waits for the jobs that it cancels, in seconds.
 CLOSE_S = 20.0
 #: An attempt that the engine lost so often before it began is given up.
@@ -308,7 +310,7 @@ class Driver:
             call()
         except EngineUnavailable as error:
             self._retry_at = time.monotonic() + self._backoff
-            self._backoff = min(2 * self._backoff, 30.0)
+            self._backoff = min(2 * self._backoff, BACKOFF_S)
             self.log.warning("the engine is not available, trying again: %s", error)
             with self._lock:
                 jobs = [job for job in self._jobs.values() if job.state is JobState.pending]

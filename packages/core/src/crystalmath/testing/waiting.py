@@ -13,7 +13,7 @@ __all__ = ["eventually"]
 _T = TypeVar("_T")
 
 
-def eventually(condition: Callable[[], _T], timeout: float, message: str) -> _T:
+def eventually(condition: Callable[[], _T], timeout: float, message: str | Callable[[], str]) -> _T:
     """Wait until a condition holds, and give what it gave.
 
     Parameters
@@ -22,12 +22,13 @@ def eventually(condition: Callable[[], _T], timeout: float, message: str) -> _T:
         Asked every 20 ms.
     timeout : float
         In seconds.
-    message : str
-        What did not happen, for the failure.
+    message : str or callable
+        What did not happen, for the failure; a callable is asked at the end.
     """
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{message} (waited {timeout:g} s)")
+            told = message if isinstance(message, str) else message()
+            raise AssertionError(f"{told} (waited {timeout:g} s)")
         time.sleep(0.02)
     return value

@@ -83,16 +83,20 @@ class Tenant:
     def leaves_nothing(self) -> None:
         """Check that nothing is left, whether the process itself has ended or not."""
         if self.owner.process.poll() is None:
-            eventually(lambda: not self.ask("threads"), LINGER_S, self._threads())
+            eventually(lambda: not self.ask("threads"), LINGER_S, self._threads)
             what = "a socket is still open"
             eventually(lambda: self._count_sockets() <= self._sockets, LINGER_S, what)
-        eventually(lambda: not self._others(), self._engine.linger_s, self._processes())
+        eventually(lambda: not self._others(), self._engine.linger_s, self._processes)
         left = sorted(str(path) for path in self._temporary.rglob("*"))
         assert not left, f"temporary files are left: {left}"
+        # What somebody else on this machine makes meanwhile comes and goes.
         litter = self._litter() - self._before
-        eventually(
-            lambda: not (self._litter() - self._before), LINGER_S, f"these are left: {litter}"
-        )
+
+        def is_gone() -> bool:
+            litter.intersection_update(self._litter())
+            return not litter
+
+        eventually(is_gone, LINGER_S, lambda: f"these are left: {sorted(litter)}")
 
     def _threads(self) -> str:
         return f"these threads go on: {self.ask('threads')}"

@@ -33,8 +33,8 @@ MOMENTS_S = (0.0, 0.003, 0.01, 0.03, 0.1)
 WATCH_S = 1.5
 #: How long an outage lasts, in seconds: core asks a silent engine every 5 s.
 OUTAGE_S = 7.0
-#: How long a job may take after an outage, in seconds: core waits up to 30 s before it tries again.
-RETRY_S = 120.0
+#: How long a job may take after an outage, in seconds: core waits up to 10 s before it tries again.
+RETRY_S = 90.0
 #: How long it may take until what ran has ended after a cancel, in seconds.
 CANCEL_S = 20.0
 
