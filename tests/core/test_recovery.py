@@ -12,9 +12,11 @@ import threading
 import time
 
 import pytest
+from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes
+from crystalmath.admission import Submission
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.store import JobStore
 from crystalmath.rundir import RunDirectory
@@ -225,3 +227,84 @@ def test_killed_at_any_moment_of_a_submission(home, lab, tmp_path):
         jobs = finish(service, *ids)
     assert {job.state for job in jobs} == {JobState.completed}
     assert (tmp_path / "count").read_text() == "x" * len(ids)
+
+
+def test_damaged_files_of_one_job_hinder_no_other(owner, home, service, go, tmp_path):
+    blocker = owner.submit("wait_for", path=go)
+    eventually(lambda: claimed(home, blocker))
+    jobs = [owner.submit("value", number=number) for number in range(4)]
+    owner.kill()
+    empty, no_object, newer, _ = (home / "jobs" / job_id / "spec" for job_id in jobs)
+    empty.write_text("")
+    no_object.write_text("{}")
+    newer.write_text('{"format": 99}\n{}')
+    assert len(service.jobs()) == 5
+    go.touch()
+    # What is on record is written again.
+    assert {job.state for job in finish(service, *jobs, blocker)} == {JobState.completed}
+
+
+def test_a_damaged_claim_and_handle(owner, home, service, go):
+    running = owner.submit("wait_for", path=go)
+    eventually(lambda: claimed(home, running))
+    owner.kill()
+    (home / "jobs" / running / "1.handle").write_text("")
+    assert service.job(running).state is JobState.running
+    go.touch()
+    (job,) = finish(service, running)
+    assert job.state is JobState.completed
+
+
+def test_an_owner_that_dies_while_somebody_waits(owner, home, service, go):
+    running = owner.submit("wait_for", path=go)
+    eventually(lambda: claimed(home, running))
+    queued = owner.submit("value")
+    threading.Timer(1.0, owner.kill).start()
+    threading.Timer(2.0, go.touch).start()
+    assert {job.state for job in finish(service, running, queued)} == {JobState.completed}
+
+
+def test_a_cancel_that_is_on_record_and_not_in_the_files(owner, home, service, go, tmp_path):
+    blocker = owner.submit("wait_for", path=go)
+    eventually(lambda: claimed(home, blocker))
+    job_id = owner.submit("mark", path=tmp_path / "ran")
+    owner.kill()
+    with JobStore(service.config.database_url) as store:
+        store.note_cancel(job_id, time.time())
+    assert {job.job_id: job.state for job in service.wait([job_id], 60)}[job_id] is (
+        JobState.cancelled
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_cancel_before_the_run_directory_is_there(home, lab, tmp_path, monkeypatch):
+    """Another process cancels between the commit and the files: it is heard all the same."""
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with JobService() as first, JobService() as second:
+        runner = first._runner("local")
+        start = runner.start
+
+        def cancelled_first(spec, document=None):
+            second._runners.clear()
+            assert second.cancel(spec.job_id) is True
+            start(spec, document)
+
+        monkeypatch.setattr(runner, "start", cancelled_first)
+        recipe = "lab_recipes.mark"
+        parameters = {"path": str(tmp_path / "ran")}
+        job = first.submit(
+            Submission(recipe=recipe, atoms=bulk("Al"), parameters=parameters, engine="local")
+        )
+        (last,) = finish(first, job.job_id)
+        assert last.state is JobState.cancelled
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_running_job_whose_directory_was_removed(owner, home, service, go):
+    running = owner.submit("wait_for", path=go)
+    eventually(lambda: service.job(running).state is JobState.running)
+    owner.kill()
+    shutil.rmtree(home / "jobs" / running)
+    job = service.job(running)
+    assert job.state is JobState.failed
+    assert "was removed" in job.error

@@ -54,6 +54,12 @@ def test_a_job_that_prints_nothing_has_no_log(runner, shared_home):
     assert (shared_home / "jobs" / job_id / "spec").stat().st_mode & 0o777 == 0o600
 
 
+def test_what_a_lost_attempt_has_forked_is_gone_before_the_next_one(runner, tmp_path):
+    pid = str(tmp_path / "pid")
+    job_id = runner.submit("lab_recipes.fork_and_kill_supervisor", AL, "local", pid=pid)
+    assert finish(runner, job_id) == (JobState.completed, {"child is alive": False})
+
+
 def test_a_supervisor_that_is_killed_costs_one_attempt(runner, tmp_path):
     count = tmp_path / "count"
     job_id = runner.submit("lab_recipes.kill_supervisor", AL, "local", count=str(count))

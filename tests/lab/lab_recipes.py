@@ -129,5 +129,22 @@ def kill_supervisor(atoms, count):
     return {"runs": len(Path(count).read_text())}
 
 
+def fork_and_kill_supervisor(atoms, pid):
+    """Fork a child that goes on, and kill the supervisor; the second time, tell of that child."""
+    if Path(pid).exists():
+        from crystalmath import processes
+
+        return {"child is alive": processes.start_time(int(Path(pid).read_text())) is not None}
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+        os._exit(0)
+    Path(pid).write_text(str(child))
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+    return None
+
+
 def fail(atoms, message):
     raise RuntimeError(message)

@@ -109,6 +109,12 @@ class PluginError(CrystalMathError):
     code = "plugin"
 
 
+class BadFile(CrystalMathError):
+    """A file of a run directory cannot be read: damaged, or written by somebody else."""
+
+    code = "bad_file"
+
+
 class StoreError(CrystalMathError):
     """The job database cannot be used as it is."""
 

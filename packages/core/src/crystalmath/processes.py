@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = [
     "Identity",
@@ -46,16 +47,30 @@ class Identity:
         Process id.
     start_time : int
         Clock ticks between boot and the process's start.
+    namespace : str
+        The kernel's name of the pid namespace: a container has pids of its own.
     """
 
     host: str
     boot_id: str
     pid: int
     start_time: int
+    namespace: str = ""
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Identity:
+        """Make it from what :meth:`as_dict` gave, and perhaps more; `KeyError` for less."""
+        return cls(
+            host=fields["host"],
+            boot_id=fields["boot_id"],
+            pid=fields["pid"],
+            start_time=fields["start_time"],
+            namespace=fields.get("namespace", ""),
+        )
 
     def is_dead(self) -> bool:
         """Tell whether it is known to have ended; ``False`` where this host cannot know."""
-        if self.host != socket.gethostname():
+        if self.host != socket.gethostname() or self.namespace not in {"", _namespace()}:
             return False
         return self.boot_id != boot_id() or not is_alive(self.pid, self.start_time)
 
@@ -71,6 +86,11 @@ def boot_id() -> str:
         return file.read().strip()
 
 
+@functools.cache
+def _namespace() -> str:
+    return os.readlink("/proc/self/ns/pid")
+
+
 def own_identity() -> Identity:
     """Name this process."""
     return _identity_of(os.getpid())
@@ -78,7 +98,7 @@ def own_identity() -> Identity:
 
 @functools.cache
 def _identity_of(pid: int) -> Identity:
-    return Identity(socket.gethostname(), boot_id(), pid, start_time(pid) or 0)
+    return Identity(socket.gethostname(), boot_id(), pid, start_time(pid) or 0, _namespace())
 
 
 def start_time(pid: int) -> int | None:
@@ -149,8 +169,12 @@ def marked(variable: str, value: str) -> list[int]:
 
 
 def end_processes(
-    living: Callable[[], Iterable[int]], *, grace_s: float = 1.0, reap: bool = False
-) -> None:
+    living: Callable[[], Iterable[int]],
+    *,
+    grace_s: float = 1.0,
+    reap: bool = False,
+    limit_s: float = math.inf,
+) -> bool:
     """End all processes that ``living`` names, until it names none.
 
     First SIGTERM and a time of grace; then SIGSTOP to all, so that none can fork out of reach,
@@ -164,7 +188,15 @@ def end_processes(
         How long they may take to end by themselves, in seconds.
     reap : bool
         Collect the exit codes of our own children meanwhile.
+    limit_s : float
+        When to give up, in seconds: one that waits for a dead file system cannot be ended.
+
+    Returns
+    -------
+    bool
+        Whether none is left.
     """
+    end = time.monotonic() + limit_s
     _send(living(), signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     pause = 0.005
@@ -173,7 +205,9 @@ def end_processes(
             reap_children()
         pids = list(living())
         if not pids:
-            return
+            return True
+        if time.monotonic() >= end:
+            return False
         if time.monotonic() >= deadline:
             _send(pids, signal.SIGSTOP)
             _send(living(), signal.SIGKILL)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from crystalmath import processes
 from crystalmath.errors import CrystalMathError
+from crystalmath.quacc.changes import Change
 from crystalmath.quacc.runner import JobState
-from crystalmath.rundir import RunDirectory
+from crystalmath.rundir import ADOPTION_LOCK, RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,10 +26,16 @@ __all__ = ["Recovery", "has_no_owner"]
 
 _LOG = logging.getLogger("crystalmath.service")
 
+#: How long another process may take over jobs before this one gives up on one, in seconds.
+LOCK_S = 10.0
+
 
 def has_no_owner(job: JobMetadata) -> bool:
     """Tell whether nobody follows a job: its owner has died, or has let it go."""
-    return not job.owner or processes.Identity(**job.owner).is_dead()
+    try:
+        return not job.owner or processes.Identity.read(job.owner).is_dead()
+    except (KeyError, TypeError):
+        return False  # a newer release may say it otherwise
 
 
 class Recovery:
@@ -62,27 +69,42 @@ class Recovery:
 
     def disown(self) -> None:
         """Leave what was taken over, and is not finished, to whoever asks for it next."""
+        me = processes.own_identity().as_dict()
         for job_id in self._taken:
-            self._recorder.store.set_owner(job_id, {}, "let go", time.time())
+            # Somebody may have taken it over already.
+            if self._recorder.store.get(job_id).owner == me:
+                self._recorder.store.set_owner(job_id, {}, "let go", time.time())
         self._taken.clear()
 
     def _directory(self, job: JobMetadata) -> RunDirectory:
         return RunDirectory(self._jobs_directory / job.job_id)
 
     def _refresh(self, job: JobMetadata) -> JobMetadata:
+        try:
+            self._recorder.apply(*self._changes(job))
+        except (CrystalMathError, OSError) as error:
+            # One job's bad file must not keep the others from being told.
+            _LOG.warning("cannot read what became of job %s: %s", job.job_id, error)
+        return self._recorder.store.get(job.job_id)
+
+    def _changes(self, job: JobMetadata) -> list[Change]:
         from crystalmath.quacc.tracking import orphan_changes
 
         directory = self._directory(job)
         if directory.exists():
-            with contextlib.suppress(ValueError):  # a specification that was written half
-                self._recorder.apply(*orphan_changes(directory, job.state))
-        return self._recorder.store.get(job.job_id)
+            self._pass_on_cancel(job, directory)
+            return orphan_changes(directory, job.state, job.attempt)
+        if job.state is not JobState.running:
+            return []
+        error = f"its run directory {directory.path} was removed"
+        return [Change(job_id=job.job_id, state=JobState.failed, at=time.time(), error=error)]
 
     def _take_over(self, job: JobMetadata) -> bool:
         try:
-            runner = self._runner_of(job.engine)
             self._restore(job)
-            if not runner.adopt(job.job_id):
+            if self._refresh(job).state.is_terminal():
+                return False
+            if not self._runner_of(job.engine).adopt(job.job_id):
                 return False
         except (CrystalMathError, ImportError, OSError) as error:
             _LOG.warning("cannot take over job %s: %s", job.job_id, error)
@@ -95,15 +117,24 @@ class Recovery:
 
     def _restore(self, job: JobMetadata) -> None:
         """Write the files of a job whose owner died between its row and its run directory."""
+        from filelock import FileLock
+
         directory = self._directory(job)
         if job.state is not JobState.pending or directory.claimed(job.attempt):
             return
+        self._jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         recorded, body = self._recorder.store.specification(job.job_id).split("\n", 1)
-        with contextlib.suppress(OSError, ValueError):
-            if directory.read_spec()[1] == body:
-                return
-        more = {"job_id": job.job_id, "attempt": job.attempt, "owner": None}
-        directory.write_spec({**json.loads(recorded), **more}, body)
+        with FileLock(self._jobs_directory / ADOPTION_LOCK, timeout=LOCK_S):
+            with contextlib.suppress(CrystalMathError, OSError, UnicodeDecodeError):
+                if directory.read_spec()[1] == body:
+                    return
+            more = {"job_id": job.job_id, "attempt": job.attempt, "owner": None}
+            directory.write_spec({**json.loads(recorded), **more}, body)
+
+    def _pass_on_cancel(self, job: JobMetadata, directory: RunDirectory) -> None:
+        """Write the cancel of somebody who died between its note and its file."""
+        if job.cancel_requested_at is not None and not directory.cancel_requested():
+            directory.request_cancel()
 
 
 def _is_left(job: JobMetadata) -> bool:

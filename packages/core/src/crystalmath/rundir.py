@@ -23,16 +23,18 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import BadFile
 from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FORMAT", "IdentityFile", "RunDirectory", "attempt_id", "is_job_id"]
+__all__ = ["ADOPTION_LOCK", "FORMAT", "IdentityFile", "RunDirectory", "attempt_id", "is_job_id"]
 
 #: Format number of every file; a newer release reads an older run.
 FORMAT = 1
+#: The lock, beside the run directories, of whoever makes itself the owner of another's jobs.
+ADOPTION_LOCK = ".adoption.lock"
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
@@ -85,15 +87,22 @@ class RunDirectory:
     def read_spec(self) -> tuple[dict[str, Any], str]:
         """Read header and body of the specification."""
         header, body = _read(self.file("spec"))
-        return header, body.decode()
+        return self._whole(header), body.decode()
 
     def read_header(self) -> dict[str, Any]:
         """Read the header of the specification alone."""
         with open(self.file("spec"), "rb") as file:
-            return _header(file.readline(), self.file("spec"))
+            return self._whole(_header(file.readline(), self.file("spec")))
+
+    def _whole(self, header: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(header.get("attempt"), int) or not is_job_id(header.get("job_id")):
+            raise BadFile(f"{self.file('spec')} does not say of which job and attempt it is")
+        return header
 
     def request_cancel(self) -> None:
-        """Ask whoever runs the job to stop it."""
+        """Ask whoever runs the job to stop it, or is about to write it down."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.path, 0o700)
         with open(self.file("cancel"), "w", encoding="ascii"):
             pass
 
@@ -124,7 +133,10 @@ class RunDirectory:
             header, _ = _read(self.file(f"{attempt}.claim"))
         except FileNotFoundError:
             return None
-        return Identity(header["host"], header["boot_id"], header["pid"], header["start_time"])
+        try:
+            return Identity.read(header)
+        except (KeyError, TypeError) as error:
+            raise BadFile(f"{self.file(f'{attempt}.claim')} does not tell who made it") from error
 
     def write_handle(self, attempt: int, handle: str) -> None:
         """Record the engine's handle of an attempt."""
@@ -220,7 +232,12 @@ class IdentityFile:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         nonce = secrets.token_hex(8)
         path = self._directory / nonce
-        path.write_bytes(_document({**self._identity.as_dict(), "nonce": nonce}, b""))
+        # Durable: a claim that survives a power cut must still tell whose it is.
+        _write(
+            os.fspath(path),
+            _document({**self._identity.as_dict(), "nonce": nonce}, b""),
+            durable=True,
+        )
         self._path = os.fspath(path)
         return self._path
 
@@ -247,10 +264,14 @@ def _read(path: str) -> tuple[dict[str, Any], bytes]:
 
 
 def _header(line: bytes, path: str) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(line)
-    if header["format"] > FORMAT:
-        raise CrystalMathError(
-            f"{path} was written by a newer release (format {header['format']}, this one reads "
+    try:
+        header: dict[str, Any] = json.loads(line)
+        written = int(header["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"{path} is damaged, or no file of ours: {line[:40]!r}") from error
+    if written > FORMAT:
+        raise BadFile(
+            f"{path} was written by a newer release (format {written}, this one reads "
             f"up to {FORMAT}); upgrade crystalmath"
         )
     return header

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import math
+import os
 import queue
 import threading
 import time
@@ -48,6 +49,7 @@ class JobService:
 
     def __init__(self, configured: config.Config | None = None) -> None:
         self.config = configured or config.load()
+        self._process = os.getpid()
         self._lock = threading.RLock()
         self._runners: dict[str, EngineRunner] = {}
         self._recorder = Recorder(self.config.database_url)
@@ -69,6 +71,8 @@ class JobService:
 
     def close(self) -> None:
         """Cancel this process's own unfinished jobs, end the engines, and close the store."""
+        if os.getpid() != self._process:
+            return  # a forked child has no jobs of its own, and must not touch the parent's
         with self._lock:
             runners, self._runners = self._runners, {}
         for runner in runners.values():
@@ -140,12 +144,26 @@ class JobService:
                 answers |= self._record({index: item})
             return answers
         answers = dict(zip(prepared, recorded, strict=True))
-        for index, item in prepared.items():
-            if answers[index].job_id == item.spec.job_id:
-                answers[index] = self._start(item, answers[index])
-            else:
-                # A key that was there already has given the job of an earlier submission.
-                answers[index] = self._recovery.current([answers[index]])[0]
+        unstarted = dict(answers)
+        try:
+            for index, item in prepared.items():
+                if answers[index].job_id == item.spec.job_id:
+                    answers[index] = self._start(item, answers[index])
+                else:
+                    # A key that was there already has given the job of an earlier submission.
+                    answers[index] = self._recovery.current([answers[index]])[0]
+                del unstarted[index]
+        except BaseException as error:
+            # Ctrl-C: what is on record and was not handed over must not stay pending for ever.
+            fresh = [row for row in unstarted.values() if row.state is JobState.pending]
+            told = f"not handed to the engine: {type(error).__name__}"
+            changes = [
+                Change(job_id=row.job_id, state=JobState.failed, at=time.time(), error=told)
+                for row in fresh
+                if not self._follows(row.job_id)
+            ]
+            self._recorder.apply(*changes)
+            raise
         return answers
 
     def _start(self, item: Prepared, recorded: JobMetadata) -> JobMetadata:
@@ -231,12 +249,6 @@ class JobService:
             if self._recovery.take_over(batch):
                 batch = self._all(job_ids)
             remaining = set(job_ids)
-            # Those of another process, or of another service in this one: nobody tells us.
-            foreign = {
-                job.job_id
-                for job in batch
-                if job.owner != _owner() or job.engine not in self._runners
-            }
             while True:
                 for job in batch:
                     if job.job_id in remaining and job.revision > seen.get(job.job_id, -1):
@@ -250,11 +262,17 @@ class JobService:
                 try:
                     batch = news.get(timeout=min(POLL_S, left))
                 except queue.Empty:
-                    batch = self._recovery.current(
-                        self._store.get_many(sorted(remaining & foreign))
-                    )
+                    # Those of another process, or of another service in this one: nobody tells us.
+                    foreign = [job_id for job_id in sorted(remaining) if not self._follows(job_id)]
+                    batch = self._store.get_many(foreign)
+                    if self._recovery.take_over(batch):
+                        batch = self._store.get_many(foreign)
+                    batch = self._recovery.current(batch)
         finally:
             self._recorder.waiters.discard(news)
+
+    def _follows(self, job_id: str) -> bool:
+        return any(runner.follows(job_id) for runner in list(self._runners.values()))
 
     def _all(self, job_ids: Sequence[str]) -> list[JobMetadata]:
         jobs = self._existing(next(iter(job_ids), "")).get_many(job_ids)
@@ -301,15 +319,20 @@ class JobService:
         if job.state.is_terminal():
             return False
         self._store.note_cancel(job_id, time.time())
-        with self._lock:
-            runner = self._runners.get(job.engine)
-        if runner is not None and job.owner == _owner():
-            return runner.cancel(job_id)
+        if has_no_owner(job):
+            self._recovery.take_over([job])
         directory = self._directory(job_id)
+        runner = self._runners.get(job.engine)
+        if runner is not None and runner.follows(job_id):
+            return runner.cancel(job_id)
         if directory.exists():
             cancel_files(directory, self._identity)
         elif has_no_owner(job):
             self._recorder.apply(Change(job_id=job_id, state=JobState.cancelled, at=time.time()))
+        else:
+            # Its owner is about to write it down, and then finds this.
+            self.config.jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.request_cancel()
         self._recovery.current([job])
         return True
 

@@ -89,8 +89,7 @@ class ParslRunner(EngineRunner):
         if self._kernel is not None:
             self._give_up()
         # Idle supervisors leave by themselves once their worker has gone.
-        spared = self.spared()
-        processes.end_processes(lambda: set(self._marked()) - spared, grace_s=STOP_S)
+        processes.end_processes(lambda: set(self._marked()) - self.spared(), grace_s=STOP_S)
 
     def _give_up(self) -> None:
         """End Parsl alone: a job that runs belongs to its supervisor, and goes on."""

@@ -77,6 +77,7 @@ class LocalRunner(EngineRunner):
 
     def stop(self) -> None:
         """End the worker threads and their idle chains; what was let go runs on without them."""
+        self._queued.clear()
         for _ in self._threads:
             self._queue.put(None)
         left = self.left

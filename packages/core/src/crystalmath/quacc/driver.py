@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -9,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
-from crystalmath.errors import CrystalMathError, EngineUnavailable, UnknownJob
+from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
 from crystalmath.models import Sighting
 from crystalmath.quacc.outcomes import cancel_files, publish_unbegun, read_state
 from crystalmath.quacc.runner import JobState
@@ -99,6 +100,9 @@ class Driver:
             self._start_threads()
             job.directory.write_spec(header, body)
             self._jobs[job.job_id] = self._waiting[job.job_id] = job
+            if job.directory.cancel_requested():
+                # Somebody was quicker than we: it is on record since a while.
+                self._stop(job)
         self._wake_driver.set()
         self._wake_watcher.set()
 
@@ -113,7 +117,11 @@ class Driver:
             job = None if self.closed else take_over(directory, self._runner.settings.name)
             if job is None:
                 return False
-            return self._take_in(job)
+            try:
+                return self._take_in(job)
+            except BaseException:
+                job.let_go()
+                raise
 
     def _take_in(self, job: Tracked) -> bool:
         with self._lock:
@@ -122,7 +130,7 @@ class Driver:
                 return False
             if job.cancelled:
                 # Its owner may have died between the two steps of a cancel.
-                cancel_files(job.directory, self._identity)
+                cancel_files(job.directory, self._identity, job.number)
             self._start_threads()
             self._jobs[job.job_id] = job
             running = read_state(job.directory) is JobState.running
@@ -132,6 +140,10 @@ class Driver:
         self._wake_driver.set()
         self._wake_watcher.set()
         return True
+
+    def follows(self, job_id: str) -> bool:
+        """Tell whether the job's changes are told from here."""
+        return job_id in self._jobs or job_id in self._finished
 
     def state(self, job_id: str) -> JobState:
         """Tell a job's present state; one that nobody follows is taken over."""
@@ -159,13 +171,20 @@ class Driver:
         with self._lock:
             if job.state.is_terminal():
                 return False
-            job.cancelled = True
-            cancel_files(job.directory, self._identity)
-            if job.launched:
-                self._to_release.append(job.attempt())
+            self._stop(job)
         self.notice(job.attempt().id)
         self._wake_driver.set()
         return True
+
+    def _stop(self, job: Tracked) -> None:
+        job.cancelled = True
+        try:
+            cancel_files(job.directory, self._identity, job.number)
+        except OSError as error:
+            # A full disk, a folder that was removed: the watcher sees what comes of it.
+            self.log.warning("cannot write the cancel of job %s: %s", job.job_id, error)
+        if job.launched:
+            self._to_release.append(job.attempt())
 
     def close(self) -> None:
         """Cancel the unfinished jobs that were submitted here, and end the engine.
@@ -179,10 +198,13 @@ class Driver:
             self.closed = True
         deadline = time.monotonic() + CLOSE_S
         for job in list(self._jobs.values()):
-            if job.adopted and not job.cancelled:
-                self._let_go(job)
-            else:
-                self.cancel(job.job_id)
+            try:
+                if job.adopted and not job.cancelled:
+                    self._let_go(job)
+                else:
+                    self.cancel(job.job_id)
+            except (CrystalMathError, OSError) as error:
+                self.log.warning("cannot leave job %s in order: %s", job.job_id, error)
         while self._jobs and time.monotonic() < deadline:
             time.sleep(0.02)
         for job_id in list(self._jobs):
@@ -212,7 +234,9 @@ class Driver:
         """Give the pids of jobs that were let go and run on this host."""
         found: set[int] = set()
         for job in self._left:
-            claimant = job.directory.claimant(job.number)
+            claimant = None
+            with contextlib.suppress(BadFile):
+                claimant = job.directory.claimant(job.number)
             if claimant and claimant.host == processes.own_identity().host:
                 found |= {claimant.pid, *processes.descendants(claimant.pid)}
         return found
@@ -287,7 +311,10 @@ class Driver:
             del self._jobs[job.job_id]
             self._waiting.pop(job.job_id, None)
         elif changes and job.state is JobState.pending:
-            self._waiting[job.job_id] = job
+            if job.cancelled or job.directory.cancel_requested():
+                self._stop(job)  # the attempt was lost before it could be stopped
+            else:
+                self._waiting[job.job_id] = job
         return changes
 
     def _drive(self) -> None:
@@ -345,8 +372,11 @@ class Driver:
                 self.log.exception("the engine could not launch")
             message = f"the engine could not start it: {told}"
             for job in jobs:
-                with self._lock:
-                    publish_unbegun(job.directory, self._identity, "failed", message)
+                with self._lock, contextlib.suppress(OSError):
+                    if job.job_id in self._jobs:
+                        publish_unbegun(
+                            job.directory, job.number, self._identity, "failed", message
+                        )
                 self.notice(job.attempt().id)
             handles = {attempt.id: attempt.id for attempt in attempts}
         finally:
@@ -358,8 +388,8 @@ class Driver:
 
     def _record_launch(self, job: Tracked, attempt: str, handle: str | None) -> None:
         with self._lock:
-            if job.attempt().id != attempt:
-                return  # it was lost meanwhile, and waits as another attempt
+            if job.attempt().id != attempt or job.job_id not in self._jobs:
+                return  # it was lost meanwhile and waits as another attempt, or has ended
             job.launched = handle is not None
             if handle is None:
                 return
@@ -368,7 +398,11 @@ class Driver:
             job.since = time.monotonic()
             if handle != attempt:
                 # An engine that finds its work by the attempt's id needs no file for that.
-                job.directory.write_handle(job.number, handle)
+                try:
+                    job.directory.write_handle(job.number, handle)
+                except OSError as error:
+                    # The engine finds its work by the attempt's id, too.
+                    self.log.warning("cannot record the handle of %s: %s", attempt, error)
 
     def _release_cancelled(self) -> None:
         with self._lock:
@@ -418,7 +452,7 @@ class Driver:
             job.relaunches += 1
             if job.relaunches > RELAUNCHES:
                 message = f"the engine lost it {job.relaunches} times before it began: {reason}"
-                publish_unbegun(job.directory, self._identity, "failed", message)
+                publish_unbegun(job.directory, job.number, self._identity, "failed", message)
             else:
                 job.launched = False
                 self._waiting[job.job_id] = job

@@ -180,6 +180,10 @@ class EngineRunner(JobRunner):
         """
         return self._driver.adopt(job_id)
 
+    def follows(self, job_id: str) -> bool:
+        """Tell whether the job was submitted or taken over here, and this runner is not closed."""
+        return self._driver.follows(job_id)
+
     def check_cluster(self, cluster: str) -> None:
         """Refuse an unknown cluster, naming those there are (:class:`InvalidJob`)."""
         if cluster not in self.clusters():

@@ -23,7 +23,8 @@ def read_state(directory: RunDirectory) -> JobState:
     if outcome is not None:
         if outcome["state"] != "lost":
             return JobState(outcome["state"])
-        if directory.cancel_requested():
+        # Whether a cancel came in time is decided with the outcome, once and for all.
+        if outcome.get("cancelled"):
             return JobState.cancelled
         return JobState.failed if number >= ATTEMPTS else JobState.pending
     return JobState.running if directory.claimed(number) else JobState.pending
@@ -45,17 +46,19 @@ def read_result(directory: RunDirectory) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"value": value}
 
 
-def cancel_files(directory: RunDirectory, identity: IdentityFile) -> None:
+def cancel_files(
+    directory: RunDirectory, identity: IdentityFile, number: int | None = None
+) -> None:
     """Ask whoever runs a job to stop it; end it here if nobody has begun it."""
     directory.request_cancel()
-    publish_unbegun(directory, identity, "cancelled", "cancelled")
+    number = directory.read_header()["attempt"] if number is None else number
+    publish_unbegun(directory, number, identity, "cancelled", "cancelled")
 
 
 def publish_unbegun(
-    directory: RunDirectory, identity: IdentityFile, state: str, error: str
+    directory: RunDirectory, number: int, identity: IdentityFile, state: str, error: str
 ) -> None:
     """Decide an attempt that nobody has claimed; whoever comes later finds our claim and leaves."""
-    number = directory.read_header()["attempt"]
     header = {"state": state, "error": error, "summary": None, "started": None}
     if directory.claim(number, identity):
         try:

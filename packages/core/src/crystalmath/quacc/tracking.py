@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 
 from crystalmath import processes
+from crystalmath.errors import BadFile
 from crystalmath.models import Attempt
 from crystalmath.quacc.changes import Change
 from crystalmath.quacc.outcomes import ATTEMPTS
 from crystalmath.quacc.runner import JobState
-from crystalmath.rundir import RunDirectory, attempt_id
+from crystalmath.rundir import ADOPTION_LOCK, RunDirectory, attempt_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,8 @@ __all__ = [
 
 #: How often the claim of a running job is checked against the process table, in seconds.
 LIVENESS_S = 1.0
+#: How long it is tried at a time to end what a lost attempt left alive, in seconds.
+SWEEP_S = 5.0
 #: How long another process may take over jobs before we leave it to it, in seconds.
 ADOPTION_S = 1.0
 
@@ -123,6 +126,12 @@ class Tracked:
         """Read the files; give what has changed since the last look."""
         return self.settle(self.see())
 
+    def catch_up(self, attempt: int) -> list[Change]:
+        """Tell of a new attempt that the last owner had no time to tell of."""
+        if self.number <= attempt:
+            return []
+        return [self._to(JobState.pending, reason=f"attempt {self.number - 1} was lost")]
+
     def see(self) -> Sight:
         """Read the files, and end what a lost attempt left alive, which may take a second."""
         due = self._is_due()
@@ -136,7 +145,10 @@ class Tracked:
         if outcome is not None and outcome["state"] == "lost":
             # It must be gone before anything else is said or started.
             mark = attempt_id(self.job_id, self.number)
-            processes.end_processes(lambda: processes.marked("CRYSTALMATH_ATTEMPT", mark))
+            if not processes.end_processes(
+                lambda: processes.marked("CRYSTALMATH_ATTEMPT", mark), limit_s=SWEEP_S
+            ):
+                return Sight(claimed=True)  # it is looked at again
         return Sight(claimed=True, outcome=outcome)
 
     def settle(self, sight: Sight) -> list[Change]:
@@ -193,6 +205,7 @@ class Tracked:
                 "started": now,
                 "finished": now,
                 "summary": None,
+                "cancelled": self.directory.cancel_requested(),
             },
         )
         return self.directory.outcome(self.number)
@@ -207,7 +220,7 @@ class Tracked:
                 started_at=outcome["started"],
             )
         reason = f"attempt {self.number} was lost: {outcome['error']}"
-        if self.cancelled:
+        if outcome.get("cancelled"):
             return self._to(JobState.cancelled, error="cancelled", reason=reason)
         if self.number >= ATTEMPTS:
             return self._to(JobState.failed, error=f"lost: {outcome['error']}", reason=reason)
@@ -227,7 +240,8 @@ class Tracked:
 
 def is_orphan(header: Mapping[str, Any]) -> bool:
     """Tell whether nobody follows a job: its owner has died, or has let it go."""
-    return header["owner"] is None or processes.Identity(**header["owner"]).is_dead()
+    owner = header.get("owner")
+    return owner is None or processes.Identity.read(owner).is_dead()
 
 
 def take_over(directory: RunDirectory, engine: str) -> Tracked | None:
@@ -238,10 +252,12 @@ def take_over(directory: RunDirectory, engine: str) -> Tracked | None:
         return None
     try:
         # Of several processes that ask at a time one becomes the owner.
-        with FileLock(f"{Path(directory.path).parent}/.adoption.lock", timeout=ADOPTION_S):
+        with FileLock(Path(directory.path).parent / ADOPTION_LOCK, timeout=ADOPTION_S):
             header, body = directory.read_spec()
             if not _is_for(header, engine):
                 return None
+            # All that may fail comes before the job is ours.
+            cancelled, handle = directory.cancel_requested(), _handle(directory, header["attempt"])
             header = {**header, "owner": processes.own_identity().as_dict()}
             directory.write_spec(header, body)
     except Timeout:
@@ -254,22 +270,37 @@ def take_over(directory: RunDirectory, engine: str) -> Tracked | None:
         launched=True,
         inherited=True,
         adopted=True,
-        cancelled=directory.cancel_requested(),
-        handle=directory.read_handle(header["attempt"]),
+        cancelled=cancelled,
+        handle=handle,
         since=-math.inf,
         checked=-LIVENESS_S,
     )
 
 
 def _is_for(header: Mapping[str, Any], engine: str) -> bool:
-    return header["engine"] == engine and is_orphan(header)
+    return header.get("engine") == engine and is_orphan(header)
 
 
-def orphan_changes(directory: RunDirectory, state: JobState) -> list[Change]:
-    """Read what became of a job that nobody follows; no new attempt is made."""
+def _handle(directory: RunDirectory, number: int) -> str | None:
+    try:
+        return directory.read_handle(number)
+    except BadFile:
+        return None  # as if it had never been recorded
+
+
+def orphan_changes(directory: RunDirectory, state: JobState, attempt: int) -> list[Change]:
+    """Read what became of a job that nobody follows; no new attempt is made.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Its files.
+    state, attempt : JobState, int
+        As they are on record.
+    """
     header, body = directory.read_spec()
     job = Tracked(header, body, directory, state=state, checked=-LIVENESS_S, owned=False)
-    job.cancelled = directory.cancel_requested()
-    changes = job.look()
+    changes = job.catch_up(attempt)
+    changes += job.look()
     # A lost attempt that waits for somebody who makes another is told once.
-    return changes if job.state is not state else []
+    return changes if job.state is not state or job.number > attempt else []

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
+from crystalmath.worker.marking import PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,6 +128,8 @@ def _environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     # One thread for each process unless the user says otherwise: an engine runs as many jobs at
     # once as there are cores.
     own.setdefault("OMP_NUM_THREADS", "1")
+    # Room for the mark that the runner writes over it (worker.marking).
+    own["CRYSTALMATH_ATTEMPT"] = PLACE
     # Recipes are plain functions here; the decorators read this when quacc is imported.
     own["QUACC_WORKFLOW_ENGINE"] = "None"
     return own

@@ -25,6 +25,7 @@ from crystalmath.quacc import codec, recipes, results
 from crystalmath.rundir import RunDirectory, attempt_id
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline
+from crystalmath.worker.marking import Mark
 
 __all__ = ["main"]
 
@@ -47,6 +48,7 @@ def main() -> None:
 
 def _serve(control: socket.socket) -> None:
     allow = config.load().recipes_allow
+    mark = Mark()
     edited = Edited(allow)
     install(edited)
     started = time.time()
@@ -60,7 +62,9 @@ def _serve(control: socket.socket) -> None:
             continue
         began = time.time()
         directory = RunDirectory(request["directory"])
+        mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
         outcome = _run(directory, request["attempt"], allow)
+        mark.clear()
         edited.note(began)
         leak = baseline.restore()
         if leak:
@@ -111,7 +115,6 @@ def _call(
     directory: RunDirectory, attempt: int, allow: tuple[str, ...]
 ) -> tuple[bytes, dict[str, Any]]:
     header, body = directory.read_spec()
-    os.environ["CRYSTALMATH_ATTEMPT"] = attempt_id(header["job_id"], attempt)
     work = directory.work(attempt)
     os.chdir(work)
     atoms, parameters = codec.decode_spec(body)

@@ -217,13 +217,13 @@ class _Job:
 
     def write_log(self, data: bytes) -> None:
         """Append to the log, which is made at the first byte."""
-        if self._log is None:
-            self._log = os.open(
-                self.directory.log(self.attempt),
-                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-                0o600,
-            )
         with contextlib.suppress(OSError):  # a full disk must not end the job
+            if self._log is None:
+                self._log = os.open(
+                    self.directory.log(self.attempt),
+                    os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
+                    0o600,
+                )
             os.write(self._log, data)
         self.tail = (self.tail + data)[-TAIL:]
 

@@ -1,0 +1,1 @@
+"""Run CrystalMath jobs on Dask."""

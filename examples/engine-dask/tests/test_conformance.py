@@ -1,0 +1,42 @@
+"""The Dask engine passes the conformance kit."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from crystalmath.testing import EngineUnderTest, RunnerContract
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def outage() -> Iterator[None]:
+    """Stop the clusters for a while: their schedulers do not answer."""
+    clusters = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "crystalmath_engine_dask.cluster" in process.cmdline()
+    ]
+    for process in clusters:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in clusters:
+            process.resume()
+
+
+class TestDask(RunnerContract):
+    """A cluster of our own, of two workers."""
+
+    @pytest.fixture
+    def engine(self) -> EngineUnderTest:
+        """Give the engine's name and what it needs."""
+        return EngineUnderTest(
+            "dask", options={"workers": 2}, workers=2, library="distributed", outage=outage
+        )

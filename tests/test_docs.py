@@ -1,0 +1,113 @@
+"""What `docs/writing-an-engine.md` shows is what lies in `examples/engine-dask`."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import textwrap
+import tokenize
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+GUIDE = (ROOT / "docs/writing-an-engine.md").read_text()
+EXAMPLE = ROOT / "examples/engine-dask"
+#: A line with nothing but a path and a colon, and the block below it.
+BLOCKS = re.findall(r"^`([^`\n]+)`:\n\n```\w+\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+MOST_LINES = 150
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [pytest.param(*block, id=f"{i}-{block[0]}") for i, block in enumerate(BLOCKS)],
+)
+def test_block_is_part_of_its_file(name: str, block: str) -> None:
+    lines = (EXAMPLE / name).read_text().splitlines()
+    wanted = textwrap.dedent(block).splitlines()
+    windows = (lines[start : start + len(wanted)] for start in range(len(lines)))
+    assert any(textwrap.dedent("\n".join(each)).splitlines() == wanted for each in windows), (
+        f"not a part of {EXAMPLE / name}:\n{block}"
+    )
+
+
+def test_blocks_are_found() -> None:
+    assert len(BLOCKS) >= 8
+
+
+def test_runner_is_shown_whole() -> None:
+    name = "src/crystalmath_engine_dask/runner.py"
+    shown = "\n".join(textwrap.dedent(block) for path, block in BLOCKS if path == name)
+    lines = {line.strip() for line in (EXAMPLE / name).read_text().splitlines()}
+    assert lines <= {line.strip() for line in shown.splitlines()}
+
+
+def test_example_keeps_to_published_interfaces() -> None:
+    chapter = GUIDE.partition("\n## Published interfaces\n")[2].partition("\n## ")[0]
+    published = set(_published(chapter))
+    assert len(published) > 8
+    for path in EXAMPLE.rglob("*.py"):
+        used = set(_used(ast.parse(path.read_text())))
+        assert used <= published, f"{path} uses {sorted(used - published)}"
+
+
+def test_example_is_short() -> None:
+    sources = sorted((EXAMPLE / "src").rglob("*.py"))
+    count = sum(len(_code_lines(path.read_text())) for path in sources)
+    assert 0 < count <= MOST_LINES
+
+
+def _published(chapter: str) -> Iterator[str]:
+    """Give the full names in the table: its first column, and what the second lists of it."""
+    for place, contents in re.findall(
+        r"^\| `(crystalmath[\w.]*)` \| (.*) \|$", chapter, re.MULTILINE
+    ):
+        yield place
+        yield from (f"{place}.{name}" for name in re.findall(r"`(\w+)`", contents))
+
+
+def _used(tree: ast.Module) -> Iterator[str]:
+    """Give the full names of ours that a module imports; of imported modules, what it uses."""
+    modules: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "crystalmath")
+        elif (
+            isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "crystalmath"
+        ):
+            for alias in node.names:
+                if node.module == "crystalmath":
+                    modules[alias.asname or alias.name] = f"crystalmath.{alias.name}"
+                else:
+                    yield f"{node.module}.{alias.name}"
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id=module)) if module in modules:
+                yield f"{modules[module]}.{node.attr}"
+
+
+def _code_lines(source: str) -> set[int]:
+    """Give the numbers of the lines that are code: no docstrings, comments or blank lines."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in NO_CODE:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            text = node.body[0]
+            lines -= set(range(text.lineno, (text.end_lineno or text.lineno) + 1))
+    return lines
