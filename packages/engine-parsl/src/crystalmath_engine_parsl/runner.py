@@ -32,6 +32,8 @@ __all__ = ["ParslRunner"]
 _MARK = "CRYSTALMATH_PARSL"
 #: How long Parsl may take to clean up after itself, in seconds.
 CLEANUP_S = 10.0
+#: The longest folder that the sockets of Parsl's pool may be put in, in bytes.
+LONGEST = 55
 #: How long supervisors may take to end by themselves, in seconds.
 STOP_S = 3.0
 
@@ -127,7 +129,9 @@ class ParslRunner(EngineRunner):
         directory = Path(self.settings.directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark = f"{_MARK}={self._mark}"
-        self._temporary = tempfile.mkdtemp(prefix="parsl-")
+        # The sockets in it may have 107 bytes in all, and add 33 to its own path.
+        short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST
+        self._temporary = tempfile.mkdtemp(prefix="parsl-", dir=None if short else "/tmp")  # noqa: S108
         configured = config.local_config(directory, self._workers, self._temporary, mark)
         return DataFlowKernel(configured)
 
