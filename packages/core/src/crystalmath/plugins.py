@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -58,9 +59,15 @@ class Plugins:
         candidates = self._installed(ENGINES).get(name)
         if candidates is None:
             names = ", ".join(self.engine_names())
+            near = difflib.get_close_matches(str(name), self.engine_names(), 1)
+            hint = (
+                f"Did you mean {near[0]!r}?"
+                if near
+                else "An engine is a package of its own: try "
+                f"`pip install crystalmath-engine-{name}`"
+            )
             raise UnknownEngine(
-                f"no installed plugin provides the engine {name!r}; installed are: {names}. "
-                f"An engine is a package of its own: try `pip install crystalmath-engine-{name}`"
+                f"no installed plugin provides the engine {name!r}; installed are: {names}. {hint}"
             )
         return self._load(ENGINES, candidates)
 

@@ -18,7 +18,6 @@ from crystalmath.errors import ConfigError
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Capabilities, Finding, Sighting
 from crystalmath.quacc.engine import EngineRunner
-from crystalmath.worker.chains import close_idle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +75,7 @@ class LocalRunner(EngineRunner):
             self._queued.discard(attempt.id)
 
     def stop(self) -> None:
-        """End the worker threads and their idle chains; what was let go runs on without them."""
+        """End the worker threads; what was let go runs on without them."""
         self._queued.clear()
         for _ in self._threads:
             self._queue.put(None)
@@ -87,7 +86,6 @@ class LocalRunner(EngineRunner):
             if alive <= len(left & self._running):
                 break
             time.sleep(0.01)
-        close_idle()
 
     def _work(self) -> None:
         while (attempt := self._queue.get()) is not None:

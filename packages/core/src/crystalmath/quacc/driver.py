@@ -16,6 +16,7 @@ from crystalmath.quacc.outcomes import cancel_files, publish_unbegun, read_state
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.tracking import Sight, Tracked, take_over
 from crystalmath.rundir import IdentityFile, RunDirectory, is_job_id
+from crystalmath.worker.chains import close_idle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -331,6 +332,8 @@ class Driver:
                 self._guarded(self._probe_silent)
         if self._engine_started:
             self._guarded(self._runner.stop)
+            # Where the engine's workers are threads of this process, their chains are ours to end.
+            close_idle()
 
     def _guarded(self, call: Callable[[], None]) -> None:
         try:

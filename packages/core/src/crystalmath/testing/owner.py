@@ -112,6 +112,11 @@ class Owner:
         self.process.stdin.close()
         try:
             return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise OwnerError(
+                f"the script did not end in {timeout:g} s: does a thread of the engine's, which is "
+                "no daemon, keep it alive?"
+            ) from None
         finally:
             self.kill()
 
