@@ -102,16 +102,6 @@ class LeaksWorkers(Engine):
         pass
 
 
-class LeavesChains(Engine):
-    """Ends its threads, but not the idle processes behind them."""
-
-    def stop(self):
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join(timeout=10)
-
-
 class LeavesFile(Engine):
     """Leaves a temporary file behind."""
 

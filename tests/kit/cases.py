@@ -71,7 +71,6 @@ CASES = [
     ("LeaksProcess", "test_close_of_an_idle_engine", "these processes go on"),
     ("LeaksThread", "test_close_of_an_idle_engine", "these threads go on: .'leak'"),
     ("LeaksWorkers", "test_close_of_an_idle_engine", "these threads go on"),
-    ("LeavesChains", "test_close_of_an_idle_engine", "a socket is still open"),
     ("LeavesFile", "test_close_of_an_idle_engine", "temporary files are left"),
     ("LeavesSocket", "test_close_of_an_idle_engine", "a socket is still open"),
     ("StopRaises", "test_script_that_does_not_close", "would not stop"),
