@@ -27,7 +27,7 @@ KIT = ["--config-file=tests/contract/pytest.ini"]
 #: Engine -> what brings it beside core, how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str], list[str]]] = {
     "local": ([], [*KIT, "tests/contract/test_local.py"], []),
-    "parsl": ([PARSL], [*KIT, "tests/contract/test_parsl.py"], []),
+    "parsl": ([PARSL], [*KIT, "tests/contract/test_parsl.py"], ["tests/engines/test_parsl.py"]),
     "covalent": (
         [COVALENT],
         [*KIT, "tests/contract/test_covalent.py"],
@@ -74,9 +74,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests against the installed packages; arguments go to pytest."""
+    """Run the tests against the installed packages; arguments go to pytest."""
     _install(session, "test", f"{CORE}[testing]", PARSL)
-    session.run("pytest", *session.posargs)
+    # The deaths of Parsl's processes take minutes: they are part of the session `contract(parsl)`.
+    session.run("pytest", "--ignore=tests/engines/test_parsl.py", *session.posargs)
 
 
 @nox.session(python=["3.12", "3.13"])
