@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,9 +14,6 @@ from crystalmath.errors import PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from types import TracebackType
-
-    from rich.status import Status
 
     from crystalmath.quacc.engines import EngineInfo
     from crystalmath.testing import EngineUnderTest
@@ -157,30 +152,13 @@ def _told(test: Mapping[str, Any]) -> str:
     return f"{name}\n  {reason}" if reason else name
 
 
-class _Progress:
+class _Progress(output.LiveLine):
     """Tell of each test as it ends, and on a terminal of the one that runs."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._status: Status | None = None
+        super().__init__("collecting")
         self._count = 0
         self._done = 0
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            from rich.console import Console
-
-            console = Console(stderr=True, highlight=False)
-            self._status = self._stack.enter_context(console.status("collecting"))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def show(self, event: Mapping[str, Any]) -> None:
         """Show what happened."""
@@ -195,14 +173,7 @@ class _Progress:
                 self._say(event["details"] or event["reason"])
 
     def _started(self, name: str) -> None:
-        if self._status is not None:
-            from rich.text import Text
-
-            line = f"{self._done + 1} of {self._count}  {output.printable(name)}"
-            self._status.update(Text(line))
+        self.update(f"{self._done + 1} of {self._count}  {output.printable(name)}")
 
     def _say(self, text: str) -> None:
-        if self._status is None:
-            output.note(output.printable(text))
-        else:
-            self._status.console.print(output.printable(text), markup=False)
+        self.say(output.printable(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -9,11 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from rich.status import Status
 
     from crystalmath.models import Finding
     from crystalmath.quacc.store import JobMetadata
 
 __all__ = [
+    "LiveLine",
     "age",
     "error_document",
     "fields",
@@ -170,3 +176,49 @@ def age(epoch_s: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+class LiveLine:
+    """Lines on standard error; on a terminal one below them that is renewed.
+
+    Parameters
+    ----------
+    text : str
+        What the live line says at first.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._status: Status | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.text import Text
+
+            console = Console(stderr=True, highlight=False)
+            self._status = self._stack.enter_context(console.status(Text(self._text)))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def update(self, text: str) -> None:
+        """Renew the live line."""
+        if self._status is not None:
+            from rich.text import Text
+
+            self._status.update(Text(text))
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        if self._status is None:
+            note(text)
+        else:
+            self._status.console.print(text, markup=False)

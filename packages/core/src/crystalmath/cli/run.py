@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType, TracebackType
     from typing import NoReturn, Self
-
-    from rich.status import Status
 
     from crystalmath.admission import Submission
     from crystalmath.quacc.store import JobMetadata
@@ -189,7 +185,7 @@ class Interrupts:
         os._exit(128 + (self.received or 0))
 
 
-class Progress:
+class Progress(output.LiveLine):
     """Shows state changes and the elapsed time on standard error.
 
     On a terminal a live line, below one line for each change; elsewhere the changes alone.
@@ -199,24 +195,7 @@ class Progress:
         self._started = time.monotonic()
         self._shown: tuple[str, int, str | None] | None = None
         self._state = "submitting"
-        self._status: Status | None = None
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            from rich.console import Console
-
-            console = Console(stderr=True, highlight=False)
-            self._status = self._stack.enter_context(console.status(self._line()))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+        super().__init__(self._line())
 
     def show(self, job: JobMetadata) -> None:
         """Show a job's state where it is a new one."""
@@ -230,15 +209,7 @@ class Progress:
 
     def tick(self) -> None:
         """Renew the elapsed time."""
-        if self._status is not None:
-            self._status.update(self._line())
-
-    def say(self, text: str) -> None:
-        """Write a line that stays."""
-        if self._status is None:
-            output.note(text)
-        else:
-            self._status.console.print(text, markup=False)
+        self.update(self._line())
 
     def _line(self) -> str:
         return f"{time.monotonic() - self._started:7.1f} s  {self._state}"

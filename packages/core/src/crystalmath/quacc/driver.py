@@ -132,9 +132,10 @@ class Driver:
             if job.cancelled:
                 # Its owner may have died between the two steps of a cancel.
                 cancel_files(job.directory, self._identity, job.number)
+            # What may fail comes before the job is followed.
+            running = read_state(job.directory) is JobState.running
             self._start_threads()
             self._jobs[job.job_id] = job
-            running = read_state(job.directory) is JobState.running
             changes = job.settle(Sight(claimed=running))
         self._tell(changes)
         self._probe_at = 0.0
