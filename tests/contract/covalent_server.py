@@ -13,6 +13,7 @@ from pathlib import Path
 from crystalmath import processes
 from crystalmath.testing.waiting import eventually
 from crystalmath_engine_covalent import client, config
+from crystalmath_engine_covalent.private import SCHEDULING
 
 MARK = "COVALENT_TEST"
 
@@ -39,7 +40,7 @@ class Server:
         places = "CONFIG_DIR LOGDIR CACHE_DIR DATA_DIR EXECUTOR_DIR DISPATCH_CACHE_DIR RESULTS_DIR"
         files = {f"COVALENT_{place}": str(self.directory) for place in places.split()}
         files["COVALENT_DATABASE"] = str(self.directory / "database.sqlite")
-        return clean | files | {MARK: self.mark}
+        return clean | files | SCHEDULING | {MARK: self.mark}
 
     def start(self):
         command = Path(sys.executable).with_name("covalent")

@@ -19,7 +19,9 @@ if __name__ == "__main__":
     owner, workers, directory = os.getppid(), int(sys.argv[1]), sys.argv[2]
     line = socket.socket(fileno=sys.stdin.fileno())
     # Dask tidies up there itself: what a cluster that was killed has left goes with the next one.
-    dask.config.set({"temporary-directory": directory})
+    # Unless told that jobs are long, Dask queues one behind another while a worker is idle.
+    long_jobs = {"distributed.scheduler.unknown-task-duration": "1h"}
+    dask.config.set({"temporary-directory": directory, **long_jobs})
     # Else whoever may log in here could have Dask run what they like, as us.
     security = Security.temporary()
     with LocalCluster(

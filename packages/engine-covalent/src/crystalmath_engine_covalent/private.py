@@ -31,7 +31,21 @@ if TYPE_CHECKING:
 
     from crystalmath.models import EngineSettings
 
-__all__ = ["MARK", "NotStarted", "PrivateServer", "Record", "alone", "directory_of", "unusable"]
+__all__ = [
+    "MARK",
+    "SCHEDULING",
+    "NotStarted",
+    "PrivateServer",
+    "Record",
+    "alone",
+    "directory_of",
+    "unusable",
+]
+
+#: Dask takes a task for half a second's work as long as it has not seen others of its kind end, and
+#: each of ours is a kind of its own. Then a job may be queued behind another while a worker has
+#: nothing to do, and stays there until that one ends.
+SCHEDULING = {"DASK_DISTRIBUTED__SCHEDULER__UNKNOWN_TASK_DURATION": "1h"}
 
 #: The environment variable that the server's processes carry.
 MARK = "CRYSTALMATH_COVALENT"
@@ -163,7 +177,7 @@ class PrivateServer:
                     *(sys.executable, "-P", "-m", "crystalmath_engine_covalent.serve"),
                     *(str(self._directory), str(self._workers)),
                 ],
-                env={**os.environ, MARK: secrets.token_hex(8)},
+                env={**SCHEDULING, **os.environ, MARK: secrets.token_hex(8)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
