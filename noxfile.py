@@ -106,7 +106,8 @@ def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest versions that the metadata allows."""
     packages = [f"{CORE}[quacc,testing]", PARSL]
     _install(session, "test", "--resolution=lowest-direct", *packages)
-    session.run("pytest", "tests/core", "tests/engines/test_engines.py", *session.posargs)
+    more = ["tests/engines/test_engines.py", "tests/client/test_client.py", "tests/server"]
+    session.run("pytest", "tests/core", *more, *session.posargs)
 
 
 @nox.session
@@ -114,6 +115,13 @@ def kit(session: nox.Session) -> None:
     """Run the conformance kit on engines that are broken, and see it find that."""
     _install(session, "test", f"{CORE}[quacc,testing]", PARSL)
     session.run("pytest", "tests/kit", *session.posargs)
+
+
+@nox.session
+def protocol(session: nox.Session) -> None:
+    """Have a server talk to Node, and to clients that break the protocol."""
+    _install(session, "test", f"{CORE}[quacc,testing]", PARSL)
+    session.run("pytest", "tests/protocol", *session.posargs)
 
 
 @nox.session(venv_backend="uv")

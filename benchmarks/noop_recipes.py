@@ -1,4 +1,4 @@
-"""A recipe that does nothing, for measuring what surrounds a recipe."""
+"""Recipes that do nothing, for measuring what surrounds a recipe."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["noop"]
+__all__ = ["noop", "numbers"]
 
 
 def noop(atoms: Atoms) -> dict[str, Any]:  # noqa: ARG001  (every recipe takes a structure)
     """Return at once."""
     return {"results": {"energy": 0.0}}
+
+
+def numbers(atoms: Atoms, count: int) -> dict[str, Any]:  # noqa: ARG001
+    """Return so many random numbers; each takes about 20 bytes of JSON."""
+    import random
+
+    return {"results": {"energy": 0.0}, "numbers": [random.random() for _ in range(count)]}

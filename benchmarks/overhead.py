@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from crystalmath.client import Client
     from crystalmath.service import JobService
 
 BENCHMARKS = Path(__file__).resolve().parent
@@ -108,7 +109,24 @@ def _ways(stack: contextlib.ExitStack, engine: str) -> dict[str, Way]:
     service = stack.enter_context(JobService())
     ways["through us, submit_many"] = lambda recipe, n: _many(service, recipe, n, engine)
     ways["through us, submit"] = lambda recipe, n: _each(service, recipe, n, engine)
+    ways["through the server"] = _through_server(stack, engine)
     return ways
+
+
+def _through_server(stack: contextlib.ExitStack, engine: str) -> Way:
+    """Start a server, which runs an engine of its own."""
+    from crystalmath.client import Request, connect
+
+    client = stack.enter_context(connect())
+    stack.callback(client.call, "system.stop", {"cancel": True})
+
+    def run(recipe: str, count: int) -> None:
+        atoms = _atoms()
+        requests = [Request(recipe=recipe, atoms=atoms, engine=engine) for _ in range(count)]
+        futures = client.submit_many(requests)
+        _wait(client, futures)
+
+    return run
 
 
 def _bare_parsl(stack: contextlib.ExitStack) -> Way:
@@ -157,7 +175,7 @@ def _each(service: JobService, recipe: str, count: int, engine: str) -> None:
     _wait(service, [service.submit(item) for item in _submissions(recipe, count, engine)])
 
 
-def _wait(service: JobService, jobs: list[Any]) -> None:
+def _wait(service: JobService | Client, jobs: list[Any]) -> None:
     for job in jobs:
         if isinstance(job, Exception):
             raise job

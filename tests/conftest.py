@@ -30,6 +30,14 @@ def home(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
+def cli(capsysbinary):
+    """Run a command in this process."""
+    from commands import run_here
+
+    return lambda *arguments: run_here(capsysbinary, *arguments)
+
+
+@pytest.fixture
 def lab(monkeypatch):
     """Admit the recipes of `tests/lab`."""
     monkeypatch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")

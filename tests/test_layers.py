@@ -16,12 +16,18 @@ SOURCE = ROOT / "packages/core/src"
 # Top to bottom. A module belongs to the longest name that it begins with.
 LAYERS = [
     ["crystalmath.__main__"],
-    ["crystalmath.cli", "crystalmath.server", "crystalmath.testing"],
+    ["crystalmath.cli", "crystalmath.testing"],
+    ["crystalmath.client"],
+    ["crystalmath.server"],
     [
         "crystalmath.service",
+        "crystalmath.inquiry",
         "crystalmath.admission",
         "crystalmath.recorder",
+        "crystalmath.feed",
+        "crystalmath.recent",
         "crystalmath.recovery",
+        "crystalmath.runners",
     ],
     # The host's own plugins use what an outsider's may use.
     ["crystalmath.builtin"],
@@ -38,6 +44,9 @@ LAYERS = [
         "crystalmath.quacc.store",
         "crystalmath.quacc.lifecycle",
         "crystalmath.quacc.rows",
+        "crystalmath.quacc.grouping",
+        "crystalmath.quacc.selection",
+        "crystalmath.quacc.eventlog",
         "crystalmath.quacc.database",
         "crystalmath.quacc.schema",
         "crystalmath.migrations",
@@ -47,6 +56,7 @@ LAYERS = [
     [
         "crystalmath.quacc.potcar",
         "crystalmath.quacc.potcar_path",
+        "crystalmath.quacc.arguments",
         "crystalmath.quacc.recipes",
         "crystalmath.quacc.source",
         "crystalmath.quacc.structures",
@@ -56,7 +66,10 @@ LAYERS = [
         "crystalmath.quacc.decoding",
         "crystalmath.quacc.asejson",
         "crystalmath.rundir",
+        "crystalmath.workfiles",
+        "crystalmath.place",
         "crystalmath.processes",
+        "crystalmath.wire",
     ],
     ["crystalmath.config", "crystalmath.models", "crystalmath.errors", "crystalmath"],
 ]

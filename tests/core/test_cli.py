@@ -14,55 +14,14 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 
+from commands import finish, start
 from conftest import LAB, eventually
-from crystalmath.cli import main
 from crystalmath.quacc import JobState
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 AL = str(EXAMPLES / "Al.poscar")
-COMMANDS = ("run", "check", "list", "status", "result", "logs", "path", "cancel", "engines")
-COMMANDS += ("recipes", "doctor", "conform")
-
-
-class Answer:
-    """What a command left behind."""
-
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self):
-        assert self.out.count("\n") == 1
-        return json.loads(self.out, parse_constant=pytest.fail)
-
-
-@pytest.fixture
-def cli(capsysbinary):
-    """Run a command in this process."""
-
-    def cli(*arguments):
-        capsysbinary.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        out, err = capsysbinary.readouterr()
-        return Answer(left.value.code, out.decode(), err.decode())
-
-    return cli
-
-
-def start(*arguments, stderr=subprocess.PIPE):
-    """Start a command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "crystalmath", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-    )
-
-
-def finish(process):
-    out, err = process.communicate(timeout=60)
-    return Answer(process.returncode, out, err)
+COMMANDS = ("run", "submit", "check", "list", "status", "wait", "result", "logs", "path", "cancel")
+COMMANDS += ("engines", "recipes", "serve", "stop", "doctor", "conform")
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +91,7 @@ def test_status(cli, jobs):
     assert said.code == 0
     assert "-0.0056815114 eV" in said.out
     assert cli("status", jobs["sleeping"], "--json").json["status"] == "running"
+    assert "parameters  number=7" in cli("status", jobs["value"]).out
 
 
 def test_a_summary_says_null_for_what_a_result_does_not_have(cli, jobs):
@@ -415,6 +375,27 @@ def test_doctor_names_what_prevents_running(cli, monkeypatch):
     answer = cli("doctor")
     assert answer.code == 1
     assert "crystalmath-engine-nope" in answer.out
+
+
+def test_doctor_sees_a_home_that_cannot_be_made(cli, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_HOME", "/proc/x")
+    checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    assert checks["home"]["state"] == "error"
+    assert "CRYSTALMATH_HOME" in checks["home"]["remedy"]
+
+
+def test_doctor_looks_at_the_configuration(cli, home):
+    (home / "config.toml").write_text("[engines.foo]\nx = 1\n[engines.local]\nworker = 1\n")
+    checks = cli("doctor", "--json").json["checks"]
+    (warning,) = [check for check in checks if "foo" in check["message"]]
+    assert (warning["name"], warning["state"]) == ("config", "warning")
+    (local,) = [check for check in checks if check["message"].startswith("local,")]
+    assert local["state"] == "error"
+    assert "worker is no option; did you mean 'workers'?" in local["remedy"]
+    (home / "config.toml").write_text("engine = parsl")
+    *_, last = cli("doctor", "--json").json["checks"]
+    assert (last["name"], last["state"]) == ("config", "error")
+    assert last["remedy"]
 
 
 def test_doctor_runs_a_job():

@@ -6,8 +6,8 @@ import gzip
 
 import pytest
 
-from crystalmath.cli.files import find, read_chunks
 from crystalmath.errors import InvalidJob
+from crystalmath.workfiles import find, read_chunks
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What people write after --param, --params, --walltime and --label."""
+"""What people write after --param, --params, --sweep, --walltime and --label."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from crystalmath.cli.parameters import (
     parse_labels,
     parse_parameters,
+    parse_sweep,
     parse_value,
     parse_walltime,
 )
-from crystalmath.cli.submission import read_structure
+from crystalmath.cli.structures import read_structure
 from crystalmath.errors import InvalidJob
 
 json_values = st.recursive(
@@ -186,6 +187,13 @@ def test_files_that_are_refused(tmp_path, name, text):
         parse_parameters(["opt_params.fmax=1"], file)
 
 
+def test_a_toml_file_without_quotes_says_what_is_missing(tmp_path):
+    file = tmp_path / "p.toml"
+    file.write_text("xc = PBE\n")
+    with pytest.raises(typer.BadParameter, match=r"line 1, column 6.*text stands in quotes"):
+        parse_parameters([], file)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(typer.BadParameter, match=r"nowhere\.json"):
         parse_parameters([], tmp_path / "nowhere.json")
@@ -247,6 +255,56 @@ def test_labels():
 def test_wrong_labels(texts):
     with pytest.raises(typer.BadParameter):
         parse_labels(texts)
+
+
+def test_without_a_sweep_there_is_one_combination_without_labels():
+    assert parse_sweep([], ["a=1"]) == [({}, {"a": 1})]
+
+
+def test_a_sweep_gives_each_combination_the_last_varying_fastest(tmp_path):
+    file = tmp_path / "set.json"
+    file.write_text('{"encut": 300, "opt_params": {"fmax": 1, "steps": 5}}')
+    swept = parse_sweep(
+        ["encut=[400, 500]", "opt_params.fmax=(0.1, 0.05)"], ["xc=PBE", "opt_params.log=x"], file
+    )
+    assert [labels for labels, _ in swept] == [
+        {"encut": "400", "opt_params.fmax": "0.1"},
+        {"encut": "400", "opt_params.fmax": "0.05"},
+        {"encut": "500", "opt_params.fmax": "0.1"},
+        {"encut": "500", "opt_params.fmax": "0.05"},
+    ]
+    assert swept[3][1] == {
+        "encut": 500,
+        "opt_params": {"fmax": 0.05, "steps": 5, "log": "x"},
+        "xc": "PBE",
+    }
+
+
+def test_labels_of_a_sweep_are_text():
+    swept = parse_sweep(['a=["PBE", null, true, [3, 3, 3]]', "b=[{'x': 1}]", "c=[(1j, 2)]"])
+    assert [labels["a"] for labels, _ in swept] == ["PBE", "null", "true", "[3,3,3]"]
+    assert swept[0][0] == {"a": "PBE", "b": '{"x":1}', "c": "(1j, 2)"}
+    assert swept[0][1] == {"a": "PBE", "b": {"x": 1}, "c": (1j, 2)}
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "assignments"),
+    [
+        (["a=1"], []),
+        (["a=PBE"], []),
+        (["a=[]"], []),
+        (["a=[1"], []),
+        (["a"], []),
+        (["a=[1, 1]"], []),
+        (["a=[1]", "a=[2]"], []),
+        (["a=[1]"], ["a=2"]),
+        (["a.b=[1]"], ["a=2"]),
+        (['a=[1, "1"]'], []),
+    ],
+)
+def test_what_is_no_sweep(sweeps, assignments):
+    with pytest.raises(typer.BadParameter):
+        parse_sweep(sweeps, assignments)
 
 
 @pytest.fixture

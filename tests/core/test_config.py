@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from crystalmath import config
@@ -17,12 +19,12 @@ def test_defaults(home):
 
 def test_the_environment_goes_before_the_file(home, monkeypatch):
     (home / "config.toml").write_text(
-        'engine = "local"\ndatabase_url = "sqlite:///x"\n[recipes]\nallow = ["mylab.recipes"]\n'
+        'engine = "local"\ndatabase_url = "sqlite:////x"\n[recipes]\nallow = ["mylab.recipes"]\n'
     )
     monkeypatch.setenv("CRYSTALMATH_RECIPES", "other, mylab.recipes,")
     monkeypatch.setenv("CRYSTALMATH_ENGINE", "parsl")
     read = config.load()
-    assert (read.engine, read.database_url) == ("parsl", "sqlite:///x")
+    assert (read.engine, read.database_url) == ("parsl", "sqlite:////x")
     assert read.recipes_allow == ("other", "mylab.recipes")
 
 
@@ -35,7 +37,13 @@ def test_the_environment_goes_before_the_file(home, monkeypatch):
         ("[recipes]\nallow = [1]", "list of strings"),
         ("[engines]\nlocal = 3", "one table for each engine"),
         ("engines = 3", "must be a table"),
+        ("[server]\nquiet_s = -1", "server.quiet_s must be a number from 0"),
+        ("[server]\nquiet_s = true", "must be a number"),
+        ("[server]\nquiet_s = nan", "must be a number"),
+        ("[server]\nquiet_s = '5 min'", "must be a number"),
+        ("[server]\nquiet = 5", "did you mean 'quiet_s'"),
         ("= nonsense", "config.toml"),
+        ("engine = parsl", "in TOML, text stands in quotes"),
         ("\udcff", "config.toml"),
     ],
 )
@@ -43,6 +51,33 @@ def test_what_cannot_be_used_is_named(home, text, said):
     (home / "config.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ConfigError, match=said):
         config.load()
+
+
+@pytest.mark.parametrize(("text", "quiet_s"), [("0", 0), ("1.5", 1.5), ("inf", math.inf)])
+def test_quiet_time(home, text, quiet_s):
+    (home / "config.toml").write_text(f"[server]\nquiet_s = {text}\n")
+    assert config.load().quiet_s == quiet_s
+
+
+def test_a_relative_database_is_fixed_where_it_is_read(home, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CRYSTALMATH_DATABASE_URL", "sqlite:///mine.sqlite")
+    assert config.load().database_url == f"sqlite:///{tmp_path}/mine.sqlite"
+
+
+def test_a_source_reads_a_changed_file_again(home):
+    file = home / "config.toml"
+    source = config.Source()
+    assert source.current() is source.current()
+    file.write_text("engine = 'parsl'\n")
+    assert source.current().engine == "parsl"
+    file.write_text("engine = 3\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="must be a str"):
+            source.current()
+    assert source.last.engine == "parsl"
+    file.unlink()
+    assert source.current().engine is None
 
 
 def test_forwarding():

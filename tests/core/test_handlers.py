@@ -17,7 +17,7 @@ from ase.io import write
 from conftest import LAB, eventually
 from crystalmath import config
 from crystalmath.quacc.structures import to_ase_json
-from crystalmath.server.handlers.jobs import METHODS
+from crystalmath.server.methods import METHODS
 from crystalmath.service import JobService, default_service
 
 CELL = [[3.8, 0, 0], [0, 3.8, 0], [0, 0, 3.8]]
@@ -80,10 +80,11 @@ def test_a_job_from_submission_to_summary(service):
     job_id = answer["job_id"]
     assert answer == {"job_id": job_id, "status": "pending", "error": None}
     early = call(service, "jobs.status", job_id=job_id)
-    assert early.keys() == {"job_id", "status", "error", "result"}
     done = finish(service, job_id)
-    assert done.keys() == {"job_id", "status", "error", "result"}
+    assert early.keys() == done.keys() >= {"job_id", "status", "error", "result", "reason"}
     assert (done["status"], done["error"]) == ("completed", None)
+    assert done["work_dir"] == str(service.work_directory(job_id))
+    assert done["log"] == str(service.log_file(job_id))
     summary = done["result"]
     assert summary.keys() >= {"energy_ev", "max_force_ev_ang", "formula", "work_dir"}
     assert isinstance(summary["energy_ev"], float)
@@ -243,15 +244,16 @@ def test_what_is_refused_leaves_nothing(idle, home, change, said, code):
     assert answer["code"] == (code or "invalid_job")
     assert re.search(said, answer["error"]), answer["error"]
     assert bool(more) == (code == "refused")
-    assert call(idle, "jobs.list") == {"jobs": [], "error": None}
+    assert call(idle, "jobs.list") == {"jobs": [], "cursor": None, "error": None}
     assert list(home.iterdir()) == []
 
 
 @pytest.mark.parametrize("params", [None, [], "recipe", 5])
 def test_parameters_that_are_no_object(idle, params):
-    answers = {method: asyncio.run(handler(idle, params)) for method, handler in METHODS.items()}
+    methods = {name: method for name, method in METHODS.items() if not method.of_session}
+    answers = {name: asyncio.run(method(idle, params)) for name, method in methods.items()}
     for answer in answers.values():
-        assert answer["code"] == "invalid_job"
+        assert (answer["code"], answer["status"]) == ("invalid_job", "error")
         assert "must be an object" in answer["error"]
     assert answers["jobs.submit"]["job_id"] is None
     assert answers["jobs.status"]["status"] == "error"
@@ -316,7 +318,7 @@ def test_list(service):
     assert listed(limit=0) == []
     assert listed()[:2] == both
     document = call(service, "jobs.list", labels={"part": "a", "list": "yes"})["jobs"][0]
-    assert {key: document[key] for key in first} == first
+    assert document == first
     assert (document["recipe"], document["engine"]) == ("lab_recipes.value", "local")
     assert (document["cluster"], document["name"]) == ("local", "first")
     assert document["labels"] == more["labels"]
@@ -334,6 +336,10 @@ def test_list(service):
         ({"labels": "a"}, "'labels'"),
         ({"labels": []}, "'labels'"),
         ({"engine": 5}, "'engine'"),
+        ({"labels": {"a": 1}}, "'labels.a' must be a string"),
+        ({"state": ["failed", "done"]}, "'state'"),
+        ({"error": ""}, "'error'"),
+        ({"cursor": 7}, "'cursor'"),
         ({"stat": "failed"}, "did you mean 'state'"),
     ],
 )
@@ -380,7 +386,8 @@ def test_cancel(service):
     asked = {"job_id": job_id, "cancelled": True, "error": None}
     assert call(service, "jobs.cancel", job_id=job_id) == asked
     done = finish(service, job_id)
-    assert done == {"job_id": job_id, "status": "cancelled", "error": "cancelled", "result": None}
+    assert (done["status"], done["error"], done["result"]) == ("cancelled", "cancelled", None)
+    assert done["cancel_requested_at"] <= done["finished_at"]
     assert call(service, "jobs.cancel", job_id=job_id)["cancelled"] is False
 
 

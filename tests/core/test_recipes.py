@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from crystalmath.errors import InvalidJob
 from crystalmath.quacc import recipes
+from crystalmath.quacc.arguments import check_arguments
 
 EMT = "quacc.recipes.emt.core.relax_job"
 _names = itertools.count()
@@ -85,6 +86,13 @@ def test_not_permitted(name):
         recipes.resolve(name, ["mylab", ""])
 
 
+def test_a_shortened_name_is_told_its_full_form():
+    with pytest.raises(InvalidJob, match=f"is not permitted: .* write {EMT}$"):
+        recipes.check_name("emt.core.relax_job")
+    with pytest.raises(InvalidJob, match="not permitted: .* CRYSTALMATH_RECIPES"):
+        recipes.check_name("os.system")
+
+
 @given(
     st.one_of(st.text(), st.text("quac.reips_ 1é\u0435", max_size=20).map("quacc.recipes.".__add__))
 )
@@ -103,6 +111,7 @@ def test_the_namespace_may_be_left_out():
     assert recipes.full_name("emt.core.relax_job") == EMT
     assert recipes.full_name(EMT) == EMT
     assert recipes.full_name("mylab.f", ["mylab"]) == "mylab.f"
+    assert recipes.full_name("mylab", ["mylab"]) == "mylab"
     assert recipes.full_name("mylabx.f", ["mylab"]) == "quacc.recipes.mylabx.f"
 
 
@@ -149,12 +158,18 @@ for name in {[name for name in names if ".emt.core" in name or ".lj." in name]}:
         ("quacc.recipes.emt.core", "not callable: it is a module"),
         ("quacc.recipes.emt.core.TYPE_CHECKING", "not callable"),
         ("quacc.recipes.emt.core.relax_job.func", "not a package"),
-        ("nowhere7.f", "nowhere7 is not installed"),
+        ("nowhere7.f", r"nowhere7 is not installed .* PYTHONPATH; a running server .* stop"),
     ],
 )
 def test_what_is_not_there(name, message):
     with pytest.raises(InvalidJob, match=message):
         recipes.look_up(name, ["nowhere7"])
+
+
+def test_an_admitted_namespace_that_is_not_there_says_why(lab):
+    recipes.check_namespace(lab(work=""))
+    with pytest.raises(InvalidJob, match=r"below nowhere7\.x: .* nowhere7 is not installed"):
+        recipes.check_namespace("nowhere7.x")
 
 
 def test_a_missing_quacc_says_what_to_install(monkeypatch):
@@ -268,9 +283,9 @@ def test_what_the_source_cannot_tell_is_let_through(lab, source):
     name = lab(work=source)
     found = recipes.look_up(f"{name}.work.f", [name])
     assert found.signature is None
-    recipes.check_arguments(found, {"anything": 1})
+    check_arguments(found, {"anything": 1})
     with pytest.raises(InvalidJob, match="structure itself"):
-        recipes.check_arguments(found, {"atoms": 1})
+        check_arguments(found, {"atoms": 1})
 
 
 def test_a_module_that_cannot_be_parsed_names_the_line(lab):
@@ -306,7 +321,43 @@ def recipe(text):
     ],
 )
 def test_arguments_that_fit(signature, parameters):
-    recipes.check_arguments(recipe(signature), parameters)
+    assert check_arguments(recipe(signature), parameters) == []
+
+
+FLAGS = """
+def f(
+    atoms,
+    flag: bool = False,
+    maybe: bool | None = None,
+    old: t.Optional[bool] = None,
+    quoted: "bool | None" = None,
+    either: bool | str = False,
+    words: "on or off" = False,
+    free=False,
+): ...
+
+def g(atoms, relax_cell: bool = False, *, preset=None, **calc_kwargs): ...
+"""
+
+
+def test_text_is_no_flag(lab):
+    name = lab(work=FLAGS)
+    found = recipes.look_up(f"{name}.work.f", [name])
+    for key in ("flag", "maybe", "old", "quoted"):
+        assert check_arguments(found, {key: False}) == []
+        with pytest.raises(InvalidJob, match=f"'{key}' of .* must be true or false, not .* 'no'"):
+            check_arguments(found, {key: "no"})
+    assert check_arguments(found, dict.fromkeys(("either", "words", "free"), "no")) == []
+
+
+def test_what_looks_like_a_slip_is_told(lab):
+    name = lab(work=FLAGS)
+    found = recipes.look_up(f"{name}.work.g", [name])
+    assert check_arguments(found, {"relax_cell": True, "prec": "Accurate", "fmax": 1}) == []
+    (finding,) = check_arguments(found, {"relax_cel": True})
+    assert (finding.severity, finding.code) == ("warning", "parameter_unknown")
+    said = "no parameter 'relax_cel'; it goes into calc_kwargs; did you mean 'relax_cell'?"
+    assert said in finding.message
 
 
 @pytest.mark.parametrize(
@@ -325,7 +376,7 @@ def test_arguments_that_fit(signature, parameters):
 )
 def test_arguments_that_do_not_fit(signature, parameters, message):
     with pytest.raises(InvalidJob, match=message):
-        recipes.check_arguments(recipe(signature), parameters)
+        check_arguments(recipe(signature), parameters)
 
 
 def test_resolving_imports(tmp_path, monkeypatch):

@@ -281,11 +281,11 @@ def test_a_cancel_before_the_run_directory_is_there(home, lab, tmp_path, monkeyp
     """Another process cancels between the commit and the files: it is heard all the same."""
     (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
     with JobService() as first, JobService() as second:
-        runner = first._runner("local")
+        runner = first._runners.get("local")
         start = runner.start
 
         def cancelled_first(spec, document=None):
-            second._runners.clear()
+            second._runners._runners.clear()
             assert second.cancel(spec.job_id) is True
             start(spec, document)
 

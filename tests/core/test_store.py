@@ -18,7 +18,8 @@ from sqlalchemy import create_engine, inspect
 
 from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
 from crystalmath.quacc.changes import Change
-from crystalmath.quacc.runner import JobState
+from crystalmath.quacc.grouping import group_errors
+from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.schema import HEAD, metadata
 from crystalmath.quacc.store import JobStore, NewJob
 
@@ -396,6 +397,117 @@ def test_events_can_be_followed(store):
 
 
 # --- the database ---------------------------------------------------------------------------------
+
+
+def test_readers_of_the_events_miss_none_however_many_write(url):
+    """A lower seq must not appear behind a higher one."""
+
+    def write(_):
+        with JobStore(url) as store:
+            for _ in range(15):
+                job_id = submit(store)
+                store.apply([change(job_id, "running"), change(job_id, "completed")])
+
+    def read(_):
+        seen, last = [], 0
+        with JobStore(url) as store:
+            while len(seen) < 3 * 15 * 3:
+                found, last = store.follow(last, limit=5)
+                seen += [event.seq for event in found]
+                assert not found or found[-1].seq <= last
+        return seen
+
+    JobStore(url).close()
+    with ThreadPoolExecutor(6) as pool:
+        readers = [pool.submit(read, None) for _ in range(3)]
+        list(pool.map(write, range(3)))
+        found = [reader.result() for reader in readers]
+    with JobStore(url) as store:
+        assert found == [[event.seq for event in store.events()]] * 3
+        assert store.last_event() == found[0][-1]
+
+
+def test_the_events_of_some_jobs(store):
+    first, second = submit(store), submit(store)
+    store.apply([change(second, "running")])
+    [*_, last] = store.events()
+    assert last.job_id == second
+    assert store.follow(job_id=[first])[1] == last.seq
+    assert [event.job_id for event in store.events(job_id={first, "nobody", "\0"})] == [first]
+    many = [f"nobody {index}" for index in range(2000)]
+    for ids in ([second], [*many, second]):
+        told = [event.to_state.value for event in store.events(job_id=ids)]
+        assert told == ["pending", "running"]
+        [event], seen = store.follow(job_id=ids, limit=1)
+        assert seen == event.seq < last.seq
+    assert store.follow(job_id=[]) == ([], last.seq)
+    assert store.follow(after=last.seq + 100) == ([], last.seq)
+    assert store.follow(after=last.seq) == ([], last.seq)
+
+
+def test_counts_by_state_and_by_error(store):
+    ids = [submit(store, engine="e", labels={"n": str(index % 2)}) for index in range(9)]
+    errors = ["a", "a", "b", "a", "%_", None]
+    store.apply([change(i, "failed", error=e) for i, e in zip(ids, errors, strict=False)])
+    store.apply([change(ids[6], "cancelled", error="cancelled"), change(ids[7], "running")])
+    states, groups = store.summary()
+    assert states == {
+        JobState.pending: 1, JobState.running: 1, JobState.failed: 6, JobState.cancelled: 1
+    }  # fmt: skip
+    assert [(group.error, group.count) for group in groups] == [("a", 3), ("%_", 1), ("b", 1)]
+    assert groups[0].job_ids == (ids[3], ids[1], ids[0])
+    states, groups = store.summary(engine="e", label={"n": "1"}, state=[JobState.failed])
+    assert states == {JobState.failed: 3}
+    assert [(group.error, group.count) for group in groups] == [("a", 2)]
+    assert store.summary(engine="f") == ({}, [])
+
+
+def test_errors_are_grouped_without_paths_and_ids(store):
+    said = "NotImplementedError: No EMT-potential for Fe (JobFailure: Calculation failed! Files {})"
+    wheres = [
+        f"stored at /tmp/my home/jobs/{generate_job_id()}/1.work/failed-quacc-{index}"
+        for index in range(4)
+    ]
+    errors = [
+        *(said.format(where) for where in wheres),
+        "OSError: [Errno 28] No space left on device: '/scratch/a/1'",
+        "OSError: [Errno 28] No space left on device: '/scratch/b/2'",
+        "ValueError: in /scratch/a, 5 eV/Å\nand more",
+        "ValueError: in /scratch/a, 5 eV/Å\nand other",
+        "ValueError: one of its kind in /scratch/a",
+        "ValueError: 3.5 eV/Å",
+    ]
+    ids = [submit(store) for _ in errors]
+    store.apply([change(i, "failed", error=e) for i, e in zip(ids, errors, strict=True)])
+    _, groups = store.summary()
+    assert {group.error: group.count for group in groups} == {
+        said.format("stored at ... home/jobs/..."): 4,
+        "OSError: [Errno 28] No space left on device: '...'": 2,
+        "ValueError: in ..., 5 eV/Å": 2,
+        "ValueError: one of its kind in /scratch/a": 1,
+        "ValueError: 3.5 eV/Å": 1,
+    }
+    assert groups[0].job_ids == tuple(reversed(ids[:4]))
+
+
+def test_many_different_errors_take_bounded_memory():
+    errors = (f"ValueError: {number}" if number % 2 else "frequent" for number in range(40000))
+    groups = group_errors((error, "id") for error in errors)
+    assert (groups[0].error, groups[0].count, len(groups)) == ("frequent", 20000, 50)
+
+
+def test_the_owners_of_what_is_not_finished(store):
+    assert store.owners() == []
+    here, there = {"host": "h", "pid": 1}, {"host": "h", "pid": 2}
+    submit(store, owner=here)
+    other = submit(store, owner=there)
+    submit(store, owner=here)
+    owners = store.owners()
+    assert sorted(owners) == sorted(set(owners))
+    assert [len(store.unfinished(owner=owner)) for owner in sorted(owners)] == [2, 1]
+    store.apply([change(other, "cancelled")])
+    [owner] = store.owners()
+    assert {job.owner["pid"] for job in store.unfinished(owner=owner)} == {1}
 
 
 def test_the_schema_is_what_alembic_makes_of_it(store):

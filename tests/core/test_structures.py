@@ -243,6 +243,27 @@ def test_what_is_no_structure_is_a_clear_value_error(structure):
     assert len(str(caught.value)) > 15
 
 
+XYZ = "1\nAl\nAl 0 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("structure", "message"),
+    [
+        (XYZ, "text must be a POSCAR; of XYZ"),
+        (XYZ + "Al 0 0 1\n" * 9, "no POSCAR: .* text must be a POSCAR; of XYZ"),
+        ({"symbols": "Al2", "positions": [[0, 0, 0]]}, "positions must .* its 2 atoms, not 1 x 3"),
+        ({"symbols": ["Al"], "positions": [0, 0, 0]}, "positions must .* its 1 atoms, not 3"),
+        ({"numbers": [13, 13], "tags": [1]}, "tags must have 2 values, one for each atom, not 1"),
+        ({"symbols": "Al", "cell": [[1, 2, 3]]}, "cell must be three lengths"),
+        ({"symbols": ["Qq"]}, "there is no element 'Qq'"),
+        ({"symbols": "Al", "numbers": [13]}, "only one of them"),
+    ],
+)
+def test_what_does_not_fit_is_named(structure, message):
+    with pytest.raises(InvalidJob, match=message):
+        parse_structure(structure)
+
+
 fuzz = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-3, 200), st.floats(), st.text(max_size=4)),
     lambda inner: st.one_of(

@@ -65,6 +65,12 @@ def test_the_runner_is_warm(run):
     assert run("where")["pid"] == run("where")["pid"]
 
 
+def test_a_broken_configuration_fails_no_job(home, run):
+    """It is edited while jobs wait; what was admitted came along with them."""
+    (home / "config.toml").write_text("nonsense = [")
+    assert run("where", environment={"VASP_OWN": "a runner of its own"})
+
+
 @pytest.mark.parametrize("leak", ["leave_thread", "leave_memory", "leave_child", "leave_settings"])
 def test_what_cannot_be_put_back_costs_the_runner(run, leak):
     left = run(leak)
@@ -224,3 +230,13 @@ def test_a_tree_that_resists_is_ended(tmp_path):
     top.wait()
     assert living() == []
     assert time.monotonic() - began < 10
+
+
+def test_a_killed_recipe_tells_the_last_few_lines_of_its_log(make):
+    directory = make("lab_recipes.talk_and_die", lines=300)
+    worker.run(directory.path)
+    first, *rest = directory.outcome(1)["error"].splitlines()
+    assert "SIGKILL" in first
+    assert rest == ["the end of its log:", *(f"line {number}" for number in range(295, 300))]
+    with open(directory.log(1)) as log:
+        assert log.readline() == "line 0\n"

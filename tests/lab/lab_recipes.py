@@ -27,11 +27,24 @@ def report(atoms, **parameters):
     }
 
 
+def switch(atoms, *, relax_cell: bool = False, note: "in words" = None, **more):  # noqa: F722
+    return relax_cell
+
+
 def wait_for(atoms, path):
     """Run until a file is there."""
     while not Path(path).exists():
         time.sleep(0.02)
     return {"saw": path}
+
+
+def talk(atoms, path, lines=3):
+    """Print lines, and one more once a file is there."""
+    for number in range(lines):
+        print("line", number, flush=True)
+    wait_for(atoms, path)
+    print("the last line", flush=True)
+    return {}
 
 
 def where(atoms):
@@ -144,6 +157,12 @@ def fork_and_kill_supervisor(atoms, pid):
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
     return None
+
+
+def talk_and_die(atoms, lines):
+    for number in range(lines):
+        print(f"line {number}", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fail(atoms, message):

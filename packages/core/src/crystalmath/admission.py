@@ -49,6 +49,9 @@ class Submission:
         For people and filters; never passed to the recipe.
     walltime_s : float, optional
         Time after which the job is stopped, in seconds.
+    environment : mapping of str to str, optional
+        The submitter's environment, of which the job sees what the home forwards. Default: the
+        environment of the service.
     """
 
     recipe: str
@@ -60,6 +63,7 @@ class Submission:
     name: str | None = None
     labels: Mapping[str, str] = field(factory=dict)
     walltime_s: float | None = None
+    environment: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 @frozen
@@ -83,6 +87,8 @@ class Admission:
         Gives the runner of an engine by its name.
     owner : mapping
         The process whose jobs they will be.
+    environ : mapping of str to str
+        The environment of submissions that bring none.
     """
 
     def __init__(
@@ -90,18 +96,24 @@ class Admission:
         configured: Config,
         runner_of: Callable[[str], EngineRunner],
         owner: Mapping[str, Any],
+        environ: Mapping[str, str],
     ) -> None:
-        from crystalmath.quacc.engine import submission_environment
-
         self._config = configured
         self._runner_of = runner_of
         self._owner = owner
-        self._environment = submission_environment(configured)
+        self._environ = environ
+        # Of a batch all have mostly the same.
+        self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
 
     def check(self, submission: Submission) -> list[Finding]:
         """Say all that is wrong with a submission."""
-        findings = []
-        for check in (self._check_recipe, self._check_values, self._check_engine):
+        findings: list[Finding] = []
+        checks: tuple[Callable[[Submission], object], ...] = (
+            lambda job: findings.extend(self._check_recipe(job)),
+            self._check_values,
+            self._check_engine,
+        )
+        for check in checks:
             try:
                 check(submission)
             except (CrystalMathError, ImportError) as error:
@@ -114,10 +126,10 @@ class Admission:
         from crystalmath.quacc import codec
         from crystalmath.quacc.rows import check
 
-        self._check_recipe(submission)
+        findings = self._check_recipe(submission)
         self._check_values(submission)
         runner = self._check_engine(submission)
-        findings = self._preflight(submission)
+        findings += self._preflight(submission)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         spec = JobSpec(
@@ -127,7 +139,7 @@ class Admission:
             parameters=submission.parameters,
             cluster=submission.cluster,
             walltime_s=submission.walltime_s,
-            environment=self._environment,
+            environment=self._environment(submission),
         )
         document = codec.encode_spec(spec)
         row = self._row(submission, spec, document, findings)
@@ -163,11 +175,12 @@ class Admission:
             warnings=[asdict(finding) for finding in findings],
         )
 
-    def _check_recipe(self, submission: Submission) -> None:
-        from crystalmath.quacc import recipes
+    def _check_recipe(self, submission: Submission) -> list[Finding]:
+        from crystalmath.quacc.arguments import check_arguments
+        from crystalmath.quacc.recipes import look_up
 
-        recipe = recipes.look_up(submission.recipe, self._config.recipes_allow)
-        recipes.check_arguments(recipe, submission.parameters)
+        recipe = look_up(submission.recipe, self._config.recipes_allow)
+        return check_arguments(recipe, submission.parameters)
 
     def _check_engine(self, submission: Submission) -> EngineRunner:
         runner = self._runner_of(self._engine_of(submission))
@@ -184,6 +197,7 @@ class Admission:
             isinstance(part, str) for pair in labels.items() for part in pair
         ):
             raise InvalidJob(f"labels must be a flat mapping of strings, not {labels!r}")
+        _check_environment(submission.environment)
 
     def _preflight(self, submission: Submission) -> list[Finding]:
         from crystalmath.plugins import plugins
@@ -192,13 +206,30 @@ class Admission:
             recipe=submission.recipe,
             atoms=submission.atoms,
             parameters=submission.parameters,
-            environment=self._environment,
+            environment=self._environment(submission),
         )
+
+    def _environment(self, submission: Submission) -> dict[str, str]:
+        """Give what the job sees of its submitter's environment; the preflight sees the same."""
+        from crystalmath.quacc.engine import submission_environment
+
+        environ = self._environ_of(submission)
+        for known, forwarded in self._forwarded:
+            if known is environ or known == environ:
+                return forwarded
+        forwarded = submission_environment(self._config, environ)
+        self._forwarded[:] = [(environ, forwarded)]
+        return forwarded
+
+    def _environ_of(self, submission: Submission) -> Mapping[str, str]:
+        return self._environ if submission.environment is None else submission.environment
 
     def _engine_of(self, submission: Submission) -> str:
         from crystalmath.quacc.engines import get_workflow_engine
 
-        return (submission.engine or self._config.engine) or get_workflow_engine() or "local"
+        if submission.engine or self._config.engine:
+            return str(submission.engine or self._config.engine)
+        return get_workflow_engine(self._environ_of(submission)) or "local"
 
 
 def _check_walltime(walltime_s: object) -> None:
@@ -210,6 +241,19 @@ def _check_walltime(walltime_s: object) -> None:
         or not 0 < walltime_s <= sys.float_info.max
     ):
         raise InvalidJob(f"walltime must be a positive number of seconds, not {walltime_s!r}")
+
+
+def _check_environment(environment: object) -> None:
+    if environment is None:
+        return
+    if not isinstance(environment, Mapping):
+        raise InvalidJob("environment must be a flat mapping of strings")
+    for name, value in environment.items():
+        # The message leaves the value out: it may be a password.
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise InvalidJob(f"{name!r:.80} cannot be the name of an environment variable")
+        if not isinstance(value, str) or "\0" in value:
+            raise InvalidJob(f"the environment variable {name!r:.80} must be a string")
 
 
 def _check_text(what: str, value: object, longest: int = 255) -> None:

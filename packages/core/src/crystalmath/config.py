@@ -7,6 +7,7 @@ import fnmatch
 import functools
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,17 @@ from attrs import field, frozen
 
 from crystalmath.errors import ConfigError
 
-__all__ = ["DEFAULT_FORWARD", "Config", "forwarded", "home", "load"]
+__all__ = [
+    "DEFAULT_FORWARD",
+    "QUIET_S",
+    "UNQUOTED",
+    "Config",
+    "Source",
+    "admitted",
+    "forwarded",
+    "home",
+    "load",
+]
 
 #: Environment variables that reach the job (patterns as in the shell).
 DEFAULT_FORWARD = (
@@ -27,6 +38,10 @@ DEFAULT_FORWARD = (
     "ASE_*",
     "ESPRESSO_*",
 )
+#: How long a server without jobs and clients stays, in seconds.
+QUIET_S = 900.0
+#: What is wrong with most TOML that cannot be read.
+UNQUOTED = 'in TOML, text stands in quotes: name = "text"'
 
 
 @frozen(kw_only=True)
@@ -45,6 +60,8 @@ class Config:
         Namespaces of recipes admitted beside ``quacc.recipes``.
     forward : tuple of str
         Patterns of the environment variables that reach a job.
+    quiet_s : float
+        How long a server stays that has neither jobs nor clients, in seconds.
     engines : mapping of str to mapping
         The tables ``[engines.<name>]``.
     """
@@ -54,6 +71,7 @@ class Config:
     database_url: str = field(repr=False)
     recipes_allow: tuple[str, ...] = ()
     forward: tuple[str, ...] = DEFAULT_FORWARD
+    quiet_s: float = QUIET_S
     engines: Mapping[str, Mapping[str, Any]] = field(factory=dict)
 
     @property
@@ -88,19 +106,75 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     """
     root = home(environ)
     table = _read(root / "config.toml")
-    recipes = environ.get("CRYSTALMATH_RECIPES", "")
-    allow = [name.strip() for name in recipes.split(",") if name.strip()]
-    allow += table.get("recipes", {}).get("allow", [])
+    allow = [*admitted(environ), *table.get("recipes", {}).get("allow", [])]
     return Config(
         home=root,
         engine=environ.get("CRYSTALMATH_ENGINE") or table.get("engine"),
-        database_url=environ.get("CRYSTALMATH_DATABASE_URL")
-        or table.get("database_url")
-        or f"sqlite:///{root / 'jobs.sqlite'}",
+        database_url=_absolute(
+            environ.get("CRYSTALMATH_DATABASE_URL")
+            or table.get("database_url")
+            or f"sqlite:///{root / 'jobs.sqlite'}"
+        ),
         recipes_allow=tuple(dict.fromkeys(allow)),
         forward=tuple(table.get("environment", {}).get("forward", DEFAULT_FORWARD)),
+        quiet_s=float(table.get("server", {}).get("quiet_s", QUIET_S)),
         engines=table.get("engines", {}),
     )
+
+
+def admitted(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Tell which namespaces of recipes the environment admits beside ``quacc.recipes``."""
+    recipes = environ.get("CRYSTALMATH_RECIPES", "")
+    return tuple(name.strip() for name in recipes.split(",") if name.strip())
+
+
+class Source:
+    """The configuration of this process's home, read again when its file has changed.
+
+    Parameters
+    ----------
+    environ : mapping of str to str
+        The environment; it counts as it is now.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._environ = dict(environ)
+        self._file = home(self._environ) / "config.toml"
+        self._lock = threading.Lock()
+        self._seen = _signature(self._file)
+        #: The last that could be read.
+        self.last = load(self._environ)
+
+    def current(self) -> Config:
+        """Give the configuration as it is now.
+
+        Raises
+        ------
+        ConfigError
+            The file cannot be used as it is now; `last` stays.
+        """
+        with self._lock:
+            signature = _signature(self._file)
+            if signature != self._seen:
+                self.last = load(self._environ)
+                self._seen = signature
+            return self.last
+
+
+def _absolute(url: str) -> str:
+    """Fix the file that a URL means: a server leaves the folder that it was started in."""
+    scheme, mark, path = url.partition(":///")
+    if not scheme.startswith("sqlite") or not path or path.startswith(("/", ":memory:", "file:")):
+        return url
+    return f"{scheme}{mark}{Path(path).expanduser().absolute()}"
+
+
+def _signature(file: Path) -> tuple[int, ...] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def forwarded(patterns: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -121,6 +195,7 @@ _SHAPE: dict[str, Any] = {
     "database_url": str,
     "recipes": {"allow": list},
     "environment": {"forward": list},
+    "server": {"quiet_s": float},
     "engines": None,
 }
 
@@ -133,7 +208,8 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
+        hint = f"; {UNQUOTED}" if isinstance(error, tomllib.TOMLDecodeError) else ""
+        raise ConfigError(f"cannot read the configuration file {path}: {error}{hint}") from error
     _check(table, _SHAPE, path, "")
     return table
 
@@ -147,13 +223,27 @@ def _check(table: Mapping[str, Any], shape: Mapping[str, Any], path: Path, prefi
             raise ConfigError(f"{place} is not a known setting{hint}")
         wanted = shape[key]
         if wanted is None or isinstance(wanted, Mapping):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{place} must be a table, not {value!r}")
-            if wanted is not None:
-                _check(value, wanted, path, f"{prefix}{key}.")
-            elif not all(isinstance(item, Mapping) for item in value.values()):
-                raise ConfigError(f"{place} must hold one table for each engine")
-        elif not isinstance(value, wanted):
-            raise ConfigError(f"{place} must be a {wanted.__name__}, not {value!r}")
-        elif wanted is list and not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{place} must be a list of strings, not {value!r}")
+            _check_table(value, wanted, path, f"{prefix}{key}")
+        else:
+            _check_value(value, wanted, place)
+
+
+def _check_table(value: object, shape: Mapping[str, Any] | None, path: Path, name: str) -> None:
+    place = f"{path}: {name}"
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{place} must be a table, not {value!r}")
+    if shape is not None:
+        _check(value, shape, path, f"{name}.")
+    elif not all(isinstance(item, Mapping) for item in value.values()):
+        raise ConfigError(f"{place} must hold one table for each engine")
+
+
+def _check_value(value: object, wanted: type, place: str) -> None:
+    if wanted is float:
+        # Also ``inf``: for ever.
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+            raise ConfigError(f"{place} must be a number from 0, not {value!r}")
+    elif not isinstance(value, wanted):
+        raise ConfigError(f"{place} must be a {wanted.__name__}, not {value!r}")
+    elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
+        raise ConfigError(f"{place} must be a list of strings, not {value!r}")

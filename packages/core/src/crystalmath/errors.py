@@ -20,7 +20,11 @@ __all__ = [
     "InvalidJob",
     "JobRefused",
     "KeyConflict",
+    "PlaceError",
     "PluginError",
+    "ServedElsewhere",
+    "ServerError",
+    "ServerNotRunning",
     "StoreError",
     "UnknownEngine",
     "UnknownJob",
@@ -119,3 +123,27 @@ class StoreError(CrystalMathError):
     """The job database cannot be used as it is."""
 
     code = "store"
+
+
+class PlaceError(CrystalMathError):
+    """The place of a home's socket cannot be used, or must not be trusted."""
+
+    code = "place"
+
+
+class ServerError(CrystalMathError):
+    """The home's server could not be started, does not answer, or is there already."""
+
+    code = "server"
+
+
+class ServedElsewhere(ServerError):
+    """A server on another host serves this home; a second one is never started."""
+
+    code = "served_elsewhere"
+
+
+class ServerNotRunning(ServerError):
+    """No server of this home runs."""
+
+    code = "server_not_running"

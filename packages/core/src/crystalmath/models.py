@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
+
+from crystalmath.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,6 +149,14 @@ class EngineSettings:
     def directory(self) -> Path:
         """Where the engine may write files of its own."""
         return self.home / "engines" / self.name
+
+    def check_options(self, *known: str) -> None:
+        """Refuse options that the engine does not know; `ConfigError` names the nearest."""
+        for option in self.options:
+            if option not in known:
+                near = difflib.get_close_matches(option, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                raise ConfigError(f"[engines.{self.name}] {option} is no option; {hint}")
 
 
 @frozen(kw_only=True)

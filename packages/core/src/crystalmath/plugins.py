@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import threading
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,9 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._entries: dict[str, Mapping[str, list[EntryPoint]]] = {}
         self._loaded: dict[tuple[str, str], Any] = {}
+        # One for each entry: while one is imported, others are loaded and used.
+        self._loading: dict[tuple[str, str], threading.Lock] = {}
+        self._registering = threading.Lock()
         #: Plugins of the group ``crystalmath.plugins`` that could not be loaded, and why.
         self.broken: dict[str, Exception] = {}
 
@@ -105,11 +109,15 @@ class Plugins:
                 f"the name {entry.name!r} of {group} is provided by {owners}; uninstall one"
             )
         key = (group, entry.name)
-        if key not in self._loaded:
-            plugin = _import(entry)
-            if not self._manager.is_registered(plugin):
-                self._register(plugin, entry)
-            self._loaded[key] = plugin
+        if key in self._loaded:
+            return self._loaded[key]
+        with self._loading.setdefault(key, threading.Lock()):  # setdefault() is atomic
+            if key not in self._loaded:
+                plugin = _import(entry)
+                with self._registering:
+                    if not self._manager.is_registered(plugin):
+                        self._register(plugin, entry)
+                self._loaded[key] = plugin
         return self._loaded[key]
 
     def _register(self, plugin: Any, entry: EntryPoint) -> None:

@@ -68,9 +68,13 @@ class Identity:
             namespace=fields.get("namespace", ""),
         )
 
+    def is_here(self) -> bool:
+        """Tell whether it is, or was, a process whose pid means something here."""
+        return self.host == socket.gethostname() and self.namespace in {"", _namespace()}
+
     def is_dead(self) -> bool:
         """Tell whether it is known to have ended; ``False`` where this host cannot know."""
-        if self.host != socket.gethostname() or self.namespace not in {"", _namespace()}:
+        if not self.is_here():
             return False
         return self.boot_id != boot_id() or not is_alive(self.pid, self.start_time)
 

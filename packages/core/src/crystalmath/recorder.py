@@ -8,11 +8,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from crystalmath.feed import Feed
+from crystalmath.recent import Recent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystalmath.quacc.changes import Change
-    from crystalmath.quacc.store import JobMetadata, JobStore
+    from crystalmath.quacc.store import JobMetadata, JobStore, NewJob
 
 __all__ = ["Recorder"]
 
@@ -29,6 +32,15 @@ class Recorder:
     ----------
     url : str
         The job database, which is opened, and made, when it is first used.
+
+    Attributes
+    ----------
+    feed : Feed
+        Tells of new events, this process's and others'.
+    recent : Recent
+        The jobs that were written or read last.
+    waiters : set of queue
+        Each gets the jobs of every transaction, as they are afterwards.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,7 +49,8 @@ class Recorder:
         self._opened: JobStore | None = None
         self._thread: threading.Thread | None = None
         self._changes: queue.SimpleQueue[Sequence[Change] | None] = queue.SimpleQueue()
-        #: Each gets the jobs of every transaction, as they are afterwards.
+        self.feed = Feed(lambda: self.store if self.exists() else None)
+        self.recent = Recent()
         self.waiters: set[queue.SimpleQueue[list[JobMetadata]]] = set()
 
     @property
@@ -68,10 +81,24 @@ class Recorder:
 
     def apply(self, *changes: Change) -> None:
         """Write changes now."""
-        applied = self.store.apply(changes) if changes else []
-        if applied:
+        self._tell(self.store.apply(changes) if changes else [])
+
+    def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata]:
+        """Record new jobs; see :meth:`JobStore.insert`."""
+        recorded = self.store.insert(jobs)
+        self._tell(recorded)
+        return recorded
+
+    def note_cancel(self, job_id: str) -> None:
+        """Record that somebody asked for a job to be stopped; see :meth:`JobStore.note_cancel`."""
+        self._tell([self.store.note_cancel(job_id, time.time())])
+
+    def _tell(self, jobs: list[JobMetadata]) -> None:
+        if jobs:
+            self.recent.put(jobs)
             for waiter in list(self.waiters):
-                waiter.put(applied)
+                waiter.put(jobs)
+            self.feed.wake()
 
     def finish(self) -> None:
         """Write what was reported, and end the writer; the store stays open."""
@@ -84,6 +111,7 @@ class Recorder:
     def close(self) -> None:
         """Close the store."""
         self.finish()
+        self.feed.close()
         with self._lock:
             store, self._opened = self._opened, None
         if store is not None:

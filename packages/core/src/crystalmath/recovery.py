@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
 from crystalmath.errors import CrystalMathError
@@ -15,14 +15,14 @@ from crystalmath.quacc.runner import JobState
 from crystalmath.rundir import ADOPTION_LOCK, RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.recorder import Recorder
 
-__all__ = ["Recovery", "has_no_owner"]
+__all__ = ["Recovery", "has_no_owner", "is_nobody"]
 
 _LOG = logging.getLogger("crystalmath.service")
 
@@ -32,8 +32,13 @@ LOCK_S = 10.0
 
 def has_no_owner(job: JobMetadata) -> bool:
     """Tell whether nobody follows a job: its owner has died, or has let it go."""
+    return is_nobody(job.owner)
+
+
+def is_nobody(owner: Mapping[str, Any]) -> bool:
+    """Tell whether this owner has died, or never was."""
     try:
-        return not job.owner or processes.Identity.read(job.owner).is_dead()
+        return not owner or processes.Identity.read(owner).is_dead()
     except (KeyError, TypeError):
         return False  # a newer release may say it otherwise
 
@@ -57,7 +62,8 @@ class Recovery:
         self._recorder = recorder
         self._runner_of = runner_of
         self._jobs_directory = jobs_directory
-        self._taken: list[str] = []
+        self._taken: set[str] = set()
+        self._told: dict[str, str] = {}
 
     def current(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         """Bring jobs that nobody follows up to date with their run directories."""
@@ -65,15 +71,43 @@ class Recovery:
 
     def take_over(self, jobs: Sequence[JobMetadata]) -> list[str]:
         """Follow those jobs that nobody follows as this process's own; give their ids."""
-        return [job.job_id for job in jobs if _is_left(job) and self._take_over(job)]
+        taken: list[str] = []
+        broken: set[str] = set()
+        for job in jobs:
+            if job.engine in broken or not _is_left(job):
+                continue
+            try:
+                runner = self._runner_of(job.engine)
+            except (CrystalMathError, ImportError) as error:
+                broken.add(job.engine)
+                self._warn(job.engine, f"cannot take over jobs of {job.engine!r}: {error}")
+            else:
+                taken += [job.job_id] if self._take_over(job, runner) else []
+        if taken:
+            self._taken |= set(taken)
+            me = processes.own_identity().as_dict()
+            reason = f"taken over by the process {me['pid']} on {me['host']}"
+            self._recorder.store.set_owner(taken, me, reason, time.time())
+        return taken
 
-    def disown(self) -> None:
-        """Leave what was taken over, and is not finished, to whoever asks for it next."""
+    def disown(self, *, own: bool) -> None:
+        """Leave what was taken over, and is not finished, to whoever asks for it next.
+
+        Parameters
+        ----------
+        own : bool
+            Also what was submitted in this process.
+        """
+        if not (own or self._taken) or not self._recorder.exists():
+            return
+        store = self._recorder.store
         me = processes.own_identity().as_dict()
-        for job_id in self._taken:
-            # Somebody may have taken it over already.
-            if self._recorder.store.get(job_id).owner == me:
-                self._recorder.store.set_owner(job_id, {}, "let go", time.time())
+        mine = [owner for owner in store.owners() if json.loads(owner) == me]
+        # Somebody may have taken it over already: what counts is who owns it now.
+        jobs = [job.job_id for owner in mine for job in store.unfinished(owner=owner)]
+        left = [job_id for job_id in jobs if own or job_id in self._taken]
+        if left:
+            store.set_owner(left, {}, "let go", time.time())
         self._taken.clear()
 
     def _directory(self, job: JobMetadata) -> RunDirectory:
@@ -84,7 +118,7 @@ class Recovery:
             self._recorder.apply(*self._changes(job))
         except (CrystalMathError, OSError) as error:
             # One job's bad file must not keep the others from being told.
-            _LOG.warning("cannot read what became of job %s: %s", job.job_id, error)
+            self._warn(job.job_id, f"cannot read what became of job {job.job_id}: {error}")
         return self._recorder.store.get(job.job_id)
 
     def _changes(self, job: JobMetadata) -> list[Change]:
@@ -99,21 +133,23 @@ class Recovery:
         error = f"its run directory {directory.path} was removed"
         return [Change(job_id=job.job_id, state=JobState.failed, at=time.time(), error=error)]
 
-    def _take_over(self, job: JobMetadata) -> bool:
+    def _take_over(self, job: JobMetadata, runner: EngineRunner) -> bool:
         try:
             self._restore(job)
             if self._refresh(job).state.is_terminal():
                 return False
-            if not self._runner_of(job.engine).adopt(job.job_id):
+            if not runner.adopt(job.job_id):
                 return False
-        except (CrystalMathError, ImportError, OSError) as error:
-            _LOG.warning("cannot take over job %s: %s", job.job_id, error)
+        except (CrystalMathError, OSError) as error:
+            self._warn(job.job_id, f"cannot take over job {job.job_id}: {error}")
             return False
-        self._taken.append(job.job_id)
-        owner = processes.own_identity().as_dict()
-        reason = f"taken over by the process {owner['pid']} on {owner['host']}"
-        self._recorder.store.set_owner(job.job_id, owner, reason, time.time())
         return True
+
+    def _warn(self, about: str, message: str) -> None:
+        """Log what is tried every few seconds, and fails in the same way, once."""
+        if self._told.get(about) != message:
+            self._told[about] = message
+            _LOG.warning("%s", message)
 
     def _restore(self, job: JobMetadata) -> None:
         """Write the files of a job whose owner died between its row and its run directory."""

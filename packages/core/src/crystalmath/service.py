@@ -3,57 +3,64 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
-import math
 import os
-import queue
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+import attrs
 
 from crystalmath import config, processes
 from crystalmath.admission import Admission, Prepared, Submission
-from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
+from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob
+from crystalmath.inquiry import Inquiry
 from crystalmath.quacc.changes import Change
 from crystalmath.quacc.runner import JobState
 from crystalmath.recorder import Recorder
 from crystalmath.recovery import Recovery, has_no_owner
-from crystalmath.rundir import IdentityFile, RunDirectory
+from crystalmath.rundir import IdentityFile
+from crystalmath.runners import Runners
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from crystalmath.models import Finding
-    from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.quacc.store import JobMetadata, JobStore
+    from crystalmath.quacc.store import JobMetadata
 
 __all__ = ["JobService", "default_service"]
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: How often jobs of other processes are looked at while somebody waits for them, in seconds.
-POLL_S = 0.25
 
-
-class JobService:
+class JobService(Inquiry):
     """Submit, follow and cancel the jobs of one home.
 
     Parameters
     ----------
-    configured : Config, optional
-        Default: read from the environment and the configuration file.
+    configured : Config or Source, optional
+        The home's configuration; a source is asked again at each submission. Default: as read now
+        from the environment and the configuration file.
+    environ : mapping of str to str
+        The environment of jobs whose submission brings none.
     """
 
-    def __init__(self, configured: config.Config | None = None) -> None:
-        self.config = configured or config.load()
+    def __init__(
+        self,
+        configured: config.Config | config.Source | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._source = configured if isinstance(configured, config.Source) else None
+        given = configured.last if isinstance(configured, config.Source) else configured
+        self.config: config.Config = given or config.load()
+        self._environ = environ
         self._process = os.getpid()
-        self._lock = threading.RLock()
-        self._runners: dict[str, EngineRunner] = {}
+        self._leaving = False
         self._recorder = Recorder(self.config.database_url)
-        self._recovery = Recovery(self._recorder, self._runner, self.config.jobs_directory)
+        self._runners = Runners(lambda: self.config, self._recorder.report)
+        self._recovery = Recovery(self._recorder, self._runners.get, self.config.jobs_directory)
         self._identity = IdentityFile(
             self.config.jobs_directory / ".identities", processes.own_identity()
         )
@@ -69,16 +76,24 @@ class JobService:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Cancel this process's own unfinished jobs, end the engines, and close the store."""
+    def close(self, *, cancel: bool = True) -> None:
+        """End the engines, and close the store.
+
+        Parameters
+        ----------
+        cancel : bool
+            Cancel this process's own unfinished jobs. Without it they are let go: what runs goes
+            on, and what waits is for whoever takes it over.
+        """
         if os.getpid() != self._process:
             return  # a forked child has no jobs of its own, and must not touch the parent's
-        with self._lock:
-            runners, self._runners = self._runners, {}
-        for runner in runners.values():
-            runner.close()
+        self._leaving = not cancel
+        self._runners.close(cancel=cancel)
         self._recorder.finish()
-        self._recovery.disown()
+        try:
+            self._recovery.disown(own=not cancel)
+        except CrystalMathError as error:
+            _LOG.warning("cannot record that jobs are let go: %s", error)
         self._recorder.close()
         self._identity.remove()
 
@@ -128,14 +143,18 @@ class JobService:
         return self._admission().check(submission)
 
     def _admission(self) -> Admission:
-        return Admission(self.config, self._runner, _owner())
+        if self._source is not None:
+            # Where the jobs are cannot change while somebody has them open.
+            url = self.config.database_url
+            self.config = attrs.evolve(self._source.current(), database_url=url)
+        return Admission(self.config, self._runners.get, _owner(), self._environ)
 
     def _record(self, prepared: dict[int, Prepared]) -> dict[int, Any]:
         """Commit the rows, and only then let the engines hear of them."""
         if not prepared:
             return {}
         try:
-            recorded = self._store.insert([item.row for item in prepared.values()])
+            recorded = self._recorder.insert([item.row for item in prepared.values()])
         except InvalidJob as error:
             if len(prepared) == 1:
                 return dict.fromkeys(prepared, error)
@@ -168,8 +187,10 @@ class JobService:
 
     def _start(self, item: Prepared, recorded: JobMetadata) -> JobMetadata:
         try:
-            item.runner.start(item.spec, item.document)
+            self._hand_over(item)
         except Exception as error:  # noqa: BLE001 - the row must not stay pending for ever
+            if self._leaving:
+                return recorded  # it is for whoever comes next, as all others
             failed = Change(
                 job_id=recorded.job_id,
                 state=JobState.failed,
@@ -180,136 +201,17 @@ class JobService:
             return self._store.get(recorded.job_id)
         return recorded
 
-    def _runner(self, engine: str) -> EngineRunner:
-        from crystalmath.quacc.engines import runner_for
-
-        with self._lock:
-            runner = self._runners.get(engine)
-            if runner is None or runner.closed:
-                runner = runner_for(engine, self.config)
-                runner.subscribe(self._recorder.report)
-                self._runners[engine] = runner
-            return runner
-
-    # --- following ---------------------------------------------------------------------------
-
-    def job(self, job_id: str) -> JobMetadata:
-        """Tell all that is recorded of a job (`UnknownJob` if there is none)."""
-        return self._recovery.current([self._existing(job_id).get(job_id)])[0]
-
-    def jobs(
-        self,
-        *,
-        state: JobState | None = None,
-        engine: str | None = None,
-        label: Mapping[str, str] | None = None,
-        limit: int | None = None,
-    ) -> list[JobMetadata]:
-        """List jobs, newest first."""
-        if not self._recorder.exists():
-            return []
-        self._recovery.current(self._store.unfinished())
-        return self._store.list(state=state, engine=engine, label=label, limit=limit)
-
-    def find(self, prefix: str) -> str:
-        """Give the one job id that begins so.
-
-        Raises
-        ------
-        UnknownJob
-            None does.
-        InvalidJob
-            Several do.
-        """
-        found = self._existing(prefix).find(prefix, limit=5)
-        if not found:
-            raise UnknownJob(prefix)
-        if len(found) > 1:
-            raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
-        return found[0]
-
-    def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobMetadata]:
-        """Yield the present state of each job and then each change, until all are finished.
-
-        Jobs that nobody follows are taken over.
-
-        Parameters
-        ----------
-        job_ids : sequence of str
-            The jobs.
-        timeout : float, optional
-            Time in seconds after which it ends all the same.
-        """
-        end = math.inf if timeout is None else time.monotonic() + timeout
-        news: queue.SimpleQueue[list[JobMetadata]] = queue.SimpleQueue()
-        self._recorder.waiters.add(news)
+    def _hand_over(self, item: Prepared) -> None:
         try:
-            seen: dict[str, int] = {}
-            batch = self._all(job_ids)
-            if self._recovery.take_over(batch):
-                batch = self._all(job_ids)
-            remaining = set(job_ids)
-            while True:
-                for job in batch:
-                    if job.job_id in remaining and job.revision > seen.get(job.job_id, -1):
-                        seen[job.job_id] = job.revision
-                        if job.state.is_terminal():
-                            remaining.discard(job.job_id)
-                        yield job
-                left = end - time.monotonic()
-                if not remaining or left <= 0:
-                    return
-                try:
-                    batch = news.get(timeout=min(POLL_S, left))
-                except queue.Empty:
-                    # Those of another process, or of another service in this one: nobody tells us.
-                    foreign = [job_id for job_id in sorted(remaining) if not self._follows(job_id)]
-                    batch = self._store.get_many(foreign)
-                    if self._recovery.take_over(batch):
-                        batch = self._store.get_many(foreign)
-                    batch = self._recovery.current(batch)
-        finally:
-            self._recorder.waiters.discard(news)
+            item.runner.start(item.spec, item.document)
+        except EngineUnavailable:
+            # Its options have changed meanwhile, and another runner was made.
+            runner = self._runners.get(item.row.engine)
+            if runner is item.runner:
+                raise
+            runner.start(item.spec, item.document)
 
-    def _follows(self, job_id: str) -> bool:
-        return any(runner.follows(job_id) for runner in list(self._runners.values()))
-
-    def _all(self, job_ids: Sequence[str]) -> list[JobMetadata]:
-        jobs = self._existing(next(iter(job_ids), "")).get_many(job_ids)
-        for missing in set(job_ids) - {job.job_id for job in jobs}:
-            raise UnknownJob(missing)
-        return self._recovery.current(jobs)
-
-    def result(self, job_id: str) -> dict[str, Any] | None:
-        """Give what the recipe returned, as `JobRunner.get_result` does."""
-        from crystalmath.quacc.outcomes import read_result
-
-        job = self.job(job_id)
-        if not job.state.is_terminal():
-            return None
-        if job.state is JobState.completed:
-            with _readable(job_id):
-                return read_result(self._directory(job_id))
-        more = {"traceback": job.traceback} if job.traceback else {}
-        return {"error": job.error, **more}
-
-    def result_json(self, job_id: str) -> bytes | None:
-        """Give the stored JSON of a result, undecoded; ``None`` unless the job completed."""
-        from crystalmath.quacc import codec
-
-        job = self.job(job_id)
-        if job.state is not JobState.completed:
-            return None
-        with _readable(job_id):
-            return codec.result_json(self._directory(job_id).payload(job.attempt))
-
-    def work_directory(self, job_id: str) -> Path:
-        """Give the working directory of a job's present attempt; it may not exist yet."""
-        return Path(self._directory(job_id).work(self.job(job_id).attempt))
-
-    def log_file(self, job_id: str) -> Path:
-        """Give the log of a job's present attempt; it exists once the job has printed."""
-        return Path(self._directory(job_id).log(self.job(job_id).attempt))
+    # --- stopping, taking over ---------------------------------------------------------------
 
     def cancel(self, job_id: str) -> bool:
         """Request that a job be stopped; ``False`` if it had finished."""
@@ -318,12 +220,12 @@ class JobService:
         job = self.job(job_id)
         if job.state.is_terminal():
             return False
-        self._store.note_cancel(job_id, time.time())
+        self._recorder.note_cancel(job_id)
         if has_no_owner(job):
             self._recovery.take_over([job])
         directory = self._directory(job_id)
-        runner = self._runners.get(job.engine)
-        if runner is not None and runner.follows(job_id):
+        runner = self._runners.following(job_id)
+        if runner is not None:
             return runner.cancel(job_id)
         if directory.exists():
             cancel_files(directory, self._identity)
@@ -336,14 +238,20 @@ class JobService:
         self._recovery.current([job])
         return True
 
-    def _directory(self, job_id: str) -> RunDirectory:
-        return RunDirectory(self.config.jobs_directory / job_id)
+    def abandoned(self) -> set[str]:
+        """Name the engines of the unfinished jobs that nobody follows."""
+        return {job.engine for job in self._left()} if self._recorder.exists() else set()
 
-    def take_over(self) -> list[str]:
-        """Follow all unfinished jobs whose owner has died as this process's own.
+    def take_over(self, engine: str | None = None) -> list[str]:
+        """Follow the unfinished jobs whose owner has died as this process's own.
 
         What is missing of their files is written again, the engines are asked what they know of
         them, and what an engine does not know is handed out again.
+
+        Parameters
+        ----------
+        engine : str, optional
+            Only this engine's jobs.
 
         Returns
         -------
@@ -351,30 +259,41 @@ class JobService:
             The ids of the jobs that are followed here now. One whose engine cannot be loaded stays
             as it is, and the log says why.
         """
-        return self._recovery.take_over(self._store.unfinished())
-
-    # --- the store ---------------------------------------------------------------------------
-
-    @property
-    def _store(self) -> JobStore:
-        return self._recorder.store
-
-    def _existing(self, job_id: str) -> JobStore:
-        """Give the store for a question; asking for a job makes no database."""
         if not self._recorder.exists():
-            raise UnknownJob(job_id)
-        return self._store
+            return []
+        return self._recovery.take_over(
+            [job for job in self._left() if engine in {None, job.engine}]
+        )
 
+    def unfinished(self, *, abandoned: bool = False) -> dict[str, JobState]:
+        """Tell the unfinished jobs that are followed by this service, and their states.
 
-@contextlib.contextmanager
-def _readable(job_id: str) -> Iterator[None]:
-    """Say in plain words that the files of a finished job are gone."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise CrystalMathError(
-            f"the result of job {job_id} is gone: {error.filename} was removed"
-        ) from error
+        Parameters
+        ----------
+        abandoned : bool
+            Also those that nobody follows.
+        """
+        left = self._left() if abandoned and self._recorder.exists() else []
+        return {job.job_id: job.state for job in left} | self._runners.unfinished()
+
+    def engine_states(self) -> Mapping[str, str]:
+        """Tell of each installed engine what has become of it here, without loading any."""
+        return self._runners.states()
+
+    def cancel_all(self) -> None:
+        """Request that all jobs be stopped that are followed here, or by nobody."""
+        try:
+            self.take_over()
+            jobs = self.unfinished(abandoned=True)
+        except CrystalMathError as error:
+            # Without the database: those that were submitted here are stopped by `close`.
+            _LOG.warning("cannot look for jobs that nobody follows: %s", error)
+            return
+        for job_id in jobs:
+            try:
+                self.cancel(job_id)
+            except (CrystalMathError, OSError) as error:
+                _LOG.warning("cannot cancel job %s: %s", job_id, error)
 
 
 def _owner() -> dict[str, Any]:

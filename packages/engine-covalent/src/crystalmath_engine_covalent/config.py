@@ -20,7 +20,6 @@ __all__ = ["REMEDY", "Address", "Options", "read"]
 
 #: What to do where no server runs.
 REMEDY = "start one with `covalent start`, or set `[engines.covalent] autostart = true`"
-_KNOWN = ("address", "autostart", "workers")
 
 
 @frozen
@@ -62,9 +61,7 @@ def read(settings: EngineSettings, environ: Mapping[str, str] = os.environ) -> O
         An option is not known or has a value that cannot be used.
     """
     options, name = settings.options, settings.name
-    for key in options:
-        if key not in _KNOWN:
-            raise ConfigError(f"[engines.{name}] {key} is no option; known are {', '.join(_KNOWN)}")
+    settings.check_options("address", "autostart", "workers")
     autostart = options.get("autostart", False)
     if not isinstance(autostart, bool):
         raise ConfigError(f"[engines.{name}] autostart must be true or false, not {autostart!r}")

@@ -125,6 +125,7 @@ def available_cores() -> int:
 @hookimpl
 def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
     """Make the runner."""
+    settings.check_options("workers")
     return LocalRunner(settings)
 
 
@@ -133,6 +134,7 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
     """Say what keeps this machine from running jobs."""
     findings = []
     try:
+        settings.check_options("workers")
         _workers(settings)
     except ConfigError as error:
         findings.append(Finding(severity="error", code="config", message=str(error)))

@@ -9,17 +9,31 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import warnings
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crystalmath import __version__
-from crystalmath.cli import catalogue, conform, doctor, output, query, run
+from crystalmath.cli import (
+    cancel,
+    catalogue,
+    conform,
+    doctor,
+    listing,
+    logs,
+    output,
+    query,
+    run,
+    serve,
+    submit,
+    wait,
+)
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["app", "main"]
 
@@ -28,7 +42,6 @@ app = typer.Typer(
     help="Run quacc recipes on any workflow engine, and know what became of every job.",
     epilog="Example: crystalmath run emt.core.relax_job Al.poscar --engine local",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -47,7 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         The process's own by default.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_run(given))
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this; the command still counts
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        code = _run(given)
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -66,6 +85,11 @@ def _run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return int(code)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    # Where in our code it was raised tells a user nothing.
+    output.note(output.printable(f"warning: {message}"))
 
 
 def _version(*, show: bool) -> None:
@@ -114,6 +138,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "result": {"result": None},
     "cancel": {"cancelled": False},
     "list_jobs": {"jobs": []},
+    "wait": {"jobs": []},
     "conform": {"tests": []},
 }
 
@@ -127,7 +152,12 @@ def _report(
         output.note("".join(traceback.format_exception(error)).rstrip())
     output.note(f"error: {output.printable(str(error) or type(error).__name__)}")
     if options["as_json"]:
-        output.write_json(output.error_document(error, code, options.get("job_id"), **shape))
+        output.write_json(output.error_document(error, code, _asked(options), **shape))
+
+
+def _asked(options: Mapping[str, Any]) -> object:
+    several: list[str] = options.get("job_ids") or []
+    return several[0] if len(several) == 1 else options.get("job_id")
 
 
 def _add(name: str, function: Callable[..., int], example: str) -> None:
@@ -135,14 +165,18 @@ def _add(name: str, function: Callable[..., int], example: str) -> None:
 
 
 _add("run", run.run, " emt.core.relax_job Al.poscar --param relax_cell=true --walltime 1h")
+_add("submit", submit.submit, " vasp.core.static_job 'runs/*/POSCAR' --sweep encut=[400,500]")
 _add("check", catalogue.check, " vasp.core.static_job POSCAR --param kpts=[3,3,3]")
-_add("list", query.list_jobs, " --state failed --limit 10")
+_add("list", listing.list_jobs, " --label project=alloys --state failed --summary")
 _add("status", query.status, " 3f2a91c4")
+_add("wait", wait.wait, " 3f2a91c4 && crystalmath result 3f2a91c4 --json")
 _add("result", query.result, " 3f2a91c4 --json")
-_add("logs", query.logs, " 3f2a91c4 OUTCAR")
+_add("logs", logs.logs, " 3f2a91c4 OUTCAR --follow")
 _add("path", query.path, " 3f2a91c4")
-_add("cancel", query.cancel, " 3f2a91c4")
+_add("cancel", cancel.cancel, " 3f2a91c4")
 _add("engines", catalogue.engines, "")
 _add("recipes", catalogue.recipes, " emt.core.relax_job")
+_add("serve", serve.serve, "")
+_add("stop", serve.stop, "")
 _add("doctor", doctor.doctor, " --run --engine local")
 _add("conform", conform.conform, " local --workers 2 -k cancel")

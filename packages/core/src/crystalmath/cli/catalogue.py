@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalmath.cli import output
+from crystalmath.cli import complete, output
+from crystalmath.cli.selection import any_client
 from crystalmath.cli.submission import (
     Cluster,
     Engine,
@@ -19,16 +19,14 @@ from crystalmath.cli.submission import (
     Recipe,
     Structure,
     Walltime,
-    make_submission,
+    make_request,
 )
 from crystalmath.errors import InvalidJob
 
 if TYPE_CHECKING:
-    import inspect
-    from collections.abc import Iterable
+    from collections.abc import Mapping, Sequence
 
-    from crystalmath.quacc.engines import EngineInfo
-    from crystalmath.quacc.recipes import Recipe as RecipeRecord
+    from crystalmath.client import Client, Request
 
 __all__ = ["check", "engines", "recipes"]
 
@@ -50,7 +48,7 @@ def check(
 
     Nothing is recorded or started. Exits 1 where the job would be refused.
     """
-    submission = make_submission(
+    request = make_request(
         recipe,
         structure,
         engine=engine,
@@ -61,129 +59,134 @@ def check(
         name=name,
         label=label,
     )
-    from crystalmath.service import JobService
-
-    with JobService() as service:
-        found = service.check(submission)
-    errors = [str(finding) for finding in found if finding.severity == "error"]
+    with any_client() as client:
+        answer = _checked(client, request)
     if as_json:
-        document = {"status": "error" if errors else "ok", "error": "\n".join(errors) or None}
-        output.write_json(document | {"findings": output.findings(found)})
-        return 1 if errors else 0
-    for finding in found:
-        output.write(output.printable(f"{finding.severity}: {finding}"))
-    if not errors:
+        output.write_json(answer)
+        return 1 if answer["error"] else 0
+    for finding in answer["findings"]:
+        told = output.sentence(finding)
+        output.write(output.printable(f"{finding['severity']}: {told}"))
+    if not answer["error"]:
         output.write("this job would be accepted")
-    return 1 if errors else 0
+    return 1 if answer["error"] else 0
+
+
+def _checked(client: Client, request: Request) -> dict[str, Any]:
+    from crystalmath import config
+    from crystalmath.client.errors import raise_answered
+
+    configured = config.load()
+    document = request.document(configured, config.forwarded(configured.forward))
+    answer = client.call("jobs.check", document)
+    raise_answered(answer)
+    return answer
 
 
 def engines(*, as_json: Json = False) -> int:
     """List the installed workflow engines, and why one cannot serve."""
-    import attrs
-
-    from crystalmath.quacc.engines import describe_engines
-
-    infos = describe_engines()
+    with any_client() as client:
+        infos = client.engines()
     if as_json:
-        output.write_json({"engines": [attrs.asdict(info) for info in infos]})
+        output.write_json({"engines": infos})
         return 0
-    rows = [(info.name, info.distribution, info.version, _word(info)) for info in infos]
+    rows = [(info["name"], info["distribution"], info["version"], _word(info)) for info in infos]
     output.table(("ENGINE", "PACKAGE", "VERSION", ""), rows)
     for info in infos:
-        reasons = [info.error] if info.error else []
-        for reason in [*reasons, *map(str, info.findings)]:
-            output.note(output.printable(f"{info.name}: {reason}"))
+        reasons = [info["error"]] if info["error"] else []
+        for reason in [*reasons, *map(output.sentence, info["findings"])]:
+            output.note(output.printable(f"{info['name']}: {reason}"))
     return 0
 
 
-def _word(info: EngineInfo) -> str:
-    if not info.loads:
+def _word(info: Mapping[str, Any]) -> str:
+    if not info["loads"]:
         return "cannot load"
-    if any(finding.severity == "error" for finding in info.findings):
+    if any(finding["severity"] == "error" for finding in info["findings"]):
         return "cannot serve"
-    return "default" if info.configured else "ready"
+    return "default" if info["configured"] else "ready"
 
 
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A recipe, or a module whose recipes are listed."),
+        typer.Argument(
+            metavar="[NAME]",
+            help="A recipe, or a module whose recipes are listed.",
+            autocompletion=complete.recipes,
+        ),
     ] = None,
     *,
     as_json: Json = False,
 ) -> int:
     """List the recipes there are, or show one's docstring and parameters."""
-    from crystalmath import config
-    from crystalmath.quacc.recipes import catalogue, full_name, look_up
-
-    allow = config.load().recipes_allow
-    if name is None:
-        return _list_recipes(catalogue(allow), as_json=as_json)
-    full = full_name(name, allow)
-    try:
-        recipe = look_up(full, allow)
-    except InvalidJob:
-        below = [found for found in catalogue(allow) if found.name.startswith(f"{full}.")]
-        if not below:
-            raise
-        return _list_recipes(below, as_json=as_json)
+    with any_client() as client:
+        if name is None:
+            return _list_recipes(client.recipes(), as_json=as_json)
+        try:
+            recipe = client.describe(name)
+        except InvalidJob:
+            below = client.recipes(_module(name))
+            if not below:
+                raise
+            return _list_recipes(below, as_json=as_json)
+    recipe["parameters"] = _parameters(recipe["parameters"])
     if as_json:
-        output.write_json({"recipe": _recipe_document(recipe)})
+        del recipe["error"]
+        output.write_json({"recipe": recipe})
     else:
         output.write(_recipe_text(recipe))
     return 0
 
 
-def _list_recipes(found: Iterable[RecipeRecord], *, as_json: bool) -> int:
+def _module(name: str) -> str:
+    """Give the beginning that the full names of a module's recipes have."""
+    from crystalmath import config
+    from crystalmath.quacc.recipes import full_name
+
+    allow = config.load().recipes_allow
+    return f"{name if name in allow else full_name(name, allow)}."
+
+
+def _list_recipes(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> int:
     if as_json:
-        output.write_json({"recipes": [_recipe_document(recipe) for recipe in found]})
+        output.write_json({"recipes": found})
         return 0
-    rows = [(output.short_recipe(recipe.name), _headline(recipe)) for recipe in found]
-    if not rows:
+    if not found:
         output.note("no recipes: quacc is not installed; pip install 'crystalmath[quacc]'")
         return 1
+    rows = [(output.short_recipe(recipe["name"]), recipe["summary"]) for recipe in found]
     output.table(("RECIPE", "WHAT IT DOES"), rows, whole=("RECIPE",))
     return 0
 
 
-def _headline(recipe: RecipeRecord) -> str:
-    # "Workflow consisting of:" tells nothing without the list below it.
-    paragraphs = re.split(r"(?<!:)\n\s*\n", (recipe.docstring or "").strip())
-    return " ".join(paragraphs[0].split())
+def _parameters(schema: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
+    """Give the parameters in order, as Python writes them; ``None`` where the source is mute."""
+    if schema is None:
+        return None
+    return [
+        {"name": name, "required": name in schema["required"], "default": _default(told)}
+        for name, told in schema["properties"].items()
+    ] + [{"name": "**", "required": False, "default": None}] * schema["additionalProperties"]
 
 
-def _recipe_document(recipe: RecipeRecord) -> dict[str, Any]:
-    return {
-        "name": recipe.name,
-        "kind": recipe.kind,
-        "file": recipe.file,
-        "line": recipe.line,
-        "docstring": recipe.docstring,
-        "parameters": [
-            {
-                "name": argument.name,
-                "kind": argument.kind.name.lower(),
-                "required": argument.default is argument.empty
-                and argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD),
-                "default": None if argument.default is argument.empty else repr(argument.default),
-            }
-            for argument in _arguments(recipe)
-        ],
-    }
+def _default(told: Mapping[str, Any]) -> str | None:
+    return repr(told["default"]) if "default" in told else told.get("x-default")
 
 
-def _arguments(recipe: RecipeRecord) -> list[inspect.Parameter]:
-    # The first one is the structure.
-    return list(recipe.signature.parameters.values())[1:] if recipe.signature else []
-
-
-def _recipe_text(recipe: RecipeRecord) -> str:
-    kind = f" ({recipe.kind})" if recipe.kind else ""
-    arguments = "".join(f"\n    {argument}" for argument in _arguments(recipe)) or " none"
-    if recipe.signature is None:
+def _recipe_text(recipe: Mapping[str, Any]) -> str:
+    kind = f" ({recipe['kind']})" if recipe["kind"] else ""
+    given = recipe["parameters"]
+    arguments = "".join(f"\n    {_argument(argument)}" for argument in given or ()) or " none"
+    if given is None:
         arguments = " its source cannot tell"
-    docstring = recipe.docstring or "It has no docstring."
+    docstring = recipe["docstring"] or "It has no docstring."
     return output.printable(
-        f"{recipe.name}{kind}\n{recipe.file}:{recipe.line}\n\n"
+        f"{recipe['name']}{kind}\n{recipe['file']}:{recipe['line']}\n\n"
         f"Parameters, after the structure:{arguments}\n\n{docstring}"
     )
+
+
+def _argument(argument: Mapping[str, Any]) -> str:
+    default = "" if argument["default"] is None else f"={argument['default']}"
+    return f"{argument['name']}{default}"

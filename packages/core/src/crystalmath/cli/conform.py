@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalmath.cli import output
+from crystalmath.cli import complete, output
 from crystalmath.cli.parameters import parse_parameters
 from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import PluginError
@@ -27,7 +27,12 @@ _OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
 def conform(
     engine: Annotated[
-        str, typer.Argument(metavar="ENGINE", help="An installed engine; see crystalmath engines.")
+        str,
+        typer.Argument(
+            metavar="ENGINE",
+            help="An installed engine; see crystalmath engines.",
+            autocompletion=complete.engines,
+        ),
     ],
     *,
     workers: Annotated[

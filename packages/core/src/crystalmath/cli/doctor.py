@@ -8,9 +8,10 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from attrs import asdict, frozen
+from attrs import asdict
 
 from crystalmath.cli import output
+from crystalmath.cli.health import Check, server_checks
 from crystalmath.cli.submission import Engine, Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import CrystalMathError
 
@@ -22,28 +23,6 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
 
 __all__ = ["doctor"]
-
-
-@frozen(kw_only=True)
-class Check:
-    """One thing that was looked at.
-
-    Parameters
-    ----------
-    name : str
-        What was looked at.
-    state : {"ok", "warning", "error"}
-        An error keeps every job from running, a warning some.
-    message : str
-        What was seen.
-    remedy : str, optional
-        What to do about it.
-    """
-
-    name: str
-    state: str
-    message: str
-    remedy: str | None = None
 
 
 def doctor(
@@ -84,13 +63,16 @@ def _checks(*, run: bool, engine: str | None) -> Iterator[Check]:
 
         config = load()
     except CrystalMathError as error:
-        yield Check(name="home", state="error", message=str(error))
+        remedy = "until then no job is taken; docs/configuration.md has all settings"
+        yield Check(name="config", state="error", message=str(error), remedy=remedy)
         return
     yield _guarded("home", _home, config)
+    yield _config(config)
     yield _guarded("database", _database, config)
     yield _guarded("quacc", _quacc)
-    engines = list(_engines(engine))
-    yield from engines
+    yield from _engines(engine)
+    yield from _strangers(config)
+    yield from server_checks(config)
     yield _guarded("POTCARs", _potcars)
     if run:
         yield _guarded("run", _relax, engine)
@@ -114,14 +96,30 @@ def _platform() -> Check:
 
 
 def _home(config: Config) -> Check:
+    import tempfile
+
     source = "CRYSTALMATH_HOME" if os.environ.get("CRYSTALMATH_HOME") else "the default"
     message = f"{config.home} ({source})"
     # The nearest folder there is decides, as long as the home itself has not been made.
     folder = next(place for place in (config.home, *config.home.parents) if place.exists())
-    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return Check(name="home", state="ok", message=message)
-    remedy = f"{folder} cannot be written to; set CRYSTALMATH_HOME to a folder that can"
-    return Check(name="home", state="error", message=message, remedy=remedy)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".crystalmath-"):
+            return Check(name="home", state="ok", message=message)
+    except OSError as error:  # /proc and read-only mounts look as if root could write to them
+        remedy = (
+            f"{folder} cannot be written to ({error.strerror}); set CRYSTALMATH_HOME to a folder "
+            "that can"
+        )
+        return Check(name="home", state="error", message=message, remedy=remedy)
+
+
+def _config(config: Config) -> Check:
+    file = config.home / "config.toml"
+    said = str(file) if file.exists() else f"no {file}"
+    engine = config.engine or "none (submissions use local)"
+    admitted = ", ".join(config.recipes_allow) or "none"
+    message = f"{said}; engine: {engine}; recipes beside quacc.recipes: {admitted}"
+    return Check(name="config", state="ok", message=message)
 
 
 def _database(config: Config) -> Check:
@@ -177,6 +175,17 @@ def _missing_engine(name: str, installed: list[str]) -> Check:
     )
 
 
+def _strangers(config: Config) -> Iterator[Check]:
+    from crystalmath.plugins import plugins
+
+    installed = plugins().engine_names()
+    for name in config.engines:
+        if name not in installed:
+            message = f"[engines.{name}] in {config.home / 'config.toml'} is of no installed engine"
+            remedy = f"there are {', '.join(installed)}"
+            yield Check(name="config", state="warning", message=message, remedy=remedy)
+
+
 def _potcars() -> Check:
     from crystalmath.quacc.potcar import get_potcar_info
 
@@ -192,18 +201,12 @@ def _potcars() -> Check:
 
 
 def _relax(engine: str | None) -> Check:
-    from crystalmath.admission import Submission
-    from crystalmath.cli.run import Interrupts, run_submission
-    from crystalmath.quacc.recipes import full_name
+    from crystalmath.cli.run import Interrupts, run_request
+    from crystalmath.client import Request
 
-    submission = Submission(
-        recipe=full_name("emt.core.relax_job"),
-        atoms=_aluminium(),
-        engine=engine,
-        name="doctor",
-    )
+    request = Request(recipe="emt.core.relax_job", atoms=_aluminium(), engine=engine, name="doctor")
     with Interrupts() as interrupts:
-        job, _ = run_submission(submission, interrupts)
+        job = run_request(request, interrupts)
     if interrupts.received is not None:
         raise SystemExit(128 + interrupts.received)
     if job.state.value != "completed":

@@ -9,32 +9,43 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
+    from rich.console import Console
     from rich.status import Status
+    from rich.table import Table
 
-    from crystalmath.models import Finding
-    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.client import JobInfo
 
 __all__ = [
+    "ENDED",
     "LiveLine",
     "age",
+    "console",
+    "counts",
     "error_document",
     "fields",
-    "findings",
+    "grid",
     "note",
     "printable",
+    "sentence",
     "short_recipe",
+    "show",
     "status_document",
     "summary_fields",
     "table",
+    "width",
     "write",
     "write_json",
 ]
 
 
+#: How a job ended, in a sentence.
+ENDED = {"failed": "failed", "cancelled": "was cancelled", "completed": "had completed"}
+
+_ORDER = ("completed", "failed", "cancelled", "running", "pending")
 _SUMMARY = ("energy_ev", "max_force_ev_ang", "formula", "work_dir")
 
 
@@ -66,12 +77,14 @@ def error_document(
         **shape,
     }
     if found := getattr(error, "findings", None):
-        document["findings"] = findings(found)
+        import attrs
+
+        document["findings"] = [attrs.asdict(finding) for finding in found]
     return document
 
 
-def status_document(job: JobMetadata) -> dict[str, Any]:
-    """Describe a job as ``jobs.status`` does, with what the store knows beside it."""
+def status_document(job: JobInfo) -> dict[str, Any]:
+    """Describe a job as ``jobs.status`` does."""
     summary = None
     if job.state.value == "completed":
         summary = {**dict.fromkeys(_SUMMARY), **(job.summary or {})}
@@ -86,20 +99,25 @@ def status_document(job: JobMetadata) -> dict[str, Any]:
         "cluster": job.cluster,
         "name": job.name,
         "labels": dict(job.labels),
-        "formula": job.formula,
+        "key": job.key,
         "attempt": job.attempt,
+        "revision": job.revision,
+        "formula": job.formula,
+        "walltime_s": job.walltime_s,
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
+        "cancel_requested_at": job.cancel_requested_at,
         "warnings": list(job.warnings),
+        "work_dir": str(job.work_dir),
+        "log": str(job.log),
     }
 
 
-def findings(found: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Describe findings for JSON."""
-    import attrs
-
-    return [attrs.asdict(finding) for finding in found]
+def sentence(finding: Mapping[str, Any]) -> str:
+    """Put a finding into words."""
+    remedy = finding.get("remedy")
+    return f"{finding['message']} ({remedy})" if remedy else str(finding["message"])
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> str:
@@ -109,7 +127,7 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
     return "\n".join(f"{name:{width}}{printable(value)}" for name, value in shown)
 
 
-def summary_fields(job: JobMetadata) -> list[tuple[str, object]]:
+def summary_fields(job: JobInfo) -> list[tuple[str, object]]:
     """Give what a job's summary says, with units."""
     summary = job.summary or {}
     energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
@@ -122,14 +140,14 @@ def summary_fields(job: JobMetadata) -> list[tuple[str, object]]:
     ]
 
 
-def table(
+def grid(
     headers: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
     right: Sequence[str] = (),
     whole: Sequence[str] = (),
-) -> None:
-    """Print a table that fits the terminal (80 columns where there is none).
+) -> Table:
+    """Lay out a table.
 
     Parameters
     ----------
@@ -142,19 +160,41 @@ def table(
     whole : sequence of str
         Columns that are never shortened.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     cells = [[Text(printable(cell)) for cell in row] for row in rows]
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for number, header in enumerate(headers):
-        width = max((row[number].cell_len for row in cells), default=0) if header in whole else None
+        longest = max((row[number].cell_len for row in cells), default=0)
+        width = max(longest, len(header)) if header in whole else None
         justify: Literal["left", "right"] = "right" if header in right else "left"
         grid.add_column(header, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width)
     for row in cells:
         grid.add_row(*row)
-    Console(file=sys.stdout, highlight=False).print(grid)
+    return grid
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], whole: Sequence[str] = ()) -> None:
+    """Print a table, as `grid` lays it out."""
+    show(grid(headers, rows, whole=whole))
+
+
+def show(grid: Table) -> None:
+    """Print a table that fits the terminal (80 columns where there is none)."""
+    console().print(grid)
+
+
+def console() -> Console:
+    """Give standard output as Rich knows it."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False)
+
+
+def width() -> int:
+    """Tell how many columns there are to write in."""
+    return console().width
 
 
 def printable(text: str) -> str:
@@ -167,6 +207,15 @@ def printable(text: str) -> str:
 def short_recipe(name: str) -> str:
     """Leave out the prefix that may be left out."""
     return name.removeprefix("quacc.recipes.")
+
+
+def counts(states: Mapping[str, int]) -> str:
+    """Tell how many jobs there are, and how many in each state."""
+    told = [f"{states[state]} {state}" for state in _ORDER if states.get(state)]
+    total = sum(states.values())
+    if not total:
+        return "no jobs"
+    return f"{total} job{'s' if total != 1 else ''}: {', '.join(told)}"
 
 
 def age(epoch_s: float) -> str:

@@ -1,8 +1,9 @@
-"""Read what people write after ``--param``, ``--params``, ``--walltime`` and ``--label``."""
+"""Read what follows ``--param``, ``--params``, ``--sweep``, ``--walltime`` and ``--label``."""
 
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import math
 import re
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["parse_labels", "parse_parameters", "parse_value", "parse_walltime"]
+__all__ = ["parse_labels", "parse_parameters", "parse_sweep", "parse_value", "parse_walltime"]
 
 _OPENING = tuple("[{(\"'")
 
@@ -35,11 +36,42 @@ def parse_parameters(assignments: Iterable[str], file: Path | None = None) -> di
     typer.BadParameter
         One of them cannot be read, or two contradict each other.
     """
-    given: dict[str, Any] = {}
-    for assignment in assignments:
-        keys, value = _assignment(assignment)
-        _place(given, keys, value, assignment)
-    return _merge(_read_file(file) if file else {}, given)
+    return _join(_read_file(file) if file else {}, [_assignment(text) for text in assignments])
+
+
+def parse_sweep(
+    sweeps: Iterable[str], assignments: Iterable[str] = (), file: Path | None = None
+) -> list[tuple[dict[str, str], dict[str, Any]]]:
+    """Read what is to be swept, and give the parameters of each combination.
+
+    Parameters
+    ----------
+    sweeps : iterable of str
+        ``KEY=[VALUE, ...]`` each. The last one varies fastest.
+    assignments, file
+        As for :func:`parse_parameters`; what is swept goes before the file.
+
+    Returns
+    -------
+    list of (dict, dict)
+        For each combination its labels (key to value, as text) and its parameters. Without sweeps
+        one, with no labels.
+
+    Raises
+    ------
+    typer.BadParameter
+        One of them cannot be read, or two contradict each other.
+    """
+    table = _read_file(file) if file else {}
+    fixed = [_assignment(text) for text in assignments]
+    combinations = itertools.product(*[_swept(text) for text in sweeps])
+    return [
+        (
+            {".".join(keys): _as_label(value) for keys, value, _ in combination},
+            _join(table, [*fixed, *combination]),
+        )
+        for combination in combinations
+    ]
 
 
 def parse_value(text: str) -> object:
@@ -110,7 +142,11 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     return labels
 
 
-def _assignment(text: str) -> tuple[list[str], Any]:
+# The keys, the value, and the text in which they stand.
+_Assignment = tuple[list[str], Any, str]
+
+
+def _assignment(text: str) -> _Assignment:
     name, equals, value = text.partition("=")
     if not equals:
         _refuse(f"cannot read {text!r}; write KEY=VALUE")
@@ -118,9 +154,36 @@ def _assignment(text: str) -> tuple[list[str], Any]:
     if not all(keys) or not keys[0].isidentifier():
         _refuse(f"{name!r} in {text!r} is no parameter's name")
     try:
-        return keys, parse_value(value)
+        return keys, parse_value(value), text
     except ValueError as error:
         _refuse(f"{name}: {error}")
+
+
+def _swept(text: str) -> list[_Assignment]:
+    keys, values, _ = _assignment(text)
+    if not isinstance(values, list | tuple) or not values:
+        _refuse(f"--sweep takes a list of values, {'.'.join(keys)}=[1, 2], not {text!r}")
+    written = [_as_label(value) for value in values]
+    for label in written:
+        if written.count(label) > 1:
+            _refuse(f"the value {label} stands twice in {text!r}")
+    return [(keys, value, text) for value in values]
+
+
+def _as_label(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, separators=(",", ":"))  # as people type it, without quotes
+    except TypeError:  # a complex number
+        return str(value)
+
+
+def _join(table: dict[str, Any], assignments: Sequence[_Assignment]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for keys, value, text in assignments:
+        _place(given, keys, value, text)
+    return _merge(table, given)
 
 
 def _place(table: dict[str, Any], keys: list[str], value: object, text: str) -> None:
@@ -128,7 +191,7 @@ def _place(table: dict[str, Any], keys: list[str], value: object, text: str) -> 
     for key in keys[:-1]:
         inner = table.setdefault(key, _Dotted())
         if not isinstance(inner, _Dotted):
-            _refuse(f"{text!r} contradicts another --param that gives {key!r} as a whole")
+            _refuse(f"{text!r} contradicts another parameter that gives {key!r} as a whole")
         table = inner
     if keys[-1] in table:
         _refuse(f"{'.'.join(keys)!r} is given twice, the second time in {text!r}")
@@ -155,6 +218,8 @@ def _merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def _read_file(path: Path) -> dict[str, Any]:
     import tomllib
 
+    from crystalmath.config import UNQUOTED
+
     toml = path.suffix.lower() == ".toml"
     try:
         text = path.read_text(encoding="utf-8")
@@ -162,7 +227,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         _refuse_unfit(table)
     except (OSError, ValueError, RecursionError) as error:
         kind = "TOML" if toml else "JSON (TOML files end in .toml)"
-        _refuse(f"cannot read {path} as {kind}: {error}")
+        hint = f"; {UNQUOTED}" if isinstance(error, tomllib.TOMLDecodeError) else ""
+        _refuse(f"cannot read {path} as {kind}: {error}{hint}")
     if not isinstance(table, dict):
         _refuse(f"{path} must hold a table of parameters, not {table!r}")
     return table

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from crystalmath.cli import output
+from crystalmath.cli.selection import any_client
 from crystalmath.cli.submission import (
     Cluster,
     Engine,
@@ -20,22 +21,19 @@ from crystalmath.cli.submission import (
     Recipe,
     Structure,
     Walltime,
-    make_submission,
+    make_request,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import FrameType, TracebackType
     from typing import NoReturn, Self
 
-    from crystalmath.admission import Submission
-    from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service import JobService
+    from crystalmath.client import Client, JobInfo, Request
 
-__all__ = ["Interrupts", "Progress", "follow", "run", "run_submission"]
+__all__ = ["Interrupts", "Progress", "follow", "run", "run_request"]
 
 # How often the elapsed time is renewed and a signal is answered, in seconds.
-_TICK = 0.1
+_TICK = 0.2
 
 
 def run(
@@ -57,7 +55,7 @@ def run(
     Ctrl-C stops the job and waits until it has stopped; a second Ctrl-C leaves at once.
     """
     with Interrupts() as interrupts:
-        submission = make_submission(
+        request = make_request(
             recipe,
             structure,
             engine=engine,
@@ -69,36 +67,56 @@ def run(
             label=label,
             key=key,
         )
-        job, work_dir = run_submission(submission, interrupts)
+        job = run_request(request, interrupts)
     if as_json:
         output.write_json(output.status_document(job))
     else:
-        report(job, work_dir)
+        report(job)
     if interrupts.received is not None:
         return 128 + interrupts.received
     return 0 if job.state.value == "completed" else 1
 
 
-def run_submission(submission: Submission, interrupts: Interrupts) -> tuple[JobMetadata, Path]:
-    """Run a submission to its end in this process; give the job and its work directory."""
-    from crystalmath.service import JobService
-
+def run_request(request: Request, interrupts: Interrupts) -> JobInfo:
+    """Run a job to its end, on the home's server if it runs, else in this process."""
     interrupts.leave_if_asked()
     interrupts.passed_on = False
-    with JobService() as service, Progress() as progress:
-        job = service.submit(submission)
+    with any_client() as client, Progress() as progress:
+        job = client.job(_submitted(client, request))
         for warning in job.warnings:
-            output.note(f"warning: {warning['message']}")
-        job = follow(service, job, interrupts, progress)
-        return job, service.work_directory(job.job_id)
+            output.note(output.printable(f"warning: {warning['message']}"))
+        return _followed(client, job, interrupts, progress)
 
 
-def follow(
-    service: JobService, job: JobMetadata, interrupts: Interrupts, progress: Progress
-) -> JobMetadata:
+def _followed(client: Client, job: JobInfo, interrupts: Interrupts, progress: Progress) -> JobInfo:
+    """Follow a job, with the next server where the present one dies: the job goes on."""
+    from crystalmath.client import connect
+    from crystalmath.client.errors import ConnectionLost
+    from crystalmath.errors import ServerNotRunning
+
+    try:
+        return follow(client, job, interrupts, progress)
+    except (ServerNotRunning, ConnectionLost):
+        with connect() as again:
+            return follow(again, job, interrupts, progress)
+
+
+def _submitted(client: Client, request: Request) -> str:
+    # As a future it would be followed in a thread, beside what follows it here.
+    from crystalmath import config
+    from crystalmath.client.errors import raise_answered
+
+    configured = config.load()
+    document = request.document(configured, config.forwarded(configured.forward))
+    answer = client.call("jobs.submit", document)
+    raise_answered(answer)
+    return str(answer["job_id"])
+
+
+def follow(client: Client, job: JobInfo, interrupts: Interrupts, progress: Progress) -> JobInfo:
     """Show a job's changes until it has ended; pass on the user's wish to stop it."""
     while True:
-        for change in service.wait([job.job_id], timeout=_TICK):
+        for change in client.wait([job.job_id], timeout=_TICK):
             job = change
             progress.show(job)
         if job.state.is_terminal():
@@ -106,18 +124,18 @@ def follow(
         progress.tick()
         if interrupts.received is not None and not interrupts.passed_on:
             progress.say(f"stopping job {job.job_id}; once more leaves at once")
-            service.cancel(job.job_id)
+            client.cancel(job.job_id)
             interrupts.pass_on()
 
 
-def report(job: JobMetadata, work_dir: Path) -> None:
+def report(job: JobInfo) -> None:
     """Print what became of a job, for people."""
     took = (job.finished_at or time.time()) - job.created_at
     pairs: list[tuple[str, object]] = [("state", f"{job.state.value} ({took:.1f} s)")]
     if job.state.value == "completed":
         pairs += output.summary_fields(job)
     # quacc makes a folder of its own in it, and names that in the result.
-    where = (job.summary or {}).get("work_dir") or work_dir
+    where = (job.summary or {}).get("work_dir") or job.work_dir
     pairs += [("work dir", where), ("job", job.job_id)]
     output.write(output.fields(pairs))
     if job.state.value == "failed":
@@ -197,7 +215,7 @@ class Progress(output.LiveLine):
         self._state = "submitting"
         super().__init__(self._line())
 
-    def show(self, job: JobMetadata) -> None:
+    def show(self, job: JobInfo) -> None:
         """Show a job's state where it is a new one."""
         seen = (job.state.value, job.attempt, job.reason)
         if seen == self._shown:

@@ -1,20 +1,18 @@
-"""The options that describe a job, and the submission they make."""
+"""The options that describe a job, and the request they make."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crystalmath.cli import complete
 from crystalmath.cli.parameters import parse_labels, parse_parameters, parse_walltime
-from crystalmath.errors import InvalidJob
+from crystalmath.cli.structures import read_document
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
-    from crystalmath.admission import Submission
+    from crystalmath.client import Request
 
 __all__ = [
     "Cluster",
@@ -28,14 +26,16 @@ __all__ = [
     "Recipe",
     "Structure",
     "Walltime",
-    "make_submission",
+    "make_request",
 ]
-
-_LONGEST_NAME = 255
 
 Recipe = Annotated[
     str,
-    typer.Argument(metavar="RECIPE", help="A recipe's name; quacc.recipes. may be left out."),
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe's name; quacc.recipes. may be left out.",
+        autocompletion=complete.recipes,
+    ),
 ]
 Structure = Annotated[
     str,
@@ -47,9 +47,18 @@ Structure = Annotated[
 ]
 Engine = Annotated[
     str | None,
-    typer.Option(metavar="E", help="A workflow engine; see crystalmath engines."),
+    typer.Option(
+        metavar="E",
+        help="A workflow engine; see crystalmath engines.",
+        autocompletion=complete.engines,
+    ),
 ]
-Cluster = Annotated[str, typer.Option(metavar="C", help="One of the engine's clusters.")]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        metavar="C", help="One of the engine's clusters.", autocompletion=complete.clusters
+    ),
+]
 Params = Annotated[
     list[str] | None,
     typer.Option(
@@ -61,7 +70,11 @@ Params = Annotated[
 ]
 ParamsFile = Annotated[
     Path | None,
-    typer.Option("--params", metavar="FILE", help="Parameters from JSON or TOML."),
+    typer.Option(
+        "--params",
+        metavar="FILE",
+        help="Parameters from JSON or TOML; --param and --sweep go before what it says.",
+    ),
 ]
 Walltime = Annotated[
     str | None,
@@ -73,7 +86,12 @@ Name = Annotated[
 ]
 Labels = Annotated[
     list[str] | None,
-    typer.Option("--label", metavar="K=V", help="A label to find the job by; may be repeated."),
+    typer.Option(
+        "--label",
+        metavar="K=V",
+        help="A label to find the job by; may be repeated.",
+        autocompletion=complete.labels,
+    ),
 ]
 Key = Annotated[
     str | None,
@@ -82,7 +100,7 @@ Key = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
 
-def make_submission(
+def make_request(
     recipe: str,
     structure: str,
     *,
@@ -94,29 +112,26 @@ def make_submission(
     name: str | None,
     label: list[str] | None,
     key: str | None = None,
-) -> Submission:
-    """Turn the options of a command into a submission.
+) -> Request:
+    """Turn the options of a command into a request for one job.
 
     Raises
     ------
     typer.BadParameter
         An option cannot be read.
     InvalidJob
-        The structure or the recipe's name cannot be used.
+        The structure cannot be used.
     """
     parameters = parse_parameters(param or (), params)
     walltime_s = None if walltime is None else parse_walltime(walltime)
     labels = parse_labels(label or ())
 
-    from crystalmath import config
-    from crystalmath.admission import Submission
-    from crystalmath.quacc.recipes import full_name
+    from crystalmath.client import Request
 
-    recipe = full_name(recipe, config.load().recipes_allow)
-    file_name, atoms = read_structure(structure)
-    return Submission(
+    file_name, document = read_document(structure)
+    return Request(
         recipe=recipe,
-        atoms=atoms,
+        atoms=document,
         parameters=parameters,
         engine=engine,
         cluster=cluster,
@@ -125,45 +140,3 @@ def make_submission(
         labels=labels,
         walltime_s=walltime_s,
     )
-
-
-def read_structure(text: str) -> tuple[str, Atoms]:
-    """Read the one structure that is meant, with a name for it.
-
-    ASE would take the last of several without a word. Somebody who names a trajectory may mean
-    that, or all of them, or may not know that there are more: so they are asked to say.
-
-    Raises
-    ------
-    typer.BadParameter
-        There is no such file.
-    InvalidJob
-        The file cannot be read as a structure, has no such frame, or holds several and none is
-        chosen.
-    """
-    from crystalmath.quacc.structures import read_structures
-
-    path, index = _split(text)
-    if not path.is_file():
-        raise typer.BadParameter(f"there is no file {str(path)!r}", param_hint="STRUCTURE")
-    frames = read_structures(path)
-    if index is None and len(frames) > 1:
-        raise InvalidJob(
-            f"{path} holds {len(frames)} structures and this command takes one; "
-            f"choose with {path}@N, counted from 0, or {path}@-1 for the last"
-        )
-    try:
-        name, atoms = frames[index or 0]
-    except IndexError:
-        raise InvalidJob(
-            f"{path} holds {len(frames)} structures; there is none numbered {index}"
-        ) from None
-    # Nobody chose this name: it must not be what a job is refused for.
-    return "".join(filter(str.isprintable, name))[:_LONGEST_NAME] or "structure", atoms
-
-
-def _split(text: str) -> tuple[Path, int | None]:
-    chosen = re.fullmatch(r"(.+)@(-?[0-9]{1,9})", text, re.DOTALL)
-    if chosen and not Path(text).exists():
-        return Path(chosen[1]), int(chosen[2])
-    return Path(text), None

@@ -188,11 +188,15 @@ class Driver:
         if job.launched:
             self._to_release.append(job.attempt())
 
-    def close(self) -> None:
-        """Cancel the unfinished jobs that were submitted here, and end the engine.
+    def unfinished(self) -> dict[str, JobState]:
+        """Tell the unfinished jobs that are followed here, and their states."""
+        return {job_id: job.state for job_id, job in list(self._jobs.items())}
 
-        Those that were taken over are let go. A close that was interrupted may be called again
-        and goes on.
+    def close(self, *, cancel: bool) -> None:
+        """End the engine; cancel the unfinished jobs that were submitted here, or let all go.
+
+        Those that were taken over are let go in any case. A close that was interrupted may be
+        called again and goes on.
         """
         if self._ended or os.getpid() != self._owner:
             return
@@ -201,7 +205,7 @@ class Driver:
         deadline = time.monotonic() + CLOSE_S
         for job in list(self._jobs.values()):
             try:
-                if job.adopted and not job.cancelled:
+                if not cancel or (job.adopted and not job.cancelled):
                     self._let_go(job)
                 else:
                     self.cancel(job.job_id)

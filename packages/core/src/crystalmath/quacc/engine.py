@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -76,8 +77,8 @@ class EngineRunner(JobRunner):
     def stop(self) -> None:
         """End the engine. Called once, and only after a `launch` or a `probe`.
 
-        No job that this process submitted is alive any more. Jobs that it took over from a
-        process that died may go on in their supervisors (`spared`).
+        Jobs that were let go, as a server does with all of its own, may go on in their
+        supervisors (`spared`); no other job of this process is alive any more.
         """
 
     def clusters(self) -> Sequence[str]:
@@ -99,13 +100,13 @@ class EngineRunner(JobRunner):
 
     @property
     def left(self) -> frozenset[str]:
-        """The ids of the attempts that `close` let go: taken over, and not finished."""
+        """The ids of the attempts that `close` let go unfinished."""
         return self._driver.left
 
     def spared(self) -> set[int]:
         """Give the pids of this host that `stop` must not end.
 
-        They belong to jobs that were taken over from another process and let go unfinished.
+        They belong to jobs that were let go unfinished.
         """
         return self._driver.spared()
 
@@ -206,17 +207,39 @@ class EngineRunner(JobRunner):
         """Request that a job be stopped; see :meth:`JobRunner.cancel`."""
         return self._driver.cancel(job_id)
 
-    def close(self) -> None:
-        """Cancel the unfinished jobs that were submitted here, and end the engine."""
-        self._driver.close()
+    def unfinished(self) -> dict[str, JobState]:
+        """Tell the unfinished jobs that are followed here, and their states."""
+        return self._driver.unfinished()
+
+    def close(self, *, cancel: bool = True) -> None:
+        """End the engine.
+
+        Parameters
+        ----------
+        cancel : bool
+            Cancel the unfinished jobs that were submitted here. Without it all jobs are let go:
+            what runs goes on, and what waits is for whoever takes it over.
+        """
+        self._driver.close(cancel=cancel)
 
 
-def submission_environment(settings: config.Config) -> dict[str, str]:
-    """Give the variables that reach a job submitted from this process.
+def submission_environment(
+    settings: config.Config, environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Give the variables that reach a job.
 
-    The admitted recipe namespaces travel along, so that workers admit what the submitter does.
+    The admitted recipe namespaces travel along, so that workers admit what the home does: never
+    what the submitter asks for.
+
+    Parameters
+    ----------
+    settings : Config
+        Which are forwarded, and which namespaces are admitted.
+    environ : mapping of str to str
+        The submitter's environment.
     """
-    environment = config.forwarded(settings.forward)
+    environment = config.forwarded(settings.forward, environ)
+    environment.pop("CRYSTALMATH_RECIPES", None)
     if settings.recipes_allow:
         environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
     return environment

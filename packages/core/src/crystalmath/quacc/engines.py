@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
@@ -16,6 +17,7 @@ from crystalmath.models import EngineSettings, Finding
 from crystalmath.plugins import ENGINES, distribution_of, plugins
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from crystalmath.quacc.engine import EngineRunner
@@ -62,8 +64,13 @@ def get_installed_engines() -> list[str]:
     return plugins().engine_names()
 
 
-def get_workflow_engine() -> str | None:
+def get_workflow_engine(environ: Mapping[str, str] = os.environ) -> str | None:
     """Tell which engine is configured.
+
+    Parameters
+    ----------
+    environ : mapping of str to str
+        The environment that counts, a submitter's for example.
 
     Returns
     -------
@@ -75,29 +82,25 @@ def get_workflow_engine() -> str | None:
     configured = config.load().engine
     if configured:
         return configured
-    theirs = _quacc_setting()
+    theirs = _quacc_setting(environ)
     return theirs if theirs in get_installed_engines() else None
 
 
-def _quacc_setting() -> str | None:
+def _quacc_setting(environ: Mapping[str, str]) -> str | None:
     quacc = sys.modules.get("quacc")
     if quacc is not None and hasattr(quacc, "get_settings"):
         setting: str | None = quacc.get_settings().WORKFLOW_ENGINE
         return setting
-    return os.environ.get("QUACC_WORKFLOW_ENGINE")
+    return environ.get("QUACC_WORKFLOW_ENGINE")
 
 
 _runners: dict[tuple[int, Path, str], EngineRunner] = {}
-_lock = threading.Lock()
-
-
-def _renew_lock() -> None:
-    # A lock that was held at the fork would stay held in the child for ever.
-    global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)
+#: How long a plugin may take to describe itself, in seconds.
+DESCRIBE_S = 15.0
+#: Those that are at it.
+_describing: dict[tuple[int, str], Future[EngineInfo]] = {}
+#: One for each engine, so that a slow import holds up nobody else; setdefault() is atomic.
+_locks: dict[tuple[int, Path, str], threading.Lock] = {}
 
 
 def runner_for(engine: str, configured: config.Config | None = None) -> EngineRunner:
@@ -121,7 +124,8 @@ def runner_for(engine: str, configured: config.Config | None = None) -> EngineRu
     """
     settings = _settings(engine, configured or config.load())
     key = (os.getpid(), settings.home, engine)
-    with _lock:
+    # The process is part of the key: a lock that was held at a fork is not the child's.
+    with _locks.setdefault(key, threading.Lock()):
         runner = _runners.get(key)
         if runner is None or runner.closed:
             runner = _runners[key] = _make(settings)
@@ -161,16 +165,37 @@ atexit.register(close_all)
 
 
 def describe_engines() -> list[EngineInfo]:
-    """Describe all installed engines; each is loaded, none is started."""
+    """Describe all installed engines; each is loaded, none is started.
+
+    One whose plugin does not come to an end is described as such.
+    """
     configured = config.load()
     chosen = get_workflow_engine() or "local"
-    return [_describe(name, configured, chosen) for name in get_installed_engines()]
+    return [_describe_in_time(name, configured, chosen) for name in get_installed_engines()]
+
+
+def _describe_in_time(name: str, configured: config.Config, chosen: str) -> EngineInfo:
+    pending = _describing.get((os.getpid(), name))
+    if pending is None:
+        pending = _describing[os.getpid(), name] = Future()
+        thread = threading.Thread(
+            target=_answer, args=(pending, name, configured, chosen), daemon=True
+        )
+        thread.start()
+    try:
+        info = pending.result(DESCRIBE_S)
+    except TimeoutError:
+        late = f"it is still being loaded after {DESCRIBE_S:g} s"
+        return _info(name, chosen, error=late, findings=[])
+    _describing.pop((os.getpid(), name), None)
+    return info
+
+
+def _answer(pending: Future[EngineInfo], name: str, configured: config.Config, chosen: str) -> None:
+    pending.set_result(_describe(name, configured, chosen))
 
 
 def _describe(name: str, configured: config.Config, chosen: str) -> EngineInfo:
-    from importlib.metadata import entry_points
-
-    entry = next(iter(entry_points(group=ENGINES, name=name)))
     error = None
     findings: list[Finding] = []
     try:
@@ -180,8 +205,15 @@ def _describe(name: str, configured: config.Config, chosen: str) -> EngineInfo:
             plugin, "crystalmath_engine_findings", settings=settings
         ):
             findings += answer
-    except Exception as caught:  # noqa: BLE001 - whatever a stranger's plugin raises is its reason
+    except BaseException as caught:  # noqa: BLE001 - whatever a stranger's plugin raises is its reason
         error = f"{type(caught).__name__}: {caught}"
+    return _info(name, chosen, error=error, findings=findings)
+
+
+def _info(name: str, chosen: str, *, error: str | None, findings: list[Finding]) -> EngineInfo:
+    from importlib.metadata import entry_points
+
+    entry = next(iter(entry_points(group=ENGINES, name=name)))
     return EngineInfo(
         name=name,
         distribution=distribution_of(entry),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-import inspect
 import keyword
 import pkgutil
 import re
@@ -20,17 +19,19 @@ from crystalmath.errors import InvalidJob
 from crystalmath.quacc.source import Binding, Module, find_spec, read_module
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    import inspect
+    from collections.abc import Callable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
 __all__ = [
     "NAMESPACE",
     "Recipe",
     "catalogue",
-    "check_arguments",
     "check_name",
+    "check_namespace",
     "full_name",
     "look_up",
+    "nearest",
     "resolve",
 ]
 
@@ -56,8 +57,7 @@ class Recipe:
     docstring : str, optional
         The function's docstring, unindented.
     signature : inspect.Signature, optional
-        Without annotations; defaults are shown as in the source. ``None`` where the source cannot
-        tell.
+        Annotations and defaults are shown as in the source. ``None`` where the source cannot tell.
     kind : {"job", "flow"}, optional
         What quacc's decorator makes of it.
     """
@@ -80,7 +80,7 @@ def full_name(name: str, allow: Sequence[str] = ()) -> str:
     allow : sequence of str
         Further namespaces that are admitted; names below them are full names.
     """
-    if any(_is_below(name, namespace) for namespace in (NAMESPACE, *allow)):
+    if name in allow or any(_is_below(name, namespace) for namespace in (NAMESPACE, *allow)):
         return name
     return name if name.startswith("quacc.") else f"{NAMESPACE}.{name}"
 
@@ -117,15 +117,29 @@ def _objection(name: object, allow: Sequence[str]) -> str | None:
         if part.startswith("__") or keyword.iskeyword(part):
             return f"{part!r} is no name of a module or recipe"
     if not any(_is_below(name, namespace) for namespace in (NAMESPACE, *allow)):
-        return (
-            f"it is not below {' or '.join((NAMESPACE, *allow))}; CRYSTALMATH_RECIPES or "
-            "[recipes] allow in the configuration file admit further namespaces"
-        )
+        return _outside(name, allow)
     return None
+
+
+def _outside(name: str, allow: Sequence[str]) -> str:
+    if _is_shortened(name):
+        return f"it is no full name; write {NAMESPACE}.{name}"
+    return (
+        f"it is not below {' or '.join((NAMESPACE, *allow))}; CRYSTALMATH_RECIPES or "
+        "[recipes] allow in the configuration file admit further namespaces"
+    )
 
 
 def _is_below(name: str, namespace: str) -> bool:
     return bool(namespace) and name.startswith(f"{namespace}.")
+
+
+def _is_shortened(name: str) -> bool:
+    try:
+        path = _module(NAMESPACE, NAMESPACE).path
+    except InvalidJob:
+        return False
+    return name.partition(".")[0] in {found.name for found in pkgutil.iter_modules(path)}
 
 
 def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
@@ -173,70 +187,9 @@ def _follow(module: Module, binding: Binding) -> tuple[Module, Binding]:
     return module, binding
 
 
-def check_arguments(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
-    """Check that parameters fit a recipe, which gets the structure as its first argument.
-
-    Raises
-    ------
-    InvalidJob
-        A parameter is unknown, missing, no string, or the recipe's own first argument.
-    """
-    for key in parameters:
-        if not isinstance(key, str):
-            raise InvalidJob(f"the parameter name {key!r} of {recipe.name} is no string")
-    if recipe.signature is None:
-        _check_first("atoms", recipe, parameters)
-        return
-    arguments = list(recipe.signature.parameters.values())
-    positional = [item for item in arguments if item.kind in _POSITIONAL]
-    if not positional:
-        raise InvalidJob(f"the recipe {recipe.name} takes no positional argument for the structure")
-    first, others = positional[0], [item for item in arguments if item is not positional[0]]
-    if first.kind is not inspect.Parameter.VAR_POSITIONAL:
-        _check_first(first.name, recipe, parameters)
-    _check_unknown(recipe, parameters, others)
-    missing = [item.name for item in others if _is_missing(item, parameters)]
-    if missing:
-        raise InvalidJob(f"the recipe {recipe.name} needs the parameter {missing[0]!r}")
-
-
-_POSITIONAL = frozenset(
-    (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.VAR_POSITIONAL,
-    )
-)
-_BY_NAME = frozenset((inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY))
-
-
-def _check_first(first: str, recipe: Recipe, parameters: Mapping[str, Any]) -> None:
-    if first in parameters:
-        raise InvalidJob(
-            f"{first!r} is the structure itself, the first argument of {recipe.name}; "
-            "it cannot be a parameter too"
-        )
-
-
-def _check_unknown(
-    recipe: Recipe, parameters: Mapping[str, Any], others: Sequence[inspect.Parameter]
-) -> None:
-    if any(item.kind is inspect.Parameter.VAR_KEYWORD for item in others):
-        return
-    known = [item.name for item in others if item.kind in _BY_NAME]
-    for name in parameters:
-        if name not in known:
-            raise InvalidJob(
-                f"the recipe {recipe.name} has no parameter {name!r}{_nearest(name, known)}"
-            )
-
-
-def _is_missing(argument: inspect.Parameter, parameters: Mapping[str, Any]) -> bool:
-    if argument.default is not inspect.Parameter.empty:
-        return False
-    if argument.kind is inspect.Parameter.POSITIONAL_ONLY:
-        return True  # parameters are passed by name
-    return argument.kind in _BY_NAME and argument.name not in parameters
+def check_namespace(namespace: str) -> None:
+    """Say why an admitted namespace can have no recipes (`InvalidJob`). Nothing is imported."""
+    _module(namespace, f"below {namespace}")
 
 
 def catalogue(allow: Sequence[str] = ()) -> Iterator[Recipe]:
@@ -266,7 +219,7 @@ def resolve(name: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
     try:
         recipe = getattr(module, function)
     except AttributeError as error:
-        near = _nearest(function, dir(module))
+        near = nearest(function, dir(module))
         raise InvalidJob(f"the module {module_name} has no recipe {function!r}{near}") from error
     if not callable(recipe):
         raise InvalidJob(f"the recipe {name} is not callable: it is a {type(recipe).__name__}")
@@ -293,10 +246,15 @@ def _module(module_name: str, recipe: str) -> Module:
 
 def _absent(parent: str, part: str, path: Sequence[str] | None) -> str:
     if not parent:
-        remedy = 'pip install "crystalmath[quacc]"' if part == "quacc" else "install it"
+        remedy = (
+            'pip install "crystalmath[quacc]"'
+            if part == "quacc"
+            else "install it, or put its folder into PYTHONPATH; a running server has the one it "
+            "was started with: crystalmath stop, then again"
+        )
         return f"the package {part} is not installed for this Python ({remedy})"
     siblings = [found.name for found in pkgutil.iter_modules(path)]
-    return f"{parent} has no module {part!r}{_nearest(part, siblings)}"
+    return f"{parent} has no module {part!r}{nearest(part, siblings)}"
 
 
 def _check_absent(module: Module, function: str, name: str) -> None:
@@ -309,11 +267,12 @@ def _check_absent(module: Module, function: str, name: str) -> None:
     known = [key for key, binding in module.bindings.items() if not binding.problem]
     raise InvalidJob(
         f"there is no recipe {name}: {module.name} has no function {function!r}"
-        f"{_nearest(function, known)}"
+        f"{nearest(function, known)}"
     )
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Ask back, at the end of a message, with the names that are like one that is unknown."""
     near = difflib.get_close_matches(name, [item for item in known if item[:1] != "_"], 3, 0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from crystalmath.quacc.runner import JobState
 
-__all__ = ["Event", "JobMetadata", "NewJob"]
+__all__ = ["ErrorCount", "Event", "JobMetadata", "NewJob"]
 
 
 @frozen(kw_only=True)
@@ -124,3 +124,12 @@ class Event:
     from_state: JobState | None
     to_state: JobState
     reason: str | None
+
+
+@frozen(kw_only=True)
+class ErrorCount:
+    """How many jobs failed with errors that have this in common, and the newest few of them."""
+
+    error: str
+    count: int
+    job_ids: tuple[str, ...]

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
@@ -323,8 +323,8 @@ def _value(name: str, value: ast.expr) -> Binding:
     return Binding(name=name, line=value.lineno, signature=signature)
 
 
-class _Default:
-    """A default as the source writes it."""
+class _Written:
+    """A default or an annotation as the source writes it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -342,17 +342,18 @@ def _signature(arguments: ast.arguments) -> inspect.Signature:
     padding: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     defaults = [*padding, *arguments.defaults]
     found = [
-        kind(item.arg, where, default=_default(value))
+        kind(item.arg, where, default=_written(value), annotation=_written(item.annotation))
         for (item, where), value in zip(positional, defaults, strict=True)
     ]
     if arguments.vararg:
         found.append(kind(arguments.vararg.arg, kind.VAR_POSITIONAL))
     for item, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        found.append(kind(item.arg, kind.KEYWORD_ONLY, default=_default(value)))
+        written = {"default": _written(value), "annotation": _written(item.annotation)}
+        found.append(kind(item.arg, kind.KEYWORD_ONLY, **written))
     if arguments.kwarg:
         found.append(kind(arguments.kwarg.arg, kind.VAR_KEYWORD))
     return inspect.Signature(found)
 
 
-def _default(value: ast.expr | None) -> object:
-    return inspect.Parameter.empty if value is None else _Default(ast.unparse(value))
+def _written(value: ast.expr | None) -> Any:
+    return inspect.Parameter.empty if value is None else _Written(ast.unparse(value))

@@ -9,20 +9,21 @@ from sqlalchemy import insert, select
 
 from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
 from crystalmath.quacc import database
+from crystalmath.quacc.eventlog import last_event, read_events
 from crystalmath.quacc.lifecycle import event_row, follow
-from crystalmath.quacc.records import Event, JobMetadata, NewJob
+from crystalmath.quacc.records import ErrorCount, Event, JobMetadata, NewJob
 from crystalmath.quacc.rows import (
     check,
     equal,
     from_row,
     insert_for_jobs,
-    labelled,
     limited,
     save,
     to_row,
 )
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.schema import events, is_storable, jobs, labels, specifications
+from crystalmath.quacc.selection import begins_with, count_errors, count_states, selected
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -33,26 +34,19 @@ if TYPE_CHECKING:
 
     from crystalmath.quacc.changes import Change
 
-__all__ = ["Event", "JobMetadata", "JobStore", "NewJob"]
+__all__ = ["ErrorCount", "Event", "JobMetadata", "JobStore", "NewJob"]
 
 
 # The store has a method called list, which hides the type inside its class.
 _Jobs: TypeAlias = list[JobMetadata]
 _Events: TypeAlias = list[Event]
 _Ids: TypeAlias = list[str]
+_Errors: TypeAlias = list[ErrorCount]
 _Row: TypeAlias = dict[str, Any]
 _Fresh: TypeAlias = tuple[NewJob, JobMetadata]
 
 _FIELDS = tuple(attribute.name for attribute in fields(JobMetadata))
 _RECORD = select(*(jobs.c[name] for name in _FIELDS))
-_EVENT = select(
-    events.c.seq,
-    jobs.c.job_id,
-    events.c.at,
-    events.c.from_state,
-    events.c.to_state,
-    events.c.reason,
-).join(jobs)
 _UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
 
 # Older SQLite takes no more than 999 parameters in a statement.
@@ -176,19 +170,15 @@ class JobStore:
             save(connection, [(job.revision, noted)], [log])
         return noted
 
-    def set_owner(self, job_id: str, owner: Mapping[str, Any], reason: str, at: float) -> None:
-        """Record whose an unfinished job is from now on; an empty owner is nobody.
-
-        Raises
-        ------
-        UnknownJob
-            No job has this id.
-        """
+    def set_owner(
+        self, job_ids: Sequence[str], owner: Mapping[str, Any], reason: str, at: float
+    ) -> None:
+        """Record whose unfinished jobs these are from now on; an empty owner is nobody."""
         with self._database.writing() as connection:
-            job = _fetch_one(connection, job_id)
-            if not job.state.is_terminal():
-                owned = evolve(job, owner=owner, revision=job.revision + 1)
-                save(connection, [(job.revision, owned)], [event_row(job, job.state, at, reason)])
+            found = [job for job in _fetch(connection, job_ids) if not job.state.is_terminal()]
+            owned = [evolve(job, owner=owner, revision=job.revision + 1) for job in found]
+            changed = [(job.revision, now) for job, now in zip(found, owned, strict=True)]
+            save(connection, changed, [event_row(job, job.state, at, reason) for job in found])
 
     def get(self, job_id: str) -> JobMetadata:
         """Give one job.
@@ -225,86 +215,100 @@ class JobStore:
     def list(
         self,
         *,
-        state: JobState | Collection[JobState] | None = None,
-        engine: str | None = None,
-        label: Mapping[str, str] | None = None,
-        recipe: str | None = None,
         limit: int | None = None,
         newest_first: bool = True,
         before: str | None = None,
+        **filters: Any,
     ) -> _Jobs:
         """Give the jobs for which everything that is asked for holds.
 
         Parameters
         ----------
-        state : JobState or collection of JobState, optional
-            One of these states.
-        engine, recipe : str, optional
-            Exactly this engine, this recipe.
-        label : mapping of str to str, optional
-            All of these labels.
         limit : int, optional
             No more than this many.
         newest_first : bool
             In the order of their recording, or from the newest back.
         before : str, optional
             Only jobs recorded before this one: the id that ends one page begins the next.
+        **filters
+            See :func:`crystalmath.quacc.selection.selected`.
 
         Raises
         ------
         UnknownJob
             No job has the id `before`.
         """
-        texts = {jobs.c.engine: engine, jobs.c.recipe: recipe}
         query = _RECORD.order_by(jobs.c.number.desc() if newest_first else jobs.c.number)
-        for where, text in texts.items():
-            query = query if text is None else query.where(equal(where, text))
-        for name, value in (label or {}).items():
-            query = query.where(jobs.c.number.in_(labelled(name, value)))
-        if state is not None:
-            states = [state] if isinstance(state, str) else state
-            query = query.where(jobs.c.state.in_([JobState(one).value for one in states]))
+        query = query.where(selected(**filters))
         with self._database.reading() as connection:
             if before is not None:
                 query = query.where(jobs.c.number < _number(connection, before))
             return _read(connection, limited(query, limit))
 
-    def unfinished(self, *, engine: str | None = None) -> _Jobs:
+    def summary(self, **filters: Any) -> tuple[dict[JobState, int], _Errors]:
+        """Count the jobs by their state, and those that failed by their error.
+
+        Parameters
+        ----------
+        **filters
+            See :func:`crystalmath.quacc.selection.selected`.
+        """
+        where = selected(**filters)
+        with self._database.reading() as connection:
+            return count_states(connection, where), count_errors(connection, where)
+
+    def owners(self) -> _Ids:
+        """Give the owners that unfinished jobs have, each once, as `list` takes them."""
+        query = select(jobs.c.owner).where(selected(state=_UNFINISHED)).distinct()
+        with self._database.reading() as connection:
+            return [str(owner) for owner in connection.execute(query).scalars()]
+
+    def unfinished(self, *, engine: str | None = None, owner: str | None = None) -> _Jobs:
         """Give the jobs that are not terminal, the oldest first."""
-        return self.list(state=_UNFINISHED, engine=engine, newest_first=False)
+        return self.list(state=_UNFINISHED, engine=engine, owner=owner, newest_first=False)
 
     def find(self, prefix: str, *, limit: int = 20) -> _Ids:
         """Give ids that begin with a text, in alphabetical order, at most `limit` of them."""
-        if not is_storable(prefix):
-            return []
-        # A range uses the index, which LIKE does not, and knows no wildcards.
-        query = select(jobs.c.job_id).where(
-            jobs.c.job_id >= prefix, jobs.c.job_id < prefix + "\U0010ffff"
-        )
+        query = select(jobs.c.job_id).where(begins_with(prefix))
         with self._database.reading() as connection:
             found = connection.execute(query.order_by(jobs.c.job_id).limit(limit))
             return [str(name) for name in found.scalars()]
 
     def events(
-        self, after: int = 0, job_id: str | None = None, limit: int | None = None
+        self,
+        after: int = 0,
+        job_id: str | Collection[str] | None = None,
+        limit: int | None = None,
     ) -> _Events:
         """Give the event log, the oldest first.
+
+        Events appear in the order of their ``seq``: who has seen one has missed none before it.
 
         Parameters
         ----------
         after : int
             Only events whose ``seq`` is larger.
-        job_id : str, optional
-            Only this job's.
+        job_id : str or collection of str, optional
+            Only this job's, or these jobs'.
         limit : int, optional
             No more than this many.
         """
-        query = _EVENT.where(events.c.seq > after).order_by(events.c.seq)
-        if job_id is not None:
-            query = query.where(equal(jobs.c.job_id, job_id))
+        return self.follow(after, job_id, limit)[0]
+
+    def follow(
+        self,
+        after: int = 0,
+        job_id: str | Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> tuple[_Events, int]:
+        """Give what :meth:`events` gives, and the ``seq`` up to which that is all there is."""
         with self._database.reading() as connection:
-            found = connection.execute(limited(query, limit))
-            return [_to_event(row) for row in found.mappings()]
+            return read_events(connection, after, job_id, limit)
+
+    def last_event(self) -> int:
+        """Give the ``seq`` of the newest event, 0 before the first."""
+        with self._database.reading() as connection:
+            return last_event(connection)
 
     def close(self) -> None:
         """Close the database. Closing twice does no harm."""
@@ -327,7 +331,7 @@ def _sort_out(connection: Connection, new: Sequence[NewJob]) -> tuple[_Jobs, lis
         elif known.spec_hash != job.spec_hash:
             raise KeyConflict(
                 f"the key {job.key!r} belongs to job {known.job_id}, which has another "
-                "specification; use a new key, or submit the same again"
+                "specification; submit the same again, or this job with another key"
             )
         answer.append(known)
     return answer, fresh
@@ -378,12 +382,3 @@ def _pending(job: NewJob) -> JobMetadata:
     values: _Row = dict.fromkeys(_FIELDS) | {"state": JobState.pending, "revision": 0} | given
     # Through the form in the database, so that it equals what is read later.
     return JobMetadata(**from_row(to_row(JobMetadata(**values))))
-
-
-def _to_event(row: Mapping[Any, Any]) -> Event:
-    before = row["from_state"]
-    states = {
-        "from_state": None if before is None else JobState(before),
-        "to_state": JobState(row["to_state"]),
-    }
-    return Event(**(dict(row) | states))

@@ -38,8 +38,14 @@ _ATOMS_KEYS = frozenset(
         "velocities",
     )
 )
+_VECTOR_KEYS = frozenset(("positions", "scaled_positions", "momenta", "velocities"))
+_SCALAR_KEYS = frozenset(("tags", "masses", "magmoms", "charges"))
 _NUMERIC_KEYS = _ATOMS_KEYS - {"symbols", "constraint", "info", "pbc"}
 _COORDINATES = 3
+_OTHERWISE = (
+    "text must be a POSCAR; of XYZ, CIF and others send symbols, positions, cell and pbc as an "
+    'object, or {"format": "ase-json", "data": ase.io.jsonio.encode(ase.io.read(file))}'
+)
 _POSCAR_LINES = 8  # comment, scale, three vectors, counts, kind of coordinates, one atom
 
 
@@ -136,7 +142,9 @@ def _read_frames(file: os.PathLike[str]) -> list[Atoms]:
             warnings.simplefilter("ignore")
             frames = ase.io.read(file, index=":")
     except Exception as error:  # every reader fails in its own way
-        reason = str(error) or type(error).__name__
+        reason = str(error) or (
+            f"it is damaged, or not in the format that its name promises ({type(error).__name__})"
+        )
         raise InvalidJob(f"ASE cannot read a structure from {file}: {reason}") from error
     if not frames or not all(isinstance(frame, ase.Atoms) for frame in frames):
         raise InvalidJob(f"{file} holds no structure")
@@ -163,7 +171,7 @@ def _from_poscar(text: str) -> Atoms:
     if "\0" in text or len(lines) < _POSCAR_LINES:
         raise InvalidJob(
             f"the structure is no POSCAR: it has {len(lines)} lines of text, starting with "
-            f"{text[:40]!r}"
+            f"{text[:40]!r}; {_OTHERWISE}"
         )
     _check_poscar_counts(lines)
     try:
@@ -192,7 +200,10 @@ def _check_poscar_counts(lines: list[str]) -> None:
                 )
             _check_poscar_rows(lines, index, total)
             return
-    raise InvalidJob("the POSCAR has no line of atom counts where one belongs (line 6 or 7)")
+    raise InvalidJob(
+        "the structure is no POSCAR: it has no line of atom counts where one belongs (line 6 or "
+        f"7); {_OTHERWISE}"
+    )
 
 
 def _check_poscar_rows(lines: list[str], counts: int, total: int) -> None:
@@ -220,8 +231,31 @@ def _from_dict(structure: Mapping[str, Any]) -> Atoms:
     try:
         return Atoms(**checked)
     except Exception as error:  # ASE reports lengths that do not agree in several ways
-        reason = str(error) or type(error).__name__
+        reason = _misfit(checked) or str(error) or type(error).__name__
         raise InvalidJob(f"ase.Atoms cannot be made of the structure: {reason}") from error
+
+
+def _misfit(checked: Mapping[str, Any]) -> str | None:
+    """Say which array has not one row for each atom."""
+    from ase.symbols import symbols2numbers
+
+    if {"symbols", "numbers"} <= checked.keys():
+        return "it has symbols and numbers; only one of them can be used"
+    try:
+        symbols = checked.get("symbols")
+        count = len(checked["numbers"] if symbols is None else symbols2numbers(symbols))
+    except KeyError as error:
+        return f"there is no element {error.args[0]!r}"
+    for key in _VECTOR_KEYS & checked.keys():
+        if checked[key].shape != (count, _COORDINATES):
+            shape = " x ".join(map(str, checked[key].shape))
+            return f"{key} must have three numbers for each of its {count} atoms, not {shape}"
+    for key in _SCALAR_KEYS & checked.keys():
+        if checked[key].ndim and len(checked[key]) != count:
+            return f"{key} must have {count} values, one for each atom, not {len(checked[key])}"
+    if "cell" in checked and checked["cell"].shape not in {(3,), (6,), (3, 3)}:
+        return "cell must be three lengths, three lengths and three angles, or three vectors"
+    return None
 
 
 def _checked(key: str, value: Any) -> Any:

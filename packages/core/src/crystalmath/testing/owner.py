@@ -190,9 +190,9 @@ class _Owner:
         settings = self._runner.settings
         return write_down(settings.home, settings.name, recipe, **parameters)
 
-    def close(self) -> None:
-        """Close the runner."""
-        self._runner.close()
+    def close(self, *, cancel: bool = True) -> None:
+        """Close the runner; cancel its jobs, or let them go."""
+        self._runner.close(cancel=cancel)
 
     def renew(self) -> bool:
         """Ask for the runner again; tell whether it is another object."""

@@ -73,6 +73,7 @@ class _Chain:
                 cwd="/",
             )
         self.environment: dict[str, str] | None = None
+        self.term = _term
         self._socket = ours
         self._lines: IO[bytes] = ours.makefile("rb")
 
@@ -105,6 +106,7 @@ class _Chain:
 
 _lock = threading.Lock()
 _idle: list[_Chain] = []
+_term = 0  # how often the chains were closed
 
 
 def _forget_chains() -> None:
@@ -131,12 +133,20 @@ def _take(environment: dict[str, str]) -> tuple[_Chain, bool]:
 
 def _give_back(chain: _Chain) -> None:
     with _lock:
-        _idle.append(chain)
+        if chain.term == _term:
+            _idle.append(chain)
+            return
+    chain.close()
 
 
 def close_idle() -> None:
-    """End all idle chains of this process, and wait until they are gone."""
+    """End all idle chains of this process, and wait until they are gone.
+
+    Those that are busy, with jobs that go on without this process, end after their job.
+    """
+    global _term  # noqa: PLW0603
     with _lock:
+        _term += 1
         chains = _idle[:]
         _idle.clear()
     for chain in chains:

@@ -122,7 +122,7 @@ def _environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     """
     own = dict(os.environ)
     if forwarded:
-        for name in config.forwarded(config.DEFAULT_FORWARD[2:], own):
+        for name in config.forwarded(config.DEFAULT_FORWARD[1:], own):
             del own[name]
     own.update(forwarded)
     # One thread for each process unless the user says otherwise: an engine runs as many jobs at

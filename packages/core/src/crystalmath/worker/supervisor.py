@@ -34,8 +34,9 @@ IDLE_S = 60.0
 LOOK_S = 0.2
 #: How long a job that must end may take to do so by itself, in seconds.
 GRACE_S = 1.0
-#: How much of the end of a log goes into an error message, in bytes.
-TAIL = 2000
+#: How much of the end of a log goes into an error message, in bytes and in lines.
+TAIL = 1000
+TAIL_LINES = 5
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -190,8 +191,8 @@ class Supervisor:
             how = f"was killed by signal {-status} ({signal.Signals(-status).name})"
         if status == -signal.SIGKILL:
             how += "; perhaps the memory was exhausted"
-        tail = job.tail.decode(errors="replace").strip()
-        said = f"; the end of its log:\n{tail}" if tail else ""
+        tail = job.tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
+        said = "\n".join(["\nthe end of its log:", *tail]) if tail else ""
         job.publish("failed", error=f"the process that ran the recipe {how}{said}")
 
     def _end_all(self) -> None:

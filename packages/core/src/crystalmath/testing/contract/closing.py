@@ -14,13 +14,15 @@ import psutil
 import pytest
 
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.oracle import living
+from crystalmath.testing.oracle import alive, living
 from crystalmath.testing.owner import Owner, OwnerError
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
+    from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
@@ -186,6 +188,29 @@ class Closing(Base):
         _all_cancelled(oracle, jobs)
         assert {tenant.ask("status", job_id) for job_id in jobs} == {"cancelled"}
         assert tenant.ask("result", jobs[0]) == {"error": "cancelled"}
+        tenant.leaves_nothing()
+
+    def test_close_that_lets_go(
+        self,
+        tenant: Tenant,
+        oracle: Oracle,
+        shared: Path,
+        runner: EngineRunner,
+        finish: Callable[..., Any],
+    ) -> None:
+        """A server that is stopped: what runs goes on, and the next one follows all of it."""
+        gate = shared / "gate"
+        running = tenant.begin("wait_for", path=str(gate))
+        waiting = tenant.submit("wait_for", 1, path=str(gate))
+        tenant.ask("close", cancel=False)
+        assert not any(map(oracle.outcome, running + waiting))
+        supervisors = [oracle.supervisor(job_id) for job_id in running]
+        assert alive(supervisors) == supervisors
+        # This process takes them over while that one is still there.
+        assert {runner.get_status(job_id).value for job_id in running} == {"running"}
+        gate.touch()
+        assert {finish(job_id)[0] for job_id in running + waiting} == {"completed"}
+        assert {oracle.attempts(job_id) for job_id in running} == {1}
         tenant.leaves_nothing()
 
     def test_closing_twice(self, tenant: Tenant, oracle: Oracle, shared: Path) -> None:

@@ -1,0 +1,254 @@
+"""What a client feels of the server: polls, many jobs, a large result; and what it costs idle.
+
+Run it in an environment that has both packages: ``python benchmarks/server.py [polls] [large]
+[idle]``. It uses temporary homes, prints each figure beside its limit, polls beside a bare echo
+over the same kind of socket, and exits 1 if a limit is broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filled_store import fill
+from server_peers import BENCHMARKS, Client, Echo, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLIENTS, RATE_HZ, JOBS = 50, 10.0, 1000
+#: How long one round of polls takes, in seconds, and how many there are.
+ROUND_S, ROUNDS = 5.0, 3
+STRUCTURE = {"symbols": "Cu", "cell": [3.0, 3.0, 3.0], "pbc": True}
+#: Random numbers whose JSON takes 20 MB.
+NUMBERS = 1_000_000
+IDLE_S = 20.0
+
+_broken: list[str] = []
+
+
+def main() -> int:
+    """Measure and print, and tell whether the limits hold."""
+    os.environ["CRYSTALMATH_RECIPES"] = "noop_recipes"
+    known = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(BENCHMARKS), known]))
+    with tempfile.TemporaryDirectory(prefix="cm-", ignore_cleanup_errors=True) as folder:
+        for name in sys.argv[1:] or _PARTS:
+            asyncio.run(_PARTS[name](Path(folder)))
+    for broken in _broken:
+        print(f"broken: {broken}")
+    return int(bool(_broken))
+
+
+def _tell(what: str, value: float, unit: str, limit: float | None = None) -> None:
+    bound = "" if limit is None else f"   limit {limit:g} {unit}"
+    print(f"{what:58} {value:10.3f} {unit}{bound}", flush=True)
+    if limit is not None and value > limit:
+        _broken.append(f"{what}: {value:.3f} {unit}, limit {limit:g}")
+
+
+def _home(folder: Path, name: str, finished: int = 0) -> Path:
+    home = folder / name
+    os.environ["CRYSTALMATH_HOME"] = str(home)
+    fill(finished)
+    return home
+
+
+# --- polls and many jobs -------------------------------------------------------------------------
+
+
+async def _polls(folder: Path) -> None:
+    few, many = Server(_home(folder, "few")), Server(_home(folder, "many", 100_000))
+    echo = Echo(folder)
+    try:
+        few_ids = await _submit(few, echo, "an empty store")
+        many_ids = await _submit(many, echo, "100,000 in it")
+        times: dict[str, list[float]] = {"echo": [], "few": [], "many": []}
+        for _ in range(ROUNDS):
+            times["echo"] += await _poll(echo.path, few_ids)
+            times["few"] += await _poll(few.path, few_ids)
+            times["many"] += await _poll(many.path, many_ids)
+    finally:
+        for process in (few, many, echo):
+            process.stop()
+    print(f"{CLIENTS} clients, each {RATE_HZ:g} times a second, {len(times['few'])} polls:")
+    bare = _quantiles("a bare echo", times["echo"])
+    status = _quantiles("jobs.status over 1,000 jobs", times["few"], 2.0, 20.0)
+    full = _quantiles("the same with 100,000 jobs in the store", times["many"], 2.0, 20.0)
+    for index, name in enumerate(("p50", "p99")):
+        _tell(f"  {name} beside the echo", status[index] / bare[index], "times")
+    _tell("  p50 with 100,000 jobs beside without", full[0] / status[0], "times", 1.5)
+
+
+async def _submit(server: Server, echo: Echo, store: str) -> list[str]:
+    """Submit a thousand jobs in one request, wait for them, and give their ids."""
+    client = await Client.connect(server.path)
+    job = {"recipe": "noop_recipes.noop", "structure": STRUCTURE, "engine": "local"}
+    await client.call("jobs.submit", **job)
+    began = time.perf_counter()
+    answer = await client.call("jobs.submit_many", jobs=[job] * JOBS)
+    _tell(f"1,000 jobs in one request, {store}", time.perf_counter() - began, "s", 2.0)
+    ids = [job["job_id"] for job in answer["jobs"]]
+    print("while they run:")
+    _quantiles("  jobs.status", await _poll(server.path, ids, seconds=1.5))
+    _quantiles("  a bare echo", await _poll(echo.path, ids, seconds=1.5))
+    while not (await client.call("jobs.wait", job_ids=ids, timeout_s=60))["done"]:
+        pass
+    _tell("  all of them done", time.perf_counter() - began, "s")
+    client.close()
+    return ids
+
+
+async def _poll(path: str, ids: list[str], seconds: float = ROUND_S) -> list[float]:
+    """Have all clients poll for a while; give the times of the answers, in seconds."""
+    clients = [await Client.connect(path) for _ in range(CLIENTS)]
+    times: list[float] = []
+
+    async def poll(client: Client, turn: float) -> None:
+        end = turn + seconds
+        while turn < end:
+            await asyncio.sleep(turn - time.perf_counter())
+            began = time.perf_counter()
+            await client.ask("jobs.status", {"job_id": random.choice(ids)})
+            times.append(time.perf_counter() - began)
+            turn += 1 / RATE_HZ
+
+    begin = time.perf_counter() + 0.1
+    await asyncio.gather(*(poll(c, begin + random.random() / RATE_HZ) for c in clients))
+    for client in clients:
+        client.close()
+    return times
+
+
+def _quantiles(
+    what: str, times: list[float], p50: float | None = None, p99: float | None = None
+) -> tuple[float, float]:
+    cuts = statistics.quantiles(times, n=100)
+    _tell(f"{what}: p50", 1000 * cuts[49], "ms", p50)
+    _tell(f"{what}: p99", 1000 * cuts[98], "ms", p99)
+    return cuts[49], cuts[98]
+
+
+# --- a large result ------------------------------------------------------------------------------
+
+
+async def _large(folder: Path) -> None:
+    server = Server(_home(folder, "large"))
+    try:
+        client = await Client.connect(server.path)
+        params = {"count": NUMBERS}
+        job = {"recipe": "noop_recipes.numbers", "structure": STRUCTURE, "params": params}
+        job_id = (await client.call("jobs.submit", **job, engine="local"))["job_id"]
+        await client.call("jobs.wait", job_ids=[job_id], timeout_s=120)
+        stalls = [await _longest(client, job_id, lambda: _sleep(2)) for _ in range(2)]
+        fetched = [await _longest(client, job_id, lambda: _fetch(server, job_id)) for _ in range(5)]
+    finally:
+        server.stop()
+    print(f"a result of {_fetched['size'] / 1e6:.1f} MB:")
+    _tell("  its transfer", _fetched["seconds"], "s")
+    _tell("  the longest poll of another client", 1000 * statistics.median(fetched), "ms", 50.0)
+    _tell("  the longest poll without it", 1000 * statistics.median(stalls), "ms")
+
+
+_fetched: dict[str, Any] = {}
+
+
+async def _longest(client: Client, job_id: str, meanwhile: Callable[[], Any]) -> float:
+    """Poll while something else goes on; give the longest time of an answer, in seconds."""
+    other = asyncio.create_task(meanwhile())
+    longest = 0.0
+    while not other.done():
+        began = time.perf_counter()
+        await client.ask("jobs.status", {"job_id": job_id})
+        longest = max(longest, time.perf_counter() - began)
+        await asyncio.sleep(0.002)
+    await other
+    return longest
+
+
+async def _sleep(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def _fetch(server: Server, job_id: str) -> None:
+    """Read the result in a process of its own, so that its work is not ours."""
+    command = [sys.executable, __file__, "read", server.path, job_id]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    told, _ = await process.communicate()
+    _fetched.update(json.loads(told))
+
+
+async def _read_result(path: str, job_id: str) -> None:
+    client = await Client.connect(path)
+    began = time.perf_counter()
+    body = await client.ask("jobs.result", {"job_id": job_id})
+    seconds = time.perf_counter() - began
+    if len(json.loads(body)["result"]["result"]["numbers"]) != NUMBERS:
+        raise RuntimeError("the result did not come whole")
+    print(json.dumps({"seconds": seconds, "size": len(body)}))
+
+
+# --- idle ----------------------------------------------------------------------------------------
+
+
+async def _idle(folder: Path) -> None:
+    server = Server(_home(folder, "idle", 10_000))
+    pid = server.process.pid
+    try:
+        client = await Client.connect(server.path)
+        job = {"recipe": "noop_recipes.noop", "structure": STRUCTURE, "engine": "parsl"}
+        job_id = (await client.call("jobs.submit", **job))["job_id"]
+        answer = await client.call("jobs.wait", job_ids=[job_id], timeout_s=120)
+        if answer["jobs"][0]["status"] != "completed":
+            raise RuntimeError(f"Parsl does not work here: {answer['jobs'][0]}")
+        async for _ in _pages(client):
+            pass
+        await asyncio.sleep(5)
+        began = _cpu_s(pid)
+        await asyncio.sleep(IDLE_S)
+        used = _cpu_s(pid) - began
+        memory = _memory_mb(pid)
+    finally:
+        server.stop()
+    print("idle with 10,000 finished jobs, all listed once, and Parsl loaded:")
+    _tell("  of a core", 100 * used / IDLE_S, "%", 1.0)
+    _tell("  memory", memory, "MB", 160.0)
+
+
+async def _pages(client: Client) -> Any:
+    cursor = None
+    while True:
+        page = await client.call("jobs.list", limit=1000, cursor=cursor)
+        yield page
+        cursor = page["cursor"]
+        if cursor is None:
+            return
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+_PARTS = {"polls": _polls, "large": _large, "idle": _idle}
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["read"]:
+        asyncio.run(_read_result(*sys.argv[2:]))
+    else:
+        sys.exit(main())

@@ -1,0 +1,147 @@
+"""What a shell offers when somebody presses the tab key.
+
+Nothing is started or written for it, and nothing that goes wrong is told: it would stand in the
+middle of the line that is being typed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING, Any
+
+# Typer reads the annotations of what it calls.
+import typer  # noqa: TC002
+
+from crystalmath.errors import CrystalMathError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["clusters", "engines", "job_ids", "labels", "recipes", "states", "unfinished_ids"]
+
+#: How long a server may take to answer, in seconds.
+_PATIENCE_S = 0.5
+#: More than so many jobs are of no use in a list.
+_MOST = 200
+
+
+def engines(incomplete: str) -> list[str]:
+    """Offer the installed engines."""
+    try:
+        from crystalmath.quacc.engines import get_installed_engines
+
+        names = get_installed_engines()
+    except (CrystalMathError, ImportError):
+        return []
+    return _beginning(incomplete, names)
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Offer the recipes there are; their full names where nothing else begins so."""
+    try:
+        from crystalmath import config
+        from crystalmath.cli.output import short_recipe
+        from crystalmath.quacc.recipes import catalogue
+
+        names = [recipe.name for recipe in catalogue(config.load().recipes_allow)]
+    except (CrystalMathError, ImportError):
+        return []
+    return _beginning(incomplete, map(short_recipe, names)) or _beginning(incomplete, names)
+
+
+def clusters(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the clusters of the engine that stands in the line, or of the configured one."""
+    try:
+        from crystalmath.quacc.engines import get_workflow_engine, runner_for
+
+        engine = ctx.params.get("engine") or get_workflow_engine() or "local"
+        names = runner_for(engine).clusters()
+    except Exception:  # noqa: BLE001 - whatever a stranger's plugin raises
+        return []
+    return _beginning(incomplete, names)
+
+
+def states(incomplete: str) -> list[str]:
+    """Offer the states a job may be in."""
+    from crystalmath.quacc.runner import JobState
+
+    return _beginning(incomplete, JobState.__members__)
+
+
+def job_ids(incomplete: str) -> list[tuple[str, str]]:
+    """Offer job ids; where a server runs, with what it knows of the jobs, the newest first."""
+    return _ids(incomplete, _run_directories(incomplete))
+
+
+def unfinished_ids(incomplete: str) -> list[tuple[str, str]]:
+    """Offer the ids of jobs that have not ended, as `job_ids` does."""
+    left = (name for name in _run_directories(incomplete) if not _has_ended(name))
+    return _ids(incomplete, left, state=["pending", "running"])
+
+
+def labels(incomplete: str) -> list[str]:
+    """Offer the labels of the newest jobs, where a server runs."""
+    jobs = _asked("jobs.list", {"limit": _MOST}).get("jobs", ())
+    found = {f"{key}={value}" for job in jobs for key, value in job["labels"].items()}
+    return _beginning(incomplete, found)
+
+
+def _ids(
+    incomplete: str, directories: Iterable[str], **filters: list[str]
+) -> list[tuple[str, str]]:
+    answer = _asked("jobs.list", {"prefix": incomplete, "limit": _MOST, **filters})
+    if "jobs" in answer:
+        return [(job["job_id"], _told(job)) for job in answer["jobs"]]
+    # Opening the database would import SQLAlchemy, and write beside it. These are in no order, so
+    # that a part of them has no longer beginning in common than all have.
+    return [(name, "") for name in itertools.islice(directories, _MOST)]
+
+
+def _told(job: dict[str, Any]) -> str:
+    from crystalmath.cli.output import printable, short_recipe
+
+    return printable(f"{job['name'] or ''} {job['status']} {short_recipe(job['recipe'])}".strip())
+
+
+def _run_directories(beginning: str) -> Iterator[str]:
+    from crystalmath.config import home
+
+    try:
+        with os.scandir(home() / "jobs") as entries:
+            for entry in entries:
+                if entry.name.startswith(beginning) and not entry.name.startswith("."):
+                    yield entry.name
+    except OSError:
+        return
+
+
+def _has_ended(job_id: str) -> bool:
+    from crystalmath.config import home
+
+    return any((home() / "jobs" / job_id).glob("*.outcome"))
+
+
+def _asked(method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Ask the running server, if there is one that answers at once."""
+    from crystalmath import wire
+    from crystalmath.client.remote import Connection
+    from crystalmath.config import home
+    from crystalmath.place import Place, require_socket
+
+    try:
+        address = Place.of(home()).address()
+        require_socket(address)
+        connection = Connection(address)
+        try:
+            message = wire.loads(connection.ask(method, params, _PATIENCE_S))
+        finally:
+            connection.close()
+    except (CrystalMathError, OSError, EOFError):
+        return {}
+    answer: dict[str, Any] = message.get("result", {})
+    return answer
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name.startswith(incomplete))

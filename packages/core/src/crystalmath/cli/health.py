@@ -1,0 +1,134 @@
+"""What ``crystalmath doctor`` says of the home's server."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from crystalmath.cli import output
+from crystalmath.errors import CrystalMathError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from crystalmath.config import Config
+    from crystalmath.place import Place, Server
+
+__all__ = ["Check", "server_checks"]
+
+#: How long the server may take to answer, in seconds.
+ANSWER_S = 5.0
+#: How much of its log is looked at, in bytes.
+TAIL = 200_000
+
+
+@frozen(kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Parameters
+    ----------
+    name : str
+        What was looked at.
+    state : {"ok", "warning", "error"}
+        An error keeps every job from running, a warning some.
+    message : str
+        What was seen.
+    remedy : str, optional
+        What to do about it.
+    """
+
+    name: str
+    state: str
+    message: str
+    remedy: str | None = None
+
+
+def server_checks(configured: Config) -> Iterator[Check]:
+    """Look at the server: whether it runs, answers, and is like this process."""
+    from crystalmath.place import Place
+
+    try:
+        place = Place.of(configured.home)
+        server = place.read_lock()
+        place.address()
+        if server is None:
+            yield _nobody(place)
+        else:
+            yield from _present(place, server)
+    except (CrystalMathError, OSError) as error:
+        yield Check(name="server", state="error", message=str(error))
+
+
+def _nobody(place: Place) -> Check:
+    if place.directory.exists():
+        place.make()  # what may not be trusted is told now, not at the next command
+    message = "none runs; `crystalmath submit` starts one"
+    if not place.has_crashed():
+        return Check(name="server", state="ok", message=message)
+    return Check(
+        name="server",
+        state="warning",
+        message="none runs, and the last one died; `crystalmath submit` starts another",
+        remedy=f"its running jobs went on, and are followed again then; see {place.log}",
+    )
+
+
+def _present(place: Place, server: Server) -> Iterator[Check]:
+    answers = _ask(place, "system.version", "system.status")
+    if answers is None:
+        remedy = f"see {place.log}; running jobs go on when `kill -9 {server.identity.pid}` ends it"
+        message = f"the {server} does not answer"
+        yield Check(name="server", state="error", message=message, remedy=remedy)
+        return
+    version, status = answers
+    jobs = status["jobs"]
+    yield Check(
+        name="server",
+        state="ok",
+        message=f"{server}, {output.age(server.started_at)} old, {jobs['running']} running and "
+        f"{jobs['pending']} pending jobs, at {server.socket}",
+    )
+    from crystalmath.client.handshake import differences
+
+    for difference in differences(version, place.home):
+        yield Check(name="server", state="warning", message=difference)
+    for engine, state in status["engines"].items():
+        if state.startswith("broken"):
+            remedy = "what was installed since is seen by the next server: `crystalmath stop`"
+            message = f"its engine {engine} is {state}"
+            yield Check(name="server", state="warning", message=message, remedy=remedy)
+    yield from _log(place.log)
+
+
+def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:
+    from crystalmath.client.remote import Connection
+    from crystalmath.place import require_socket
+
+    path = place.address()
+    try:
+        require_socket(path)
+        connection = Connection(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    try:
+        return [json.loads(connection.ask(name, {}, ANSWER_S))["result"] for name in methods]
+    except (OSError, EOFError):
+        return None
+    finally:
+        connection.close()
+
+
+def _log(log: Path) -> Iterator[Check]:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL))
+        lines = file.read().decode(errors="replace").splitlines()
+    begins = [number for number, line in enumerate(lines) if " serves " in line]
+    since = lines[begins[-1] if begins else 0 :]
+    errors = [line for line in since if " ERROR " in line or " CRITICAL " in line]
+    if errors:
+        message = f"{len(errors)} error(s) of this server; the last: {errors[-1]}"
+        yield Check(name="log", state="warning", message=message, remedy=f"see {log}")

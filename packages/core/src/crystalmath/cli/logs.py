@@ -1,0 +1,131 @@
+"""``crystalmath logs``: what a job has written, and what it goes on to write."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crystalmath.cli import output
+from crystalmath.cli.selection import JobId, any_client, find
+from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.errors import InvalidJob, ServerNotRunning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from crystalmath.client import Client
+
+__all__ = ["logs"]
+
+#: In one answer. A compressed file is read from its beginning for each.
+_PART = 16 * 2**20
+#: How long one question waits for something new, in seconds.
+_PATIENCE_S = 10.0
+#: How often a file that is not there yet is looked for, in seconds.
+_LOOK_S = 0.5
+
+
+def logs(
+    job_id: JobId,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE]", help="A file below the job's work directory, also FILE.gz."
+        ),
+    ] = None,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")
+    ] = False,
+    tail: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Begin with the last N lines.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Print what a job wrote: its log, or a file of its work directory."""
+    if follow and as_json:
+        raise typer.BadParameter("does not go with --json", param_hint="--follow")
+    with any_client() as client:
+        job_id = find(client, job_id)
+        if follow:
+            for part in _followed(client, job_id, file, tail):
+                _write(part)
+        elif as_json:
+            output.write_json(_document(list(_parts(client, job_id, file, tail))))
+        else:
+            for part in _parts(client, job_id, file, tail):
+                _write(part)
+                if not part["size"] and file is None:
+                    output.note(f"job {job_id} has written no log yet")
+    return 0
+
+
+def _document(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    last = parts[-1]
+    told = {key: last[key] for key in ("job_id", "offset", "size", "finished", "error")}
+    return {**told, "path": last["file"], "text": "".join(part["text"] for part in parts)}
+
+
+def _parts(
+    client: Client, job_id: str, file: str | None, tail: int | None
+) -> Iterator[dict[str, Any]]:
+    """Read what there is now, part by part."""
+    part = client.logs(job_id, file, tail=tail, max_bytes=_PART)
+    yield part
+    while part["text"] and part["offset"] < part["size"]:
+        part = client.logs(job_id, file, offset=part["offset"], max_bytes=_PART)
+        yield part
+
+
+def _followed(
+    client: Client, job_id: str, file: str | None, tail: int | None
+) -> Iterator[dict[str, Any]]:
+    """Read what there is and what comes, until the job has ended."""
+    from crystalmath.client.errors import ConnectionLost
+
+    part = _first(client, job_id, file, tail)
+    yield part
+    with contextlib.ExitStack() as others:
+        while not part["finished"]:
+            try:
+                part = _next(client, job_id, file, part)
+            except (ServerNotRunning, ConnectionLost):
+                # The job goes on without its server, and so does who looks at it.
+                time.sleep(_LOOK_S)
+                client = others.enter_context(any_client())
+            else:
+                yield part
+
+
+def _next(client: Client, job_id: str, file: str | None, before: dict[str, Any]) -> dict[str, Any]:
+    part = client.logs(
+        job_id, file, offset=before["offset"], max_bytes=_PART, timeout_s=_PATIENCE_S
+    )
+    if part["file"] != before["file"]:  # another attempt writes a log of its own
+        part = client.logs(job_id, file, offset=0, max_bytes=_PART)
+    return part
+
+
+def _first(client: Client, job_id: str, file: str | None, tail: int | None) -> dict[str, Any]:
+    said = False
+    while True:
+        try:
+            return client.logs(job_id, file, tail=tail, max_bytes=_PART)
+        except InvalidJob as error:
+            if client.job(job_id).state.is_terminal():
+                raise
+            if not said:
+                output.note(output.printable(f"waiting: {error}"))
+                said = True
+            time.sleep(_LOOK_S)
+
+
+def _write(part: dict[str, Any]) -> None:
+    # As it was written, whatever the terminal's encoding.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(part["text"].encode())
+    sys.stdout.buffer.flush()

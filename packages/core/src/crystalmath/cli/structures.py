@@ -1,0 +1,212 @@
+"""The structures that a command is given: files, single frames of files, and patterns."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from crystalmath.errors import InvalidJob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ase import Atoms
+
+__all__ = ["Document", "fit", "names_one", "read_document", "read_documents", "read_structure"]
+
+#: A structure as ``jobs.submit`` takes it.
+Document = str | dict[str, Any]
+
+_LONGEST_NAME = 255
+_PATTERN = re.compile(r"[*?[]")
+
+
+def fit(name: str) -> str:
+    """Make a name that may be a job's; nobody chose it, so no job must be refused for it."""
+    return "".join(filter(str.isprintable, name))[-_LONGEST_NAME:] or "structure"
+
+
+def names_one(texts: Sequence[str]) -> bool:
+    """Tell whether one file is named, and no pattern."""
+    return len(texts) == 1 and not _is_pattern(_split(texts[0])[0])
+
+
+def read_structure(text: str) -> tuple[str, Atoms]:
+    """Read the one structure that is meant, with a name for it.
+
+    ASE would take the last of several without a word. Somebody who names a trajectory may mean
+    that, or all of them, or may not know that there are more: so they are asked to say.
+
+    Raises
+    ------
+    typer.BadParameter
+        There is no such file.
+    InvalidJob
+        The file cannot be read as a structure, has no such frame, or holds several and none is
+        chosen.
+    """
+    path, index = _split(text)
+    _require(path)
+    frames = _frames(path, index)
+    if len(frames) > 1:
+        raise InvalidJob(
+            f"{path} holds {len(frames)} structures and this command takes one; "
+            f"choose with {path}@N, counted from 0, or {path}@-1 for the last"
+        )
+    name, atoms = frames[0]
+    return fit(name), atoms
+
+
+def read_document(text: str) -> tuple[str, Document]:
+    """Read the one structure that is meant, as ``jobs.submit`` takes it; see `read_structure`."""
+    path, index = _split(text)
+    plain = _poscar(path) if index is None else None
+    if plain is not None:
+        return fit(_stem(path)), plain
+    from crystalmath.quacc.structures import to_ase_json
+
+    name, atoms = read_structure(text)
+    return name, to_ase_json(atoms)
+
+
+def read_documents(texts: Sequence[str]) -> Iterator[tuple[str, Document | InvalidJob]]:
+    """Read all structures of files and patterns, each with a name.
+
+    The name is the file's; of a file with several structures, with the frame's number. Of a pattern
+    it is what the pattern leaves open: the files of ``runs/*/POSCAR`` are ``Al/POSCAR``,
+    ``Cu/POSCAR``. Files that would share a name are named by their whole paths.
+
+    Yields
+    ------
+    (str, str or dict or InvalidJob)
+        The name, and the structure as ``jobs.submit`` takes it, or why it cannot be read.
+
+    Raises
+    ------
+    typer.BadParameter
+        There is no such file, or none that fits a pattern.
+    """
+    files = [file for text in texts for file in _files(text)]
+    places = dict.fromkeys((name, path) for name, path, _ in files)
+    shared = {name for name, count in Counter(name for name, _ in places).items() if count > 1}
+    return _documents(
+        [(str(path) if name in shared else name, path, index) for name, path, index in files]
+    )
+
+
+def _documents(
+    files: Sequence[tuple[str, Path, int | None]],
+) -> Iterator[tuple[str, Document | InvalidJob]]:
+    for name, path, index in files:
+        text = _poscar(path) if index is None else None
+        if text is not None:
+            yield fit(name), text
+            continue
+        try:
+            frames = _frames(path, index)
+        except InvalidJob as error:
+            yield fit(name), error
+            continue
+        for frame, atoms in frames:
+            # What follows the file's own name is the frame's number.
+            yield fit(name + frame[len(_stem(path)) :]), _document(atoms)
+
+
+def _document(atoms: Atoms) -> Document | InvalidJob:
+    from crystalmath.quacc.structures import to_ase_json
+
+    try:
+        return to_ase_json(atoms)
+    except InvalidJob as error:
+        return error
+
+
+def _files(text: str) -> list[tuple[str, Path, int | None]]:
+    path, index = _split(text)
+    if not _is_pattern(path):
+        _require(path)
+        return [(_stem(path), path, index)]
+    found = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 - absolute too
+    files = [file for file in found if file.is_file()]
+    if not files:
+        raise typer.BadParameter(f"no file fits {str(path)!r}", param_hint="STRUCTURE")
+    fixed = sum(1 for _ in _before_pattern(path))
+    return [(str(Path(*file.parts[fixed:-1], _stem(file))), file, index) for file in files]
+
+
+def _before_pattern(path: Path) -> Iterator[str]:
+    for part in path.parts:
+        if _PATTERN.search(part):
+            return
+        yield part
+
+
+def _split(text: str) -> tuple[Path, int | None]:
+    chosen = re.fullmatch(r"(.+)@(-?[0-9]{1,9})", text, re.DOTALL)
+    if chosen and not Path(text).exists():
+        return Path(chosen[1]), int(chosen[2])
+    return Path(text), None
+
+
+def _is_pattern(path: Path) -> bool:
+    return bool(_PATTERN.search(str(path))) and not path.exists()
+
+
+def _require(path: Path) -> None:
+    if path.is_file():
+        return
+    if path.is_dir():
+        pattern = str(path / "*")
+        told = f"{str(path)!r} is a folder, and no file; name one in it, or several by {pattern!r}"
+    else:
+        told = f"there is no file {str(path)!r}"
+        file = str(path).rpartition("@")[0]
+        if file and Path(file).is_file():
+            told += f"; {file}@N is one of its structures, counted from 0"
+    raise typer.BadParameter(told, param_hint="STRUCTURE")
+
+
+def _frames(path: Path, index: int | None) -> list[tuple[str, Atoms]]:
+    from crystalmath.quacc.structures import read_structures
+
+    frames = read_structures(path)
+    if index is None:
+        return frames
+    try:
+        return [frames[index]]
+    except IndexError:
+        raise InvalidJob(
+            f"{path} holds {len(frames)} structures; there is none numbered {index}"
+        ) from None
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0] or path.name
+
+
+def _poscar(path: Path) -> str | None:
+    """Give the text of a file that is plainly a POSCAR.
+
+    The server reads it as well as this process could, and has imported ASE already, which costs
+    this one half a second.
+    """
+    if not re.search(r"(?i:\.poscar)$|(POSCAR|CONTCAR)[^.]*$", path.name):
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if _POSCAR.match(text) else None
+
+
+_VECTOR = r"[ \t]*(?:[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?[ \t]+){2}[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?.*\n"
+_POSCAR = re.compile(
+    r".*\n[ \t]*[-+]?[0-9.]+[ \t]*\n"
+    + 3 * _VECTOR
+    + r"[ \t]*[A-Z][a-z]?(?:[ \t]+[A-Z][a-z]?)*[ \t]*\n[ \t]*[0-9]+(?:[ \t]+[0-9]+)*[ \t]*\n"
+)

@@ -1,0 +1,249 @@
+"""``crystalmath submit``: hand over one job or many, print their ids, and return at once."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crystalmath.cli import output
+from crystalmath.cli.parameters import parse_labels, parse_sweep, parse_walltime
+from crystalmath.cli.structures import Document, fit, names_one, read_documents
+from crystalmath.cli.submission import (  # noqa: TC001 - Typer reads annotations
+    Cluster,
+    Engine,
+    Json,
+    Labels,
+    Name,
+    Params,
+    ParamsFile,
+    Recipe,
+    Walltime,
+)
+from crystalmath.errors import CrystalMathError, InvalidJob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from crystalmath.client import Client
+
+__all__ = ["submit"]
+
+#: What goes into one request; the server takes 10,000 jobs and 64 MiB.
+_BATCH_JOBS = 1000
+_BATCH_BYTES = 16 * 2**20
+
+#: How a job may have ended that somebody may want to run again.
+_NO_RESULT = ("failed", "cancelled")
+
+#: So many names of refused jobs are told.
+_NAMED = 3
+
+# A job's name, and the parameters of `jobs.submit`, or why there are none.
+_Asked = tuple[str, dict[str, Any] | CrystalMathError]
+_Answer = dict[str, Any]
+
+
+def submit(
+    recipe: Recipe,
+    structures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STRUCTURE...",
+            help="Files that ASE reads, all structures of each; FILE@N takes only the Nth, counted "
+            "from 0. A pattern in quotes, 'runs/*/POSCAR', stands for all files that fit.",
+        ),
+    ],
+    *,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="K=[...]",
+            help="A job for each value of a parameter, labelled with it; may be repeated, for "
+            "each combination.",
+        ),
+    ] = None,
+    engine: Engine = None,
+    cluster: Cluster = "local",
+    param: Params = None,
+    params: ParamsFile = None,
+    walltime: Walltime = None,
+    name: Name = None,
+    label: Labels = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="The same key again gives the same job, never a second one. Of many jobs each "
+            "gets KEY/NAME: the same command again submits only what is missing.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Submit a job, or many, print their ids, and return at once.
+
+    Each job is accepted or refused on its own. Exits 1 where one was refused.
+    """
+    labels = parse_labels(label or ())
+    combinations = parse_sweep(sweep or (), param or (), params)
+    _refuse_twice(labels, combinations)
+    walltime_s = None if walltime is None else parse_walltime(walltime)
+    read = list(read_documents(structures))
+    many = not names_one(structures) or bool(sweep) or len(read) > 1
+    fixed = {"recipe": recipe, "engine": engine, "cluster": cluster, "walltime_s": walltime_s}
+    asked = _asked(read, combinations, labels, fixed, name=name, key=key, many=many)
+    answers = []
+    for answer in _submitted(asked):
+        answers.append(answer)
+        if not as_json and answer["job_id"] is not None:
+            output.write(answer["job_id"])
+    _tell(answers)
+    _tell_known(answers)
+    if as_json:
+        output.write_json({"jobs": answers, "error": None} if many else answers[0])
+    return 1 if any(answer["job_id"] is None for answer in answers) else 0
+
+
+def _refuse_twice(labels: Mapping[str, str], combinations: Sequence[tuple[Any, Any]]) -> None:
+    for key in labels.keys() & combinations[0][0].keys():
+        raise typer.BadParameter(
+            f"the jobs are labelled {key!r} with the value that is swept; choose another name",
+            param_hint="--label",
+        )
+
+
+def _asked(
+    read: Sequence[tuple[str, Document | InvalidJob]],
+    combinations: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]],
+    labels: Mapping[str, str],
+    fixed: Mapping[str, Any],
+    *,
+    name: str | None,
+    key: str | None,
+    many: bool,
+) -> Iterator[_Asked]:
+    from crystalmath import config
+    from crystalmath.client import Request
+
+    configured = config.load()
+    environment = config.forwarded(configured.forward)
+    for file_name, structure in read:
+        own = file_name if name is None else name if len(read) == 1 else f"{name}/{file_name}"
+        for swept, parameters in combinations:
+            full = " ".join([own, *(f"{label}={value}" for label, value in swept.items())])
+            full = full if name is not None else fit(full)
+            if isinstance(structure, InvalidJob):
+                yield full, structure
+                continue
+            request = Request(
+                atoms=structure,
+                parameters=parameters,
+                name=full,
+                key=f"{key}/{full}" if key is not None and many else key,
+                labels={**labels, **swept},
+                **fixed,
+            )
+            try:
+                yield full, request.document(configured, environment)
+            except CrystalMathError as error:
+                yield full, error
+
+
+def _submitted(asked: Iterable[_Asked]) -> Iterator[_Answer]:
+    """Submit batch by batch; a server is started only where there is something to submit."""
+    from crystalmath.client import connect
+
+    with contextlib.ExitStack() as stack:
+        client: Client | None = None
+        for batch in _batches(asked):
+            if client is None and any(isinstance(job, dict) for _, job in batch):
+                client = stack.enter_context(connect())
+            yield from _send(client, batch)
+            sys.stdout.flush()
+
+
+def _batches(asked: Iterable[_Asked]) -> Iterator[list[_Asked]]:
+    batch: list[_Asked] = []
+    size = 0
+    for name, job in asked:
+        own = len(json.dumps(job)) if isinstance(job, dict) else 0
+        if batch and (len(batch) == _BATCH_JOBS or size + own > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((name, job))
+        size += own
+    if batch:
+        yield batch
+
+
+def _send(client: Client | None, batch: Sequence[_Asked]) -> Iterator[_Answer]:
+    """Submit a batch; give the answers in order, with the names."""
+    jobs = [job for _, job in batch if isinstance(job, dict)]
+    answers = iter(_answers(client, jobs) if client else ())
+    for name, job in batch:
+        answer = next(answers) if isinstance(job, dict) else output.error_document(job, job.code)
+        yield {**answer, "name": name}
+
+
+def _answers(client: Client, jobs: list[dict[str, Any]]) -> list[_Answer]:
+    from crystalmath.client.errors import raise_answered
+
+    begun = time.time()
+    try:
+        if len(jobs) == 1:  # does not wait for somebody's thousands
+            answers = [client.call("jobs.submit", jobs[0])]
+        else:
+            answer = client.call("jobs.submit_many", {"jobs": jobs})
+            raise_answered(answer)
+            answers = answer["jobs"]
+    except CrystalMathError as error:
+        # What earlier batches were answered must not be lost with this one.
+        return [output.error_document(error, error.code)] * len(jobs)
+    return _marked(client, answers, begun) if "key" in jobs[0] else answers
+
+
+def _marked(client: Client, answers: list[_Answer], begun: float) -> list[_Answer]:
+    """Mark the jobs that were there before, so that a key has given them."""
+    ids = [answer["job_id"] for answer in answers if answer["job_id"] is not None]
+    try:
+        jobs = client.call("jobs.status_many", {"job_ids": ids})["jobs"]
+    except CrystalMathError:
+        return answers  # what was submitted is told all the same
+    known = {job["job_id"] for job in jobs if job.get("created_at", begun) < begun}
+    return [{**answer, "known": answer["job_id"] in known} for answer in answers]
+
+
+def _tell(answers: Sequence[_Answer]) -> None:
+    """Tell of refusals and warnings; of many that are alike, once."""
+    for (kind, text), alike in itertools.groupby(
+        [(told, answer["name"]) for answer in answers for told in _told(answer)],
+        key=lambda pair: pair[0],
+    ):
+        names = [name for _, name in alike]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        which = f"{', '.join(names[:_NAMED])}{more}: " if len(answers) > 1 else ""
+        output.note(output.printable(f"{kind}: {which}{text}"))
+
+
+def _told(answer: _Answer) -> Iterator[tuple[str, str]]:
+    if answer["job_id"] is None:
+        yield "error", answer["error"]
+    for warning in answer.get("warnings", ()):
+        yield "warning", warning["message"]
+
+
+def _tell_known(answers: Sequence[_Answer]) -> None:
+    """Tell how many jobs were there already, and which of these will not run again."""
+    known = [answer["status"] for answer in answers if answer.get("known")]
+    if not known:
+        return
+    new = sum(answer["job_id"] is not None for answer in answers) - len(known)
+    ended = [f"{known.count(state)} {state}" for state in _NO_RESULT if state in known]
+    stay = f" ({', '.join(ended)}: they stay as they are; another --key runs them again)"
+    output.note(f"{new} new, {len(known)} there already{stay if ended else ''}")

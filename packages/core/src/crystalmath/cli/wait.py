@@ -1,0 +1,84 @@
+"""``crystalmath wait``: wait until jobs have ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from crystalmath.cli import output
+from crystalmath.cli.selection import (
+    JobIds,
+    LabelFilter,
+    StateFilter,
+    any_client,
+    find,
+    require_choice,
+    select,
+)
+from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from crystalmath.client import JobInfo
+
+__all__ = ["wait"]
+
+
+def wait(
+    job_ids: JobIds = None,
+    *,
+    label: LabelFilter = None,
+    state: StateFilter = None,
+    as_json: Json = False,
+) -> int:
+    """Wait until jobs have ended, and show how far they are.
+
+    Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1.
+    """
+    labels, states = require_choice(job_ids, label, state)
+    with any_client() as client:
+        if labels or states:
+            wanted = [job.job_id for job in select(client, job_ids, labels, states)]
+        else:
+            wanted = list(dict.fromkeys(find(client, prefix) for prefix in job_ids or ()))
+        jobs = {job.job_id: job for job in client.wait(wanted, timeout=0)}
+    with output.LiveLine("") as line:
+        for job in jobs.values():
+            _say(line, job)
+        if not all(job.state.is_terminal() for job in jobs.values()):
+            _follow(line, jobs)
+    output.note(_counts(jobs.values()))
+    if as_json:
+        documents = [output.status_document(jobs[job_id]) for job_id in wanted]
+        output.write_json({"jobs": documents, "done": True, "error": None})
+    return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
+
+
+def _follow(line: output.LiveLine, jobs: dict[str, JobInfo]) -> None:
+    """Keep jobs up to date until all have ended."""
+    from crystalmath.client import connect
+
+    unfinished = [job.job_id for job in jobs.values() if not job.state.is_terminal()]
+    try:
+        with connect() as client:
+            line.update(_counts(jobs.values()))
+            for job in client.wait(unfinished):
+                jobs[job.job_id] = job
+                _say(line, job)
+                line.update(_counts(jobs.values()))
+    except KeyboardInterrupt:
+        line.say("no longer waiting; the jobs go on")
+        raise
+
+
+def _say(line: output.LiveLine, job: JobInfo) -> None:
+    if not job.state.is_terminal() or job.state.value == "completed":
+        return
+    error = f": {job.error}" if job.error and job.state.value == "failed" else ""
+    name = f" {job.name}" if job.name else ""
+    line.say(output.printable(f"{job.job_id[:8]}{name} {job.state.value}{error}"))
+
+
+def _counts(jobs: Iterable[JobInfo]) -> str:
+    return output.counts(Counter(job.state.value for job in jobs))

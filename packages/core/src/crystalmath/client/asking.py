@@ -1,0 +1,284 @@
+"""Ask about jobs, and about what there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from crystalmath import config
+from crystalmath.client.errors import raise_answered
+from crystalmath.client.job import JobInfo
+from crystalmath.client.news import changes
+from crystalmath.client.transport import split_last
+from crystalmath.errors import InvalidJob, UnknownJob
+from crystalmath.quacc.runner import JobState
+
+if TYPE_CHECKING:
+    from crystalmath.client.transport import Transport
+
+__all__ = ["Asking", "RecipeLike", "States"]
+
+# The class has a method called list, which hides the type inside it.
+_Documents: TypeAlias = list[dict[str, Any]]
+_Names: TypeAlias = list[str]
+
+#: A state, or several.
+States: TypeAlias = str | Sequence[str] | None
+
+#: A recipe's name, or the function as imported.
+RecipeLike: TypeAlias = str | Callable[..., Any]
+
+#: Jobs of one page.
+PAGE = 500
+
+#: So many ids are named where several begin alike.
+SHOWN = 5
+
+
+class Asking:
+    """What a client can ask without a future.
+
+    Parameters
+    ----------
+    transport : Transport
+        Whom it asks.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._news = transport.for_waiting()
+        # It belongs to the home that it was made for, whatever becomes of os.environ.
+        self._environ = dict(os.environ)
+
+    def _configured(self) -> tuple[config.Config, dict[str, str]]:
+        """Give the home's configuration, and what reaches a job of the environment as it is now."""
+        configured = config.load(self._environ)
+        return configured, config.forwarded(configured.forward)
+
+    def call(
+        self, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Call a method of the server (docs/protocol.md) and give its result as it is.
+
+        Raises
+        ------
+        ServerNotRunning
+            There is no server, and none is to be started.
+        ConnectionLost
+            It went away, or has not answered in time.
+        """
+        return self._transport.call(method, params or {}, timeout)
+
+    def call_raw(
+        self, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> bytes:
+        """Call a method and give its result as JSON text."""
+        return self._transport.call_raw(method, params or {}, timeout)
+
+    def _answer(self, method: str, **params: Any) -> dict[str, Any]:
+        """Call a method, and raise what its answer says was wrong."""
+        given = {name: value for name, value in params.items() if value is not None}
+        answer = self._transport.call(method, given)
+        raise_answered(answer)
+        return answer
+
+    # --- jobs --------------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> JobInfo:
+        """Tell what is on record of a job (`UnknownJob` if there is none)."""
+        return JobInfo.read(self._answer("jobs.status", job_id=job_id))
+
+    def list(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        state: States = None,
+        engine: str | None = None,
+        recipe: str | None = None,
+        name: str | None = None,
+        error: str | None = None,
+        prefix: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[JobInfo]:
+        """Go through jobs, newest first, fetching them page by page.
+
+        Parameters
+        ----------
+        labels, state, engine, recipe, name
+            See :meth:`jobs`.
+        error : str, optional
+            Only jobs whose error contains this text.
+        prefix : str, optional
+            Only jobs whose id begins so.
+        limit : int, optional
+            So many at most.
+        """
+        filters = {
+            "labels": dict(labels) if labels else None,
+            "state": _states(state),
+            "engine": engine,
+            "recipe": recipe,
+            "name": name,
+            "error": error,
+            "prefix": prefix,
+        }
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(left, PAGE)
+            page = self._answer("jobs.list", limit=size, cursor=cursor, **filters)
+            yield from map(JobInfo.read, page["jobs"])
+            cursor = page["cursor"]
+            if cursor is None:
+                return
+            left = None if left is None else left - len(page["jobs"])
+
+    def summary(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        state: States = None,
+        engine: str | None = None,
+        error: str | None = None,
+    ) -> dict[str, Any]:
+        """Count jobs by state and by error: ``{"states", "errors"}``.
+
+        Parameters
+        ----------
+        labels, state, engine, error
+            See :meth:`list`.
+        """
+        chosen = dict(labels) if labels else None
+        return self._answer(
+            "jobs.summary", labels=chosen, state=_states(state), engine=engine, error=error
+        )
+
+    def find(self, prefix: str) -> str:
+        """Give the one job id that begins so.
+
+        Raises
+        ------
+        UnknownJob
+            None does.
+        InvalidJob
+            Several do.
+        """
+        found = [info.job_id for info in self.list(prefix=prefix, limit=SHOWN)]
+        if not found:
+            raise UnknownJob(prefix)
+        if len(found) > 1:
+            raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
+        return found[0]
+
+    def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobInfo]:
+        """Yield the present state of each job and then each change, until all have ended.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs.
+        timeout : float, optional
+            Time in seconds after which it ends all the same.
+        """
+        return changes(self._news, job_ids, timeout)
+
+    # --- one job -----------------------------------------------------------------------------
+
+    def result_json(self, job_id: str) -> bytes | None:
+        """Give a result as JSON text, as it is stored; ``None`` unless the job completed."""
+        answer = self._transport.call_raw("jobs.result", {"job_id": job_id})
+        told, result = split_last(answer, "result")
+        raise_answered(told)
+        return result if told["status"] == JobState.completed.value else None
+
+    def specification(self, job_id: str) -> dict[str, Any]:
+        """Tell what a job was asked to do, as JSON; its environment is left out.
+
+        Returns
+        -------
+        dict
+            ``{"job_id", "recipe", "structure", "params", "engine", "cluster", "walltime_s"}``.
+        """
+        return self._answer("jobs.specification", job_id=job_id)
+
+    def traceback(self, job_id: str) -> str | None:
+        """Give the traceback of a job that failed, if its recipe raised."""
+        return self._answer("jobs.result", job_id=job_id).get("traceback")
+
+    def logs(
+        self,
+        job_id: str,
+        file: str | None = None,
+        *,
+        tail: int | None = None,
+        offset: int | None = None,
+        max_bytes: int | None = None,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Read what a job has written.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        file : str, optional
+            A file below its work directory; default: its log.
+        tail : int, optional
+            Only so many last lines.
+        offset : int, optional
+            From this byte on: the ``offset`` of the answer before.
+        max_bytes : int, optional
+            So much at most.
+        timeout_s : float, optional
+            How long to wait for more to be written, in seconds.
+
+        Returns
+        -------
+        dict
+            ``{"job_id", "file", "text", "offset", "size", "finished"}``.
+        """
+        return self._answer(
+            "jobs.logs",
+            job_id=job_id,
+            file=file,
+            tail=tail,
+            offset=offset,
+            max_bytes=max_bytes,
+            timeout_s=timeout_s,
+        )
+
+    def cancel(self, job_id: str) -> bool:
+        """Ask for a job to be stopped; ``False`` if it had ended.
+
+        It reads cancelled once none of its processes is alive.
+        """
+        return bool(self._answer("jobs.cancel", job_id=job_id)["cancelled"])
+
+    # --- what there is -----------------------------------------------------------------------
+
+    def engines(self) -> _Documents:
+        """List the installed engines, and why one cannot serve."""
+        found: _Documents = self._answer("engines.list")["engines"]
+        return found
+
+    def recipes(self, prefix: str | None = None) -> _Documents:
+        """List the recipes there are, or those whose name begins so (``emt``)."""
+        found: _Documents = self._answer("recipes.list", prefix=prefix)["recipes"]
+        return found
+
+    def describe(self, recipe: RecipeLike) -> dict[str, Any]:
+        """Tell a recipe's docstring, and the JSON Schema of its parameters."""
+        from crystalmath.client.request import recipe_name
+
+        configured, _ = self._configured()
+        name = recipe_name(recipe, configured.recipes_allow)
+        return self._answer("recipes.describe", recipe=name)
+
+    def version(self) -> dict[str, Any]:
+        """Tell what answers: its release, protocol, process and interpreter."""
+        return self._answer("system.version")
+
+
+def _states(state: States) -> str | _Names | None:
+    return state if state is None or isinstance(state, str) else list(state)

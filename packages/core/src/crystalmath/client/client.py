@@ -1,0 +1,315 @@
+"""Submit, follow and cancel jobs from Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from crystalmath.client.asking import Asking, RecipeLike, States
+from crystalmath.client.errors import answered_error, raise_answered
+from crystalmath.client.follower import Follower
+from crystalmath.errors import CrystalMathError, InvalidJob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from ase import Atoms
+
+    from crystalmath.client.future import JobFuture
+    from crystalmath.client.job import JobInfo
+    from crystalmath.client.request import Request
+    from crystalmath.client.transport import Transport
+    from crystalmath.models import Finding
+
+__all__ = ["Client"]
+
+# The client has a method called list, which hides the type inside its class.
+_Futures: TypeAlias = "list[JobFuture]"
+_Accepted: TypeAlias = "list[JobFuture | CrystalMathError]"
+_Findings: TypeAlias = "list[Finding]"
+_Values: TypeAlias = list[Any]
+
+
+class Client(Asking):
+    """Submit, follow and cancel the jobs of a home. Threads may share a client.
+
+    :func:`~crystalmath.client.connect` and :func:`~crystalmath.client.in_process` make one. It is
+    synchronous and has threads of its own, so it works where an event loop runs already, as in a
+    notebook.
+
+    Parameters
+    ----------
+    transport : Transport
+        Whom it asks.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport)
+        self._follower = Follower(self._news)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the client.
+
+        Jobs of a server go on. Jobs of :func:`~crystalmath.client.in_process` are cancelled.
+        Futures that are not done get :class:`~crystalmath.client.ClientClosed`.
+        """
+        self._transport.finish()
+        self._follower.close()
+        self._news.close()
+        self._transport.close()
+
+    # --- submitting --------------------------------------------------------------------------
+
+    def submit(
+        self,
+        recipe: RecipeLike,
+        atoms: Atoms,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        engine: str | None = None,
+        cluster: str | None = None,
+        key: str | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        walltime_s: float | None = None,
+    ) -> JobFuture:
+        """Submit a job; it is on record when this returns.
+
+        Parameters
+        ----------
+        recipe, atoms, parameters, engine, cluster, key, name, labels, walltime_s
+            See :class:`~crystalmath.client.Request`.
+
+        Raises
+        ------
+        InvalidJob
+            The job was refused (`JobRefused` with the findings of the preflight). Nothing of it
+            is left behind.
+        UnknownEngine
+            The engine is not installed.
+        """
+        from crystalmath.client.request import Request
+
+        request = Request(
+            recipe=recipe,
+            atoms=atoms,
+            parameters=parameters or {},
+            engine=engine,
+            cluster=cluster,
+            key=key,
+            name=name,
+            labels=labels or {},
+            walltime_s=walltime_s,
+        )
+        (answer,) = self.submit_many([request])
+        if isinstance(answer, CrystalMathError):
+            raise answer
+        return answer
+
+    def submit_many(self, requests: Sequence[Request]) -> _Accepted:
+        """Submit jobs with one call, each accepted or refused on its own.
+
+        Returns
+        -------
+        list of (JobFuture or CrystalMathError)
+            In the order of the requests; what was refused has its error in its place.
+        """
+        from crystalmath.client.batches import batches
+
+        answers: _Accepted = []
+        for batch in batches(requests, *self._configured()):
+            refused = {i: one for i, one in batch.items() if isinstance(one, CrystalMathError)}
+            given = {i: one for i, one in batch.items() if not isinstance(one, CrystalMathError)}
+            told = refused | (self._submit(given) if given else {})
+            answers += [told[index] for index in batch]
+        return answers
+
+    def _submit(
+        self, documents: Mapping[int, dict[str, Any]]
+    ) -> dict[int, JobFuture | CrystalMathError]:
+        from crystalmath.client.future import JobFuture
+
+        answer = self._answer("jobs.submit_many", jobs=list(documents.values()))
+        answers: dict[int, JobFuture | CrystalMathError] = {}
+        futures: list[JobFuture] = []
+        begun = False
+        for (index, document), job in zip(documents.items(), answer["jobs"], strict=True):
+            if job["job_id"] is None:
+                answers[index] = answered_error(job)
+            else:
+                future = JobFuture(self, job["job_id"], document.get("name"), document["labels"])
+                answers[index] = future
+                futures.append(future)
+                # Its key has given the job of an earlier submission.
+                begun = begun or job["status"] != "pending"
+        self._follower.follow(futures, look=begun)
+        return answers
+
+    def map(
+        self,
+        recipe: RecipeLike,
+        structures: Iterable[Atoms],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        engine: str | None = None,
+        cluster: str | None = None,
+        key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        walltime_s: float | None = None,
+        progress: bool | None = None,
+        return_exceptions: bool = False,
+    ) -> _Values:
+        """Run a recipe on each of many structures, and wait for all results.
+
+        Parameters
+        ----------
+        recipe, parameters, engine, cluster, labels, walltime_s
+            For all jobs alike; see :class:`~crystalmath.client.Request`.
+        structures : iterable of ase.Atoms
+            One job for each.
+        key : str, optional
+            The jobs get the keys ``key/0``, ``key/1`` and so on: the same call again, in a new
+            kernel too, gives the same jobs.
+        progress : bool, optional
+            Whether to show a bar; default: on a terminal and in a notebook.
+        return_exceptions : bool
+            Give the error of a job that was refused, failed or was cancelled in its place.
+
+        Returns
+        -------
+        list
+            What the recipe returned for each structure, in their order.
+
+        Raises
+        ------
+        InvalidJob
+            A job was refused: at once. Those that were accepted go on.
+        JobFailed, concurrent.futures.CancelledError
+            A job has no result: the first such, once all have ended.
+        """
+        from crystalmath.client.gathering import gather
+        from crystalmath.client.request import Request
+
+        requests = [
+            Request(
+                recipe=recipe,
+                atoms=atoms,
+                parameters=parameters or {},
+                engine=engine,
+                cluster=cluster,
+                key=None if key is None else f"{key}/{index}",
+                labels=labels or {},
+                walltime_s=walltime_s,
+            )
+            for index, atoms in enumerate(structures)
+        ]
+        answers = self.submit_many(requests)
+        return gather(answers, progress=progress, return_exceptions=return_exceptions)
+
+    def check(
+        self,
+        recipe: RecipeLike,
+        atoms: Atoms,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        engine: str | None = None,
+        cluster: str | None = None,
+        walltime_s: float | None = None,
+    ) -> _Findings:
+        """Say all that is wrong with a job, without submitting it.
+
+        Parameters
+        ----------
+        recipe, atoms, parameters, engine, cluster, walltime_s
+            See :class:`~crystalmath.client.Request`.
+        """
+        from crystalmath.client.request import Request
+        from crystalmath.models import Finding
+
+        request = Request(
+            recipe=recipe,
+            atoms=atoms,
+            parameters=parameters or {},
+            engine=engine,
+            cluster=cluster,
+            walltime_s=walltime_s,
+        )
+        answer = self._transport.call("jobs.check", request.document(*self._configured()))
+        if "findings" not in answer:
+            raise_answered(answer)
+        return [Finding(**finding) for finding in answer["findings"]]
+
+    # --- futures -----------------------------------------------------------------------------
+
+    def future(self, job_id: str) -> JobFuture:
+        """Give the future of a job that anybody submitted (`UnknownJob` if there is none)."""
+        return self._futures([self.job(job_id)])[0]
+
+    def jobs(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        label: Mapping[str, str] | None = None,
+        state: States = None,
+        engine: str | None = None,
+        recipe: str | None = None,
+        name: str | None = None,
+    ) -> _Futures:
+        """Give futures of jobs, newest first: those of an earlier kernel too.
+
+        Parameters
+        ----------
+        labels, label : mapping of str to str, optional
+            Only jobs with all of these labels.
+        state : str or sequence of str, optional
+            Only jobs in this state, or one of these.
+        engine, recipe, name : str, optional
+            Only jobs of exactly this engine, recipe or name.
+        """
+        every = {**(labels or {}), **(label or {})}
+        return self._futures(
+            self.list(labels=every, state=state, engine=engine, recipe=recipe, name=name)
+        )
+
+    def _futures(self, infos: Iterable[JobInfo]) -> _Futures:
+        from crystalmath.client.future import JobFuture
+
+        futures = []
+        for info in infos:
+            future = JobFuture(self, info.job_id, info.name, info.labels)
+            future.update(info)
+            futures.append(future)
+        self._follower.follow(futures)
+        return futures
+
+    def result(self, job_id: str) -> Any:
+        """Give what a job's recipe returned, as :meth:`JobFuture.result` does, without waiting.
+
+        Raises
+        ------
+        JobFailed, concurrent.futures.CancelledError
+            The job has no result.
+        TimeoutError
+            It has not ended.
+        """
+        return self.future(job_id).result(timeout=0)
+
+    def decoded(self, job_id: str) -> Any:
+        """Give what the recipe of a completed job returned; the job's future calls it."""
+        from crystalmath.quacc import codec
+
+        text = self.result_json(job_id)
+        if text is None:
+            raise InvalidJob(f"the job {job_id} has not completed")
+        return codec.decode_result_json(text)

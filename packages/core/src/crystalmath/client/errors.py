@@ -1,0 +1,95 @@
+"""What can go wrong between a client and its jobs, beside what a submission is refused for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import CrystalMathError, JobRefused, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = [
+    "ClientClosed",
+    "ConnectionLost",
+    "JobFailed",
+    "ProtocolMismatch",
+    "ServerMismatch",
+    "answered_error",
+    "raise_answered",
+]
+
+
+class JobFailed(CrystalMathError):  # noqa: N818 - named for what is the case
+    """The job has failed.
+
+    Attributes
+    ----------
+    job_id : str
+        Which one.
+    error : str
+        Why, as its record says.
+    traceback : str or None
+        The recipe's traceback, where it raised.
+    """
+
+    code = "job_failed"
+
+    def __init__(self, job_id: str, error: str, traceback: str | None = None) -> None:
+        super().__init__(job_id, error, traceback)
+        self.job_id = job_id
+        self.error = error
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} failed: {self.error}"
+
+
+class ConnectionLost(ServerError):  # noqa: N818 - named for what is the case
+    """The server went away, or did not answer, in the middle of a request."""
+
+    code = "connection_lost"
+
+
+class ClientClosed(CrystalMathError):  # noqa: N818 - named for what is the case
+    """The client was closed."""
+
+    code = "client_closed"
+
+
+class ProtocolMismatch(ServerError):  # noqa: N818 - named for what is the case
+    """The server speaks another version of the protocol than this client."""
+
+    code = "protocol"
+
+
+class ServerMismatch(UserWarning):
+    """The server is not like this process: another release, Python or recipe namespaces."""
+
+
+def raise_answered(answer: Mapping[str, Any]) -> None:
+    """Raise what an answer says was wrong with the request; do nothing where it was right."""
+    if answer.get("code") is not None:
+        raise answered_error(answer)
+
+
+def answered_error(answer: Mapping[str, Any]) -> CrystalMathError:
+    """Make the error that an answer describes, of the class that has its code."""
+    code, message = answer["code"], str(answer["error"])
+    if answer.get("findings"):
+        from crystalmath.models import Finding
+
+        return JobRefused([Finding(**finding) for finding in answer["findings"]])
+    for kind in _family(CrystalMathError):
+        if kind.code == code:
+            # Past their own __init__, which builds the message that is there already.
+            return kind.__new__(kind, message)
+    error = CrystalMathError(message)
+    error.code = code
+    return error
+
+
+def _family(kind: type[CrystalMathError]) -> Iterator[type[CrystalMathError]]:
+    yield kind
+    for other in kind.__subclasses__():
+        yield from _family(other)

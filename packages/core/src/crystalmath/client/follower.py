@@ -1,0 +1,171 @@
+"""Keeps futures up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from crystalmath.client.errors import ClientClosed, ProtocolMismatch
+from crystalmath.client.job import JobInfo
+from crystalmath.client.news import POLL_S, EventLog, Patience, statuses
+from crystalmath.errors import CrystalMathError
+from crystalmath.quacc.runner import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from crystalmath.client.future import JobFuture
+    from crystalmath.client.transport import Transport
+
+__all__ = ["Follower"]
+
+
+class Follower:
+    """Keeps futures up to date, in a thread that lives while there is one to follow.
+
+    Parameters
+    ----------
+    transport : Transport
+        Whom to ask.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._closed = False
+        self._futures: dict[str, list[JobFuture]] = {}
+        self._begin()
+        _all.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._behind = False
+
+    def follow(self, futures: Iterable[JobFuture], *, look: bool = False) -> None:
+        """Keep these up to date until they are done.
+
+        Parameters
+        ----------
+        futures : iterable of JobFuture
+            The futures.
+        look : bool
+            Bring them up to date before this returns.
+        """
+        with self._lock:
+            new = [future for future in futures if not future.done()]
+            for future in new:
+                self._futures.setdefault(future.job_id, []).append(future)
+            started = bool(new) and self._thread is None
+            if started:
+                self._thread = threading.Thread(
+                    target=self._run, name="crystalmath-follow", daemon=True
+                )
+                self._thread.start()
+        if new and (look or not started):
+            # The thread may have read the news of these already, and knew of no future.
+            try:
+                self._take_in({future.job_id for future in new})
+            except (CrystalMathError, OSError):
+                self._behind = True
+
+    def close(self) -> None:
+        """Give up all futures that are not done."""
+        with self._lock:
+            self._closed = True
+        if self._transport.ends_jobs:
+            with contextlib.suppress(Exception):
+                self._take_in(self._ids())
+        with self._lock:
+            left = [future for group in self._futures.values() for future in group]
+            self._futures.clear()
+        for future in left:
+            future.end(ClientClosed(f"the client was closed; job {future.job_id} goes on"))
+
+    def leave_behind(self) -> None:
+        """Begin anew in a process that was forked: it has not the thread, and perhaps the lock."""
+        left, self._futures = self._futures, {}
+        self._begin()
+        for future in (future for group in left.values() for future in group):
+            future.leave_behind()
+
+    def _run(self) -> None:
+        log: EventLog | None = None
+        patience = Patience()
+        while self._goes_on():
+            try:
+                if log is None or self._behind:
+                    self._behind = False
+                    log = EventLog(self._transport)
+                    self._take_in(self._ids())
+                self._hear(log.changed(self._ids(), POLL_S))
+                patience.renew()
+            except (ClientClosed, ProtocolMismatch) as error:
+                self._give_up(error)
+            except (CrystalMathError, OSError) as error:
+                # The jobs go on, whatever becomes of who tells of them.
+                patience.bear(error)
+                log = None
+            except Exception as error:  # noqa: BLE001 - or those who wait would do so for ever
+                self._give_up(error)
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            left = {
+                job_id: [future for future in group if not future.done()]
+                for job_id, group in self._futures.items()
+            }
+            self._futures = {job_id: group for job_id, group in left.items() if group}
+            if not self._futures or self._closed:
+                self._thread = None
+                return False
+            return True
+
+    def _ids(self) -> list[str]:
+        with self._lock:
+            return list(self._futures)
+
+    def _hear(self, states: Mapping[str, str]) -> None:
+        """Tell the futures what the event log says of them."""
+        failed = []
+        for job_id, state in states.items():
+            if state == JobState.failed:
+                failed.append(job_id)  # the log does not say why
+                continue
+            with self._lock:
+                futures = self._futures.get(job_id, [])
+            for future in futures:
+                future.hear(JobState(state))
+        self._take_in(failed)
+
+    def _take_in(self, job_ids: Iterable[str]) -> None:
+        """Bring the futures of some jobs up to date, where there are any."""
+        with self._lock:
+            asked = [job_id for job_id in job_ids if job_id in self._futures]
+        for job_id, found in zip(asked, statuses(self._transport, asked), strict=True):
+            with self._lock:
+                futures = self._futures.get(job_id, [])
+            for future in futures:
+                if isinstance(found, JobInfo):
+                    future.update(found)
+                else:
+                    future.end(found)
+
+    def _give_up(self, error: Exception) -> None:
+        with self._lock:
+            left = [future for group in self._futures.values() for future in group]
+        for future in left:
+            future.end(error)
+
+
+_all: weakref.WeakSet[Follower] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for follower in list(_all):
+        follower.leave_behind()
+
+
+os.register_at_fork(after_in_child=_forked)

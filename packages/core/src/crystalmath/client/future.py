@@ -1,0 +1,182 @@
+"""A job as a future."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.client.errors import ClientClosed, JobFailed
+from crystalmath.errors import CrystalMathError
+from crystalmath.quacc.runner import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.client.client import Client
+    from crystalmath.client.job import JobInfo
+
+__all__ = ["JobFuture"]
+
+#: How long `cancel` waits until no process of the job is alive, in seconds.
+CANCEL_S = 60.0
+
+
+class JobFuture(Future[Any]):
+    """A job's future: what its recipe returns, or why there is nothing.
+
+    It is a :class:`concurrent.futures.Future`: ``as_completed``, ``wait`` and
+    ``asyncio.wrap_future`` take it (the last within ``asyncio.shield``, lest a timeout cancel the
+    job). A job that failed raises :class:`~crystalmath.client.JobFailed`, one that was cancelled
+    :class:`~concurrent.futures.CancelledError`. The result is fetched and decoded when it is first
+    asked for, in the thread that asks. Callbacks run in a thread of the client's.
+
+    Made by :class:`~crystalmath.client.Client`, never by hand.
+
+    Attributes
+    ----------
+    job_id : str
+        The job's id, a UUID4. ``client.future(job_id)`` gives a future again, in any process.
+    name : str or None
+        The job's name.
+    labels : mapping of str to str
+        The job's labels.
+    """
+
+    def __init__(
+        self, client: Client, job_id: str, name: str | None, labels: Mapping[str, str]
+    ) -> None:
+        super().__init__()
+        self.job_id = job_id
+        self.name = name
+        self.labels = dict(labels)
+        self._client = client
+        self._seen = (0, JobState.pending)  # the record's revision, and the state then
+        self._ended = False
+        self._loading = threading.Lock()
+        self._loaded = False
+        self._value: Any = None
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        return f"<JobFuture {self.job_id}{name} {self._seen[1].value}>"
+
+    def info(self) -> JobInfo:
+        """Ask for all that is on record of the job now."""
+        info = self._client.job(self.job_id)
+        self.update(info)
+        return info
+
+    def running(self) -> bool:
+        """Tell whether the job was running when the client last heard of it."""
+        return not self.done() and self._seen[1] is JobState.running
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the job, and give what its recipe returned.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            How long to wait at most, in seconds.
+
+        Raises
+        ------
+        JobFailed
+            The job failed.
+        concurrent.futures.CancelledError
+            It was cancelled.
+        TimeoutError
+            It has not ended in time. It goes on.
+        """
+        if (error := self.exception(timeout)) is not None:
+            raise error
+        with self._loading:
+            if not self._loaded:
+                self._value = self._client.decoded(self.job_id)
+                self._loaded = True
+        return self._value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the job, and give the error that :meth:`result` raises, if any."""
+        error = super().exception(timeout)
+        if isinstance(error, JobFailed):
+            with self._loading, contextlib.suppress(CrystalMathError):
+                if not self._loaded:
+                    error.traceback = self._client.traceback(self.job_id)
+                    if error.traceback:
+                        error.add_note(error.traceback.rstrip())
+                    self._loaded = True
+        return error
+
+    def cancel(self) -> bool:
+        """Stop the job, and wait until none of its processes is alive.
+
+        Returns
+        -------
+        bool
+            Whether the job ended as cancelled; ``False`` where it had ended before, or has not
+            after a minute.
+        """
+        if not self.done():
+            self._client.cancel(self.job_id)
+            for info in self._client.wait([self.job_id], CANCEL_S):
+                self.update(info)
+        return self._seen[1] is JobState.cancelled
+
+    def update(self, info: JobInfo) -> None:
+        """Take in what is on record; the client calls it."""
+        with self._condition:
+            if self._ended or info.revision < self._seen[0]:
+                return
+            self._seen = (info.revision, info.state)
+        if info.state is JobState.failed:
+            self.end(JobFailed(self.job_id, info.error or "no reason is known"))
+        else:
+            self._reach(info.state)
+
+    def hear(self, state: JobState) -> None:
+        """Take in a state from the event log, other than failed; the client calls it."""
+        with self._condition:
+            if self._ended:
+                return
+            self._seen = (self._seen[0], state)
+        self._reach(state)
+
+    def _reach(self, state: JobState) -> None:
+        if state is JobState.completed:
+            self.end()
+        elif state is JobState.cancelled and self._end():
+            super().cancel()
+            self.set_running_or_notify_cancel()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Finish the future, unless it is finished; the client calls it."""
+        if not self._end():
+            return
+        if error is None:
+            self.set_result(None)  # `result` gives the value
+        else:
+            self.set_exception(error)
+
+    def leave_behind(self) -> None:
+        """Give up in a process that was forked: nobody follows the job there."""
+        if self.done():
+            return
+        self._condition = threading.Condition()  # somebody may have held it
+        self._loading = threading.Lock()
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
+        self._ended = False
+        self.end(
+            ClientClosed(
+                "this future belongs to the process of which this one was forked; "
+                f"client.future({self.job_id!r}) gives one of its own"
+            )
+        )
+
+    def _end(self) -> bool:
+        # Of several threads that have heard of a job's end, one finishes its future.
+        with self._condition:
+            ended, self._ended = self._ended, True
+        return not ended

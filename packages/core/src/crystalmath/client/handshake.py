@@ -1,0 +1,91 @@
+"""Whether the server that answers is like this process."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import __version__, config
+from crystalmath.client.errors import ProtocolMismatch, ServerMismatch
+from crystalmath.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["PROTOCOL", "check_server", "differences"]
+
+#: The version of the protocol that this client speaks.
+PROTOCOL = 1
+
+_told: set[tuple[Any, str]] = set()
+
+
+def check_server(server: Mapping[str, Any], home: Path) -> None:
+    """Warn, once for each server, of what is not as it is here.
+
+    Parameters
+    ----------
+    server : mapping
+        The answer of ``system.version``.
+    home : pathlib.Path
+        The home whose server it should be.
+
+    Raises
+    ------
+    ProtocolMismatch
+        It speaks another version of the protocol.
+    """
+    if server["protocol"] != PROTOCOL:
+        raise ProtocolMismatch(
+            f"the server of {server['home']} (version {server['version']}) speaks version "
+            f"{server['protocol']} of the protocol and this client (version {__version__}) version "
+            f"{PROTOCOL}; install the same release for both, then `crystalmath stop`: the next "
+            "command starts the server anew, and running jobs go on"
+        )
+    for difference in differences(server, home):
+        told = (server["pid"], difference)
+        if told not in _told:
+            _told.add(told)
+            warnings.warn(difference, ServerMismatch, stacklevel=_outside())
+
+
+def differences(server: Mapping[str, Any], home: Path) -> Iterator[str]:
+    """Tell, each with its remedy, what of a server is not as it is here."""
+    again = "`crystalmath stop` (running jobs go on), and the next command starts it anew"
+    if server["version"] != __version__:
+        yield (
+            f"the server runs CrystalMath {server['version']}, this is {__version__}; to have the "
+            f"same: {again}"
+        )
+    if Path(server["home"]).resolve() != home.resolve():
+        yield (
+            f"this server is that of {server['home']}, and the home here is {home}; set "
+            "CRYSTALMATH_SOCKET and CRYSTALMATH_HOME so that they belong together"
+        )
+    if server["prefix"] != sys.prefix:
+        yield (
+            f"the server runs in the Python environment {server['prefix']}, this is {sys.prefix}; "
+            f"jobs see the packages of the server's; to have them see this one's: {again} from here"
+        )
+    try:
+        mine = config.load().recipes_allow
+    except ConfigError:
+        return  # submissions are refused with it, and nothing else
+    if missing := [name for name in mine if name not in server["recipes_allow"]]:
+        yield (
+            f"the server does not admit the recipes of {', '.join(missing)}, as this process does; "
+            f"put them into [recipes] allow of {server['home']}/config.toml, which it reads again "
+            f"by itself, or: {again} from here"
+        )
+
+
+def _outside() -> int:
+    """Tell how far up the stack the code is that called this package."""
+    # `skip_file_prefixes` does this from Python 3.12 on.
+    level, frame = 0, inspect.currentframe()
+    while frame and str(frame.f_globals.get("__name__")).startswith(__package__):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -1,0 +1,122 @@
+"""Start the home's server in the background, and wait until it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystalmath import wire
+from crystalmath.errors import ServerError
+from crystalmath.place import require_socket
+
+if TYPE_CHECKING:
+    from crystalmath.place import Place
+
+__all__ = ["answers", "start"]
+
+#: How long a server may take to answer, in seconds; another may be leaving meanwhile.
+START_S = 90.0
+#: How often it is asked, in seconds.
+PAUSE_S = 0.02
+#: How long a server that is there may take to answer a ping, in seconds.
+PING_S = 5.0
+#: How much of what a server wrote goes into an error message, in bytes.
+TAIL = 2000
+
+
+def start(place: Place) -> None:
+    """Start the home's server, and return once one answers: this one, or another's.
+
+    It belongs to no terminal, so that a hang-up does not reach it.
+
+    Parameters
+    ----------
+    place : Place
+        The home's place.
+
+    Raises
+    ------
+    ServerError
+        None came up; the message tells the end of what it wrote.
+    ServedElsewhere
+        A server on another host serves the home.
+    PlaceError
+        The place must not be trusted.
+    """
+    place.make()
+    place.address()
+    process = _spawn(place)
+    deadline = time.monotonic() + START_S
+    while not answers(place):
+        # Where two are started at a time, one leaves, and the other is about to answer.
+        if process.poll() is not None and place.read_lock() is None:
+            raise ServerError(
+                f"the server of {place.home} ended with {process.returncode} before it answered"
+                f"{_told(place)}"
+            )
+        if time.monotonic() >= deadline:
+            raise ServerError(
+                f"the server of {place.home} does not answer after {START_S:g} s; its log is "
+                f"{place.log}{_told(place)}"
+            )
+        time.sleep(PAUSE_S)
+    # Where this process lives on, its child must not become a zombie.
+    threading.Thread(target=process.wait, daemon=True).start()
+
+
+def answers(place: Place) -> bool:
+    """Tell whether the home's server answers."""
+    request = {"jsonrpc": "2.0", "id": 1, "method": "system.ping"}
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PING_S)
+        try:
+            path = place.address()
+            require_socket(path)
+            connection.connect(os.fspath(path))
+            connection.sendall(wire.frame(wire.dumps(request)))
+            return bool(connection.recv(1))
+        except OSError:
+            return False
+
+
+def _spawn(place: Place) -> subprocess.Popen[bytes]:
+    # It leaves the present folder, from which these may be meant.
+    environment = {**os.environ, "CRYSTALMATH_HOME": str(place.home)}
+    if environment.get("CRYSTALMATH_SOCKET"):
+        environment["CRYSTALMATH_SOCKET"] = str(place.socket)
+    if paths := environment.get("PYTHONPATH"):
+        absolute = [os.fspath(Path(path).absolute()) for path in paths.split(os.pathsep) if path]
+        environment["PYTHONPATH"] = os.pathsep.join(absolute)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    output = os.open(place.output, flags, 0o600)
+    try:
+        return subprocess.Popen(
+            # -P: a file of the working directory must never stand in for a library.
+            [sys.executable, "-P", "-m", "crystalmath.server"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    finally:
+        os.close(output)
+
+
+def _told(place: Place) -> str:
+    tails = [tail for tail in (_tail(place.output), _tail(place.log)) if tail]
+    return "; it wrote:\n" + "\n".join(tails) if tails else ""
+
+
+def _tail(file: Path) -> str:
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        opened.seek(max(0, os.fstat(opened.fileno()).st_size - TAIL))
+        return opened.read().decode(errors="replace").strip()
+    return ""

@@ -1,0 +1,139 @@
+"""Asks the job service of this process, through the same handlers as a server's clients."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import math
+import os
+import threading
+import time
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import config, wire
+from crystalmath.client.errors import ClientClosed
+from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.server.methods import METHODS
+from crystalmath.service import JobService
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from crystalmath.server.declare import Method
+
+__all__ = ["InProcess"]
+
+_LOG = logging.getLogger("crystalmath.client")
+
+#: How often it is looked for jobs whose owner has died, in seconds.
+TEND_S = 2.0
+
+
+class InProcess:
+    """A job service and an event loop of its own, in a thread.
+
+    A loop that runs in the caller's thread (a notebook's) is not touched.
+    """
+
+    ends_jobs = True
+
+    def __init__(self) -> None:
+        self._service = JobService(config.Source())
+        self._process = os.getpid()
+        self._tend_at = 0.0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="crystalmath-client", daemon=True
+        )
+        self._thread.start()
+        # Registered after the engines' own, so called before: the store hears of the end.
+        import crystalmath.quacc.engines  # noqa: F401
+
+        atexit.register(self.close)
+
+    def call(
+        self, method: str, params: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Give a method's result; see :class:`~crystalmath.client.transport.Transport`."""
+        answer = wire.loads(self.call_raw(method, params, timeout), limited=False)
+        assert isinstance(answer, dict)  # noqa: S101 - what handlers give
+        return answer
+
+    def call_raw(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        timeout: float | None = None,  # noqa: ARG002 - nothing can be lost on the way
+    ) -> bytes:
+        """Give a method's result as JSON text."""
+        self._check()
+        known = METHODS.get(method)
+        if known is None or known.of_session:
+            raise InvalidJob(f"there is no method {method!r} without a server")
+        answer = asyncio.run_coroutine_threadsafe(_answer(known, self._service, params), self._loop)
+        try:
+            return wire.dumps(answer.result())
+        except CancelledError:
+            raise ClientClosed("this client was closed") from None
+        except BaseException:
+            answer.cancel()  # Ctrl-C
+            raise
+
+    def for_waiting(self) -> InProcess:
+        """Give itself."""
+        return self
+
+    def tend(self, job_ids: Collection[str]) -> None:
+        """Take over jobs whose owner has died, in a thread: an engine may be slow."""
+        now = time.monotonic()
+        if now < self._tend_at:
+            return
+        self._tend_at = math.inf  # one at a time
+        threading.Thread(target=self._take_over, args=(list(job_ids),), daemon=True).start()
+
+    def _take_over(self, job_ids: list[str]) -> None:
+        try:
+            self._service.tend(job_ids)
+        except CrystalMathError as error:
+            _LOG.warning("cannot take over jobs whose owner has died: %s", error)
+        finally:
+            self._tend_at = time.monotonic() + TEND_S
+
+    def finish(self) -> None:
+        """Cancel this service's own unfinished jobs, and wait until they have ended."""
+        if os.getpid() == self._process:
+            self._service.close()
+
+    def close(self) -> None:
+        """End the service and the loop."""
+        if os.getpid() != self._process or self._loop.is_closed():
+            return
+        atexit.unregister(self.close)
+        self._service.close()
+        asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _check(self) -> None:
+        if os.getpid() != self._process:
+            raise ClientClosed(
+                f"this client's jobs belong to process {self._process}, of which this one was "
+                "forked; make one of its own with crystalmath.client.in_process()"
+            )
+        if self._loop.is_closed():
+            raise ClientClosed("this client was closed")
+
+
+async def _answer(method: Method, service: JobService, params: Mapping[str, Any]) -> Any:
+    return await method.handler(service, params)
+
+
+async def _end_others() -> None:
+    """Cancel the requests that are under way: somebody's long poll."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -1,0 +1,146 @@
+"""News of jobs, from the event log.
+
+A sequence number says up to where the log was read, so nothing is missed when a connection or a
+server is replaced.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.client.errors import ConnectionLost, answered_error, raise_answered
+from crystalmath.client.job import JobInfo
+from crystalmath.errors import CrystalMathError, ServerNotRunning
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from crystalmath.client.transport import Transport
+
+__all__ = ["POLL_S", "EventLog", "Patience", "changes", "statuses"]
+
+#: How long one request waits for news, in seconds.
+POLL_S = 10.0
+
+#: How often a server that has gone is looked for, in seconds.
+AGAIN_S = 0.5
+
+#: Jobs in one request.
+MANY = 1000
+
+#: After any event there can be.
+_NEWEST = 2**53 - 1
+
+
+class Patience:
+    """What somebody who waits has with a server that is not there: it may come back."""
+
+    def __init__(self) -> None:
+        self._told: str | None = None
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether the last request had no answer."""
+        return self._told is not None
+
+    def bear(self, error: Exception) -> None:
+        """Say what is wrong, unless that was said, and wait a moment."""
+        if str(error) != self._told:
+            import logging
+
+            log = logging.getLogger("crystalmath.client")
+            log.warning("%s; what waits for jobs here goes on once it can", error)
+        self._told = str(error)
+        time.sleep(AGAIN_S)
+
+    def renew(self) -> None:
+        """Have it again: there was an answer."""
+        self._told = None
+
+
+def statuses(transport: Transport, job_ids: Sequence[str]) -> Iterator[JobInfo | CrystalMathError]:
+    """Give the present state of jobs, in their order."""
+    for start in range(0, len(job_ids), MANY):
+        answer = transport.call(
+            "jobs.status_many", {"job_ids": list(job_ids[start : start + MANY])}
+        )
+        raise_answered(answer)
+        for document in answer["jobs"]:
+            yield answered_error(document) if document.get("code") else JobInfo.read(document)
+
+
+class EventLog:
+    """A place in the event log, from which it is read on.
+
+    Parameters
+    ----------
+    transport : Transport
+        Whom to ask.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._read_to = 0
+        self._read({"after": _NEWEST, "limit": 1})
+
+    def changed(self, job_ids: Collection[str], wait_s: float) -> dict[str, str]:
+        """Wait for news of any job; give those that have changed since, with their last state.
+
+        Parameters
+        ----------
+        job_ids : collection of str
+            The jobs that are waited for.
+        wait_s : float
+            How long to wait at most, in seconds.
+        """
+        self._transport.tend(job_ids)
+        # Not of these jobs alone: where others are followed meanwhile, their news counts too.
+        return self._read({"after": self._read_to, "limit": MANY, "timeout_s": wait_s})
+
+    def _read(self, params: Mapping[str, Any]) -> dict[str, str]:
+        answer = self._transport.call("jobs.events", params)
+        raise_answered(answer)
+        self._read_to = answer["last"]
+        return {event["job_id"]: event["to"] for event in answer["events"]}
+
+
+def changes(
+    transport: Transport, job_ids: Sequence[str], timeout: float | None
+) -> Iterator[JobInfo]:
+    """Yield the present state of each job and then each change, until all have ended."""
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    seen: dict[str, int] = {}
+    remaining = dict.fromkeys(job_ids)
+    log = EventLog(transport)
+    batch = list(remaining)
+    patience = Patience()
+    while True:
+        try:
+            news = list(statuses(transport, batch))
+            batch = []
+            patience.renew()
+        except (ServerNotRunning, ConnectionLost) as error:
+            news = []
+            patience.bear(error)
+        for job in news:
+            if isinstance(job, CrystalMathError):
+                raise job
+            if job.revision > seen.get(job.job_id, -1):
+                seen[job.job_id] = job.revision
+                if job.state.is_terminal():
+                    remaining.pop(job.job_id, None)
+                yield job
+        left = end - time.monotonic()
+        if not remaining or left <= 0:
+            return
+        if patience.is_tried:
+            batch = list(remaining)
+            continue
+        try:
+            changed = log.changed(remaining, min(POLL_S, left))
+            batch = [job_id for job_id in changed if job_id in remaining]
+        except (ServerNotRunning, ConnectionLost) as error:
+            patience.bear(error)
+            batch = list(remaining)

@@ -1,0 +1,298 @@
+"""Asks the home's server through its socket."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import wire
+from crystalmath.client.errors import ClientClosed, ConnectionLost, answered_error
+from crystalmath.client.handshake import check_server
+from crystalmath.client.transport import split_last
+from crystalmath.errors import ServerNotRunning
+from crystalmath.place import require_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from crystalmath.place import Place
+
+__all__ = ["Remote"]
+
+#: A server that has not answered for so long does not answer at all, in seconds.
+ANSWER_S = 300.0
+
+#: The same for its name, which it gives whatever else it is doing.
+HELLO_S = 30.0
+
+#: So many connections are kept for the next request.
+KEPT = 4
+
+#: What must not be done twice where nobody knows whether it was done once.
+_ONCE = frozenset(("jobs.submit", "jobs.submit_many", "system.stop"))
+
+
+class Connection:
+    """One connection: a request, its answer, the next request.
+
+    Parameters
+    ----------
+    path : os.PathLike
+        The server's socket.
+    """
+
+    def __init__(self, path: os.PathLike[str]) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.connect(os.fspath(path))
+        except BaseException:
+            self._socket.close()
+            raise
+        self._answers = self._socket.makefile("rb")
+        self._ids = itertools.count(1)
+
+    def abort(self) -> None:
+        """Have whoever waits for an answer on it, in another thread, get an error."""
+        with contextlib.suppress(OSError):  # the server was faster
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it."""
+        self._answers.close()
+        self._socket.close()
+
+    def is_fresh(self) -> bool:
+        """Tell whether it is still open, and nothing has come that nobody asked for."""
+        self._socket.settimeout(0.0)
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def ask(self, method: str, params: Mapping[str, Any], timeout: float) -> bytes:
+        """Send a request and give the whole message that answers it.
+
+        Raises
+        ------
+        OSError, EOFError
+            The server has gone, is going, or does not answer in time.
+        """
+        number = next(self._ids)
+        request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        self._socket.settimeout(timeout)
+        self._socket.sendall(wire.frame(wire.dumps(request)))
+        header = b"".join(iter(self._line, b"\r\n"))
+        length = wire.read_length(header, most=None)
+        body = self._answers.read(length)
+        if len(body) < length or _is_stopping(body):
+            raise EOFError
+        return body
+
+    def _line(self) -> bytes:
+        line = self._answers.readline(wire.MAX_HEADER)
+        if not line.endswith(b"\n"):
+            raise EOFError
+        return line
+
+
+class Remote:
+    """The home's server, over as many connections as there are requests at a time.
+
+    Parameters
+    ----------
+    place : Place
+        Where the server is.
+    start : callable, optional
+        Starts a server where none runs.
+    waiting : bool
+        Start one only where the last one has crashed: a server that was stopped stays stopped
+        while somebody merely waits.
+    """
+
+    ends_jobs = False
+
+    def __init__(
+        self, place: Place, start: Callable[[], object] | None = None, *, waiting: bool = False
+    ) -> None:
+        self._place = place
+        self._start = start
+        self._waiting = waiting
+        self._closed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        # After a fork too: the connections are the parent's, and somebody may hold the lock.
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+
+    def for_waiting(self) -> Remote:
+        """Give the same for somebody who waits for jobs."""
+        return Remote(self._place, self._start, waiting=True)
+
+    def call(
+        self, method: str, params: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Give a method's result; see :class:`~crystalmath.client.transport.Transport`."""
+        return _result(self._ask(method, params, timeout))
+
+    def call_raw(
+        self, method: str, params: Mapping[str, Any], timeout: float | None = None
+    ) -> bytes:
+        """Give a method's result as JSON text."""
+        message = self._ask(method, params, timeout)
+        _, result = split_last(message, "result")
+        return wire.dumps(_result(message)) if result is None else result
+
+    def tend(self, job_ids: Collection[str]) -> None:
+        """Do nothing: the server looks after jobs."""
+
+    def finish(self) -> None:
+        """Do nothing: the jobs are the server's."""
+
+    def close(self) -> None:
+        """Close the connections; requests under way end with an error."""
+        if os.getpid() != self._process:
+            return
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            for connection in self._busy:
+                connection.abort()
+        for connection in idle:
+            connection.close()
+
+    def _ask(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
+        seconds = ANSWER_S + params.get("timeout_s", 0.0) if timeout is None else timeout
+        repeatable = _is_repeatable(method, params)
+        while True:
+            connection = self._take()
+            try:
+                answer = connection.ask(method, params, seconds)
+            except (OSError, EOFError) as error:
+                self._drop(connection)
+                if not repeatable or isinstance(error, TimeoutError):
+                    raise self._lost(method, seconds, error) from error
+                repeatable = False
+            except BaseException:
+                self._drop(connection)  # Ctrl-C: its answer would be taken for the next one's
+                raise
+            else:
+                self._keep(connection)
+                return answer
+
+    def _take(self) -> Connection:
+        if os.getpid() != self._process:
+            self._reset()
+        while True:
+            with self._lock:
+                self._check()
+                connection = self._idle.pop() if self._idle else None
+                if connection is not None:
+                    self._busy.add(connection)
+            if connection is None:
+                break
+            if connection.is_fresh():
+                return connection
+            self._drop(connection)
+        connection = self._connect()
+        with self._lock:
+            self._busy.add(connection)
+        return connection
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClientClosed("this client was closed")
+
+    def _keep(self, connection: Connection) -> None:
+        with self._lock:
+            self._busy.discard(connection)
+            if not self._closed and len(self._idle) < KEPT:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _drop(self, connection: Connection) -> None:
+        with self._lock:
+            self._busy.discard(connection)
+        connection.close()
+        self._check()
+
+    def _connect(self, *, again: bool = True) -> Connection:
+        """Open a connection, to a server that is started if need be, and see who is there."""
+        try:
+            connection = self._open()
+        except ServerNotRunning:
+            if self._start is None or (self._waiting and not self._place.has_crashed()):
+                raise
+            self._start()
+            connection = self._open()
+        try:
+            version = _result(connection.ask("system.version", {}, HELLO_S))
+            check_server(version, self._place.home)
+        except (OSError, EOFError) as error:
+            connection.close()
+            if again and not isinstance(error, TimeoutError):
+                return self._connect(again=False)  # it was just leaving; the next one may be there
+            raise self._lost("system.version", HELLO_S, error) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open(self) -> Connection:
+        path = self._place.address()
+        try:
+            require_socket(path)
+            return Connection(path)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise ServerNotRunning(
+                f"no server of {self._place.home} runs; `crystalmath serve` starts one"
+            ) from error
+
+    def _lost(self, method: str, seconds: float, error: Exception) -> ConnectionLost:
+        if isinstance(error, TimeoutError):
+            told = f"has not answered {method} for {seconds:g} s; its log is {self._place.log}"
+        elif method in _ONCE:
+            told = (
+                f"went away before it answered {method}; list the jobs to see whether it was "
+                "carried out (with a key it can be asked for again without harm)"
+            )
+        else:
+            told = f"went away before it answered {method}; its log is {self._place.log}"
+        return ConnectionLost(f"the server of {self._place.home} {told}")
+
+
+def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
+    if method == "jobs.submit":
+        return "key" in params
+    if method == "jobs.submit_many":
+        return all("key" in job for job in params["jobs"])
+    return method not in _ONCE
+
+
+def _is_stopping(message: bytes) -> bool:
+    """Tell whether the server only says that it is going."""
+    if len(message) > 2**10 or b'"stopping"' not in message:
+        return False
+    error = wire.loads(message, limited=False).get("error") or {}
+    return (error.get("data") or {}).get("code") == "stopping"
+
+
+def _result(message: bytes) -> dict[str, Any]:
+    """Give the result that a message carries, or raise the error."""
+    document = wire.loads(message, limited=False)
+    if "error" in document:
+        error = document["error"]
+        code = (error.get("data") or {}).get("code", "rpc")
+        raise answered_error({"code": code, "error": error["message"]})
+    result: dict[str, Any] = document["result"]
+    return result

@@ -1,0 +1,319 @@
+"""The home's server: one process that owns the engines and their jobs, and answers clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import re
+import signal
+import socket
+import stat
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import __version__
+from crystalmath.config import forwarded
+from crystalmath.errors import CrystalMathError, PlaceError, ServerError
+from crystalmath.server.connections import Connections
+from crystalmath.server.lock import HomeLock
+from crystalmath.server.log import log_to
+from crystalmath.server.methods import METHODS
+from crystalmath.server.pools import in_pool
+from crystalmath.service import JobService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from crystalmath.config import Source
+    from crystalmath.place import Place
+
+__all__ = ["Server", "force_exit", "serve"]
+
+_LOG = logging.getLogger("crystalmath.server")
+
+#: Variables that the server and its workers need themselves, also where all are forwarded (`*`).
+_OWN = re.compile(
+    r"(PATH|LD_LIBRARY_PATH|HOME|USER|LOGNAME|SHELL|LANG|TMPDIR|(CRYSTALMATH_|PYTHON|XDG_|LC_).*)$"
+)
+
+#: How often is looked after what nobody follows, and whether it has been quiet, in seconds.
+CARE_S = 2.0
+#: How long a server that is leaving may keep the next one waiting, in seconds.
+LEAVE_S = 60.0
+#: How long clients may take to ask what became of jobs that were cancelled at the end, in seconds.
+TELL_S = 0.5
+#: How long the process may take to end when all is done, in seconds.
+EXIT_S = 1.0
+#: How long a thread may keep the interpreter while another wants it, in seconds. A client's request
+#: needs it several times; beside a large submission that is decoded it would wait 5 ms each time.
+SWITCH_S = 0.0005
+#: A file of what was printed is emptied when it has grown to so many bytes.
+PRINTED = 10_000_000
+
+
+def serve(
+    place: Place,
+    source: Source,
+    *,
+    stream: Any = None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve a home until told to stop, or until it has been quiet for long enough.
+
+    Parameters
+    ----------
+    place : Place
+        Where.
+    source : Source
+        The home's configuration.
+    stream : file, optional
+        Where warnings go beside the log.
+    ready : callable
+        Called once clients can connect.
+
+    Raises
+    ------
+    AlreadyServed, ServedElsewhere
+        Another server serves the home.
+    PlaceError
+        The place of the socket must not be trusted.
+    """
+    place.make()
+    with HomeLock(place) as lock:
+        lock.take(LEAVE_S)
+        log_to(place.log, secret=source.last.database_url, stream=stream)
+        listener = _listen(place)
+        environ = dict(os.environ)
+        _disarm(source)
+        ready()
+        try:
+            Server(place, source, environ, lock).run(listener)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log, and only there
+            _LOG.critical("the server failed", exc_info=error)
+            raise ServerError(f"the server failed; {place.log} says where") from None
+
+
+def _disarm(source: Source) -> None:
+    """Drop from this process's environment what is forwarded.
+
+    What the server was started with must not reach a job whose submitter has it not.
+    """
+    for name in forwarded(source.last.forward):
+        if not _OWN.match(name):
+            del os.environ[name]
+
+
+def _listen(place: Place) -> socket.socket:
+    """Make the socket; what a dead server left in its place is removed."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(place.socket.lstat().st_mode):
+            raise PlaceError(f"{place.socket} is in the way and no socket; remove it")
+        place.socket.unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    # The folder is private, and the socket is so from its first moment.
+    before = os.umask(0o177)
+    try:
+        listener.bind(os.fspath(place.socket))
+    except OSError as error:
+        listener.close()
+        raise PlaceError(
+            f"cannot make the socket {place.socket}: {error.strerror}; set CRYSTALMATH_SOCKET to a "
+            "path in a private folder of a local file system"
+        ) from error
+    finally:
+        os.umask(before)
+    listener.listen(256)
+    return listener
+
+
+class Server:
+    """One server, from the moment its socket is there.
+
+    Parameters
+    ----------
+    place : Place
+        Where.
+    source : Source
+        The home's configuration.
+    environ : mapping of str to str
+        The environment of jobs whose submission brings none.
+    lock : HomeLock
+        Its right to serve the home.
+
+    Attributes
+    ----------
+    service : JobService
+        Its jobs.
+    started_at : float
+        Seconds since the epoch.
+    """
+
+    def __init__(
+        self, place: Place, source: Source, environ: Mapping[str, str], lock: HomeLock
+    ) -> None:
+        self._lock = lock
+        self.place = place
+        self.source = source
+        self.service = JobService(source, environ)
+        self.started_at = time.time()
+        self.connections: Connections
+        self._listening: asyncio.Server
+        self._mark = place.mark()
+        self._stop: asyncio.Event
+        self._cancel = False
+        self._adopting: dict[str, asyncio.Task[None]] = {}
+        self._quiet_since = time.monotonic()
+
+    def run(self, listener: socket.socket) -> None:
+        """Answer until it is time to go; then go in order."""
+        _LOG.info("version %s serves %s as process %d", __version__, self.place.home, os.getpid())
+        sys.setswitchinterval(SWITCH_S)
+        try:
+            asyncio.run(self._run(listener))
+        finally:
+            self._withdraw()
+            self._close()
+            _LOG.info("gone")
+
+    def stop(self, *, cancel: bool) -> None:
+        """Go soon; jobs go on without this process unless they are to be cancelled."""
+        self._cancel = self._cancel or cancel
+        self._stop.set()
+
+    @property
+    def quiet_s(self) -> float:
+        """How long there has been neither a job nor a client, in seconds."""
+        return time.monotonic() - self._quiet_since
+
+    async def _run(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_report)
+        self._stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Who was started with nohup means it.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, lambda: self.stop(cancel=False))
+        self.connections = Connections(self, METHODS)
+        care = asyncio.create_task(self._care())
+        self._listening = await asyncio.start_unix_server(self._connected, sock=listener)
+        try:
+            await self._stop.wait()
+            if self._cancel:
+                await in_pool("stopping", self._cancel_jobs)
+                # Those who wait hear of it, and ask what became of their jobs.
+                await asyncio.sleep(TELL_S if self.connections.count else 0.0)
+        finally:
+            self._listening.close()
+            # Before the last answers: who finds it there takes this server for one that stays.
+            self._withdraw()
+            care.cancel()
+            await self.connections.close()
+
+    def _withdraw(self) -> None:
+        """Remove the socket, unless it is another server's: the home may have been made anew."""
+        if self._mark is not None and self.place.mark() == self._mark:
+            self.place.socket.unlink()
+
+    def _cancel_jobs(self) -> None:
+        self.service.cancel_all()
+        end = time.monotonic() + LEAVE_S
+        while self.service.unfinished() and time.monotonic() < end:
+            time.sleep(TELL_S / 10)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self.connections(reader, writer)
+        finally:
+            self._quiet_since = time.monotonic()
+
+    async def _care(self) -> None:
+        """Look after jobs, files and the configuration, every few seconds."""
+        while True:
+            try:
+                await self._adopt()
+            except Exception as error:  # noqa: BLE001 - a full disk passes, and the next look comes
+                _LOG.warning("cannot look for jobs that nobody follows", exc_info=error)
+            self._empty_output()
+            with contextlib.suppress(CrystalMathError):  # submissions are refused with it
+                self.source.current()
+            _disarm(self.source)
+            if self.place.mark() != self._mark:
+                await self._listen_again()
+            await asyncio.sleep(min(CARE_S, self._leave_if_quiet()))
+
+    async def _listen_again(self) -> None:
+        """Make the socket anew where a tidier or the end of a login session has removed it."""
+        if self.place.mark() is None and self._lock.is_ours():
+            try:
+                self.place.make()
+                listener = _listen(self.place)
+            except (PlaceError, OSError) as error:
+                _LOG.warning("the socket is gone, and cannot be made yet", exc_info=error)
+                return
+            self._mark = self.place.mark()
+            self._listening.close()
+            self._listening = await asyncio.start_unix_server(self._connected, sock=listener)
+            _LOG.warning("the socket was gone; it is there again")
+        else:
+            _LOG.warning("the home was made anew: it is the next server's")
+            self.stop(cancel=False)
+
+    def _leave_if_quiet(self) -> float:
+        """Tell after how many seconds without jobs and clients it is time to go; go if it is."""
+        if self.connections.count or self._adopting or self.service.unfinished():
+            self._quiet_since = time.monotonic()
+        left = self.source.last.quiet_s - self.quiet_s
+        if left <= 0:
+            _LOG.info("it has been quiet for %.0f s", self.quiet_s)
+            self.stop(cancel=False)
+        return max(0.01, left)
+
+    async def _adopt(self) -> None:
+        """Take over the jobs that nobody follows."""
+        engines = await in_pool("caring", self.service.abandoned)
+        for engine in engines - self._adopting.keys():
+            # Apart: an engine may take minutes to be loaded, or for ever.
+            task = asyncio.create_task(in_pool(f"adopting {engine}", self._take_over, engine))
+            self._adopting[engine] = task
+            task.add_done_callback(functools.partial(self._adopted, engine))
+
+    def _adopted(self, engine: str, _: asyncio.Task[None]) -> None:
+        del self._adopting[engine]
+
+    def _take_over(self, engine: str) -> None:
+        try:
+            taken = self.service.take_over(engine)
+        except Exception as error:  # noqa: BLE001 - as above
+            _LOG.warning("cannot take over jobs of %r", engine, exc_info=error)
+        else:
+            if taken:
+                _LOG.info("took over %d jobs of %r", len(taken), engine)
+
+    def _empty_output(self) -> None:
+        with contextlib.suppress(OSError):
+            if self.place.output.stat().st_size > PRINTED:
+                os.truncate(self.place.output, 0)
+
+    def _close(self) -> None:
+        if self._cancel:
+            self.service.cancel_all()
+        self.service.close(cancel=self._cancel)
+
+
+def force_exit(code: int) -> None:
+    """See that this process ends, whatever a thread of an engine's may be waiting for."""
+    timer = threading.Timer(EXIT_S, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what the event loop has to say, without the values that it would quote."""
+    del loop
+    # "Exception in callback f(...)" goes on with the arguments.
+    _LOG.error("%s", context["message"].partition("(")[0], exc_info=context.get("exception"))

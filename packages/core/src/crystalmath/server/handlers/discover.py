@@ -1,0 +1,22 @@
+"""The handler of ``rpc.discover``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.server.declare import METHODS, method
+from crystalmath.server.openrpc import document
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.service import JobService
+
+__all__ = ["handle_rpc_discover"]
+
+
+@method("rpc.discover", result={"type": "object", "description": "an OpenRPC document"})
+def handle_rpc_discover(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Describe all methods as an OpenRPC document (https://spec.open-rpc.org)."""
+    del service, params
+    return document(METHODS)

@@ -1,0 +1,54 @@
+"""The handler of ``engines.list``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.server.declare import method
+from crystalmath.server.shapes import ERROR, array, nullable, record, reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.service import JobService
+
+__all__ = ["handle_engines_list"]
+
+_TEXT: dict[str, Any] = {"type": "string"}
+
+
+@method(
+    "engines.list",
+    result=record(
+        {
+            "engines": array(
+                record(
+                    {
+                        "name": _TEXT,
+                        "distribution": {**_TEXT, "description": "the package that brings it"},
+                        "version": _TEXT,
+                        "loads": {"type": "boolean", "description": "its plugin can be used"},
+                        "error": {**nullable(_TEXT), "description": "why it cannot"},
+                        "findings": array(reference("Finding")),
+                        "configured": {
+                            "type": "boolean",
+                            "description": "submissions that name no engine use it",
+                        },
+                    }
+                )
+            ),
+            "error": ERROR,
+        }
+    ),
+    refused={"engines": []},
+    # Each plugin is imported, and a stranger's may hang.
+    pool="engines",
+)
+def handle_engines_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """List the installed workflow engines, and why one cannot serve. None is started."""
+    from attrs import asdict
+
+    from crystalmath.quacc.engines import describe_engines
+
+    del service, params
+    return {"engines": [asdict(info) for info in describe_engines()], "error": None}

@@ -1,0 +1,161 @@
+"""The handlers that wait: ``jobs.wait`` and ``jobs.events``. They hold no thread meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import UnknownJob
+from crystalmath.server.declare import method
+from crystalmath.server.handlers.documents import event_document, job_document
+from crystalmath.server.pools import in_pool
+from crystalmath.server.shapes import ERROR, JOB, JOB_IDS, TIMEOUT, array, record, reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+
+    from crystalmath.quacc.store import Event, JobMetadata
+    from crystalmath.service import JobService
+
+__all__ = ["News", "handle_jobs_events", "handle_jobs_wait"]
+
+#: How often it is looked whether the owner of a job that is waited for has died, in seconds.
+_TEND_S = 2.0
+_MOST_EVENTS = 10_000
+
+
+class News:
+    """Wakes a coroutine when there are events of some jobs.
+
+    Parameters
+    ----------
+    job_ids : collection of str, optional
+        The jobs; default: all.
+    """
+
+    def __init__(self, job_ids: Collection[str] | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._job_ids = None if job_ids is None else frozenset(job_ids)
+        self._happened = asyncio.Event()
+
+    def hear(self, events: Sequence[Event]) -> None:
+        """Take new events; called by a thread of the service."""
+        if self._job_ids is None or any(event.job_id in self._job_ids for event in events):
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._happened.set)
+
+    async def wait(self, most_s: float) -> None:
+        """Wait until something has happened since the last time, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await self._happened.wait()
+        self._happened.clear()
+
+
+@contextlib.asynccontextmanager
+async def _listening(service: JobService, job_ids: Collection[str] | None) -> AsyncIterator[News]:
+    news = News(job_ids)
+    await in_pool("asking", service.feed.listen, news.hear)
+    tending = asyncio.create_task(_tend(service, job_ids or ()))
+    try:
+        yield news
+    finally:
+        tending.cancel()
+        service.feed.forget(news.hear)
+
+
+async def _tend(service: JobService, job_ids: Collection[str]) -> None:
+    """See to it that somebody follows the jobs that are waited for; an engine may be slow."""
+    while job_ids:
+        await in_pool("tending", service.tend, job_ids)
+        await asyncio.sleep(_TEND_S)
+
+
+@method(
+    "jobs.wait",
+    params={"job_ids": JOB_IDS, "timeout_s": {**TIMEOUT, "description": "in seconds; default: 30"}},
+    required=("job_ids",),
+    result=record({"jobs": array(JOB), "done": {"type": "boolean"}, "error": ERROR}),
+    refused={"jobs": [], "done": False},
+)
+async def handle_jobs_wait(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Wait until all of some jobs have ended, or the time is over.
+
+    The answer has their states at that moment, in the order of the ids; ``done`` tells whether all
+    have ended. A job whose owner has died is taken over.
+    """
+    job_ids = list(dict.fromkeys(params["job_ids"]))
+    end = time.monotonic() + params.get("timeout_s", 30)
+    async with _listening(service, job_ids) as news:
+        while True:
+            jobs = await in_pool("asking", _all_of, service, job_ids)
+            left = end - time.monotonic()
+            unfinished = [job.job_id for job in jobs if not job.state.is_terminal()]
+            if not unfinished or left <= 0:
+                break
+            await news.wait(left)
+    documents = await in_pool("asking", lambda: [job_document(service, job) for job in jobs])
+    return {"jobs": documents, "done": not unfinished, "error": None}
+
+
+def _all_of(service: JobService, job_ids: list[str]) -> list[JobMetadata]:
+    jobs = {job.job_id: job for job in service.some_jobs(job_ids)}
+    for job_id in job_ids:
+        if job_id not in jobs:
+            raise UnknownJob(job_id)
+    return [jobs[job_id] for job_id in job_ids]
+
+
+@method(
+    "jobs.events",
+    params={
+        "after": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 2**53,
+            "description": "only events whose seq is larger; default: 0, from the beginning",
+        },
+        "limit": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": _MOST_EVENTS,
+            "description": "no more than so many; default: 1000",
+        },
+        "timeout_s": TIMEOUT,
+        "job_ids": {**JOB_IDS, "description": "only events of these jobs"},
+    },
+    result=record(
+        {
+            "events": array(reference("Event")),
+            "last": {"type": "integer", "description": "the `after` of the next call"},
+            "error": ERROR,
+        }
+    ),
+    refused={"events": [], "last": 0},
+)
+async def handle_jobs_events(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Tell what has happened to jobs since an event, the oldest first.
+
+    Where there is nothing to tell, wait up to ``timeout_s`` for something. Called again with
+    ``last``, it misses nothing and tells nothing twice, whatever happened in between to the
+    connection or the server.
+    """
+    after, limit, job_ids = params.get("after", 0), params.get("limit", 1000), params.get("job_ids")
+    ask = (after, job_ids, limit)
+    if not params.get("timeout_s"):
+        return _told(*await in_pool("asking", service.events, *ask))
+    end = time.monotonic() + params["timeout_s"]
+    async with _listening(service, job_ids) as news:
+        while True:
+            events, last = await in_pool("asking", service.events, *ask)
+            left = end - time.monotonic()
+            if events or left <= 0:
+                return _told(events, last)
+            ask = (max(after, last), job_ids, limit)
+            await news.wait(left)
+
+
+def _told(events: list[Event], last: int) -> dict[str, Any]:
+    return {"events": [event_document(event) for event in events], "last": last, "error": None}

@@ -1,0 +1,136 @@
+"""The lock that keeps a second server out of a home."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from crystalmath import __version__, processes
+from crystalmath.errors import ServerError
+from crystalmath.place import Server
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from crystalmath.place import Place
+
+__all__ = ["AlreadyServed", "HomeLock"]
+
+#: How often a lock that is held is tried again, in seconds.
+PAUSE_S = 0.05
+
+
+class AlreadyServed(ServerError):  # noqa: N818 - named for what is the case
+    """A server of this home runs on this host."""
+
+    code = "already_served"
+
+
+class HomeLock:
+    """Serve a home alone.
+
+    The kernel holds the lock and drops it with the process, however that ends. Its content names
+    the process for those on other hosts, whose kernel does not know of it.
+
+    Parameters
+    ----------
+    place : Place
+        The home's place.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def take(self, patience_s: float) -> None:
+        """Become the one who serves.
+
+        Parameters
+        ----------
+        patience_s : float
+            How long a server that is leaving may take to do so, in seconds.
+
+        Raises
+        ------
+        AlreadyServed
+            Another process serves the home.
+        ServedElsewhere
+            One on another host does, or did when it was last heard of.
+        """
+        deadline = time.monotonic() + patience_s
+        while not self._try():
+            server = self._place.read_lock()
+            listening = server is not None and Path(server.socket).exists()
+            if listening or time.monotonic() >= deadline:
+                who = server or "a process that has not said its name yet"
+                raise AlreadyServed(f"{self._place.home} is served already: {who}")
+            time.sleep(PAUSE_S)
+        try:
+            self._place.address()  # raises for another host's
+        except BaseException:
+            self._let_go()
+            raise
+        self._write(self._name())
+
+    def is_ours(self) -> bool:
+        """Tell whether the file in its place is the one that is held; a home may be made anew."""
+        try:
+            there, held = self._place.lock.lstat(), os.fstat(self._descriptor)
+        except OSError:
+            return False
+        return os.path.samestat(there, held)
+
+    def release(self) -> None:
+        """Leave the home to the next server."""
+        if self._descriptor >= 0:
+            self._write("")
+            self._let_go()
+
+    def _try(self) -> bool:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._place.lock, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        # A child that is forked, and starts no other program, must not hold it any longer than we.
+        os.register_at_fork(after_in_child=self._let_go)
+        return True
+
+    def _name(self) -> str:
+        return Server(
+            identity=processes.own_identity(),
+            socket=os.fspath(self._place.socket),
+            version=__version__,
+            started_at=time.time(),
+        ).write()
+
+    def _write(self, text: str) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text.encode(), 0)
+
+    def _let_go(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)

@@ -1,0 +1,305 @@
+"""The wire: LSP's framing (``Content-Length``) and strict JSON, for server and client alike.
+
+A message is a header of lines that end with CRLF, an empty line, and as many bytes of JSON (UTF-8)
+as the header announced. What comes in from a stranger is refused where it is no JSON (RFC 8259),
+names a member twice, overflows a number, or would take far more memory than it has bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from crystalmath.errors import CrystalMathError
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_HEADER",
+    "MAX_MESSAGE",
+    "MAX_VALUES",
+    "Raw",
+    "WireError",
+    "dumps",
+    "frame",
+    "header",
+    "loads",
+    "pieces",
+    "read_length",
+]
+
+#: The largest message that the server takes, in bytes. Answers have no limit: a result comes whole.
+MAX_MESSAGE = 64 * 2**20
+
+#: The longest header, in bytes.
+MAX_HEADER = 8 * 2**10
+
+#: How deep arrays and objects of a message may stand in each other.
+MAX_DEPTH = 64
+
+#: How many values a message may hold, counted by commas and opened brackets, those in strings
+#: too: 64 MiB of ``[],`` would become 1.5 GB of empty lists.
+MAX_VALUES = 5_000_000
+
+#: How many levels of an answer are written piece by piece: document, `result`, a list in it.
+_LEVELS = 3
+
+_TOO_DEEP = f"the message is nested deeper than {MAX_DEPTH} levels"
+
+#: As many digits as any length that a computer could mean has.
+_DIGITS = 18
+
+_CHARSETS = ("utf-8", "utf8")
+
+
+class WireError(CrystalMathError, ValueError):
+    """A message that is no message: a broken frame, or no strict JSON."""
+
+    code = "wire"
+
+
+class Raw:
+    """JSON text that is encoded already; :func:`dumps` puts it in its place as it is.
+
+    It may stand wherever :func:`pieces` looks itself: as the value of a member of the document or
+    of its ``result``, or in a list there.
+
+    Parameters
+    ----------
+    text : bytes
+        One JSON value, in UTF-8.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+
+def frame(body: bytes) -> bytes:
+    """Give a message as it goes over the wire."""
+    return header(len(body)) + body
+
+
+def header(length: int) -> bytes:
+    """Give the header of a message of so many bytes."""
+    return b"Content-Length: %d\r\n\r\n" % length
+
+
+def read_length(header: bytes, *, most: int | None = MAX_MESSAGE) -> int:
+    """Tell how many bytes a message has.
+
+    Parameters
+    ----------
+    header : bytes
+        All lines of it; the empty line at its end may be there.
+    most : int, optional
+        Refuse more bytes than this; ``None`` takes any number (a client, from its own server).
+
+    Raises
+    ------
+    WireError
+        There is no ``Content-Length``, more than one, none that is a number, or one that is too
+        large; a line is no header line; or another character set is named than UTF-8.
+    """
+    length: int | None = None
+    for line in header.removesuffix(b"\r\n").split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if not line:
+            continue
+        field = name.lower()
+        if not colon or not field.replace(b"-", b"").isalnum():
+            raise WireError(
+                f"{_shown(line)} is no header line; a message begins with 'Content-Length: <bytes>'"
+                " and an empty line, both ended by CRLF"
+            )
+        if field == b"content-length":
+            if length is not None:
+                raise WireError("'Content-Length' stands twice in one header")
+            length = _number(value.strip())
+        elif field == b"content-type":
+            _check_charset(value)
+    if length is None:
+        raise WireError("the header has no 'Content-Length'")
+    if most is not None and length > most:
+        raise WireError(f"a message of {length} bytes is announced; at most {most} are taken")
+    return length
+
+
+def loads(body: bytes, *, limited: bool = True) -> Any:
+    """Read a message.
+
+    Parameters
+    ----------
+    body : bytes
+        JSON in UTF-8.
+    limited : bool
+        Refuse too, as the server does with what strangers send, what is nested too deep, holds too
+        many values, or names a member twice. A client reads its own server's answers without.
+
+    Raises
+    ------
+    WireError
+        It is something else.
+    """
+    if limited:
+        _check_count(body)
+    try:
+        text = body.decode("utf-8")
+        # The two functions let other threads in: the parser itself never gives way.
+        document = json.loads(
+            text,
+            parse_constant=_no_constant,
+            parse_float=_finite if limited else None,
+            object_pairs_hook=_object if limited else None,
+        )
+    except WireError:
+        raise
+    except (ValueError, RecursionError) as error:
+        told = _told(error)
+    else:
+        may_be_deep = limited and body.count(b"[") + body.count(b"{") > MAX_DEPTH
+        if may_be_deep and not _is_flat(document):
+            raise WireError(_TOO_DEEP)
+        if "\\ud" in text or "\\uD" in text:
+            _check_surrogates(document)
+        return document
+    # Raised here, it does not hold on to the text, as the parser's own error does.
+    raise WireError(told)
+
+
+def _told(error: ValueError | RecursionError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"the message is no UTF-8: {error.reason} at byte {error.start}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"the message is no JSON: {error.msg} at character {error.pos}"
+    if isinstance(error, RecursionError):
+        return _TOO_DEEP
+    return "the message holds a whole number with too many digits"  # Python's own limit
+
+
+def dumps(document: Any) -> bytes:
+    """Write a message.
+
+    Raises
+    ------
+    WireError
+        A value has no place in JSON: not finite, no type of JSON, half a surrogate pair.
+    """
+    return b"".join(pieces(document))
+
+
+def pieces(document: Any) -> Iterator[bytes]:
+    """Write a message piece by piece, so that other threads and tasks come between.
+
+    Raises
+    ------
+    WireError
+        As :func:`dumps`, at the piece where it stands.
+    """
+    return _pieces(document, _LEVELS)
+
+
+def _pieces(value: Any, levels: int) -> Iterator[bytes]:
+    if isinstance(value, Raw):
+        yield value.text
+    elif levels and isinstance(value, Mapping):
+        before = b"{"
+        for name, member in value.items():
+            if not isinstance(name, str):
+                raise WireError(f"an object's member must have a string as name, not {name!r:.80}")
+            yield before + _encode(name) + b":"
+            yield from _pieces(member, levels - 1)
+            before = b","
+        yield b"{}" if before == b"{" else b"}"
+    elif levels and isinstance(value, list | tuple):
+        before = b"["
+        for item in value:
+            yield before
+            yield from _pieces(item, levels - 1)
+            before = b","
+        yield b"[]" if before == b"[" else b"]"
+    else:
+        yield _encode(value)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return _ENCODER.encode(value).encode("utf-8")
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end]
+        raise WireError(f"a string cannot be sent as UTF-8: {text!r}") from None
+    except RecursionError:
+        raise WireError("a value is nested too deep to be sent") from None
+    except (TypeError, ValueError) as error:
+        raise WireError(f"a value cannot be sent as JSON: {error}") from None
+
+
+def _check_count(body: bytes) -> None:
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+        raise WireError(f"the message holds more than {MAX_VALUES} values; send it in parts")
+
+
+def _is_flat(document: Any) -> bool:
+    """Tell whether a document is at most `MAX_DEPTH` levels deep, level by level."""
+    level = [document] if isinstance(document, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for parent in level
+            for item in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def _check_surrogates(document: Any) -> None:
+    """Refuse an escape of half a surrogate pair: no file and no database takes such a string."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise WireError("the message escapes half a surrogate pair (\\ud800 to \\udfff)") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise WireError(f"{name} is no JSON; numbers must be finite")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise WireError(f"the number {text:.40} is too large")
+    return value
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) != len(members):
+        seen: set[str] = set()
+        twice = next(name for name, _ in members if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise WireError(f"an object has the member {twice!r:.80} twice")
+    return found
+
+
+def _number(value: bytes) -> int:
+    if not value.isdigit() or len(value) > _DIGITS:
+        raise WireError(f"'Content-Length' must be a number of bytes, not {_shown(value)}")
+    return int(value)
+
+
+def _check_charset(value: bytes) -> None:
+    for parameter in value.lower().split(b";")[1:]:
+        name, _, charset = parameter.partition(b"=")
+        named = charset.strip().strip(b'"').decode("ascii", "replace")
+        if name.strip() == b"charset" and named not in _CHARSETS:
+            raise WireError(f"the character set must be utf-8, not {named!r:.40}")
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:80].decode("ascii", "backslashreplace"))

@@ -1,0 +1,59 @@
+"""Clients of both kinds, and servers for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import LAB
+from crystalmath.client import connect, in_process
+from server.home_server import HomeServer
+
+CONFIG = "[engines.local]\nworkers = 1\n"
+
+
+@pytest.fixture(scope="module", params=["in process", "server"])
+def client(request, tmp_path_factory):
+    """Give a client of each kind, shared by a module, so that its workers are warm."""
+    home = tmp_path_factory.mktemp("shared")
+    (home / "config.toml").write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(home))
+        patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
+        patch.syspath_prepend(LAB)
+        server = HomeServer(home)
+        try:
+            if request.param == "server":
+                server.start()
+            # All submissions have it, as a worker is warm for one environment only.
+            patch.setenv("OMP_OF_THE_TEST", "here")
+            with in_process() if request.param == "in process" else connect(start=False) as client:
+                yield client
+        finally:
+            server.end()
+
+
+@pytest.fixture(scope="module")
+def one_home(tmp_path_factory):
+    """Give the servers of a home that the tests of a module share; none runs yet."""
+    home = tmp_path_factory.mktemp("served")
+    (home / "config.toml").write_text(CONFIG)
+    server = HomeServer(home)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+@pytest.fixture
+def server(one_home, lab, monkeypatch):
+    """Give the servers of this process's home."""
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(one_home.home))
+    return one_home
+
+
+@pytest.fixture
+def go(tmp_path):
+    """Give a file that jobs wait for; at the end it is there, and they are not."""
+    path = tmp_path / "go"
+    yield path
+    path.touch()

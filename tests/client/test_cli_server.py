@@ -1,0 +1,579 @@
+"""The commands, asking a server: what a shell user does all day."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import pytest
+from ase.build import bulk
+from rich.cells import cell_len
+
+from commands import finish, start
+from conftest import eventually
+from crystalmath.cli import listing
+from server.home_server import HomeServer
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+AL, CU = str(EXAMPLES / "Al.poscar"), str(EXAMPLES / "Cu.poscar")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Give a server that the tests of this module share."""
+    server = HomeServer(tmp_path_factory.mktemp("served"))
+    (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
+    try:
+        yield server.start()
+    finally:
+        server.end()
+
+
+@pytest.fixture
+def here(served, lab, tmp_path, monkeypatch):
+    """Ask that server, from a folder of the test's own."""
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(served.home))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def submit(cli, recipe, *arguments):
+    """Submit one job and give its id."""
+    answer = cli("submit", f"lab_recipes.{recipe}", AL, *arguments)
+    assert answer.code == 0, answer.err
+    return answer.out.strip()
+
+
+def names(cli, *filters):
+    """Give the jobs that fit, by their names."""
+    jobs = cli("list", "--limit", 0, "--json", *filters).json["jobs"]
+    return {job["name"]: job for job in jobs}
+
+
+# --- submit ----------------------------------------------------------------------------------
+
+
+def test_submit_prints_the_id_and_nothing_else(here, cli):
+    answer = cli("submit", "lab_recipes.value", AL, "--param", "number=5")
+    assert answer.code == 0
+    assert answer.err == ""
+    (job_id,) = answer.lines
+    assert cli("wait", job_id).code == 0
+    assert cli("result", job_id, "--json").json["result"] == 5
+    document = cli("status", job_id, "--json").json
+    assert (document["name"], document["status"], document["engine"]) == (
+        "Al",
+        "completed",
+        "local",
+    )
+
+
+def test_submit_of_one_answers_as_jobs_submit(here, cli):
+    answer = cli("submit", "lab_recipes.value", AL, "--json")
+    assert answer.json.items() >= {"status": "pending", "error": None, "name": "Al"}.items()
+    refused = cli("submit", "lab_recipes.valu", AL, "--json")
+    assert refused.code == 1
+    assert refused.json["job_id"] is None
+    assert (refused.json["status"], refused.json["code"]) == ("error", "invalid_job")
+    assert "did you mean value" in refused.err
+    assert cli("submit", "lab_recipes.valu", AL).out == ""
+
+
+def test_submit_of_many_accepts_or_refuses_each_on_its_own(here, cli):
+    ase.io.write("path.extxyz", [bulk("Ag"), bulk("Au")])
+    (here / "bad.xyz").write_text("junk")
+    answer = cli("submit", "lab_recipes.value", CU, "bad.xyz", "path.extxyz", "--label", "set=many")
+    assert answer.code == 1
+    assert len(answer.lines) == 3
+    assert "error: bad: ASE cannot read" in answer.err
+    found = names(cli, "--label", "set=many")
+    assert answer.lines == [found[name]["job_id"] for name in ("Cu", "path-0", "path-1")]
+    assert [found[name]["formula"] for name in ("Cu", "path-0", "path-1")] == ["Cu", "Ag", "Au"]
+    documents = cli("submit", "lab_recipes.value", CU, "bad.xyz", "--json").json["jobs"]
+    assert [document["name"] for document in documents] == ["Cu", "bad"]
+    assert [document["status"] for document in documents] == ["pending", "error"]
+
+
+def test_what_is_wrong_with_all_is_said_once(here, cli):
+    answer = cli("submit", "lab_recipes.value", AL, CU, "--sweep", "size=[1, 2, 3]")
+    assert (answer.code, answer.out) == (1, "")
+    (said,) = answer.err.splitlines()
+    assert said.startswith("error: Al size=1, Al size=2, Al size=3 and 3 more: ")
+    assert "no parameter 'size'" in said
+
+
+def test_a_sweep_submits_each_combination_labelled_with_it(here, cli):
+    swept = ["--sweep", "number=[1, 2]", "--sweep", "text=['a', 'b']", "--label", "set=swept"]
+    answer = cli("submit", "lab_recipes.report", AL, *swept)
+    assert len(answer.lines) == 4
+    found = names(cli, "--label", "set=swept")
+    assert list(found) == [f"Al number={n} text={t}" for n in (2, 1) for t in "ba"]
+    job = found["Al number=2 text=a"]
+    assert job["labels"] == {"set": "swept", "number": "2", "text": "a"}
+    assert cli("wait", job["job_id"]).code == 0
+    result = cli("result", job["job_id"], "--json").json["result"]
+    assert result["parameters"] == {"number": 2, "text": "a"}
+    clash = cli("submit", "lab_recipes.report", AL, *swept, "--label", "number=7")
+    assert clash.code == 2
+
+
+def test_the_same_command_again_submits_only_what_is_missing(here, cli):
+    for metal in ("Cu", "Ag"):
+        (here / metal).mkdir()
+        ase.io.write(f"{metal}/POSCAR", bulk(metal), format="vasp")
+    command = ["submit", "lab_recipes.value", "*/POSCAR", "--key", "campaign", "--label", "k=1"]
+    first = cli(*command)
+    assert cli(*command).lines == first.lines
+    (here / "Au").mkdir()
+    ase.io.write("Au/POSCAR", bulk("Au"), format="vasp")
+    again = cli(*command)
+    assert [line for line in again.lines if line in first.lines] == first.lines
+    found = names(cli, "--label", "k=1")
+    assert {job["key"] for job in found.values()} == {
+        f"campaign/{metal}/POSCAR" for metal in ("Cu", "Ag", "Au")
+    }
+    changed = cli(*command, "--param", "number=2")
+    assert (changed.code, changed.out) == (1, "")
+    assert "another specification" in changed.err
+    assert "this job with another key" in changed.err
+
+
+def test_what_a_key_gave_is_told(here, cli):
+    swept = ["--sweep", 'message=["a","b"]', "--key", "told"]
+    first = cli("submit", "lab_recipes.fail", AL, *swept)
+    assert first.err == ""
+    cli("wait", *first.lines)
+    again = cli("submit", "lab_recipes.fail", AL, CU, *swept, "--json")
+    assert again.code == 0
+    assert again.err == (
+        "2 new, 2 there already (2 failed: they stay as they are; another --key runs them again)\n"
+    )
+    assert [job["known"] for job in again.json["jobs"]] == [True, True, False, False]
+    one = submit(cli, "value", "--key", "one")
+    cli("wait", one)
+    assert cli("submit", "lab_recipes.value", AL, "--key", "one").err == "0 new, 1 there already\n"
+
+
+def test_the_key_of_one_job_is_the_key(here, cli):
+    job_id = submit(cli, "value", "--key", "mine")
+    assert submit(cli, "value", "--key", "mine") == job_id
+    other = cli("submit", "lab_recipes.value", CU, "--key", "mine", "--json")
+    assert (other.code, other.json["code"]) == (1, "key_conflict")
+
+
+def test_more_jobs_than_go_into_one_request(here, cli, monkeypatch):
+    monkeypatch.setattr("crystalmath.cli.submit._BATCH_JOBS", 2)
+    answer = cli("submit", "lab_recipes.value", AL, "--sweep", "number=[1,2,3,4,5]")
+    assert len(set(answer.lines)) == 5
+
+
+@pytest.mark.parametrize(
+    "arguments", [["*.nothing"], ["nowhere"], [AL, "--sweep", "number=1"], [AL, "--label", "x"], []]
+)
+def test_wrong_usage_submits_nothing(here, cli, arguments):
+    answer = cli("submit", "lab_recipes.value", *arguments, "--label", "set=wrong", "--json")
+    assert answer.code == 2
+    assert answer.json["code"] == "usage"
+    assert names(cli, "--label", "set=wrong") == {}
+
+
+# --- wait, list, logs ------------------------------------------------------------------------
+
+
+def test_wait_tells_what_failed(here, cli):
+    good = submit(cli, "value", "--label", "set=wait")
+    bad = submit(cli, "fail", "--param", "message=bad luck", "--label", "set=wait")
+    assert cli("wait", good).code == 0
+    answer = cli("wait", good, bad, "--json")
+    assert answer.code == 1
+    assert [job["status"] for job in answer.json["jobs"]] == ["completed", "failed"]
+    assert "bad luck" in answer.err
+    assert answer.err.splitlines()[-1] == "2 jobs: 1 completed, 1 failed"
+    assert cli("wait", "--label", "set=wait").code == 1
+    assert cli("wait", "--label", "set=wait", "--state", "completed").code == 0
+    assert cli("wait", "--label", "set=nothing").code == 1
+    assert cli("wait").code == 2
+    assert cli("wait", "ffffffff").code == 1
+
+
+def test_list_reads_well_in_80_columns(here, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    cli("submit", "emt.core.relax_job", AL, "--sweep", "relax_cell=[true, false]", "--label", "w=1")
+    cli("wait", "--label", "w=1")
+    header, *rows = cli("list", "--label", "w=1").lines
+    assert header.split() == ["NAME", "STATE", "RECIPE", "ENGINE", "ENERGY/eV", "AGE", "ID"]
+    assert [row.split("  ")[0] for row in rows] == ["Al relax_cell=false", "Al relax_cell=true"]
+    assert all("relax_job" in row and "completed" in row for row in rows)
+    assert max(map(len, [header, *rows])) <= 80
+
+
+def test_a_long_name_pushes_no_column_out_of_the_line(here, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("long " * 30, "鋁" * 60):
+        submit(cli, "value", "--name", name.strip(), "--label", "w=long")
+    header, *rows = cli("list", "--label", "w=long").lines
+    assert header.split() == ["NAME", "STATE", "ENERGY/eV", "AGE", "ID"]
+    assert [row[:2] for row in rows] == ["鋁鋁", "lo"]
+    assert all("…" in row for row in rows)
+    assert all(cell_len(row) <= 80 for row in (header, *rows))
+
+
+@pytest.mark.parametrize(("columns", "engine"), [(80, "local"), (66, "an-engine-with-a-long-name")])
+def test_ids_and_swept_values_are_whole_in_a_narrow_line(monkeypatch, columns, engine):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    same = ("completed", "emt.core.relax_job", engine, "-1234.5678", "12 min")
+    rows = [
+        ("POSCAR opt_params.fmax=0.1", *same, "338c1a2b"),
+        ("POSCAR opt_params.fmax=0.01", *same, "7d0e11aa"),
+        ("slab", "failed", "lab_recipes.value", "local", "", "1 d", "91ae6abe"),
+    ]
+    fitted = listing._fitted(
+        dict(zip(listing._COLUMNS, zip(*rows, strict=True), strict=True)), columns
+    )
+    assert fitted["ID"] == ["338c1a2b", "7d0e11aa", "91ae6abe"]
+    assert [name.rpartition("=")[2] for name in fitted["NAME"]] == ["0.1", "0.01", "slab"]
+    widths = [max(map(len, (name, *texts))) for name, texts in fitted.items()]
+    assert sum(widths) + 2 * (len(widths) - 1) <= columns
+
+
+def test_what_all_rows_share_gives_way_to_the_names(here, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "Al opt_params.fmax=0.1 relax_cell=false"
+    for fmax in ("0.1", "0.2"):
+        submit(cli, "value", "--name", name.replace("0.1", fmax), "--label", "w=alike")
+    header, *rows = cli("list", "--label", "w=alike").lines
+    assert "NAME" in header
+    assert "RECIPE" not in header
+    assert rows[1].startswith(f"{name}  ")
+
+
+def test_list_says_how_many_more_there_are(here, cli):
+    cli("submit", "lab_recipes.value", AL, "--sweep", "number=[1,2,3]", "--label", "set=more")
+    cut = cli("list", "--label", "set=more", "--limit", 2)
+    assert len(cut.lines) == 3
+    assert cut.err.startswith("1 more; --limit 0 shows all")
+    for limit in (3, 4, 0):
+        assert cli("list", "--label", "set=more", "--limit", limit).err == ""
+    assert cli("list", "--label", "set=more", "--limit", 2, "--json").err == ""
+
+
+def test_swept_values_are_labels_as_people_type_them(here, cli):
+    cli("submit", "lab_recipes.value", AL, "--sweep", "number=[[3,3,3], [5,5,5]]")
+    (job,) = names(cli, "--label", "number=[3,3,3]").values()
+    assert job["name"] == "Al number=[3,3,3]"
+
+
+def test_status_shows_the_parameters(here, cli):
+    more = {"kpts": "(3, 3, 3)", "opt_params": '{"fmax": 0.1}', "name": "x" * 100}
+    given = [text for key, value in more.items() for text in ("--param", f"{key}={value}")]
+    said = cli("status", submit(cli, "report", *given)).out
+    assert 'kpts=[3,3,3], opt_params={"fmax":0.1}, name="xxx' in said
+    assert "x" * 60 not in said
+
+
+def test_list_filters(here, cli):
+    bad = submit(cli, "fail", "--param", "message=out of luck", "--label", "set=filter")
+    good = submit(cli, "value", "--label", "set=filter")
+    cli("wait", bad, good)
+    filters = ["--label", "set=filter"]
+    assert [job["job_id"] for job in names(cli, *filters, "--state", "failed").values()] == [bad]
+    both = cli("list", *filters, "--state", "failed", "--state", "completed", "--json")
+    assert len(both.json["jobs"]) == 2
+    assert [job["job_id"] for job in names(cli, "--error", "out of LUCK").values()] == [bad]
+    assert cli("list", "--state", "asleep").code == 2
+
+
+def test_list_summary_groups_failures_by_their_error(here, cli):
+    sums = ["--label", "set=sum"]
+    for message in ("one", "two", "two"):
+        submit(cli, "fail", "--param", f"message={message}", *sums)
+    submit(cli, "value", *sums)
+    cli("wait", *sums)
+    document = cli("list", "--summary", *sums, "--json").json
+    counts = {state: count for state, count in document["states"].items() if count}
+    assert counts == {"completed": 1, "failed": 3}
+    assert [(group["error"], group["count"]) for group in document["errors"]] == [
+        ("RuntimeError: two", 2),
+        ("RuntimeError: one", 1),
+    ]
+    said = cli("list", "--summary", *sums).out
+    assert "3 failed" in said
+    assert "2 RuntimeError: two" in said
+
+
+def test_list_watch_shows_changes_until_it_is_left(here, cli, tmp_path):
+    job_id = submit(cli, "wait_for", "--param", f"path={tmp_path / 'go'}", "--label", "set=watch")
+    process = start("list", "--watch", "--label", "set=watch")
+    seen = iter(process.stdout.readline, "")
+    assert any("running" in line and job_id[:8] in line for line in seen)
+    (tmp_path / "go").touch()
+    assert any("completed" in line and job_id[:8] in line for line in seen)
+    process.send_signal(signal.SIGINT)
+    assert finish(process).code == 0
+
+
+def test_list_watch_on_a_low_terminal_shows_what_runs_and_counts_the_rest(
+    here, cli, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LINES", "5")
+    job_id = submit(cli, "wait_for", "--param", f"path={tmp_path / 'go'}", "--label", "set=live")
+    cli("submit", "lab_recipes.value", AL, "--sweep", "number=[1,2,3]", "--label", "set=live")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crystalmath", "list", "--watch", "--label", "set=live"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    )
+    os.close(theirs)
+    shown = b""
+    while not (job_id[:8].encode() in shown and b"4 jobs: 3 completed, 1 running" in shown):
+        shown += os.read(ours, 4096)
+    (tmp_path / "go").touch()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[1] == b""
+    assert process.returncode == 0
+    os.close(ours)
+
+
+def test_logs_follow_a_job_to_its_end(here, cli, tmp_path):
+    job_id = submit(cli, "talk", "--param", f"path={tmp_path / 'go'}")
+    process = start("logs", job_id[:8], "--follow")
+    assert [process.stdout.readline() for _ in range(3)] == ["line 0\n", "line 1\n", "line 2\n"]
+    (tmp_path / "go").touch()
+    answer = finish(process)
+    assert (answer.code, answer.out) == (0, "the last line\n")
+    assert cli("logs", job_id, "--tail", 2).out == "line 2\nthe last line\n"
+    document = cli("logs", job_id, "--json").json
+    assert document["text"].splitlines()[-1] == "the last line"
+    assert document["finished"]
+    assert cli("logs", job_id, "--follow").out == document["text"]
+    assert cli("logs", job_id, "--follow", "--json").code == 2
+
+
+def test_a_beginning_of_an_id_is_enough(here, cli):
+    job_id = submit(cli, "value")
+    cli("wait", job_id[:13])
+    for command in ("status", "result", "path", "logs", "cancel"):
+        assert cli(command, job_id[:13], "--json").json["job_id"] == job_id
+    assert "several job ids" in cli("status", "").err
+
+
+# --- run -------------------------------------------------------------------------------------
+
+
+def test_run_uses_the_server(here, cli, served):
+    answer = cli("run", "lab_recipes.value", AL, "--json")
+    assert answer.code == 0
+    owner = served.process.pid
+    assert cli("status", answer.json["job_id"], "--json").json["status"] == "completed"
+    spec = (served.home / "jobs" / answer.json["job_id"] / "spec").read_text().splitlines()[0]
+    assert json.loads(spec)["owner"]["pid"] == owner
+    failed = cli("run", "lab_recipes.fail", AL, "--param", "message=bad")
+    assert failed.code == 1
+    assert "error: RuntimeError: bad" in failed.err
+
+
+def test_a_warning_of_the_server_is_one_line(here, cli, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_RECIPES", "lab_recipes,elsewhere")
+    answer = finish(start("list", "--limit", 1))
+    assert answer.code == 0
+    warning, more = answer.err.splitlines()
+    assert " more; --limit 0 shows all" in more
+    assert warning.startswith("warning: the server does not admit the recipes of elsewhere")
+
+
+# --- a cold start ----------------------------------------------------------------------------
+
+
+def imported(*commands):
+    """Give what is heavy and was imported by these commands, in one process."""
+    code = (
+        "import sys\nfrom crystalmath.cli import main\n"
+        f"for command in {commands!r}:\n"
+        "    try: main(list(command))\n    except SystemExit as left: assert left.code in (0, 1)\n"
+        "heavy = {'sqlalchemy', 'alembic', 'ase', 'numpy', 'asyncio', 'rich', 'pluggy', 'quacc'}\n"
+        "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))"
+    )
+    return subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1]
+
+
+def test_asking_the_server_imports_nothing_heavy(here, cli):
+    job_id = submit(cli, "value")
+    cli("wait", job_id)
+    questions = [(command, job_id) for command in ("status", "wait", "path", "cancel", "logs")]
+    assert imported(*questions, ("result", job_id, "--json"), ("list", "--json")) == "[]"
+
+
+def test_submitting_a_poscar_imports_no_ase(here):
+    assert imported(("submit", "lab_recipes.value", AL, "--param", "number=3")) == "[]"
+
+
+# --- completion ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def complete(cli, monkeypatch):
+    """Give what bash is offered for the last word."""
+
+    def complete(*words):
+        monkeypatch.setenv("_CRYSTALMATH_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", " ".join(("crystalmath", *words)))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        answer = cli()
+        monkeypatch.delenv("_CRYSTALMATH_COMPLETE")
+        assert (answer.code, answer.err) == (0, "")
+        return answer.out.split()
+
+    return complete
+
+
+def test_ids_are_completed(here, cli, complete):
+    job_id = submit(cli, "value")
+    assert complete("status", job_id[:20]) == [job_id]
+    assert complete("wait", job_id, job_id[:20]) == [job_id]
+    assert complete("status", "x") == []
+    cli("wait", job_id)
+    assert complete("status", job_id[:20]) == [job_id]
+    assert complete("cancel", job_id[:20]) == []
+    submit(cli, "value", "--label", "completed=yes")
+    assert complete("list", "--label", "comp") == ["completed=yes"]
+
+
+def test_a_shell_is_told_how_to_complete(cli, monkeypatch):
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "crystalmath", "--show-completion", "bash"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "complete -o default -F _crystalmath_completion crystalmath" in done.stdout
+
+
+# --- cancelling: last, because the workers are replaced by new ones ------------------------
+
+
+def test_cancel_of_several(here, cli):
+    chosen = ["--label", "set=cancel"]
+    ids = [submit(cli, "long_sleep", *chosen) for _ in range(4)]
+    one = cli("cancel", ids[0][:12], "--json")
+    assert one.json == {"job_id": ids[0], "cancelled": True, "error": None}
+    cli("wait", ids[0])
+    two = cli("cancel", ids[0], ids[1], "ffffffff", "--json")
+    assert two.code == 1
+    assert [job["cancelled"] for job in two.json["jobs"]] == [False, True, False]
+    assert two.json["jobs"][2]["code"] == "unknown_job"
+    rest = cli("cancel", *chosen, "--state", "pending", "--state", "running")
+    assert rest.code == 0
+    assert {*ids[2:]} <= {line.split()[2] for line in rest.lines} <= {*ids[1:]}
+    assert cli("wait", *chosen).code == 1
+    assert {job["status"] for job in cli("wait", *chosen, "--json").json["jobs"]} == {"cancelled"}
+    assert "no pending or running job labelled set=cancel" in cli("cancel", *chosen).err
+    assert cli("cancel").code == 2
+
+
+def test_ctrl_c_during_run_cancels_the_servers_job(here, cli):
+    process = start("run", "lab_recipes.long_sleep", AL, "--label", "set=ctrl-c")
+    eventually(lambda: names(cli, "--label", "set=ctrl-c", "--state", "running"))
+    process.send_signal(signal.SIGINT)
+    answer = finish(process)
+    assert answer.code == 130
+    assert answer.err.splitlines()[-1].endswith("cancelled")
+    assert names(cli, "--label", "set=ctrl-c")["Al"]["status"] == "cancelled"
+
+
+# --- no server -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(home, lab):
+    """Give a home without a server, and end the one that a command starts."""
+    server = HomeServer(home)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+def test_completion_starts_and_writes_nothing(alone, complete):
+    (alone.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
+    assert {"submit", "wait", "list"} <= set(complete(""))
+    assert "local" in complete("run", "x", "y", "--engine", "")
+    assert "emt.core.relax_job" in complete("submit", "emt.core.r")
+    assert complete("recipes", "quacc.recipes.emt.core.s") == ["quacc.recipes.emt.core.static_job"]
+    assert "lab_recipes.value" in complete("check", "lab_recipes.v")
+    assert complete("run", "x", "y", "--engine", "local", "--cluster", "") == ["local"]
+    assert complete("list", "--state", "f") == ["failed"]
+    assert complete("status", "") == []
+    assert [path.name for path in alone.home.iterdir()] == ["config.toml"]
+    (alone.home / "jobs" / "3f2a").mkdir(parents=True)
+    (alone.home / "jobs" / ".identities").mkdir()
+    assert complete("status", "3") == complete("cancel", "3") == ["3f2a"]
+    (alone.home / "jobs" / "3f2a" / "1.outcome").touch()
+    assert complete("cancel", "3") == []
+    assert {path.name for path in alone.home.iterdir()} == {"config.toml", "jobs"}
+
+
+def test_a_broken_configuration_does_not_break_the_line(alone, complete):
+    (alone.home / "config.toml").write_text("engin = 1")
+    for words in (["run", "emt"], ["run", "x", "y", "--cluster", ""], ["status", ""]):
+        assert complete(*words) == []
+
+
+def test_closing_the_terminal_changes_nothing(alone, cli, tmp_path):
+    command = f"{sys.executable} -m crystalmath submit lab_recipes.wait_for {AL}"
+    shell = subprocess.Popen(
+        ["sh", "-c", f"{command} --param path={tmp_path}/go; exec sleep 600"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    job_id = shell.stdout.readline().strip()
+    server = alone.call("system.version")["pid"]
+    os.killpg(shell.pid, signal.SIGHUP)
+    shell.communicate()
+    assert cli("status", job_id, "--json").json["status"] in {"pending", "running"}
+    assert alone.call("system.version")["pid"] == server
+
+
+def test_who_looks_at_a_job_survives_its_server(alone, cli, tmp_path):
+    alone.start()
+    path = f"path={tmp_path / 'go'}"
+    running = start("run", "lab_recipes.wait_for", AL, "--param", path)
+    seen = iter(running.stderr.readline, "")
+    assert any("running" in line for line in seen)
+    job_id = cli("submit", "lab_recipes.talk", AL, "--param", path).out.strip()
+    logs = start("logs", job_id, "--follow")
+    assert [logs.stdout.readline() for _ in range(3)] == ["line 0\n", "line 1\n", "line 2\n"]
+    watch = start("list", "--watch")
+    assert any("running" in line and job_id[:8] in line for line in iter(watch.stdout.readline, ""))
+    alone.kill()
+    (tmp_path / "go").touch()
+    assert finish(running).code == 0
+    answer = finish(logs)
+    assert (answer.code, answer.out) == (0, "the last line\n")
+    lines = iter(watch.stdout.readline, "")
+    assert any("completed" in line and job_id[:8] in line for line in lines)
+    watch.send_signal(signal.SIGINT)
+    assert finish(watch).code == 0
+
+
+def test_closed_streams_fail_no_submission(here, cli):
+    command = f"exec {sys.executable} -m crystalmath submit lab_recipes.value {AL}"
+    closed = f"{command} --label set=closed >&- 2>&- <&-"
+    assert subprocess.run(["sh", "-c", closed], check=False).returncode == 0
+    assert cli("list", "--label", "set=closed").code == 0
+    assert len(cli("list", "--label", "set=closed").lines) == 2
+
+
+def test_nothing_to_submit_starts_no_server(alone, cli, tmp_path):
+    (tmp_path / "bad.xyz").write_text("junk")
+    assert cli("submit", "lab_recipes.value", tmp_path / "bad.xyz").code == 1
+    assert list(alone.home.iterdir()) == []

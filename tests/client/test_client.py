@@ -1,0 +1,369 @@
+"""A client does the same in process and with a server."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import importlib
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.constraints import FixAtoms
+
+from conftest import eventually
+from crystalmath.client import JobFailed, JobFuture, JobInfo, Request
+from crystalmath.client import asking as asking_module
+from crystalmath.client import batches as batches_module
+from crystalmath.errors import (
+    CrystalMathError,
+    InvalidJob,
+    KeyConflict,
+    UnknownEngine,
+    UnknownJob,
+)
+from crystalmath.quacc import JobState
+from crystalmath.wire import WireError
+
+AL = bulk("Al", a=4.0, cubic=True)
+NOBODY = "00000000-0000-4000-8000-000000000000"
+LONG = 60
+
+
+@pytest.fixture
+def lab_recipes(client):
+    """Give the module, as the client's user has imported it."""
+    return importlib.import_module("lab_recipes")
+
+
+def value(number=1, **more):
+    return Request(recipe="lab_recipes.value", atoms=AL, parameters={"number": number}, **more)
+
+
+# --- futures -------------------------------------------------------------------------------------
+
+
+def test_a_job_from_submission_to_result(client, go):
+    future = client.submit(
+        "lab_recipes.wait_for", AL, {"path": str(go)}, name="one", labels={"a": "b"}
+    )
+    assert isinstance(future, concurrent.futures.Future)
+    assert (future.name, future.labels) == ("one", {"a": "b"})
+    eventually(future.running)
+    assert not future.done()
+    assert not future.cancelled()
+    with pytest.raises(TimeoutError):
+        future.result(timeout=0.01)
+    with pytest.raises(TimeoutError):
+        client.result(future.job_id)
+    assert client.result_json(future.job_id) is None
+    go.touch()
+    assert future.result(LONG) == {"saw": str(go)}
+    assert future.done()
+    assert not future.running()
+    assert future.exception() is None
+    info = future.info()
+    assert isinstance(info, JobInfo)
+    assert (info.state, info.name, info.recipe) == (
+        JobState.completed,
+        "one",
+        "lab_recipes.wait_for",
+    )
+    assert info.created_at <= info.started_at <= info.finished_at
+    assert info.work_dir.is_dir()
+    assert repr(future) == f"<JobFuture {future.job_id} 'one' completed>"
+    assert client.result(future.job_id) == future.result()
+
+
+def test_all_of_a_structure_and_of_the_parameters_arrives(client, lab_recipes):
+    atoms = bulk("Fe", cubic=True)
+    atoms.set_constraint(FixAtoms([1]))
+    atoms.set_tags([3, 4])
+    atoms.set_initial_magnetic_moments([2.2, -2.2])
+    atoms.set_initial_charges([1.0, -1.0])
+    parameters = {
+        "array": np.arange(3.0),
+        "tuple": (1, 2),
+        "path": Path("/tmp/x"),
+        "none": None,
+    }
+    seen = client.submit(lab_recipes.report, AL, parameters | {"given": atoms}).result(LONG)
+    report = client.submit("lab_recipes.report", atoms).result(LONG)
+    assert (report["tags"], report["magmoms"], report["charges"], report["fixed"]) == (
+        [3, 4],
+        [2.2, -2.2],
+        [1.0, -1.0],
+        [1],
+    )
+    back = seen["parameters"]
+    assert back.pop("array").tolist() == [0, 1, 2]
+    assert back.pop("given") == atoms
+    assert back["tuple"] == (1, 2)
+    with pytest.raises(InvalidJob, match="'@module' is not permitted"):
+        client.submit(lab_recipes.report, AL, {"odd": {"@module": "os"}})
+
+
+def test_the_environment_of_the_submission_reaches_the_job(client):
+    seen = client.submit("lab_recipes.where", AL).result(LONG)["environment"]
+    assert seen["OMP_OF_THE_TEST"] == "here"
+
+
+@pytest.mark.parametrize("number", [7, None, "x" * 200_000, [1.5, {"a": None}]])
+def test_a_result_is_what_the_recipe_returned(client, number):
+    future = client.submit("lab_recipes.value", AL, {"number": number})
+    assert future.result(LONG) == number
+    assert json.loads(client.result_json(future.job_id)) == number
+
+
+def test_a_failed_job(client):
+    future = client.submit("lab_recipes.fail", AL, {"message": "no \N{GREEK SMALL LETTER MU}"})
+    with pytest.raises(JobFailed, match=f"job {future.job_id} failed: RuntimeError: no") as caught:
+        future.result(LONG)
+    assert caught.value is future.exception()
+    assert caught.value.error == "RuntimeError: no \N{GREEK SMALL LETTER MU}"
+    assert "in fail" in caught.value.traceback
+    assert "in fail" in caught.value.__notes__[0]
+    assert future.done()
+    assert not future.cancelled()
+    assert future.cancel() is False
+    assert client.result_json(future.job_id) is None
+    with pytest.raises(JobFailed):
+        client.result(future.job_id)
+
+
+def test_callbacks_run_once_the_job_has_ended(client):
+    called = threading.Event()
+    got = []
+    future = client.submit("lab_recipes.value", AL, {"number": 5})
+    future.add_done_callback(lambda done: (got.append(done.result()), called.set()))
+    assert called.wait(LONG)
+    future.add_done_callback(got.append)
+    assert got == [5, future]
+
+
+def test_futures_go_where_the_standard_library_takes_them(client):
+    futures = client.submit_many([value(number) for number in range(4)])
+    done, open_ = concurrent.futures.wait(futures, timeout=LONG)
+    assert not open_
+    assert done == set(futures)
+    failing = client.submit("lab_recipes.fail", AL, {"message": "no"})
+    ended = list(concurrent.futures.as_completed([*futures, failing], timeout=LONG))
+    assert len(ended) == 5
+    assert [future.result() for future in futures] == [0, 1, 2, 3]
+
+
+async def test_it_works_where_an_event_loop_runs(client):
+    future = client.submit("lab_recipes.value", AL, {"number": 3})
+    assert await asyncio.wait_for(asyncio.wrap_future(future), LONG) == 3
+    assert future.result() == 3
+    failing = client.submit("lab_recipes.fail", AL, {"message": "no"})
+    with pytest.raises(JobFailed):
+        await asyncio.wait_for(asyncio.wrap_future(failing), LONG)
+
+
+def test_threads_may_share_a_client(client):
+    def run(number):
+        return client.submit("lab_recipes.value", AL, {"number": number}).result(LONG)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, range(16))) == list(range(16))
+
+
+# --- submitting ----------------------------------------------------------------------------------
+
+
+def test_each_of_many_is_accepted_or_refused_on_its_own(client, monkeypatch):
+    monkeypatch.setattr(batches_module, "MOST_JOBS", 2)  # so that it takes several requests
+    answers = client.submit_many(
+        [
+            value(1),
+            Request(recipe="lab_recipes.nothing", atoms=AL),
+            value(object()),
+            value(2, engine="none such"),
+            value(3),
+            value(4, labels={"a": 1}),
+            value(5, cluster="elsewhere"),
+            value(6, name=Path("no text")),
+        ]
+    )
+    assert [type(answer) for answer in answers] == [
+        JobFuture,
+        InvalidJob,
+        InvalidJob,
+        UnknownEngine,
+        JobFuture,
+        InvalidJob,
+        InvalidJob,
+        WireError,
+    ]
+    assert "no function 'nothing'" in str(answers[1])
+    assert "number: <object object" in str(answers[2])
+    assert [answers[0].result(LONG), answers[4].result(LONG)] == [1, 3]
+    assert client.submit_many([]) == []
+
+
+def test_a_refused_job_raises(client):
+    with pytest.raises(InvalidJob, match="has no parameter 'numbr'"):
+        client.submit("lab_recipes.value", AL, {"numbr": 1})
+    with pytest.raises(InvalidJob, match=r"must be an ase.Atoms, not list"):
+        client.submit("lab_recipes.value", [AL])
+    with pytest.raises(UnknownEngine, match="none such"):
+        client.submit("lab_recipes.value", AL, engine="none such")
+
+
+def test_a_key_gives_the_same_job(client):
+    first = client.submit("lab_recipes.value", AL, {"number": 8}, key="eight")
+    assert first.result(LONG) == 8
+    again, twice = client.submit_many([value(8, key="eight"), value(8, key="eight")])
+    assert again.job_id == twice.job_id == first.job_id
+    assert again.done()
+    assert twice.done()
+    assert again.result() == 8
+    with pytest.raises(KeyConflict, match="belongs to job"):
+        client.submit("lab_recipes.value", AL, {"number": 9}, key="eight")
+
+
+def test_check_says_all_that_is_wrong(client):
+    assert client.check("lab_recipes.value", AL) == []
+    found = client.check("lab_recipes.value", AL, {"numbr": 1}, engine="none such")
+    assert {finding.code for finding in found} == {"invalid_job", "unknown_engine"}
+
+
+# --- map -----------------------------------------------------------------------------------------
+
+
+def test_map_gives_results_in_order_and_shows_a_bar(client, lab_recipes, capsys):
+    structures = [bulk("Al", cubic=True) * (size, 1, 1) for size in (1, 2, 3)]
+    reports = client.map(
+        lab_recipes.report, iter(structures), {"x": 1}, labels={"of": "map"}, progress=True
+    )
+    assert [len(report["symbols"]) for report in reports] == [4, 8, 12]
+    assert "3/3 jobs" in capsys.readouterr().err
+    assert len(client.jobs(label={"of": "map"})) == 3
+
+
+def test_map_shows_no_bar_where_nobody_looks(client, capsys):
+    assert client.map("lab_recipes.value", [AL, AL], {"number": 2}, key="two") == [2, 2]
+    assert client.map("lab_recipes.value", [AL, AL], {"number": 2}, key="two") == [2, 2]
+    assert len([job for job in client.list() if (job.key or "").startswith("two/")]) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_map_and_jobs_without_a_result(client):
+    with pytest.raises(JobFailed):
+        client.map("lab_recipes.fail", [AL], {"message": "no"})
+    odd = AL.copy()
+    odd.positions[0, 0] = float("nan")
+    with pytest.raises(InvalidJob, match="not finite") as caught:
+        client.map("lab_recipes.value", [AL, odd])
+    assert caught.value.__notes__[0].startswith("structure 1 of 2; 1 others")
+    good, bad = client.map("lab_recipes.value", [AL, odd], return_exceptions=True)
+    assert good == 1
+    assert isinstance(bad, InvalidJob)
+    assert client.map("lab_recipes.value", []) == []
+
+
+# --- asking --------------------------------------------------------------------------------------
+
+
+def test_jobs_gives_futures_back(client):
+    labels = {"sweep": "back"}
+    done = client.submit("lab_recipes.value", AL, {"number": 6}, labels=labels)
+    failed = client.submit("lab_recipes.fail", AL, {"message": "no"}, labels=labels)
+    concurrent.futures.wait([done, failed], LONG)
+    again = client.jobs(labels=labels)
+    assert [future.job_id for future in again] == [failed.job_id, done.job_id]
+    assert all(future.done() for future in again)
+    assert again[1].result() == 6
+    assert again[1].labels == labels
+    assert isinstance(again[0].exception(), JobFailed)
+    assert [f.job_id for f in client.jobs(labels=labels, state="failed")] == [failed.job_id]
+    assert client.future(done.job_id).result() == 6
+
+
+def test_jobs_are_listed_page_by_page(client, monkeypatch):
+    futures = client.submit_many([value(n, labels={"of": "pages"}, name=f"p{n}") for n in range(5)])
+    concurrent.futures.wait(futures, LONG)
+    monkeypatch.setattr(asking_module, "PAGE", 2)
+    ids = [future.job_id for future in reversed(futures)]
+    chosen = {"labels": {"of": "pages"}}
+    assert [job.job_id for job in client.list(**chosen)] == ids
+    assert [job.job_id for job in client.list(**chosen, limit=3)] == ids[:3]
+    assert [job.name for job in client.list(**chosen, state=["completed"], name="p3")] == ["p3"]
+    assert client.summary(**chosen)["states"] == {"completed": 5}
+    assert client.find(ids[0][:30]) == ids[0]
+    with pytest.raises(InvalidJob, match="several job ids begin with ''"):
+        client.find("")
+
+
+def test_what_is_not_there(client):
+    for ask in (client.job, client.future, client.result, client.result_json, client.cancel):
+        with pytest.raises(UnknownJob, match=f"no job has the id '{NOBODY}'"):
+            ask(NOBODY)
+    with pytest.raises(UnknownJob):
+        list(client.wait([NOBODY], 1))
+    with pytest.raises(UnknownJob):
+        client.find("none such")
+    with pytest.raises(CrystalMathError, match=r"there is no method 'jobs\.sumbit'"):
+        client.call("jobs.sumbit")
+    with pytest.raises(InvalidJob, match="'stat' is not a known setting|known parameter"):
+        client._answer("jobs.list", stat="failed")
+
+
+def test_wait_tells_the_present_state_and_each_change(client, go):
+    done = client.submit("lab_recipes.value", AL)
+    done.result(LONG)
+    waiting = client.submit("lab_recipes.wait_for", AL, {"path": str(go)})
+    eventually(waiting.running)
+    seen = []
+    for job in client.wait([done.job_id, waiting.job_id], LONG):
+        seen.append((job.job_id, job.state.value))
+        go.touch()
+    assert seen == [
+        (done.job_id, "completed"),
+        (waiting.job_id, "running"),
+        (waiting.job_id, "completed"),
+    ]
+    assert len(list(client.wait([done.job_id], 0))) == 1
+
+
+def test_logs(client):
+    future = client.submit("lab_recipes.fail", AL, {"message": "no"})
+    future.exception(LONG)
+    log = client.logs(future.job_id)
+    assert "RuntimeError: no" in log["text"]
+    assert log["finished"]
+    assert client.logs(future.job_id, offset=log["offset"])["text"] == ""
+    assert client.logs(future.job_id, tail=1)["text"].strip() == ""
+    with pytest.raises(CrystalMathError, match="no file"):
+        client.logs(future.job_id, "OUTCAR")
+
+
+def test_what_there_is(client, lab_recipes):
+    assert "local" in [engine["name"] for engine in client.engines()]
+    names = [recipe["name"] for recipe in client.recipes("lab_recipes")]
+    assert "lab_recipes.value" in names
+    described = client.describe(lab_recipes.wait_for)
+    assert described["docstring"] == "Run until a file is there."
+    assert described["parameters"]["required"] == ["path"]
+
+
+# --- last, as it costs a warm worker --------------------------------------------------------------
+
+
+def test_cancel_stops_the_job(client):
+    future = client.submit("lab_recipes.long_sleep", AL)
+    other = client.future(future.job_id)
+    eventually(future.running)
+    assert future.cancel() is True
+    assert future.cancelled()
+    assert future.cancel() is True
+    assert client.job(future.job_id).state is JobState.cancelled
+    with pytest.raises(concurrent.futures.CancelledError):
+        other.result(LONG)
+    done, _ = concurrent.futures.wait([future, other], timeout=LONG)
+    assert len(done) == 2
+    assert client.cancel(future.job_id) is False

@@ -1,0 +1,26 @@
+"""What `docs/client.md` shows happens so."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import re
+from pathlib import Path
+
+PAGE = (Path(__file__).parents[2] / "docs/client.md").read_text()
+#: A block of code, and the block of text right below it, if there is one.
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", PAGE, re.MULTILINE | re.DOTALL
+)
+
+
+def test_the_page_from_top_to_bottom(server):
+    assert len(BLOCKS) >= 10
+    notebook = {"__name__": "__main__"}
+    for code, wanted in BLOCKS:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, "docs/client.md", "exec", dont_inherit=True), notebook)
+        same = doctest.OutputChecker().check_output(wanted, printed.getvalue(), doctest.ELLIPSIS)
+        assert same, f"{code}\nprinted\n{printed.getvalue()}"

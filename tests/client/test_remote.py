@@ -1,0 +1,303 @@
+"""What a client does when its server dies, stops, hangs, or is another than it thought."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+
+import pytest
+from ase.build import bulk
+
+from conftest import eventually
+from crystalmath import __version__, wire
+from crystalmath.client import (
+    ClientClosed,
+    ConnectionLost,
+    ProtocolMismatch,
+    ServerMismatch,
+    connect,
+    in_process,
+)
+from crystalmath.client import remote as remote_module
+from crystalmath.client.launch import answers
+from crystalmath.errors import ServerNotRunning
+from crystalmath.place import Place
+from crystalmath.quacc import JobState
+
+AL = bulk("Al", a=4.0, cubic=True)
+LONG = 60
+
+#: What Python 3.12 and newer say of every fork of a process with threads.
+forks = pytest.mark.filterwarnings("ignore:This process .*multi-threaded:DeprecationWarning")
+
+
+def waiting_job(client, go):
+    future = client.submit("lab_recipes.wait_for", AL, {"path": str(go)})
+    eventually(future.running)
+    return future
+
+
+# --- servers that come and go --------------------------------------------------------------------
+
+
+def test_no_server(home, lab):
+    with pytest.raises(ServerNotRunning, match=f"no server of {home} runs; `crystalmath serve`"):
+        connect(start=False)
+
+
+def test_closing_a_client_ends_no_job(server, go):
+    with connect() as client, connect(start=False) as other:
+        future = waiting_job(client, go)
+        client.close()
+        with pytest.raises(ClientClosed, match=f"the client was closed; job {future.job_id} goes"):
+            future.result()
+        with pytest.raises(ClientClosed):
+            client.engines()
+        again = other.future(future.job_id)
+        assert again.running()
+        go.touch()
+        assert again.result(LONG) == {"saw": str(go)}
+
+
+@forks
+def test_a_forked_child_asks_for_itself(server, go):
+    with connect() as client:
+        future = waiting_job(client, go)
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                error = future.exception(timeout=1)
+                asked = client.job(future.job_id).job_id == future.job_id
+                os._exit(0 if asked and isinstance(error, ClientClosed) else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        assert not future.done()
+        go.touch()
+        assert future.result(LONG) == {"saw": str(go)}
+
+
+def test_servers_come_and_go_while_a_job_is_waited_for(server, go, caplog):
+    with connect() as client:
+        future = waiting_job(client, go)
+        changes = client.wait([future.job_id], LONG)
+        assert next(changes).state is JobState.running
+
+        # One crashes. Nobody asks for anything; who waits has another started.
+        first = client.version()["pid"]
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: answers(server.place) and server.place.read_lock())
+        second = server.place.read_lock().identity
+        assert second.pid != first
+
+        # That one is stopped, and stays so.
+        client.call("system.stop")
+        eventually(second.is_dead)
+        told = f"no server of {server.home} runs; `crystalmath serve` starts one; what waits"
+        eventually(lambda: any(told in record.getMessage() for record in caplog.records))
+        assert server.place.read_lock() is None
+
+        # The job has lost its owner; a client without a server takes it over.
+        with in_process() as other:
+            again = other.future(future.job_id)
+            assert again.running()
+            go.touch()
+            assert again.result(LONG) == {"saw": str(go)}
+        assert not future.done()
+
+        # Somebody asks for something: a server is started, and tells all that has happened.
+        assert client.job(future.job_id).attempt == 1
+        assert future.result(LONG) == {"saw": str(go)}
+        assert [job.state for job in changes][-1] is JobState.completed
+
+
+@forks
+def test_a_forked_child_has_no_part_in_the_jobs_of_its_parent(home, lab):
+    with in_process() as client:
+        child = os.fork()
+        if child == 0:
+            try:
+                client.engines()
+            except ClientClosed as error:
+                client.close()
+                os._exit(0 if "in_process()" in str(error) else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        assert client.engines()
+
+
+def test_closing_a_client_in_process_cancels_its_jobs(home, lab):
+    with in_process() as client:
+        future = client.submit("lab_recipes.long_sleep", AL)
+        thread = threading.Thread(target=lambda: concurrent.futures.wait([future]))
+        thread.start()
+    thread.join(LONG)
+    assert future.cancelled()
+    with pytest.raises(ClientClosed):
+        client.job(future.job_id)
+    with in_process() as client:
+        assert client.job(future.job_id).state is JobState.cancelled
+
+
+# --- servers that do not do what they should -----------------------------------------------------
+
+
+class Broken:
+    """A server that says who it is, and then does as the test wants with each request."""
+
+    def __init__(self, home, behave, /, **version):
+        self.place = Place.of(home)
+        self.place.make()
+        self.behave = behave
+        self.asked = []
+        self.version = {
+            "version": __version__,
+            "protocol": 1,
+            "pid": os.getpid(),
+            "home": str(home),
+            "prefix": sys.prefix,
+            "recipes_allow": [],
+            **version,
+        }
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.place.socket))
+        self.listener.listen()
+        self.threads = [threading.Thread(target=self.serve)]
+        self.threads[0].start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.threads.append(threading.Thread(target=self.hold, args=(connection,)))
+                self.threads[-1].start()
+
+    def hold(self, connection):
+        with connection, connection.makefile("rb") as file, contextlib.suppress(OSError):
+            self.talk(connection, file)
+
+    def talk(self, connection, file):
+        while line := file.readline():
+            file.readline()
+            request = wire.loads(file.read(wire.read_length(line)))
+            answer = self.version if request["method"] == "system.version" else {"ok": True}
+            if not request["method"].startswith("system."):
+                self.asked.append(request["method"])
+                answer = self.behave(request)
+            if answer is None:
+                return
+            document = {"jsonrpc": "2.0", "id": request["id"], "result": answer}
+            connection.sendall(wire.frame(wire.dumps(document)))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_a_submission_is_not_repeated_unless_it_has_a_key(home):
+    with Broken(home, lambda request: None) as broken:
+        with connect(start=False) as client, pytest.raises(ConnectionLost, match="list the jobs"):
+            client.submit("emt.core.static_job", AL)
+        assert broken.asked == ["jobs.submit_many"]
+        with connect(start=False) as client, pytest.raises(ConnectionLost):
+            client.submit("emt.core.static_job", AL, key="k")
+        assert broken.asked == 3 * ["jobs.submit_many"]
+
+
+def document(status):
+    fields = dict.fromkeys(("job_id", "recipe", "engine", "cluster"), "x")
+    return {**fields, "status": status, "created_at": 0.0}
+
+
+def test_a_question_is_repeated(home):
+    answers = iter([None, document("pending")])
+    with Broken(home, lambda request: next(answers)), connect(start=False) as client:
+        assert client.job("x").state is JobState.pending
+
+
+def test_a_server_that_goes_before_it_has_said_who_it_is_is_asked_again(home):
+    class Leaving(Broken):
+        def talk(self, connection, file):
+            if len(self.threads) > 2:
+                super().talk(connection, file)
+
+    behave = lambda request: document("pending")  # noqa: E731
+    with Leaving(home, behave), connect(start=False) as client:
+        assert client.job("x").state is JobState.pending
+
+
+def test_a_database_that_is_away_for_a_moment_is_waited_for(home, caplog):
+    trouble = {"status": "error", "code": "store", "error": "the database is locked"}
+    answers = {
+        "jobs.status": [document("running")],
+        "jobs.events": [trouble, {"events": [], "last": 1}, {"events": [], "last": 1}],
+        "jobs.status_many": [{"jobs": [document("cancelled")]}],
+    }
+    behave = lambda request: answers[request["method"]].pop(0)  # noqa: E731
+    with Broken(home, behave), connect(start=False) as client:
+        future = client.future("x")
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result(LONG)
+    assert caplog.records[0].getMessage().startswith("the database is locked; what waits")
+
+
+def test_a_server_that_hangs(home, monkeypatch):
+    hang = threading.Event()
+    monkeypatch.setattr(remote_module, "ANSWER_S", 0.1)
+    with Broken(home, lambda request: hang.wait() and None), connect(start=False) as client:
+        with pytest.raises(ConnectionLost, match=r"has not answered jobs.status for 0.1 s"):
+            client.job("x")
+        hang.set()
+
+
+def test_another_protocol_is_refused(home):
+    with (
+        Broken(home, None, protocol=2),
+        pytest.raises(ProtocolMismatch, match="`crystalmath stop`"),
+    ):
+        connect(start=False)
+
+
+def test_what_differs_is_told_once(home, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_RECIPES", "mylab.recipes")
+    with Broken(home, None, version="0.0.9", prefix="/elsewhere", home="/other"):
+        with pytest.warns(ServerMismatch) as told, connect(start=False) as client:
+            client.call("system.ping")
+        messages = [str(one.message) for one in told]
+        assert len(messages) == 4
+        assert messages[0].startswith("the server runs CrystalMath 0.0.9, this is ")
+        assert messages[1].startswith(f"this server is that of /other, and the home here is {home}")
+        assert "/elsewhere" in messages[2]
+        assert "does not admit the recipes of mylab.recipes" in messages[3]
+        assert sum("`crystalmath stop`" in message for message in messages) == 3
+        assert {one.filename for one in told} == {__file__}
+        with warnings.catch_warnings(), connect(start=False):
+            warnings.simplefilter("error")
+
+
+def test_a_broken_configuration_hinders_no_question(home):
+    (home / "config.toml").write_text("what")
+    with Broken(home, lambda request: {"engines": []}), connect(start=False) as client:
+        assert client.engines() == []
+
+
+def test_asking_a_server_needs_little():
+    script = (
+        "import sys; from crystalmath.client import connect\n"
+        "from crystalmath.client.remote import Remote\n"
+        "heavy = {'sqlalchemy', 'ase', 'numpy', 'asyncio', 'rich', 'pluggy', 'logging'}\n"
+        "heavy |= {'concurrent.futures', 'crystalmath.server', 'crystalmath.service'}\n"
+        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

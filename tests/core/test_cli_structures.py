@@ -1,0 +1,137 @@
+"""The structures of a command: files, frames, patterns; what they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import typer
+from ase.build import bulk, fcc111
+from ase.constraints import FixAtoms, FixScaled
+
+from crystalmath.cli.structures import names_one, read_document, read_documents
+from crystalmath.errors import InvalidJob
+from crystalmath.quacc.structures import parse_structure, to_ase_json
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(name, *metals, **more):
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    ase.io.write(name, [bulk(metal) for metal in metals], **more)
+
+
+def read(*texts):
+    return {
+        name: str(parse_structure(document).symbols) for name, document in read_documents(texts)
+    }
+
+
+def test_all_frames_of_all_files_in_order(here):
+    write("Cu.xyz", "Cu")
+    write("path.extxyz", "Al", "Ag", "Au")
+    found = read("path.extxyz", "Cu.xyz")
+    assert found == {"path-0": "Al", "path-1": "Ag", "path-2": "Au", "Cu": "Cu"}
+    assert list(found) == ["path-0", "path-1", "path-2", "Cu"]
+    assert read("path.extxyz@1", "path.extxyz@-1") == {"path-1": "Ag", "path-2": "Au"}
+
+
+def test_a_pattern_names_what_it_leaves_open(here):
+    for metal in ("Cu", "Al"):
+        write(f"runs/{metal}/POSCAR", metal, format="vasp")
+        write(f"runs/deep/{metal}.cif", metal)
+    assert read("runs/*/POSCAR") == {"Al/POSCAR": "Al", "Cu/POSCAR": "Cu"}
+    assert read(str(here / "runs" / "**" / "*.cif")) == {"deep/Al": "Al", "deep/Cu": "Cu"}
+    assert list(read("runs/deep/*")) == ["Al", "Cu"]
+
+
+def test_the_name_of_one_file_does_not_depend_on_how_many_fit(here):
+    write("runs/Al/POSCAR", "Al", format="vasp")
+    assert list(read("runs/*/POSCAR")) == ["Al/POSCAR"]
+
+
+def test_files_that_would_share_a_name_are_named_by_their_paths(here):
+    for metal in ("Cu", "Al"):
+        write(f"{metal}/POSCAR", metal, format="vasp")
+    assert read("Cu/POSCAR", "Al/POSCAR") == {"Cu/POSCAR": "Cu", "Al/POSCAR": "Al"}
+    write("Al/POSCAR.cif", "Al")
+    assert set(read("Al/POSCAR", "Al/POSCAR.cif")) == {"Al/POSCAR", "Al/POSCAR.cif"}
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file(here):
+    write("odd[1].xyz", "Cu")
+    assert read("odd[1].xyz") == {"odd[1]": "Cu"}
+    assert names_one(["odd[1].xyz"])
+    assert not names_one(["odd*.xyz"])
+
+
+def test_one_that_cannot_be_read_hinders_no_other(here):
+    write("Cu.xyz", "Cu")
+    (here / "bad.xyz").write_text("junk")
+    pairs = list(read_documents(["bad.xyz", "Cu.xyz", "Cu.xyz@7"]))
+    assert [isinstance(document, InvalidJob) for _, document in pairs] == [True, False, True]
+    assert "none numbered 7" in str(pairs[2][1])
+
+
+@pytest.mark.parametrize("text", ["nowhere.xyz", "*.nothing", "runs"])
+def test_what_is_not_there_is_wrong_usage_before_anything_is_read(here, text):
+    (here / "runs").mkdir()
+    with pytest.raises(typer.BadParameter, match="no file"):
+        read_documents([text])
+
+
+def test_what_may_have_been_meant_is_said(here):
+    write("path.xyz", "Cu", "Al")
+    with pytest.raises(typer.BadParameter, match=r"no file 'path\.xyz@0:3'; path\.xyz@N is one"):
+        read_documents(["path.xyz@0:3"])
+    (here / "runs").mkdir()
+    with pytest.raises(typer.BadParameter, match=r"'runs' is a folder.*by 'runs/\*'"):
+        read_document("runs")
+
+
+def test_a_reader_that_says_nothing_is_put_into_words(here):
+    (here / "broken.cif").write_text("junk\n")
+    with pytest.raises(InvalidJob, match=r"broken\.cif: it is damaged, or not in the format"):
+        read_document("broken.cif")
+
+
+def slab():
+    atoms = fcc111("Al", (1, 2, 3), vacuum=5.0)
+    atoms.set_constraint([FixAtoms([0, 1]), FixScaled(2, [True, False, True])])
+    return atoms
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("atoms", [bulk("Cu"), bulk("NaCl", "rocksalt", a=5.64), slab()])
+def test_the_text_of_a_poscar_is_what_ase_reads_of_it(here, atoms, direct):
+    rattled = atoms.copy()
+    rattled.positions += np.linspace(0, 0.1, atoms.positions.size).reshape(-1, 3)
+    ase.io.write("POSCAR", rattled, format="vasp", direct=direct)
+    name, document = read_document("POSCAR")
+    assert name == "POSCAR"
+    assert isinstance(document, str)
+    assert to_ase_json(parse_structure(document)) == to_ase_json(ase.io.read("POSCAR"))
+
+
+@pytest.mark.parametrize(
+    "name", ["POSCAR", "Al.poscar", "CONTCAR_2", "CONTCAR.cif", "x.vasp", "POSCAR.gz"]
+)
+def test_what_is_no_plain_poscar_is_read_by_ase(here, name):
+    # The elements are missing, as in files of VASP 4: ASE looks into the comment for them.
+    ase.io.write("plain", bulk("Cu"), format="vasp")
+    lines = (here / "plain").read_text().splitlines(keepends=True)
+    if name.endswith(".cif"):
+        write(name, "Cu")
+    elif name.endswith((".gz", ".vasp")):
+        ase.io.write(name, bulk("Cu"), format="vasp")
+    else:
+        (here / name).write_text("".join(["Cu\n", *lines[1:5], *lines[6:]]))
+    document = read_document(name)[1]
+    assert isinstance(document, dict)
+    assert str(parse_structure(document).symbols) == "Cu"

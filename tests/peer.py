@@ -1,0 +1,79 @@
+"""The other end of a connection, byte by byte; and a server with methods of a test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+from crystalmath import wire
+from crystalmath.server.connections import Connections
+from crystalmath.server.declare import Method
+
+
+class Peer:
+    """A client that may break any rule."""
+
+    def __init__(self, reader, writer):
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, document):
+        """Send a message; bytes are its body."""
+        body = document if isinstance(document, bytes) else wire.dumps(document)
+        self.writer.write(wire.frame(body))
+
+    def request(self, request_id, method, params=None):
+        document = {"jsonrpc": "2.0", "id": request_id, "method": method}
+        self.send(document if params is None else {**document, "params": params})
+
+    def notify(self, method, params):
+        self.send({"jsonrpc": "2.0", "method": method, "params": params})
+
+    async def receive(self):
+        """Give the next message, or None where the server has closed the connection."""
+        async with asyncio.timeout(20):
+            try:
+                header = await self.reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return None
+            return wire.loads(await self.reader.readexactly(wire.read_length(header)))
+
+    async def call(self, method, params=None, request_id="call"):
+        """Give the result of a request, or its error."""
+        self.request(request_id, method, params)
+        answer = await self.receive()
+        assert answer["id"] == request_id
+        return answer.get("result", answer.get("error"))
+
+
+def method(handler, **more):
+    """Declare a handler that looks at nothing."""
+    blank = {"name": handler.__name__, "params": {}, "result": {}, "summary": "", "description": ""}
+    return Method(**blank, handler=handler, **more)
+
+
+@contextlib.asynccontextmanager
+async def serving(methods, server=None, **options):
+    """Serve methods; give a function that connects a `Peer`, and has the `connections`."""
+    peers = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "socket"))
+        connections = Connections(server or SimpleNamespace(service=None), methods, **options)
+        listening = await asyncio.start_unix_server(connections, path)
+
+        async def connect():
+            peers.append(Peer(*await asyncio.open_unix_connection(path, limit=2**20)))
+            return peers[-1]
+
+        connect.path = path
+        connect.connections = connections
+        try:
+            yield connect
+        finally:
+            listening.close()
+            await connections.close()
+            for peer in peers:
+                peer.writer.close()

@@ -1,0 +1,16 @@
+"""A server that the tests of a module share."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.home_server import HomeServer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = HomeServer(tmp_path_factory.mktemp("served"))
+    try:
+        yield server.start()
+    finally:
+        server.end()

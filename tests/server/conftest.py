@@ -1,0 +1,36 @@
+"""Servers in homes of their own, always ended, with no process left."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.home_server import HomeServer
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Give a server that the tests of a module share; it finds no quacc."""
+    server = HomeServer(tmp_path_factory.mktemp("served"), light=True)
+    (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
+    try:
+        yield server.start()
+    finally:
+        server.end()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Give a home whose servers the test starts; they find no quacc."""
+    server = HomeServer(tmp_path / "home", light=True)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+@pytest.fixture
+def go(tmp_path):
+    """Give a file that jobs wait for; at the end it is there, and they are not."""
+    path = tmp_path / "go"
+    yield path
+    path.touch()

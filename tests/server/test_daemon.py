@@ -1,0 +1,470 @@
+"""The server as a process: one a home, and no job ends with it unless asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import eventually
+from crystalmath import processes
+from crystalmath.client.launch import answers
+from crystalmath.place import LONGEST
+from server.home_server import HomeServer
+
+ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
+LAUNCH = """
+from crystalmath import config
+from crystalmath.client import launch
+from crystalmath.place import Place
+place = Place.of(config.home())
+launch.start(place)
+print(place.read_lock().identity.pid)
+"""
+
+
+def launcher(server, **environment):
+    """Start a process that starts a server."""
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH],
+        env={**server.environment, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def one_worker(server):
+    server.home.mkdir()
+    (server.home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    return server
+
+
+# --- one server a home ---------------------------------------------------------------------------
+
+
+def test_what_it_makes_is_private(served):
+    place = served.place
+    assert stat.S_IMODE(place.socket.lstat().st_mode) == 0o600
+    assert {stat.S_IMODE(p.stat().st_mode) for p in (place.lock, place.log)} == {0o600}
+    assert stat.S_IMODE(place.directory.stat().st_mode) == 0o700
+
+
+def test_it_says_what_serves(served):
+    told = served.call("system.version")
+    assert (told["pid"], told["protocol"]) == (served.process.pid, 1)
+    assert (told["home"], told["prefix"]) == (str(served.home), sys.prefix)
+    assert told["recipes_allow"] == ["lab_recipes"]
+
+
+def test_commands_that_start_one_at_once_share_it(server):
+    launchers = [launcher(server) for _ in range(3)]
+    told = [process.communicate(timeout=60) for process in launchers]
+    assert {process.returncode for process in launchers} == {0}, told
+    assert {pid.strip() for pid, _ in told} == {str(server.pid)}
+    eventually(lambda: len(server.living()) == 1)
+
+
+def test_a_second_server_is_refused(served):
+    second = served.run("serve", "--json")
+    assert second.returncode == 1
+    answer = json.loads(second.stdout)
+    assert answer["code"] == "already_served"
+    assert f"process {served.process.pid} " in answer["error"]
+    assert served.call("system.ping") == {"ok": True}
+
+
+def test_the_lock_of_a_killed_server_is_stale(server):
+    server.start()
+    server.kill()
+    assert server.place.socket.exists()
+    first = server.process.pid
+    assert server.start().pid not in {None, first}
+
+
+def test_a_server_whose_socket_was_removed_makes_it_anew(server):
+    server.start()
+    old = server.connect()
+    server.place.socket.unlink()
+    told, _ = launcher(server).communicate(timeout=60)
+    assert told.strip() == str(server.process.pid) == str(server.pid)
+    assert old.call("system.version")["pid"] == server.process.pid
+    eventually(lambda: len(server.living()) == 1, message="the other one did not leave")
+
+
+def test_a_server_whose_home_was_made_anew_leaves_it_to_the_next(server):
+    server.start()
+    old = server.process
+    shutil.rmtree(server.home)
+    server.start()
+    assert old.wait(30) == 0
+    assert server.call("system.version")["pid"] == server.process.pid
+
+
+def test_a_server_on_another_host_is_told_and_no_second_is_started(server):
+    server.start()
+    text = server.place.lock.read_text()
+    server.kill()
+    host = processes.own_identity().host
+    server.place.lock.write_text(text.replace(f'"{host}"', '"elsewhere"'))
+    for command in (["submit", "emt.core.static_job", ALUMINIUM], ["stop"], ["serve"], ["list"]):
+        answer = server.run(*command, "--json")
+        assert answer.returncode == 1
+        told = json.loads(answer.stdout)
+        assert told["code"] == "served_elsewhere"
+        assert f"process {server.process.pid} on elsewhere" in told["error"]
+        assert str(server.place.lock) in told["error"]
+    assert server.living() == {}
+    server.place.lock.unlink()
+
+
+def test_a_home_whose_path_is_too_long_for_a_socket(tmp_path):
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o700)
+    home = tmp_path / ("x" * LONGEST)
+    server = HomeServer(home, XDG_RUNTIME_DIR=str(runtime))
+    try:
+        server.start()
+        assert server.place.socket.is_relative_to(runtime)
+        # A batch job or cron has no such variable, and finds it all the same.
+        del server.environment["XDG_RUNTIME_DIR"]
+        stopped = server.run("stop", "--json")
+        assert json.loads(stopped.stdout)["stopped"] is True, stopped
+    finally:
+        server.end()
+
+
+def test_a_place_that_is_not_safe_is_refused(server, tmp_path):
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    server.home.mkdir()
+    server.place.directory.symlink_to(tmp_path / "theirs")
+    process = launcher(server)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "PlaceError" in told
+    assert "symbolic link" in told
+    assert os.listdir(tmp_path / "theirs") == []
+    server.place.directory.unlink()
+
+
+def test_what_cannot_start_says_why(server):
+    server.home.mkdir()
+    (server.home / "config.toml").write_text("engin = 'local'\n")
+    process = launcher(server)
+    _, told = process.communicate(timeout=60)
+    assert "did you mean 'engine'" in told
+    assert server.living() == {}
+
+
+# --- jobs outlive their servers ------------------------------------------------------------------
+
+
+def test_jobs_outlive_their_servers(one_worker, tmp_path, go):
+    """A server is killed, the next one stopped: what ran goes on, what waited is run, once."""
+    server = one_worker.start()
+    first = server.submit("wait_for", params={"path": str(go)})
+    eventually(lambda: server.counts() == {"pending": 0, "running": 1})
+    second = server.submit("wait_for", params={"path": str(go)})
+    server.kill()
+    server.start()
+    # What it took over does not need its worker.
+    eventually(lambda: server.counts() == {"pending": 0, "running": 2})
+    third = server.submit("mark", params={"path": str(tmp_path / "ran")})
+    stopped = json.loads(server.run("stop", "--json").stdout)
+    counts = {"pending": 1, "running": 2}
+    assert stopped == {"stopped": True, **counts, "cancel": False, "error": None}
+    assert server.wait() == 0
+    assert (server.pid, (tmp_path / "ran").exists()) == (None, False)
+    server.start()
+    go.touch()
+    jobs = [server.finish(job_id) for job_id in (first, second, third)]
+    assert [(job["status"], job["attempt"]) for job in jobs] == [("completed", 1)] * 3
+    assert (tmp_path / "ran").read_text() == "x"
+
+
+def test_a_hang_up_of_the_terminal_changes_nothing(one_worker, go):
+    server = one_worker
+    pid, terminal = pty.fork()
+    if pid == 0:
+        command = [sys.executable, "-c", LAUNCH + "input()"]
+        os.execve(sys.executable, command, server.environment)
+    eventually(lambda: answers(server.place))
+    running = server.submit("wait_for", params={"path": str(go)})
+    serving = server.pid
+    os.close(terminal)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGHUP
+    assert os.getsid(serving) == serving
+    go.touch()
+    assert server.finish(running)["status"] == "completed"
+    assert server.pid == serving
+
+
+def test_stop_cancel_ends_every_process(one_worker, tmp_path):
+    server = one_worker.start()
+    running = server.submit("long_sleep")
+    eventually(lambda: server.counts()["running"] == 1)
+    waiting = server.submit("touch", params={"path": str(tmp_path / "ran")})
+    stopped = server.run("stop", "--cancel")
+    assert stopped.returncode == 0
+    assert "cancelled: 1 running jobs, 1 pending" in stopped.stderr
+    assert server.living() == {}
+    listed = json.loads(server.run("list", "--json").stdout)["jobs"]
+    assert {job["job_id"]: job["status"] for job in listed} == {
+        running: "cancelled",
+        waiting: "cancelled",
+    }
+    assert not (tmp_path / "ran").exists()
+
+
+def test_stop_cancel_tells_those_who_wait(one_worker):
+    server = one_worker.start()
+    job_id = server.submit("long_sleep")
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "crystalmath", "wait", job_id],
+        env=server.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    eventually(lambda: server.call("system.status")["connections"] > 1)
+    assert server.run("stop", "--cancel").returncode == 0
+    _, told = waiting.communicate(timeout=30)
+    assert waiting.returncode == 1
+    assert "1 job: 1 cancelled" in told
+
+
+def test_stop_does_not_claim_what_a_killed_server_has_not_done(one_worker, go):
+    server = one_worker.start()
+    job_id = server.submit("wait_for", params={"path": str(go)})
+    # While this is not answered the server leaves slowly.
+    connection = server.connect()
+    params = {"job_ids": [job_id], "timeout_s": 60}
+    connection.send({"jsonrpc": "2.0", "id": 1, "method": "jobs.wait", "params": params})
+    stopping = subprocess.Popen(
+        [sys.executable, "-m", "crystalmath", "stop"],
+        env=server.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    eventually(lambda: not server.place.socket.exists())
+    server.kill()
+    _, told = stopping.communicate(timeout=30)
+    assert stopping.returncode == 1
+    assert "was killed while it was leaving" in told
+    go.touch()
+
+
+def test_stop_ends_a_server_whose_socket_was_removed(server):
+    server.start()
+    server.place.socket.unlink()
+    stopped = server.run("stop")
+    assert stopped.returncode == 0
+    assert "the server has left" in stopped.stderr
+    assert server.process.poll() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_a_stop(server, number):
+    server.start()
+    server.process.send_signal(number)
+    assert server.wait() == 0
+    assert not server.place.socket.exists()
+    assert server.place.lock.read_text() == ""
+
+
+def test_stop_where_none_runs(server):
+    stopped = server.run("stop", "--json")
+    assert stopped.returncode == 0
+    assert json.loads(stopped.stdout)["stopped"] is False
+
+
+def test_jobs_of_a_script_that_died_are_taken_over(one_worker, go):
+    server = one_worker.start()
+    script = (
+        "import sys\nfrom ase.build import bulk\nfrom crystalmath.admission import Submission\n"
+        "from crystalmath.service import JobService\n"
+        "submission = Submission(recipe='lab_recipes.wait_for', atoms=bulk('Al'), engine='local',"
+        " parameters={'path': sys.argv[1]})\n"
+        "service = JobService()\n"
+        "print(service.submit(submission).job_id, flush=True)\ninput()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(go)],
+        env=server.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    job_id = process.stdout.readline().strip()
+    eventually(lambda: server.call("jobs.status", job_id=job_id)["status"] == "running")
+    assert server.counts() == {"pending": 0, "running": 0}
+    process.kill()
+    process.communicate()
+    eventually(lambda: server.counts() == {"pending": 0, "running": 1})
+    go.touch()
+    assert server.finish(job_id)["status"] == "completed"
+
+
+# --- quiet time, and the configuration -----------------------------------------------------------
+
+
+def test_it_leaves_when_it_has_been_quiet(server, go):
+    server.home.mkdir()
+    (server.home / "config.toml").write_text("[server]\nquiet_s = 0.3\n")
+    server.start()
+    connection = server.connect()
+    job_id = connection.call(
+        "jobs.submit",
+        recipe="lab_recipes.wait_for",
+        structure={"symbols": "Al"},
+        engine="local",
+        params={"path": str(go)},
+    )["job_id"]
+    connection.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.process.wait(0.8)
+    assert server.process.poll() is None, "it left a job alone"
+    connection = server.connect()
+    go.touch()
+    assert connection.call("jobs.wait", job_ids=[job_id], timeout_s=60)["done"]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.process.wait(0.8)
+    assert server.process.poll() is None, "it left a client alone"
+    connection.close()
+    assert server.wait() == 0
+    assert "quiet" in server.log()
+
+
+def test_the_configuration_is_read_again(one_worker, go):
+    server = one_worker.start()
+    settings = server.home / "config.toml"
+    given = {"recipe": "lab_recipes.value", "structure": {"symbols": "Al"}, "engine": "local"}
+    first = server.submit("wait_for", params={"path": str(go)})
+    second = server.submit("value")
+    settings.write_text("engin = 'local'\n")
+    refused = server.call("jobs.submit", **given)
+    assert refused["code"] == "config"
+    assert "did you mean 'engine'" in refused["error"]
+    assert server.call("jobs.status", job_id=second)["status"] == "pending"
+    settings.write_text("[engines.local]\nworkers = 0\n[recipes]\nallow = ['more']\n")
+    # It has jobs: its options stay until they are done.
+    third = server.submit("value")
+    assert server.call("system.version")["recipes_allow"] == ["lab_recipes", "more"]
+    go.touch()
+    for job_id in (first, second, third):
+        assert server.finish(job_id)["status"] == "completed"
+    refused = server.call("jobs.submit", **given)
+    assert "workers must be a whole number from 1" in refused["error"]
+
+
+# --- engines -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def strange_engines(server, tmp_path):
+    """Install an engine whose import waits for a file, and one whose import fails."""
+    site = tmp_path / "site"
+    information = site / "strange-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(
+        "[crystalmath.engines]\nslow = slow_engine\nbroken = broken_engine\n"
+    )
+    (site / "slow_engine.py").write_text(
+        "import os, pathlib, time\n"
+        "while not pathlib.Path(os.environ['SLOW_ENGINE']).exists():\n    time.sleep(0.02)\n"
+        "from crystalmath.builtin.local import crystalmath_make_runner\n"
+    )
+    (site / "broken_engine.py").write_text("raise RuntimeError('it is broken')\n")
+    go = tmp_path / "loaded"
+    server.environment["SLOW_ENGINE"] = str(go)
+    server.environment["PYTHONPATH"] += f"{os.pathsep}{site}"
+    yield go
+    go.touch()
+
+
+def test_a_slow_and_a_broken_engine_hinder_nobody(server, strange_engines):
+    server.start()
+    given = {"recipe": "lab_recipes.value", "structure": {"symbols": "Al"}}
+    waiting = server.connect()
+    for number in range(20):
+        message = {"jsonrpc": "2.0", "id": number, "method": "jobs.submit"}
+        waiting.send({**message, "params": {**given, "engine": "slow"}})
+    eventually(lambda: server.call("system.status")["engines"]["slow"] == "loading")
+    for _ in range(3):
+        refused = server.call("jobs.submit", **given, engine="broken")
+        assert refused["code"] == "plugin"
+        assert "it is broken" in refused["error"]
+    began = time.monotonic()
+    job_id = server.submit("value")
+    assert server.call("jobs.status", job_id=job_id)["error"] is None
+    assert server.call("jobs.list")["jobs"]
+    assert server.call("system.status")["engines"]["broken"].startswith("broken: ")
+    assert time.monotonic() - began < 5
+    assert server.finish(job_id)["status"] == "completed"
+    strange_engines.touch()
+    answers = [waiting.read()["result"] for _ in range(20)]
+    assert {answer["error"] for answer in answers} == {None}
+
+
+def test_a_server_leaves_whatever_an_engine_waits_for(server, strange_engines):
+    server.start()
+    given = {"recipe": "lab_recipes.value", "structure": {"symbols": "Al"}, "engine": "slow"}
+    waiting = server.connect()
+    waiting.send({"jsonrpc": "2.0", "id": 1, "method": "jobs.submit", "params": given})
+    eventually(lambda: server.call("system.status")["engines"]["slow"] == "loading")
+    assert server.run("stop").returncode == 0
+    assert server.wait() == 0
+
+
+# --- stdio, doctor -------------------------------------------------------------------------------
+
+
+def test_stdio_is_a_bridge_whose_end_ends_no_job(served, go):
+    job_id = served.submit("wait_for", params={"path": str(go)})
+    eventually(lambda: served.counts()["running"] == 1)
+    body = json.dumps(
+        {"jsonrpc": "2.0", "id": 7, "method": "jobs.status", "params": {"job_id": job_id}}
+    )
+    answered = subprocess.run(
+        [sys.executable, "-m", "crystalmath", "serve", "--stdio"],
+        env=served.environment,
+        input=f"Content-Length: {len(body)}\r\n\r\n{body}".encode(),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    header, _, answer = answered.stdout.partition(b"\r\n\r\n")
+    assert header == b"Content-Length: %d" % len(answer)
+    assert json.loads(answer)["result"]["job_id"] == job_id
+    assert served.call("jobs.status", job_id=job_id)["error"] is None
+    go.touch()
+    assert served.finish(job_id)["status"] == "completed"
+
+
+def checks(server, name):
+    document = json.loads(server.run("doctor", "--json").stdout)
+    return [check for check in document["checks"] if check["name"] == name]
+
+
+def test_doctor_describes_the_server(server):
+    server.start()
+    (ok,) = checks(server, "server")
+    assert (ok["state"], f"process {server.pid} " in ok["message"]) == ("ok", True)
+    server.kill()
+    (died,) = checks(server, "server")
+    assert (died["state"], "died" in died["message"]) == ("warning", True)
+    server.place.directory.chmod(0o777)
+    (unsafe,) = checks(server, "server")
+    assert (unsafe["state"], "chmod 700" in unsafe["message"]) == ("error", True)
+    server.place.directory.chmod(0o700)

@@ -1,0 +1,240 @@
+"""A job sees its submitter's environment, as far as it is forwarded; and no log tells of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+import pytest
+
+from crystalmath.rundir import RunDirectory
+from crystalmath.server.log import log_to
+from server.home_server import HomeServer
+
+ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
+VALUE = {"recipe": "lab_recipes.value", "structure": {"symbols": "Al"}, "engine": "local"}
+
+
+@pytest.fixture
+def potcars(tmp_path):
+    """Give a folder as VASP_PP_PATH wants it."""
+    (tmp_path / "pp" / "potpaw_PBE.64" / "Al").mkdir(parents=True)
+    (tmp_path / "pp" / "potpaw_PBE.64" / "Al" / "POTCAR").write_text("here")
+    return str(tmp_path / "pp")
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """Give a home whose servers find quacc."""
+    server = HomeServer(tmp_path / "home")
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+def seen(server, job_id):
+    """Give what a job of `where` has seen."""
+    assert server.finish(job_id)["status"] == "completed"
+    return server.call("jobs.result", job_id=job_id)["result"]
+
+
+# --- whose environment counts --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exported_by_the_server", [False, True])
+def test_start_the_server_then_export_and_submit(whole, potcars, exported_by_the_server):
+    exported = {"VASP_PP_PATH": potcars}
+    whole.start(**(exported if exported_by_the_server else {}))
+    command = ["submit", "vasp.core.static_job", ALUMINIUM, "--json"]
+    refused = whole.run(*command)
+    assert refused.returncode == 1
+    assert "potcar_unset" in refused.stdout, refused
+    accepted = whole.run(*command, **exported)
+    assert accepted.returncode == 0, accepted
+    (job_id,) = set(_ids(json.loads(accepted.stdout)))
+    header = RunDirectory(whole.home / "jobs" / job_id).read_header()
+    assert header["environment"]["VASP_PP_PATH"] == potcars
+
+
+def _ids(document):
+    return (
+        [job["job_id"] for job in document["jobs"]] if "jobs" in document else [document["job_id"]]
+    )
+
+
+def test_a_job_sees_what_its_submitter_has_and_nothing_of_the_servers(server):
+    server.home.mkdir()
+    forward = ["PATH", "LD_LIBRARY_PATH", "VASP_*", "ASE_*", "MYLAB"]
+    (server.home / "config.toml").write_text(
+        f"[environment]\nforward = {json.dumps(forward)}\n[engines.local]\nworkers = 1\n"
+    )
+    servers = ("VASP_PP_PATH", "ASE_X", "MYLAB", "LD_LIBRARY_PATH", "VASP_OWN")
+    server.start(**dict.fromkeys(servers, "/server"))
+    path = os.environ["PATH"]
+    first = {"PATH": path, "VASP_PP_PATH": "/first", "SECRET": "x"}
+    second = {"PATH": path, "VASP_PP_PATH": "/second"}
+    given = {"recipe": "lab_recipes.where", "structure": {"symbols": "Al"}, "engine": "local"}
+    jobs = [
+        server.submit("where", **more)
+        for more in ({"environment": first}, {"environment": second}, {"environment": first}, {})
+    ]
+    told = [seen(server, job_id) for job_id in jobs]
+    for job, own in zip(told, (first, second, first), strict=False):
+        known = {name: job["environment"].get(name) for name in (*servers, "SECRET")}
+        assert known == {**dict.fromkeys(known), "VASP_PP_PATH": own["VASP_PP_PATH"]}
+    # Warm runners are kept apart by it: none has run a job of another environment.
+    assert len({job["pid"] for job in told[:2]}) == 2
+    # Who brings none has the server's.
+    assert {told[3]["environment"][name] for name in servers} == {"/server"}
+    checked = server.call("jobs.check", **given, environment=first)
+    assert checked["status"] == "ok"
+
+
+def test_no_environment_admits_recipes(server):
+    server.home.mkdir()
+    (server.home / "config.toml").write_text("[environment]\nforward = ['*']\n")
+    server.start()
+    theirs = {"CRYSTALMATH_RECIPES": "os", "PATH": os.environ["PATH"]}
+    refused = server.call("jobs.submit", **{**VALUE, "recipe": "os.listdir"}, environment=theirs)
+    assert "not permitted" in refused["error"]
+    job = seen(server, server.submit("where", environment=theirs))
+    assert job["environment"]["CRYSTALMATH_RECIPES"] == "lab_recipes"
+
+
+@pytest.mark.parametrize("name", ["", "A=B", "A\0"])
+def test_a_name_that_no_variable_can_have_is_refused(served, name):
+    refused = served.call("jobs.submit", **VALUE, environment={name: "secret"})
+    assert refused["status"] == "error"
+    assert "environment variable" in refused["error"]
+
+
+@pytest.mark.parametrize("value", [7, None, ["x"], "secret\0"])
+def test_a_value_that_no_variable_can_have_is_refused(served, value):
+    refused = served.call("jobs.submit", **VALUE, environment={"VASP_X": value})
+    assert refused["status"] == "error"
+    assert "VASP_X" in refused["error"]
+    assert "secret" not in refused["error"]
+
+
+# --- the log -------------------------------------------------------------------------------------
+
+LEAKY = """
+from pathlib import Path
+from crystalmath.builtin.local import LocalRunner
+from crystalmath.hookspecs import hookimpl
+
+class Leaky(LocalRunner):
+    def launch(self, attempts):
+        spec = Path(attempts[0].directory, "spec").read_text()
+        self.log.warning("about to fail")
+        try:
+            raise ValueError(spec)
+        except ValueError as error:
+            raise RuntimeError(repr(error)) from error
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    return Leaky(settings)
+"""
+
+
+@pytest.fixture
+def leaky(server, tmp_path):
+    """Install an engine whose exceptions tell everything."""
+    site = tmp_path / "site"
+    information = site / "leaky-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: leaky\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[crystalmath.engines]\nleaky = leaky_engine\n")
+    (site / "leaky_engine.py").write_text(LEAKY)
+    server.environment["PYTHONPATH"] += f"{os.pathsep}{site}"
+    return server
+
+
+def test_no_canary_is_ever_in_the_log(leaky, tmp_path):
+    server = leaky
+    database = tmp_path / "canary-database" / "jobs.sqlite"
+    server.start(
+        CRYSTALMATH_DATABASE_URL=f"sqlite:///{database}", VASP_CANARY="canary-of-the-server"
+    )
+    secret = {"environment": {"PATH": os.environ["PATH"], "VASP_KEY": "canary-environment"}}
+    parameters = {"params": {"number": "canary-parameter"}}
+    # What runs, what an engine fails to launch, and what is refused in many ways.
+    for engine in ("local", "leaky"):
+        job_id = server.submit("value", engine=engine, **secret, **parameters)
+        job = server.finish(job_id)
+        assert job["status"] == ("completed" if engine == "local" else "failed")
+    assert "canary-environment" in job["error"], "the engine does not leak as it should"
+    for wrong in (
+        {"params": {"canary-parameter": 1}},
+        {"params": "canary-parameter"},
+        {"params": {"number": {"@module": "canary-parameter", "@class": "X"}}},
+        {"structure": "canary-parameter"},
+        {"structure": {"symbols": "canary-parameter"}},
+        {"environment": {"canary-environment": 7}},
+        {"key": "canary-parameter" * 99},
+        {"canary-parameter": 1},
+    ):
+        answer = server.ask("jobs.submit", **{**VALUE, **secret, **wrong})
+        assert "error" in answer or answer["result"]["status"] == "error", wrong
+    assert "error" in server.ask("canary-parameter")
+    connection = server.connect()
+    connection.socket.sendall(b"Content-Length: 20\r\n\r\n{canary-environment}")
+    connection.read()
+    # The database is no database any more: whoever looks says so.
+    for file in database.parent.glob("jobs.sqlite*"):
+        file.write_bytes(b"canary-database" * 1000)
+    assert server.call("jobs.submit", **VALUE, **secret)["status"] == "error"
+    # It can be ended all the same.
+    assert server.run("stop", "--cancel").returncode == 0
+    assert "cannot look for jobs that nobody follows" in server.log()
+    # In the log are the places where it failed, and the error that the leaky engine hides.
+    assert "launch" in server.log()
+    assert "builtins.RuntimeError" in server.log()
+    assert "canary" not in server.log().replace(str(tmp_path), "")
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Give a log of this process."""
+    root, ours = logging.getLogger(), logging.getLogger("crystalmath")
+    before = root.handlers[:], root.level, ours.level
+    url = "postgresql+psycopg://me:p%40ssword@server.host/mine?sslpassword=other"
+    log_to(tmp_path / "log", secret=url)
+    yield tmp_path / "log"
+    for handler in set(root.handlers) - set(before[0]):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "postgresql+psycopg://me:p%40ssword@server.host/mine?sslpassword=other",
+        "postgresql+psycopg://me:***@server.host/mine",
+        "password p@ssword",
+    ],
+)
+def test_a_database_url_is_left_out_however_it_is_written(log, said):
+    logging.getLogger("crystalmath.test").warning("cannot open %s today", said)
+    text = log.read_text()
+    assert "***" in text
+    assert "today" in text
+    for part in ("p%40ssword", "p@ssword", "server.host", "other"):
+        assert part not in text
+
+
+def test_a_log_is_turned_over(log):
+    (handler,) = [h for h in logging.getLogger().handlers if isinstance(h, RotatingFileHandler)]
+    handler.maxBytes = 1000
+    for _ in range(100):
+        logging.getLogger("crystalmath.test").warning("x" * 30)
+    files = sorted(path.name for path in log.parent.glob("log*"))
+    assert files == ["log", "log.1", "log.2", "log.3"]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in log.parent.glob("log*"))

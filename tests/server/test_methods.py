@@ -1,0 +1,612 @@
+"""The methods beside the four first ones, on the real local engine; each answer fits its schema."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from conftest import LAB, eventually
+from crystalmath import config, wire
+from crystalmath.quacc.changes import Change
+from crystalmath.quacc.runner import JobState, generate_job_id
+from crystalmath.quacc.store import JobStore, NewJob
+from crystalmath.server.methods import METHODS
+from crystalmath.server.shapes import COMPONENTS
+from crystalmath.service import JobService
+
+AL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
+VALUE = {"recipe": "lab_recipes.value", "structure": AL}
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shared")
+    (root / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(LAB)
+        environ = {"CRYSTALMATH_HOME": str(root), "CRYSTALMATH_RECIPES": "lab_recipes"}
+        with JobService(config.load(environ)) as service:
+            yield service
+
+
+@pytest.fixture
+def other(service):
+    """The store as another process has it."""
+    with JobStore(service.config.database_url) as store:
+        yield store
+
+
+async def ask(service, method, /, **params):
+    answer = await METHODS[method](service, params)
+    document = json.loads(wire.dumps(answer))
+    schema = {**METHODS[method].result, "components": {"schemas": COMPONENTS}}
+    if document.get("status") != "error":
+        jsonschema.Draft7Validator(schema).validate(document)
+    return document
+
+
+def call(service, method, /, **params):
+    return asyncio.run(ask(service, method, **params))
+
+
+def submit(service, /, **more):
+    answer = call(service, "jobs.submit", **{**VALUE, **more})
+    assert answer["error"] is None, answer
+    return answer["job_id"]
+
+
+def done(service, *job_ids):
+    answer = call(service, "jobs.wait", job_ids=list(job_ids), timeout_s=60)
+    assert answer["done"], answer
+    return answer["jobs"]
+
+
+# --- many ----------------------------------------------------------------------------------------
+
+
+def test_many_are_taken_or_refused_each_on_its_own(service):
+    jobs = [
+        {**VALUE, "key": "many", "params": {"number": 1}},
+        {**VALUE, "recipe": "os.system"},
+        {"recipe": "lab_recipes.value"},
+        {**VALUE, "walltime": 5},
+        {**VALUE, "structure": "what?"},
+        {**VALUE, "engine": "slurm"},
+        {**VALUE, "key": "many", "params": {"number": 1}},
+        VALUE,
+    ]
+    answers = call(service, "jobs.submit_many", jobs=jobs)["jobs"]
+    codes = [answer.get("code") for answer in answers]
+    assert codes[1:6] == ["invalid_job"] * 4 + ["unknown_engine"]
+    assert "did you mean 'walltime_s'" in answers[3]["error"]
+    assert (codes[0], codes[6:]) == (None, [None, None])
+    first, again, last = answers[0]["job_id"], answers[6]["job_id"], answers[7]["job_id"]
+    assert first == again != last
+    assert {job["status"] for job in done(service, first, last)} == {"completed"}
+    for wrong, said in (([VALUE] * 10_001, "at most 10000"), (VALUE, "'jobs'"), ([5], "jobs")):
+        answer = call(service, "jobs.submit_many", jobs=wrong)
+        assert (answer["code"], answer["jobs"]) == ("invalid_job", [])
+        assert said in answer["error"]
+
+
+def test_the_states_of_many_in_their_order(service):
+    known = submit(service)
+    (job,) = done(service, known)
+    asked = [NOBODY, known, "../../etc", known]
+    jobs = call(service, "jobs.status_many", job_ids=asked)["jobs"]
+    assert [found["job_id"] for found in jobs] == asked
+    assert jobs[1] == jobs[3] == job == call(service, "jobs.status", job_id=known)
+    assert {jobs[0]["code"], jobs[2]["code"]} == {"unknown_job"}
+    answer = call(service, "jobs.status_many", job_ids=[known, 7])
+    assert answer["code"] == "unknown_job"
+
+
+def test_check_tells_everything_at_once(service):
+    fine = call(service, "jobs.check", **VALUE)
+    assert fine == {"status": "ok", "error": None, "findings": []}
+    bad = {**VALUE, "recipe": "lab_recipes.valeu", "engine": "slurm", "walltime_s": 10**400}
+    answer = asyncio.run(METHODS["jobs.check"](service, bad))
+    assert answer["status"] == "error"
+    assert len(answer["findings"]) == 3
+    assert all(finding["message"] in answer["error"] for finding in answer["findings"])
+
+
+def test_what_looks_like_a_slip_is_told_and_text_is_no_flag(service):
+    switch = {**VALUE, "recipe": "lab_recipes.switch"}
+    fine = call(service, "jobs.check", **switch, params={"relax_cel": True})
+    assert [(found["severity"], found["code"]) for found in fine["findings"]] == [
+        ("warning", "parameter_unknown")
+    ]
+    taken = call(service, "jobs.submit", **switch, params={"relax_cel": True})
+    assert taken["warnings"] == fine["findings"]
+    assert done(service, taken["job_id"])[0]["warnings"] == fine["findings"]
+    refused = call(service, "jobs.submit", **switch, params={"relax_cell": "no"})
+    assert refused["code"] == "invalid_job"
+    assert "'relax_cell' of lab_recipes.switch must be true or false" in refused["error"]
+    described = call(service, "recipes.describe", recipe="lab_recipes.switch")
+    assert described["parameters"]["properties"]["note"]["x-annotation"] == "'in words'"
+
+
+def test_a_value_of_the_environment_is_never_repeated(service):
+    for environment in ("SECRET", ["SECRET"], {"TOKEN": ["SECRET"]}, {"A=SECRET\0": "SECRET"}):
+        one = call(service, "jobs.submit", **VALUE, environment=environment)
+        (many,) = call(service, "jobs.submit_many", jobs=[{**VALUE, "environment": environment}])[
+            "jobs"
+        ]
+        assert one["code"] == many["code"] == "invalid_job"
+        assert one["error"] == many["error"]
+        if environment != {"A=SECRET\0": "SECRET"}:  # a name, that is
+            assert "SECRET" not in one["error"]
+
+
+# --- list and summary ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded(service):
+    """Twelve jobs that ended in several ways, in the record alone."""
+    service.jobs()
+    submit(service)  # the database is there
+    with JobStore(service.config.database_url) as store:
+        jobs = [
+            NewJob(
+                job_id=f"00000000-0000-4000-8000-0000000001{index:02}",
+                recipe="lab_recipes.value" if index % 2 else "lab_recipes.fail",
+                engine="other",
+                spec_hash="0",
+                specification="{}",
+                created_at=time.time(),
+                name=f"slab {index}",
+                labels={"set": "recorded"},
+            )
+            for index in range(12)
+        ]
+        store.insert(jobs)
+        errors = ["SCF did not converge"] * 3 + ["100 % wrong"] + ["no_memory"] * 2
+        changes = [
+            Change(job_id=job.job_id, state=JobState.failed, at=time.time(), error=error)
+            for job, error in zip(jobs, errors, strict=False)
+        ]
+        changes += [
+            Change(job_id=job.job_id, state=JobState.cancelled, at=time.time(), error="cancelled")
+            for job in jobs[6:]
+        ]
+        store.apply(changes)
+    return [job.job_id for job in reversed(jobs)]
+
+
+def ids(answer):
+    return [job["job_id"] for job in answer["jobs"]]
+
+
+def test_pages_by_a_cursor(service, recorded):
+    asked = {"labels": {"set": "recorded"}, "limit": 5}
+    pages = []
+    cursor = None
+    while not pages or cursor:
+        answer = call(service, "jobs.list", **asked, cursor=cursor)
+        pages.append(ids(answer))
+        cursor = answer["cursor"]
+        if len(pages) == 1:
+            submit(service, labels={"set": "recorded"})  # what comes later is on no later page
+    assert pages == [recorded[:5], recorded[5:10], recorded[10:]]
+    assert call(service, "jobs.list", cursor=NOBODY)["code"] == "unknown_job"
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        ({"error": "scf DID"}, 3),
+        ({"error": "100 %"}, 1),
+        ({"error": "%"}, 1),
+        ({"error": "o_m"}, 2),
+        ({"error": "\0"}, 0),
+        ({"recipe": "lab_recipes.fail"}, 6),
+        ({"recipe": "lab_recipes"}, 0),
+        ({"name": "slab 7"}, 1),
+        ({"prefix": "00000000-0000-4000-8000-00000000011"}, 2),
+        ({"prefix": ""}, 12),
+        ({"prefix": "%"}, 0),
+        ({"state": "failed"}, 6),
+        ({"state": ["failed", "cancelled"]}, 12),
+        ({"state": ["failed", "cancelled"], "recipe": "lab_recipes.value"}, 6),
+    ],
+)
+def test_filters(service, recorded, filters, count):
+    asked = {"engine": "other", "labels": {"set": "recorded"}, **filters}
+    found = ids(call(service, "jobs.list", **asked))
+    assert len(found) == count
+    assert set(found) <= set(recorded)
+    states = call(service, "jobs.summary", **asked)["states"]
+    assert sum(states.values()) == count
+
+
+def test_summary_groups_failures_by_their_error(service, recorded):
+    answer = call(service, "jobs.summary", engine="other")
+    assert answer["states"] == {"failed": 6, "cancelled": 6}
+    told = [(group["error"], group["count"]) for group in answer["errors"]]
+    assert told == [("SCF did not converge", 3), ("no_memory", 2), ("100 % wrong", 1)]
+    assert answer["errors"][0]["job_ids"] == recorded[-3:]
+
+
+def test_an_empty_home_has_nothing_to_tell(home):
+    with JobService() as service:
+        assert call(service, "jobs.summary") == {"states": {}, "errors": [], "error": None}
+        assert call(service, "jobs.events") == {"events": [], "last": 0, "error": None}
+        assert call(service, "jobs.events", after=7, timeout_s=0.01)["events"] == []
+        assert call(service, "jobs.wait", job_ids=[])["done"]
+        assert call(service, "jobs.status_many", job_ids=[NOBODY])["jobs"][0]["code"]
+    assert list(home.iterdir()) == []
+
+
+# --- events and waiting --------------------------------------------------------------------------
+
+
+def test_events_are_told_once_whoever_wrote_them(service, other):
+    """Two readers with different pages, while two writers write."""
+
+    async def read(limit, ended):
+        last, seen, answer = start, [], {}
+        while not ended.is_set() or answer["events"]:
+            answer = await ask(service, "jobs.events", after=last, limit=limit, timeout_s=0.3)
+            seen += answer["events"]
+            last = answer["last"]
+        return seen
+
+    def write():
+        for index in range(30):
+            job = NewJob(
+                job_id=f"00000000-0000-4000-8000-0000000002{index:02}",
+                recipe="lab_recipes.value",
+                engine="other",
+                spec_hash="0",
+                specification="{}",
+                created_at=time.time(),
+            )
+            other.insert([job])
+            change = Change(job_id=job.job_id, state=JobState.cancelled, at=time.time())
+            other.apply([change])
+
+    async def all_of_it():
+        ended = asyncio.Event()
+        readers = [asyncio.create_task(read(limit, ended)) for limit in (1, 7, 1000)]
+        writer = asyncio.to_thread(write)
+        mine = [await ask(service, "jobs.submit", **VALUE) for _ in range(5)]
+        await writer
+        await ask(service, "jobs.wait", job_ids=[job["job_id"] for job in mine])
+        ended.set()
+        return await asyncio.gather(*readers)
+
+    start = call(service, "jobs.events", after=2**53, limit=1)["last"]
+    found = asyncio.run(all_of_it())
+    stored = [event.seq for event in other.events(after=start)]
+    assert [[event["seq"] for event in seen] for seen in found] == [stored] * 3
+    assert len(stored) >= 5 * 3 + 60
+
+
+def test_events_of_some_jobs(service):
+    first, second = submit(service), submit(service)
+    done(service, first, second)
+
+    def told(**params):
+        events = call(service, "jobs.events", **params)["events"]
+        assert {event["job_id"] for event in events} == {first}
+        return [(event["from"], event["to"]) for event in events]
+
+    way = [(None, "pending"), ("pending", "running"), ("running", "completed")]
+    assert told(job_ids=[first]) == way
+    # So many that SQL cannot take them all.
+    many = [f"00000000-0000-4000-8000-{index:012}" for index in range(3000, 4000)]
+    assert told(job_ids=[*many, first]) == way
+    assert told(job_ids=[*many, first], limit=2) == way[:2]
+    assert call(service, "jobs.events", job_ids=[])["events"] == []
+
+
+def test_a_poll_for_events_ends_with_the_first_of_them(service, other, tmp_path):
+    async def poll():
+        last = (await ask(service, "jobs.events", after=2**53))["last"]
+        poll = asyncio.create_task(ask(service, "jobs.events", after=last, timeout_s=60))
+        await eventually_listening(service)
+        await asyncio.to_thread(other.note_cancel, job_id, 1.0)
+        return await poll
+
+    go = tmp_path / "go"
+    job_id = submit(service, recipe="lab_recipes.wait_for", params={"path": str(go)})
+    eventually(lambda: call(service, "jobs.status", job_id=job_id)["status"] == "running")
+    (event,) = asyncio.run(poll())["events"]
+    assert (event["from"], event["to"], event["reason"]) == (
+        "running", "running", "cancel requested"
+    )  # fmt: skip
+    # What another process noted is told here too, in time.
+    eventually(lambda: call(service, "jobs.status", job_id=job_id)["cancel_requested_at"] == 1.0)
+    go.touch()
+    assert done(service, job_id)[0]["cancel_requested_at"] == 1.0
+
+
+async def eventually_listening(service):
+    while not service.feed.listened_to:  # noqa: ASYNC110 - a thread does it
+        await asyncio.sleep(0.01)
+
+
+def test_wait_gives_the_states_at_the_end_of_its_time(service, tmp_path):
+    go = tmp_path / "go"
+    ended = submit(service)
+    done(service, ended)
+    held = submit(service, recipe="lab_recipes.wait_for", params={"path": str(go)})
+    answer = call(service, "jobs.wait", job_ids=[held, ended, held], timeout_s=0.05)
+    assert (answer["done"], answer["error"]) == (False, None)
+    assert ids(answer) == [held, ended]
+
+    async def both():
+        waiting = asyncio.create_task(ask(service, "jobs.wait", job_ids=[held, ended]))
+        await eventually_listening(service)
+        go.touch()
+        return await waiting
+
+    answer = asyncio.run(both())
+    assert [job["status"] for job in answer["jobs"]] == ["completed"] * 2
+    assert answer["done"]
+    answer = call(service, "jobs.wait", job_ids=[held, NOBODY])
+    assert (answer["code"], answer["jobs"], answer["done"]) == ("unknown_job", [], False)
+
+
+@pytest.mark.parametrize("method", ["jobs.wait", "jobs.events"])
+def test_what_nobody_follows_is_taken_over_by_who_waits_for_it(service, other, method):
+    known = submit(service)
+    done(service, known)
+    left = NewJob(
+        job_id=generate_job_id(),
+        recipe="lab_recipes.value",
+        engine="local",
+        spec_hash="0",
+        specification=other.specification(known),
+        created_at=time.time(),
+        owner={},  # its owner died before it wrote it down
+    )
+    other.insert([left])
+    last = call(service, "jobs.events", after=2**53)["last"]
+    asked = {"job_ids": [left.job_id], "timeout_s": 60}
+    answer = call(service, method, **asked, **({"after": last} if method == "jobs.events" else {}))
+    if method == "jobs.events":
+        assert {event["job_id"] for event in answer["events"]} == {left.job_id}
+    (job,) = done(service, left.job_id)
+    assert job["status"] == "completed"
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_a_result_comes_whole(service):
+    number = {"a": [1, 2.5, None, "ü"], "b": {"c": []}}
+    good = submit(service, params={"number": number})
+    bad = submit(service, recipe="lab_recipes.fail", params={"message": "no convergence"})
+    done(service, good, bad)
+    answer = call(service, "jobs.result", job_id=good)
+    assert answer == {"job_id": good, "status": "completed", "error": None, "result": number}
+    answer = call(service, "jobs.result", job_id=bad)
+    assert (answer["status"], answer["result"]) == ("failed", None)
+    assert answer["error"] == "RuntimeError: no convergence"
+    assert "lab_recipes.py" in answer["traceback"]
+    assert call(service, "jobs.result", job_id=NOBODY)["code"] == "unknown_job"
+    # The files of a finished job were removed by somebody.
+    for outcome in service.config.jobs_directory.glob(f"{good}/*.outcome"):
+        outcome.unlink()
+    answer = call(service, "jobs.result", job_id=good)
+    assert (answer["status"], answer["result"]) == ("error", None)
+    assert "was removed" in answer["error"]
+
+
+@pytest.fixture(scope="module")
+def written(service):
+    """A job with files of our making."""
+    job_id = submit(service)
+    done(service, job_id)
+    work = service.work_directory(job_id)
+    (work / "relax").mkdir(parents=True)
+    text = "".join(f"step {index}: ü\n" for index in range(100))
+    (work / "relax" / "OSZICAR").write_text(text)
+    (work / "OUTCAR.gz").write_bytes(gzip.compress(text.encode()))
+    (work / "bytes").write_bytes(b"a\xff\xfeb\xc3")
+    (work / "passwd").symlink_to("/etc/passwd")
+    return job_id, text
+
+
+@pytest.mark.parametrize("file", ["OSZICAR", "relax/OSZICAR", "OUTCAR", "OUTCAR.gz"])
+@pytest.mark.parametrize("most", [4, 5, 1000, None])
+def test_a_file_is_read_in_parts(service, written, file, most):
+    job_id, text = written
+    parts, offset, answer = [], 0, {"finished": False}
+    while not answer["finished"]:
+        answer = call(service, "jobs.logs", job_id=job_id, file=file, offset=offset, max_bytes=most)
+        assert offset < answer["offset"] <= answer["size"] == len(text.encode())
+        offset = answer["offset"]
+        parts.append(answer["text"])
+        if len(parts) == 50:  # the rest at once
+            most = None
+    assert "".join(parts) == text
+    assert answer["file"].endswith(("relax/OSZICAR", "OUTCAR.gz"))
+    behind = call(service, "jobs.logs", job_id=job_id, file=file, offset=10**9)
+    assert (behind["text"], behind["finished"]) == ("", True)
+
+
+@pytest.mark.parametrize("file", ["OSZICAR", "OUTCAR"])
+def test_the_last_lines(service, written, file):
+    job_id, text = written
+
+    def tail(count, **more):
+        answer = call(service, "jobs.logs", job_id=job_id, file=file, tail=count, **more)
+        assert (answer["finished"], answer["offset"]) == (True, answer["size"])
+        return answer["text"]
+
+    assert tail(2) == "step 98: ü\nstep 99: ü\n"
+    assert tail(0) == ""
+    assert tail(10**6) == text
+    assert tail(5, max_bytes=4) == text.encode()[-4:].decode(errors="ignore")
+
+
+def test_bytes_that_are_no_text(service, written):
+    answer = call(service, "jobs.logs", job_id=written[0], file="bytes")
+    assert (answer["text"], answer["offset"], answer["finished"]) == ("a��b�", 5, True)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"file": "passwd"}, "leaves the work directory"),
+        ({"file": "/etc/passwd"}, "no file below"),
+        ({"file": "../spec"}, "no file below"),
+        ({"file": "CONTCAR"}, "there are OUTCAR.gz"),
+        ({"tail": 1, "offset": 1}, "together"),
+        ({"tail": -1}, "'tail'"),
+        ({"max_bytes": 10**12}, "'max_bytes'"),
+    ],
+)
+def test_what_cannot_be_read(service, written, params, said):
+    answer = call(service, "jobs.logs", job_id=written[0], **params)
+    assert (answer["code"], answer["text"]) == ("invalid_job", "")
+    assert said in answer["error"]
+
+
+def test_a_log_is_followed_to_its_end(service, tmp_path):
+    go = tmp_path / "go"
+    job_id = submit(service, recipe="lab_recipes.wait_for", params={"path": str(go)})
+    nothing = call(service, "jobs.logs", job_id=job_id)
+    assert (nothing["text"], nothing["size"], nothing["finished"]) == ("", 0, False)
+    eventually(lambda: call(service, "jobs.status", job_id=job_id)["status"] == "running")
+
+    def write(some):
+        with Path(nothing["file"]).open("ab") as stream:
+            stream.write(some)
+
+    async def follow():
+        first = asyncio.create_task(ask(service, "jobs.logs", job_id=job_id, timeout_s=60))
+        write("begun ü".encode()[:-1])  # cut in a character
+        told = await first
+        assert (told["text"], told["finished"]) == ("begun ", False)
+        write("ü".encode()[-1:])
+        told = await ask(service, "jobs.logs", job_id=job_id, offset=told["offset"], timeout_s=60)
+        assert told["text"] == "ü"
+        end = ask(service, "jobs.logs", job_id=job_id, offset=told["offset"], timeout_s=60)
+        end = asyncio.create_task(end)
+        go.touch()
+        return await end
+
+    assert asyncio.run(follow())["finished"]
+
+
+# --- engines and recipes -------------------------------------------------------------------------
+
+
+def test_engines(service):
+    engines = call(service, "engines.list")["engines"]
+    (local,) = [engine for engine in engines if engine["name"] == "local"]
+    assert local["loads"]
+    assert local["distribution"] == "crystalmath"
+
+
+def test_what_was_asked_for_can_be_asked_for_again(service):
+    asked = {"recipe": "lab_recipes.report", "params": {"kpts": [3, 3, 3], "flag": True}}
+    first = submit(service, **asked, walltime_s=60, environment={"OMP_SECRET": "x"})
+    told = call(service, "jobs.specification", job_id=first)
+    assert "OMP_SECRET" not in json.dumps(told)
+    assert (told["params"], told["walltime_s"]) == (asked["params"], 60)
+    assert (told["engine"], told["cluster"], told["error"]) == ("local", "local", None)
+    again = submit(service, **{key: told[key] for key in told.keys() - {"job_id", "error"}})
+    done(service, first, again)
+    results = [call(service, "jobs.result", job_id=job_id)["result"] for job_id in (first, again)]
+    assert results[0] == results[1]
+    unknown = call(service, "jobs.specification", job_id=NOBODY)
+    assert (unknown["code"], unknown["params"]) == ("unknown_job", None)
+
+
+def test_a_structure_in_a_result_is_read_as_documented_and_goes_into_the_next_job(service):
+    job_id = submit(service, recipe="quacc.recipes.emt.core.static_job")
+    done(service, job_id)
+    text = call(service, "jobs.result", job_id=job_id)["result"]["atoms"]["atoms_json"]
+    atoms = json.loads(text)
+    assert atoms["numbers"] == {"__ndarray__": [[1], "int64", [13]]}
+    assert atoms["positions"] == {"__ndarray__": [[1, 3], "float64", [0.0, 0.0, 0.0]]}
+    assert atoms["cell"] == {"__ndarray__": [[3, 3], "float64", [3.0, 0, 0, 0, 3.0, 0, 0, 0, 3.0]]}
+    structure = {"format": "ase-json", "data": text}
+    assert call(service, "jobs.check", **{**VALUE, "structure": structure})["status"] == "ok"
+
+
+def test_recipes(service):
+    found = call(service, "recipes.list")["recipes"]
+    kinds = {recipe["name"]: recipe["kind"] for recipe in found}
+    assert kinds["quacc.recipes.emt.core.relax_job"] == "job"
+    assert kinds["lab_recipes.value"] is None
+    some = call(service, "recipes.list", prefix="quacc.recipes.emt.")["recipes"]
+    assert {recipe["name"] for recipe in some} < kinds.keys()
+    assert all(recipe["summary"] for recipe in some)
+    assert call(service, "recipes.list", prefix="emt.")["recipes"] == some != []
+
+
+def test_a_recipe_and_the_schema_of_its_parameters(service):
+    told = call(service, "recipes.describe", recipe="emt.core.relax_job")
+    assert told["name"] == "quacc.recipes.emt.core.relax_job"
+    assert told["docstring"].startswith("Carry out")
+    assert Path(told["file"]).name == "core.py"
+    schema = told["parameters"]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    relax_cell = schema["properties"]["relax_cell"]
+    assert (relax_cell["type"], relax_cell["default"]) == ("boolean", False)
+    assert "relax the cell" in relax_cell["description"]
+    assert "atoms" not in schema["properties"]
+    validator = jsonschema.Draft202012Validator(schema)
+    assert validator.is_valid({"relax_cell": True, "opt_params": None, "any": "calculator keyword"})
+    assert not validator.is_valid({"relax_cell": "yes"})
+
+    value = call(service, "recipes.describe", recipe="lab_recipes.fail")["parameters"]
+    assert (value["required"], value["additionalProperties"]) == (["message"], False)
+    assert call(service, "recipes.describe", recipe="lab_recipes.report")["parameters"] == {
+        **value, "properties": {}, "required": [], "additionalProperties": True
+    }  # fmt: skip
+    answer = call(service, "recipes.describe", recipe="emt.core.relaxjob")
+    assert (answer["code"], answer["parameters"]) == ("invalid_job", None)
+    assert "did you mean relax_job" in answer["error"]
+
+
+def test_the_schemas_of_all_recipes(service):
+    names = [recipe["name"] for recipe in call(service, "recipes.list")["recipes"]]
+    types = set()
+    for name in names:
+        schema = call(service, "recipes.describe", recipe=name)["parameters"]
+        if schema is not None:
+            jsonschema.Draft202012Validator.check_schema(schema)
+            for key, one in schema["properties"].items():
+                types.add(str(one.get("type") or one.get("enum") or one.get("anyOf")))
+                if "default" in one:
+                    validator = jsonschema.Draft202012Validator(one)
+                    assert validator.is_valid(one["default"]), (name, key)
+    assert {"boolean", "string", "['number', 'null']", "None"} <= types
+
+
+# --- last, as these leave jobs behind -------------------------------------------------------------
+
+HOSTILE = [
+    *(None, True, 0, 1, -1, 2.5, 10**400, "", "a", "\0", "../../etc", "a" * 100_000, NOBODY),
+    *([], ["a"], [1], [[]], [None], [{}], [NOBODY], [{"engine": []}], [{"recipe": {}}]),
+    *({}, {"a": "b"}, {"a": 1}, {"@module": "os", "@class": "system"}, {"format": "ase-json"}),
+]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].of_session])
+def test_whatever_is_sent_there_is_an_answer(service, name):
+    fine = {"job_id": NOBODY, "job_ids": [], "jobs": [], **VALUE}
+
+    async def send():
+        for parameter in METHODS[name].params["properties"]:
+            needed = {other: fine[other] for other in METHODS[name].params["required"]}
+            for value in HOSTILE:
+                if parameter != "timeout_s" or value not in (1, 2.5):
+                    await ask(service, name, **{**needed, parameter: value})
+
+    asyncio.run(send())

@@ -1,0 +1,99 @@
+"""The published document is what the handlers take and give."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from crystalmath.server import handlers
+from crystalmath.server.checking import checked
+from crystalmath.server.methods import METHODS
+from crystalmath.server.openrpc import document
+
+DOCUMENT = document(METHODS)
+BY_NAME = {method["name"]: method for method in DOCUMENT["methods"]}
+PROTOCOL = Path(__file__).parents[2] / "docs/protocol.md"
+
+#: The methods of the issue; none may go.
+PROMISED = {
+    *("system.ping", "system.version", "system.status", "system.stop", "rpc.discover"),
+    *("jobs.submit", "jobs.submit_many", "jobs.check", "jobs.status", "jobs.status_many"),
+    *("jobs.list", "jobs.summary", "jobs.result", "jobs.cancel", "jobs.wait", "jobs.logs"),
+    *("jobs.events", "jobs.subscribe", "jobs.unsubscribe"),
+    *("engines.list", "recipes.list", "recipes.describe"),
+}
+
+
+def test_the_server_gives_the_document():
+    assert asyncio.run(METHODS["rpc.discover"](None, {})) == DOCUMENT
+
+
+def test_every_promised_method_is_there():
+    assert BY_NAME.keys() == METHODS.keys() >= PROMISED
+
+
+def test_every_handler_is_registered():
+    registered = {method.handler for method in METHODS.values()}
+    for found in pkgutil.iter_modules(handlers.__path__):
+        module = importlib.import_module(f"{handlers.__name__}.{found.name}")
+        for name, value in vars(module).items():
+            if name.startswith("handle_") and inspect.iscoroutinefunction(value):
+                assert value in registered, f"{module.__name__}.{name}"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_described_as_openrpc_wants_it(name):
+    method = BY_NAME[name]
+    assert method["summary"].endswith(".")
+    assert method["description"].startswith(method["summary"][:-1])
+    assert method["paramStructure"] == "by-name"
+    needed = [parameter["required"] for parameter in method["params"]]
+    assert needed == sorted(needed, reverse=True), "what must be given comes first"
+    for schema in [*(p["schema"] for p in method["params"]), method["result"]["schema"]]:
+        jsonschema.Draft7Validator.check_schema(schema)
+        for referred in re.findall(r"#/components/schemas/(\w+)", str(schema)):
+            assert referred in DOCUMENT["components"]["schemas"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_check_of_parameters_is_that_of_the_document(name):
+    method = BY_NAME[name]
+    schema = METHODS[name].params
+    assert schema["properties"] == {p["name"]: p["schema"] for p in method["params"]}
+    assert set(schema["required"]) == {p["name"] for p in method["params"] if p["required"]}
+
+
+VALUES = [
+    *(None, True, 0, 1, -1, 2.5, 10**20, "", "a", "pending", [], ["a"], ["pending"], [1], {}),
+    *({"a": "b"}, {"a": 1}),
+]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_the_check_lets_through_fits_the_schema(name):
+    # Our own check has the better words; what it refuses must be what the schema refuses.
+    for parameter, schema in METHODS[name].params["properties"].items():
+        validator = jsonschema.Draft7Validator(schema)
+        for value in VALUES[1:]:
+            try:
+                checked({parameter: value}, {"properties": {parameter: schema}})
+            except (ValueError, KeyError):
+                passed = False
+            else:
+                passed = True
+            assert passed == validator.is_valid(value), (parameter, value)
+
+
+def test_the_text_for_people_names_every_method():
+    text = PROTOCOL.read_text(encoding="utf-8")
+    assert {name for name in METHODS if f"`{name}`" not in text} == set()
+    known = {*METHODS, "jobs.changed"}
+    named = set(re.findall(r"`((?:jobs|system|engines|recipes|rpc)\.\w+)`", text))
+    assert named <= known
