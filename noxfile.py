@@ -22,6 +22,12 @@ COVALENT = "./packages/engine-covalent"
 DASK = "./examples/engine-dask"
 SOURCES = [f"{package}/src" for package in (CORE, PARSL, COVALENT, DASK)]
 STORE = ["tests/core/test_store.py", "tests/core/test_store_database.py"]
+#: Tests in which servers come and go.
+SERVERS = [
+    "tests/client/test_remote.py",
+    "tests/server/test_daemon.py",
+    "tests/server/test_environment.py",
+]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 
 #: Engine -> what brings it beside core, how pytest runs the kit on it, and its other tests.
@@ -77,7 +83,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests against the installed packages; arguments go to pytest."""
     _install(session, "test", f"{CORE}[testing]", PARSL)
     # The deaths of Parsl's processes take minutes: they are part of the session `contract(parsl)`.
-    session.run("pytest", "--ignore=tests/engines/test_parsl.py", *session.posargs)
+    elsewhere = ["tests/engines/test_parsl.py", *SERVERS]
+    session.run("pytest", *[f"--ignore={file}" for file in elsewhere], *session.posargs)
 
 
 @nox.session(python=["3.12", "3.13"])
@@ -118,10 +125,10 @@ def kit(session: nox.Session) -> None:
 
 
 @nox.session
-def protocol(session: nox.Session) -> None:
-    """Have a server talk to Node, and to clients that break the protocol."""
+def server(session: nox.Session) -> None:
+    """Have servers come and go, and talk to Node and to clients that break the protocol."""
     _install(session, "test", f"{CORE}[quacc,testing]", PARSL)
-    session.run("pytest", "tests/protocol", *session.posargs)
+    session.run("pytest", "tests/protocol", *SERVERS, *session.posargs)
 
 
 @nox.session(venv_backend="uv")
