@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -36,6 +38,23 @@ def start(*arguments, stderr=subprocess.PIPE, **more):
         text=True,
         **more,
     )
+
+
+@contextlib.contextmanager
+def limited(*running, seconds=60):
+    """End commands that have not said in time what is waited for, or are left behind."""
+
+    def end():
+        for process in running:
+            process.kill()
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        end()
 
 
 def finish(process):

@@ -15,9 +15,10 @@ import pytest
 from ase.build import bulk
 from rich.cells import cell_len
 
-from commands import finish, start
+from commands import finish, limited, start
 from conftest import eventually
 from crystalmath.cli import listing
+from crystalmath.errors import ServerError
 from server.home_server import HomeServer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -310,12 +311,13 @@ def test_list_summary_groups_failures_by_their_error(here, cli):
 def test_list_watch_shows_changes_until_it_is_left(here, cli, tmp_path):
     job_id = submit(cli, "wait_for", "--param", f"path={tmp_path / 'go'}", "--label", "set=watch")
     process = start("list", "--watch", "--label", "set=watch")
-    seen = iter(process.stdout.readline, "")
-    assert any("running" in line and job_id[:8] in line for line in seen)
-    (tmp_path / "go").touch()
-    assert any("completed" in line and job_id[:8] in line for line in seen)
-    process.send_signal(signal.SIGINT)
-    assert finish(process).code == 0
+    with limited(process):
+        seen = iter(process.stdout.readline, "")
+        assert any("running" in line and job_id[:8] in line for line in seen)
+        (tmp_path / "go").touch()
+        assert any("completed" in line and job_id[:8] in line for line in seen)
+        process.send_signal(signal.SIGINT)
+        assert finish(process).code == 0
 
 
 def test_list_watch_on_a_low_terminal_shows_what_runs_and_counts_the_rest(
@@ -332,22 +334,25 @@ def test_list_watch_on_a_low_terminal_shows_what_runs_and_counts_the_rest(
         stderr=subprocess.PIPE,
     )
     os.close(theirs)
-    shown = b""
-    while not (job_id[:8].encode() in shown and b"4 jobs: 3 completed, 1 running" in shown):
-        shown += os.read(ours, 4096)
-    (tmp_path / "go").touch()
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30)[1] == b""
-    assert process.returncode == 0
+    with limited(process):
+        shown = b""
+        while not (job_id[:8].encode() in shown and b"4 jobs: 3 completed, 1 running" in shown):
+            shown += os.read(ours, 4096)
+        (tmp_path / "go").touch()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == b""
+        assert process.returncode == 0
     os.close(ours)
 
 
 def test_logs_follow_a_job_to_its_end(here, cli, tmp_path):
     job_id = submit(cli, "talk", "--param", f"path={tmp_path / 'go'}")
     process = start("logs", job_id[:8], "--follow")
-    assert [process.stdout.readline() for _ in range(3)] == ["line 0\n", "line 1\n", "line 2\n"]
-    (tmp_path / "go").touch()
-    answer = finish(process)
+    with limited(process):
+        said = [process.stdout.readline() for _ in range(3)]
+        assert said == ["line 0\n", "line 1\n", "line 2\n"]
+        (tmp_path / "go").touch()
+        answer = finish(process)
     assert (answer.code, answer.out) == (0, "the last line\n")
     assert cli("logs", job_id, "--tail", 2).out == "line 2\nthe last line\n"
     document = cli("logs", job_id, "--json").json
@@ -546,23 +551,24 @@ def test_closing_the_terminal_changes_nothing(alone, cli, tmp_path):
 def test_who_looks_at_a_job_survives_its_server(alone, cli, tmp_path):
     alone.start()
     path = f"path={tmp_path / 'go'}"
-    running = start("run", "lab_recipes.wait_for", AL, "--param", path)
-    seen = iter(running.stderr.readline, "")
-    assert any("running" in line for line in seen)
     job_id = cli("submit", "lab_recipes.talk", AL, "--param", path).out.strip()
+    running = start("run", "lab_recipes.wait_for", AL, "--param", path)
     logs = start("logs", job_id, "--follow")
-    assert [logs.stdout.readline() for _ in range(3)] == ["line 0\n", "line 1\n", "line 2\n"]
     watch = start("list", "--watch")
-    assert any("running" in line and job_id[:8] in line for line in iter(watch.stdout.readline, ""))
-    alone.kill()
-    (tmp_path / "go").touch()
-    assert finish(running).code == 0
-    answer = finish(logs)
-    assert (answer.code, answer.out) == (0, "the last line\n")
-    lines = iter(watch.stdout.readline, "")
-    assert any("completed" in line and job_id[:8] in line for line in lines)
-    watch.send_signal(signal.SIGINT)
-    assert finish(watch).code == 0
+    with limited(running, logs, watch):
+        assert any("running" in line for line in iter(running.stderr.readline, ""))
+        said = [logs.stdout.readline() for _ in range(3)]
+        assert said == ["line 0\n", "line 1\n", "line 2\n"]
+        lines = iter(watch.stdout.readline, "")
+        assert any("running" in line and job_id[:8] in line for line in lines)
+        alone.kill()
+        (tmp_path / "go").touch()
+        assert finish(running).code == 0
+        answer = finish(logs)
+        assert (answer.code, answer.out) == (0, "the last line\n")
+        assert any("completed" in line and job_id[:8] in line for line in lines)
+        watch.send_signal(signal.SIGINT)
+        assert finish(watch).code == 0
 
 
 def test_closed_streams_fail_no_submission(here, cli):
@@ -571,6 +577,18 @@ def test_closed_streams_fail_no_submission(here, cli):
     assert subprocess.run(["sh", "-c", closed], check=False).returncode == 0
     assert cli("list", "--label", "set=closed").code == 0
     assert len(cli("list", "--label", "set=closed").lines) == 2
+
+
+def test_serve_writes_one_document(alone, cli, monkeypatch):
+    def fail(*_, ready, **__):
+        ready()
+        raise ServerError("the server failed")
+
+    monkeypatch.setattr("crystalmath.server.daemon.serve", fail)
+    answer = cli("serve", "--json")
+    assert (answer.code, answer.json["error"]) == (1, None)
+    assert answer.err == "error: the server failed\n"
+    assert cli("serve", "--stdio", "--json").code == 2
 
 
 def test_nothing_to_submit_starts_no_server(alone, cli, tmp_path):

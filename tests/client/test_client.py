@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import importlib
 import json
+import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 
 from conftest import eventually
+from crystalmath import __version__
 from crystalmath.client import JobFailed, JobFuture, JobInfo, Request
 from crystalmath.client import asking as asking_module
 from crystalmath.client import batches as batches_module
@@ -230,6 +232,8 @@ def test_check_says_all_that_is_wrong(client):
     assert client.check("lab_recipes.value", AL) == []
     found = client.check("lab_recipes.value", AL, {"numbr": 1}, engine="none such")
     assert {finding.code for finding in found} == {"invalid_job", "unknown_engine"}
+    with pytest.raises(InvalidJob, match="'walltime_s'"):
+        client.check("lab_recipes.value", AL, walltime_s=-1)
 
 
 # --- map -----------------------------------------------------------------------------------------
@@ -349,6 +353,10 @@ def test_what_there_is(client, lab_recipes):
     described = client.describe(lab_recipes.wait_for)
     assert described["docstring"] == "Run until a file is there."
     assert described["parameters"]["required"] == ["path"]
+    told = client.version()
+    assert (told["version"], told["protocol"], told["prefix"]) == (__version__, 1, sys.prefix)
+    assert Path(told["home"]).is_dir()
+    assert "lab_recipes" in told["recipes_allow"]
 
 
 # --- last, as it costs a warm worker --------------------------------------------------------------

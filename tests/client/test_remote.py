@@ -12,23 +12,27 @@ import sys
 import threading
 import warnings
 
+import attrs
 import pytest
 from ase.build import bulk
 
 from conftest import eventually
-from crystalmath import __version__, wire
+from crystalmath import __version__, processes, wire
+from crystalmath.cli import serve as serve_module
 from crystalmath.client import (
     ClientClosed,
     ConnectionLost,
     ProtocolMismatch,
+    Request,
     ServerMismatch,
     connect,
     in_process,
 )
+from crystalmath.client import batches as batches_module
 from crystalmath.client import remote as remote_module
 from crystalmath.client.launch import answers
 from crystalmath.errors import ServerNotRunning
-from crystalmath.place import Place
+from crystalmath.place import Place, Server
 from crystalmath.quacc import JobState
 
 AL = bulk("Al", a=4.0, cubic=True)
@@ -215,6 +219,22 @@ def test_a_submission_is_not_repeated_unless_it_has_a_key(home):
         assert broken.asked == 3 * ["jobs.submit_many"]
 
 
+def test_what_was_accepted_is_not_lost_with_a_later_batch(home, monkeypatch):
+    monkeypatch.setattr(batches_module, "MOST_JOBS", 1)
+    accepted = {"jobs": [{"job_id": "x", "status": "pending", "error": None}]}
+    answers = {
+        "jobs.submit_many": [accepted, None, accepted],
+        "jobs.events": [None],
+        "jobs.status_many": [None],
+    }
+    behave = lambda request: (answers[request["method"]] or [None]).pop(0)  # noqa: E731
+    requests = [Request(recipe="emt.core.static_job", atoms=AL) for _ in range(3)]
+    with Broken(home, behave), connect(start=False) as client:
+        first, second, third = client.submit_many(requests)
+    assert (first.job_id, third.job_id) == ("x", "x")
+    assert isinstance(second, ConnectionLost)
+
+
 def document(status):
     fields = dict.fromkeys(("job_id", "recipe", "engine", "cluster"), "x")
     return {**fields, "status": status, "created_at": 0.0}
@@ -284,6 +304,97 @@ def test_what_differs_is_told_once(home, monkeypatch):
         assert {one.filename for one in told} == {__file__}
         with warnings.catch_warnings(), connect(start=False):
             warnings.simplefilter("error")
+
+
+def test_another_python_of_the_same_environment_is_told(home):
+    with (
+        Broken(home, None, python="3.0.1"),
+        pytest.warns(ServerMismatch, match=r"the server runs Python 3\.0\.1, this is"),
+        connect(start=False),
+    ):
+        pass
+
+
+def test_a_server_that_takes_no_more_connections_is_no_crash(home, cli):
+    class Full(Broken):
+        def talk(self, connection, file):
+            file.readline()
+            error = {"code": -32000, "message": "there are 256 already", "data": {"code": "busy"}}
+            connection.sendall(wire.frame(wire.dumps({"jsonrpc": "2.0", "error": error})))
+
+    with Full(home, None) as full:
+        answer = cli("stop", "--json")
+        assert (answer.code, answer.json["code"]) == (1, "busy")
+        assert "there are 256 already" in answer.err
+        name = Server(
+            identity=processes.own_identity(),
+            socket=str(full.place.socket),
+            version=__version__,
+            started_at=0.0,
+        )
+        full.place.lock.write_text(name.write())
+        checks = cli("doctor", "--json").json["checks"]
+        told = [check["message"] for check in checks if check["name"] == "server"]
+        assert told == ["there are 256 already"]
+
+
+def test_stop_asks_the_server_that_was_there_not_the_next_one(home):
+    place = Place.of(home)
+    place.make()
+    leaving = subprocess.Popen(["sleep", "600"])
+    mine = processes.own_identity()
+    identity = attrs.evolve(mine, pid=leaving.pid, start_time=processes.start_time(leaving.pid))
+    server = Server(identity=identity, socket="", version=__version__, started_at=0.0)
+    place.lock.write_text(server.write())
+    asked = []
+
+    def ask():
+        asked.append(place.read_lock())
+        place.lock.write_text(attrs.evolve(server, identity=mine).write())
+
+    gone = threading.Timer(0.2, lambda: (leaving.kill(), leaving.wait()))
+    gone.start()
+    try:
+        assert serve_module._await(server, place, ask, None) is None
+    finally:
+        gone.join()
+    assert asked == [server]
+
+
+@forks
+def test_a_fork_while_a_future_is_being_finished_hangs_nothing(home):
+    answers = {
+        "jobs.status": document("running"),
+        "jobs.status_many": {"jobs": [document("running")]},
+        "jobs.events": {"events": [], "last": 1},
+    }
+    behave = lambda request: answers[request["method"]]  # noqa: E731
+    held, done = threading.Event(), threading.Event()
+    with Broken(home, behave), connect(start=False) as client:
+        future = client.future("x")
+
+        def hold():
+            with future._condition:
+                held.set()
+                done.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                os._exit(0 if isinstance(future.exception(timeout=1), ClientClosed) else 1)
+            os._exit(2)
+        try:
+            ended = eventually(lambda: os.waitpid(child, os.WNOHANG)[0] and "ended", timeout=20)
+        except AssertionError:
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            done.set()
+            thread.join()
+        assert ended
 
 
 def test_a_broken_configuration_hinders_no_question(home):

@@ -41,6 +41,8 @@ def test_the_environment_goes_before_the_file(home, monkeypatch):
         ("[server]\nquiet_s = true", "must be a number"),
         ("[server]\nquiet_s = nan", "must be a number"),
         ("[server]\nquiet_s = '5 min'", "must be a number"),
+        (f"[server]\nquiet_s = 1{'0' * 400}", "quiet_s is too large; inf means for ever"),
+        ("database_url = 'sqlite:///~nobody-here/x'", "the database's path '~nobody-here/x'"),
         ("[server]\nquiet = 5", "did you mean 'quiet_s'"),
         ("= nonsense", "config.toml"),
         ("engine = parsl", "in TOML, text stands in quotes"),

@@ -349,6 +349,16 @@ def test_filters_that_cannot_be_used(service, params, said):
     assert said in answer["error"]
 
 
+@pytest.mark.parametrize(
+    "params", [{"x" * 20_000_000: 1}, {"limit": [0] * 5_000_000}, {"labels": {"a": [[]] * 10**6}}]
+)
+def test_what_is_huge_is_refused_at_once(service, params):
+    began = time.process_time()
+    answer = call(service, "jobs.list", params)
+    assert time.process_time() - began < 0.5
+    assert (answer["code"], len(answer["error"]) < 500) == ("invalid_job", True)
+
+
 # --- the loop ------------------------------------------------------------------------------------
 
 

@@ -7,10 +7,12 @@ import sys
 
 import pytest
 
+from crystalmath import config
 from crystalmath.errors import PluginError, UnknownEngine
 from crystalmath.plugins import Plugins
-from crystalmath.quacc import get_runner
+from crystalmath.quacc import engines, get_runner
 from crystalmath.quacc.engines import describe_engines, get_installed_engines, get_workflow_engine
+from crystalmath.runners import Runners
 
 
 @pytest.fixture
@@ -84,6 +86,17 @@ def test_describing_engines_starts_none_and_loads_no_engine_library():
 def test_an_unknown_engine_names_those_that_are_installed():
     with pytest.raises(UnknownEngine, match=r"'nonesuch'.*local.*crystalmath-engine-nonesuch"):
         get_runner("nonesuch")
+
+
+def test_engines_that_are_not_there_leave_nothing_behind():
+    runners = Runners(config.load, lambda changes: None)
+    for number in range(3):
+        with pytest.raises(UnknownEngine):
+            runners.get(f"nonesuch{number}")
+        with pytest.raises(UnknownEngine):
+            get_runner(f"nonesuch{number}")
+    assert runners._loadings == {}
+    assert not [key for key in engines._locks if key[2].startswith("nonesuch")]
 
 
 def test_a_plugin_that_cannot_load_hinders_nothing_else(install):

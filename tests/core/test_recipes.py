@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from crystalmath.errors import InvalidJob
 from crystalmath.quacc import recipes
 from crystalmath.quacc.arguments import check_arguments
+from crystalmath.server.arguments import parameters_schema
 
 EMT = "quacc.recipes.emt.core.relax_job"
 _names = itertools.count()
@@ -377,6 +378,21 @@ def test_what_looks_like_a_slip_is_told(lab):
 def test_arguments_that_do_not_fit(signature, parameters, message):
     with pytest.raises(InvalidJob, match=message):
         check_arguments(recipe(signature), parameters)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "schema"),
+    [
+        ("Literal['a', 1, None]", {"enum": ["a", 1, None]}),
+        ("Literal[Color.RED]", {}),
+        ("Literal[b'x']", {}),
+        ("Literal[Color.RED] | None", {}),
+    ],
+)
+def test_a_literal_as_json_has_it(lab, annotation, schema):
+    name = lab(colors=f"def paint(atoms, color: {annotation}): ...\n")
+    found = parameters_schema(recipes.look_up(f"{name}.colors.paint", [name]))
+    assert found["properties"]["color"] == {**schema, "x-annotation": annotation}
 
 
 def test_resolving_imports(tmp_path, monkeypatch):

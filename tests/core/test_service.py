@@ -26,7 +26,7 @@ from crystalmath.errors import (
     UnknownJob,
 )
 from crystalmath.quacc.runner import JobState
-from crystalmath.quacc.store import JobStore
+from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.service import JobService, default_service
 
 AL = bulk("Al", a=4.0, cubic=True)
@@ -168,6 +168,24 @@ def test_of_many_each_is_accepted_or_refused_in_order(service):
         pass
     results = [service.result(job.job_id) for job in new.values()]
     assert results == [{"value": 1}, {"value": 3}, {"value": 5}]
+
+
+def test_one_conflict_among_many_costs_few_transactions(home, lab, monkeypatch):
+    sizes = []
+    insert = JobStore.insert
+    monkeypatch.setattr(LocalRunner, "start", lambda *_: None)
+    monkeypatch.setattr(
+        JobStore, "insert", lambda store, jobs: (sizes.append(len(jobs)), insert(store, jobs))[1]
+    )
+    with JobService() as service:
+        jobs = [value(number) for number in range(64)]
+        jobs[20:22] = value(1, key="k"), value(2, key="k")
+        answers = service.submit_many(jobs)
+    kinds = [type(answer) for answer in answers]
+    assert kinds.index(KeyConflict) == 21
+    assert kinds.count(KeyConflict) == 1
+    assert [answer.job_id for answer in answers if isinstance(answer, JobMetadata)]
+    assert len(sizes) <= 2 * 6 + 1
 
 
 def test_many_of_which_none_is_good(home, lab):

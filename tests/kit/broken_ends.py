@@ -132,17 +132,24 @@ class StopRaises(Engine):
 class SecondCloseFails(Engine):
     """Cannot be closed twice."""
 
-    def close(self):
+    def close(self, *, cancel=True):
         if self.closed:
             raise RuntimeError("already closed")
-        super().close()
+        super().close(cancel=cancel)
 
 
 class CloseLeavesJobs(Engine):
     """Closes without a word to the jobs that run."""
 
-    def close(self):
+    def close(self, *, cancel=True):
         self._driver.closed = True
+
+
+class CloseAlwaysCancels(Engine):
+    """Ends jobs that were to be let go."""
+
+    def close(self, *, cancel=True):
+        super().close()
 
 
 class NeverClosed(Engine):

@@ -77,6 +77,7 @@ CASES = [
     ("LoudAtTheEnd", "test_script_that_does_not_close", "Exception ignored"),
     ("SecondCloseFails", "test_closing_twice", "already closed"),
     ("CloseLeavesJobs", "test_close_cancels_what_is_unfinished", "was left unfinished"),
+    ("CloseAlwaysCancels", "test_close_that_lets_go", "to be let go were ended"),
     ("NeverClosed", "test_runner_after_close", "the runner that was closed"),
     ("SubmitsAfterClose", "test_submit_after_close", "DID NOT RAISE"),
     # When it is loaded and made

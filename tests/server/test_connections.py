@@ -193,6 +193,19 @@ async def test_requests_in_flight_are_limited_and_a_cancel_still_comes_through(c
     await left(connect.connections, 1)
 
 
+async def test_a_large_message_that_waits_for_room_keeps_no_share(connect):
+    peers = [await connect(), await connect()]
+    for peer in peers:
+        for number in range(IN_FLIGHT):
+            peer.request(number, "forever")
+        # Both together are more than there may be.
+        peer.request("waits", "size", {"text": "x" * (wire.MAX_MESSAGE // 2)})
+    other = await connect()
+    assert await other.call("size", {"text": "x" * 3_000_000}) == {"size": 3_000_000}
+    for peer in peers:
+        peer.writer.transport.abort()
+
+
 async def test_bytes_in_flight_are_shared_in_order():
     budget = Budget(10)
     await budget.take(8)
@@ -243,10 +256,19 @@ async def test_a_large_answer_comes_whole_and_others_do_not_wait(connect):
 
 async def test_few_large_answers_are_in_memory_however_many_are_asked_for():
     made = []
+    there = []
+
+    class Counted(wire.Raw):
+        def __init__(self, text):
+            super().__init__(text)
+            made.append(None)
+            there.append(None)
+
+        def __del__(self):
+            there.pop()
 
     async def counted(controller, params):
-        made.append(None)
-        return await large(controller, params)
+        return {"job_id": "a", "result": Counted(b'"' + b"x" * LARGE + b'"')}
 
     async with serving({**METHODS, "counted": method(counted, large=True)}) as connect:
         peers = [await connect() for _ in range(6)]
@@ -256,19 +278,35 @@ async def test_few_large_answers_are_in_memory_however_many_are_asked_for():
             peer.request("ping", "ping")
         # Nobody reads, so the first ones stand in line; other requests do not wait for them.
         async with asyncio.timeout(10):
-            while len(made) < 4:  # noqa: ASYNC110 - it has no event to wait for
+            while len(made) < 6:  # noqa: ASYNC110 - it has no event to wait for
                 await asyncio.sleep(0.01)
         other = await connect()
         for _ in range(20):
             assert await other.call("ping") == {"ok": True}
-        assert len(made) == 4
+        # Two were made to be looked at, and are made again in their turn.
+        assert (len(made), len(there)) == (6, 4)
 
         async def read(peer):
             return {(await peer.receive())["id"] for _ in range(5)}
 
         for answered in await asyncio.gather(*map(read, peers)):
             assert answered == {*range(4), "ping"}
-    assert len(made) == 24
+    assert there == []
+
+
+async def test_small_answers_do_not_wait_for_those_who_do_not_read():
+    async def either(controller, params):
+        return await large(controller, params) if params else {"job_id": "a", "result": None}
+
+    async with serving({**METHODS, "either": method(either, large=True)}) as connect:
+        peers = [await connect() for _ in range(9)]
+        for peer in peers:
+            peer.request(1, "either", {"large": True})
+        small = await connect()
+        for _ in range(20):
+            assert await small.call("either") == {"job_id": "a", "result": None}
+        for peer in peers:
+            assert len((await peer.receive())["result"]["result"]) == LARGE
 
 
 async def test_an_answer_of_many_parts_comes_whole(connect):

@@ -99,6 +99,7 @@ def test_a_server_whose_socket_was_removed_makes_it_anew(server):
     server.place.socket.unlink()
     told, _ = launcher(server).communicate(timeout=60)
     assert told.strip() == str(server.process.pid) == str(server.pid)
+    assert stat.S_IMODE(server.place.socket.lstat().st_mode) == 0o600
     assert old.call("system.version")["pid"] == server.process.pid
     eventually(lambda: len(server.living()) == 1, message="the other one did not leave")
 
@@ -320,7 +321,7 @@ def test_jobs_of_a_script_that_died_are_taken_over(one_worker, go):
 
 def test_it_leaves_when_it_has_been_quiet(server, go):
     server.home.mkdir()
-    (server.home / "config.toml").write_text("[server]\nquiet_s = 0.3\n")
+    (server.home / "config.toml").write_text("[server]\nquiet_s = 0\n")
     server.start()
     connection = server.connect()
     job_id = connection.call(
@@ -332,7 +333,7 @@ def test_it_leaves_when_it_has_been_quiet(server, go):
     )["job_id"]
     connection.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        server.process.wait(0.8)
+        server.process.wait(1.2)
     assert server.process.poll() is None, "it left a job alone"
     connection = server.connect()
     go.touch()

@@ -19,6 +19,7 @@ from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.server.methods import METHODS
 from crystalmath.server.shapes import COMPONENTS
 from crystalmath.service import JobService
+from crystalmath.workfiles import read_tail
 
 AL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
 VALUE = {"recipe": "lab_recipes.value", "structure": AL}
@@ -169,7 +170,7 @@ def recorded(service):
             for index in range(12)
         ]
         store.insert(jobs)
-        errors = ["SCF did not converge"] * 3 + ["100 % wrong"] + ["no_memory"] * 2
+        errors = ["SCF did not converge"] * 3 + ["100 % wrong: Ä"] + ["no_memory"] * 2
         changes = [
             Change(job_id=job.job_id, state=JobState.failed, at=time.time(), error=error)
             for job, error in zip(jobs, errors, strict=False)
@@ -207,6 +208,7 @@ def test_pages_by_a_cursor(service, recorded):
         ({"error": "100 %"}, 1),
         ({"error": "%"}, 1),
         ({"error": "o_m"}, 2),
+        ({"error": "WRONG: Ä"}, 1),
         ({"error": "\0"}, 0),
         ({"recipe": "lab_recipes.fail"}, 6),
         ({"recipe": "lab_recipes"}, 0),
@@ -232,7 +234,7 @@ def test_summary_groups_failures_by_their_error(service, recorded):
     answer = call(service, "jobs.summary", engine="other")
     assert answer["states"] == {"failed": 6, "cancelled": 6}
     told = [(group["error"], group["count"]) for group in answer["errors"]]
-    assert told == [("SCF did not converge", 3), ("no_memory", 2), ("100 % wrong", 1)]
+    assert told == [("SCF did not converge", 3), ("no_memory", 2), ("100 % wrong: Ä", 1)]
     assert answer["errors"][0]["job_ids"] == recorded[-3:]
 
 
@@ -454,6 +456,14 @@ def test_the_last_lines(service, written, file):
 def test_bytes_that_are_no_text(service, written):
     answer = call(service, "jobs.logs", job_id=written[0], file="bytes")
     assert (answer["text"], answer["offset"], answer["finished"]) == ("a��b�", 5, True)
+
+
+def test_the_last_line_of_a_file_of_broken_characters(tmp_path):
+    file = tmp_path / "log"
+    file.write_bytes(b"\x80" * 2_000_000)
+    part = read_tail(file, 1, 10**6, whole=True)
+    assert (len(part.text), part.end) == (10**6 - 3, 2_000_000)
+    assert len(read_tail(file, 1, 10**7, whole=True).text) == 2_000_000
 
 
 @pytest.mark.parametrize(

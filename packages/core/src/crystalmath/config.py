@@ -166,7 +166,11 @@ def _absolute(url: str) -> str:
     scheme, mark, path = url.partition(":///")
     if not scheme.startswith("sqlite") or not path or path.startswith(("/", ":memory:", "file:")):
         return url
-    return f"{scheme}{mark}{Path(path).expanduser().absolute()}"
+    try:
+        file = Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(f"the database's path {path!r} cannot be used: {error}") from error
+    return f"{scheme}{mark}{file}"
 
 
 def _signature(file: Path) -> tuple[int, ...] | None:
@@ -243,6 +247,10 @@ def _check_value(value: object, wanted: type, place: str) -> None:
         # Also ``inf``: for ever.
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
             raise ConfigError(f"{place} must be a number from 0, not {value!r}")
+        try:
+            float(value)
+        except OverflowError:
+            raise ConfigError(f"{place} is too large; inf means for ever") from None
     elif not isinstance(value, wanted):
         raise ConfigError(f"{place} must be a {wanted.__name__}, not {value!r}")
     elif isinstance(value, list) and not all(isinstance(item, str) for item in value):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from crystalmath.models import Finding
 
@@ -28,7 +28,40 @@ __all__ = [
     "StoreError",
     "UnknownEngine",
     "UnknownJob",
+    "shown",
 ]
+
+#: How much of a value a message shows, in characters.
+_SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """Write a value for a message, cut; no more of one with millions of members is looked at."""
+    text = ""
+    for piece in _pieces(value):
+        text += piece
+        if len(text) >= _SHOWN:
+            break
+    return text[:_SHOWN]
+
+
+def _pieces(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield repr(value[:_SHOWN])
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield ", " if number else "["
+            yield from _pieces(item)
+        yield "]" if value else "[]"
+    elif isinstance(value, dict):
+        for number, (name, item) in enumerate(value.items()):
+            yield ", " if number else "{"
+            yield from _pieces(name)
+            yield ": "
+            yield from _pieces(item)
+        yield "}" if value else "{}"
+    else:
+        yield repr(value)
 
 
 class CrystalMathError(Exception):
@@ -84,7 +117,8 @@ class UnknownJob(CrystalMathError, KeyError):
     code = "unknown_job"
 
     def __init__(self, job_id: object) -> None:
-        super().__init__(f"no job has the id {job_id!r}")
+        told = repr(job_id) if isinstance(job_id, str) else shown(job_id)
+        super().__init__(f"no job has the id {told}")
 
     def __str__(self) -> str:
         # KeyError would show the repr of the message.

@@ -60,20 +60,30 @@ class Plugins:
         PluginError
             Two distributions provide it, its import raises, or it breaks the rules of hooks.
         """
-        candidates = self._installed(ENGINES).get(name)
-        if candidates is None:
-            names = ", ".join(self.engine_names())
-            near = difflib.get_close_matches(str(name), self.engine_names(), 1)
-            hint = (
-                f"Did you mean {near[0]!r}?"
-                if near
-                else "An engine is a package of its own: try "
-                f"`pip install crystalmath-engine-{name}`"
-            )
-            raise UnknownEngine(
-                f"no installed plugin provides the engine {name!r}; installed are: {names}. {hint}"
-            )
-        return self._load(ENGINES, candidates)
+        self.require(name)
+        return self._load(ENGINES, self._installed(ENGINES)[name])
+
+    def require(self, name: str) -> None:
+        """See that an engine is installed, without loading it.
+
+        Raises
+        ------
+        UnknownEngine
+            Nobody provides it.
+        """
+        if name in self._installed(ENGINES):
+            return
+        names = ", ".join(self.engine_names())
+        name = str(name)[:80]
+        near = difflib.get_close_matches(name, self.engine_names(), 1)
+        hint = (
+            f"Did you mean {near[0]!r}?"
+            if near
+            else f"An engine is a package of its own: try `pip install crystalmath-engine-{name}`"
+        )
+        raise UnknownEngine(
+            f"no installed plugin provides the engine {name!r}; installed are: {names}. {hint}"
+        )
 
     def call_engine(self, plugin: Any, hook: str, **arguments: Any) -> Any:
         """Call a hook of one engine's plugin and of no other."""

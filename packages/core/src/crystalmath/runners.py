@@ -62,6 +62,9 @@ class Runners:
         runner = self._fitting(engine)
         if runner is not None:
             return runner
+        from crystalmath.plugins import plugins
+
+        plugins().require(engine)  # a try is remembered, and there is no end of names
         with self._lock:
             self._check()
             loading = self._loadings.get(engine)

@@ -125,7 +125,7 @@ class JobService(Inquiry):
     ) -> list[JobMetadata | CrystalMathError | ImportError]:
         """Take many jobs, each accepted or refused on its own, in order.
 
-        All that are accepted are recorded in one transaction.
+        They are recorded in one transaction, or in several where the store refuses some.
         """
         admission = self._admission()
         answers: dict[int, Any] = {}
@@ -158,10 +158,9 @@ class JobService(Inquiry):
         except InvalidJob as error:
             if len(prepared) == 1:
                 return dict.fromkeys(prepared, error)
-            answers: dict[int, Any] = {}
-            for index, item in prepared.items():
-                answers |= self._record({index: item})
-            return answers
+            items = list(prepared.items())
+            middle = len(items) // 2  # the few that are at fault cost few transactions
+            return self._record(dict(items[:middle])) | self._record(dict(items[middle:]))
         answers = dict(zip(prepared, recorded, strict=True))
         unstarted = dict(answers)
         try:

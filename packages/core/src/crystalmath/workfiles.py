@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Part", "find", "read_chunks", "read_part", "read_tail"]
 
 _SHOWN = 20
+#: Bytes that are not the first of a character in UTF-8; one has at most three.
+_CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 def find(directory: Path, name: str) -> Path:
@@ -111,8 +113,8 @@ def read_tail(path: Path, lines: int, most: int, *, whole: bool) -> Part:
     cut = data.split(b"\n")
     ends_line = 1 if data.endswith(b"\n") else 0
     kept = b"\n".join(cut[-(lines + ends_line) :]) if lines else b""
-    while kept and kept[0] & 0xC0 == 0x80:  # noqa: PLR2004 - in the middle of a character
-        kept = kept[1:]
+    if len(kept) == len(data) < size:  # it may begin in the middle of a character
+        kept = kept[:3].lstrip(_CONTINUATION) + kept[3:]
     return _decoded(kept, size - len(kept), size, whole=whole)
 
 

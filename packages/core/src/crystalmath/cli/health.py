@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -105,7 +104,7 @@ def _present(place: Place, server: Server) -> Iterator[Check]:
 
 
 def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:
-    from crystalmath.client.remote import Connection
+    from crystalmath.client.remote import Connection, read_result
     from crystalmath.place import require_socket
 
     path = place.address()
@@ -115,7 +114,7 @@ def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     try:
-        return [json.loads(connection.ask(name, {}, ANSWER_S))["result"] for name in methods]
+        return [read_result(connection.ask(name, {}, ANSWER_S)) for name in methods]
     except (OSError, EOFError):
         return None
     finally:

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Interrupts", "Progress", "follow", "run", "run_request"]
 
-# How often the elapsed time is renewed and a signal is answered, in seconds.
+# How often the elapsed time is renewed and a signal is answered, in seconds: of a job that is just
+# submitted, and of one that has run for a while.
 _TICK = 0.2
+_SLOW_TICK = 1.0
 
 
 def run(
@@ -115,8 +117,10 @@ def _submitted(client: Client, request: Request) -> str:
 
 def follow(client: Client, job: JobInfo, interrupts: Interrupts, progress: Progress) -> JobInfo:
     """Show a job's changes until it has ended; pass on the user's wish to stop it."""
+    begun = time.monotonic()
     while True:
-        for change in client.wait([job.job_id], timeout=_TICK):
+        tick = min(_SLOW_TICK, max(_TICK, (time.monotonic() - begun) / 20))
+        for change in client.wait([job.job_id], timeout=tick):
             job = change
             progress.show(job)
         if job.state.is_terminal():

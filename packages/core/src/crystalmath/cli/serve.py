@@ -51,19 +51,31 @@ def serve(
     source = Source()
     place = Place.of(source.last.home)
     if stdio:
+        if as_json:
+            raise typer.BadParameter("with --stdio the output is the server's", param_hint="--json")
         return _bridge(place)
     from crystalmath.server.daemon import force_exit
     from crystalmath.server.daemon import serve as serve_home
 
+    written = False
+
     def tell() -> None:
+        nonlocal written
         if as_json:
+            written = True
             where = {"home": str(place.home), "socket": str(place.socket), "log": str(place.log)}
             output.write_json({**where, "pid": os.getpid(), "error": None})
             sys.stdout.flush()
         else:
             output.note(f"serving {place.home} at {place.socket}; its log is {place.log}")
 
-    serve_home(place, source, stream=sys.stderr, ready=tell)
+    try:
+        serve_home(place, source, stream=sys.stderr, ready=tell)
+    except ServerError as error:
+        if not written:
+            raise
+        output.note(f"error: {output.printable(str(error))}")  # a second document would be none
+        return 1
     force_exit(0)
     return 0
 
@@ -115,23 +127,20 @@ def stop(
 
 def _ask(path: Path, place: Place, *, cancel: bool) -> dict[str, Any] | None:
     """Have the server go; ``None`` if there is none. One of another release is asked, too."""
-    from crystalmath import wire
-    from crystalmath.client.remote import Connection
+    from crystalmath.client.remote import Connection, read_result
     from crystalmath.place import require_socket
 
     try:
         require_socket(path)
         connection = Connection(path)
         try:
-            message = wire.loads(connection.ask("system.stop", {"cancel": cancel}, ANSWER_S))
+            return read_result(connection.ask("system.stop", {"cancel": cancel}, ANSWER_S))
         finally:
             connection.close()
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except (OSError, EOFError) as error:
         raise _silent(place) from error
-    answer: dict[str, Any] = message["result"]
-    return answer
 
 
 def _silent(place: Place) -> ServerError:
@@ -152,7 +161,8 @@ def _await(
         if time.monotonic() >= deadline:
             raise ServerError(f"the {server} is still leaving; its log is {place.log}")
         time.sleep(0.02)
-        answer = answer or ask()
+        if answer is None and place.read_lock() == server:  # not the next one
+            answer = ask()
     return answer
 
 

@@ -123,7 +123,8 @@ class Client(Asking):
         Returns
         -------
         list of (JobFuture or CrystalMathError)
-            In the order of the requests; what was refused has its error in its place.
+            In the order of the requests; what was refused has its error in its place. So has what
+            was not answered once others were accepted, as where the server went away.
         """
         from crystalmath.client.batches import batches
 
@@ -131,7 +132,13 @@ class Client(Asking):
         for batch in batches(requests, *self._configured()):
             refused = {i: one for i, one in batch.items() if isinstance(one, CrystalMathError)}
             given = {i: one for i, one in batch.items() if not isinstance(one, CrystalMathError)}
-            told = refused | (self._submit(given) if given else {})
+            try:
+                told = refused | (self._submit(given) if given else {})
+            except CrystalMathError as error:
+                if all(isinstance(one, CrystalMathError) for one in answers):
+                    raise
+                # What earlier batches were answered must not be lost with this one.
+                told = {**refused, **dict.fromkeys(given, error)}
             answers += [told[index] for index in batch]
         return answers
 
@@ -246,7 +253,7 @@ class Client(Asking):
             walltime_s=walltime_s,
         )
         answer = self._transport.call("jobs.check", request.document(*self._configured()))
-        if "findings" not in answer:
+        if not answer.get("findings"):
             raise_answered(answer)
         return [Finding(**finding) for finding in answer["findings"]]
 

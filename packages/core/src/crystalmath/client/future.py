@@ -161,10 +161,10 @@ class JobFuture(Future[Any]):
 
     def leave_behind(self) -> None:
         """Give up in a process that was forked: nobody follows the job there."""
-        if self.done():
-            return
         self._condition = threading.Condition()  # somebody may have held it
         self._loading = threading.Lock()
+        if self.done():
+            return
         self._waiters: list[Any] = []
         self._done_callbacks: list[Any] = []
         self._ended = False

@@ -70,6 +70,11 @@ def differences(server: Mapping[str, Any], home: Path) -> Iterator[str]:
             f"the server runs in the Python environment {server['prefix']}, this is {sys.prefix}; "
             f"jobs see the packages of the server's; to have them see this one's: {again} from here"
         )
+    elif (python := sys.version.split()[0]) != server.get("python", python):
+        yield (
+            f"the server runs Python {server['python']}, this is {python}; to have the same: "
+            f"{again}"
+        )
     try:
         mine = config.load().recipes_allow
     except ConfigError:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import config, wire
 from crystalmath.client.errors import ClientClosed
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.server.handlers.system import describe_process
 from crystalmath.server.methods import METHODS
 from crystalmath.service import JobService
 
@@ -42,6 +43,7 @@ class InProcess:
     def __init__(self) -> None:
         self._service = JobService(config.Source())
         self._process = os.getpid()
+        self._started_at = time.time()
         self._tend_at = 0.0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -69,6 +71,9 @@ class InProcess:
     ) -> bytes:
         """Give a method's result as JSON text."""
         self._check()
+        if method == "system.version":
+            configured = self._service.config
+            return wire.dumps(describe_process(configured.home, configured, self._started_at))
         known = METHODS.get(method)
         if known is None or known.of_session:
             raise InvalidJob(f"there is no method {method!r} without a server")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from crystalmath.place import Place
 
-__all__ = ["Remote"]
+__all__ = ["Connection", "Remote", "read_result"]
 
 #: A server that has not answered for so long does not answer at all, in seconds.
 ANSWER_S = 300.0
@@ -142,7 +142,7 @@ class Remote:
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
         """Give a method's result; see :class:`~crystalmath.client.transport.Transport`."""
-        return _result(self._ask(method, params, timeout))
+        return read_result(self._ask(method, params, timeout))
 
     def call_raw(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
@@ -150,7 +150,7 @@ class Remote:
         """Give a method's result as JSON text."""
         message = self._ask(method, params, timeout)
         _, result = split_last(message, "result")
-        return wire.dumps(_result(message)) if result is None else result
+        return wire.dumps(read_result(message)) if result is None else result
 
     def tend(self, job_ids: Collection[str]) -> None:
         """Do nothing: the server looks after jobs."""
@@ -236,7 +236,7 @@ class Remote:
             self._start()
             connection = self._open()
         try:
-            version = _result(connection.ask("system.version", {}, HELLO_S))
+            version = read_result(connection.ask("system.version", {}, HELLO_S))
             check_server(version, self._place.home)
         except (OSError, EOFError) as error:
             connection.close()
@@ -287,7 +287,7 @@ def _is_stopping(message: bytes) -> bool:
     return (error.get("data") or {}).get("code") == "stopping"
 
 
-def _result(message: bytes) -> dict[str, Any]:
+def read_result(message: bytes) -> dict[str, Any]:
     """Give the result that a message carries, or raise the error."""
     document = wire.loads(message, limited=False)
     if "error" in document:

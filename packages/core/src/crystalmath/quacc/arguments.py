@@ -89,7 +89,7 @@ def _check_unknown(
         unknown = f"the recipe {recipe.name} has no parameter {name!r}"
         if not rest:
             raise InvalidJob(f"{unknown}{nearest(name, known)}")
-        if like := difflib.get_close_matches(name, known, 1, _LIKE):
+        if like := difflib.get_close_matches(name[:80], known, 1, _LIKE):
             message = f"{unknown}; it goes into {rest[0]}; did you mean {like[0]!r}?"
             findings.append(Finding(severity="warning", code="parameter_unknown", message=message))
     return findings

@@ -123,6 +123,7 @@ def runner_for(engine: str, configured: config.Config | None = None) -> EngineRu
         The plugin breaks the rules.
     """
     settings = _settings(engine, configured or config.load())
+    plugins().require(engine)
     key = (os.getpid(), settings.home, engine)
     # The process is part of the key: a lock that was held at a fork is not the child's.
     with _locks.setdefault(key, threading.Lock()):

@@ -273,7 +273,7 @@ def _check_absent(module: Module, function: str, name: str) -> None:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Ask back, at the end of a message, with the names that are like one that is unknown."""
-    near = difflib.get_close_matches(name, [item for item in known if item[:1] != "_"], 3, 0.5)
+    near = difflib.get_close_matches(name[:80], [item for item in known if item[:1] != "_"], 3, 0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

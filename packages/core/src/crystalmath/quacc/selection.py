@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, false, func, select, true
+from sqlalchemy import and_, false, func, or_, select, true
 
 from crystalmath.quacc.grouping import group_errors
 from crystalmath.quacc.rows import equal, labelled
@@ -76,7 +76,10 @@ def begins_with(prefix: str) -> ColumnElement[bool]:
 def _contains(text: str) -> ColumnElement[bool]:
     if not is_storable(text):
         return equal(jobs.c.error, text)
-    return func.lower(jobs.c.error).contains(text.lower(), autoescape=True)
+    error = func.lower(jobs.c.error)
+    # SQLite knows upper and lower case of ASCII only, PostgreSQL of all letters.
+    ways = {text.lower(), "".join(c.lower() if c.isascii() else c for c in text)}
+    return or_(*(error.contains(way, autoescape=True) for way in sorted(ways)))
 
 
 def count_states(connection: Connection, where: ColumnElement[bool]) -> dict[JobState, int]:

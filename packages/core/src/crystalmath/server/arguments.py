@@ -59,7 +59,7 @@ def _type(argument: inspect.Parameter) -> _Schema:
     text = repr(argument.annotation)
     try:
         meaning = _meaning(ast.parse(text, mode="eval").body)
-    except SyntaxError:  # a note in words
+    except (SyntaxError, ValueError):  # a note in words
         meaning = {}
     return {**meaning, "x-annotation": text}
 
@@ -87,9 +87,18 @@ def _meaning(node: ast.expr) -> _Schema:
     if isinstance(node, ast.Subscript) and name in {"Literal", "Optional", "Union"}:
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if name == "Literal":
-            return {"enum": [ast.literal_eval(part) for part in parts]}
+            return _enum(parts)
         return _union([*parts, *([ast.Constant(None)] if name == "Optional" else [])])
     return {"type": _NAMES[name]} if name in _NAMES else {}
+
+
+def _enum(nodes: list[ast.expr]) -> _Schema:
+    try:
+        values = [ast.literal_eval(node) for node in nodes]
+        json.dumps(values, allow_nan=False)
+    except (ValueError, TypeError):  # a name, as of an enum's member; bytes
+        return {}
+    return {"enum": values}
 
 
 def _union(nodes: list[ast.expr]) -> _Schema:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from crystalmath.errors import InvalidJob, UnknownJob
+from crystalmath.errors import InvalidJob, UnknownJob, shown
 
 __all__ = ["checked"]
 
@@ -34,7 +34,7 @@ def checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
         A job's id is no string.
     """
     if not isinstance(params, Mapping):
-        raise InvalidJob(f"the parameters must be an object, not {params!r:.80}")
+        raise InvalidJob(f"the parameters must be an object, not {shown(params)}")
     return _object(params, schema, "")
 
 
@@ -42,8 +42,9 @@ def _object(params: Mapping[str, Any], schema: Mapping[str, Any], where: str) ->
     known = schema["properties"]
     for name in params:
         if name not in known:
+            short = str(name)[:80]  # to look for one that is like it would take minutes
             raise InvalidJob(
-                f"{where + str(name)!r:.80} is not a known parameter{_hint(name, known)}"
+                f"{shown(where + short)} is not a known parameter{_hint(short, known)}"
             )
     for name in schema.get("required", ()):
         if params.get(name) is None:
@@ -55,8 +56,8 @@ def _object(params: Mapping[str, Any], schema: Mapping[str, Any], where: str) ->
     return given
 
 
-def _hint(name: object, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(str(name), known, 1)
+def _hint(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known are {', '.join(known)}" if known else "; it takes none"
@@ -66,8 +67,8 @@ def _check(value: object, schema: Mapping[str, Any], where: str) -> None:
     if not _fits(value, schema):
         _refuse_format(value, schema)
         # What may be a password is not shown.
-        shown = type(value).__name__ if schema.get("writeOnly") else f"{value!r:.80}"
-        raise InvalidJob(f"{where!r} must be {_words(schema)}, not {shown}")
+        what = type(value).__name__ if schema.get("writeOnly") else shown(value)
+        raise InvalidJob(f"{shown(where)} must be {_words(schema)}, not {what}")
     if isinstance(value, Mapping) and "properties" in schema:
         _object(value, schema, f"{where}.")
     elif isinstance(value, Mapping) and "additionalProperties" in schema:

@@ -43,6 +43,8 @@ _OWN = re.compile(
 
 #: How often is looked after what nobody follows, and whether it has been quiet, in seconds.
 CARE_S = 2.0
+#: How long a server stays at least, so that who started it finds it, in seconds.
+STAY_S = 1.0
 #: How long a server that is leaving may keep the next one waiting, in seconds.
 LEAVE_S = 60.0
 #: How long clients may take to ask what became of jobs that were cancelled at the end, in seconds.
@@ -87,7 +89,12 @@ def serve(
     with HomeLock(place) as lock:
         lock.take(LEAVE_S)
         log_to(place.log, secret=source.last.database_url, stream=stream)
-        listener = _listen(place)
+        # The folder is private, and what is made in it is so from its first moment.
+        before = os.umask(0o177)
+        try:
+            listener = _listen(place)
+        finally:
+            os.umask(before)
         environ = dict(os.environ)
         _disarm(source)
         ready()
@@ -105,7 +112,7 @@ def _disarm(source: Source) -> None:
     """
     for name in forwarded(source.last.forward):
         if not _OWN.match(name):
-            del os.environ[name]
+            os.environ.pop(name, None)  # an engine may have dropped it just now
 
 
 def _listen(place: Place) -> socket.socket:
@@ -115,8 +122,9 @@ def _listen(place: Place) -> socket.socket:
             raise PlaceError(f"{place.socket} is in the way and no socket; remove it")
         place.socket.unlink()
     listener = socket.socket(socket.AF_UNIX)
-    # The folder is private, and the socket is so from its first moment.
-    before = os.umask(0o177)
+    # Linux makes the file with the socket's own mode. All threads share one umask: one that writes
+    # a job's files meanwhile must not be given another.
+    os.fchmod(listener.fileno(), 0o600)
     try:
         listener.bind(os.fspath(place.socket))
     except OSError as error:
@@ -125,8 +133,6 @@ def _listen(place: Place) -> socket.socket:
             f"cannot make the socket {place.socket}: {error.strerror}; set CRYSTALMATH_SOCKET to a "
             "path in a private folder of a local file system"
         ) from error
-    finally:
-        os.umask(before)
     listener.listen(256)
     return listener
 
@@ -167,7 +173,7 @@ class Server:
         self._stop: asyncio.Event
         self._cancel = False
         self._adopting: dict[str, asyncio.Task[None]] = {}
-        self._quiet_since = time.monotonic()
+        self._quiet_since = time.monotonic() + STAY_S
 
     def run(self, listener: socket.socket) -> None:
         """Answer until it is time to go; then go in order."""
@@ -188,7 +194,7 @@ class Server:
     @property
     def quiet_s(self) -> float:
         """How long there has been neither a job nor a client, in seconds."""
-        return time.monotonic() - self._quiet_since
+        return max(0.0, time.monotonic() - self._quiet_since)
 
     async def _run(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -229,22 +235,34 @@ class Server:
         try:
             await self.connections(reader, writer)
         finally:
-            self._quiet_since = time.monotonic()
+            self._noise()
+
+    def _noise(self) -> None:
+        self._quiet_since = max(self._quiet_since, time.monotonic())
 
     async def _care(self) -> None:
         """Look after jobs, files and the configuration, every few seconds."""
         while True:
+            pause = CARE_S
             try:
-                await self._adopt()
-            except Exception as error:  # noqa: BLE001 - a full disk passes, and the next look comes
-                _LOG.warning("cannot look for jobs that nobody follows", exc_info=error)
-            self._empty_output()
-            with contextlib.suppress(CrystalMathError):  # submissions are refused with it
-                self.source.current()
-            _disarm(self.source)
-            if self.place.mark() != self._mark:
-                await self._listen_again()
-            await asyncio.sleep(min(CARE_S, self._leave_if_quiet()))
+                pause = await self._look()
+            except Exception as error:  # noqa: BLE001 - the next look comes
+                _LOG.error("the server cannot look after itself", exc_info=error)
+            await asyncio.sleep(pause)
+
+    async def _look(self) -> float:
+        """Look once; tell when to look again."""
+        try:
+            await self._adopt()
+        except Exception as error:  # noqa: BLE001 - a full disk passes, and the next look comes
+            _LOG.warning("cannot look for jobs that nobody follows", exc_info=error)
+        self._empty_output()
+        with contextlib.suppress(CrystalMathError):  # submissions are refused with it
+            self.source.current()
+        _disarm(self.source)
+        if self.place.mark() != self._mark:
+            await self._listen_again()
+        return self._leave_if_quiet()
 
     async def _listen_again(self) -> None:
         """Make the socket anew where a tidier or the end of a login session has removed it."""
@@ -264,14 +282,15 @@ class Server:
             self.stop(cancel=False)
 
     def _leave_if_quiet(self) -> float:
-        """Tell after how many seconds without jobs and clients it is time to go; go if it is."""
+        """Go if there were neither jobs nor clients for long enough; else tell when to look."""
         if self.connections.count or self._adopting or self.service.unfinished():
-            self._quiet_since = time.monotonic()
-        left = self.source.last.quiet_s - self.quiet_s
+            self._noise()
+            return CARE_S
+        left = self._quiet_since + self.source.last.quiet_s - time.monotonic()
         if left <= 0:
             _LOG.info("it has been quiet for %.0f s", self.quiet_s)
             self.stop(cancel=False)
-        return max(0.01, left)
+        return min(CARE_S, max(0.05, left))
 
     async def _adopt(self) -> None:
         """Take over the jobs that nobody follows."""

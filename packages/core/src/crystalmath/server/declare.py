@@ -123,7 +123,9 @@ def method(
                 asked = {}
                 if "job_id" in schema["properties"] and isinstance(params, Mapping):
                     asked = {"job_id": params.get("job_id")}
-                return {**asked, "status": "error", **trouble(error), **(refused or {})}
+                told = trouble(error)
+                # Once more: findings that there are count, and what `refused` adds stays last.
+                return {**asked, "status": "error", **told, **(refused or {}), **told}
 
         if name in METHODS:
             raise ValueError(f"the method {name} is declared twice")

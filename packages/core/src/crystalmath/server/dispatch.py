@@ -7,7 +7,6 @@ message itself was none that can be carried out, or a fault of ours.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import difflib
 import logging
 import traceback
@@ -31,7 +30,7 @@ from crystalmath.server.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 __all__ = ["Caller", "Dispatcher", "Method", "Pending"]
 
@@ -40,7 +39,11 @@ _LOG = logging.getLogger("crystalmath.server")
 #: From how many bytes on a message is decoded in a thread.
 _LARGE = 64 * 2**10
 
-#: How many large answers are made and written at once; each is in memory until it is written.
+#: From how many bytes on an answer waits for its turn; and what a value counts beside its text.
+_LARGE_ANSWER = 2**20
+_VALUE = 8
+
+#: How many large answers are made, and how many are written, at once; each is in memory until then.
 _LARGE_AT_ONCE = 4
 
 
@@ -105,7 +108,8 @@ class Dispatcher:
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         self._methods = methods
-        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._making = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._writing = asyncio.Semaphore(_LARGE_AT_ONCE)
         # One thread: large messages are decoded one after another, beside everything else.
         self._decoder = ThreadPoolExecutor(1, "crystalmath-wire")
 
@@ -162,17 +166,38 @@ class Dispatcher:
         method = self._methods.get(call.method)
         if method is None:
             raise RpcError(METHOD_NOT_FOUND, self._unknown(call.method))
-        async with self._turn(method, session):
+        if method.large:
+            async with session.large:
+                await self._carry_out_large(method, call, session)
+        else:
+            await self._send(await _ask(method, call, session), call, session)
+
+    async def _carry_out_large(self, method: Method, call: Call, session: Caller) -> None:
+        """Let clients that do not read hold up large answers only, with few of them in memory."""
+        async with self._making:
             result = await _ask(method, call, session)
-            # From here on a cancellation would tear the answer apart.
-            self._forget(call, session)
-            if call.wants_answer:
-                document = {"jsonrpc": "2.0", "id": call.request_id, "result": result}
-                try:
-                    await session.send(document)
-                except wire.WireError as error:
-                    _LOG.error("the answer of %s cannot be sent", call.method)
-                    raise RpcError(INTERNAL_ERROR, f"the answer cannot be sent: {error}") from None
+            large = _is_large(result)
+            if large and self._writing.locked():
+                # It would wait in memory. It is made again when its turn has come.
+                result = None
+        if not large:
+            await self._send(result, call, session)
+            return
+        async with self._writing:
+            if result is None:
+                result = await _ask(method, call, session)
+            await self._send(result, call, session)
+
+    async def _send(self, result: Any, call: Call, session: Caller) -> None:
+        # From here on a cancellation would tear the answer apart.
+        self._forget(call, session)
+        if call.wants_answer:
+            document = {"jsonrpc": "2.0", "id": call.request_id, "result": result}
+            try:
+                await session.send(document)
+            except wire.WireError as error:
+                _LOG.error("the answer of %s cannot be sent", call.method)
+                raise RpcError(INTERNAL_ERROR, f"the answer cannot be sent: {error}") from None
 
     async def _refuse(self, error: RpcError, call: Call, session: Caller) -> None:
         self._forget(call, session)
@@ -184,19 +209,26 @@ class Dispatcher:
         if found is not None and found.task is asyncio.current_task():
             del session.pending[call.request_id]
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, method: Method, session: Caller) -> AsyncIterator[None]:
-        """Wait until a large answer may be made; a client that does not read holds up few."""
-        if method.large:
-            async with session.large, self._large:
-                yield
-        else:
-            yield
-
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(name[:80], self._methods, 1)
         hint = f"did you mean {near[0]!r}?" if near else "rpc.discover lists those there are"
         return f"there is no method {name!r:.80}; {hint}"
+
+
+def _is_large(result: Any) -> bool:
+    """Tell whether an answer is large, without looking at all of one that is."""
+    left, values = _LARGE_ANSWER, [result]
+    while values and left > 0:
+        value = values.pop()
+        if isinstance(value, wire.Raw):
+            left -= len(value.text)
+        elif isinstance(value, str):
+            left -= len(value)
+        elif isinstance(value, dict | list):
+            left -= _VALUE * len(value)
+            if left > 0:
+                values += value.values() if isinstance(value, dict) else value
+    return left <= 0
 
 
 async def _ask(method: Method, call: Call, session: Caller) -> Any:

@@ -45,8 +45,9 @@ class Outbox:
         crystalmath.wire.WireError
             It is no JSON; nothing was sent.
         """
-        blocks = await _encode(document)
         async with self._turn:
+            # Not before: with a client that does not read, all that waits would be there twice.
+            blocks = await _encode(document)
             # A small message is whole before anything can come between, a cancellation too.
             self._writer.write(wire.header(sum(map(len, blocks))))
             for block in blocks:

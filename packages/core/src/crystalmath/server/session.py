@@ -231,6 +231,9 @@ class Session:
     async def _take(self, length: int) -> None:
         """Read a message and begin to carry it out; nothing of it stays here."""
         share = length if length >= _LARGE else 0
+        if share:  # it is none that cancels another
+            # Before others lack the share: what is in flight may wait for minutes.
+            await self._room()
         await self._budget.take(share)
         try:
             try:

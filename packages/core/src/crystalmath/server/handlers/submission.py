@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.quacc.structures import parse_structure
 from crystalmath.server.checking import checked
 from crystalmath.server.declare import method, trouble
@@ -57,7 +57,7 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
 def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Submit many jobs, each accepted or refused on its own, in order.
 
-    All that are accepted are recorded in one transaction.
+    They are recorded in one transaction, or in several where a key or an id is refused.
     """
     read = [_read(job) for job in params["jobs"]]
     good = [item for item in read if not isinstance(item, Exception)]
@@ -110,7 +110,7 @@ def read_submission(params: Mapping[str, Any]) -> Submission:
     given = dict(params)
     parameters = codec.decode_request(given.pop("params", {}))
     if not isinstance(parameters, Mapping):  # it was a tag itself
-        raise InvalidJob(f"'params' must be an object, not {parameters!r:.80}")
+        raise InvalidJob(f"'params' must be an object, not {shown(parameters)}")
     atoms = parse_structure(given.pop("structure"))
     return Submission(atoms=atoms, parameters=parameters, **given)
 

@@ -14,8 +14,11 @@ from crystalmath.server.pools import in_pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-__all__ = ["PROTOCOL"]
+    from crystalmath.config import Config
+
+__all__ = ["PROTOCOL", "describe_process"]
 
 #: The version of the protocol; it grows when an old client could misread an answer.
 PROTOCOL = 1
@@ -61,6 +64,11 @@ async def version(session: Any, params: dict[str, Any]) -> dict[str, Any]:
     """
     del params
     server = session.server
+    return describe_process(server.place.home, server.source.last, server.started_at)
+
+
+def describe_process(home: Path, configured: Config, started_at: float) -> dict[str, Any]:
+    """Tell what answers: what ``system.version`` gives, and a client without a server."""
     return {
         "version": __version__,
         "protocol": PROTOCOL,
@@ -68,9 +76,9 @@ async def version(session: Any, params: dict[str, Any]) -> dict[str, Any]:
         "host": processes.own_identity().host,
         "python": sys.version.split()[0],
         "prefix": sys.prefix,
-        "home": str(server.place.home),
-        "recipes_allow": list(server.source.last.recipes_allow),
-        "started_at": server.started_at,
+        "home": str(home),
+        "recipes_allow": list(configured.recipes_allow),
+        "started_at": started_at,
     }
 
 

@@ -203,7 +203,8 @@ class Closing(Base):
         running = tenant.begin("wait_for", path=str(gate))
         waiting = tenant.submit("wait_for", 1, path=str(gate))
         tenant.ask("close", cancel=False)
-        assert not any(map(oracle.outcome, running + waiting))
+        ended = [job_id for job_id in running + waiting if oracle.outcome(job_id)]
+        assert not ended, f"jobs that were to be let go were ended: {ended}"
         supervisors = [oracle.supervisor(job_id) for job_id in running]
         assert alive(supervisors) == supervisors
         # This process takes them over while that one is still there.
