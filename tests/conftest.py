@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -13,6 +14,12 @@ LAB = Path(__file__).parent / "lab"
 
 
 def pytest_configure():
+    # What is ignored here is so in all that is started: under nohup, or in the background of a
+    # script, the commands under test would hear neither Ctrl-C nor the end of their terminal.
+    heard = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    for number, handler in heard.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(LAB), os.environ.get("PYTHONPATH")])
     )

@@ -543,7 +543,7 @@ def test_closing_the_terminal_changes_nothing(alone, cli, tmp_path):
     job_id = shell.stdout.readline().strip()
     server = alone.call("system.version")["pid"]
     os.killpg(shell.pid, signal.SIGHUP)
-    shell.communicate()
+    shell.communicate(timeout=60)
     assert cli("status", job_id, "--json").json["status"] in {"pending", "running"}
     assert alone.call("system.version")["pid"] == server
 
