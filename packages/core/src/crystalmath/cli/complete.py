@@ -124,23 +124,18 @@ def _has_ended(job_id: str) -> bool:
 
 def _asked(method: str, params: dict[str, Any]) -> dict[str, Any]:
     """Ask the running server, if there is one that answers at once."""
-    from crystalmath import wire
-    from crystalmath.client.remote import Connection
+    from crystalmath.client.remote import Connection, read_result
     from crystalmath.config import home
-    from crystalmath.place import Place, require_socket
+    from crystalmath.place import Place
 
     try:
-        address = Place.of(home()).address()
-        require_socket(address)
-        connection = Connection(address)
+        connection = Connection.to(Place.of(home()))
         try:
-            message = wire.loads(connection.ask(method, params, _PATIENCE_S))
+            return read_result(connection.ask(method, params, _PATIENCE_S))
         finally:
             connection.close()
     except (CrystalMathError, OSError, EOFError):
         return {}
-    answer: dict[str, Any] = message.get("result", {})
-    return answer
 
 
 def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:

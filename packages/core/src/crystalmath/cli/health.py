@@ -105,13 +105,11 @@ def _present(place: Place, server: Server) -> Iterator[Check]:
 
 def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:
     from crystalmath.client.remote import Connection, read_result
-    from crystalmath.place import require_socket
+    from crystalmath.errors import ServerNotRunning
 
-    path = place.address()
     try:
-        require_socket(path)
-        connection = Connection(path)
-    except (FileNotFoundError, ConnectionRefusedError):
+        connection = Connection.to(place)
+    except ServerNotRunning:
         return None
     try:
         return [read_result(connection.ask(name, {}, ANSWER_S)) for name in methods]

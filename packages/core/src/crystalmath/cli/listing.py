@@ -71,7 +71,7 @@ def list_jobs(
         cut = len(jobs) == limit and not as_json
         more = _total(client, filters) - len(jobs) if cut else 0
     if as_json:
-        output.write_json({"jobs": [output.status_document(job) for job in jobs], "error": None})
+        output.write_json({"jobs": [job.document() for job in jobs], "error": None})
     elif jobs:
         output.show(_table(jobs))
         if more:

@@ -33,7 +33,6 @@ __all__ = [
     "sentence",
     "short_recipe",
     "show",
-    "status_document",
     "summary_fields",
     "table",
     "width",
@@ -46,7 +45,6 @@ __all__ = [
 ENDED = {"failed": "failed", "cancelled": "was cancelled", "completed": "had completed"}
 
 _ORDER = ("completed", "failed", "cancelled", "running", "pending")
-_SUMMARY = ("energy_ev", "max_force_ev_ang", "formula", "work_dir")
 
 
 def write(text: str) -> None:
@@ -81,37 +79,6 @@ def error_document(
 
         document["findings"] = [attrs.asdict(finding) for finding in found]
     return document
-
-
-def status_document(job: JobInfo) -> dict[str, Any]:
-    """Describe a job as ``jobs.status`` does."""
-    summary = None
-    if job.state.value == "completed":
-        summary = {**dict.fromkeys(_SUMMARY), **(job.summary or {})}
-    return {
-        "job_id": job.job_id,
-        "status": job.state.value,
-        "error": job.error,
-        "result": summary,
-        "reason": job.reason,
-        "recipe": job.recipe,
-        "engine": job.engine,
-        "cluster": job.cluster,
-        "name": job.name,
-        "labels": dict(job.labels),
-        "key": job.key,
-        "attempt": job.attempt,
-        "revision": job.revision,
-        "formula": job.formula,
-        "walltime_s": job.walltime_s,
-        "created_at": job.created_at,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "cancel_requested_at": job.cancel_requested_at,
-        "warnings": list(job.warnings),
-        "work_dir": str(job.work_dir),
-        "log": str(job.log),
-    }
 
 
 def sentence(finding: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
         job = client.job(find(client, job_id))
         parameters = {} if as_json else client.specification(job.job_id)["params"]
     if as_json:
-        output.write_json(output.status_document(job))
+        output.write_json(job.document())
     else:
         output.write(output.fields(_status_fields(job, parameters)))
     return 0
@@ -95,7 +95,7 @@ def result(job_id: JobId, *, as_json: Json = False) -> int:
 def _splice(job: JobInfo, raw: bytes) -> None:
     import json
 
-    document = output.status_document(job)
+    document = job.document()
     del document["result"]
     sys.stdout.flush()
     out = sys.stdout.buffer

@@ -71,7 +71,7 @@ def run(
         )
         job = run_request(request, interrupts)
     if as_json:
-        output.write_json(output.status_document(job))
+        output.write_json(job.document())
     else:
         report(job)
     if interrupts.received is not None:

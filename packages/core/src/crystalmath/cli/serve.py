@@ -15,7 +15,6 @@ from crystalmath.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from crystalmath.place import Place, Server
 
@@ -108,10 +107,10 @@ def stop(
 
     place = Place.of(home())
     server = place.read_lock()
-    answer = _ask(place.address(), place, cancel=cancel)
+    answer = _ask(place, cancel=cancel)
     if server is not None:
         # One that is only starting answers soon; one that is leaving already does not.
-        answer = _await(server, place, lambda: _ask(place.address(), place, cancel=cancel), answer)
+        answer = _await(server, place, lambda: _ask(place, cancel=cancel), answer)
         if place.has_crashed():
             raise ServerError(
                 f"the {server} was killed while it was leaving; `crystalmath list` tells what "
@@ -125,19 +124,18 @@ def stop(
     return 0
 
 
-def _ask(path: Path, place: Place, *, cancel: bool) -> dict[str, Any] | None:
+def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
     """Have the server go; ``None`` if there is none. One of another release is asked, too."""
     from crystalmath.client.remote import Connection, read_result
-    from crystalmath.place import require_socket
+    from crystalmath.errors import ServerNotRunning
 
     try:
-        require_socket(path)
-        connection = Connection(path)
+        connection = Connection.to(place)
         try:
             return read_result(connection.ask("system.stop", {"cancel": cancel}, ANSWER_S))
         finally:
             connection.close()
-    except (FileNotFoundError, ConnectionRefusedError):
+    except ServerNotRunning:
         return None
     except (OSError, EOFError) as error:
         raise _silent(place) from error

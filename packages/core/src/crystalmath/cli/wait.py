@@ -50,7 +50,7 @@ def wait(
             _follow(line, jobs)
     output.note(_counts(jobs.values()))
     if as_json:
-        documents = [output.status_document(jobs[job_id]) for job_id in wanted]
+        documents = [jobs[job_id].document() for job_id in wanted]
         output.write_json({"jobs": documents, "done": True, "error": None})
     return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
 

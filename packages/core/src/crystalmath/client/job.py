@@ -84,6 +84,13 @@ class JobInfo:
         given |= {name: Path(document[name]) for name in _PATHS if document.get(name)}
         return cls(state=JobState(document["status"]), summary=document.get("result"), **given)
 
+    def document(self) -> dict[str, Any]:
+        """Describe it as the answers of ``jobs.*`` do."""
+        first = {"job_id": self.job_id, "status": self.state.value, "error": self.error}
+        same = {name: getattr(self, name) for name in _SAME}
+        paths = {name: str(getattr(self, name)) for name in _PATHS}
+        return {**first, "result": self.summary, **same, **paths}
+
 
 _PATHS = ("work_dir", "log")
 _RENAMED = ("state", "summary")

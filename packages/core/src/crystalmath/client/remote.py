@@ -7,7 +7,7 @@ import itertools
 import os
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from crystalmath import wire
 from crystalmath.client.errors import ClientClosed, ConnectionLost, answered_error
@@ -54,6 +54,26 @@ class Connection:
             raise
         self._answers = self._socket.makefile("rb")
         self._ids = itertools.count(1)
+
+    @classmethod
+    def to(cls, place: Place) -> Self:
+        """Open a connection to a home's server, if its socket can be trusted.
+
+        Raises
+        ------
+        ServerNotRunning
+            None listens there.
+        ServedElsewhere, PlaceError, OSError
+            It cannot be reached, or must not be.
+        """
+        path = place.address()
+        try:
+            require_socket(path)
+            return cls(path)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise ServerNotRunning(
+                f"no server of {place.home} runs; `crystalmath serve` starts one"
+            ) from error
 
     def abort(self) -> None:
         """Have whoever waits for an answer on it, in another thread, get an error."""
@@ -229,12 +249,12 @@ class Remote:
     def _connect(self, *, again: bool = True) -> Connection:
         """Open a connection, to a server that is started if need be, and see who is there."""
         try:
-            connection = self._open()
+            connection = Connection.to(self._place)
         except ServerNotRunning:
             if self._start is None or (self._waiting and not self._place.has_crashed()):
                 raise
             self._start()
-            connection = self._open()
+            connection = Connection.to(self._place)
         try:
             version = read_result(connection.ask("system.version", {}, HELLO_S))
             check_server(version, self._place.home)
@@ -247,16 +267,6 @@ class Remote:
             connection.close()
             raise
         return connection
-
-    def _open(self) -> Connection:
-        path = self._place.address()
-        try:
-            require_socket(path)
-            return Connection(path)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise ServerNotRunning(
-                f"no server of {self._place.home} runs; `crystalmath serve` starts one"
-            ) from error
 
     def _lost(self, method: str, seconds: float, error: Exception) -> ConnectionLost:
         if isinstance(error, TimeoutError):
