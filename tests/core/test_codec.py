@@ -20,6 +20,7 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monty.json import MSONable
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobSpec
@@ -390,6 +391,36 @@ def test_monty_reads_a_result_too() -> None:
     read = json.loads(codec.result_json(data), cls=MontyDecoder)
     assert same(read["a"], np.array([1.0, math.nan]))
     assert read["p"] == Path("/x")
+
+
+def test_objects_in_a_result_read_their_own_tuples() -> None:
+    """Every result of VASP's holds such k-points; `from_dict` of pymatgen reads them itself."""
+    from pymatgen.io.vasp.inputs import Kpoints
+
+    result = {"input": Kpoints.gamma_automatic((2, 3, 4)), "bands": Kpoints(kpts=[(0, 0, 0)])}
+    back = through_result(result)
+    assert isinstance(back["input"], Kpoints)
+    assert back["input"].kpts == [(2, 3, 4)]
+    assert back == result
+
+
+class Own(MSONable):
+    """Reads what it wrote as it is."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    @classmethod
+    def from_dict(cls, node: dict[str, Any]) -> Own:
+        return cls(node["held"])
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"@module": type(self).__module__, "@class": "Own", "held": self.held}
+
+
+def test_what_monty_has_no_word_for_reaches_an_object_all_the_same() -> None:
+    back = through_result([Own([(1, (2.0, math.inf)), {3: {4}}, b"5", {"@module": "builtins"}])])
+    assert back[0].held == [[1, [2.0, math.inf]], {3: {4}}, b"5", {"@module": "builtins"}]
 
 
 @pytest.mark.parametrize("value", [object(), looped(), range(2)], ids=str)

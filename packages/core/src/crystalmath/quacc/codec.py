@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
 from crystalmath.quacc.asejson import check_atoms
-from crystalmath.quacc.decoding import RESULT_BUILDERS, Decoder, RequestDecoder
+from crystalmath.quacc.decoding import RESULT_BUILDERS, Decoder, RequestDecoder, as_monty_writes
 from crystalmath.quacc.encoding import ResultEncoder, Sentinel, StrictEncoder
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def decode_result_json(text: bytes) -> Any:
                 build = RESULT_BUILDERS.get((node["@module"], node["@class"]))
                 if build is not None:
                     return build(node, self.process_decoded)
+                node = as_monty_writes(node)
             return super().process_decoded(node)
 
     return ResultDecoder().process_decoded(json.loads(text))

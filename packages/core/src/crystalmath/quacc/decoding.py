@@ -13,7 +13,7 @@ from crystalmath.errors import InvalidJob
 from crystalmath.quacc.asejson import array_from, decode_atoms
 from crystalmath.quacc.encoding import MAX_DEPTH, Sentinel, StrictEncoder, place_name
 
-__all__ = ["RESULT_BUILDERS", "Decoder", "RequestDecoder"]
+__all__ = ["RESULT_BUILDERS", "Decoder", "RequestDecoder", "as_monty_writes"]
 
 _TAGS = frozenset(("@module", "@class", "@callable", "@bound", "@object_reference", "@version"))
 
@@ -123,6 +123,23 @@ RESULT_BUILDERS: dict[tuple[Any, Any], Builder] = _BUILDERS | {
     ("pymatgen.io.ase", "MSONAtoms"): _result_atoms,
     ("builtins", "float"): lambda node, _: float(node["string"]),
 }
+
+
+def as_monty_writes(value: Any) -> Any:
+    """Build what is tagged as ``builtins``: an object's own ``from_dict`` knows monty's tags alone.
+
+    What is a tuple in the object becomes a list, as in monty's JSON.
+    """
+    if isinstance(value, list):
+        return [as_monty_writes(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = (value.get("@module"), value.get("@class"))
+    if tag[0] == "builtins" and tag in RESULT_BUILDERS:
+        build = RESULT_BUILDERS[tag]
+        built = build(value, as_monty_writes)
+        return list(built) if isinstance(built, tuple) else built
+    return {key: as_monty_writes(item) for key, item in value.items()}
 
 
 class Decoder:
