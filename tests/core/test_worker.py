@@ -112,6 +112,14 @@ def test_a_mended_recipe_never_runs_in_its_old_form(make, tmp_path, monkeypatch)
         subprocess.run([sys.executable, "-c", "import edited_helper"], cwd=tmp_path, check=True)
 
 
+def test_settings_that_were_mended_hold_for_the_next_job(run, tmp_path):
+    settings = tmp_path / "quacc.yaml"
+    environment = {"QUACC_CONFIG_FILE": str(settings)}
+    assert run("gzip_files", environment=environment)["gzip"] is True
+    settings.write_text("GZIP_FILES: false\n")
+    assert run("gzip_files", environment=environment)["gzip"] is False
+
+
 def test_a_job_launched_twice_runs_once(make, tmp_path):
     mark = tmp_path / "mark"
     directory = make("lab_recipes.kill_supervisor", count=str(mark))

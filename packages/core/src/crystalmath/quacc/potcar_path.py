@@ -14,6 +14,7 @@ Neither ASE nor quacc is imported here: importing quacc takes seconds.
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
 import re
 import sys
@@ -25,7 +26,15 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["VARIABLE", "PotcarPath", "fresh_process", "quacc_setting", "shown", "this_process"]
+__all__ = [
+    "VARIABLE",
+    "PotcarPath",
+    "fresh_process",
+    "quacc_setting",
+    "settings_files",
+    "shown",
+    "this_process",
+]
 
 VARIABLE = "VASP_PP_PATH"
 
@@ -86,14 +95,27 @@ def quacc_setting(name: str, environment: Mapping[str, str]) -> tuple[object, st
     ValueError
         quacc's settings file cannot be read, which quacc itself does not survive either.
     """
-    named = _quacc_variable("QUACC_CONFIG_FILE", environment)
-    file = _at_home(Path("~/.quacc.yaml" if named is None else named), environment)
+    file = _quacc_file(environment)
     # Read in any case: quacc does, and does not start where it cannot.
     settings = _read_yaml(file)
     variable = f"QUACC_{name}"
     if (value := _quacc_variable(variable, environment)) is not None:
         return value, variable
     return (settings[name], f"{name} in {shown(file)}") if name in settings else None
+
+
+def settings_files(environment: Mapping[str, str]) -> list[str]:
+    """Name the files that quacc and ASE read their settings from, whether they exist or not.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        The environment of the process that reads them.
+    """
+    files = _ase_files(environment)
+    with contextlib.suppress(ValueError):  # quacc does not start then
+        files.append(_quacc_file(environment))
+    return [os.path.abspath(file) for file in files]  # noqa: PTH100 - resolve() follows links
 
 
 def shown(value: object) -> str:
@@ -106,13 +128,8 @@ def _ase(environment: Mapping[str, str]) -> PotcarPath | None:
     named = environment.get("ASE_CONFIG_PATH")
     parser = configparser.ConfigParser(interpolation=configparser.ExtendedInterpolation())
     try:
-        files = (
-            [_home(environment) / ".config/ase/config.ini"]
-            if named is None
-            else [Path(name) for name in named.split(":")]
-        )
         # As in ASE, what cannot be opened is passed over.
-        read = parser.read(files)
+        read = parser.read(_ase_files(environment))
         value = parser.get("environment", VARIABLE, fallback=None)
     except (configparser.Error, ValueError) as error:
         source = f"ASE's configuration ({shown(named or '~/.config/ase/config.ini')})"
@@ -121,6 +138,13 @@ def _ase(environment: Mapping[str, str]) -> PotcarPath | None:
         return None
     # ASE opens the path as it stands: no "~", no "$NAME".
     return _named(value, f"[environment] {VARIABLE} in {', '.join(map(shown, read))}")
+
+
+def _ase_files(environment: Mapping[str, str]) -> list[Path]:
+    named = environment.get("ASE_CONFIG_PATH")
+    if named is None:
+        return [_home(environment) / ".config/ase/config.ini"]
+    return [Path(name) for name in named.split(":")]
 
 
 def _imported_quacc() -> PotcarPath | None:
@@ -182,6 +206,11 @@ def _named(value: str | None, source: str) -> PotcarPath:
     if not value:
         return PotcarPath(source=source, trouble=f"{source} is empty")
     return PotcarPath(path=Path(value), source=source)
+
+
+def _quacc_file(environment: Mapping[str, str]) -> Path:
+    named = _quacc_variable("QUACC_CONFIG_FILE", environment)
+    return _at_home(Path("~/.quacc.yaml" if named is None else named), environment)
 
 
 def _quacc_variable(variable: str, environment: Mapping[str, str]) -> str | None:

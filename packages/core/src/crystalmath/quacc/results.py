@@ -21,7 +21,8 @@ def summarize(result: object) -> dict[str, Any]:
     ----------
     result : object
         What the recipe returned. A flow's collection of results, a list or a dict of them, is
-        summarised by its last one.
+        summarised by its last one: the second of two relaxations, the static calculation after
+        them, the last of the slabs. All of them are in the result.
 
     Returns
     -------

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from crystalmath import config
+from crystalmath import config, processes
 from crystalmath.worker.marking import PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "become_subreaper", "end_descendants"]
 
+#: How long what must end may take to do so by itself, in seconds.
+GRACE_S = 1.0
 _CHUNK = 1 << 16
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> None:
+    """Have whatever descends from this process stay below it, however it detaches itself."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot become a child subreaper; Linux is needed")
+
+
+def end_descendants() -> None:
+    """End everything that descends from this process."""
+    me = os.getpid()
+    processes.end_processes(lambda: processes.descendants(me), grace_s=GRACE_S, reap=True)
+    processes.reap_children()
 
 
 class Runner:
@@ -32,9 +50,13 @@ class Runner:
     ----------
     environment : mapping of str to str
         The variables that were forwarded for the job.
+    module : str
+        The program.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], module: str = "crystalmath.worker.runner"
+    ) -> None:
         self.environment = dict(environment)
         self.message: dict[str, Any] | None = None
         self.ended = False
@@ -44,7 +66,7 @@ class Runner:
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [
-                    *(sys.executable, "-P", "-m", "crystalmath.worker.runner"),
+                    *(sys.executable, "-P", "-m", module),
                     *(str(theirs.fileno()), str(os.getpid())),
                 ],
                 pass_fds=[theirs.fileno()],
@@ -92,14 +114,25 @@ class Runner:
         elif self._control in ready:
             self._silent.add(self._control)
 
-    def drain_into(self, job: Any) -> None:
+    def drain(self, write_log: Callable[[bytes], None]) -> None:
         """Pass on all that was printed and not yet read."""
         while data := self._read_log():
-            job.write_log(data)
+            write_log(data)
 
-    def wait(self) -> int:
-        """Wait for the runner's end; its exit code, negative for a signal."""
-        return self._process.wait()
+    def end(self) -> str:
+        """Wait for the runner's end, and say how it ended."""
+        status = self._process.wait()
+        if status >= 0:
+            return f"exited with code {status}"
+        how = f"was killed by signal {-status} ({signal.Signals(-status).name})"
+        return how + "; perhaps the memory was exhausted" * (status == -signal.SIGKILL)
+
+    def leavings(self) -> list[int]:
+        """List the living processes that what it ran has left below it, and below us."""
+        # The runner's first: what one of them leaves at its end becomes our own child.
+        theirs = processes.children(self.pid)
+        ours = [pid for pid in processes.children(os.getpid()) if pid != self.pid]
+        return [pid for pid in theirs + ours if processes.start_time(pid) is not None]
 
     def _receive(self) -> bytes:
         try:

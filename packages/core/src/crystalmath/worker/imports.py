@@ -1,8 +1,8 @@
-"""Code that people edit: never run in an old form by a warm process.
+"""What people edit: never run or heeded in an old form by a warm process.
 
 A recipe module outside quacc, and what it imports outside the installed libraries, is compiled from
 its source every time (a bytecode file is trusted by a time in whole seconds, too coarse for a file
-that was just mended), and watched for changes.
+that was just mended), and watched for changes. So are files that are read once, such as settings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
 
-__all__ = ["Edited", "install"]
+__all__ = ["Edited", "install", "signature"]
 
 #: A file written so shortly before its import may have been written again since, in seconds.
 _MARGIN_S = 0.05
@@ -52,7 +52,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class Edited:
-    """The imported modules that people edit, and whether their files have changed since.
+    """The imported modules that people edit, and other files that are read once.
 
     Parameters
     ----------
@@ -67,7 +67,8 @@ class Edited:
         }
         paths |= {*site.getsitepackages(), site.getusersitepackages()}
         self._libraries = tuple(os.path.realpath(path) + os.sep for path in paths)
-        self._files: dict[str, tuple[int, ...] | None] = {}
+        #: By path: the signature of what was read; ``None`` where that is not certain.
+        self.files: dict[str, tuple[int, ...] | None] = {}
         self._known: set[str] = set()
 
     def covers(self, module: str, origin: str) -> bool:
@@ -76,6 +77,10 @@ class Edited:
             return True
         return not os.path.realpath(origin).startswith(self._libraries)
 
+    def watch(self, paths: Iterable[str]) -> None:
+        """Watch files, those that are not there, too. To be called before they are read."""
+        self.files |= {path: signature(path) for path in paths}
+
     def note(self, since: float) -> None:
         """Take stock of what has been imported since a time (seconds since the epoch)."""
         if len(sys.modules) == len(self._known):
@@ -83,16 +88,14 @@ class Edited:
         for name in sys.modules.keys() - self._known:
             path = getattr(sys.modules.get(name), "__file__", None)
             if path and self.covers(name, path):
-                signature = _signature(path)
-                newer = signature is None or signature[0] > (since - _MARGIN_S) * 1e9
-                self._files[path] = None if newer else signature
+                seen = signature(path)
+                newer = not seen or seen[0] > (since - _MARGIN_S) * 1e9
+                self.files[path] = None if newer else seen
         self._known = set(sys.modules)
 
     def changed(self) -> bool:
-        """Tell whether any of their files is not as it was when it was imported."""
-        return any(
-            known is None or _signature(path) != known for path, known in self._files.items()
-        )
+        """Tell whether any of the files is not as it was when it was read."""
+        return any(known is None or signature(path) != known for path, known in self.files.items())
 
 
 def install(edited: Edited) -> None:
@@ -100,9 +103,10 @@ def install(edited: Edited) -> None:
     sys.meta_path.insert(0, _Finder(edited))
 
 
-def _signature(path: str) -> tuple[int, ...] | None:
+def signature(path: str) -> tuple[int, ...]:
+    """Give what changes when a file does; empty where none can be reached."""
     try:
         status = os.stat(path)
-    except OSError:
-        return None
+    except (OSError, ValueError):
+        return ()
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

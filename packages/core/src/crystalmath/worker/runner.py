@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from crystalmath import config
-from crystalmath.quacc import codec, recipes, results
+from crystalmath.quacc import codec, potcar_path, recipes, results
 from crystalmath.rundir import RunDirectory, attempt_id
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline
 from crystalmath.worker.marking import Mark
+from crystalmath.worker.postmortem import describe
 
 __all__ = ["main"]
 
@@ -53,6 +54,7 @@ def _serve(control: socket.socket) -> None:
     edited = Edited(allow)
     install(edited)
     started = time.time()
+    edited.watch(potcar_path.settings_files(os.environ))
     _warm_up()
     edited.note(started)
     baseline = Baseline()
@@ -101,7 +103,7 @@ def _run(directory: RunDirectory, attempt: int, allow: tuple[str, ...]) -> str:
             print(trace, file=sys.stderr)
         header = {
             "state": "failed",
-            "error": _describe(error),
+            "error": describe(error, directory.work(attempt)),
             "traceback": trace,
             "summary": None,
         }
@@ -134,25 +136,6 @@ def _results_in(work: Path) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
     changed: contextlib.AbstractContextManager[None] = quacc.change_settings({"RESULTS_DIR": work})
     return changed
-
-
-def _describe(error: BaseException) -> str:
-    """Name the error that began it: quacc wraps what a calculator raised into a JobFailure."""
-    said = _said(error)
-    parent = getattr(error, "parent_error", None)
-    if isinstance(parent, BaseException):
-        said = f"{_said(parent)} ({said})"
-    if isinstance(error, SystemExit):
-        said = f"the recipe called sys.exit({error.code!r})"
-    return said
-
-
-def _said(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - somebody's exception may not even be able to speak
-        text = "(its message cannot be shown)"
-    return f"{type(error).__name__}: {text}"
 
 
 def _offer_to_oom_killer() -> None:

@@ -12,7 +12,6 @@ engine worker is gone, it finishes what it runs and ends.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -24,7 +23,7 @@ from typing import Any
 
 from crystalmath import processes
 from crystalmath.rundir import IdentityFile, RunDirectory
-from crystalmath.worker.child import Runner
+from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 
 __all__ = ["main"]
 
@@ -32,19 +31,14 @@ __all__ = ["main"]
 IDLE_S = 60.0
 #: How often a running job looks for a request to cancel, in seconds.
 LOOK_S = 0.2
-#: How long a job that must end may take to do so by itself, in seconds.
-GRACE_S = 1.0
 #: How much of the end of a log goes into an error message, in bytes and in lines.
 TAIL = 1000
 TAIL_LINES = 5
 
-_PR_SET_CHILD_SUBREAPER = 36
-
 
 def main() -> None:
     """Serve one engine worker until it lets go."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "cannot become a child subreaper; Linux is needed")
+    become_subreaper()
     with socket.socket(fileno=int(sys.argv[1])) as owner:
         Supervisor(owner).serve()
 
@@ -133,7 +127,7 @@ class Supervisor:
         if verdict is not None:
             # Nothing of the job may be alive when its end is published.
             self._end_all()
-            runner.drain_into(job)
+            runner.drain(job.write_log)
             job.publish(**verdict)
         elif runner.message is None:
             self._ended_early(job, runner)
@@ -166,40 +160,27 @@ class Supervisor:
 
     def _finish(self, job: _Job, runner: Runner, message: dict[str, Any]) -> None:
         """Publish what the runner has written, once its leavings are gone."""
-        leavings = self._leavings(runner)
+        leavings = runner.leavings()
         if leavings or not message["keep"]:
             # A thread that goes on is as much alive as a process.
             self._end_all()
-        runner.drain_into(job)
+        runner.drain(job.write_log)
         if leavings:
             count = len(leavings)
             job.write_log(f"crystalmath: ended {count} process(es) left running\n".encode())
         job.directory.publish_prepared(job.attempt, message["outcome"])
 
-    def _leavings(self, runner: Runner) -> list[int]:
-        # The runner's first: what one of them leaves at its end becomes our own child.
-        theirs = processes.children(runner.pid)
-        ours = [pid for pid in processes.children(os.getpid()) if pid != runner.pid]
-        return [pid for pid in theirs + ours if processes.start_time(pid) is not None]
-
     def _ended_early(self, job: _Job, runner: Runner) -> None:
-        status = runner.wait()
+        how = runner.end()
         self._end_all()
-        runner.drain_into(job)
-        how = f"exited with code {status}"
-        if status < 0:
-            how = f"was killed by signal {-status} ({signal.Signals(-status).name})"
-        if status == -signal.SIGKILL:
-            how += "; perhaps the memory was exhausted"
+        runner.drain(job.write_log)
         tail = job.tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
         said = "\n".join(["\nthe end of its log:", *tail]) if tail else ""
         job.publish("failed", error=f"the process that ran the recipe {how}{said}")
 
     def _end_all(self) -> None:
         """End the runner and everything that descends from us."""
-        me = os.getpid()
-        processes.end_processes(lambda: processes.descendants(me), grace_s=GRACE_S, reap=True)
-        processes.reap_children()
+        end_descendants()
         self._runner = None
 
 
