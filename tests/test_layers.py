@@ -52,10 +52,12 @@ LAYERS = [
         "crystalmath.migrations",
     ],
     ["crystalmath.plugins", "crystalmath.hookspecs"],
+    ["crystalmath.inspection"],
     ["crystalmath.worker"],
     [
         "crystalmath.quacc.potcar",
         "crystalmath.quacc.potcar_path",
+        "crystalmath.quacc.parallel",
         "crystalmath.quacc.arguments",
         "crystalmath.quacc.recipes",
         "crystalmath.quacc.source",

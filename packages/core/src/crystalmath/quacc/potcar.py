@@ -1,9 +1,9 @@
 """Check VASP's pseudopotentials, and say in plain words what is missing.
 
-This is the coarse check: any PBE library with a dataset for each element, in any variant. Which
-dataset a recipe asks for is the recipe's to say. Neither quacc nor pymatgen is imported here, so
-that a refusal takes milliseconds; where the path comes from is told in
-:mod:`crystalmath.quacc.potcar_path`.
+This is the coarse check, of elements alone: any PBE library with a dataset for each, in any
+variant. Which dataset a recipe asks for is the recipe's to say, and
+:mod:`crystalmath.inspection` asks it. Neither quacc nor pymatgen is imported here; where the path
+comes from is told in :mod:`crystalmath.quacc.potcar_path`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["check_potcars", "get_potcar_info", "get_potcar_path", "validate_potcars"]
+__all__ = [
+    "check_potcars",
+    "folder_trouble",
+    "get_potcar_info",
+    "get_potcar_path",
+    "validate_potcars",
+]
 
 _ELEMENT = re.compile(r"[A-Z][a-z]?")
 _DATASET = re.compile(r"[A-Z][a-z]?([._\d].*)?", re.DOTALL)
@@ -115,7 +121,7 @@ def _path_finding(where: PotcarPath, wanted: list[str]) -> Finding | None:
     if where.path is None:
         message = f"{VARIABLE} is not set, and nothing else says where VASP's POTCAR files are"
         return _finding("unset", message + _for(wanted), where, _correct(where))
-    code, trouble = _folder_trouble(where.path)
+    code, trouble = folder_trouble(where.path)
     if not code:
         return None
     message = f"the POTCAR folder {shown(where.path)} (from {where.source}) {trouble}"
@@ -125,7 +131,20 @@ def _path_finding(where: PotcarPath, wanted: list[str]) -> Finding | None:
     return _finding(code, message + _for(wanted), where, remedy)
 
 
-def _folder_trouble(path: Path) -> tuple[str, str]:
+def folder_trouble(path: Path) -> tuple[str, str]:
+    """Say what keeps files from being found in a folder.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder.
+
+    Returns
+    -------
+    tuple of str and str
+        A code (``path``, ``not_a_folder``, ``unlisted``) and words that follow its name; empty
+        where nothing does.
+    """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
 
-__all__ = ["Binding", "Module", "find_spec", "read_module"]
+__all__ = ["Binding", "Module", "find_spec", "parse", "read_module"]
 
 
 @frozen(kw_only=True)
@@ -130,7 +130,8 @@ def read_module(spec: ModuleSpec) -> Module:
     return Module(name=spec.name, file=file, path=path, bindings=bindings, dynamic=dynamic)
 
 
-def _parse(file: str) -> ast.Module:
+def parse(file: str) -> ast.Module:
+    """Parse a module's source; `SyntaxError` or `ValueError` where that cannot be done."""
     text = Path(file).read_bytes()
     try:
         return ast.parse(text, file)
@@ -145,7 +146,7 @@ def _scan(file: str, mtime_ns: int, size: int) -> tuple[dict[str, Binding], bool
     # Time and size are the cache's key: a recipe that was mended is read again.
     del mtime_ns, size
     try:
-        tree = _parse(file)
+        tree = parse(file)
     except (SyntaxError, ValueError, RecursionError) as error:
         line = getattr(error, "lineno", None)
         place = f"{file}:{line}" if line else file

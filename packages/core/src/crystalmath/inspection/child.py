@@ -1,0 +1,131 @@
+"""The child: a warm process that asks recipes what they would calculate, one after another.
+
+Started by the supervisor as ``python -P -m crystalmath.inspection.child FD PARENT``. Nothing that a
+recipe would run is run here (:mod:`~crystalmath.inspection.gate`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import config
+from crystalmath.inspection.readings import Readings
+from crystalmath.quacc import codec, potcar_path, recipes
+from crystalmath.worker.imports import Edited, install
+from crystalmath.worker.isolation import Baseline
+
+if TYPE_CHECKING:
+    from crystalmath.inspection.report import Report
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
+
+#: quacc makes folders and a log file as soon as it reads its settings. The working directory is
+#: there already; it is the question's own, and emptied afterwards.
+_LEAVES_NOTHING = {
+    "QUACC_RESULTS_DIR": ".",
+    "QUACC_SCRATCH_DIR": "None",
+    "QUACC_LOG_FILENAME": "None",
+    "QUACC_WORKFLOW_ENGINE": "None",
+}
+
+
+def main() -> None:
+    """Answer the supervisor's questions, until it is gone."""
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        return
+    _offer_to_oom_killer()
+    os.umask(0o077)
+    os.environ.update(_LEAVES_NOTHING)
+    os.chdir("/")
+    with socket.socket(fileno=descriptor) as control:
+        _serve(control)
+
+
+def _serve(control: socket.socket) -> None:
+    edited = Edited(config.admitted())
+    edited.watch(potcar_path.settings_files(os.environ))
+    install(edited)
+    started = time.time()
+    _warm_up()
+    edited.note(started)
+    readings = Readings()
+    baseline = Baseline()
+    control.sendall(b'{"ready": true}\n')
+    for line in control.makefile("rb"):
+        request = json.loads(line)
+        if edited.changed():
+            control.sendall(b"{}\n")
+            continue
+        began = time.time()
+        with readings.outside(request["directory"]) as read:
+            answer: dict[str, Any] = {"report": _report(request).to_json()}
+        edited.note(began)
+        answer["watched"] = {**edited.files, **read}
+        if leak := baseline.restore():
+            print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
+            answer["keep"] = False
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # the recipe may have closed them
+                stream.flush()
+        control.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _warm_up() -> None:
+    # Nobody reads what quacc and ASE say about a job that does not run.
+    warnings.simplefilter("ignore")
+    logging.disable()
+    if importlib.util.find_spec("quacc") is None:
+        return
+    import quacc.recipes.espresso.core
+    import quacc.recipes.vasp.core
+
+    from crystalmath.inspection import gate, presets, vasp
+
+    gate.install()
+    presets.install()
+    vasp.warm_up()
+    quacc.get_settings()
+
+
+def _report(request: dict[str, Any]) -> Report:
+    from crystalmath.inspection import gate
+
+    me = os.getpid()
+    os.chdir(request["directory"])
+    atoms, parameters = codec.decode_spec(request["spec"])
+
+    def call() -> object:
+        recipe = recipes.resolve(request["recipe"], tuple(request["allow"]))
+        return recipe(atoms, **parameters)
+
+    report = gate.ask(call, request["directory"], parameters)
+    if os.getpid() != me:
+        # The recipe forked, and the child came back: it must not speak for it.
+        os._exit(0)
+    return report
+
+
+def _offer_to_oom_killer() -> None:
+    # When memory runs out it is the recipe that must go, not those who watch it.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+
+
+if __name__ == "__main__":
+    main()

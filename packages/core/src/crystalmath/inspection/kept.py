@@ -1,0 +1,184 @@
+"""Reports that were given before, as long as they hold.
+
+A report is about files, so it holds while they are as they were: those that it names, those that
+the recipe and its modules were read from, quacc's and ASE's settings, and what the recipe read when
+it was asked. A file that was missing must still be missing.
+
+Structures share a report where pseudopotentials are all that it tells, and these cannot differ.
+quacc's own recipes choose them by element alone, from the preset and the parameters, unless a setup
+is given for an atom's index. What else can keep a calculation from beginning is in :func:`_kind`:
+ghost atoms (an element, too), no cell, no period, constraints that VASP does not know. Positions,
+the lengths of the cell, magnetic moments, charges, tags and ``atoms.info`` choose no file. All else
+is kept for the very same structure: a user's recipe, which may look at anything; a structure with
+a trouble of its own; and a flow that makes structures (slabs) and was told that files are bad,
+because another's slabs might do without them.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import json
+import threading
+import time
+from collections import OrderedDict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.inspection import files
+from crystalmath.models import JobSpec
+from crystalmath.quacc import codec, recipes
+from crystalmath.worker.imports import signature
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from ase import Atoms
+
+    from crystalmath.inspection.report import Report
+
+__all__ = ["Kept", "Question"]
+
+#: How many reports are kept.
+SIZE = 512
+#: A file that was changed so shortly before may have been changed again unseen, in seconds.
+_MARGIN_S = 0.05
+_SMALLEST_VOLUME = 1e-6  # Å³
+
+
+class Question:
+    """What is asked, and what makes it the same as another.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name.
+    atoms : ase.Atoms
+        The structure.
+    parameters : mapping of str to object
+        The recipe's parameters.
+    environment : mapping of str to str
+        The variables that the job would see.
+    """
+
+    def __init__(
+        self,
+        recipe: str,
+        atoms: Atoms,
+        parameters: Mapping[str, Any],
+        environment: Mapping[str, str],
+    ) -> None:
+        self.asked = time.time()
+        self.recipe = recipe
+        self.elements = frozenset(atoms.get_chemical_symbols())
+        self._atoms = atoms
+        self._parameters = parameters
+        encoded = json.dumps(codec.encode_request(dict(parameters)))
+        kind = _kind(atoms) if recipe.startswith(f"{recipes.NAMESPACE}.") else None
+        place = (recipe, encoded, frozenset(environment.items()))
+        self._place = place
+        self.shared: Hashable | None = None if kind is None else (*place, kind)
+
+    @cached_property
+    def spec(self) -> str:
+        """Structure and parameters as the child reads them."""
+        spec = JobSpec(
+            job_id="", recipe=self.recipe, atoms=self._atoms, parameters=self._parameters
+        )
+        return codec.encode_spec(spec)
+
+    @cached_property
+    def exact(self) -> Hashable:
+        """The key of this structure alone."""
+        return (*self._place, hashlib.sha256(self.spec.encode()).digest())
+
+
+class Kept:
+    """The reports of this process; safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reports: OrderedDict[Hashable, tuple[Report, dict[str, tuple[int, ...]]]]
+        self._reports = OrderedDict()
+
+    def find(self, question: Question) -> Report | None:
+        """Give the report of the same question, if it still holds."""
+        if question.shared and (report := self._look_up(question.shared)):
+            return report
+        return self._look_up(question.exact)
+
+    def keep(self, question: Question, report: Report, watched: Mapping[str, Any]) -> None:
+        """Keep a report, if it can be known how long it holds.
+
+        Parameters
+        ----------
+        question : Question
+            What was asked.
+        report : Report
+            The answer.
+        watched : mapping of str to sequence of int, or None
+            Signatures of what the child was made of and has read.
+        """
+        known = {path: tuple(seen) for path, seen in watched.items() if seen is not None}
+        seen = [*known.values(), *(facts.signature for facts in report.files.values())]
+        newest = max((each[1] for each in seen if each), default=0)
+        settled = newest < (question.asked - _MARGIN_S) * 1e9
+        if len(known) < len(watched) or not settled or not _holds_of_files(report):
+            return
+        key = question.shared if _is_common(question, report) else question.exact
+        with self._lock:
+            self._reports[key] = report, known
+            self._reports.move_to_end(key)
+            while len(self._reports) > SIZE:
+                self._reports.popitem(last=False)
+
+    def _look_up(self, key: Hashable) -> Report | None:
+        with self._lock:
+            found = self._reports.get(key)
+            if found is None:
+                return None
+            self._reports.move_to_end(key)
+        report, known = found
+        # A relative path is looked for in the job's own directory, where nothing is.
+        holds = all(
+            not path.startswith("/") or files.signature(path) == facts.signature
+            for path, facts in report.files.items()
+        ) and all(signature(path) == seen for path, seen in known.items())
+        return report if holds else None
+
+
+def _kind(atoms: Atoms) -> Hashable | None:
+    """Give what of a structure may keep a calculation from beginning; ``None`` if that is much."""
+    from ase.constraints import FixAtoms
+
+    if any(type(constraint) is not FixAtoms for constraint in atoms.constraints):
+        return None
+    return (
+        # In their order, which is that of the files.
+        tuple(dict.fromkeys(atoms.numbers.tolist())),
+        tuple(atoms.pbc.tolist()),
+        (atoms.cell.rank, bool(abs(atoms.cell.volume) > _SMALLEST_VOLUME)),
+    )
+
+
+def _is_common(question: Question, report: Report) -> bool:
+    """Tell whether other structures of the kind have the same report."""
+    sound = not any(facts.problem for facts in report.files.values())
+    seen = {need.symbol for step in report.steps for need in step.needs}
+    return (
+        question.shared is not None
+        and seen >= question.elements
+        and not any(step.by_index for step in report.steps)
+        and (sound or len(report.steps) == 1)
+    )
+
+
+def _holds_of_files(report: Report) -> bool:
+    """Tell whether the report can change with the watched files only.
+
+    A recipe that did not find a file may look for it under more names than were seen.
+    """
+    if any(step.troubles for step in report.steps) or report.end == "failed":
+        return False
+    kind = getattr(builtins, report.trouble.type, None) if report.trouble else None
+    return not (isinstance(kind, type) and issubclass(kind, OSError))

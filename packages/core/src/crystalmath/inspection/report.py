@@ -1,0 +1,185 @@
+"""What a recipe was found to need: the records that the child sends and the verdict reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from attrs import asdict, field, frozen
+
+__all__ = ["FileFacts", "Need", "Report", "Step", "Trouble"]
+
+
+@frozen(kw_only=True)
+class Need:
+    """A pseudopotential file that a calculation reads.
+
+    Parameters
+    ----------
+    symbol : str
+        Chemical symbol.
+    setup : str
+        The dataset: the name of the POTCAR's folder (``Ba_sv``), or of the UPF file.
+    path : str
+        Where the calculator looks for it, as it spells it.
+    reason : str
+        Why this one: ``preset BulkSet``, ``parameter setups``, ``parameter pp_version``, ...
+    """
+
+    symbol: str
+    setup: str
+    path: str
+    reason: str
+
+
+@frozen(kw_only=True)
+class Trouble:
+    """Why a calculation cannot begin.
+
+    Parameters
+    ----------
+    where : {"recipe", "structure", "input", "parse"}
+        In the recipe's own code, in the structure, when the input is written, or when custodian
+        reads the POTCAR.
+    type : str
+        The name of the exception's class.
+    message : str
+        What it said.
+    """
+
+    where: Literal["recipe", "structure", "input", "parse"]
+    type: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@frozen(kw_only=True)
+class Step:
+    """A calculation that the recipe would start.
+
+    Parameters
+    ----------
+    calculator : str
+        ``vasp``, ``espresso``, or another calculator's class in lower case.
+    needs : tuple of Need
+        In the calculator's own order.
+    root : str, optional
+        The folder of the pseudopotentials; ``None`` where the calculator looks below the working
+        directory.
+    custodian : bool
+        Custodian reads the POTCAR before VASP does.
+    troubles : tuple of Trouble
+        What keeps it from beginning, missing files apart.
+    unknown : tuple of str
+        Parameters that neither ASE nor VASP knows.
+    by_index : bool
+        A setup is chosen by an atom's index: another structure of the same elements may need
+        other files.
+    """
+
+    calculator: str
+    needs: tuple[Need, ...] = ()
+    root: str | None = None
+    custodian: bool = False
+    troubles: tuple[Trouble, ...] = ()
+    unknown: tuple[str, ...] = ()
+    by_index: bool = False
+
+
+@frozen(kw_only=True)
+class FileFacts:
+    """What is known of a pseudopotential file.
+
+    Parameters
+    ----------
+    signature : tuple of int, optional
+        Modification and change time (ns), size, inode; ``None`` where it cannot be reached.
+    problem : str, optional
+        Why a calculation cannot read it, or VASP would refuse it: ``missing``, ``compressed``
+        (only ``POTCAR.Z``), ``broken_link``, ``link_loop``, ``not_a_file``, ``unreadable``,
+        ``empty``, ``not_text``, ``no_header``, ``truncated``, ``several`` (datasets in one file),
+        ``stray_text`` (behind the dataset).
+    detail : str, optional
+        More of it, for people.
+    sha256 : str, optional
+        Of the whole file, in hexadecimal.
+    element : str, optional
+        The element that the file says it is for.
+    titel : str, optional
+        ``PAW_PBE Ba_sv 06Sep2000``.
+    lexch : str, optional
+        ``PE``, ``CA``, ...
+    zval : float, optional
+        Number of valence electrons.
+    hash_holds : bool, optional
+        Whether the hash in its header is that of its content; ``None`` where it has none.
+    official : bool, optional
+        Whether pymatgen's table of VASP's own POTCARs has it; ``None`` where that is not known.
+    loose_end : bool
+        Its last line has no end, or blank lines follow it: harmless, unless another dataset comes
+        after it in the calculation's POTCAR, whose title VASP would then not find.
+    """
+
+    signature: tuple[int, ...] | None = None
+    problem: str | None = None
+    detail: str | None = None
+    sha256: str | None = None
+    element: str | None = None
+    titel: str | None = None
+    lexch: str | None = None
+    zval: float | None = None
+    hash_holds: bool | None = None
+    official: bool | None = None
+    loose_end: bool = False
+
+
+@frozen(kw_only=True)
+class Report:
+    """All that a recipe was found to need.
+
+    Parameters
+    ----------
+    steps : tuple of Step
+        The calculations that were seen, in order.
+    end : {"done", "stopped", "failed"}
+        The recipe came to its end; or what follows depends on results that nobody has yet; or its
+        own code failed before, or between, its calculations.
+    trouble : Trouble, optional
+        Why it did not come to its end.
+    files : mapping of str to FileFacts
+        By the path of each :class:`Need`.
+    """
+
+    steps: tuple[Step, ...] = ()
+    end: Literal["done", "stopped", "failed"] = "done"
+    trouble: Trouble | None = None
+    files: Mapping[str, FileFacts] = field(factory=dict)
+
+    def to_json(self) -> str:
+        """Write it as one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read what :meth:`to_json` wrote."""
+        told: dict[str, Any] = json.loads(text)
+        return cls(
+            steps=tuple(map(_step, told["steps"])),
+            end=told["end"],
+            trouble=Trouble(**told["trouble"]) if told["trouble"] else None,
+            files={path: _facts(facts) for path, facts in told["files"].items()},
+        )
+
+
+def _step(told: dict[str, Any]) -> Step:
+    needs = tuple(Need(**need) for need in told.pop("needs"))
+    troubles = tuple(Trouble(**trouble) for trouble in told.pop("troubles"))
+    return Step(**{**told, "unknown": tuple(told["unknown"])}, needs=needs, troubles=troubles)
+
+
+def _facts(told: dict[str, Any]) -> FileFacts:
+    signature = told["signature"]
+    return FileFacts(**{**told, "signature": None if signature is None else tuple(signature)})
