@@ -51,6 +51,63 @@ def lab(monkeypatch):
     monkeypatch.syspath_prepend(LAB)
 
 
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a distribution with one plugin module, as a wheel would."""
+    from crystalmath import plugins
+
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.plugins.cache_clear()
+
+    def install(distribution, name, source, group="crystalmath.engines"):
+        module = f"{distribution.replace('-', '_')}_plugin"
+        (tmp_path / f"{module}.py").write_text(source)
+        info = tmp_path / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        )
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+        return module
+
+    yield install
+    plugins.plugins.cache_clear()
+
+
+JUDGE = """
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Finding, Pseudopotential
+
+@hookimpl
+def crystalmath_preflight(parameters):
+    found = []
+    if parameters.get("number") == "doomed":
+        found += [
+            Finding(severity="warning", code="odd", message="it is odd"),
+            Finding(severity="error", code="doomed", message="it would die", path="/pp",
+                    source="VASP_PP_PATH", remedy="set VASP_PP_PATH"),
+            Finding(severity="error", code="again", message="it would die twice"),
+        ]
+    if parameters.get("number") == "odd":
+        found.append(Finding(severity="warning", code="odd", message="it is odd", remedy="do not"))
+    return found
+
+@hookimpl
+def crystalmath_pseudopotentials(parameters):
+    if parameters.get("number") != "odd":
+        return []
+    path = "/pp/potpaw_PBE.64/Al/POTCAR"
+    return [Pseudopotential(symbol="Al", setup="Al", path=path, sha256="1a2b3c4d" * 8,
+                            titel="PAW_PBE Al 04Jan2001", lexch="PE", zval=3.0)]
+"""
+
+
+@pytest.fixture
+def judge(install):
+    """Install a preflight check that judges ``lab_recipes.value`` by its ``number``."""
+    install("the-judge", "judge", JUDGE, group="crystalmath.plugins")
+
+
 def parse(path):
     """Parse a Python file; once more where a thread of Parsl's disturbs it (see quacc.source)."""
     text = path.read_text(encoding="utf-8")

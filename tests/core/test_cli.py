@@ -267,14 +267,42 @@ def test_a_second_signal_leaves_at_once(lab, tmp_path):
     finish(process)
 
 
-def test_a_refused_job_is_recorded_nowhere(cli, home):
-    answer = cli("run", "vasp.core.static_job", AL, "--json")
+def test_a_refused_job_is_recorded_nowhere(cli, home, lab, judge):
+    doomed = ("lab_recipes.value", AL, "--param", "number=doomed")
+    answer = cli("run", *doomed, "--json")
     assert answer.code == 1
     document = answer.json
     assert (document["job_id"], document["status"], document["code"]) == (None, "error", "refused")
     assert "VASP_PP_PATH" in document["error"]
-    assert document["findings"][0]["severity"] == "error"
+    assert [finding["severity"] for finding in document["findings"]].count("error") == 2
     assert cli("list", "--json").json["jobs"] == []
+    answer = cli("check", *doomed)
+    assert answer.code == 1
+    *_, first, second, third, seen = answer.out.splitlines()
+    assert first == "error: it would die (set VASP_PP_PATH)"
+    assert (second, third) == ("error: it would die twice", "warning: it is odd")
+    assert "your environment, as forwarded: CRYSTALMATH_RECIPES, " in seen
+    assert list(home.iterdir()) == []
+
+
+def test_what_a_job_reads_is_shown_where_it_is_checked_and_asked_about(cli, lab, judge):
+    odd = ("lab_recipes.value", AL, "--param", "number=odd")
+    answer = cli("check", *odd)
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    assert lines[0] == "reads, below /pp/potpaw_PBE.64:"
+    assert lines[1].split() == ["SYMBOL", "SETUP", "TITEL", "FILE"]
+    assert lines[2].split() == ["Al", "Al", "PAW_PBE", "Al", "04Jan2001", "Al/POTCAR"]
+    assert lines[-1] == "this job would be accepted"
+    assert all(len(line) <= 80 for line in lines[:3])
+    document = cli("check", *odd, "--json").json
+    assert (document["ok"], document["potcars"][0]["setup"]) == (True, "Al")
+    job_id = cli("run", *odd, "--json").json["job_id"]
+    told = cli("status", job_id).out
+    assert "POTCARs     Al: PAW_PBE Al 04Jan2001 (Al, 1a2b3c4d…)" in told
+    assert "warnings    it is odd (do not)" in told
+    assert "potcars" not in cli("status", job_id, "--json").json
+    assert "warning: it is odd (do not)" in cli("result", job_id).err
 
 
 @pytest.mark.parametrize(
@@ -329,7 +357,8 @@ def test_check_names_everything_at_once(cli):
     assert len(document["findings"]) >= 2
     fine = cli("check", "emt.core.relax_job", AL, "--param", "relax_cell=true", "--json")
     assert fine.code == 0
-    assert fine.json == {"status": "ok", "error": None, "findings": []}
+    same = {"status": "ok", "error": None, "findings": [], "potcars": []}
+    assert fine.json == {"ok": True, **same, "environment": ["PATH"]}
 
 
 def test_a_configuration_that_cannot_be_read_is_one_message(cli, home):
@@ -368,6 +397,21 @@ def test_doctor_looks_without_writing(cli, home):
     assert states["database"] == "ok"
     assert states["POTCARs"] == "warning"
     assert list(home.iterdir()) == []
+
+
+def test_doctor_tells_where_potcars_are_looked_for(cli, monkeypatch, tmp_path):
+    def potcars():
+        checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+        return checks["POTCARs"]
+
+    monkeypatch.setenv("VASP_PP_PATH", str(tmp_path))
+    there = potcars()
+    assert there["state"] == "warning"
+    assert f"no PBE folder (potpaw_PBE* or PBE*) in {tmp_path} (from VASP_PP_PATH)" in str(there)
+    (tmp_path / "potpaw_PBE.64" / "Al").mkdir(parents=True)
+    there = potcars()
+    assert there["state"] == "ok"
+    assert there["message"] == f"{tmp_path} (from VASP_PP_PATH); potpaw_PBE.64: 1"
 
 
 def test_doctor_names_what_prevents_running(cli, monkeypatch):

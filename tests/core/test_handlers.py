@@ -180,7 +180,7 @@ def test_name_and_labels_are_stored_and_not_passed(service):
 # --- refused -------------------------------------------------------------------------------------
 
 REFUSED = {
-    "no POTCARs": ({"recipe": "quacc.recipes.vasp.core.static_job"}, "VASP_PP_PATH", "refused"),
+    "doomed": ({"params": {"number": "doomed"}}, "VASP_PP_PATH.*\nit would die twice", "refused"),
     "unknown argument": ({"params": {"numbr": 1}}, "did you mean number", None),
     "missing argument": ({"recipe": "lab_recipes.fail"}, "message", None),
     "the structure again": ({"params": {"atoms": 1}}, "the structure itself", None),
@@ -236,7 +236,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("change", "said", "code"), REFUSED.values(), ids=REFUSED)
-def test_what_is_refused_leaves_nothing(idle, home, change, said, code):
+def test_what_is_refused_leaves_nothing(idle, home, judge, change, said, code):
     answer = call(idle, "jobs.submit", {**VALUE, **change})
     more = answer.keys() & {"findings"}
     assert answer.keys() == {"job_id", "status", "error", "code"} | more
@@ -261,11 +261,60 @@ def test_parameters_that_are_no_object(idle, params):
     assert answers["jobs.list"]["jobs"] == []
 
 
-def test_findings_of_the_preflight_come_along(idle):
-    answer = call(idle, "jobs.submit", VALUE, recipe="quacc.recipes.vasp.core.static_job")
-    (finding,) = answer["findings"]
-    assert (finding["severity"], finding["code"]) == ("error", "potcar_unset")
-    assert "VASP_PP_PATH" in finding["remedy"]
+def test_findings_of_the_preflight_come_along(idle, judge):
+    answer = call(idle, "jobs.submit", VALUE, params={"number": "doomed"})
+    assert [finding["code"] for finding in answer["findings"]] == ["odd", "doomed", "again"]
+    assert answer["findings"][1] == {
+        "severity": "error",
+        "code": "doomed",
+        "message": "it would die",
+        "path": "/pp",
+        "source": "VASP_PP_PATH",
+        "remedy": "set VASP_PP_PATH",
+    }
+
+
+TOUCHED = """
+from crystalmath.hookspecs import hookimpl
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    raise ImportError("it was touched")
+"""
+
+
+def test_what_is_refused_touches_no_engine_and_makes_no_home(tmp_path, lab, judge, install):
+    install("touchy-engine", "touchy", TOUCHED)
+    asked = {**VALUE, "engine": "touchy"}
+    environ = {"CRYSTALMATH_HOME": str(tmp_path / "new"), "CRYSTALMATH_RECIPES": "lab_recipes"}
+    with JobService(config.load(environ)) as service:
+        for params in ({"number": "doomed"}, {"numbr": 1}):
+            answer = call(service, "jobs.submit", asked, params=params)
+            assert (answer["job_id"], answer["status"]) == (None, "error")
+            assert "touched" not in answer["error"]
+        assert call(service, "jobs.submit", asked, engine="touch")["code"] == "unknown_engine"
+        assert service.engine_states()["touchy"] == "not loaded"
+        # What is not refused hears of the engine.
+        answer = call(service, "jobs.submit", asked)
+        assert (answer["job_id"], answer["code"]) == (None, "import")
+        assert "touched" in answer["error"]
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_a_job_reads_is_recorded_with_it(service, judge):
+    params = {"number": "odd"}
+    checked = call(service, "jobs.check", VALUE, params=params)
+    assert (checked["ok"], checked["status"], checked["error"]) == (True, "ok", None)
+    (file,) = checked["potcars"]
+    assert (file["symbol"], file["titel"], file["zval"]) == ("Al", "PAW_PBE Al 04Jan2001", 3.0)
+    taken = call(service, "jobs.submit", VALUE, params=params)
+    assert taken["warnings"] == checked["findings"]
+    asked = call(service, "jobs.specification", job_id=taken["job_id"])
+    assert asked["potcars"] == [file]
+    finish(service, taken["job_id"])
+    other = call(service, "jobs.submit", VALUE)
+    assert call(service, "jobs.specification", job_id=other["job_id"])["potcars"] == []
+    finish(service, other["job_id"])
 
 
 # --- keys ----------------------------------------------------------------------------------------

@@ -14,30 +14,6 @@ from crystalmath.quacc import engines, get_runner
 from crystalmath.quacc.engines import describe_engines, get_installed_engines, get_workflow_engine
 from crystalmath.runners import Runners
 
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Install a distribution with one plugin module, as a wheel would."""
-    from crystalmath import plugins
-
-    monkeypatch.syspath_prepend(tmp_path)
-    plugins.plugins.cache_clear()
-
-    def install(distribution, name, source, group="crystalmath.engines"):
-        module = f"{distribution.replace('-', '_')}_plugin"
-        (tmp_path / f"{module}.py").write_text(source)
-        info = tmp_path / f"{distribution.replace('-', '_')}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
-        )
-        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
-        return module
-
-    yield install
-    plugins.plugins.cache_clear()
-
-
 ENGINE = """
 from crystalmath.hookspecs import hookimpl
 from crystalmath.quacc.engine import EngineRunner
@@ -133,11 +109,15 @@ def test_anything_but_an_engine_runner_is_refused(install):
 
 PREFLIGHT = """
 from crystalmath.hookspecs import hookimpl
-from crystalmath.models import Finding
+from crystalmath.models import Finding, Pseudopotential
 
 @hookimpl
 def crystalmath_preflight(recipe, atoms):
     return [Finding(severity="warning", code="mine", message=recipe)]
+
+@hookimpl
+def crystalmath_pseudopotentials(environment):
+    return [Pseudopotential(symbol="X", setup="X", path=environment["FILE"], sha256="0")]
 """
 
 
@@ -145,10 +125,11 @@ def test_a_strangers_preflight_check(install):
     install("strangers-check", "mine", PREFLIGHT, group="crystalmath.plugins")
     install("broken-check", "broken", "raise RuntimeError('no')\n", group="crystalmath.plugins")
     plugins = Plugins()
-    found = plugins.preflight(
-        recipe="quacc.recipes.emt.core.static_job", atoms=None, parameters={}, environment={}
-    )
+    job = {"recipe": "quacc.recipes.emt.core.static_job", "atoms": None, "parameters": {}}
+    found = plugins.preflight(**job, environment={})
     assert [finding.code for finding in found] == ["mine"]
+    (file,) = plugins.pseudopotentials(**job, environment={"FILE": "/x"})
+    assert file.path == "/x"
     assert str(plugins.broken["broken"]).endswith("cannot be imported: RuntimeError: no")
 
 

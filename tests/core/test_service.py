@@ -139,7 +139,7 @@ def test_an_ambiguous_prefix(service):
 # --- many, and keys ------------------------------------------------------------------------------
 
 
-def test_of_many_each_is_accepted_or_refused_in_order(service):
+def test_of_many_each_is_accepted_or_refused_in_order(service, judge):
     known = run(service, value(1, key="of many"))
     before = {job.job_id for job in service.jobs()}
     answers = service.submit_many(
@@ -150,7 +150,7 @@ def test_of_many_each_is_accepted_or_refused_in_order(service):
             value(2, key="of many"),
             lab_job("value", engine="slurm"),
             lab_job("value", labels={"a": "x" * 2000}),
-            Submission(recipe="quacc.recipes.vasp.core.static_job", atoms=AL),
+            value("doomed"),
             value(3, key="twice", labels={"many": "7"}),
             value(3, key="twice"),
             value(4, key="twice"),
@@ -217,20 +217,23 @@ def test_another_shell_does_not_make_it_another_job(service, monkeypatch):
     assert service.submit(value(key="shell")).job_id == first.job_id
 
 
-def test_check_says_all_that_is_wrong(home, lab):
+def test_check_says_all_that_is_wrong(home, lab, judge):
+    wrong = {"engine": "slurm", "walltime_s": -1}
     with JobService() as service:
-        assert service.check(value()) == []
-        findings = service.check(
-            Submission(
-                recipe="quacc.recipes.vasp.core.static_jobb",
-                atoms=AL,
-                engine="slurm",
-                walltime_s=-1,
-            )
-        )
-    text = "\n".join(map(str, findings))
-    assert all(said in text for said in ("static_job", "walltime", "'slurm'", "VASP_PP_PATH"))
-    assert {finding.severity for finding in findings} == {"error"}
+        fine = service.check(value(environment={"PATH": "/bin", "SECRET": "x"}))
+        assert (fine.findings, fine.pseudopotentials) == ((), ())
+        assert fine.environment == ("CRYSTALMATH_RECIPES", "PATH")
+        known = service.check(value("doomed", **wrong))
+        unknown = service.check(lab_job("valeu", **wrong))
+        (nameless,) = service.check(value(environment={"": "x"})).errors
+    for checked, codes in (
+        (known, {"invalid_job", "unknown_engine", "odd", "doomed", "again"}),
+        (unknown, {"invalid_job", "unknown_engine"}),
+    ):
+        assert {finding.code for finding in checked.findings} == codes
+    text = "\n".join(map(str, unknown.errors))
+    assert all(said in text for said in ("did you mean value", "walltime", "'slurm'"))
+    assert "environment variable" in nameless.message
     assert here(home) == []
 
 

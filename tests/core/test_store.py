@@ -110,6 +110,7 @@ def test_a_new_job_reads_back_as_it_was_given(store):
         owner={"host": "h", "boot_id": "b", "pid": 7, "start_time": 1.5},
         warnings=[{"severity": "warning", "code": "c", "message": "m"}],
         specification='{"recipe": "ü"}',
+        pseudopotentials=[{"symbol": "Cu", "path": "/ä/\ud800\0", "zval": 11.0}],
     )
     [job] = store.insert([given])
     assert job == store.get(given.job_id)
@@ -118,7 +119,9 @@ def test_a_new_job_reads_back_as_it_was_given(store):
     assert (job.owner, job.warnings) == (given.owner, given.warnings)
     assert job.started_at is job.finished_at is job.error is job.summary is None
     assert store.specification(given.job_id) == given.specification
-    [event] = store.events()
+    assert store.pseudopotentials(given.job_id) == given.pseudopotentials
+    assert store.pseudopotentials(submit(store)) == []
+    event = store.events()[0]
     assert (event.job_id, event.at, event.from_state) == (given.job_id, 1.0, None)
 
 
@@ -317,7 +320,12 @@ def test_a_cancel_of_a_finished_job_changes_nothing(store):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_ids_are_unknown_jobs(store, name):
     submit(store)
-    for ask in (store.get, store.specification, lambda name: store.note_cancel(name, 1.0)):
+    for ask in (
+        store.get,
+        store.specification,
+        store.pseudopotentials,
+        lambda name: store.note_cancel(name, 1.0),
+    ):
         with pytest.raises(UnknownJob):
             ask(name)
     assert store.get_many([name]) == store.apply([change(name, "running")]) == []

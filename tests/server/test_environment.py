@@ -6,34 +6,12 @@ import json
 import logging
 import os
 from logging.handlers import RotatingFileHandler
-from pathlib import Path
 
 import pytest
 
-from crystalmath.rundir import RunDirectory
 from crystalmath.server.log import log_to
-from server.home_server import HomeServer
 
-ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 VALUE = {"recipe": "lab_recipes.value", "structure": {"symbols": "Al"}, "engine": "local"}
-
-
-@pytest.fixture
-def potcars(tmp_path):
-    """Give a folder as VASP_PP_PATH wants it."""
-    (tmp_path / "pp" / "potpaw_PBE.64" / "Al").mkdir(parents=True)
-    (tmp_path / "pp" / "potpaw_PBE.64" / "Al" / "POTCAR").write_text("here")
-    return str(tmp_path / "pp")
-
-
-@pytest.fixture
-def whole(tmp_path):
-    """Give a home whose servers find quacc."""
-    server = HomeServer(tmp_path / "home")
-    try:
-        yield server
-    finally:
-        server.end()
 
 
 def seen(server, job_id):
@@ -43,27 +21,6 @@ def seen(server, job_id):
 
 
 # --- whose environment counts --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("exported_by_the_server", [False, True])
-def test_start_the_server_then_export_and_submit(whole, potcars, exported_by_the_server):
-    exported = {"VASP_PP_PATH": potcars}
-    whole.start(**(exported if exported_by_the_server else {}))
-    command = ["submit", "vasp.core.static_job", ALUMINIUM, "--json"]
-    refused = whole.run(*command)
-    assert refused.returncode == 1
-    assert "potcar_unset" in refused.stdout, refused
-    accepted = whole.run(*command, **exported)
-    assert accepted.returncode == 0, accepted
-    (job_id,) = set(_ids(json.loads(accepted.stdout)))
-    header = RunDirectory(whole.home / "jobs" / job_id).read_header()
-    assert header["environment"]["VASP_PP_PATH"] == potcars
-
-
-def _ids(document):
-    return (
-        [job["job_id"] for job in document["jobs"]] if "jobs" in document else [document["job_id"]]
-    )
 
 
 def test_a_job_sees_what_its_submitter_has_and_nothing_of_the_servers(server):
@@ -92,6 +49,7 @@ def test_a_job_sees_what_its_submitter_has_and_nothing_of_the_servers(server):
     assert {told[3]["environment"][name] for name in servers} == {"/server"}
     checked = server.call("jobs.check", **given, environment=first)
     assert checked["status"] == "ok"
+    assert checked["environment"] == ["CRYSTALMATH_RECIPES", "PATH", "VASP_PP_PATH"]
 
 
 def test_no_environment_admits_recipes(server):

@@ -110,11 +110,13 @@ def test_the_states_of_many_in_their_order(service):
 
 
 def test_check_tells_everything_at_once(service):
-    fine = call(service, "jobs.check", **VALUE)
-    assert fine == {"status": "ok", "error": None, "findings": []}
+    fine = call(service, "jobs.check", **VALUE, environment={"PATH": "/bin", "SECRET": "x"})
+    seen = ["CRYSTALMATH_RECIPES", "PATH"]
+    same = {"status": "ok", "error": None, "findings": [], "potcars": []}
+    assert fine == {"ok": True, **same, "environment": seen}
     bad = {**VALUE, "recipe": "lab_recipes.valeu", "engine": "slurm", "walltime_s": 10**400}
     answer = asyncio.run(METHODS["jobs.check"](service, bad))
-    assert answer["status"] == "error"
+    assert (answer["ok"], answer["status"]) == (False, "error")
     assert len(answer["findings"]) == 3
     assert all(finding["message"] in answer["error"] for finding in answer["findings"])
 
@@ -528,12 +530,14 @@ def test_what_was_asked_for_can_be_asked_for_again(service):
     assert "OMP_SECRET" not in json.dumps(told)
     assert (told["params"], told["walltime_s"]) == (asked["params"], 60)
     assert (told["engine"], told["cluster"], told["error"]) == ("local", "local", None)
-    again = submit(service, **{key: told[key] for key in told.keys() - {"job_id", "error"}})
+    again = submit(
+        service, **{key: told[key] for key in told.keys() - {"job_id", "error", "potcars"}}
+    )
     done(service, first, again)
     results = [call(service, "jobs.result", job_id=job_id)["result"] for job_id in (first, again)]
     assert results[0] == results[1]
     unknown = call(service, "jobs.specification", job_id=NOBODY)
-    assert (unknown["code"], unknown["params"]) == ("unknown_job", None)
+    assert (unknown["code"], unknown["params"], unknown["potcars"]) == ("unknown_job", None, [])
 
 
 def test_a_structure_in_a_result_is_read_as_documented_and_goes_into_the_next_job(service):

@@ -6,13 +6,13 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, field, frozen
 
 from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused
-from crystalmath.models import Finding, JobSpec
+from crystalmath.models import Finding, JobSpec, Pseudopotential
 from crystalmath.quacc.runner import generate_job_id
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.quacc.store import NewJob
 
-__all__ = ["Admission", "Prepared", "Submission"]
+__all__ = ["Admission", "Checked", "Prepared", "Submission"]
 
 
 @frozen(kw_only=True)
@@ -66,6 +66,31 @@ class Submission:
     environment: Mapping[str, str] | None = field(default=None, repr=False)
 
 
+@frozen(kw_only=True)
+class Checked:
+    """What was found of a submission, whether or not it would become a job.
+
+    Parameters
+    ----------
+    findings : tuple of Finding
+        All that is wrong with it.
+    pseudopotentials : tuple of Pseudopotential
+        The files that the job would read, as far as they are known.
+    environment : tuple of str
+        The names of the variables that the job would see of its submitter's environment, which all
+        of this is about.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    pseudopotentials: tuple[Pseudopotential, ...] = ()
+    environment: tuple[str, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Those that refuse the job."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+
 @frozen
 class Prepared:
     """A submission that has passed: its row, and what its engine is to be told."""
@@ -105,33 +130,54 @@ class Admission:
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
 
-    def check(self, submission: Submission) -> list[Finding]:
+    def check(self, submission: Submission) -> Checked:
         """Say all that is wrong with a submission."""
         findings: list[Finding] = []
-        checks: tuple[Callable[[Submission], object], ...] = (
-            lambda job: findings.extend(self._check_recipe(job)),
-            self._check_values,
-            self._check_engine,
-        )
-        for check in checks:
+
+        def passes(check: Callable[[Submission], Sequence[Finding] | None]) -> bool:
             try:
-                check(submission)
+                findings.extend(check(submission) or ())
             except (CrystalMathError, ImportError) as error:
                 code = getattr(error, "code", "import")
                 findings.append(Finding(severity="error", code=code, message=str(error)))
-        return findings + self._preflight(submission)
+                return False
+            return True
+
+        can_be_called = passes(self._check_recipe)
+        passes(self._check_values)
+        if not passes(self._check_environment):
+            return Checked(findings=tuple(findings))
+        # What cannot be called has nothing to say for itself.
+        asked = can_be_called and passes(self._preflight)
+        files = self._pseudopotentials(submission) if asked else []
+        if passes(self._check_engine):
+            passes(self._check_ranks)
+        return Checked(
+            findings=tuple(findings),
+            pseudopotentials=tuple(files),
+            environment=tuple(sorted(self._environment(submission))),
+        )
 
     def prepare(self, submission: Submission) -> Prepared:
-        """Check a submission and encode it; `InvalidJob` says what is wrong with it."""
+        """Check a submission and encode it; `InvalidJob` says what is wrong with it.
+
+        The engine's plugin is loaded last: a job that is refused touches no engine.
+        """
+        from crystalmath.plugins import plugins
         from crystalmath.quacc import codec
         from crystalmath.quacc.rows import check
 
-        findings = self._check_recipe(submission)
         self._check_values(submission)
-        runner = self._check_engine(submission)
+        self._check_environment(submission)
+        findings = self._check_recipe(submission)
+        plugins().require(self._engine_of(submission))
         findings += self._preflight(submission)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
+        files = self._pseudopotentials(submission)
+        self._check_engine(submission)
+        findings += self._check_ranks(submission)
+        runner = self._runner(submission)
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=submission.recipe,
@@ -142,12 +188,17 @@ class Admission:
             environment=self._environment(submission),
         )
         document = codec.encode_spec(spec)
-        row = self._row(submission, spec, document, findings)
+        row = self._row(submission, spec, document, findings, files)
         check(row)  # the store does so too, but only after it has made its database
         return Prepared(row, spec, document, runner)
 
     def _row(
-        self, submission: Submission, spec: JobSpec, document: str, findings: list[Finding]
+        self,
+        submission: Submission,
+        spec: JobSpec,
+        document: str,
+        findings: Sequence[Finding],
+        files: Sequence[Pseudopotential],
     ) -> NewJob:
         from crystalmath.quacc.store import NewJob
 
@@ -173,6 +224,7 @@ class Admission:
             formula=submission.atoms.get_chemical_formula(),
             owner=self._owner,
             warnings=[asdict(finding) for finding in findings],
+            pseudopotentials=[asdict(file) for file in files],
         )
 
     def _check_recipe(self, submission: Submission) -> list[Finding]:
@@ -182,10 +234,11 @@ class Admission:
         recipe = look_up(submission.recipe, self._config.recipes_allow)
         return check_arguments(recipe, submission.parameters)
 
-    def _check_engine(self, submission: Submission) -> EngineRunner:
-        runner = self._runner_of(self._engine_of(submission))
-        runner.check_cluster(submission.cluster)
-        return runner
+    def _check_engine(self, submission: Submission) -> None:
+        self._runner(submission).check_cluster(submission.cluster)
+
+    def _runner(self, submission: Submission) -> EngineRunner:
+        return self._runner_of(self._engine_of(submission))
 
     @staticmethod
     def _check_values(submission: Submission) -> None:
@@ -197,17 +250,38 @@ class Admission:
             isinstance(part, str) for pair in labels.items() for part in pair
         ):
             raise InvalidJob(f"labels must be a flat mapping of strings, not {labels!r}")
+
+    @staticmethod
+    def _check_environment(submission: Submission) -> None:
         _check_environment(submission.environment)
 
     def _preflight(self, submission: Submission) -> list[Finding]:
         from crystalmath.plugins import plugins
 
-        return plugins().preflight(
-            recipe=submission.recipe,
-            atoms=submission.atoms,
-            parameters=submission.parameters,
-            environment=self._environment(submission),
-        )
+        return plugins().preflight(**self._asked(submission))
+
+    def _pseudopotentials(self, submission: Submission) -> list[Pseudopotential]:
+        from crystalmath.plugins import plugins
+
+        return plugins().pseudopotentials(**self._asked(submission))
+
+    def _asked(self, submission: Submission) -> dict[str, Any]:
+        return {
+            "recipe": submission.recipe,
+            "atoms": submission.atoms,
+            "parameters": submission.parameters,
+            "environment": self._environment(submission),
+        }
+
+    def _check_ranks(self, submission: Submission) -> list[Finding]:
+        from crystalmath.quacc.parallel import check_ranks
+
+        able = self._runner(submission).capabilities
+        if not able.workers_here or able.workers is None:
+            return []
+        environment = self._environment(submission)
+        finding = check_ranks(submission.recipe, environment, able.workers)
+        return [] if finding is None else [finding]
 
     def _environment(self, submission: Submission) -> dict[str, str]:
         """Give what the job sees of its submitter's environment; the preflight sees the same."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.models import EngineSettings, Finding
+    from crystalmath.models import EngineSettings, Finding, Pseudopotential
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = ["PROJECT", "hookimpl"]
@@ -83,7 +83,8 @@ def crystalmath_preflight(
 ) -> Sequence[Finding]:
     """Check a job before it is submitted.
 
-    It must be quick (milliseconds) and must change nothing: no file, no setting, not the atoms.
+    It must be quick (milliseconds, warm) and must change nothing: no file, no setting, not the
+    atoms.
 
     Parameters
     ----------
@@ -100,5 +101,27 @@ def crystalmath_preflight(
     -------
     sequence of Finding
         Errors refuse the job; warnings are stored with it.
+    """
+    raise NotImplementedError
+
+
+@_hookspec
+def crystalmath_pseudopotentials(
+    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+) -> Sequence[Pseudopotential]:
+    """Name the pseudopotential files that a job will read; they are recorded with it.
+
+    It is asked after :func:`crystalmath_preflight`, with the same arguments and under the same
+    rules.
+
+    Parameters
+    ----------
+    recipe, atoms, parameters, environment
+        As for :func:`crystalmath_preflight`.
+
+    Returns
+    -------
+    sequence of Pseudopotential
+        Each file once; empty where the job reads none, or none is known.
     """
     raise NotImplementedError

@@ -208,6 +208,10 @@ class Inquiry:
         """Give the text that was recorded of what was asked for; see :mod:`~.quacc.codec`."""
         return self._existing(job_id).specification(job_id)
 
+    def pseudopotentials(self, job_id: str) -> list[dict[str, Any]]:
+        """Name the pseudopotential files that the job was found to read when it was submitted."""
+        return self._existing(job_id).pseudopotentials(job_id)
+
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
         from crystalmath.quacc.outcomes import read_result

@@ -21,6 +21,7 @@ __all__ = [
     "EngineSettings",
     "Finding",
     "JobSpec",
+    "Pseudopotential",
     "Sighting",
 ]
 
@@ -118,6 +119,8 @@ class Capabilities:
         After ``release`` an attempt that had not begun is not started any more.
     workers_here : bool
         Jobs run on the host of the process that submits them.
+    workers : int, optional
+        How many jobs it runs at once on that host; ``None`` where it does not know.
     """
 
     max_queued: int = 1000
@@ -125,6 +128,7 @@ class Capabilities:
     queue_dies_with_owner: bool = False
     drops_queued: bool = False
     workers_here: bool = True
+    workers: int | None = None
 
 
 @frozen(kw_only=True)
@@ -188,3 +192,34 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+@frozen(kw_only=True)
+class Pseudopotential:
+    """A pseudopotential file that a job reads, as it was when the job was submitted.
+
+    Parameters
+    ----------
+    symbol : str
+        Chemical symbol.
+    setup : str
+        The dataset: the name of the POTCAR's folder (``Ba_sv``), or of the UPF file.
+    path : str
+        The file.
+    sha256 : str
+        Of the whole file, in hexadecimal.
+    titel : str, optional
+        ``PAW_PBE Ba_sv 06Sep2000``.
+    lexch : str, optional
+        Its functional: ``PE``, ``CA``, ...
+    zval : float, optional
+        Number of valence electrons.
+    """
+
+    symbol: str
+    setup: str
+    path: str
+    sha256: str
+    titel: str | None = None
+    lexch: str | None = None
+    zval: float | None = None

@@ -16,7 +16,7 @@ from crystalmath.errors import PluginError, UnknownEngine
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystalmath.models import Finding
+    from crystalmath.models import Finding, Pseudopotential
 
 __all__ = ["ENGINES", "PLUGINS", "Plugins", "distribution_of", "plugins"]
 
@@ -92,14 +92,21 @@ class Plugins:
 
     def preflight(self, **arguments: Any) -> list[Finding]:
         """Ask all preflight checks; the engines' own that are loaded, too."""
+        return self._ask_all("crystalmath_preflight", arguments)
+
+    def pseudopotentials(self, **arguments: Any) -> list[Pseudopotential]:
+        """Ask which pseudopotential files a job reads."""
+        return self._ask_all("crystalmath_pseudopotentials", arguments)
+
+    def _ask_all(self, hook: str, arguments: Mapping[str, Any]) -> list[Any]:
         for name, candidates in self._installed(PLUGINS).items():
             if name not in self.broken:
                 try:
                     self._load(PLUGINS, candidates)
                 except Exception as error:  # noqa: BLE001 - whatever a stranger's import raises
                     self.broken[name] = error
-        answers = self._manager.hook.crystalmath_preflight(**arguments)
-        return [finding for findings in answers for finding in findings]
+        answers = getattr(self._manager.hook, hook)(**arguments)
+        return [item for answer in answers for item in answer]
 
     def _installed(self, group: str) -> Mapping[str, list[EntryPoint]]:
         # Reading the metadata of all distributions takes milliseconds: once, not once a job.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from crystalmath import config, processes
-from crystalmath.admission import Admission, Prepared, Submission
+from crystalmath.admission import Admission, Checked, Prepared, Submission
 from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob
 from crystalmath.inquiry import Inquiry
 from crystalmath.quacc.changes import Change
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from crystalmath.models import Finding
     from crystalmath.quacc.store import JobMetadata
 
 __all__ = ["JobService", "default_service"]
@@ -138,8 +137,8 @@ class JobService(Inquiry):
         answers |= self._record(prepared)
         return [answers[index] for index in range(len(submissions))]
 
-    def check(self, submission: Submission) -> list[Finding]:
-        """Say all that is wrong with a submission, without submitting it."""
+    def check(self, submission: Submission) -> Checked:
+        """Say all that is wrong with a submission, and what it would read; submit nothing."""
         return self._admission().check(submission)
 
     def _admission(self) -> Admission:

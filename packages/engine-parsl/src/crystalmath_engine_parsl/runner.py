@@ -55,11 +55,10 @@ class ParslRunner(EngineRunner):
         ``workers`` defaults to the number of cores that this process may use.
     """
 
-    capabilities = Capabilities(max_queued=1000)
-
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = config.workers(settings)
+        self.capabilities = Capabilities(max_queued=1000, workers=self._workers)
         self._kernel: DataFlowKernel | None = None
         self._temporary: str | None = None
         self._futures: dict[str, Future[None]] = {}

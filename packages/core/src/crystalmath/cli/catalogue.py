@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from crystalmath.cli.submission import (
     Recipe,
     Structure,
     Walltime,
+    asking,
     make_request,
 )
 from crystalmath.errors import InvalidJob
@@ -63,13 +65,45 @@ def check(
         answer = _checked(client, request)
     if as_json:
         output.write_json(answer)
-        return 1 if answer["error"] else 0
-    for finding in answer["findings"]:
-        told = output.sentence(finding)
-        output.write(output.printable(f"{finding['severity']}: {told}"))
-    if not answer["error"]:
+    else:
+        _show(answer)
+    return 0 if answer["ok"] else 1
+
+
+def _show(answer: Mapping[str, Any]) -> None:
+    if answer["potcars"]:
+        _show_potcars(answer["potcars"])
+    for severity in ("error", "warning"):
+        for finding in answer["findings"]:
+            if finding["severity"] == severity:
+                output.write(output.printable(f"{severity}: {output.sentence(finding)}"))
+    seen = ", ".join(answer["environment"]) or "no variable"
+    output.write(output.printable(f"checked with your environment, as forwarded: {seen}"))
+    if answer["ok"]:
         output.write("this job would be accepted")
-    return 1 if answer["error"] else 0
+
+
+def _show_potcars(files: Sequence[Mapping[str, Any]]) -> None:
+    paths = [file["path"] for file in files]
+    folder = _shared_folder(paths)
+    if folder:
+        output.write(output.printable(f"reads, below {folder}:"))
+        paths = [os.path.relpath(path, folder) for path in paths]
+    rows = [
+        (file["symbol"], file["setup"], file["titel"] or "", path)
+        for file, path in zip(files, paths, strict=True)
+    ]
+    output.table(("SYMBOL", "SETUP", "TITEL", "FILE"), rows, whole=("FILE",))
+    output.write("")
+
+
+def _shared_folder(paths: Sequence[str]) -> str:
+    """Give the library in which all files are, which would not fit beside the rest."""
+    try:
+        # A POTCAR is named by its folder.
+        return os.path.commonpath([os.path.dirname(os.path.dirname(path)) for path in paths])  # noqa: PTH120
+    except ValueError:  # relative paths among them
+        return ""
 
 
 def _checked(client: Client, request: Request) -> dict[str, Any]:
@@ -78,7 +112,8 @@ def _checked(client: Client, request: Request) -> dict[str, Any]:
 
     configured = config.load()
     document = request.document(configured, config.forwarded(configured.forward))
-    answer = client.call("jobs.check", document)
+    with asking([document["recipe"]]):
+        answer = client.call("jobs.check", document)
     raise_answered(answer)
     return answer
 

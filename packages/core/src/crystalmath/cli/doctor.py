@@ -187,17 +187,19 @@ def _strangers(config: Config) -> Iterator[Check]:
 
 
 def _potcars() -> Check:
-    from crystalmath.quacc.potcar import get_potcar_info
+    from crystalmath.quacc.potcar import check_potcars, get_potcar_info
+    from crystalmath.quacc.potcar_path import this_process
 
+    wrong = check_potcars(this_process(), ())
+    if wrong is not None:
+        # Recipes of other programs need none, and a job may have a library of its own.
+        remedy = f"{wrong.remedy}; only VASP's recipes need one"
+        return Check(name="POTCARs", state="warning", message=wrong.message, remedy=remedy)
     info = get_potcar_info()
-    if info["path"] is None:
-        remedy = "set VASP_PP_PATH to the folder that holds potpaw_PBE*; other recipes need none"
-        return Check(
-            name="POTCARs", state="warning", message="VASP_PP_PATH is not set", remedy=remedy
-        )
     sets = ", ".join(f"{name}: {count}" for name, count in info["functionals"].items())
-    message = f"{info['path']} (from {info['source']}); {sets or 'no functional in it'}"
-    return Check(name="POTCARs", state="ok" if info["valid"] else "warning", message=message)
+    return Check(
+        name="POTCARs", state="ok", message=f"{info['path']} (from {info['source']}); {sets}"
+    )
 
 
 def _relax(engine: str | None) -> Check:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -29,6 +30,8 @@ __all__ = [
     "fields",
     "grid",
     "note",
+    "patience",
+    "potcar",
     "printable",
     "sentence",
     "short_recipe",
@@ -85,6 +88,13 @@ def sentence(finding: Mapping[str, Any]) -> str:
     """Put a finding into words."""
     remedy = finding.get("remedy")
     return f"{finding['message']} ({remedy})" if remedy else str(finding["message"])
+
+
+def potcar(file: Mapping[str, Any]) -> str:
+    """Tell which pseudopotential file it is, and how to know it again."""
+    known = f"{file['setup']}, {file['sha256'][:8]}…"
+    title = file.get("titel")
+    return f"{file['symbol']}: {title} ({known})" if title else f"{file['symbol']}: {known}"
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> str:
@@ -192,6 +202,18 @@ def age(epoch_s: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+@contextlib.contextmanager
+def patience(text: str, after_s: float = 1.0) -> Iterator[None]:
+    """Write a message to standard error if what is done meanwhile takes longer than a moment."""
+    timer = threading.Timer(after_s, note, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class LiveLine:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.cli import output
 from crystalmath.cli.selection import JobId, any_client, find
 from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from crystalmath.client import JobInfo
 
@@ -21,15 +21,18 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
     """Tell what became of a job."""
     with any_client() as client:
         job = client.job(find(client, job_id))
-        parameters = {} if as_json else client.specification(job.job_id)["params"]
+        asked = {} if as_json else client.specification(job.job_id)
     if as_json:
         output.write_json(job.document())
     else:
-        output.write(output.fields(_status_fields(job, parameters)))
+        output.write(output.fields(_status_fields(job, asked)))
     return 0
 
 
-def _status_fields(job: JobInfo, parameters: Mapping[str, object]) -> list[tuple[str, object]]:
+def _status_fields(job: JobInfo, asked: Mapping[str, Any]) -> list[tuple[str, object]]:
+    parameters: Mapping[str, object] = asked["params"]
+    files = asked.get("potcars", [])  # a server of an earlier release tells none
+    kind = "POTCARs" if any(file["titel"] for file in files) else "UPF files"
     stopping = job.cancel_requested_at is not None and not job.state.is_terminal()
     return [
         ("state", f"{job.state.value} (being cancelled)" if stopping else job.state.value),
@@ -40,11 +43,20 @@ def _status_fields(job: JobInfo, parameters: Mapping[str, object]) -> list[tuple
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
         ("recipe", output.short_recipe(job.recipe)),
         ("parameters", ", ".join(f"{key}={_short(value)}" for key, value in parameters.items())),
+        *_each(kind, map(output.potcar, files)),
+        *_each("warnings", map(output.sentence, job.warnings)),
         ("engine", f"{job.engine}, cluster {job.cluster}"),
         ("submitted", f"{output.age(job.created_at)} ago"),
         ("took", _took(job)),
         ("job", job.job_id),
     ]
+
+
+def _each(name: str, values: Iterable[str]) -> Iterator[tuple[str, object]]:
+    """Give values a line each, of which only the first has a name."""
+    for value in values:
+        yield name, value
+        name = ""
 
 
 #: So much is shown of a parameter.
@@ -106,6 +118,8 @@ def _splice(job: JobInfo, raw: bytes) -> None:
 
 
 def _print_result(job: JobInfo, traceback: str | None) -> None:
+    for warning in job.warnings:
+        output.note(output.printable(f"warning: {output.sentence(warning)}"))
     if not job.state.is_terminal():
         output.note(f"job {job.job_id} is {job.state.value}; it has no result yet")
         return

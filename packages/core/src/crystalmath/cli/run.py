@@ -21,6 +21,7 @@ from crystalmath.cli.submission import (
     Recipe,
     Structure,
     Walltime,
+    asking,
     make_request,
 )
 
@@ -110,7 +111,8 @@ def _submitted(client: Client, request: Request) -> str:
 
     configured = config.load()
     document = request.document(configured, config.forwarded(configured.forward))
-    answer = client.call("jobs.submit", document)
+    with asking([document["recipe"]]):
+        answer = client.call("jobs.submit", document)
     raise_answered(answer)
     return str(answer["job_id"])
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalmath.cli import complete
+from crystalmath.cli import complete, output
 from crystalmath.cli.parameters import parse_labels, parse_parameters, parse_walltime
 from crystalmath.cli.structures import read_document
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+
     from crystalmath.client import Request
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "Recipe",
     "Structure",
     "Walltime",
+    "asking",
     "make_request",
 ]
 
@@ -98,6 +103,32 @@ Key = Annotated[
     typer.Option(metavar="KEY", help="The same key again gives the same job, never a second one."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
+
+
+def asking(recipes: Iterable[str]) -> AbstractContextManager[None]:
+    """Tell whoever waits for the answer to a submission or a check what it waits for.
+
+    Parameters
+    ----------
+    recipes : iterable of str
+        Full names.
+    """
+    if not any(map(_is_asked, recipes)):
+        return contextlib.nullcontext()
+    return output.patience(
+        "asking the recipe which files it reads; the first one of a session takes some seconds ..."
+    )
+
+
+def _is_asked(recipe: str) -> bool:
+    from crystalmath.quacc.recipes import may_be_asked
+
+    if not may_be_asked(recipe):
+        return False
+    from crystalmath.config import load
+    from crystalmath.inspection.asking import concerns
+
+    return concerns(recipe, {"CRYSTALMATH_RECIPES": ",".join(load().recipes_allow)})
 
 
 def make_request(

@@ -14,7 +14,7 @@ import typer
 from crystalmath.cli import output
 from crystalmath.cli.parameters import parse_labels, parse_sweep, parse_walltime
 from crystalmath.cli.structures import Document, fit, names_one, read_documents
-from crystalmath.cli.submission import (  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.submission import (
     Cluster,
     Engine,
     Json,
@@ -24,6 +24,7 @@ from crystalmath.cli.submission import (  # noqa: TC001 - Typer reads annotation
     ParamsFile,
     Recipe,
     Walltime,
+    asking,
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
 
@@ -161,10 +162,13 @@ def _submitted(asked: Iterable[_Asked]) -> Iterator[_Answer]:
 
     with contextlib.ExitStack() as stack:
         client: Client | None = None
-        for batch in _batches(asked):
+        for number, batch in enumerate(_batches(asked)):
             if client is None and any(isinstance(job, dict) for _, job in batch):
                 client = stack.enter_context(connect())
-            yield from _send(client, batch)
+            recipes = {job["recipe"] for _, job in batch if isinstance(job, dict)}
+            with asking(() if number else recipes):
+                answers = list(_send(client, batch))
+            yield from answers
             sys.stdout.flush()
 
 

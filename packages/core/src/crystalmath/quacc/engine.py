@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
 from crystalmath.errors import InvalidJob
@@ -42,12 +42,12 @@ class EngineRunner(JobRunner):
     Attributes
     ----------
     capabilities : Capabilities
-        What the engine can do.
+        What the engine can do; where its options have a say in that, of this runner.
     log : logging.Logger
         For the engine's own messages.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities()
+    capabilities: Capabilities = Capabilities()
 
     # --- what an engine author writes -------------------------------------------------------
 

@@ -46,6 +46,8 @@ class NewJob:
         The process whose job it is: ``host``, ``boot_id``, ``pid``, ``start_time``.
     warnings : sequence of mapping
         Findings of the preflight that travel with the job.
+    pseudopotentials : sequence of mapping
+        The files that it was found to read (:class:`~crystalmath.models.Pseudopotential`).
     """
 
     job_id: str
@@ -63,6 +65,7 @@ class NewJob:
     attempt: int = 1
     owner: Mapping[str, Any] = field(factory=dict)
     warnings: Sequence[Mapping[str, Any]] = ()
+    pseudopotentials: Sequence[Mapping[str, Any]] = ()
 
 
 @frozen(kw_only=True)

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
-HEAD = "0002"
+HEAD = "0003"
 
 # SQLite counts up by itself only in a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -71,12 +71,15 @@ jobs = Table(
 # What belongs to a job names it by its number: an index over growing numbers is written at its
 # end, one over random ids all over, which triples the time of a submission among 100,000 jobs.
 #
-# Specifications are apart because SQLite rewrites a whole row at each change of state.
+# Specifications, and what the job was found to read, are apart because SQLite rewrites a whole row
+# at each change of state.
 specifications = Table(
     "specifications",
     metadata,
     Column("number", _Serial, ForeignKey("jobs.number"), primary_key=True),
     Column("specification", Text, nullable=False),
+    # JSON; NULL where nothing is known: most jobs read no pseudopotentials.
+    Column("potcars", Text),
 )
 
 # The labels once more (``jobs.labels`` is what is read), so that SQL can search them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from attrs import evolve, fields
@@ -43,6 +44,7 @@ _Events: TypeAlias = list[Event]
 _Ids: TypeAlias = list[str]
 _Errors: TypeAlias = list[ErrorCount]
 _Row: TypeAlias = dict[str, Any]
+_Rows: TypeAlias = list[_Row]
 _Fresh: TypeAlias = tuple[NewJob, JobMetadata]
 
 _FIELDS = tuple(attribute.name for attribute in fields(JobMetadata))
@@ -205,12 +207,21 @@ class JobStore:
         UnknownJob
             No job has this id.
         """
-        query = select(specifications.c.specification).join(jobs)
         with self._database.reading() as connection:
-            text = connection.execute(query.where(equal(jobs.c.job_id, job_id))).scalar()
-        if text is None:
-            raise UnknownJob(job_id)
-        return str(text)
+            return str(_asked(connection, job_id).specification)
+
+    def pseudopotentials(self, job_id: str) -> _Rows:
+        """Give what was recorded of the pseudopotential files that a job reads.
+
+        Raises
+        ------
+        UnknownJob
+            No job has this id.
+        """
+        with self._database.reading() as connection:
+            potcars = _asked(connection, job_id).potcars
+        found: _Rows = [] if potcars is None else json.loads(potcars)
+        return found
 
     def list(
         self,
@@ -343,10 +354,17 @@ def _record(connection: Connection, fresh: Sequence[_Fresh]) -> None:
         for job, _ in fresh
         for name, value in job.labels.items()
     ]
-    texts = [{"job_id": job.job_id, "specification": job.specification} for job, _ in fresh]
+    asked = [
+        {
+            "job_id": job.job_id,
+            "specification": job.specification,
+            "potcars": json.dumps(list(job.pseudopotentials)) if job.pseudopotentials else None,
+        }
+        for job, _ in fresh
+    ]
     log = [event_row(job, job.state, job.created_at, "submitted", new=True) for _, job in fresh]
     connection.execute(insert(jobs), [to_row(job) for _, job in fresh])
-    insert_for_jobs(connection, specifications, texts)
+    insert_for_jobs(connection, specifications, asked)
     insert_for_jobs(connection, labels, tagged)
     insert_for_jobs(connection, events, log)
 
@@ -363,6 +381,14 @@ def _fetch_one(connection: Connection, job_id: str) -> JobMetadata:
     for job in _fetch(connection, [job_id]):
         return job
     raise UnknownJob(job_id)
+
+
+def _asked(connection: Connection, job_id: str) -> Any:
+    query = select(specifications).join(jobs).where(equal(jobs.c.job_id, job_id))
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise UnknownJob(job_id)
+    return row
 
 
 def _number(connection: Connection, job_id: str) -> int:

@@ -322,6 +322,11 @@ class Server:
         if self._cancel:
             self.service.cancel_all()
         self.service.close(cancel=self._cancel)
+        # Not before: a server must be there quickly, and not every one asks a recipe.
+        from crystalmath.inspection import asking
+
+        # The processes that recipes are asked in would end by themselves, but only after this one.
+        asking.close()
 
 
 def force_exit(code: int) -> None:

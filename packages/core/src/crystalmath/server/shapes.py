@@ -137,6 +137,18 @@ _FINDING = record(
     }
 )
 
+_POTCAR = record(
+    {
+        "symbol": {**_TEXT, "description": "chemical symbol"},
+        "setup": {**_TEXT, "description": "the POTCAR's folder (Ba_sv), or the UPF file's name"},
+        "path": _TEXT,
+        "titel": nullable(_TEXT),
+        "sha256": {**_TEXT, "description": "of the whole file, in hexadecimal"},
+        "lexch": nullable(_TEXT),
+        "zval": {**nullable(_NUMBER), "description": "number of valence electrons"},
+    }
+)
+
 _JOB = record(
     {
         "job_id": _TEXT,
@@ -213,6 +225,7 @@ COMPONENTS: dict[str, _Schema] = {
     "Event": _EVENT,
     "Finding": _FINDING,
     "Job": _JOB,
+    "Potcar": _POTCAR,
     "Refusal": _REFUSAL,
     "Submitted": _SUBMITTED,
     "Summary": _SUMMARY,

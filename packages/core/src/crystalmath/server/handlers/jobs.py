@@ -232,15 +232,22 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
             "engine": {"type": "string"},
             "cluster": {"type": "string"},
             "walltime_s": {"type": ["number", "null"]},
+            "potcars": {
+                **array(reference("Potcar")),
+                "description": "the pseudopotentials that it reads, as they were at submission",
+            },
             "error": ERROR,
         }
     ),
-    refused=dict.fromkeys(("recipe", "structure", "params", "engine", "cluster", "walltime_s")),
+    refused={
+        **dict.fromkeys(("recipe", "structure", "params", "engine", "cluster", "walltime_s")),
+        "potcars": [],
+    },
     pool="files",
     large=True,
 )
 def handle_jobs_specification(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
-    """Tell what a job was asked to do: ``jobs.submit`` takes it again.
+    """Tell what a job was asked to do: ``jobs.submit`` takes it again, without ``potcars``.
 
     The environment is left out.
     """
@@ -252,6 +259,7 @@ def handle_jobs_specification(service: JobService, params: dict[str, Any]) -> Ma
         "structure": {"format": "ase-json", "data": encoded["atoms"]["data"]},
         "params": encoded["parameters"],
         **{name: asked[name] for name in ("engine", "cluster", "walltime_s")},
+        "potcars": service.pseudopotentials(params["job_id"]),
         "error": None,
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
+from crystalmath.quacc.recipes import may_be_asked
 from crystalmath.quacc.structures import parse_structure
 from crystalmath.server.checking import checked
 from crystalmath.server.declare import method, trouble
@@ -29,15 +30,20 @@ _ONE = {"type": "object", "properties": SUBMISSION, "required": list(_REQUIRED)}
 
 
 def submitting_pool(params: Mapping[str, Any]) -> str:
-    """Keep apart who submits to different engines: one of them may take minutes to be loaded."""
+    """Keep apart who would wait for different things.
+
+    An engine may take minutes to be loaded, and a recipe that is asked which files it reads
+    seconds, the first time.
+    """
     from crystalmath.quacc.engines import get_installed_engines
 
-    named = (job.get("engine") for job in params.get("jobs", [params]))
-    engines = {engine for engine in named if isinstance(engine, str)}
+    jobs = params.get("jobs", [params])
+    engines = {engine for job in jobs if isinstance(engine := job.get("engine"), str)}
     # Only names that exist: a pool is never given up.
-    if len(engines) == 1 and engines <= set(get_installed_engines()):
-        return f"submitting to {engines.pop()}"
-    return "submitting"
+    known = len(engines) == 1 and engines <= set(get_installed_engines())
+    to = f" to {engines.pop()}" if known else ""
+    asked = any(may_be_asked(str(job.get("recipe"))) for job in jobs)
+    return f"submitting{to}{' after asking the recipe' if asked else ''}"
 
 
 @method(
@@ -72,27 +78,39 @@ def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapp
     required=_REQUIRED,
     result=record(
         {
+            "ok": {"type": "boolean", "description": "whether the job would be accepted"},
             "status": {"type": "string", "enum": ["ok", "error"]},
             "error": ERROR,
             "findings": array(reference("Finding")),
+            "potcars": {
+                **array(reference("Potcar")),
+                "description": "the pseudopotentials it would read, as far as they are known",
+            },
+            "environment": {
+                **array({"type": "string"}),
+                "description": "the variables of the caller's that the job would see",
+            },
         }
     ),
-    refused={"findings": []},
+    refused={"ok": False, "findings": [], "potcars": [], "environment": []},
     pool=submitting_pool,
 )
 def handle_jobs_check(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
 
-    Nothing is recorded or started.
+    Nothing is recorded, and no engine is started. VASP's and Quantum ESPRESSO's recipes are asked
+    which pseudopotentials they read, in a process of their own and under the caller's environment.
     """
     from attrs import asdict
 
-    found = service.check(read_submission(params))
-    errors = [str(finding) for finding in found if finding.severity == "error"]
+    checked = service.check(read_submission(params))
     return {
-        "status": "error" if errors else "ok",
-        "error": "\n".join(errors) or None,
-        "findings": [asdict(finding) for finding in found],
+        "ok": not checked.errors,
+        "status": "error" if checked.errors else "ok",
+        "error": "\n".join(map(str, checked.errors)) or None,
+        "findings": [asdict(finding) for finding in checked.findings],
+        "potcars": [asdict(file) for file in checked.pseudopotentials],
+        "environment": list(checked.environment),
     }
 
 

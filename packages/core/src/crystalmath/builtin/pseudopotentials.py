@@ -1,0 +1,81 @@
+"""The preflight of pseudopotentials: the recipe is asked what it reads, and that is judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ase import Atoms
+
+    from crystalmath.inspection.verdict import Verdict
+    from crystalmath.models import Finding, Pseudopotential
+
+__all__ = ["crystalmath_preflight", "crystalmath_pseudopotentials"]
+
+
+@hookimpl
+def crystalmath_preflight(
+    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+) -> Sequence[Finding]:
+    """Say what would keep a job from reading its pseudopotentials.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name; those that use VASP or Quantum ESPRESSO are looked at.
+    atoms : ase.Atoms
+        The structure.
+    parameters : mapping of str to object
+        The recipe's parameters.
+    environment : mapping of str to str
+        The environment variables that the job will see.
+
+    Returns
+    -------
+    sequence of Finding
+        Errors for a job that would die. Where the recipe could not be asked, one warning
+        (``recipe_unchecked``): the job may well run. Where quacc's settings are why, an error.
+    """
+    verdict = _verdict(recipe, atoms, parameters, environment)
+    return verdict.findings if verdict else ()
+
+
+@hookimpl
+def crystalmath_pseudopotentials(
+    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+) -> Sequence[Pseudopotential]:
+    """Name the files that a job reads, from what the preflight was told.
+
+    Parameters
+    ----------
+    recipe, atoms, parameters, environment
+        As for :func:`crystalmath_preflight`.
+
+    Returns
+    -------
+    sequence of Pseudopotential
+        Each file once.
+    """
+    verdict = _verdict(recipe, atoms, parameters, environment)
+    return verdict.pseudopotentials if verdict else ()
+
+
+def _verdict(
+    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+) -> Verdict | None:
+    # Within the function: most recipes concern nobody here, and a command must start quickly.
+    from crystalmath.inspection import asking
+
+    if not asking.concerns(recipe, environment):
+        return None
+    from crystalmath.inspection.verdict import Verdict, judge, unasked
+
+    try:
+        report = asking.ask(recipe, atoms, parameters, environment)
+    except asking.CannotAsk as error:
+        return Verdict((unasked(str(error), recipe, environment),))
+    return judge(report, recipe, atoms, environment)

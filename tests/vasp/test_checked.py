@@ -1,0 +1,247 @@
+"""A job's pseudopotentials, from where it is checked to where its record is shown."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import write
+
+from conftest import LAB
+from crystalmath import config
+from crystalmath.admission import Submission
+from crystalmath.errors import JobRefused
+from crystalmath.inspection import asking
+from crystalmath.quacc.store import JobStore
+from crystalmath.rundir import RunDirectory
+from crystalmath.service import JobService
+from server.home_server import HomeServer
+from vasp.potcars import library, potcar
+
+ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
+STATIC = "quacc.recipes.vasp.core.static_job"
+CORES = len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One folder for the module: a new path would be a new environment, and cost a new child."""
+    yield tmp_path_factory.mktemp("pots")
+    asking.close()
+
+
+@pytest.fixture(autouse=True)
+def pots(folder, monkeypatch):
+    """Give the empty folder of the POTCARs; nothing of the developer's settings is read."""
+    for path in folder.iterdir():
+        shutil.rmtree(path)
+    monkeypatch.setenv("VASP_PP_PATH", str(folder))
+    monkeypatch.setenv("QUACC_CONFIG_FILE", str(folder / "quacc.yaml"))
+    monkeypatch.setenv("ASE_CONFIG_PATH", str(folder / "ase.ini"))
+    monkeypatch.setenv("QUACC_VASP_PARALLEL_CMD", f"mpirun -np {CORES}")
+    monkeypatch.setenv("CRYSTALMATH_RECIPES", "asked_recipes")
+    monkeypatch.syspath_prepend(LAB)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_worker(home):
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+
+
+@pytest.fixture
+def perovskite(tmp_path):
+    """Give a file of barium aluminate copper: three elements, of which one has a variant."""
+    atoms = Atoms("BaAlCu", positions=[(0, 0, 0), (2, 2, 2), (2, 2, 0)], cell=[4] * 3, pbc=True)
+    write(tmp_path / "POSCAR", atoms, format="vasp")
+    return str(tmp_path / "POSCAR")
+
+
+def left_in(home):
+    return sorted(path.name for path in home.iterdir() if path.name != "config.toml")
+
+
+# --- check ---------------------------------------------------------------------------------------
+
+
+def test_a_good_tree_is_a_table_of_files(pots, cli, home, perovskite):
+    library(pots, "Ba_sv", "Al", "Cu")
+    answer = cli("check", "vasp.core.relax_job", perovskite)
+    assert answer.code == 0, answer.out
+    assert f"reads, below {pots}/potpaw_PBE.64:" in answer.lines
+    at = next(n for n, line in enumerate(answer.lines) if line.startswith("SYMBOL"))
+    rows = [line.split() for line in answer.lines[at : at + 4]]
+    assert rows[0] == ["SYMBOL", "SETUP", "TITEL", "FILE"]
+    told = {row[0]: row[1:] for row in rows[1:]}
+    assert told["Ba"] == ["Ba_sv", "PAW_PBE", "Ba_sv", "01Jan2001", "Ba_sv/POTCAR"]
+    assert told.keys() == {"Ba", "Al", "Cu"}
+    assert all(len(line) <= 80 for line in answer.lines[at : at + 4])
+    (seen,) = [line for line in answer.lines if line.startswith("checked with your environment")]
+    assert "PATH" in seen
+    assert "VASP_PP_PATH" in seen
+    assert answer.lines[-1] == "this job would be accepted"
+    assert "error" not in answer.out
+    assert left_in(home) == []
+
+
+def test_a_bad_tree_is_told_in_full(pots, cli, home, perovskite):
+    library(pots, "Ba", "Al", "Cu")
+    cut = pots / "potpaw_PBE.64" / "Cu" / "POTCAR"
+    cut.write_text(potcar("Cu").replace(" End of Dataset\n", ""))
+    aluminium = pots / "potpaw_PBE.64" / "Al" / "POTCAR"
+    aluminium.unlink()
+    aluminium.mkdir()
+    answer = cli("check", "vasp.core.relax_job", perovskite, "--param", "encutt=520")
+    assert answer.code == 1
+    errors = [line for line in answer.lines if line.startswith("error: ")]
+    for said in ("Ba_sv", "Cu/POTCAR", "Al/POTCAR"):
+        assert any(said in line for line in errors), answer.out
+    (typo,) = [line for line in answer.lines if line.startswith("warning: ") and "encutt" in line]
+    assert "encut" in typo.replace("encutt", "")
+    assert answer.lines.index(typo) > answer.lines.index(errors[-1])
+    assert "this job would be accepted" not in answer.out
+    assert left_in(home) == []
+
+
+def test_the_json_of_a_check(pots, cli):
+    library(pots, "Al")
+    fine = cli("check", "vasp.core.static_job", ALUMINIUM, "--json")
+    assert fine.code == 0
+    (file,) = fine.json["potcars"]
+    path = pots / "potpaw_PBE.64" / "Al" / "POTCAR"
+    assert file["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    told = {"symbol": "Al", "setup": "Al", "path": str(path), "titel": "PAW_PBE Al 01Jan2001"}
+    assert told.items() <= file.items()
+    assert (file["lexch"], file["zval"]) == ("PE", 4.0)
+    assert fine.json["ok"] is True
+    assert "VASP_PP_PATH" in fine.json["environment"]
+    # What the file is like is looked at each time.
+    path.write_text("")
+    bad = cli("check", "vasp.core.static_job", ALUMINIUM, "--json")
+    assert bad.code == 1
+    assert (bad.json["ok"], bad.json["status"], bad.json["potcars"][:0]) == (False, "error", [])
+    (error,) = [finding for finding in bad.json["findings"] if finding["severity"] == "error"]
+    assert error.keys() == {"severity", "code", "message", "path", "source", "remedy"}
+    assert error["path"] == str(path)
+
+
+# --- submit --------------------------------------------------------------------------------------
+
+
+def test_a_refused_job_leaves_nothing(pots, tmp_path, cli, monkeypatch):
+    library(pots, "Si")
+    new = tmp_path / "new home"
+    environ = {"CRYSTALMATH_HOME": str(new), "CRYSTALMATH_RECIPES": "asked_recipes"}
+    with JobService(config.load(environ)) as service:
+        with pytest.raises(JobRefused, match="Al"):
+            service.submit(Submission(recipe=STATIC, atoms=bulk("Al")))
+        assert service.engine_states()["local"] == "not loaded"
+    assert not new.exists()
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(new))
+    answer = cli("run", "vasp.core.static_job", ALUMINIUM, "--json")
+    assert answer.code == 1
+    assert (answer.json["job_id"], answer.json["status"]) == (None, "error")
+    assert answer.json["code"] == "refused"
+    assert answer.json["error"]
+    assert not new.exists()
+
+
+def test_what_a_job_reads_is_on_record(pots, cli, home):
+    library(pots, "Al")
+    sha256 = hashlib.sha256(potcar("Al").encode()).hexdigest()
+    with JobService() as service:
+        parameters = {"encutt": 520}
+        job = service.submit(Submission(recipe=STATIC, atoms=bulk("Al"), parameters=parameters))
+        assert any("encutt" in warning["message"] for warning in job.warnings)
+        # What becomes of the file later changes nothing.
+        shutil.rmtree(pots / "potpaw_PBE.64")
+        (file,) = service.pseudopotentials(job.job_id)
+        assert (file["symbol"], file["setup"], file["sha256"]) == ("Al", "Al", sha256)
+    with JobStore(f"sqlite:///{home / 'jobs.sqlite'}", create=False) as store:
+        assert store.pseudopotentials(job.job_id) == [file]
+    told = cli("status", job.job_id).lines
+    assert f"POTCARs     Al: PAW_PBE Al 01Jan2001 (Al, {sha256[:8]}…)" in told
+    (first,) = [n for n, line in enumerate(told) if line.startswith("warnings    ")]
+    assert any("encutt" in line for line in told[first:])
+    assert "encutt" in cli("result", job.job_id).err
+
+
+def test_ranks_times_the_engines_workers_are_compared_with_the_cores(pots, home):
+    library(pots, "Al")
+    job = Submission(recipe=STATIC, atoms=bulk("Al"))
+
+    def codes():
+        with JobService() as service:
+            return {finding.code for finding in service.check(job).findings}
+
+    assert "too_many_ranks" not in codes()
+    (home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
+    assert "too_many_ranks" in codes()
+
+
+def test_a_recipe_that_cannot_be_asked_is_not_refused(pots):
+    job = Submission(recipe="asked_recipes.kill_itself", atoms=bulk("Al"))
+    with JobService() as service:
+        (finding,) = service.check(job).findings
+    assert (finding.severity, finding.code) == ("warning", "recipe_unchecked")
+    assert "SIGKILL" in finding.message
+
+
+# --- through a server ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = HomeServer(tmp_path / "home")
+    try:
+        yield server
+    finally:
+        server.end()  # which fails where a process is left
+
+
+def test_start_the_server_then_export_and_submit(server, pots, monkeypatch):
+    library(pots, "Al")
+    monkeypatch.delenv("VASP_PP_PATH")
+    server.start(VASP_PP_PATH="/of/the/server")
+    command = ["submit", "vasp.core.static_job", ALUMINIUM, "--json"]
+    refused = server.run(*command)
+    assert refused.returncode == 1
+    assert "potcar_unset" in refused.stdout, refused
+    assert "asking the recipe which files it reads" in refused.stderr
+    accepted = server.run(*command, VASP_PP_PATH=str(pots))
+    assert accepted.returncode == 0, accepted
+    job_id = json.loads(accepted.stdout)["job_id"]
+    header = RunDirectory(server.home / "jobs" / job_id).read_header()
+    assert header["environment"]["VASP_PP_PATH"] == str(pots)
+    (file,) = server.call("jobs.specification", job_id=job_id)["potcars"]
+    assert file["path"] == f"{pots}/potpaw_PBE.64/Al/POTCAR"
+    assert "asking" not in server.run(*command, VASP_PP_PATH=str(pots)).stderr
+
+
+def test_while_a_recipe_is_asked_for_the_first_time_others_are_answered(server):
+    server.start()
+    given = {"structure": {"symbols": "Al", "cell": [3.0] * 3, "pbc": True}, "engine": "local"}
+    ended = []
+
+    def check():
+        server.call("jobs.check", recipe=STATIC, **given)
+        ended.append(time.monotonic())
+
+    threads = [threading.Thread(target=check) for _ in range(9)]  # more than a pool has
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    emt = "quacc.recipes.emt.core.static_job"
+    assert server.call("jobs.check", recipe=emt, **given)["ok"]
+    answered = time.monotonic()
+    for thread in threads:
+        thread.join()
+    assert answered < min(ended)
