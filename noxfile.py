@@ -28,6 +28,8 @@ SERVERS = [
     "tests/server/test_daemon.py",
     "tests/server/test_environment.py",
 ]
+#: VASP and Quantum ESPRESSO, and warm children that import quacc.
+VASP = ["tests/inspection", "tests/vasp", "tests/espresso"]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 
 #: Engine -> what brings it beside core, how pytest runs the kit on it, and its other tests.
@@ -83,7 +85,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests against the installed packages; arguments go to pytest."""
     _install(session, "test", f"{CORE}[testing]", PARSL)
     # The deaths of Parsl's processes take minutes: they are part of the session `contract(parsl)`.
-    elsewhere = ["tests/engines/test_parsl.py", *SERVERS]
+    elsewhere = ["tests/engines/test_parsl.py", *SERVERS, *VASP]
     session.run("pytest", *[f"--ignore={file}" for file in elsewhere], *session.posargs)
 
 
@@ -129,6 +131,14 @@ def server(session: nox.Session) -> None:
     """Have servers come and go, and talk to Node and to clients that break the protocol."""
     _install(session, "test", f"{CORE}[quacc,testing]", PARSL)
     session.run("pytest", "tests/protocol", *SERVERS, *session.posargs)
+
+
+@nox.session
+def vasp(session: nox.Session) -> None:
+    """VASP's stand-in and Quantum ESPRESSO, end to end, and the checks before submission."""
+    _install(session, "test", f"{CORE}[quacc,testing]", PARSL, "quacc[atomate2]")
+    cases = os.environ.get("DIFFERENTIAL_CASES", "2000")
+    session.run("pytest", *VASP, *session.posargs, env={"DIFFERENTIAL_CASES": cases})
 
 
 @nox.session(venv_backend="uv")

@@ -1,0 +1,61 @@
+"""Jobs from end to end: a service for each engine, and what must come of a job on it."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from crystalmath import config
+from crystalmath.admission import Submission
+from crystalmath.quacc.runner import JobState
+from crystalmath.service import JobService
+
+ENGINES = ("local", "parsl")
+
+
+def opened(home, engine):
+    """Open a service in a home of its own, whose default is that engine."""
+    if engine == "parsl":
+        pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
+    return JobService(config.load({"CRYSTALMATH_HOME": str(home), "CRYSTALMATH_ENGINE": engine}))
+
+
+def submit(service, recipe, /, atoms, environment, **parameters):
+    """Submit a recipe of quacc's; give the job's id."""
+    asked = Submission(
+        recipe=f"quacc.recipes.{recipe}",
+        atoms=atoms,
+        parameters=parameters,
+        environment=environment,
+        engine=service.config.engine,
+    )
+    return service.submit(asked).job_id
+
+
+def finish(service, job_id):
+    """Wait until it is over."""
+    *_, job = service.wait([job_id], 120)
+    assert job.state.is_terminal(), f"the job did not finish: {job}"
+    return job
+
+
+def completed(service, job):
+    """It completed; give its result."""
+    assert job.state is JobState.completed, job.error
+    return service.result(job.job_id)
+
+
+def failed(service, job, *words):
+    """It failed, with these words; give the names of the files that its error points at."""
+    assert job.state is JobState.failed
+    for word in words:
+        assert word in job.error, job.error
+    place = re.search(r"\nthe calculation's files are in (/\S+)\n", job.error)[1]
+    # No name of the directory that quacc had before it renamed it, either.
+    named = re.findall(r"/\S*quacc-[\d-]+", job.error)
+    assert all(map(os.path.isdir, [place, *named])), job.error
+    assert service.result(job.job_id)["error"] == job.error
+    assert len(job.error) < 5000
+    return sorted(os.listdir(place))

@@ -1,0 +1,151 @@
+"""Quantum ESPRESSO jobs from end to end, with the real ``pw.x``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from ase.io import read, write
+from ase.units import Ry
+
+from crystalmath.errors import JobRefused
+from ends import ENGINES, completed, failed, finish, opened, submit
+
+PW = shutil.which("pw.x")
+#: Where Debian's `quantum-espresso` has them.
+PSEUDO = Path("/usr/share/espresso/pseudo")
+
+pytestmark = pytest.mark.skipif(
+    PW is None or not (PSEUDO / "Si.pz-vbc.UPF").exists(),
+    reason="there is no pw.x, or not Debian's pseudopotentials: apt-get install quantum-espresso",
+)
+
+SI = bulk("Si", a=5.43)
+SI.rattle(0.02, seed=2)
+#: Without a preset: quacc's name the files of the SSSP library.
+SMALL = {
+    "preset": None,
+    "pseudopotentials": {"Si": "Si.pz-vbc.UPF"},
+    "input_data": {"control": {"tprnfor": True}, "system": {"ecutwfc": 12.0}},
+    "kpts": [2, 2, 2],
+    "kspacing": None,
+}
+#: What quacc's recipes add to it.
+GIVEN = {
+    "system": {
+        "ecutwfc": 12.0,
+        "occupations": "smearing",
+        "smearing": "gaussian",
+        "degauss": 0.005,
+    },
+    "electrons": {"conv_thr": 1e-8, "mixing_mode": "local-TF", "mixing_beta": 0.35},
+}
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return {"PATH": f"{Path(PW).parent}:/usr/bin:/bin", "QUACC_ESPRESSO_PSEUDO": str(PSEUDO)}
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def service(request, tmp_path_factory):
+    with opened(tmp_path_factory.mktemp("home"), request.param) as service:
+        yield service
+
+
+def bare(folder, calculation, library=PSEUDO):
+    """Run ``pw.x`` by hand; give its exit code."""
+    control = {"calculation": calculation, "pseudo_dir": str(library), "tprnfor": True}
+    write(
+        folder / "pw.in",
+        SI,
+        format="espresso-in",
+        input_data={"control": control, **GIVEN},
+        pseudopotentials=SMALL["pseudopotentials"],
+        kpts=SMALL["kpts"],
+    )
+    with open(folder / "pw.out", "w") as output:
+        done = subprocess.run(
+            [PW, "-in", "pw.in"],
+            cwd=folder,
+            stdout=output,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    return done.returncode
+
+
+@pytest.mark.parametrize(("recipe", "calculation"), [("static", "scf"), ("relax", "relax")])
+def test_silicon_as_pw_has_it(service, environment, tmp_path, recipe, calculation):
+    job_id = submit(service, f"espresso.core.{recipe}_job", SI, environment, **SMALL)
+    assert bare(tmp_path, calculation) == 0
+    expected = read(tmp_path / "pw.out", format="espresso-out")
+    job = finish(service, job_id)
+    result = completed(service, job)
+    energy = expected.get_potential_energy()
+    assert result["results"]["energy"] == pytest.approx(energy, abs=1e-6 * Ry)
+    assert abs(result["atoms"].positions - expected.positions).max() < 1e-4
+    force = (expected.get_forces() ** 2).sum(axis=1).max() ** 0.5
+    assert job.summary == {
+        "energy_ev": pytest.approx(energy, abs=1e-6 * Ry),
+        "max_force_ev_ang": pytest.approx(force, abs=1e-3),
+        "formula": "Si",
+        "work_dir": str(result["dir_name"]),
+    }
+    assert job.job_id in job.summary["work_dir"]
+    assert os.path.exists(f"{job.summary['work_dir']}/pw.out.gz")
+
+
+def test_what_pw_refuses_is_told_in_its_own_words(service, environment):
+    few = {**SMALL, "input_data": {"system": {"ecutwfc": 12.0, "nbnd": 1}}}
+    job = finish(service, submit(service, "espresso.core.static_job", SI, environment, **few))
+    files = failed(
+        service,
+        job,
+        "CalledProcessError: Command",
+        "\nthe end of pw.out:\n",
+        "     Error in routine",
+        "too few bands",
+    )
+    assert {"CRASH", "pw.in", "pw.out"} <= set(files)
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "words"),
+    [
+        (PSEUDO, "Si.pz-vbc.upf", ["Si.pz-vbc.upf", str(PSEUDO)]),
+        (PSEUDO, "Xy.UPF", ["Xy.UPF", str(PSEUDO)]),
+        ("/no/such/library", "Xy.UPF", ["/no/such/library", "QUACC_ESPRESSO_PSEUDO"]),
+    ],
+)
+def test_a_missing_pseudopotential_is_refused(service, environment, library, name, words):
+    wrong = environment | {"QUACC_ESPRESSO_PSEUDO": str(library)}
+    before = len(service.jobs())
+    with pytest.raises(JobRefused) as refused:
+        submit(
+            service,
+            "espresso.core.static_job",
+            SI,
+            wrong,
+            **{**SMALL, "pseudopotentials": {"Si": name}},
+        )
+    errors = [each for each in refused.value.findings if each.severity == "error"]
+    assert len(errors) == 1
+    for word in words:
+        assert word in f"{errors[0].message} {errors[0].path}"
+    assert len(service.jobs()) == before
+
+
+def test_what_pw_finds_by_itself_is_not_refused(service, environment, tmp_path):
+    """Debian's has a folder of its own, and looks there last."""
+    wrong = environment | {"QUACC_ESPRESSO_PSEUDO": "/no/such/library"}
+    if bare(tmp_path, "scf", "/no/such/library") == 0:
+        job_id = submit(service, "espresso.core.static_job", SI, wrong, **SMALL)
+        completed(service, finish(service, job_id))
+    else:
+        with pytest.raises(JobRefused, match="/no/such/library"):
+            submit(service, "espresso.core.static_job", SI, wrong, **SMALL)
