@@ -8,9 +8,9 @@ import re
 import pytest
 
 from crystalmath import config
-from crystalmath.admission import Submission
 from crystalmath.quacc.runner import JobState
 from crystalmath.service import JobService
+from crystalmath.submission import Submission
 
 ENGINES = ("local", "parsl")
 

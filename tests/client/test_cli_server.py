@@ -189,13 +189,16 @@ def test_wrong_usage_submits_nothing(here, cli, arguments):
 
 def test_wait_tells_what_failed(here, cli):
     good = submit(cli, "value", "--label", "set=wait")
-    bad = submit(cli, "fail", "--param", "message=bad luck", "--label", "set=wait")
+    bad = submit(cli, "fail", "--param", "message=bad luck\nand more", "--label", "set=wait")
     assert cli("wait", good).code == 0
     answer = cli("wait", good, bad, "--json")
     assert answer.code == 1
     assert [job["status"] for job in answer.json["jobs"]] == ["completed", "failed"]
     assert "bad luck" in answer.err
-    assert answer.err.splitlines()[-1] == "2 jobs: 1 completed, 1 failed"
+    *_, more, counts = answer.err.splitlines()
+    assert more == f"all that is known of an error: crystalmath result {bad[:8]}"
+    assert counts == "2 jobs: 1 completed, 1 failed"
+    assert "and more" not in answer.err
     assert cli("wait", "--label", "set=wait").code == 1
     assert cli("wait", "--label", "set=wait", "--state", "completed").code == 0
     assert cli("wait", "--label", "set=nothing").code == 1

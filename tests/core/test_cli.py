@@ -16,6 +16,7 @@ from ase.build import bulk
 
 from commands import finish, start
 from conftest import LAB, eventually
+from crystalmath.cli import submit
 from crystalmath.quacc import JobState
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -27,9 +28,9 @@ COMMANDS += ("engines", "recipes", "serve", "stop", "doctor", "conform")
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """Give a home with a job of each kind, and the service that runs them."""
-    from crystalmath.admission import Submission
     from crystalmath.quacc.engines import close_all
     from crystalmath.service import JobService
+    from crystalmath.submission import Submission
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("shared")))
@@ -297,12 +298,34 @@ def test_what_a_job_reads_is_shown_where_it_is_checked_and_asked_about(cli, lab,
     assert all(len(line) <= 80 for line in lines[:3])
     document = cli("check", *odd, "--json").json
     assert (document["ok"], document["potcars"][0]["setup"]) == (True, "Al")
-    job_id = cli("run", *odd, "--json").json["job_id"]
+    ran = cli("run", *odd, "--json")
+    assert "warning: it is odd (do not)\n" in ran.err
+    job_id = ran.json["job_id"]
     told = cli("status", job_id).out
     assert "POTCARs     Al: PAW_PBE Al 04Jan2001 (Al, 1a2b3c4d…)" in told
     assert "warnings    it is odd (do not)" in told
-    assert "potcars" not in cli("status", job_id, "--json").json
+    # All of the hash, for programs.
+    assert cli("status", job_id, "--json").json["potcars"] == document["potcars"]
     assert "warning: it is odd (do not)" in cli("result", job_id).err
+
+
+def test_submit_puts_a_warning_into_the_same_words():
+    finding = {"severity": "warning", "message": "it is odd", "remedy": "do not"}
+    told = list(submit._told({"job_id": "x", "warnings": [finding]}))
+    assert told == [("warning", "it is odd (do not)")]
+
+
+def test_an_error_of_several_lines(cli, lab):
+    job_id = cli("run", "lab_recipes.fail", AL, "--param", "message=one\n two", "--json").json[
+        "job_id"
+    ]
+    lines = cli("status", job_id).lines
+    (first,) = [n for n, line in enumerate(lines) if line.endswith("RuntimeError: one")]
+    assert lines[first].startswith("error ")
+    assert lines[first + 1] == " " * lines[first].index("Runtime") + " two"
+    said = cli("list", "--summary").lines
+    assert "       1 RuntimeError: one" in said
+    assert not any("two" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -414,11 +437,21 @@ def test_doctor_tells_where_potcars_are_looked_for(cli, monkeypatch, tmp_path):
     assert there["message"] == f"{tmp_path} (from VASP_PP_PATH); potpaw_PBE.64: 1"
 
 
+def test_doctor_tells_that_there_is_no_vasp(cli, monkeypatch):
+    monkeypatch.setenv("QUACC_VASP_CMD", "/no/vasp_std")
+    monkeypatch.setenv("QUACC_VASP_GAMMA_CMD", "/no/vasp_gam")
+    answer = cli("doctor")
+    assert "/no/vasp_std (QUACC_VASP_CMD) nor /no/vasp_gam" in answer.out
+    assert "only VASP's recipes need it" in answer.out
+    assert answer.code == 0
+
+
 def test_doctor_names_what_prevents_running(cli, monkeypatch):
     monkeypatch.setenv("CRYSTALMATH_ENGINE", "nope")
     answer = cli("doctor")
     assert answer.code == 1
-    assert "crystalmath-engine-nope" in answer.out
+    assert "'nope' is wanted and not installed" in answer.out
+    assert "pip install crystalmath-engine" not in answer.out
 
 
 def test_doctor_sees_a_home_that_cannot_be_made(cli, monkeypatch):

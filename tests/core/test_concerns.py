@@ -46,7 +46,9 @@ def test_those_of_quacc(recipe, asked):
         ("def f(atoms):\n    from quacc.calculators.espresso.espresso import Espresso", True),
         ("try:\n    from quacc.calculators.vasp import Vasp\nexcept ImportError: ...", True),
         ("from quacc.recipes.emt.core import relax_job\ndef f(atoms): ...", False),
-        ("import vasp, quacc\ndef f(atoms): 'quacc.recipes.vasp'", False),
+        ("def f(atoms):\n    from ase.calculators.vasp import Vasp", True),
+        ("import importlib as i\ndef f(a): i.import_module('quacc.recipes.vasp.core')", True),
+        ("import vasp, quacc\ndef f(atoms): 'see quacc.recipes.vasp'", False),
         ("from quacc.recipes.vasp import (", False),
         ("from .... import nothing\ndef f(atoms): ...", False),
     ],
@@ -67,6 +69,15 @@ def test_the_users_own_modules_are_followed(write):
     write("ours/calculators.py", "from quacc.calculators.vasp.vasp import Vasp as calculator\n")
     assert concerns("ours.recipes.jobs.relax", ALLOWED)
     assert not any(name.startswith(("ours", "quacc.recipes")) for name in sys.modules)
+
+
+def test_modules_that_people_edit_are_followed_wherever_they_are(write):
+    write("single.py", "import pymatgen.core, not_there\nfrom helpers import calculator\n")
+    write("helpers/__init__.py", "from .inner import calculator\n")
+    write("helpers/inner.py", "from ase.calculators.emt import EMT as calculator\n")
+    assert not concerns("single.f", ALLOWED)
+    write("helpers/inner.py", "from ase.calculators.vasp import Vasp as calculator\n")
+    assert concerns("single.f", ALLOWED)
 
 
 @pytest.mark.parametrize("recipe", ["ours.recipes.absent.f", "absent.f", "single.absent.f", "f"])

@@ -16,6 +16,7 @@ from ase.io import write
 
 from conftest import LAB, eventually
 from crystalmath import config
+from crystalmath.errors import CrystalMathError
 from crystalmath.quacc.structures import to_ase_json
 from crystalmath.server.methods import METHODS
 from crystalmath.service import JobService, default_service
@@ -272,6 +273,53 @@ def test_findings_of_the_preflight_come_along(idle, judge):
         "source": "VASP_PP_PATH",
         "remedy": "set VASP_PP_PATH",
     }
+
+
+SLOW = """
+import pathlib, time
+from crystalmath.hookspecs import hookimpl
+
+@hookimpl
+def crystalmath_preflight(parameters):
+    place = pathlib.Path(parameters["number"])
+    (place / "begun").touch()
+    while not (place / "go").exists():
+        time.sleep(0.01)
+    return []
+"""
+
+
+@pytest.mark.parametrize("name", ["jobs.submit", "jobs.submit_many"])
+def test_a_submission_that_is_given_up_while_it_is_checked_is_not_recorded(
+    idle, install, tmp_path, monkeypatch, name
+):
+    install("slow-check", "slow", SLOW, group="crystalmath.plugins")
+    told = []
+    submit = JobService.submit_many
+
+    def noted(*given, **more):
+        try:
+            return submit(*given, **more)
+        except CrystalMathError as error:
+            told.append(str(error))
+            raise
+
+    monkeypatch.setattr(JobService, "submit_many", noted)
+    job = {**VALUE, "params": {"number": str(tmp_path)}}
+
+    async def give_up():
+        asked = {"jobs": [job]} if name == "jobs.submit_many" else job
+        task = asyncio.create_task(METHODS[name](idle, asked))
+        await asyncio.to_thread(eventually, (tmp_path / "begun").exists)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        (tmp_path / "go").touch()
+
+    asyncio.run(give_up())
+    eventually(lambda: told)
+    assert "nothing was recorded" in told[0]
+    assert call(idle, "jobs.list")["jobs"] == []
 
 
 TOUCHED = """

@@ -9,7 +9,7 @@ import pytest
 
 from crystalmath import config
 from crystalmath.errors import PluginError, UnknownEngine
-from crystalmath.plugins import Plugins
+from crystalmath.plugins import Plugins, how_to_install
 from crystalmath.quacc import engines, get_runner
 from crystalmath.quacc.engines import describe_engines, get_installed_engines, get_workflow_engine
 from crystalmath.runners import Runners
@@ -60,8 +60,11 @@ def test_describing_engines_starts_none_and_loads_no_engine_library():
 
 
 def test_an_unknown_engine_names_those_that_are_installed():
-    with pytest.raises(UnknownEngine, match=r"'nonesuch'.*local.*crystalmath-engine-nonesuch"):
+    with pytest.raises(UnknownEngine, match=r"'nonesuch'.*local.*crystalmath engines") as refused:
         get_runner("nonesuch")
+    # Anybody could register the name of a package that we do not publish.
+    assert "pip install" not in str(refused.value)
+    assert "crystalmath-engine-parsl" in how_to_install("parsl")
 
 
 def test_engines_that_are_not_there_leave_nothing_behind():

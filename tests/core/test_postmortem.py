@@ -122,6 +122,118 @@ def test_a_bomb_is_not_unpacked_to_its_end(work):
     assert "(too long to be unpacked)" in describe(RuntimeError("x"), str(work))
 
 
+BOX = """\
+ -----------------------------------------------------------------------------
+|                                                                             |
+|     EEEEEEE  RRRRRR   RRRRRR   OOOOOOO  RRRRRR      ###     ###     ###     |
+|     E        R     R  R     R  O     O  R     R     ###     ###     ###     |
+|     EEEEEEE  R     R  R     R  OOOOOOO  R     R     ###     ###     ###     |
+|                                                                             |
+|     ERROR: the triple product of the basis vectors is negative              |
+|     exchange two basis vectors                                              |
+|                                                                             |
+|       ---->  I REFUSE TO CONTINUE WITH THIS SICK JOB ... BYE!!! <----       |
+ -----------------------------------------------------------------------------
+"""
+EDDDAV = "Error EDDDAV: Call to ZHEGV failed. Returncode =   7 1   8\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"vasp__out": f" running\n {EDDDAV}" * 99}, "Error EDDDAV: Call to ZHEGV failed. Ret"),
+        ({"vasp__out": f"WARNING: x\n{BOX}"}, "ERROR: the triple product of the basis vectors is "),
+        (
+            {"vasp__out": " VERY BAD NEWS! internal error in subroutine SGRCON:\n Found some\nx\n"},
+            "VERY BAD NEWS! internal error in subroutine SGRCON: Found some (",
+        ),
+        (
+            {"vasp__out": " Error reading item 'NSW' from file INCAR.\n"},
+            "Error reading item 'NSW' from file INCAR. (",
+        ),
+        (
+            {
+                "vasp__out": " entering main loop\n",
+                "std_err__txt": "forrtl: severe (174): SIGSEGV\n",
+            },
+            "forrtl: severe (174): SIGSEGV (",
+        ),
+        (
+            {"std_err__txt": "vasp_std: error while loading shared libraries: libmkl.so: no\n"},
+            "vasp_std: error while loading shared libraries: libmkl.so: no (",
+        ),
+        (
+            {"std_err__txt": "/bin/sh: 1: vasp_std: not found\n"},
+            "/bin/sh: 1: vasp_std: not found (",
+        ),
+        (
+            {"OUTCAR": "VERY BAD NEWS! internal error in X\n"},
+            "VERY BAD NEWS! internal error in X (",
+        ),
+        # Where nothing is clearly an error, nothing is claimed.
+        ({"vasp__out": "WARNING in EDDRMM: call to ZHEGV failed\n"}, None),
+        ({"OUTCAR": "   Error from kinetic energy argument (eV)\n"}, None),
+        ({"std_err__txt": "PMIX ERROR: OUT-OF-RESOURCE\n"}, None),
+        ({"vasp__out": EDDDAV, "OUTCAR": "General timing and accounting informations\n"}, None),
+        ({"other__out": EDDDAV}, None),
+    ],
+)
+def test_what_vasp_says_itself_goes_first(work, files, said):
+    calculation(work, **files)
+    first = describe(TypeError("'<' not supported\nat all"), str(work)).splitlines()[0]
+    if said is None:
+        assert first == "TypeError: '<' not supported"
+    else:
+        assert first.startswith(f"VASP: {said}")
+        assert first.endswith(" (TypeError: '<' not supported)")
+
+
+PERCENT = " " + "%" * 78 + "\n"
+LOST = f"     file Al.UPF not found\n{PERCENT}"
+PW = f"{PERCENT}     Error in routine readpp (1):\n{LOST}\n     stopping ...\n"
+CRASH = f"{PERCENT}     task #    0\n     from readpp : error #    1\n{LOST}"
+ABORT = """\
+--------------------------------------------------------------------------
+MPI_ABORT was invoked on rank 0 in communicator MPI_COMM_WORLD
+  Proc: [[51223,0],0]
+  Errorcode: 1
+
+NOTE: invoking MPI_ABORT causes Open MPI to kill all MPI processes.
+You may or may not see output from other processes, depending on
+exactly when Open MPI kills them.
+--------------------------------------------------------------------------
+"""
+
+
+def test_what_pw_says_itself_goes_first_and_once(work):
+    calculation(work, pw__out=PW, CRASH=CRASH, pw__err=ABORT)
+    first, _, *tails = describe(RuntimeError("exit status 1"), str(work)).splitlines()
+    assert first == (
+        "pw.x: Error in routine readpp (1): file Al.UPF not found (RuntimeError: exit status 1)"
+    )
+    assert [line for line in tails if line.startswith("the end")] == ["the end of pw.out:"]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"CRASH": CRASH}, "Quantum ESPRESSO: from readpp : error # 1 file Al.UPF not found ("),
+        (
+            {"CRASH": CRASH, "ph__out": "x\n"},
+            "ph.x: from readpp : error # 1 file Al.UPF not found (",
+        ),
+        (
+            {"pw__out": "   convergence NOT achieved after   1 iterations: stopping\nDONE.\n"},
+            "pw.x: convergence NOT achieved after 1 iterations: stopping (",
+        ),
+        ({"pw__out": " JOB DONE.\n", "pw__err": "STOP 2\n"}, "RuntimeError"),
+    ],
+)
+def test_other_words_of_quantum_espresso(work, files, said):
+    calculation(work, **files)
+    assert describe(RuntimeError("x"), str(work)).startswith(said)
+
+
 class HostileError(Exception):
     """Nothing of it can be asked."""
 

@@ -16,16 +16,16 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes
-from crystalmath.admission import Submission
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.store import JobStore
 from crystalmath.rundir import RunDirectory
 from crystalmath.service import JobService
+from crystalmath.submission import Submission
 
 OWNER = textwrap.dedent("""
     import sys
     from ase.build import bulk
-    from crystalmath.admission import Submission
+    from crystalmath.submission import Submission
     from crystalmath.service import JobService
 
     service = JobService()

@@ -12,10 +12,10 @@ import threading
 
 import pytest
 from ase.build import bulk
+from attrs import evolve
 
 from conftest import LAB, eventually
 from crystalmath import config
-from crystalmath.admission import Submission
 from crystalmath.builtin.local import LocalRunner
 from crystalmath.errors import (
     CrystalMathError,
@@ -25,9 +25,11 @@ from crystalmath.errors import (
     UnknownEngine,
     UnknownJob,
 )
+from crystalmath.plugins import plugins
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.service import JobService, default_service
+from crystalmath.submission import Submission
 
 AL = bulk("Al", a=4.0, cubic=True)
 
@@ -217,6 +219,34 @@ def test_another_shell_does_not_make_it_another_job(service, monkeypatch):
     assert service.submit(value(key="shell")).job_id == first.job_id
 
 
+STRICTER = """
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Finding
+
+@hookimpl
+def crystalmath_preflight():
+    return [Finding(severity="error", code="gone", message="its files are gone")]
+"""
+
+
+def test_a_known_key_gives_its_job_though_it_would_be_refused_now(service, install):
+    first = run(service, value(9, key="kept"))
+    install("stricter-check", "stricter", STRICTER, group="crystalmath.plugins")
+    plugins.cache_clear()
+    again, other, new = service.submit_many([value(9, key="kept"), value(8, key="kept"), value(9)])
+    assert (again.job_id, again.state) == (first.job_id, JobState.completed)
+    assert [type(answer) for answer in (other, new)] == [JobRefused, JobRefused]
+
+
+def test_what_nobody_waits_for_any_more_is_not_recorded(home, lab):
+    with JobService() as service:
+        for wanted in ([False], [True, True, False]):  # given up before; while it is checked
+            answers = iter(wanted)
+            with pytest.raises(CrystalMathError, match="nothing was recorded"):
+                service.submit_many([value(1), value(2)], wanted=lambda: next(answers))  # noqa: B023
+    assert here(home) == []
+
+
 def test_check_says_all_that_is_wrong(home, lab, judge):
     wrong = {"engine": "slurm", "walltime_s": -1}
     with JobService() as service:
@@ -235,6 +265,45 @@ def test_check_says_all_that_is_wrong(home, lab, judge):
     assert all(said in text for said in ("did you mean value", "walltime", "'slurm'"))
     assert "environment variable" in nameless.message
     assert here(home) == []
+
+
+SLIP = """
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Finding
+
+@hookimpl
+def crystalmath_preflight(parameters):
+    return [
+        Finding(severity="warning", code="parameter_unknown", message=f"VASP knows no {name}",
+                source=f"the parameter {name}")
+        for name in parameters
+    ]
+"""
+
+
+def test_a_slip_is_told_once(home, lab, install):
+    install("a-slip", "slip", SLIP, group="crystalmath.plugins")
+    plugins.cache_clear()
+    slips = lab_job("switch", parameters={"relax_cel": True, "encutt": 1})
+    with JobService() as service:
+        told = [finding.message for finding in service.check(slips).findings]
+        job = service.submit(slips)
+    assert len(told) == 2
+    assert "did you mean 'relax_cell'" in told[0]
+    assert told[1] == "VASP knows no encutt"
+    assert [warning["message"] for warning in job.warnings] == told
+
+
+def test_programs_that_are_not_there_are_told(home, lab):
+    # A recipe that is not there, either, is not asked which files it reads, which takes seconds.
+    environment = {"PATH": str(home), "QUACC_CONFIG_FILE": str(home / "none.yaml")}
+    wanted = Submission(
+        recipe="quacc.recipes.vasp.core.no_job", atoms=bulk("Al"), environment=environment
+    )
+    with JobService() as service:
+        for changes, missing in (({}, True), ({"parameters": {"command": "/my/vasp"}}, False)):
+            found = service.check(evolve(wanted, engine="local", **changes)).findings
+            assert ("command_missing" in [finding.code for finding in found]) is missing
 
 
 # --- on record first -----------------------------------------------------------------------------
@@ -275,7 +344,7 @@ OWNER = textwrap.dedent(
     import sys, time
     import crystalmath.service as service_module
     from ase.build import bulk
-    from crystalmath.admission import Submission
+    from crystalmath.submission import Submission
     from crystalmath.service import JobService
 
     al = bulk("Al", a=4.0, cubic=True)

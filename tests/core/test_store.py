@@ -174,6 +174,7 @@ def test_a_known_key_gives_the_job_that_has_it_with_its_present_state(store):
     assert (again.job_id, again.state) == (first, JobState.running)
     assert len(store.list()) == 2
     assert store.get(other.job_id) == other
+    assert store.by_key(["k", "unknown", "\0", "\ud800"]) == {"k": again}
 
 
 def test_a_key_with_another_specification_records_nothing_at_all(store):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from crystalmath.inspection.files import facts
 from crystalmath.inspection.report import FileFacts, Need, Report, Step, Trouble
-from crystalmath.inspection.verdict import judge, unasked
+from crystalmath.inspection.verdict import judge, pseudopotentials, unasked
 from vasp.potcars import concatenated, library, potcar
 
 STATIC = "quacc.recipes.vasp.core.static_job"
@@ -71,18 +71,18 @@ def report(*steps, quiet=True, **more):
     return Report.from_json(Report(steps=steps, files=found, **more).to_json())
 
 
-def judged(told, *, atoms=None, recipe=STATIC, environment=None):
+def judged(told, *, atoms=None, recipe=STATIC, environment=None, parameters=None):
     atoms = bulk("Al") if atoms is None else atoms
     before = atoms.copy()
-    verdict = judge(told, recipe, atoms, environment or {})
+    findings = judge(told, recipe, atoms, environment or {}, parameters)
     assert atoms == before
-    for finding in verdict.findings:
+    for finding in findings:
         assert str(finding).isprintable()
-    return verdict
+    return findings
 
 
 def only(told, **more):
-    (finding,) = judged(told, **more).findings
+    (finding,) = judged(told, **more)
     return finding
 
 
@@ -97,9 +97,8 @@ def ask(pots, *setups, **more):
 
 def test_a_good_job(pots):
     told = report(vasp(pots, "Al", "O", custodian=True), vasp(pots, "Al", "O"))
-    verdict = judged(told)
-    assert verdict.findings == ()
-    aluminium, oxygen = verdict.pseudopotentials
+    assert judged(told) == ()
+    aluminium, oxygen = pseudopotentials(told)
     assert (aluminium.symbol, aluminium.setup) == ("Al", "Al")
     assert aluminium.path == f"{pots}/potpaw_PBE.64/Al/POTCAR"
     assert (aluminium.titel, aluminium.lexch) == ("PAW_PBE Al 01Jan2001", "PE")
@@ -107,8 +106,15 @@ def test_a_good_job(pots):
     assert oxygen.symbol == "O"
 
 
+def test_files_are_identified_where_they_say_what_they_are(pots):
+    damage(pots / "potpaw_PBE.64/Al/POTCAR", "empty")
+    damage(pots / "potpaw_PBE.64/Cu/POTCAR", "truncated")
+    told = report(vasp(pots, "Al", "O", "Cu", "Si"))
+    assert [file.setup for file in pseudopotentials(told)] == ["O", "Cu"]
+
+
 def test_a_recipe_without_pseudopotentials():
-    assert judged(Report(steps=(Step(calculator="emt"),))).findings == ()
+    assert judged(Report(steps=(Step(calculator="emt"),))) == ()
 
 
 def test_it_looks_at_the_folders_only_if_something_is_wrong(pots, monkeypatch):
@@ -119,7 +125,7 @@ def test_it_looks_at_the_folders_only_if_something_is_wrong(pots, monkeypatch):
 
     monkeypatch.setattr(os, "listdir", no)
     monkeypatch.setattr(os, "stat", no)
-    assert judged(told).findings == ()
+    assert judged(told) == ()
 
 
 # ---- missing files ----
@@ -152,7 +158,7 @@ def test_it_is_in_another_library(pots):
 def test_every_problem_at_once(pots):
     (pots / "potpaw_PBE.64/Cu/POTCAR").write_text("")
     told = report(vasp(pots, "Al", "Si", "Ba_sv", "Cu"))
-    assert [finding.code for finding in judged(told).findings] == [
+    assert [finding.code for finding in judged(told)] == [
         "potcar_missing",
         "potcar_missing",
         "potcar_empty",
@@ -220,6 +226,9 @@ def test_files_that_cannot_be_used(pots, how, words):
     finding = ask(pots, "Al", "O", custodian=True, troubles=(trouble,))
     assert (finding.severity, finding.code) == ("error", f"potcar_{how}")
     assert words in finding.message
+    there = how not in {"broken_link", "link_loop", "not_a_file"}
+    start = "the POTCAR of Al cannot be used: " if there else "no POTCAR for Al: "
+    assert finding.message.startswith(start)
     assert finding.remedy
 
 
@@ -286,6 +295,17 @@ def test_a_relative_root(pots, monkeypatch):
     assert tilde.code == "potcar_relative"
 
 
+def test_paths_that_are_easily_mistyped(tmp_path):
+    empty = only(report(vasp(".", "Al")), environment={"VASP_PP_PATH": ""})
+    assert (empty.code, empty.source) == ("potcar_unset", "VASP_PP_PATH")
+    environment = {"VASP_PP_PATH": "$NOPE/pots"}
+    variable = only(report(vasp("$NOPE/pots", "Al")), environment=environment)
+    assert variable.remedy.endswith(": the variable $NOPE is not set where jobs run")
+    blank = f"{tmp_path} "
+    finding = only(report(vasp(blank, "Al")), environment={"VASP_PP_PATH": blank})
+    assert f"the POTCAR folder {blank!r} (from VASP_PP_PATH) does not exist" in finding.message
+
+
 def test_the_wanted_library_is_not_there(pots):
     library(pots, "Al", folder="potpaw_PBE.54")
     library(pots, "Al", folder="potpaw_pbe.99")
@@ -340,7 +360,7 @@ def test_where_the_path_comes_from(pots, home, tmp_path):
 def test_a_loose_end_before_another_file(pots):
     path = pots / "potpaw_PBE.64/Al/POTCAR"
     path.write_text(potcar("Al") + "\n\n")
-    assert judged(report(vasp(pots, "O", "Al"), vasp(pots, "Al"))).findings == ()
+    assert judged(report(vasp(pots, "O", "Al"), vasp(pots, "Al"))) == ()
     finding = only(report(vasp(pots, "O", "Al"), vasp(pots, "Al", "O")))
     assert (finding.severity, finding.code) == ("error", "potcar_loose_end")
     assert "in step 2 of 2" in finding.message
@@ -350,13 +370,42 @@ def test_a_loose_end_before_another_file(pots):
 
 def test_mixed_functionals(pots):
     library(pots, "C", lexch="CA")
-    finding = ask(pots, "Al", "C", "O")
-    assert (finding.severity, finding.code) == ("warning", "potcar_mixed")
-    assert "LEXCH PE: Al, O; CA: C" in finding.message
+    mixed, odd = judged(report(vasp(pots, "Al", "C", "O")))
+    assert (mixed.severity, mixed.code) == ("warning", "potcar_mixed")
+    assert "LEXCH PE: Al, O; CA: C" in mixed.message
+    assert (odd.code, odd.path) == ("potcar_functional", f"{pots}/potpaw_PBE.64/C/POTCAR")
     said = Trouble(where="parse", type="ValueError", message="File contains incompatible")
-    finding = ask(pots, "Al", "C", custodian=True, troubles=(said,))
-    assert (finding.severity, finding.code) == ("error", "potcar_mixed")
-    assert "custodian refuses" in finding.message
+    mixed, _ = judged(report(vasp(pots, "Al", "C", custodian=True, troubles=(said,))))
+    assert (mixed.severity, mixed.code) == ("error", "potcar_mixed")
+    assert "custodian refuses" in mixed.message
+
+
+@pytest.mark.parametrize(
+    ("folder", "lexch", "words"),
+    [
+        ("potpaw_PBE.64", "CA", "LEXCH = CA (LDA), and potpaw_PBE.64 is for PBE: "),
+        ("potpaw_PBE", "HL", "LEXCH = HL (LDA), and potpaw_PBE is for PBE: "),
+        ("potpaw", "PE", "LEXCH = PE (GGA), and potpaw is for LDA: "),
+        ("potpaw_LDA.54", "91", "LEXCH = 91 (GGA), and potpaw_LDA.54 is for LDA: "),
+        ("potpaw_PBE.64", "PE", None),
+        ("potpaw_PBE.64", "91", None),  # a few of VASP's own are such
+        ("potpaw_LDA", "CA", None),
+        ("potpaw", "ca", None),
+        ("potpaw_PBE.64", "XY", None),
+        ("mine", "CA", None),
+        ("potpaw_GGA", "CA", None),
+        ("potpaw_PBE_mine", "CA", None),
+    ],
+)
+def test_files_for_another_functional_than_their_library(tmp_path, folder, lexch, words):
+    library(tmp_path, "Al", "O", folder=folder, lexch=lexch)
+    findings = judged(report(vasp(tmp_path, "Al", folder=folder)))
+    assert [each.code for each in findings] == ["potcar_functional"] * bool(words)
+    if words:
+        assert findings[0].severity == "warning"
+        assert findings[0].message.endswith(f"{words}{tmp_path}/{folder}/Al/POTCAR")
+        both = only(report(vasp(tmp_path, "Al", "O", folder=folder)))
+        assert both.message.endswith(f"{words}Al, O in {tmp_path}/{folder}")
 
 
 def test_the_wrong_element(pots):
@@ -365,6 +414,17 @@ def test_the_wrong_element(pots):
     assert (finding.severity, finding.code) == ("warning", "potcar_element")
     assert finding.message.startswith("WRONG ELEMENT: VASP computes Cu where the structure has Al")
     assert "TITEL = PAW_PBE Cu" in finding.message
+    assert finding.remedy == "put the POTCAR of Al there"
+
+
+def test_a_parameter_that_names_another_element(pots):
+    # Setups by index are whole names.
+    step = vasp(pots, "Cu", reason="preset BulkSet, parameter setups", by_index=True)
+    step = evolve(step, needs=(evolve(step.needs[0], symbol="Al"),))
+    assert only(report(step)).remedy == "name one of Al with the parameter setups"
+    library(pots, "Al_x", element="Cu")
+    finding = ask(pots, "Al_x", reason="preset BulkSet, parameter setups")
+    assert finding.remedy == "put the POTCAR of Al there"
 
 
 def test_files_that_are_not_vasps_own(pots):
@@ -373,13 +433,36 @@ def test_files_that_are_not_vasps_own(pots):
         told.files[path] = evolve(known, official=False)
     finding = only(told)
     assert (finding.severity, finding.code) == ("warning", "potcar_unofficial")
-    assert f"Al ({pots}/potpaw_PBE.64/Al/POTCAR), O (" in finding.message
+    assert finding.message.endswith(f": Al, O in {pots}/potpaw_PBE.64")
     assert finding.path == f"{pots}/potpaw_PBE.64"
     path = next(iter(told.files))
     told.files[path] = evolve(told.files[path], hash_holds=False)
-    changed, unofficial = judged(told).findings
+    changed, unofficial = judged(told)
     assert (changed.severity, changed.code, changed.path) == ("warning", "potcar_hash", path)
-    assert "Al (" not in unofficial.message
+    assert unofficial.message.endswith(f": {pots}/potpaw_PBE.64/O/POTCAR")
+
+
+def test_unofficial_files_are_listed_once_for_each_library_and_last(pots):
+    setups = ["Al", "O", "Ba", "Cu", "Si", "C", "Bi"]
+    library(pots, *setups)
+    library(pots, "Cu", folder="potpaw_PBE.54")
+    (pots / "potpaw_PBE.64/Al/POTCAR").write_text(potcar("Fe"))
+    steps = (vasp(pots, *setups, unknown=("encutt",)), vasp(pots, "Cu", folder="potpaw_PBE.54"))
+    told = report(*steps, end="stopped")
+    for path, known in told.files.items():
+        told.files[path] = evolve(known, official=False)
+    findings = judged(told)
+    assert [each.code for each in findings] == [
+        "potcar_element",
+        "recipe_partly_checked",
+        "parameter_unknown",
+        "potcar_unofficial",
+        "potcar_unofficial",
+    ]
+    assert f": Al, O, Ba, Cu, Si and 2 more in {pots}/potpaw_PBE.64, in step 1" in (
+        findings[3].message
+    )
+    assert f": {pots}/potpaw_PBE.54/Cu/POTCAR, in step 2" in findings[4].message
 
 
 # ---- troubles ----
@@ -395,6 +478,32 @@ def test_the_recipe_fails():
     assert (finding.severity, finding.code) == ("error", "recipe_fails")
     assert f"{STATIC} fails before its first calculation: " in finding.message
     assert "TypeError: static_job() got an unexpected keyword" in finding.message
+    # A user's own may need what is only where it runs.
+    assert only(failed("KeyError", "'SLURM_NTASKS'"), recipe=THEIRS).severity == "warning"
+
+
+@pytest.mark.parametrize("text", ["[3,3,3]", " {'Al': '_sv'}", "1e-5", "-3", "True", "none", ".5"])
+def test_text_that_should_be_something_else(pots, text):
+    given = {"kpts": text, "xc": "pbe", "preset": "BulkSet", "kspacing": 0.3}
+    words = (
+        f"text was given where a list, a mapping or a number may be meant: kpts = {text.strip()!r}"
+    )
+    finding = only(failed("UFuncTypeError", "ufunc 'multiply' did not"), parameters=given)
+    assert finding.remedy == words
+    trouble = Trouble(where="input", type="ValueError", message="x")
+    assert only(report(vasp(pots, "Al", troubles=(trouble,))), parameters=given).remedy == words
+    given["kpts"] = [3, 3, 3]
+    assert only(failed("ValueError", "x"), parameters=given).remedy is None
+
+
+def test_a_preset_that_is_not_there(tmp_path):
+    (tmp_path / "BulkSet.yaml").touch()
+    for name, hint in (("BulkSett", "; did you mean 'BulkSet'?"), ("other/Mine", "")):
+        finding = only(failed("FileNotFoundError", f"Cannot find {tmp_path}/{name}.yaml"))
+        assert finding.severity == "error"
+        assert (
+            finding.remedy == f"correct the parameter preset or setups, which names that file{hint}"
+        )
 
 
 def test_ghost_atoms(pots):
@@ -406,21 +515,20 @@ def test_ghost_atoms(pots):
     assert finding.code == "potcar_ghost_atom"
     assert "seen as AttributeError" in finding.message
     # A recipe that does not mind them.
-    assert judged(report(vasp(pots, "Al")), atoms=atoms).findings == ()
+    assert judged(report(vasp(pots, "Al")), atoms=atoms) == ()
 
 
 def test_structures_without_atoms_or_cell(pots):
     codes = [
-        finding.code
-        for finding in judged(failed("ZeroDivisionError", "by zero"), atoms=Atoms()).findings
+        finding.code for finding in judged(failed("ZeroDivisionError", "by zero"), atoms=Atoms())
     ]
     assert codes == ["structure_empty", "structure_no_cell"]
     assert only(failed("LinAlgError"), atoms=Atoms("Al")).code == "structure_no_cell"
     refused = Trouble(where="structure", type="CalculatorSetupError", message="zero!")
     told = report(vasp(pots, "Al", troubles=(refused,)))
-    codes = [finding.code for finding in judged(told, atoms=Atoms("Al")).findings]
+    codes = [finding.code for finding in judged(told, atoms=Atoms("Al"))]
     assert codes == ["structure_no_cell", "structure_not_periodic"]
-    assert "seen as" not in judged(told, atoms=Atoms("Al")).findings[0].message
+    assert "seen as" not in judged(told, atoms=Atoms("Al"))[0].message
     slab = Atoms("Al", cell=[3, 3, 9], pbc=[True, True, False])
     finding = only(told, atoms=slab)
     assert finding.code == "structure_not_periodic"
@@ -431,7 +539,7 @@ def test_structures_without_atoms_or_cell(pots):
 
 def test_a_good_structure_explains_nothing():
     assert only(failed("AttributeError", "no x")).code == "recipe_fails"
-    codes = [each.code for each in judged(failed("TypeError"), atoms=Atoms("Al")).findings]
+    codes = [each.code for each in judged(failed("TypeError"), atoms=Atoms("Al"))]
     assert codes == ["recipe_fails"]
 
 
@@ -441,13 +549,35 @@ def test_input_and_custodian(pots):
         Trouble(where="parse", type="KeyError", message="'TITEL'"),
     )
     told = report(vasp(pots, "Al", custodian=True, troubles=troubles))
-    findings = judged(told).findings
+    same = evolve(told.steps[0], troubles=(troubles[0], troubles[0]))
+    assert "in step" not in only(evolve(told, steps=(same,))).message
+    findings = judged(told)
     assert [(each.severity, each.code) for each in findings] == [
         ("error", "input_fails"),
         ("error", "potcar_unparsed"),
     ]
     assert "ValueError: could not broadcast" in findings[0].message
-    assert "custodian" in findings[1].message
+    assert "custodian cannot read the POTCAR" in findings[1].message
+
+
+def test_input_that_custodian_cannot_read(pots):
+    def message(where, said, **parameters):
+        trouble = Trouble(where=where, type="ValueError", message=said)
+        told = report(vasp(pots, "Al", custodian=True, troubles=(trouble,)))
+        finding = only(told, parameters=parameters)
+        assert (finding.severity, finding.code) == ("error", "input_fails")
+        assert "POTCAR" not in finding.message
+        return finding.message
+
+    length = "Invalid Kpoint length."
+    words = "custodian cannot read the KPOINTS that"
+    assert message("KPOINTS", length, kpts=[3, 3], encut=500) == (
+        f"{words} is made from kpts = [3, 3]: ValueError: {length}"
+    )
+    assert message("KPOINTS", length) == f"{words} is written: ValueError: {length}"
+    boolean = "LREAL should be a boolean type!"
+    assert "the INCAR that is made from lreal = 'x': " in message("INCAR", boolean, lreal="x")
+    assert "the POSCAR that is written: " in message("POSCAR", "Empty POSCAR", kpts=[3])
 
 
 def test_what_is_not_seen(pots):
@@ -466,7 +596,7 @@ def test_later_steps(pots):
     trouble = Trouble(where="input", type="ValueError", message="x")
     told = report(vasp(pots, "Al"), vasp(pots, "Si", troubles=(trouble,)), vasp(pots, "Al"))
     for recipe, severity in ((FLOW, "error"), (THEIRS, "warning")):
-        findings = judged(told, recipe=recipe).findings
+        findings = judged(told, recipe=recipe)
         assert [each.code for each in findings] == ["potcar_missing", "input_fails"]
         assert {each.severity for each in findings} == {severity}
         assert all("in step 2 of 3" in each.message for each in findings)
@@ -474,11 +604,18 @@ def test_later_steps(pots):
     assert (finding.severity, "in step 1 of 2" in finding.message) == ("error", True)
 
 
+def test_a_recipe_that_goes_on_is_not_refused(pots):
+    told = report(vasp(pots, "Si"), survives=True)
+    findings = judged(told, recipe=THEIRS)
+    assert [each.code for each in findings] == ["potcar_missing", "recipe_goes_on"]
+    assert {each.severity for each in findings} == {"warning"}
+
+
 def test_errors_come_first(pots):
     (pots / "potpaw_PBE.64/Al/POTCAR").write_text(potcar("Cu"))
     trouble = Trouble(where="input", type="ValueError", message="x")
     told = report(vasp(pots, "Al", unknown=("encutt",), troubles=(trouble,)))
-    assert [each.severity for each in judged(told).findings] == ["error", "warning", "warning"]
+    assert [each.severity for each in judged(told)] == ["error", "warning", "warning"]
 
 
 # ---- parameters and occupancies ----
@@ -537,7 +674,7 @@ def test_partial_occupancies_of_a_cif(pots):
     assert ": Cu 0.7 Al 0.3 as Cu, O 0.25 as O" in finding.message
     assert ("Cu" in symbols, "Al" in symbols) == (True, False)
     full = cif(("Al", "0 0 0 1.0"), ("O", ".5 .5 .5 1"))
-    assert judged(told, atoms=full).findings == ()
+    assert judged(told, atoms=full) == ()
 
 
 @pytest.mark.parametrize(
@@ -546,7 +683,7 @@ def test_partial_occupancies_of_a_cif(pots):
 def test_other_meanings_of_occupancy(told):
     atoms = bulk("Al")
     atoms.info["occupancy"] = told
-    assert judged(Report(), atoms=atoms).findings == ()
+    assert judged(Report(), atoms=atoms) == ()
 
 
 # ---- Quantum ESPRESSO ----
@@ -581,14 +718,24 @@ def test_espresso(tmp_path, home):
     assert cut.code == "upf_truncated"
     told = report(pw(tmp_path, Si="si.upf"))
     told.files[f"{tmp_path}/si.upf"] = FileFacts(element="Al", sha256="0" * 64)
-    verdict = judged(told, recipe=PW)
-    assert verdict.findings[0].message.startswith("WRONG ELEMENT: pw.x computes Al")
-    assert verdict.pseudopotentials[0].titel is None
+    wrong = judged(told, recipe=PW)[0]
+    assert wrong.message.startswith("WRONG ELEMENT: pw.x computes Al")
+    assert wrong.remedy == "name one of Si with the parameter pseudopotentials"
+    (step,) = told.steps
+    step = evolve(step, needs=(evolve(step.needs[0], reason="preset SSSP"),))
+    wrong = judged(evolve(told, steps=(step,)), recipe=PW)[0]
+    assert wrong.remedy == "put the pseudopotential of Si there"
+    assert pseudopotentials(told)[0].titel is None
 
 
 def test_espresso_folders(tmp_path):
     unset = only(report(pw(None, Si="Si.upf")), recipe=PW)
     assert (unset.code, unset.source) == ("upf_unset", "QUACC_ESPRESSO_PSEUDO")
+    assert "quacc does not read it" not in unset.message
+    environment = {"ESPRESSO_PSEUDO": str(tmp_path)}
+    unset = only(report(pw(None, Si="Si.upf")), recipe=PW, environment=environment)
+    assert "ESPRESSO_PSEUDO is set, and quacc does not read it" in unset.message
+    assert "set QUACC_ESPRESSO_PSEUDO to" in unset.remedy
     gone = only(report(pw(tmp_path / "gone", Si="Si.upf", Al="Al.upf")), recipe=PW)
     assert (gone.code, gone.source) == ("upf_path", "the parameter input_data")
     assert "wanted for Si, Al" in gone.message
@@ -627,10 +774,10 @@ def test_any_name_is_written_on_one_line(root, setup, symbol, words, problem):
     )
     known = FileFacts(problem=problem, sha256="0" * 64, element=setup, titel=words, official=False)
     told = Report(steps=(step,), files={need.path: known}, end="stopped", trouble=trouble)
-    verdict = judged(told, recipe=words, environment={"VASP_PP_PATH": f"/{root}"})
-    for finding in verdict.findings:
+    findings = judged(told, recipe=words, environment={"VASP_PP_PATH": f"/{root}"})
+    for finding in findings:
         (finding.path or "").encode()
-    assert (problem is None) or any(each.severity == "error" for each in verdict.findings)
+    assert (problem is None) or any(each.severity == "error" for each in findings)
 
 
 def test_surrogates_can_be_stored(tmp_path):
@@ -638,7 +785,7 @@ def test_surrogates_can_be_stored(tmp_path):
     path = tmp_path / odd / "potpaw_PBE.64" / "Al" / "POTCAR"
     path.parent.mkdir(parents=True)
     path.write_text(potcar("Al"))
-    verdict = judged(report(vasp(tmp_path / odd, "Al"), vasp(tmp_path / odd, "Cu")))
-    assert "\\udcff" in verdict.findings[0].path
-    verdict.pseudopotentials[0].path.encode()
+    told = report(vasp(tmp_path / odd, "Al"), vasp(tmp_path / odd, "Cu"))
+    assert "\\udcff" in judged(told)[0].path
+    pseudopotentials(told)[0].path.encode()
     assert Path(path).exists()

@@ -291,6 +291,16 @@ def test_structures_that_cannot_be_calculated(atoms, ask):
     assert report.end == "failed" or troubles(report)[0][0] == "structure"
 
 
+def test_a_file_that_cannot_be_written_or_read_back_is_named(ask):
+    recipe = VASP + "core.static_job"
+    assert troubles(ask(recipe, bulk("Al"), kpts=[3, 3])) == [("KPOINTS", "ValueError")]
+    assert troubles(ask(recipe, bulk("Al"), kpts=[3, 3], use_custodian=False)) == []
+    [step] = ask(recipe, bulk("Al"), encut="abc").steps
+    [trouble] = step.troubles
+    assert trouble.where == "input"
+    assert trouble.message.startswith("text where a number is due: encut = 'abc' (Unknown format")
+
+
 def test_custodian_reads_what_vasp_would(ask, place, environment):
     file = place / "pp/potpaw_PBE.64/Fe/POTCAR"
     lines = file.read_text().replace("LEXCH  = PE", "LEXCH  = CA")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -20,6 +21,8 @@ from conftest import eventually
 from crystalmath import processes
 from crystalmath.inspection import required
 from crystalmath.inspection.asking import CannotAsk, Inspector, ask
+from crystalmath.inspection.kept import THEIRS_S
+from crystalmath.inspection.verdict import judge
 from vasp.potcars import library, potcar
 
 AL = bulk("Al")
@@ -65,6 +68,16 @@ def who(tmp_path, environment):
     return who
 
 
+def children():
+    """Give the processes that are asked."""
+    found = set()
+    for pid in processes.descendants(os.getpid()):
+        with contextlib.suppress(OSError):
+            if b"inspection.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(pid)
+    return found
+
+
 def gone(*pids):
     return all(processes.start_time(pid) is None for pid in pids)
 
@@ -102,15 +115,49 @@ def test_each_environment_has_a_child_and_the_one_longest_unused_ends(
     asking = inspector(warm=2)
     roots = [library(tmp_path / str(number), "Al", "Cu") for number in range(3)]
     first, second, third = ({**environment, "VASP_PP_PATH": str(root)} for root in roots)
+    settle()
     used, unused = who(asking.ask, environment=first)[:2], who(asking.ask, environment=second)[:2]
+    asking.ask(STATIC, AL, {}, second)
+    asking.ask(STATIC, AL, {}, first)
     assert set(used).isdisjoint(unused)
     assert who(asking.ask, environment=first, atoms=bulk("Cu"))[:2] == used
     for root, each in zip(roots, (first, second, third), strict=True):
         # What the second was asked is remembered.
-        question = ("asked_recipes.who", AL, {"path": str(tmp_path / "who")}, each)
-        assert asking.ask(*question).steps[0].root == str(root)
+        assert asking.ask(STATIC, AL, {}, each).steps[0].root == str(root)
     eventually(lambda: gone(*unused))
     assert not gone(used[0])
+
+
+def test_many_environments_at_once_have_few_children_at_once(inspector, environment, tree):
+    asking, most, reports = inspector(warm=1), 0, []
+    own = [{**environment, "VASP_PP_PATH": str(tree) + "/" * number} for number in range(1, 5)]
+    threads = [
+        threading.Thread(target=lambda each=each: reports.append(asking.ask(STATIC, AL, {}, each)))
+        for each in own
+    ]
+    others = children()
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        most = max(most, len(children() - others))
+        time.sleep(0.05)
+    assert [problems(report) for report in reports] == [{None}] * len(own)
+    assert 1 <= most <= 3
+
+
+def test_settings_that_quacc_does_not_start_with_fail_once(inspector, environment, tmp_path):
+    """Not once for each job of a batch; and what was mended is tried at once."""
+    settings = tmp_path / "quacc.yaml"
+    settings.write_text("NO_SUCH_SETTING: 1\n")
+    own = {**environment, "QUACC_CONFIG_FILE": str(settings)}
+    asking = inspector()
+    for number in range(3):
+        began = time.monotonic()
+        with pytest.raises(CannotAsk, match="NO_SUCH_SETTING"):
+            asking.ask(STATIC, AL, {"encut": 300 + number}, own)
+    assert time.monotonic() - began < 0.2
+    settings.write_text("CHECK_CONVERGENCE: false\n")
+    assert problems(asking.ask(STATIC, AL, {}, own)) == {None}
 
 
 def test_who_comes_while_it_warms_up_waits(inspector, environment, tmp_path):
@@ -140,6 +187,7 @@ def test_who_comes_while_it_warms_up_waits(inspector, environment, tmp_path):
     ("recipe", "reason"),
     [
         ("kill_itself", "SIGKILL"),
+        ("end_in_real_time", "signal 40 .a real-time signal."),
         ("kill_supervisor", "its supervisor died"),
         ("say_and_leave", "exited with code 3 while it was asked.* printed: 'no licence"),
         ("close_everything", "exited with code 1"),
@@ -165,6 +213,34 @@ def test_who_hangs_is_stopped_and_that_is_not_waited_for_twice(inspector, enviro
     assert gone(pid)
     assert not gone(supervisor)
     assert problems(asking.ask(STATIC, AL, {}, environment)) == {None}
+
+
+def test_what_this_machine_lacks_is_no_fault_of_the_job(environment):
+    report = ask("asked_recipes.fill_disk", AL, {}, environment)
+    assert (report.end, report.steps) == ("stopped", ())
+    assert "No space left" in report.trouble.message
+    assert len(ask("asked_recipes.shout", AL, {}, environment).trouble.message) < 10_000
+
+
+def test_a_preset_that_is_not_there_is_a_failure(environment):
+    for preset in ("Nope", "/nowhere/mine.yaml"):
+        report = ask(STATIC, AL, {"preset": preset}, environment)
+        assert (report.end, report.trouble.type) == ("failed", "FileNotFoundError")
+    flow, later = "quacc.recipes.vasp.slabs.bulk_to_slabs_flow", {"static_job": {"preset": "Nope"}}
+    report = ask(flow, AL, {"job_params": later}, environment)
+    assert (report.end, len(report.steps)) == ("failed", 1)
+
+
+@pytest.mark.parametrize(
+    ("setups", "survives"),
+    [(["_sv", ""], True), (["_sv"], False), (["_sv", "_pv"], False), (["", "_sv"], False)],
+)
+def test_a_recipe_with_a_second_choice_survives(environment, setups, survives):
+    report = ask("asked_recipes.try_others", AL, {"setups": setups}, environment)
+    assert report.survives is survives
+    findings = judge(report, "asked_recipes.try_others", AL, environment)
+    refused = any(finding.severity == "error" for finding in findings)
+    assert refused is not (survives or not setups[0])
 
 
 def test_sys_exit_is_a_failure_of_the_recipe(environment):
@@ -353,6 +429,14 @@ def test_a_recipe_that_was_mended_is_asked_anew(tmp_path, monkeypatch, environme
         assert report.steps[0].needs[0].setup == f"Al{setup}"
 
 
+def test_a_recipe_that_looks_at_more_than_it_reads_is_asked_anew(environment, tmp_path):
+    asked = ("asked_recipes.look", AL, {"path": str(tmp_path / "flag")}, environment)
+    assert ask(*asked).steps[0].needs[0].setup == "Al"
+    (tmp_path / "flag").touch()
+    time.sleep(THEIRS_S)
+    assert ask(*asked).steps[0].needs[0].setup == "Al_sv"
+
+
 def test_settings_files_are_heeded_at_once(tmp_path, environment, inspector):
     """Those that were not there before, too."""
     first, second = (library(tmp_path / name, "Al") for name in ("first", "second"))
@@ -422,18 +506,33 @@ OWNER = """
 import os, sys, time
 from ase.build import bulk
 from crystalmath.inspection.asking import ask
-environment = {"CRYSTALMATH_RECIPES": "asked_recipes", "PATH": os.environ["PATH"]}
+environment = {name: os.environ[name] for name in ("PATH", "VASP_PP_PATH")}
+environment["CRYSTALMATH_RECIPES"] = "asked_recipes"
 def who(atoms, path, recipe="who"):
     ask(f"asked_recipes.{recipe}", atoms, {"path": path}, environment)
 """
 
 
-def run_owner(code, *arguments):
-    return subprocess.Popen([sys.executable, "-c", OWNER + code, *map(str, arguments)])
+@pytest.fixture
+def run_owner(tree, monkeypatch):
+    monkeypatch.setenv("VASP_PP_PATH", str(tree))
+
+    owners = []
+
+    def run_owner(code, *arguments):
+        command = [sys.executable, "-c", OWNER + code, *map(str, arguments)]
+        owners.append(subprocess.Popen(command, start_new_session=True))
+        return owners[-1]
+
+    yield run_owner
+    for owner in owners:
+        with contextlib.suppress(ProcessLookupError):  # nothing is left, as it should be
+            os.killpg(owner.pid, signal.SIGKILL)
+        owner.wait()
 
 
 @pytest.mark.parametrize("recipe", ["who", "hang"])
-def test_a_killed_owner_leaves_nothing(tmp_path, recipe):
+def test_a_killed_owner_leaves_nothing(tmp_path, recipe, run_owner):
     path = tmp_path / "who"
     owner = run_owner("who(bulk('Al'), sys.argv[1], sys.argv[2]); time.sleep(600)", path, recipe)
     eventually(lambda: path.exists() and path.read_text().endswith("\n"))
@@ -444,7 +543,7 @@ def test_a_killed_owner_leaves_nothing(tmp_path, recipe):
     eventually(lambda: not os.path.exists(os.path.dirname(directory)))
 
 
-def test_a_fork_of_the_owner_has_children_of_its_own(tmp_path):
+def test_a_fork_of_the_owner_has_children_of_its_own(tmp_path, run_owner):
     """And does not keep the owner's alive when that is killed."""
     code = """
 who(bulk("Al"), sys.argv[1])

@@ -1,5 +1,6 @@
 """Recipes that misbehave when they are asked which files they read."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from quacc import change_settings, get_settings
+from quacc import JobFailure, change_settings, get_settings
 from quacc.calculators.vasp import Vasp
 from quacc.runners.ase import Runner
 
@@ -34,6 +35,30 @@ def hang(atoms, path=None):
 
 def kill_itself(atoms):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_in_real_time(atoms):
+    os.kill(os.getpid(), 40)
+    time.sleep(600)
+
+
+def fill_disk(atoms):
+    """Have no file written, as on a full disk."""
+
+    class Full(Vasp):
+        def write_kpoints(self, **_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return Runner(atoms, Full(atoms, preset="DefaultSetGGA")).run_calc()
+
+
+def shout(atoms):
+    raise ValueError("x" * 50_000_000)
+
+
+def look(atoms, path):
+    """Ask whether a file is there, and do not open it."""
+    return calculate(atoms, setups={"Al": "_sv" if os.path.exists(path) else ""})
 
 
 def kill_supervisor(atoms):
@@ -104,3 +129,13 @@ def leave_files(atoms, path):
         places = [os.getcwd(), tempfile.mkdtemp(), str(get_settings().RESULTS_DIR.resolve())]
     Path(path).write_text("\n".join(places))
     return calculate(atoms)
+
+
+def try_others(atoms, setups):
+    """Go on to the next setup where one is not there."""
+    for suffix in setups:
+        try:
+            return calculate(atoms, setups={"Al": suffix})
+        except JobFailure:
+            continue
+    raise RuntimeError("no luck")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,12 +18,12 @@ from ase.io import write
 
 from conftest import LAB
 from crystalmath import config
-from crystalmath.admission import Submission
 from crystalmath.errors import JobRefused
 from crystalmath.inspection import asking
 from crystalmath.quacc.store import JobStore
 from crystalmath.rundir import RunDirectory
 from crystalmath.service import JobService
+from crystalmath.submission import Submission
 from server.home_server import HomeServer
 from vasp.potcars import library, potcar
 
@@ -47,6 +48,7 @@ def pots(folder, monkeypatch):
     monkeypatch.setenv("QUACC_CONFIG_FILE", str(folder / "quacc.yaml"))
     monkeypatch.setenv("ASE_CONFIG_PATH", str(folder / "ase.ini"))
     monkeypatch.setenv("QUACC_VASP_PARALLEL_CMD", f"mpirun -np {CORES}")
+    monkeypatch.setenv("QUACC_VASP_CMD", sys.executable)  # is found, as VASP would be
     monkeypatch.setenv("CRYSTALMATH_RECIPES", "asked_recipes")
     monkeypatch.syspath_prepend(LAB)
     return folder
@@ -174,7 +176,7 @@ def test_what_a_job_reads_is_on_record(pots, cli, home):
     assert "encutt" in cli("result", job.job_id).err
 
 
-def test_ranks_times_the_engines_workers_are_compared_with_the_cores(pots, home):
+def test_ranks_times_the_engines_workers_are_compared_with_the_cores(pots, home, monkeypatch):
     library(pots, "Al")
     job = Submission(recipe=STATIC, atoms=bulk("Al"))
 
@@ -185,6 +187,9 @@ def test_ranks_times_the_engines_workers_are_compared_with_the_cores(pots, home)
     assert "too_many_ranks" not in codes()
     (home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
     assert "too_many_ranks" in codes()
+    assert "command_missing" not in codes()
+    monkeypatch.setenv("QUACC_VASP_CMD", "/no/vasp_std")
+    assert "command_missing" in codes()
 
 
 def test_a_recipe_that_cannot_be_asked_is_not_refused(pots):

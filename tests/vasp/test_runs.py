@@ -160,6 +160,8 @@ def test_the_materials_projects_flow(service, run):
 
 # --- how it fails --------------------------------------------------------------------------------
 
+SAID = "Error EDDDAV: Call to ZHEGV failed. Returncode = 12 2 8"
+
 
 @pytest.mark.parametrize(
     ("custodian", "first"),
@@ -185,7 +187,7 @@ def test_vasp_crashes_or_is_killed(service, run, custodian, first, crash, code):
     # A hundred of them are one line of what fails.
     another = job.error.replace(job.job_id, str(uuid.uuid4()))
     (group,) = group_errors([(job.error, job.job_id), (another, "another")])
-    assert group.error.startswith(first.format(code))
+    assert group.error.startswith(f"VASP: {SAID} ({first.format(code)}")
     assert "vasp_custodian.py" in job.traceback or not custodian
 
 

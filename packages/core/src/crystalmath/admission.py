@@ -4,66 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import asdict, field, frozen
+from attrs import asdict, frozen
 
-from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused
+from crystalmath.errors import CrystalMathError, JobRefused
 from crystalmath.models import Finding, JobSpec, Pseudopotential
 from crystalmath.quacc.runner import generate_job_id
+from crystalmath.submission import check_environment, check_values
 
 if TYPE_CHECKING:
-    from ase import Atoms
+    from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.config import Config
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.quacc.store import NewJob
+    from crystalmath.submission import Submission
 
-__all__ = ["Admission", "Checked", "Prepared", "Submission"]
-
-
-@frozen(kw_only=True)
-class Submission:
-    """What somebody asks for.
-
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name of the recipe.
-    atoms : ase.Atoms
-        The structure.
-    parameters : mapping of str to object
-        The recipe's parameters.
-    engine : str, optional
-        Default: the configured one, else ``local``.
-    cluster : str
-        One of the engine's clusters.
-    key : str, optional
-        Idempotency key: the same key gives the same job.
-    name : str, optional
-        For people; never passed to the recipe.
-    labels : mapping of str to str
-        For people and filters; never passed to the recipe.
-    walltime_s : float, optional
-        Time after which the job is stopped, in seconds.
-    environment : mapping of str to str, optional
-        The submitter's environment, of which the job sees what the home forwards. Default: the
-        environment of the service.
-    """
-
-    recipe: str
-    atoms: Atoms
-    parameters: Mapping[str, Any] = field(factory=dict)
-    engine: str | None = None
-    cluster: str = "local"
-    key: str | None = None
-    name: str | None = None
-    labels: Mapping[str, str] = field(factory=dict)
-    walltime_s: float | None = None
-    environment: Mapping[str, str] | None = field(default=None, repr=False)
+__all__ = ["Admission", "Checked", "Prepared"]
 
 
 @frozen(kw_only=True)
@@ -129,6 +88,7 @@ class Admission:
         self._environ = environ
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
+        self._commands: dict[tuple[object, ...], tuple[Mapping[str, str], list[Finding]]] = {}
 
     def check(self, submission: Submission) -> Checked:
         """Say all that is wrong with a submission."""
@@ -144,19 +104,31 @@ class Admission:
             return True
 
         can_be_called = passes(self._check_recipe)
-        passes(self._check_values)
-        if not passes(self._check_environment):
+        passes(check_values)
+        if not passes(check_environment):
             return Checked(findings=tuple(findings))
         # What cannot be called has nothing to say for itself.
         asked = can_be_called and passes(self._preflight)
         files = self._pseudopotentials(submission) if asked else []
         if passes(self._check_engine):
-            passes(self._check_ranks)
+            passes(self._check_commands)
         return Checked(
-            findings=tuple(findings),
+            findings=tuple(_once(findings)),
             pseudopotentials=tuple(files),
             environment=tuple(sorted(self._environment(submission))),
         )
+
+    def is_of(self, submission: Submission, spec_hash: str) -> bool:
+        """Tell whether this is what a job on record was made of."""
+        from crystalmath.quacc import codec
+
+        try:
+            check_values(submission)
+            check_environment(submission)
+            document = codec.encode_spec(self._spec(submission))
+        except CrystalMathError:
+            return False  # `prepare` says what is wrong
+        return _hash(self._what(submission), document) == spec_hash
 
     def prepare(self, submission: Submission) -> Prepared:
         """Check a submission and encode it; `InvalidJob` says what is wrong with it.
@@ -167,8 +139,8 @@ class Admission:
         from crystalmath.quacc import codec
         from crystalmath.quacc.rows import check
 
-        self._check_values(submission)
-        self._check_environment(submission)
+        check_values(submission)
+        check_environment(submission)
         findings = self._check_recipe(submission)
         plugins().require(self._engine_of(submission))
         findings += self._preflight(submission)
@@ -176,9 +148,16 @@ class Admission:
             raise JobRefused(findings)
         files = self._pseudopotentials(submission)
         self._check_engine(submission)
-        findings += self._check_ranks(submission)
+        findings = _once([*findings, *self._check_commands(submission)])
         runner = self._runner(submission)
-        spec = JobSpec(
+        spec = self._spec(submission)
+        document = codec.encode_spec(spec)
+        row = self._row(submission, spec, document, findings, files)
+        check(row)  # the store does so too, but only after it has made its database
+        return Prepared(row, spec, document, runner)
+
+    def _spec(self, submission: Submission) -> JobSpec:
+        return JobSpec(
             job_id=generate_job_id(),
             recipe=submission.recipe,
             atoms=submission.atoms,
@@ -187,10 +166,14 @@ class Admission:
             walltime_s=submission.walltime_s,
             environment=self._environment(submission),
         )
-        document = codec.encode_spec(spec)
-        row = self._row(submission, spec, document, findings, files)
-        check(row)  # the store does so too, but only after it has made its database
-        return Prepared(row, spec, document, runner)
+
+    def _what(self, submission: Submission) -> dict[str, Any]:
+        return {
+            "recipe": submission.recipe,
+            "engine": self._engine_of(submission),
+            "cluster": submission.cluster,
+            "walltime_s": submission.walltime_s,
+        }
 
     def _row(
         self,
@@ -202,20 +185,12 @@ class Admission:
     ) -> NewJob:
         from crystalmath.quacc.store import NewJob
 
-        what: dict[str, Any] = {
-            "recipe": spec.recipe,
-            "engine": self._engine_of(submission),
-            "cluster": spec.cluster,
-            "walltime_s": spec.walltime_s,
-        }
-        # The environment is left out: another shell must not make the same job another one.
-        # So is the order of the names: JSON objects have none.
-        hashed = json.dumps([what, json.loads(document)], sort_keys=True)
+        what = self._what(submission)
         header = json.dumps({**what, "environment": dict(spec.environment)})
         return NewJob(
             job_id=spec.job_id,
             **what,
-            spec_hash=hashlib.sha256(hashed.encode()).hexdigest(),
+            spec_hash=_hash(what, document),
             specification=f"{header}\n{document}",
             created_at=time.time(),
             name=submission.name,
@@ -240,21 +215,6 @@ class Admission:
     def _runner(self, submission: Submission) -> EngineRunner:
         return self._runner_of(self._engine_of(submission))
 
-    @staticmethod
-    def _check_values(submission: Submission) -> None:
-        _check_walltime(submission.walltime_s)
-        _check_text("key", submission.key)
-        _check_text("name", submission.name)
-        labels: object = submission.labels
-        if not isinstance(labels, Mapping) or not all(
-            isinstance(part, str) for pair in labels.items() for part in pair
-        ):
-            raise InvalidJob(f"labels must be a flat mapping of strings, not {labels!r}")
-
-    @staticmethod
-    def _check_environment(submission: Submission) -> None:
-        _check_environment(submission.environment)
-
     def _preflight(self, submission: Submission) -> list[Finding]:
         from crystalmath.plugins import plugins
 
@@ -273,15 +233,29 @@ class Admission:
             "environment": self._environment(submission),
         }
 
-    def _check_ranks(self, submission: Submission) -> list[Finding]:
+    def _check_commands(self, submission: Submission) -> list[Finding]:
+        """Look at what would start the program; of a batch once, for it reads quacc's settings."""
+        environment = self._environment(submission)
+        own = submission.parameters.get("command") is not None
+        key = (submission.recipe, self._engine_of(submission), own)
+        seen, findings = self._commands.get(key, (None, []))
+        if seen is not environment:
+            findings = self._commands_of(submission, own=own)
+            self._commands[key] = (environment, findings)
+        return findings
+
+    def _commands_of(self, submission: Submission, *, own: bool) -> list[Finding]:
+        from crystalmath.quacc.commands import check_commands
         from crystalmath.quacc.parallel import check_ranks
 
         able = self._runner(submission).capabilities
-        if not able.workers_here or able.workers is None:
+        if not able.workers_here:
             return []
-        environment = self._environment(submission)
-        finding = check_ranks(submission.recipe, environment, able.workers)
-        return [] if finding is None else [finding]
+        recipe, environment = submission.recipe, self._environment(submission)
+        found = [None if own else check_commands(recipe, environment)]
+        if able.workers is not None:
+            found.append(check_ranks(recipe, environment, able.workers))
+        return [finding for finding in found if finding is not None]
 
     def _environment(self, submission: Submission) -> dict[str, str]:
         """Give what the job sees of its submitter's environment; the preflight sees the same."""
@@ -306,32 +280,21 @@ class Admission:
         return get_workflow_engine(self._environ_of(submission)) or "local"
 
 
-def _check_walltime(walltime_s: object) -> None:
-    if walltime_s is None:
-        return
-    if (
-        not isinstance(walltime_s, (int, float))
-        or isinstance(walltime_s, bool)
-        or not 0 < walltime_s <= sys.float_info.max
-    ):
-        raise InvalidJob(f"walltime must be a positive number of seconds, not {walltime_s!r}")
+def _once(findings: Sequence[Finding]) -> list[Finding]:
+    """Leave out what several have to say of one parameter's name, after the first."""
+    told: set[str | None] = set()
+    kept = []
+    for finding in findings:
+        if finding.code == "parameter_unknown":
+            if finding.source is not None and finding.source in told:
+                continue
+            told.add(finding.source)
+        kept.append(finding)
+    return kept
 
 
-def _check_environment(environment: object) -> None:
-    if environment is None:
-        return
-    if not isinstance(environment, Mapping):
-        raise InvalidJob("environment must be a flat mapping of strings")
-    for name, value in environment.items():
-        # The message leaves the value out: it may be a password.
-        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise InvalidJob(f"{name!r:.80} cannot be the name of an environment variable")
-        if not isinstance(value, str) or "\0" in value:
-            raise InvalidJob(f"the environment variable {name!r:.80} must be a string")
-
-
-def _check_text(what: str, value: object, longest: int = 255) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
-        raise InvalidJob(f"{what} must be 1 to {longest} printable characters, not {value!r:.80}")
+def _hash(what: Mapping[str, Any], document: str) -> str:
+    # The environment is left out: another shell must not make the same job another one.
+    # So is the order of the names: JSON objects have none.
+    hashed = json.dumps([what, json.loads(document)], sort_keys=True)
+    return hashlib.sha256(hashed.encode()).hexdigest()

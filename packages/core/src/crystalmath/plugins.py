@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Finding, Pseudopotential
 
-__all__ = ["ENGINES", "PLUGINS", "Plugins", "distribution_of", "plugins"]
+__all__ = ["ENGINES", "PLUGINS", "Plugins", "distribution_of", "how_to_install", "plugins"]
 
 #: Entry-point group of the engines: name of the engine, its plugin.
 ENGINES = "crystalmath.engines"
 #: Entry-point group of all other plugins.
 PLUGINS = "crystalmath.plugins"
+#: The engines that are published with core, each in a package of its own.
+_PUBLISHED = ("covalent", "parsl")
 
 
 class Plugins:
@@ -76,11 +78,7 @@ class Plugins:
         names = ", ".join(self.engine_names())
         name = str(name)[:80]
         near = difflib.get_close_matches(name, self.engine_names(), 1)
-        hint = (
-            f"Did you mean {near[0]!r}?"
-            if near
-            else f"An engine is a package of its own: try `pip install crystalmath-engine-{name}`"
-        )
+        hint = f"Did you mean {near[0]!r}?" if near else how_to_install(name)
         raise UnknownEngine(
             f"no installed plugin provides the engine {name!r}; installed are: {names}. {hint}"
         )
@@ -159,6 +157,16 @@ def _import(entry: EntryPoint) -> Any:
             f"the plugin {entry.name!r} of {distribution_of(entry)!r} cannot be imported: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def how_to_install(name: str) -> str:
+    """Say how an engine comes to be there.
+
+    A package is named only where it is one of ours: anybody could register the name of another.
+    """
+    if name in _PUBLISHED:
+        return f"It is a package of its own: `pip install crystalmath-engine-{name}`"
+    return "An engine is a package of its own; `crystalmath engines` lists those that are installed"
 
 
 def distribution_of(entry: EntryPoint) -> str:

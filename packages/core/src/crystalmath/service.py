@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from crystalmath import config, processes
-from crystalmath.admission import Admission, Checked, Prepared, Submission
+from crystalmath.admission import Admission, Checked, Prepared
 from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob
 from crystalmath.inquiry import Inquiry
 from crystalmath.quacc.changes import Change
@@ -23,11 +23,12 @@ from crystalmath.rundir import IdentityFile
 from crystalmath.runners import Runners
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.submission import Submission
 
 __all__ = ["JobService", "default_service"]
 
@@ -98,8 +99,17 @@ class JobService(Inquiry):
 
     # --- submitting --------------------------------------------------------------------------
 
-    def submit(self, submission: Submission) -> JobMetadata:
+    def submit(
+        self, submission: Submission, *, wanted: Callable[[], bool] = lambda: True
+    ) -> JobMetadata:
         """Take one job.
+
+        Parameters
+        ----------
+        submission : Submission
+            What is asked for.
+        wanted : callable
+            Whether it is still to be recorded once it has been checked, which may take seconds.
 
         Returns
         -------
@@ -114,26 +124,35 @@ class JobService(Inquiry):
         UnknownEngine, ImportError
             The engine is not installed, or its plugin cannot load.
         """
-        answer = self.submit_many([submission])[0]
+        answer = self.submit_many([submission], wanted=wanted)[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     def submit_many(
-        self, submissions: Sequence[Submission]
+        self, submissions: Sequence[Submission], *, wanted: Callable[[], bool] = lambda: True
     ) -> list[JobMetadata | CrystalMathError | ImportError]:
         """Take many jobs, each accepted or refused on its own, in order.
 
-        They are recorded in one transaction, or in several where the store refuses some.
+        They are recorded in one transaction, or in several where the store refuses some; none if
+        they are not `wanted` any more. What a key has given before is given again, whatever has
+        become of the files that the job was found to need.
         """
         admission = self._admission()
         answers: dict[int, Any] = {}
         prepared: dict[int, Prepared] = {}
+        known = self._of_keys(submissions)
         for index, submission in enumerate(submissions):
+            _require(wanted)
             try:
-                prepared[index] = admission.prepare(submission)
+                job = known.get(submission.key) if isinstance(submission.key, str) else None
+                if job is not None and admission.is_of(submission, job.spec_hash):
+                    answers[index] = self._recovery.current([job])[0]
+                else:
+                    prepared[index] = admission.prepare(submission)
             except (CrystalMathError, ImportError) as error:
                 answers[index] = error
+        _require(wanted)
         answers |= self._record(prepared)
         return [answers[index] for index in range(len(submissions))]
 
@@ -147,6 +166,11 @@ class JobService(Inquiry):
             url = self.config.database_url
             self.config = attrs.evolve(self._source.current(), database_url=url)
         return Admission(self.config, self._runners.get, _owner(), self._environ)
+
+    def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
+        """Give the jobs that have the keys of these."""
+        keys = [each.key for each in submissions if isinstance(each.key, str)]
+        return self._recorder.store.by_key(keys) if keys and self._recorder.exists() else {}
 
     def _record(self, prepared: dict[int, Prepared]) -> dict[int, Any]:
         """Commit the rows, and only then let the engines hear of them."""
@@ -292,6 +316,11 @@ class JobService(Inquiry):
                 self.cancel(job_id)
             except (CrystalMathError, OSError) as error:
                 _LOG.warning("cannot cancel job %s: %s", job_id, error)
+
+
+def _require(wanted: Callable[[], bool]) -> None:
+    if not wanted():
+        raise CrystalMathError("nobody waits for the answer any more; nothing was recorded")
 
 
 def _owner() -> dict[str, Any]:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.inspection.verdict import Verdict
     from crystalmath.models import Finding, Pseudopotential
 
 __all__ = ["crystalmath_preflight", "crystalmath_pseudopotentials"]
@@ -40,8 +39,18 @@ def crystalmath_preflight(
         Errors for a job that would die. Where the recipe could not be asked, one warning
         (``recipe_unchecked``): the job may well run. Where quacc's settings are why, an error.
     """
-    verdict = _verdict(recipe, atoms, parameters, environment)
-    return verdict.findings if verdict else ()
+    # Within the functions: most recipes concern nobody here, and a command must start quickly.
+    from crystalmath.inspection import asking
+
+    if not asking.concerns(recipe, environment):
+        return ()
+    from crystalmath.inspection.verdict import judge, unasked
+
+    try:
+        report = asking.ask(recipe, atoms, parameters, environment)
+    except asking.CannotAsk as error:
+        return (unasked(str(error), recipe, environment),)
+    return judge(report, recipe, atoms, environment, parameters)
 
 
 @hookimpl
@@ -60,22 +69,14 @@ def crystalmath_pseudopotentials(
     sequence of Pseudopotential
         Each file once.
     """
-    verdict = _verdict(recipe, atoms, parameters, environment)
-    return verdict.pseudopotentials if verdict else ()
-
-
-def _verdict(
-    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
-) -> Verdict | None:
-    # Within the function: most recipes concern nobody here, and a command must start quickly.
     from crystalmath.inspection import asking
 
     if not asking.concerns(recipe, environment):
-        return None
-    from crystalmath.inspection.verdict import Verdict, judge, unasked
+        return ()
+    from crystalmath.inspection.verdict import pseudopotentials
 
     try:
-        report = asking.ask(recipe, atoms, parameters, environment)
-    except asking.CannotAsk as error:
-        return Verdict((unasked(str(error), recipe, environment),))
-    return judge(report, recipe, atoms, environment)
+        # What the preflight was told is remembered.
+        return pseudopotentials(asking.ask(recipe, atoms, parameters, environment))
+    except asking.CannotAsk:
+        return ()

@@ -74,6 +74,7 @@ def _checks(*, run: bool, engine: str | None) -> Iterator[Check]:
     yield from _strangers(config)
     yield from server_checks(config)
     yield _guarded("POTCARs", _potcars)
+    yield from _commands(config)
     if run:
         yield _guarded("run", _relax, engine)
 
@@ -167,11 +168,13 @@ def _engines(chosen: str | None) -> Iterator[Check]:
 
 
 def _missing_engine(name: str, installed: list[str]) -> Check:
+    from crystalmath.plugins import how_to_install
+
     return Check(
         name="engine",
         state="error",
         message=f"{name!r} is wanted and not installed; there are {', '.join(installed) or 'none'}",
-        remedy=f"pip install crystalmath-engine-{name}, or choose another with CRYSTALMATH_ENGINE",
+        remedy=f"{how_to_install(name)}; or choose another with CRYSTALMATH_ENGINE",
     )
 
 
@@ -200,6 +203,16 @@ def _potcars() -> Check:
     return Check(
         name="POTCARs", state="ok", message=f"{info['path']} (from {info['source']}); {sets}"
     )
+
+
+def _commands(config: Config) -> Iterator[Check]:
+    from crystalmath.config import forwarded
+    from crystalmath.quacc.commands import check_commands
+
+    wrong = check_commands("quacc.recipes.vasp.core.static_job", forwarded(config.forward))
+    if wrong is not None:
+        remedy = f"{wrong.remedy}; only VASP's recipes need it"
+        yield Check(name="VASP", state="warning", message=wrong.message, remedy=remedy)
 
 
 def _relax(engine: str | None) -> Check:

@@ -255,7 +255,8 @@ def _summary(client: Client, filters: Mapping[str, Any], *, as_json: bool) -> in
     if counted["errors"]:
         output.write("\nfailed, by error:")
     for group in counted["errors"]:
-        text = " ".join(output.printable(group["error"]).split())
+        # The rest, such as the last lines of a program, is for `crystalmath result`.
+        text = output.first_line(group["error"])
         ids = ", ".join(job_id[:8] for job_id in group["job_ids"])
         more = ", ..." if group["count"] > len(group["job_ids"]) else ""
         output.write(f"{group['count']:8} {text}\n{'':8} {ids}{more}")

@@ -28,6 +28,7 @@ __all__ = [
     "counts",
     "error_document",
     "fields",
+    "first_line",
     "grid",
     "note",
     "patience",
@@ -101,7 +102,10 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
     """Lay out names and values, a line each, without those that have no value."""
     shown = [(name, str(value)) for name, value in pairs if value not in (None, "")]
     width = max((len(name) for name, _ in shown), default=0) + 2
-    return "\n".join(f"{name:{width}}{printable(value)}" for name, value in shown)
+    # The further lines of a value stand below its first.
+    below = "\n" + " " * width
+    values = [(name, printable(value).replace("\n", below)) for name, value in shown]
+    return "\n".join(f"{name:{width}}{value}" for name, value in values)
 
 
 def summary_fields(job: JobInfo) -> list[tuple[str, object]]:
@@ -179,6 +183,11 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
+
+
+def first_line(text: str) -> str:
+    """Give the first line of an error, whose others tell the details."""
+    return " ".join(printable(text.strip().partition("\n")[0]).split())
 
 
 def short_recipe(name: str) -> str:

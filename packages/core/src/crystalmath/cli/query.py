@@ -21,9 +21,9 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
     """Tell what became of a job."""
     with any_client() as client:
         job = client.job(find(client, job_id))
-        asked = {} if as_json else client.specification(job.job_id)
+        asked = client.specification(job.job_id)
     if as_json:
-        output.write_json(job.document())
+        output.write_json({**job.document(), "potcars": asked.get("potcars", [])})
     else:
         output.write(output.fields(_status_fields(job, asked)))
     return 0

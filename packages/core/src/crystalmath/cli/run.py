@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -22,10 +23,12 @@ from crystalmath.cli.submission import (
     Structure,
     Walltime,
     asking,
+    is_asked,
     make_request,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType, TracebackType
     from typing import NoReturn, Self
 
@@ -82,12 +85,10 @@ def run(
 
 def run_request(request: Request, interrupts: Interrupts) -> JobInfo:
     """Run a job to its end, on the home's server if it runs, else in this process."""
-    interrupts.leave_if_asked()
-    interrupts.passed_on = False
     with any_client() as client, Progress() as progress:
-        job = client.job(_submitted(client, request))
+        job = client.job(_submitted(client, request, interrupts))
         for warning in job.warnings:
-            output.note(output.printable(f"warning: {warning['message']}"))
+            output.note(output.printable(f"warning: {output.sentence(warning)}"))
         return _followed(client, job, interrupts, progress)
 
 
@@ -104,14 +105,22 @@ def _followed(client: Client, job: JobInfo, interrupts: Interrupts, progress: Pr
             return follow(again, job, interrupts, progress)
 
 
-def _submitted(client: Client, request: Request) -> str:
+def _submitted(client: Client, request: Request, interrupts: Interrupts) -> str:
     # As a future it would be followed in a thread, beside what follows it here.
     from crystalmath import config
     from crystalmath.client.errors import raise_answered
 
     configured = config.load()
     document = request.document(configured, config.forwarded(configured.forward))
-    with asking([document["recipe"]]):
+    recipe = document["recipe"]
+    # The first time it takes seconds, in which whoever wants out needs no job to be stopped. A job
+    # whose key is known is there at once.
+    if is_asked(recipe) and document.get("key") is None:
+        with interrupts.leaving(), asking([recipe]):
+            client.call("jobs.check", document)
+    interrupts.leave_if_asked()
+    interrupts.passed_on = False
+    with asking([recipe]):
         answer = client.call("jobs.submit", document)
     raise_answered(answer)
     return str(answer["job_id"])
@@ -168,6 +177,7 @@ class Interrupts:
         self.received: int | None = None
         self.passed_on = True
         self._count = 0
+        self._may_leave = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -192,6 +202,16 @@ class Interrupts:
         if self.received is not None:
             raise SystemExit(128 + self.received)
 
+    @contextlib.contextmanager
+    def leaving(self) -> Iterator[None]:
+        """End the command at the first signal, even within a call: there is no job yet."""
+        self._may_leave = True
+        try:
+            self.leave_if_asked()
+            yield
+        finally:
+            self._may_leave = False
+
     def pass_on(self) -> None:
         """Note that the job has heard of it; leave where the user has asked twice."""
         self.passed_on = True
@@ -202,6 +222,8 @@ class Interrupts:
         self._count += 1
         if self.received is None:
             self.received = number
+            if self._may_leave:
+                self.leave_if_asked()
         elif self.passed_on or self._count > 2:  # noqa: PLR2004 - the third
             self._leave()
 

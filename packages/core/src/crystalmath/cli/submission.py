@@ -13,8 +13,7 @@ from crystalmath.cli.parameters import parse_labels, parse_parameters, parse_wal
 from crystalmath.cli.structures import read_document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator
 
     from crystalmath.client import Request
 
@@ -31,6 +30,7 @@ __all__ = [
     "Structure",
     "Walltime",
     "asking",
+    "is_asked",
     "make_request",
 ]
 
@@ -105,22 +105,39 @@ Key = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
 
-def asking(recipes: Iterable[str]) -> AbstractContextManager[None]:
-    """Tell whoever waits for the answer to a submission or a check what it waits for.
+@contextlib.contextmanager
+def asking(recipes: Iterable[str]) -> Iterator[None]:
+    """Tell whoever waits for a submission or a check what they wait for, and let them leave.
 
     Parameters
     ----------
     recipes : iterable of str
         Full names.
     """
-    if not any(map(_is_asked, recipes)):
-        return contextlib.nullcontext()
-    return output.patience(
+    if not any(map(is_asked, recipes)):
+        yield
+        return
+    with output.patience(
         "asking the recipe which files it reads; the first one of a session takes some seconds ..."
-    )
+    ):
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            # If it is asked in this process, a thread waits for the answer, and the end for that.
+            from crystalmath.inspection.asking import close
+
+            close()
+            raise
 
 
-def _is_asked(recipe: str) -> bool:
+def is_asked(recipe: str) -> bool:
+    """Tell whether a recipe is asked which files it reads before it becomes a job.
+
+    Parameters
+    ----------
+    recipe : str
+        Its full name.
+    """
     from crystalmath.quacc.recipes import may_be_asked
 
     if not may_be_asked(recipe):

@@ -239,7 +239,7 @@ def _told(answer: _Answer) -> Iterator[tuple[str, str]]:
     if answer["job_id"] is None:
         yield "error", answer["error"]
     for warning in answer.get("warnings", ()):
-        yield "warning", warning["message"]
+        yield "warning", output.sentence(warning)
 
 
 def _tell_known(answers: Sequence[_Answer]) -> None:

@@ -48,6 +48,9 @@ def wait(
             _say(line, job)
         if not all(job.state.is_terminal() for job in jobs.values()):
             _follow(line, jobs)
+    failed = [job_id for job_id in wanted if jobs[job_id].error and _failed(jobs[job_id])]
+    if failed:
+        output.note(f"all that is known of an error: crystalmath result {failed[0][:8]}")
     output.note(_counts(jobs.values()))
     if as_json:
         documents = [jobs[job_id].document() for job_id in wanted]
@@ -75,9 +78,13 @@ def _follow(line: output.LiveLine, jobs: dict[str, JobInfo]) -> None:
 def _say(line: output.LiveLine, job: JobInfo) -> None:
     if not job.state.is_terminal() or job.state.value == "completed":
         return
-    error = f": {job.error}" if job.error and job.state.value == "failed" else ""
+    error = f": {output.first_line(job.error)}" if job.error and _failed(job) else ""
     name = f" {job.name}" if job.name else ""
     line.say(output.printable(f"{job.job_id[:8]}{name} {job.state.value}{error}"))
+
+
+def _failed(job: JobInfo) -> bool:
+    return job.state.value == "failed"
 
 
 def _counts(jobs: Iterable[JobInfo]) -> str:

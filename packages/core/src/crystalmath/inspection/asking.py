@@ -6,6 +6,7 @@ is imported there, and questions to the same one wait for each other.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -20,6 +21,8 @@ from crystalmath.inspection.modules import imports_any
 from crystalmath.inspection.report import Report
 from crystalmath.inspection.supervised import Supervised
 from crystalmath.quacc import recipes
+from crystalmath.quacc.potcar_path import settings_files
+from crystalmath.worker.imports import signature
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -30,13 +33,23 @@ __all__ = ["CannotAsk", "Inspector", "ask", "close", "concerns"]
 
 #: How long a recipe may take to be asked, in seconds.
 LIMIT_S = 10.0
-#: How many children stay warm; each takes some 250 MB.
+#: How many children stay warm, and how many more may be asked at once; each takes some 250 MB.
 WARM = 2
 #: How long the last failure is remembered, in seconds.
-FAILED_S = 5.0
+FAILED_S = 2.0
+#: After so many failures in a row a recipe is not asked for a while, in seconds: a batch of
+#: thousands would take hours.
+FAILURES = 3
+PAUSE_S = 30.0
 
 _OWN = ("quacc.recipes.vasp", "quacc.recipes.espresso")
-_USED = (*_OWN, "quacc.calculators.vasp", "quacc.calculators.espresso")
+_USED = (
+    *_OWN,
+    "quacc.calculators.vasp",
+    "quacc.calculators.espresso",
+    "ase.calculators.vasp",
+    "ase.calculators.espresso",
+)
 
 
 class CannotAsk(CrystalMathError):  # noqa: N818 - named for what happened
@@ -80,10 +93,13 @@ class Inspector:
     def __init__(self, *, limit_s: float = LIMIT_S, warm: int = WARM) -> None:
         self._limit_s = limit_s
         self._warm = warm
+        # Those that others have pushed out go on until they have answered.
+        self._turn = threading.Semaphore(warm)
         self._lock = threading.Lock()
         self._children: OrderedDict[Hashable, Supervised] = OrderedDict()
         self._kept = Kept()
         self._failed: tuple[Hashable, float, str] = (None, 0.0, "")
+        self._in_a_row: dict[Hashable, tuple[int, float]] = {}
         self._term = 0  # how often the children were ended
         _inspectors.add(self)
 
@@ -107,7 +123,8 @@ class Inspector:
                 # Another thread may have asked the same while this one waited.
                 if report := self._kept.find(question):
                     return report
-                return self._ask(child, question, config.admitted(environment))
+                with self._turn:
+                    return self._ask(child, question, config.admitted(environment))
         raise CannotAsk(f"{recipe} could not be asked: this program is about to end")
 
     def close(self) -> None:
@@ -120,16 +137,25 @@ class Inspector:
             child.end()
 
     def _ask(self, child: Supervised, question: Question, allow: tuple[str, ...]) -> Report:
-        # A recipe that hangs shall do so once a submission, which asks twice.
-        key, when, said = self._failed
-        if key == question.exact and time.monotonic() - when < FAILED_S:
-            raise CannotAsk(said)
+        # A recipe that hangs shall do so once a submission, which asks twice; settings that quacc
+        # does not start with, once for all jobs of a batch.
+        key, when, why = self._failed
+        recently = time.monotonic() - when < FAILED_S
+        if recently and key in {question.exact, _settings(question)}:
+            raise CannotAsk(_failure(question, why))
+        asked = question.recipe, question.environment
+        failures, last = self._in_a_row.get(asked, (0, 0.0))
+        if failures >= FAILURES and time.monotonic() - last < PAUSE_S:
+            why = f"it has failed to answer {failures} times in a row, and is not asked for a while"
+            raise CannotAsk(_failure(question, why))
         told = {"recipe": question.recipe, "allow": allow, "spec": question.spec}
         answer = child.ask(told, self._limit_s)
         if "report" not in answer:
-            said = f"{question.recipe} could not be asked: {answer['failed']}"
-            self._failed = (question.exact, time.monotonic(), said)
-            raise CannotAsk(said)
+            key = _settings(question) if answer.get("cold") else question.exact
+            self._failed = (key, time.monotonic(), answer["failed"])
+            self._in_a_row[asked] = failures + 1, time.monotonic()
+            raise CannotAsk(_failure(question, answer["failed"]))
+        self._in_a_row.pop(asked, None)
         report = Report.from_json(answer["report"])
         self._kept.keep(question, report, answer["watched"])
         return report
@@ -154,6 +180,15 @@ class Inspector:
         for child in self._children.values():
             child.forget()
         self.__init__(limit_s=self._limit_s, warm=self._warm)  # type: ignore[misc]
+
+
+def _settings(question: Question) -> Hashable:
+    files = settings_files(dict(question.environment))
+    return question.environment, tuple(map(signature, files))
+
+
+def _failure(question: Question, why: str) -> str:
+    return f"{question.recipe} could not be asked which files it reads: {why}"
 
 
 _inspectors: weakref.WeakSet[Inspector] = weakref.WeakSet()
@@ -203,3 +238,5 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+# They would go by themselves, but only after this process.
+atexit.register(close)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from crystalmath.inspection.report import Need, Report, Step
 
-__all__ = ["Case", "Wanted", "brief", "safe", "said"]
+__all__ = ["Case", "Wanted", "brief", "files_of", "safe", "said"]
 
 _LONGEST = 500
 _MANY = 8
@@ -65,13 +65,35 @@ class Wanted:
         return "POTCAR" if self.potcar else "pseudopotential"
 
 
+def files_of(report: Report) -> tuple[Wanted, ...]:
+    """Give the files of a report, in the order in which they are read first."""
+    readers: dict[str, list[tuple[int, str]]] = {}
+    firsts: dict[str, tuple[Need, Step]] = {}
+    for number, step in enumerate(report.steps):
+        for need in step.needs:
+            firsts.setdefault(need.path, (need, step))
+            readers.setdefault(need.path, []).append((number, need.symbol))
+    return tuple(
+        Wanted(
+            path=path,
+            setup=need.setup,
+            reason=need.reason,
+            symbols=tuple(dict.fromkeys(symbol for _, symbol in readers[path])),
+            facts=report.files.get(path, FileFacts()),
+            step=step,
+            steps=tuple(dict.fromkeys(number for number, _ in readers[path])),
+        )
+        for path, (need, step) in firsts.items()
+    )
+
+
 @frozen(kw_only=True, slots=False)
 class Case:
     """All that is known of a job.
 
     Parameters
     ----------
-    report, recipe, atoms, environment
+    report, recipe, atoms, environment, parameters
         As for :func:`crystalmath.inspection.verdict.judge`.
     """
 
@@ -79,33 +101,22 @@ class Case:
     recipe: str
     atoms: Atoms
     environment: Mapping[str, str] = field(factory=dict)
+    parameters: Mapping[str, Any] = field(factory=dict)
 
     @cached_property
     def files(self) -> tuple[Wanted, ...]:
         """The files, in the order in which they are read first."""
-        readers: dict[str, list[tuple[int, str]]] = {}
-        firsts: dict[str, tuple[Need, Step]] = {}
-        for number, step in enumerate(self.report.steps):
-            for need in step.needs:
-                firsts.setdefault(need.path, (need, step))
-                readers.setdefault(need.path, []).append((number, need.symbol))
-        return tuple(
-            Wanted(
-                path=path,
-                setup=need.setup,
-                reason=need.reason,
-                symbols=tuple(dict.fromkeys(symbol for _, symbol in readers[path])),
-                facts=self.report.files.get(path, FileFacts()),
-                step=step,
-                steps=tuple(dict.fromkeys(number for number, _ in readers[path])),
-            )
-            for path, (need, step) in firsts.items()
-        )
+        return files_of(self.report)
 
     @cached_property
     def named(self) -> PotcarPath:
         """Where the job's environment says that VASP's POTCARs are."""
         return fresh_process(self.environment)
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is one of quacc's own recipes."""
+        return self.recipe.startswith("quacc.recipes.")
 
     def severity(self, steps: Sequence[int]) -> Literal["error", "warning"]:
         """Say how hard a problem of these steps is.
@@ -113,8 +124,9 @@ class Case:
         quacc's own flows come to all their steps. Those of others were seen with stand-ins for the
         results of the steps before, and may take another course.
         """
-        ours = self.recipe.startswith("quacc.recipes.")
-        return "error" if ours or not steps or min(steps) == 0 else "warning"
+        if self.report.survives:
+            return "warning"
+        return "error" if self.ours or not steps or min(steps) == 0 else "warning"
 
     def where(self, steps: Sequence[int]) -> str:
         """Name the steps, where not all of them are meant."""

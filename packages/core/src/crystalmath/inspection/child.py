@@ -20,6 +20,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 from crystalmath import config
 from crystalmath.inspection.readings import Readings
 from crystalmath.quacc import codec, potcar_path, recipes
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _PR_SET_PDEATHSIG = 1
+#: Where this program's modules are.
+_OWN = os.path.join(os.path.dirname(config.__file__), "")
 
 #: quacc makes folders and a log file as soon as it reads its settings. The working directory is
 #: there already; it is the question's own, and emptied afterwards.
@@ -76,7 +80,9 @@ def _serve(control: socket.socket) -> None:
         with readings.outside(request["directory"]) as read:
             answer: dict[str, Any] = {"report": _report(request).to_json()}
         edited.note(began)
-        answer["watched"] = {**edited.files, **read}
+        watched = {**edited.files, **read}
+        # Whoever edits these has more to restart than this process.
+        answer["watched"] = {path: watched[path] for path in watched if not path.startswith(_OWN)}
         if leak := baseline.restore():
             print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
             answer["keep"] = False
@@ -108,13 +114,18 @@ def _report(request: dict[str, Any]) -> Report:
 
     me = os.getpid()
     os.chdir(request["directory"])
-    atoms, parameters = codec.decode_spec(request["spec"])
+    directory, name = request["directory"], request["recipe"]
+    _, given = codec.decode_spec(request["spec"])
 
     def call() -> object:
-        recipe = recipes.resolve(request["recipe"], tuple(request["allow"]))
+        recipe = recipes.resolve(name, tuple(request["allow"]))
+        atoms, parameters = codec.decode_spec(request["spec"])
         return recipe(atoms, **parameters)
 
-    report = gate.ask(call, request["directory"], parameters)
+    report = gate.ask(call, directory, given)
+    theirs = not name.startswith(f"{recipes.NAMESPACE}.")
+    if theirs and report.steps and gate.cannot_begin(report.steps[0], report.files):
+        report = evolve(report, survives=gate.survives(call, directory))
     if os.getpid() != me:
         # The recipe forked, and the child came back: it must not speak for it.
         os._exit(0)

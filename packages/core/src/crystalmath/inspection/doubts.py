@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,13 @@ __all__ = ["findings"]
 
 _MANY = 5
 _FULL = 0.999
+#: LEXCH -> the class of the functional, as pymatgen's PotcarSingle tells it.
+_CLASSES = {
+    **dict.fromkeys(("91", "AM", "LM", "PB", "PE", "PS", "PW", "RP"), "GGA"),
+    **dict.fromkeys(("CA", "HL", "WI"), "LDA"),
+}
+#: The folders that ASE knows by the names of functionals; it calls VASP's old LDA files potpaw.
+_LIBRARY = re.compile(r"potpaw(_PBE|_LDA)?(?(1)(\..+)?)")
 
 
 def findings(case: Case) -> Iterator[Finding]:
@@ -30,17 +38,17 @@ def findings(case: Case) -> Iterator[Finding]:
         if wanted.facts.problem is None:
             yield from _element(case, wanted)
     good = [wanted for wanted in case.files if wanted.facts.problem is None and wanted.potcar]
+    yield from _functionals(case, good)
     changed = [wanted for wanted in good if wanted.facts.hash_holds is False]
-    if changed:
-        message = "the content does not have the SHA256 that the header states"
-        yield _of_files(case, "potcar_hash", message, changed, "it was changed, or copied badly")
-    unknown = [wanted for wanted in good if wanted.facts.official is False]
-    unknown = [wanted for wanted in unknown if wanted not in changed]
-    if unknown:
-        message = "not an official file, as far as pymatgen's table of VASP's own POTCARs goes"
-        yield _of_files(case, "potcar_unofficial", message, unknown, "compare it with VASP's own")
+    message = "the content does not have the SHA256 that the header states"
+    remedy = "it was changed, or copied badly: copy it again from where it came"
+    yield from _of_files(case, "potcar_hash", message, changed, remedy)
     yield from _occupancies(case)
     yield from _parameters(case)
+    unknown = [wanted for wanted in good if wanted.facts.official is False]
+    unknown = [wanted for wanted in unknown if wanted not in changed]
+    message = "not official, as far as pymatgen's table of VASP's own POTCARs goes"
+    yield from _of_files(case, "potcar_unofficial", message, unknown, "compare with VASP's own")
 
 
 def _element(case: Case, wanted: Wanted) -> Iterator[Finding]:
@@ -58,22 +66,63 @@ def _element(case: Case, wanted: Wanted) -> Iterator[Finding]:
             f"{case.where(wanted.steps)}",
             path=safe(wanted.path),
             source=around.source,
-            remedy=f"put the {wanted.noun} of {brief(wrong)} there",
+            remedy=_right_element(wanted, wrong),
         )
 
 
-def _of_files(case: Case, code: str, message: str, files: Sequence[Wanted], remedy: str) -> Finding:
-    named = brief([f"{wanted.setup} ({wanted.path})" for wanted in files], _MANY)
-    around = Surroundings(files[0], case)
-    one = len(files) == 1
-    return Finding(
-        severity="warning",
-        code=code,
-        message=f"{message}: {named}",
-        path=safe(files[0].path if one else os.path.dirname(os.path.dirname(files[0].path))),
-        source=around.source,
-        remedy=remedy,
-    )
+def _right_element(wanted: Wanted, wrong: Sequence[str]) -> str:
+    """Mend the choice of the file where a parameter made it, else the file."""
+    parameter = "setups" if wanted.potcar else "pseudopotentials"
+    chosen = f"parameter {parameter}" in wanted.reason
+    # Setups are suffixes, but for those of single atoms: Al_sv is where aluminium should be.
+    if wanted.potcar and any(wanted.setup.startswith(symbol) for symbol in wrong):
+        chosen = False
+    if chosen:
+        return f"name one of {brief(wrong)} with the parameter {parameter}"
+    return f"put the {wanted.noun} of {brief(wrong)} there"
+
+
+def _functionals(case: Case, files: Sequence[Wanted]) -> Iterator[Finding]:
+    """Find files in the folder of another class of functionals."""
+    odd: dict[str, list[Wanted]] = {}
+    for wanted in files:
+        folder = os.path.basename(Surroundings(wanted, case).library)
+        found = _CLASSES.get((wanted.facts.lexch or "").upper())
+        library = _LIBRARY.fullmatch(folder)
+        if found is None or library is None:
+            continue
+        wants, of = ("PBE", "GGA") if library[1] == "_PBE" else ("LDA", "LDA")
+        if found != of:
+            message = (
+                f"made for another functional than its folder: LEXCH = {wanted.facts.lexch} "
+                f"({found}), and {shown(folder)} is for {wants}"
+            )
+            odd.setdefault(message, []).append(wanted)
+    for message, group in odd.items():
+        remedy = "put VASP's own files there, or choose their folder with pp and pp_version"
+        yield from _of_files(case, "potcar_functional", message, group, remedy)
+
+
+def _of_files(
+    case: Case, code: str, message: str, files: Sequence[Wanted], remedy: str
+) -> Iterator[Finding]:
+    """Say the same of files, once for each library."""
+    libraries: dict[str, list[Wanted]] = {}
+    for wanted in files:
+        libraries.setdefault(Surroundings(wanted, case).library, []).append(wanted)
+    for library, group in libraries.items():
+        one = len(group) == 1
+        listed = brief([wanted.setup for wanted in group], _MANY)
+        steps = sorted({number for wanted in group for number in wanted.steps})
+        yield Finding(
+            severity="warning",
+            code=code,
+            message=f"{message}: {shown(group[0].path) if one else f'{listed} in {shown(library)}'}"
+            f"{case.where(steps)}",
+            path=safe(group[0].path if one else library),
+            source=Surroundings(group[0], case).source,
+            remedy=remedy,
+        )
 
 
 def _occupancies(case: Case) -> Iterator[Finding]:
@@ -113,6 +162,7 @@ def _parameters(case: Case) -> Iterator[Finding]:
             code="parameter_unknown",
             message=f"no parameter of VASP is known as {shown(name)!r}; it is written into INCAR "
             f"as it stands{case.where(steps)}",
+            source=f"the parameter {name}",
             remedy=f"did you mean {near[0]!r}?" if near else None,
         )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.inspection.memory import Memory
 from crystalmath.inspection.readings import exists
 from crystalmath.inspection.report import Need, Step, Trouble
-from crystalmath.inspection.vasp import trouble
+from crystalmath.inspection.vasp import is_passing, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -69,7 +69,10 @@ def ask(calculator: Any, atoms: Atoms, copy_files: Iterable[Any], directory: Pat
         troubles.append(Trouble(where="input", type="KeyError", message=message))
     try:
         control, species = _write(calculator, atoms, parameters, directory)
-    except Exception as error:  # noqa: BLE001 - whatever the calculation would die of
+    except Exception as error:
+        # Whatever the calculation would die of.
+        if is_passing(error):
+            raise
         return Step(calculator="espresso", troubles=(*troubles, trouble("input", error)))
     root = str(control.get("pseudo_dir", ""))
     reason = _reason(calculator)

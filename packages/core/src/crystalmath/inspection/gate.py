@@ -8,13 +8,13 @@ patches stay for good: they belong into :mod:`~crystalmath.inspection.child` onl
 from __future__ import annotations
 
 import copy
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ase import Atoms
 
 from crystalmath.inspection import espresso, files, vasp
-from crystalmath.inspection.memory import Memory
 from crystalmath.inspection.report import FileFacts, Report, Step, Trouble
 
 if TYPE_CHECKING:
@@ -33,9 +33,16 @@ class _Unknown(BaseException):
 class _Gate:
     """What one recipe has been seen to calculate."""
 
-    def __init__(self, directory: Path | None = None, given: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        given: frozenset[str] = frozenset(),
+        *,
+        lets_die: bool = False,
+    ) -> None:
         self.directory = directory
         self.given = given
+        self.lets_die = lets_die
         self.steps: list[Step] = []
         self.files: dict[str, FileFacts] = {}
         self.unknown: str | None = None
@@ -55,17 +62,21 @@ class _Gate:
         self._last = calculator
         step = self._ask(calculator, atoms, copy_files or (), self.directory)
         kind: Literal["potcar", "upf"] = "upf" if step.calculator == "espresso" else "potcar"
-        self.files |= {need.path: _facts(need.path, kind) for need in step.needs}
+        self.files |= {need.path: files.facts(need.path, kind) for need in step.needs}
         self.steps.append(step)
+        # What comes after a calculation that can begin may be decided by its results.
+        self.lets_die = self.lets_die and cannot_begin(step, self.files)
+        if self.lets_die:
+            from quacc import JobFailure
+
+            raise JobFailure(self.directory)
         return self.directory / f"step-{len(self.steps)}"
 
     def _ask(
         self, calculator: Any, atoms: Atoms, copy_files: Iterable[Any], directory: Path
     ) -> Step:
         if vasp.is_vasp(calculator):
-            return vasp.ask(
-                calculator, atoms, directory, self.given, lambda path: _facts(path, "potcar")
-            )
+            return vasp.ask(calculator, atoms, directory, self.given)
         if espresso.is_espresso(calculator):
             return espresso.ask(calculator, atoms, copy_files, directory)
         return Step(calculator=type(calculator).__name__.lower())
@@ -79,7 +90,6 @@ class _Gate:
 
 
 _gate = _Gate()
-_known: Memory[FileFacts] = Memory()
 
 
 def ask(
@@ -103,8 +113,10 @@ def ask(
         call()
     except BaseException as error:  # noqa: BLE001 - sys.exit() of a recipe is a failure, too
         trouble = vasp.trouble("recipe", error)
-        # What a file lacks now, or a stand-in lacks, the job itself may have.
-        stopped = isinstance(error, OSError) or bool(gate.steps)
+        # What a file lacks now, or a stand-in lacks, the job itself may have. A preset belongs to
+        # quacc or to its user's settings, and no job makes one.
+        fleeting = isinstance(error, OSError) or vasp.is_passing(error) or bool(gate.steps)
+        stopped = fleeting and not _is_of_preset(error)
     finally:
         _gate = _Gate()
     end: Literal["done", "stopped", "failed"] = "done"
@@ -115,6 +127,36 @@ def ask(
     return Report(steps=tuple(gate.steps), end=end, trouble=trouble, files=gate.files)
 
 
+def cannot_begin(step: Step, known: Mapping[str, FileFacts]) -> bool:
+    """Tell whether a calculation would die of its files or its input."""
+    read = [known[need.path] for need in step.needs]
+    loose = any(each.loose_end for each in read[:-1])
+    return bool(step.troubles) or loose or any(each.problem for each in read)
+
+
+def survives(call: Callable[[], object], directory: str) -> bool:
+    """Tell whether a recipe goes on where calculations cannot begin, as one with a second choice.
+
+    Parameters
+    ----------
+    call : callable
+        The recipe with its arguments.
+    directory : str
+        The working directory.
+    """
+    global _gate  # noqa: PLW0603 - whatever thread the recipe uses
+    gate = _gate = _Gate(Path(directory), lets_die=True)
+    try:
+        call()
+    except BaseException as error:  # noqa: BLE001 - as in ask()
+        # It has tried all that it would, in words of its own perhaps.
+        dies = gate.lets_die and gate.unknown is None
+        return not dies or isinstance(error, OSError) or vasp.is_passing(error)
+    finally:
+        _gate = _Gate()
+    return True
+
+
 def _names(parameters: Mapping[str, Any]) -> Iterator[str]:
     """Name all that a user has given, also to the jobs of a flow."""
     for name, value in parameters.items():
@@ -123,8 +165,9 @@ def _names(parameters: Mapping[str, Any]) -> Iterator[str]:
             yield from _names(value)
 
 
-def _facts(path: str, kind: Literal["potcar", "upf"]) -> FileFacts:
-    return _known.get((path, kind), [path], lambda: files.facts(path, kind))
+def _is_of_preset(error: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code.co_name == "load_yaml_calc"
 
 
 class _Unseen(dict[str, Any]):

@@ -9,9 +9,11 @@ quacc's own recipes choose them by element alone, from the preset and the parame
 is given for an atom's index. What else can keep a calculation from beginning is in :func:`_kind`:
 ghost atoms (an element, too), no cell, no period, constraints that VASP does not know. Positions,
 the lengths of the cell, magnetic moments, charges, tags and ``atoms.info`` choose no file. All else
-is kept for the very same structure: a user's recipe, which may look at anything; a structure with
-a trouble of its own; and a flow that makes structures (slabs) and was told that files are bad,
-because another's slabs might do without them.
+is kept for the very same structure: a structure with a trouble of its own, and a flow that makes
+structures (slabs) and was told that files are bad, because another's slabs might do without them.
+
+A user's recipe may look at anything, whether a file exists or what time it is. What it said is kept
+for the very same structure, and only as long as one submission takes, which asks twice.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from __future__ import annotations
 import builtins
 import hashlib
 import json
+import math
 import threading
 import time
 from collections import OrderedDict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystalmath.inspection import files
 from crystalmath.models import JobSpec
@@ -43,6 +46,8 @@ __all__ = ["Kept", "Question"]
 SIZE = 512
 #: A file that was changed so shortly before may have been changed again unseen, in seconds.
 _MARGIN_S = 0.05
+#: How long the report of a user's own recipe is kept, in seconds.
+THEIRS_S = 0.5
 _SMALLEST_VOLUME = 1e-6  # Å³
 
 
@@ -70,14 +75,19 @@ class Question:
     ) -> None:
         self.asked = time.time()
         self.recipe = recipe
-        self.elements = frozenset(atoms.get_chemical_symbols())
         self._atoms = atoms
         self._parameters = parameters
         encoded = json.dumps(codec.encode_request(dict(parameters)))
-        kind = _kind(atoms) if recipe.startswith(f"{recipes.NAMESPACE}.") else None
-        place = (recipe, encoded, frozenset(environment.items()))
-        self._place = place
-        self.shared: Hashable | None = None if kind is None else (*place, kind)
+        self.ours = recipe.startswith(f"{recipes.NAMESPACE}.")
+        self.environment = frozenset(environment.items())
+        self._place = recipe, encoded, self.environment
+        kind = _kind(atoms) if self.ours else None
+        self.shared: Hashable | None = None if kind is None else (*self._place, kind)
+
+    @cached_property
+    def elements(self) -> frozenset[str]:
+        """The chemical symbols of the structure."""
+        return frozenset(self._atoms.get_chemical_symbols())
 
     @cached_property
     def spec(self) -> str:
@@ -93,13 +103,18 @@ class Question:
         return (*self._place, hashlib.sha256(self.spec.encode()).digest())
 
 
+class _Known(NamedTuple):
+    report: Report
+    files: Mapping[str, tuple[int, ...]]
+    until: float
+
+
 class Kept:
     """The reports of this process; safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._reports: OrderedDict[Hashable, tuple[Report, dict[str, tuple[int, ...]]]]
-        self._reports = OrderedDict()
+        self._reports: OrderedDict[Hashable, _Known] = OrderedDict()
 
     def find(self, question: Question) -> Report | None:
         """Give the report of the same question, if it still holds."""
@@ -127,7 +142,8 @@ class Kept:
             return
         key = question.shared if _is_common(question, report) else question.exact
         with self._lock:
-            self._reports[key] = report, known
+            until = math.inf if question.ours else time.monotonic() + THEIRS_S
+            self._reports[key] = _Known(report, known, until)
             self._reports.move_to_end(key)
             while len(self._reports) > SIZE:
                 self._reports.popitem(last=False)
@@ -135,16 +151,15 @@ class Kept:
     def _look_up(self, key: Hashable) -> Report | None:
         with self._lock:
             found = self._reports.get(key)
-            if found is None:
+            if found is None or found.until < time.monotonic():
                 return None
             self._reports.move_to_end(key)
-        report, known = found
         # A relative path is looked for in the job's own directory, where nothing is.
         holds = all(
             not path.startswith("/") or files.signature(path) == facts.signature
-            for path, facts in report.files.items()
-        ) and all(signature(path) == seen for path, seen in known.items())
-        return report if holds else None
+            for path, facts in found.report.files.items()
+        ) and all(signature(path) == seen for path, seen in found.files.items())
+        return found.report if holds else None
 
 
 def _kind(atoms: Atoms) -> Hashable | None:
@@ -157,7 +172,7 @@ def _kind(atoms: Atoms) -> Hashable | None:
         # In their order, which is that of the files.
         tuple(dict.fromkeys(atoms.numbers.tolist())),
         tuple(atoms.pbc.tolist()),
-        (atoms.cell.rank, bool(abs(atoms.cell.volume) > _SMALLEST_VOLUME)),
+        3 if atoms.cell.volume > _SMALLEST_VOLUME else (atoms.cell.rank, "flat"),
     )
 
 

@@ -20,6 +20,8 @@ GHOST = "X"
 
 #: Problems for which the folders may be to blame.
 _ABSENT = {"missing", "unreadable", "broken_link", "link_loop"}
+#: Problems of names at which no file is.
+_NO_FILE = {"missing", "compressed", "broken_link", "link_loop", "not_a_file"}
 _AGAIN = "copy the file again from where it came"
 #: problem -> what is wrong with the file, and what to do
 _WORDS = {
@@ -78,10 +80,13 @@ def _file(case: Case, around: Surroundings) -> Finding:
     detail = f": {said(wanted.facts.detail)}" if wanted.facts.detail else ""
     found = around.instead() if problem in _ABSENT else ""
     symbols = brief(wanted.symbols)
+    trouble = f"the {wanted.noun} of {symbols} cannot be used"
+    if problem in _NO_FILE:
+        trouble = f"no {wanted.noun} for {symbols}"
     return Finding(
         severity=case.severity(wanted.steps),
         code=f"{wanted.prefix}_{problem}",
-        message=f"no {wanted.noun} for {symbols}: {said(wanted.reason)} wants "
+        message=f"{trouble}: {said(wanted.reason)} wants "
         f"{shown(wanted.setup)}, and {shown(wanted.path)} (from {around.source}) {words}{detail}"
         f"{found}{case.where(wanted.steps)}",
         path=safe(wanted.path),

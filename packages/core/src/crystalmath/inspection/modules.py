@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import re
+import sys
 from typing import TYPE_CHECKING
 
 from crystalmath.quacc.source import find_spec, parse
-from crystalmath.worker.imports import signature
+from crystalmath.worker.imports import Edited, signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,12 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["imports_any"]
 
+#: As ``import_module()`` takes it.
+_NAMED = re.compile(r"(quacc|ase)(\.\w+)+")
+
 
 def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> bool:
     """Tell whether a module imports any of some packages; nothing is imported.
 
-    Imports within functions count, and those of other modules below the same roots, which it
-    imports itself.
+    Imports within functions count, names of modules in text, and what other modules import that it
+    imports itself: those below the same roots, and those that are not installed.
 
     Parameters
     ----------
@@ -30,14 +35,18 @@ def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> boo
     wanted : sequence of str
         The packages that are looked for.
     roots : sequence of str
-        Packages whose own modules are followed.
+        Packages whose own modules are followed wherever they are.
     """
     queue, seen = [module], {module}
+    follow: dict[str, bool] = {}
     while queue:
         for name in _imports(queue.pop()):
             if _is_below(name, wanted):
                 return True
-            if name not in seen and _is_below(name, roots):
+            top = name.partition(".")[0]
+            if top not in follow:
+                follow[top] = _is_edited(top, _edited(tuple(roots)))
+            if name not in seen and follow[top]:
                 seen.add(name)
                 queue.append(name)
     return False
@@ -45,6 +54,17 @@ def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> boo
 
 def _is_below(name: str, packages: Sequence[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+_edited = functools.cache(Edited)
+
+
+def _is_edited(top: str, edited: Edited) -> bool:
+    if top in sys.stdlib_module_names:
+        return False
+    spec = find_spec(top, None)
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    return any(edited.covers(top, place) for place in places if place)
 
 
 def _imports(module: str) -> frozenset[str]:
@@ -91,3 +111,5 @@ def _names(tree: ast.Module, package: str) -> Iterator[str]:
                 continue
             yield home
             yield from (f"{home}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and _NAMED.fullmatch(str(node.value)):
+            yield str(node.value)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import asdict, field, frozen
 
-__all__ = ["FileFacts", "Need", "Report", "Step", "Trouble"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FileFacts", "Need", "Report", "Step", "Trouble", "Where"]
+
+Where = Literal["recipe", "structure", "input", "INCAR", "KPOINTS", "POSCAR", "parse"]
 
 
 @frozen(kw_only=True)
@@ -39,16 +43,16 @@ class Trouble:
 
     Parameters
     ----------
-    where : {"recipe", "structure", "input", "parse"}
-        In the recipe's own code, in the structure, when the input is written, or when custodian
-        reads the POTCAR.
+    where : {"recipe", "structure", "input", "INCAR", "KPOINTS", "POSCAR", "parse"}
+        In the recipe's own code, in the structure, when the input is written, when custodian reads
+        one of its files back, or when custodian reads the POTCAR.
     type : str
         The name of the exception's class.
     message : str
         What it said.
     """
 
-    where: Literal["recipe", "structure", "input", "parse"]
+    where: Where
     type: str
     message: str
 
@@ -146,17 +150,20 @@ class Report:
         The calculations that were seen, in order.
     end : {"done", "stopped", "failed"}
         The recipe came to its end; or what follows depends on results that nobody has yet; or its
-        own code failed before, or between, its calculations.
+        own code failed for a reason that will not go away.
     trouble : Trouble, optional
         Why it did not come to its end.
     files : mapping of str to FileFacts
         By the path of each :class:`Need`.
+    survives : bool
+        Its first calculation cannot begin, and the recipe catches that and goes on.
     """
 
     steps: tuple[Step, ...] = ()
     end: Literal["done", "stopped", "failed"] = "done"
     trouble: Trouble | None = None
     files: Mapping[str, FileFacts] = field(factory=dict)
+    survives: bool = False
 
     def to_json(self) -> str:
         """Write it as one line."""
@@ -171,6 +178,7 @@ class Report:
             end=told["end"],
             trouble=Trouble(**told["trouble"]) if told["trouble"] else None,
             files={path: _facts(facts) for path, facts in told["files"].items()},
+            survives=told["survives"],
         )
 
 

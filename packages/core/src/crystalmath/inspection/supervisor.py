@@ -7,7 +7,8 @@ It imports nothing heavy and runs no code of a recipe.
 Started as ``python -P -m crystalmath.inspection.supervisor FD``; FD is a socket to its owner, one
 line of JSON each way. ``{"environment", "scratch"}`` comes first. Then come questions, ``{"recipe",
 "allow", "spec", "limit_s"}``; the answer is the word ``taken``, and then the child's, or
-``{"failed": why}``. It ends when its owner is gone, or has asked nothing for a while.
+``{"failed": why}``, with ``"cold": true`` where no question at all can be asked. It ends when its
+owner is gone, or has asked nothing for a while.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Supervisor:
             child = self._child or self._start()
             # It says so once when it can be asked.
             if failure := self._wait(child, WARM_UP_S, "while quacc was being imported"):
-                return {"failed": failure}
+                return {"failed": failure, "cold": True}
             if answer := self._ask(child, question, limit_s):
                 return answer
             self._end_child()
@@ -177,7 +178,8 @@ class Supervisor:
 
     def _said(self) -> str:
         lines = self._tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
-        return "; the last that it printed: " + " | ".join(map(shown, lines)) if lines else ""
+        said = " | ".join(shown(line.strip()) for line in lines)
+        return f"; the last that it printed: {said}" if said else ""
 
 
 def remove(path: str) -> None:

@@ -74,7 +74,7 @@ class Surroundings:
         if not self.wanted.potcar:
             return self._pseudo_source
         named = self.case.named
-        if self.root is None or named.path == Path(self.root):
+        if self.root is None or named.path in {None, Path(self.root)}:
             return named.source or VARIABLE
         return "the recipe"
 
@@ -96,6 +96,8 @@ class Surroundings:
         if root is None and not os.path.isabs(self.wanted.path):
             return self._unset()
         if root is not None:
+            if root == "." and not self.case.named.path and self.wanted.potcar:
+                return self._unset()  # it is empty
             if not os.path.isabs(root):
                 return self._relative(root)
             if trouble := _trouble(root):
@@ -115,20 +117,26 @@ class Surroundings:
             if self.wanted.potcar
             else (f"QUACC_{_PSEUDO}", "the pseudopotentials of Quantum ESPRESSO")
         )
+        message = f"{variable} is not set, and nothing else says where {files} are"
+        if not self.wanted.potcar and self.case.environment.get(_PSEUDO):
+            message += f"; {_PSEUDO} is set, and quacc does not read it"
         return FolderTrouble(
             code="unset",
             path="",
-            message=f"{variable} is not set, and nothing else says where {files} are",
+            message=message,
             remedy=f"set {variable} to {self._holder_words}",
         )
 
     def _relative(self, root: str) -> FolderTrouble:
+        remedy = "give it as an absolute path"
+        if name := re.match(r"\$\w+|\$\{\w+\}", root):
+            remedy += f": the variable {name[0]} is not set where jobs run"
         return FolderTrouble(
             code="relative",
             path=root,
             message=f"the {self.wanted.noun} folder {root!r} (from {self.source}) is a relative "
             "path, and a job does not run in this directory",
-            remedy="give it as an absolute path",
+            remedy=remedy,
         )
 
     def _bad_root(self, root: str, code: str, words: str) -> FolderTrouble:
@@ -190,7 +198,8 @@ class Surroundings:
 
     def _inside(self) -> list[str]:
         folder = os.path.dirname(self.wanted.path) if self.wanted.potcar else ""
-        return [each for each in _names(folder) if "POTCAR" in each.upper()]
+        others = [each for each in _names(folder) if each != os.path.basename(self.wanted.path)]
+        return [each for each in others if "POTCAR" in each.upper()]
 
     def addition(self) -> str:
         """Say how the file comes to its place."""

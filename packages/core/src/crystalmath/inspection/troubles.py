@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+import re
 from typing import TYPE_CHECKING
 
 from crystalmath.inspection.case import brief, safe, said
@@ -30,10 +33,18 @@ _MUTE = {
     "LinAlgError",
     "ZeroDivisionError",
 }
+_NO_TEXT = re.compile(r"\s*([\[{(]|[-+]?\.?[0-9]|(true|false|none|null)\s*$)", re.IGNORECASE)
+_NO_PRESET = re.compile(r"Cannot find (.+\.ya?ml)", re.DOTALL)
 _WORDS = {
     "structure": ("structure_refused", "the structure cannot be computed"),
     "input": ("input_fails", "the input cannot be written"),
     "parse": ("potcar_unparsed", "custodian cannot read the POTCAR that these files make"),
+}
+#: Files that custodian reads -> the parameters that they are made from, as far as it is worth it.
+_MADE_FROM: dict[str, set[str]] = {
+    "INCAR": set(),
+    "KPOINTS": {"gamma", "kpts", "pmg_kpts", "reciprocal"},
+    "POSCAR": set(),
 }
 
 
@@ -43,7 +54,8 @@ def findings(case: Case) -> Iterator[Finding]:
     for number, step in enumerate(case.report.steps):
         for trouble in step.troubles:
             if not (trouble.where == "parse" and _explained(case, step)):
-                troubles.setdefault(trouble, []).append(number)
+                steps = troubles.setdefault(trouble, [])
+                steps += [number] * (number not in steps)
     defects = list(_defects(case, troubles))
     yield from defects
     for trouble, steps in troubles.items():
@@ -55,36 +67,72 @@ def findings(case: Case) -> Iterator[Finding]:
 
 def _trouble(case: Case, trouble: Trouble, steps: list[int]) -> Finding:
     code, words = _WORDS.get(trouble.where, ("input_fails", "it cannot begin"))
+    if trouble.where in _MADE_FROM:
+        words = f"custodian cannot read the {trouble.where} that {_origin(case, trouble)}"
     return Finding(
         severity=case.severity(steps),
         code=code,
         message=f"{words}: {said(trouble)}{case.where(steps)}",
+        remedy=_text_instead(case),
     )
+
+
+def _origin(case: Case, trouble: Trouble) -> str:
+    """Name the user's parameters that made a file, or that a message about it names."""
+    made = _MADE_FROM[trouble.where] | set(re.findall(r"\w+", trouble.message.lower()))
+    given = [
+        f"{shown(name)} = {said(repr(value))}"
+        for name, value in case.parameters.items()
+        if name.lower() in made
+    ]
+    return f"is made from {brief(given)}" if given else "is written"
+
+
+def _text_instead(case: Case) -> str | None:
+    """Name the parameters that are text and look as if something else was meant."""
+    texts = [
+        f"{shown(name)} = {said(value)!r}"
+        for name, value in case.parameters.items()
+        if isinstance(value, str) and _NO_TEXT.match(value)
+    ]
+    if not texts:
+        return None
+    return f"text was given where a list, a mapping or a number may be meant: {brief(texts)}"
 
 
 def _end(case: Case, *, explained: bool) -> Iterator[Finding]:
     trouble, seen = case.report.trouble, len(case.report.steps)
+    if case.report.survives:
+        yield Finding(
+            severity="warning",
+            code="recipe_goes_on",
+            message=f"the first calculation of {shown(case.recipe)} cannot begin, and the recipe "
+            "goes on without it",
+        )
     if case.report.end == "failed" and trouble is not None:
         if not (explained and trouble.type in _MUTE):
             when = f"after step {seen}" if seen else "before its first calculation"
             yield Finding(
-                # What fails here after a step may have its results there.
-                severity=case.severity([seen]),
+                # A user's own may need what is only where jobs run: a scheduler's variables, a GPU.
+                severity="error" if case.ours else "warning",
                 code="recipe_fails",
                 message=f"{shown(case.recipe)} fails {when}: {said(trouble)}",
+                remedy=_preset_instead(trouble) or _text_instead(case),
             )
     elif case.report.end == "stopped":
-        why = "its results are not known yet"
-        if trouble is not None:
+        why, then = "its results are not known yet", "depends on results"
+        if trouble is not None and trouble.type == "Unknown":
             # The gate's own words need no name of a class.
-            why = said(trouble.message if trouble.type == "Unknown" else trouble)
+            why = said(trouble.message)
+        elif trouble is not None:
+            why, then = said(trouble), "was not seen"
         if seen:
             steps = "step 1" if seen == 1 else f"steps 1 to {seen}"
             yield Finding(
                 severity="warning",
                 code="recipe_partly_checked",
                 message=f"only {steps} of {shown(case.recipe)} could be checked; what follows "
-                f"depends on results: {why}",
+                f"{then}: {why}",
             )
         else:
             yield Finding(
@@ -92,6 +140,21 @@ def _end(case: Case, *, explained: bool) -> Iterator[Finding]:
                 code="recipe_unchecked",
                 message=f"{shown(case.recipe)} could not be checked: {why}",
             )
+
+
+def _preset_instead(trouble: Trouble) -> str | None:
+    """Name the preset that may be meant by one that is not there."""
+    missing = _NO_PRESET.fullmatch(trouble.message)
+    if trouble.type != "FileNotFoundError" or missing is None:
+        return None
+    folder, name = os.path.split(missing[1])
+    try:
+        there = [file.removesuffix(".yaml") for file in os.listdir(folder or ".")]
+    except (OSError, ValueError):
+        there = []
+    near = difflib.get_close_matches(name.removesuffix(".yaml"), there, n=1)
+    words = f"; did you mean {shown(near[0])!r}?" if near else ""
+    return f"correct the parameter preset or setups, which names that file{words}"
 
 
 def _explained(case: Case, step: Step) -> bool:

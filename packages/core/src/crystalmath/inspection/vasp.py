@@ -6,28 +6,47 @@ All is said by ASE's own code, called as a calculation would call it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import inspect
 import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
+from crystalmath.inspection.files import facts
 from crystalmath.inspection.memory import Memory
-from crystalmath.inspection.report import FileFacts, Need, Step, Trouble
+from crystalmath.inspection.report import Need, Step, Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from ase import Atoms
 
-__all__ = ["ask", "is_vasp", "trouble", "warm_up"]
+    from crystalmath.inspection.report import Where
+
+__all__ = ["ask", "is_passing", "is_vasp", "trouble", "warm_up"]
 
 _PATH = "VASP_PP_PATH"
 _VERSION = "VASP_PP_VERSION"
 #: The parameters that decide on a POTCAR.
 _DECIDE = ("setups", "pp", "pp_version", "xc")
+#: What an exception may say, in characters.
+_LONGEST = 2000
+_MANY = 5
+#: Troubles of this machine, as when its disk is full: they are no fault of the job's.
+_PASSING = {
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EROFS,
+}
 _NOTHING = """\
 PAW_PBE H 01Jan2001
 parameters from PSCTR are:
@@ -46,15 +65,18 @@ def is_vasp(calculator: object) -> bool:
     return isinstance(calculator, Vasp)
 
 
-def trouble(
-    where: Literal["recipe", "structure", "input", "parse"], error: BaseException
-) -> Trouble:
+def trouble(where: Where, error: BaseException) -> Trouble:
     """Write down an exception."""
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 - somebody's exception may not even be able to speak
         message = "(its message cannot be shown)"
-    return Trouble(where=where, type=type(error).__name__, message=message)
+    return Trouble(where=where, type=type(error).__name__, message=message[:_LONGEST])
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tell whether an exception is about this machine as it is now, not about the job."""
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _PASSING
 
 
 def warm_up() -> None:
@@ -72,7 +94,6 @@ def ask(
     atoms: Atoms,
     directory: Path,
     given: Collection[str],
-    facts: Callable[[str], FileFacts],
 ) -> Step:
     """Find what a calculation of the atoms would read, and what keeps it from beginning.
 
@@ -86,8 +107,6 @@ def ask(
         Where a temporary folder may be made.
     given : collection of str
         The names of the parameters that come from the user, in lower case.
-    facts : callable
-        What is known of a POTCAR.
     """
     troubles = [*_try("structure", lambda: _check(atoms))]
     custodian = bool(getattr(calculator, "use_custodian", False))
@@ -96,7 +115,7 @@ def ask(
     if not unnamed:
         needs = _needs(calculator, given)
     if not (troubles or unnamed):
-        troubles += _write(calculator, atoms, directory, facts, custodian=custodian)
+        troubles += _write(calculator, atoms, directory, custodian=custodian)
     return Step(
         calculator="vasp",
         needs=needs,
@@ -108,10 +127,13 @@ def ask(
     )
 
 
-def _try(where: Literal["structure", "input", "parse"], call: Any) -> Iterator[Trouble]:
+def _try(where: Where, call: Any) -> Iterator[Trouble]:
     try:
         call()
-    except Exception as error:  # noqa: BLE001 - whatever the calculation would die of
+    except Exception as error:
+        # Whatever the calculation would die of.
+        if is_passing(error):
+            raise
         yield trouble(where, error)
 
 
@@ -199,18 +221,11 @@ def _special(calculator: Any) -> Sequence[int]:
     return special
 
 
-def _write(
-    calculator: Any,
-    atoms: Atoms,
-    directory: Path,
-    facts: Callable[[str], FileFacts],
-    *,
-    custodian: bool,
-) -> list[Trouble]:
+def _write(calculator: Any, atoms: Atoms, directory: Path, *, custodian: bool) -> list[Trouble]:
     """Do what is done before VASP starts. The POTCARs themselves are judged apart."""
     from ase.calculators.vasp.create_input import GenerateVaspInput
 
-    readable = all(facts(path).problem is None for path in calculator.ppp_list)
+    readable = all(facts(path, "potcar").problem is None for path in calculator.ppp_list)
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         with _without_potcar(calculator, readable=readable):
             found = [
@@ -219,8 +234,9 @@ def _write(
                     lambda: GenerateVaspInput.write_input(calculator, atoms, directory=folder),
                 )
             ]
+        found = [_with_texts(problem, calculator) for problem in found]
         if custodian and not found:
-            found += _try("parse", lambda: _parse_input(folder))
+            found += _parse_input(folder)
         if readable and (problem := _parse_potcar(calculator, folder, custodian=custodian)):
             found.append(problem)
     return found
@@ -238,11 +254,36 @@ def _without_potcar(calculator: Any, *, readable: bool) -> Iterator[None]:
         vars(calculator).pop("default_nelect_from_ppp", None)
 
 
-def _parse_input(folder: str) -> None:
-    """Read the other files as custodian does."""
-    from pymatgen.io.vasp.inputs import VaspInput
+def _with_texts(problem: Trouble, calculator: Any) -> Trouble:
+    """Name the texts that stand where ASE writes a number: its exception does not."""
+    texts = [
+        f"{name} = {value[:40]!r}"
+        for kind in ("float_params", "exp_params")
+        for name, value in getattr(calculator, kind).items()
+        if isinstance(value, str)
+    ]
+    if not texts:
+        return problem
+    words = f"text where a number is due: {', '.join(texts[:_MANY])}"
+    return evolve(problem, message=f"{words} ({problem.message})")
 
-    VaspInput.from_directory(folder)
+
+def _parse_input(folder: str) -> list[Trouble]:
+    """Read the other files as custodian does."""
+    from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar, VaspInput
+
+    found = [*_try("input", lambda: VaspInput.from_directory(folder))]
+    if not found:
+        return []
+    # Which of them was it?
+    files: dict[Where, Any] = {"INCAR": Incar, "KPOINTS": Kpoints, "POSCAR": Poscar}
+    alone = [
+        problem
+        for name, kind in files.items()
+        if os.path.exists(path := os.path.join(folder, name))
+        for problem in _try(name, functools.partial(kind.from_file, path))
+    ]
+    return alone or found
 
 
 def _parse_potcar(calculator: Any, folder: str, *, custodian: bool) -> Trouble | None:

@@ -6,42 +6,30 @@ cannot be known is a warning. Neither quacc nor pymatgen is imported here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.inspection import doubts, missing, troubles
-from crystalmath.inspection.case import Case, safe, said
+from crystalmath.inspection.case import Case, files_of, safe, said
 from crystalmath.models import Finding, Pseudopotential
-from crystalmath.quacc.potcar_path import VARIABLE, fresh_process, shown
+from crystalmath.quacc.potcar_path import VARIABLE, fresh_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from ase import Atoms
 
     from crystalmath.inspection.report import Report
 
-__all__ = ["Verdict", "judge", "unasked"]
+__all__ = ["judge", "pseudopotentials", "unasked"]
 
 
-@frozen
-class Verdict:
-    """What is said about a job before it is submitted.
-
-    Parameters
-    ----------
-    findings : tuple of Finding
-        Errors refuse the job.
-    pseudopotentials : tuple of Pseudopotential
-        The files that the job reads, each once.
-    """
-
-    findings: tuple[Finding, ...] = ()
-    pseudopotentials: tuple[Pseudopotential, ...] = ()
-
-
-def judge(report: Report, recipe: str, atoms: Atoms, environment: Mapping[str, str]) -> Verdict:
+def judge(
+    report: Report,
+    recipe: str,
+    atoms: Atoms,
+    environment: Mapping[str, str],
+    parameters: Mapping[str, Any] | None = None,
+) -> tuple[Finding, ...]:
     """Judge a job by what its recipe was found to need.
 
     Parameters
@@ -54,16 +42,59 @@ def judge(report: Report, recipe: str, atoms: Atoms, environment: Mapping[str, s
         The structure.
     environment : mapping of str to str
         The environment variables that the job will see.
+    parameters : mapping of str to object, optional
+        The recipe's parameters.
 
     Returns
     -------
-    Verdict
-        Findings with errors first.
+    tuple of Finding
+        Errors, which refuse the job, first; then files of a wrong element. Files that are merely
+        not official come last.
     """
-    case = Case(report=report, recipe=recipe, atoms=atoms, environment=environment)
+    case = Case(
+        report=report,
+        recipe=recipe,
+        atoms=atoms,
+        environment=environment,
+        parameters=parameters or {},
+    )
     findings = [*missing.findings(case), *troubles.findings(case), *doubts.findings(case)]
-    findings.sort(key=lambda finding: finding.severity != "error")
-    return Verdict(tuple(findings), tuple(_pseudopotentials(case)))
+    return tuple(sorted(findings, key=_rank))
+
+
+def _rank(finding: Finding) -> int:
+    """Order findings: what may be wrong with the job itself stands before its files' origin."""
+    if finding.severity == "error":
+        return 0
+    return {"potcar_element": 1, "upf_element": 1, "potcar_unofficial": 3}.get(finding.code, 2)
+
+
+def pseudopotentials(report: Report) -> tuple[Pseudopotential, ...]:
+    """Identify the files that a job reads, each once.
+
+    Parameters
+    ----------
+    report : Report
+        What asking the recipe brought.
+
+    Returns
+    -------
+    tuple of Pseudopotential
+        Without those that are so bad that they do not even say what they are for.
+    """
+    return tuple(
+        Pseudopotential(
+            symbol=wanted.symbols[0],
+            setup=safe(wanted.setup),
+            path=safe(wanted.path),
+            sha256=wanted.facts.sha256,
+            titel=wanted.facts.titel,
+            lexch=wanted.facts.lexch,
+            zval=wanted.facts.zval,
+        )
+        for wanted in files_of(report)
+        if wanted.facts.sha256 and (wanted.facts.element or not wanted.facts.problem)
+    )
 
 
 def unasked(reason: str, recipe: str, environment: Mapping[str, str]) -> Finding:
@@ -72,7 +103,7 @@ def unasked(reason: str, recipe: str, environment: Mapping[str, str]) -> Finding
     Parameters
     ----------
     reason : str
-        Why not.
+        Why not, in words that name the recipe.
     recipe : str
         Its full dotted name.
     environment : mapping of str to str
@@ -96,20 +127,6 @@ def unasked(reason: str, recipe: str, environment: Mapping[str, str]) -> Finding
     return Finding(
         severity="warning",
         code="recipe_unchecked",
-        message=f"{shown(recipe)} could not be asked which files it reads: {said(reason)}",
+        message=said(reason),
         remedy="the job is submitted all the same; see that its pseudopotentials are there",
     )
-
-
-def _pseudopotentials(case: Case) -> Iterator[Pseudopotential]:
-    for wanted in case.files:
-        if wanted.facts.sha256 is not None:
-            yield Pseudopotential(
-                symbol=wanted.symbols[0],
-                setup=safe(wanted.setup),
-                path=safe(wanted.path),
-                sha256=wanted.facts.sha256,
-                titel=wanted.facts.titel,
-                lexch=wanted.facts.lexch,
-                zval=wanted.facts.zval,
-            )

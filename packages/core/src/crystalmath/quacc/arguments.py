@@ -91,7 +91,12 @@ def _check_unknown(
             raise InvalidJob(f"{unknown}{nearest(name, known)}")
         if like := difflib.get_close_matches(name[:80], known, 1, _LIKE):
             message = f"{unknown}; it goes into {rest[0]}; did you mean {like[0]!r}?"
-            findings.append(Finding(severity="warning", code="parameter_unknown", message=message))
+            source = f"the parameter {name}"
+            findings.append(
+                Finding(
+                    severity="warning", code="parameter_unknown", message=message, source=source
+                )
+            )
     return findings
 
 

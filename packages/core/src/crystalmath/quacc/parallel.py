@@ -15,7 +15,7 @@ from crystalmath.quacc.potcar_path import quacc_setting, shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["check_ranks", "ranks"]
+__all__ = ["LAUNCHERS", "before_the_program", "check_ranks", "elsewhere", "ranks"]
 
 #: quacc's setting that starts the program, by the beginning of the recipes' names.
 _SETTINGS = {
@@ -23,8 +23,15 @@ _SETTINGS = {
     "quacc.recipes.espresso.": "ESPRESSO_PARALLEL_CMD",
 }
 _MPI = {"mpirun", "mpiexec", "mpiexec.hydra", "orterun", "prterun"}
+#: Programs that start another one several times.
+LAUNCHERS = frozenset({*_MPI, "srun"})
 #: What the options mean that decide the number of ranks; of MPI's, and of Slurm's.
 _MPI_OPTIONS = {"-n": "ranks", "-np": "ranks", "--n": "ranks", "--np": "ranks"}
+#: Options that name other machines.
+_HOSTS = {
+    *("-H", "-host", "--host", "-hosts", "-hostfile", "--hostfile", "-machinefile"),
+    *("--machinefile", "-f", "-w", "--nodelist"),
+}
 _SRUN_OPTIONS = {
     "-n": "ranks",
     "--ntasks": "ranks",
@@ -60,12 +67,14 @@ def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Fi
     if setting is None:
         return None
     value, source = setting
-    command = _before_the_program(value)
+    command = before_the_program(value)
     count = ranks(command)
     cores = len(os.sched_getaffinity(0))
     if count is None or count * workers <= cores:
         return None
     jobs = f"each of the {workers} jobs" if workers > 1 else "the one job"
+    fewer = "give the engine fewer workers ([engines.<name>] workers in config.toml), or "
+    fewer *= workers > 1
     return Finding(
         severity="warning",
         code="too_many_ranks",
@@ -73,23 +82,23 @@ def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Fi
         f"{shown(command)!s:.80}), {count * workers} in all, and this machine has {cores} "
         f"core{'s' if cores > 1 else ''}: they would slow each other down",
         source=source,
-        remedy="give the engine fewer workers ([engines.<name>] workers in config.toml), or its "
-        f"jobs fewer ranks: workers times ranks must not exceed {cores}",
+        remedy=f"{fewer}give its jobs fewer ranks: workers times ranks must not exceed {cores}",
     )
 
 
 def ranks(command: object) -> int | None:
-    """Tell how many processes a parallel command starts.
+    """Tell how many processes a parallel command starts on this machine.
 
     Parameters
     ----------
     command : object
-        ``mpirun -np 4``, ``srun -N 2 --ntasks-per-node 48``, as it stands before the program.
+        ``mpirun -np 4``, ``srun --ntasks-per-node 48``, as it stands before the program.
 
     Returns
     -------
     int or None
-        ``None`` where that cannot be told, as where it is left to the scheduler.
+        ``None`` where that cannot be told: it is left to the scheduler, or other machines take
+        their part.
     """
     try:
         words = shlex.split(command) if isinstance(command, str) else []
@@ -97,18 +106,22 @@ def ranks(command: object) -> int | None:
         return None
     for number, word in enumerate(words):
         launcher = os.path.basename(word)  # noqa: PTH119 - a word, which need not be a path
-        if launcher in _MPI:
-            return _read(words[number + 1 :], _MPI_OPTIONS).get("ranks")
-        if launcher == "srun":
-            told = _read(words[number + 1 :], _SRUN_OPTIONS)
-            if "ranks" in told or "each" not in told:
-                return told.get("ranks")
-            return told["each"] * told.get("nodes", 1)
+        if launcher in LAUNCHERS:
+            options = words[number + 1 :]
+            told = _read(options, _MPI_OPTIONS if launcher in _MPI else _SRUN_OPTIONS)
+            if elsewhere(options) or told.get("nodes", 1) != 1:
+                return None
+            return told.get("ranks", told.get("each"))
     return None
 
 
-def _before_the_program(value: object) -> object:
-    # Espresso's may be two texts; in a variable these are JSON.
+def elsewhere(options: list[str]) -> bool:
+    """Tell whether options name other machines."""
+    return any(option.partition("=")[0] in _HOSTS for option in options)
+
+
+def before_the_program(value: object) -> object:
+    """Take the first of the two texts that Espresso's command may be; JSON in a variable."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)

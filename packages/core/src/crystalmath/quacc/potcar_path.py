@@ -119,13 +119,15 @@ def settings_files(environment: Mapping[str, str]) -> list[str]:
 
 
 def shown(value: object) -> str:
-    """Write a path or an error on one line, quoted where a terminal would choke on it."""
+    """Write a path or an error on one line, quoted where it could be misread."""
     text = str(value)
-    return text if text.isprintable() else repr(text)
+    return text if text.isprintable() and text == text.strip() else repr(text)
 
 
 def _ase(environment: Mapping[str, str]) -> PotcarPath | None:
     named = environment.get("ASE_CONFIG_PATH")
+    if not any(os.path.exists(file) for file in _ase_files(environment)):  # noqa: PTH110 - may raise
+        return None
     parser = configparser.ConfigParser(interpolation=configparser.ExtendedInterpolation())
     try:
         # As in ASE, what cannot be opened is passed over.

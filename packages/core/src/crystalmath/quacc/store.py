@@ -199,6 +199,11 @@ class JobStore:
             found = {job.job_id: job for job in _fetch(connection, ids)}
         return [found[name] for name in filter(is_storable, ids) if name in found]
 
+    def by_key(self, keys: Sequence[str]) -> dict[str, JobMetadata]:
+        """Give the jobs that have these keys, by key; what no job has is left out."""
+        with self._database.reading() as connection:
+            return {str(job.key): job for job in _fetch(connection, keys, by="key")}
+
     def specification(self, job_id: str) -> str:
         """Give the text that was recorded as a job's specification.
 

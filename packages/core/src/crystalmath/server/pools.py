@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["in_pool"]
+__all__ = ["in_pool", "is_wanted"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 #: Threads of one kind.
 _THREADS = 8
+
+#: Set once nobody waits any more for what the present thread is doing.
+_given_up: contextvars.ContextVar[threading.Event] = contextvars.ContextVar("given_up")
 
 
 async def in_pool(kind: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -32,8 +37,25 @@ async def in_pool(kind: str, function: Callable[_P, _T], *args: _P.args, **kwarg
     *args, **kwargs
         Its arguments.
     """
-    call = functools.partial(function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_pool(kind), call)
+    given_up = threading.Event()
+    context = contextvars.copy_context()
+    context.run(_given_up.set, given_up)
+    call = functools.partial(context.run, function, *args, **kwargs)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_pool(kind), call)
+    except asyncio.CancelledError:
+        given_up.set()
+        raise
+
+
+def is_wanted() -> bool:
+    """Tell whether somebody still waits for what the present thread is doing.
+
+    A thread cannot be stopped: whoever cancelled a request, or has left, does not want it
+    to have effects afterwards.
+    """
+    given_up = _given_up.get(None)
+    return given_up is None or not given_up.is_set()
 
 
 @functools.cache

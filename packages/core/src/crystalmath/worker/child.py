@@ -124,7 +124,11 @@ class Runner:
         status = self._process.wait()
         if status >= 0:
             return f"exited with code {status}"
-        how = f"was killed by signal {-status} ({signal.Signals(-status).name})"
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:  # a real-time signal
+            name = "a real-time signal"
+        how = f"was killed by signal {-status} ({name})"
         return how + "; perhaps the memory was exhausted" * (status == -signal.SIGKILL)
 
     def leavings(self) -> list[int]:

@@ -7,12 +7,12 @@ calculation; what VASP or Quantum ESPRESSO said themselves stands in files there
 from __future__ import annotations
 
 import contextlib
-import gzip
 import os
-import stat
-import zlib
-from collections import deque
+import re
 from typing import TYPE_CHECKING
+
+from crystalmath.worker.complaints import complaint
+from crystalmath.worker.tails import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +26,18 @@ _LINES = 8
 _WIDTH = 160
 #: Of each file so many bytes are read, from its end.
 _TAIL = 4096
-#: A compressed file is read from its beginning: to here, in bytes, and no further.
-_UNPACKED = 64 << 20
 #: A cause is cut here. Some errors carry a whole file.
 _CAUSE = 4000
 #: So many entries of a working directory are looked at.
 _ENTRIES = 20_000
+#: What Open MPI has to say of any end, and the lines around it.
+_BOILERPLATE = re.compile(
+    r"-{70,}|MPI_ABORT was invoked on rank .*|Proc: \[\[.*|with errorcode .*|Errorcode: .*"
+    r"|NOTE: invoking MPI_ABORT .*|You may or may not see output from .*"
+    r"|exactly when Open MPI kills them\.?"
+)
+#: Lines of CRASH that are no message.
+_CRASH_HEAD = re.compile(r"%%%|task #|from .* : error #")
 
 
 def describe(error: BaseException, work: str) -> str:
@@ -47,14 +53,15 @@ def describe(error: BaseException, work: str) -> str:
     Returns
     -------
     str
-        The cause; and, where the recipe ran a code that wrote files, the directory with these,
-        which exists, and their last lines.
+        The cause, after what the program said of it where that is clear; and, where the recipe
+        ran a code that wrote files, the directory with these, which exists, and their last lines.
     """
-    place, last_words = None, []
+    place, said, last_words = None, None, []
     # The cause must be told, whatever the disk looks like.
     with contextlib.suppress(Exception):
         place = _place(error, work)
         last_words = _last_words(place) if place else []
+        said = complaint(place) if place else None
     if isinstance(error, SystemExit):
         cause = f"the recipe called sys.exit({error.code!r})"
     elif isinstance(parent := _of(error, "parent_error"), BaseException):
@@ -66,6 +73,10 @@ def describe(error: BaseException, work: str) -> str:
             cause = _said(parent).replace(old, place)
     else:
         cause = _said(error)
+    if said:
+        # What the program itself says goes first: what Python met then is mostly that it is gone.
+        first, *others = cause.split("\n")
+        cause = "\n".join([f"{said} ({first})", *others])
     where = [f"the calculation's files are in {place}"] if place else []
     return "\n".join([cause, *where, *last_words])
 
@@ -120,41 +131,16 @@ def _last_words(place: str) -> list[str]:
     for pattern in _SPEAKING:
         for name in [name for name in left if _is_called(name, pattern)]:
             left.remove(name)
-            lines: list[str] = []
-            with contextlib.suppress(OSError, EOFError, zlib.error):  # broken, or no gzip at all
-                lines = [f"  {line}" for line in _printable(_tail(f"{place}/{name}"))]
-            if lines:
+            lines = [
+                f"  {line[:_WIDTH]}"
+                for line in lines_of(f"{place}/{name}", _TAIL, _WIDTH)
+                if not _BOILERPLATE.fullmatch(line.strip())
+            ][-_LINES:]
+            # What CRASH says mostly stands in the output, too.
+            if lines and not (name == "CRASH" and _message(lines) <= set(said)):
                 said += [f"the end of {name}:", *lines]
     return said[: 5 * (_LINES + 1)]
 
 
-def _tail(path: str) -> bytes:
-    # A FIFO must not be waited for.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return b""
-        if path.endswith(".gz"):
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                return _end_of(unpacked)
-        file.seek(max(0, status.st_size - _TAIL))
-        return file.read(_TAIL)
-
-
-def _end_of(unpacked: gzip.GzipFile) -> bytes:
-    chunks: deque[bytes] = deque(maxlen=2)
-    for _ in range(_UNPACKED // _TAIL):
-        # Until it is full: a short chunk is the last one.
-        if not (chunk := unpacked.read(_TAIL)):
-            break
-        chunks.append(chunk)
-    else:
-        return b"(too long to be unpacked)"
-    return b"".join(chunks)[-_TAIL:]
-
-
-def _printable(data: bytes) -> list[str]:
-    text = data.decode("utf-8", errors="replace").replace("\t", " ")
-    lines = ["".join(filter(str.isprintable, line)).rstrip() for line in text.splitlines()]
-    return [line[:_WIDTH] for line in lines if line][-_LINES:]
+def _message(lines: list[str]) -> set[str]:
+    return {line for line in lines if not _CRASH_HEAD.match(line.strip())}

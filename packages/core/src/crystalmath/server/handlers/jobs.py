@@ -16,7 +16,7 @@ from crystalmath.quacc.structures import parse_structure as _parse_structure
 from crystalmath.server.declare import METHODS, method, trouble
 from crystalmath.server.handlers.documents import job_document
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
-from crystalmath.server.pools import in_pool
+from crystalmath.server.pools import in_pool, is_wanted
 from crystalmath.server.shapes import (
     ERROR,
     JOB,
@@ -86,7 +86,7 @@ def handle_jobs_submit(service: JobService, params: dict[str, Any]) -> Mapping[s
     is refused has no id and ``status: "error"``, with a ``code`` and, from the preflight,
     ``findings``. Nothing of it is left behind.
     """
-    return submitted(service.submit(read_submission(params)))
+    return submitted(service.submit(read_submission(params), wanted=is_wanted))
 
 
 @method(

@@ -10,12 +10,13 @@ from crystalmath.quacc.recipes import may_be_asked
 from crystalmath.quacc.structures import parse_structure
 from crystalmath.server.checking import checked
 from crystalmath.server.declare import method, trouble
+from crystalmath.server.pools import is_wanted
 from crystalmath.server.shapes import ERROR, MOST_JOBS, SUBMISSION, array, record, reference
 
 if TYPE_CHECKING:
-    from crystalmath.admission import Submission
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
+    from crystalmath.submission import Submission
 
 __all__ = [
     "handle_jobs_check",
@@ -67,7 +68,7 @@ def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapp
     """
     read = [_read(job) for job in params["jobs"]]
     good = [item for item in read if not isinstance(item, Exception)]
-    answers = iter(service.submit_many(good))
+    answers = iter(service.submit_many(good, wanted=is_wanted))
     jobs = [item if isinstance(item, Exception) else next(answers) for item in read]
     return {"jobs": [_answered(job) for job in jobs], "error": None}
 
@@ -122,8 +123,8 @@ def read_submission(params: Mapping[str, Any]) -> Submission:
     InvalidJob
         The structure or the recipe's parameters cannot be read.
     """
-    from crystalmath.admission import Submission
     from crystalmath.quacc import codec
+    from crystalmath.submission import Submission
 
     given = dict(params)
     parameters = codec.decode_request(given.pop("params", {}))

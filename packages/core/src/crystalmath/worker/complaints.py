@@ -1,0 +1,139 @@
+"""Find the line in which VASP or Quantum ESPRESSO itself says why it stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from crystalmath.worker.tails import lines_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["complaint"]
+
+#: So much of each file is looked at, in bytes from its end: each of many ranks may complain.
+_LOOKED_AT = 1 << 18
+#: The files of Quantum ESPRESSO's programs are called after these.
+_ESPRESSO = frozenset(
+    ("pw", "ph", "phcg", "neb", "q2r", "dos", "matdyn", "dynmat", "bands", "projwfc", "pp", "fs")
+)
+_LONGEST = 300
+_WIDTH = 400
+#: A message of Quantum ESPRESSO has so many lines at most.
+_MESSAGE = 4
+
+#: Nothing else looks like these: what a runtime, a loader, a shell or a launcher says.
+_RUNTIME = re.compile(
+    r"forrtl: severe|error while loading shared libraries|: (command )?not found$"
+    r"|execvp error on file|unable to find the specified executable"
+    r"|not enough slots available in the system|Program received signal SIG"
+)
+# OUTCAR has harmless lines with "Error from", on the projectors of a POTCAR.
+_VASP = re.compile(
+    r"VERY BAD NEWS|internal (error|ERROR)\b|(^|: )(ERROR|Error)\b(?! from)|: fatal error"
+    r"|: very serious problems|^LAPACK: Routine \w+ failed|" + _RUNTIME.pattern
+)
+_VASP_IN_OUTCAR = re.compile(r"VERY BAD NEWS|internal (error|ERROR)\b|^ERROR\b")
+#: VASP's last words where all went well.
+_VASP_ENDED = "General timing and accounting"
+#: Letters as tall as eight lines, in a box: the message stands below them.
+_BANNER = re.compile(r"E{7} +R{6} +R{6}")
+_FRAME = " |*"
+
+
+def complaint(place: str) -> str | None:
+    """Give what a program said of why it stopped, on one line after its name.
+
+    Parameters
+    ----------
+    place : str
+        The directory of the calculation.
+
+    Returns
+    -------
+    str or None
+        ``None`` where nothing there is clearly an error.
+    """
+    names = {name.removesuffix(".gz"): name for name in sorted(os.listdir(place))}
+
+    def lines(name: str) -> list[str]:
+        path = os.path.join(place, names.get(name, name))
+        return lines_of(path, _LOOKED_AT, _WIDTH) if name in names else []
+
+    program, said = _espresso(list(names), lines) or ("VASP", _vasp(lines))
+    return f"{program}: {' '.join(said.split())[:_LONGEST]}" if said else None
+
+
+# --- VASP ------------------------------------------------------------------------------------
+
+
+def _vasp(lines: Callable[[str], list[str]]) -> str | None:
+    outcar = lines("OUTCAR")
+    if any(_VASP_ENDED in line for line in outcar):
+        return None
+    said = [line.strip(_FRAME) for line in lines("vasp.out")]
+    return (
+        _in_a_box(said)
+        or _first(said, _VASP)
+        or _first(lines("std_err.txt"), _RUNTIME)
+        or _first([line.strip(_FRAME) for line in outcar], _VASP_IN_OUTCAR)
+    )
+
+
+def _in_a_box(lines: list[str]) -> str | None:
+    beginning = next((number for number, line in enumerate(lines) if _BANNER.match(line)), None)
+    if beginning is None:
+        return None
+    return " ".join(_below(lines[beginning:])) or None
+
+
+def _below(lines: list[str]) -> Iterator[str]:
+    for line in lines:
+        if line.startswith(("---", "I REFUSE")):
+            return
+        if line.strip("ERO# "):  # a row of the tall letters has no others
+            yield line
+
+
+def _first(lines: list[str], pattern: re.Pattern[str]) -> str | None:
+    for number, line in enumerate(lines):
+        text = line.strip()
+        if pattern.search(text):
+            # "internal error in subroutine SGRCON:", and what it is below.
+            more = lines[number + 1 : number + 2] if text.endswith(":") else []
+            return " ".join([text, *more])
+    return None
+
+
+# --- Quantum ESPRESSO ------------------------------------------------------------------------
+
+
+def _espresso(names: list[str], lines: Callable[[str], list[str]]) -> tuple[str, str | None] | None:
+    """Give the program and its message; ``None`` where no file is of Quantum ESPRESSO's."""
+    programs = [name[:-4] for name in names if name.endswith(".out") and name[:-4] in _ESPRESSO]
+    for program in programs:
+        said = (
+            _in_routine(lines(f"{program}.out"))
+            or _first(lines(f"{program}.out"), re.compile("convergence NOT achieved"))
+            or _first(lines(f"{program}.err"), _RUNTIME)
+        )
+        if said:
+            return f"{program}.x", said
+    if said := _in_routine(lines("CRASH")):
+        return (f"{programs[0]}.x" if len(programs) == 1 else "Quantum ESPRESSO"), said
+    return (f"{programs[0]}.x", None) if programs else None
+
+
+def _in_routine(lines: list[str]) -> str | None:
+    """Read the message between two lines of percent signs."""
+    for number, line in enumerate(lines):
+        if re.search(r"Error in routine|^ *from .* : error #", line):
+            message = [line]
+            for text in lines[number + 1 : number + 1 + _MESSAGE]:
+                if "%%%" in text:
+                    break
+                message.append(text)
+            return " ".join(message)
+    return None

@@ -1,0 +1,124 @@
+"""Programs that are not where the job would look for them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crystalmath.quacc.commands import check_commands
+
+VASP = "quacc.recipes.vasp.core.static_job"
+ESPRESSO = "quacc.recipes.espresso.core.static_job"
+PROGRAMS = ("mpirun", "srun", "apptainer", "env", "run_it")
+
+
+@pytest.fixture
+def bin_of(home, tmp_path, monkeypatch):
+    """Make a folder of programs; a job sees nothing else."""
+    monkeypatch.setenv("HOME", str(home))
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def make(*names):
+        for name in names:
+            (folder / name).write_text("#!/bin/sh\n")
+            (folder / name).chmod(0o755)
+        return {"PATH": str(folder)}
+
+    return make
+
+
+def test_vasp_that_is_not_on_the_path(bin_of):
+    environment = bin_of()
+    finding = check_commands(VASP, environment)
+    assert (finding.severity, finding.code) == ("warning", "command_missing")
+    assert finding.message == (
+        "VASP would not start: neither vasp_std (the default of QUACC_VASP_CMD) nor vasp_gam "
+        "(the default of QUACC_VASP_GAMMA_CMD) is on the PATH that the job sees"
+    )
+    assert all(
+        said in finding.remedy
+        for said in ("PATH", "QUACC_VASP_CMD", 'QUACC_VASP_PARALLEL_CMD="mpirun -np 16"')
+    )
+    assert check_commands("quacc.recipes.emt.core.static_job", environment) is None
+    assert check_commands(VASP, {}) is None  # the worker's own PATH holds
+    assert check_commands(VASP, bin_of("vasp_gam")) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("mpirun -np 4", "vasp_std"),
+        ("srun -n 4", "vasp_std"),
+        ("env A=b mpirun -np 4", "vasp_std"),
+        (
+            "mpiexec -n 4",
+            "the parallel command would not start.*: mpiexec .QUACC_VASP_PARALLEL_CMD",
+        ),
+        ("/no/mpirun -n 4", "/no/mpirun .QUACC_VASP_PARALLEL_CMD. is no program"),
+        # Where the program need not be on this PATH, or cannot be told.
+        ("mpirun -np 4 apptainer", None),
+        ("mpirun -np 4 --hostfile nodes", None),
+        ("srun --container-image=vasp", None),
+        ("mpirun --path /opt", None),
+        ("run_it", None),
+        ("$(which mpirun) -np 4", None),
+        ("source /opt/vasp.sh && mpirun -np 4", None),
+        ("module load vasp; mpirun", None),
+        ("A=b mpirun", None),
+        ("bin/mpirun", None),
+        ("exec mpirun", None),
+        ("env A=b", None),
+        ('mpirun "', None),
+    ],
+)
+def test_parallel_commands(bin_of, command, said):
+    finding = check_commands(VASP, {**bin_of(*PROGRAMS), "QUACC_VASP_PARALLEL_CMD": command})
+    assert finding is None if said is None else re.search(said, finding.message)
+
+
+def test_a_vasp_of_ones_own(bin_of):
+    environment = bin_of("run_it")
+    for command in ("run_it", "run_it --fast", "$HOME/vasp", "~/vasp", "./vasp", "source x"):
+        assert check_commands(VASP, {**environment, "QUACC_VASP_CMD": command}) is None
+    finding = check_commands(VASP, {**environment, "QUACC_VASP_CMD": "/no/vasp_std"})
+    assert "neither /no/vasp_std (QUACC_VASP_CMD) nor vasp_gam" in finding.message
+
+
+def test_settings_in_quaccs_file(bin_of, home):
+    environment = bin_of("mpirun")
+    (home / ".quacc.yaml").write_text("VASP_CMD: vasp6\nVASP_PARALLEL_CMD: mpirun -np 2\n")
+    finding = check_commands(VASP, environment)
+    assert "vasp6 (VASP_CMD in" in finding.message
+    assert "mpirun" not in finding.remedy
+    (home / ".quacc.yaml").write_text("a: [")
+    assert check_commands(VASP, environment) is None
+
+
+def test_pw(bin_of, home, tmp_path):
+    environment = bin_of("mpirun")
+    finding = check_commands(ESPRESSO, environment)
+    assert "pw.x (the default of QUACC_ESPRESSO_BIN_DIR) is not on the PATH" in finding.message
+    assert "QUACC_ESPRESSO_BIN_DIR" in finding.remedy
+    folder = {**environment, "QUACC_ESPRESSO_BIN_DIR": str(tmp_path)}
+    assert f"{tmp_path}/pw.x (QUACC_ESPRESSO_BIN_DIR) is no program" in (
+        check_commands(ESPRESSO, folder).message
+    )
+    nested = {**environment, "quacc_espresso_binaries__pw": "other.x"}
+    assert check_commands(ESPRESSO, nested) is None
+    two = {**environment, "QUACC_ESPRESSO_PARALLEL_CMD": '["mpiexec -n 4", "-nk 2"]'}
+    assert "mpiexec" in check_commands(ESPRESSO, two).message
+    named = {**environment, "QUACC_ESPRESSO_BINARIES": '{"pw": "mypw.x"}'}
+    assert "mypw.x" in check_commands(ESPRESSO, named).message
+    assert check_commands("quacc.recipes.espresso.phonons.phonon_job", environment) is None
+    assert check_commands(ESPRESSO, bin_of("pw.x")) is None
+
+
+@given(st.text(), st.sampled_from(["VASP_CMD", "VASP_PARALLEL_CMD", "ESPRESSO_BINARIES"]))
+def test_any_text_is_answered(text, name):
+    environment = {"PATH": "/no", f"QUACC_{name}": text}
+    for recipe in (VASP, ESPRESSO):
+        check_commands(recipe, environment)
