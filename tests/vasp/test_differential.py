@@ -1,0 +1,56 @@
+"""No job that runs is refused, and every job that dies for its POTCARs is: random jobs, both ways.
+
+`cases` draws jobs (any recipe that there is, structures, parameters) and `trees` what they find
+where the POTCARs should be; `truth` has quacc run them in a warm process, with the stand-in for
+VASP; the verdict is asked for as a submission does. ``DIFFERENTIAL_CASES`` says how many.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vasp.standin import install
+
+CASES = int(os.environ.get("DIFFERENTIAL_CASES", "100"))
+#: What would change the jobs.
+FAMILIES = ("VASP_", "QUACC_", "ASE_", "CRYSTALMATH_")
+
+
+@pytest.mark.parametrize(("named", "cases"), [("variable", CASES), ("config", 40), ("nothing", 20)])
+def test_the_verdict_is_what_happens(named, cases, tmp_path, capsys):
+    install(tmp_path / "bin")
+    (tmp_path / "home").mkdir()
+    command = [sys.executable, "-m", "vasp.differential", str(cases), str(tmp_path), named]
+    if os.geteuid() == 0:
+        # Root passes every permission check unless these capabilities are taken away.
+        if (setpriv := shutil.which("setpriv")) is None:
+            pytest.skip("root passes every permission check, and setpriv is not installed")
+        command = [setpriv, "--bounding-set=-dac_override,-dac_read_search", *command]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FAMILIES)}
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[1],
+        env=kept | {"HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120 + cases,
+    )
+    with capsys.disabled():
+        print(f"\n{done.stdout}", end="")
+    assert done.returncode == 0, done.stderr
+    jobs, ran, died = (
+        int(re.search(rf"^ *(\d+) {words}", done.stdout, re.MULTILINE)[1])
+        for words in ("jobs of", "ran:", "died for their POTCARs:")
+    )
+    assert jobs == cases
+    # Neither half is empty: it could not tell anything.
+    assert died > cases / 10
+    assert named == "nothing" or ran > cases / 10
