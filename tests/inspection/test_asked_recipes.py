@@ -93,7 +93,7 @@ def test_every_recipe_of_quacc_is_seen_or_says_what_it_lacks(recipe, ask):
     else:
         assert report.steps
         for step in report.steps:
-            assert step.unknown == ()
+            assert step.unknown == {}
             assert step.calculator == recipe.name.split(".")[2]
 
 
@@ -244,9 +244,15 @@ def test_ases_optimizers_and_vibrations_are_seen_like_other_runs(recipe, ask):
 
 
 def test_names_that_nobody_knows_are_told(ask):
-    parameters = {"encutt": 520, "LDIPOLL": True, "ncore": 2, "ivdw": 11, "ENCUT": 500}
+    parameters = {"encutt": 520, "LDIPOLL": True, "kptz": 3, "qqqqqq": 1}
+    parameters |= {"ncore": 2, "ivdw": 11, "ENCUT": 500}
     [step] = ask(VASP + "core.static_job", bulk("Al"), **parameters).steps
-    assert sorted(step.unknown) == ["encutt", "ldipoll"]
+    assert dict(step.unknown) == {
+        "encutt": "encut",
+        "ldipoll": "ldipol",
+        "kptz": "kpts",
+        "qqqqqq": None,
+    }
 
 
 BAD = [

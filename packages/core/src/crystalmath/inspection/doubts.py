@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import functools
 import os
 import re
 from collections.abc import Mapping
@@ -151,29 +149,16 @@ def _occupancies(case: Case) -> Iterator[Finding]:
 
 
 def _parameters(case: Case) -> Iterator[Finding]:
-    unknown: dict[str, list[int]] = {}
+    unknown: dict[tuple[str, str | None], list[int]] = {}
     for number, step in enumerate(case.report.steps):
-        for name in step.unknown:
-            unknown.setdefault(name, []).append(number)
-    for name, steps in unknown.items():
-        near = difflib.get_close_matches(name.lower(), _known(), n=1)
+        for told in step.unknown.items():
+            unknown.setdefault(told, []).append(number)
+    for (name, near), steps in unknown.items():
         yield Finding(
             severity="warning",
             code="parameter_unknown",
             message=f"no parameter of VASP is known as {shown(name)!r}; it is written into INCAR "
             f"as it stands{case.where(steps)}",
             source=f"the parameter {name}",
-            remedy=f"did you mean {near[0]!r}?" if near else None,
+            remedy=f"did you mean {near!r}?" if near else None,
         )
-
-
-@functools.cache
-def _known() -> tuple[str, ...]:
-    """List the parameters of ASE's calculator, whose import takes a tenth of a second."""
-    from ase.calculators.vasp import create_input
-
-    names = set(create_input.GenerateVaspInput().input_params)
-    for kind, keys in vars(create_input).items():
-        if kind.endswith("_keys"):
-            names.update(keys)
-    return tuple(sorted(names))

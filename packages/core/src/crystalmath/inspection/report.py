@@ -77,8 +77,8 @@ class Step:
         Custodian reads the POTCAR before VASP does.
     troubles : tuple of Trouble
         What keeps it from beginning, missing files apart.
-    unknown : tuple of str
-        Parameters that neither ASE nor VASP knows.
+    unknown : mapping of str to str or None
+        Parameters that neither ASE nor VASP knows, and the known one that may be meant.
     by_index : bool
         A setup is chosen by an atom's index: another structure of the same elements may need
         other files.
@@ -89,7 +89,7 @@ class Step:
     root: str | None = None
     custodian: bool = False
     troubles: tuple[Trouble, ...] = ()
-    unknown: tuple[str, ...] = ()
+    unknown: Mapping[str, str | None] = field(factory=dict)
     by_index: bool = False
 
 
@@ -185,7 +185,7 @@ class Report:
 def _step(told: dict[str, Any]) -> Step:
     needs = tuple(Need(**need) for need in told.pop("needs"))
     troubles = tuple(Trouble(**trouble) for trouble in told.pop("troubles"))
-    return Step(**{**told, "unknown": tuple(told["unknown"])}, needs=needs, troubles=troubles)
+    return Step(**told, needs=needs, troubles=troubles)
 
 
 def _facts(told: dict[str, Any]) -> FileFacts:

@@ -6,6 +6,7 @@ All is said by ASE's own code, called as a calculation would call it.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import functools
 import inspect
@@ -305,11 +306,13 @@ def _read(potcar: str) -> None:
     Potcar.from_file(potcar)
 
 
-def _unknown(calculator: Any, given: Collection[str]) -> tuple[str, ...]:
+def _unknown(calculator: Any, given: Collection[str]) -> dict[str, str | None]:
     """Name what a user, or a preset, has misspelt; a recipe's own parameters are not theirs."""
     parameters = _parameters(calculator)
     recipes = {name for name in getattr(calculator, "kwargs", ()) if name not in given}
-    return tuple(name for name in parameters if name not in recipes and name not in _known())
+    misspelt = [name for name in parameters if name not in recipes and name not in _known()]
+    near = {name: difflib.get_close_matches(name, _known(), n=1) for name in misspelt}
+    return {name: found[0] if found else None for name, found in near.items()}
 
 
 @functools.cache
