@@ -7,17 +7,14 @@ recipe would run is run here (:mod:`~crystalmath.inspection.gate`).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -26,14 +23,13 @@ from crystalmath import config
 from crystalmath.inspection.readings import Readings
 from crystalmath.quacc import codec, potcar_path, recipes
 from crystalmath.worker.imports import Edited, install
-from crystalmath.worker.isolation import Baseline
+from crystalmath.worker.isolation import Baseline, belongs_to
 
 if TYPE_CHECKING:
     from crystalmath.inspection.report import Report
 
 __all__ = ["main"]
 
-_PR_SET_PDEATHSIG = 1
 #: Where this program's modules are.
 _OWN = os.path.join(os.path.dirname(config.__file__), "")
 
@@ -50,11 +46,8 @@ _LEAVES_NOTHING = {
 def main() -> None:
     """Answer the supervisor's questions, until it is gone."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if not belongs_to(parent):
         return
-    _offer_to_oom_killer()
-    os.umask(0o077)
     os.environ.update(_LEAVES_NOTHING)
     os.chdir("/")
     with socket.socket(fileno=descriptor) as control:
@@ -130,12 +123,6 @@ def _report(request: dict[str, Any]) -> Report:
         # The recipe forked, and the child came back: it must not speak for it.
         os._exit(0)
     return report
-
-
-def _offer_to_oom_killer() -> None:
-    # When memory runs out it is the recipe that must go, not those who watch it.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 
 
 if __name__ == "__main__":

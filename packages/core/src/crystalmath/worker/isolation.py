@@ -1,9 +1,10 @@
-"""What one job may leave behind in a warm process: put back, or a reason to replace the process."""
+"""A warm process that runs strangers' code: how it begins, and what that code may leave behind."""
 
 from __future__ import annotations
 
 import _thread
 import contextlib
+import ctypes
 import gc
 import os
 import random
@@ -12,7 +13,7 @@ import signal
 import sys
 from typing import Any
 
-__all__ = ["Baseline"]
+__all__ = ["Baseline", "belongs_to"]
 
 #: How much a runner may grow before it is replaced, in bytes.
 GROWTH = 512 * 1024**2
@@ -21,6 +22,28 @@ DESCRIPTORS = 16
 
 _LIMITS = sorted(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_PR_SET_PDEATHSIG = 1
+
+
+def belongs_to(parent: int) -> bool:
+    """Begin as a process that ends with its parent; ``False`` if the parent is gone already.
+
+    Parameters
+    ----------
+    parent : int
+        The pid of the process that watches this one.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        return False
+    # When memory runs out it is the recipe that must go, not those who watch it.
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/self/oom_score_adj", "w", encoding="ascii") as file,
+    ):
+        file.write("500")
+    os.umask(0o077)
+    return True
 
 
 class Baseline:

@@ -7,11 +7,9 @@ writes the outcome under a name that nobody reads and tells the supervisor, whic
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import json
 import os
-import signal
 import socket
 import sys
 import time
@@ -24,24 +22,19 @@ from crystalmath import config
 from crystalmath.quacc import codec, potcar_path, recipes, results
 from crystalmath.rundir import RunDirectory, attempt_id
 from crystalmath.worker.imports import Edited, install
-from crystalmath.worker.isolation import Baseline
+from crystalmath.worker.isolation import Baseline, belongs_to
 from crystalmath.worker.marking import Mark
 from crystalmath.worker.postmortem import describe
 
 __all__ = ["main"]
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Run the jobs that the supervisor hands over, until it is gone."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     # A runner whose supervisor was killed must not go on: nobody would fence or publish it.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if not belongs_to(parent):
         return
-    _offer_to_oom_killer()
-    os.umask(0o077)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with socket.socket(fileno=descriptor) as control:
         _serve(control)
@@ -136,12 +129,6 @@ def _results_in(work: Path) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
     changed: contextlib.AbstractContextManager[None] = quacc.change_settings({"RESULTS_DIR": work})
     return changed
-
-
-def _offer_to_oom_killer() -> None:
-    # When memory runs out it is the recipe that must go, not those who watch it.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 
 
 if __name__ == "__main__":
