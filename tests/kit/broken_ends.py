@@ -76,6 +76,13 @@ class CapabilitiesInADict(Engine):
     capabilities: ClassVar = {"max_queued": 10}
 
 
+class WorksWithNobody(Engine):
+    """Says that it runs no jobs at once."""
+
+    def workers(self):
+        return 0
+
+
 class LeaksProcess(Engine):
     """Leaves a process of its own behind."""
 

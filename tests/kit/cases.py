@@ -67,6 +67,7 @@ CASES = [
     ("QueuesNothing", "test_capabilities_are_sane", "0 >= 1"),
     ("QueuesMany", "test_capabilities_are_sane", "'many'"),
     ("CapabilitiesInADict", "test_capabilities_are_sane", "isinstance"),
+    ("WorksWithNobody", "test_capabilities_are_sane", "0 >= 1"),
     # stop and close
     ("LeaksProcess", "test_close_of_an_idle_engine", "these processes go on"),
     ("LeaksThread", "test_close_of_an_idle_engine", "these threads go on: .'leak'"),

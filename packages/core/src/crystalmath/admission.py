@@ -248,13 +248,13 @@ class Admission:
         from crystalmath.quacc.commands import check_commands
         from crystalmath.quacc.parallel import check_ranks
 
-        able = self._runner(submission).capabilities
-        if not able.workers_here:
+        runner = self._runner(submission)
+        if not runner.capabilities.workers_here:
             return []
         recipe, environment = submission.recipe, self._environment(submission)
         found = [None if own else check_commands(recipe, environment)]
-        if able.workers is not None:
-            found.append(check_ranks(recipe, environment, able.workers))
+        if (workers := runner.workers()) is not None:
+            found.append(check_ranks(recipe, environment, workers))
         return [finding for finding in found if finding is not None]
 
     def _environment(self, submission: Submission) -> dict[str, str]:

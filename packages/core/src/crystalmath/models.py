@@ -119,8 +119,6 @@ class Capabilities:
         After ``release`` an attempt that had not begun is not started any more.
     workers_here : bool
         Jobs run on the host of the process that submits them.
-    workers : int, optional
-        How many jobs it runs at once on that host; ``None`` where it does not know.
     """
 
     max_queued: int = 1000
@@ -128,7 +126,6 @@ class Capabilities:
     queue_dies_with_owner: bool = False
     drops_queued: bool = False
     workers_here: bool = True
-    workers: int | None = None
 
 
 @frozen(kw_only=True)

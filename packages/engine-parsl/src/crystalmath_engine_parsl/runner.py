@@ -55,14 +55,19 @@ class ParslRunner(EngineRunner):
         ``workers`` defaults to the number of cores that this process may use.
     """
 
+    capabilities = Capabilities(max_queued=1000)
+
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = config.workers(settings)
-        self.capabilities = Capabilities(max_queued=1000, workers=self._workers)
         self._kernel: DataFlowKernel | None = None
         self._temporary: str | None = None
         self._futures: dict[str, Future[None]] = {}
         self._mark = secrets.token_hex(8)
+
+    def workers(self) -> int:
+        """Tell how many jobs run at once."""
+        return self._workers
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
         """Submit one app for each attempt; Parsl starts with the first."""

@@ -39,19 +39,19 @@ class LocalRunner(EngineRunner):
         ``workers`` defaults to the number of cores that this process may use.
     """
 
+    capabilities = Capabilities(max_queued=1000, queue_dies_with_owner=True, drops_queued=True)
+
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = _workers(settings)
-        self.capabilities = Capabilities(
-            max_queued=1000,
-            queue_dies_with_owner=True,
-            drops_queued=True,
-            workers=self._workers,
-        )
         self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._queued: set[str] = set()
         self._running: set[str] = set()
+
+    def workers(self) -> int:
+        """Tell how many jobs run at once."""
+        return self._workers
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
         """Queue the attempts, and start worker threads as they are needed."""

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from crystalmath import config
 from crystalmath.errors import InvalidJob
@@ -42,12 +42,12 @@ class EngineRunner(JobRunner):
     Attributes
     ----------
     capabilities : Capabilities
-        What the engine can do; where its options have a say in that, of this runner.
+        What the engine can do.
     log : logging.Logger
         For the engine's own messages.
     """
 
-    capabilities: Capabilities = Capabilities()
+    capabilities: ClassVar[Capabilities] = Capabilities()
 
     # --- what an engine author writes -------------------------------------------------------
 
@@ -84,6 +84,10 @@ class EngineRunner(JobRunner):
     def clusters(self) -> Sequence[str]:
         """Name the clusters; the first is the default."""
         return ["local"]
+
+    def workers(self) -> int | None:
+        """Tell how many jobs run at once where `workers_here` says; ``None`` if it is not known."""
+        return None
 
     # --- what core and an engine tell each other ---------------------------------------------
 

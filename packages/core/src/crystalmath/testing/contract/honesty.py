@@ -43,7 +43,8 @@ class Honesty(Base):
         assert capabilities.max_queued >= 1
         for name in ("gone_means_dead", "queue_dies_with_owner", "drops_queued", "workers_here"):
             assert type(getattr(capabilities, name)) is bool, name
-        assert capabilities.workers is None or type(capabilities.workers) is int
+        workers = runner.workers()
+        assert workers is None or (type(workers) is int and workers >= 1)
 
     def test_workers_here(
         self, needs: Callable[[str], None], door: Door, oracle: Oracle, gate: Path
