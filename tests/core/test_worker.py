@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -32,7 +34,7 @@ def _chains_end(lab):
 
 @pytest.fixture
 def make(home):
-    def make(recipe, /, environment=None, walltime_s=None, **parameters):
+    def make(recipe, /, environment=None, walltime_s=None, files=(), **parameters):
         spec = JobSpec(job_id=str(uuid.uuid4()), recipe=recipe, atoms=AL, parameters=parameters)
         directory = RunDirectory(home / "jobs" / spec.job_id)
         (home / "jobs").mkdir(exist_ok=True)
@@ -43,6 +45,7 @@ def make(home):
             "cluster": "local",
             "walltime_s": walltime_s,
             "environment": {"CRYSTALMATH_RECIPES": "lab_recipes,edited", **(environment or {})},
+            "files": dict(files),
         }
         directory.write_spec(header, codec.encode_spec(spec))
         return directory
@@ -63,6 +66,23 @@ def run(make):
 
 def test_the_runner_is_warm(run):
     assert run("where")["pid"] == run("where")["pid"]
+
+
+def test_a_file_that_is_not_what_is_on_record_is_named(make, tmp_path):
+    """Somebody replaced a POTCAR while the job waited in a queue."""
+    same, other = tmp_path / "same", tmp_path / "other"
+    for file in (same, other):
+        file.write_text("PAW Al")
+    files = {str(file): hashlib.sha256(b"PAW Al").hexdigest() for file in (same, other)}
+    other.write_text("PAW Cu")
+    directory = make("lab_recipes.where", files={**files, "relative/or/gone": "0" * 64})
+    worker.run(directory.path)
+    assert directory.outcome(1)["summary"]["changed_files"] == [str(other)]
+    assert f"{other} has changed" in Path(directory.log(1)).read_text()
+    other.write_text("PAW Al")
+    directory = make("lab_recipes.where", files=files)
+    worker.run(directory.path)
+    assert "changed_files" not in directory.outcome(1)["summary"]
 
 
 def test_a_broken_configuration_fails_no_job(home, run):

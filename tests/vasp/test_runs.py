@@ -158,6 +158,25 @@ def test_the_materials_projects_flow(service, run):
     check_summary(job, completed(service, job)["static"]["atoms"], "Al", steps=4)
 
 
+def test_a_potcar_that_is_replaced_while_the_job_waits_is_named(service, tree, environment):
+    place = tree / "potcars/potpaw_PBE.54/Cu_pv/POTCAR"
+    options = {"pp_version": "54", "setups": {"Cu": "_pv"}}
+    busy = [
+        submit(service, "vasp.core.static_job", AL, environment, system="STANDIN_SLEEP=3")
+        for _ in os.sched_getaffinity(0)
+    ]
+    waits = submit(service, "vasp.core.static_job", bulk("Cu"), environment, **options)
+    before = place.read_text()
+    place.write_text(potcars.potcar("Cu_pv", zval=17.0))
+    try:
+        done = finish(service, waits)
+    finally:
+        place.write_text(before)
+    assert done.summary["changed_files"] == [str(place)]
+    for job in busy:
+        assert "changed_files" not in finish(service, job).summary
+
+
 # --- how it fails --------------------------------------------------------------------------------
 
 SAID = "Error EDDDAV: Call to ZHEGV failed. Returncode = 12 2 8"

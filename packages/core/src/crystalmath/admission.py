@@ -150,13 +150,13 @@ class Admission:
         self._check_engine(submission)
         findings = _once([*findings, *self._check_commands(submission)])
         runner = self._runner(submission)
-        spec = self._spec(submission)
+        spec = self._spec(submission, files)
         document = codec.encode_spec(spec)
         row = self._row(submission, spec, document, findings, files)
         check(row)  # the store does so too, but only after it has made its database
         return Prepared(row, spec, document, runner)
 
-    def _spec(self, submission: Submission) -> JobSpec:
+    def _spec(self, submission: Submission, files: Sequence[Pseudopotential] = ()) -> JobSpec:
         return JobSpec(
             job_id=generate_job_id(),
             recipe=submission.recipe,
@@ -165,6 +165,7 @@ class Admission:
             cluster=submission.cluster,
             walltime_s=submission.walltime_s,
             environment=self._environment(submission),
+            files={file.path: file.sha256 for file in files},
         )
 
     def _what(self, submission: Submission) -> dict[str, Any]:
@@ -186,7 +187,8 @@ class Admission:
         from crystalmath.quacc.store import NewJob
 
         what = self._what(submission)
-        header = json.dumps({**what, "environment": dict(spec.environment)})
+        more = {"environment": dict(spec.environment), "files": dict(spec.files)}
+        header = json.dumps({**what, **more})
         return NewJob(
             job_id=spec.job_id,
             **what,

@@ -46,6 +46,9 @@ class JobSpec:
         Time in seconds, counted from the moment the job starts, after which it is stopped.
     environment : mapping of str to str
         Environment variables that the job sees, on top of its worker's own.
+    files : mapping of str to str
+        The pseudopotential files that it reads, and the SHA-256 of each when it was checked. They
+        do not make it another job.
     """
 
     job_id: str
@@ -55,6 +58,7 @@ class JobSpec:
     cluster: str = "local"
     walltime_s: float | None = None
     environment: Mapping[str, str] = field(factory=dict)
+    files: Mapping[str, str] = field(factory=dict)
 
 
 @frozen(kw_only=True)

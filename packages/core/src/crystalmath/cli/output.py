@@ -118,7 +118,12 @@ def summary_fields(job: JobInfo) -> list[tuple[str, object]]:
         ("max force", None if force is None else f"{force:.6f} eV/Å"),
         ("formula", summary.get("formula") or job.formula),
         ("steps", steps),
+        ("changed", "\n".join(map(_changed, summary.get("changed_files", ())))),
     ]
+
+
+def _changed(path: str) -> str:
+    return f"{path} was not, when the job ran, what it was at the submission"
 
 
 def grid(

@@ -50,6 +50,7 @@ def spec_header(spec: JobSpec, engine: str) -> dict[str, Any]:
         "cluster": spec.cluster,
         "walltime_s": spec.walltime_s,
         "environment": dict(spec.environment),
+        "files": dict(spec.files),
     }
 
 

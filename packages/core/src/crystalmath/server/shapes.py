@@ -123,7 +123,14 @@ _SUMMARY = record(
         "formula": nullable(_TEXT),
         "work_dir": nullable(_TEXT),
     },
-    {"steps": {"type": "integer", "description": "the number of results of a flow"}},
+    {
+        "steps": {"type": "integer", "description": "the number of results of a flow"},
+        "changed_files": {
+            **array(_TEXT),
+            "description": "pseudopotentials that were not, when the job ran, what they were at "
+            "submission",
+        },
+    },
 )
 
 _FINDING = record(

@@ -7,6 +7,7 @@ writes the outcome under a name that nobody reads and tells the supervisor, whic
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 import os
@@ -16,7 +17,7 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
 from crystalmath.quacc import codec, potcar_path, recipes, results
@@ -25,6 +26,9 @@ from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, belongs_to
 from crystalmath.worker.marking import Mark
 from crystalmath.worker.postmortem import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["main"]
 
@@ -115,12 +119,26 @@ def _call(
     os.chdir(work)
     atoms, parameters = codec.decode_spec(body)
     function = recipes.resolve(header["recipe"], allow)
+    changed = _changed(header.get("files", {}))
     with _results_in(Path(work)):
         result = function(atoms, **parameters)
     summary = results.summarize(result)
     summary["work_dir"] = summary["work_dir"] or work
+    if changed:
+        summary["changed_files"] = changed
     payload = codec.encode_result(result)
     return payload, {"state": "completed", "error": None, "summary": summary}
+
+
+def _changed(files: Mapping[str, str]) -> list[str]:
+    """Name the pseudopotentials that are not what is on record of them."""
+    changed = []
+    for path, known in files.items():
+        with contextlib.suppress(OSError, ValueError):  # the recipe will say so
+            if hashlib.sha256(Path(path).read_bytes()).hexdigest() != known:
+                changed.append(path)
+                print(f"crystalmath: {path} has changed since the submission", file=sys.stderr)
+    return changed
 
 
 def _results_in(work: Path) -> contextlib.AbstractContextManager[None]:
