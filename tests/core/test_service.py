@@ -28,6 +28,7 @@ from crystalmath.errors import (
 from crystalmath.plugins import plugins
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobMetadata, JobStore
+from crystalmath.rundir import RunDirectory
 from crystalmath.service import JobService, default_service
 from crystalmath.submission import Submission
 
@@ -360,6 +361,33 @@ OWNER = textwrap.dedent(
     time.sleep(600)
     """
 )
+
+
+# An engine hands over when the main thread has ended, and its pool of threads takes nothing more.
+LATE = """
+import threading, time
+from ase.build import bulk
+from crystalmath.builtin import local
+from crystalmath.quacc import get_runner
+
+class Late(local.LocalRunner):
+    def launch(self, attempts):
+        while threading.main_thread().is_alive():
+            time.sleep(0.01)
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+local.LocalRunner = Late
+print(get_runner("local").submit("lab_recipes.value", bulk("Al"), "local"))
+"""
+
+
+def test_a_script_that_ends_while_its_job_is_handed_over(home, lab):
+    script = subprocess.run(
+        [sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert script.stderr == ""
+    outcome = RunDirectory(home / "jobs" / script.stdout.strip()).outcome(1)
+    assert (outcome["state"], outcome["error"]) == ("cancelled", "cancelled")
 
 
 def test_another_process_cancels_and_after_a_kill_adopts(home, lab, tmp_path):

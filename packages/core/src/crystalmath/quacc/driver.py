@@ -39,6 +39,8 @@ BACKOFF_S = 10.0
 CLOSE_S = 20.0
 #: An attempt that the engine lost so often before it began is given up.
 RELAUNCHES = 5
+#: How long an engine that could start nothing is given until the interpreter ends, in seconds.
+ENDS_S = 0.5
 
 
 class Driver:
@@ -371,21 +373,10 @@ class Driver:
             handles = self._runner.launch(attempts)
         except EngineUnavailable:
             raise
-        except Exception as error:
-            if isinstance(error, CrystalMathError):
-                told = str(error)
-                self.log.error("the engine could not launch: %s", told)  # noqa: TRY400 - no bug
-            else:
-                told = f"{type(error).__name__}: {error}"
-                self.log.exception("the engine could not launch")
-            message = f"the engine could not start it: {told}"
-            for job in jobs:
-                with self._lock, contextlib.suppress(OSError):
-                    if job.job_id in self._jobs:
-                        publish_unbegun(
-                            job.directory, job.number, self._identity, "failed", message
-                        )
-                self.notice(job.attempt().id)
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises
+            if isinstance(error, RuntimeError) and _interpreter_ends():
+                return  # `close` comes in a moment, and cancels them
+            self._fail(jobs, error)
             handles = {attempt.id: attempt.id for attempt in attempts}
         finally:
             for job, attempt in zip(jobs, attempts, strict=True):
@@ -393,6 +384,21 @@ class Driver:
         if not handles:
             raise EngineUnavailable("it took none of the attempts")
         self._backoff = 1.0
+
+    def _fail(self, jobs: Sequence[Tracked], error: Exception) -> None:
+        """Decide jobs that the engine refuses to start."""
+        if isinstance(error, CrystalMathError):
+            told = str(error)
+            self.log.error("the engine could not launch: %s", told)
+        else:
+            told = f"{type(error).__name__}: {error}"
+            self.log.error("the engine could not launch", exc_info=error)
+        message = f"the engine could not start it: {told}"
+        for job in jobs:
+            with self._lock, contextlib.suppress(OSError):
+                if job.job_id in self._jobs:
+                    publish_unbegun(job.directory, job.number, self._identity, "failed", message)
+            self.notice(job.attempt().id)
 
     def _record_launch(self, job: Tracked, attempt: str, handle: str | None) -> None:
         with self._lock:
@@ -465,3 +471,17 @@ class Driver:
                 job.launched = False
                 self._waiting[job.job_id] = job
                 self._wake_driver.set()
+
+
+def _interpreter_ends() -> bool:
+    """Tell whether the main thread ends, which takes a moment: an engine can start nothing then.
+
+    Pools and threads refuse work ("cannot schedule new futures after interpreter shutdown") before
+    anybody's exit functions are called.
+    """
+    end = time.monotonic() + ENDS_S
+    while threading.main_thread().is_alive():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
