@@ -18,6 +18,8 @@ from attrs import evolve
 
 from crystalmath.inspection import potcar_file, upf_file
 from crystalmath.inspection.report import FileFacts
+from crystalmath.worker import imports
+from crystalmath.worker.imports import signature_of
 
 __all__ = ["LIMIT", "facts", "signature"]
 
@@ -87,10 +89,7 @@ def signature(path: str) -> tuple[int, ...] | None:
     tuple of int or None
         Modification and change time (ns), size, inode; ``None`` where it cannot be reached.
     """
-    try:
-        return _signature(os.stat(path))
-    except (OSError, ValueError):
-        return None
+    return imports.signature(path) or None
 
 
 def _remembered(path: str, kind: str, found: FileFacts) -> FileFacts:
@@ -108,31 +107,27 @@ def _facts(path: str, kind: str) -> FileFacts:
     there = os.stat(path)
     if not stat.S_ISREG(there.st_mode):
         detail = _sort(there.st_mode)
-        return FileFacts(signature=_signature(there), problem="not_a_file", detail=detail)
+        return FileFacts(signature=signature_of(there), problem="not_a_file", detail=detail)
     with open(path, "rb", opener=_opener) as file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise _ChangedError
         if before.st_size > LIMIT:
             size = f"it has {before.st_size / 1e6:.0f} MB, more than any pseudopotential"
-            return FileFacts(signature=_signature(before), problem="not_text", detail=size)
+            return FileFacts(signature=signature_of(before), problem="not_text", detail=size)
         data = file.read(LIMIT + 1)
-        if _signature(before) != _signature(os.fstat(file.fileno())):
+        if signature_of(before) != signature_of(os.fstat(file.fileno())):
             raise _ChangedError
     # A file renamed into its place meanwhile is another one.
-    if signature(path) != _signature(before):
+    if signature(path) != signature_of(before):
         raise _ChangedError
     found = potcar_file.read(path, data) if kind == "potcar" else upf_file.read(path, data)
     digest = hashlib.sha256(data).hexdigest()
-    return evolve(found, signature=_signature(before), sha256=digest)
+    return evolve(found, signature=signature_of(before), sha256=digest)
 
 
 def _opener(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
-
-
-def _signature(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _sort(mode: int) -> str:

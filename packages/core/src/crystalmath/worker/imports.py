@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
 
-__all__ = ["Edited", "install", "signature"]
+__all__ = ["Edited", "install", "signature", "signature_of"]
 
 #: A file written so shortly before its import may have been written again since, in seconds.
 _MARGIN_S = 0.05
@@ -109,4 +109,9 @@ def signature(path: str) -> tuple[int, ...]:
         status = os.stat(path)
     except (OSError, ValueError):
         return ()
+    return signature_of(status)
+
+
+def signature_of(status: os.stat_result) -> tuple[int, ...]:
+    """Give the same of a file that was looked at already."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
