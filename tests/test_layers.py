@@ -69,6 +69,8 @@ LAYERS = [
         "crystalmath.quacc.encoding",
         "crystalmath.quacc.decoding",
         "crystalmath.quacc.asejson",
+        "crystalmath.documents",
+        "crystalmath.identities",
         "crystalmath.rundir",
         "crystalmath.workfiles",
         "crystalmath.place",

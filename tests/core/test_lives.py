@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from crystalmath import processes
+from crystalmath.identities import IdentityFile
 from crystalmath.quacc.outcomes import ATTEMPTS, cancel_files, read_state
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.quacc.tracking import Tracked
-from crystalmath.rundir import IdentityFile, RunDirectory
+from crystalmath.rundir import RunDirectory
 
 
 def dead_process() -> processes.Identity:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
 from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
+from crystalmath.identities import own_identity
 from crystalmath.models import Sighting
 from crystalmath.quacc.outcomes import cancel_files, publish_unbegun, read_state
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.tracking import Sight, Tracked, take_over
-from crystalmath.rundir import IdentityFile, RunDirectory, is_job_id
+from crystalmath.rundir import RunDirectory, is_job_id
 from crystalmath.worker.chains import close_idle
 
 if TYPE_CHECKING:
@@ -60,9 +61,7 @@ class Driver:
         self.log = runner.log
         self.closed = False
         self._jobs_directory = runner.settings.home / "jobs"
-        self._identity = IdentityFile(
-            self._jobs_directory / ".identities", processes.own_identity()
-        )
+        self._identity = own_identity(self._jobs_directory)
         self._lock = threading.RLock()
         self._jobs: dict[str, Tracked] = {}
         # Those of them that the engine has not got, in the order of their submission.
@@ -223,7 +222,6 @@ class Driver:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=CLOSE_S)
-        self._identity.remove()
         self._ended = True
 
     def _let_go(self, job: Tracked) -> None:
@@ -245,7 +243,7 @@ class Driver:
             claimant = None
             with contextlib.suppress(BadFile):
                 claimant = job.directory.claimant(job.number)
-            if claimant and claimant.host == processes.own_identity().host:
+            if claimant and claimant.is_here():
                 found |= {claimant.pid, *processes.descendants(claimant.pid)}
         return found
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from crystalmath import config
 from crystalmath.errors import InvalidJob
+from crystalmath.identities import own_identity
 from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Sighting
 from crystalmath.quacc.driver import Driver
 from crystalmath.quacc.outcomes import read_result
@@ -164,7 +165,8 @@ class EngineRunner(JobRunner):
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
         body = codec.encode_spec(spec) if document is None else document
-        self._driver.add(spec_header(spec, self.settings.name), body)
+        owner = own_identity(self.settings.home / "jobs").identity
+        self._driver.add(spec_header(spec, self.settings.name, owner), body)
 
     def adopt(self, job_id: str) -> bool:
         """Take over a job of this engine that nobody follows: its owner has died.

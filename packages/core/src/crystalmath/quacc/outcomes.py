@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.quacc.runner import JobState
 
 if TYPE_CHECKING:
-    from crystalmath.rundir import IdentityFile, RunDirectory
+    from crystalmath.identities import IdentityFile
+    from crystalmath.rundir import RunDirectory
 
 __all__ = ["ATTEMPTS", "cancel_files", "publish_unbegun", "read_result", "read_state"]
 

@@ -21,8 +21,8 @@ import sys
 import time
 from typing import Any
 
-from crystalmath import processes
-from crystalmath.rundir import IdentityFile, RunDirectory
+from crystalmath.identities import IdentityFile, own_identity
+from crystalmath.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 
 __all__ = ["main"]
@@ -93,8 +93,7 @@ class Supervisor:
         directory = RunDirectory(request["directory"])
         attempt = request["header"]["attempt"]
         if self._identity is None:
-            jobs = os.path.dirname(directory.path)
-            self._identity = IdentityFile(f"{jobs}/.identities", processes.own_identity())
+            self._identity = own_identity(os.path.dirname(directory.path))
         claimed = directory.claim(attempt, self._identity)
         self._tell("claimed")
         if claimed:
