@@ -77,7 +77,13 @@ LAYERS = [
         "crystalmath.processes",
         "crystalmath.wire",
     ],
-    ["crystalmath.config", "crystalmath.models", "crystalmath.errors", "crystalmath"],
+    [
+        "crystalmath.config",
+        "crystalmath.models",
+        "crystalmath.ownership",
+        "crystalmath.errors",
+        "crystalmath",
+    ],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import field, frozen
 
 from crystalmath.errors import ConfigError
+from crystalmath.ownership import require_own_home
 
 __all__ = [
     "DEFAULT_FORWARD",
@@ -87,13 +88,21 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
     -------
     pathlib.Path
         ``CRYSTALMATH_HOME``, else the platform's user data directory; absolute.
+
+    Raises
+    ------
+    PlaceError
+        It is not the user's own, or others can write to it: what lies there must not be run.
     """
     named = environ.get("CRYSTALMATH_HOME")
     if named:
-        return Path(named).expanduser().absolute()
-    import platformdirs
+        path = Path(named).expanduser().absolute()
+    else:
+        import platformdirs
 
-    return platformdirs.user_data_path("crystalmath").absolute()
+        path = platformdirs.user_data_path("crystalmath").absolute()
+    require_own_home(path)
+    return path
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
@@ -103,6 +112,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     ------
     ConfigError
         The file is no TOML, or a key or value in it is not known.
+    PlaceError
+        The home must not be trusted; see :func:`home`.
     """
     root = home(environ)
     table = _read(root / "config.toml")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from crystalmath.errors import PlaceError, ServedElsewhere
+from crystalmath.ownership import may_be_closed
 from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
@@ -256,9 +257,10 @@ def require_private(directory: Path) -> None:
             "set CRYSTALMATH_SOCKET to a path in a folder of your own"
         )
     if status.st_mode & 0o077:
+        close = f"`chmod 700 {directory}`, or " * may_be_closed(os.fspath(directory), status)
         raise PlaceError(
             f"{directory} is open to others (mode {stat.S_IMODE(status.st_mode):o}); "
-            f"`chmod 700 {directory}`, or set CRYSTALMATH_SOCKET to a path in a private folder"
+            f"{close}set CRYSTALMATH_SOCKET to a path in a private folder"
         )
 
 
