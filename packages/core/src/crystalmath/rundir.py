@@ -6,7 +6,7 @@
 ``N.claim``               hard link to the identity file of whoever runs attempt N
 ``N.handle``              the engine's handle, where it differs from the attempt's id
 ``N.outcome``             header (JSON) and payload (gzipped result): the one decision
-``N.log``                 standard output and error, made at the first byte
+``N.log``                 standard output and error, made at the first byte; bounded
 ``N.work``                working directory, and quacc's ``RESULTS_DIR``
 ========================  =====================================================================
 
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
     from crystalmath.identities import IdentityFile
 
-__all__ = ["ADOPTION_LOCK", "RunDirectory", "attempt_id", "is_job_id"]
+__all__ = ["ADOPTION_LOCK", "LEFT_OUT", "RunDirectory", "attempt_id", "is_job_id"]
 
 #: The lock, beside the run directories, of whoever makes itself the owner of another's jobs.
 ADOPTION_LOCK = ".adoption.lock"
+
+#: How the line of a log begins that stands in the place of its middle.
+LEFT_OUT = b"\n[crystalmath: left out: "
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 

@@ -234,8 +234,8 @@ def submission_environment(
 ) -> dict[str, str]:
     """Give the variables that reach a job.
 
-    The admitted recipe namespaces travel along, so that workers admit what the home does: never
-    what the submitter asks for.
+    The admitted recipe namespaces travel along, so that workers admit what the home does, and the
+    bound of the log: never what the submitter asks for.
 
     Parameters
     ----------
@@ -246,6 +246,9 @@ def submission_environment(
     """
     environment = config.forwarded(settings.forward, environ)
     environment.pop("CRYSTALMATH_RECIPES", None)
+    environment.pop(config.LOG_VARIABLE, None)
+    if settings.log_mb != config.LOG_MB:
+        environment[config.LOG_VARIABLE] = repr(settings.log_mb)
     if settings.recipes_allow:
         environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
     return environment
