@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import signal
@@ -9,21 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from pathlib import Path
 
 import pytest
-from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes, worker
-from crystalmath.models import JobSpec
-from crystalmath.quacc import codec
 from crystalmath.quacc.outcomes import read_result
-from crystalmath.rundir import FORMAT, IdentityFile, RunDirectory
+from crystalmath.rundir import FORMAT, IdentityFile
 from crystalmath.worker.chains import close_idle
-
-AL = bulk("Al")
+from rundirs import write_job
 
 
 @pytest.fixture(autouse=True)
@@ -34,23 +30,7 @@ def _chains_end(lab):
 
 @pytest.fixture
 def make(home):
-    def make(recipe, /, environment=None, walltime_s=None, files=(), **parameters):
-        spec = JobSpec(job_id=str(uuid.uuid4()), recipe=recipe, atoms=AL, parameters=parameters)
-        directory = RunDirectory(home / "jobs" / spec.job_id)
-        (home / "jobs").mkdir(exist_ok=True)
-        header = {
-            "job_id": spec.job_id,
-            "attempt": 1,
-            "recipe": recipe,
-            "cluster": "local",
-            "walltime_s": walltime_s,
-            "environment": {"CRYSTALMATH_RECIPES": "lab_recipes,edited", **(environment or {})},
-            "files": dict(files),
-        }
-        directory.write_spec(header, codec.encode_spec(spec))
-        return directory
-
-    return make
+    return functools.partial(write_job, home)
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ __all__ = ["Runner", "become_subreaper", "end_descendants"]
 #: How long what must end may take to do so by itself, in seconds.
 GRACE_S = 1.0
 _CHUNK = 1 << 16
+#: So often in a row all children may have ended before it is plain that they come again and again.
+_ROUNDS = 10
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -37,7 +39,6 @@ def end_descendants() -> None:
     """End everything that descends from this process."""
     me = os.getpid()
     processes.end_processes(lambda: processes.descendants(me), grace_s=GRACE_S, reap=True)
-    processes.reap_children()
 
 
 class Runner:
@@ -132,11 +133,18 @@ class Runner:
         return how + "; perhaps the memory was exhausted" * (status == -signal.SIGKILL)
 
     def leavings(self) -> list[int]:
-        """List the living processes that what it ran has left below it, and below us."""
+        """List the processes that what it ran has left below it, and below us."""
         # The runner's first: what one of them leaves at its end becomes our own child.
-        theirs = processes.children(self.pid)
-        ours = [pid for pid in processes.children(os.getpid()) if pid != self.pid]
-        return [pid for pid in theirs + ours if processes.start_time(pid) is not None]
+        theirs = _living(processes.children(self.pid))
+        ours: list[int] = []
+        for _ in range(_ROUNDS):
+            ours = [pid for pid in processes.children(os.getpid()) if pid != self.pid]
+            if (left := theirs + _living(ours)) or not ours:
+                return left
+            # Those have ended. What they had started has become ours since: look again.
+            for pid in ours:
+                os.waitpid(pid, os.WNOHANG)
+        return ours
 
     def _receive(self) -> bytes:
         try:
@@ -149,6 +157,10 @@ class Runner:
             return os.read(self._log, _CHUNK)
         except BlockingIOError:
             return b""
+
+
+def _living(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if processes.start_time(pid) is not None]
 
 
 def _environment(forwarded: Mapping[str, str]) -> dict[str, str]:
