@@ -6,9 +6,9 @@ import uuid
 
 from ase.build import bulk
 
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobSpec
-from crystalmath.quacc import codec
-from crystalmath.rundir import RunDirectory
+from crystalmath.recipes import codec
 
 
 def write_job(home, recipe, /, environment=None, walltime_s=None, files=(), **parameters):

@@ -16,8 +16,8 @@ import pytest
 
 from conftest import eventually
 from crystalmath import processes, worker
-from crystalmath.quacc.outcomes import read_result
-from crystalmath.rundir import FORMAT, IdentityFile
+from crystalmath.jobs.outcomes import read_result
+from crystalmath.jobs.rundir import FORMAT, IdentityFile
 from crystalmath.worker.chains import close_idle
 from rundirs import write_job
 
