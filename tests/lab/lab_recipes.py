@@ -203,3 +203,8 @@ def start_hidden(script, marks):
         subprocess.Popen(command, pass_fds=[file.fileno()], start_new_session=True)
     while Path(marks).stat().st_size < 100:
         time.sleep(0.01)
+
+
+def hoard(atoms, megabytes):
+    """Take more memory than there is, and touch it."""
+    return {"sum": sum(bytearray(b"x" * 2**20 * megabytes))}

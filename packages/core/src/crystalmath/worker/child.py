@@ -13,13 +13,16 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
+
 from crystalmath import config, processes
 from crystalmath.worker.marking import PLACE
+from crystalmath.worker.memory import OomKills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Runner", "become_subreaper", "end_descendants"]
+__all__ = ["Ending", "Runner", "become_subreaper", "end_descendants"]
 
 #: How long what must end may take to do so by itself, in seconds.
 GRACE_S = 1.0
@@ -39,6 +42,23 @@ def end_descendants() -> None:
     """End everything that descends from this process."""
     me = os.getpid()
     processes.end_processes(lambda: processes.descendants(me), grace_s=GRACE_S, reap=True)
+
+
+@frozen
+class Ending:
+    """How a runner ended that nobody here had told to.
+
+    Parameters
+    ----------
+    how : str
+        In words that follow a subject.
+    by_somebody : bool
+        It was killed from outside, and not by the kernel for want of memory: no fault of the
+        recipe's. (A recipe that kills its own process looks the same.)
+    """
+
+    how: str
+    by_somebody: bool = False
 
 
 class Runner:
@@ -80,6 +100,7 @@ class Runner:
         os.close(log)
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
+        self._oom = OomKills(self.pid)
         self._buffer = b""
         self._silent: set[Any] = set()
 
@@ -91,6 +112,7 @@ class Runner:
     def give(self, request: dict[str, Any]) -> None:
         """Hand over a job."""
         self.message = None
+        self._oom.note()
         with contextlib.suppress(OSError):  # it has ended; pump() will notice
             self._control.sendall(json.dumps(request).encode() + b"\n")
 
@@ -120,17 +142,27 @@ class Runner:
         while data := self._read_log():
             write_log(data)
 
-    def end(self) -> str:
+    def end(self) -> Ending:
         """Wait for the runner's end, and say how it ended."""
         status = self._process.wait()
         if status >= 0:
-            return f"exited with code {status}"
+            return Ending(f"exited with code {status}")
+        if status == -signal.SIGKILL and self._oom.grown():
+            return Ending(
+                f"was killed for want of memory by the kernel (oom_kill in {self._oom.file}); give "
+                "it more memory, or run fewer jobs at once"
+            )
         try:
             name = signal.Signals(-status).name
         except ValueError:  # a real-time signal
             name = "a real-time signal"
-        how = f"was killed by signal {-status} ({name})"
-        return how + "; perhaps the memory was exhausted" * (status == -signal.SIGKILL)
+        return Ending(
+            f"was killed by signal {-status} ({name})", by_somebody=status == -signal.SIGKILL
+        )
+
+    def is_dead(self) -> bool:
+        """Tell whether it has ended."""
+        return bool(select.select([self._pidfd], [], [], 0)[0])
 
     def leavings(self) -> list[int]:
         """List the processes that what it ran has left below it, and below us."""

@@ -138,7 +138,9 @@ class Supervisor:
         return True
 
     def _runner_for(self, job: _Job) -> Runner:
-        if self._runner is not None and self._runner.environment != job.environment:
+        runner = self._runner
+        # Somebody may have killed it while it had nothing to do; no job need pay for that.
+        if runner and (runner.environment != job.environment or runner.is_dead()):
             self._end_all()
         if self._runner is None:
             self._runner = Runner(job.environment)
@@ -171,12 +173,19 @@ class Supervisor:
         job.directory.publish_prepared(job.attempt, message["outcome"])
 
     def _ended_early(self, job: _Job, runner: Runner) -> None:
-        how = runner.end()
+        """Publish what became of an attempt whose runner has ended before it was done."""
+        ending = runner.end()
         self._end_all()
         runner.drain(job.write_log)
         tail = job.tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
         said = "\n".join(["\nthe end of its log:", *tail]) if tail else ""
-        job.publish("failed", error=f"the process that ran the recipe {how}{said}")
+        error = f"the process that ran the recipe {ending.how}{said}"
+        if not ending.by_somebody:
+            job.publish("failed", error=error)
+        elif job.directory.cancel_requested():
+            job.publish("cancelled", error="cancelled")
+        else:
+            job.publish("lost", error=error)
 
     def _end_all(self) -> None:
         """End the runner and everything that descends from us."""
