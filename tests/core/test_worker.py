@@ -172,6 +172,22 @@ def test_walltime(make):
     assert (outcome["state"], "walltime of 0.3 s" in outcome["error"]) == ("failed", True)
 
 
+def test_the_walltime_counts_from_when_the_recipe_begins(make, tmp_path, monkeypatch):
+    """Neither the import of quacc nor that of the recipe's module is the recipe's doing."""
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    code = "import time\ntime.sleep(1)\ndef f(atoms, seconds): time.sleep(seconds)\n"
+    (tmp_path / "edited.py").write_text(code)
+    environment = {"VASP_OWN": "a runner of its own"}
+    directory = make("edited.f", environment=environment, walltime_s=1.0, seconds=0.1)
+    worker.run(directory.path)
+    assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
+    directory = make("edited.f", environment=environment, walltime_s=0.5, seconds=5)
+    worker.run(directory.path)
+    outcome = directory.outcome(1)
+    assert (outcome["state"], "walltime of 0.5 s" in outcome["error"]) == ("failed", True)
+    assert outcome["finished"] - outcome["started"] < 5
+
+
 def test_an_outcome_is_published_once(make):
     directory = make("lab_recipes.value")
     header = {"state": "failed", "error": "first", "summary": None, "started": None}

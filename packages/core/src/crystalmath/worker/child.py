@@ -22,10 +22,12 @@ from crystalmath.worker.memory import OomKills
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Ending", "Runner", "become_subreaper", "end_descendants"]
+__all__ = ["BEGUN", "Ending", "Runner", "become_subreaper", "end_descendants"]
 
 #: How long what must end may take to do so by itself, in seconds.
 GRACE_S = 1.0
+#: What a runner says, before its message, when all is imported and the recipe is called.
+BEGUN = {"begun": True}
 _CHUNK = 1 << 16
 #: So often in a row all children may have ended before it is plain that they come again and again.
 _ROUNDS = 10
@@ -80,6 +82,8 @@ class Runner:
     ) -> None:
         self.environment = dict(environment)
         self.message: dict[str, Any] | None = None
+        #: Whether the recipe itself has begun; told of a job with a walltime.
+        self.begun = False
         self.ended = False
         self._control, theirs = socket.socketpair()
         self._log, log = os.pipe2(os.O_CLOEXEC)
@@ -111,7 +115,7 @@ class Runner:
 
     def give(self, request: dict[str, Any]) -> None:
         """Hand over a job."""
-        self.message = None
+        self.message, self.begun = None, False
         self._oom.note()
         with contextlib.suppress(OSError):  # it has ended; pump() will notice
             self._control.sendall(json.dumps(request).encode() + b"\n")
@@ -128,10 +132,12 @@ class Runner:
             else:
                 self._silent.add(self._log)
         if self._control in ready and (data := self._receive()):
-            self._buffer += data
-            if b"\n" in self._buffer:
-                line, self._buffer = self._buffer.split(b"\n", 1)
-                self.message = json.loads(line)
+            *lines, self._buffer = (self._buffer + data).split(b"\n")
+            for message in map(json.loads, lines):
+                if message == BEGUN:
+                    self.begun = True
+                else:
+                    self.message = message
         elif self._pidfd in ready:
             self.ended = True
         elif self._control in ready:

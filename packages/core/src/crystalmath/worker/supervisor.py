@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -31,6 +32,8 @@ __all__ = ["main"]
 IDLE_S = 60.0
 #: How often a running job looks for a request to cancel, in seconds.
 LOOK_S = 0.2
+#: How long it may take until the recipe of a job with a walltime begins, at least, in seconds.
+BEGIN_S = 600.0
 #: How much of the end of a log goes into an error message, in bytes and in lines.
 TAIL = 1000
 TAIL_LINES = 5
@@ -149,14 +152,13 @@ class Supervisor:
     def _watch(self, job: _Job, runner: Runner) -> dict[str, str] | None:
         """Wait for the runner; give the verdict if it must be stopped before it is done."""
         while not runner.ended and runner.message is None:
-            left = job.deadline - time.monotonic()
             if self._stopping:
                 return {"state": "lost", "error": "the worker was told to stop (SIGTERM)"}
             if job.directory.cancel_requested():
                 return {"state": "cancelled", "error": "cancelled"}
+            left = job.left(begun=runner.begun)
             if left <= 0:
-                over = f"stopped: the walltime of {job.walltime_s:g} s is over"
-                return {"state": "failed", "error": over}
+                return {"state": "failed", "error": job.overdue()}
             runner.pump(job.write_log, min(LOOK_S, left))
         return None
 
@@ -200,11 +202,28 @@ class _Job:
         self.directory = directory
         self.attempt: int = header["attempt"]
         self.started: float | None = time.time()
-        self.walltime_s: float = header["walltime_s"] or float("inf")
-        self.deadline = time.monotonic() + self.walltime_s
+        self.walltime_s: float = header["walltime_s"] or math.inf
+        self._begun = False
+        self._deadline = time.monotonic() + max(self.walltime_s, BEGIN_S)
         self.environment: dict[str, str] = header["environment"]
         self.tail = b""
         self._log: int | None = None
+
+    def left(self, *, begun: bool) -> float:
+        """Tell how much time it has, in seconds; its walltime counts from when it has begun."""
+        if begun and not self._begun:
+            self._begun = True
+            self._deadline = time.monotonic() + self.walltime_s
+        return self._deadline - time.monotonic()
+
+    def overdue(self) -> str:
+        """Say which time is over."""
+        if self._begun:
+            return f"stopped: the walltime of {self.walltime_s:g} s is over"
+        return (
+            f"stopped: the recipe had not begun after {max(self.walltime_s, BEGIN_S):g} s; look at "
+            "what its module does when it is imported, and at the file system of the libraries"
+        )
 
     def write_log(self, data: bytes) -> None:
         """Append to the log, which is made at the first byte."""

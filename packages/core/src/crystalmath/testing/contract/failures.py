@@ -334,7 +334,6 @@ class Failures(Base):
     ) -> None:
         needs("workers_here")
         pids = shared / "pids"
-        # Its time begins before a cold worker is ready for it; these are warm.
         job_id = start("grandchild", {"pids": str(pids)}, max(2.0, engine.turn_s))
         blocked.touch()
         eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
@@ -368,5 +367,4 @@ class Failures(Base):
         time.sleep(engine.turn_s + 0.5)
         assert not oracle.claimed(job_id)
         blocked.touch()
-        # Its worker is warm from the job that blocked it.
         assert finish(job_id)[0] is JobState.COMPLETED
