@@ -100,7 +100,7 @@ MOUNT = "31 23 0:28 {root} {mount} rw,relatime - {kind} {kind} rw{options}\n"
         ("0::/a/job\n", "/", "cgroup2", "", "a/job/memory.events"),
         ("0::/a/job\n", "/", "cgroup2", "", "a/memory.events"),
         ("0::/docker/1/job\n", "/docker/1", "cgroup2", "", "job/memory.events"),
-        ("4:cpu,memory:/job\n0::/\n", "/", "cgroup", ",memory", "job/memory.oom_control"),
+        ("4:cpu,memory:/job\n0::/\n", "/", "cgroup", ",cpu,memory", "job/memory.oom_control"),
     ],
 )
 def test_where_the_kernel_counts(tmp_path, group, root, kind, options, file):

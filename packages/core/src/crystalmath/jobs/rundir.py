@@ -138,6 +138,14 @@ class RunDirectory:
         except (KeyError, TypeError) as error:
             raise BadFile(f"{self.file(f'{attempt}.claim')} does not tell who made it") from error
 
+    def containment(self, attempt: int) -> dict[str, Any]:
+        """Tell what holds the processes of a claimed attempt together (jobs.containment)."""
+        try:
+            header, _ = _read(self.file(f"{attempt}.claim"))
+        except FileNotFoundError:
+            return {}
+        return dict(header.get("containment", {}))
+
     def write_handle(self, attempt: int, handle: str) -> None:
         """Record the engine's handle of an attempt."""
         temporary = self._temporary("handle", _document({}, handle.encode()))
@@ -205,11 +213,19 @@ class IdentityFile:
         A folder on the file system of the run directories.
     identity : Identity
         The process that claims.
+    containment : mapping, optional
+        What holds together the processes of what it runs.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], identity: Identity) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        identity: Identity,
+        containment: Mapping[str, Any] | None = None,
+    ) -> None:
         self._directory = Path(directory)
         self._identity = identity
+        self._containment = dict(containment or {})
         self._path: str | None = None
 
     def link(self, name: str) -> None:
@@ -235,7 +251,14 @@ class IdentityFile:
         # Durable: a claim that survives a power cut must still tell whose it is.
         _write(
             os.fspath(path),
-            _document({**self._identity.as_dict(), "nonce": nonce}, b""),
+            _document(
+                {
+                    **self._identity.as_dict(),
+                    "nonce": nonce,
+                    "containment": self._containment,
+                },
+                b"",
+            ),
             durable=True,
         )
         self._path = os.fspath(path)

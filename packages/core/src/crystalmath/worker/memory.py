@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from crystalmath.jobs.cgroups import memberships
+
 __all__ = ["OomKills"]
 
 _EVENTS = ("memory.events", "memory.oom_control")
@@ -49,33 +51,11 @@ def _read(file: str) -> int:
 
 
 def _counter(pid: int, proc: str) -> str:
-    with contextlib.suppress(OSError, ValueError):
-        for place in _groups(pid, proc):
-            for name in _EVENTS:
-                if os.path.exists(f"{place}/{name}"):
-                    return f"{place}/{name}"
+    # A group without the memory controller is counted with those around it.
+    for group in memberships(pid, proc):
+        if group.unified or "memory" in group.controllers:
+            for place in group.upwards():
+                for name in _EVENTS:
+                    if os.path.exists(f"{place}/{name}"):
+                        return f"{place}/{name}"
     return f"{proc}/vmstat"
-
-
-def _groups(pid: int, proc: str) -> list[str]:
-    """Give the directories of the control groups that may count memory, inner ones first."""
-    with open(f"{proc}/{pid}/cgroup", encoding="utf-8") as file:
-        lines = [line.rstrip("\n").split(":", 2) for line in file]
-    paths = {kind: path for _, kinds, path in lines for kind in kinds.split(",")}
-    found = []
-    with open(f"{proc}/self/mountinfo", encoding="utf-8") as file:
-        for line in file:
-            fields, _, rest = line.partition(" - ")
-            kind, _, options = rest.split()[:3]
-            root, mount = fields.split()[3:5]
-            name = "" if kind == "cgroup2" else "memory"
-            counts = kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(","))
-            if counts and (path := paths.get(name)) is not None:
-                # In a container the mount may show only a part of the tree.
-                below = path.removeprefix(root.rstrip("/")) if path.startswith(root) else ""
-                # A group without the memory controller is counted with those around it.
-                while below.strip("/"):
-                    found.append(mount + below)
-                    below = os.path.dirname(below)
-                found.append(mount)
-    return found

@@ -23,8 +23,10 @@ import time
 from typing import Any
 
 from crystalmath import processes
+from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.jobs.rundir import IdentityFile, RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
+from crystalmath.worker.guardian import go_below_guardian
 
 __all__ = ["main"]
 
@@ -41,9 +43,12 @@ TAIL_LINES = 5
 
 def main() -> None:
     """Serve one engine worker until it lets go."""
+    descriptor = int(sys.argv[1])
+    group = ControlGroup.make()
+    guardian = None if group else go_below_guardian(descriptor)
     become_subreaper()
-    with socket.socket(fileno=int(sys.argv[1])) as owner:
-        Supervisor(owner).serve()
+    with socket.socket(fileno=descriptor) as owner:
+        Supervisor(owner, group, guardian).serve()
 
 
 class Supervisor:
@@ -53,10 +58,21 @@ class Supervisor:
     ----------
     owner : socket.socket
         The connection to the engine worker.
+    group : ControlGroup, optional
+        Where runners are put, so that what they start can be ended without this process.
+    guardian : Identity, optional
+        Who ends that otherwise.
     """
 
-    def __init__(self, owner: socket.socket) -> None:
+    def __init__(
+        self,
+        owner: socket.socket,
+        group: ControlGroup | None = None,
+        guardian: processes.Identity | None = None,
+    ) -> None:
         self._owner = owner
+        self._group = group
+        self._guardian = guardian
         self._identity: IdentityFile | None = None
         self._runner: Runner | None = None
         self._stopping = False
@@ -68,7 +84,7 @@ class Supervisor:
         buffer = b""
         try:
             while not self._stopping:
-                if not select.select([self._owner], [], [], IDLE_S)[0]:
+                if not select.select([self._owner], [], [], IDLE_S)[0] or self._is_unguarded():
                     return
                 if not (data := self._owner.recv(1 << 20)):
                     return
@@ -86,6 +102,11 @@ class Supervisor:
             self._end_all()
             if self._identity:
                 self._identity.remove()
+            if self._group:
+                self._group.remove()
+
+    def _is_unguarded(self) -> bool:
+        return self._guardian is not None and os.getppid() != self._guardian.pid
 
     def _on_term(self, *_: object) -> None:
         self._stopping = True
@@ -97,12 +118,22 @@ class Supervisor:
         attempt = request["header"]["attempt"]
         if self._identity is None:
             jobs = os.path.dirname(directory.path)
-            self._identity = IdentityFile(f"{jobs}/.identities", processes.own_identity())
+            self._identity = IdentityFile(
+                f"{jobs}/.identities", processes.own_identity(), self._containment()
+            )
         claimed = directory.claim(attempt, self._identity)
         self._tell("claimed")
         if claimed:
             self._run(_Job(directory, request["header"]))
         self._tell("done")
+
+    def _containment(self) -> dict[str, Any]:
+        """Say in our claims what holds our processes together (jobs.containment)."""
+        if self._group:
+            return {"cgroup": self._group.path}
+        if self._guardian:
+            return {"guardian": [self._guardian.pid, self._guardian.start_time]}
+        return {}
 
     def _tell(self, word: str) -> None:
         # The owner may be gone; the job's outcome does not depend on it.
@@ -147,6 +178,8 @@ class Supervisor:
             self._end_all()
         if self._runner is None:
             self._runner = Runner(job.environment)
+            if self._group:
+                self._group.add(self._runner.pid)
         return self._runner
 
     def _watch(self, job: _Job, runner: Runner) -> dict[str, str] | None:
