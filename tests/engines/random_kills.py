@@ -31,6 +31,7 @@ MARK = "PARSL_TEST"
 #: What a kind of victim has in its command line, the most telling first.
 KINDS = {
     "interchange.py": "interchange",
+    "HTEX interchange": "interchange",  # the title that it gives itself
     "process_worker_pool.py": "manager",
     "resource_tracker": "resource_tracker",
     "multiprocessing": "spawned",  # workers, and the server of the manager's shared objects
@@ -132,8 +133,9 @@ def live(seed: int, kills: int) -> None:
     killed = []
     while len(killed) < kills:
         time.sleep(chance.uniform(0.1, 2.0))
-        killed += _kill(_some(chance))
-        submit(chance.randrange(4))
+        if victims := _some(chance):
+            killed += _kill(victims)
+            submit(chance.randrange(4))
     if seed % 2:
         print(json.dumps({"seed": seed, "kills": killed, "jobs": jobs}), flush=True)
         _kill(
@@ -190,7 +192,9 @@ def _kill(victims: Sequence[tuple[str, int]]) -> list[str]:
 def _victims() -> dict[str, list[int]]:
     """List what runs our jobs, by kind."""
     found: dict[str, list[int]] = {}
-    for pid in sorted(processes.marked(MARK, os.environ[MARK])):
+    for pid in sorted(
+        {*processes.marked(MARK, os.environ[MARK]), *processes.descendants(os.getpid())}
+    ):
         command = _command(pid)
         kind = next((kind for telling, kind in KINDS.items() if telling in command), None)
         if kind:

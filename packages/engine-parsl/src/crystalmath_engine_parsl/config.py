@@ -79,8 +79,9 @@ def local_executor(count: int, temporary: str, mark: str = "") -> HighThroughput
         # Ten, the default, costs an idle server 0.7 % of a core.
         poll_period=100,
         interchange_launch_cmd=[
-            # Ctrl-C must not end it before its owner can close it, not even while it starts.
-            *("/bin/sh", "-c", f'trap "" INT; {export}exec "$@"', "sh"),
+            # Ctrl-C must not end it before its owner can close it, not even while it starts; and
+            # the title that it gives itself must not overwrite its environment (SPT_NOENV).
+            *("/bin/sh", "-c", f'trap "" INT; {export}export SPT_NOENV=1; exec "$@"', "sh"),
             *tether,
             str(scripts / "interchange.py"),
         ],

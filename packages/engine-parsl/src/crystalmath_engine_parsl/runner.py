@@ -32,7 +32,9 @@ IDLE_S = 10.0
 #: The same in a new pool, which takes 3 s to start where the machine is idle.
 START_S = 20.0
 #: The longest pause before the next pool, after several that ran nothing, in seconds.
-LONGEST_S = 300.0
+PAUSE_S = 30.0
+#: The longest time for which a new pool is given credit, in seconds.
+CREDIT_S = 300.0
 #: How long supervisors may take to end by themselves, in seconds.
 STOP_S = 3.0
 
@@ -156,7 +158,7 @@ class ParslRunner(EngineRunner):
     def _give_up(self, pool: Pool, trouble: str) -> None:
         """End a pool: a job that runs belongs to its supervisor, and goes on."""
         self._failures = 0 if pool.proved else self._failures + 1
-        pause = min(2.0 ** (self._failures - 1), LONGEST_S) if self._failures else 0.0
+        pause = min(self._later() / 2, PAUSE_S) if self._failures else 0.0
         self._retry_at = time.monotonic() + pause
         later = f" after {pause:g} s" if pause else ""
         self._trouble = f"{trouble}; a new pool is started{later}"
@@ -209,7 +211,10 @@ class ParslRunner(EngineRunner):
                 yield task
 
     def _patience(self, pool: Pool) -> float:
-        return IDLE_S if pool.proved else min(START_S * 2.0**self._failures, LONGEST_S)
+        return IDLE_S if pool.proved else min(START_S * self._later(), CREDIT_S)
+
+    def _later(self) -> float:
+        return 2.0 ** min(self._failures, 16)  # it may fail for days
 
     def _see(self, attempt: str) -> Sighting:
         task = self._tasks.get(attempt)
