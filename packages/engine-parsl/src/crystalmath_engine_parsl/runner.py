@@ -140,6 +140,7 @@ class ParslRunner(EngineRunner):
     def _start(self) -> Pool:
         if time.monotonic() < self._retry_at:
             raise EngineUnavailable(str(self._trouble))
+        waiting = self._unclaimed()
         end_dead_pools(self._runs)
         self._ownership.record()
         self._pools += 1
@@ -148,7 +149,7 @@ class ParslRunner(EngineRunner):
         pool = Pool(executor, self._ownership.directory / str(self._pools))
         try:
             pool.start()
-            for task in self._unclaimed():
+            for task in waiting:
                 self._submit(pool, task.attempt)
         except EngineUnavailable as error:
             self._give_up(pool, str(error))
@@ -157,7 +158,8 @@ class ParslRunner(EngineRunner):
 
     def _give_up(self, pool: Pool, trouble: str) -> None:
         """End a pool: a job that runs belongs to its supervisor, and goes on."""
-        self._failures = 0 if pool.proved else self._failures + 1
+        proved = pool.proved or any(task.is_claimed() for task in list(self._tasks.values()))
+        self._failures = 0 if proved else self._failures + 1
         pause = min(self._later() / 2, PAUSE_S) if self._failures else 0.0
         self._retry_at = time.monotonic() + pause
         later = f" after {pause:g} s" if pause else ""
