@@ -12,9 +12,9 @@ from attrs import define
 
 from crystalmath import processes
 from crystalmath.errors import EngineUnavailable
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Capabilities, Sighting
 from crystalmath.quacc.engine import EngineRunner
-from crystalmath.rundir import RunDirectory
 from crystalmath_engine_parsl import config
 from crystalmath_engine_parsl.ownership import MARK, Ownership, end_dead_pools
 from crystalmath_engine_parsl.pool import Pool
