@@ -32,10 +32,16 @@ SERVERS = [
 VASP = ["tests/preflight", "tests/vasp", "tests/espresso"]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 
+#: The deaths of Parsl's processes; ``KILL_RUNS=20 KILLS_A_RUN=25`` is the long run.
+DEATHS = [
+    "tests/engines/test_parsl.py",
+    "tests/engines/test_parsl_pools.py",
+    "tests/engines/test_parsl_kills.py",
+]
 #: Engine -> what brings it beside core, how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str], list[str]]] = {
     "local": ([], [*KIT, "tests/contract/test_local.py"], []),
-    "parsl": ([PARSL], [*KIT, "tests/contract/test_parsl.py"], ["tests/engines/test_parsl.py"]),
+    "parsl": ([PARSL], [*KIT, "tests/contract/test_parsl.py"], DEATHS),
     "covalent": (
         [COVALENT],
         [*KIT, "tests/contract/test_covalent.py"],
@@ -85,7 +91,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests against the installed packages; arguments go to pytest."""
     _install(session, "test", f"{CORE}[testing]", PARSL)
     # The deaths of Parsl's processes take minutes: they are part of the session `contract(parsl)`.
-    elsewhere = ["tests/engines/test_parsl.py", *SERVERS, *VASP]
+    elsewhere = [*DEATHS, *SERVERS, *VASP]
     session.run("pytest", *[f"--ignore={file}" for file in elsewhere], *session.posargs)
 
 

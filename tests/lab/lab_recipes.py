@@ -1,5 +1,6 @@
 """Recipes that misbehave in every way a recipe can; admitted through CRYSTALMATH_RECIPES."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -214,3 +215,16 @@ def start_hidden(script, marks):
 def hoard(atoms, megabytes):
     """Take more memory than there is, and touch it."""
     return {"sum": sum(bytearray(b"x" * 2**20 * megabytes))}
+
+
+def alone(atoms, path, seconds):
+    """Take some time; note the end, and whether another attempt of the job ran meanwhile."""
+    with open(path, "a") as file:
+        try:
+            # The kernel drops it with this process, however that ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.write("overlap\n")
+        time.sleep(seconds)
+        file.write("end\n")
+    return {}
