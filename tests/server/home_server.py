@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import eventually
+from conftest import LIGHT, eventually
 from crystalmath import processes, wire
 from crystalmath.client.launch import answers
 from crystalmath.place import Place
@@ -19,7 +19,6 @@ from crystalmath.place import Place
 #: What of a developer's environment must not reach a server under test.
 PRIVATE = ("CRYSTALMATH_", "QUACC_", "VASP_")
 
-LIGHT = Path(__file__).parent / "light"
 #: A structure.
 CELL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
 
