@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 from crystalmath import processes
-from crystalmath.rundir import IdentityFile, RunDirectory
+from crystalmath.jobs.rundir import IdentityFile, RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 
 __all__ = ["main"]
