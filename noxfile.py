@@ -28,9 +28,9 @@ SOURCES = [f"{package}/src" for package in (CORE, PARSL, COVALENT, DASK)]
 #: What the tests run on: the source tree, so that an environment can be used again.
 EDITABLE = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}"]
 #: Where the session `build` leaves a wheel of each distribution.
-WHEELS = ROOT / ".nox/wheels"
+WHEELS = ROOT / ".nox/.cache/wheels"
 #: Where measured sessions leave what ran (`COVERAGE=1`), for the session `coverage`.
-COVERED = ROOT / ".nox/coverage"
+COVERED = ROOT / ".nox/.cache/coverage"
 STORE = ["tests/core/test_store.py", "tests/core/test_store_database.py"]
 #: Tests in which servers come and go.
 SERVERS = [
