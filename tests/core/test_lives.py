@@ -19,9 +19,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from crystalmath import processes
-from crystalmath.jobs.outcomes import ATTEMPTS, cancel_files, read_state
+from crystalmath.jobs import life
+from crystalmath.jobs.facts import Record
+from crystalmath.jobs.life import ATTEMPTS
+from crystalmath.jobs.reading import Depth
+from crystalmath.jobs.reconcile import Job, Reconciler, request_cancel
+from crystalmath.jobs.results import view
 from crystalmath.jobs.rundir import IdentityFile, RunDirectory
-from crystalmath.jobs.tracking import Tracked
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 
@@ -41,6 +45,16 @@ def dead_process() -> processes.Identity:
 DEAD = dead_process()
 
 
+def read_state(directory):
+    record = Record(job_id=Path(directory.path).name, place=directory.path)
+    return view(directory, record, time.time()).state
+
+
+def reconciler(home):
+    identity = IdentityFile(home / "ids", processes.own_identity())
+    return Reconciler(identity, end=lambda _: True)
+
+
 class Lives(RuleBasedStateMachine):
     jobs = Bundle("jobs")
     workers = Bundle("workers")
@@ -54,7 +68,8 @@ class Lives(RuleBasedStateMachine):
         self.store = JobStore(f"sqlite:///{self.home}/jobs.sqlite")
         self.ended: dict[str, JobState] = {}
         self.outcomes: dict[tuple[str, int], bytes] = {}
-        self.all: list[Tracked] = []
+        self.all: list[Job] = []
+        self.reconciler = reconciler(self.home)
         self.claims: dict[tuple[str, int], int] = {}
 
     def teardown(self):
@@ -67,6 +82,8 @@ class Lives(RuleBasedStateMachine):
         header = {
             "job_id": job_id,
             "attempt": 1,
+            "engine": "local",
+            "owner": processes.own_identity().as_dict(),
             "recipe": "r",
             "cluster": "local",
             "walltime_s": None,
@@ -81,7 +98,7 @@ class Lives(RuleBasedStateMachine):
             created_at=time.time(),
         )
         self.store.insert([new])
-        job = Tracked(header, "{}", RunDirectory(self.home / job_id))
+        job = Job.of(header, "{}", RunDirectory(self.home / job_id))
         job.directory.write_spec(header, "{}")
         self.all.append(job)
         return job
@@ -116,16 +133,15 @@ class Lives(RuleBasedStateMachine):
     @rule(job=jobs)
     def cancel(self, job):
         if not job.state.is_terminal():
-            job.cancelled = True
-            cancel_files(job.directory, self.owner)
+            job.update(cancelled=True)
+            request_cancel(job.directory, self.owner, time.time())
 
     @rule(job=jobs)
     def poll(self, job):
         before = job.state
         if before.is_terminal():
             return
-        job.checked = -10.0  # the liveness check is due
-        self.store.apply(job.look())
+        self.store.apply(self.reconciler.look(job, Depth.THOROUGH).changes)
         assert self.store.get(job.job_id).state is job.state
         if job.state.is_terminal():
             self.ended[job.job_id] = job.state
@@ -141,7 +157,7 @@ class Lives(RuleBasedStateMachine):
     def an_attempt_has_one_claim_and_one_outcome(self):
         assert all(count == 1 for count in self.claims.values())
         for job in self.all:
-            assert job.number <= ATTEMPTS
+            assert job.record.attempt <= ATTEMPTS
             for number in range(1, ATTEMPTS + 1):
                 path = Path(job.directory.file(f"{number}.outcome"))
                 if path.exists():
@@ -151,7 +167,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def a_new_attempt_comes_only_after_the_old_one_was_lost(self):
         for job in self.all:
-            for number in range(1, job.number):
+            for number in range(1, job.record.attempt):
                 assert job.directory.outcome(number)["state"] == "lost"
 
     @invariant()
@@ -176,35 +192,36 @@ Lives.TestCase.settings = settings(
 TestLives = pytest.mark.usefixtures("home")(Lives.TestCase)
 
 
-def tracked(home):
+def followed(home):
     job_id = str(uuid.uuid4())
     header = {"job_id": job_id, "attempt": 1, "cluster": "local", "walltime_s": None}
-    job = Tracked(header, "{}", RunDirectory(home / job_id))
+    job = Job.of(header, "{}", RunDirectory(home / job_id))
     job.directory.write_spec(header, "{}")
-    job.checked = -10.0
+    job.update(written=True)
     return job
 
 
 @pytest.mark.parametrize("claimed", [False, True])
-def test_a_run_directory_that_was_removed_does_not_leave_a_job_for_ever(home, claimed):
-    job = tracked(home)
+def test_a_run_directory_that_was_removed_does_not_leave_a_job_for_ever(home, claimed, monkeypatch):
+    monkeypatch.setattr(life, "GONE_S", 0.0)
+    job, owner = followed(home), reconciler(home)
+    (home / "ids").mkdir()
     if claimed:
         job.directory.claim(1, IdentityFile(home / "ids", processes.own_identity()))
-        assert [change.state for change in job.look()] == [JobState.RUNNING]
+        assert [change.state for change in owner.look(job).changes] == [JobState.RUNNING]
     shutil.rmtree(job.directory.path)
-    job.checked = -10.0
-    (change,) = job.look()
+    looks = [owner.look(job).changes for _ in range(life.GONE_LOOKS)]
+    assert not any(looks[:-1])
+    (change,) = looks[-1]
     assert change.state is JobState.FAILED
     assert job.directory.path in change.error
 
 
 def test_a_cancel_that_meets_a_dead_supervisor_reads_cancelled(home):
-    job = tracked(home)
+    job = followed(home)
     job.directory.claim(1, IdentityFile(home / "ids", DEAD))
-    job.cancelled = True
-    cancel_files(job.directory, IdentityFile(home / "ids", processes.own_identity()))
-    states = [change.state for change in job.look()]
-    job.checked = -10.0
-    states += [change.state for change in job.look()] if not job.state.is_terminal() else []
+    job.update(cancelled=True)
+    job.directory.request_cancel()
+    states = [change.state for change in reconciler(home).look(job).changes]
     assert states[-1] is JobState.CANCELLED
     assert read_state(job.directory) is JobState.CANCELLED

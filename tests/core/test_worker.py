@@ -17,7 +17,7 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes, worker
-from crystalmath.jobs.outcomes import read_result
+from crystalmath.jobs.results import read_result
 from crystalmath.jobs.rundir import FORMAT, IdentityFile, RunDirectory
 from crystalmath.models import JobSpec
 from crystalmath.recipes import codec

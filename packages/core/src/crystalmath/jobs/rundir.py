@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -29,12 +30,10 @@ from crystalmath.processes import Identity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ADOPTION_LOCK", "FORMAT", "IdentityFile", "RunDirectory", "attempt_id", "is_job_id"]
+__all__ = ["FORMAT", "IdentityFile", "RunDirectory", "attempt_id", "is_job_id"]
 
 #: Format number of every file; a newer release reads an older run.
 FORMAT = 1
-#: The lock, beside the run directories, of whoever makes itself the owner of another's jobs.
-ADOPTION_LOCK = ".adoption.lock"
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
@@ -76,6 +75,26 @@ class RunDirectory:
     def exists(self) -> bool:
         """Tell whether the job was written down."""
         return os.path.exists(self.file("spec"))
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file; `OSError` if that cannot be told just now."""
+        return _is_there(self.file(name))
+
+    def is_gone(self) -> bool:
+        """Tell whether the directory was removed; `OSError` while its parent cannot be read."""
+        if _is_there(self.path):
+            return False
+        parent = os.path.dirname(self.path)
+        try:
+            with os.scandir(parent) as entries:
+                if next(entries, None) is not None:
+                    return True
+        except FileNotFoundError as error:
+            raise OSError(
+                errno.ENODEV, "there is no such folder, mounted or not", parent
+            ) from error
+        # Identities and locks lie here, too: one that is empty is a file system not mounted.
+        raise OSError(errno.ENODEV, "the folder is empty, as if it were not mounted", parent)
 
     def write_spec(self, header: Mapping[str, Any], body: str) -> None:
         """Write what to run, for the owner alone to read; it replaces an older one."""
@@ -138,6 +157,13 @@ class RunDirectory:
         except (KeyError, TypeError) as error:
             raise BadFile(f"{self.file(f'{attempt}.claim')} does not tell who made it") from error
 
+    def is_claimant_alive(self, attempt: int) -> bool | None:
+        """Tell whether who claimed the attempt is alive; ``None`` if nobody can tell, or did."""
+        claimant = self.claimant(attempt)
+        if claimant is None:
+            return None
+        return False if claimant.is_dead() else True if claimant.is_here() else None
+
     def write_handle(self, attempt: int, handle: str) -> None:
         """Record the engine's handle of an attempt."""
         temporary = self._temporary("handle", _document({}, handle.encode()))
@@ -152,7 +178,8 @@ class RunDirectory:
 
     def prepare_outcome(self, header: Mapping[str, Any], payload: bytes = b"") -> str:
         """Write an outcome durably under a name that nobody reads, ready to be published."""
-        return self._temporary("outcome", _document(header, payload), durable=True)
+        document = _document({**header, "size": len(payload)}, payload)
+        return self._temporary("outcome", document, durable=True)
 
     def publish_prepared(self, attempt: int, temporary: str) -> bool:
         """Publish a prepared outcome, durably; ``False`` if another was first."""
@@ -169,15 +196,25 @@ class RunDirectory:
         """Publish an outcome, durably; ``False`` if another was first."""
         return self.publish_prepared(attempt, self.prepare_outcome(header, payload))
 
+    def replace_outcome(self, attempt: int, header: Mapping[str, Any]) -> None:
+        """Publish an outcome, durably, in the place of one that says nothing."""
+        os.replace(self.prepare_outcome(header), self.file(f"{attempt}.outcome"))
+        _sync_directory(self.path)
+
     def decided(self, attempt: int) -> bool:
         """Tell whether the attempt has an outcome."""
         return os.path.exists(self.file(f"{attempt}.outcome"))
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
-        """Read the header of an outcome, without its result."""
+        """Read the header of an outcome, without its result; `BadFile` if a part is missing."""
         try:
             with open(self.file(f"{attempt}.outcome"), "rb") as file:
-                return _header(file.readline(), file.name)
+                line = file.readline()
+                header = _header(line, file.name)
+                whole = len(line) + header.get("size", 0)  # older releases did not say
+                if os.fstat(file.fileno()).st_size < whole:
+                    raise BadFile(f"{file.name} is cut short: it should have {whole} bytes")
+                return header
         except FileNotFoundError:
             return None
 
@@ -275,6 +312,14 @@ def _header(line: bytes, path: str) -> dict[str, Any]:
             f"up to {FORMAT}); upgrade crystalmath"
         )
     return header
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _sync_directory(path: str) -> None:

@@ -19,7 +19,7 @@ def write_down(home: Path, engine: str, recipe: str, **parameters: Any) -> str:
     from ase.build import bulk
 
     from crystalmath import config
-    from crystalmath.jobs.tracking import spec_header
+    from crystalmath.jobs.ownership import spec_header
     from crystalmath.quacc.engine import submission_environment
     from crystalmath.recipes import codec
 
