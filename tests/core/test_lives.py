@@ -21,11 +21,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from crystalmath import processes
 from crystalmath.jobs import life
 from crystalmath.jobs.facts import Record
+from crystalmath.jobs.host import Host
+from crystalmath.jobs.identities import IdentityFile
 from crystalmath.jobs.life import ATTEMPTS
 from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.reconcile import Job, Reconciler, request_cancel
 from crystalmath.jobs.results import view
-from crystalmath.jobs.rundir import IdentityFile, RunDirectory
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 
@@ -47,12 +49,17 @@ DEAD = dead_process()
 
 def read_state(directory):
     record = Record(job_id=Path(directory.path).name, place=directory.path)
-    return view(directory, record, time.time()).state
+    return view(directory, record, Host(Path(directory.path).parent)).state
 
 
-def reconciler(home):
-    identity = IdentityFile(home / "ids", processes.own_identity())
-    return Reconciler(identity, end=lambda _: True)
+class Calm(Host):
+    """A host where nothing of an attempt is left running."""
+
+    def has_processes(self, attempt):
+        return False
+
+    def end_processes(self, attempt):
+        return True
 
 
 class Lives(RuleBasedStateMachine):
@@ -62,14 +69,14 @@ class Lives(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.home = Path(tempfile.mkdtemp())
-        self.owner = IdentityFile(self.home / "ids", processes.own_identity())
+        self.host = Calm(self.home)
         self.alive = IdentityFile(self.home / "ids", processes.own_identity())
         self.dead = IdentityFile(self.home / "ids", DEAD)
         self.store = JobStore(f"sqlite:///{self.home}/jobs.sqlite")
         self.ended: dict[str, JobState] = {}
         self.outcomes: dict[tuple[str, int], bytes] = {}
         self.all: list[Job] = []
-        self.reconciler = reconciler(self.home)
+        self.reconciler = Reconciler(self.host)
         self.claims: dict[tuple[str, int], int] = {}
 
     def teardown(self):
@@ -98,7 +105,7 @@ class Lives(RuleBasedStateMachine):
             created_at=time.time(),
         )
         self.store.insert([new])
-        job = Job.of(header, "{}", RunDirectory(self.home / job_id))
+        job = Job.of(header, "{}", RunDirectory(self.home / job_id), self.host)
         job.directory.write_spec(header, "{}")
         self.all.append(job)
         return job
@@ -134,7 +141,7 @@ class Lives(RuleBasedStateMachine):
     def cancel(self, job):
         if not job.state.is_terminal():
             job.update(cancelled=True)
-            request_cancel(job.directory, self.owner, time.time())
+            request_cancel(job.directory, self.host)
 
     @rule(job=jobs)
     def poll(self, job):
@@ -195,7 +202,7 @@ TestLives = pytest.mark.usefixtures("home")(Lives.TestCase)
 def followed(home):
     job_id = str(uuid.uuid4())
     header = {"job_id": job_id, "attempt": 1, "cluster": "local", "walltime_s": None}
-    job = Job.of(header, "{}", RunDirectory(home / job_id))
+    job = Job.of(header, "{}", RunDirectory(home / job_id), Calm(home))
     job.directory.write_spec(header, "{}")
     job.update(written=True)
     return job
@@ -204,7 +211,7 @@ def followed(home):
 @pytest.mark.parametrize("claimed", [False, True])
 def test_a_run_directory_that_was_removed_does_not_leave_a_job_for_ever(home, claimed, monkeypatch):
     monkeypatch.setattr(life, "GONE_S", 0.0)
-    job, owner = followed(home), reconciler(home)
+    job, owner = followed(home), Reconciler(Calm(home))
     (home / "ids").mkdir()
     if claimed:
         job.directory.claim(1, IdentityFile(home / "ids", processes.own_identity()))
@@ -222,6 +229,6 @@ def test_a_cancel_that_meets_a_dead_supervisor_reads_cancelled(home):
     job.directory.claim(1, IdentityFile(home / "ids", DEAD))
     job.update(cancelled=True)
     job.directory.request_cancel()
-    states = [change.state for change in reconciler(home).look(job).changes]
+    states = [change.state for change in Reconciler(Calm(home)).look(job).changes]
     assert states[-1] is JobState.CANCELLED
     assert read_state(job.directory) is JobState.CANCELLED

@@ -15,10 +15,11 @@ from crystalmath.engines.rounds import Rounds
 from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
 from crystalmath.jobs import facts
 from crystalmath.jobs.actions import Launch, LetGo, Release
+from crystalmath.jobs.host import Host
 from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.reconcile import Job, Reconciler, request_cancel
 from crystalmath.jobs.results import view
-from crystalmath.jobs.rundir import IdentityFile, RunDirectory, is_job_id
+from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.models import JobState
 from crystalmath.worker.chains import close_idle
 
@@ -58,20 +59,18 @@ class Driver:
         self.log = runner.log
         self.closed = False
         self._jobs_directory = runner.settings.home / "jobs"
-        self._identity = IdentityFile(
-            self._jobs_directory / ".identities", processes.own_identity()
-        )
+        self.host = Host(self._jobs_directory)
         self._lock = threading.RLock()
         self._jobs: dict[str, Job] = {}
         self._finished: dict[str, JobState] = {}
         self._noticed: queue.SimpleQueue[tuple[str, Depth]] = queue.SimpleQueue()
         self._rounds = Rounds()
-        self._reconciler = Reconciler(self._identity)
+        self._reconciler = Reconciler(self.host)
         self._handover = Handover(
             runner,
             self._jobs,
             self._lock,
-            identity=self._identity,
+            host=self.host,
             tell=self._tell,
             notice=self._notice,
         )
@@ -105,7 +104,7 @@ class Driver:
         recorded : bool
             The job is on record elsewhere: what cannot be written just now is written later.
         """
-        job = Job.of(header, body, RunDirectory(self._jobs_directory / header["job_id"]))
+        job = Job.of(header, body, RunDirectory(self._jobs_directory / header["job_id"]), self.host)
         if os.getpid() != self._owner:
             raise EngineUnavailable("a forked process must get a runner of its own (get_runner)")
         with self._lock:
@@ -150,7 +149,7 @@ class Driver:
             state = self._view(directory, job_id)
             if self.closed or state.is_terminal():
                 return False
-            job = Job.taken_over(directory, self._runner.settings.name, recorded)
+            job = Job.taken_over(directory, self._runner.settings.name, self.host, recorded)
             if job is None:
                 return False
             if recorded is None:
@@ -188,7 +187,7 @@ class Driver:
 
     def _view(self, directory: RunDirectory, job_id: str) -> JobState:
         record = facts.Record(job_id=job_id, place=directory.path)
-        return view(directory, record, time.time()).state
+        return view(directory, record, self.host).state
 
     def cancel(self, job_id: str) -> bool:
         """Request that a job be stopped."""
@@ -199,7 +198,7 @@ class Driver:
             return False
         if job is None:
             # Another process follows it.
-            request_cancel(self.directory(job_id), self._identity, time.time())
+            request_cancel(self.directory(job_id), self.host)
             return True
         if job.state.is_terminal():
             return False
@@ -245,7 +244,6 @@ class Driver:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=CLOSE_S)
-        self._identity.remove()
         self._ended = True
 
     def _let_go(self, job: Job) -> None:
@@ -269,7 +267,7 @@ class Driver:
             claimant = None
             with contextlib.suppress(BadFile, OSError):
                 claimant = job.directory.claimant(job.record.attempt)
-            if claimant and claimant.host == processes.own_identity().host:
+            if claimant and claimant.is_here():
                 found |= {claimant.pid, *processes.descendants(claimant.pid)}
         return found
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.host import Host
     from crystalmath.jobs.reconcile import Job
-    from crystalmath.jobs.rundir import IdentityFile
     from crystalmath.models import Attempt, Capabilities, EngineSettings
 
 __all__ = ["Engine", "Handover", "is_passing"]
@@ -90,8 +90,8 @@ class Handover:
         The unfinished jobs, which the driver keeps.
     lock : threading.RLock
         Guards them, and the fields here.
-    identity : IdentityFile
-        Claims what the engine refuses to start.
+    host : Host
+        This process.
     tell : callable
         Takes changes.
     notice : callable
@@ -104,13 +104,13 @@ class Handover:
         jobs: Mapping[str, Job],
         lock: threading.RLock,
         *,
-        identity: IdentityFile,
+        host: Host,
         tell: Callable[[Sequence[Change]], None],
         notice: Callable[[str], None],
     ) -> None:
         self._engine = engine
         self._log = engine.log
-        self._identity = identity
+        self._host = host
         self._jobs = jobs
         self._lock = lock
         self._tell = tell
@@ -264,8 +264,7 @@ class Handover:
         end = Publish(state="failed", error=f"the engine could not start it: {told}", unbegun=True)
         for job in jobs:
             try:
-                number = job.record.attempt
-                publish(job.directory, number, end, self._identity, time.time())
+                publish(job.directory, job.record.attempt, end, self._host)
             except OSError as failure:
                 # The engine says that it has not got it, when it is asked.
                 self._log.warning("cannot end job %s: %s", job.job_id, failure)

@@ -7,38 +7,22 @@ under a lock, by writing itself into ``spec``.
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from crystalmath import processes
 from crystalmath.errors import BadFile
 from crystalmath.jobs.rundir import attempt_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from filelock import BaseFileLock
-
+    from crystalmath.jobs.host import Host
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.models import JobSpec, JobState
 
-__all__ = [
-    "Recorded",
-    "is_orphan",
-    "let_go",
-    "own_fields",
-    "owns_another",
-    "spec_header",
-    "take_over",
-    "write_again",
-]
-
-#: The lock, beside the run directories, of whoever changes an owner, or writes as one.
-LOCK = ".adoption.lock"
-#: How long another process may hold the lock before we leave the job to it, in seconds.
-LOCK_S = 1.0
+__all__ = ["Recorded", "is_of_another", "let_go", "spec_header", "take_over", "write_again"]
 
 
 @frozen(kw_only=True)
@@ -67,33 +51,13 @@ class Recorded:
     owner: Mapping[str, Any]
 
 
-def own_fields() -> dict[str, Any]:
-    """Give this process as an owner."""
-    return processes.own_identity().as_dict()
-
-
-def is_orphan(owner: object) -> bool:
-    """Tell whether nobody follows a job: its owner has died, or has let it go."""
-    if not owner:
-        return True
-    try:
-        return processes.Identity.read(owner).is_dead()  # type: ignore[arg-type]
-    except (KeyError, TypeError):
-        return False  # a newer release may say it otherwise
-
-
-def owns_another(owner: object) -> bool:
-    """Tell whether a living process that is not this one is the owner."""
-    return owner != own_fields() and not is_orphan(owner)
-
-
-def spec_header(spec: JobSpec, engine: str) -> dict[str, Any]:
-    """Give what stands above a specification that this process hands to an engine."""
+def spec_header(spec: JobSpec, engine: str, owner: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what stands above a specification that its owner hands to an engine."""
     return {
         "job_id": spec.job_id,
         "attempt": 1,
         "engine": engine,
-        "owner": own_fields(),
+        "owner": dict(owner),
         "recipe": spec.recipe,
         "cluster": spec.cluster,
         "walltime_s": spec.walltime_s,
@@ -103,11 +67,7 @@ def spec_header(spec: JobSpec, engine: str) -> dict[str, Any]:
 
 
 def take_over(
-    directory: RunDirectory,
-    engine: str,
-    recorded: Recorded | None = None,
-    *,
-    end: Callable[[str], bool] = lambda _: True,
+    directory: RunDirectory, engine: str, host: Host, recorded: Recorded | None = None
 ) -> tuple[dict[str, Any], str] | None:
     """Become the owner of a job that nobody follows.
 
@@ -117,11 +77,10 @@ def take_over(
         Its files.
     engine : str
         Only a job of this engine.
+    host : Host
+        The process that asks.
     recorded : Recorded, optional
         What is written where ``spec`` is missing or damaged.
-    end : callable
-        Ends the processes of the attempt with this id, and tells whether none is left: who removed
-        ``spec`` may have removed the claim of a running attempt, too.
 
     Returns
     -------
@@ -134,46 +93,48 @@ def take_over(
     OSError, BadFile
         The specification cannot be read or written.
     """
-    header, _ = _read(directory, recorded)
-    if not _is_ours_to_take(header, engine):
+
+    def is_to_take(header: Mapping[str, Any]) -> bool:
+        return header.get("engine") == engine and host.is_orphan(header.get("owner"))
+
+    if not is_to_take(_read(directory, recorded)[0]):
         return None
     try:
-        with _lock(directory):
+        with directory.owner_lock():
             header, body = _read(directory, recorded)
-            if not _is_ours_to_take(header, engine):
+            if not is_to_take(header) or not _has_ended(directory, header, host):
                 return None
-            attempt = header["attempt"]
-            unclaimed = not directory.has("spec") and not directory.has(f"{attempt}.claim")
-            if unclaimed and not end(attempt_id(header["job_id"], attempt)):
-                return None
-            header = {**header, "owner": own_fields()}
+            header = {**header, "owner": host.own_fields()}
             directory.write_spec(header, body)
     except TimeoutError:
         return None
     return header, body
 
 
-def write_again(directory: RunDirectory, header: Mapping[str, Any], body: str) -> bool:
+def write_again(directory: RunDirectory, header: Mapping[str, Any], body: str, host: Host) -> bool:
     """Write the specification of our own job; ``False`` if it has another owner by now."""
-    with _lock(directory):
-        try:
-            if owns_another(directory.read_header().get("owner")):
+    with directory.owner_lock():
+        with contextlib.suppress(BadFile, FileNotFoundError):  # that is why it is written
+            if is_of_another(directory.read_header().get("owner"), host):
                 return False
-        except (BadFile, FileNotFoundError):
-            pass  # that is why it is written
         directory.write_spec(header, body)
     return True
 
 
-def let_go(directory: RunDirectory, header: Mapping[str, Any], body: str) -> None:
+def let_go(directory: RunDirectory, header: Mapping[str, Any], body: str, host: Host) -> None:
     """Leave the job to whoever asks for it next."""
-    write_again(directory, {**header, "owner": None}, body)
+    write_again(directory, {**header, "owner": None}, body, host)
+
+
+def is_of_another(owner: object, host: Host) -> bool:
+    """Tell whether a living process that is not this one is the owner."""
+    return not host.is_own(owner) and not host.is_orphan(owner)
 
 
 def _read(directory: RunDirectory, recorded: Recorded | None) -> tuple[dict[str, Any], str]:
     try:
         header, body = directory.read_spec()
-    except (BadFile, FileNotFoundError):
+    except (BadFile, FileNotFoundError, UnicodeDecodeError):
         if recorded is None:
             raise
     else:
@@ -183,13 +144,9 @@ def _read(directory: RunDirectory, recorded: Recorded | None) -> tuple[dict[str,
     return {**recorded.header, **more}, recorded.body
 
 
-def _is_ours_to_take(header: Mapping[str, Any], engine: str) -> bool:
-    return header.get("engine") == engine and is_orphan(header.get("owner"))
-
-
-def _lock(directory: RunDirectory) -> BaseFileLock:
-    from filelock import FileLock
-
-    jobs = Path(directory.path).parent
-    jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return FileLock(jobs / LOCK, timeout=LOCK_S)
+def _has_ended(directory: RunDirectory, header: Mapping[str, Any], host: Host) -> bool:
+    """End what runs unseen: who removed ``spec`` may have removed the claim of it, too."""
+    number: int = header["attempt"]
+    if directory.has("spec") or directory.has(f"{number}.claim"):
+        return True
+    return host.end_processes(attempt_id(header["job_id"], number))

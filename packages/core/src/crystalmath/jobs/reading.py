@@ -17,12 +17,14 @@ from crystalmath.jobs.facts import (
     Spec,
     Unreadable,
 )
-from crystalmath.jobs.ownership import owns_another
+from crystalmath.jobs.ownership import is_of_another
+from crystalmath.jobs.rundir import attempt_id
 from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from crystalmath.jobs.host import Host
     from crystalmath.processes import Identity
 
 __all__ = ["Depth", "Readable", "attempt_in", "read"]
@@ -69,9 +71,8 @@ class Readable(Protocol):
 def read(
     directory: Readable,
     record: Record,
+    host: Host,
     depth: Depth = Depth.THOROUGH,
-    *,
-    has_processes: Callable[[int], bool] = lambda _: True,
 ) -> Files:
     """Read the files of a job.
 
@@ -81,13 +82,12 @@ def read(
         Its run directory.
     record : Record
         What is on record of it.
+    host : Host
+        Who looks.
     depth : Depth
         How closely.
-    has_processes : callable
-        Tells whether processes of an attempt are alive on this host; asked where its claim does
-        not tell who runs it.
     """
-    spec = _spec(directory, record, depth)
+    spec = _spec(directory, record, host, depth)
     attempt = max(record.attempt, spec.attempt if isinstance(spec, Spec) else 0)
     begun = record.state is JobState.RUNNING and attempt == record.attempt
     if depth is Depth.GLANCE and not begun:
@@ -107,7 +107,7 @@ def read(
         outcome=outcome,
         cancel=_cancel(directory),
         directory=Absent() if gone is True else gone if isinstance(gone, Unreadable) else None,
-        processes=has_processes(attempt) if unclear else None,
+        processes=host.has_processes(attempt_id(record.job_id, attempt)) if unclear else None,
     )
 
 
@@ -117,7 +117,7 @@ def attempt_in(directory: Readable) -> int:
     return attempt
 
 
-def _spec(directory: Readable, record: Record, depth: Depth) -> Reading[Spec] | None:
+def _spec(directory: Readable, record: Record, host: Host, depth: Depth) -> Reading[Spec] | None:
     if depth is Depth.GLANCE:
         return None
     if depth is Depth.LOOK and record.state is JobState.PENDING:
@@ -126,7 +126,7 @@ def _spec(directory: Readable, record: Record, depth: Depth) -> Reading[Spec] | 
     header = _try(directory.read_header)
     if not isinstance(header, dict):
         return header
-    return Spec(header["attempt"], owns_another(header.get("owner")))
+    return Spec(header["attempt"], is_of_another(header.get("owner"), host))
 
 
 def _claim(directory: Readable, attempt: int) -> Claim | None:

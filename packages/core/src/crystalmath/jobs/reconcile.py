@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field, frozen
 
-from crystalmath import processes
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs import ownership
 from crystalmath.jobs.actions import (
@@ -30,19 +29,18 @@ from crystalmath.jobs.rundir import attempt_id
 from crystalmath.models import Attempt, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from crystalmath.jobs.actions import Action
+    from crystalmath.jobs.host import Host
     from crystalmath.jobs.life import Decision
     from crystalmath.jobs.ownership import Recorded
-    from crystalmath.jobs.rundir import IdentityFile, RunDirectory
+    from crystalmath.jobs.rundir import RunDirectory
 
-__all__ = ["Job", "Looked", "Reconciler", "end_processes", "request_cancel"]
+__all__ = ["Job", "Looked", "Reconciler", "publish", "request_cancel"]
 
 _LOG = logging.getLogger("crystalmath.jobs")
 
-#: How long it is tried at a time to end what a lost attempt left alive, in seconds.
-SWEEP_S = 5.0
 #: So many decisions may follow from one look: found dead, lost, handed out again.
 _MOST_STEPS = 4
 
@@ -57,6 +55,8 @@ class Job:
         The specification.
     directory : RunDirectory
         Its files.
+    host : Host
+        This process.
     record : Record
         What is remembered of it. It is replaced under `lock` alone, because the thread that
         watches the files and the one that calls the engine both do so.
@@ -75,6 +75,7 @@ class Job:
     header: dict[str, Any]
     body: str
     directory: RunDirectory
+    host: Host
     record: Record
     adopted: bool = False
     handle: str | None = None
@@ -85,21 +86,25 @@ class Job:
     lock: threading.RLock = field(factory=threading.RLock, repr=False)
 
     @classmethod
-    def of(cls, header: dict[str, Any], body: str, directory: RunDirectory) -> Job:
+    def of(cls, header: dict[str, Any], body: str, directory: RunDirectory, host: Host) -> Job:
         """Make a job that is submitted here."""
         record = Record(job_id=header["job_id"], place=directory.path, attempt=header["attempt"])
-        return cls(header, body, directory, record)
+        return cls(header, body, directory, host, record)
 
     @classmethod
     def taken_over(
-        cls, directory: RunDirectory, engine: str, recorded: Recorded | None = None
+        cls,
+        directory: RunDirectory,
+        engine: str,
+        host: Host,
+        recorded: Recorded | None = None,
     ) -> Job | None:
         """Become the owner of a job that nobody follows; ``None`` where that is not ours to do."""
-        taken = ownership.take_over(directory, engine, recorded, end=end_processes)
+        taken = ownership.take_over(directory, engine, host, recorded)
         if taken is None:
             return None
         header, body = taken
-        job = cls.of(header, body, directory)
+        job = cls.of(header, body, directory, host)
         # Whether the last owner came so far is the engine's to say.
         job.update(launched=True, inherited=True, written=True)
         if recorded is not None:
@@ -141,7 +146,9 @@ class Job:
         """Write the specification; ``False`` if the job is not ours any more."""
         with self.lock:
             header = {**self.header, "attempt": attempt}
-            if self.disowned or not ownership.write_again(self.directory, header, self.body):
+            if self.disowned or not ownership.write_again(
+                self.directory, header, self.body, self.host
+            ):
                 return False
             self.header = header
             self.update(written=True)
@@ -151,14 +158,14 @@ class Job:
         """Leave the job to whoever asks for it next."""
         with self.lock:
             self.disowned = True
-            ownership.let_go(self.directory, self.header, self.body)
+            ownership.let_go(self.directory, self.header, self.body, self.host)
 
     def note(self, reason: str | None) -> list[Change]:
         """Tell what the job waits for, if that was not told yet."""
         if reason is None or reason == self.told:
             return []
         self.told = reason
-        return [Change(job_id=self.job_id, state=self.state, at=time.time(), reason=reason)]
+        return [Change(job_id=self.job_id, state=self.state, at=self.host.now(), reason=reason)]
 
     def settle(self, decision: Decision) -> None:
         """Remember what was decided, once that is done."""
@@ -184,27 +191,12 @@ class Reconciler:
 
     Parameters
     ----------
-    identity : IdentityFile
-        This process, to claim what is ended before anybody began it.
-    clock : callable
-        Gives the time in seconds since the epoch.
-    end, has : callable
-        End the processes of the attempt with this id, and tell whether none is left; tell whether
-        any is alive. Both look at this host.
+    host : Host
+        This process.
     """
 
-    def __init__(
-        self,
-        identity: IdentityFile,
-        *,
-        clock: Callable[[], float] = time.time,
-        end: Callable[[str], bool] | None = None,
-        has: Callable[[str], bool] | None = None,
-    ) -> None:
-        self._identity = identity
-        self._clock = clock
-        self._end = end or end_processes
-        self._has = has or _has_processes
+    def __init__(self, host: Host) -> None:
+        self._host = host
 
     def look(self, job: Job, depth: Depth = Depth.LOOK, engine: Engine = Engine()) -> Looked:  # noqa: B008
         """Look at a job, do what follows for its files, and tell what follows for others."""
@@ -215,8 +207,8 @@ class Reconciler:
         changes: list[Change] = []
         requests: list[Action] = []
         for _ in range(_MOST_STEPS):
-            files = self._read(job, depth)
-            decision = step(job.record, files, now=self._clock(), engine=engine)
+            files = read(job.directory, job.record, self._host, depth)
+            decision = step(job.record, files, now=self._host.now(), engine=engine)
             if not all(self._do(job, files, action, requests) for action in decision.actions):
                 break  # it is tried again
             job.settle(decision)
@@ -227,26 +219,20 @@ class Reconciler:
             depth, engine = Depth.LOOK, evolve(engine, sighting=None)
         return Looked(tuple(changes), tuple(requests))
 
-    def _read(self, job: Job, depth: Depth) -> Files:
-        def has_processes(number: int) -> bool:
-            return self._has(attempt_id(job.job_id, number))
-
-        return read(job.directory, job.record, depth, has_processes=has_processes)
-
     def _do(self, job: Job, files: Files, action: Action, requests: list[Action]) -> bool:
         """Take one step; ``False`` if it did not succeed, and what follows must wait."""
         if isinstance(action, (Launch, Release, LetGo)):
             requests.append(action)
             return True
         if isinstance(action, EndProcesses):
-            return self._end(attempt_id(job.job_id, action.attempt))
+            return self._host.end_processes(attempt_id(job.job_id, action.attempt))
         try:
             if isinstance(action, WriteSpec):
                 return job.write(action.attempt)
             if isinstance(action, WriteCancel):
                 job.directory.request_cancel()
             else:
-                publish(job.directory, files.attempt, action, self._identity, self._clock())
+                publish(job.directory, files.attempt, action, self._host)
         except (CrystalMathError, OSError) as error:
             _LOG.warning("cannot go on with job %s, trying again: %s", job.job_id, error)
             return False
@@ -264,10 +250,9 @@ def _is_idle(job: Job) -> bool:
         return False
 
 
-def publish(
-    directory: RunDirectory, attempt: int, end: Publish, identity: IdentityFile, now: float
-) -> None:
+def publish(directory: RunDirectory, attempt: int, end: Publish, host: Host) -> None:
     """Publish the end of an attempt, unless another end was published first."""
+    now = host.now()
     ran = end.state == "lost" or not end.unbegun
     header: Mapping[str, Any] = {
         "state": end.state,
@@ -281,7 +266,7 @@ def publish(
         directory.replace_outcome(attempt, header)
     elif not end.unbegun:
         directory.publish(attempt, header)
-    elif directory.claim(attempt, identity):
+    elif directory.claim(attempt, host.identity):
         try:
             directory.publish(attempt, header)
         except OSError:
@@ -290,7 +275,7 @@ def publish(
             raise
 
 
-def request_cancel(directory: RunDirectory, identity: IdentityFile, now: float) -> None:
+def request_cancel(directory: RunDirectory, host: Host) -> None:
     """Ask whoever runs another process's job to stop it; end it here if nobody has begun it.
 
     Raises
@@ -301,18 +286,7 @@ def request_cancel(directory: RunDirectory, identity: IdentityFile, now: float) 
     directory.request_cancel()
     try:
         end = Publish(state="cancelled", error="cancelled", unbegun=True)
-        publish(directory, attempt_in(directory), end, identity, now)
+        publish(directory, attempt_in(directory), end, host)
     except (CrystalMathError, OSError) as error:
         # Its owner finds the request.
         _LOG.info("left the cancel of %s to its owner: %s", directory.path, error)
-
-
-def end_processes(attempt: str) -> bool:
-    """End every process of an attempt on this host; tell whether none is left."""
-    return processes.end_processes(
-        lambda: processes.marked("CRYSTALMATH_ATTEMPT", attempt), limit_s=SWEEP_S
-    )
-
-
-def _has_processes(attempt: str) -> bool:
-    return bool(processes.marked("CRYSTALMATH_ATTEMPT", attempt))

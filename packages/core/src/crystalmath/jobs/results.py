@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.jobs.life import Decision, step
-from crystalmath.jobs.reading import Depth, attempt_in, read
+from crystalmath.jobs.reading import attempt_in, read
 from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from crystalmath.jobs.facts import Record
+    from crystalmath.jobs.host import Host
     from crystalmath.jobs.rundir import RunDirectory
 
 __all__ = ["read_result", "view"]
 
 
-def view(directory: RunDirectory, record: Record, now: float) -> Decision:
+def view(directory: RunDirectory, record: Record, host: Host) -> Decision:
     """Tell what somebody sees of a job who changes nothing."""
-    return step(record, read(directory, record, Depth.THOROUGH), now=now, owns=False)
+    return step(record, read(directory, record, host), now=host.now(), owns=False)
 
 
 def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class EngineRunner(JobRunner):
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
         body = codec.encode_spec(spec) if document is None else document
-        header = spec_header(spec, self.settings.name)
+        header = spec_header(spec, self.settings.name, self._driver.host.own_fields())
         self._driver.add(header, body, recorded=document is not None)
 
     def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:
@@ -242,8 +242,8 @@ def submission_environment(
 ) -> dict[str, str]:
     """Give the variables that reach a job.
 
-    The admitted recipe namespaces travel along, so that workers admit what the home does: never
-    what the submitter asks for.
+    The admitted recipe namespaces travel along, so that workers admit what the home does, and the
+    bound of the log: never what the submitter asks for.
 
     Parameters
     ----------
@@ -254,6 +254,9 @@ def submission_environment(
     """
     environment = config.forwarded(settings.forward, environ)
     environment.pop("CRYSTALMATH_RECIPES", None)
+    environment.pop(config.LOG_VARIABLE, None)
+    if settings.log_mb != config.LOG_MB:
+        environment[config.LOG_VARIABLE] = repr(settings.log_mb)
     if settings.recipes_allow:
         environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
     return environment

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from crystalmath import config, processes
+from crystalmath import config
 from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.reconcile import request_cancel
-from crystalmath.jobs.rundir import IdentityFile
 from crystalmath.models import JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.engine_pool import Runners
@@ -61,15 +60,8 @@ class JobService(Inquiry):
         self._leaving = False
         self._recorder = Recorder(self.config.database_url)
         self._runners = Runners(lambda: self.config, self._recorder.report)
-        self._identity = IdentityFile(
-            self.config.jobs_directory / ".identities", processes.own_identity()
-        )
         self._recovery = Recovery(
-            self._recorder,
-            self._runners.get,
-            self._follows,
-            self.config.jobs_directory,
-            self._identity,
+            self._recorder, self._runners.get, self._follows, self.config.jobs_directory
         )
 
     def __enter__(self) -> Self:
@@ -102,7 +94,6 @@ class JobService(Inquiry):
         except CrystalMathError as error:
             _LOG.warning("cannot record that jobs are let go: %s", error)
         self._recorder.close()
-        self._identity.remove()
 
     # --- submitting --------------------------------------------------------------------------
 
@@ -172,7 +163,7 @@ class JobService(Inquiry):
             # Where the jobs are cannot change while somebody has them open.
             url = self.config.database_url
             self.config = attrs.evolve(self._source.current(), database_url=url)
-        return Admission(self.config, self._runners.get, _owner(), self._environ)
+        return Admission(self.config, self._runners.get, self._environ)
 
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
         """Give the jobs that have the keys of these."""
@@ -184,7 +175,10 @@ class JobService(Inquiry):
         if not prepared:
             return {}
         try:
-            recorded = self._recorder.insert([item.row for item in prepared.values()])
+            owner = self._recovery.host.own_fields()
+            recorded = self._recorder.insert(
+                [attrs.evolve(item.row, owner=owner) for item in prepared.values()]
+            )
         except InvalidJob as error:
             if len(prepared) == 1:
                 return dict.fromkeys(prepared, error)
@@ -256,7 +250,7 @@ class JobService(Inquiry):
         # not to be had, and what there was to do is done.
         if not self._store.get(job_id).state.is_terminal():
             self.config.jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            request_cancel(self._directory(job_id), self._identity, time.time())
+            request_cancel(self._directory(job_id), self._recovery.host)
         return True
 
     def abandoned(self) -> set[str]:
@@ -320,10 +314,6 @@ class JobService(Inquiry):
 def _require(wanted: Callable[[], bool]) -> None:
     if not wanted():
         raise CrystalMathError("nobody waits for the answer any more; nothing was recorded")
-
-
-def _owner() -> dict[str, Any]:
-    return processes.own_identity().as_dict()
 
 
 _services: dict[Path, JobService] = {}

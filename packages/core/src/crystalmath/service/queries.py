@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
-from crystalmath.jobs.ownership import is_orphan, own_fields
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 
@@ -134,13 +133,14 @@ class Inquiry:
 
     def _left(self) -> list[JobMetadata]:
         """Give the unfinished jobs that nobody follows."""
+        is_orphan = self._recovery.host.is_orphan
         owners = [owner for owner in self._store.owners() if is_orphan(json.loads(owner))]
         return [job for owner in owners for job in self._store.unfinished(owner=owner)]
 
     def _seen_elsewhere(self) -> dict[str, JobMetadata]:
         """Give the jobs of other processes of which the files tell more than their rows."""
-        me = own_fields()
-        owners = [owner for owner in self._store.owners() if json.loads(owner) != me]
+        is_own = self._recovery.host.is_own
+        owners = [owner for owner in self._store.owners() if not is_own(json.loads(owner))]
         rows = [job for owner in owners for job in self._store.unfinished(owner=owner)]
         pairs = zip(rows, self._recovery.seen(rows), strict=True)
         return {job.job_id: job for row, job in pairs if job is not row and job != row}

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from crystalmath.errors import CrystalMathError
-from crystalmath.jobs import ownership
 from crystalmath.jobs.actions import Publish, WriteSpec
 from crystalmath.jobs.facts import Absent, Doubt, Engine, Record
+from crystalmath.jobs.host import Host
 from crystalmath.jobs.life import step
-from crystalmath.jobs.ownership import Recorded, is_orphan
+from crystalmath.jobs.ownership import Recorded
 from crystalmath.jobs.reading import Depth, read
 from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.jobs.results import view
@@ -27,22 +27,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.jobs.life import Decision
-    from crystalmath.jobs.rundir import IdentityFile
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.recorder import Recorder
 
-__all__ = ["Recovery", "has_no_owner"]
+__all__ = ["Recovery"]
 
 _LOG = logging.getLogger("crystalmath.service")
 
 #: An engine that cannot be asked vouches for nothing.
 _NO_ENGINE = Engine(None, Capabilities(workers_here=False))
-
-
-def has_no_owner(job: JobMetadata) -> bool:
-    """Tell whether a job is unfinished, and its owner has died or has let it go."""
-    return not job.state.is_terminal() and is_orphan(job.owner)
 
 
 class Recovery:
@@ -58,8 +52,6 @@ class Recovery:
         Tells whether a job is followed here: then its row is up to date.
     jobs_directory : pathlib.Path
         Where the run directories are.
-    identity : IdentityFile
-        This process.
     """
 
     def __init__(
@@ -68,13 +60,13 @@ class Recovery:
         runner_of: Callable[[str], EngineRunner],
         follows: Callable[[str], bool],
         jobs_directory: Path,
-        identity: IdentityFile,
     ) -> None:
         self._recorder = recorder
         self._runner_of = runner_of
         self._follows = follows
         self._jobs_directory = jobs_directory
-        self._reconciler = Reconciler(identity)
+        self.host = Host(jobs_directory)
+        self._reconciler = Reconciler(self.host)
         self._taken: set[str] = set()
         self._told: dict[str, str] = {}
         self._doubts: dict[str, Doubt | None] = {}
@@ -88,8 +80,8 @@ class Recovery:
     def _seen(self, job: JobMetadata) -> JobMetadata:
         if job.state.is_terminal() or self._follows(job.job_id):
             return job
-        now, revision = time.time(), job.revision
-        for change in view(self._directory(job), self._record(job), now).changes:
+        revision = job.revision
+        for change in view(self._directory(job), self._record(job), self.host).changes:
             job, _ = follow(job, change)
         return evolve(job, revision=revision)
 
@@ -104,7 +96,7 @@ class Recovery:
         taken: list[str] = []
         runners: dict[str, EngineRunner | None] = {}
         for job in jobs:
-            if not has_no_owner(job):
+            if job.state.is_terminal() or not self.host.is_orphan(job.owner):
                 continue
             if job.engine not in runners:
                 runners[job.engine] = self._runner(job.engine)
@@ -116,7 +108,7 @@ class Recovery:
                 self._warn(job.job_id, f"cannot take over job {job.job_id}: {error}")
         if taken:
             self._taken |= set(taken)
-            me = ownership.own_fields()
+            me = self.host.own_fields()
             reason = f"taken over by the process {me['pid']} on {me['host']}"
             self._recorder.store.set_owner(taken, me, reason, time.time())
         return taken
@@ -132,8 +124,7 @@ class Recovery:
         if not (own or self._taken) or not self._recorder.exists():
             return
         store = self._recorder.store
-        me = ownership.own_fields()
-        mine = [owner for owner in store.owners() if json.loads(owner) == me]
+        mine = [owner for owner in store.owners() if self.host.is_own(json.loads(owner))]
         # Somebody may have taken it over already: what counts is who owns it now.
         jobs = [job.job_id for owner in mine for job in store.unfinished(owner=owner)]
         left = [job_id for job_id in jobs if own or job_id in self._taken]
@@ -150,8 +141,8 @@ class Recovery:
 
     def _take_over(self, job: JobMetadata, runner: EngineRunner | None) -> bool:
         directory, record = self._directory(job), self._record(job)
-        files = read(directory, record, Depth.THOROUGH)
-        decision = step(record, files, now=time.time(), engine=_NO_ENGINE)
+        files = read(directory, record, self.host)
+        decision = step(record, files, now=self.host.now(), engine=_NO_ENGINE)
         self._doubts[job.job_id] = decision.doubt
         removed = isinstance(files.directory, Absent) and record.written
         if runner is not None and not (decision.state.is_terminal() or removed):
@@ -164,9 +155,9 @@ class Recovery:
         """Do what follows from the files of a job that nobody follows, without its engine."""
         directory, recorded = self._directory(job), self._recorded(job)
         writes = any(isinstance(action, (WriteSpec, Publish)) for action in decision.actions)
-        owned: Job | None = Job(dict(recorded.header), recorded.body, directory, record)
+        owned: Job | None = Job(dict(recorded.header), recorded.body, directory, self.host, record)
         if writes:
-            owned = Job.taken_over(directory, job.engine, recorded)
+            owned = Job.taken_over(directory, job.engine, self.host, recorded)
         if owned is not None:
             owned.update(doubt=record.doubt)
             looked = self._reconciler.look(owned, Depth.THOROUGH, _NO_ENGINE)
