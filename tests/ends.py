@@ -8,9 +8,9 @@ import re
 import pytest
 
 from crystalmath import config
+from crystalmath.models import Submission
 from crystalmath.quacc.runner import JobState
 from crystalmath.service import JobService
-from crystalmath.service.submission import Submission
 
 ENGINES = ("local", "parsl")
 

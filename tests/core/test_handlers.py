@@ -188,7 +188,7 @@ REFUSED = {
     "not permitted": ({"recipe": "os.system"}, "not permitted", None),
     "private": ({"recipe": "lab_recipes.__name__"}, "not permitted", None),
     "path": ({"recipe": "../lab_recipes.value"}, "not permitted", None),
-    "recipe no string": ({"recipe": ["lab_recipes.value"]}, "not permitted", None),
+    "recipe no string": ({"recipe": ["lab_recipes.value"]}, "'recipe' must be a string", None),
     "recipe missing": ({"recipe": None}, "'recipe' is missing", None),
     "no such recipe": ({"recipe": "lab_recipes.valeu"}, "did you mean value", None),
     "unknown engine": ({"engine": "slurm"}, "installed are: local", "unknown_engine"),

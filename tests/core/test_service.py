@@ -27,10 +27,10 @@ from crystalmath.errors import (
     UnknownJob,
 )
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import Submission
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.service import JobService, default_service
-from crystalmath.service.submission import Submission
 
 AL = bulk("Al", a=4.0, cubic=True)
 
@@ -345,7 +345,7 @@ OWNER = textwrap.dedent(
     import sys, time
     import crystalmath.service as service_module
     from ase.build import bulk
-    from crystalmath.service.submission import Submission
+    from crystalmath.models import Submission
     from crystalmath.service import JobService
 
     al = bulk("Al", a=4.0, cubic=True)

@@ -40,17 +40,8 @@ ADOPTION_S = 1.0
 
 def spec_header(spec: JobSpec, engine: str) -> dict[str, Any]:
     """Give what stands above a specification that this process hands to an engine."""
-    return {
-        "job_id": spec.job_id,
-        "attempt": 1,
-        "engine": engine,
-        "owner": processes.own_identity().as_dict(),
-        "recipe": spec.recipe,
-        "cluster": spec.cluster,
-        "walltime_s": spec.walltime_s,
-        "environment": dict(spec.environment),
-        "files": dict(spec.files),
-    }
+    owner = processes.own_identity().as_dict()
+    return {**spec.header(), "attempt": 1, "engine": engine, "owner": owner}
 
 
 @frozen
