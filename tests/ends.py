@@ -8,8 +8,7 @@ import re
 import pytest
 
 from crystalmath import config
-from crystalmath.models import Submission
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState, Submission
 from crystalmath.service import JobService
 
 ENGINES = ("local", "parsl")

@@ -83,7 +83,9 @@ def test_a_file_is_not_a_structure(home):
 
 def test_labels_are_a_dict(home):
     submission = Submission(recipe="emt.core.static_job", atoms=bulk("Cu"), labels=["alloys"])
-    with pytest.raises(InvalidJob, match=r"'labels' must be an object, not \['alloys'\]"):
+    with pytest.raises(
+        InvalidJob, match=r"'labels' must be an object of at most 64, not \['alloys'\]"
+    ):
         document(submission, config.load(), {})
 
 

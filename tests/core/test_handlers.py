@@ -205,7 +205,7 @@ REFUSED = {
     "label number": ({"labels": {"a": 1}}, "labels", None),
     "label nested": ({"labels": {"a": {"b": "c"}}}, "labels", None),
     "labels list": ({"labels": []}, "'labels' must be an object", None),
-    "label NUL": ({"labels": {"a": "\0"}}, "label 'a'", None),
+    "label NUL": ({"labels": {"a": "\0"}}, "'labels.a'", None),
     "key empty": ({"key": ""}, "key", None),
     "key number": ({"key": 5}, "key", None),
     "name lines": ({"name": "a\nb"}, "name", None),

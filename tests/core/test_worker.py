@@ -17,10 +17,12 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes, worker
+from crystalmath.jobs.documents import FORMAT
+from crystalmath.jobs.identities import IdentityFile
 from crystalmath.jobs.outcomes import read_result
-from crystalmath.jobs.rundir import FORMAT, IdentityFile, RunDirectory
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobSpec
-from crystalmath.recipes import codec
+from crystalmath.quacc import codec
 from crystalmath.worker.chains import close_idle
 
 AL = bulk("Al")

@@ -12,9 +12,11 @@ from attrs import define, field, frozen
 from crystalmath import processes
 from crystalmath.errors import BadFile
 from crystalmath.jobs.changes import Change
+from crystalmath.jobs.identities import is_alive, own_identity
 from crystalmath.jobs.outcomes import ATTEMPTS
 from crystalmath.jobs.rundir import ADOPTION_LOCK, RunDirectory, attempt_id
 from crystalmath.models import Attempt, JobState
+from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,10 +40,9 @@ SWEEP_S = 5.0
 ADOPTION_S = 1.0
 
 
-def spec_header(spec: JobSpec, engine: str) -> dict[str, Any]:
-    """Give what stands above a specification that this process hands to an engine."""
-    owner = processes.own_identity().as_dict()
-    return {**spec.header(), "attempt": 1, "engine": engine, "owner": owner}
+def spec_header(spec: JobSpec, engine: str, owner: Identity) -> dict[str, Any]:
+    """Give what stands above a specification that its owner hands to an engine."""
+    return {**spec.header(), "attempt": 1, "engine": engine, "owner": owner.as_dict()}
 
 
 @frozen
@@ -185,7 +186,7 @@ class Tracked:
     def _declare_lost_if_dead(self) -> dict[str, Any] | None:
         """Publish `lost` for an attempt whose supervisor has died on this host."""
         claimant = self.directory.claimant(self.number)
-        if claimant is None or not claimant.is_dead():
+        if claimant is None or self.directory.is_claimant_alive(self.number) is not False:
             return None
         now = time.time()
         self.directory.publish(
@@ -229,27 +230,28 @@ class Tracked:
         return Change(job_id=self.job_id, state=state, at=time.time(), attempt=self.number, **more)
 
 
-def is_orphan(header: Mapping[str, Any]) -> bool:
+def is_orphan(header: Mapping[str, Any], jobs_directory: Path) -> bool:
     """Tell whether nobody follows a job: its owner has died, or has let it go."""
     owner = header.get("owner")
-    return owner is None or processes.Identity.read(owner).is_dead()
+    return owner is None or is_alive(Identity.read(owner), jobs_directory) is False
 
 
 def take_over(directory: RunDirectory, engine: str) -> Tracked | None:
     """Become the owner of a job that nobody follows; ``None`` where that is not ours to do."""
     from filelock import FileLock, Timeout
 
-    if not _is_for(directory.read_header(), engine):
+    jobs = Path(directory.path).parent
+    if not _is_for(directory.read_header(), engine, jobs):
         return None
     try:
         # Of several processes that ask at a time one becomes the owner.
-        with FileLock(Path(directory.path).parent / ADOPTION_LOCK, timeout=ADOPTION_S):
+        with FileLock(jobs / ADOPTION_LOCK, timeout=ADOPTION_S):
             header, body = directory.read_spec()
-            if not _is_for(header, engine):
+            if not _is_for(header, engine, jobs):
                 return None
             # All that may fail comes before the job is ours.
             cancelled, handle = directory.cancel_requested(), _handle(directory, header["attempt"])
-            header = {**header, "owner": processes.own_identity().as_dict()}
+            header = {**header, "owner": own_identity(jobs).identity.as_dict()}
             directory.write_spec(header, body)
     except Timeout:
         return None
@@ -268,8 +270,8 @@ def take_over(directory: RunDirectory, engine: str) -> Tracked | None:
     )
 
 
-def _is_for(header: Mapping[str, Any], engine: str) -> bool:
-    return header.get("engine") == engine and is_orphan(header)
+def _is_for(header: Mapping[str, Any], engine: str, jobs_directory: Path) -> bool:
+    return header.get("engine") == engine and is_orphan(header, jobs_directory)
 
 
 def _handle(directory: RunDirectory, number: int) -> str | None:

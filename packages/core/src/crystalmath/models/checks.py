@@ -174,7 +174,9 @@ _TYPES: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "boolean": lambda value, _: isinstance(value, bool),
     "integer": _integer,
     "number": _number,
-    "object": lambda value, _: isinstance(value, Mapping),
+    "object": lambda value, schema: (
+        isinstance(value, Mapping) and len(value) <= schema.get("maxProperties", math.inf)
+    ),
     "array": _array,
 }
 
@@ -190,19 +192,23 @@ def _words(schema: Mapping[str, Any]) -> str:
         return f"{'a whole number' if kind == 'integer' else 'a number'}{_range(schema)}"
     if kind == "array":
         least = " that is not empty" if schema.get("minItems") else ""
-        most = f" of at most {schema['maxItems']}" if "maxItems" in schema else ""
-        return f"a list{least}{most}"
+        return f"a list{least}{_most('maxItems', schema)}"
     return {
         "string": _text(schema),
         "boolean": "true or false",
-        "object": "an object",
+        "object": f"an object{_most('maxProperties', schema)}",
     }[str(kind)]
+
+
+def _most(limit: str, schema: Mapping[str, Any]) -> str:
+    return f" of at most {schema[limit]}" if limit in schema else ""
 
 
 def _text(schema: Mapping[str, Any]) -> str:
     _, words = _FORMATS.get(schema.get("format", ""), (None, ""))
     if "maxLength" in schema:
-        return f"{schema.get('minLength', 0)} to {schema['maxLength']} {words or 'characters'}"
+        least = f"{schema['minLength']} to" if schema.get("minLength") else "at most"
+        return f"{least} {schema['maxLength']} {words or 'characters'}"
     return words or ("a string that is not empty" if schema.get("minLength") else "a string")
 
 

@@ -130,7 +130,16 @@ class Terms:
         factory=dict,
         metadata=about(
             "for people and filters; never passed to the recipe",
-            _STRINGS,
+            {
+                "type": "object",
+                "maxProperties": 64,
+                "propertyNames": _TITLE,
+                "additionalProperties": {
+                    "type": "string",
+                    "maxLength": 1000,
+                    "format": "printable",
+                },
+            },
             option=Option(
                 name="--label",
                 metavar="K=V",

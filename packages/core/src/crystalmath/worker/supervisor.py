@@ -21,9 +21,11 @@ import sys
 import time
 from typing import Any
 
-from crystalmath import processes
-from crystalmath.jobs.rundir import IdentityFile, RunDirectory
+from crystalmath import config
+from crystalmath.jobs.identities import IdentityFile, own_identity
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
+from crystalmath.worker.logfile import LogFile
 
 __all__ = ["main"]
 
@@ -93,8 +95,7 @@ class Supervisor:
         directory = RunDirectory(request["directory"])
         attempt = request["header"]["attempt"]
         if self._identity is None:
-            jobs = os.path.dirname(directory.path)
-            self._identity = IdentityFile(f"{jobs}/.identities", processes.own_identity())
+            self._identity = own_identity(os.path.dirname(directory.path))
         claimed = directory.claim(attempt, self._identity)
         self._tell("claimed")
         if claimed:
@@ -117,7 +118,7 @@ class Supervisor:
             while not self._run_once(job):
                 self._end_all()
         finally:
-            job.close_log()
+            job.log.close()
 
     def _run_once(self, job: _Job) -> bool:
         """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
@@ -195,24 +196,12 @@ class _Job:
         self.deadline = time.monotonic() + self.walltime_s
         self.environment: dict[str, str] = header["environment"]
         self.tail = b""
-        self._log: int | None = None
+        self.log = LogFile(directory.log(self.attempt), config.log_bytes(self.environment))
 
     def write_log(self, data: bytes) -> None:
-        """Append to the log, which is made at the first byte."""
-        with contextlib.suppress(OSError):  # a full disk must not end the job
-            if self._log is None:
-                self._log = os.open(
-                    self.directory.log(self.attempt),
-                    os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-                    0o600,
-                )
-            os.write(self._log, data)
+        """Append to the log."""
+        self.log.write(data)
         self.tail = (self.tail + data)[-TAIL:]
-
-    def close_log(self) -> None:
-        """Close the log."""
-        if self._log is not None:
-            os.close(self._log)
 
     def publish(self, state: str, error: str) -> None:
         """Publish an end that is not the recipe's own."""
