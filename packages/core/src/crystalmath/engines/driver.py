@@ -259,11 +259,12 @@ class Driver:
         """Give the pids of jobs that were let go and run on this host."""
         found: set[int] = set()
         for job in self._left:
-            claimant = None
+            claimant, guardian = None, []
             with contextlib.suppress(BadFile):
                 claimant = job.directory.claimant(job.number)
+                guardian = job.directory.containment(job.number).get("guardian", [])[:1]
             if claimant and claimant.is_here():
-                found |= {claimant.pid, *processes.descendants(claimant.pid)}
+                found |= {claimant.pid, *guardian, *processes.descendants(claimant.pid)}
         return found
 
     def directory(self, job_id: str) -> RunDirectory:

@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 from crystalmath import processes
 from crystalmath.errors import BadFile
 from crystalmath.jobs.changes import Change
+from crystalmath.jobs.containment import end_contained
 from crystalmath.jobs.identities import is_alive, own_identity
 from crystalmath.jobs.outcomes import ATTEMPTS
 from crystalmath.jobs.rundir import ADOPTION_LOCK, RunDirectory, attempt_id
@@ -134,13 +135,9 @@ class Tracked:
             if not self.directory.exists():
                 return Sight(claimed=True, removed=True)
             outcome = self._declare_lost_if_dead()
-        if outcome is not None and outcome["state"] == "lost":
-            # It must be gone before anything else is said or started.
-            mark = attempt_id(self.job_id, self.number)
-            if not processes.end_processes(
-                lambda: processes.marked("CRYSTALMATH_ATTEMPT", mark), limit_s=SWEEP_S
-            ):
-                return Sight(claimed=True)  # it is looked at again
+        # A lost one must be gone before anything else is said or started; it is looked at again.
+        if outcome is not None and outcome["state"] == "lost" and not self._end_leftovers():
+            return Sight(claimed=True)
         return Sight(claimed=True, outcome=outcome)
 
     def settle(self, sight: Sight) -> list[Change]:
@@ -182,6 +179,18 @@ class Tracked:
             return False
         self.checked = now
         return True
+
+    def _end_leftovers(self) -> bool:
+        """End what a lost attempt left alive on this host; tell whether nothing is."""
+        claimant = self.directory.claimant(self.number)
+        # A supervisor that lives has seen to it, and has other jobs to run in the same place.
+        died_here = claimant is not None and claimant.is_here() and claimant.is_dead()
+        if died_here and not end_contained(self.directory.containment(self.number), SWEEP_S):
+            return False
+        mark = attempt_id(self.job_id, self.number)
+        return processes.end_processes(
+            lambda: processes.marked("CRYSTALMATH_ATTEMPT", mark), limit_s=SWEEP_S
+        )
 
     def _declare_lost_if_dead(self) -> dict[str, Any] | None:
         """Publish `lost` for an attempt whose supervisor has died on this host."""
