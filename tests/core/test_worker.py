@@ -16,8 +16,9 @@ import pytest
 
 from conftest import eventually
 from crystalmath import processes, worker
+from crystalmath.jobs.documents import FORMAT
+from crystalmath.jobs.identities import IdentityFile
 from crystalmath.jobs.outcomes import read_result
-from crystalmath.jobs.rundir import FORMAT, IdentityFile
 from crystalmath.worker.chains import close_idle
 from rundirs import write_job
 

@@ -47,6 +47,12 @@ def talk(atoms, path, lines=3):
     return {}
 
 
+def chatter(atoms, count):
+    for number in range(count):
+        print("line", number)
+    return {}
+
+
 def where(atoms):
     return {
         "cwd": os.getcwd(),

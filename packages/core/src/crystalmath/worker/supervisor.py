@@ -22,11 +22,13 @@ import sys
 import time
 from typing import Any
 
-from crystalmath import processes
+from crystalmath import config, processes
 from crystalmath.jobs.cgroups import ControlGroup
-from crystalmath.jobs.rundir import IdentityFile, RunDirectory
+from crystalmath.jobs.identities import IdentityFile, own_identity
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 from crystalmath.worker.guardian import go_below_guardian
+from crystalmath.worker.logfile import LogFile
 
 __all__ = ["main"]
 
@@ -117,10 +119,8 @@ class Supervisor:
         directory = RunDirectory(request["directory"])
         attempt = request["header"]["attempt"]
         if self._identity is None:
-            jobs = os.path.dirname(directory.path)
-            self._identity = IdentityFile(
-                f"{jobs}/.identities", processes.own_identity(), self._containment()
-            )
+            self._identity = own_identity(os.path.dirname(directory.path))
+            self._identity.containment = self._containment()
         claimed = directory.claim(attempt, self._identity)
         self._tell("claimed")
         if claimed:
@@ -151,7 +151,7 @@ class Supervisor:
             while not self._run_once(job):
                 self._end_all()
         finally:
-            job.close_log()
+            job.log.close()
 
     def _run_once(self, job: _Job) -> bool:
         """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
@@ -240,7 +240,7 @@ class _Job:
         self._deadline = time.monotonic() + max(self.walltime_s, BEGIN_S)
         self.environment: dict[str, str] = header["environment"]
         self.tail = b""
-        self._log: int | None = None
+        self.log = LogFile(directory.log(self.attempt), config.log_bytes(self.environment))
 
     def left(self, *, begun: bool) -> float:
         """Tell how much time it has, in seconds; its walltime counts from when it has begun."""
@@ -259,21 +259,9 @@ class _Job:
         )
 
     def write_log(self, data: bytes) -> None:
-        """Append to the log, which is made at the first byte."""
-        with contextlib.suppress(OSError):  # a full disk must not end the job
-            if self._log is None:
-                self._log = os.open(
-                    self.directory.log(self.attempt),
-                    os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-                    0o600,
-                )
-            os.write(self._log, data)
+        """Append to the log."""
+        self.log.write(data)
         self.tail = (self.tail + data)[-TAIL:]
-
-    def close_log(self) -> None:
-        """Close the log."""
-        if self._log is not None:
-            os.close(self._log)
 
     def publish(self, state: str, error: str) -> None:
         """Publish an end that is not the recipe's own."""
