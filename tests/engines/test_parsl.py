@@ -18,6 +18,8 @@ from crystalmath.quacc import JobState, get_runner
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
+from crystalmath_engine_parsl.ownership import MARK
+
 AL = bulk("Al", a=4.0, cubic=True)
 
 SCRIPT = """
@@ -133,7 +135,7 @@ def victims(runner, job):
     guardian = directory.containment(1).get("guardian", [])
     worker = parent(guardian[0] if guardian else directory.claimant(1).pid)
     manager = parent(worker)
-    interchange = runner._kernel.executors["local"].interchange_proc.pid
+    interchange = runner._pool._executor.interchange_proc.pid
     return {"worker": worker, "manager": manager, "interchange": interchange}
 
 
@@ -155,4 +157,4 @@ def test_jobs_outlive_parsl_and_new_ones_run(runner):
             # It was not started again.
             assert not runner._driver.directory(job).claimed(2)
     runner.close()
-    assert runner._marked() == []
+    assert processes.marked(MARK, runner._ownership.token) == []

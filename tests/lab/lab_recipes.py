@@ -1,5 +1,6 @@
 """Recipes that misbehave in every way a recipe can; admitted through CRYSTALMATH_RECIPES."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -275,3 +276,16 @@ def torch_default(atoms, name=None):
         torch.set_default_dtype(getattr(torch, name))
         torch.manual_seed(1)
     return {"type": str(torch.get_default_dtype()), "drawn": float(torch.rand(1))}
+
+
+def alone(atoms, path, seconds):
+    """Take some time; note the end, and whether another attempt of the job ran meanwhile."""
+    with open(path, "a") as file:
+        try:
+            # The kernel drops it with this process, however that ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.write("overlap\n")
+        time.sleep(seconds)
+        file.write("end\n")
+    return {}

@@ -46,17 +46,19 @@ class IdentityFile:
         A folder on the file system of the run directories.
     identity : Identity
         The process that claims.
-
-    Attributes
-    ----------
-    containment : mapping
-        What holds together the processes of what it runs (jobs.containment).
+    containment : mapping, optional
+        What holds together the processes of what it runs (:mod:`crystalmath.jobs.containment`).
     """
 
-    def __init__(self, directory: str | os.PathLike[str], identity: Identity) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        identity: Identity,
+        containment: Mapping[str, Any] | None = None,
+    ) -> None:
         self._directory = os.fspath(directory)
         self._identity = identity
-        self.containment: Mapping[str, Any] = {}
+        self._containment = {"containment": dict(containment)} if containment else {}
         self._nonce = secrets.token_hex(8)
         self._path = f"{self._directory}/{self._nonce}"
         # An older one stays open: claims that are links to it are locked by it.
@@ -109,8 +111,8 @@ class IdentityFile:
             # Whoever can read it must find it locked.
             lock = self._nonce if _lock(descriptor) else ""
             identity = attrs.evolve(self._identity, lock=lock)
-            more = {"nonce": self._nonce, "containment": self.containment}
-            content = document({**identity.as_dict(), **more}, b"")
+            header = {**identity.as_dict(), "nonce": self._nonce, **self._containment}
+            content = document(header, b"")
             write_all(descriptor, content, durable=durable)
             os.replace(temporary, self._path)
         except BaseException:

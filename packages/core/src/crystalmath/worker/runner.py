@@ -80,6 +80,8 @@ def _serve(control: socket.socket) -> None:
 
 
 def _warm_up() -> None:
+    import numpy  # noqa: ICN001, F401 - its settings are compared with what they are now
+
     if importlib.util.find_spec("quacc") is None:
         return
     with warnings.catch_warnings():

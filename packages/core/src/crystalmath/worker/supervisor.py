@@ -24,7 +24,7 @@ from typing import Any
 
 from crystalmath import config, processes
 from crystalmath.jobs.cgroups import ControlGroup
-from crystalmath.jobs.identities import IdentityFile, own_identity
+from crystalmath.jobs.identities import IDENTITIES, IdentityFile
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 from crystalmath.worker.guardian import go_below_guardian
@@ -119,8 +119,10 @@ class Supervisor:
         directory = RunDirectory(request["directory"])
         attempt = request["header"]["attempt"]
         if self._identity is None:
-            self._identity = own_identity(os.path.dirname(directory.path))
-            self._identity.containment = self._containment()
+            jobs = os.path.dirname(directory.path)
+            self._identity = IdentityFile(
+                f"{jobs}/{IDENTITIES}", processes.own_identity(), self._containment()
+            )
         claimed = directory.claim(attempt, self._identity)
         self._tell("claimed")
         if claimed:
