@@ -130,8 +130,10 @@ def runner(lab):
 
 def victims(runner, job):
     """Name Parsl's processes, the worker of a job first: each is killed in turn."""
-    supervisor = runner._driver.directory(job).claimant(1).pid
-    worker = parent(supervisor)
+    directory = runner._driver.directory(job)
+    # Where no control group can be had, there is a guardian between worker and supervisor.
+    guardian = directory.containment(1).get("guardian", [])
+    worker = parent(guardian[0] if guardian else directory.claimant(1).pid)
     manager = parent(worker)
     interchange = runner._pool._executor.interchange_proc.pid
     return {"worker": worker, "manager": manager, "interchange": interchange}
