@@ -206,7 +206,7 @@ def leave_hidden(atoms, script, marks, go=None):
 
 def start_hidden(script, marks):
     with open(marks, "ab") as file:
-        command = [sys.executable, "-c", globals()[script], str(file.fileno())]
+        command = [sys.executable, "-c", getattr(sys.modules[__name__], script), str(file.fileno())]
         subprocess.Popen(command, pass_fds=[file.fileno()], start_new_session=True)
     while Path(marks).stat().st_size < 100:
         time.sleep(0.01)
