@@ -30,7 +30,7 @@ def shared(tmp_path_factory):
     """Give a home with a job of each kind, and the service that runs them."""
     from crystalmath.quacc.engines import close_all
     from crystalmath.service import JobService
-    from crystalmath.submission import Submission
+    from crystalmath.service.submission import Submission
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("shared")))
@@ -58,7 +58,7 @@ def shared(tmp_path_factory):
             }
             finished = [ids[name] for name in ("relaxed", "failed", "value")]
             assert len(list(service.wait(finished, timeout=60))) >= 3
-            eventually(lambda: service.job(ids["sleeping"]).state is JobState.running)
+            eventually(lambda: service.job(ids["sleeping"]).state is JobState.RUNNING)
             yield ids, os.environ["CRYSTALMATH_HOME"]
         close_all()
 

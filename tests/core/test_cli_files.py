@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from crystalmath.errors import InvalidJob
-from crystalmath.workfiles import find, read_chunks
+from crystalmath.jobs.workfiles import find, read_chunks
 
 
 @pytest.fixture

@@ -15,14 +15,15 @@ import attrs
 import pytest
 
 from conftest import eventually
-from crystalmath import identities, processes
-from crystalmath.identities import IDENTITIES, IdentityFile, is_alive, own_identity
+from crystalmath import processes
+from crystalmath.jobs import identities
+from crystalmath.jobs.identities import IDENTITIES, IdentityFile, is_alive, own_identity
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import Identity
-from crystalmath.rundir import RunDirectory
 
 HOLDER = """
 import os, sys, time
-from crystalmath.identities import own_identity
+from crystalmath.jobs.identities import own_identity
 identity = own_identity(sys.argv[1]).identity
 if sys.argv[2:] and os.fork():
     os._exit(0)
@@ -135,8 +136,8 @@ def test_a_claim_tells_of_its_maker_when_its_file_is_gone(jobs, tmp_path):
         """
         import sys, time, attrs
         from crystalmath import processes
-        from crystalmath.identities import IdentityFile
-        from crystalmath.rundir import RunDirectory
+        from crystalmath.jobs.identities import IdentityFile
+        from crystalmath.jobs.rundir import RunDirectory
         me = attrs.evolve(processes.own_identity(), namespace="pid:[1]")
         print(RunDirectory(sys.argv[1]).claim(1, IdentityFile(sys.argv[2], me)), flush=True)
         time.sleep(600)
@@ -190,7 +191,7 @@ def test_the_files_of_killed_processes_are_removed_by_the_next(jobs, hold):
 
 
 def test_the_file_goes_with_its_process(jobs):
-    code = "import sys; from crystalmath.identities import own_identity as own;"
+    code = "import sys; from crystalmath.jobs.identities import own_identity as own;"
     run = [sys.executable, "-c", code + "print(own(sys.argv[1]).identity.lock)", str(jobs)]
     assert subprocess.run(run, check=True, capture_output=True).stdout.strip()
     assert files(jobs) == []

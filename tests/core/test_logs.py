@@ -13,9 +13,9 @@ import pytest
 from crystalmath.cli import logs as logs_module
 from crystalmath.cli.plain import Plain
 from crystalmath.errors import InvalidJob
-from crystalmath.rundir import LEFT_OUT
+from crystalmath.jobs.rundir import LEFT_OUT
+from crystalmath.jobs.workfiles import find, read_chunks, read_part, read_tail
 from crystalmath.worker.logfile import LogFile
-from crystalmath.workfiles import find, read_chunks, read_part, read_tail
 
 AL = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 

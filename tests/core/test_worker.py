@@ -17,12 +17,12 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes, worker
-from crystalmath.documents import FORMAT
-from crystalmath.identities import IdentityFile
+from crystalmath.jobs.documents import FORMAT
+from crystalmath.jobs.identities import IdentityFile
+from crystalmath.jobs.outcomes import read_result
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobSpec
 from crystalmath.quacc import codec
-from crystalmath.quacc.outcomes import read_result
-from crystalmath.rundir import RunDirectory
 from crystalmath.worker.chains import close_idle
 
 AL = bulk("Al")

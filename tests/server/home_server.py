@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 from conftest import eventually
-from crystalmath import processes, wire
+from crystalmath import processes
 from crystalmath.client.launch import answers
-from crystalmath.place import Place
+from crystalmath.server.endpoint import Place
+from crystalmath.server.rpc import wire
 
 #: What of a developer's environment must not reach a server under test.
 PRIVATE = ("CRYSTALMATH_", "QUACC_", "VASP_")

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from crystalmath import wire
-from crystalmath.server.budget import Budget
-from crystalmath.server.connections import peer_uid
-from crystalmath.server.session import IN_FLIGHT
+from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.budget import Budget
+from crystalmath.server.rpc.connections import peer_uid
+from crystalmath.server.rpc.session import IN_FLIGHT
 from peer import method, serving
 
 LARGE = 5_000_000

@@ -12,7 +12,7 @@ import pytest
 
 from crystalmath import processes
 from crystalmath.errors import PlaceError, ServedElsewhere
-from crystalmath.place import LONGEST, Place, Server, require_socket
+from crystalmath.server.endpoint import LONGEST, Place, Server, require_socket
 from crystalmath.server.lock import HomeLock
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from crystalmath._permissions import require_own_home
 from crystalmath.errors import ConfigError
-from crystalmath.ownership import require_own_home
 
 __all__ = [
     "DEFAULT_FORWARD",

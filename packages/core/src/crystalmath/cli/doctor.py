@@ -168,7 +168,7 @@ def _engines(chosen: str | None) -> Iterator[Check]:
 
 
 def _missing_engine(name: str, installed: list[str]) -> Check:
-    from crystalmath.plugins import how_to_install
+    from crystalmath.engines.registry import how_to_install
 
     return Check(
         name="engine",
@@ -179,7 +179,7 @@ def _missing_engine(name: str, installed: list[str]) -> Check:
 
 
 def _strangers(config: Config) -> Iterator[Check]:
-    from crystalmath.plugins import plugins
+    from crystalmath.engines.registry import plugins
 
     installed = plugins().engine_names()
     for name in config.engines:
@@ -191,7 +191,7 @@ def _strangers(config: Config) -> Iterator[Check]:
 
 def _potcars() -> Check:
     from crystalmath.quacc.potcar import check_potcars, get_potcar_info
-    from crystalmath.quacc.potcar_path import this_process
+    from crystalmath.recipes.potcar_path import this_process
 
     wrong = check_potcars(this_process(), ())
     if wrong is not None:
@@ -207,7 +207,7 @@ def _potcars() -> Check:
 
 def _commands(config: Config) -> Iterator[Check]:
     from crystalmath.config import forwarded
-    from crystalmath.quacc.commands import check_commands
+    from crystalmath.preflight.commands import check_commands
 
     wrong = check_commands("quacc.recipes.vasp.core.static_job", forwarded(config.forward))
     if wrong is not None:

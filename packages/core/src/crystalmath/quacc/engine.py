@@ -9,21 +9,21 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crystalmath import config
+from crystalmath.engines.driver import Driver
 from crystalmath.errors import InvalidJob
-from crystalmath.identities import own_identity
+from crystalmath.jobs.identities import own_identity
+from crystalmath.jobs.outcomes import read_result
+from crystalmath.jobs.rundir import is_job_id
+from crystalmath.jobs.tracking import spec_header
 from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Sighting
-from crystalmath.quacc.driver import Driver
-from crystalmath.quacc.outcomes import read_result
 from crystalmath.quacc.runner import JobRunner, JobState, generate_job_id
-from crystalmath.quacc.tracking import spec_header
-from crystalmath.rundir import is_job_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ase import Atoms
 
-    from crystalmath.quacc.changes import Change
+    from crystalmath.jobs.changes import Change
 
 __all__ = ["EngineRunner", "submission_environment"]
 
@@ -156,11 +156,11 @@ class EngineRunner(JobRunner):
         InvalidJob
             Something in the specification cannot be used; nothing is left behind.
         """
-        from crystalmath.quacc import codec, recipes
+        from crystalmath.recipes import codec, lookup
 
         _require_linux()
         if document is None:
-            recipes.check_name(spec.recipe, config.load().recipes_allow)
+            lookup.check_name(spec.recipe, config.load().recipes_allow)
             self.check_cluster(spec.cluster)
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")

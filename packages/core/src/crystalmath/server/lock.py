@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Self
 
 from crystalmath import __version__, processes
 from crystalmath.errors import ServerError
-from crystalmath.place import Server
+from crystalmath.server.endpoint import Server
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from crystalmath.place import Place
+    from crystalmath.server.endpoint import Place
 
 __all__ = ["AlreadyServed", "HomeLock"]
 

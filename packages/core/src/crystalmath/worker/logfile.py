@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from crystalmath.rundir import LEFT_OUT
+from crystalmath.jobs.rundir import LEFT_OUT
 
 __all__ = ["LogFile"]
 

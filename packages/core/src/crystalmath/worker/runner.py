@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
-from crystalmath.quacc import codec, potcar_path, recipes, results
-from crystalmath.rundir import RunDirectory, attempt_id
+from crystalmath.jobs.rundir import RunDirectory, attempt_id
+from crystalmath.recipes import codec, lookup, potcar_path
+from crystalmath.recipes.summary import summarize
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, belongs_to
 from crystalmath.worker.marking import Mark
@@ -118,11 +119,11 @@ def _call(
     work = directory.work(attempt)
     os.chdir(work)
     atoms, parameters = codec.decode_spec(body)
-    function = recipes.resolve(header["recipe"], allow)
+    function = lookup.resolve(header["recipe"], allow)
     changed = _changed(header.get("files", {}))
     with _results_in(Path(work)):
         result = function(atoms, **parameters)
-    summary = results.summarize(result)
+    summary = summarize(result)
     summary["work_dir"] = summary["work_dir"] or work
     if changed:
         summary["changed_files"] = changed

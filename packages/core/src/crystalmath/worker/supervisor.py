@@ -22,8 +22,8 @@ import time
 from typing import Any
 
 from crystalmath import config
-from crystalmath.identities import IdentityFile, own_identity
-from crystalmath.rundir import RunDirectory
+from crystalmath.jobs.identities import IdentityFile, own_identity
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 from crystalmath.worker.logfile import LogFile
 

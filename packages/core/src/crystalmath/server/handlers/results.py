@@ -6,11 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from crystalmath import wire
 from crystalmath.errors import InvalidJob
-from crystalmath.server.declare import method
 from crystalmath.server.pools import in_pool
-from crystalmath.server.shapes import ERROR, JOB_ID, NAME, STATE, TIMEOUT, nullable, record
+from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import ERROR, JOB_ID, NAME, STATE, TIMEOUT, nullable, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +121,7 @@ async def handle_jobs_logs(service: JobService, params: dict[str, Any]) -> Mappi
 
 
 def _read(service: JobService, params: Mapping[str, Any]) -> dict[str, Any]:
-    from crystalmath.workfiles import find, read_part, read_tail
+    from crystalmath.jobs.workfiles import find, read_part, read_tail
 
     job_id, most = params["job_id"], params.get("max_bytes", _USUAL)
     # Before the file is read: what an ended job wrote is there.
