@@ -173,20 +173,20 @@ NO_RECIPES = ["job", "EMT", "Runner", "Summarize", "annotations", "TYPE_CHECKING
 @pytest.mark.parametrize("name", NO_RECIPES)
 def test_what_a_module_of_quacc_imports_is_no_recipe(name):
     with pytest.raises(InvalidJob, match="is no recipe|is not callable"):
-        recipes.look_up(f"quacc.recipes.emt.core.{name}")
+        lookup.look_up(f"quacc.recipes.emt.core.{name}")
     with pytest.raises(InvalidJob, match="is no recipe|is not callable"):
-        recipes.resolve(f"quacc.recipes.emt.core.{name}")
+        lookup.resolve(f"quacc.recipes.emt.core.{name}")
 
 
 def test_of_quaccs_names_exactly_those_of_the_catalogue_are_recipes():
     """Imported and private names, decorators, classes and helpers are not, and nor are aliases."""
-    names = {recipe.name for recipe in recipes.catalogue()}
+    names = {recipe.name for recipe in lookup.catalogue()}
     assert len(names) > 100
     found, others = set(), 0
-    for module_name in recipes._module_names("quacc.recipes"):
-        for binding in recipes._module(module_name, module_name).bindings:
+    for module_name in lookup._module_names("quacc.recipes"):
+        for binding in lookup._module(module_name, module_name).bindings:
             try:
-                found.add(recipes.look_up(f"{module_name}.{binding}").name)
+                found.add(lookup.look_up(f"{module_name}.{binding}").name)
             except InvalidJob:
                 others += 1
     assert found == names
@@ -200,10 +200,10 @@ def test_what_a_module_of_ones_own_imports_from_elsewhere_is_no_recipe(lab):
         other="def mine(atoms): ...\n",
     )
     for function in ("mine", "relax_job"):
-        assert recipes.look_up(f"{name}.work.{function}", [name]).signature is not None
+        assert lookup.look_up(f"{name}.work.{function}", [name]).signature is not None
     for function in ("system", "job", "EMT"):
         with pytest.raises(InvalidJob, match="is no recipe: .* only imports it"):
-            recipes.look_up(f"{name}.work.{function}", [name])
+            lookup.look_up(f"{name}.work.{function}", [name])
 
 
 def test_an_admitted_namespace_that_is_not_there_says_why(lab):
