@@ -22,7 +22,7 @@ from crystalmath.jobs.identities import IdentityFile
 from crystalmath.jobs.outcomes import read_result
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobSpec
-from crystalmath.quacc import codec
+from crystalmath.recipes import codec
 from crystalmath.worker.chains import close_idle
 
 AL = bulk("Al")

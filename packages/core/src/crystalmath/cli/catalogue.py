@@ -114,7 +114,7 @@ def _checked(client: Client, request: Request) -> dict[str, Any]:
     from crystalmath.client.errors import raise_answered
 
     configured = config.load()
-    document = request.document(configured, config.forwarded(configured.forward))
+    document = request.document(configured, config.submitters_environment(configured))
     with asking([document["recipe"]]):
         answer = client.call("jobs.check", document)
     raise_answered(answer)

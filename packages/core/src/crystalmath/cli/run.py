@@ -111,7 +111,7 @@ def _submitted(client: Client, request: Request, interrupts: Interrupts) -> str:
     from crystalmath.client.errors import raise_answered
 
     configured = config.load()
-    document = request.document(configured, config.forwarded(configured.forward))
+    document = request.document(configured, config.submitters_environment(configured))
     recipe = document["recipe"]
     # The first time it takes seconds, in which whoever wants out needs no job to be stopped. A job
     # whose key is known is there at once.

@@ -133,7 +133,7 @@ def _asked(
     from crystalmath.client import Request
 
     configured = config.load()
-    environment = config.forwarded(configured.forward)
+    environment = config.submitters_environment(configured)
     for file_name, structure in read:
         own = file_name if name is None else name if len(read) == 1 else f"{name}/{file_name}"
         for swept, parameters in combinations:

@@ -12,6 +12,7 @@ from attrs import asdict, frozen
 from crystalmath.errors import CrystalMathError, JobRefused
 from crystalmath.models import Finding, JobSpec, Pseudopotential
 from crystalmath.quacc.runner import generate_job_id
+from crystalmath.service.restrictions import check_restrictions
 from crystalmath.service.submission import check_environment, check_values
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Admission:
 
         can_be_called = passes(self._check_recipe)
         passes(check_values)
+        passes(self._check_restrictions)
         if not passes(check_environment):
             return Checked(findings=tuple(findings))
         # What cannot be called has nothing to say for itself.
@@ -137,6 +139,7 @@ class Admission:
 
         check_values(submission)
         check_environment(submission)
+        self._check_restrictions(submission)
         findings = self._check_recipe(submission)
         plugins().require(self._engine_of(submission))
         findings += self._preflight(submission)
@@ -206,6 +209,9 @@ class Admission:
         recipe = look_up(submission.recipe, self._config.recipes_allow)
         return check_arguments(recipe, submission.parameters)
 
+    def _check_restrictions(self, submission: Submission) -> None:
+        check_restrictions(submission, self._config)
+
     def _check_engine(self, submission: Submission) -> None:
         self._runner(submission).check_cluster(submission.cluster)
 
@@ -267,7 +273,10 @@ class Admission:
         return forwarded
 
     def _environ_of(self, submission: Submission) -> Mapping[str, str]:
-        return self._environ if submission.environment is None else submission.environment
+        given = submission.environment
+        # Where none is taken, an empty one is none.
+        takes = given is not None and self._config.restricted is None
+        return given if takes and given is not None else self._environ
 
     def _engine_of(self, submission: Submission) -> str:
         from crystalmath.quacc.engines import get_workflow_engine
