@@ -14,6 +14,7 @@ from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Submis
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
 from crystalmath.quacc.runner import generate_job_id
+from crystalmath.service.restrictions import check_restrictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -116,6 +117,7 @@ class Admission:
 
         can_be_called = passes(lambda: self._check_recipe(submission))
         passes(lambda: check_fields(submission, _VALUES))
+        passes(lambda: check_restrictions(submission, self._config))
         if not passes(lambda: check_fields(submission, {"environment"})):
             return Checked(findings=tuple(findings))
         asked = self._read(submission)
@@ -139,6 +141,7 @@ class Admission:
             Something in it can be no part of a job, whatever the recipe.
         """
         check_fields(submission, _VALUES | {"environment"})
+        check_restrictions(submission, self._config)
         return self._read(submission)
 
     def _read(self, submission: Submission) -> Asked:
@@ -250,7 +253,10 @@ class Admission:
         return forwarded
 
     def _environ_of(self, submission: Submission) -> Mapping[str, str]:
-        return self._environ if submission.environment is None else submission.environment
+        given = submission.environment
+        # Where none is taken, an empty one is none.
+        takes = given is not None and self._config.restricted is None
+        return given if takes and given is not None else self._environ
 
     def _engine_of(self, submission: Submission) -> str:
         from crystalmath.quacc.engines import get_workflow_engine
