@@ -48,6 +48,8 @@ class LocalRunner(EngineRunner):
         self._threads: list[threading.Thread] = []
         self._queued: set[str] = set()
         self._running: set[str] = set()
+        # Why an attempt was not begun, until it is launched again.
+        self._troubles: dict[str, str] = {}
 
     def workers(self) -> int:
         """Tell how many jobs run at once."""
@@ -56,6 +58,7 @@ class LocalRunner(EngineRunner):
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
         """Queue the attempts, and start worker threads as they are needed."""
         for attempt in attempts:
+            self._troubles.pop(attempt.id, None)
             self._queued.add(attempt.id)
             self._queue.put(attempt)
         while len(self._threads) < min(self._workers, len(self._queued) + len(self._running)):
@@ -71,12 +74,15 @@ class LocalRunner(EngineRunner):
     def _see(self, attempt: str) -> Sighting:
         if attempt in self._running:
             return Sighting("running")
-        return Sighting("queued" if attempt in self._queued else "gone")
+        if attempt in self._queued:
+            return Sighting("queued")
+        return Sighting("gone", self._troubles.get(attempt))
 
     def release(self, attempts: Sequence[Attempt]) -> None:
         """Drop what is queued."""
         for attempt in attempts:
             self._queued.discard(attempt.id)
+            self._troubles.pop(attempt.id, None)
 
     def stop(self) -> None:
         """End the worker threads; what was let go runs on without them."""
@@ -101,6 +107,7 @@ class LocalRunner(EngineRunner):
                 worker.run(attempt.directory)
             except Exception as error:  # noqa: BLE001 - one bad run must not cost a worker
                 self.log.warning("%s: %s", attempt.id, error)
+                self._troubles[attempt.id] = str(error)
             finally:
                 self._running.discard(attempt.id)
                 self.notice(attempt.id)

@@ -14,7 +14,6 @@ from crystalmath.models.fields import declared
 from crystalmath.quacc.runner import JobState
 from crystalmath.store import database
 from crystalmath.store.eventlog import last_event, read_events
-from crystalmath.store.lifecycle import event_row, follow
 from crystalmath.store.records import ErrorCount, Event, JobMetadata
 from crystalmath.store.rows import (
     check,
@@ -27,6 +26,7 @@ from crystalmath.store.rows import (
 )
 from crystalmath.store.selection import begins_with, count_errors, count_states, selected
 from crystalmath.store.tables import events, is_storable, jobs, labels, specifications
+from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -271,9 +271,9 @@ class JobStore:
         **filters
             See :func:`crystalmath.store.selection.selected`.
         """
-        where = selected(**filters)
+        where, seen = selected(**filters), filters.get("seen") or {}
         with self._database.reading() as connection:
-            return count_states(connection, where), count_errors(connection, where)
+            return count_states(connection, where, seen), count_errors(connection, where)
 
     def owners(self) -> _Ids:
         """Give the owners that unfinished jobs have, each once, as `list` takes them."""

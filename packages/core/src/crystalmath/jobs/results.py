@@ -1,0 +1,47 @@
+"""What became of a job, from its files alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.jobs.life import Decision, step
+from crystalmath.jobs.reading import attempt_in, read
+from crystalmath.models import JobState
+
+if TYPE_CHECKING:
+    from crystalmath.jobs.facts import Record
+    from crystalmath.jobs.host import Host
+    from crystalmath.jobs.rundir import RunDirectory
+
+__all__ = ["read_result", "view"]
+
+
+def view(directory: RunDirectory, record: Record, host: Host) -> Decision:
+    """Tell what somebody sees of a job who changes nothing."""
+    return step(record, read(directory, record, host), now=host.now(), owns=False)
+
+
+def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str, Any]:
+    """Read the result of a finished job from its run directory.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Its files.
+    attempt : int, optional
+        The number of the last attempt; default: the one that ``spec`` names.
+    """
+    from crystalmath.recipes import codec
+
+    number = attempt_in(directory) if attempt is None else attempt
+    outcome = directory.outcome(number)
+    if outcome is None:
+        return {"error": "no outcome was recorded"}
+    if outcome["state"] == "cancelled" or outcome.get("cancelled"):
+        return {"error": JobState.CANCELLED.value}
+    if outcome["state"] != "completed":
+        traceback = outcome.get("traceback")
+        error = {"error": outcome["error"]}
+        return {**error, "traceback": traceback} if traceback else error
+    value = codec.decode_result(directory.payload(number))
+    return value if isinstance(value, dict) else {"value": value}
