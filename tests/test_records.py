@@ -26,6 +26,7 @@ from crystalmath.cli.submission import make_submission
 from crystalmath.client.request import document
 from crystalmath.errors import InvalidJob
 from crystalmath.models import (
+    Attempt,
     Job,
     JobSpec,
     JobState,
@@ -106,6 +107,18 @@ def test_what_makes_another_job():
     spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), engine="e")
     # A home's keys are compared with hashes of earlier releases: nothing may join these.
     assert spec.identity() == {"recipe": "r", "engine": "e", "cluster": "local", "walltime_s": None}
+
+
+def test_an_engine_hears_the_terms():
+    terms = {"cluster": "c", "walltime_s": 5.0, "name": "n", "labels": {"a": "b"}, "key": "k"}
+    assert terms.keys() == names(Terms)
+    spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), **terms)
+    header = json.loads(json.dumps(spec.header()))
+    told = Attempt(id="1.1", job_id="1", directory=Path("/d"), **Terms.terms_in(header))
+    assert {name: getattr(told, name) for name in terms} == terms
+    assert told in {told: 1}
+    # A run directory of an earlier release says less.
+    assert Terms.terms_in({"cluster": "c", "walltime_s": None}) == {"cluster": "c"}
 
 
 # --- what is written a second time ---------------------------------------------------------------

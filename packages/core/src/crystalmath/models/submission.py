@@ -128,6 +128,7 @@ class Terms:
     )
     labels: Mapping[str, str] = field(
         factory=dict,
+        hash=False,  # what has terms may be a key of a dict, as an attempt is
         metadata=about(
             "for people and filters; never passed to the recipe",
             {
@@ -160,6 +161,13 @@ class Terms:
             ),
         ),
     )
+
+    @staticmethod
+    def terms_in(header: Mapping[str, Any]) -> TermsGiven:
+        """Read terms of a header that :meth:`JobSpec.header` wrote, this release's or another's."""
+        names = (one.name for one in fields(Terms))
+        given = {name: header[name] for name in names if header.get(name) is not None}
+        return cast("TermsGiven", given)
 
     def terms(self) -> TermsGiven:
         """Give these terms as the arguments of another record that has them."""
