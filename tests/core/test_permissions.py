@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crystalmath import config
+from crystalmath import _permissions, config
 from crystalmath.errors import PlaceError
 from crystalmath.server.endpoint import Place
 

@@ -417,7 +417,7 @@ def test_a_script_that_ends_while_its_job_is_handed_over(home, lab):
     assert (outcome["state"], outcome["error"]) == ("cancelled", "cancelled")
 
 
-def test_another_process_cancels_and_after_a_kill_adopts(home, lab, tmp_path):
+def test_another_process_cancels_and_after_a_kill_adopts(home, with_quacc, tmp_path):
     (home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
     gate = tmp_path / "gate"
     owner = subprocess.Popen(

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import eventually
+from conftest import LIGHT, eventually
 from crystalmath import processes
 from crystalmath.client.launch import answers
 from crystalmath.server.endpoint import Place
@@ -20,7 +20,6 @@ from crystalmath.server.rpc import wire
 #: What of a developer's environment must not reach a server under test.
 PRIVATE = ("CRYSTALMATH_", "QUACC_", "VASP_")
 
-LIGHT = Path(__file__).parent / "light"
 #: A structure.
 CELL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
 

@@ -35,6 +35,9 @@ __all__ = [
     "start_time",
 ]
 
+#: How long children that end and come again are killed without a pause, in seconds.
+CHASE_S = 0.05
+
 
 @frozen
 class Identity:
@@ -197,7 +200,7 @@ def is_locked(path: str | os.PathLike[str]) -> bool | None:
 def start_time(pid: int) -> int | None:
     """Tell when a process started, in clock ticks since boot; ``None`` if it has ended."""
     fields = _stat(pid)
-    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+    return None if fields is None or _has_ended(fields) else int(fields[19])
 
 
 def is_alive(pid: int, started: int) -> bool:
@@ -213,6 +216,11 @@ def _stat(pid: int) -> list[str] | None:
         return None
     # The command's name stands in parentheses and may hold anything, parentheses too.
     return text[text.rindex(b")") + 2 :].decode("ascii").split()
+
+
+def _has_ended(fields: list[str]) -> bool:
+    # A `Z` counts itself as a thread. One with more has lost its main thread; the others run on.
+    return fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
 
 
 def _pids() -> list[int]:
@@ -239,7 +247,7 @@ def descendants(pid: int) -> list[int]:
     offspring: dict[int, list[int]] = {}
     for other in _pids():
         fields = _stat(other)
-        if fields is not None and fields[0] not in "ZX":
+        if fields is not None and not _has_ended(fields):
             offspring.setdefault(int(fields[1]), []).append(other)
     found: list[int] = []
     queue = [pid]
@@ -255,10 +263,22 @@ def marked(variable: str, value: str) -> list[int]:
     mark = f"{variable}={value}".encode()
     found = []
     for pid in _pids():
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if mark in file.read().split(b"\0") and start_time(pid) is not None:
+        with contextlib.suppress(OSError):
+            if mark in _environment(pid).split(b"\0") and start_time(pid) is not None:
                 found.append(pid)
     return [pid for pid in found if pid != os.getpid()]
+
+
+def _environment(pid: int) -> bytes:
+    """Read the environment that a process was started with; any of its threads shows it."""
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        block = file.read()
+    fields = None if block else _stat(pid)
+    if fields is not None and fields[0] == "Z" and not _has_ended(fields):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/environ", "rb") as file:
+                block = block or file.read()
+    return block
 
 
 def end_processes(
@@ -280,7 +300,8 @@ def end_processes(
     grace_s : float
         How long they may take to end by themselves, in seconds.
     reap : bool
-        Collect the exit codes of our own children meanwhile.
+        What is to end are all descendants of this process, a child subreaper: collect the exit
+        codes of our children, and go on until there are none.
     limit_s : float
         When to give up, in seconds: one that waits for a dead file system cannot be ended.
 
@@ -294,30 +315,40 @@ def end_processes(
     deadline = time.monotonic() + grace_s
     pause = 0.005
     while True:
-        if reap:
-            reap_children()
+        # One pass over the process table misses who forks and exits meanwhile; `waitpid` does not.
+        left = reap and reap_children()
         pids = list(living())
-        if not pids:
+        if not (pids or left):
             return True
         if time.monotonic() >= end:
             return False
         if time.monotonic() >= deadline:
             _send(pids, signal.SIGSTOP)
             _send(living(), signal.SIGKILL)
+            if reap:
+                _kill_children()
         time.sleep(pause)
         pause = min(pause * 1.5, 0.1)
 
 
-def reap_children() -> dict[int, int]:
-    """Collect children that have ended: pid to wait status."""
-    ended: dict[int, int] = {}
+def reap_children() -> bool:
+    """Collect the exit codes of children that have ended; tell whether there are others."""
     with contextlib.suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            ended[pid] = status
-    return ended
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
+
+
+def _kill_children() -> None:
+    """Kill our own children as fast as they come, for a moment.
+
+    Of a process that forks and exits in a loop, whoever lives just now is always a child of its
+    subreaper, and is another one by the end of a pass over the process table.
+    """
+    deadline = time.monotonic() + CHASE_S
+    while reap_children() and time.monotonic() < deadline:
+        _send(children(os.getpid()), signal.SIGKILL)
 
 
 def _send(pids: Iterable[int], number: signal.Signals) -> None:

@@ -274,11 +274,13 @@ class Driver:
         """Give the pids of jobs that were let go and run on this host."""
         found: set[int] = set()
         for job in self._left:
-            claimant = None
+            claimant, guardian = None, []
             with contextlib.suppress(BadFile, OSError):
                 claimant = job.directory.claimant(job.record.attempt)
+                containment = job.directory.containment(job.record.attempt)
+                guardian = containment.get("guardian", [])[:1]
             if claimant and claimant.is_here():
-                found |= {claimant.pid, *processes.descendants(claimant.pid)}
+                found |= {claimant.pid, *guardian, *processes.descendants(claimant.pid)}
         return found
 
     def directory(self, job_id: str) -> RunDirectory:

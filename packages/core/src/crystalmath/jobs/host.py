@@ -6,7 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
+from crystalmath.errors import BadFile
+from crystalmath.jobs.containment import end_contained
 from crystalmath.jobs.identities import IDENTITIES, is_alive, own_identity
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
@@ -79,6 +82,22 @@ class Host:
 
     def end_processes(self, attempt: str) -> bool:
         """End every process of an attempt on this host; tell whether none is left."""
-        return processes.end_processes(
+        return self._end_contained(attempt) and processes.end_processes(
             lambda: processes.marked("CRYSTALMATH_ATTEMPT", attempt), limit_s=SWEEP_S
         )
+
+    def _end_contained(self, attempt: str) -> bool:
+        """End what a dead supervisor's control group or guardian holds."""
+        job_id, _, number = attempt.rpartition(".")
+        directory = RunDirectory(self._jobs_directory / job_id)
+        try:
+            claimant, containment = (
+                directory.claimant(int(number)),
+                directory.containment(int(number)),
+            )
+        except (BadFile, OSError):
+            return True  # what carries the mark is ended all the same
+        # A supervisor that lives has seen to it, and has other jobs to run in the same place.
+        if claimant is None or not claimant.is_here() or not claimant.is_dead():
+            return True
+        return end_contained(containment, SWEEP_S)

@@ -14,6 +14,7 @@ import os
 import secrets
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -21,6 +22,9 @@ from crystalmath import processes
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import document, read_document, write_all
 from crystalmath.processes import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["IDENTITIES", "IdentityFile", "is_alive", "own_identity", "remove_dead"]
 
@@ -42,11 +46,19 @@ class IdentityFile:
         A folder on the file system of the run directories.
     identity : Identity
         The process that claims.
+    containment : mapping, optional
+        What holds together the processes of what it runs (:mod:`crystalmath.jobs.containment`).
     """
 
-    def __init__(self, directory: str | os.PathLike[str], identity: Identity) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        identity: Identity,
+        containment: Mapping[str, Any] | None = None,
+    ) -> None:
         self._directory = os.fspath(directory)
         self._identity = identity
+        self._containment = {"containment": dict(containment)} if containment else {}
         self._nonce = secrets.token_hex(8)
         self._path = f"{self._directory}/{self._nonce}"
         # An older one stays open: claims that are links to it are locked by it.
@@ -99,7 +111,8 @@ class IdentityFile:
             # Whoever can read it must find it locked.
             lock = self._nonce if _lock(descriptor) else ""
             identity = attrs.evolve(self._identity, lock=lock)
-            content = document({**identity.as_dict(), "nonce": self._nonce}, b"")
+            header = {**identity.as_dict(), "nonce": self._nonce, **self._containment}
+            content = document(header, b"")
             write_all(descriptor, content, durable=durable)
             os.replace(temporary, self._path)
         except BaseException:

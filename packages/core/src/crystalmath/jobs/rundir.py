@@ -179,6 +179,14 @@ class RunDirectory:
         # The claim is a link to the file that its maker locks.
         return claimant.is_alive(self.file(f"{attempt}.claim") if claimant.lock else None)
 
+    def containment(self, attempt: int) -> dict[str, Any]:
+        """Tell what holds the processes of a claimed attempt together (jobs.containment)."""
+        try:
+            header, _ = read_document(self.file(f"{attempt}.claim"))
+        except FileNotFoundError:
+            return {}
+        return dict(header.get("containment", {}))
+
     def write_handle(self, attempt: int, handle: str) -> None:
         """Record the engine's handle of an attempt."""
         temporary = self._temporary("handle", document({}, handle.encode()))
