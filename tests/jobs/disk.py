@@ -31,12 +31,18 @@ class Disk:
         #: What was published as an attempt's outcome, and was not damaged since.
         self.published: dict[tuple[str, int], bytes] = {}
         self.twice: list[str] = []
+        self.held: set[tuple[str, int]] = set()  # claims whose maker is alive
 
     def reach(self, path):
         for key in ("", path):
             until, number = self.unreadable.get(key, (0.0, 0))
             if self.now() < until:
                 raise OSError(number, os.strerror(number), path)
+
+    def remove(self, path):
+        self.folders.pop(path, None)
+        self.held = {each for each in self.held if each[0] != path}
+        self.published = {key: end for key, end in self.published.items() if key[0] != path}
 
     def is_away(self, path):
         try:
@@ -132,6 +138,9 @@ class MemoryDirectory(RunDirectory):
     def is_claimant_alive(self, attempt):
         claimant = self.claimant(attempt)
         return None if claimant is None else self._alive(claimant.pid)
+
+    def is_claim_held(self, attempt):
+        return (self.path, attempt) in self._disk.held
 
     def read_handle(self, attempt):
         return None

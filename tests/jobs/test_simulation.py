@@ -21,5 +21,4 @@ def _quiet():
 
 def test_every_life_keeps_the_promises():
     replayed = os.environ.get("CRYSTALMATH_LIFE")
-    for seed in [int(replayed)] if replayed else range(LIVES):
-        lives.run(seed)
+    lives.run_all([int(replayed)] if replayed else range(LIVES))

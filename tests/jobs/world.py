@@ -174,7 +174,7 @@ class World:
         return self.directory(JOBS / job_id)
 
     def need_descriptors(self):
-        if self.time < self.short_until:
+        if self.time < self.short_until and self.random.random() < 0.3:
             raise OSError(errno.EMFILE, "Too many open files")
 
     def end_processes(self, attempt):
@@ -226,6 +226,7 @@ class World:
         except Crash:
             self.alive.discard(process.pid)
             return
+        self.disk.held.add((directory.path, number))
         self.workers.append(Worker(process, directory, number, attempt_id(job_id, number)))
         self.check_alive(job_id)
 
@@ -246,11 +247,15 @@ class World:
         try:
             worker.directory.publish(worker.number, header, b"result")
         except (OSError, Crash):
-            self.alive.discard(worker.process.pid)  # its supervisor dies of that
+            self.die(worker)  # its supervisor ends with that
+
+    def die(self, worker):
+        self.alive.discard(worker.process.pid)
+        self.disk.held.discard((worker.directory.path, worker.number))
 
     def kill(self, worker, *, leaves):
         self.workers.remove(worker)
-        self.alive.discard(worker.process.pid)
+        self.die(worker)
         if leaves:
             self.left[worker.attempt] = 1
 
@@ -266,7 +271,7 @@ class World:
         self.alive.discard(host.process.pid)
         assert not decision.actions, f"who only looks is told to do {decision.actions}"
         assert (self.disk.writes, len(self.alive)) == (writes, alive), "who looks changed something"
-        if decision.state.is_terminal() and job_id not in self.damaged:
+        if decision.state.is_terminal() and job_id not in self.damaged | self.removed:
             first = self.shown.setdefault(job_id, decision.state)
             assert first is decision.state, f"{job_id} was {first}, and is {decision.state}"
 
