@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from crystalmath.jobs.host import Host
     from crystalmath.jobs.rundir import RunDirectory
 
-__all__ = ["read_result", "view"]
+__all__ = ["read_result", "read_value", "view"]
 
 
 def view(directory: RunDirectory, record: Record, host: Host) -> Decision:
@@ -38,8 +38,6 @@ def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str
     FileNotFoundError
         The outcome of the attempt that was asked for is not there.
     """
-    from crystalmath.recipes import codec
-
     number = attempt_in(directory) if attempt is None else attempt
     outcome = directory.outcome(number)
     if outcome is None and attempt is None:
@@ -53,5 +51,12 @@ def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str
         traceback = outcome.get("traceback")
         error = {"error": outcome["error"]}
         return {**error, "traceback": traceback} if traceback else error
-    value = codec.decode_result(directory.payload(number))
+    return read_value(directory, number)
+
+
+def read_value(directory: RunDirectory, attempt: int) -> dict[str, Any]:
+    """Read what the recipe of a completed job returned; `FileNotFoundError` if it was removed."""
+    from crystalmath.recipes import codec
+
+    value = codec.decode_result(directory.payload(attempt))
     return value if isinstance(value, dict) else {"value": value}
