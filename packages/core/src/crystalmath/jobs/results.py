@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.jobs.life import Decision, step
@@ -30,11 +32,19 @@ def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str
         Its files.
     attempt : int, optional
         The number of the last attempt; default: the one that ``spec`` names.
+
+    Raises
+    ------
+    FileNotFoundError
+        The outcome of the attempt that was asked for is not there.
     """
     number = attempt_in(directory) if attempt is None else attempt
     outcome = directory.outcome(number)
-    if outcome is None:
+    if outcome is None and attempt is None:
         return {"error": "no outcome was recorded"}
+    if outcome is None:
+        path = directory.file(f"{number}.outcome")
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if outcome["state"] == "cancelled" or outcome.get("cancelled"):
         return {"error": JobState.CANCELLED.value}
     if outcome["state"] != "completed":
