@@ -21,7 +21,7 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile
 from crystalmath.processes import Identity
@@ -184,6 +184,16 @@ class RunDirectory:
     def payload(self, attempt: int) -> bytes:
         """Read the encoded result of an outcome."""
         return _read(self.file(f"{attempt}.outcome"))[1]
+
+    def open_payload(self, attempt: int) -> BinaryIO:
+        """Open an outcome where its encoded result begins."""
+        file = open(self.file(f"{attempt}.outcome"), "rb")  # noqa: SIM115 - it is given away
+        try:
+            _header(file.readline(), file.name)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def _temporary(self, kind: str, document: bytes, *, durable: bool = False) -> str:
         path = self.file(f".{kind}.{secrets.token_hex(6)}")

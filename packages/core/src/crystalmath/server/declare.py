@@ -20,7 +20,7 @@ from crystalmath.server.pools import in_pool
 if TYPE_CHECKING:
     from crystalmath.service import JobService
 
-__all__ = ["METHODS", "Handler", "Method", "method", "trouble"]
+__all__ = ["METHODS", "Handler", "Method", "length", "method", "number", "trouble"]
 
 #: What a dispatcher calls: with the job service (``None``: this process's own), or with the
 #: session for methods that say so.
@@ -44,8 +44,11 @@ class Method:
         The handler's docstring: its first line, and the whole.
     of_session : bool
         It needs the connection or the server, and is not there in process.
-    large : bool
-        Answers may have tens of megabytes: few are made, and kept until they are sent, at once.
+    copies : int
+        How often its parameters are in memory while it is carried out, beside once.
+    answer_size : callable
+        How many bytes an answer to such parameters, which are not checked yet, may take in memory
+        while it is made.
     """
 
     name: str
@@ -55,7 +58,8 @@ class Method:
     summary: str
     description: str = field(repr=False)
     of_session: bool = False
-    large: bool = False
+    copies: int = 0
+    answer_size: Callable[[Mapping[str, Any]], int] = field(default=lambda _: 0, repr=False)
 
     def __call__(
         self, controller: JobService | None, params: Mapping[str, Any]
@@ -77,7 +81,8 @@ def method(
     refused: Mapping[str, Any] | None = None,
     pool: Pool = "asking",
     of_session: bool = False,
-    large: bool = False,
+    copies: int = 0,
+    answer_size: Callable[[Mapping[str, Any]], int] = lambda _: 0,
 ) -> Callable[[Callable[[Any, dict[str, Any]], Any]], Handler]:
     """Declare a handler.
 
@@ -102,8 +107,10 @@ def method(
         The kind of thread that a plain function runs in; it may depend on the parameters.
     of_session : bool
         Whether it is called with the session.
-    large : bool
-        Whether answers may have tens of megabytes.
+    copies : int
+        How often the parameters are in memory meanwhile, beside once.
+    answer_size : callable
+        How many bytes an answer to such parameters, which are not checked yet, may take in memory.
     """
     schema: dict[str, Any] = {
         "type": "object",
@@ -138,11 +145,22 @@ def method(
             summary=documented.partition("\n")[0],
             description=documented,
             of_session=of_session,
-            large=large,
+            copies=copies,
+            answer_size=answer_size,
         )
         return handler
 
     return declare
+
+
+def number(value: object, default: int, most: int) -> int:
+    """Read a number of a request that is not checked yet, for `answer_size`."""
+    return min(value, most) if type(value) is int and value >= 0 else default
+
+
+def length(value: object, most: int) -> int:
+    """Tell how long a list of a request is that is not checked yet, for `answer_size`."""
+    return min(len(value), most) if isinstance(value, list) else 0
 
 
 def _answering(

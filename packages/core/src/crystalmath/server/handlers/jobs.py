@@ -13,8 +13,9 @@ from crystalmath.errors import UnknownJob
 from crystalmath.quacc.results import summarize as _summarize_result
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.structures import parse_structure as _parse_structure
-from crystalmath.server.declare import METHODS, method, trouble
-from crystalmath.server.handlers.documents import job_document
+from crystalmath.server.budget import room
+from crystalmath.server.declare import METHODS, length, method, number, trouble
+from crystalmath.server.handlers.documents import JOB_SIZE, job_document
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
 from crystalmath.server.pools import in_pool, is_wanted
 from crystalmath.server.shapes import (
@@ -23,6 +24,7 @@ from crystalmath.server.shapes import (
     JOB_ID,
     JOB_IDS,
     LABELS,
+    MOST_JOBS,
     NAME,
     STATE,
     SUBMISSION,
@@ -78,6 +80,7 @@ _LIMIT = {
     result=reference("Submitted"),
     refused={"job_id": None},
     pool=submitting_pool,
+    copies=2,  # the structure, and what is recorded of it
 )
 def handle_jobs_submit(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Submit a job.
@@ -114,6 +117,7 @@ async def handle_jobs_status(service: JobService, params: dict[str, Any]) -> Map
     required=("job_ids",),
     result=record({"jobs": array({"anyOf": [JOB, reference("Refusal")]}), "error": ERROR}),
     refused={"jobs": []},
+    answer_size=lambda params: JOB_SIZE * length(params.get("job_ids"), MOST_JOBS),
 )
 def handle_jobs_status_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell the states of many jobs, in the order of their ids.
@@ -168,6 +172,7 @@ def handle_jobs_cancel(service: JobService, params: dict[str, Any]) -> Mapping[s
         }
     ),
     refused={"jobs": [], "cursor": None},
+    answer_size=lambda params: JOB_SIZE * number(params.get("limit"), 100, MOST_JOBS),
 )
 def handle_jobs_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """List jobs, newest first.
@@ -243,23 +248,29 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
         **dict.fromkeys(("recipe", "structure", "params", "engine", "cluster", "walltime_s")),
         "potcars": [],
     },
-    pool="files",
-    large=True,
 )
-def handle_jobs_specification(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_specification(
+    service: JobService, params: dict[str, Any]
+) -> Mapping[str, Any]:
     """Tell what a job was asked to do: ``jobs.submit`` takes it again, without ``potcars``.
 
     The environment is left out.
     """
-    header, document = service.specification(params["job_id"]).split("\n", 1)
+    # It is there as text, decoded, and as text again.
+    await room(3 * await in_pool("files", service.specification_size, params["job_id"]))
+    return await in_pool("files", _specification, service, params["job_id"])
+
+
+def _specification(service: JobService, job_id: str) -> dict[str, Any]:
+    header, document = service.specification(job_id).split("\n", 1)
     asked, encoded = json.loads(header), json.loads(document)
     return {
-        "job_id": params["job_id"],
+        "job_id": job_id,
         "recipe": asked["recipe"],
         "structure": {"format": "ase-json", "data": encoded["atoms"]["data"]},
         "params": encoded["parameters"],
         **{name: asked[name] for name in ("engine", "cluster", "walltime_s")},
-        "potcars": service.pseudopotentials(params["job_id"]),
+        "potcars": service.pseudopotentials(job_id),
         "error": None,
     }
 

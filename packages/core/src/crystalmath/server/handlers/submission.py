@@ -9,7 +9,7 @@ from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.quacc.recipes import may_be_asked
 from crystalmath.quacc.structures import parse_structure
 from crystalmath.server.checking import checked
-from crystalmath.server.declare import method, trouble
+from crystalmath.server.declare import length, method, trouble
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.shapes import ERROR, MOST_JOBS, SUBMISSION, array, record, reference
 
@@ -25,6 +25,9 @@ __all__ = [
     "submitted",
     "submitting_pool",
 ]
+
+#: What the answer to one of many submissions takes in memory about, in bytes.
+_ANSWER_SIZE = 1000
 
 _REQUIRED = ("recipe", "structure")
 _ONE = {"type": "object", "properties": SUBMISSION, "required": list(_REQUIRED)}
@@ -60,6 +63,8 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     result=record({"jobs": array(reference("Submitted")), "error": ERROR}),
     refused={"jobs": []},
     pool=submitting_pool,
+    copies=2,
+    answer_size=lambda params: _ANSWER_SIZE * length(params.get("jobs"), MOST_JOBS),
 )
 def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Submit many jobs, each accepted or refused on its own, in order.
@@ -95,6 +100,7 @@ def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapp
     ),
     refused={"ok": False, "findings": [], "potcars": [], "environment": []},
     pool=submitting_pool,
+    copies=2,
 )
 def handle_jobs_check(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
