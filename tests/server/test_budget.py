@@ -99,14 +99,14 @@ async def test_takers_part_by_part_all_come_to_an_end_and_give_back_all(budget):
             for _ in range(drawn.randrange(1, 12)):
                 await share.grow(drawn.randrange(1, 40))
                 await asyncio.sleep(0)
-                most = max(most, budget._used)
+                most = max(most, budget.used)
             share.settle(drawn.randrange(200))
             await asyncio.sleep(0)
 
     accounts = [budget.account() for _ in range(10)]
     async with asyncio.timeout(20):
         await asyncio.gather(*(request(drawn.choice(accounts)) for _ in range(500)))
-    assert budget._used == 0
+    assert budget.used == 0
     assert [account.left for account in accounts] == [10] * 10
     # What there is, the one that goes ahead, and answers that were larger than they said.
     assert most < 100 + 12 * 40 + 10 * 200

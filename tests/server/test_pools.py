@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import itertools
 import threading
 import time
 
 import pytest
 
-from crystalmath.server.pools import _EACH, _THREADS, asker, in_pool, in_slices, is_wanted
+from crystalmath.server.pools import (
+    _USUAL,
+    NOBODY,
+    Asker,
+    asker,
+    in_pool,
+    in_slices,
+    is_wanted,
+)
 
+_THREADS, _EACH = _USUAL
+ASKERS = collections.defaultdict(Asker, {None: NOBODY})
 KINDS = map("test {}".format, itertools.count())
 
 
@@ -19,9 +30,14 @@ def kind():
     return next(KINDS)
 
 
+def known_as(who):
+    """Be somebody from now on, in this task."""
+    asker.set(ASKERS[who])
+
+
 async def ask(who, kind, function, *args):
     """Call a function for somebody."""
-    asker.set(who)
+    known_as(who)
     return await in_pool(kind, function, *args)
 
 
@@ -68,6 +84,27 @@ async def test_connections_take_turns(kind):
     await asyncio.gather(*filling, *waiting)
     # Both came long after all of a's.
     assert max(done.index("b"), done.index("c")) < 2 * _THREADS
+
+
+async def test_who_has_asked_for_little_goes_before_who_has_asked_for_much(kind):
+    for who in "abcdefgh":
+        await ask(who, kind, time.sleep, 0.02)
+    go, done = threading.Event(), []
+    filling = [
+        asyncio.create_task(ask(who, kind, go.wait, 10)) for who in "xy" for _ in range(_EACH)
+    ]
+    await asyncio.sleep(0.05)
+
+    def note(who):
+        done.append(who)
+        time.sleep(0.01)
+
+    waiting = [asyncio.create_task(ask(who, kind, note, who)) for who in "abcdefgh" * 10]
+    waiting += [asyncio.create_task(ask("little", kind, note, "little"))]
+    await asyncio.sleep(0.05)
+    go.set()
+    await asyncio.gather(*filling, *waiting)
+    assert done.index("little") < 2 * _THREADS
 
 
 async def test_a_service_of_this_process_has_all_threads(kind):
@@ -128,7 +165,7 @@ async def test_what_takes_long_lets_others_come_between(kind):
         return "result"
 
     async def slices(who):
-        asker.set(who)
+        known_as(who)
         return await in_slices(kind, long())
 
     many = [asyncio.create_task(slices(who)) for who in range(4 * _THREADS)]

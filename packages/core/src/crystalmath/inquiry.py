@@ -236,6 +236,13 @@ class Inquiry:
             return None
         return b"".join(self.result_chunks(job))
 
+    def result_size(self, job: JobMetadata) -> int:
+        """Tell how many bytes the stored JSON of a completed job's result has."""
+        from crystalmath.quacc import codec
+
+        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+            return codec.result_size(file)
+
     def result_chunks(self, job: JobMetadata) -> Iterator[bytes]:
         """Give the stored JSON of a completed job's result piece by piece, undecoded."""
         from crystalmath.quacc import codec

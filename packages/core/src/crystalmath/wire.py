@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from crystalmath.errors import CrystalMathError
 
 __all__ = [
+    "CHUNK",
     "MAX_DEPTH",
     "MAX_HEADER",
     "MAX_MESSAGE",
@@ -36,6 +37,9 @@ MAX_MESSAGE = 64 * 2**20
 
 #: The longest header, in bytes.
 MAX_HEADER = 8 * 2**10
+
+#: So much of a :class:`Stream` is in memory at once, in bytes.
+CHUNK = 256 * 2**10
 
 #: How deep arrays and objects of a message may stand in each other.
 MAX_DEPTH = 64
@@ -91,7 +95,7 @@ class Stream:
     size : int
         How many bytes it has.
     chunks : iterator of bytes
-        Gives them; each step may block.
+        Gives them, at most `CHUNK` at once; each step may block.
     """
 
     __slots__ = ("chunks", "size")

@@ -56,7 +56,7 @@ class Budget:
     def __init__(self, *, common: int, own: int) -> None:
         self._common = common
         self._own = own
-        self._used = 0
+        self.used = 0
         self._line: deque[_Waiting] = deque()
         self._ahead: Share | None = None
         #: Whether any of the common bytes were in use since this was reset.
@@ -88,7 +88,7 @@ class Budget:
 
     def put(self, share: Share, size: int) -> None:
         """Count bytes of a share that are there already; or return some, as a negative number."""
-        self._used += size
+        self.used += size
         share.common += size
         share.account.common += size
         self.was_used |= size > 0
@@ -100,7 +100,7 @@ class Budget:
     def _serve(self) -> None:
         while self._line:
             share, size = self._line[0].share, self._line[0].size
-            if self._used + size > self._common:
+            if self.used + size > self._common:
                 if self._ahead is not None:
                     return
                 self._ahead = share

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from attrs import field, frozen
 
 from crystalmath.errors import CrystalMathError
+from crystalmath.server.budget import present
 from crystalmath.server.checking import checked
 from crystalmath.server.pools import in_pool
 
@@ -25,6 +26,9 @@ __all__ = ["METHODS", "Handler", "Method", "length", "method", "number", "troubl
 #: What a dispatcher calls: with the job service (``None``: this process's own), or with the
 #: session for methods that say so.
 Handler: TypeAlias = Callable[[Any, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+#: From how many bytes on in memory parameters are checked in a thread.
+_LARGE = 256 * 2**10
+
 Pool: TypeAlias = str | Callable[[Mapping[str, Any]], str]
 
 
@@ -125,7 +129,7 @@ def method(
         @functools.wraps(function)
         async def handler(controller: Any, params: Mapping[str, Any]) -> Mapping[str, Any]:
             try:
-                return await answer(controller, checked(params, schema))
+                return await answer(controller, await _checked(params, schema))
             except (CrystalMathError, ImportError) as error:
                 asked = {}
                 if "job_id" in schema["properties"] and isinstance(params, Mapping):
@@ -175,10 +179,19 @@ def _answering(
 
         async def answer(controller: Any, params: dict[str, Any]) -> Any:
             subject = (lambda: controller) if of_session else (lambda: _service(controller))
-            kind = pool if isinstance(pool, str) else pool(params)
+            # Looking for installed engines reads files.
+            kind = pool if isinstance(pool, str) else await in_pool("asking", pool, params)
             return await in_pool(kind, lambda: function(subject(), params))
 
     return answer
+
+
+async def _checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Check parameters, in a thread if they are many."""
+    share = present.get()
+    if share is None or share.size < _LARGE:
+        return checked(params, schema)
+    return await in_pool("asking", checked, params, schema)
 
 
 def _service(controller: JobService | None) -> JobService:

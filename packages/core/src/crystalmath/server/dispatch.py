@@ -31,6 +31,7 @@ from crystalmath.server.messages import (
     is_id,
 )
 from crystalmath.server.outbox import Text
+from crystalmath.server.pools import in_pool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -43,8 +44,9 @@ _LOG = logging.getLogger("crystalmath.server")
 
 _T = TypeVar("_T")
 
-#: From how many bytes on a message is decoded in a thread.
-_LARGE = 64 * 2**10
+#: From how many bytes on a message is decoded in a thread, and from how many on after others.
+_LARGE = 32 * 2**10
+_LARGEST = 2**20
 
 #: What any answer may have, in bytes.
 _SMALL_ANSWER = 4 * 2**10
@@ -140,9 +142,11 @@ class Dispatcher:
         return as_call(document)
 
     async def _apart(self, body: bytearray, function: Callable[[bytearray], _T]) -> _T:
-        """Look at a message, in a thread if it is large."""
+        """Look at a message, in a thread if it is large; the largest one after another."""
         if len(body) < _LARGE:
             return function(body)
+        if len(body) < _LARGEST:
+            return await in_pool("decoding", function, body)
         return await asyncio.get_running_loop().run_in_executor(self._decoder, function, body)
 
     def note(self, call: Call, session: Caller) -> bool:

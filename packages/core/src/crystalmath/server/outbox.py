@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crystalmath import wire
-from crystalmath.server.pools import in_pool
+from crystalmath.errors import CrystalMathError
+from crystalmath.server.pools import in_pool, in_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from crystalmath.server.budget import Share
 
 __all__ = ["Outbox", "Text"]
 
+_LOG = logging.getLogger("crystalmath.server")
+
+_Part: TypeAlias = bytes | wire.Stream
+
 #: What is handed to the kernel at once; others are served between two of these.
 _CHUNK = 64 * 2**10
 
-#: What is encoded at once; it takes about a millisecond, and another's request takes some turns.
+#: What is encoded at once, in about a millisecond; a message that is larger is encoded in threads.
 _BLOCK = 32 * 2**10
 
 #: A client must take some of what it is sent within this time, in seconds.
@@ -34,37 +40,53 @@ class Text:
         One after another.
     """
 
-    def __init__(self, parts: list[bytes | wire.Stream]) -> None:
+    def __init__(self, parts: list[_Part]) -> None:
         self.parts = parts
-        #: How many bytes are in memory.
-        self.held = sum(len(part) for part in parts if isinstance(part, bytes))
-        self.size = self.held + sum(p.size for p in parts if isinstance(p, wire.Stream))
+        sizes = [(len(p), len(p)) if isinstance(p, bytes) else (p.size, wire.CHUNK) for p in parts]
+        #: How many bytes it has, and how many of them are in memory.
+        self.size, self.held = map(sum, zip(*sizes, strict=True))
 
     @classmethod
     async def of(cls, document: Mapping[str, Any]) -> Text:
-        """Encode a message in blocks, and let others come between two of them.
+        """Encode a message; a large one in threads.
 
         Raises
         ------
         crystalmath.wire.WireError
             It is no JSON.
         """
-        parts: list[bytes | wire.Stream] = []
-        block: list[bytes] = []
-        size = 0
-        for piece in wire.pieces(document):
-            if isinstance(piece, wire.Stream):
-                parts += [b"".join(block), piece]
-                block, size = [], 0
-                continue
-            block.append(piece)
-            size += len(piece)
-            if size > _BLOCK:
-                parts.append(b"".join(block))
-                block, size = [], 0
-                await asyncio.sleep(0)
-        parts.append(b"".join(block))
+        pieces = wire.pieces(document)
+        parts, is_whole = _block(pieces)
+        if not is_whole:
+            parts += await in_slices("computing", _blocks(pieces))
         return cls(parts)
+
+
+def _blocks(pieces: Iterator[_Part]) -> Generator[None, None, list[_Part]]:
+    parts: list[_Part] = []
+    is_whole = False
+    while not is_whole:
+        more, is_whole = _block(pieces)
+        parts += more
+        yield
+    return parts
+
+
+def _block(pieces: Iterator[_Part]) -> tuple[list[_Part], bool]:
+    """Encode the next block, and what is a stream; tell whether there is no more."""
+    parts: list[_Part] = []
+    block: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if isinstance(piece, wire.Stream):
+            parts += [b"".join(block), piece]
+            block = []
+            continue
+        block.append(piece)
+        size += len(piece)
+        if size > _BLOCK:
+            break
+    return [*parts, b"".join(block)], size <= _BLOCK
 
 
 class Outbox:
@@ -100,11 +122,16 @@ class Outbox:
     async def _pass_on(self, stream: wire.Stream, share: Share) -> None:
         left = stream.size
         while left:
-            chunk = await in_pool("files", next, stream.chunks, b"")
+            try:
+                chunk = await in_pool("files", next, stream.chunks, b"")
+            except (CrystalMathError, OSError) as error:
+                _LOG.error("an answer breaks off: %s", error)
+                chunk = b""
             left -= len(chunk)
             if not chunk or left < 0:
+                # What was announced cannot be taken back.
                 self._writer.transport.abort()
-                raise ConnectionAbortedError("a file changed while it was sent")
+                raise ConnectionAbortedError
             await self._write(chunk, share)
 
     async def _write(self, data: bytes, share: Share) -> None:

@@ -11,25 +11,35 @@ import time
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
-__all__ = ["asker", "in_pool", "in_slices", "is_wanted"]
+__all__ = ["NOBODY", "Asker", "asker", "in_pool", "in_slices", "is_wanted"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Call: TypeAlias = "tuple[Future[Any], Callable[[], Any]]"
 
-#: Threads of one kind, and how many of them one connection may keep busy.
-_THREADS = 8
-_EACH = 4
+#: Threads of a kind, and how many of them one connection may keep busy. Where they compute, more
+#: threads would only hinder each other and the event loop.
+_THREADS: Mapping[str, tuple[int, int]] = {"computing": (2, 1), "files": (4, 2)}
+_USUAL = (8, 4)
 
 #: How long a connection goes on before others have their turn, in seconds.
 _SLICE_S = 0.02
 
-#: The connection for which something is done; `None` where there is no server.
-asker: contextvars.ContextVar[object] = contextvars.ContextVar("asker", default=None)
+
+class Asker:
+    """Somebody who takes turns with others: a connection."""
+
+
+#: Who asks where there is no server; he has all threads.
+NOBODY = Asker()
+
+#: For whom something is done.
+asker: contextvars.ContextVar[Asker] = contextvars.ContextVar("asker", default=NOBODY)
 
 #: Set once nobody waits any more for what the present thread is doing.
 _given_up: contextvars.ContextVar[threading.Event] = contextvars.ContextVar("given_up")
@@ -66,7 +76,7 @@ async def in_slices(kind: str, work: Generator[None, None, _T]) -> _T:
     Parameters
     ----------
     kind : str
-        As for :func:`in_pool`.
+        ``computing``, or ``files`` for what may hang with a file system.
     work : generator
         Returns the result; yields where others may come between.
     """
@@ -97,47 +107,57 @@ def is_wanted() -> bool:
 
 
 class _Pool:
-    """Threads in which the calls of several askers take turns."""
+    """Threads for the calls of several askers; whoever has used them least has the next turn."""
 
-    def __init__(self, kind: str) -> None:
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"crystalmath-{kind}")
+    def __init__(self, name: str, threads: int, each: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"crystalmath-{name}")
+        self._each = each
         self._lock = threading.Lock()
-        # Who has called longest ago is first.
-        self._waiting: dict[object, deque[_Call]] = {}
-        self._busy: Counter[object] = Counter()
+        self._waiting: dict[Asker, deque[_Call]] = {}
+        self._busy: Counter[Asker] = Counter()
+        #: For how many seconds somebody has used them; who comes begins where the others are.
+        self._used: WeakKeyDictionary[Asker, float] = WeakKeyDictionary()
+        self._now = 0.0
 
-    def submit(self, asker: object, function: Callable[[], _T]) -> Future[_T]:
+    def submit(self, asker: Asker, function: Callable[[], _T]) -> Future[_T]:
         future: Future[_T] = Future()
         with self._lock:
-            self._waiting.setdefault(asker, deque()).append((future, function))
+            if asker not in self._waiting:
+                self._waiting[asker] = deque()
+                self._used[asker] = max(self._now, self._used.get(asker, 0.0))
+            self._waiting[asker].append((future, function))
         self._threads.submit(self._work)
         return future
 
     def _work(self) -> None:
-        # There is one of these for each call. It ends where only such wait whose turn it is not:
+        # There is one of these for each call. It ends where only such wait who have their share:
         # who is busy for them looks again afterwards.
-        asker: object = self  # nobody
-        while True:
-            with self._lock:
-                self._busy[asker] -= 1
-                self._busy = +self._busy
-                found = self._next()
-                if found is None:
-                    return
-                asker, call = found
-                self._busy[asker] += 1
+        while (found := self._next()) is not None:
+            asker, call = found
+            began = time.monotonic()
             _run(*call)
             del call, found  # what it gave may be large
+            with self._lock:
+                self._used[asker] += time.monotonic() - began
+                self._busy[asker] -= 1
+                if not self._busy[asker]:
+                    del self._busy[asker]
 
-    def _next(self) -> tuple[object, _Call] | None:
-        for asker, calls in self._waiting.items():
-            if asker is None or self._busy[asker] < _EACH:
-                call = calls.popleft()
+    def _next(self) -> tuple[Asker, _Call] | None:
+        with self._lock:
+            may = [one for one in self._waiting if self._may(one)]
+            if not may:
+                return None
+            asker = min(may, key=self._used.__getitem__)
+            self._now = max(self._now, self._used[asker])
+            call = self._waiting[asker].popleft()
+            if not self._waiting[asker]:
                 del self._waiting[asker]
-                if calls:  # the others first
-                    self._waiting[asker] = calls
-                return asker, call
-        return None
+            self._busy[asker] += 1
+            return asker, call
+
+    def _may(self, asker: Asker) -> bool:
+        return asker is NOBODY or self._busy[asker] < self._each
 
 
 def _run(future: Future[_T], function: Callable[[], _T]) -> None:
@@ -153,7 +173,7 @@ def _run(future: Future[_T], function: Callable[[], _T]) -> None:
 
 @functools.cache
 def _pool(kind: str) -> _Pool:
-    return _Pool(kind)
+    return _Pool(kind, *_THREADS.get(kind, _USUAL))
 
 
 # Threads do not survive a fork.

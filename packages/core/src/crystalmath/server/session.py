@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import wire
 from crystalmath.server.messages import INVALID_REQUEST, REFUSED, RpcError
 from crystalmath.server.outbox import Outbox, Text
-from crystalmath.server.pools import asker
+from crystalmath.server.pools import Asker, asker
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -150,7 +150,7 @@ class Session:
 
     async def run(self) -> None:
         """Serve until the client has left, or broken the frame, or :meth:`stop` was called."""
-        asker.set(self)
+        asker.set(Asker())
         self._reading = asyncio.create_task(self._read())
         try:
             await asyncio.wait([self._reading])

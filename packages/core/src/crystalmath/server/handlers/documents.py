@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["EVENT_SIZE", "JOB_SIZE", "event_document", "job_document"]
+__all__ = ["EVENT_SIZE", "JOB_SIZE", "PAGE", "event_document", "job_document"]
 
 #: What the document of a job, and of an event, takes in memory about, in bytes.
 JOB_SIZE = 4000
 EVENT_SIZE = 500
+
+#: So many jobs are described before others have a turn.
+PAGE = 200
 
 #: What stands in a job's summary, `null` where a result does not have it.
 _SUMMARY = ("energy_ev", "max_force_ev_ang", "formula", "work_dir")

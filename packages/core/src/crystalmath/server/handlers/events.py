@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import UnknownJob
 from crystalmath.server.budget import room
 from crystalmath.server.declare import method
-from crystalmath.server.handlers.documents import EVENT_SIZE, JOB_SIZE, event_document, job_document
-from crystalmath.server.pools import in_pool
+from crystalmath.server.handlers.documents import (
+    EVENT_SIZE,
+    JOB_SIZE,
+    PAGE,
+    event_document,
+    job_document,
+)
+from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.shapes import ERROR, JOB, JOB_IDS, TIMEOUT, array, record, reference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
@@ -102,20 +108,38 @@ async def handle_jobs_wait(service: JobService, params: dict[str, Any]) -> Mappi
     end = time.monotonic() + params.get("timeout_s", 30)
     async with _listening(service, job_ids) as news:
         while True:
-            done = await in_pool("asking", _have_ended, service, job_ids)
+            done = await in_slices("computing", _have_ended(service, job_ids))
             left = end - time.monotonic()
             if done or left <= 0:
                 break
             await news.wait(left)
     await room(JOB_SIZE * len(job_ids))
-    jobs = await in_pool("asking", _all_of, service, job_ids)
-    documents = await in_pool("asking", lambda: [job_document(service, job) for job in jobs])
-    done = all(job.state.is_terminal() for job in jobs)
+    documents, done = await in_slices("computing", _told_of(service, job_ids))
     return {"jobs": documents, "done": done, "error": None}
 
 
-def _have_ended(service: JobService, job_ids: list[str]) -> bool:
-    return all(job.state.is_terminal() for job in _all_of(service, job_ids))
+def _have_ended(service: JobService, job_ids: list[str]) -> Generator[None, None, bool]:
+    done = True
+    for page in _pages(job_ids):
+        done &= all(job.state.is_terminal() for job in _all_of(service, page))
+        yield
+    return done
+
+
+def _told_of(
+    service: JobService, job_ids: list[str]
+) -> Generator[None, None, tuple[list[dict[str, Any]], bool]]:
+    documents, done = [], True
+    for page in _pages(job_ids):
+        jobs = _all_of(service, page)
+        documents += [job_document(service, job) for job in jobs]
+        done &= all(job.state.is_terminal() for job in jobs)
+        yield
+    return documents, done
+
+
+def _pages(job_ids: list[str]) -> Iterator[list[str]]:
+    return (job_ids[start : start + PAGE] for start in range(0, len(job_ids), PAGE))
 
 
 def _all_of(service: JobService, job_ids: list[str]) -> list[JobMetadata]:

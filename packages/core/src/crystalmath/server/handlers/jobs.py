@@ -15,9 +15,9 @@ from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.structures import parse_structure as _parse_structure
 from crystalmath.server.budget import room
 from crystalmath.server.declare import METHODS, length, method, number, trouble
-from crystalmath.server.handlers.documents import JOB_SIZE, job_document
+from crystalmath.server.handlers.documents import JOB_SIZE, PAGE, job_document
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
-from crystalmath.server.pools import in_pool, is_wanted
+from crystalmath.server.pools import in_pool, in_slices, is_wanted
 from crystalmath.server.shapes import (
     ERROR,
     JOB,
@@ -35,7 +35,7 @@ from crystalmath.server.shapes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from crystalmath.service import JobService
 
@@ -119,21 +119,29 @@ async def handle_jobs_status(service: JobService, params: dict[str, Any]) -> Map
     refused={"jobs": []},
     answer_size=lambda params: JOB_SIZE * length(params.get("job_ids"), MOST_JOBS),
 )
-def handle_jobs_status_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_status_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell the states of many jobs, in the order of their ids.
 
     An unknown id is answered in its place by ``{"job_id", "status": "error", "error", "code":
     "unknown_job"}``.
     """
-    found = {job.job_id: job for job in service.some_jobs(params["job_ids"])}
+    documents = await in_slices("computing", _documents(service, params["job_ids"]))
+    return {"jobs": documents, "error": None}
+
+
+def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None, list[Any]]:
     answers = []
-    for job_id in params["job_ids"]:
-        if job_id in found:
-            answers.append(job_document(service, found[job_id]))
-        else:
-            told = trouble(UnknownJob(job_id))
-            answers.append({"job_id": job_id, "status": "error", **told, "result": None})
-    return {"jobs": answers, "error": None}
+    for start in range(0, len(job_ids), PAGE):
+        page = job_ids[start : start + PAGE]
+        found = {job.job_id: job for job in service.some_jobs(page)}
+        for job_id in page:
+            if job_id in found:
+                answers.append(job_document(service, found[job_id]))
+            else:
+                told = trouble(UnknownJob(job_id))
+                answers.append({"job_id": job_id, "status": "error", **told, "result": None})
+        yield
+    return answers
 
 
 @method(
@@ -174,20 +182,31 @@ def handle_jobs_cancel(service: JobService, params: dict[str, Any]) -> Mapping[s
     refused={"jobs": [], "cursor": None},
     answer_size=lambda params: JOB_SIZE * number(params.get("limit"), 100, MOST_JOBS),
 )
-def handle_jobs_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """List jobs, newest first.
 
     All filters must agree. There is another page where ``cursor`` is not ``null``.
     """
     limit = params.pop("limit", 100)
     before = params.pop("cursor", None)
-    jobs = service.jobs(limit=limit + 1, before=before, **_filters(params))
-    more = len(jobs) > limit > 0
-    return {
-        "jobs": [job_document(service, job) for job in jobs[:limit]],
-        "cursor": jobs[limit - 1].job_id if more else None,
-        "error": None,
-    }
+    listed = _listed(service, limit, before, _filters(params))
+    jobs, cursor = await in_slices("computing", listed)
+    return {"jobs": jobs, "cursor": cursor, "error": None}
+
+
+def _listed(
+    service: JobService, limit: int, before: str | None, filters: dict[str, Any]
+) -> Generator[None, None, tuple[list[dict[str, Any]], str | None]]:
+    documents: list[dict[str, Any]] = []
+    while True:
+        left = limit - len(documents)
+        jobs = service.jobs(limit=min(left, PAGE) + 1, before=before, **filters)
+        documents += [job_document(service, job) for job in jobs[: min(left, PAGE)]]
+        more = len(jobs) > min(left, PAGE) > 0
+        before = documents[-1]["job_id"] if more else None
+        if not more or len(documents) == limit:
+            return documents, before
+        yield
 
 
 @method(

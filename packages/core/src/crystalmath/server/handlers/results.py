@@ -15,7 +15,7 @@ from crystalmath.quacc.runner import JobState
 from crystalmath.rundir import RunDirectory
 from crystalmath.server.budget import room
 from crystalmath.server.declare import method
-from crystalmath.server.pools import in_pool, in_slices
+from crystalmath.server.pools import in_slices
 from crystalmath.server.shapes import ERROR, JOB_ID, NAME, STATE, TIMEOUT, nullable, record
 from crystalmath.workfiles import check_inside, find, read_part, read_tail
 
@@ -34,8 +34,6 @@ _USUAL = 2**20
 _MOST = 16 * 2**20
 #: How often it is in memory while an answer is made of it: bytes, text, JSON.
 _COPIES = 3
-#: A result that is not larger is kept in memory while it is sent, in bytes.
-_KEPT = 128 * 2**10
 
 #: Where files were found that may be followed: a tree is not walked for every look at one.
 _found_before: dict[tuple[Path, str], Path] = {}
@@ -58,40 +56,30 @@ _TEXT: Mapping[str, Any] = {"type": "string"}
         {"traceback": _TEXT, "code": _TEXT},
     ),
     refused={"result": None},
-    answer_size=lambda _: _KEPT,
+    pool="files",
+    answer_size=lambda _: wire.CHUNK,
 )
-async def handle_jobs_result(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_jobs_result(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Give what the recipe returned, whole, as its worker wrote it.
 
     ``result`` is ``null`` unless the job completed; of a failed job ``error`` and ``traceback``
     tell why. Arrays, structures and the like are in monty's form of JSON.
     """
-    job = await in_pool("files", service.job, params["job_id"])
-    result = None
-    if job.state is JobState.completed:
-        result = await in_slices("files", _stored(service, job))
+    job = service.job(params["job_id"])
     more = {"traceback": job.traceback} if job.traceback else {}
     return {
         "job_id": job.job_id,
         "status": job.state.value,
         "error": job.error,
-        "result": result,
+        "result": _stored(service, job) if job.state is JobState.completed else None,
         **more,
     }
 
 
-def _stored(service: JobService, job: JobMetadata) -> Generator[None, None, wire.Raw | wire.Stream]:
+def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
     """Give a result as it is stored: nobody here decodes 20 MB, or has them in memory."""
-    size, kept = 0, bytearray()
-    for chunk in service.result_chunks(job):
-        size += len(chunk)
-        if size <= _KEPT:
-            kept += chunk
-        yield
-    if size <= _KEPT:
-        return wire.Raw(bytes(kept))
-    # It is read again while it is sent: what is published never changes.
-    return wire.Stream(size, service.result_chunks(job))
+    size, chunks = service.result_size(job), service.result_chunks(job)
+    return wire.Stream(size, chunks) if size > wire.CHUNK else wire.Raw(b"".join(chunks))
 
 
 @method(
