@@ -29,7 +29,7 @@ SERVERS = [
     "tests/server/test_environment.py",
 ]
 #: VASP and Quantum ESPRESSO, and warm children that import quacc.
-VASP = ["tests/inspection", "tests/vasp", "tests/espresso"]
+VASP = ["tests/preflight", "tests/vasp", "tests/espresso"]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 
 #: Engine -> what brings it beside core, how pytest runs the kit on it, and its other tests.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from crystalmath import config
-from crystalmath.quacc.changes import Change
+from crystalmath.jobs.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
 
@@ -39,4 +39,4 @@ def _job() -> NewJob:
 
 
 def _completed(job: NewJob) -> Change:
-    return Change(job_id=job.job_id, state=JobState.completed, at=time.time(), summary=_SUMMARY)
+    return Change(job_id=job.job_id, state=JobState.COMPLETED, at=time.time(), summary=_SUMMARY)

@@ -162,7 +162,7 @@ def _measure(ways: dict[str, Way], repeat: int) -> Times:
 
 
 def _submissions(recipe: str, count: int, engine: str) -> list[Any]:
-    from crystalmath.submission import Submission
+    from crystalmath.service.submission import Submission
 
     return [Submission(recipe=recipe, atoms=_atoms(), engine=engine) for _ in range(count)]
 

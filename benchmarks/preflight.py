@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from ase.build import bulk, fcc111
 
 from crystalmath import config
-from crystalmath.inspection import asking
-from crystalmath.plugins import plugins
+from crystalmath.engines.registry import plugins
+from crystalmath.preflight import asking
 from crystalmath.quacc.engine import submission_environment
 
 if TYPE_CHECKING:

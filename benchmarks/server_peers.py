@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from crystalmath import wire
 from crystalmath.client.launch import answers
-from crystalmath.place import Place
+from crystalmath.server.endpoint import Place
+from crystalmath.server.rpc import wire
 
 __all__ = ["Client", "Echo", "Server", "receive"]
 

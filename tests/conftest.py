@@ -54,10 +54,10 @@ def lab(monkeypatch):
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     """Install a distribution with one plugin module, as a wheel would."""
-    from crystalmath import plugins
+    from crystalmath.engines import registry
 
     monkeypatch.syspath_prepend(tmp_path)
-    plugins.plugins.cache_clear()
+    registry.plugins.cache_clear()
 
     def install(distribution, name, source, group="crystalmath.engines"):
         module = f"{distribution.replace('-', '_')}_plugin"
@@ -71,7 +71,7 @@ def install(tmp_path, monkeypatch):
         return module
 
     yield install
-    plugins.plugins.cache_clear()
+    registry.plugins.cache_clear()
 
 
 JUDGE = """

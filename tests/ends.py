@@ -8,9 +8,9 @@ import re
 import pytest
 
 from crystalmath import config
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 from crystalmath.service import JobService
-from crystalmath.submission import Submission
+from crystalmath.service.submission import Submission
 
 ENGINES = ("local", "parsl")
 
@@ -43,13 +43,13 @@ def finish(service, job_id):
 
 def completed(service, job):
     """It completed; give its result."""
-    assert job.state is JobState.completed, job.error
+    assert job.state is JobState.COMPLETED, job.error
     return service.result(job.job_id)
 
 
 def failed(service, job, *words):
     """It failed, with these words; give the names of the files that its error points at."""
-    assert job.state is JobState.failed
+    assert job.state is JobState.FAILED
     for word in words:
         assert word in job.error, job.error
     place = re.search(r"\nthe calculation's files are in (/\S+)\n", job.error)[1]

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-from crystalmath import wire
-from crystalmath.server.connections import Connections
-from crystalmath.server.declare import Method
+from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.connections import Connections
+from crystalmath.server.rpc.declare import Method
 
 
 class Peer:

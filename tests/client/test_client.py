@@ -28,7 +28,7 @@ from crystalmath.errors import (
     UnknownJob,
 )
 from crystalmath.quacc import JobState
-from crystalmath.wire import WireError
+from crystalmath.server.rpc.wire import WireError
 
 AL = bulk("Al", a=4.0, cubic=True)
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -70,7 +70,7 @@ def test_a_job_from_submission_to_result(client, go):
     info = future.info()
     assert isinstance(info, JobInfo)
     assert (info.state, info.name, info.recipe) == (
-        JobState.completed,
+        JobState.COMPLETED,
         "one",
         "lab_recipes.wait_for",
     )
@@ -369,7 +369,7 @@ def test_cancel_stops_the_job(client):
     assert future.cancel() is True
     assert future.cancelled()
     assert future.cancel() is True
-    assert client.job(future.job_id).state is JobState.cancelled
+    assert client.job(future.job_id).state is JobState.CANCELLED
     with pytest.raises(concurrent.futures.CancelledError):
         other.result(LONG)
     done, _ = concurrent.futures.wait([future, other], timeout=LONG)

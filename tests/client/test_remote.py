@@ -17,7 +17,7 @@ import pytest
 from ase.build import bulk
 
 from conftest import eventually
-from crystalmath import __version__, processes, wire
+from crystalmath import __version__, processes
 from crystalmath.cli import serve as serve_module
 from crystalmath.client import (
     ClientClosed,
@@ -32,8 +32,9 @@ from crystalmath.client import batches as batches_module
 from crystalmath.client import remote as remote_module
 from crystalmath.client.launch import answers
 from crystalmath.errors import ServerNotRunning
-from crystalmath.place import Place, Server
 from crystalmath.quacc import JobState
+from crystalmath.server.endpoint import Place, Server
+from crystalmath.server.rpc import wire
 
 AL = bulk("Al", a=4.0, cubic=True)
 LONG = 60
@@ -91,7 +92,7 @@ def test_servers_come_and_go_while_a_job_is_waited_for(server, go, caplog):
     with connect() as client:
         future = waiting_job(client, go)
         changes = client.wait([future.job_id], LONG)
-        assert next(changes).state is JobState.running
+        assert next(changes).state is JobState.RUNNING
 
         # One crashes. Nobody asks for anything; who waits has another started.
         first = client.version()["pid"]
@@ -118,7 +119,7 @@ def test_servers_come_and_go_while_a_job_is_waited_for(server, go, caplog):
         # Somebody asks for something: a server is started, and tells all that has happened.
         assert client.job(future.job_id).attempt == 1
         assert future.result(LONG) == {"saw": str(go)}
-        assert [job.state for job in changes][-1] is JobState.completed
+        assert [job.state for job in changes][-1] is JobState.COMPLETED
 
 
 @forks
@@ -146,7 +147,7 @@ def test_closing_a_client_in_process_cancels_its_jobs(home, lab):
     with pytest.raises(ClientClosed):
         client.job(future.job_id)
     with in_process() as client:
-        assert client.job(future.job_id).state is JobState.cancelled
+        assert client.job(future.job_id).state is JobState.CANCELLED
 
 
 # --- servers that do not do what they should -----------------------------------------------------
@@ -243,7 +244,7 @@ def document(status):
 def test_a_question_is_repeated(home):
     answers = iter([None, document("pending")])
     with Broken(home, lambda request: next(answers)), connect(start=False) as client:
-        assert client.job("x").state is JobState.pending
+        assert client.job("x").state is JobState.PENDING
 
 
 def test_a_server_that_goes_before_it_has_said_who_it_is_is_asked_again(home):
@@ -254,7 +255,7 @@ def test_a_server_that_goes_before_it_has_said_who_it_is_is_asked_again(home):
 
     behave = lambda request: document("pending")  # noqa: E731
     with Leaving(home, behave), connect(start=False) as client:
-        assert client.job("x").state is JobState.pending
+        assert client.job("x").state is JobState.PENDING
 
 
 def test_a_database_that_is_away_for_a_moment_is_waited_for(home, caplog):

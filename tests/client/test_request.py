@@ -22,7 +22,7 @@ from crystalmath.errors import (
     JobRefused,
     UnknownJob,
 )
-from crystalmath.wire import Raw, WireError, dumps
+from crystalmath.server.rpc.wire import Raw, WireError, dumps
 
 # --- recipes -------------------------------------------------------------------------------------
 

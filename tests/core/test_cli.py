@@ -17,6 +17,7 @@ from ase.build import bulk
 from commands import finish, start
 from conftest import LAB, eventually
 from crystalmath.cli import submit
+from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.quacc import JobState
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -30,7 +31,7 @@ def shared(tmp_path_factory):
     """Give a home with a job of each kind, and the service that runs them."""
     from crystalmath.quacc.engines import close_all
     from crystalmath.service import JobService
-    from crystalmath.submission import Submission
+    from crystalmath.service.submission import Submission
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("shared")))
@@ -58,7 +59,7 @@ def shared(tmp_path_factory):
             }
             finished = [ids[name] for name in ("relaxed", "failed", "value")]
             assert len(list(service.wait(finished, timeout=60))) >= 3
-            eventually(lambda: service.job(ids["sleeping"]).state is JobState.running)
+            eventually(lambda: service.job(ids["sleeping"]).state is JobState.RUNNING)
             yield ids, os.environ["CRYSTALMATH_HOME"]
         close_all()
 
@@ -420,6 +421,15 @@ def test_doctor_looks_without_writing(cli, home):
     assert states["database"] == "ok"
     assert states["POTCARs"] == "warning"
     assert list(home.iterdir()) == []
+
+
+def test_doctor_tells_what_ends_the_processes_of_a_job(cli):
+    check = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}["processes"]
+    group = ControlGroup.make()
+    assert ("guardian" in check["message"]) is (group is None)
+    if group is not None:
+        group.remove()
+        assert str(Path(group.path).parent) in check["message"]
 
 
 def test_doctor_tells_where_potcars_are_looked_for(cli, monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ REFUSED = "test_an_unknown_cluster_is_refused"
 PLUGIN = """
 import os
 
-from crystalmath.builtin.local import LocalRunner
+from crystalmath.engines.local import LocalRunner
 from crystalmath.errors import ConfigError
 from crystalmath.hookspecs import hookimpl
 

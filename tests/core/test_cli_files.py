@@ -8,7 +8,7 @@ import pytest
 
 from conftest import at_once
 from crystalmath.errors import InvalidJob
-from crystalmath.workfiles import find, read_chunks
+from crystalmath.jobs.workfiles import find, read_chunks
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ase.constraints import FixAtoms, FixScaled
 
 from crystalmath.cli.structures import names_one, read_document, read_documents
 from crystalmath.errors import InvalidJob
-from crystalmath.quacc.structures import parse_structure, to_ase_json
+from crystalmath.recipes.structures import parse_structure, to_ase_json
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from monty.json import MSONable
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobSpec
-from crystalmath.quacc import codec
+from crystalmath.recipes import codec
 
 AL = bulk("Al")
 
@@ -327,7 +327,7 @@ def test_a_damaged_specification_says_so() -> None:
 def test_quaccs_sentinels_pass_without_importing_quacc() -> None:
     source = """
 import sys
-from crystalmath.quacc import codec
+from crystalmath.recipes import codec
 value = codec.decode_request({"@module": "quacc", "@class": "Remove"})
 assert value == codec.Sentinel("Remove")
 assert codec.encode_request(value) == {"@module": "quacc", "@class": "Remove"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmath.quacc.commands import check_commands
+from crystalmath.preflight.commands import check_commands
 
 VASP = "quacc.recipes.vasp.core.static_job"
 ESPRESSO = "quacc.recipes.espresso.core.static_job"

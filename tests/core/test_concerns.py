@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from crystalmath.inspection.asking import concerns
+from crystalmath.preflight.inspector import concerns
 
 ALLOWED = {"CRYSTALMATH_RECIPES": "ours.recipes, single"}
 

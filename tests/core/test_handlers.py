@@ -17,7 +17,7 @@ from ase.io import write
 from conftest import LAB, eventually
 from crystalmath import config
 from crystalmath.errors import CrystalMathError
-from crystalmath.quacc.structures import to_ase_json
+from crystalmath.recipes.structures import to_ase_json
 from crystalmath.server.methods import METHODS
 from crystalmath.service import JobService, default_service
 

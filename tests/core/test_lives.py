@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from crystalmath import processes
-from crystalmath.quacc.outcomes import ATTEMPTS, cancel_files, read_state
-from crystalmath.quacc.runner import JobState
+from crystalmath.jobs.identities import IdentityFile
+from crystalmath.jobs.outcomes import ATTEMPTS, cancel_files, read_state
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.tracking import Tracked
+from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore, NewJob
-from crystalmath.quacc.tracking import Tracked
-from crystalmath.rundir import IdentityFile, RunDirectory
 
 
 def dead_process() -> processes.Identity:
@@ -157,13 +158,13 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def cancelled_only_if_somebody_asked(self):
         for job in self.all:
-            if job.state is JobState.cancelled:
+            if job.state is JobState.CANCELLED:
                 assert job.directory.cancel_requested()
 
     @invariant()
     def the_files_alone_tell_the_same_end(self):
         for job in self.all:
-            if job.state in {JobState.completed, JobState.failed}:
+            if job.state in {JobState.COMPLETED, JobState.FAILED}:
                 assert read_state(job.directory) is job.state
 
 
@@ -190,11 +191,11 @@ def test_a_run_directory_that_was_removed_does_not_leave_a_job_for_ever(home, cl
     job = tracked(home)
     if claimed:
         job.directory.claim(1, IdentityFile(home / "ids", processes.own_identity()))
-        assert [change.state for change in job.look()] == [JobState.running]
+        assert [change.state for change in job.look()] == [JobState.RUNNING]
     shutil.rmtree(job.directory.path)
     job.checked = -10.0
     (change,) = job.look()
-    assert change.state is JobState.failed
+    assert change.state is JobState.FAILED
     assert job.directory.path in change.error
 
 
@@ -206,5 +207,5 @@ def test_a_cancel_that_meets_a_dead_supervisor_reads_cancelled(home):
     states = [change.state for change in job.look()]
     job.checked = -10.0
     states += [change.state for change in job.look()] if not job.state.is_terminal() else []
-    assert states[-1] is JobState.cancelled
-    assert read_state(job.directory) is JobState.cancelled
+    assert states[-1] is JobState.CANCELLED
+    assert read_state(job.directory) is JobState.CANCELLED

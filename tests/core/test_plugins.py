@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from crystalmath import config
+from crystalmath.engines.registry import Plugins, how_to_install
 from crystalmath.errors import PluginError, UnknownEngine
-from crystalmath.plugins import Plugins, how_to_install
 from crystalmath.quacc import engines, get_runner
 from crystalmath.quacc.engines import describe_engines, get_installed_engines, get_workflow_engine
-from crystalmath.runners import Runners
+from crystalmath.service.engine_pool import Runners
 
 ENGINE = """
 from crystalmath.hookspecs import hookimpl
@@ -40,7 +40,7 @@ def test_listing_imports_no_engine():
         "from crystalmath.quacc.engines import get_installed_engines\n"
         "assert 'local' in get_installed_engines()\n"
         "heavy = {'parsl', 'covalent', 'quacc', 'ase', 'numpy', 'sqlalchemy',\n"
-        "         'crystalmath_engine_parsl', 'crystalmath.builtin.local'} & set(sys.modules)\n"
+        "         'crystalmath_engine_parsl', 'crystalmath.engines.local'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "from crystalmath.quacc import get_runner\n"
         "get_runner('local')\n"

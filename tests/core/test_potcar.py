@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crystalmath.quacc.potcar import get_potcar_info, get_potcar_path, validate_potcars
-from crystalmath.quacc.potcar_path import fresh_process
+from crystalmath.recipes.potcar_path import fresh_process
 
 FOREIGN = ("VASP_", "QUACC_", "ASE_", "CRYSTALMATH_")
 

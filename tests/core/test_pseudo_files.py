@@ -1,4 +1,4 @@
-"""What is known of a pseudopotential file: crystalmath.inspection.files."""
+"""What is known of a pseudopotential file: crystalmath.preflight.files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmath.inspection.files import LIMIT, facts, signature
+from crystalmath.preflight.files import LIMIT, facts, signature
 from vasp.potcars import concatenated, potcar
 
 HEADER_END = "END of PSCTR-controll parameters\n"
@@ -294,7 +294,7 @@ def test_a_huge_file_is_not_read(file):
 RESTRICTED = """
 import json, os
 from pathlib import Path
-from crystalmath.inspection.files import facts
+from crystalmath.preflight.files import facts
 answers = {}
 place = os.environ["PLACE"]
 for name, path in {"file": place + "/a/POTCAR", "folder": place + "/a", "parent": place}.items():

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystalmath.errors import InvalidJob
-from crystalmath.quacc import recipes
-from crystalmath.quacc.arguments import check_arguments
-from crystalmath.server.arguments import parameters_schema
+from crystalmath.recipes import lookup
+from crystalmath.recipes.arguments import check_arguments
+from crystalmath.server.rpc.recipe_schema import parameters_schema
 
 EMT = "quacc.recipes.emt.core.relax_job"
 _names = itertools.count()
@@ -41,7 +41,7 @@ def lab(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [EMT, "quacc.recipes.a", "quacc.recipes._base.run", "mylab.x"])
 def test_permitted(name):
-    recipes.check_name(name, ["mylab"])
+    lookup.check_name(name, ["mylab"])
 
 
 @pytest.mark.parametrize(
@@ -80,18 +80,18 @@ def test_permitted(name):
 )
 def test_not_permitted(name):
     with pytest.raises(InvalidJob, match="not permitted"):
-        recipes.check_name(name, ["mylab", ""])
+        lookup.check_name(name, ["mylab", ""])
     with pytest.raises(InvalidJob, match="not permitted"):
-        recipes.look_up(name, ["mylab", ""])
+        lookup.look_up(name, ["mylab", ""])
     with pytest.raises(InvalidJob, match="not permitted"):
-        recipes.resolve(name, ["mylab", ""])
+        lookup.resolve(name, ["mylab", ""])
 
 
 def test_a_shortened_name_is_told_its_full_form():
     with pytest.raises(InvalidJob, match=f"is not permitted: .* write {EMT}$"):
-        recipes.check_name("emt.core.relax_job")
+        lookup.check_name("emt.core.relax_job")
     with pytest.raises(InvalidJob, match="not permitted: .* CRYSTALMATH_RECIPES"):
-        recipes.check_name("os.system")
+        lookup.check_name("os.system")
 
 
 @given(
@@ -99,7 +99,7 @@ def test_a_shortened_name_is_told_its_full_form():
 )
 def test_a_name_is_an_ascii_path_below_the_namespace_or_refused(name):
     try:
-        recipes.check_name(name)
+        lookup.check_name(name)
     except InvalidJob as error:
         assert "not permitted" in str(error)  # noqa: PT017 - either way is right
     else:
@@ -109,21 +109,21 @@ def test_a_name_is_an_ascii_path_below_the_namespace_or_refused(name):
 
 
 def test_the_namespace_may_be_left_out():
-    assert recipes.full_name("emt.core.relax_job") == EMT
-    assert recipes.full_name(EMT) == EMT
-    assert recipes.full_name("mylab.f", ["mylab"]) == "mylab.f"
-    assert recipes.full_name("mylab", ["mylab"]) == "mylab"
-    assert recipes.full_name("mylabx.f", ["mylab"]) == "quacc.recipes.mylabx.f"
+    assert lookup.full_name("emt.core.relax_job") == EMT
+    assert lookup.full_name(EMT) == EMT
+    assert lookup.full_name("mylab.f", ["mylab"]) == "mylab.f"
+    assert lookup.full_name("mylab", ["mylab"]) == "mylab"
+    assert lookup.full_name("mylabx.f", ["mylab"]) == "quacc.recipes.mylabx.f"
 
 
 def test_looking_imports_nothing():
     source = f"""
 import sys
-from crystalmath.quacc import recipes
-found = recipes.look_up("{EMT}")
+from crystalmath.recipes import lookup
+found = lookup.look_up("{EMT}")
 assert found.kind == "job" and found.docstring.startswith("Carry out")
 assert list(found.signature.parameters)[:2] == ["atoms", "relax_cell"]
-assert len(list(recipes.catalogue())) > 50
+assert len(list(lookup.catalogue())) > 50
 heavy = {{"quacc", "ase", "numpy", "monty", "pymatgen"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
@@ -131,7 +131,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 
 def test_the_source_agrees_with_what_is_imported():
-    names = [recipe.name for recipe in recipes.catalogue()]
+    names = [recipe.name for recipe in lookup.catalogue()]
     assert EMT in names
     # quacc 1.8.1 has 34 of them, 1.8.2 has 35.
     assert sum(".vasp." in name for name in names) >= 34
@@ -139,10 +139,10 @@ def test_the_source_agrees_with_what_is_imported():
     source = f"""
 import inspect, os, warnings
 warnings.simplefilter("ignore")
-from crystalmath.quacc import recipes
+from crystalmath.recipes import lookup
 for name in {[name for name in names if ".emt.core" in name or ".lj." in name]}:
-    real = inspect.signature(recipes.resolve(name)).parameters.values()
-    seen = recipes.look_up(name).signature.parameters.values()
+    real = inspect.signature(lookup.resolve(name)).parameters.values()
+    seen = lookup.look_up(name).signature.parameters.values()
     assert [(p.name, p.kind) for p in real] == [(p.name, p.kind) for p in seen], name
     empty = inspect.Parameter.empty
     assert [p.default is empty for p in real] == [p.default is empty for p in seen], name
@@ -164,20 +164,20 @@ for name in {[name for name in names if ".emt.core" in name or ".lj." in name]}:
 )
 def test_what_is_not_there(name, message):
     with pytest.raises(InvalidJob, match=message):
-        recipes.look_up(name, ["nowhere7"])
+        lookup.look_up(name, ["nowhere7"])
 
 
 def test_an_admitted_namespace_that_is_not_there_says_why(lab):
-    recipes.check_namespace(lab(work=""))
+    lookup.check_namespace(lab(work=""))
     with pytest.raises(InvalidJob, match=r"below nowhere7\.x: .* nowhere7 is not installed"):
-        recipes.check_namespace("nowhere7.x")
+        lookup.check_namespace("nowhere7.x")
 
 
 def test_a_missing_quacc_says_what_to_install(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [])
     with pytest.raises(InvalidJob, match=r'pip install "crystalmath\[quacc\]"'):
-        recipes.look_up(EMT)
-    assert list(recipes.catalogue()) == []
+        lookup.look_up(EMT)
+    assert list(lookup.catalogue()) == []
 
 
 SOURCE = '''
@@ -246,7 +246,7 @@ def mine(lab):
 
 def test_what_a_module_defines(mine):
     def find(name):
-        return recipes.look_up(f"{mine}.work.{name}", [mine])
+        return lookup.look_up(f"{mine}.work.{name}", [mine])
 
     assert str(find("plain").signature) == "(atoms, /, a, b=2, *rest, c, d={}, **more)"
     assert find("plain").docstring == "Say\nwhat."
@@ -270,7 +270,7 @@ def test_what_a_module_defines(mine):
 def test_the_catalogue_of_a_namespace_of_ones_own(mine):
     names = [
         item.name.rpartition(".")[2]
-        for item in recipes.catalogue([mine])
+        for item in lookup.catalogue([mine])
         if item.name.startswith(mine)
     ]
     assert names == ["helper", "plain", "one", "two", "wrapped", "foreign", "depends", "only"]
@@ -282,7 +282,7 @@ def test_the_catalogue_of_a_namespace_of_ones_own(mine):
 )
 def test_what_the_source_cannot_tell_is_let_through(lab, source):
     name = lab(work=source)
-    found = recipes.look_up(f"{name}.work.f", [name])
+    found = lookup.look_up(f"{name}.work.f", [name])
     assert found.signature is None
     check_arguments(found, {"anything": 1})
     with pytest.raises(InvalidJob, match="structure itself"):
@@ -292,21 +292,21 @@ def test_what_the_source_cannot_tell_is_let_through(lab, source):
 def test_a_module_that_cannot_be_parsed_names_the_line(lab):
     name = lab(work="x = 1\ndef f(:\n", fine="def g(atoms): ...")
     with pytest.raises(InvalidJob, match=r"work\.py:2"):
-        recipes.look_up(f"{name}.work.f", [name])
-    assert f"{name}.fine.g" in [item.name for item in recipes.catalogue([name])]
+        lookup.look_up(f"{name}.work.f", [name])
+    assert f"{name}.fine.g" in [item.name for item in lookup.catalogue([name])]
 
 
 def test_a_recipe_that_was_mended_is_read_again(lab):
     name = lab(work="def f(atoms, a): ...")
-    assert str(recipes.look_up(f"{name}.work.f", [name]).signature) == "(atoms, a)"
+    assert str(lookup.look_up(f"{name}.work.f", [name]).signature) == "(atoms, a)"
     lab(work="def f(atoms, longer): ...", new="def g(atoms): ...")
-    assert str(recipes.look_up(f"{name}.work.f", [name]).signature) == "(atoms, longer)"
-    recipes.look_up(f"{name}.new.g", [name])
+    assert str(lookup.look_up(f"{name}.work.f", [name]).signature) == "(atoms, longer)"
+    lookup.look_up(f"{name}.new.g", [name])
 
 
 def recipe(text):
     function = eval(f"lambda {text}: None")
-    return recipes.Recipe(name="x.f", file="f.py", line=1, signature=inspect.signature(function))
+    return lookup.Recipe(name="x.f", file="f.py", line=1, signature=inspect.signature(function))
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def g(atoms, relax_cell: bool = False, *, preset=None, **calc_kwargs): ...
 
 def test_text_is_no_flag(lab):
     name = lab(work=FLAGS)
-    found = recipes.look_up(f"{name}.work.f", [name])
+    found = lookup.look_up(f"{name}.work.f", [name])
     for key in ("flag", "maybe", "old", "quoted"):
         assert check_arguments(found, {key: False}) == []
         with pytest.raises(InvalidJob, match=f"'{key}' of .* must be true or false, not .* 'no'"):
@@ -353,7 +353,7 @@ def test_text_is_no_flag(lab):
 
 def test_what_looks_like_a_slip_is_told(lab):
     name = lab(work=FLAGS)
-    found = recipes.look_up(f"{name}.work.g", [name])
+    found = lookup.look_up(f"{name}.work.g", [name])
     assert check_arguments(found, {"relax_cell": True, "prec": "Accurate", "fmax": 1}) == []
     (finding,) = check_arguments(found, {"relax_cel": True})
     assert (finding.severity, finding.code) == ("warning", "parameter_unknown")
@@ -391,7 +391,7 @@ def test_arguments_that_do_not_fit(signature, parameters, message):
 )
 def test_a_literal_as_json_has_it(lab, annotation, schema):
     name = lab(colors=f"def paint(atoms, color: {annotation}): ...\n")
-    found = parameters_schema(recipes.look_up(f"{name}.colors.paint", [name]))
+    found = parameters_schema(lookup.look_up(f"{name}.colors.paint", [name]))
     assert found["properties"]["color"] == {**schema, "x-annotation": annotation}
 
 
@@ -400,12 +400,12 @@ def test_resolving_imports(tmp_path, monkeypatch):
     (tmp_path / "mylabr.py").write_text("def f(atoms): return 7\nx = 3\n")
     importlib.invalidate_caches()
     try:
-        assert recipes.resolve("mylabr.f", ["mylabr"])(None) == 7
+        assert lookup.resolve("mylabr.f", ["mylabr"])(None) == 7
         with pytest.raises(InvalidJob, match="not callable"):
-            recipes.resolve("mylabr.x", ["mylabr"])
+            lookup.resolve("mylabr.x", ["mylabr"])
         with pytest.raises(InvalidJob, match="no recipe 'g'"):
-            recipes.resolve("mylabr.g", ["mylabr"])
+            lookup.resolve("mylabr.g", ["mylabr"])
     finally:
         sys.modules.pop("mylabr", None)
     with pytest.raises(ModuleNotFoundError):
-        recipes.resolve("nowhere7.f", ["nowhere7"])
+        lookup.resolve("nowhere7.f", ["nowhere7"])

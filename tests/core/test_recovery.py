@@ -16,16 +16,16 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.store import JobStore
-from crystalmath.rundir import RunDirectory
 from crystalmath.service import JobService
-from crystalmath.submission import Submission
+from crystalmath.service.submission import Submission
 
 OWNER = textwrap.dedent("""
     import sys
     from ase.build import bulk
-    from crystalmath.submission import Submission
+    from crystalmath.service.submission import Submission
     from crystalmath.service import JobService
 
     service = JobService()
@@ -107,10 +107,10 @@ def test_all_jobs_of_a_killed_owner_end_well(owner, home, service, go, tmp_path)
     eventually(lambda: claimed(home, running))
     queued = [owner.submit("mark", path=count) for _ in range(3)]
     owner.kill()
-    assert service.job(queued[0]).state is JobState.pending
+    assert service.job(queued[0]).state is JobState.PENDING
     threading.Timer(1.0, go.touch).start()
     jobs = finish(service, done, running, *queued)
-    assert [job.state for job in jobs] == [JobState.completed] * 5
+    assert [job.state for job in jobs] == [JobState.COMPLETED] * 5
     assert {job.attempt for job in jobs} == {1}
     assert count.read_text() == "xxx"
     assert any("taken over by the process" in reason for reason in reasons(service, queued[0]))
@@ -126,10 +126,10 @@ def test_a_lost_attempt_waits_for_somebody_who_makes_another(owner, home, servic
     # On a busy machine what was killed lives a moment longer, and so does its attempt.
     eventually(lambda: processes.start_time(claimant.pid) is None)
     for _ in range(2):  # the second look finds nothing new
-        assert service.job(job_id).state is JobState.pending
+        assert service.job(job_id).state is JobState.PENDING
     assert processes.marked("CRYSTALMATH_ATTEMPT", f"{job_id}.1") == []
     (job,) = finish(service, job_id)
-    assert (job.state, job.attempt) == (JobState.completed, 2)
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 2)
     assert count.read_text() == "xx"
     lost = [reason for reason in reasons(service, job_id) if "was lost" in reason]
     assert len(lost) == 1
@@ -145,9 +145,9 @@ def test_a_crash_between_the_row_and_the_files(owner, home, service, go, tmp_pat
     (no_spec / "spec").unlink()
     text = (half_a_spec / "spec").read_text()
     (half_a_spec / "spec").write_text(text[: len(text) // 2])
-    assert {service.job(job_id).state for job_id in jobs} == {JobState.pending}
+    assert {service.job(job_id).state for job_id in jobs} == {JobState.PENDING}
     go.touch()
-    assert {job.state for job in finish(service, *jobs)} == {JobState.completed}
+    assert {job.state for job in finish(service, *jobs)} == {JobState.COMPLETED}
     assert [service.result(job_id) for job_id in jobs] == [{"value": str(n)} for n in range(3)]
 
 
@@ -158,7 +158,7 @@ def test_a_pending_job_of_a_dead_owner_is_cancelled(owner, home, service, go, tm
     owner.kill()
     assert service.cancel(job_id) is True
     assert service.cancel(blocker) is True
-    assert {job.state for job in finish(service, job_id, blocker)} == {JobState.cancelled}
+    assert {job.state for job in finish(service, job_id, blocker)} == {JobState.CANCELLED}
     assert not (tmp_path / "ran").exists()
 
 
@@ -169,7 +169,7 @@ def test_the_jobs_of_a_living_owner_are_left_alone(owner, home, service, go, tmp
     assert service.take_over() == []
     runner = get_runner("local")
     assert runner.adopt(queued) is False
-    assert runner.get_status(queued) is JobState.pending
+    assert runner.get_status(queued) is JobState.PENDING
     assert RunDirectory(home / "jobs" / queued).read_header()["owner"]["pid"] == owner.process.pid
 
 
@@ -184,9 +184,9 @@ def test_closing_lets_go_of_what_was_taken_over(owner, home, lab, go, tmp_path):
         begun = time.monotonic()
     assert time.monotonic() - begun < 5
     with JobService() as second:
-        assert second.job(running).state is JobState.running
+        assert second.job(running).state is JobState.RUNNING
         go.touch()
-        assert {job.state for job in finish(second, running, queued)} == {JobState.completed}
+        assert {job.state for job in finish(second, running, queued)} == {JobState.COMPLETED}
     assert (tmp_path / "count").read_text() == "x"
 
 
@@ -227,7 +227,7 @@ def test_killed_at_any_moment_of_a_submission(home, lab, tmp_path):
         ids = [job.job_id for job in service.jobs()]
         assert set(answered) <= set(ids)
         jobs = finish(service, *ids)
-    assert {job.state for job in jobs} == {JobState.completed}
+    assert {job.state for job in jobs} == {JobState.COMPLETED}
     assert (tmp_path / "count").read_text() == "x" * len(ids)
 
 
@@ -243,7 +243,7 @@ def test_damaged_files_of_one_job_hinder_no_other(owner, home, service, go, tmp_
     assert len(service.jobs()) == 5
     go.touch()
     # What is on record is written again.
-    assert {job.state for job in finish(service, *jobs, blocker)} == {JobState.completed}
+    assert {job.state for job in finish(service, *jobs, blocker)} == {JobState.COMPLETED}
 
 
 def test_a_damaged_claim_and_handle(owner, home, service, go):
@@ -251,10 +251,10 @@ def test_a_damaged_claim_and_handle(owner, home, service, go):
     eventually(lambda: claimed(home, running))
     owner.kill()
     (home / "jobs" / running / "1.handle").write_text("")
-    assert service.job(running).state is JobState.running
+    assert service.job(running).state is JobState.RUNNING
     go.touch()
     (job,) = finish(service, running)
-    assert job.state is JobState.completed
+    assert job.state is JobState.COMPLETED
 
 
 def test_an_owner_that_dies_while_somebody_waits(owner, home, service, go):
@@ -263,7 +263,7 @@ def test_an_owner_that_dies_while_somebody_waits(owner, home, service, go):
     queued = owner.submit("value")
     threading.Timer(1.0, owner.kill).start()
     threading.Timer(2.0, go.touch).start()
-    assert {job.state for job in finish(service, running, queued)} == {JobState.completed}
+    assert {job.state for job in finish(service, running, queued)} == {JobState.COMPLETED}
 
 
 def test_a_cancel_that_is_on_record_and_not_in_the_files(owner, home, service, go, tmp_path):
@@ -274,7 +274,7 @@ def test_a_cancel_that_is_on_record_and_not_in_the_files(owner, home, service, g
     with JobStore(service.config.database_url) as store:
         store.note_cancel(job_id, time.time())
     assert {job.job_id: job.state for job in service.wait([job_id], 60)}[job_id] is (
-        JobState.cancelled
+        JobState.CANCELLED
     )
     assert not (tmp_path / "ran").exists()
 
@@ -298,15 +298,15 @@ def test_a_cancel_before_the_run_directory_is_there(home, lab, tmp_path, monkeyp
             Submission(recipe=recipe, atoms=bulk("Al"), parameters=parameters, engine="local")
         )
         (last,) = finish(first, job.job_id)
-        assert last.state is JobState.cancelled
+        assert last.state is JobState.CANCELLED
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_running_job_whose_directory_was_removed(owner, home, service, go):
     running = owner.submit("wait_for", path=go)
-    eventually(lambda: service.job(running).state is JobState.running)
+    eventually(lambda: service.job(running).state is JobState.RUNNING)
     owner.kill()
     shutil.rmtree(home / "jobs" / running)
     job = service.job(running)
-    assert job.state is JobState.failed
+    assert job.state is JobState.FAILED
     assert "was removed" in job.error

@@ -14,8 +14,8 @@ from ase.build import bulk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmath.quacc import codec
-from crystalmath.quacc.results import summarize
+from crystalmath.recipes import codec
+from crystalmath.recipes.summary import summarize
 
 NOTHING = {"energy_ev": None, "max_force_ev_ang": None, "formula": None, "work_dir": None}
 

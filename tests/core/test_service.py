@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from attrs import evolve
 
 from conftest import LAB, eventually
 from crystalmath import config
-from crystalmath.builtin.local import LocalRunner
+from crystalmath.engines.local import LocalRunner
+from crystalmath.engines.registry import plugins
 from crystalmath.errors import (
     CrystalMathError,
     InvalidJob,
@@ -25,12 +27,11 @@ from crystalmath.errors import (
     UnknownEngine,
     UnknownJob,
 )
-from crystalmath.plugins import plugins
-from crystalmath.quacc.runner import JobState
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import JobState
 from crystalmath.quacc.store import JobMetadata, JobStore
-from crystalmath.rundir import RunDirectory
 from crystalmath.service import JobService, default_service
-from crystalmath.submission import Submission
+from crystalmath.service.submission import Submission
 
 AL = bulk("Al", a=4.0, cubic=True)
 
@@ -80,13 +81,13 @@ def here(root):
 
 def test_the_way_of_a_job_is_in_the_events(service, store):
     job = service.submit(value(7, name="seven", labels={"a": "b"}))
-    assert (job.state, job.engine, job.cluster) == (JobState.pending, "local", "local")
+    assert (job.state, job.engine, job.cluster) == (JobState.PENDING, "local", "local")
     assert service.result(job.job_id) is None
     seen = list(service.wait([job.job_id], 60))
     assert [each.revision for each in seen] == sorted({each.revision for each in seen})
-    assert seen[-1].state is JobState.completed
+    assert seen[-1].state is JobState.COMPLETED
     steps = [(event.from_state, event.to_state) for event in store.events(job_id=job.job_id)]
-    pending, running, completed = JobState.pending, JobState.running, JobState.completed
+    pending, running, completed = JobState.PENDING, JobState.RUNNING, JobState.COMPLETED
     assert steps == [(None, pending), (pending, running), (running, completed)]
     assert service.result(job.job_id) == {"value": 7}
     assert service.result_json(job.job_id) == b"7"
@@ -98,7 +99,7 @@ def test_the_way_of_a_job_is_in_the_events(service, store):
 
 def test_a_failure_and_its_traceback(service):
     job = run(service, lab_job("fail", parameters={"message": "no convergence"}))
-    assert (job.state, job.error) == (JobState.failed, "RuntimeError: no convergence")
+    assert (job.state, job.error) == (JobState.FAILED, "RuntimeError: no convergence")
     assert "in fail" in job.traceback
     result = service.result(job.job_id)
     assert result == {"error": job.error, "traceback": job.traceback}
@@ -139,6 +140,31 @@ def test_an_ambiguous_prefix(service):
         service.find("")
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"a": "x\x1b[2J"}, "the label 'a' must be 1 to 1000 printable characters"),
+        ({"a": "two\nlines"}, "the label 'a' must be"),
+        ({"a": "x" * 1001}, "the label 'a' must be"),
+        ({"a\x07": "x"}, "the key of a label must be 1 to 255 printable"),
+        ({"": "x"}, "the key of a label must be"),
+        ({"a" * 256: "x"}, "the key of a label must be"),
+        ({str(n): "x" for n in range(65)}, "at most 64 labels, not 65"),
+        (["a"], "a flat mapping of strings"),
+        ({"a": 1}, "a flat mapping of strings"),
+    ],
+)
+def test_labels_are_few_short_and_printable(service, labels, said):
+    with pytest.raises(InvalidJob, match=re.escape(said)):
+        service.submit(value(1, labels=labels))
+    assert not service.jobs()
+
+
+def test_labels_as_long_as_may_be(service):
+    labels = {f"{n:0255d}": "x" * 1000 for n in range(63)} | {"empty": ""}
+    assert run(service, value(1, labels=labels)).labels == labels
+
+
 # --- many, and keys ------------------------------------------------------------------------------
 
 
@@ -162,7 +188,7 @@ def test_of_many_each_is_accepted_or_refused_in_order(service, judge):
     )
     kinds = [type(answer) for answer in answers if isinstance(answer, Exception)]
     assert kinds == [InvalidJob, KeyConflict, UnknownEngine, InvalidJob, JobRefused, KeyConflict]
-    assert (answers[2].job_id, answers[2].state) == (known.job_id, JobState.completed)
+    assert (answers[2].job_id, answers[2].state) == (known.job_id, JobState.COMPLETED)
     assert answers[7].job_id == answers[8].job_id
     new = {index: answers[index] for index in (0, 7, 10)}
     assert {job.job_id for job in service.jobs()} - before == {job.job_id for job in new.values()}
@@ -211,7 +237,7 @@ def test_the_same_key_from_many_threads_is_one_job(service):
         thread.join()
     assert len(ids) == 8
     assert len(set(ids)) == 1
-    assert finish(service, ids[0]).state is JobState.completed
+    assert finish(service, ids[0]).state is JobState.COMPLETED
 
 
 def test_another_shell_does_not_make_it_another_job(service, monkeypatch):
@@ -235,7 +261,7 @@ def test_a_known_key_gives_its_job_though_it_would_be_refused_now(service, insta
     install("stricter-check", "stricter", STRICTER, group="crystalmath.plugins")
     plugins.cache_clear()
     again, other, new = service.submit_many([value(9, key="kept"), value(8, key="kept"), value(9)])
-    assert (again.job_id, again.state) == (first.job_id, JobState.completed)
+    assert (again.job_id, again.state) == (first.job_id, JobState.COMPLETED)
     assert [type(answer) for answer in (other, new)] == [JobRefused, JobRefused]
 
 
@@ -321,9 +347,9 @@ def test_the_row_is_committed_before_the_engine_hears_of_it(home, lab, monkeypat
     monkeypatch.setattr(LocalRunner, "start", start)
     with JobService() as service:
         answers = service.submit_many([value(1, key="k"), value(2)])
-        assert [row.state for row in rows] == [JobState.pending] * 2
+        assert [row.state for row in rows] == [JobState.PENDING] * 2
         for row, answer in zip(rows, answers, strict=True):
-            assert (answer.job_id, answer.state) == (row.job_id, JobState.failed)
+            assert (answer.job_id, answer.state) == (row.job_id, JobState.FAILED)
             assert "could not be handed to the engine: the queue is broken" in answer.error
             assert service.job(row.job_id) == answer
             assert list(service.wait([row.job_id], 5)) == [answer]
@@ -334,7 +360,7 @@ def test_run_directories_that_cannot_be_made(home, lab):
     (home / "jobs").write_text("a file where the folder belongs")
     with JobService() as service:
         job = service.submit(value())
-        assert job.state is JobState.failed
+        assert job.state is JobState.FAILED
         assert str(home / "jobs") in job.error
 
 
@@ -345,7 +371,7 @@ OWNER = textwrap.dedent(
     import sys, time
     import crystalmath.service as service_module
     from ase.build import bulk
-    from crystalmath.submission import Submission
+    from crystalmath.service.submission import Submission
     from crystalmath.service import JobService
 
     al = bulk("Al", a=4.0, cubic=True)
@@ -367,7 +393,7 @@ OWNER = textwrap.dedent(
 LATE = """
 import threading, time
 from ase.build import bulk
-from crystalmath.builtin import local
+from crystalmath.engines import local
 from crystalmath.quacc import get_runner
 
 class Late(local.LocalRunner):
@@ -404,13 +430,13 @@ def test_another_process_cancels_and_after_a_kill_adopts(home, lab, tmp_path):
             def is_in(job_id, state):
                 return service.job(job_id).state is state
 
-            eventually(lambda: is_in(waiting, JobState.running))
-            eventually(lambda: is_in(sleeping, JobState.running))
+            eventually(lambda: is_in(waiting, JobState.RUNNING))
+            eventually(lambda: is_in(sleeping, JobState.RUNNING))
             # While the owner lives, it is the one that ends the job and says so.
             assert service.cancel(sleeping) is True
-            assert finish(service, sleeping).state is JobState.cancelled
-            assert finish(service, emt).state is JobState.completed
-            eventually(lambda: is_in(running, JobState.running))
+            assert finish(service, sleeping).state is JobState.CANCELLED
+            assert finish(service, emt).state is JobState.COMPLETED
+            eventually(lambda: is_in(running, JobState.RUNNING))
             assert service.result(emt)["results"]["energy"] < 1
             owner.stdin.write("\n")
             owner.stdin.flush()
@@ -421,19 +447,19 @@ def test_another_process_cancels_and_after_a_kill_adopts(home, lab, tmp_path):
 
             owner.send_signal(signal.SIGKILL)
             owner.wait()
-            assert is_in(waiting, JobState.running)
-            assert is_in(queued, JobState.pending)
+            assert is_in(waiting, JobState.RUNNING)
+            assert is_in(queued, JobState.PENDING)
             # As if it had been killed between the commit and the run directory.
             shutil.rmtree(home / "jobs" / unwritten)
             for job_id in (running, queued, unwritten):
                 assert service.cancel(job_id) is True
-                assert finish(service, job_id).state is JobState.cancelled
+                assert finish(service, job_id).state is JobState.CANCELLED
             gate.touch()
             job = finish(service, waiting)
-            assert job.state is JobState.completed
+            assert job.state is JobState.COMPLETED
             assert service.result(waiting) == {"saw": str(gate)}
             assert {each.state for each in service.jobs()} == {
-                JobState.completed, JobState.cancelled
+                JobState.COMPLETED, JobState.CANCELLED
             }  # fmt: skip
             again = Submission(recipe="quacc.recipes.emt.core.static_job", atoms=AL, key="emt")
             assert service.submit(again).job_id == emt
@@ -467,4 +493,4 @@ def test_close_cancels_what_is_not_finished(home, lab):
     with JobService() as service:
         job = service.submit(lab_job("long_sleep"))
     with JobStore(service.config.database_url) as store:
-        assert store.get(job.job_id).state is JobState.cancelled
+        assert store.get(job.job_id).state is JobState.CANCELLED

@@ -17,11 +17,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import create_engine, inspect
 
 from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
-from crystalmath.quacc.changes import Change
-from crystalmath.quacc.grouping import group_errors
+from crystalmath.jobs.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
-from crystalmath.quacc.schema import HEAD, metadata
 from crystalmath.quacc.store import JobStore, NewJob
+from crystalmath.store.grouping import group_errors
+from crystalmath.store.tables import HEAD, metadata
 
 POSTGRESQL = os.environ.get("CRYSTALMATH_TEST_POSTGRESQL")
 STEPS = {
@@ -87,7 +87,7 @@ def submit(store, **given):
 
 
 def change(job_id, state, at=2.0, **given):
-    return Change(job_id=job_id, state=JobState[state], at=at, **given)
+    return Change(job_id=job_id, state=JobState(state), at=at, **given)
 
 
 def history(store, job_id=None):
@@ -114,7 +114,7 @@ def test_a_new_job_reads_back_as_it_was_given(store):
     )
     [job] = store.insert([given])
     assert job == store.get(given.job_id)
-    assert (job.state, job.revision, job.attempt) == (JobState.pending, 0, 1)
+    assert (job.state, job.revision, job.attempt) == (JobState.PENDING, 0, 1)
     assert (job.name, job.labels, job.formula) == (given.name, given.labels, "Cu4")
     assert (job.owner, job.warnings) == (given.owner, given.warnings)
     assert job.started_at is job.finished_at is job.error is job.summary is None
@@ -171,7 +171,7 @@ def test_a_known_key_gives_the_job_that_has_it_with_its_present_state(store):
     first = submit(store, key="k")
     store.apply([change(first, "running")])
     again, other = store.insert([new(key="k"), new()])
-    assert (again.job_id, again.state) == (first, JobState.running)
+    assert (again.job_id, again.state) == (first, JobState.RUNNING)
     assert len(store.list()) == 2
     assert store.get(other.job_id) == other
     assert store.by_key(["k", "unknown", "\0", "\ud800"]) == {"k": again}
@@ -238,7 +238,7 @@ def test_an_outcome_that_is_found_passes_through_running(store):
     job_id = submit(store)
     [job] = store.apply([change(job_id, "completed", 9.0, started_at=4.0, reason="found")])
     assert job == store.get(job_id)
-    assert (job.state, job.started_at, job.finished_at) == (JobState.completed, 4.0, 9.0)
+    assert (job.state, job.started_at, job.finished_at) == (JobState.COMPLETED, 4.0, 9.0)
     log = store.events(job_id=job_id)
     assert [(event.to_state.value, event.at, event.reason) for event in log[1:]] == [
         ("running", 4.0, None),
@@ -251,7 +251,7 @@ def test_a_lost_attempt_goes_back_to_pending(store):
     job_id = submit(store)
     store.apply([change(job_id, "running", 3.0)])
     [job] = store.apply([change(job_id, "pending", 5.0, reason="lost", attempt=2)])
-    assert (job.state, job.attempt, job.started_at) == (JobState.pending, 2, None)
+    assert (job.state, job.attempt, job.started_at) == (JobState.PENDING, 2, None)
     [job] = store.apply([change(job_id, "running", 6.0)])
     assert (job.attempt, job.started_at) == (2, 6.0)
 
@@ -298,11 +298,11 @@ def test_a_cancel_is_noted_once(store):
     job_id = submit(store)
     job = store.note_cancel(job_id, 3.0)
     assert job == store.note_cancel(job_id, 4.0) == store.get(job_id)
-    assert (job.cancel_requested_at, job.state) == (3.0, JobState.pending)
+    assert (job.cancel_requested_at, job.state) == (3.0, JobState.PENDING)
     noted = store.events(job_id=job_id)[-1]
     assert (noted.from_state, noted.to_state, noted.reason) == (
-        JobState.pending,
-        JobState.pending,
+        JobState.PENDING,
+        JobState.PENDING,
         "cancel requested",
     )
     [job] = store.apply([change(job_id, "cancelled")])
@@ -381,8 +381,8 @@ def test_list_filters_in_any_combination(store):
     assert ids(label={"p": "x"}) == "21"
     assert ids(label={"p": "x", "q": "y"}) == "1"
     assert ids(label={"q": "x"}) == ""
-    assert ids(state=JobState.failed) == "2"
-    assert ids(state=[JobState.failed, JobState.running], engine="parsl") == "3"
+    assert ids(state=JobState.FAILED) == "2"
+    assert ids(state=[JobState.FAILED, JobState.RUNNING], engine="parsl") == "3"
     assert ids(state=[]) == ""
     assert ids(limit=2) == "32"
     assert ids(limit=2, before="2") == "1"
@@ -461,12 +461,12 @@ def test_counts_by_state_and_by_error(store):
     store.apply([change(ids[6], "cancelled", error="cancelled"), change(ids[7], "running")])
     states, groups = store.summary()
     assert states == {
-        JobState.pending: 1, JobState.running: 1, JobState.failed: 6, JobState.cancelled: 1
+        JobState.PENDING: 1, JobState.RUNNING: 1, JobState.FAILED: 6, JobState.CANCELLED: 1
     }  # fmt: skip
     assert [(group.error, group.count) for group in groups] == [("a", 3), ("%_", 1), ("b", 1)]
     assert groups[0].job_ids == (ids[3], ids[1], ids[0])
-    states, groups = store.summary(engine="e", label={"n": "1"}, state=[JobState.failed])
-    assert states == {JobState.failed: 3}
+    states, groups = store.summary(engine="e", label={"n": "1"}, state=[JobState.FAILED])
+    assert states == {JobState.FAILED: 3}
     assert [(group.error, group.count) for group in groups] == [("a", 2)]
     assert store.summary(engine="f") == ({}, [])
 
@@ -524,9 +524,9 @@ def test_the_schema_is_what_alembic_makes_of_it(store):
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    import crystalmath.migrations
+    import crystalmath.store.migrations
 
-    scripts = ScriptDirectory(str(Path(crystalmath.migrations.__file__).parent))
+    scripts = ScriptDirectory(str(Path(crystalmath.store.migrations.__file__).parent))
     assert scripts.get_heads() == [HEAD]
     # SQLite's own table shows under SQLAlchemy 1.4.
     options = {"include_name": lambda name, *_: name != "sqlite_sequence"}
@@ -641,12 +641,12 @@ def test_find_is_startswith(named, prefix):
 
 def test_a_reason_for_the_same_state_is_noted(store):
     job_id = submit(store)
-    waits = Change(job_id=job_id, state=JobState.pending, at=1.0, reason="Priority")
+    waits = Change(job_id=job_id, state=JobState.PENDING, at=1.0, reason="Priority")
     (noted,) = store.apply([waits])
-    assert (noted.state, noted.reason, noted.revision) == (JobState.pending, "Priority", 1)
-    (running,) = store.apply([Change(job_id=job_id, state=JobState.running, at=2.0)])
+    assert (noted.state, noted.reason, noted.revision) == (JobState.PENDING, "Priority", 1)
+    (running,) = store.apply([Change(job_id=job_id, state=JobState.RUNNING, at=2.0)])
     assert running.reason is None
     assert [event.reason for event in store.events(job_id=job_id)][1:] == ["Priority", None]
-    store.apply([Change(job_id=job_id, state=JobState.completed, at=3.0)])
-    late = Change(job_id=job_id, state=JobState.completed, at=4.0, reason="too late")
+    store.apply([Change(job_id=job_id, state=JobState.COMPLETED, at=3.0)])
+    late = Change(job_id=job_id, state=JobState.COMPLETED, at=4.0, reason="too late")
     assert store.apply([late]) == []

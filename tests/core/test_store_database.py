@@ -9,8 +9,8 @@ import traceback
 import pytest
 
 from crystalmath.errors import StoreError
-from crystalmath.quacc.schema import HEAD
 from crystalmath.quacc.store import JobStore, NewJob
+from crystalmath.store.tables import HEAD
 
 JOB = NewJob(
     job_id="1", recipe="r", engine="local", spec_hash="h", specification="{}", created_at=1.0

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crystalmath.errors import InvalidJob
-from crystalmath.quacc.structures import parse_structure, read_structures, to_ase_json
+from crystalmath.recipes.structures import parse_structure, read_structures, to_ase_json
 
 POSCAR = """Al cell
 4.05

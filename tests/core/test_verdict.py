@@ -1,4 +1,4 @@
-"""The verdict on what a recipe was found to need: crystalmath.inspection.verdict."""
+"""The verdict on what a recipe was found to need: crystalmath.preflight.verdict."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmath.inspection.files import facts
-from crystalmath.inspection.report import FileFacts, Need, Report, Step, Trouble
-from crystalmath.inspection.verdict import judge, pseudopotentials, unasked
+from crystalmath.preflight.files import facts
+from crystalmath.preflight.report import FileFacts, Need, Report, Step, Trouble
+from crystalmath.preflight.verdict import judge, pseudopotentials, unasked
 from vasp.potcars import concatenated, library, potcar
 
 STATIC = "quacc.recipes.vasp.core.static_job"

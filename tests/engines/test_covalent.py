@@ -18,10 +18,10 @@ from ase.build import bulk
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.errors import ConfigError, EngineUnavailable
+from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.models import Attempt, EngineSettings
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.engines import describe_engines
-from crystalmath.rundir import RunDirectory, attempt_id
 
 pytest.importorskip("crystalmath_engine_covalent", reason="the Covalent engine is not installed")
 from contract.covalent_server import MARK, Server, free_port
@@ -63,7 +63,7 @@ def finish(runner, *jobs, timeout=90):
 
 def wait_running(runner, *jobs):
     for job in jobs:
-        eventually(lambda job=job: runner.get_status(job) is JobState.running, 60)
+        eventually(lambda job=job: runner.get_status(job) is JobState.RUNNING, 60)
 
 
 def attempt_of(home, job, handle=None):
@@ -136,7 +136,7 @@ def probe_elsewhere(job, handle=None):
 def test_the_energy_and_a_handle_that_a_new_process_understands(runner, server, home, tmp_path):
     job = runner.submit("quacc.recipes.emt.core.relax_job", CU, "local")
     waiting = runner.submit("lab_recipes.wait_for", CU, "local", path=str(tmp_path / "go"))
-    assert finish(runner, job) == [JobState.completed], runner.get_result(job)
+    assert finish(runner, job) == [JobState.COMPLETED], runner.get_result(job)
     assert runner.get_result(job)["results"]["energy"] == pytest.approx(-0.0056815, abs=1e-6)
 
     wait_running(runner, waiting)
@@ -148,7 +148,7 @@ def test_the_energy_and_a_handle_that_a_new_process_understands(runner, server, 
     assert probe_elsewhere(waiting) == "queued None"
     assert probe_elsewhere(str(uuid.uuid4())).startswith("gone ")
     (tmp_path / "go").touch()
-    assert finish(runner, waiting) == [JobState.completed]
+    assert finish(runner, waiting) == [JobState.COMPLETED]
     eventually(lambda: probe_elsewhere(waiting, handle) == "gone COMPLETED", 60)
 
 
@@ -178,7 +178,7 @@ def test_cancel_ends_the_processes(runner, tmp_path):
     eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2, 60)
     tree = [int(pid) for pid in pids.read_text().split()]
     assert runner.cancel(job)
-    eventually(lambda: runner.get_status(job) is JobState.cancelled, 10)
+    eventually(lambda: runner.get_status(job) is JobState.CANCELLED, 10)
     assert [pid for pid in tree if processes.start_time(pid) is not None] == []
 
 
@@ -192,10 +192,10 @@ def test_what_others_cancel_is_not_cancelled(runner, server, home, tmp_path):
     read = {job: RunDirectory(home / "jobs" / job).read_handle for job in (running[0], queued)}
     eventually(lambda: read[queued](1), 60)
     cancel_on_the_page(server, [handle(1) for handle in read.values()])
-    assert runner.get_status(running[0]) is JobState.running
-    assert runner.get_status(queued) is JobState.pending
+    assert runner.get_status(running[0]) is JobState.RUNNING
+    assert runner.get_status(queued) is JobState.PENDING
     go.touch()
-    assert set(finish(runner, *running, queued)) == {JobState.completed}
+    assert set(finish(runner, *running, queued)) == {JobState.COMPLETED}
     assert not RunDirectory(home / "jobs" / queued).claimed(2)
 
 
@@ -218,7 +218,7 @@ def test_what_is_released_does_not_start(runner, home, tmp_path):
     assert {sighting.state for sighting in sightings.values()} == {"gone"}
     go.touch()
     last = [runner.submit("lab_recipes.value", CU, "local") for _ in range(4)]
-    assert set(finish(runner, *running, *last)) == {JobState.completed}
+    assert set(finish(runner, *running, *last)) == {JobState.COMPLETED}
     assert not any(RunDirectory(attempt.directory).claimed(1) for attempt in attempts)
 
 
@@ -235,14 +235,14 @@ def test_a_server_that_hangs_delays_and_does_not_falsify(
         late = runner.submit("lab_recipes.value", CU, "local")
         with pytest.raises(EngineUnavailable, match="does not answer"):
             runner.probe([attempt_of(home, running)])
-        assert runner.get_status(running) is JobState.running
-        assert runner.get_status(late) is JobState.pending
+        assert runner.get_status(running) is JobState.RUNNING
+        assert runner.get_status(late) is JobState.PENDING
         # The job is not the server's: it ends truthfully meanwhile.
         go.touch()
-        assert finish(runner, running) == [JobState.completed]
+        assert finish(runner, running) == [JobState.COMPLETED]
     finally:
         server.signal(signal.SIGCONT)
-    assert finish(runner, late) == [JobState.completed]
+    assert finish(runner, late) == [JobState.COMPLETED]
     assert not RunDirectory(home / "jobs" / late).claimed(2)
 
 
@@ -265,10 +265,10 @@ def test_jobs_outlive_a_killed_server(home, lab, tmp_path):
             server.kill()
             jobs += [queued, runner.submit("lab_recipes.value", CU, "local")]
             server.start()
-            assert [runner.get_status(job) for job in jobs[:5]] == [JobState.running] * 5
+            assert [runner.get_status(job) for job in jobs[:5]] == [JobState.RUNNING] * 5
             go.touch()
-            assert finish(runner, *jobs) == [JobState.completed] * 7
-            assert states <= {JobState.pending, JobState.running, JobState.completed}
+            assert finish(runner, *jobs) == [JobState.COMPLETED] * 7
+            assert states <= {JobState.PENDING, JobState.RUNNING, JobState.COMPLETED}
             assert not any(RunDirectory(home / "jobs" / job).claimed(2) for job in jobs)
 
 
@@ -278,7 +278,7 @@ def test_no_server_is_said_at_once(home, lab):
     runner = get_runner("covalent")
     try:
         job = runner.submit("lab_recipes.value", CU, "local")
-        assert finish(runner, job, timeout=10) == [JobState.failed]
+        assert finish(runner, job, timeout=10) == [JobState.FAILED]
         error = runner.get_result(job)["error"]
         for part in (f"localhost:{port}", "`covalent start`", "autostart = true"):
             assert part in error

@@ -48,7 +48,7 @@ def finish(runner, job_id, timeout=60.0):
 
 def test_a_job_that_prints_nothing_has_no_log(runner, shared_home):
     job_id = runner.submit("lab_recipes.value", AL, "local")
-    assert finish(runner, job_id) == (JobState.completed, {"value": 1})
+    assert finish(runner, job_id) == (JobState.COMPLETED, {"value": 1})
     files = sorted(path.name for path in (shared_home / "jobs" / job_id).iterdir())
     assert files == ["1.claim", "1.outcome", "1.work", "spec"]
     assert (shared_home / "jobs" / job_id / "spec").stat().st_mode & 0o777 == 0o600
@@ -57,11 +57,11 @@ def test_a_job_that_prints_nothing_has_no_log(runner, shared_home):
 def test_what_a_lost_attempt_has_forked_is_gone_before_the_next_one(runner, tmp_path):
     pid = str(tmp_path / "pid")
     job_id = runner.submit("lab_recipes.fork_and_kill_supervisor", AL, "local", pid=pid)
-    assert finish(runner, job_id) == (JobState.completed, {"child is alive": False})
+    assert finish(runner, job_id) == (JobState.COMPLETED, {"child is alive": False})
 
 
 def test_a_supervisor_that_is_killed_costs_one_attempt(runner, tmp_path):
     count = tmp_path / "count"
     job_id = runner.submit("lab_recipes.kill_supervisor", AL, "local", count=str(count))
-    assert finish(runner, job_id) == (JobState.completed, {"runs": 2})
+    assert finish(runner, job_id) == (JobState.COMPLETED, {"runs": 2})
     assert processes.marked("CRYSTALMATH_ATTEMPT", f"{job_id}.1") == []

@@ -13,8 +13,8 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.quacc import JobState, get_runner
-from crystalmath.rundir import RunDirectory
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
@@ -128,8 +128,10 @@ def runner(lab):
 
 def victims(runner, job):
     """Name Parsl's processes, the worker of a job first: each is killed in turn."""
-    supervisor = runner._driver.directory(job).claimant(1).pid
-    worker = parent(supervisor)
+    directory = runner._driver.directory(job)
+    # Where no control group can be had, there is a guardian between worker and supervisor.
+    guardian = directory.containment(1).get("guardian", [])
+    worker = parent(guardian[0] if guardian else directory.claimant(1).pid)
     manager = parent(worker)
     interchange = runner._kernel.executors["local"].interchange_proc.pid
     return {"worker": worker, "manager": manager, "interchange": interchange}
@@ -144,12 +146,12 @@ def test_jobs_outlive_parsl_and_new_ones_run(runner):
     """A worker, the manager and the interchange are killed, each under a running job."""
     for victim in ("worker", "manager", "interchange"):
         running = runner.submit("lab_recipes.long_sleep", AL, "local", seconds=2.0)
-        eventually(lambda job=running: runner.get_status(job) is JobState.running, 20)
+        eventually(lambda job=running: runner.get_status(job) is JobState.RUNNING, 20)
         os.kill(victims(runner, running)[victim], signal.SIGKILL)
         waiting = runner.submit("lab_recipes.value", AL, "local")
         for job in (running, waiting):
             eventually(lambda job=job: runner.get_status(job).is_terminal(), 30, victim)
-            assert runner.get_status(job) is JobState.completed, (victim, runner.get_result(job))
+            assert runner.get_status(job) is JobState.COMPLETED, (victim, runner.get_result(job))
             # It was not started again.
             assert not runner._driver.directory(job).claimed(2)
     runner.close()

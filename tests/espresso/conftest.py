@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from crystalmath.inspection import asking
+from crystalmath.preflight import inspector
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _children_end():
     yield
-    asking.close()
+    inspector.close()

@@ -13,8 +13,8 @@ from pathlib import Path
 from broken_engines import Engine, declare
 
 from crystalmath import processes, worker
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Sighting
-from crystalmath.rundir import RunDirectory
 
 
 class RunsPastTheClaim(Engine):
@@ -33,7 +33,7 @@ class RunsPastTheClaim(Engine):
 
     @staticmethod
     def _run_here(attempt):
-        from crystalmath.quacc import codec
+        from crystalmath.recipes import codec
 
         header, body = RunDirectory(attempt.directory).read_spec()
         module, _, name = header["recipe"].rpartition(".")

@@ -11,7 +11,7 @@ from typing import ClassVar
 import attrs
 
 from crystalmath import processes
-from crystalmath.builtin.local import LocalRunner
+from crystalmath.engines.local import LocalRunner
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Capabilities, Sighting
 

@@ -9,8 +9,8 @@ import attrs
 from broken_engines import Engine
 
 from crystalmath.errors import InvalidJob
-from crystalmath.quacc.runner import JobState
-from crystalmath.rundir import RunDirectory
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import JobState
 
 
 class FailedReadsCompleted(Engine):
@@ -18,7 +18,7 @@ class FailedReadsCompleted(Engine):
 
     def get_status(self, job_id):
         state = super().get_status(job_id)
-        return JobState.completed if state is JobState.failed else state
+        return JobState.COMPLETED if state is JobState.FAILED else state
 
 
 class CancelsOnPaper(Engine):
@@ -35,7 +35,7 @@ class CancelsOnPaper(Engine):
         return True
 
     def get_status(self, job_id):
-        return JobState.cancelled if job_id in self._paper else super().get_status(job_id)
+        return JobState.CANCELLED if job_id in self._paper else super().get_status(job_id)
 
     def get_result(self, job_id):
         return {"error": "cancelled"} if job_id in self._paper else super().get_result(job_id)
@@ -55,7 +55,7 @@ class CancelledTooSoon(Engine):
         return asked
 
     def get_status(self, job_id):
-        return JobState.cancelled if job_id in self._asked else super().get_status(job_id)
+        return JobState.CANCELLED if job_id in self._asked else super().get_status(job_id)
 
     def get_result(self, job_id):
         return {"error": "cancelled"} if job_id in self._asked else super().get_result(job_id)
@@ -66,7 +66,7 @@ class IgnoresCancel(Engine):
 
     def cancel(self, job_id):
         state = super().get_status(job_id)
-        if state is JobState.running:
+        if state is JobState.RUNNING:
             return True
         return super().cancel(job_id)
 
@@ -76,7 +76,7 @@ class LosesResult(Engine):
 
     def get_result(self, job_id):
         result = super().get_result(job_id)
-        return None if self.get_status(job_id) is JobState.completed else result
+        return None if self.get_status(job_id) is JobState.COMPLETED else result
 
 
 class BlocksInStatus(Engine):
@@ -141,10 +141,10 @@ class FlipsTerminal(Engine):
 
     def get_status(self, job_id):
         state = super().get_status(job_id)
-        if state is not JobState.completed:
+        if state is not JobState.COMPLETED:
             return state
         self._told[job_id] = self._told.get(job_id, 0) + 1
-        return state if self._told[job_id] <= 2 else JobState.failed
+        return state if self._told[job_id] <= 2 else JobState.FAILED
 
 
 class SwallowsTraceback(Engine):
@@ -160,7 +160,7 @@ class SwallowsMessage(Engine):
 
     def get_result(self, job_id):
         result = super().get_result(job_id)
-        failed = self.get_status(job_id) is JobState.failed
+        failed = self.get_status(job_id) is JobState.FAILED
         return {**result, "error": "the task failed"} if failed else result
 
 
@@ -200,7 +200,7 @@ class KeepsAtoms(Engine):
         threading.Timer(0.3, late).start()
 
     def get_status(self, job_id):
-        return JobState.pending if job_id in self._late else super().get_status(job_id)
+        return JobState.PENDING if job_id in self._late else super().get_status(job_id)
 
     def get_result(self, job_id):
         return None if job_id in self._late else super().get_result(job_id)
@@ -235,7 +235,7 @@ class UnknownIsPending(Engine):
         try:
             return super().get_status(job_id)
         except KeyError:
-            return JobState.pending
+            return JobState.PENDING
 
 
 class AnyCluster(Engine):

@@ -5,7 +5,7 @@ from __future__ import annotations
 #: Engine, test, and a pattern of what the failure says.
 CASES = [
     # What a caller sees.
-    ("FailedReadsCompleted", "test_an_exception_is_told[plain]", "JobState.completed"),
+    ("FailedReadsCompleted", "test_an_exception_is_told[plain]", "JobState.COMPLETED"),
     ("CancelsOnPaper", "test_a_running_job_is_gone_with_all_its_processes", "assert not"),
     ("CancelledTooSoon", "test_a_running_job_is_gone_with_all_its_processes", "assert not"),
     ("IgnoresCancel", "test_a_running_job_is_gone_with_all_its_processes", "was not cancelled"),

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from broken_engines import ENGINES
 
-from crystalmath.builtin.local import LocalRunner
+from crystalmath.engines.local import LocalRunner
 from crystalmath.testing import RunnerContract
 
 TESTS = [name for name in dir(RunnerContract) if name.startswith("test")]

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from crystalmath import wire
-from crystalmath.quacc import codec
-from crystalmath.quacc.changes import Change
+from crystalmath.jobs.changes import Change
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
-from crystalmath.rundir import RunDirectory
+from crystalmath.recipes import codec
+from crystalmath.server.rpc import wire
 from server.home_server import CELL, HomeServer
 
 HEALTHY = Path(__file__).with_name("healthy.py")
@@ -58,7 +58,7 @@ def record_jobs(home):
             store.insert(
                 [NewJob(job_id=each, spec_hash=each, created_at=1.0, **given) for each in ids]
             )
-            store.apply([Change(job_id=each, state=JobState.completed, at=2.0) for each in ids])
+            store.apply([Change(job_id=each, state=JobState.COMPLETED, at=2.0) for each in ids])
 
 
 def write_files(home, number, result):

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import eventually
-from crystalmath import wire
 from crystalmath.server.methods import METHODS
+from crystalmath.server.rpc import wire
 from server.home_server import CELL, HomeServer
 
 #: How much the server may grow, in MB: what it keeps, and for a moment.

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from crystalmath.server import budget as module
-from crystalmath.server.budget import Budget, present, room
+from crystalmath.server.rpc import budget as module
+from crystalmath.server.rpc.budget import Budget, present, room
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import time
 
 import pytest
 
-from crystalmath import wire
-from crystalmath.server import budget, connections
-from crystalmath.server.connections import peer_uid
-from crystalmath.server.session import IN_FLIGHT
+from crystalmath.server.rpc import budget, connections, wire
+from crystalmath.server.rpc.connections import peer_uid
+from crystalmath.server.rpc.session import IN_FLIGHT
 from peer import method, serving
 
 LARGE = 5_000_000

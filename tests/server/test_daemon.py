@@ -19,14 +19,14 @@ import pytest
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.client.launch import answers
-from crystalmath.place import LONGEST
+from crystalmath.server.endpoint import LONGEST
 from server.home_server import HomeServer
 
 ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 LAUNCH = """
 from crystalmath import config
 from crystalmath.client import launch
-from crystalmath.place import Place
+from crystalmath.server.endpoint import Place
 place = Place.of(config.home())
 launch.start(place)
 print(place.read_lock().identity.pid)
@@ -117,8 +117,10 @@ def test_a_server_on_another_host_is_told_and_no_second_is_started(server):
     server.start()
     text = server.place.lock.read_text()
     server.kill()
-    host = processes.own_identity().host
-    server.place.lock.write_text(text.replace(f'"{host}"', '"elsewhere"'))
+    me = processes.own_identity()
+    for here, there in {me.host: "elsewhere", me.boot_id: "their boot", me.machine_id: "x"}.items():
+        text = text.replace(f'"{here}"', f'"{there}"')
+    server.place.lock.write_text(text)
     for command in (["submit", "emt.core.static_job", ALUMINIUM], ["stop"], ["serve"], ["list"]):
         answer = server.run(*command, "--json")
         assert answer.returncode == 1
@@ -292,7 +294,8 @@ def test_stop_where_none_runs(server):
 def test_jobs_of_a_script_that_died_are_taken_over(one_worker, go):
     server = one_worker.start()
     script = (
-        "import sys\nfrom ase.build import bulk\nfrom crystalmath.submission import Submission\n"
+        "import sys\nfrom ase.build import bulk\n"
+        "from crystalmath.service.submission import Submission\n"
         "from crystalmath.service import JobService\n"
         "submission = Submission(recipe='lab_recipes.wait_for', atoms=bulk('Al'), engine='local',"
         " parameters={'path': sys.argv[1]})\n"
@@ -384,7 +387,7 @@ def strange_engines(server, tmp_path):
     (site / "slow_engine.py").write_text(
         "import os, pathlib, time\n"
         "while not pathlib.Path(os.environ['SLOW_ENGINE']).exists():\n    time.sleep(0.02)\n"
-        "from crystalmath.builtin.local import crystalmath_make_runner\n"
+        "from crystalmath.engines.local import crystalmath_make_runner\n"
     )
     (site / "broken_engine.py").write_text("raise RuntimeError('it is broken')\n")
     go = tmp_path / "loaded"

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from crystalmath import wire
 from crystalmath.errors import InvalidJob
+from crystalmath.server.rpc import wire
 from peer import method, serving
 
 

@@ -82,7 +82,7 @@ def test_a_value_that_no_variable_can_have_is_refused(served, value):
 
 LEAKY = """
 from pathlib import Path
-from crystalmath.builtin.local import LocalRunner
+from crystalmath.engines.local import LocalRunner
 from crystalmath.hookspecs import hookimpl
 
 class Leaky(LocalRunner):

@@ -12,14 +12,15 @@ import jsonschema
 import pytest
 
 from conftest import LAB, at_once, eventually
-from crystalmath import config, wire
-from crystalmath.quacc.changes import Change
+from crystalmath import config
+from crystalmath.jobs.changes import Change
+from crystalmath.jobs.workfiles import read_tail
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.server.methods import METHODS
-from crystalmath.server.shapes import COMPONENTS
+from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.shapes import COMPONENTS
 from crystalmath.service import JobService
-from crystalmath.workfiles import read_tail
 
 AL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
 VALUE = {"recipe": "lab_recipes.value", "structure": AL}
@@ -174,11 +175,11 @@ def recorded(service):
         store.insert(jobs)
         errors = ["SCF did not converge"] * 3 + ["100 % wrong: Ä"] + ["no_memory"] * 2
         changes = [
-            Change(job_id=job.job_id, state=JobState.failed, at=time.time(), error=error)
+            Change(job_id=job.job_id, state=JobState.FAILED, at=time.time(), error=error)
             for job, error in zip(jobs, errors, strict=False)
         ]
         changes += [
-            Change(job_id=job.job_id, state=JobState.cancelled, at=time.time(), error="cancelled")
+            Change(job_id=job.job_id, state=JobState.CANCELLED, at=time.time(), error="cancelled")
             for job in jobs[6:]
         ]
         store.apply(changes)
@@ -275,7 +276,7 @@ def test_events_are_told_once_whoever_wrote_them(service, other):
                 created_at=time.time(),
             )
             other.insert([job])
-            change = Change(job_id=job.job_id, state=JobState.cancelled, at=time.time())
+            change = Change(job_id=job.job_id, state=JobState.CANCELLED, at=time.time())
             other.apply([change])
 
     async def all_of_it():

@@ -13,9 +13,9 @@ import jsonschema
 import pytest
 
 from crystalmath.server import handlers
-from crystalmath.server.checking import checked
 from crystalmath.server.methods import METHODS
-from crystalmath.server.openrpc import document
+from crystalmath.server.rpc.openrpc import document
+from crystalmath.server.rpc.validation import checked
 
 DOCUMENT = document(METHODS)
 BY_NAME = {method["name"]: method for method in DOCUMENT["methods"]}

@@ -9,9 +9,9 @@ import pytest
 
 from conftest import LAB
 from crystalmath import config
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 from crystalmath.server.methods import METHODS
-from crystalmath.server.shapes import COMPONENTS
+from crystalmath.server.rpc.shapes import COMPONENTS
 from crystalmath.service import JobService
 from peer import serving
 

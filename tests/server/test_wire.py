@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmath import wire
-from crystalmath.wire import MAX_DEPTH, MAX_MESSAGE, Raw, WireError
+from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.wire import MAX_DEPTH, MAX_MESSAGE, Raw, WireError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(

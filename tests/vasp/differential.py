@@ -21,11 +21,11 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, reject, settings
 
+from crystalmath.engines.registry import plugins
 from crystalmath.errors import InvalidJob
-from crystalmath.inspection import asking
 from crystalmath.models import Finding, JobSpec
-from crystalmath.plugins import plugins
-from crystalmath.quacc import codec
+from crystalmath.preflight import inspector
+from crystalmath.recipes import codec
 from vasp.cases import Case, Structure, cases
 from vasp.potcars import potcar
 from vasp.trees import Tree, listing, remove
@@ -178,7 +178,7 @@ class Differential:
     def close(self) -> None:
         """End the processes, and remove what is not below the folder."""
         self.truth.close()
-        asking.close()
+        inspector.close()
         remove(self.root)
         shutil.rmtree(self.scratch)
 

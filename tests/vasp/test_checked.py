@@ -19,11 +19,11 @@ from ase.io import write
 from conftest import LAB
 from crystalmath import config
 from crystalmath.errors import JobRefused
-from crystalmath.inspection import asking
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.preflight import inspector
 from crystalmath.quacc.store import JobStore
-from crystalmath.rundir import RunDirectory
 from crystalmath.service import JobService
-from crystalmath.submission import Submission
+from crystalmath.service.submission import Submission
 from server.home_server import HomeServer
 from vasp.potcars import library, potcar
 
@@ -36,7 +36,7 @@ CORES = len(os.sched_getaffinity(0))
 def folder(tmp_path_factory):
     """One folder for the module: a new path would be a new environment, and cost a new child."""
     yield tmp_path_factory.mktemp("pots")
-    asking.close()
+    inspector.close()
 
 
 @pytest.fixture(autouse=True)

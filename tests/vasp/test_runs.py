@@ -14,8 +14,8 @@ from ase.optimize import BFGS
 
 from conftest import eventually
 from crystalmath import processes
-from crystalmath.quacc.grouping import group_errors
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
+from crystalmath.store.grouping import group_errors
 from ends import ENGINES, completed, failed, finish, opened, submit
 from vasp import potcars, standin
 
@@ -245,7 +245,7 @@ def test_cancelling_ends_vasp_and_all_above_it(service, environment, custodian):
     job_id = submit(service, "vasp.core.static_job", AL, environment, **sleeping)
     vasp = eventually(lambda: _standins(job_id), 60, "VASP was not started")
     assert service.cancel(job_id) is True
-    assert finish(service, job_id).state is JobState.cancelled
+    assert finish(service, job_id).state is JobState.CANCELLED
     assert not any(processes.is_alive(pid, start) for pid, start in vasp.items())
     assert _standins(job_id) == {}
 
@@ -289,5 +289,5 @@ def test_custodians_own_handlers_mpirun_and_a_scratch_directory(environment, tre
         check_summary(job, AL, "Al")
         eventually(lambda: _standins(tmp_path / "scratch"), 60, "VASP was not started")
         assert service.cancel(long) is True
-        assert finish(service, long).state is JobState.cancelled
+        assert finish(service, long).state is JobState.CANCELLED
         assert _standins(tmp_path / "scratch") == {}

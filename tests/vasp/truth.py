@@ -168,7 +168,7 @@ def _described(name: str, function: Any) -> dict[str, Any]:
 def _run(recipe: str, document: str, scratch: str, *, full: bool) -> Fate:
     from quacc import change_settings
 
-    from crystalmath.quacc import codec
+    from crystalmath.recipes import codec
 
     environment = dict(os.environ)
     work = tempfile.mkdtemp(dir=scratch)

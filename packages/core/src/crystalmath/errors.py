@@ -6,17 +6,18 @@ never one of these.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from attrs import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from crystalmath.models import Finding
 
 __all__ = [
     "ConfigError",
     "CrystalMathError",
     "EngineUnavailable",
+    "Finding",
     "InvalidJob",
     "JobRefused",
     "KeyConflict",
@@ -62,6 +63,37 @@ def _pieces(value: object) -> Iterator[str]:
         yield "}" if value else "{}"
     else:
         yield repr(value)
+
+
+@frozen(kw_only=True)
+class Finding:
+    """One thing that a preflight check found.
+
+    Parameters
+    ----------
+    severity : {"error", "warning"}
+        An error refuses the job, a warning travels with it.
+    code : str
+        A short name that stays the same when the wording changes.
+    message : str
+        What is wrong, naming the value and the place.
+    path : str, optional
+        The file or folder that was looked at.
+    source : str, optional
+        What named that path.
+    remedy : str, optional
+        What to do about it.
+    """
+
+    severity: Literal["error", "warning"]
+    code: str
+    message: str
+    path: str | None = None
+    source: str | None = None
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
 
 
 class CrystalMathError(Exception):
@@ -160,7 +192,7 @@ class StoreError(CrystalMathError):
 
 
 class PlaceError(CrystalMathError):
-    """The place of a home's socket cannot be used, or must not be trusted."""
+    """The home, or the place of its socket, cannot be used, or must not be trusted."""
 
     code = "place"
 

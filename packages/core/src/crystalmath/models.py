@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
-from crystalmath.errors import ConfigError
+from crystalmath.errors import ConfigError, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +22,24 @@ __all__ = [
     "EngineSettings",
     "Finding",
     "JobSpec",
+    "JobState",
     "Pseudopotential",
     "Sighting",
 ]
+
+
+class JobState(str, Enum):
+    """The states of a job that people see."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    def is_terminal(self) -> bool:
+        """Tell whether the state never changes any more."""
+        return self in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
 
 
 @frozen(kw_only=True)
@@ -162,37 +178,6 @@ class EngineSettings:
                 near = difflib.get_close_matches(option, known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
                 raise ConfigError(f"[engines.{self.name}] {option} is no option; {hint}")
-
-
-@frozen(kw_only=True)
-class Finding:
-    """One thing that a preflight check found.
-
-    Parameters
-    ----------
-    severity : {"error", "warning"}
-        An error refuses the job, a warning travels with it.
-    code : str
-        A short name that stays the same when the wording changes.
-    message : str
-        What is wrong, naming the value and the place.
-    path : str, optional
-        The file or folder that was looked at.
-    source : str, optional
-        What named that path.
-    remedy : str, optional
-        What to do about it.
-    """
-
-    severity: Literal["error", "warning"]
-    code: str
-    message: str
-    path: str | None = None
-    source: str | None = None
-    remedy: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.message} ({self.remedy})" if self.remedy else self.message
 
 
 @frozen(kw_only=True)

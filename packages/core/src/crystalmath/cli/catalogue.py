@@ -181,7 +181,7 @@ def recipes(
 def _module(name: str) -> str:
     """Give the beginning that the full names of a module's recipes have."""
     from crystalmath import config
-    from crystalmath.quacc.recipes import full_name
+    from crystalmath.recipes.lookup import full_name
 
     allow = config.load().recipes_allow
     return f"{name if name in allow else full_name(name, allow)}."

@@ -42,7 +42,7 @@ def recipes(incomplete: str) -> list[str]:
     try:
         from crystalmath import config
         from crystalmath.cli.output import short_recipe
-        from crystalmath.quacc.recipes import catalogue
+        from crystalmath.recipes.lookup import catalogue
 
         names = [recipe.name for recipe in catalogue(config.load().recipes_allow)]
     except (CrystalMathError, ImportError):
@@ -64,9 +64,9 @@ def clusters(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def states(incomplete: str) -> list[str]:
     """Offer the states a job may be in."""
-    from crystalmath.quacc.runner import JobState
+    from crystalmath.models import JobState
 
-    return _beginning(incomplete, JobState.__members__)
+    return _beginning(incomplete, [state.value for state in JobState])
 
 
 def job_ids(incomplete: str) -> list[tuple[str, str]]:
@@ -112,7 +112,7 @@ def _run_directories(beginning: str) -> Iterator[str]:
             for entry in entries:
                 if entry.name.startswith(beginning) and not entry.name.startswith("."):
                     yield entry.name
-    except OSError:
+    except (CrystalMathError, OSError):
         return
 
 
@@ -126,7 +126,7 @@ def _asked(method: str, params: dict[str, Any]) -> dict[str, Any]:
     """Ask the running server, if there is one that answers at once."""
     from crystalmath.client.remote import Connection, read_result
     from crystalmath.config import home
-    from crystalmath.place import Place
+    from crystalmath.server.endpoint import Place
 
     try:
         connection = Connection.to(Place.of(home()))

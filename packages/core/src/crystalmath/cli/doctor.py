@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,6 +74,7 @@ def _checks(*, run: bool, engine: str | None) -> Iterator[Check]:
     yield from _engines(engine)
     yield from _strangers(config)
     yield from server_checks(config)
+    yield _containment()
     yield _guarded("POTCARs", _potcars)
     yield from _commands(config)
     if run:
@@ -134,6 +136,19 @@ def _database(config: Config) -> Check:
         return Check(name="database", state="ok", message=f"{store!r}, {message}")
 
 
+def _containment() -> Check:
+    from crystalmath.jobs.cgroups import ControlGroup
+
+    group = ControlGroup.make()
+    if group is not None:
+        group.remove()
+        held = f"by a control group below {Path(group.path).parent}"
+    else:
+        held = "by a guardian process (no control group of version 2 can be made here)"
+    message = f"what a killed supervisor leaves of a job is ended {held}"
+    return Check(name="processes", state="ok", message=message)
+
+
 def _quacc() -> Check:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -168,7 +183,7 @@ def _engines(chosen: str | None) -> Iterator[Check]:
 
 
 def _missing_engine(name: str, installed: list[str]) -> Check:
-    from crystalmath.plugins import how_to_install
+    from crystalmath.engines.registry import how_to_install
 
     return Check(
         name="engine",
@@ -179,7 +194,7 @@ def _missing_engine(name: str, installed: list[str]) -> Check:
 
 
 def _strangers(config: Config) -> Iterator[Check]:
-    from crystalmath.plugins import plugins
+    from crystalmath.engines.registry import plugins
 
     installed = plugins().engine_names()
     for name in config.engines:
@@ -191,7 +206,7 @@ def _strangers(config: Config) -> Iterator[Check]:
 
 def _potcars() -> Check:
     from crystalmath.quacc.potcar import check_potcars, get_potcar_info
-    from crystalmath.quacc.potcar_path import this_process
+    from crystalmath.recipes.potcar_path import this_process
 
     wrong = check_potcars(this_process(), ())
     if wrong is not None:
@@ -207,7 +222,7 @@ def _potcars() -> Check:
 
 def _commands(config: Config) -> Iterator[Check]:
     from crystalmath.config import forwarded
-    from crystalmath.quacc.commands import check_commands
+    from crystalmath.preflight.commands import check_commands
 
     wrong = check_commands("quacc.recipes.vasp.core.static_job", forwarded(config.forward))
     if wrong is not None:

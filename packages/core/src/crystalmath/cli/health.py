@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.config import Config
-    from crystalmath.place import Place, Server
+    from crystalmath.server.endpoint import Place, Server
 
 __all__ = ["Check", "server_checks"]
 
@@ -48,7 +48,7 @@ class Check:
 
 def server_checks(configured: Config) -> Iterator[Check]:
     """Look at the server: whether it runs, answers, and is like this process."""
-    from crystalmath.place import Place
+    from crystalmath.server.endpoint import Place
 
     try:
         place = Place.of(configured.home)

@@ -93,13 +93,13 @@ def states(names: Iterable[str] | None) -> list[str] | None:
     typer.BadParameter
         One is none.
     """
-    from crystalmath.quacc.runner import JobState
+    from crystalmath.models import JobState
 
+    known = [state.value for state in JobState]
     for name in names or ():
-        if name not in JobState.__members__:
-            known = ", ".join(JobState.__members__)
+        if name not in known:
             raise typer.BadParameter(
-                f"{name!r} is no state; there are {known}", param_hint="--state"
+                f"{name!r} is no state; there are {', '.join(known)}", param_hint="--state"
             )
     return list(names) if names else None
 

@@ -16,7 +16,7 @@ from crystalmath.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crystalmath.place import Place, Server
+    from crystalmath.server.endpoint import Place, Server
 
 __all__ = ["serve", "stop"]
 
@@ -45,7 +45,7 @@ def serve(
     (`[server] quiet_s` in config.toml). Jobs that run go on without it.
     """
     from crystalmath.config import Source
-    from crystalmath.place import Place
+    from crystalmath.server.endpoint import Place
 
     source = Source()
     place = Place.of(source.last.home)
@@ -103,7 +103,7 @@ def stop(
     Jobs that run go on, and those that wait do so, until the next server follows them.
     """
     from crystalmath.config import home
-    from crystalmath.place import Place
+    from crystalmath.server.endpoint import Place
 
     place = Place.of(home())
     server = place.read_lock()
@@ -155,7 +155,7 @@ def _await(
     answer: dict[str, Any] | None,
 ) -> dict[str, Any] | None:
     deadline = time.monotonic() + LEAVE_S
-    while not server.identity.is_dead():
+    while not server.identity.is_dead(place.lock):
         if time.monotonic() >= deadline:
             raise ServerError(f"the {server} is still leaving; its log is {place.log}")
         time.sleep(0.02)

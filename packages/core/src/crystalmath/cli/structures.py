@@ -68,7 +68,7 @@ def read_document(text: str) -> tuple[str, Document]:
     plain = _poscar(path) if index is None else None
     if plain is not None:
         return fit(_stem(path)), plain
-    from crystalmath.quacc.structures import to_ase_json
+    from crystalmath.recipes.structures import to_ase_json
 
     name, atoms = read_structure(text)
     return name, to_ase_json(atoms)
@@ -118,7 +118,7 @@ def _documents(
 
 
 def _document(atoms: Atoms) -> Document | InvalidJob:
-    from crystalmath.quacc.structures import to_ase_json
+    from crystalmath.recipes.structures import to_ase_json
 
     try:
         return to_ase_json(atoms)
@@ -172,7 +172,7 @@ def _require(path: Path) -> None:
 
 
 def _frames(path: Path, index: int | None) -> list[tuple[str, Atoms]]:
-    from crystalmath.quacc.structures import read_structures
+    from crystalmath.recipes.structures import read_structures
 
     frames = read_structures(path)
     if index is None:

@@ -124,7 +124,7 @@ def asking(recipes: Iterable[str]) -> Iterator[None]:
             yield
         except (KeyboardInterrupt, SystemExit):
             # If it is asked in this process, a thread waits for the answer, and the end for that.
-            from crystalmath.inspection.asking import close
+            from crystalmath.preflight.inspector import close
 
             close()
             raise
@@ -138,12 +138,12 @@ def is_asked(recipe: str) -> bool:
     recipe : str
         Its full name.
     """
-    from crystalmath.quacc.recipes import may_be_asked
+    from crystalmath.recipes.lookup import may_be_asked
 
     if not may_be_asked(recipe):
         return False
     from crystalmath.config import load
-    from crystalmath.inspection.asking import concerns
+    from crystalmath.preflight.inspector import concerns
 
     return concerns(recipe, {"CRYSTALMATH_RECIPES": ",".join(load().recipes_allow)})
 

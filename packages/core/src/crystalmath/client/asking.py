@@ -12,7 +12,7 @@ from crystalmath.client.job import JobInfo
 from crystalmath.client.news import changes
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from crystalmath.client.transport import Transport
@@ -190,7 +190,7 @@ class Asking:
         answer = self._transport.call_raw("jobs.result", {"job_id": job_id})
         told, result = split_last(answer, "result")
         raise_answered(told)
-        return result if told["status"] == JobState.completed.value else None
+        return result if told["status"] == JobState.COMPLETED.value else None
 
     def specification(self, job_id: str) -> dict[str, Any]:
         """Tell what a job was asked to do, as JSON; its environment is left out.
@@ -278,6 +278,15 @@ class Asking:
     def version(self) -> dict[str, Any]:
         """Tell what answers: its release, protocol, process and interpreter."""
         return self._answer("system.version")
+
+    def decoded(self, job_id: str) -> Any:
+        """Give what the recipe of a completed job returned; the job's future calls it."""
+        from crystalmath.recipes import codec
+
+        text = self.result_json(job_id)
+        if text is None:
+            raise InvalidJob(f"the job {job_id} has not completed")
+        return codec.decode_result_json(text)
 
 
 def _states(state: States) -> str | _Names | None:

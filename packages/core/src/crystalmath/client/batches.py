@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystalmath import wire
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

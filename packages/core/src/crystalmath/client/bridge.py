@@ -9,10 +9,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from crystalmath.client import launch
-from crystalmath.place import require_socket
+from crystalmath.server.endpoint import require_socket
 
 if TYPE_CHECKING:
-    from crystalmath.place import Place
+    from crystalmath.server.endpoint import Place
 
 __all__ = ["bridge"]
 

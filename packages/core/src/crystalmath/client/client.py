@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from crystalmath.client.asking import Asking, RecipeLike, States
 from crystalmath.client.errors import answered_error, raise_answered
 from crystalmath.client.follower import Follower
-from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -311,12 +311,3 @@ class Client(Asking):
             It has not ended.
         """
         return self.future(job_id).result(timeout=0)
-
-    def decoded(self, job_id: str) -> Any:
-        """Give what the recipe of a completed job returned; the job's future calls it."""
-        from crystalmath.quacc import codec
-
-        text = self.result_json(job_id)
-        if text is None:
-            raise InvalidJob(f"the job {job_id} has not completed")
-        return codec.decode_result_json(text)

@@ -12,7 +12,7 @@ from crystalmath.client.errors import ClientClosed, ProtocolMismatch
 from crystalmath.client.job import JobInfo
 from crystalmath.client.news import POLL_S, EventLog, Patience, statuses
 from crystalmath.errors import CrystalMathError
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -131,7 +131,7 @@ class Follower:
         """Tell the futures what the event log says of them."""
         failed = []
         for job_id, state in states.items():
-            if state == JobState.failed:
+            if state == JobState.FAILED:
                 failed.append(job_id)  # the log does not say why
                 continue
             with self._lock:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.client.errors import ClientClosed, JobFailed
 from crystalmath.errors import CrystalMathError
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystalmath.client.client import Client
+    from crystalmath.client.asking import Asking
     from crystalmath.client.job import JobInfo
 
 __all__ = ["JobFuture"]
@@ -45,14 +45,14 @@ class JobFuture(Future[Any]):
     """
 
     def __init__(
-        self, client: Client, job_id: str, name: str | None, labels: Mapping[str, str]
+        self, client: Asking, job_id: str, name: str | None, labels: Mapping[str, str]
     ) -> None:
         super().__init__()
         self.job_id = job_id
         self.name = name
         self.labels = dict(labels)
         self._client = client
-        self._seen = (0, JobState.pending)  # the record's revision, and the state then
+        self._seen = (0, JobState.PENDING)  # the record's revision, and the state then
         self._ended = False
         self._loading = threading.Lock()
         self._loaded = False
@@ -70,7 +70,7 @@ class JobFuture(Future[Any]):
 
     def running(self) -> bool:
         """Tell whether the job was running when the client last heard of it."""
-        return not self.done() and self._seen[1] is JobState.running
+        return not self.done() and self._seen[1] is JobState.RUNNING
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the job, and give what its recipe returned.
@@ -122,7 +122,7 @@ class JobFuture(Future[Any]):
             self._client.cancel(self.job_id)
             for info in self._client.wait([self.job_id], CANCEL_S):
                 self.update(info)
-        return self._seen[1] is JobState.cancelled
+        return self._seen[1] is JobState.CANCELLED
 
     def update(self, info: JobInfo) -> None:
         """Take in what is on record; the client calls it."""
@@ -130,7 +130,7 @@ class JobFuture(Future[Any]):
             if self._ended or info.revision < self._seen[0]:
                 return
             self._seen = (info.revision, info.state)
-        if info.state is JobState.failed:
+        if info.state is JobState.FAILED:
             self.end(JobFailed(self.job_id, info.error or "no reason is known"))
         else:
             self._reach(info.state)
@@ -144,9 +144,9 @@ class JobFuture(Future[Any]):
         self._reach(state)
 
     def _reach(self, state: JobState) -> None:
-        if state is JobState.completed:
+        if state is JobState.COMPLETED:
             self.end()
-        elif state is JobState.cancelled and self._end():
+        elif state is JobState.CANCELLED and self._end():
             super().cancel()
             self.set_running_or_notify_cancel()
 

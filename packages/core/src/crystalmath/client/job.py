@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

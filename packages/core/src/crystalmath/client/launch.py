@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalmath import wire
 from crystalmath.errors import ServerError
-from crystalmath.place import require_socket
+from crystalmath.server.endpoint import require_socket
+from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
-    from crystalmath.place import Place
+    from crystalmath.server.endpoint import Place
 
 __all__ = ["answers", "start"]
 

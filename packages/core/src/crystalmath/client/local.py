@@ -12,17 +12,18 @@ import time
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from crystalmath import config, wire
+from crystalmath import config
 from crystalmath.client.errors import ClientClosed
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.server.handlers.system import describe_process
 from crystalmath.server.methods import METHODS
+from crystalmath.server.rpc import wire
 from crystalmath.service import JobService
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from crystalmath.server.declare import Method
+    from crystalmath.server.rpc.declare import Method
 
 __all__ = ["InProcess"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from crystalmath import config
 from crystalmath.client.client import Client
 from crystalmath.client.remote import Remote
-from crystalmath.place import Place
+from crystalmath.server.endpoint import Place
 
 __all__ = ["connect", "in_process"]
 

@@ -9,17 +9,17 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from crystalmath import wire
 from crystalmath.client.errors import ClientClosed, ConnectionLost, answered_error
 from crystalmath.client.handshake import check_server
 from crystalmath.client.transport import split_last
 from crystalmath.errors import ServerNotRunning
-from crystalmath.place import require_socket
+from crystalmath.server.endpoint import require_socket
+from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from crystalmath.place import Place
+    from crystalmath.server.endpoint import Place
 
 __all__ = ["Connection", "Remote", "read_result"]
 

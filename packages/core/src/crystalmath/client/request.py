@@ -65,7 +65,7 @@ class Request:
         InvalidJob
             The recipe, the structure or a parameter cannot be sent.
         """
-        from crystalmath.quacc import codec
+        from crystalmath.recipes import codec
 
         parameters = {
             name: codec.encode_request(value, str(name)) for name, value in self.parameters.items()
@@ -97,7 +97,7 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
         It is a function that no other process can import.
     """
     if isinstance(recipe, str):
-        from crystalmath.quacc.recipes import full_name
+        from crystalmath.recipes.lookup import full_name
 
         return full_name(recipe, allow)
     # quacc's decorators wrap a recipe where a workflow engine is set.
@@ -137,8 +137,8 @@ def _structure(atoms: object) -> str | dict[str, Any]:
         return dict(atoms)
     from ase import Atoms
 
-    from crystalmath.quacc.asejson import check_atoms
-    from crystalmath.quacc.structures import to_ase_json
+    from crystalmath.recipes.asejson import check_atoms
+    from crystalmath.recipes.structures import to_ase_json
 
     if not isinstance(atoms, Atoms):
         raise InvalidJob(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crystalmath.wire import WireError
+from crystalmath.server.rpc.wire import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

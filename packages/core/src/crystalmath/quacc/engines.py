@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from crystalmath import config
+from crystalmath.engines.registry import ENGINES, distribution_of, plugins
 from crystalmath.errors import PluginError
 from crystalmath.models import EngineSettings, Finding
-from crystalmath.plugins import ENGINES, distribution_of, plugins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,19 +2,25 @@
 
 This is the coarse check, of elements alone: any PBE library with a dataset for each, in any
 variant. Which dataset a recipe asks for is the recipe's to say, and
-:mod:`crystalmath.inspection` asks it. Neither quacc nor pymatgen is imported here; where the path
-comes from is told in :mod:`crystalmath.quacc.potcar_path`.
+:mod:`crystalmath.preflight` asks it. Neither quacc nor pymatgen is imported here; where the path
+comes from is told in :mod:`crystalmath.recipes.potcar_path`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.models import Finding
-from crystalmath.quacc.potcar_path import VARIABLE, PotcarPath, shown, this_process
+from crystalmath.recipes.potcar_path import (
+    VARIABLE,
+    PotcarPath,
+    folder_trouble,
+    names_in,
+    shown,
+    this_process,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_potcars",
-    "folder_trouble",
     "get_potcar_info",
     "get_potcar_path",
     "validate_potcars",
@@ -131,36 +136,9 @@ def _path_finding(where: PotcarPath, wanted: list[str]) -> Finding | None:
     return _finding(code, message + _for(wanted), where, remedy)
 
 
-def folder_trouble(path: Path) -> tuple[str, str]:
-    """Say what keeps files from being found in a folder.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The folder.
-
-    Returns
-    -------
-    tuple of str and str
-        A code (``path``, ``not_a_folder``, ``unlisted``) and words that follow its name; empty
-        where nothing does.
-    """
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return "path", "is a broken link" if path.is_symlink() else "does not exist"
-    except (OSError, ValueError) as error:
-        return "path", f"cannot be reached: {getattr(error, 'strerror', None) or error}"
-    if not stat.S_ISDIR(mode):
-        return "not_a_folder", "is not a folder"
-    if not os.access(path, os.X_OK):
-        return "path", "cannot be opened: permission denied"
-    return ("unlisted", "cannot be listed: permission denied") if _names(path) is None else ("", "")
-
-
 def _library_finding(where: PotcarPath, path: Path, wanted: list[str]) -> Finding | None:
-    named = [name for name in _names(path) or () if name.startswith(_PBE)]
-    libraries = {name: _names(path / name) for name in named if _usable(path / name)}
+    named = [name for name in names_in(path) or () if name.startswith(_PBE)]
+    libraries = {name: names_in(path / name) for name in named if _usable(path / name)}
     if not libraries:
         return _no_library(where, path, named, wanted)
     # One job takes all its datasets from one folder.
@@ -230,19 +208,12 @@ def _is_dataset(name: str) -> bool:
 
 
 def _folders(path: Path) -> list[str]:
-    return [name for name in _names(path) or () if _usable(path / name)]
+    return [name for name in names_in(path) or () if _usable(path / name)]
 
 
 def _usable(path: Path) -> bool:
     # ASE opens files below it by name, which needs no listing. Path.is_dir() may raise.
     return os.path.isdir(path) and os.access(path, os.X_OK)  # noqa: PTH112
-
-
-def _names(path: Path) -> list[str] | None:
-    try:
-        return sorted(os.listdir(path))  # noqa: PTH208 - names are wanted, not paths
-    except (OSError, ValueError):
-        return None
 
 
 def _for(wanted: list[str]) -> str:

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 __all__ = ["JobRunner", "JobState", "generate_job_id", "get_runner"]
-
-
-class JobState(str, Enum):
-    """The states of a job that people see."""
-
-    pending = "pending"
-    running = "running"
-    completed = "completed"
-    failed = "failed"
-    cancelled = "cancelled"
-
-    def is_terminal(self) -> bool:
-        """Tell whether the state never changes any more."""
-        return self in {JobState.completed, JobState.failed, JobState.cancelled}
 
 
 class JobRunner(ABC):

@@ -9,11 +9,12 @@ from attrs import evolve, fields
 from sqlalchemy import func, insert, select
 
 from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
-from crystalmath.quacc import database
-from crystalmath.quacc.eventlog import last_event, read_events
-from crystalmath.quacc.lifecycle import event_row, follow
-from crystalmath.quacc.records import ErrorCount, Event, JobMetadata, NewJob
-from crystalmath.quacc.rows import (
+from crystalmath.quacc.runner import JobState
+from crystalmath.store import database
+from crystalmath.store.eventlog import last_event, read_events
+from crystalmath.store.lifecycle import event_row, follow
+from crystalmath.store.records import ErrorCount, Event, JobMetadata, NewJob
+from crystalmath.store.rows import (
     check,
     equal,
     from_row,
@@ -22,9 +23,8 @@ from crystalmath.quacc.rows import (
     save,
     to_row,
 )
-from crystalmath.quacc.runner import JobState
-from crystalmath.quacc.schema import events, is_storable, jobs, labels, specifications
-from crystalmath.quacc.selection import begins_with, count_errors, count_states, selected
+from crystalmath.store.selection import begins_with, count_errors, count_states, selected
+from crystalmath.store.tables import events, is_storable, jobs, labels, specifications
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql import Select
 
-    from crystalmath.quacc.changes import Change
+    from crystalmath.jobs.changes import Change
 
 __all__ = ["ErrorCount", "Event", "JobMetadata", "JobStore", "NewJob"]
 
@@ -263,7 +263,7 @@ class JobStore:
         before : str, optional
             Only jobs recorded before this one: the id that ends one page begins the next.
         **filters
-            See :func:`crystalmath.quacc.selection.selected`.
+            See :func:`crystalmath.store.selection.selected`.
 
         Raises
         ------
@@ -283,7 +283,7 @@ class JobStore:
         Parameters
         ----------
         **filters
-            See :func:`crystalmath.quacc.selection.selected`.
+            See :func:`crystalmath.store.selection.selected`.
         """
         where = selected(**filters)
         with self._database.reading() as connection:
@@ -426,6 +426,6 @@ def _read(connection: Connection, query: Select[Any]) -> _Jobs:
 
 def _pending(job: NewJob) -> JobMetadata:
     given = {name: getattr(job, name) for name in _FIELDS if hasattr(job, name)}
-    values: _Row = dict.fromkeys(_FIELDS) | {"state": JobState.pending, "revision": 0} | given
+    values: _Row = dict.fromkeys(_FIELDS) | {"state": JobState.PENDING, "revision": 0} | given
     # Through the form in the database, so that it equals what is read later.
     return JobMetadata(**from_row(to_row(JobMetadata(**values))))

@@ -7,8 +7,8 @@ import sys
 
 from crystalmath.config import Source
 from crystalmath.errors import CrystalMathError
-from crystalmath.place import Place
 from crystalmath.server.daemon import force_exit, serve
+from crystalmath.server.endpoint import Place
 
 
 def main() -> int:

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import __version__
 from crystalmath.config import forwarded
 from crystalmath.errors import CrystalMathError, PlaceError, ServerError
-from crystalmath.server.connections import Connections
 from crystalmath.server.lock import HomeLock
 from crystalmath.server.log import log_to
 from crystalmath.server.memory import hand_back, look_at_all_rarely
 from crystalmath.server.methods import METHODS
 from crystalmath.server.pools import in_pool
+from crystalmath.server.rpc.connections import Connections
 from crystalmath.service import JobService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from crystalmath.config import Source
-    from crystalmath.place import Place
+    from crystalmath.server.endpoint import Place
 
 __all__ = ["Server", "force_exit", "serve"]
 
@@ -365,10 +365,10 @@ class Server:
             self.service.cancel_all()
         self.service.close(cancel=self._cancel)
         # Not before: a server must be there quickly, and not every one asks a recipe.
-        from crystalmath.inspection import asking
+        from crystalmath.preflight import inspector
 
         # The processes that recipes are asked in would end by themselves, but only after this one.
-        asking.close()
+        inspector.close()
 
 
 def force_exit(code: int) -> None:

@@ -1,11 +1,10 @@
 """The registry of all methods: what a client can call.
 
-A handler declares its method with :func:`crystalmath.server.declare.method`.
+A handler declares its method with :func:`crystalmath.server.rpc.declare.method`.
 """
 
 from __future__ import annotations
 
-from crystalmath.server.declare import METHODS, Method
 from crystalmath.server.handlers import (  # noqa: F401 - each declares its methods
     discover,
     engines,
@@ -17,5 +16,6 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
     subscriptions,
     system,
 )
+from crystalmath.server.rpc.declare import METHODS, Method
 
 __all__ = ["METHODS", "Method"]

@@ -11,7 +11,7 @@ import threading
 from typing import IO, Any
 
 from crystalmath.errors import CrystalMathError
-from crystalmath.rundir import RunDirectory
+from crystalmath.jobs.rundir import RunDirectory
 
 __all__ = ["WorkerLost", "close_idle", "run"]
 

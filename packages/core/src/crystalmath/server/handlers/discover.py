@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.server.declare import METHODS, method
-from crystalmath.server.openrpc import document
+from crystalmath.server.rpc.declare import METHODS, method
+from crystalmath.server.rpc.openrpc import document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

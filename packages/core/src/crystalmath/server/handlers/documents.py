@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.quacc.runner import JobState
-from crystalmath.rundir import RunDirectory
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from crystalmath.quacc.store import Event, JobMetadata
@@ -35,7 +35,7 @@ def job_document(service: JobService, job: JobMetadata) -> dict[str, Any]:
         The job.
     """
     summary = None
-    if job.state is JobState.completed:
+    if job.state is JobState.COMPLETED:
         summary = {**dict.fromkeys(_SUMMARY), **(job.summary or {})}
     directory = RunDirectory(service.config.jobs_directory / job.job_id)
     return {

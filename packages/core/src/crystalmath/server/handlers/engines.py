@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.server.declare import method
-from crystalmath.server.shapes import ERROR, array, nullable, record, reference
+from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import ERROR, array, nullable, record, reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import UnknownJob
-from crystalmath.server.budget import room
-from crystalmath.server.declare import method
 from crystalmath.server.handlers.documents import (
     EVENT_SIZE,
     JOB_SIZE,
@@ -19,7 +17,9 @@ from crystalmath.server.handlers.documents import (
     job_document,
 )
 from crystalmath.server.pools import in_pool, in_slices
-from crystalmath.server.shapes import ERROR, JOB, JOB_IDS, TIMEOUT, array, record, reference
+from crystalmath.server.rpc.budget import room
+from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import ERROR, JOB, JOB_IDS, TIMEOUT, array, record, reference
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence

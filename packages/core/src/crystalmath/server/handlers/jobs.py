@@ -10,15 +10,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import UnknownJob
-from crystalmath.quacc.results import summarize as _summarize_result
 from crystalmath.quacc.runner import JobState
-from crystalmath.quacc.structures import parse_structure as _parse_structure
-from crystalmath.server.budget import room
-from crystalmath.server.declare import METHODS, length, method, number, trouble
+from crystalmath.recipes.structures import parse_structure as _parse_structure
+from crystalmath.recipes.summary import summarize as _summarize_result
 from crystalmath.server.handlers.documents import JOB_SIZE, PAGE, job_document
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
-from crystalmath.server.shapes import (
+from crystalmath.server.rpc.budget import room
+from crystalmath.server.rpc.declare import METHODS, length, method, number, trouble
+from crystalmath.server.rpc.shapes import (
     ERROR,
     JOB,
     JOB_ID,

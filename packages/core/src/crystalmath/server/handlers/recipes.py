@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.server.declare import method
-from crystalmath.server.shapes import ERROR, SUBMISSION, array, nullable, record
+from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import ERROR, SUBMISSION, array, nullable, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystalmath.quacc.recipes import Recipe
+    from crystalmath.recipes.lookup import Recipe
     from crystalmath.service import JobService
 
 __all__ = ["handle_recipes_describe", "handle_recipes_list"]
@@ -43,7 +43,7 @@ _KIND = {"enum": ["job", "flow", None], "description": "what quacc's decorator m
 )
 def handle_recipes_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """List the recipes there are: quacc's jobs and flows, and those that the home admits."""
-    from crystalmath.quacc.recipes import NAMESPACE, catalogue
+    from crystalmath.recipes.lookup import NAMESPACE, catalogue
 
     prefix = params.get("prefix", "")
     beginnings = (prefix, f"{NAMESPACE}.{prefix}")
@@ -81,8 +81,8 @@ def handle_recipes_describe(service: JobService, params: dict[str, Any]) -> Mapp
 
     The first argument, which gets the structure, is left out.
     """
-    from crystalmath.quacc.recipes import check_namespace, full_name, look_up
-    from crystalmath.server.arguments import parameters_schema
+    from crystalmath.recipes.lookup import check_namespace, full_name, look_up
+    from crystalmath.server.rpc.recipe_schema import parameters_schema
 
     allow = service.config.recipes_allow
     name = full_name(params["recipe"], allow)

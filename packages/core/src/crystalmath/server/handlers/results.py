@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from crystalmath import wire
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.workfiles import check_inside, find, read_part, read_tail
 from crystalmath.quacc.runner import JobState
-from crystalmath.rundir import RunDirectory
-from crystalmath.server.budget import room
-from crystalmath.server.declare import method
 from crystalmath.server.pools import in_slices
-from crystalmath.server.shapes import ERROR, JOB_ID, NAME, STATE, TIMEOUT, nullable, record
-from crystalmath.workfiles import check_inside, find, read_part, read_tail
+from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.budget import room
+from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import ERROR, JOB_ID, NAME, STATE, TIMEOUT, nullable, record
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -71,7 +71,7 @@ def handle_jobs_result(service: JobService, params: dict[str, Any]) -> Mapping[s
         "job_id": job.job_id,
         "status": job.state.value,
         "error": job.error,
-        "result": _stored(service, job) if job.state is JobState.completed else None,
+        "result": _stored(service, job) if job.state is JobState.COMPLETED else None,
         **more,
     }
 

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
-from crystalmath.quacc.recipes import may_be_asked
-from crystalmath.quacc.structures import parse_structure
-from crystalmath.server.checking import checked
-from crystalmath.server.declare import length, method, trouble
+from crystalmath.recipes.lookup import may_be_asked
+from crystalmath.recipes.structures import parse_structure
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
-from crystalmath.server.shapes import ERROR, MOST_JOBS, SUBMISSION, array, record, reference
+from crystalmath.server.rpc.declare import length, method, trouble
+from crystalmath.server.rpc.shapes import ERROR, MOST_JOBS, SUBMISSION, array, record, reference
+from crystalmath.server.rpc.validation import checked
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
-    from crystalmath.submission import Submission
+    from crystalmath.service.submission import Submission
 
 __all__ = [
     "handle_jobs_check",
@@ -148,8 +148,8 @@ def read_submission(params: Mapping[str, Any]) -> Submission:
     InvalidJob
         The structure or the recipe's parameters cannot be read.
     """
-    from crystalmath.quacc import codec
-    from crystalmath.submission import Submission
+    from crystalmath.recipes import codec
+    from crystalmath.service.submission import Submission
 
     given = dict(params)
     parameters = codec.decode_request(given.pop("params", {}))

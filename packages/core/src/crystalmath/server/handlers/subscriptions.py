@@ -10,14 +10,14 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError
-from crystalmath.server.declare import method
 from crystalmath.server.handlers.events import handle_jobs_events
-from crystalmath.server.shapes import ERROR, record
+from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import ERROR, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystalmath.server.session import Session
+    from crystalmath.server.rpc.session import Session
 
 __all__ = ["handle_jobs_subscribe", "handle_jobs_unsubscribe"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import __version__, processes
 from crystalmath.errors import CrystalMathError
-from crystalmath.server.declare import method
 from crystalmath.server.pools import in_pool
+from crystalmath.server.rpc.declare import method
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -45,12 +45,12 @@ class Cancelling(Base):
         job_id = submit("mark", path=str(count))
         after = submit("echo")
         assert runner.cancel(job_id) is True
-        assert finish(job_id) == (JobState.cancelled, {"error": "cancelled"})
+        assert finish(job_id) == (JobState.CANCELLED, {"error": "cancelled"})
         assert (oracle.outcome(job_id) or {}).get("state") == "cancelled"
         blocked.touch()
         # Whoever takes jobs in turn has been past the cancelled one.
-        assert finish(after)[0] is JobState.completed
-        assert finish(submit("echo"))[0] is JobState.completed
+        assert finish(after)[0] is JobState.COMPLETED
+        assert finish(submit("echo"))[0] is JobState.COMPLETED
         assert not count.exists()
 
     def test_a_waiting_job_is_cancelled_while_the_workers_are_busy(
@@ -63,7 +63,7 @@ class Cancelling(Base):
         """It does not wait for its turn to be ended."""
         job_id = submit("echo")
         assert runner.cancel(job_id) is True
-        assert finish(job_id, GONE_S)[0] is JobState.cancelled
+        assert finish(job_id, GONE_S)[0] is JobState.CANCELLED
         assert not blocked.exists()
 
     def test_a_running_job_is_gone_with_all_its_processes(
@@ -87,7 +87,7 @@ class Cancelling(Base):
 
         def ended() -> bool:
             # The state first: nothing may be alive once it is read.
-            if runner.get_status(job_id) is not JobState.cancelled:
+            if runner.get_status(job_id) is not JobState.CANCELLED:
                 return False
             left.extend(alive(tree) + [process.pid for process in oracle.processes(job_id)])
             return True
@@ -141,10 +141,10 @@ class Cancelling(Base):
             answers = list(pool.map(lambda _: runner.cancel(job_id), range(8)))
         assert True in answers
         assert set(answers) <= {True, False}
-        assert finish(job_id, GONE_S) == (JobState.cancelled, {"error": "cancelled"})
+        assert finish(job_id, GONE_S) == (JobState.CANCELLED, {"error": "cancelled"})
         assert runner.cancel(job_id) is False
-        assert finish(submit("echo"))[0] is JobState.completed
-        assert runner.get_status(job_id) is JobState.cancelled
+        assert finish(submit("echo"))[0] is JobState.COMPLETED
+        assert runner.get_status(job_id) is JobState.CANCELLED
         assert count.read_text() == "x"
         assert oracle.attempts(job_id) == 1
 
@@ -166,9 +166,9 @@ class Cancelling(Base):
             submit("count_and_wait", count=str(count), path=str(go)),
         ]
         runner.cancel(victim)
-        assert finish(victim, GONE_S)[0] is JobState.cancelled
+        assert finish(victim, GONE_S)[0] is JobState.CANCELLED
         go.touch()
-        assert [finish(job_id)[0] for job_id in others] == [JobState.completed] * 2
+        assert [finish(job_id)[0] for job_id in others] == [JobState.COMPLETED] * 2
         assert count.read_text() == "xx"
         assert [oracle.attempts(job_id) for job_id in others] == [1, 1]
 
@@ -196,11 +196,11 @@ class Cancelling(Base):
             assert runner.cancel(job_id) is True
         finally:
             let_go.set()
-        assert finish(job_id) == (JobState.cancelled, {"error": "cancelled"})
-        assert finish(submit("echo"))[0] is JobState.completed
+        assert finish(job_id) == (JobState.CANCELLED, {"error": "cancelled"})
+        assert finish(submit("echo"))[0] is JobState.COMPLETED
         time.sleep(0.5)
         assert not count.exists()
-        assert runner.get_status(job_id) is JobState.cancelled
+        assert runner.get_status(job_id) is JobState.CANCELLED
 
     def test_at_once_after_the_submission(
         self,
@@ -219,7 +219,7 @@ class Cancelling(Base):
         for number, (job_id, cancelled) in enumerate(jobs.items()):
             end = finish(job_id)
             _check_end(end, oracle, job_id, {"number": number})
-            assert cancelled or end[0] is JobState.completed
+            assert cancelled or end[0] is JobState.COMPLETED
 
     def test_racing_with_the_end(
         self,
@@ -240,7 +240,7 @@ class Cancelling(Base):
             cancelled = runner.cancel(job_id)
             ends[job_id] = end = finish(job_id, GONE_S)
             _check_end(end, oracle, job_id, {"number": number})
-            assert cancelled or end[0] is JobState.completed
+            assert cancelled or end[0] is JobState.COMPLETED
             assert count.read_text() == f"{number}\n"
         for job_id, (state, result) in ends.items():
             assert (runner.get_status(job_id), runner.get_result(job_id)) == (state, result)
@@ -255,6 +255,6 @@ def _check_end(
     assert outcome["state"] == end[0].value
     assert oracle.attempts(job_id) == 1
     assert end in {
-        "completed": [(JobState.completed, result)],
-        "cancelled": [(JobState.cancelled, {"error": "cancelled"})],
+        "completed": [(JobState.COMPLETED, result)],
+        "cancelled": [(JobState.CANCELLED, {"error": "cancelled"})],
     }.get(outcome["state"], [])

@@ -31,7 +31,7 @@ MESSAGES = {
     "huge": "much " * 2**20,
 }
 
-SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV]
+SIGNALS = [signal.SIGTERM, signal.SIGSEGV]
 
 _CASUALTIES = pytest.StashKey[dict[str, str]]()
 
@@ -48,7 +48,7 @@ class Failures(Base):
         def failed(recipe: str, /, **parameters: Any) -> dict[str, Any]:
             job_id = submit(recipe, **parameters)
             state, result = finish(job_id)
-            assert state is JobState.failed
+            assert state is JobState.FAILED
             assert (oracle.outcome(job_id) or {}).get("state") == "failed"
             assert oracle.attempts(job_id) == 1
             assert isinstance(result, dict)
@@ -125,7 +125,11 @@ class Failures(Base):
 
     @pytest.fixture
     def casualties(
-        self, request: pytest.FixtureRequest, engine: EngineUnderTest, submit: Callable[..., str]
+        self,
+        request: pytest.FixtureRequest,
+        engine: EngineUnderTest,
+        submit: Callable[..., str],
+        shared: Path,
     ) -> dict[str, str]:
         """Submit jobs that take their workers with them, and good ones behind; a class shares them.
 
@@ -134,6 +138,8 @@ class Failures(Base):
         node = request.node.getparent(pytest.Class)
         if _CASUALTIES not in node.stash:
             jobs = {str(number): submit("kill_by", number=int(number)) for number in SIGNALS}
+            jobs["killed once"] = submit("kill_once", count=str(shared / "killed once"))
+            jobs["killed always"] = submit("kill_by")
             jobs |= {f"exit {code}": submit("vanish", code=code) for code in (0, 7)}
             jobs |= {f"good {n}": submit("echo", number=n) for n in range(2 * engine.workers)}
             node.stash[_CASUALTIES] = jobs
@@ -151,10 +157,23 @@ class Failures(Base):
         """The signal is named; the job is not run again."""
         job_id = casualties[str(number)]
         state, result = finish(job_id)
-        assert state is JobState.failed
+        assert state is JobState.FAILED
         assert number.name in result["error"]
         assert (oracle.outcome(job_id) or {}).get("state") == "failed"
         assert oracle.attempts(job_id) == 1
+
+    def test_a_killed_process_is_a_lost_attempt(
+        self, casualties: dict[str, str], finish: Callable[..., Any], oracle: Oracle
+    ) -> None:
+        """Nobody can tell who sent a SIGKILL: there is a second attempt, and no third."""
+        job_id = casualties["killed once"]
+        assert finish(job_id) == (JobState.COMPLETED, {"runs": 2})
+        assert (oracle.outcome(job_id) or {}).get("state") == "lost"
+        job_id = casualties["killed always"]
+        state, result = finish(job_id)
+        assert state is JobState.FAILED
+        assert "SIGKILL" in result["error"]
+        assert oracle.attempts(job_id) == 2
 
     @pytest.mark.parametrize("code", [0, 7])
     def test_the_end_of_the_process_is_a_failure(
@@ -163,7 +182,7 @@ class Failures(Base):
         """Also with the code of success; code and the end of its log are told."""
         job_id = casualties[f"exit {code}"]
         state, result = finish(job_id)
-        assert state is JobState.failed
+        assert state is JobState.FAILED
         assert f"code {code}" in result["error"]
         assert "about to go" in result["error"]
         assert (oracle.outcome(job_id) or {}).get("state") == "failed"
@@ -174,7 +193,7 @@ class Failures(Base):
     ) -> None:
         for number in range(2 * engine.workers):
             expected = {"symbols": ["Al"], "number": number}
-            assert finish(casualties[f"good {number}"]) == (JobState.completed, expected)
+            assert finish(casualties[f"good {number}"]) == (JobState.COMPLETED, expected)
 
     def test_exhausted_memory_is_a_failure(
         self,
@@ -184,7 +203,7 @@ class Failures(Base):
     ) -> None:
         """Of this job alone."""
         assert "MemoryError" in failed("exhaust")["error"]
-        assert finish(submit("large", megabytes=1))[0] is JobState.completed
+        assert finish(submit("large", megabytes=1))[0] is JobState.COMPLETED
 
     # --- what a recipe prints and leaves behind -------------------------------------------------
 
@@ -193,7 +212,7 @@ class Failures(Base):
     ) -> None:
         """Megabytes, what a child prints, and standard error; once the state is terminal."""
         job_id = submit("print_much", lines=4000)
-        assert finish(job_id) == (JobState.completed, {"lines": 4000})
+        assert finish(job_id) == (JobState.COMPLETED, {"lines": 4000})
         lines = (oracle.directory(job_id) / "1.log").read_text().splitlines()
         numbers = [int(line.split()[0]) for line in lines[:3998]]
         assert numbers == list(range(3998))
@@ -227,9 +246,9 @@ class Failures(Base):
     ) -> None:
         """It comes back into the worker's code before its parent does."""
         job_id = submit("fork_and_return")
-        assert finish(job_id) == (JobState.completed, {"child": False})
+        assert finish(job_id) == (JobState.COMPLETED, {"child": False})
         assert oracle.payload(job_id) == {"child": False}
-        assert finish(submit("echo"))[0] is JobState.completed
+        assert finish(submit("echo"))[0] is JobState.COMPLETED
 
     def test_processes_left_running_are_gone_at_the_end(
         self,
@@ -244,14 +263,14 @@ class Failures(Base):
         state, _ = finish(job_id)
         left = alive(map(int, pids.read_text().split()))
         assert not left
-        assert state is JobState.completed
+        assert state is JobState.COMPLETED
 
     def test_threads_left_running_are_gone_at_the_end(
         self, submit: Callable[..., str], finish: Callable[..., Any], shared: Path
     ) -> None:
         """A thread that never ends does not hold up its job either."""
         marks = shared / "marks"
-        assert finish(submit("leave_thread", path=str(marks)))[0] is JobState.completed
+        assert finish(submit("leave_thread", path=str(marks)))[0] is JobState.COMPLETED
         size = marks.stat().st_size
         time.sleep(0.3)
         assert marks.stat().st_size == size
@@ -273,7 +292,7 @@ class Failures(Base):
             started(job_id)
         go.touch()
         for job_id in bad:
-            assert finish(job_id)[0] is JobState.completed
+            assert finish(job_id)[0] is JobState.COMPLETED
         for job_id in [submit("surroundings") for _ in range(engine.workers)]:
             after = finish(job_id)[1]
             assert after.pop("cwd") == str(oracle.directory(job_id) / "1.work")
@@ -315,7 +334,6 @@ class Failures(Base):
     ) -> None:
         needs("workers_here")
         pids = shared / "pids"
-        # Its time begins before a cold worker is ready for it; these are warm.
         job_id = start("grandchild", {"pids": str(pids)}, max(2.0, engine.turn_s))
         blocked.touch()
         eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
@@ -323,7 +341,7 @@ class Failures(Base):
         left = alive(map(int, pids.read_text().split()))
         assert not left
         assert not oracle.processes(job_id)
-        assert state is JobState.failed
+        assert state is JobState.FAILED
         assert "walltime" in result["error"]
         assert (oracle.outcome(job_id) or {}).get("state") == "failed"
 
@@ -333,7 +351,7 @@ class Failures(Base):
         job_id = start("wait_for", {"path": str(shared / "never")}, 1.0)
         state, result = finish(job_id)
         outcome = oracle.outcome(job_id) or {}
-        assert state is JobState.failed
+        assert state is JobState.FAILED
         assert "walltime" in result["error"]
         assert 1.0 <= outcome["finished"] - outcome["started"] < 10.0
 
@@ -349,5 +367,4 @@ class Failures(Base):
         time.sleep(engine.turn_s + 0.5)
         assert not oracle.claimed(job_id)
         blocked.touch()
-        # Its worker is warm from the job that blocked it.
-        assert finish(job_id)[0] is JobState.completed
+        assert finish(job_id)[0] is JobState.COMPLETED

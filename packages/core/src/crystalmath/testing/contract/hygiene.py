@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from crystalmath.engines.registry import ENGINES, plugins
 from crystalmath.models import EngineSettings, Finding
-from crystalmath.plugins import ENGINES, plugins
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.testing.contract.base import Base
 
@@ -67,7 +67,7 @@ else:
 
 IMPORT = """
 import json, os, sys, threading
-from crystalmath.plugins import plugins
+from crystalmath.engines.registry import plugins
 before = set(sys.modules)
 plugins().engine(sys.argv[1])
 children = open(f"/proc/self/task/{os.getpid()}/children").read().split()

@@ -164,13 +164,13 @@ class Results(Base):
         self, submit: Callable[..., str], finish: Callable[..., Any], value: Any
     ) -> None:
         state, result = finish(submit("value", value=value))
-        assert state is JobState.completed
+        assert state is JobState.COMPLETED
         _assert_same(result, {"value": value})
 
     def test_an_empty_dict_comes_as_it_is(
         self, submit: Callable[..., str], finish: Callable[..., Any]
     ) -> None:
-        assert finish(submit("value", value={})) == (JobState.completed, {})
+        assert finish(submit("value", value={})) == (JobState.COMPLETED, {})
 
     def test_a_result_of_50_mb(
         self, engine: EngineUnderTest, submit: Callable[..., str], finish: Callable[..., Any]
@@ -178,7 +178,7 @@ class Results(Base):
         begin = time.monotonic()
         limit = engine.start_s + 10 * engine.turn_s + LARGE_S
         state, result = finish(submit("large", megabytes=50), limit)
-        assert state is JobState.completed
+        assert state is JobState.COMPLETED
         assert time.monotonic() - begin < limit
         assert len(result["data"]) * 4 // 3 + result["array"].size * 5 >= 50 * 2**20 * 0.99
         assert hashlib.sha256(result["data"]).hexdigest() == result["digest"]
@@ -205,7 +205,7 @@ class Results(Base):
         go.touch()
         for job_id in [*jobs, waiting]:
             state, result = finish(job_id)
-            assert state is JobState.completed
+            assert state is JobState.COMPLETED
             assert result is not None
 
     def test_a_result_stays_what_it_is(
@@ -240,7 +240,7 @@ class Results(Base):
         atoms.calc = EMT()
         BFGS(atoms, logfile=None).run(fmax=0.01)
         state, result = finish(job_id)
-        assert state is JobState.completed, result
+        assert state is JobState.COMPLETED, result
         assert result["results"]["energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
 
 

@@ -168,7 +168,7 @@ class Submission(Base):
         _timed("submit", SUBMIT_S, [lambda: jobs.append(wait_in_line())] * 100)
         _timed("get_status", STATUS_S, [partial(runner.get_status, job_id) for job_id in jobs])
         _timed("get_result", STATUS_S, [partial(runner.get_result, job_id) for job_id in jobs])
-        assert {runner.get_status(job_id) for job_id in jobs} == {JobState.pending}
+        assert {runner.get_status(job_id) for job_id in jobs} == {JobState.PENDING}
         assert not any(map(oracle.claimed, jobs))
 
     def test_a_slow_launch_slows_nobody(
@@ -214,7 +214,7 @@ class Submission(Base):
             limit,
             "100 jobs did not finish",
         )
-        assert {runner.get_status(job_id) for job_id in jobs} == {JobState.completed}
+        assert {runner.get_status(job_id) for job_id in jobs} == {JobState.COMPLETED}
         assert [runner.get_result(job_id) for job_id in jobs] == [{"number": n} for n in range(100)]
         assert sorted(map(int, count.read_text().split())) == list(range(100))
 
@@ -222,7 +222,7 @@ class Submission(Base):
         self, runner: EngineRunner, finish: Callable[..., Any]
     ) -> None:
         assert "local" in runner.clusters()
-        assert finish(runner.submit(f"{RECIPES}.echo", AL))[0] is JobState.completed
+        assert finish(runner.submit(f"{RECIPES}.echo", AL))[0] is JobState.COMPLETED
 
     @pytest.mark.usefixtures("calm")
     def test_an_unknown_cluster_is_refused(self, runner: EngineRunner) -> None:

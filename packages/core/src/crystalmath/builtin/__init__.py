@@ -1,1 +1,0 @@
-"""What the host itself brings, registered through the same hooks as everyone's plugins."""

@@ -1,0 +1,1 @@
+"""Engines behind the boundary: who is installed, what follows their jobs, and the built-in one."""

@@ -1,0 +1,232 @@
+"""One job's run directory: the truth about its execution.
+
+========================  =====================================================================
+``spec``                  header (JSON) and body; what to run, and as which attempt N
+``cancel``                somebody asked that the job be stopped
+``N.claim``               hard link to the identity file of whoever runs attempt N
+``N.handle``              the engine's handle, where it differs from the attempt's id
+``N.outcome``             header (JSON) and payload (gzipped result): the one decision
+``N.log``                 standard output and error, made at the first byte; bounded
+``N.work``                working directory, and quacc's ``RESULTS_DIR``
+========================  =====================================================================
+
+``claim`` and ``outcome`` are published once: a name that exists means that somebody was first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from crystalmath.errors import BadFile
+from crystalmath.jobs.documents import document, read_document, read_header, write
+from crystalmath.processes import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.jobs.identities import IdentityFile
+
+__all__ = ["ADOPTION_LOCK", "LEFT_OUT", "RunDirectory", "attempt_id", "is_job_id"]
+
+#: The lock, beside the run directories, of whoever makes itself the owner of another's jobs.
+ADOPTION_LOCK = ".adoption.lock"
+
+#: How the line of a log begins that stands in the place of its middle.
+LEFT_OUT = b"\n[crystalmath: left out: "
+
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+def attempt_id(job_id: str, attempt: int) -> str:
+    """Name one attempt of a job, everywhere and for ever."""
+    return f"{job_id}.{attempt}"
+
+
+def is_job_id(value: object) -> bool:
+    """Tell whether a value is a job id, a UUID as text, and may become part of a path."""
+    return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
+
+
+class RunDirectory:
+    """The files of one job.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The directory. It need not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+
+    def file(self, name: str) -> str:
+        """Give the path of one of the files."""
+        return f"{self.path}/{name}"
+
+    def work(self, attempt: int) -> str:
+        """Give the working directory of an attempt."""
+        return self.file(f"{attempt}.work")
+
+    def log(self, attempt: int) -> str:
+        """Give the log file of an attempt."""
+        return self.file(f"{attempt}.log")
+
+    def exists(self) -> bool:
+        """Tell whether the job was written down."""
+        return os.path.exists(self.file("spec"))
+
+    def write_spec(self, header: Mapping[str, Any], body: str) -> None:
+        """Write what to run, for the owner alone to read; it replaces an older one."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.path, 0o700)
+        temporary = self._temporary("spec", document(header, body.encode()))
+        os.replace(temporary, self.file("spec"))
+
+    def read_spec(self) -> tuple[dict[str, Any], str]:
+        """Read header and body of the specification."""
+        header, body = read_document(self.file("spec"))
+        return self._whole(header), body.decode()
+
+    def read_header(self) -> dict[str, Any]:
+        """Read the header of the specification alone."""
+        with open(self.file("spec"), "rb") as file:
+            return self._whole(read_header(file.readline(), self.file("spec")))
+
+    def _whole(self, header: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(header.get("attempt"), int) or not is_job_id(header.get("job_id")):
+            raise BadFile(f"{self.file('spec')} does not say of which job and attempt it is")
+        return header
+
+    def request_cancel(self) -> None:
+        """Ask whoever runs the job to stop it, or is about to write it down."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.path, 0o700)
+        with open(self.file("cancel"), "w", encoding="ascii"):
+            pass
+
+    def cancel_requested(self) -> bool:
+        """Tell whether somebody asked that the job be stopped."""
+        return os.path.exists(self.file("cancel"))
+
+    def claim(self, attempt: int, identity: IdentityFile) -> bool:
+        """Claim an attempt; ``False`` if somebody was first."""
+        try:
+            identity.link(self.file(f"{attempt}.claim"))
+        except FileExistsError:
+            return False
+        return True
+
+    def unclaim(self, attempt: int) -> None:
+        """Take back our own claim of an attempt that nothing was done for."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.file(f"{attempt}.claim"))
+
+    def claimed(self, attempt: int) -> bool:
+        """Tell whether somebody claimed the attempt."""
+        return os.path.exists(self.file(f"{attempt}.claim"))
+
+    def claimant(self, attempt: int) -> Identity | None:
+        """Tell who claimed the attempt."""
+        try:
+            header, _ = read_document(self.file(f"{attempt}.claim"))
+        except FileNotFoundError:
+            return None
+        try:
+            return Identity.read(header)
+        except (KeyError, TypeError) as error:
+            raise BadFile(f"{self.file(f'{attempt}.claim')} does not tell who made it") from error
+
+    def is_claimant_alive(self, attempt: int) -> bool | None:
+        """Tell whether who claimed the attempt is alive; ``None`` if nobody can tell, or did."""
+        claimant = self.claimant(attempt)
+        if claimant is None:
+            return None
+        # The claim is a link to the file that its maker locks.
+        return claimant.is_alive(self.file(f"{attempt}.claim") if claimant.lock else None)
+
+    def containment(self, attempt: int) -> dict[str, Any]:
+        """Tell what holds the processes of a claimed attempt together (jobs.containment)."""
+        try:
+            header, _ = read_document(self.file(f"{attempt}.claim"))
+        except FileNotFoundError:
+            return {}
+        return dict(header.get("containment", {}))
+
+    def write_handle(self, attempt: int, handle: str) -> None:
+        """Record the engine's handle of an attempt."""
+        temporary = self._temporary("handle", document({}, handle.encode()))
+        os.replace(temporary, self.file(f"{attempt}.handle"))
+
+    def read_handle(self, attempt: int) -> str | None:
+        """Read the recorded handle of an attempt."""
+        try:
+            return read_document(self.file(f"{attempt}.handle"))[1].decode()
+        except FileNotFoundError:
+            return None
+
+    def prepare_outcome(self, header: Mapping[str, Any], payload: bytes = b"") -> str:
+        """Write an outcome durably under a name that nobody reads, ready to be published."""
+        return self._temporary("outcome", document(header, payload), durable=True)
+
+    def publish_prepared(self, attempt: int, temporary: str) -> bool:
+        """Publish a prepared outcome, durably; ``False`` if another was first."""
+        try:
+            os.link(temporary, self.file(f"{attempt}.outcome"))
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        _sync_directory(self.path)
+        return True
+
+    def publish(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> bool:
+        """Publish an outcome, durably; ``False`` if another was first."""
+        return self.publish_prepared(attempt, self.prepare_outcome(header, payload))
+
+    def decided(self, attempt: int) -> bool:
+        """Tell whether the attempt has an outcome."""
+        return os.path.exists(self.file(f"{attempt}.outcome"))
+
+    def outcome(self, attempt: int) -> dict[str, Any] | None:
+        """Read the header of an outcome, without its result."""
+        try:
+            with open(self.file(f"{attempt}.outcome"), "rb") as file:
+                return read_header(file.readline(), file.name)
+        except FileNotFoundError:
+            return None
+
+    def payload(self, attempt: int) -> bytes:
+        """Read the encoded result of an outcome."""
+        return read_document(self.file(f"{attempt}.outcome"))[1]
+
+    def open_payload(self, attempt: int) -> BinaryIO:
+        """Open an outcome where its encoded result begins."""
+        file = open(self.file(f"{attempt}.outcome"), "rb")  # noqa: SIM115 - it is given away
+        try:
+            read_header(file.readline(), file.name)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _temporary(self, kind: str, content: bytes, *, durable: bool = False) -> str:
+        path = self.file(f".{kind}.{secrets.token_hex(6)}")
+        try:
+            write(path, content, durable=durable)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            raise
+        return path
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,276 @@
+"""The files below a job's work directory: find one, never outside it, and read parts of it.
+
+Trees and files may be large, and an archive larger than it looks. What may take long is a generator
+here: it yields where others may come between, and returns what was asked for.
+"""
+
+from __future__ import annotations
+
+import bisect
+import codecs
+import errno
+import gzip
+import os
+import stat
+import zlib
+from collections import deque
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
+
+from attrs import frozen
+
+from crystalmath.errors import InvalidJob
+from crystalmath.jobs.rundir import LEFT_OUT
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+__all__ = ["Part", "check_inside", "find", "read_chunks", "read_part", "read_tail"]
+
+_T = TypeVar("_T")
+_Work: TypeAlias = "Generator[None, None, _T]"
+
+_SHOWN = 20
+_CHUNK = 2**16
+#: After so many steps of a loop others may come between.
+_STEPS = 1000
+#: Bytes that are not the first of a character in UTF-8; one has at most three.
+_CONTINUATION = bytes(range(0x80, 0xC0))
+
+
+def find(directory: Path, name: str) -> _Work[Path]:
+    """Find a file below a directory by its name, or by the end of its path.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The work directory.
+    name : str
+        ``OUTCAR``, ``relax/OUTCAR``; a file ``OUTCAR.gz`` is found too.
+
+    Raises
+    ------
+    InvalidJob
+        There is none, there are several, or it lies outside.
+    """
+    wanted = PurePosixPath(name)
+    if wanted.is_absolute() or ".." in wanted.parts or not wanted.parts:
+        raise InvalidJob(f"{name!r} is no file below the work directory {directory}")
+    names = (wanted, wanted.with_name(f"{wanted.name}.gz"))
+    # Who knows the path pays for no walk.
+    for exact in names:
+        if _is_there(directory, exact):
+            return check_inside(directory, directory / exact)
+    found, all_files = _Listing(), _Listing()
+    for folder, _, files in os.walk(directory):
+        for number, file in enumerate(files):
+            if number % _STEPS == 0:
+                yield
+            path = PurePosixPath(os.path.relpath(folder, directory), file)
+            all_files.add(path)
+            if path.parts[-len(wanted.parts) :] in {one.parts for one in names}:
+                found.add(path)
+    if not found.count:
+        raise InvalidJob(f"there is no file {name!r} below {directory}{all_files}")
+    if found.count > 1:
+        raise InvalidJob(f"there are several files {name!r} below {directory}{found}")
+    return check_inside(directory, directory / found.first[0])
+
+
+def check_inside(directory: Path, path: Path) -> Path:
+    """Give a path back if it is that of a file below a directory (`InvalidJob` if not)."""
+    real = path.resolve()
+    if not real.is_relative_to(directory.resolve()):
+        raise InvalidJob(f"{path} is a link that leaves the work directory, to {real}")
+    if not real.is_file():
+        raise InvalidJob(f"{path} is no regular file")
+    return real if path.is_symlink() else path
+
+
+def read_chunks(path: Path) -> Iterator[bytes]:
+    """Read a file piece by piece, decompressed if its name ends in ``.gz``.
+
+    Raises
+    ------
+    InvalidJob
+        It cannot be read or decompressed.
+    """
+    try:
+        with _opened(path) as file:
+            stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidJob(f"cannot read {path}: {error}") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open what a job wrote; it may have put anything in its place.
+
+    Raises
+    ------
+    InvalidJob
+        It is no regular file: a FIFO would be waited for, a link lead anywhere.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:
+            raise InvalidJob(f"{path} is no regular file, and is not read") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidJob(f"{path} is no regular file, and is not read")
+    return os.fdopen(descriptor, "rb")
+
+
+@frozen
+class Part:
+    """A part of a text file.
+
+    Parameters
+    ----------
+    text : str
+        The text; bytes that are no UTF-8 are shown as replacement characters.
+    end : int
+        Where it ends, in bytes of the (decompressed) file; the next part begins there.
+    size : int
+        The size of the whole file, in bytes.
+    """
+
+    text: str
+    end: int
+    size: int
+
+
+def read_part(path: Path, offset: int, most: int, *, whole: bool) -> _Work[Part]:
+    """Read a file from an offset.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, decompressed if its name ends in ``.gz``. It is empty where there is none.
+    offset : int
+        In bytes. Behind the end there is nothing; but in a log that has become shorter, it is gone
+        on with the line that stands in the place of its middle.
+    most : int
+        How many bytes to read at most.
+    whole : bool
+        The file grows no more: a character that is cut at its end is cut for good.
+
+    Raises
+    ------
+    InvalidJob
+        It cannot be read or decompressed.
+    """
+    data, size = yield from _window(path, offset, most)
+    if offset > size and (begin := (yield from _middle(path))) is not None:
+        data, size = yield from _window(path, begin, most)
+        offset = begin
+    return (yield from _decoded(data, offset, size, whole=whole))
+
+
+def _middle(path: Path) -> _Work[int | None]:
+    """Find the line that stands in the place of what was left out of a log."""
+    position, before = 0, b""
+    for chunk in read_chunks(path):
+        found = (before + chunk).find(LEFT_OUT)
+        if found >= 0:
+            return position - len(before) + found
+        position, before = position + len(chunk), chunk[-len(LEFT_OUT) :]
+        yield
+    return None
+
+
+def read_tail(path: Path, lines: int, most: int, *, whole: bool) -> _Work[Part]:
+    """Read the last lines of a file, of its last `most` bytes; see :func:`read_part`."""
+    data, size = yield from _window(path, None, most)
+    kept = data[(yield from _start_of(data, lines)) :]
+    if len(kept) == len(data) < size:  # it may begin in the middle of a character
+        kept = kept[:3].lstrip(_CONTINUATION) + kept[3:]
+    return (yield from _decoded(kept, size - len(kept), size, whole=whole))
+
+
+def _start_of(data: bytes, lines: int) -> _Work[int]:
+    """Tell where the last lines begin."""
+    if not lines:
+        return len(data)
+    start = len(data) - 1 if data.endswith(b"\n") else len(data)
+    for number in range(lines):
+        start = data.rfind(b"\n", 0, start)
+        if start < 0:
+            return 0
+        if number % _STEPS == 0:
+            yield
+    return start + 1
+
+
+def _window(path: Path, offset: int | None, most: int) -> _Work[tuple[bytes, int]]:
+    """Give bytes from an offset, or the last ones, and the size of the file."""
+    if path.suffix == ".gz":
+        return (yield from _window_of(read_chunks(path), offset, most))
+    try:
+        with _opened(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            stream.seek(max(0, size - most) if offset is None else offset)
+            return stream.read(most), size
+    except FileNotFoundError:
+        return b"", 0
+    except OSError as error:
+        raise InvalidJob(f"cannot read {path}: {error}") from error
+
+
+def _window_of(chunks: Iterator[bytes], offset: int | None, most: int) -> _Work[tuple[bytes, int]]:
+    size, length = 0, 0
+    kept: deque[bytes] = deque()
+    for chunk in chunks:
+        part = chunk
+        if offset is not None:
+            part = chunk[max(0, offset - size) :][: most - length]
+        size += len(chunk)
+        if part:
+            kept.append(part)
+            length += len(part)
+        while offset is None and length - len(kept[0]) >= most:
+            length -= len(kept.popleft())
+        yield
+    data = b"".join(kept)
+    return data if offset is not None else data[-most:], size
+
+
+def _decoded(data: bytes, start: int, size: int, *, whole: bool) -> _Work[Part]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    parts = []
+    for begin in range(0, len(data), _CHUNK):
+        parts.append(decoder.decode(data[begin : begin + _CHUNK]))
+        yield
+    end = start + len(data)
+    parts.append(decoder.decode(b"", final=whole and end >= size))
+    return Part("".join(parts), end - len(decoder.getstate()[0]), max(size, end))
+
+
+def _is_there(directory: Path, file: PurePosixPath) -> bool:
+    """Tell whether there is a file, or a link, to which no linked folder leads."""
+    path = directory / file
+    if not os.path.lexists(path) or (path.is_dir() and not path.is_symlink()):
+        return False
+    return path.parent.resolve() == directory.resolve() / file.parent
+
+
+class _Listing:
+    """The first of many files, in order, and how many there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[PurePosixPath] = []
+
+    def add(self, file: PurePosixPath) -> None:
+        self.count += 1
+        bisect.insort(self.first, file)
+        del self.first[_SHOWN:]
+
+    def __str__(self) -> str:
+        if not self.count:
+            return ""
+        more = f" and {self.count - _SHOWN} more" if self.count > _SHOWN else ""
+        return "; there are " + ", ".join(map(str, self.first)) + more

@@ -1,5 +1,0 @@
-"""The schema of the job database, as Alembic migrations; they only go forward.
-
-``crystalmath.quacc.database`` runs them. A new one is a file in ``versions`` named for its number
-(four digits), and changes ``crystalmath.quacc.schema.HEAD`` with it.
-"""

@@ -1,0 +1,67 @@
+"""What a recipe would read, found out by asking the recipe itself before it is submitted.
+
+A supervised warm process (:mod:`~crystalmath.preflight.child_supervisor`) calls the recipe up to
+its calculations and reports them (:mod:`~crystalmath.preflight.report`); the verdict is made here,
+in the process that submits, which imports neither quacc nor a recipe.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ase import Atoms
+
+    from crystalmath.preflight.report import Report
+
+__all__ = ["required"]
+
+
+def required(
+    recipe: str,
+    atoms: Atoms,
+    parameters: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Report:
+    """Tell which pseudopotential files a recipe's calculations would read, and why.
+
+    Parameters
+    ----------
+    recipe : str
+        Its name; a leading ``quacc.recipes.`` may be left out.
+    atoms : ase.Atoms
+        The structure.
+    parameters : mapping of str to object, optional
+        The recipe's parameters.
+    environment : mapping of str to str, optional
+        The variables that the job would see; by default what this process would forward.
+
+    Returns
+    -------
+    Report
+        The calculations that could be seen, and their files as they are now.
+
+    Raises
+    ------
+    CannotAsk
+        The recipe hangs, or ended the process in which it was asked.
+    InvalidJob
+        There is no such recipe, or the structure or the parameters cannot be part of a job.
+    """
+    # Within the function: the processes that ask and are asked import this package, too.
+    from crystalmath import config
+    from crystalmath.preflight.inspector import ask
+    from crystalmath.recipes import lookup
+
+    if environment is None:
+        settings = config.load()
+        environment = config.forwarded(settings.forward)
+        environment.pop("CRYSTALMATH_RECIPES", None)
+        if settings.recipes_allow:
+            environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
+    allow = config.admitted(environment)
+    name = lookup.full_name(recipe, allow)
+    lookup.look_up(name, allow)
+    return ask(name, atoms, parameters or {}, environment)

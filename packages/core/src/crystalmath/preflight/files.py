@@ -1,0 +1,149 @@
+"""Read a pseudopotential file as the calculation will, and say what is known of it.
+
+Only regular files are opened, and none larger than :data:`LIMIT` is read: a device, a pipe or a
+sparse file of gigabytes costs nothing here. POTCARs are read in :mod:`.potcar_file`, those of
+Quantum ESPRESSO in :mod:`.upf_file`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from typing import Literal
+
+from attrs import evolve
+
+from crystalmath.preflight import potcar_file, upf_file
+from crystalmath.preflight.report import FileFacts
+from crystalmath.worker import imports
+from crystalmath.worker.imports import signature_of
+
+__all__ = ["LIMIT", "facts", "signature"]
+
+#: Bytes. VASP's own POTCARs have at most one million, UPF files a few.
+LIMIT = 64 << 20
+_TRIES = 3
+#: A file that changed so shortly before it was read may change again unseen, in ns: the clock of
+#: file systems stands still for some milliseconds at a time.
+_MARGIN_NS = 50_000_000
+_MAX_KNOWN = 1000
+_known: dict[tuple[str, str], FileFacts] = {}
+_PROBLEMS = {
+    errno.ENOENT: "missing",
+    errno.ENOTDIR: "missing",
+    errno.ENAMETOOLONG: "missing",
+    errno.ELOOP: "link_loop",
+}
+
+
+class _ChangedError(Exception):
+    """Somebody writes the file while it is read."""
+
+
+def facts(path: str, kind: Literal["potcar", "upf"]) -> FileFacts:
+    """Read a file, whatever is there.
+
+    What it was is remembered, and read again only when its signature has changed.
+
+    Parameters
+    ----------
+    path : str
+        As the calculator spells it; relative to the current directory.
+    kind : {"potcar", "upf"}
+        What it should be. ``upf`` stands for all formats that pw.x reads.
+
+    Returns
+    -------
+    FileFacts
+        With a ``problem`` where a calculation cannot use it. Without a ``signature`` where the
+        file cannot be reached, or changed again and again while it was read.
+    """
+    known = _known.get((path, kind))
+    if known and known.signature == signature(path):
+        return known
+    for _ in range(_TRIES):
+        try:
+            return _remembered(path, kind, _facts(path, kind))
+        except _ChangedError:
+            continue
+        except OSError as error:
+            return _unreachable(path, kind, error)
+        except ValueError as error:  # a NUL in the path
+            return FileFacts(problem="missing", detail=str(error))
+    return FileFacts(problem="unreadable", detail="it changes all the time")
+
+
+def signature(path: str) -> tuple[int, ...] | None:
+    """Tell whether a file is the same as before: what is known of it holds as long as this does.
+
+    Parameters
+    ----------
+    path : str
+        The file. Links are followed.
+
+    Returns
+    -------
+    tuple of int or None
+        Modification and change time (ns), size, inode; ``None`` where it cannot be reached.
+    """
+    return imports.signature(path) or None
+
+
+def _remembered(path: str, kind: str, found: FileFacts) -> FileFacts:
+    newest = max((found.signature or ())[:2], default=0)
+    # A relative path means another file in another directory.
+    if os.path.isabs(path) and 0 < newest < time.time_ns() - _MARGIN_NS:
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        _known[path, kind] = found
+    return found
+
+
+def _facts(path: str, kind: str) -> FileFacts:
+    # Before it is opened: opening a device may do something, opening a pipe waits.
+    there = os.stat(path)
+    if not stat.S_ISREG(there.st_mode):
+        detail = _sort(there.st_mode)
+        return FileFacts(signature=signature_of(there), problem="not_a_file", detail=detail)
+    with open(path, "rb", opener=_opener) as file:
+        before = os.fstat(file.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise _ChangedError
+        if before.st_size > LIMIT:
+            size = f"it has {before.st_size / 1e6:.0f} MB, more than any pseudopotential"
+            return FileFacts(signature=signature_of(before), problem="not_text", detail=size)
+        data = file.read(LIMIT + 1)
+        if signature_of(before) != signature_of(os.fstat(file.fileno())):
+            raise _ChangedError
+    # A file renamed into its place meanwhile is another one.
+    if signature(path) != signature_of(before):
+        raise _ChangedError
+    found = potcar_file.read(path, data) if kind == "potcar" else upf_file.read(path, data)
+    digest = hashlib.sha256(data).hexdigest()
+    return evolve(found, signature=signature_of(before), sha256=digest)
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _sort(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "it is a folder"
+    piped = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    return "it is a pipe or a socket" if piped else "it is a device"
+
+
+def _unreachable(path: str, kind: str, error: OSError) -> FileFacts:
+    problem = _PROBLEMS.get(error.errno or 0, "unreadable")
+    words = error.strerror or type(error).__name__
+    if problem != "missing":
+        return FileFacts(signature=signature(path), problem=problem, detail=words)
+    if os.path.islink(path):
+        return FileFacts(problem="broken_link", detail=f"it points to {os.readlink(path)}")
+    if kind == "potcar" and os.path.exists(path + ".Z"):
+        return FileFacts(problem="compressed", detail="only POTCAR.Z is there")
+    return FileFacts(problem="missing", detail=None if error.errno == errno.ENOENT else words)

@@ -1,0 +1,242 @@
+"""Ask recipes which files they would read: warm children, and what they have answered.
+
+A few children stay warm, each for one environment. The first question to one waits until quacc
+is imported there, and questions to the same one wait for each other.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import config
+from crystalmath.errors import CrystalMathError
+from crystalmath.preflight.kept import Kept, Question
+from crystalmath.preflight.modules import imports_any
+from crystalmath.preflight.report import Report
+from crystalmath.preflight.supervised import Supervised
+from crystalmath.recipes import lookup
+from crystalmath.recipes.potcar_path import settings_files
+from crystalmath.worker.imports import signature
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from ase import Atoms
+
+__all__ = ["CannotAsk", "Inspector", "ask", "close", "concerns"]
+
+#: How long a recipe may take to be asked, in seconds.
+LIMIT_S = 10.0
+#: How many children stay warm, and how many more may be asked at once; each takes some 250 MB.
+WARM = 2
+#: How long the last failure is remembered, in seconds.
+FAILED_S = 2.0
+#: After so many failures in a row a recipe is not asked for a while, in seconds: a batch of
+#: thousands would take hours.
+FAILURES = 3
+PAUSE_S = 30.0
+
+_OWN = ("quacc.recipes.vasp", "quacc.recipes.espresso")
+_USED = (
+    *_OWN,
+    "quacc.calculators.vasp",
+    "quacc.calculators.espresso",
+    "ase.calculators.vasp",
+    "ase.calculators.espresso",
+)
+
+
+class CannotAsk(CrystalMathError):  # noqa: N818 - named for what happened
+    """A recipe could not be asked, or did not answer: nothing is known of its files."""
+
+    code = "recipe_unchecked"
+
+
+def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
+    """Tell whether a recipe may read pseudopotentials, so that it must be asked.
+
+    Neither quacc nor the recipe is imported; of a user's own, the source is read.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name.
+    environment : mapping of str to str
+        The variables that the job would see; they tell which namespaces are admitted.
+    """
+    if recipe.startswith(f"{lookup.NAMESPACE}."):
+        return recipe.startswith(tuple(f"{name}." for name in _OWN))
+    allow = config.admitted(environment)
+    if not recipe.startswith(tuple(f"{name}." for name in allow)):
+        return False
+    roots = [name.split(".")[0] for name in allow]
+    return imports_any(recipe.rpartition(".")[0], _USED, roots)
+
+
+class Inspector:
+    """Asks recipes, and remembers what they said. Safe for threads.
+
+    Parameters
+    ----------
+    limit_s : float
+        How long a recipe may take, in seconds.
+    warm : int
+        How many children stay warm.
+    """
+
+    def __init__(self, *, limit_s: float = LIMIT_S, warm: int = WARM) -> None:
+        self._limit_s = limit_s
+        self._warm = warm
+        # Those that others have pushed out go on until they have answered.
+        self._turn = threading.Semaphore(warm)
+        self._lock = threading.Lock()
+        self._children: OrderedDict[Hashable, Supervised] = OrderedDict()
+        self._kept = Kept()
+        self._failed: tuple[Hashable, float, str] = (None, 0.0, "")
+        self._in_a_row: dict[Hashable, tuple[int, float]] = {}
+        self._term = 0  # how often the children were ended
+        _inspectors.add(self)
+
+    def ask(
+        self,
+        recipe: str,
+        atoms: Atoms,
+        parameters: Mapping[str, Any],
+        environment: Mapping[str, str],
+    ) -> Report:
+        """Ask a recipe; see :func:`ask`."""
+        question = Question(recipe, atoms, parameters, environment)
+        if report := self._kept.find(question):
+            return report
+        term = self._term
+        while term == self._term:
+            child = self._child(environment)
+            with child.lock:
+                if child.ended:
+                    continue
+                # Another thread may have asked the same while this one waited.
+                if report := self._kept.find(question):
+                    return report
+                with self._turn:
+                    return self._ask(child, question, config.admitted(environment))
+        raise CannotAsk(f"{recipe} could not be asked: this program is about to end")
+
+    def close(self) -> None:
+        """End all children, and return when nothing of them is left."""
+        with self._lock:
+            self._term += 1
+            children = list(self._children.values())
+            self._children.clear()
+        for child in children:
+            child.end()
+
+    def _ask(self, child: Supervised, question: Question, allow: tuple[str, ...]) -> Report:
+        # A recipe that hangs shall do so once a submission, which asks twice; settings that quacc
+        # does not start with, once for all jobs of a batch.
+        key, when, why = self._failed
+        recently = time.monotonic() - when < FAILED_S
+        if recently and key in {question.exact, _settings(question)}:
+            raise CannotAsk(_failure(question, why))
+        asked = question.recipe, question.environment
+        failures, last = self._in_a_row.get(asked, (0, 0.0))
+        if failures >= FAILURES and time.monotonic() - last < PAUSE_S:
+            why = f"it has failed to answer {failures} times in a row, and is not asked for a while"
+            raise CannotAsk(_failure(question, why))
+        told = {"recipe": question.recipe, "allow": allow, "spec": question.spec}
+        answer = child.ask(told, self._limit_s)
+        if "report" not in answer:
+            key = _settings(question) if answer.get("cold") else question.exact
+            self._failed = (key, time.monotonic(), answer["failed"])
+            self._in_a_row[asked] = failures + 1, time.monotonic()
+            raise CannotAsk(_failure(question, answer["failed"]))
+        self._in_a_row.pop(asked, None)
+        report = Report.from_json(answer["report"])
+        self._kept.keep(question, report, answer["watched"])
+        return report
+
+    def _child(self, environment: Mapping[str, str]) -> Supervised:
+        """Give the child of an environment; of too many, the one longest unused must go."""
+        key = frozenset(environment.items())
+        with self._lock:
+            child = self._children.setdefault(key, Supervised(environment))
+            self._children.move_to_end(key)
+            extra = len(self._children) > self._warm
+            old = self._children.popitem(last=False)[1] if extra else None
+        if old is not None:
+            threading.Thread(target=old.retire, daemon=True).start()
+        return child
+
+    def forget(self) -> None:
+        """Begin anew in a forked process: the children are the parent's.
+
+        Locks that were held at the fork would stay held for ever.
+        """
+        for child in self._children.values():
+            child.forget()
+        self.__init__(limit_s=self._limit_s, warm=self._warm)  # type: ignore[misc]
+
+
+def _settings(question: Question) -> Hashable:
+    files = settings_files(dict(question.environment))
+    return question.environment, tuple(map(signature, files))
+
+
+def _failure(question: Question, why: str) -> str:
+    return f"{question.recipe} could not be asked which files it reads: {why}"
+
+
+_inspectors: weakref.WeakSet[Inspector] = weakref.WeakSet()
+_default = Inspector()
+
+
+def ask(
+    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+) -> Report:
+    """Ask a recipe which files it would read. It is called up to its calculations, elsewhere.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name; it must be admitted.
+    atoms : ase.Atoms
+        The structure.
+    parameters : mapping of str to object
+        The recipe's parameters.
+    environment : mapping of str to str
+        The variables that the job would see. Each set of them has a process of its own, which
+        takes some seconds to start.
+
+    Returns
+    -------
+    Report
+        What was seen; it may be what the same question was answered before.
+
+    Raises
+    ------
+    CannotAsk
+        It took too long, or the process ended meanwhile.
+    InvalidJob
+        The structure or the parameters cannot be part of a job.
+    """
+    return _default.ask(recipe, atoms, parameters, environment)
+
+
+def close() -> None:
+    """End the processes that recipes are asked in."""
+    _default.close()
+
+
+def _forget_all() -> None:
+    for inspector in list(_inspectors):
+        inspector.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+# They would go by themselves, but only after this process.
+atexit.register(close)

@@ -1,0 +1,129 @@
+"""The child: a warm process that asks recipes what they would calculate, one after another.
+
+Started by the supervisor as ``python -P -m crystalmath.preflight.recipe_child FD PARENT``. Nothing
+that a recipe would run is run here (:mod:`~crystalmath.preflight.gate`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+import socket
+import sys
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from crystalmath import config
+from crystalmath.preflight.readings import Readings
+from crystalmath.recipes import codec, lookup, potcar_path
+from crystalmath.worker.imports import Edited, install
+from crystalmath.worker.isolation import Baseline, belongs_to
+
+if TYPE_CHECKING:
+    from crystalmath.preflight.report import Report
+
+__all__ = ["main"]
+
+#: Where this program's modules are.
+_OWN = os.path.join(os.path.dirname(config.__file__), "")
+
+#: quacc makes folders and a log file as soon as it reads its settings. The working directory is
+#: there already; it is the question's own, and emptied afterwards.
+_LEAVES_NOTHING = {
+    "QUACC_RESULTS_DIR": ".",
+    "QUACC_SCRATCH_DIR": "None",
+    "QUACC_LOG_FILENAME": "None",
+    "QUACC_WORKFLOW_ENGINE": "None",
+}
+
+
+def main() -> None:
+    """Answer the supervisor's questions, until it is gone."""
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    if not belongs_to(parent):
+        return
+    os.environ.update(_LEAVES_NOTHING)
+    os.chdir("/")
+    with socket.socket(fileno=descriptor) as control:
+        _serve(control)
+
+
+def _serve(control: socket.socket) -> None:
+    edited = Edited(config.admitted())
+    edited.watch(potcar_path.settings_files(os.environ))
+    install(edited)
+    started = time.time()
+    _warm_up()
+    edited.note(started)
+    readings = Readings()
+    baseline = Baseline()
+    control.sendall(b'{"ready": true}\n')
+    for line in control.makefile("rb"):
+        request = json.loads(line)
+        if edited.changed():
+            control.sendall(b"{}\n")
+            continue
+        began = time.time()
+        with readings.outside(request["directory"]) as read:
+            answer: dict[str, Any] = {"report": _report(request).to_json()}
+        edited.note(began)
+        watched = {**edited.files, **read}
+        # Whoever edits these has more to restart than this process.
+        answer["watched"] = {path: watched[path] for path in watched if not path.startswith(_OWN)}
+        if leak := baseline.restore():
+            print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
+            answer["keep"] = False
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # the recipe may have closed them
+                stream.flush()
+        control.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _warm_up() -> None:
+    # Nobody reads what quacc and ASE say about a job that does not run.
+    warnings.simplefilter("ignore")
+    logging.disable()
+    if importlib.util.find_spec("quacc") is None:
+        return
+    import quacc.recipes.espresso.core
+    import quacc.recipes.vasp.core
+
+    from crystalmath.preflight import gate, presets, vasp
+
+    gate.install()
+    presets.install()
+    vasp.warm_up()
+    quacc.get_settings()
+
+
+def _report(request: dict[str, Any]) -> Report:
+    from crystalmath.preflight import gate
+
+    me = os.getpid()
+    os.chdir(request["directory"])
+    directory, name = request["directory"], request["recipe"]
+    _, given = codec.decode_spec(request["spec"])
+
+    def call() -> object:
+        recipe = lookup.resolve(name, tuple(request["allow"]))
+        atoms, parameters = codec.decode_spec(request["spec"])
+        return recipe(atoms, **parameters)
+
+    report = gate.ask(call, directory, given)
+    theirs = not name.startswith(f"{lookup.NAMESPACE}.")
+    if theirs and report.steps and gate.cannot_begin(report.steps[0], report.files):
+        report = evolve(report, survives=gate.survives(call, directory))
+    if os.getpid() != me:
+        # The recipe forked, and the child came back: it must not speak for it.
+        os._exit(0)
+    return report
+
+
+if __name__ == "__main__":
+    main()

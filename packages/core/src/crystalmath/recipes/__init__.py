@@ -1,0 +1,1 @@
+"""Recipes and their data: names, sources, arguments, structures, encoding, summaries."""

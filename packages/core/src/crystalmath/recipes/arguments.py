@@ -1,0 +1,145 @@
+"""Whether parameters fit a recipe, as its source tells; nothing of it is imported."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob
+from crystalmath.models import Finding
+from crystalmath.recipes.lookup import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from crystalmath.recipes.lookup import Recipe
+
+__all__ = ["check_arguments"]
+
+_POSITIONAL = frozenset(
+    (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+)
+_BY_NAME = frozenset((inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY))
+
+# How like a named parameter a name must be to be taken for a slip: calculators have many
+# parameters of their own that no signature names.
+_LIKE = 0.8
+
+
+def check_arguments(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]:
+    """Check that parameters fit a recipe, which gets the structure as its first argument.
+
+    Returns
+    -------
+    list of Finding
+        Warnings: what is let through, and looks like a slip.
+
+    Raises
+    ------
+    InvalidJob
+        A parameter is unknown, missing, no string, or the recipe's own first argument, or a text
+        where the recipe wants true or false.
+    """
+    for key in parameters:
+        if not isinstance(key, str):
+            raise InvalidJob(f"the parameter name {key!r} of {recipe.name} is no string")
+    if recipe.signature is None:
+        _check_first("atoms", recipe, parameters)
+        return []
+    arguments = list(recipe.signature.parameters.values())
+    positional = [item for item in arguments if item.kind in _POSITIONAL]
+    if not positional:
+        raise InvalidJob(f"the recipe {recipe.name} takes no positional argument for the structure")
+    first, others = positional[0], [item for item in arguments if item is not positional[0]]
+    if first.kind is not inspect.Parameter.VAR_POSITIONAL:
+        _check_first(first.name, recipe, parameters)
+    findings = _check_unknown(recipe, parameters, others)
+    missing = [item.name for item in others if _is_missing(item, parameters)]
+    if missing:
+        raise InvalidJob(f"the recipe {recipe.name} needs the parameter {missing[0]!r}")
+    for item in others:
+        if item.kind in _BY_NAME:
+            _check_flag(recipe, item, parameters.get(item.name))
+    return findings
+
+
+def _check_first(first: str, recipe: Recipe, parameters: Mapping[str, Any]) -> None:
+    if first in parameters:
+        raise InvalidJob(
+            f"{first!r} is the structure itself, the first argument of {recipe.name}; "
+            "it cannot be a parameter too"
+        )
+
+
+def _check_unknown(
+    recipe: Recipe, parameters: Mapping[str, Any], others: Sequence[inspect.Parameter]
+) -> list[Finding]:
+    known = [item.name for item in others if item.kind in _BY_NAME]
+    rest = [item.name for item in others if item.kind is inspect.Parameter.VAR_KEYWORD]
+    findings = []
+    for name in parameters:
+        if name in known:
+            continue
+        unknown = f"the recipe {recipe.name} has no parameter {name!r}"
+        if not rest:
+            raise InvalidJob(f"{unknown}{nearest(name, known)}")
+        if like := difflib.get_close_matches(name[:80], known, 1, _LIKE):
+            message = f"{unknown}; it goes into {rest[0]}; did you mean {like[0]!r}?"
+            source = f"the parameter {name}"
+            findings.append(
+                Finding(
+                    severity="warning", code="parameter_unknown", message=message, source=source
+                )
+            )
+    return findings
+
+
+def _is_missing(argument: inspect.Parameter, parameters: Mapping[str, Any]) -> bool:
+    if argument.default is not inspect.Parameter.empty:
+        return False
+    if argument.kind is inspect.Parameter.POSITIONAL_ONLY:
+        return True  # parameters are passed by name
+    return argument.kind in _BY_NAME and argument.name not in parameters
+
+
+def _check_flag(recipe: Recipe, argument: inspect.Parameter, value: object) -> None:
+    # Any text but the empty one is true: "no" would switch on what it is to switch off.
+    if not isinstance(value, str) or argument.annotation is inspect.Parameter.empty:
+        return
+    if _is_flag(repr(argument.annotation)):
+        raise InvalidJob(
+            f"the parameter {argument.name!r} of {recipe.name} must be true or false, "
+            f"not the text {value!r:.80}"
+        )
+
+
+def _is_flag(annotation: str) -> bool:
+    try:
+        members = set(_members(ast.parse(annotation, mode="eval").body))
+    except (SyntaxError, SystemError):  # a note in words; SystemError: see quacc.source
+        return False
+    return "bool" in members and members <= {"bool", "None"}
+
+
+def _members(node: ast.expr) -> Iterator[str]:
+    """Take an annotation apart into the types that it unites."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a reference forward
+        node = ast.parse(node.value, mode="eval").body
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        yield from _members(node.left)
+        yield from _members(node.right)
+    elif isinstance(node, ast.Subscript) and _last(node.value) in {"Optional", "Union"}:
+        for part in node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]:
+            yield from _members(part)
+    else:
+        yield _last(node)
+
+
+def _last(node: ast.expr) -> str:
+    return ast.unparse(node).rpartition(".")[2]

@@ -1,0 +1,277 @@
+"""Turn Python objects into what JSON can hold, with the tags that ``codec`` lists."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import math
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from crystalmath.errors import InvalidJob
+from crystalmath.recipes.asejson import array_items, check_atoms, encode_atoms, prepare
+
+if TYPE_CHECKING:
+    import numpy as np
+    from ase import Atoms
+
+__all__ = ["MAX_DEPTH", "ResultEncoder", "Sentinel", "StrictEncoder", "place_name"]
+
+#: How deeply parameters and results may be nested.
+MAX_DEPTH = 100
+
+_MAX_INT_BITS = 10_000  # Python refuses to read longer integers from text
+_SENTINELS = {
+    ("quacc.utils.dicts", "Remove"): "Remove",
+    ("quacc.types", "DefaultSetting"): "QuaccDefault",
+}
+_SHOWN = 10  # parts of a place in a message
+_PLAIN = frozenset((str, bool, type(None)))
+
+
+@frozen
+class Sentinel:
+    """Stands for ``quacc.Remove`` or ``quacc.QuaccDefault`` where quacc is not imported.
+
+    Parameters
+    ----------
+    name : {"Remove", "QuaccDefault"}
+        Its name in ``quacc``.
+    """
+
+    name: str
+
+
+class StrictEncoder:
+    """Takes the permitted types only; everything else is an InvalidJob."""
+
+    def encode(self, value: Any, place: tuple[Any, ...]) -> Any:
+        """Encode a value; ``place`` is where it stands, for messages."""
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if len(place) > MAX_DEPTH:
+            raise self.refusal(place, f"it is nested deeper than {MAX_DEPTH} levels, or in itself")
+        if kind is float or kind is int:
+            return self._number(value, place)
+        if kind is dict:
+            return self._dict(value, place)
+        if kind is list:
+            return self._list(value, place)
+        return self._other(value, place)
+
+    def refusal(self, place: tuple[Any, ...], reason: str) -> Exception:
+        """Make the error that says what cannot be encoded, and where."""
+        return InvalidJob(f"{place_name(place)}: {reason}")
+
+    def atoms(self, value: Atoms, place: tuple[Any, ...]) -> Any:
+        """Encode a structure."""
+        try:
+            document = encode_atoms(prepare(check_atoms(value)), info=True)
+        except (InvalidJob, TypeError) as error:
+            raise self.refusal(place, str(error)) from error
+        return _tag("ase.atoms", "Atoms", data=document)
+
+    def not_finite(self, value: float, place: tuple[Any, ...]) -> Any:
+        """Deal with a number that JSON cannot hold."""
+        raise self.refusal(place, f"{value!r} is not finite")
+
+    def not_plain(self, key: str) -> bool:
+        """Tell whether a dict with this key could be taken for a tag."""
+        return key.startswith("@")
+
+    def strange_array(self, value: np.ndarray, place: tuple[Any, ...]) -> Any:
+        """Deal with an array of other things than numbers and strings."""
+        raise self.refusal(place, f"an array of {value.dtype} cannot be part of a job")
+
+    def unknown(self, value: Any, place: tuple[Any, ...]) -> Any:
+        """Deal with a type that is not on the list."""
+        if isinstance(value, Sentinel):
+            return _tag("quacc", value.name)
+        sentinel = _sentinel(value)
+        if sentinel:
+            return _tag("quacc", sentinel)
+        what = (
+            f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else repr(value)
+        )
+        raise self.refusal(
+            place,
+            f"{what[:80]} ({type(value).__name__}) cannot be part of a job; permitted are numbers, "
+            "strings, lists, tuples, sets, dicts, bytes, dates, paths, numpy arrays and Atoms",
+        )
+
+    def _number(self, value: float, place: tuple[Any, ...]) -> Any:
+        if isinstance(value, int):
+            if value.bit_length() > _MAX_INT_BITS:
+                raise self.refusal(place, "the integer is too long")
+            return int(value)
+        return float(value) if math.isfinite(value) else self.not_finite(value, place)
+
+    def _list(self, value: Any, place: tuple[Any, ...]) -> list[Any]:
+        kinds = set(map(type, value))
+        # Long lists of one kind are common (k-points, densities of states): one look suffices.
+        if kinds <= _PLAIN or (kinds == {float} and all(map(math.isfinite, value))):
+            return list(value)
+        return [self.encode(item, (*place, index)) for index, item in enumerate(value)]
+
+    def _dict(self, value: Mapping[Any, Any], place: tuple[Any, ...]) -> Any:
+        if all(isinstance(key, str) and not self.not_plain(key) for key in value):
+            return {
+                str.__str__(key): self.encode(item, (*place, key)) for key, item in value.items()
+            }
+        items = [
+            [self.encode(key, (*place, key)), self.encode(item, (*place, key))]
+            for key, item in value.items()
+        ]
+        return _tag("builtins", "dict", items=items)
+
+    def _other(self, value: Any, place: tuple[Any, ...]) -> Any:  # noqa: C901, PLR0911, PLR0912
+        # One type a line reads better than a table of one-line functions.
+        import numpy as np
+
+        if isinstance(value, np.ndarray):
+            return self._array(value, place)
+        if isinstance(value, np.generic):
+            return self._numpy_scalar(value, place)
+        if isinstance(value, Enum):
+            return self.unknown(value, place)
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, (int, float)):
+            return self._number(value, place)
+        if isinstance(value, complex):
+            return _tag("builtins", "complex", data=self._list([value.real, value.imag], place))
+        if isinstance(value, Mapping):
+            return self._dict(value, place)
+        if isinstance(value, list):
+            return self._list(value, place)
+        if isinstance(value, tuple):
+            return self._tuple(value, place)
+        if isinstance(value, (set, frozenset)):
+            name = "set" if isinstance(value, set) else "frozenset"
+            # Sorted, as the order of a set changes from process to process.
+            return _tag(
+                "builtins", name, data=sorted(self._list(list(value), place), key=json.dumps)
+            )
+        if isinstance(value, (bytes, bytearray)):
+            return _tag("builtins", "bytes", data=base64.b64encode(value).decode("ascii"))
+        if isinstance(value, PurePath):
+            return _tag("pathlib", "Path", string=str(value))
+        if isinstance(value, dt.datetime):
+            return _tag("datetime", "datetime", string=str(value))
+        if isinstance(value, dt.date):
+            return _tag("datetime", "date", string=value.isoformat())
+        if _is_atoms(value):
+            return self.atoms(value, place)
+        return self.unknown(value, place)
+
+    def _tuple(self, value: tuple[Any, ...], place: tuple[Any, ...]) -> Any:
+        return _tag("builtins", "tuple", data=self._list(value, place))
+
+    def _numpy_scalar(self, value: np.generic, place: tuple[Any, ...]) -> Any:
+        import numpy as np
+
+        item = value.item()
+        if value.dtype.kind not in "biufcU" or type(item) is type(value):
+            return self.strange_array(np.asarray(value), place)
+        return self.encode(item, place)
+
+    def _array(self, value: np.ndarray, place: tuple[Any, ...]) -> Any:
+        import numpy as np
+
+        if value.dtype.kind not in "biufcU":
+            return self.strange_array(value, place)
+        if value.dtype.kind in "fc" and not np.isfinite(value).all():
+            self.not_finite(math.nan, place)
+        parts = [value.real, value.imag] if value.dtype.kind == "c" else [value]
+        data = [_nested(part) for part in parts]
+        shape = {"shape": list(value.shape)} if not value.size else {}
+        body = data if value.dtype.kind == "c" else data[0]
+        return _tag("numpy", "array", dtype=str(value.dtype), data=body, **shape)
+
+
+class ResultEncoder(StrictEncoder):
+    """Takes also what monty can write, and numbers that are not finite."""
+
+    def refusal(self, place: tuple[Any, ...], reason: str) -> Exception:
+        """As the base class, for a result."""
+        return TypeError(f"{place_name(place)}: {reason}")
+
+    def atoms(self, value: Atoms, place: tuple[Any, ...]) -> Any:
+        """Encode a structure as quacc does; it patches Atoms, written out it needs no quacc."""
+        try:
+            text = json.dumps(encode_atoms(value), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise self.refusal(place, str(error)) from error
+        info = self._dict(value.info, (*place, "info"))
+        return _tag("pymatgen.io.ase", "MSONAtoms", atoms_json=text, atoms_info=info)
+
+    def not_finite(self, value: float, place: tuple[Any, ...]) -> Any:  # noqa: ARG002
+        """Spell it."""
+        return _tag("builtins", "float", string=repr(float(value)))
+
+    def not_plain(self, key: str) -> bool:  # noqa: ARG002
+        """Results hold objects that monty wrote already; they stay what they are."""
+        return False
+
+    def strange_array(self, value: np.ndarray, place: tuple[Any, ...]) -> Any:
+        """Write its items one by one."""
+        if value.dtype.kind == "O":
+            data = self.encode(value.tolist(), place)
+        elif value.dtype.kind in "SMm":
+            data = value.astype(str).tolist()
+        else:
+            raise self.refusal(place, f"an array of {value.dtype} cannot be written as JSON")
+        return _tag("numpy", "array", dtype=str(value.dtype), data=data)
+
+    def unknown(self, value: Any, place: tuple[Any, ...]) -> Any:
+        """Let monty write it."""
+        from monty.json import MontyEncoder
+
+        if isinstance(value, Enum) and isinstance(value, (str, int, float)):
+            return self.encode(value.value, place)
+        try:
+            document = MontyEncoder().default(value)
+        except Exception as error:  # whatever an object's own as_dict says
+            reason = f"{type(value).__name__} cannot be written as JSON ({error})"
+            raise self.refusal(place, reason) from error
+        return self.encode(document, place)
+
+
+def place_name(place: tuple[Any, ...]) -> str:
+    """Spell a place in nested parameters, ``opt_params.optimizer``."""
+    text = ""
+    for part in place[:_SHOWN]:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if part != "" else ""
+    return text.lstrip(".") + ("..." if len(place) > _SHOWN else "")
+
+
+def _tag(module: str, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"@module": module, "@class": kind, **fields}
+
+
+def _nested(part: np.ndarray) -> Any:
+    import numpy as np
+
+    items = array_items(part)
+    if part.ndim == 1:
+        return items
+    return np.array([*items, None], dtype=object)[:-1].reshape(part.shape).tolist()
+
+
+def _is_atoms(value: Any) -> bool:
+    from ase import Atoms
+
+    return isinstance(value, Atoms)
+
+
+def _sentinel(value: Any) -> str | None:
+    # By name: looking at a parameter must not import quacc.
+    kind = value if isinstance(value, type) else type(value)
+    name = _SENTINELS.get((kind.__module__, kind.__qualname__))
+    return name if (name == "Remove") == isinstance(value, type) else None

@@ -1,0 +1,331 @@
+"""Recipes by name: which names are permitted, and what their source says, without importing them.
+
+Only :func:`resolve`, which workers call, imports a recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import keyword
+import pkgutil
+import re
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from attrs import frozen
+
+from crystalmath.errors import InvalidJob
+from crystalmath.recipes.source import Binding, Module, find_spec, read_module
+
+if TYPE_CHECKING:
+    import inspect
+    from collections.abc import Callable, Iterator, Sequence
+    from importlib.machinery import ModuleSpec
+
+__all__ = [
+    "NAMESPACE",
+    "Recipe",
+    "catalogue",
+    "check_name",
+    "check_namespace",
+    "full_name",
+    "look_up",
+    "may_be_asked",
+    "nearest",
+    "resolve",
+]
+
+#: The namespace whose name may be left out on the command line, and which is always admitted.
+NAMESPACE = "quacc.recipes"
+
+_MAX_LENGTH = 255
+_DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+", re.ASCII)
+
+
+@frozen(kw_only=True)
+class Recipe:
+    """What the source says about a recipe.
+
+    Parameters
+    ----------
+    name : str
+        Full dotted name.
+    file : str
+        The module's file.
+    line : int
+        Where in it the name is bound; 0 where the source cannot tell.
+    docstring : str, optional
+        The function's docstring, unindented.
+    signature : inspect.Signature, optional
+        Annotations and defaults are shown as in the source. ``None`` where the source cannot tell.
+    kind : {"job", "flow"}, optional
+        What quacc's decorator makes of it.
+    """
+
+    name: str
+    file: str
+    line: int
+    docstring: str | None = None
+    signature: inspect.Signature | None = None
+    kind: Literal["job", "flow"] | None = None
+
+
+def may_be_asked(name: str) -> bool:
+    """Tell by its full name alone whether a recipe may be asked which files it reads.
+
+    That takes seconds for the first one. Quacc's own for other programs read no pseudopotentials;
+    what a user's recipe calls is in its source.
+    """
+    programs = (f"{NAMESPACE}.vasp.", f"{NAMESPACE}.espresso.")
+    return name.startswith(programs) or not name.startswith(f"{NAMESPACE}.")
+
+
+def full_name(name: str, allow: Sequence[str] = ()) -> str:
+    """Complete a name from which a leading ``quacc.recipes.`` was left out.
+
+    Parameters
+    ----------
+    name : str
+        ``emt.core.relax_job``, or a full name.
+    allow : sequence of str
+        Further namespaces that are admitted; names below them are full names.
+    """
+    if name in allow or any(_is_below(name, namespace) for namespace in (NAMESPACE, *allow)):
+        return name
+    return name if name.startswith("quacc.") else f"{NAMESPACE}.{name}"
+
+
+def check_name(name: object, allow: Sequence[str] = ()) -> None:
+    """Refuse a name that no recipe may have. Nothing is imported.
+
+    Parameters
+    ----------
+    name : str
+        Full dotted name.
+    allow : sequence of str
+        Namespaces (packages or modules) that are admitted beside ``quacc.recipes``.
+
+    Raises
+    ------
+    InvalidJob
+        "not permitted": it is no dotted path of ASCII identifiers below an admitted namespace, or
+        has a part that begins with two underscores.
+    """
+    reason = _objection(name, allow)
+    if reason:
+        raise InvalidJob(f"the recipe name {str(name)[:100]!r} is not permitted: {reason}")
+
+
+def _objection(name: object, allow: Sequence[str]) -> str | None:
+    if not isinstance(name, str):
+        return f"it is a {type(name).__name__}, not a string"
+    if len(name) > _MAX_LENGTH:
+        return f"it is longer than {_MAX_LENGTH} characters"
+    if not _DOTTED.fullmatch(name):
+        return "it is no dotted path of ASCII identifiers"
+    for part in name.split("."):
+        if part.startswith("__") or keyword.iskeyword(part):
+            return f"{part!r} is no name of a module or recipe"
+    if not any(_is_below(name, namespace) for namespace in (NAMESPACE, *allow)):
+        return _outside(name, allow)
+    return None
+
+
+def _outside(name: str, allow: Sequence[str]) -> str:
+    if _is_shortened(name):
+        return f"it is no full name; write {NAMESPACE}.{name}"
+    return (
+        f"it is not below {' or '.join((NAMESPACE, *allow))}; CRYSTALMATH_RECIPES or "
+        "[recipes] allow in the configuration file admit further namespaces"
+    )
+
+
+def _is_below(name: str, namespace: str) -> bool:
+    return bool(namespace) and name.startswith(f"{namespace}.")
+
+
+def _is_shortened(name: str) -> bool:
+    try:
+        path = _module(NAMESPACE, NAMESPACE).path
+    except InvalidJob:
+        return False
+    return name.partition(".")[0] in {found.name for found in pkgutil.iter_modules(path)}
+
+
+def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
+    """Find a recipe by its source. Nothing of it is imported.
+
+    Raises
+    ------
+    InvalidJob
+        The name is not permitted, or names nothing that can be called; the message has the
+        nearest names there are, or what to install.
+    """
+    check_name(name, allow)
+    module_name, _, function = name.rpartition(".")
+    module = _module(module_name, name)
+    binding = module.bindings.get(function)
+    if binding is None:
+        _check_absent(module, function, name)
+        return Recipe(name=name, file=module.file, line=0)
+    module, binding = _follow(module, binding)
+    if binding.problem:
+        raise InvalidJob(
+            f"the recipe {name} is not callable: {binding.problem} ({module.file}:{binding.line})"
+        )
+    return _recipe(name, module, binding)
+
+
+_MAX_IMPORTS = 8
+
+
+def _follow(module: Module, binding: Binding) -> tuple[Module, Binding]:
+    """Go where an imported name is defined, as far as the source shows it."""
+    for _ in range(_MAX_IMPORTS):
+        if binding.origin is None:
+            break
+        package = module.name if module.path is not None else module.name.rpartition(".")[0]
+        try:
+            origin = importlib.util.resolve_name(binding.origin, package)
+            home, _, name = origin.rpartition(".")
+            source = _module(home, origin)
+        except (ImportError, InvalidJob):
+            break
+        if name not in source.bindings:
+            break
+        module, binding = source, source.bindings[name]
+    return module, binding
+
+
+def check_namespace(namespace: str) -> None:
+    """Say why an admitted namespace can have no recipes (`InvalidJob`). Nothing is imported."""
+    _module(namespace, f"below {namespace}")
+
+
+def catalogue(allow: Sequence[str] = ()) -> Iterator[Recipe]:
+    """Go through all public recipes, by their source.
+
+    These are quacc's jobs and flows, and every public function of the admitted namespaces. A
+    module that cannot be read is left out.
+    """
+    for namespace in (NAMESPACE, *allow):
+        for module_name in sorted(_module_names(namespace)):
+            yield from _public(module_name, decorated=namespace == NAMESPACE)
+
+
+def resolve(name: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
+    """Import a recipe. Only workers call this.
+
+    Raises
+    ------
+    InvalidJob
+        The name is not permitted, its module lacks it, or it is not callable.
+    ImportError
+        Its module cannot be imported.
+    """
+    check_name(name, allow)
+    module_name, _, function = name.rpartition(".")
+    module = importlib.import_module(module_name)
+    try:
+        recipe = getattr(module, function)
+    except AttributeError as error:
+        near = nearest(function, dir(module))
+        raise InvalidJob(f"the module {module_name} has no recipe {function!r}{near}") from error
+    if not callable(recipe):
+        raise InvalidJob(f"the recipe {name} is not callable: it is a {type(recipe).__name__}")
+    return recipe  # type: ignore[no-any-return]
+
+
+def _module(module_name: str, recipe: str) -> Module:
+    parts = module_name.split(".")
+    path: Sequence[str] | None = None
+    spec = None
+    for depth, part in enumerate(parts):
+        parent = ".".join(parts[:depth])
+        spec = find_spec(f"{parent}.{part}" if parent else part, path)
+        if spec is None:
+            raise InvalidJob(f"there is no recipe {recipe}: {_absent(parent, part, path)}")
+        path = spec.submodule_search_locations
+        if path is None and depth < len(parts) - 1:
+            raise InvalidJob(
+                f"there is no recipe {recipe}: {'.'.join(parts[: depth + 1])} is a module, "
+                "not a package"
+            )
+    return read_module(cast("ModuleSpec", spec))
+
+
+def _absent(parent: str, part: str, path: Sequence[str] | None) -> str:
+    if not parent:
+        remedy = (
+            'pip install "crystalmath[quacc]"'
+            if part == "quacc"
+            else "install it, or put its folder into PYTHONPATH; a running server has the one it "
+            "was started with: crystalmath stop, then again"
+        )
+        return f"the package {part} is not installed for this Python ({remedy})"
+    siblings = [found.name for found in pkgutil.iter_modules(path)]
+    return f"{parent} has no module {part!r}{nearest(part, siblings)}"
+
+
+def _check_absent(module: Module, function: str, name: str) -> None:
+    if module.path is not None and find_spec(f"{module.name}.{function}", module.path):
+        known = [binding.name for binding in _public_bindings(f"{name}", decorated=False)]
+        inside = f"; it has {', '.join(known[:8])}" if known else ""
+        raise InvalidJob(f"the recipe {name} is not callable: it is a module{inside}")
+    if module.dynamic:
+        return
+    known = [key for key, binding in module.bindings.items() if not binding.problem]
+    raise InvalidJob(
+        f"there is no recipe {name}: {module.name} has no function {function!r}"
+        f"{nearest(function, known)}"
+    )
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Ask back, at the end of a message, with the names that are like one that is unknown."""
+    near = difflib.get_close_matches(name[:80], [item for item in known if item[:1] != "_"], 3, 0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _recipe(name: str, module: Module, binding: Binding) -> Recipe:
+    return Recipe(
+        name=name,
+        file=module.file,
+        line=binding.line,
+        docstring=binding.docstring,
+        signature=binding.signature,
+        kind=binding.kind,
+    )
+
+
+def _module_names(namespace: str) -> Iterator[str]:
+    try:
+        module = _module(namespace, namespace)
+    except InvalidJob:
+        return
+    yield namespace
+    for found in pkgutil.iter_modules(module.path) if module.path else ():
+        if not found.name.startswith("_"):
+            yield from _module_names(f"{namespace}.{found.name}")
+
+
+def _public(module_name: str, *, decorated: bool) -> Iterator[Recipe]:
+    for binding in _public_bindings(module_name, decorated=decorated):
+        module = _module(module_name, module_name)
+        yield _recipe(f"{module_name}.{binding.name}", module, binding)
+
+
+def _public_bindings(module_name: str, *, decorated: bool) -> list[Binding]:
+    try:
+        module = _module(module_name, module_name)
+    except InvalidJob:
+        return []
+    return [
+        binding
+        for binding in module.bindings.values()
+        if binding.is_function
+        and not binding.name.startswith("_")
+        and not binding.problem
+        and (binding.kind or not decorated)
+    ]

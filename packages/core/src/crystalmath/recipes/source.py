@@ -1,0 +1,360 @@
+"""Find a module and read what its source binds, without importing it."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import field, frozen
+
+from crystalmath.errors import InvalidJob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+
+__all__ = ["Binding", "Module", "find_spec", "parse", "read_module"]
+
+
+@frozen(kw_only=True)
+class Binding:
+    """What a module binds to a name.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+    line : int
+        Where.
+    problem : str, optional
+        Why it can certainly not be called as a recipe.
+    is_function : bool
+        It is defined here, by ``def``.
+    origin : str, optional
+        The dotted name that it was imported from, relative as the source has it.
+    docstring, signature, kind
+        As in :class:`crystalmath.recipes.lookup.Recipe`.
+    """
+
+    name: str
+    line: int
+    problem: str | None = None
+    is_function: bool = False
+    origin: str | None = None
+    docstring: str | None = None
+    signature: inspect.Signature | None = None
+    kind: Literal["job", "flow"] | None = None
+
+
+@frozen(kw_only=True)
+class Module:
+    """What the source of a module tells.
+
+    Parameters
+    ----------
+    name : str
+        Dotted name.
+    file : str
+        Its file, empty for a namespace package.
+    path : sequence of str, optional
+        Where its submodules are, if it is a package.
+    bindings : mapping of str to Binding
+        The names bound at its top level.
+    dynamic : bool
+        It may have names that its source does not show.
+    """
+
+    name: str
+    file: str
+    path: Sequence[str] | None = None
+    bindings: Mapping[str, Binding] = field(factory=dict)
+    dynamic: bool = False
+
+
+def find_spec(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    """Find a module as the import system would, importing neither it nor its parents.
+
+    Parameters
+    ----------
+    name : str
+        Full dotted name.
+    path : sequence of str, optional
+        Where its parent package has its submodules; ``None`` for a top-level module.
+    """
+    found = _ask_finders(name, path)
+    if found is None:
+        # A file may be younger than the finders' listing of its directory.
+        importlib.invalidate_caches()
+        found = _ask_finders(name, path)
+    return found
+
+
+def _ask_finders(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    # importlib.util.find_spec would import the parents. The finders of editable installations
+    # are among these.
+    for finder in sys.meta_path:
+        look = getattr(finder, "find_spec", None)
+        spec: ModuleSpec | None = look(name, path) if look else None
+        if spec is not None:
+            return spec
+    return None
+
+
+def read_module(spec: ModuleSpec) -> Module:
+    """Read the source of a module.
+
+    Raises
+    ------
+    InvalidJob
+        Its source cannot be read or parsed; the message names file and line.
+    """
+    path = None
+    if spec.submodule_search_locations is not None:
+        path = tuple(spec.submodule_search_locations)
+    file = spec.origin or ""
+    if not spec.has_location or not file.endswith((".py", ".pyw")):
+        # A namespace package binds nothing; an extension module does not show what it binds.
+        return Module(
+            name=spec.name, file=file, path=path, dynamic=spec.loader is not None and path is None
+        )
+    try:
+        status = Path(file).stat()
+        bindings, dynamic = _scan(file, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise InvalidJob(f"the source of {spec.name} cannot be read: {error}") from error
+    return Module(name=spec.name, file=file, path=path, bindings=bindings, dynamic=dynamic)
+
+
+def parse(file: str) -> ast.Module:
+    """Parse a module's source; `SyntaxError` or `ValueError` where that cannot be done."""
+    text = Path(file).read_bytes()
+    try:
+        return ast.parse(text, file)
+    except SystemError:
+        # Up to Python 3.11.7 and 3.12.1 one that is disturbed by another thread loses count of its
+        # own depth (python/cpython#106905).
+        return ast.parse(text, file)
+
+
+@functools.lru_cache(maxsize=1024)
+def _scan(file: str, mtime_ns: int, size: int) -> tuple[dict[str, Binding], bool]:
+    # Time and size are the cache's key: a recipe that was mended is read again.
+    del mtime_ns, size
+    try:
+        tree = parse(file)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", None)
+        place = f"{file}:{line}" if line else file
+        raise InvalidJob(f"the recipe's module cannot be parsed: {place}: {error}") from error
+    scanner = _Scanner()
+    scanner.statements(tree.body, certain=True)
+    dynamic = scanner.star or "__getattr__" in scanner.bindings or _binds_at_run_time(tree)
+    return scanner.bindings, dynamic
+
+
+_RUN_TIME = frozenset(("globals", "vars", "locals", "setattr", "exec", "eval"))
+
+
+def _binds_at_run_time(tree: ast.AST) -> bool:
+    return any(
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _RUN_TIME
+        for node in ast.walk(tree)
+    )
+
+
+# Decorators that leave the signature as it is written. `requires` only raises where something is
+# missing, and passes all arguments on.
+_KIND: dict[str, Literal["job", "flow"] | None] = {"job": "job", "flow": "flow", "subflow": None}
+_TRUSTED = frozenset(
+    [f"{home}.{name}" for home in ("quacc", "quacc.wflow_tools.decorators") for name in _KIND]
+    + ["monty.dev.requires"]
+)
+
+
+class _Scanner:
+    """Follows the statements of a module's top level, in their order."""
+
+    def __init__(self) -> None:
+        self.bindings: dict[str, Binding] = {}
+        self.imports: dict[str, str] = {}
+        self.star = False
+
+    def statements(self, body: Sequence[ast.stmt], *, certain: bool) -> None:
+        for node in body:
+            self._statement(node, certain=certain)
+
+    def _statement(self, node: ast.stmt, *, certain: bool) -> None:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            self._bind(self._function(node), certain=certain)
+        elif isinstance(node, ast.ClassDef):
+            docstring = ast.get_docstring(node)
+            self._bind(
+                Binding(name=node.name, line=node.lineno, docstring=docstring), certain=certain
+            )
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            self._import(node, certain=certain)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            self._assign(node, certain=certain)
+        elif isinstance(node, ast.Delete):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and certain:
+                    self.bindings.pop(target.id, None)
+        else:
+            self._compound(node, certain=certain)
+
+    def _bind(self, binding: Binding, *, certain: bool) -> None:
+        if not certain and binding.name in self.bindings:
+            # Which of the two it is shows only when the module runs.
+            binding = Binding(
+                name=binding.name,
+                line=binding.line,
+                docstring=binding.docstring,
+                is_function=binding.is_function,
+                kind=binding.kind,
+            )
+        self.bindings[binding.name] = binding
+
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Binding:
+        decorators = [self._dotted(item) for item in node.decorator_list]
+        trusted = all(name in _TRUSTED for name in decorators)
+        kinds = [_KIND.get(name.rpartition(".")[2]) for name in decorators if name in _TRUSTED]
+        is_async = isinstance(node, ast.AsyncFunctionDef) and trusted
+        return Binding(
+            name=node.name,
+            line=node.lineno,
+            problem="it is a coroutine function; recipes are plain functions" if is_async else None,
+            is_function=True,
+            docstring=ast.get_docstring(node),
+            signature=_signature(node.args) if trusted else None,
+            kind=next((kind for kind in kinds if kind), None),
+        )
+
+    def _dotted(self, node: ast.expr) -> str:
+        parts: list[str] = []
+        if isinstance(node, ast.Call):
+            node = node.func
+        while isinstance(node, ast.Attribute):
+            parts.insert(0, node.attr)
+            node = node.value
+        root = self.imports.get(node.id, node.id) if isinstance(node, ast.Name) else "?"
+        return ".".join([root, *parts])
+
+    def _import(self, node: ast.Import | ast.ImportFrom, *, certain: bool) -> None:
+        for alias in node.names:
+            if alias.name == "*":
+                self.star = True
+                continue
+            name = alias.asname or alias.name.split(".")[0]
+            origin = problem = None
+            if isinstance(node, ast.ImportFrom):
+                home = "." * node.level + (node.module or "")
+                origin = f"{home}.{alias.name}" if node.module else f"{home}{alias.name}"
+                self.imports[name] = origin
+            else:
+                self.imports[name] = alias.name if alias.asname else name
+                problem = "it is an imported module"
+            binding = Binding(name=name, line=node.lineno, problem=problem, origin=origin)
+            self._bind(binding, certain=certain)
+
+    def _assign(self, node: ast.Assign | ast.AnnAssign, *, certain: bool) -> None:
+        if node.value is None:
+            return
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, ast.Name):
+                self._bind(_value(target.id, node.value), certain=certain)
+            else:
+                self._targets(target)
+
+    def _targets(self, target: ast.AST) -> None:
+        for inner in ast.walk(target):
+            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+                self._bind(Binding(name=inner.id, line=inner.lineno), certain=False)
+
+    def _compound(self, node: ast.stmt, *, certain: bool) -> None:
+        if isinstance(node, ast.If) and _is_type_checking(node.test):
+            self.statements(node.orelse, certain=certain)
+            return
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.expr, ast.withitem)):
+                self._targets(child)
+        for body in _bodies(node):
+            self.statements(body, certain=certain and isinstance(node, (ast.With, ast.AsyncWith)))
+
+
+def _bodies(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    for name in ("body", "handlers", "cases", "orelse", "finalbody"):
+        inner = getattr(node, name, None) or []
+        if name in {"handlers", "cases"}:
+            for part in inner:
+                yield from _bodies(part)
+        else:
+            yield inner
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
+    return name == "TYPE_CHECKING"
+
+
+_DATA = (
+    ast.Constant,
+    ast.List,
+    ast.Dict,
+    ast.Set,
+    ast.Tuple,
+    ast.JoinedStr,
+    ast.ListComp,
+    ast.DictComp,
+    ast.SetComp,
+    ast.GeneratorExp,
+    ast.Compare,
+)
+
+
+def _value(name: str, value: ast.expr) -> Binding:
+    if isinstance(value, _DATA):
+        kind = type(value.value if isinstance(value, ast.Constant) else value).__name__
+        return Binding(name=name, line=value.lineno, problem=f"it is data ({kind})")
+    signature = _signature(value.args) if isinstance(value, ast.Lambda) else None
+    return Binding(name=name, line=value.lineno, signature=signature)
+
+
+class _Written:
+    """A default or an annotation as the source writes it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _signature(arguments: ast.arguments) -> inspect.Signature:
+    kind = inspect.Parameter
+    positional = [
+        *((item, kind.POSITIONAL_ONLY) for item in arguments.posonlyargs),
+        *((item, kind.POSITIONAL_OR_KEYWORD) for item in arguments.args),
+    ]
+    padding: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
+    defaults = [*padding, *arguments.defaults]
+    found = [
+        kind(item.arg, where, default=_written(value), annotation=_written(item.annotation))
+        for (item, where), value in zip(positional, defaults, strict=True)
+    ]
+    if arguments.vararg:
+        found.append(kind(arguments.vararg.arg, kind.VAR_POSITIONAL))
+    for item, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        written = {"default": _written(value), "annotation": _written(item.annotation)}
+        found.append(kind(item.arg, kind.KEYWORD_ONLY, **written))
+    if arguments.kwarg:
+        found.append(kind(arguments.kwarg.arg, kind.VAR_KEYWORD))
+    return inspect.Signature(found)
+
+
+def _written(value: ast.expr | None) -> Any:
+    return inspect.Parameter.empty if value is None else _Written(ast.unparse(value))

@@ -1,0 +1,348 @@
+"""Read structures: from requests, from files; and write them without losing anything."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob
+from crystalmath.recipes.asejson import (
+    check_atoms,
+    check_count,
+    decode_atoms,
+    encode_atoms,
+    prepare,
+)
+
+if TYPE_CHECKING:
+    import os
+
+    from ase import Atoms
+
+__all__ = ["parse_structure", "read_structures", "to_ase_json"]
+
+# What ase.Atoms takes, without its calculator.
+_ATOMS_KEYS = frozenset(
+    (
+        "symbols",
+        "positions",
+        "numbers",
+        "tags",
+        "momenta",
+        "masses",
+        "magmoms",
+        "charges",
+        "scaled_positions",
+        "cell",
+        "pbc",
+        "celldisp",
+        "constraint",
+        "info",
+        "velocities",
+    )
+)
+_VECTOR_KEYS = frozenset(("positions", "scaled_positions", "momenta", "velocities"))
+_SCALAR_KEYS = frozenset(("tags", "masses", "magmoms", "charges"))
+_NUMERIC_KEYS = _ATOMS_KEYS - {"symbols", "constraint", "info", "pbc"}
+_COORDINATES = 3
+#: More atoms than these have positions: a formula of 8 letters would become 34 MB.
+_MOST_AT_ORIGIN = 100
+_OTHERWISE = (
+    "text must be a POSCAR; of XYZ, CIF and others send symbols, positions, cell and pbc as an "
+    'object, or {"format": "ase-json", "data": ase.io.jsonio.encode(ase.io.read(file))}'
+)
+_POSCAR_LINES = 8  # comment, scale, three vectors, counts, kind of coordinates, one atom
+
+
+def parse_structure(structure: object) -> Atoms:
+    """Make a structure of what a request carries.
+
+    Parameters
+    ----------
+    structure : str, mapping or ase.Atoms
+        The text of a POSCAR; the arguments of ``ase.Atoms(**dict)`` (positions in Å);
+        ``{"format": "ase-json", "data": ...}`` with what ``ase.io.jsonio.encode`` gave, as text or
+        as a dict; or a structure, which is copied without its calculator.
+
+    Raises
+    ------
+    InvalidJob
+        A ``ValueError``: it is none of these, has no atoms or more than a million, or holds
+        numbers that are not finite.
+    """
+    from ase import Atoms
+
+    if isinstance(structure, Atoms):
+        return check_atoms(prepare(structure))
+    if isinstance(structure, str):
+        return check_atoms(_from_poscar(structure))
+    if isinstance(structure, Mapping):
+        if "format" in structure:
+            return check_atoms(_from_format(structure))
+        return check_atoms(_from_dict(structure))
+    raise InvalidJob(
+        "the structure must be the text of a POSCAR, a dict for ase.Atoms, or "
+        f'{{"format": "ase-json", "data": ...}}, not {type(structure).__name__}'
+    )
+
+
+def to_ase_json(atoms: Atoms) -> dict[str, Any]:
+    """Write a structure as ``jobs.submit`` takes it, losing nothing that a recipe reads.
+
+    Constraints, initial magnetic moments and charges, tags, masses, momenta and further arrays
+    survive; so does of ``info`` what JSON can hold. The calculator does not (see
+    :func:`crystalmath.recipes.asejson.prepare`).
+
+    Returns
+    -------
+    dict
+        ``{"format": "ase-json", "data": dict}``.
+
+    Raises
+    ------
+    InvalidJob
+        A constraint or an array has no JSON form.
+    """
+    try:
+        return {"format": "ase-json", "data": encode_atoms(prepare(atoms), info=True)}
+    except TypeError as error:
+        raise InvalidJob(f"the structure cannot be written down: {error}") from error
+
+
+def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:
+    """Read every structure of a file, in any format that ASE reads.
+
+    Returns
+    -------
+    list of (str, ase.Atoms)
+        Each with a name: the file's stem, and the frame's number where there are several.
+
+    Raises
+    ------
+    InvalidJob
+        The file is missing, in no known format, or holds no usable structure.
+    """
+    from pathlib import Path
+
+    file = Path(path)
+    if not file.is_file():
+        what = "is a directory" if file.is_dir() else "does not exist"
+        raise InvalidJob(f"the structure file {file} {what}")
+    frames = _read_frames(file)
+    stem = file.name.split(".")[0] or file.name
+    names = [stem] if len(frames) == 1 else [f"{stem}-{index}" for index in range(len(frames))]
+    try:
+        return [(name, check_atoms(atoms)) for name, atoms in zip(names, frames, strict=True)]
+    except InvalidJob as error:
+        raise InvalidJob(f"{file}: {error}") from error
+
+
+def _read_frames(file: os.PathLike[str]) -> list[Atoms]:
+    import ase.io
+
+    try:
+        with warnings.catch_warnings():
+            # Readers warn of what they skip (spacegroup conventions, occupancies); the preflight
+            # reports what matters of it.
+            warnings.simplefilter("ignore")
+            frames = ase.io.read(file, index=":")
+    except Exception as error:  # every reader fails in its own way
+        reason = str(error) or (
+            f"it is damaged, or not in the format that its name promises ({type(error).__name__})"
+        )
+        raise InvalidJob(f"ASE cannot read a structure from {file}: {reason}") from error
+    if not frames or not all(isinstance(frame, ase.Atoms) for frame in frames):
+        raise InvalidJob(f"{file} holds no structure")
+    return list(frames)
+
+
+def _from_format(structure: Mapping[str, Any]) -> Atoms:
+    if structure["format"] != "ase-json":
+        raise InvalidJob(f"the structure's format {structure['format']!r} is not 'ase-json'")
+    strange = sorted(map(str, structure.keys() - {"format", "data"}))
+    if strange:
+        raise InvalidJob(f"the structure has an unknown key {strange[0]!r} beside format and data")
+    if not structure.get("data"):
+        raise InvalidJob("the structure has no 'data'")
+    return decode_atoms(structure["data"])
+
+
+def _from_poscar(text: str) -> Atoms:
+    from ase.io.vasp import read_vasp
+
+    lines = text.splitlines()
+    if not text.strip():
+        raise InvalidJob("the structure is empty")
+    if "\0" in text or len(lines) < _POSCAR_LINES:
+        raise InvalidJob(
+            f"the structure is no POSCAR: it has {len(lines)} lines of text, starting with "
+            f"{text[:40]!r}; {_OTHERWISE}"
+        )
+    _check_poscar_counts(lines)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return read_vasp(io.StringIO(text, newline=None))
+    except AttributeError as error:  # ASE looks for a POTCAR beside a file that has no name here
+        raise InvalidJob(
+            "the POSCAR names no elements; add the line of symbols before the line of counts"
+        ) from error
+    except Exception as error:  # ASE's reader fails in its own ways
+        reason = str(error) or type(error).__name__
+        raise InvalidJob(f"ASE cannot read the POSCAR: {reason}") from error
+
+
+def _check_poscar_counts(lines: list[str]) -> None:
+    # ASE builds the list of symbols from these before it looks at the atoms.
+    for index, line in enumerate(lines[5:7], 5):
+        counts = line.split("!")[0].split()
+        if counts and all(re.fullmatch(r"[+-]?[0-9_]{1,30}", count) for count in counts):
+            total = sum(int(count.replace("_", "") or 0) for count in counts)
+            check_count(total)
+            if not 0 < total <= len(lines):
+                raise InvalidJob(
+                    f"the POSCAR announces {total} atoms and has {len(lines)} lines in all"
+                )
+            _check_poscar_rows(lines, index, total)
+            return
+    raise InvalidJob(
+        "the structure is no POSCAR: it has no line of atom counts where one belongs (line 6 or "
+        f"7); {_OTHERWISE}"
+    )
+
+
+def _check_poscar_rows(lines: list[str], counts: int, total: int) -> None:
+    # numpy would spread a single number of a cut line over all three coordinates.
+    first = counts + (3 if lines[counts + 1].strip()[:1] in {"S", "s"} else 2)
+    for index in (*range(2, 5), *range(first, first + total)):
+        if index >= len(lines) or len(lines[index].split()) < _COORDINATES:
+            raise InvalidJob(f"line {index + 1} of the POSCAR must hold three numbers")
+
+
+def _from_dict(structure: Mapping[str, Any]) -> Atoms:
+    from ase import Atoms
+
+    if "calculator" in structure:
+        raise InvalidJob("a structure cannot bring a calculator; the recipe chooses it")
+    strange = sorted(map(str, structure.keys() - _ATOMS_KEYS))
+    if strange:
+        raise InvalidJob(
+            f"the structure has an unknown key {strange[0]!r}; ase.Atoms takes "
+            f"{', '.join(sorted(_ATOMS_KEYS))}"
+        )
+    checked = {key: _checked(key, value) for key, value in structure.items() if value is not None}
+    _check_places(checked)
+    if not checked.keys() & {"symbols", "numbers"}:
+        raise InvalidJob("the structure has neither 'symbols' nor 'numbers'")
+    try:
+        return Atoms(**checked)
+    except Exception as error:  # ASE reports lengths that do not agree in several ways
+        reason = _misfit(checked) or str(error) or type(error).__name__
+        raise InvalidJob(f"ase.Atoms cannot be made of the structure: {reason}") from error
+
+
+def _check_places(checked: Mapping[str, Any]) -> None:
+    """Refuse a formula of many atoms without their places, before `Atoms` spells it out."""
+    if not isinstance(checked.get("symbols"), str):
+        return
+    count = _count(checked["symbols"])
+    rows = checked.get("positions", checked.get("scaled_positions"))
+    places = 0 if rows is None or not rows.ndim else len(rows)
+    if count > _MOST_AT_ORIGIN and places != count:
+        raise InvalidJob(
+            f"the structure's symbols name {count} atoms, and there are {places} positions"
+        )
+
+
+def _misfit(checked: Mapping[str, Any]) -> str | None:
+    """Say which array has not one row for each atom."""
+    from ase.symbols import symbols2numbers
+
+    if {"symbols", "numbers"} <= checked.keys():
+        return "it has symbols and numbers; only one of them can be used"
+    try:
+        symbols = checked.get("symbols")
+        count = len(checked["numbers"] if symbols is None else symbols2numbers(symbols))
+    except KeyError as error:
+        return f"there is no element {error.args[0]!r}"
+    for key in _VECTOR_KEYS & checked.keys():
+        if checked[key].shape != (count, _COORDINATES):
+            shape = " x ".join(map(str, checked[key].shape))
+            return f"{key} must have three numbers for each of its {count} atoms, not {shape}"
+    for key in _SCALAR_KEYS & checked.keys():
+        if checked[key].ndim and len(checked[key]) != count:
+            return f"{key} must have {count} values, one for each atom, not {len(checked[key])}"
+    if "cell" in checked and checked["cell"].shape not in {(3,), (6,), (3, 3)}:
+        return "cell must be three lengths, three lengths and three angles, or three vectors"
+    return None
+
+
+def _checked(key: str, value: Any) -> Any:
+    if key in _NUMERIC_KEYS:
+        return _numbers(key, value)
+    return {"symbols": _symbols, "pbc": _pbc, "info": _info, "constraint": _constraints}[key](value)
+
+
+def _numbers(key: str, value: Any) -> Any:
+    import numpy as np
+
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged, nested too deeply, integers without end
+        raise InvalidJob(f"the structure's {key} are no table of numbers: {error}") from error
+    if array.dtype.kind not in ("iu" if key in {"numbers", "tags"} else "iuf") and array.size:
+        raise InvalidJob(f"the structure's {key} must be numbers, not {array.dtype.name}")
+    if array.size and not np.isfinite(array).all():
+        raise InvalidJob(f"the structure's {key} hold numbers that are not finite")
+    check_count(len(array) if array.ndim else 0)
+    return array
+
+
+def _count(formula: str) -> int:
+    """Count the atoms of a formula."""
+    from ase.formula import Formula
+
+    try:
+        return sum(Formula(formula).count().values())
+    except Exception as error:  # nested too deeply is a RecursionError
+        raise InvalidJob(f"the structure's symbols {formula[:40]!r} are no formula") from error
+
+
+def _symbols(value: Any) -> Any:
+    if isinstance(value, str):
+        # Before Atoms spells it out: "H999999999" is short.
+        check_count(_count(value))
+        return value
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise InvalidJob("the structure's symbols must be a formula or a list of element symbols")
+    check_count(len(value))
+    return list(value)
+
+
+def _pbc(value: Any) -> Any:
+    items = value.tolist() if hasattr(value, "tolist") else value
+    items = list(items) if isinstance(items, (list, tuple)) else [items, items, items]
+    if [type(item) in {bool, int} and item in {0, 1} for item in items] != [True, True, True]:
+        raise InvalidJob(f"the structure's pbc must be true or false, or three of them: {value!r}")
+    return [bool(item) for item in items]
+
+
+def _info(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InvalidJob("the structure's info must be a dict with names as keys")
+    return dict(value)
+
+
+def _constraints(value: Any) -> Any:
+    from ase.constraints import FixConstraint
+
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(item, FixConstraint) for item in items):
+        raise InvalidJob(
+            "a plain dict cannot carry constraints; send the structure as "
+            '{"format": "ase-json", "data": ase.io.jsonio.encode(atoms)}'
+        )
+    return list(items)

@@ -1,0 +1,119 @@
+"""Summarise what a recipe returned: energy, largest force, formula, work directory."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+__all__ = ["summarize"]
+
+# Flows nest a few levels ({"relax": [...], "static": [...]}); deeper is something else.
+_MAX_DEPTH = 8
+
+
+def summarize(result: object) -> dict[str, Any]:
+    """Summarise a recipe's result. It never raises, whatever the result is.
+
+    Parameters
+    ----------
+    result : object
+        What the recipe returned. A flow's collection of results, a list or a dict of them, is
+        summarised by its last one: the second of two relaxations, the static calculation after
+        them, the last of the slabs. All of them are in the result.
+
+    Returns
+    -------
+    dict
+        ``energy_ev`` (float or None, eV), ``max_force_ev_ang`` (the largest norm of the force on
+        an atom, float or None, eV/Å), ``formula`` (str or None), ``work_dir`` (str or None), and
+        ``steps``, the number of results, for a flow's collection.
+    """
+    steps = list(_steps(result, 0))
+    last = steps[-1] if steps else result
+    summary = {
+        "energy_ev": _quiet(_energy, last),
+        "max_force_ev_ang": _quiet(_max_force, last),
+        "formula": _quiet(_formula, last),
+        "work_dir": _quiet(_work_dir, last),
+    }
+    if steps and last is not result:
+        summary["steps"] = len(steps)
+    return summary
+
+
+def _quiet(read: Any, result: object) -> Any:
+    # A summary is a convenience: a result that no one foresaw must not fail its job.
+    try:
+        return read(result) if isinstance(result, Mapping) else None
+    except Exception:  # noqa: BLE001
+        return None
+
+
+def _steps(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
+    if depth > _MAX_DEPTH:
+        return
+    if isinstance(value, Mapping):
+        if isinstance(value.get("results"), Mapping):
+            yield value
+            return
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _steps(item, depth + 1)
+
+
+def _energy(result: Mapping[str, Any]) -> float | None:
+    return _number(result["results"].get("energy"))
+
+
+def _number(value: Any) -> float | None:
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _max_force(result: Mapping[str, Any]) -> float | None:
+    import numpy as np
+
+    forces = result["results"].get("forces")
+    if isinstance(forces, Mapping):  # monty's form of an array, not decoded
+        forces = forces["data"]
+    forces = np.asarray(forces, dtype=float)
+    if forces.shape != (len(forces), 3) or not len(forces):
+        return None
+    return _number(np.linalg.norm(forces, axis=1).max())
+
+
+def _formula(result: Mapping[str, Any]) -> str | None:
+    metadata = result.get("structure_metadata")
+    named = result.get("formula_pretty")
+    if named is None and isinstance(metadata, Mapping):
+        named = metadata.get("formula_pretty")
+    if isinstance(named, str) and named:
+        return str(named)
+    return _atoms_formula(result.get("atoms"))
+
+
+def _atoms_formula(atoms: Any) -> str | None:
+    if isinstance(atoms, Mapping):
+        from crystalmath.recipes.asejson import decode_atoms
+
+        atoms = decode_atoms(atoms.get("atoms_json", atoms), finite=False)
+    if atoms is None or not len(atoms):
+        return None
+    return str(atoms.get_chemical_formula(mode="hill", empirical=True))
+
+
+def _work_dir(result: Mapping[str, Any]) -> str | None:
+    directory = result.get("dir_name")
+    if isinstance(directory, Mapping):  # monty's form of a path, not decoded
+        directory = directory.get("string")
+    if not isinstance(directory, (str, PurePath)) or not str(directory):
+        return None
+    # emmet prefixes the host: node17:/scratch/run
+    return re.sub(r"^[\w.-]+:(?=/)", "", str(directory))

@@ -1,0 +1,282 @@
+"""Where the server of a home is: its socket, its lock, its log; and whether that place is safe.
+
+A server and its clients agree on it without talking, so the rules stand here once. Nothing is
+imported that a client would have to wait for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from crystalmath._permissions import may_be_closed
+from crystalmath.errors import PlaceError, ServedElsewhere
+from crystalmath.processes import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LONGEST", "Place", "Server", "make_private", "require_private", "require_socket"]
+
+#: The longest path of a Unix socket, in bytes.
+LONGEST = 107
+
+
+@frozen(kw_only=True)
+class Server:
+    """Who serves a home, as its lock says.
+
+    Parameters
+    ----------
+    identity : Identity
+        The process.
+    socket : str
+        Where it listens.
+    version : str
+        Its release.
+    started_at : float
+        When it began (seconds since the epoch).
+    """
+
+    identity: Identity
+    socket: str
+    version: str
+    started_at: float
+
+    @classmethod
+    def read(cls, text: str) -> Server | None:
+        """Make it from the content of a lock; ``None`` where that names nobody."""
+        try:
+            fields: Mapping[str, Any] = json.loads(text)
+            return cls(
+                identity=Identity.read(fields),
+                socket=str(fields["socket"]),
+                version=str(fields["version"]),
+                started_at=float(fields["started_at"]),
+            )
+        except (ValueError, KeyError, TypeError):
+            return None  # it is just being written, or was cleared when its server left
+
+    def write(self) -> str:
+        """Give the content of a lock."""
+        more = {"socket": self.socket, "version": self.version, "started_at": self.started_at}
+        return json.dumps({**self.identity.as_dict(), **more}, indent=1) + "\n"
+
+    def is_here(self) -> bool:
+        """Tell whether it is a process of this host, and not one of another container."""
+        return self.identity.is_here()
+
+    def __str__(self) -> str:
+        return f"process {self.identity.pid} on {self.identity.host} (version {self.version})"
+
+
+@frozen(kw_only=True)
+class Place:
+    """Where the server of a home is, or would be.
+
+    Parameters
+    ----------
+    home : pathlib.Path
+        The home.
+    socket : pathlib.Path
+        Where a server that starts now listens.
+    """
+
+    home: Path
+    socket: Path
+
+    @classmethod
+    def of(cls, home: Path, environ: Mapping[str, str] = os.environ) -> Place:
+        """Find the place of a home.
+
+        The socket is ``CRYSTALMATH_SOCKET``, else ``<home>/server/socket``; where that path is too
+        long for a socket, one below ``XDG_RUNTIME_DIR``, or ``/tmp/crystalmath-<uid>``.
+
+        Raises
+        ------
+        PlaceError
+            ``CRYSTALMATH_SOCKET`` is longer than a socket's path may be.
+        """
+        named = environ.get("CRYSTALMATH_SOCKET")
+        if not named:
+            return cls(home=home, socket=_socket_of(home, environ))
+        socket = Path(named).expanduser().absolute()
+        if not _fits(socket):
+            raise PlaceError(
+                f"CRYSTALMATH_SOCKET={named} is too long for a socket "
+                f"({len(os.fsencode(socket))} bytes of at most {LONGEST}); give a shorter path"
+            )
+        return cls(home=home, socket=socket)
+
+    @property
+    def directory(self) -> Path:
+        """The folder of what the server writes for itself; it is private."""
+        return self.home / "server"
+
+    @property
+    def lock(self) -> Path:
+        """The file that says who serves."""
+        return self.directory / "lock"
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.directory / "log"
+
+    @property
+    def output(self) -> Path:
+        """What a server in the background, and what it starts, print."""
+        return self.directory / "output"
+
+    def mark(self) -> tuple[int, ...] | None:
+        """Tell the socket from another at the same path, in a home that was made anew."""
+        try:
+            status = self.socket.lstat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino, status.st_mtime_ns  # inodes are used again
+
+    def make(self) -> None:
+        """Make the private folders, of the server and of its socket.
+
+        Raises
+        ------
+        PlaceError
+            One of them is a link, or not the user's alone, or cannot be made.
+        """
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlaceError(
+                f"cannot make the home {self.home}: {error.strerror}; set CRYSTALMATH_HOME to a "
+                "folder where you may write"
+            ) from error
+        make_private(self.directory)
+        make_private(self.socket.parent)
+
+    def read_lock(self) -> Server | None:
+        """Tell who serves the home; ``None`` if nobody does, or its process has died."""
+        server = self.named()
+        return None if server is None or server.identity.is_dead(self.lock) else server
+
+    def named(self) -> Server | None:
+        """Tell whom the lock names, dead or alive."""
+        with contextlib.suppress(FileNotFoundError):
+            return Server.read(self.lock.read_text(encoding="utf-8", errors="replace"))
+        return None
+
+    def has_crashed(self) -> bool:
+        """Tell whether the last server has died without leaving in order."""
+        server = self.named()
+        return server is not None and server.identity.is_dead(self.lock)
+
+    def address(self) -> Path:
+        """Tell where to connect to: where the home's server listens, or would.
+
+        Raises
+        ------
+        ServedElsewhere
+            It runs on another host, or in another container.
+        """
+        server = self.read_lock()
+        if server is None:
+            return self.socket
+        if not server.is_here():
+            raise self.elsewhere(server)
+        return Path(server.socket)
+
+    def elsewhere(self, server: Server) -> ServedElsewhere:
+        """Make the error that names a server which cannot be reached from here."""
+        return ServedElsewhere(
+            f"the server of {self.home} is the {server}: run the command there, or end it with "
+            f"`crystalmath stop` there; if that host is gone for good, remove {self.lock}"
+        )
+
+
+def _socket_of(home: Path, environ: Mapping[str, str]) -> Path:
+    nearest = home / "server" / "socket"
+    if _fits(nearest):
+        return nearest
+    import hashlib
+
+    name = f"{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}.socket"
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    below = Path(runtime) / "crystalmath" / name if runtime else None
+    if below is not None and below.is_absolute() and _fits(below):
+        return below
+    # Batch nodes and cron have no XDG_RUNTIME_DIR. The folder is looked at before it is trusted.
+    return Path("/tmp") / f"crystalmath-{os.geteuid()}" / name  # noqa: S108
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= LONGEST
+
+
+def make_private(directory: Path) -> None:
+    """Make a folder that only the user can enter, or see that it is one.
+
+    Raises
+    ------
+    PlaceError
+        It is a link, belongs to somebody else, is open to others, or cannot be made.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise PlaceError(
+            f"cannot make the folder {directory}: {error.strerror}; set CRYSTALMATH_HOME or "
+            "CRYSTALMATH_SOCKET to where you may write"
+        ) from error
+    require_private(directory)
+
+
+def require_private(directory: Path) -> None:
+    """See that a folder is the user's own, no link, and closed to everybody else.
+
+    Raises
+    ------
+    PlaceError
+        It is not.
+    """
+    status = directory.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise PlaceError(f"{directory} is a symbolic link; a socket is used only in a real folder")
+    if not stat.S_ISDIR(status.st_mode):
+        raise PlaceError(f"{directory} is no folder; remove it, or set CRYSTALMATH_SOCKET")
+    if status.st_uid != os.geteuid():
+        raise PlaceError(
+            f"{directory} belongs to the user {status.st_uid}, not to you ({os.geteuid()}); "
+            "set CRYSTALMATH_SOCKET to a path in a folder of your own"
+        )
+    if status.st_mode & 0o077:
+        close = f"`chmod 700 {directory}`, or " * may_be_closed(os.fspath(directory), status)
+        raise PlaceError(
+            f"{directory} is open to others (mode {stat.S_IMODE(status.st_mode):o}); "
+            f"{close}set CRYSTALMATH_SOCKET to a path in a private folder"
+        )
+
+
+def require_socket(socket: Path) -> None:
+    """See that a socket is the user's own and lies in a private folder, before it is used.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    PlaceError
+        It must not be trusted.
+    """
+    require_private(socket.parent)
+    status = socket.lstat()
+    if not stat.S_ISSOCK(status.st_mode):
+        raise PlaceError(f"{socket} is no socket; remove it")
+    if status.st_uid != os.geteuid():
+        raise PlaceError(f"{socket} belongs to the user {status.st_uid}, not to you")

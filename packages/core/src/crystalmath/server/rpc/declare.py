@@ -1,0 +1,212 @@
+"""How a handler declares its method: name, parameters and result, beside the code.
+
+What checks the parameters, dispatches the calls and writes the OpenRPC document reads the same
+declaration.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import field, frozen
+
+from crystalmath.errors import CrystalMathError
+from crystalmath.server.pools import in_pool
+from crystalmath.server.rpc.budget import present
+from crystalmath.server.rpc.validation import checked
+
+if TYPE_CHECKING:
+    from crystalmath.service import JobService
+
+__all__ = ["METHODS", "Handler", "Method", "length", "method", "number", "trouble"]
+
+#: What a dispatcher calls: with the job service (``None``: this process's own), or with the
+#: session for methods that say so.
+Handler: TypeAlias = Callable[[Any, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+#: From how many bytes on in memory parameters are checked in a thread.
+_LARGE = 256 * 2**10
+
+Pool: TypeAlias = str | Callable[[Mapping[str, Any]], str]
+
+
+@frozen(kw_only=True)
+class Method:
+    """One method of the server.
+
+    Parameters
+    ----------
+    name : str
+        As it is called, ``jobs.submit``.
+    handler : callable
+        ``await handler(controller, params)``; ``handler(session, params)`` where `of_session`.
+    params, result : mapping
+        JSON Schemas; `params` of an object.
+    summary, description : str
+        The handler's docstring: its first line, and the whole.
+    of_session : bool
+        It needs the connection or the server, and is not there in process.
+    copies : int
+        How often its parameters are in memory while it is carried out, beside once.
+    answer_size : callable
+        How many bytes an answer to such parameters, which are not checked yet, may take in memory
+        while it is made.
+    """
+
+    name: str
+    handler: Handler = field(repr=False)
+    params: Mapping[str, Any] = field(repr=False)
+    result: Mapping[str, Any] = field(repr=False)
+    summary: str
+    description: str = field(repr=False)
+    of_session: bool = False
+    copies: int = 0
+    answer_size: Callable[[Mapping[str, Any]], int] = field(default=lambda _: 0, repr=False)
+
+    def __call__(
+        self, controller: JobService | None, params: Mapping[str, Any]
+    ) -> Awaitable[Mapping[str, Any]]:
+        """Call the handler."""
+        return self.handler(controller, params)
+
+
+#: All that were declared; :mod:`crystalmath.server.methods` has seen to it that this is complete.
+METHODS: dict[str, Method] = {}
+
+
+def method(
+    name: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    required: tuple[str, ...] = (),
+    result: Mapping[str, Any],
+    refused: Mapping[str, Any] | None = None,
+    pool: Pool = "asking",
+    of_session: bool = False,
+    copies: int = 0,
+    answer_size: Callable[[Mapping[str, Any]], int] = lambda _: 0,
+) -> Callable[[Callable[[Any, dict[str, Any]], Any]], Handler]:
+    """Declare a handler.
+
+    The function gets the job service (or the session) and the checked parameters. A plain function
+    runs in a thread, an ``async`` one in the event loop. A `CrystalMathError` or `ImportError`
+    that it raises becomes an answer: ``{"status": "error", "error", "code"}``, with what
+    `refused` adds, the findings of a preflight, and the id of the job that was asked for.
+
+    Parameters
+    ----------
+    name : str
+        The method.
+    params : mapping of str to mapping
+        The JSON Schema of each parameter.
+    required : tuple of str
+        Those without which it cannot be called.
+    result : mapping
+        The JSON Schema of the answer.
+    refused : mapping, optional
+        What else stands in an answer that tells an error.
+    pool : str or callable
+        The kind of thread that a plain function runs in; it may depend on the parameters.
+    of_session : bool
+        Whether it is called with the session.
+    copies : int
+        How often the parameters are in memory meanwhile, beside once.
+    answer_size : callable
+        How many bytes an answer to such parameters, which are not checked yet, may take in memory.
+    """
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": dict(params or {}),
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+    def declare(function: Callable[[Any, dict[str, Any]], Any]) -> Handler:
+        answer = _answering(function, pool=pool, of_session=of_session)
+
+        @functools.wraps(function)
+        async def handler(controller: Any, params: Mapping[str, Any]) -> Mapping[str, Any]:
+            try:
+                return await answer(controller, await _checked(params, schema))
+            except (CrystalMathError, ImportError) as error:
+                asked = {}
+                if "job_id" in schema["properties"] and isinstance(params, Mapping):
+                    asked = {"job_id": params.get("job_id")}
+                told = trouble(error)
+                # Once more: findings that there are count, and what `refused` adds stays last.
+                return {**asked, "status": "error", **told, **(refused or {}), **told}
+
+        if name in METHODS:
+            raise ValueError(f"the method {name} is declared twice")
+        documented = inspect.getdoc(function) or ""
+        METHODS[name] = Method(
+            name=name,
+            handler=handler,
+            params=schema,
+            result=result,
+            summary=documented.partition("\n")[0],
+            description=documented,
+            of_session=of_session,
+            copies=copies,
+            answer_size=answer_size,
+        )
+        return handler
+
+    return declare
+
+
+def number(value: object, default: int, most: int) -> int:
+    """Read a number of a request that is not checked yet, for `answer_size`."""
+    return min(value, most) if type(value) is int and value >= 0 else default
+
+
+def length(value: object, most: int) -> int:
+    """Tell how long a list of a request is that is not checked yet, for `answer_size`."""
+    return min(len(value), most) if isinstance(value, list) else 0
+
+
+def _answering(
+    function: Callable[[Any, dict[str, Any]], Any], *, pool: Pool, of_session: bool
+) -> Callable[[Any, dict[str, Any]], Awaitable[Mapping[str, Any]]]:
+    if inspect.iscoroutinefunction(function):
+
+        async def answer(controller: Any, params: dict[str, Any]) -> Any:
+            return await function(controller if of_session else _service(controller), params)
+
+    else:
+
+        async def answer(controller: Any, params: dict[str, Any]) -> Any:
+            subject = (lambda: controller) if of_session else (lambda: _service(controller))
+            # Looking for installed engines reads files.
+            kind = pool if isinstance(pool, str) else await in_pool("asking", pool, params)
+            return await in_pool(kind, lambda: function(subject(), params))
+
+    return answer
+
+
+async def _checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Check parameters, in a thread if they are many."""
+    share = present.get()
+    if share is None or share.size < _LARGE:
+        return checked(params, schema)
+    return await in_pool("asking", checked, params, schema)
+
+
+def _service(controller: JobService | None) -> JobService:
+    if controller is not None:
+        return controller
+    from crystalmath.service import default_service
+
+    return default_service()
+
+
+def trouble(error: CrystalMathError | ImportError) -> dict[str, Any]:
+    """Describe an error: ``error``, ``code``, and the findings of a preflight."""
+    told: dict[str, Any] = {"error": str(error), "code": getattr(error, "code", "import")}
+    if found := getattr(error, "findings", None):
+        from attrs import asdict
+
+        told["findings"] = [asdict(finding) for finding in found]
+    return told

@@ -1,0 +1,254 @@
+"""JSON-RPC 2.0: from a message's bytes to a handler, and from what it says to an answer.
+
+What a caller did wrong with *values* comes back in a result; an error of JSON-RPC means that the
+message itself was none that can be carried out, or a fault of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from attrs import define
+
+from crystalmath.errors import CrystalMathError
+from crystalmath.server.pools import in_pool
+from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.budget import present
+from crystalmath.server.rpc.messages import (
+    BUSY,
+    CANCELLED,
+    INTERNAL_ERROR,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+    REFUSED,
+    Call,
+    RpcError,
+    as_call,
+    is_id,
+)
+from crystalmath.server.rpc.outbox import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from crystalmath.server.rpc.budget import Share
+
+__all__ = ["Caller", "Dispatcher", "Method", "Pending"]
+
+_LOG = logging.getLogger("crystalmath.server")
+
+_T = TypeVar("_T")
+
+#: From how many bytes on a message is decoded in a thread, and from how many on after others.
+_LARGE = 32 * 2**10
+_LARGEST = 2**20
+
+#: What any answer may have, in bytes.
+_SMALL_ANSWER = 4 * 2**10
+
+#: What a value of a message takes in memory beside its text.
+_VALUE = 100
+
+
+class Method(Protocol):
+    """What the registry says of a method."""
+
+    @property
+    def handler(self) -> Callable[[Any, Mapping[str, Any]], Awaitable[Any]]:
+        """What answers; its first argument is the job service, or the caller's session."""
+
+    @property
+    def of_session(self) -> bool:
+        """Whether the handler gets the session, not the job service."""
+
+    @property
+    def copies(self) -> int:
+        """How often the parameters are in memory while it is carried out, beside once."""
+
+    @property
+    def answer_size(self) -> Callable[[Mapping[str, Any]], int]:
+        """How many bytes an answer to such parameters may take in memory while it is made."""
+
+
+@define
+class Pending:
+    """A request that is being worked on."""
+
+    task: asyncio.Task[Any] | None
+    #: Why it is being cancelled, for its answer.
+    reason: RpcError | None = None
+
+    def cancel(self, reason: RpcError) -> None:
+        """End the work; the request is answered with the reason."""
+        self.reason = reason
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Caller(Protocol):
+    """What the dispatcher needs of a session."""
+
+    @property
+    def pending(self) -> dict[Any, Pending]:
+        """The requests that are not answered yet, by their id."""
+
+    @property
+    def controller(self) -> Any:
+        """The job service."""
+
+    @property
+    def may_only(self) -> str:
+        """How the names of the methods begin that it may call."""
+
+    async def send(self, text: Text, share: Share) -> None:
+        """Send a message, whole and between others."""
+
+
+class Dispatcher:
+    """Read messages and carry them out.
+
+    Parameters
+    ----------
+    methods : mapping of str to Method
+        What there is, by name.
+    """
+
+    def __init__(self, methods: Mapping[str, Method]) -> None:
+        self._methods = methods
+        # One thread: large messages are decoded one after another, beside everything else.
+        self._decoder = ThreadPoolExecutor(1, "crystalmath-wire")
+
+    def close(self) -> None:
+        """End the thread that decodes."""
+        self._decoder.shutdown(wait=False, cancel_futures=True)
+
+    async def read(self, body: bytearray, share: Share) -> Call:
+        """Read a message; its share counts what is made of it.
+
+        Raises
+        ------
+        RpcError
+            It is none that can be carried out.
+        """
+        await share.grow(await self._apart(body, _weight))
+        document, told = await self._apart(body, _decoded)
+        if told is not None:
+            raise RpcError(PARSE_ERROR, told)
+        return as_call(document)
+
+    async def _apart(self, body: bytearray, function: Callable[[bytearray], _T]) -> _T:
+        """Look at a message, in a thread if it is large; the largest one after another."""
+        if len(body) < _LARGE:
+            return function(body)
+        if len(body) < _LARGEST:
+            return await in_pool("decoding", function, body)
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, function, body)
+
+    def note(self, call: Call, session: Caller) -> bool:
+        """Carry out a notification of the protocol itself; tell whether it was one."""
+        if call.wants_answer or not call.method.startswith("$/"):
+            return False
+        if call.method == "$/cancelRequest":
+            asked = call.params.get("id")
+            pending = session.pending.get(asked) if is_id(asked) else None
+            if pending is not None:
+                pending.cancel(RpcError(CANCELLED, "the request was cancelled"))
+        return True
+
+    async def answer(self, call: Call, session: Caller, share: Share) -> None:
+        """Carry out a request and send its answer; a notification is carried out only."""
+        present.set(share)
+        pending = Pending(asyncio.current_task())
+        if call.wants_answer:
+            session.pending[call.request_id] = pending
+        try:
+            await self._carry_out(call, session, share)
+        except RpcError as error:
+            await self._refuse(error, call, session, share)
+        except asyncio.CancelledError:
+            if pending.reason is None or pending.task is None:
+                raise
+            pending.task.uncancel()
+            await self._refuse(pending.reason, call, session, share)
+        finally:
+            self._forget(call, session)
+
+    async def _carry_out(self, call: Call, session: Caller, share: Share) -> None:
+        method = self._methods.get(call.method)
+        if method is None:
+            raise RpcError(METHOD_NOT_FOUND, self._unknown(call.method))
+        if not call.method.startswith(session.may_only):
+            raise RpcError(REFUSED, BUSY, data={"code": "busy"})
+        await share.grow(method.copies * share.size)
+        # What is held besides the answer, once that is there.
+        before = share.size
+        await share.grow(max(_SMALL_ANSWER, method.answer_size(call.params)))
+        text = await self._made(method, call, session)
+        if text is not None:
+            share.settle(before + text.held)
+            await session.send(text, share)
+
+    async def _made(self, method: Method, call: Call, session: Caller) -> Text | None:
+        """Make an answer; only its text stays in memory."""
+        result = await _ask(method, call, session)
+        # From here on a cancellation would tear the answer apart.
+        self._forget(call, session)
+        if not call.wants_answer:
+            return None
+        try:
+            return await Text.of({"jsonrpc": "2.0", "id": call.request_id, "result": result})
+        except wire.WireError as error:
+            _LOG.error("the answer of %s cannot be sent", call.method)
+            raise RpcError(INTERNAL_ERROR, f"the answer cannot be sent: {error}") from None
+
+    async def _refuse(self, error: RpcError, call: Call, session: Caller, share: Share) -> None:
+        self._forget(call, session)
+        if call.wants_answer:
+            await session.send(await Text.of(error.document(call.request_id)), share)
+
+    def _forget(self, call: Call, session: Caller) -> None:
+        found = session.pending.get(call.request_id) if call.wants_answer else None
+        if found is not None and found.task is asyncio.current_task():
+            del session.pending[call.request_id]
+
+    def _unknown(self, name: str) -> str:
+        near = difflib.get_close_matches(name[:80], self._methods, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "rpc.discover lists those there are"
+        return f"there is no method {name!r:.80}; {hint}"
+
+
+async def _ask(method: Method, call: Call, session: Caller) -> Any:
+    try:
+        target = session if method.of_session else session.controller
+        return await method.handler(target, call.params)
+    except RpcError:
+        raise
+    except CrystalMathError as error:
+        raise RpcError(REFUSED, str(error), data={"code": error.code}) from None
+    except Exception as error:
+        # The text of a stranger's exception may hold parameters; the log must not.
+        name = type(error).__name__
+        where = "".join(traceback.format_tb(error.__traceback__))
+        _LOG.error("%s failed with %s\n%s", call.method, name, where)
+        told = f"{call.method} failed with {name}: a fault of the server; its log says where"
+        raise RpcError(INTERNAL_ERROR, told) from error
+
+
+def _weight(body: bytearray) -> int:
+    """Tell how much memory a message takes once it is decoded, beside its bytes."""
+    # One character beyond ASCII may make four bytes of each.
+    text = 0 if body.isascii() else 3 * len(body)
+    return text + _VALUE * min(wire.count_values(body), wire.MAX_VALUES)
+
+
+def _decoded(body: bytearray) -> tuple[Any, str | None]:
+    """Give the document, or what is wrong: an exception would keep the body until it is gone."""
+    try:
+        return wire.loads(body), None
+    except wire.WireError as error:
+        return None, str(error)

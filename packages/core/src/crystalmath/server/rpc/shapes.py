@@ -1,0 +1,242 @@
+"""The JSON Schemas that several methods share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crystalmath.models import JobState
+
+__all__ = [
+    "COMPONENTS",
+    "ERROR",
+    "JOB",
+    "JOB_ID",
+    "JOB_IDS",
+    "LABELS",
+    "MOST_JOBS",
+    "NAME",
+    "STATE",
+    "SUBMISSION",
+    "TIMEOUT",
+    "array",
+    "nullable",
+    "record",
+    "reference",
+]
+
+#: So many jobs in one request at most.
+MOST_JOBS = 10_000
+
+_Schema = dict[str, Any]
+
+
+def array(items: _Schema, **more: Any) -> _Schema:
+    """Make the schema of a list."""
+    return {"type": "array", "items": items, **more}
+
+
+def nullable(schema: _Schema) -> _Schema:
+    """Make the schema of a value that may be ``null``."""
+    if isinstance(schema.get("type"), str) and "enum" not in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def record(properties: _Schema, optional: _Schema | None = None) -> _Schema:
+    """Make the schema of an answer; it may gain keys in later releases, and loses none."""
+    return {
+        "type": "object",
+        "properties": {**properties, **(optional or {})},
+        "required": list(properties),
+    }
+
+
+def reference(name: str) -> _Schema:
+    """Refer to one of the `COMPONENTS`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "number"}
+_TIME = {"type": "number", "description": "seconds since the epoch"}
+
+NAME: _Schema = {"type": "string", "minLength": 1}
+JOB_ID: _Schema = {"type": "string", "format": "job-id", "description": "a job's id, a UUID"}
+JOB_IDS: _Schema = array(JOB_ID, maxItems=MOST_JOBS)
+LABELS: _Schema = {
+    "type": "object",
+    "additionalProperties": {"type": "string"},
+    "description": "names and values of labels; all must agree",
+}
+STATE: _Schema = {"type": "string", "enum": [state.value for state in JobState]}
+ERROR: _Schema = {"type": ["string", "null"], "description": "what is wrong, for people"}
+TIMEOUT: _Schema = {
+    "type": "number",
+    "minimum": 0,
+    "maximum": 600,
+    "description": "how long to wait for something to tell, in seconds",
+}
+
+#: What ``jobs.submit`` and ``jobs.check`` take.
+SUBMISSION: _Schema = {
+    "recipe": {
+        "type": "string",
+        "format": "recipe",
+        "description": "full dotted name, quacc.recipes.emt.core.relax_job",
+    },
+    "structure": {
+        "anyOf": [{"type": "string"}, {"type": "object"}],
+        "description": "a POSCAR as text, a dict for ase.Atoms(**dict) (Å), or "
+        '{"format": "ase-json", "data": ...}',
+    },
+    "cluster": {**NAME, "description": "one of the engine's clusters; default: local"},
+    "params": {"type": "object", "description": "the recipe's parameters, all of them"},
+    "engine": {**NAME, "description": "default: the configured one, else local"},
+    "key": {**NAME, "description": "the same key gives the same job, never a second one"},
+    "name": {**NAME, "description": "for people; never passed to the recipe"},
+    "labels": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "for people and filters; never passed to the recipe",
+    },
+    "walltime_s": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "description": "time after which the job is stopped, in seconds",
+    },
+    "environment": {
+        "type": "object",
+        "additionalProperties": {"type": "string", "writeOnly": True},
+        "writeOnly": True,
+        "description": "the caller's environment, of which [environment] forward picks what "
+        "reaches the job; default: the server's own",
+    },
+}
+
+_SUMMARY = record(
+    {
+        "energy_ev": {"type": ["number", "null"], "description": "energy in eV"},
+        "max_force_ev_ang": {
+            "type": ["number", "null"],
+            "description": "the largest force on an atom in eV/Å",
+        },
+        "formula": nullable(_TEXT),
+        "work_dir": nullable(_TEXT),
+    },
+    {
+        "steps": {"type": "integer", "description": "the number of results of a flow"},
+        "changed_files": {
+            **array(_TEXT),
+            "description": "pseudopotentials that were not, when the job ran, what they were at "
+            "submission",
+        },
+    },
+)
+
+_FINDING = record(
+    {
+        "severity": {"type": "string", "enum": ["error", "warning"]},
+        "code": {"type": "string", "description": "stays the same when the wording changes"},
+        "message": _TEXT,
+        "path": nullable(_TEXT),
+        "source": nullable(_TEXT),
+        "remedy": nullable(_TEXT),
+    }
+)
+
+_POTCAR = record(
+    {
+        "symbol": {**_TEXT, "description": "chemical symbol"},
+        "setup": {**_TEXT, "description": "the POTCAR's folder (Ba_sv), or the UPF file's name"},
+        "path": _TEXT,
+        "titel": nullable(_TEXT),
+        "sha256": {**_TEXT, "description": "of the whole file, in hexadecimal"},
+        "lexch": nullable(_TEXT),
+        "zval": {**nullable(_NUMBER), "description": "number of valence electrons"},
+    }
+)
+
+_JOB = record(
+    {
+        "job_id": _TEXT,
+        "status": STATE,
+        "error": ERROR,
+        "result": {
+            **nullable(reference("Summary")),
+            "description": "the summary of a completed job; jobs.result gives the whole",
+        },
+        "reason": {**nullable(_TEXT), "description": "why it is in its state, what it waits for"},
+        "recipe": _TEXT,
+        "engine": _TEXT,
+        "cluster": _TEXT,
+        "name": nullable(_TEXT),
+        "labels": {"type": "object", "additionalProperties": _TEXT},
+        "key": nullable(_TEXT),
+        "attempt": {"type": "integer"},
+        "revision": {"type": "integer", "description": "grows with each change of the record"},
+        "formula": {**nullable(_TEXT), "description": "of the structure that went in"},
+        "walltime_s": nullable(_NUMBER),
+        "created_at": _TIME,
+        "started_at": nullable(_TIME),
+        "finished_at": nullable(_TIME),
+        "cancel_requested_at": nullable(_TIME),
+        "warnings": array(reference("Finding")),
+        "work_dir": {"type": "string", "description": "its working directory; may not exist yet"},
+        "log": {"type": "string", "description": "its log; exists once the job has printed"},
+    }
+)
+
+_REFUSAL = record(
+    {
+        "status": {"const": "error"},
+        "error": _TEXT,
+        "code": {"type": "string", "description": "stays the same when the wording changes"},
+    },
+    {"findings": array(reference("Finding"))},
+)
+
+_SUBMITTED = record(
+    {
+        "job_id": nullable(_TEXT),
+        "status": {"type": "string", "enum": [*STATE["enum"], "error"]},
+        "error": ERROR,
+    },
+    {
+        "code": _TEXT,
+        "findings": array(reference("Finding")),
+        "warnings": array(reference("Finding")),
+    },
+)
+
+_EVENT = record(
+    {
+        "seq": {"type": "integer", "description": "grows; a gap means nothing"},
+        "job_id": _TEXT,
+        "at": _TIME,
+        "from": nullable(STATE),
+        "to": {**STATE, "description": "the same as `from` where something was only noted"},
+        "reason": nullable(_TEXT),
+    }
+)
+
+_CHANGE = record(
+    {
+        **{name: _EVENT["properties"][name] for name in ("seq", "job_id", "at", "from", "reason")},
+        "status": _EVENT["properties"]["to"],
+    }
+)
+
+#: What the schemas refer to.
+COMPONENTS: dict[str, _Schema] = {
+    "Change": _CHANGE,
+    "Event": _EVENT,
+    "Finding": _FINDING,
+    "Job": _JOB,
+    "Potcar": _POTCAR,
+    "Refusal": _REFUSAL,
+    "Submitted": _SUBMITTED,
+    "Summary": _SUMMARY,
+}
+
+#: The shape of one job, of ``jobs.status``, ``jobs.list`` and all others alike.
+JOB: _Schema = reference("Job")

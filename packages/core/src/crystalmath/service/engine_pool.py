@@ -1,0 +1,178 @@
+"""The engines of one service: each is loaded at its first use, and none waits for another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from crystalmath.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crystalmath.config import Config
+    from crystalmath.jobs.changes import Change
+    from crystalmath.models import JobState
+    from crystalmath.quacc.engine import EngineRunner
+
+__all__ = ["Runners"]
+
+
+#: How long an engine may take to be loaded before who asks for it is told so, in seconds.
+LOAD_S = 120.0
+#: How long an engine that could not be loaded is left alone, in seconds.
+RETRY_S = 5.0
+
+
+class Runners:
+    """Give the runner of each engine, and ask all of them together.
+
+    Parameters
+    ----------
+    configured : callable
+        Gives the home's configuration as it is now.
+    report : callable
+        Takes the changes that the engines tell.
+    """
+
+    def __init__(
+        self, configured: Callable[[], Config], report: Callable[[Sequence[Change]], None]
+    ) -> None:
+        self._configured = configured
+        self._report = report
+        self._lock = threading.Lock()
+        self._loadings: dict[str, _Loading] = {}
+        self._runners: dict[str, EngineRunner] = {}
+        self._closed = False
+
+    def get(self, engine: str) -> EngineRunner:
+        """Give the runner of an engine, made with the options that are configured now.
+
+        Options that have changed take effect once the engine has no unfinished jobs.
+
+        Raises
+        ------
+        UnknownEngine, ImportError, PluginError, ConfigError
+            There is none.
+        EngineUnavailable
+            It is still being loaded.
+        """
+        runner = self._fitting(engine)
+        if runner is not None:
+            return runner
+        from crystalmath.engines.registry import plugins
+
+        plugins().require(engine)  # a try is remembered, and there is no end of names
+        with self._lock:
+            self._check()
+            loading = self._loadings.get(engine)
+            if loading is None or loading.is_over():
+                loading = self._loadings[engine] = _Loading(engine, self._load)
+        return loading.wait()
+
+    def _fitting(self, engine: str) -> EngineRunner | None:
+        runner = self._runners.get(engine)
+        if runner is None or runner.closed:
+            return None
+        outdated = runner.settings.options != self._configured().engines.get(engine, {})
+        return None if outdated and not runner.unfinished() else runner
+
+    def _load(self, engine: str) -> EngineRunner:
+        from crystalmath.quacc.engines import runner_for
+
+        if (runner := self._fitting(engine)) is not None:
+            return runner
+        former = self._runners.get(engine)
+        if former is not None and not former.closed:
+            former.close()
+        runner = runner_for(engine, self._configured())
+        with self._lock:
+            self._check()
+            runner.subscribe(self._report)
+            self._runners[engine] = runner
+        return runner
+
+    def _check(self) -> None:
+        if self._closed:
+            raise EngineUnavailable("the engines have been closed")
+
+    def following(self, job_id: str) -> EngineRunner | None:
+        """Give the runner that follows a job, if one does."""
+        for runner in list(self._runners.values()):
+            if runner.follows(job_id):
+                return runner
+        return None
+
+    def unfinished(self) -> dict[str, JobState]:
+        """Tell the jobs that are followed here, and their states."""
+        jobs: dict[str, JobState] = {}
+        for runner in list(self._runners.values()):
+            jobs |= runner.unfinished()
+        return jobs
+
+    def states(self) -> Mapping[str, str]:
+        """Tell of each installed engine what has become of it here: not loaded, loading, ..."""
+        from crystalmath.engines.registry import plugins
+
+        return {name: self._state(name) for name in plugins().engine_names()}
+
+    def _state(self, engine: str) -> str:
+        loading = self._loadings.get(engine)
+        return "not loaded" if loading is None else loading.state()
+
+    def close(self, *, cancel: bool) -> None:
+        """End the engines; their jobs are cancelled, or let go."""
+        with self._lock:
+            self._closed = True
+            runners, self._runners = self._runners, {}
+        for runner in runners.values():
+            runner.close(cancel=cancel)
+
+
+class _Loading:
+    """One try to load an engine, in a thread that holds up nobody when it hangs."""
+
+    def __init__(self, engine: str, load: Callable[[str], EngineRunner]) -> None:
+        self._engine = engine
+        self._load = load
+        self._since = time.monotonic()
+        self._ended = self._since
+        self._future: Future[EngineRunner] = Future()
+        threading.Thread(target=self._run, name=f"crystalmath-load-{engine}", daemon=True).start()
+
+    def is_over(self) -> bool:
+        """Tell whether it may be tried again."""
+        if not self._future.done():
+            return False
+        return self._future.exception() is None or time.monotonic() - self._ended > RETRY_S
+
+    def wait(self) -> EngineRunner:
+        """Give what was loaded, or raise why not."""
+        waited = time.monotonic() - self._since
+        try:
+            return self._future.result(max(0.0, LOAD_S - waited))
+        except TimeoutError:
+            if self._future.done():
+                raise
+            raise EngineUnavailable(
+                f"the engine {self._engine!r} is still being loaded after {waited:.0f} s; try "
+                "again later, or take another engine"
+            ) from None
+
+    def state(self) -> str:
+        """Tell how it went, in a word or two."""
+        if not self._future.done():
+            return "loading"
+        error = self._future.exception()
+        return "loaded" if error is None else f"broken: {error}"
+
+    def _run(self) -> None:
+        try:
+            runner = self._load(self._engine)
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            self._ended = time.monotonic()
+            self._future.set_exception(error)
+        else:
+            self._future.set_result(runner)

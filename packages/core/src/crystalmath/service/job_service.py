@@ -1,0 +1,343 @@
+"""The one place that joins what is below: preflight, store, run directories and engines."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from crystalmath import config
+from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob
+from crystalmath.jobs.changes import Change
+from crystalmath.jobs.identities import own_identity
+from crystalmath.models import JobState
+from crystalmath.service.admission import Admission, Checked, Prepared
+from crystalmath.service.engine_pool import Runners
+from crystalmath.service.queries import Inquiry
+from crystalmath.service.recorder import Recorder
+from crystalmath.service.recovery import Recovery, has_no_owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.submission import Submission
+
+__all__ = ["JobService", "default_service"]
+
+_LOG = logging.getLogger("crystalmath.service")
+
+
+class JobService(Inquiry):
+    """Submit, follow and cancel the jobs of one home.
+
+    Parameters
+    ----------
+    configured : Config or Source, optional
+        The home's configuration; a source is asked again at each submission. Default: as read now
+        from the environment and the configuration file.
+    environ : mapping of str to str
+        The environment of jobs whose submission brings none.
+    """
+
+    def __init__(
+        self,
+        configured: config.Config | config.Source | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._source = configured if isinstance(configured, config.Source) else None
+        given = configured.last if isinstance(configured, config.Source) else configured
+        self.config: config.Config = given or config.load()
+        self._environ = environ
+        self._process = os.getpid()
+        self._leaving = False
+        self._recorder = Recorder(self.config.database_url)
+        self._runners = Runners(lambda: self.config, self._recorder.report)
+        self._recovery = Recovery(self._recorder, self._runners.get, self.config.jobs_directory)
+        self._identity = own_identity(self.config.jobs_directory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self, *, cancel: bool = True) -> None:
+        """End the engines, and close the store.
+
+        Parameters
+        ----------
+        cancel : bool
+            Cancel this process's own unfinished jobs. Without it they are let go: what runs goes
+            on, and what waits is for whoever takes it over.
+        """
+        if os.getpid() != self._process:
+            return  # a forked child has no jobs of its own, and must not touch the parent's
+        self._leaving = not cancel
+        self._runners.close(cancel=cancel)
+        self._recorder.finish()
+        try:
+            self._recovery.disown(own=not cancel)
+        except CrystalMathError as error:
+            _LOG.warning("cannot record that jobs are let go: %s", error)
+        self._recorder.close()
+
+    # --- submitting --------------------------------------------------------------------------
+
+    def submit(
+        self, submission: Submission, *, wanted: Callable[[], bool] = lambda: True
+    ) -> JobMetadata:
+        """Take one job.
+
+        Parameters
+        ----------
+        submission : Submission
+            What is asked for.
+        wanted : callable
+            Whether it is still to be recorded once it has been checked, which may take seconds.
+
+        Returns
+        -------
+        JobMetadata
+            As recorded, durably; the engine hears of it afterwards.
+
+        Raises
+        ------
+        InvalidJob
+            Something in it cannot be used (`JobRefused` with the findings of the preflight).
+            Nothing was recorded, written or started.
+        UnknownEngine, ImportError
+            The engine is not installed, or its plugin cannot load.
+        """
+        answer = self.submit_many([submission], wanted=wanted)[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def submit_many(
+        self, submissions: Sequence[Submission], *, wanted: Callable[[], bool] = lambda: True
+    ) -> list[JobMetadata | CrystalMathError | ImportError]:
+        """Take many jobs, each accepted or refused on its own, in order.
+
+        They are recorded in one transaction, or in several where the store refuses some; none if
+        they are not `wanted` any more. What a key has given before is given again, whatever has
+        become of the files that the job was found to need.
+        """
+        admission = self._admission()
+        answers: dict[int, Any] = {}
+        prepared: dict[int, Prepared] = {}
+        known = self._of_keys(submissions)
+        for index, submission in enumerate(submissions):
+            _require(wanted)
+            try:
+                job = known.get(submission.key) if isinstance(submission.key, str) else None
+                if job is not None and admission.is_of(submission, job.spec_hash):
+                    answers[index] = self._recovery.current([job])[0]
+                else:
+                    prepared[index] = admission.prepare(submission)
+            except (CrystalMathError, ImportError) as error:
+                answers[index] = error
+        _require(wanted)
+        answers |= self._record(prepared)
+        return [answers[index] for index in range(len(submissions))]
+
+    def check(self, submission: Submission) -> Checked:
+        """Say all that is wrong with a submission, and what it would read; submit nothing."""
+        return self._admission().check(submission)
+
+    def _admission(self) -> Admission:
+        if self._source is not None:
+            # Where the jobs are cannot change while somebody has them open.
+            url = self.config.database_url
+            self.config = attrs.evolve(self._source.current(), database_url=url)
+        return Admission(self.config, self._runners.get, self._environ)
+
+    def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
+        """Give the jobs that have the keys of these."""
+        keys = [each.key for each in submissions if isinstance(each.key, str)]
+        return self._recorder.store.by_key(keys) if keys and self._recorder.exists() else {}
+
+    def _record(self, prepared: dict[int, Prepared]) -> dict[int, Any]:
+        """Commit the rows, and only then let the engines hear of them."""
+        if not prepared:
+            return {}
+        try:
+            owner = self._identity.identity.as_dict()
+            recorded = self._recorder.insert(
+                [attrs.evolve(item.row, owner=owner) for item in prepared.values()]
+            )
+        except InvalidJob as error:
+            if len(prepared) == 1:
+                return dict.fromkeys(prepared, error)
+            items = list(prepared.items())
+            middle = len(items) // 2  # the few that are at fault cost few transactions
+            return self._record(dict(items[:middle])) | self._record(dict(items[middle:]))
+        answers = dict(zip(prepared, recorded, strict=True))
+        unstarted = dict(answers)
+        try:
+            for index, item in prepared.items():
+                if answers[index].job_id == item.spec.job_id:
+                    answers[index] = self._start(item, answers[index])
+                else:
+                    # A key that was there already has given the job of an earlier submission.
+                    answers[index] = self._recovery.current([answers[index]])[0]
+                del unstarted[index]
+        except BaseException as error:
+            # Ctrl-C: what is on record and was not handed over must not stay pending for ever.
+            fresh = [row for row in unstarted.values() if row.state is JobState.PENDING]
+            told = f"not handed to the engine: {type(error).__name__}"
+            changes = [
+                Change(job_id=row.job_id, state=JobState.FAILED, at=time.time(), error=told)
+                for row in fresh
+                if not self._follows(row.job_id)
+            ]
+            self._recorder.apply(*changes)
+            raise
+        return answers
+
+    def _start(self, item: Prepared, recorded: JobMetadata) -> JobMetadata:
+        try:
+            self._hand_over(item)
+        except Exception as error:  # noqa: BLE001 - the row must not stay pending for ever
+            if self._leaving:
+                return recorded  # it is for whoever comes next, as all others
+            failed = Change(
+                job_id=recorded.job_id,
+                state=JobState.FAILED,
+                at=time.time(),
+                error=f"could not be handed to the engine: {error}",
+            )
+            self._recorder.apply(failed)
+            return self._store.get(recorded.job_id)
+        return recorded
+
+    def _hand_over(self, item: Prepared) -> None:
+        try:
+            item.runner.start(item.spec, item.document)
+        except EngineUnavailable:
+            # Its options have changed meanwhile, and another runner was made.
+            runner = self._runners.get(item.row.engine)
+            if runner is item.runner:
+                raise
+            runner.start(item.spec, item.document)
+
+    # --- stopping, taking over ---------------------------------------------------------------
+
+    def cancel(self, job_id: str) -> bool:
+        """Request that a job be stopped; ``False`` if it had finished."""
+        from crystalmath.jobs.outcomes import cancel_files
+
+        job = self.job(job_id)
+        if job.state.is_terminal():
+            return False
+        self._recorder.note_cancel(job_id)
+        if has_no_owner(job, self.config.jobs_directory):
+            self._recovery.take_over([job])
+        directory = self._directory(job_id)
+        runner = self._runners.following(job_id)
+        if runner is not None:
+            return runner.cancel(job_id)
+        if directory.exists():
+            cancel_files(directory, self._identity)
+        elif has_no_owner(job, self.config.jobs_directory):
+            self._recorder.apply(Change(job_id=job_id, state=JobState.CANCELLED, at=time.time()))
+        else:
+            # Its owner is about to write it down, and then finds this.
+            self.config.jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.request_cancel()
+        self._recovery.current([job])
+        return True
+
+    def abandoned(self) -> set[str]:
+        """Name the engines of the unfinished jobs that nobody follows."""
+        return {job.engine for job in self._left()} if self._recorder.exists() else set()
+
+    def take_over(self, engine: str | None = None) -> list[str]:
+        """Follow the unfinished jobs whose owner has died as this process's own.
+
+        What is missing of their files is written again, the engines are asked what they know of
+        them, and what an engine does not know is handed out again.
+
+        Parameters
+        ----------
+        engine : str, optional
+            Only this engine's jobs.
+
+        Returns
+        -------
+        list of str
+            The ids of the jobs that are followed here now. One whose engine cannot be loaded stays
+            as it is, and the log says why.
+        """
+        if not self._recorder.exists():
+            return []
+        return self._recovery.take_over(
+            [job for job in self._left() if engine in {None, job.engine}]
+        )
+
+    def unfinished(self, *, abandoned: bool = False) -> dict[str, JobState]:
+        """Tell the unfinished jobs that are followed by this service, and their states.
+
+        Parameters
+        ----------
+        abandoned : bool
+            Also those that nobody follows.
+        """
+        left = self._left() if abandoned and self._recorder.exists() else []
+        return {job.job_id: job.state for job in left} | self._runners.unfinished()
+
+    def engine_states(self) -> Mapping[str, str]:
+        """Tell of each installed engine what has become of it here, without loading any."""
+        return self._runners.states()
+
+    def cancel_all(self) -> None:
+        """Request that all jobs be stopped that are followed here, or by nobody."""
+        try:
+            self.take_over()
+            jobs = self.unfinished(abandoned=True)
+        except CrystalMathError as error:
+            # Without the database: those that were submitted here are stopped by `close`.
+            _LOG.warning("cannot look for jobs that nobody follows: %s", error)
+            return
+        for job_id in jobs:
+            try:
+                self.cancel(job_id)
+            except (CrystalMathError, OSError) as error:
+                _LOG.warning("cannot cancel job %s: %s", job_id, error)
+
+
+def _require(wanted: Callable[[], bool]) -> None:
+    if not wanted():
+        raise CrystalMathError("nobody waits for the answer any more; nothing was recorded")
+
+
+_services: dict[Path, JobService] = {}
+_services_lock = threading.Lock()
+
+
+def default_service() -> JobService:
+    """Give this process's service for the present home; it ends with the interpreter."""
+    configured = config.load()
+    with _services_lock:
+        service = _services.get(configured.home)
+        if service is None:
+            service = _services[configured.home] = JobService(configured)
+            # Registered after the engines' own, so called before: the store hears of the end.
+            import crystalmath.quacc.engines  # noqa: F401
+
+            atexit.register(service.close)
+        elif service.config != configured:
+            service.config = configured
+        return service

@@ -1,0 +1,287 @@
+"""What can be asked of jobs: their record, brought up to date, their events and their files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import queue
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import JobState
+from crystalmath.service.recovery import is_nobody
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from crystalmath.config import Config
+    from crystalmath.quacc.store import ErrorCount, Event, JobMetadata, JobStore
+    from crystalmath.service.engine_pool import Runners
+    from crystalmath.service.event_feed import Feed
+    from crystalmath.service.recorder import Recorder
+    from crystalmath.service.recovery import Recovery
+
+__all__ = ["Inquiry"]
+
+#: How often jobs of other processes are looked at while somebody waits for them, in seconds.
+POLL_S = 0.25
+
+
+class Inquiry:
+    """The half of :class:`~crystalmath.service.JobService` that only answers.
+
+    Whoever asks about a job that nobody follows brings its record up to date.
+    """
+
+    config: Config
+    _recorder: Recorder
+    _recovery: Recovery
+    _runners: Runners
+
+    @property
+    def feed(self) -> Feed:
+        """Tells of new events while somebody listens; close forgets who does."""
+        return self._recorder.feed
+
+    def remembered(self, job_id: str) -> JobMetadata | None:
+        """Give a job from memory, at once, if what is known there is true; see :meth:`job`."""
+        job = self._recorder.recent.get(job_id)
+        return job if job and (job.state.is_terminal() or self._follows(job_id)) else None
+
+    def job(self, job_id: str) -> JobMetadata:
+        """Tell all that is recorded of a job (`UnknownJob` if there is none)."""
+        return self._known([self._existing(job_id).get(job_id)])[0]
+
+    def some_jobs(self, job_ids: Sequence[str]) -> list[JobMetadata]:
+        """Tell all that is recorded of some jobs; those that do not exist are left out."""
+        found = {job_id: self.remembered(job_id) for job_id in job_ids}
+        missing = [job_id for job_id, job in found.items() if job is None]
+        if missing and self._recorder.exists():
+            found |= {job.job_id: job for job in self._known(self._store.get_many(missing))}
+        return [job for job in found.values() if job is not None]
+
+    def jobs(
+        self, *, limit: int | None = None, before: str | None = None, **filters: Any
+    ) -> list[JobMetadata]:
+        """List jobs, newest first.
+
+        Parameters
+        ----------
+        limit : int, optional
+            No more than this many.
+        before : str, optional
+            Only jobs recorded before this one.
+        **filters
+            See :func:`crystalmath.store.selection.selected`.
+        """
+        if not self._recorder.exists():
+            return []
+        self._recovery.current(self._left())
+        return self._store.list(limit=limit, before=before, **filters)
+
+    def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
+        """Count jobs by their state, and those that failed by their error.
+
+        Parameters
+        ----------
+        **filters
+            See :func:`crystalmath.store.selection.selected`.
+        """
+        if not self._recorder.exists():
+            return {}, []
+        self._recovery.current(self._left())
+        return self._store.summary(**filters)
+
+    def events(
+        self,
+        after: int = 0,
+        job_ids: Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> tuple[list[Event], int]:
+        """Give the event log, the oldest first, and the ``seq`` up to which that is all there is.
+
+        Parameters
+        ----------
+        after : int
+            Only events whose ``seq`` is larger.
+        job_ids : collection of str, optional
+            Only of these jobs.
+        limit : int, optional
+            No more than this many.
+        """
+        return self._store.follow(after, job_ids, limit) if self._recorder.exists() else ([], 0)
+
+    def tend(self, job_ids: Collection[str]) -> None:
+        """Take over those of these jobs whose owner has died."""
+        foreign = [job_id for job_id in job_ids if not self._follows(job_id)]
+        if foreign and self._recorder.exists():
+            self._recovery.take_over(self._store.get_many(foreign))
+
+    def _known(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+        """Bring jobs up to date that nobody follows, and remember the others."""
+        current = self._recovery.current(jobs)
+        followed = [job for job in current if self._follows(job.job_id)]
+        if followed:
+            self._recorder.recent.catch_up(self._store)
+        self._recorder.recent.put([*followed, *(job for job in current if job.state.is_terminal())])
+        return current
+
+    def _left(self) -> list[JobMetadata]:
+        """Give the unfinished jobs that nobody follows."""
+        owners = [
+            owner
+            for owner in self._store.owners()
+            if is_nobody(json.loads(owner), self.config.jobs_directory)
+        ]
+        return [job for owner in owners for job in self._store.unfinished(owner=owner)]
+
+    def find(self, prefix: str) -> str:
+        """Give the one job id that begins so.
+
+        Raises
+        ------
+        UnknownJob
+            None does.
+        InvalidJob
+            Several do.
+        """
+        found = self._existing(prefix).find(prefix, limit=5)
+        if not found:
+            raise UnknownJob(prefix)
+        if len(found) > 1:
+            raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
+        return found[0]
+
+    def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobMetadata]:
+        """Yield the present state of each job and then each change, until all are finished.
+
+        Jobs that nobody follows are taken over.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs.
+        timeout : float, optional
+            Time in seconds after which it ends all the same.
+        """
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        news: queue.SimpleQueue[list[JobMetadata]] = queue.SimpleQueue()
+        self._recorder.waiters.add(news)
+        try:
+            seen: dict[str, int] = {}
+            batch = self._all(job_ids)
+            if self._recovery.take_over(batch):
+                batch = self._all(job_ids)
+            remaining = set(job_ids)
+            while True:
+                for job in batch:
+                    if job.job_id in remaining and job.revision > seen.get(job.job_id, -1):
+                        seen[job.job_id] = job.revision
+                        if job.state.is_terminal():
+                            remaining.discard(job.job_id)
+                        yield job
+                left = end - time.monotonic()
+                if not remaining or left <= 0:
+                    return
+                try:
+                    batch = news.get(timeout=min(POLL_S, left))
+                except queue.Empty:
+                    # Those of another process, or of another service in this one: nobody tells us.
+                    foreign = [job_id for job_id in sorted(remaining) if not self._follows(job_id)]
+                    batch = self._store.get_many(foreign)
+                    if self._recovery.take_over(batch):
+                        batch = self._store.get_many(foreign)
+                    batch = self._recovery.current(batch)
+        finally:
+            self._recorder.waiters.discard(news)
+
+    def _follows(self, job_id: str) -> bool:
+        return self._runners.following(job_id) is not None
+
+    def _all(self, job_ids: Sequence[str]) -> list[JobMetadata]:
+        jobs = self._existing(next(iter(job_ids), "")).get_many(job_ids)
+        for missing in set(job_ids) - {job.job_id for job in jobs}:
+            raise UnknownJob(missing)
+        return self._recovery.current(jobs)
+
+    def specification(self, job_id: str) -> str:
+        """Give the text that was recorded of what was asked for; see :mod:`~.quacc.codec`."""
+        return self._existing(job_id).specification(job_id)
+
+    def specification_size(self, job_id: str) -> int:
+        """Tell how many bytes at most the text has that was recorded of what was asked for."""
+        return self._existing(job_id).specification_size(job_id)
+
+    def pseudopotentials(self, job_id: str) -> list[dict[str, Any]]:
+        """Name the pseudopotential files that the job was found to read when it was submitted."""
+        return self._existing(job_id).pseudopotentials(job_id)
+
+    def result(self, job_id: str) -> dict[str, Any] | None:
+        """Give what the recipe returned, as `JobRunner.get_result` does."""
+        from crystalmath.jobs.outcomes import read_result
+
+        job = self.job(job_id)
+        if not job.state.is_terminal():
+            return None
+        if job.state is JobState.COMPLETED:
+            with _readable(job_id):
+                return read_result(self._directory(job_id))
+        more = {"traceback": job.traceback} if job.traceback else {}
+        return {"error": job.error, **more}
+
+    def result_json(self, job_id: str) -> bytes | None:
+        """Give the stored JSON of a result, undecoded; ``None`` unless the job completed."""
+        job = self.job(job_id)
+        if job.state is not JobState.COMPLETED:
+            return None
+        return b"".join(self.result_chunks(job))
+
+    def result_size(self, job: JobMetadata) -> int:
+        """Tell how many bytes the stored JSON of a completed job's result has."""
+        from crystalmath.recipes import codec
+
+        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+            return codec.result_size(file)
+
+    def result_chunks(self, job: JobMetadata) -> Iterator[bytes]:
+        """Give the stored JSON of a completed job's result piece by piece, undecoded."""
+        from crystalmath.recipes import codec
+
+        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+            yield from codec.result_chunks(file)
+
+    def work_directory(self, job_id: str) -> Path:
+        """Give the working directory of a job's present attempt; it may not exist yet."""
+        return Path(self._directory(job_id).work(self.job(job_id).attempt))
+
+    def log_file(self, job_id: str) -> Path:
+        """Give the log of a job's present attempt; it exists once the job has printed."""
+        return Path(self._directory(job_id).log(self.job(job_id).attempt))
+
+    def _directory(self, job_id: str) -> RunDirectory:
+        return RunDirectory(self.config.jobs_directory / job_id)
+
+    @property
+    def _store(self) -> JobStore:
+        return self._recorder.store
+
+    def _existing(self, job_id: str) -> JobStore:
+        """Give the store for a question; asking for a job makes no database."""
+        if not self._recorder.exists():
+            raise UnknownJob(job_id)
+        return self._store
+
+
+@contextlib.contextmanager
+def _readable(job_id: str) -> Iterator[None]:
+    """Say in plain words that the files of a finished job are gone."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CrystalMathError(
+            f"the result of job {job_id} is gone: {error.filename} was removed"
+        ) from error

@@ -1,0 +1,143 @@
+"""Writes what the engines report into the job store, and tells those who wait."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from crystalmath.service.event_feed import Feed
+from crystalmath.service.recent_jobs import Recent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crystalmath.jobs.changes import Change
+    from crystalmath.quacc.store import JobMetadata, JobStore, NewJob
+
+__all__ = ["Recorder"]
+
+_LOG = logging.getLogger("crystalmath.service")
+
+#: How long changes are gathered before they are written in one transaction, in seconds.
+GATHER_S = 0.1
+
+
+class Recorder:
+    """The one writer of changes of state of a service.
+
+    Parameters
+    ----------
+    url : str
+        The job database, which is opened, and made, when it is first used.
+
+    Attributes
+    ----------
+    feed : Feed
+        Tells of new events, this process's and others'.
+    recent : Recent
+        The jobs that were written or read last.
+    waiters : set of queue
+        Each gets the jobs of every transaction, as they are afterwards.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._opened: JobStore | None = None
+        self._thread: threading.Thread | None = None
+        self._changes: queue.SimpleQueue[Sequence[Change] | None] = queue.SimpleQueue()
+        self.feed = Feed(lambda: self.store if self.exists() else None)
+        self.recent = Recent()
+        self.waiters: set[queue.SimpleQueue[list[JobMetadata]]] = set()
+
+    @property
+    def store(self) -> JobStore:
+        """The job store."""
+        from crystalmath.quacc.store import JobStore
+
+        with self._lock:
+            if self._opened is None:
+                self._opened = JobStore(self._url)
+            return self._opened
+
+    def exists(self) -> bool:
+        """Tell whether there is a job database, without making one."""
+        from crystalmath.quacc.store import JobStore
+
+        return self._opened is not None or JobStore.exists(self._url)
+
+    def report(self, changes: Sequence[Change]) -> None:
+        """Take changes that are written soon, in their order."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._write, name="crystalmath-store", daemon=True
+                )
+                self._thread.start()
+        self._changes.put(changes)
+
+    def apply(self, *changes: Change) -> None:
+        """Write changes now."""
+        self._tell(self.store.apply(changes) if changes else [])
+
+    def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata]:
+        """Record new jobs; see :meth:`JobStore.insert`."""
+        recorded = self.store.insert(jobs)
+        self._tell(recorded)
+        return recorded
+
+    def note_cancel(self, job_id: str) -> None:
+        """Record that somebody asked for a job to be stopped; see :meth:`JobStore.note_cancel`."""
+        self._tell([self.store.note_cancel(job_id, time.time())])
+
+    def _tell(self, jobs: list[JobMetadata]) -> None:
+        if jobs:
+            self.recent.put(jobs)
+            for waiter in list(self.waiters):
+                waiter.put(jobs)
+            self.feed.wake()
+
+    def finish(self) -> None:
+        """Write what was reported, and end the writer; the store stays open."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._changes.put(None)
+            thread.join()
+
+    def close(self) -> None:
+        """Close the store."""
+        self.finish()
+        self.feed.close()
+        with self._lock:
+            store, self._opened = self._opened, None
+        if store is not None:
+            store.close()
+
+    def _write(self) -> None:
+        open_ = True
+        written = 0.0
+        while open_:
+            batch = [self._changes.get()]
+            # The first change after a quiet time is written at once, a flood in few transactions.
+            time.sleep(max(0.0, GATHER_S - (time.monotonic() - written)))
+            while not self._changes.empty():
+                batch.append(self._changes.get())
+            open_ = None not in batch
+            changes = [change for group in batch if group is not None for change in group]
+            pause = 0.1
+            while changes:
+                try:
+                    self.apply(*changes)
+                    written = time.monotonic()
+                    break
+                except Exception as error:  # noqa: BLE001 - a full disk, a database restarting
+                    # Nothing is lost: the outcomes are on disk, and the batch is tried again.
+                    _LOG.warning("cannot write to the job database, trying again: %s", error)
+                    if not open_ and pause > 5:  # noqa: PLR2004 - seconds
+                        return
+                    time.sleep(pause)
+                    pause = min(2 * pause, 10.0)

@@ -1,0 +1,305 @@
+"""How the job database is opened, kept safe, and brought to the present schema.
+
+Alembic takes longer to import than everything else here, so the version table is read with plain
+SQL, and Alembic is imported only where there is something to migrate.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import column, create_engine, event, inspect, select, table
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from crystalmath.errors import StoreError
+from crystalmath.store.tables import HEAD
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+__all__ = ["Database", "exists", "open_database"]
+
+_LOCK_TIMEOUT_S = 60.0
+# Any number will do that other programs in the same PostgreSQL database are unlikely to use.
+_ADVISORY_LOCK = 0x6372_7973
+_version = table("alembic_version", column("version_num"))
+
+
+class Database:
+    """An open job database. Threads may share it; processes that fork may not.
+
+    Parameters
+    ----------
+    url : sqlalchemy.engine.URL
+        Where it is.
+
+    Attributes
+    ----------
+    place : str
+        What to call it in messages: the file, or the URL without any password.
+    file : pathlib.Path or None
+        The SQLite file.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.file = _file(url)
+        self.place = _place(url)
+        self._secrets = _secrets(url)
+        self._engine = _engine(url, self.place)
+        self._writer = self._engine.execution_options(crystalmath_write=True)
+        # SQLite's writers poll for their turn; threads of one process can queue instead.
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection that sees one state of the database."""
+        with self._translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give the only connection that writes just now; commit at the end, or nothing at all."""
+        with self._translated(), self._turn, self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            told = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+            leaks = any(secret in str(error) for secret in self._secrets)
+            for secret in self._secrets:
+                told = told.replace(secret, "***")
+            message = f"the job database {self.place} cannot be used: {told}"
+            raise StoreError(message) from (None if leaks else error)
+
+
+def open_database(url: str, *, create: bool = True) -> Database:
+    """Open a job database; create it, or bring an older schema forward, where that is needed.
+
+    Raises
+    ------
+    StoreError
+        It cannot be opened, its schema is newer than this release, or there is none and
+        ``create`` is false.
+    """
+    database = Database(_parse(url))
+    try:
+        _prepare(database, create=create)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def exists(url: str) -> bool:
+    """Tell whether there is a job database, without opening it.
+
+    The database of a server (PostgreSQL) is taken to exist.
+
+    Raises
+    ------
+    StoreError
+        The URL names no database that can be used.
+    """
+    file = _file(_parse(url))
+    return file is None or _has_content(file)
+
+
+def _prepare(database: Database, *, create: bool) -> None:
+    missing = database.file is not None and not _has_content(database.file)
+    version = None
+    if not missing:
+        with database.reading() as connection:
+            version = _schema_version(connection)
+    if version == HEAD:
+        return
+    _refuse_unknown(version, database.place)
+    if version is None and not create:
+        raise StoreError(f"there is no job database at {database.place}; submit a job to make one")
+    with _alone(database.file):
+        _migrate(database)
+
+
+def _migrate(database: Database) -> None:
+    with database.writing() as connection:
+        # Another process may have been here first.
+        version = _schema_version(connection)
+        if version != HEAD:
+            _refuse_unknown(version, database.place)
+            _upgrade(connection)
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    scripts = Path(__file__).parent / "migrations"
+    config = Config()
+    # The configuration interpolates percent signs.
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, HEAD)
+
+
+def _schema_version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version: str | None = connection.execute(select(_version.c.version_num)).scalar()
+    return version
+
+
+def _refuse_unknown(version: str | None, place: str) -> None:
+    older = version is None or (version.isdecimal() and len(version) == len(HEAD))
+    if not older or (version is not None and version > HEAD):
+        raise StoreError(
+            f"the job database {place} has schema version {version}, and this release of "
+            f"crystalmath knows versions up to {HEAD}; upgrade crystalmath"
+        )
+
+
+@contextmanager
+def _alone(file: Path | None) -> Iterator[None]:
+    """Keep other processes out while a SQLite file comes to be. PostgreSQL has its own lock."""
+    guard: AbstractContextManager[object] = nullcontext()
+    if file is not None:
+        from filelock import FileLock, Timeout
+
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            guard = FileLock(f"{file}.lock", timeout=_LOCK_TIMEOUT_S, mode=0o600).acquire()
+            _touch(file)
+        except Timeout as error:
+            raise StoreError(
+                f"another process has held {file}.lock for {_LOCK_TIMEOUT_S:.0f} s; "
+                "see whether another crystalmath hangs"
+            ) from error
+        except OSError as error:
+            raise StoreError(
+                f"cannot create the job database {file}: {error.strerror or error}; set "
+                "CRYSTALMATH_HOME or CRYSTALMATH_DATABASE_URL to a place where you may write"
+            ) from error
+    with guard:
+        yield
+
+
+def _touch(file: Path) -> None:
+    """Make the file, readable by its owner only, and its name durable."""
+    os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+    for directory in (file.parent, file.parent.parent):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _has_content(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _parse(url: str) -> URL:
+    parsed = None
+    # SQLAlchemy's own message quotes the password.
+    with suppress(SQLAlchemyError, ValueError):
+        parsed = make_url(url)
+    if parsed is None or parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise StoreError(
+            "the database URL (CRYSTALMATH_DATABASE_URL, or database_url in config.toml) must be "
+            "sqlite:///PATH or postgresql://USER@HOST/NAME"
+        )
+    if parsed.get_backend_name() == "sqlite":
+        # All of it is the path: a home may have a question mark in its name.
+        return parsed.set(database=_absolute(url.partition(":///")[2]), query={})
+    return parsed
+
+
+def _absolute(path: str) -> str:
+    if not path or path.startswith((":memory:", "file:")):
+        raise StoreError(
+            f"the database URL must name a file, sqlite:///PATH, not {path or ':memory:'!r}: jobs "
+            "outlive the process that submits them"
+        )
+    return str(Path(path).expanduser().absolute())
+
+
+def _file(url: URL) -> Path | None:
+    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+
+
+def _place(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    # The query may hold a password too.
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _secrets(url: URL) -> tuple[str, ...]:
+    named = [value for key, value in url.query.items() if "pass" in key.lower()]
+    return tuple(str(secret) for secret in (url.password, *named) if secret)
+
+
+def _engine(url: URL, place: str) -> Engine:
+    sqlite = url.get_backend_name() == "sqlite"
+    options: dict[str, Any] = (
+        # A pool, because SQLite tidies the WAL away when the last connection closes.
+        {"poolclass": QueuePool, "connect_args": {"check_same_thread": False, "timeout": 30.0}}
+        if sqlite
+        else {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
+    )
+    try:
+        engine = create_engine(url, future=True, hide_parameters=True, **options)
+    except (ImportError, SQLAlchemyError) as error:
+        raise StoreError(
+            f"no driver for the job database {place}: {error}; install it, for example with "
+            "pip install 'psycopg[binary]' and a URL that begins with postgresql+psycopg://"
+        ) from error
+    if sqlite:
+        event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin_sqlite if sqlite else _begin_postgresql)
+    return engine
+
+
+def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver must not begin transactions of its own; _begin_sqlite does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "busy_timeout = 30000",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes its lock at once: one that began as a reader could fail half-way.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    # One writer at a time, as with SQLite: otherwise events could appear out of order, behind
+    # the back of somebody who follows them.
+    if _writes(connection):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+
+
+def _writes(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get("crystalmath_write"))

@@ -1,0 +1,77 @@
+"""The event log: what happened to jobs, in one order for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from crystalmath.models import JobState
+from crystalmath.store.records import Event
+from crystalmath.store.rows import limited
+from crystalmath.store.tables import events, is_storable, jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.engine import Connection
+
+__all__ = ["last_event", "read_events"]
+
+_EVENT = select(
+    events.c.seq,
+    jobs.c.job_id,
+    events.c.at,
+    events.c.from_state,
+    events.c.to_state,
+    events.c.reason,
+).join(jobs)
+
+#: The events of more jobs than this are picked out of all; older SQLite takes 999 parameters.
+_NAMED = 500
+
+
+def read_events(
+    connection: Connection, after: int, job_id: str | Collection[str] | None, limit: int | None
+) -> tuple[list[Event], int]:
+    """Read the log behind a ``seq``, and tell up to which ``seq`` it was read.
+
+    One transaction writes at a time (:class:`~crystalmath.store.database.Database`), so no event
+    appears behind another with a larger ``seq``.
+    """
+    wanted = _wanted(job_id)
+    query = _EVENT.where(events.c.seq > after).order_by(events.c.seq)
+    if wanted is None or len(wanted) <= _NAMED:
+        if wanted is not None:
+            query = query.where(jobs.c.job_id.in_(list(wanted)))
+        query = limited(query, limit)
+    last = last_event(connection)
+    # What came since the line before this one is for the next time.
+    rows = connection.execute(query.where(events.c.seq <= last)).mappings()
+    named = (row for row in rows if wanted is None or row["job_id"] in wanted)
+    log = [_to_event(row) for row in islice(named, limit)]
+    return log, last if limit is None or len(log) < limit else log[-1].seq if log else after
+
+
+def last_event(connection: Connection) -> int:
+    """Give the ``seq`` of the newest event, 0 before the first."""
+    return int(connection.execute(select(func.max(events.c.seq))).scalar() or 0)
+
+
+def _wanted(job_id: object) -> set[str] | None:
+    if job_id is None:
+        return None
+    if isinstance(job_id, str) or not isinstance(job_id, Collection):
+        job_id = [job_id]
+    return set(filter(is_storable, job_id))
+
+
+def _to_event(row: Mapping[Any, Any]) -> Event:
+    before = row["from_state"]
+    states = {
+        "from_state": None if before is None else JobState(before),
+        "to_state": JobState(row["to_state"]),
+    }
+    return Event(**(dict(row) | states))

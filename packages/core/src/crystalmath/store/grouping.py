@@ -1,0 +1,74 @@
+"""Group errors by what they have in common: each names its own directory, id, address."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from crystalmath.store.records import ErrorCount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["group_errors"]
+
+#: So many different errors are told.
+_ERRORS = 50
+#: So many jobs are named for each of them.
+_NAMED = 5
+#: So many are told apart on the way, whatever their number is.
+_APART = 5000
+_LONGEST = 500
+
+_OWN = re.compile(
+    r"""
+    (?<![^\s'"`(\[{<=:,;]) ~?/ [^\s'"`()\[\]{}<>,;]+                 # a path
+    | [0-9a-f]{8} -(?:[0-9a-f]{4}-){3} [0-9a-f]{12} [^\s'"`(),;]*    # an id, and what is below it
+    | \b0x[0-9a-f]{6,}\b                                            # an address in memory
+    """,
+    re.VERBOSE,
+)
+
+
+@define
+class _Group:
+    error: str
+    count: int = 0
+    job_ids: list[str] = field(factory=list)
+
+
+def group_errors(errors: Iterable[tuple[str, str]]) -> list[ErrorCount]:
+    """Count errors by their first line without paths and ids, the most frequent first.
+
+    Where all errors of a group are the same, the error is told as it is.
+
+    Parameters
+    ----------
+    errors : iterable of (str, str)
+        The error and the id of each failed job, the newest first.
+    """
+    groups: dict[str, _Group] = {}
+    for error, job_id in errors:
+        common = _common(error)
+        group = groups.setdefault(common, _Group(error[:_LONGEST]))
+        if group.error != error[:_LONGEST]:
+            group.error = common
+        group.count += 1
+        if len(group.job_ids) < _NAMED:
+            group.job_ids.append(job_id)
+        if len(groups) > 2 * _APART:
+            groups = dict(_frequent(groups)[:_APART])
+    return [
+        ErrorCount(error=group.error, count=group.count, job_ids=tuple(group.job_ids))
+        for _, group in _frequent(groups)[:_ERRORS]
+    ]
+
+
+def _common(error: str) -> str:
+    return _OWN.sub("...", error.strip().partition("\n")[0][:_LONGEST])
+
+
+def _frequent(groups: dict[str, _Group]) -> list[tuple[str, _Group]]:
+    return sorted(groups.items(), key=lambda item: (-item[1].count, item[0]))

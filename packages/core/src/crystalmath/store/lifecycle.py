@@ -1,0 +1,92 @@
+"""The steps of a job's life, as the store records them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from crystalmath.models import JobState
+from crystalmath.store.tables import cleaned
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.jobs.changes import Change
+    from crystalmath.store.records import JobMetadata
+
+__all__ = ["event_row", "follow"]
+
+# An outcome that is found passes through running.
+_STEPS: Mapping[tuple[JobState, JobState], tuple[JobState, ...]] = {
+    (JobState.PENDING, JobState.RUNNING): (JobState.RUNNING,),
+    (JobState.PENDING, JobState.COMPLETED): (JobState.RUNNING, JobState.COMPLETED),
+    (JobState.PENDING, JobState.FAILED): (JobState.FAILED,),
+    (JobState.PENDING, JobState.CANCELLED): (JobState.CANCELLED,),
+    (JobState.RUNNING, JobState.COMPLETED): (JobState.COMPLETED,),
+    (JobState.RUNNING, JobState.FAILED): (JobState.FAILED,),
+    (JobState.RUNNING, JobState.CANCELLED): (JobState.CANCELLED,),
+    (JobState.RUNNING, JobState.PENDING): (JobState.PENDING,),
+}
+
+
+def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str, Any]]]:
+    """Take a job along the steps of a change.
+
+    Returns
+    -------
+    JobMetadata
+        The job afterwards; the very same object where the change is no step of its life.
+    list of dict
+        Rows of the event log, one for each step.
+    """
+    log = []
+    if _is_note(job, change):
+        noted = evolve(job, revision=job.revision + 1, reason=cleaned(change.reason))
+        return noted, [event_row(job, job.state, change.at, change.reason)]
+    for state in _STEPS.get((job.state, change.state), ()):
+        last = state is change.state
+        at = change.at if last or change.started_at is None else change.started_at
+        log.append(event_row(job, state, at, change.reason if last else None))
+        times = _times(change, state)
+        job = evolve(job, state=state, revision=job.revision + 1, **times)
+    reason = cleaned(change.reason)
+    return (evolve(job, **_given(change), reason=reason) if log else job), log
+
+
+def _is_note(job: JobMetadata, change: Change) -> bool:
+    same = change.state is job.state and change.attempt is None
+    return same and change.reason is not None and not job.state.is_terminal()
+
+
+def event_row(
+    job: JobMetadata, to: JobState, at: float, reason: str | None, *, new: bool = False
+) -> dict[str, Any]:
+    """Make the row of the event log for a job that goes from its present state to another."""
+    return {
+        "job_id": job.job_id,
+        "at": at,
+        "from_state": None if new else job.state.value,
+        "to_state": to.value,
+        "reason": cleaned(reason),
+    }
+
+
+def _times(change: Change, state: JobState) -> dict[str, Any]:
+    if state is JobState.PENDING:
+        # The next attempt starts at a time of its own.
+        return {"started_at": None}
+    began = {} if change.started_at is None else {"started_at": change.started_at}
+    if state is JobState.RUNNING:
+        return {"started_at": change.at, **began}
+    return {"finished_at": change.at, **began}
+
+
+def _given(change: Change) -> dict[str, Any]:
+    named = {
+        "attempt": change.attempt,
+        "error": cleaned(change.error),
+        "traceback": cleaned(change.traceback),
+        "summary": change.summary,
+    }
+    return {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,121 @@
+"""Jobs as rows of the database, and the pieces of SQL that need to know their form."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, false, insert, select, update
+
+from crystalmath.errors import InvalidJob, StoreError
+from crystalmath.models import JobState
+from crystalmath.store.tables import events, is_storable, jobs, labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Column, Table
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.sql import ColumnElement, Select
+
+    from crystalmath.store.records import JobMetadata, NewJob
+
+__all__ = ["check", "equal", "from_row", "insert_for_jobs", "labelled", "limited", "save", "to_row"]
+
+_COLUMNS = tuple(column.name for column in jobs.c if column.name != "number")
+_JSON = ("labels", "owner", "summary", "warnings")
+_TEXTS = ("recipe", "engine", "cluster", "name", "spec_hash", "formula", "specification")
+_MUTABLE = (
+    "state",
+    "revision",
+    "attempt",
+    "owner",
+    "started_at",
+    "finished_at",
+    "cancel_requested_at",
+    "error",
+    "traceback",
+    "summary",
+    "reason",
+)
+_COMPARE_AND_SET = update(jobs).where(
+    jobs.c.job_id == bindparam("which"), jobs.c.revision == bindparam("seen")
+)
+# The number of the job whose id is given.
+_NUMBER = select(jobs.c.number).where(jobs.c.job_id == bindparam("job_id")).scalar_subquery()
+# Bytes; PostgreSQL refuses longer index entries.
+_LONGEST = 1000
+
+
+def check(job: NewJob) -> None:
+    """Raise InvalidJob for a text that some database could not store."""
+    indexed = {"job_id": job.job_id, "key": job.key}
+    for name, value in job.labels.items():
+        indexed |= {f"name of the label {name!r}": name, f"value of the label {name!r}": value}
+    texts = {name: getattr(job, name) for name in _TEXTS}
+    for name, text in (texts | indexed).items():
+        if text is not None and not is_storable(text):
+            raise InvalidJob(
+                f"the {name} must be a text without NUL and half surrogates, not {text!r:.100}"
+            )
+    for name, text in indexed.items():
+        if text is not None and len(text.encode()) > _LONGEST:
+            raise InvalidJob(f"the {name} has more than {_LONGEST} bytes; shorten {text[:40]!r}...")
+
+
+def save(
+    connection: Connection,
+    changed: Sequence[tuple[int, JobMetadata]],
+    log: Sequence[dict[str, Any]],
+) -> None:
+    """Write jobs over the revisions that were read, and the events that go with it."""
+    if not changed:
+        return
+    rows = [
+        {"which": job.job_id, "seen": seen} | {name: row[name] for name in _MUTABLE}
+        for seen, job in changed
+        for row in [to_row(job)]
+    ]
+    result = connection.execute(_COMPARE_AND_SET, rows)
+    if result.supports_sane_multi_rowcount() and result.rowcount != len(rows):
+        raise StoreError("jobs were changed past the lock of this store; nothing was recorded")
+    insert_for_jobs(connection, events, log)
+
+
+def insert_for_jobs(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows that name their job by its ``job_id`` into a table that wants its number."""
+    if rows:
+        connection.execute(insert(table).values(number=_NUMBER), list(rows))
+
+
+def to_row(job: JobMetadata) -> dict[str, Any]:
+    """Give a job as a row."""
+    row = {name: getattr(job, name) for name in _COLUMNS}
+    for name in _JSON:
+        row[name] = None if row[name] is None else json.dumps(row[name])
+    row["state"] = job.state.value
+    return row
+
+
+def labelled(name: str, value: str) -> Select[Any]:
+    """Select the numbers of the jobs with this label."""
+    return select(labels.c.number).where(equal(labels.c.name, name), equal(labels.c.value, value))
+
+
+def equal(where: Column[Any], text: str) -> ColumnElement[bool]:
+    """Compare with a text; nothing equals what cannot be stored (drivers would raise)."""
+    return where == text if is_storable(text) else false()
+
+
+def limited(query: Select[Any], limit: int | None) -> Select[Any]:
+    """Limit a query to so many rows."""
+    return query if limit is None else query.limit(max(limit, 0))
+
+
+def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Give what :class:`~crystalmath.quacc.store.JobMetadata` is made from."""
+    values = dict(row)
+    for name in _JSON:
+        values[name] = None if values[name] is None else json.loads(values[name])
+    values["state"] = JobState(values["state"])
+    return values
