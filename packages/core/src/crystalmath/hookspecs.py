@@ -83,6 +83,9 @@ def crystalmath_preflight(
 ) -> Sequence[Finding]:
     """Check a job before it is submitted.
 
+    Checks under ``crystalmath.plugins`` are asked of all jobs, an engine's own of its jobs. One
+    that raises something else than ``InvalidJob`` becomes a warning that names its plugin.
+
     It must be quick (milliseconds, warm) and must change nothing: no file, no setting, not the
     atoms.
 
@@ -101,6 +104,11 @@ def crystalmath_preflight(
     -------
     sequence of Finding
         Errors refuse the job; warnings are stored with it.
+
+    Raises
+    ------
+    InvalidJob
+        The arguments cannot be part of a job at all.
     """
     raise NotImplementedError
 

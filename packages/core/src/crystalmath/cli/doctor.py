@@ -72,6 +72,7 @@ def _checks(*, run: bool, engine: str | None) -> Iterator[Check]:
     yield _guarded("quacc", _quacc)
     yield from _engines(engine)
     yield from _strangers(config)
+    yield from _plugins()
     yield from server_checks(config)
     yield _guarded("POTCARs", _potcars)
     yield from _commands(config)
@@ -187,6 +188,13 @@ def _strangers(config: Config) -> Iterator[Check]:
             message = f"[engines.{name}] in {config.home / 'config.toml'} is of no installed engine"
             remedy = f"there are {', '.join(installed)}"
             yield Check(name="config", state="warning", message=message, remedy=remedy)
+
+
+def _plugins() -> Iterator[Check]:
+    from crystalmath.engines.registry import plugins
+
+    for finding in plugins().unusable():
+        yield Check(name="plugin", state="warning", message=finding.message, remedy=finding.remedy)
 
 
 def _potcars() -> Check:

@@ -109,8 +109,10 @@ class Admission:
             return Checked(findings=tuple(findings))
         # What cannot be called has nothing to say for itself.
         asked = can_be_called and passes(self._preflight)
-        files = self._pseudopotentials(submission) if asked else []
+        files, told = self._pseudopotentials(submission) if asked else ([], [])
+        findings += told
         if passes(self._check_engine):
+            passes(self._engine_preflight)
             passes(self._check_commands)
         return Checked(
             findings=tuple(_once(findings)),
@@ -146,9 +148,12 @@ class Admission:
         findings += self._preflight(submission)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
-        files = self._pseudopotentials(submission)
+        files, told = self._pseudopotentials(submission)
         self._check_engine(submission)
-        findings = _once([*findings, *self._check_commands(submission)])
+        findings += [*told, *self._engine_preflight(submission), *self._check_commands(submission)]
+        findings = _once(findings)
+        if any(finding.severity == "error" for finding in findings):
+            raise JobRefused(findings)
         runner = self._runner(submission)
         spec = self._spec(submission, files)
         document = codec.encode_spec(spec)
@@ -222,10 +227,19 @@ class Admission:
 
         return plugins().preflight(**self._asked(submission))
 
-    def _pseudopotentials(self, submission: Submission) -> list[Pseudopotential]:
+    def _engine_preflight(self, submission: Submission) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
-        return plugins().pseudopotentials(**self._asked(submission))
+        return plugins().engine_preflight(self._engine_of(submission), **self._asked(submission))
+
+    def _pseudopotentials(
+        self, submission: Submission
+    ) -> tuple[list[Pseudopotential], list[Finding]]:
+        from crystalmath.engines.registry import plugins
+
+        told = plugins().pseudopotentials(**self._asked(submission))
+        files = [each for each in told if isinstance(each, Pseudopotential)]
+        return files, [each for each in told if isinstance(each, Finding)]
 
     def _asked(self, submission: Submission) -> dict[str, Any]:
         return {
