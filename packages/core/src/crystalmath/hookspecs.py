@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models import EngineSettings, Finding, Pseudopotential
+    from crystalmath.preflight.program import Program
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = ["PROJECT", "hookimpl"]
@@ -131,5 +132,19 @@ def crystalmath_pseudopotentials(
     -------
     sequence of Pseudopotential
         Each file once; empty where the job reads none, or none is known.
+    """
+    raise NotImplementedError
+
+
+@_hookspec
+def crystalmath_programs() -> Sequence[Program]:
+    """Provide programs that recipes run, whose jobs shall be checked before they are submitted.
+
+    Called once in each process that checks jobs; importing the plugin's module must cost little.
+
+    Returns
+    -------
+    sequence of Program
+        Each with a name that no other has.
     """
     raise NotImplementedError

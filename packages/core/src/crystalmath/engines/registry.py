@@ -17,6 +17,8 @@ from crystalmath.models import Finding, Pseudopotential
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from crystalmath.preflight.program import Program
+
 __all__ = ["ENGINES", "PLUGINS", "Plugins", "distribution_of", "how_to_install", "plugins"]
 
 #: Entry-point group of the engines: name of the engine, its plugin.
@@ -42,6 +44,7 @@ class Plugins:
         # One for each entry: while one is imported, others are loaded and used.
         self._loading: dict[tuple[str, str], threading.Lock] = {}
         self._registering = threading.Lock()
+        self._programs: tuple[Program, ...] | None = None
         #: Plugins of the group ``crystalmath.plugins`` that could not be loaded, and why.
         self.broken: dict[str, Exception] = {}
 
@@ -113,6 +116,26 @@ class Plugins:
         for name in self._usable():
             found += self._ask(PLUGINS, name, hook, Pseudopotential, arguments)
         return found
+
+    def programs(self) -> tuple[Program, ...]:
+        """Give the programs that recipes run and plugins know; of two of a name the first."""
+        if self._programs is None:
+            found: dict[str, Program] = {}
+            for name in self._usable():
+                try:
+                    self._provided(name, found)
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - of a stranger
+                    self.broken[name] = error if isinstance(error, Exception) else _exits(error)
+            self._programs = tuple(found.values())
+        return self._programs
+
+    def _provided(self, name: str, found: dict[str, Program]) -> None:
+        ask = self._only(self._loaded[PLUGINS, name], "crystalmath_programs")
+        for program in [each for answer in ask() for each in answer]:
+            if program.name in found:
+                other = type(found[program.name]).__module__
+                raise PluginError(f"the program {program.name!r} is known by {other} already")
+            found[program.name] = program
 
     def unusable(self) -> list[Finding]:
         """Load all plugins that are no engines, and say which cannot be, and why."""

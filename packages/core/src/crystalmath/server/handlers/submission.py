@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
-from crystalmath.recipes.lookup import may_be_asked
 from crystalmath.recipes.structures import parse_structure
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import method, trouble
@@ -36,6 +35,7 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     An engine may take minutes to be loaded, and a recipe that is asked which files it reads
     seconds, the first time.
     """
+    from crystalmath.preflight.programs_here import may_be_asked
     from crystalmath.quacc.engines import get_installed_engines
 
     jobs = params.get("jobs", [params])
