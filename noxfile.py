@@ -9,18 +9,28 @@ from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "uv|virtualenv"
+# The first that runs sessions side by side (`-j 2`), as `.ci/run` has it.
+nox.needs_version = ">=2026.8.10"
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"
+nox.options.allow_parallel = True
 nox.options.error_on_missing_interpreters = "CI" in os.environ
 # The tests come last: pytest's closing line is what one wants to see.
 nox.options.sessions = ["lint", "types", "tests"]
 
 ROOT = Path(__file__).parent
+LOCK = "requirements-dev.lock"
 CORE = "./packages/core"
 PARSL = "./packages/engine-parsl"
 COVALENT = "./packages/engine-covalent"
 DASK = "./examples/engine-dask"
 SOURCES = [f"{package}/src" for package in (CORE, PARSL, COVALENT, DASK)]
+#: What the tests run on: the source tree, so that an environment can be used again.
+EDITABLE = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}"]
+#: Where the session `build` leaves a wheel of each distribution.
+WHEELS = ROOT / ".nox/.cache/wheels"
+#: Where measured sessions leave what ran (`COVERAGE=1`), for the session `coverage`.
+COVERED = ROOT / ".nox/.cache/coverage"
 STORE = ["tests/core/test_store.py", "tests/core/test_store_database.py"]
 #: Tests in which servers come and go.
 SERVERS = [
@@ -32,10 +42,16 @@ SERVERS = [
 VASP = ["tests/preflight", "tests/vasp", "tests/espresso"]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 
+#: The deaths of Parsl's processes; ``KILL_RUNS=20 KILLS_A_RUN=25`` is the long run.
+DEATHS = [
+    "tests/engines/test_parsl.py",
+    "tests/engines/test_parsl_pools.py",
+    "tests/engines/test_parsl_kills.py",
+]
 #: Engine -> what brings it beside core, how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str], list[str]]] = {
     "local": ([], [*KIT, "tests/contract/test_local.py"], []),
-    "parsl": ([PARSL], [*KIT, "tests/contract/test_parsl.py"], ["tests/engines/test_parsl.py"]),
+    "parsl": ([PARSL], [*KIT, "tests/contract/test_parsl.py"], DEATHS),
     "covalent": (
         [COVALENT],
         [*KIT, "tests/contract/test_covalent.py"],
@@ -49,26 +65,45 @@ ENGINES: dict[str, tuple[list[str], list[str], list[str]]] = {
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
-def _install(session: nox.Session, group: str, *packages: str) -> None:
-    groups = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), group)
-    session.install(*packages, *groups)
+def _groups(*names: str) -> list[str]:
+    return list(
+        nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), *names)
+    )
 
 
-def _wheels(session: nox.Session, *packages: str) -> list[str]:
-    """Build wheels, from source distributions."""
-    wheels = []
-    for package in packages:
-        folder = Path(session.create_tmp()).resolve() / Path(package).name
-        shutil.rmtree(folder, ignore_errors=True)
-        session.run("uv", "build", "--quiet", f"--out-dir={folder}", package)
-        wheels += map(str, folder.glob("*.whl"))
-    return wheels
+def _install(session: nox.Session, *arguments: str) -> None:
+    """Install just this: an environment that is used again keeps nothing else."""
+    session.install("--exact", *arguments)
+
+
+def _development(session: nox.Session, *groups: str) -> None:
+    """Install the packages as source trees, and the versions of the lock."""
+    _install(session, *EDITABLE, *_groups(*groups), f"--constraint={LOCK}")
+
+
+def _pytest(session: nox.Session, *tests: str, **environment: str) -> None:
+    """Run tests, a file on each core; what comes after ``--`` on nox's command line is added."""
+    # Beside another session there is no core to spare.
+    cores = "0" if session.parallel else "logical"
+    options = [f"--numprocesses={cores}", "--dist=loadfile", "--no-loadscope-reorder"]
+    command = ["pytest", *options, *tests, *session.posargs]
+    if "COVERAGE" in os.environ:
+        data = COVERED / session.name
+        environment = {**environment, "COVERAGE_FILE": str(data)}
+        command = ["coverage", "run", "-m", *command]
+    session.run(*command, env=environment)
+
+
+def _wheel(package: str) -> str:
+    """Give the wheel that the session `build` has made of a package."""
+    (wheel,) = (WHEELS / Path(package).name).glob("*.whl")
+    return str(wheel)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
-    _install(session, "lint")
+    _install(session, *_groups("lint"), f"--constraint={LOCK}")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
 
@@ -76,17 +111,17 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the annotations of all packages, strictly."""
-    _install(session, "types", f"{CORE}[testing]", PARSL)
+    _development(session, "types")
     session.run("mypy", *SOURCES)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests against the installed packages; arguments go to pytest."""
-    _install(session, "test", f"{CORE}[testing]", PARSL)
+    """Run the tests; arguments go to pytest."""
+    _development(session, "test")
     # The deaths of Parsl's processes take minutes: they are part of the session `contract(parsl)`.
-    elsewhere = ["tests/engines/test_parsl.py", *SERVERS, *VASP]
-    session.run("pytest", *[f"--ignore={file}" for file in elsewhere], *session.posargs)
+    elsewhere = [*DEATHS, *SERVERS, *VASP]
+    _pytest(session, *[f"--ignore={file}" for file in elsewhere])
 
 
 @nox.session(python=["3.12", "3.13"])
@@ -106,58 +141,72 @@ def pythons(session: nox.Session) -> None:
 )
 def store(session: nox.Session, sqlalchemy: str) -> None:
     """Run the store's tests on each SQLAlchemy that is supported."""
-    _install(session, "test", CORE, f"sqlalchemy=={sqlalchemy}")
-    session.run("pytest", *STORE, *session.posargs)
+    _install(session, f"--editable={CORE}", *_groups("test"), f"sqlalchemy=={sqlalchemy}")
+    _pytest(session, *STORE)
 
 
-@nox.session(venv_backend="uv")
+@nox.session
 def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest versions that the metadata allows."""
-    packages = [f"{CORE}[quacc,testing]", PARSL]
-    _install(session, "test", "--resolution=lowest-direct", *packages)
-    more = ["tests/engines/test_engines.py", "tests/client/test_client.py", "tests/server"]
-    session.run("pytest", "tests/core", *more, *session.posargs)
+    _install(session, "--resolution=lowest-direct", *EDITABLE, *_groups("test"))
+    _pytest(
+        session,
+        "tests/core",
+        "tests/engines/test_engines.py",
+        "tests/client/test_client.py",
+        "tests/server",
+    )
 
 
 @nox.session
 def kit(session: nox.Session) -> None:
     """Run the conformance kit on engines that are broken, and see it find that."""
-    _install(session, "test", f"{CORE}[quacc,testing]", PARSL)
+    _development(session, "test")
+    # One process: it runs the kit in six others.
     session.run("pytest", "tests/kit", *session.posargs)
 
 
 @nox.session
 def server(session: nox.Session) -> None:
     """Have servers come and go, and talk to Node and to clients that break the protocol."""
-    _install(session, "test", f"{CORE}[quacc,testing]", PARSL)
-    session.run("pytest", "tests/protocol", *SERVERS, *session.posargs)
+    _development(session, "test")
+    _pytest(session, "tests/protocol", *SERVERS)
 
 
 @nox.session
 def vasp(session: nox.Session) -> None:
     """VASP's stand-in and Quantum ESPRESSO, end to end, and the checks before submission."""
-    _install(session, "test", f"{CORE}[quacc,testing]", PARSL, "quacc[atomate2]")
+    _install(session, *EDITABLE, "quacc[atomate2]", *_groups("test"))
     cases = os.environ.get("DIFFERENTIAL_CASES", "2000")
-    session.run("pytest", *VASP, *session.posargs, env={"DIFFERENTIAL_CASES": cases})
+    _pytest(session, *VASP, DIFFERENTIAL_CASES=cases)
 
 
-@nox.session(venv_backend="uv")
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build a wheel of each distribution, from its source distribution, for who installs them."""
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    for package in (CORE, PARSL, COVALENT, DASK):
+        folder = WHEELS / Path(package).name
+        session.run("uv", "build", "--quiet", f"--out-dir={folder}", package)
+
+
+@nox.session(reuse_venv=False, requires=["build"])
 @nox.parametrize("engine", [nox.param(name, id=name) for name in ENGINES])
 def contract(session: nox.Session, engine: str) -> None:
     """Run the conformance kit on an engine, as it is installed from wheels."""
     packages, own_kit, more = ENGINES[engine]
-    core, *others = _wheels(session, CORE, *packages)
-    session.install(f"{core}[quacc,testing]", *others)
+    session.install(f"{_wheel(CORE)}[quacc,testing]", *map(_wheel, packages))
     session.run("pytest", *own_kit, *session.posargs)
     if more:
-        _install(session, "test")
+        session.install(*_groups("test"))
         session.run("pytest", *more, *session.posargs)
 
 
-@nox.session(venv_backend="uv")
+@nox.session(reuse_venv=False, requires=["build"])
 def together(session: nox.Session) -> None:
     """Install all engines in one environment, and run a job on each."""
-    _install(session, "test", f"{CORE}[testing]", PARSL, COVALENT, DASK)
+    others = map(_wheel, (PARSL, COVALENT, DASK))
+    session.install(f"{_wheel(CORE)}[testing]", *others, *_groups("test"))
     session.run("uv", "pip", "check")
     home = Path(session.create_tmp()).resolve() / "home"
     shutil.rmtree(home, ignore_errors=True)
@@ -171,12 +220,47 @@ def together(session: nox.Session) -> None:
     for engine in ENGINES:
         job = ["emt.core.relax_job", "examples/Cu.poscar", f"--engine={engine}"]
         session.run("crystalmath", "run", *job, env=environment)
-    session.run("pytest", *STORE, *session.posargs)
+    _pytest(session, *STORE)
 
 
-@nox.session
+@nox.session(requires=["build"])
 def wheels(session: nox.Session) -> None:
     """Use wheels, of ours and of strangers, in environments of their own."""
-    _install(session, "build")
-    _install(session, "test")
-    session.run("pytest", "tests/wheels", *session.posargs)
+    _install(session, *_groups("build", "test"))
+    session.run("pytest", "tests/wheels", *session.posargs, env={"WHEELS": str(WHEELS)})
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Show which branches of core the sessions reached that ran with ``COVERAGE=1``."""
+    _install(session, *_groups("test"), f"--constraint={LOCK}")
+    session.env["COVERAGE_FILE"] = str(COVERED / "all")
+    session.run("coverage", "combine", "--quiet", "--keep", str(COVERED))
+    session.run("coverage", "report", *session.posargs)
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Write the lock anew, and say if it was stale; ``-- --upgrade`` takes the newest versions."""
+    path = ROOT / LOCK
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    wanted = Path(session.create_tmp()).resolve() / "requirements.in"
+    wanted.write_text("\n".join(EDITABLE), encoding="utf-8")
+    ours = [f"--no-emit-package={name}" for name in ("crystalmath", "crystalmath-engine-parsl")]
+    groups = [f"--group={name}" for name in ("test", "lint", "types", "build")]
+    session.run(
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        "--python-version=3.11",
+        "--custom-compile-command=nox -s lock",
+        f"--output-file={path}",
+        *ours,
+        *groups,
+        *session.posargs,
+        str(wanted),
+    )
+    if path.read_text(encoding="utf-8") != before and not session.posargs:
+        session.error(f"{LOCK} did not fit pyproject.toml any more; it is new now: commit it")

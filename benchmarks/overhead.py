@@ -132,10 +132,18 @@ def _through_server(stack: contextlib.ExitStack, engine: str) -> Way:
 def _bare_parsl(stack: contextlib.ExitStack) -> Way:
     import parsl
 
-    from crystalmath_engine_parsl.config import local_config
+    from crystalmath_engine_parsl.config import local_executor
 
     directory = Path(os.environ["CRYSTALMATH_HOME"]) / "bare"
-    kernel = parsl.DataFlowKernel(local_config(directory, WORKERS, tempfile.gettempdir()))
+    executor = local_executor(WORKERS, tempfile.gettempdir())
+    configured = parsl.Config(
+        executors=[executor],
+        run_dir=str(directory / "runs"),
+        initialize_logging=False,
+        usage_tracking=0,
+        strategy_period=0.5,
+    )
+    kernel = parsl.DataFlowKernel(configured)
     stack.callback(kernel.cleanup)
     app = parsl.python_app(_call, data_flow_kernel=kernel)
 

@@ -8,9 +8,18 @@ import signal
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 LAB = Path(__file__).parent / "lab"
+#: First on the path of a Python, it has it find no quacc.
+LIGHT = Path(__file__).parent / "light"
+
+# How long an example takes says more about the machine than about what is tested.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_configure():
@@ -46,9 +55,20 @@ def cli(capsysbinary):
 
 @pytest.fixture
 def lab(monkeypatch):
-    """Admit the recipes of `tests/lab`."""
+    """Admit the recipes of `tests/lab`, in processes that find no quacc.
+
+    They need none, and importing it takes two seconds of computing: most of what their tests cost.
+    """
     monkeypatch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
     monkeypatch.syspath_prepend(LAB)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(LIGHT), os.environ["PYTHONPATH"]]))
+
+
+@pytest.fixture
+def with_quacc(lab, monkeypatch):
+    """Have the processes that run the recipes of `tests/lab` find quacc after all."""
+    paths = os.environ["PYTHONPATH"].split(os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in paths if p != str(LIGHT)))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from crystalmath import config
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 from crystalmath.service import JobService
 from crystalmath.service.submission import Submission
 

@@ -45,6 +45,7 @@ LAYERS = [
     [
         "crystalmath.config",
         "crystalmath.models",
+        "crystalmath._permissions",
         "crystalmath.errors",
         "crystalmath.processes",
         "crystalmath",

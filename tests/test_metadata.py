@@ -104,6 +104,23 @@ def test_every_dependency_is_explained(package: str) -> None:
     assert wanted - {"crystalmath"} <= explained
 
 
+def test_the_lock_has_all_that_is_asked_for() -> None:
+    """``nox -s lock`` writes it; in CI it also finds what a dependency's dependency asks for."""
+    text = (ROOT / "requirements-dev.lock").read_text(encoding="utf-8")
+    locked: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE):
+        locked.setdefault(canonicalize_name(name), []).append(version)
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    asked = [Requirement(item) for group in groups.values() for item in group]
+    for name in ("crystalmath", "crystalmath-engine-parsl"):
+        asked += [item for item in _requirements(name) if item.name != "crystalmath"]
+    for item in asked:
+        versions = locked.get(canonicalize_name(item.name), [])
+        assert versions, f"{item} is not in the lock: nox -s lock"
+        assert all(map(item.specifier.contains, versions)), f"{item}, and {versions} in the lock"
+    assert "://" not in text
+
+
 def test_every_import_is_a_dependency(package: str) -> None:
     allowed = {canonicalize_name(item.name) for item in _requirements(package)} | {package}
     # What quacc itself brings, used only where quacc is there.

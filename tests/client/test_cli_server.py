@@ -412,14 +412,14 @@ def imported(*commands):
     return subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1]
 
 
-def test_asking_the_server_imports_nothing_heavy(here, cli):
+def test_asking_the_server_imports_nothing_heavy(here, with_quacc, cli):
     job_id = submit(cli, "value")
     cli("wait", job_id)
     questions = [(command, job_id) for command in ("status", "wait", "path", "cancel", "logs")]
     assert imported(*questions, ("result", job_id, "--json"), ("list", "--json")) == "[]"
 
 
-def test_submitting_a_poscar_imports_no_ase(here):
+def test_submitting_a_poscar_imports_no_ase(here, with_quacc):
     assert imported(("submit", "lab_recipes.value", AL, "--param", "number=3")) == "[]"
 
 

@@ -15,7 +15,7 @@ BLOCKS = re.findall(
 )
 
 
-def test_the_page_from_top_to_bottom(server):
+def test_the_page_from_top_to_bottom(server, with_quacc):
     assert len(BLOCKS) >= 10
     notebook = {"__name__": "__main__"}
     for code, wanted in BLOCKS:

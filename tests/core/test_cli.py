@@ -17,6 +17,7 @@ from ase.build import bulk
 from commands import finish, start
 from conftest import LAB, eventually
 from crystalmath.cli import submit
+from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.quacc import JobState
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -420,6 +421,15 @@ def test_doctor_looks_without_writing(cli, home):
     assert states["database"] == "ok"
     assert states["POTCARs"] == "warning"
     assert list(home.iterdir()) == []
+
+
+def test_doctor_tells_what_ends_the_processes_of_a_job(cli):
+    check = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}["processes"]
+    group = ControlGroup.make()
+    assert ("guardian" in check["message"]) is (group is None)
+    if group is not None:
+        group.remove()
+        assert str(Path(group.path).parent) in check["message"]
 
 
 def test_doctor_tells_where_potcars_are_looked_for(cli, monkeypatch, tmp_path):

@@ -229,7 +229,7 @@ def test_requests_raise_nothing_but_value_errors(value: Any) -> None:
         math.nan,
         [1.0, {"a": -math.inf}],
         np.array([math.nan]),
-        object(),
+        pytest.param(object(), id="object"),
         print,
     ],
     ids=str,
@@ -423,7 +423,7 @@ def test_what_monty_has_no_word_for_reaches_an_object_all_the_same() -> None:
     assert back[0].held == [[1, [2.0, math.inf]], {3: {4}}, b"5", {"@module": "builtins"}]
 
 
-@pytest.mark.parametrize("value", [object(), looped(), range(2)], ids=str)
+@pytest.mark.parametrize("value", [object(), looped(), range(2)], ids=["object", "loop", "range"])
 def test_a_result_that_cannot_be_written_names_the_place(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^result\.steps\[1\]\.it"):
         codec.encode_result({"steps": [0, {"it": value}]})

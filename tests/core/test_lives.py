@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from crystalmath import processes
+from crystalmath.jobs.identities import IdentityFile
 from crystalmath.jobs.outcomes import ATTEMPTS, cancel_files, read_state
-from crystalmath.jobs.rundir import IdentityFile, RunDirectory
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.tracking import Tracked
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 
 

@@ -170,6 +170,8 @@ def test_a_check_may_refuse_by_an_exception_of_ours(install):
 
 
 def test_the_configured_engine(monkeypatch, home):
+    # As in a process that has not imported quacc, which reads its settings once.
+    monkeypatch.delitem(sys.modules, "quacc", raising=False)
     assert get_workflow_engine() is None
     monkeypatch.setenv("QUACC_WORKFLOW_ENGINE", "local")
     assert get_workflow_engine() == "local"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from crystalmath.errors import (
     UnknownJob,
 )
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.service import JobService, default_service
 from crystalmath.service.submission import Submission
@@ -137,6 +138,31 @@ def test_an_ambiguous_prefix(service):
     run(service, value())
     with pytest.raises(InvalidJob, match="several"):
         service.find("")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"a": "x\x1b[2J"}, "the label 'a' must be 1 to 1000 printable characters"),
+        ({"a": "two\nlines"}, "the label 'a' must be"),
+        ({"a": "x" * 1001}, "the label 'a' must be"),
+        ({"a\x07": "x"}, "the key of a label must be 1 to 255 printable"),
+        ({"": "x"}, "the key of a label must be"),
+        ({"a" * 256: "x"}, "the key of a label must be"),
+        ({str(n): "x" for n in range(65)}, "at most 64 labels, not 65"),
+        (["a"], "a flat mapping of strings"),
+        ({"a": 1}, "a flat mapping of strings"),
+    ],
+)
+def test_labels_are_few_short_and_printable(service, labels, said):
+    with pytest.raises(InvalidJob, match=re.escape(said)):
+        service.submit(value(1, labels=labels))
+    assert not service.jobs()
+
+
+def test_labels_as_long_as_may_be(service):
+    labels = {f"{n:0255d}": "x" * 1000 for n in range(63)} | {"empty": ""}
+    assert run(service, value(1, labels=labels)).labels == labels
 
 
 # --- many, and keys ------------------------------------------------------------------------------
@@ -431,7 +457,7 @@ def test_a_script_that_ends_while_its_job_is_handed_over(home, lab):
     assert (outcome["state"], outcome["error"]) == ("cancelled", "cancelled")
 
 
-def test_another_process_cancels_and_after_a_kill_adopts(home, lab, tmp_path):
+def test_another_process_cancels_and_after_a_kill_adopts(home, with_quacc, tmp_path):
     (home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
     gate = tmp_path / "gate"
     owner = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import signal
@@ -9,21 +10,17 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from pathlib import Path
 
 import pytest
-from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes, worker
+from crystalmath.jobs.documents import FORMAT
+from crystalmath.jobs.identities import IdentityFile
 from crystalmath.jobs.outcomes import read_result
-from crystalmath.jobs.rundir import FORMAT, IdentityFile, RunDirectory
-from crystalmath.models import JobSpec
-from crystalmath.recipes import codec
 from crystalmath.worker.chains import close_idle
-
-AL = bulk("Al")
+from rundirs import write_job
 
 
 @pytest.fixture(autouse=True)
@@ -34,23 +31,7 @@ def _chains_end(lab):
 
 @pytest.fixture
 def make(home):
-    def make(recipe, /, environment=None, walltime_s=None, files=(), **parameters):
-        spec = JobSpec(job_id=str(uuid.uuid4()), recipe=recipe, atoms=AL, parameters=parameters)
-        directory = RunDirectory(home / "jobs" / spec.job_id)
-        (home / "jobs").mkdir(exist_ok=True)
-        header = {
-            "job_id": spec.job_id,
-            "attempt": 1,
-            "recipe": recipe,
-            "cluster": "local",
-            "walltime_s": walltime_s,
-            "environment": {"CRYSTALMATH_RECIPES": "lab_recipes,edited", **(environment or {})},
-            "files": dict(files),
-        }
-        directory.write_spec(header, codec.encode_spec(spec))
-        return directory
-
-    return make
+    return functools.partial(write_job, home)
 
 
 @pytest.fixture
@@ -91,14 +72,18 @@ def test_a_broken_configuration_fails_no_job(home, run):
     assert run("where", environment={"VASP_OWN": "a runner of its own"})
 
 
-@pytest.mark.parametrize("leak", ["leave_thread", "leave_memory", "leave_child", "leave_settings"])
+@pytest.mark.parametrize("leak", ["leave_thread", "leave_memory", "leave_child"])
 def test_what_cannot_be_put_back_costs_the_runner(run, leak):
     left = run(leak)
-    after = run("gzip_files")
-    assert after["pid"] != left["pid"]
-    assert after["gzip"] is True
+    assert run("where")["pid"] != left["pid"]
     if "child" in left:
         assert processes.start_time(left["child"]) is None
+
+
+def test_settings_that_cannot_be_put_back_cost_the_runner(with_quacc, run):
+    left = run("leave_settings")
+    after = run("gzip_files")
+    assert (after["pid"] == left["pid"], after["gzip"]) == (False, True)
 
 
 def test_what_can_be_put_back_does_not(run):
@@ -132,7 +117,7 @@ def test_a_mended_recipe_never_runs_in_its_old_form(make, tmp_path, monkeypatch)
         subprocess.run([sys.executable, "-c", "import edited_helper"], cwd=tmp_path, check=True)
 
 
-def test_settings_that_were_mended_hold_for_the_next_job(run, tmp_path):
+def test_settings_that_were_mended_hold_for_the_next_job(with_quacc, run, tmp_path):
     settings = tmp_path / "quacc.yaml"
     environment = {"QUACC_CONFIG_FILE": str(settings)}
     assert run("gzip_files", environment=environment)["gzip"] is True
@@ -190,6 +175,22 @@ def test_walltime(make):
     worker.run(directory.path)
     outcome = directory.outcome(1)
     assert (outcome["state"], "walltime of 0.3 s" in outcome["error"]) == ("failed", True)
+
+
+def test_the_walltime_counts_from_when_the_recipe_begins(make, tmp_path, monkeypatch):
+    """Neither the import of quacc nor that of the recipe's module is the recipe's doing."""
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    code = "import time\ntime.sleep(1)\ndef f(atoms, seconds): time.sleep(seconds)\n"
+    (tmp_path / "edited.py").write_text(code)
+    environment = {"VASP_OWN": "a runner of its own"}
+    directory = make("edited.f", environment=environment, walltime_s=1.0, seconds=0.1)
+    worker.run(directory.path)
+    assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
+    directory = make("edited.f", environment=environment, walltime_s=0.5, seconds=5)
+    worker.run(directory.path)
+    outcome = directory.outcome(1)
+    assert (outcome["state"], "walltime of 0.5 s" in outcome["error"]) == ("failed", True)
+    assert outcome["finished"] - outcome["started"] < 5
 
 
 def test_an_outcome_is_published_once(make):

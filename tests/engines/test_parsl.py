@@ -18,6 +18,8 @@ from crystalmath.quacc import JobState, get_runner
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
+from crystalmath_engine_parsl.ownership import MARK
+
 AL = bulk("Al", a=4.0, cubic=True)
 
 SCRIPT = """
@@ -128,10 +130,12 @@ def runner(lab):
 
 def victims(runner, job):
     """Name Parsl's processes, the worker of a job first: each is killed in turn."""
-    supervisor = runner._driver.directory(job).claimant(1).pid
-    worker = parent(supervisor)
+    directory = runner._driver.directory(job)
+    # Where no control group can be had, there is a guardian between worker and supervisor.
+    guardian = directory.containment(1).get("guardian", [])
+    worker = parent(guardian[0] if guardian else directory.claimant(1).pid)
     manager = parent(worker)
-    interchange = runner._kernel.executors["local"].interchange_proc.pid
+    interchange = runner._pool._executor.interchange_proc.pid
     return {"worker": worker, "manager": manager, "interchange": interchange}
 
 
@@ -153,4 +157,4 @@ def test_jobs_outlive_parsl_and_new_ones_run(runner):
             # It was not started again.
             assert not runner._driver.directory(job).claimed(2)
     runner.close()
-    assert runner._marked() == []
+    assert processes.marked(MARK, runner._ownership.token) == []

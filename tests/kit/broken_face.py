@@ -10,7 +10,7 @@ from broken_engines import Engine
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 
 
 class FailedReadsCompleted(Engine):

@@ -1,5 +1,6 @@
 """Recipes that misbehave in every way a recipe can; admitted through CRYSTALMATH_RECIPES."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -44,6 +45,12 @@ def talk(atoms, path, lines=3):
         print("line", number, flush=True)
     wait_for(atoms, path)
     print("the last line", flush=True)
+    return {}
+
+
+def chatter(atoms, count):
+    for number in range(count):
+        print("line", number)
     return {}
 
 
@@ -167,3 +174,57 @@ def talk_and_die(atoms, lines):
 
 def fail(atoms, message):
     raise RuntimeError(message)
+
+
+#: Each generation writes a mark, starts the next, and is gone; for a minute.
+FORKS_AND_EXITS = """
+import os, sys, time
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    os.write(int(sys.argv[1]), b"x")
+    if os.fork():
+        os._exit(0)
+"""
+#: A thread writes marks; the main thread has ended, and the process table says `Z`.
+HAS_NO_MAIN_THREAD = """
+import ctypes, os, sys, threading, time
+end = time.monotonic() + 60
+def write():
+    while time.monotonic() < end:
+        os.write(int(sys.argv[1]), b"x")
+        time.sleep(0.001)
+threading.Thread(target=write).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def leave_hidden(atoms, script, marks, go=None):
+    """Leave a process that the process table hides, and end, or wait for a file."""
+    start_hidden(script, marks)
+    return wait_for(atoms, go) if go else {"pid": os.getpid()}
+
+
+def start_hidden(script, marks):
+    with open(marks, "ab") as file:
+        command = [sys.executable, "-c", globals()[script], str(file.fileno())]
+        subprocess.Popen(command, pass_fds=[file.fileno()], start_new_session=True)
+    while Path(marks).stat().st_size < 100:
+        time.sleep(0.01)
+
+
+def hoard(atoms, megabytes):
+    """Take more memory than there is, and touch it."""
+    return {"sum": sum(bytearray(b"x" * 2**20 * megabytes))}
+
+
+def alone(atoms, path, seconds):
+    """Take some time; note the end, and whether another attempt of the job ran meanwhile."""
+    with open(path, "a") as file:
+        try:
+            # The kernel drops it with this process, however that ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.write("overlap\n")
+        time.sleep(seconds)
+        file.write("end\n")
+    return {}

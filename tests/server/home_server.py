@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import eventually
+from conftest import LIGHT, eventually
 from crystalmath import processes
 from crystalmath.client.launch import answers
 from crystalmath.server.endpoint import Place
@@ -20,7 +20,6 @@ from crystalmath.server.rpc import wire
 #: What of a developer's environment must not reach a server under test.
 PRIVATE = ("CRYSTALMATH_", "QUACC_", "VASP_")
 
-LIGHT = Path(__file__).parent / "light"
 #: A structure.
 CELL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
 
@@ -69,12 +68,15 @@ class HomeServer:
     light : bool
         Its processes find no quacc, so that they are there at once: for tests of processes, whose
         recipes need none.
+    inside : sequence of str
+        A command that runs another, in a container say.
     **environment
         Variables beside those of this process.
     """
 
-    def __init__(self, home, *, light=False, **environment):
+    def __init__(self, home, *, light=False, inside=(), **environment):
         self.home = Path(home)
+        self.inside = inside
         own = {k: v for k, v in os.environ.items() if not k.startswith(PRIVATE)}
         self.environment = {**own, "CRYSTALMATH_HOME": str(home)}
         self.environment |= {"CRYSTALMATH_RECIPES": "lab_recipes", **environment}
@@ -104,7 +106,7 @@ class HomeServer:
         self.place.make()
         with self.place.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "crystalmath.server"],
+                [*self.inside, sys.executable, "-P", "-m", "crystalmath.server"],
                 env={**self.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -116,7 +118,7 @@ class HomeServer:
     def run(self, *arguments, timeout=120, **environment):
         """Run a command to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "crystalmath", *arguments],
+            [*self.inside, sys.executable, "-m", "crystalmath", *arguments],
             env={**self.environment, **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -117,8 +117,10 @@ def test_a_server_on_another_host_is_told_and_no_second_is_started(server):
     server.start()
     text = server.place.lock.read_text()
     server.kill()
-    host = processes.own_identity().host
-    server.place.lock.write_text(text.replace(f'"{host}"', '"elsewhere"'))
+    me = processes.own_identity()
+    for here, there in {me.host: "elsewhere", me.boot_id: "their boot", me.machine_id: "x"}.items():
+        text = text.replace(f'"{here}"', f'"{there}"')
+    server.place.lock.write_text(text)
     for command in (["submit", "emt.core.static_job", ALUMINIUM], ["stop"], ["serve"], ["list"]):
         answer = server.run(*command, "--json")
         assert answer.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -12,6 +13,7 @@ import pytest
 from crystalmath import processes
 from crystalmath.errors import PlaceError, ServedElsewhere
 from crystalmath.server.endpoint import LONGEST, Place, Server, require_socket
+from crystalmath.server.lock import HomeLock
 
 
 @pytest.fixture
@@ -144,15 +146,58 @@ def test_a_lock_without_a_name_names_nobody(place, content):
     assert place.address() == place.socket
 
 
-@pytest.mark.parametrize("change", [{"start_time": 1}, {"boot_id": "former"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"start_time": 1},
+        {"start_time": 1, "host": "renamed"},
+        {"boot_id": "former"},
+        # Of this kernel, and it holds no lock.
+        {"namespace": "pid:[1]"},
+    ],
+)
 def test_the_lock_of_a_dead_process_names_nobody(place, change):
     write_lock(place, **change)
     assert place.read_lock() is None
     assert place.has_crashed()
 
 
-@pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"namespace": "pid:[1]"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"boot_id": "theirs", "machine_id": "theirs"},
+        {"boot_id": "theirs", "host": "elsewhere"},
+        {"boot_id": "theirs", "machine_id": "theirs", "host": "elsewhere"},
+    ],
+)
 def test_a_server_elsewhere_is_told_and_taken_for_alive(place, change):
     write_lock(place, **change, start_time=1)
     with pytest.raises(ServedElsewhere, match=r"process \d+ on .* there.*remove .*lock"):
         place.address()
+
+
+def test_a_server_of_another_container_is_alive_as_long_as_it_holds_the_lock(place):
+    with HomeLock(place) as lock:
+        lock.take(0)
+        text = place.lock.read_text().replace(processes.own_identity().namespace, "pid:[1]")
+        place.lock.write_text(text)
+        with pytest.raises(ServedElsewhere):
+            place.address()
+    place.lock.write_text(text)
+    assert place.has_crashed()
+    with HomeLock(place) as lock:
+        lock.take(0)
+        assert place.read_lock().identity == processes.own_identity()
+
+
+def test_a_server_of_the_release_that_did_not_tell_its_machine_is_known_by_name_and_boot(place):
+    write_lock(place)
+    fields = json.loads(place.lock.read_text())
+    del fields["machine_id"], fields["lock"]
+    for host, boot, served in (
+        (fields["host"], fields["boot_id"], True),
+        (fields["host"], "former", False),
+        ("elsewhere", "theirs", True),
+    ):
+        place.lock.write_text(json.dumps({**fields, "host": host, "boot_id": boot}))
+        assert (place.read_lock() is not None) is served, host

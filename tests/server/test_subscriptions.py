@@ -9,7 +9,7 @@ import pytest
 
 from conftest import LAB
 from crystalmath import config
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 from crystalmath.server.methods import METHODS
 from crystalmath.server.rpc.shapes import COMPONENTS
 from crystalmath.service import JobService

@@ -14,7 +14,7 @@ from ase.optimize import BFGS
 
 from conftest import eventually
 from crystalmath import processes
-from crystalmath.quacc.runner import JobState
+from crystalmath.models import JobState
 from crystalmath.store.grouping import group_errors
 from ends import ENGINES, completed, failed, finish, opened, submit
 from vasp import potcars, standin

@@ -105,6 +105,14 @@ def build(source, folder):
     return wheel
 
 
+def ours(name, folder):
+    """Give the wheel of a package of ours: nox has built it, or it is built here."""
+    if "WHEELS" not in os.environ:
+        return build(ROOT / "packages" / name, folder)
+    (wheel,) = Path(os.environ["WHEELS"], name).glob("*.whl")
+    return wheel
+
+
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory):
     """Write and build a distribution that brings one engine."""
@@ -134,7 +142,7 @@ def broken(stranger):
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """Give an environment with core alone."""
-    core = build(ROOT / "packages/core", tmp_path_factory.mktemp("core"))
+    core = ours("core", tmp_path_factory.mktemp("core"))
     environment = Environment(tmp_path_factory.mktemp("fresh") / "venv")
     environment.install(f"{core}[quacc]")
     return environment
@@ -142,7 +150,7 @@ def environment(tmp_path_factory):
 
 def test_our_own(environment, tmp_path):
     assert list(environment.engines()) == ["local"]
-    environment.install(build(ROOT / "packages/engine-parsl", tmp_path))
+    environment.install(ours("engine-parsl", tmp_path))
     assert environment.engines().keys() == {"local", "parsl"}
     assert all(each["loads"] for each in environment.engines().values())
     environment.uninstall("crystalmath-engine-parsl")

@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from crystalmath._permissions import require_own_home
 from crystalmath.errors import ConfigError
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "forwarded",
     "home",
     "load",
+    "log_bytes",
 ]
 
 #: Environment variables that reach the job (patterns as in the shell).
@@ -40,6 +42,10 @@ DEFAULT_FORWARD = (
 )
 #: How long a server without jobs and clients stays, in seconds.
 QUIET_S = 900.0
+#: How long a job's log may grow, in MB.
+LOG_MB = 64.0
+#: The variable that takes it to the worker; as that of the recipes it is never the submitter's.
+LOG_VARIABLE = "CRYSTALMATH_LOG_MB"
 #: What is wrong with most TOML that cannot be read.
 UNQUOTED = 'in TOML, text stands in quotes: name = "text"'
 
@@ -62,6 +68,8 @@ class Config:
         Patterns of the environment variables that reach a job.
     quiet_s : float
         How long a server stays that has neither jobs nor clients, in seconds.
+    log_mb : float
+        How long a job's log may grow, in MB; beyond, its middle is left out.
     engines : mapping of str to mapping
         The tables ``[engines.<name>]``.
     """
@@ -72,6 +80,7 @@ class Config:
     recipes_allow: tuple[str, ...] = ()
     forward: tuple[str, ...] = DEFAULT_FORWARD
     quiet_s: float = QUIET_S
+    log_mb: float = LOG_MB
     engines: Mapping[str, Mapping[str, Any]] = field(factory=dict)
 
     @property
@@ -87,13 +96,21 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
     -------
     pathlib.Path
         ``CRYSTALMATH_HOME``, else the platform's user data directory; absolute.
+
+    Raises
+    ------
+    PlaceError
+        It is not the user's own, or others can write to it: what lies there must not be run.
     """
     named = environ.get("CRYSTALMATH_HOME")
     if named:
-        return Path(named).expanduser().absolute()
-    import platformdirs
+        path = Path(named).expanduser().absolute()
+    else:
+        import platformdirs
 
-    return platformdirs.user_data_path("crystalmath").absolute()
+        path = platformdirs.user_data_path("crystalmath").absolute()
+    require_own_home(path)
+    return path
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
@@ -103,6 +120,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     ------
     ConfigError
         The file is no TOML, or a key or value in it is not known.
+    PlaceError
+        The home must not be trusted; see :func:`home`.
     """
     root = home(environ)
     table = _read(root / "config.toml")
@@ -118,8 +137,15 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         recipes_allow=tuple(dict.fromkeys(allow)),
         forward=tuple(table.get("environment", {}).get("forward", DEFAULT_FORWARD)),
         quiet_s=float(table.get("server", {}).get("quiet_s", QUIET_S)),
+        log_mb=float(table.get("logs", {}).get("max_mb", LOG_MB)),
         engines=table.get("engines", {}),
     )
+
+
+def log_bytes(environment: Mapping[str, str]) -> float:
+    """Tell how long the log of a job with this environment may grow, in bytes."""
+    # Room for the line that says what is left out.
+    return max(float(environment.get(LOG_VARIABLE, LOG_MB)) * 1e6, 1000.0)
 
 
 def admitted(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -200,6 +226,7 @@ _SHAPE: dict[str, Any] = {
     "recipes": {"allow": list},
     "environment": {"forward": list},
     "server": {"quiet_s": float},
+    "logs": {"max_mb": float},
     "engines": None,
 }
 

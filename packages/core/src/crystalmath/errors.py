@@ -192,7 +192,7 @@ class StoreError(CrystalMathError):
 
 
 class PlaceError(CrystalMathError):
-    """The place of a home's socket cannot be used, or must not be trusted."""
+    """The home, or the place of its socket, cannot be used, or must not be trusted."""
 
     code = "place"
 

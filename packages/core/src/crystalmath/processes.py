@@ -7,6 +7,7 @@ used again.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import math
 import os
@@ -15,7 +16,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,20 +28,27 @@ __all__ = [
     "descendants",
     "end_processes",
     "is_alive",
+    "is_locked",
+    "machine_id",
     "marked",
     "own_identity",
     "start_time",
 ]
+
+#: How long children that end and come again are killed without a pause, in seconds.
+CHASE_S = 0.05
 
 
 @frozen
 class Identity:
     """Which process of which boot of which host; the same words mean the same for ever.
 
+    A host is its machine id and its boot id. Its name is for people, and may change while it runs.
+
     Parameters
     ----------
     host : str
-        The host's name.
+        The host's name when the process looked first.
     boot_id : str
         The kernel's id of this boot.
     pid : int
@@ -49,6 +57,11 @@ class Identity:
         Clock ticks between boot and the process's start.
     namespace : str
         The kernel's name of the pid namespace: a container has pids of its own.
+    machine_id : str, optional
+        The content of ``/etc/machine-id``, empty where there is none; ``None`` was written by a
+        release that did not tell, and then the name counts.
+    lock : str
+        The name of the file that the process holds a lock on for its life; empty if none.
     """
 
     host: str
@@ -56,6 +69,8 @@ class Identity:
     pid: int
     start_time: int
     namespace: str = ""
+    machine_id: str | None = None
+    lock: str = field(default="", eq=False)  # it names a file, and no other process
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Identity:
@@ -66,19 +81,60 @@ class Identity:
             pid=fields["pid"],
             start_time=fields["start_time"],
             namespace=fields.get("namespace", ""),
+            machine_id=fields.get("machine_id"),
+            lock=fields.get("lock", ""),
         )
 
     def is_here(self) -> bool:
-        """Tell whether it is, or was, a process whose pid means something here."""
-        return self.host == socket.gethostname() and self.namespace in {"", _namespace()}
+        """Tell whether its pid means, or meant, something here: same host, boot and namespace."""
+        same_boot = self.boot_id == boot_id() and self.namespace in {"", _namespace()}
+        return same_boot and self._is_of_this_machine()
 
-    def is_dead(self) -> bool:
-        """Tell whether it is known to have ended; ``False`` where this host cannot know."""
-        if not self.is_here():
-            return False
-        return self.boot_id != boot_id() or not is_alive(self.pid, self.start_time)
+    def is_alive(self, lock: str | os.PathLike[str] | None = None) -> bool | None:
+        """Tell whether it lives; ``None`` where this host cannot know.
 
-    def as_dict(self) -> dict[str, str | int]:
+        The process table decides where it is the same. Elsewhere the kernel's lock on the file
+        does: one that is held has a living holder, wherever that is; one that is free had its
+        holder die, if it was a process of this kernel (of another container, say).
+
+        Parameters
+        ----------
+        lock : path-like, optional
+            The file that the process holds a lock on for its life. Without it, or where locks do
+            not work, only the process table is asked.
+        """
+        if self.is_here():
+            return is_alive(self.pid, self.start_time)
+        return self.is_alive_if(held=is_locked(lock) if lock else None)
+
+    def is_alive_if(self, *, held: bool | None) -> bool | None:
+        """Tell whether it lives, if its lock is held, or free, or cannot be asked (``None``)."""
+        if self.is_here():
+            return is_alive(self.pid, self.start_time)
+        if held:
+            return True
+        free_here = held is False and self.boot_id == boot_id()
+        return False if free_here or self._was_rebooted() else None
+
+    def is_dead(self, lock: str | os.PathLike[str] | None = None) -> bool:
+        """Tell whether it is known to have ended; see :meth:`is_alive`."""
+        return self.is_alive(lock) is False
+
+    def _is_of_this_machine(self) -> bool:
+        if self.machine_id is None:
+            return self.host == socket.gethostname()
+        return self.machine_id == machine_id() or not (self.machine_id and machine_id())
+
+    def _was_rebooted(self) -> bool:
+        """Tell whether it was a process of this host before it was booted again.
+
+        Nodes that are copies of each other may have one name, or one machine id. Those that have
+        both in common cannot be told from one that was booted again, but by the lock.
+        """
+        same = self.machine_id in {None, machine_id()} and self.host == socket.gethostname()
+        return same and self.boot_id != boot_id()
+
+    def as_dict(self) -> dict[str, str | int | None]:
         """Give the fields, for a file or a table."""
         return asdict(self)
 
@@ -88,6 +144,17 @@ def boot_id() -> str:
     """Tell the kernel's id of this boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+@functools.cache
+def machine_id() -> str:
+    """Tell which installation of an operating system this is; empty where it has no name."""
+    try:
+        with open("/etc/machine-id", "rb") as file:
+            text = file.read(64).strip().decode("ascii", "replace")
+    except OSError:
+        return ""
+    return "" if text == "uninitialized" else text  # an image that was never booted
 
 
 @functools.cache
@@ -102,13 +169,38 @@ def own_identity() -> Identity:
 
 @functools.cache
 def _identity_of(pid: int) -> Identity:
-    return Identity(socket.gethostname(), boot_id(), pid, start_time(pid) or 0, _namespace())
+    return Identity(
+        socket.gethostname(), boot_id(), pid, start_time(pid) or 0, _namespace(), machine_id()
+    )
+
+
+def is_locked(path: str | os.PathLike[str]) -> bool | None:
+    """Tell whether a living process holds the lock on a file; ``None`` where nobody can know.
+
+    A file that is not there is not held: whoever found its holder dead has removed it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        # Shared, and given back at once: who asks at the same time is not told that it is held.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None  # a file system without locks
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def start_time(pid: int) -> int | None:
     """Tell when a process started, in clock ticks since boot; ``None`` if it has ended."""
     fields = _stat(pid)
-    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+    return None if fields is None or _has_ended(fields) else int(fields[19])
 
 
 def is_alive(pid: int, started: int) -> bool:
@@ -124,6 +216,11 @@ def _stat(pid: int) -> list[str] | None:
         return None
     # The command's name stands in parentheses and may hold anything, parentheses too.
     return text[text.rindex(b")") + 2 :].decode("ascii").split()
+
+
+def _has_ended(fields: list[str]) -> bool:
+    # A `Z` counts itself as a thread. One with more has lost its main thread; the others run on.
+    return fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
 
 
 def _pids() -> list[int]:
@@ -150,7 +247,7 @@ def descendants(pid: int) -> list[int]:
     offspring: dict[int, list[int]] = {}
     for other in _pids():
         fields = _stat(other)
-        if fields is not None and fields[0] not in "ZX":
+        if fields is not None and not _has_ended(fields):
             offspring.setdefault(int(fields[1]), []).append(other)
     found: list[int] = []
     queue = [pid]
@@ -166,10 +263,22 @@ def marked(variable: str, value: str) -> list[int]:
     mark = f"{variable}={value}".encode()
     found = []
     for pid in _pids():
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if mark in file.read().split(b"\0") and start_time(pid) is not None:
+        with contextlib.suppress(OSError):
+            if mark in _environment(pid).split(b"\0") and start_time(pid) is not None:
                 found.append(pid)
     return [pid for pid in found if pid != os.getpid()]
+
+
+def _environment(pid: int) -> bytes:
+    """Read the environment that a process was started with; any of its threads shows it."""
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        block = file.read()
+    fields = None if block else _stat(pid)
+    if fields is not None and fields[0] == "Z" and not _has_ended(fields):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/environ", "rb") as file:
+                block = block or file.read()
+    return block
 
 
 def end_processes(
@@ -191,7 +300,8 @@ def end_processes(
     grace_s : float
         How long they may take to end by themselves, in seconds.
     reap : bool
-        Collect the exit codes of our own children meanwhile.
+        What is to end are all descendants of this process, a child subreaper: collect the exit
+        codes of our children, and go on until there are none.
     limit_s : float
         When to give up, in seconds: one that waits for a dead file system cannot be ended.
 
@@ -205,30 +315,40 @@ def end_processes(
     deadline = time.monotonic() + grace_s
     pause = 0.005
     while True:
-        if reap:
-            reap_children()
+        # One pass over the process table misses who forks and exits meanwhile; `waitpid` does not.
+        left = reap and reap_children()
         pids = list(living())
-        if not pids:
+        if not (pids or left):
             return True
         if time.monotonic() >= end:
             return False
         if time.monotonic() >= deadline:
             _send(pids, signal.SIGSTOP)
             _send(living(), signal.SIGKILL)
+            if reap:
+                _kill_children()
         time.sleep(pause)
         pause = min(pause * 1.5, 0.1)
 
 
-def reap_children() -> dict[int, int]:
-    """Collect children that have ended: pid to wait status."""
-    ended: dict[int, int] = {}
+def reap_children() -> bool:
+    """Collect the exit codes of children that have ended; tell whether there are others."""
     with contextlib.suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            ended[pid] = status
-    return ended
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
+
+
+def _kill_children() -> None:
+    """Kill our own children as fast as they come, for a moment.
+
+    Of a process that forks and exits in a loop, whoever lives just now is always a child of its
+    subreaper, and is another one by the end of a pass over the process table.
+    """
+    deadline = time.monotonic() + CHASE_S
+    while reap_children() and time.monotonic() < deadline:
+        _send(children(os.getpid()), signal.SIGKILL)
 
 
 def _send(pids: Iterable[int], number: signal.Signals) -> None:

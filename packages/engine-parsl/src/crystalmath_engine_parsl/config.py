@@ -12,11 +12,11 @@ from crystalmath import processes
 from crystalmath.errors import ConfigError
 
 if TYPE_CHECKING:
-    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
 
     from crystalmath.models import EngineSettings
 
-__all__ = ["local_config", "workers"]
+__all__ = ["local_executor", "workers"]
 
 #: The executor's label.
 EXECUTOR = "local"
@@ -43,13 +43,11 @@ def _escaped(command: str) -> str:
     return command.replace("{", "{{{{").replace("}", "}}}}")
 
 
-def local_config(directory: Path, count: int, temporary: str, mark: str = "") -> Config:
+def local_executor(count: int, temporary: str, mark: str = "") -> HighThroughputExecutor:
     """Describe one HighThroughputExecutor on this machine.
 
     Parameters
     ----------
-    directory : pathlib.Path
-        Where Parsl writes its files.
     count : int
         The number of workers.
     temporary : str
@@ -57,7 +55,6 @@ def local_config(directory: Path, count: int, temporary: str, mark: str = "") ->
     mark : str
         Shell assignment that all of its processes carry in their environment.
     """
-    from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
     from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
     from parsl.providers import LocalProvider
@@ -69,7 +66,7 @@ def local_config(directory: Path, count: int, temporary: str, mark: str = "") ->
     # not every installer puts them beside the interpreter.
     tether = [sys.executable, tether_script(), str(me.pid), str(me.start_time), temporary]
     pool = shlex.join([*tether, str(scripts / "process_worker_pool.py")])
-    executor = HighThroughputExecutor(
+    return HighThroughputExecutor(
         label=EXECUTOR,
         address="127.0.0.1",
         max_workers_per_node=count,
@@ -82,27 +79,12 @@ def local_config(directory: Path, count: int, temporary: str, mark: str = "") ->
         # Ten, the default, costs an idle server 0.7 % of a core.
         poll_period=100,
         interchange_launch_cmd=[
-            # Ctrl-C must not end it before its owner can close it, not even while it starts.
-            *("/bin/sh", "-c", f'trap "" INT; {export}exec "$@"', "sh"),
+            # Ctrl-C must not end it before its owner can close it, not even while it starts; and
+            # the title that it gives itself must not overwrite its environment (SPT_NOENV).
+            *("/bin/sh", "-c", f'trap "" INT; {export}export SPT_NOENV=1; exec "$@"', "sh"),
             *tether,
             str(scripts / "interchange.py"),
         ],
         launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", _escaped(pool), 1),
-        provider=LocalProvider(
-            init_blocks=1,
-            min_blocks=1,
-            max_blocks=1,
-            worker_init=export,
-        ),
-    )
-    return Config(
-        executors=[executor],
-        run_dir=str(directory / "runs"),
-        # An attempt is repeated by core, and only once it is known to be dead.
-        retries=0,
-        strategy="simple",
-        strategy_period=0.5,
-        # Its debug log would cost more than the jobs, and would hold their paths.
-        initialize_logging=False,
-        usage_tracking=0,
+        provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1, worker_init=export),
     )

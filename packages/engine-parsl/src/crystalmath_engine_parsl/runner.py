@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import secrets
-import shutil
-import tempfile
-import threading
-from pathlib import Path
+import math
+import time
 from typing import TYPE_CHECKING, Any
 
-from parsl.app.app import python_app
-from parsl.dataflow.dflow import DataFlowKernel
+from attrs import define
 
-from crystalmath import processes, worker
+from crystalmath import processes
 from crystalmath.errors import EngineUnavailable
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Capabilities, Sighting
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_parsl import config
+from crystalmath_engine_parsl.ownership import MARK, Ownership, end_dead_pools
+from crystalmath_engine_parsl.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from crystalmath.models import Attempt, EngineSettings
 
 __all__ = ["ParslRunner"]
 
-_MARK = "CRYSTALMATH_PARSL"
-#: How long Parsl may take to clean up after itself, in seconds.
-CLEANUP_S = 10.0
-#: The longest folder that the sockets of Parsl's pool may be put in, in bytes.
-LONGEST = 55
+#: How long a worker may leave work alone that is there for it, in seconds.
+IDLE_S = 10.0
+#: The same in a new pool, which takes 3 s to start where the machine is idle.
+START_S = 20.0
+#: The longest pause before the next pool, after several that ran nothing, in seconds.
+PAUSE_S = 30.0
+#: The longest time for which a new pool is given credit, in seconds.
+CREDIT_S = 300.0
 #: How long supervisors may take to end by themselves, in seconds.
 STOP_S = 3.0
 
 
-def _run(directory: str) -> None:
-    worker.run(directory)
+@define(eq=False)
+class _Task:
+    """An attempt that Parsl has, or had."""
+
+    attempt: Attempt
+    future: Future[Any]
+    due: float = math.inf  # since when a worker should have taken it
+
+    @property
+    def number(self) -> int:
+        return int(self.attempt.id.rpartition(".")[2])
+
+    def is_claimed(self) -> bool:
+        return RunDirectory(self.attempt.directory).claimed(self.number)
+
+    def is_decided(self) -> bool:
+        return RunDirectory(self.attempt.directory).decided(self.number)
 
 
 class ParslRunner(EngineRunner):
@@ -48,6 +64,9 @@ class ParslRunner(EngineRunner):
     A future says only that its task is over: the run directory tells how. (``exception()`` of a
     Parsl future *returns* the exception of a failed app, and ``cancel()`` is not implemented;
     neither is used.)
+
+    What Parsl has not begun stays on a list here, so that it goes to the next pool when one is
+    given up. To hand an attempt out twice does no harm: the second finds the claim of the first.
 
     Parameters
     ----------
@@ -60,117 +79,167 @@ class ParslRunner(EngineRunner):
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = config.workers(settings)
-        self._kernel: DataFlowKernel | None = None
-        self._temporary: str | None = None
-        self._futures: dict[str, Future[None]] = {}
-        self._mark = secrets.token_hex(8)
+        self._runs = settings.directory / "runs"
+        self._ownership = Ownership(self._runs)
+        self._pool: Pool | None = None
+        self._pools = 0
+        # In the order in which Parsl was given them.
+        self._tasks: dict[str, _Task] = {}
+        self._failures = 0  # pools in a row that ran nothing
+        self._retry_at = 0.0
+        self._trouble: str | None = None
 
     def workers(self) -> int:
         """Tell how many jobs run at once."""
         return self._workers
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
-        """Submit one app for each attempt; Parsl starts with the first."""
-        if self._kernel is None:
-            self._kernel = self._start()
-            self._app = python_app(_run, data_flow_kernel=self._kernel)
-        if self._broken():
-            self._give_up()
-            raise EngineUnavailable("Parsl's interchange or workers died; they are started again")
+        """Submit a task for each attempt; Parsl starts with the first."""
+        pool = self._working_pool()
         for attempt in attempts:
-            future = self._app(str(attempt.directory))
-            self._futures[attempt.id] = future
-            future.add_done_callback(functools.partial(self._done, attempt.id))
+            self._submit(pool, attempt)
         # The tasks of one process mean nothing in another: there is no handle to record.
         return {attempt.id: attempt.id for attempt in attempts}
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Tell which tasks are still Parsl's; a task that is over does not start again."""
-        if self._kernel is not None and self._broken():
-            self._give_up()
+        """Tell which attempts are still Parsl's, after mending what is wrong with it."""
+        if self._tasks:
+            with contextlib.suppress(EngineUnavailable):  # it is told as the reason
+                self._mend()
         return {attempt.id: self._see(attempt.id) for attempt in attempts}
 
     def stop(self) -> None:
         """End Parsl and everything that it started."""
-        if self._kernel is not None:
-            self._give_up()
+        self._tasks.clear()
+        if self._pool is not None:
+            self._end(self._pool)
         # Idle supervisors leave by themselves once their worker has gone.
-        processes.end_processes(lambda: set(self._marked()) - self.spared(), grace_s=STOP_S)
-
-    def _give_up(self) -> None:
-        """End Parsl alone: a job that runs belongs to its supervisor, and goes on."""
-        kernel, self._kernel = self._kernel, None
-        self._futures.clear()
-        if kernel is None:
-            return
-        executor = kernel.executors[config.EXECUTOR]
-        if self._is_broken(executor):
-            # Else Parsl would ask a dead interchange for its managers, and wait for ever.
-            executor.set_bad_state_and_fail_all(EngineUnavailable("Parsl died"))
-        cleanup = threading.Thread(target=self._clean_up, args=[kernel], daemon=True)
-        cleanup.start()
-        cleanup.join(CLEANUP_S)
-        processes.end_processes(self._own_processes, grace_s=0.5)
-        if executor.interchange_proc is not None:
-            executor.interchange_proc.wait()
-        shutil.rmtree(kernel.run_dir, ignore_errors=True)
-        if self._temporary:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def _clean_up(self, kernel: DataFlowKernel) -> None:
-        with contextlib.suppress(Exception):  # it may have died half way; the sweep is thorough
-            kernel.cleanup()
-
-    def _marked(self) -> list[int]:
-        return processes.marked(_MARK, self._mark)
-
-    def _own_processes(self) -> list[int]:
-        # Whatever belongs to a job has a session of its own.
-        session = os.getsid(0)
-        return [pid for pid in self._marked() if _session(pid) == session]
-
-    def _start(self) -> DataFlowKernel:
-        directory = Path(self.settings.directory)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mark = f"{_MARK}={self._mark}"
-        # The sockets in it may have 107 bytes in all, and add 33 to its own path.
-        short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST
-        self._temporary = tempfile.mkdtemp(prefix="parsl-", dir=None if short else "/tmp")  # noqa: S108
-        configured = config.local_config(directory, self._workers, self._temporary, mark)
-        return DataFlowKernel(configured)
-
-    def _broken(self) -> bool:
-        return self._kernel is not None and self._is_broken(self._kernel.executors[config.EXECUTOR])
-
-    def _is_broken(self, executor: Any) -> bool:
-        # Futures stay unresolved for minutes when the interchange dies: look at it instead.
-        interchange = executor.interchange_proc
-        return executor.bad_state_is_set or (
-            interchange is not None and interchange.poll() is not None
+        processes.end_processes(
+            lambda: set(processes.marked(MARK, self._ownership.token)) - self.spared(),
+            grace_s=STOP_S,
         )
+        self._ownership.forget()
+
+    def _mend(self) -> None:
+        pool = self._working_pool()
+        if self._is_idle(pool):
+            self._give_up(pool, f"Parsl's workers left work alone for {self._patience(pool):g} s")
+            pool = self._working_pool()
+        for task in list(self._tasks.values()):
+            if task.future.done() and _is_parsls(task.future.exception()) and not task.is_claimed():
+                self._submit(pool, task.attempt)
+
+    def _working_pool(self) -> Pool:
+        """Give the pool, a new one if need be, with all that is waiting."""
+        if self._pool is not None and (trouble := self._pool.trouble()):
+            self._give_up(self._pool, trouble)
+        if self._pool is None:
+            self._pool = self._start()
+        return self._pool
+
+    def _start(self) -> Pool:
+        if time.monotonic() < self._retry_at:
+            raise EngineUnavailable(str(self._trouble))
+        waiting = self._unclaimed()
+        end_dead_pools(self._runs)
+        self._ownership.record()
+        self._pools += 1
+        mark = f"{MARK}={self._ownership.token}"
+        executor = config.local_executor(self._workers, self._ownership.temporary, mark)
+        pool = Pool(executor, self._ownership.directory / str(self._pools))
+        try:
+            pool.start()
+            for task in waiting:
+                self._submit(pool, task.attempt)
+        except EngineUnavailable as error:
+            self._give_up(pool, str(error))
+            raise EngineUnavailable(str(self._trouble)) from error
+        return pool
+
+    def _give_up(self, pool: Pool, trouble: str) -> None:
+        """End a pool: a job that runs belongs to its supervisor, and goes on."""
+        proved = pool.proved or any(task.is_claimed() for task in list(self._tasks.values()))
+        self._failures = 0 if proved else self._failures + 1
+        pause = min(self._later() / 2, PAUSE_S) if self._failures else 0.0
+        self._retry_at = time.monotonic() + pause
+        later = f" after {pause:g} s" if pause else ""
+        self._trouble = f"{trouble}; a new pool is started{later}"
+        self.log.warning("%s", self._trouble)
+        self._end(pool)
+
+    def _end(self, pool: Pool) -> None:
+        self._pool = None
+        self._ownership.end_processes()
+        pool.end()
+
+    def _submit(self, pool: Pool, attempt: Attempt) -> None:
+        task = _Task(attempt, pool.submit(attempt.directory))
+        self._tasks.pop(attempt.id, None)  # it goes to the end of the queue, here as there
+        self._tasks[attempt.id] = task
+        task.future.add_done_callback(functools.partial(self._done, pool, task))
+
+    def _unclaimed(self) -> list[_Task]:
+        """Give what a new pool must be given; what has begun is no matter of Parsl's any more."""
+        for task in list(self._tasks.values()):
+            if task.is_claimed():
+                self._tasks.pop(task.attempt.id, None)
+        return list(self._tasks.values())
+
+    def _is_idle(self, pool: Pool) -> bool:
+        """Tell whether a worker leaves work alone.
+
+        Parsl hands out in order: of the unfinished tasks the first have workers. A worker, or its
+        manager, that was killed at the wrong moment may have taken a task with it, or a lock of
+        the pool's queue, so that nothing is handed out any more, while all seems well.
+        """
+        now = time.monotonic()
+        due = set()
+        for task in self._first_unfinished():
+            if task.is_claimed():
+                pool.proved = True
+            else:
+                due.add(task)
+        for task in self._tasks.copy().values():
+            task.due = min(task.due, now) if task in due else math.inf
+        return any(now - task.due >= self._patience(pool) for task in due)
+
+    def _first_unfinished(self) -> Iterator[_Task]:
+        left = self._workers
+        for task in list(self._tasks.values()):
+            if task.is_decided():
+                self._tasks.pop(task.attempt.id, None)
+            elif left and not task.future.done():
+                left -= 1
+                yield task
+
+    def _patience(self, pool: Pool) -> float:
+        return IDLE_S if pool.proved else min(START_S * self._later(), CREDIT_S)
+
+    def _later(self) -> float:
+        return 2.0 ** min(self._failures, 16)  # it may fail for days
 
     def _see(self, attempt: str) -> Sighting:
-        future = self._futures.get(attempt)
-        if future is None:
+        task = self._tasks.get(attempt)
+        if task is None:
             return Sighting("gone")
-        if not future.done():
-            return Sighting("queued")
-        error = future.exception()
-        return Sighting("gone", None if error is None else f"{type(error).__name__}: {error}")
+        error = task.future.exception() if task.future.done() else None
+        if error is None or _is_parsls(error):
+            mended = self._pool is not None and self._pool.proved
+            return Sighting("queued", None if mended else self._trouble)
+        return Sighting("gone", f"{type(error).__name__}: {error}")
 
-    def _done(self, attempt: str, future: Future[None]) -> None:
-        error = future.exception()
-        if self._futures.get(attempt) is not future:
-            return  # it is of a Parsl that was given up
-        if error is not None:
+    def _done(self, pool: Pool, task: _Task, future: Future[Any]) -> None:
+        attempt = task.attempt.id
+        if self._tasks.get(attempt) is not task:
+            return  # another pool has it now
+        if error := future.exception():
             self.log.warning("the task of %s ended: %s", attempt, error)
         else:
-            self._futures.pop(attempt, None)
+            pool.proved = True
+            self._tasks.pop(attempt, None)
         self.notice(attempt)
 
 
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return None
+def _is_parsls(error: BaseException | None) -> bool:
+    """Tell whether an error is Parsl's own: a worker or a manager died, and the task with it."""
+    return type(error).__module__.partition(".")[0] == "parsl"

@@ -11,6 +11,7 @@ group, where Ctrl-C ends it before its owner can close it.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.util
 import os
 import runpy
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 from crystalmath import processes
+from crystalmath_engine_parsl import ownership
 
 __all__ = ["main"]
 
@@ -31,7 +33,7 @@ LOOK_S = 0.5
 
 
 def main() -> None:
-    """Run the script, and end the whole process group when the owner is gone."""
+    """Run the script, and end all of the owner's pool when the owner is gone."""
     owner, start = int(sys.argv[1]), int(sys.argv[2])
     temporary, argv = sys.argv[3], sys.argv[4:]
     if os.getpgrp() == os.getpgid(owner):
@@ -50,8 +52,17 @@ def _follow(owner: int, start: int, temporary: str) -> None:
     while processes.is_alive(owner, start):
         time.sleep(LOOK_S)
     shutil.rmtree(temporary, ignore_errors=True)
-    # Jobs live on: their supervisors are in sessions of their own.
+    # Jobs live on: their supervisors are in sessions of their own. The other processes of the pool
+    # may have lost their tether.
+    if token := os.environ.get(ownership.MARK):
+        _kill(ownership.pool_processes(token, os.getsid(0)))
     os.killpg(0, signal.SIGKILL)
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def _run_directories(beginning: str) -> Iterator[str]:
             for entry in entries:
                 if entry.name.startswith(beginning) and not entry.name.startswith("."):
                     yield entry.name
-    except OSError:
+    except (CrystalMathError, OSError):
         return
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,6 +75,7 @@ def _checks(*, run: bool, engine: str | None) -> Iterator[Check]:
     yield from _strangers(config)
     yield from _plugins()
     yield from server_checks(config)
+    yield _containment()
     yield from _programs(config)
     if run:
         yield _guarded("run", _relax, engine)
@@ -132,6 +134,19 @@ def _database(config: Config) -> Check:
         newest = store.list(limit=1)
         message = f"the last job is {output.age(newest[0].created_at)} old" if newest else "empty"
         return Check(name="database", state="ok", message=f"{store!r}, {message}")
+
+
+def _containment() -> Check:
+    from crystalmath.jobs.cgroups import ControlGroup
+
+    group = ControlGroup.make()
+    if group is not None:
+        group.remove()
+        held = f"by a control group below {Path(group.path).parent}"
+    else:
+        held = "by a guardian process (no control group of version 2 can be made here)"
+    message = f"what a killed supervisor leaves of a job is ended {held}"
+    return Check(name="processes", state="ok", message=message)
 
 
 def _quacc() -> Check:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli import output
+from crystalmath.cli.plain import Plain
 from crystalmath.cli.selection import JobId, any_client, find
 from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import InvalidJob, ServerNotRunning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from crystalmath.client import Client
 
@@ -44,21 +45,28 @@ def logs(
     tail: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Begin with the last N lines.")
     ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Control sequences (colours, ...) too, on a terminal.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
-    """Print what a job wrote: its log, or a file of its work directory."""
+    """Print what a job wrote: its log, or a file of its work directory.
+
+    On a terminal without its control sequences; through a pipe as it was written.
+    """
     if follow and as_json:
         raise typer.BadParameter("does not go with --json", param_hint="--follow")
+    write = _writer(raw=raw)
     with any_client() as client:
         job_id = find(client, job_id)
         if follow:
             for part in _followed(client, job_id, file, tail):
-                _write(part)
+                write(part["text"])
         elif as_json:
             output.write_json(_document(list(_parts(client, job_id, file, tail))))
         else:
             for part in _parts(client, job_id, file, tail):
-                _write(part)
+                write(part["text"])
                 if not part["size"] and file is None:
                     output.note(f"job {job_id} has written no log yet")
     return 0
@@ -124,8 +132,13 @@ def _first(client: Client, job_id: str, file: str | None, tail: int | None) -> d
             time.sleep(_LOOK_S)
 
 
-def _write(part: dict[str, Any]) -> None:
-    # As it was written, whatever the terminal's encoding.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(part["text"].encode())
-    sys.stdout.buffer.flush()
+def _writer(*, raw: bool) -> Callable[[str], None]:
+    plain = Plain() if sys.stdout.isatty() and not raw else None
+
+    def write(text: str) -> None:
+        # As it was written, whatever the terminal's encoding.
+        sys.stdout.flush()
+        sys.stdout.buffer.write((plain(text) if plain else text).encode())
+        sys.stdout.buffer.flush()
+
+    return write

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from crystalmath import processes
 from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
+from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.outcomes import cancel_files, publish_unbegun, read_state
-from crystalmath.jobs.rundir import IdentityFile, RunDirectory, is_job_id
+from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.tracking import Sight, Tracked, take_over
 from crystalmath.models import JobState, Sighting
 from crystalmath.worker.chains import close_idle
@@ -79,9 +80,7 @@ class Driver:
         self.log = runner.log
         self.closed = False
         self._jobs_directory = runner.settings.home / "jobs"
-        self._identity = IdentityFile(
-            self._jobs_directory / ".identities", processes.own_identity()
-        )
+        self._identity = own_identity(self._jobs_directory)
         self._lock = threading.RLock()
         self._jobs: dict[str, Tracked] = {}
         # Those of them that the engine has not got, in the order of their submission.
@@ -242,7 +241,6 @@ class Driver:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=CLOSE_S)
-        self._identity.remove()
         self._ended = True
 
     def _let_go(self, job: Tracked) -> None:
@@ -261,11 +259,12 @@ class Driver:
         """Give the pids of jobs that were let go and run on this host."""
         found: set[int] = set()
         for job in self._left:
-            claimant = None
+            claimant, guardian = None, []
             with contextlib.suppress(BadFile):
                 claimant = job.directory.claimant(job.number)
-            if claimant and claimant.host == processes.own_identity().host:
-                found |= {claimant.pid, *processes.descendants(claimant.pid)}
+                guardian = job.directory.containment(job.number).get("guardian", [])[:1]
+            if claimant and claimant.is_here():
+                found |= {claimant.pid, *guardian, *processes.descendants(claimant.pid)}
         return found
 
     def directory(self, job_id: str) -> RunDirectory:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.models import JobState
 
 if TYPE_CHECKING:
-    from crystalmath.jobs.rundir import IdentityFile, RunDirectory
+    from crystalmath.jobs.identities import IdentityFile
+    from crystalmath.jobs.rundir import RunDirectory
 
 __all__ = ["ATTEMPTS", "cancel_files", "publish_unbegun", "read_result", "read_state"]
 

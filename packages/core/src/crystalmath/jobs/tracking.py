@@ -12,9 +12,12 @@ from attrs import define, field, frozen
 from crystalmath import processes
 from crystalmath.errors import BadFile
 from crystalmath.jobs.changes import Change
+from crystalmath.jobs.containment import end_contained
+from crystalmath.jobs.identities import is_alive, own_identity
 from crystalmath.jobs.outcomes import ATTEMPTS
 from crystalmath.jobs.rundir import ADOPTION_LOCK, RunDirectory, attempt_id
 from crystalmath.models import Attempt, JobState
+from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,13 +41,13 @@ SWEEP_S = 5.0
 ADOPTION_S = 1.0
 
 
-def spec_header(spec: JobSpec, engine: str) -> dict[str, Any]:
-    """Give what stands above a specification that this process hands to an engine."""
+def spec_header(spec: JobSpec, engine: str, owner: Identity) -> dict[str, Any]:
+    """Give what stands above a specification that its owner hands to an engine."""
     return {
         "job_id": spec.job_id,
         "attempt": 1,
         "engine": engine,
-        "owner": processes.own_identity().as_dict(),
+        "owner": owner.as_dict(),
         "recipe": spec.recipe,
         "cluster": spec.cluster,
         "walltime_s": spec.walltime_s,
@@ -142,13 +145,9 @@ class Tracked:
             if not self.directory.exists():
                 return Sight(claimed=True, removed=True)
             outcome = self._declare_lost_if_dead()
-        if outcome is not None and outcome["state"] == "lost":
-            # It must be gone before anything else is said or started.
-            mark = attempt_id(self.job_id, self.number)
-            if not processes.end_processes(
-                lambda: processes.marked("CRYSTALMATH_ATTEMPT", mark), limit_s=SWEEP_S
-            ):
-                return Sight(claimed=True)  # it is looked at again
+        # A lost one must be gone before anything else is said or started; it is looked at again.
+        if outcome is not None and outcome["state"] == "lost" and not self._end_leftovers():
+            return Sight(claimed=True)
         return Sight(claimed=True, outcome=outcome)
 
     def settle(self, sight: Sight) -> list[Change]:
@@ -191,10 +190,22 @@ class Tracked:
         self.checked = now
         return True
 
+    def _end_leftovers(self) -> bool:
+        """End what a lost attempt left alive on this host; tell whether nothing is."""
+        claimant = self.directory.claimant(self.number)
+        # A supervisor that lives has seen to it, and has other jobs to run in the same place.
+        died_here = claimant is not None and claimant.is_here() and claimant.is_dead()
+        if died_here and not end_contained(self.directory.containment(self.number), SWEEP_S):
+            return False
+        mark = attempt_id(self.job_id, self.number)
+        return processes.end_processes(
+            lambda: processes.marked("CRYSTALMATH_ATTEMPT", mark), limit_s=SWEEP_S
+        )
+
     def _declare_lost_if_dead(self) -> dict[str, Any] | None:
         """Publish `lost` for an attempt whose supervisor has died on this host."""
         claimant = self.directory.claimant(self.number)
-        if claimant is None or not claimant.is_dead():
+        if claimant is None or self.directory.is_claimant_alive(self.number) is not False:
             return None
         now = time.time()
         self.directory.publish(
@@ -238,27 +249,28 @@ class Tracked:
         return Change(job_id=self.job_id, state=state, at=time.time(), attempt=self.number, **more)
 
 
-def is_orphan(header: Mapping[str, Any]) -> bool:
+def is_orphan(header: Mapping[str, Any], jobs_directory: Path) -> bool:
     """Tell whether nobody follows a job: its owner has died, or has let it go."""
     owner = header.get("owner")
-    return owner is None or processes.Identity.read(owner).is_dead()
+    return owner is None or is_alive(Identity.read(owner), jobs_directory) is False
 
 
 def take_over(directory: RunDirectory, engine: str) -> Tracked | None:
     """Become the owner of a job that nobody follows; ``None`` where that is not ours to do."""
     from filelock import FileLock, Timeout
 
-    if not _is_for(directory.read_header(), engine):
+    jobs = Path(directory.path).parent
+    if not _is_for(directory.read_header(), engine, jobs):
         return None
     try:
         # Of several processes that ask at a time one becomes the owner.
-        with FileLock(Path(directory.path).parent / ADOPTION_LOCK, timeout=ADOPTION_S):
+        with FileLock(jobs / ADOPTION_LOCK, timeout=ADOPTION_S):
             header, body = directory.read_spec()
-            if not _is_for(header, engine):
+            if not _is_for(header, engine, jobs):
                 return None
             # All that may fail comes before the job is ours.
             cancelled, handle = directory.cancel_requested(), _handle(directory, header["attempt"])
-            header = {**header, "owner": processes.own_identity().as_dict()}
+            header = {**header, "owner": own_identity(jobs).identity.as_dict()}
             directory.write_spec(header, body)
     except Timeout:
         return None
@@ -277,8 +289,8 @@ def take_over(directory: RunDirectory, engine: str) -> Tracked | None:
     )
 
 
-def _is_for(header: Mapping[str, Any], engine: str) -> bool:
-    return header.get("engine") == engine and is_orphan(header)
+def _is_for(header: Mapping[str, Any], engine: str, jobs_directory: Path) -> bool:
+    return header.get("engine") == engine and is_orphan(header, jobs_directory)
 
 
 def _handle(directory: RunDirectory, number: int) -> str | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
 import os
+import stat
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import frozen
 
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.rundir import LEFT_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,11 +61,32 @@ def read_chunks(path: Path) -> Iterator[bytes]:
         It cannot be read or decompressed.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with _opened(path) as file:
+            stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
             while chunk := stream.read(1 << 16):
                 yield chunk
     except (OSError, EOFError) as error:
         raise InvalidJob(f"cannot read {path}: {error}") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open what a job wrote; it may have put anything in its place.
+
+    Raises
+    ------
+    InvalidJob
+        It is no regular file: a FIFO would be waited for, a link lead anywhere.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:
+            raise InvalidJob(f"{path} is no regular file, and is not read") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidJob(f"{path} is no regular file, and is not read")
+    return os.fdopen(descriptor, "rb")
 
 
 @frozen
@@ -92,7 +116,8 @@ def read_part(path: Path, offset: int, most: int, *, whole: bool) -> Part:
     path : pathlib.Path
         The file, decompressed if its name ends in ``.gz``. It is empty where there is none.
     offset : int
-        In bytes. Behind the end there is nothing.
+        In bytes. Behind the end there is nothing; but in a log that has become shorter, it is gone
+        on with the line that stands in the place of its middle.
     most : int
         How many bytes to read at most.
     whole : bool
@@ -104,7 +129,21 @@ def read_part(path: Path, offset: int, most: int, *, whole: bool) -> Part:
         It cannot be read or decompressed.
     """
     data, size = _window(path, offset, most)
+    if offset > size and (begin := _middle(path)) is not None:
+        data, size = _window(path, begin, most)
+        offset = begin
     return _decoded(data, offset, size, whole=whole)
+
+
+def _middle(path: Path) -> int | None:
+    """Find the line that stands in the place of what was left out of a log."""
+    position, before = 0, b""
+    for chunk in read_chunks(path):
+        found = (before + chunk).find(LEFT_OUT)
+        if found >= 0:
+            return position - len(before) + found
+        position, before = position + len(chunk), chunk[-len(LEFT_OUT) :]
+    return None
 
 
 def read_tail(path: Path, lines: int, most: int, *, whole: bool) -> Part:
@@ -123,7 +162,7 @@ def _window(path: Path, offset: int | None, most: int) -> tuple[bytes, int]:
     if path.suffix == ".gz":
         return _window_of(read_chunks(path), offset, most)
     try:
-        with path.open("rb") as stream:
+        with _opened(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             stream.seek(max(0, size - most) if offset is None else offset)
             return stream.read(most), size
@@ -177,7 +216,7 @@ def _inside(directory: Path, file: PurePosixPath) -> Path:
         raise InvalidJob(f"{path} is a link that leaves the work directory, to {real}")
     if not real.is_file():
         raise InvalidJob(f"{path} is no regular file")
-    return path
+    return real if path.is_symlink() else path
 
 
 def _listing(files: list[PurePosixPath]) -> str:

@@ -157,7 +157,7 @@ class Supervisor:
             self._look_at_owner()
         if child.message is not None:
             return None
-        how = child.end()
+        how = child.end().how
         self._end_child()
         return f"it {how} {when}{self._said()}"
 

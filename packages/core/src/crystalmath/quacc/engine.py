@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crystalmath import config
 from crystalmath.engines.driver import Driver
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.outcomes import read_result
 from crystalmath.jobs.rundir import is_job_id
 from crystalmath.jobs.tracking import spec_header
@@ -164,7 +165,8 @@ class EngineRunner(JobRunner):
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
         body = codec.encode_spec(spec) if document is None else document
-        self._driver.add(spec_header(spec, self.settings.name), body)
+        owner = own_identity(self.settings.home / "jobs").identity
+        self._driver.add(spec_header(spec, self.settings.name, owner), body)
 
     def adopt(self, job_id: str) -> bool:
         """Take over a job of this engine that nobody follows: its owner has died.
@@ -232,8 +234,8 @@ def submission_environment(
 ) -> dict[str, str]:
     """Give the variables that reach a job.
 
-    The admitted recipe namespaces travel along, so that workers admit what the home does: never
-    what the submitter asks for.
+    The admitted recipe namespaces travel along, so that workers admit what the home does, and the
+    bound of the log: never what the submitter asks for.
 
     Parameters
     ----------
@@ -244,6 +246,9 @@ def submission_environment(
     """
     environment = config.forwarded(settings.forward, environ)
     environment.pop("CRYSTALMATH_RECIPES", None)
+    environment.pop(config.LOG_VARIABLE, None)
+    if settings.log_mb != config.LOG_MB:
+        environment[config.LOG_VARIABLE] = repr(settings.log_mb)
     if settings.recipes_allow:
         environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
     return environment

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from crystalmath._permissions import may_be_closed
 from crystalmath.errors import PlaceError, ServedElsewhere
 from crystalmath.processes import Identity
 
@@ -161,18 +162,19 @@ class Place:
 
     def read_lock(self) -> Server | None:
         """Tell who serves the home; ``None`` if nobody does, or its process has died."""
+        server = self.named()
+        return None if server is None or server.identity.is_dead(self.lock) else server
+
+    def named(self) -> Server | None:
+        """Tell whom the lock names, dead or alive."""
         with contextlib.suppress(FileNotFoundError):
-            server = Server.read(self.lock.read_text(encoding="utf-8", errors="replace"))
-            if server is not None and not server.identity.is_dead():
-                return server
+            return Server.read(self.lock.read_text(encoding="utf-8", errors="replace"))
         return None
 
     def has_crashed(self) -> bool:
         """Tell whether the last server has died without leaving in order."""
-        with contextlib.suppress(FileNotFoundError):
-            server = Server.read(self.lock.read_text(encoding="utf-8", errors="replace"))
-            return server is not None and server.identity.is_dead()
-        return False
+        server = self.named()
+        return server is not None and server.identity.is_dead(self.lock)
 
     def address(self) -> Path:
         """Tell where to connect to: where the home's server listens, or would.
@@ -180,17 +182,21 @@ class Place:
         Raises
         ------
         ServedElsewhere
-            It runs on another host.
+            It runs on another host, or in another container.
         """
         server = self.read_lock()
         if server is None:
             return self.socket
         if not server.is_here():
-            raise ServedElsewhere(
-                f"the server of {self.home} is the {server}: run the command there, or end it with "
-                f"`crystalmath stop` there; if that host is gone for good, remove {self.lock}"
-            )
+            raise self.elsewhere(server)
         return Path(server.socket)
+
+    def elsewhere(self, server: Server) -> ServedElsewhere:
+        """Make the error that names a server which cannot be reached from here."""
+        return ServedElsewhere(
+            f"the server of {self.home} is the {server}: run the command there, or end it with "
+            f"`crystalmath stop` there; if that host is gone for good, remove {self.lock}"
+        )
 
 
 def _socket_of(home: Path, environ: Mapping[str, str]) -> Path:
@@ -251,9 +257,10 @@ def require_private(directory: Path) -> None:
             "set CRYSTALMATH_SOCKET to a path in a folder of your own"
         )
     if status.st_mode & 0o077:
+        close = f"`chmod 700 {directory}`, or " * may_be_closed(os.fspath(directory), status)
         raise PlaceError(
             f"{directory} is open to others (mode {stat.S_IMODE(status.st_mode):o}); "
-            f"`chmod 700 {directory}`, or set CRYSTALMATH_SOCKET to a path in a private folder"
+            f"{close}set CRYSTALMATH_SOCKET to a path in a private folder"
         )
 
 

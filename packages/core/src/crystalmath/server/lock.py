@@ -33,8 +33,9 @@ class AlreadyServed(ServerError):  # noqa: N818 - named for what is the case
 class HomeLock:
     """Serve a home alone.
 
-    The kernel holds the lock and drops it with the process, however that ends. Its content names
-    the process for those on other hosts, whose kernel does not know of it.
+    The kernel holds the lock and drops it with the process, however that ends; so those in other
+    containers can tell by it whether the process lives. Its content names the process, also for
+    those on other hosts, whose kernel may not know of the lock.
 
     Parameters
     ----------
@@ -80,11 +81,11 @@ class HomeLock:
                 who = server or "a process that has not said its name yet"
                 raise AlreadyServed(f"{self._place.home} is served already: {who}")
             time.sleep(PAUSE_S)
-        try:
-            self._place.address()  # raises for another host's
-        except BaseException:
+        last = self._place.named()
+        # The lock on the file is ours now, so nobody else of this kernel serves.
+        if last and not last.is_here() and last.identity.is_alive_if(held=False) is not False:
             self._let_go()
-            raise
+            raise self._place.elsewhere(last)
         self._write(self._name())
 
     def is_ours(self) -> bool:

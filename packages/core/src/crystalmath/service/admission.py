@@ -69,8 +69,6 @@ class Admission:
         The home's configuration.
     runner_of : callable
         Gives the runner of an engine by its name.
-    owner : mapping
-        The process whose jobs they will be.
     environ : mapping of str to str
         The environment of submissions that bring none.
     """
@@ -79,12 +77,10 @@ class Admission:
         self,
         configured: Config,
         runner_of: Callable[[str], EngineRunner],
-        owner: Mapping[str, Any],
         environ: Mapping[str, str],
     ) -> None:
         self._config = configured
         self._runner_of = runner_of
-        self._owner = owner
         self._environ = environ
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
@@ -204,7 +200,6 @@ class Admission:
             labels=submission.labels,
             key=submission.key,
             formula=submission.atoms.get_chemical_formula(),
-            owner=self._owner,
             warnings=[asdict(finding) for finding in findings],
             pseudopotentials=[asdict(file) for file in files],
         )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from crystalmath import config, processes
+from crystalmath import config
 from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob
 from crystalmath.jobs.changes import Change
-from crystalmath.jobs.rundir import IdentityFile
+from crystalmath.jobs.identities import own_identity
 from crystalmath.models import JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.engine_pool import Runners
@@ -61,9 +61,7 @@ class JobService(Inquiry):
         self._recorder = Recorder(self.config.database_url)
         self._runners = Runners(lambda: self.config, self._recorder.report)
         self._recovery = Recovery(self._recorder, self._runners.get, self.config.jobs_directory)
-        self._identity = IdentityFile(
-            self.config.jobs_directory / ".identities", processes.own_identity()
-        )
+        self._identity = own_identity(self.config.jobs_directory)
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +93,6 @@ class JobService(Inquiry):
         except CrystalMathError as error:
             _LOG.warning("cannot record that jobs are let go: %s", error)
         self._recorder.close()
-        self._identity.remove()
 
     # --- submitting --------------------------------------------------------------------------
 
@@ -165,7 +162,7 @@ class JobService(Inquiry):
             # Where the jobs are cannot change while somebody has them open.
             url = self.config.database_url
             self.config = attrs.evolve(self._source.current(), database_url=url)
-        return Admission(self.config, self._runners.get, _owner(), self._environ)
+        return Admission(self.config, self._runners.get, self._environ)
 
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
         """Give the jobs that have the keys of these."""
@@ -177,7 +174,10 @@ class JobService(Inquiry):
         if not prepared:
             return {}
         try:
-            recorded = self._recorder.insert([item.row for item in prepared.values()])
+            owner = self._identity.identity.as_dict()
+            recorded = self._recorder.insert(
+                [attrs.evolve(item.row, owner=owner) for item in prepared.values()]
+            )
         except InvalidJob as error:
             if len(prepared) == 1:
                 return dict.fromkeys(prepared, error)
@@ -243,7 +243,7 @@ class JobService(Inquiry):
         if job.state.is_terminal():
             return False
         self._recorder.note_cancel(job_id)
-        if has_no_owner(job):
+        if has_no_owner(job, self.config.jobs_directory):
             self._recovery.take_over([job])
         directory = self._directory(job_id)
         runner = self._runners.following(job_id)
@@ -251,7 +251,7 @@ class JobService(Inquiry):
             return runner.cancel(job_id)
         if directory.exists():
             cancel_files(directory, self._identity)
-        elif has_no_owner(job):
+        elif has_no_owner(job, self.config.jobs_directory):
             self._recorder.apply(Change(job_id=job_id, state=JobState.CANCELLED, at=time.time()))
         else:
             # Its owner is about to write it down, and then finds this.
@@ -321,10 +321,6 @@ class JobService(Inquiry):
 def _require(wanted: Callable[[], bool]) -> None:
     if not wanted():
         raise CrystalMathError("nobody waits for the answer any more; nothing was recorded")
-
-
-def _owner() -> dict[str, Any]:
-    return processes.own_identity().as_dict()
 
 
 _services: dict[Path, JobService] = {}

@@ -132,7 +132,11 @@ class Inquiry:
 
     def _left(self) -> list[JobMetadata]:
         """Give the unfinished jobs that nobody follows."""
-        owners = [owner for owner in self._store.owners() if is_nobody(json.loads(owner))]
+        owners = [
+            owner
+            for owner in self._store.owners()
+            if is_nobody(json.loads(owner), self.config.jobs_directory)
+        ]
         return [job for owner in owners for job in self._store.unfinished(owner=owner)]
 
     def find(self, prefix: str) -> str:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import processes
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.changes import Change
+from crystalmath.jobs.identities import is_alive, own_identity
 from crystalmath.jobs.rundir import ADOPTION_LOCK, RunDirectory
 from crystalmath.models import JobState
+from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,15 +32,15 @@ _LOG = logging.getLogger("crystalmath.service")
 LOCK_S = 10.0
 
 
-def has_no_owner(job: JobMetadata) -> bool:
+def has_no_owner(job: JobMetadata, jobs_directory: Path) -> bool:
     """Tell whether nobody follows a job: its owner has died, or has let it go."""
-    return is_nobody(job.owner)
+    return is_nobody(job.owner, jobs_directory)
 
 
-def is_nobody(owner: Mapping[str, Any]) -> bool:
+def is_nobody(owner: Mapping[str, Any], jobs_directory: Path) -> bool:
     """Tell whether this owner has died, or never was."""
     try:
-        return not owner or processes.Identity.read(owner).is_dead()
+        return not owner or is_alive(Identity.read(owner), jobs_directory) is False
     except (KeyError, TypeError):
         return False  # a newer release may say it otherwise
 
@@ -67,14 +69,14 @@ class Recovery:
 
     def current(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         """Bring jobs that nobody follows up to date with their run directories."""
-        return [self._refresh(job) if _is_left(job) else job for job in jobs]
+        return [self._refresh(job) if self._is_left(job) else job for job in jobs]
 
     def take_over(self, jobs: Sequence[JobMetadata]) -> list[str]:
         """Follow those jobs that nobody follows as this process's own; give their ids."""
         taken: list[str] = []
         broken: set[str] = set()
         for job in jobs:
-            if job.engine in broken or not _is_left(job):
+            if job.engine in broken or not self._is_left(job):
                 continue
             try:
                 runner = self._runner_of(job.engine)
@@ -85,9 +87,9 @@ class Recovery:
                 taken += [job.job_id] if self._take_over(job, runner) else []
         if taken:
             self._taken |= set(taken)
-            me = processes.own_identity().as_dict()
-            reason = f"taken over by the process {me['pid']} on {me['host']}"
-            self._recorder.store.set_owner(taken, me, reason, time.time())
+            me = own_identity(self._jobs_directory).identity
+            reason = f"taken over by the process {me.pid} on {me.host}"
+            self._recorder.store.set_owner(taken, me.as_dict(), reason, time.time())
         return taken
 
     def disown(self, *, own: bool) -> None:
@@ -101,14 +103,16 @@ class Recovery:
         if not (own or self._taken) or not self._recorder.exists():
             return
         store = self._recorder.store
-        me = processes.own_identity().as_dict()
-        mine = [owner for owner in store.owners() if json.loads(owner) == me]
+        mine = [owner for owner in store.owners() if _is_this_process(json.loads(owner))]
         # Somebody may have taken it over already: what counts is who owns it now.
         jobs = [job.job_id for owner in mine for job in store.unfinished(owner=owner)]
         left = [job_id for job_id in jobs if own or job_id in self._taken]
         if left:
             store.set_owner(left, {}, "let go", time.time())
         self._taken.clear()
+
+    def _is_left(self, job: JobMetadata) -> bool:
+        return not job.state.is_terminal() and has_no_owner(job, self._jobs_directory)
 
     def _directory(self, job: JobMetadata) -> RunDirectory:
         return RunDirectory(self._jobs_directory / job.job_id)
@@ -173,5 +177,8 @@ class Recovery:
             directory.request_cancel()
 
 
-def _is_left(job: JobMetadata) -> bool:
-    return not job.state.is_terminal() and has_no_owner(job)
+def _is_this_process(owner: Mapping[str, Any]) -> bool:
+    try:
+        return Identity.read(owner) == processes.own_identity()
+    except (KeyError, TypeError):
+        return False

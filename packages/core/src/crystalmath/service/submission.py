@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import InvalidJob, shown
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 __all__ = ["Submission", "check_environment", "check_values"]
+
+#: So many labels a job may have, and so many characters the value of one.
+_LABELS = 64
+_LABEL = 1000
 
 
 @frozen(kw_only=True)
@@ -37,7 +41,8 @@ class Submission:
     name : str, optional
         For people; never passed to the recipe.
     labels : mapping of str to str
-        For people and filters; never passed to the recipe.
+        For people and filters; never passed to the recipe. At most 64, of printable characters: 255
+        in a key, 1000 in a value.
     walltime_s : float, optional
         Time after which the job is stopped, in seconds.
     environment : mapping of str to str, optional
@@ -62,11 +67,7 @@ def check_values(submission: Submission) -> None:
     _check_walltime(submission.walltime_s)
     _check_text("key", submission.key)
     _check_text("name", submission.name)
-    labels: object = submission.labels
-    if not isinstance(labels, Mapping) or not all(
-        isinstance(part, str) for pair in labels.items() for part in pair
-    ):
-        raise InvalidJob(f"labels must be a flat mapping of strings, not {labels!r}")
+    _check_labels(submission.labels)
 
 
 def check_environment(submission: Submission) -> None:
@@ -93,6 +94,19 @@ def _check_walltime(walltime_s: object) -> None:
         or not 0 < walltime_s <= sys.float_info.max
     ):
         raise InvalidJob(f"walltime must be a positive number of seconds, not {walltime_s!r}")
+
+
+def _check_labels(labels: object) -> None:
+    if not isinstance(labels, Mapping) or not all(
+        isinstance(part, str) for pair in labels.items() for part in pair
+    ):
+        raise InvalidJob(f"labels must be a flat mapping of strings, not {shown(labels)}")
+    if len(labels) > _LABELS:
+        raise InvalidJob(f"a job has at most {_LABELS} labels, not {len(labels)}")
+    for key, value in labels.items():
+        _check_text("the key of a label", key)
+        if value:
+            _check_text(f"the label {key!r}", value, _LABEL)
 
 
 def _check_text(what: str, value: object, longest: int = 255) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.models import Attempt, JobSpec
 from crystalmath.quacc.runner import generate_job_id
@@ -33,7 +34,8 @@ def write_down(home: Path, engine: str, recipe: str, **parameters: Any) -> str:
     jobs = home / "jobs"
     jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = RunDirectory(jobs / spec.job_id)
-    directory.write_spec(spec_header(spec, engine), codec.encode_spec(spec))
+    owner = own_identity(jobs).identity
+    directory.write_spec(spec_header(spec, engine, owner), codec.encode_spec(spec))
     return spec.job_id
 
 

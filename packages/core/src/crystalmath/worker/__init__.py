@@ -6,7 +6,8 @@ An engine's worker calls :func:`crystalmath.worker.run`. Behind it stands a chai
 
 The supervisor (:mod:`crystalmath.worker.supervisor`) claims attempts, watches, kills and publishes;
 the runner (:mod:`crystalmath.worker.runner`) is warm: it has imported quacc and runs one recipe
-after another.
+after another. Runner and all below sit in a control group; where none can be had, a guardian stands
+between worker and supervisor (:mod:`crystalmath.worker.guardian`).
 """
 
 from crystalmath.worker.chains import run

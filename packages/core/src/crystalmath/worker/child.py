@@ -13,17 +13,24 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
+
 from crystalmath import config, processes
 from crystalmath.worker.marking import PLACE
+from crystalmath.worker.memory import OomKills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Runner", "become_subreaper", "end_descendants"]
+__all__ = ["BEGUN", "Ending", "Runner", "become_subreaper", "end_descendants"]
 
 #: How long what must end may take to do so by itself, in seconds.
 GRACE_S = 1.0
+#: What a runner says, before its message, when all is imported and the recipe is called.
+BEGUN = {"begun": True}
 _CHUNK = 1 << 16
+#: So often in a row all children may have ended before it is plain that they come again and again.
+_ROUNDS = 10
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -37,7 +44,23 @@ def end_descendants() -> None:
     """End everything that descends from this process."""
     me = os.getpid()
     processes.end_processes(lambda: processes.descendants(me), grace_s=GRACE_S, reap=True)
-    processes.reap_children()
+
+
+@frozen
+class Ending:
+    """How a runner ended that nobody here had told to.
+
+    Parameters
+    ----------
+    how : str
+        In words that follow a subject.
+    by_somebody : bool
+        It was killed from outside, and not by the kernel for want of memory: no fault of the
+        recipe's. (A recipe that kills its own process looks the same.)
+    """
+
+    how: str
+    by_somebody: bool = False
 
 
 class Runner:
@@ -59,6 +82,8 @@ class Runner:
     ) -> None:
         self.environment = dict(environment)
         self.message: dict[str, Any] | None = None
+        #: Whether the recipe itself has begun; told of a job with a walltime.
+        self.begun = False
         self.ended = False
         self._control, theirs = socket.socketpair()
         self._log, log = os.pipe2(os.O_CLOEXEC)
@@ -79,6 +104,7 @@ class Runner:
         os.close(log)
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
+        self._oom = OomKills(self.pid)
         self._buffer = b""
         self._silent: set[Any] = set()
 
@@ -89,7 +115,8 @@ class Runner:
 
     def give(self, request: dict[str, Any]) -> None:
         """Hand over a job."""
-        self.message = None
+        self.message, self.begun = None, False
+        self._oom.note()
         with contextlib.suppress(OSError):  # it has ended; pump() will notice
             self._control.sendall(json.dumps(request).encode() + b"\n")
 
@@ -105,10 +132,12 @@ class Runner:
             else:
                 self._silent.add(self._log)
         if self._control in ready and (data := self._receive()):
-            self._buffer += data
-            if b"\n" in self._buffer:
-                line, self._buffer = self._buffer.split(b"\n", 1)
-                self.message = json.loads(line)
+            *lines, self._buffer = (self._buffer + data).split(b"\n")
+            for message in map(json.loads, lines):
+                if message == BEGUN:
+                    self.begun = True
+                else:
+                    self.message = message
         elif self._pidfd in ready:
             self.ended = True
         elif self._control in ready:
@@ -119,24 +148,41 @@ class Runner:
         while data := self._read_log():
             write_log(data)
 
-    def end(self) -> str:
+    def end(self) -> Ending:
         """Wait for the runner's end, and say how it ended."""
         status = self._process.wait()
         if status >= 0:
-            return f"exited with code {status}"
+            return Ending(f"exited with code {status}")
+        if status == -signal.SIGKILL and self._oom.grown():
+            return Ending(
+                f"was killed for want of memory by the kernel (oom_kill in {self._oom.file}); give "
+                "it more memory, or run fewer jobs at once"
+            )
         try:
             name = signal.Signals(-status).name
         except ValueError:  # a real-time signal
             name = "a real-time signal"
-        how = f"was killed by signal {-status} ({name})"
-        return how + "; perhaps the memory was exhausted" * (status == -signal.SIGKILL)
+        return Ending(
+            f"was killed by signal {-status} ({name})", by_somebody=status == -signal.SIGKILL
+        )
+
+    def is_dead(self) -> bool:
+        """Tell whether it has ended."""
+        return bool(select.select([self._pidfd], [], [], 0)[0])
 
     def leavings(self) -> list[int]:
-        """List the living processes that what it ran has left below it, and below us."""
+        """List the processes that what it ran has left below it, and below us."""
         # The runner's first: what one of them leaves at its end becomes our own child.
-        theirs = processes.children(self.pid)
-        ours = [pid for pid in processes.children(os.getpid()) if pid != self.pid]
-        return [pid for pid in theirs + ours if processes.start_time(pid) is not None]
+        theirs = _living(processes.children(self.pid))
+        ours: list[int] = []
+        for _ in range(_ROUNDS):
+            ours = [pid for pid in processes.children(os.getpid()) if pid != self.pid]
+            if (left := theirs + _living(ours)) or not ours:
+                return left
+            # Those have ended. What they had started has become ours since: look again.
+            for pid in ours:
+                os.waitpid(pid, os.WNOHANG)
+        return ours
 
     def _receive(self) -> bytes:
         try:
@@ -149,6 +195,10 @@ class Runner:
             return os.read(self._log, _CHUNK)
         except BlockingIOError:
             return b""
+
+
+def _living(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if processes.start_time(pid) is not None]
 
 
 def _environment(forwarded: Mapping[str, str]) -> dict[str, str]:

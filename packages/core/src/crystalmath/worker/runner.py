@@ -23,6 +23,7 @@ from crystalmath import config
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.recipes import codec, lookup, potcar_path
 from crystalmath.recipes.summary import summarize
+from crystalmath.worker.child import BEGUN
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, belongs_to
 from crystalmath.worker.marking import Mark
@@ -64,7 +65,7 @@ def _serve(control: socket.socket) -> None:
         began = time.time()
         directory = RunDirectory(request["directory"])
         mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
-        outcome = _run(directory, request["attempt"], allow)
+        outcome = _run(directory, request["attempt"], allow, control)
         mark.clear()
         edited.note(began)
         leak = baseline.restore()
@@ -88,13 +89,15 @@ def _warm_up() -> None:
     quacc.get_settings()
 
 
-def _run(directory: RunDirectory, attempt: int, allow: tuple[str, ...]) -> str:
+def _run(
+    directory: RunDirectory, attempt: int, allow: tuple[str, ...], control: socket.socket
+) -> str:
     """Run one job and write its outcome, not yet published."""
     me = os.getpid()
     started = time.time()
     payload = b""
     try:
-        payload, header = _call(directory, attempt, allow)
+        payload, header = _call(directory, attempt, allow, control)
     except BaseException as error:  # noqa: BLE001 - sys.exit() of a recipe is a failure, too
         trace = "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError, ValueError):
@@ -113,7 +116,7 @@ def _run(directory: RunDirectory, attempt: int, allow: tuple[str, ...]) -> str:
 
 
 def _call(
-    directory: RunDirectory, attempt: int, allow: tuple[str, ...]
+    directory: RunDirectory, attempt: int, allow: tuple[str, ...], control: socket.socket
 ) -> tuple[bytes, dict[str, Any]]:
     header, body = directory.read_spec()
     work = directory.work(attempt)
@@ -121,6 +124,9 @@ def _call(
     atoms, parameters = codec.decode_spec(body)
     function = lookup.resolve(header["recipe"], allow)
     changed = _changed(header.get("files", {}))
+    if header["walltime_s"] is not None:
+        # It counts from now on: what was imported first is not the recipe's doing.
+        control.sendall(json.dumps(BEGUN).encode() + b"\n")
     with _results_in(Path(work)):
         result = function(atoms, **parameters)
     summary = summarize(result)

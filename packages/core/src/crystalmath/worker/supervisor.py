@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -21,9 +22,13 @@ import sys
 import time
 from typing import Any
 
-from crystalmath import processes
-from crystalmath.jobs.rundir import IdentityFile, RunDirectory
+from crystalmath import config, processes
+from crystalmath.jobs.cgroups import ControlGroup
+from crystalmath.jobs.identities import IDENTITIES, IdentityFile
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
+from crystalmath.worker.guardian import go_below_guardian
+from crystalmath.worker.logfile import LogFile
 
 __all__ = ["main"]
 
@@ -31,6 +36,8 @@ __all__ = ["main"]
 IDLE_S = 60.0
 #: How often a running job looks for a request to cancel, in seconds.
 LOOK_S = 0.2
+#: How long it may take until the recipe of a job with a walltime begins, at least, in seconds.
+BEGIN_S = 600.0
 #: How much of the end of a log goes into an error message, in bytes and in lines.
 TAIL = 1000
 TAIL_LINES = 5
@@ -38,9 +45,12 @@ TAIL_LINES = 5
 
 def main() -> None:
     """Serve one engine worker until it lets go."""
+    descriptor = int(sys.argv[1])
+    group = ControlGroup.make()
+    guardian = None if group else go_below_guardian(descriptor)
     become_subreaper()
-    with socket.socket(fileno=int(sys.argv[1])) as owner:
-        Supervisor(owner).serve()
+    with socket.socket(fileno=descriptor) as owner:
+        Supervisor(owner, group, guardian).serve()
 
 
 class Supervisor:
@@ -50,10 +60,21 @@ class Supervisor:
     ----------
     owner : socket.socket
         The connection to the engine worker.
+    group : ControlGroup, optional
+        Where runners are put, so that what they start can be ended without this process.
+    guardian : Identity, optional
+        Who ends that otherwise.
     """
 
-    def __init__(self, owner: socket.socket) -> None:
+    def __init__(
+        self,
+        owner: socket.socket,
+        group: ControlGroup | None = None,
+        guardian: processes.Identity | None = None,
+    ) -> None:
         self._owner = owner
+        self._group = group
+        self._guardian = guardian
         self._identity: IdentityFile | None = None
         self._runner: Runner | None = None
         self._stopping = False
@@ -65,7 +86,7 @@ class Supervisor:
         buffer = b""
         try:
             while not self._stopping:
-                if not select.select([self._owner], [], [], IDLE_S)[0]:
+                if not select.select([self._owner], [], [], IDLE_S)[0] or self._is_unguarded():
                     return
                 if not (data := self._owner.recv(1 << 20)):
                     return
@@ -83,6 +104,11 @@ class Supervisor:
             self._end_all()
             if self._identity:
                 self._identity.remove()
+            if self._group:
+                self._group.remove()
+
+    def _is_unguarded(self) -> bool:
+        return self._guardian is not None and os.getppid() != self._guardian.pid
 
     def _on_term(self, *_: object) -> None:
         self._stopping = True
@@ -94,12 +120,22 @@ class Supervisor:
         attempt = request["header"]["attempt"]
         if self._identity is None:
             jobs = os.path.dirname(directory.path)
-            self._identity = IdentityFile(f"{jobs}/.identities", processes.own_identity())
+            self._identity = IdentityFile(
+                f"{jobs}/{IDENTITIES}", processes.own_identity(), self._containment()
+            )
         claimed = directory.claim(attempt, self._identity)
         self._tell("claimed")
         if claimed:
             self._run(_Job(directory, request["header"]))
         self._tell("done")
+
+    def _containment(self) -> dict[str, Any]:
+        """Say in our claims what holds our processes together (jobs.containment)."""
+        if self._group:
+            return {"cgroup": self._group.path}
+        if self._guardian:
+            return {"guardian": [self._guardian.pid, self._guardian.start_time]}
+        return {}
 
     def _tell(self, word: str) -> None:
         # The owner may be gone; the job's outcome does not depend on it.
@@ -117,7 +153,7 @@ class Supervisor:
             while not self._run_once(job):
                 self._end_all()
         finally:
-            job.close_log()
+            job.log.close()
 
     def _run_once(self, job: _Job) -> bool:
         """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
@@ -138,23 +174,26 @@ class Supervisor:
         return True
 
     def _runner_for(self, job: _Job) -> Runner:
-        if self._runner is not None and self._runner.environment != job.environment:
+        runner = self._runner
+        # Somebody may have killed it while it had nothing to do; no job need pay for that.
+        if runner and (runner.environment != job.environment or runner.is_dead()):
             self._end_all()
         if self._runner is None:
             self._runner = Runner(job.environment)
+            if self._group:
+                self._group.add(self._runner.pid)
         return self._runner
 
     def _watch(self, job: _Job, runner: Runner) -> dict[str, str] | None:
         """Wait for the runner; give the verdict if it must be stopped before it is done."""
         while not runner.ended and runner.message is None:
-            left = job.deadline - time.monotonic()
             if self._stopping:
                 return {"state": "lost", "error": "the worker was told to stop (SIGTERM)"}
             if job.directory.cancel_requested():
                 return {"state": "cancelled", "error": "cancelled"}
+            left = job.left(begun=runner.begun)
             if left <= 0:
-                over = f"stopped: the walltime of {job.walltime_s:g} s is over"
-                return {"state": "failed", "error": over}
+                return {"state": "failed", "error": job.overdue()}
             runner.pump(job.write_log, min(LOOK_S, left))
         return None
 
@@ -171,12 +210,19 @@ class Supervisor:
         job.directory.publish_prepared(job.attempt, message["outcome"])
 
     def _ended_early(self, job: _Job, runner: Runner) -> None:
-        how = runner.end()
+        """Publish what became of an attempt whose runner has ended before it was done."""
+        ending = runner.end()
         self._end_all()
         runner.drain(job.write_log)
         tail = job.tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
         said = "\n".join(["\nthe end of its log:", *tail]) if tail else ""
-        job.publish("failed", error=f"the process that ran the recipe {how}{said}")
+        error = f"the process that ran the recipe {ending.how}{said}"
+        if not ending.by_somebody:
+            job.publish("failed", error=error)
+        elif job.directory.cancel_requested():
+            job.publish("cancelled", error="cancelled")
+        else:
+            job.publish("lost", error=error)
 
     def _end_all(self) -> None:
         """End the runner and everything that descends from us."""
@@ -191,28 +237,33 @@ class _Job:
         self.directory = directory
         self.attempt: int = header["attempt"]
         self.started: float | None = time.time()
-        self.walltime_s: float = header["walltime_s"] or float("inf")
-        self.deadline = time.monotonic() + self.walltime_s
+        self.walltime_s: float = header["walltime_s"] or math.inf
+        self._begun = False
+        self._deadline = time.monotonic() + max(self.walltime_s, BEGIN_S)
         self.environment: dict[str, str] = header["environment"]
         self.tail = b""
-        self._log: int | None = None
+        self.log = LogFile(directory.log(self.attempt), config.log_bytes(self.environment))
+
+    def left(self, *, begun: bool) -> float:
+        """Tell how much time it has, in seconds; its walltime counts from when it has begun."""
+        if begun and not self._begun:
+            self._begun = True
+            self._deadline = time.monotonic() + self.walltime_s
+        return self._deadline - time.monotonic()
+
+    def overdue(self) -> str:
+        """Say which time is over."""
+        if self._begun:
+            return f"stopped: the walltime of {self.walltime_s:g} s is over"
+        return (
+            f"stopped: the recipe had not begun after {max(self.walltime_s, BEGIN_S):g} s; look at "
+            "what its module does when it is imported, and at the file system of the libraries"
+        )
 
     def write_log(self, data: bytes) -> None:
-        """Append to the log, which is made at the first byte."""
-        with contextlib.suppress(OSError):  # a full disk must not end the job
-            if self._log is None:
-                self._log = os.open(
-                    self.directory.log(self.attempt),
-                    os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-                    0o600,
-                )
-            os.write(self._log, data)
+        """Append to the log."""
+        self.log.write(data)
         self.tail = (self.tail + data)[-TAIL:]
-
-    def close_log(self) -> None:
-        """Close the log."""
-        if self._log is not None:
-            os.close(self._log)
 
     def publish(self, state: str, error: str) -> None:
         """Publish an end that is not the recipe's own."""

@@ -121,7 +121,7 @@ class Tenant:
         engines = (home / "engines" / self._engine.name).rglob("*")
         channels = {str(path) for path in engines if _is_channel(path)}
         # An idle chain inside a worker that somebody else started may live for a while.
-        names = (home / "jobs" / ".identities").glob("*")
+        names = (home / "jobs" / ".identities").glob("[!.]*")  # those of a dot are being written
         identities = {str(path) for path in names if not _is_of_a_living(path)}
         shared = {str(path) for path in Path("/dev/shm").glob("*") if self._is_leaked(path)}  # noqa: S108
         return channels | identities | shared

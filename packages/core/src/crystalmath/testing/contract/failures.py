@@ -31,7 +31,7 @@ MESSAGES = {
     "huge": "much " * 2**20,
 }
 
-SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV]
+SIGNALS = [signal.SIGTERM, signal.SIGSEGV]
 
 _CASUALTIES = pytest.StashKey[dict[str, str]]()
 
@@ -125,7 +125,11 @@ class Failures(Base):
 
     @pytest.fixture
     def casualties(
-        self, request: pytest.FixtureRequest, engine: EngineUnderTest, submit: Callable[..., str]
+        self,
+        request: pytest.FixtureRequest,
+        engine: EngineUnderTest,
+        submit: Callable[..., str],
+        shared: Path,
     ) -> dict[str, str]:
         """Submit jobs that take their workers with them, and good ones behind; a class shares them.
 
@@ -134,6 +138,8 @@ class Failures(Base):
         node = request.node.getparent(pytest.Class)
         if _CASUALTIES not in node.stash:
             jobs = {str(number): submit("kill_by", number=int(number)) for number in SIGNALS}
+            jobs["killed once"] = submit("kill_once", count=str(shared / "killed once"))
+            jobs["killed always"] = submit("kill_by")
             jobs |= {f"exit {code}": submit("vanish", code=code) for code in (0, 7)}
             jobs |= {f"good {n}": submit("echo", number=n) for n in range(2 * engine.workers)}
             node.stash[_CASUALTIES] = jobs
@@ -155,6 +161,19 @@ class Failures(Base):
         assert number.name in result["error"]
         assert (oracle.outcome(job_id) or {}).get("state") == "failed"
         assert oracle.attempts(job_id) == 1
+
+    def test_a_killed_process_is_a_lost_attempt(
+        self, casualties: dict[str, str], finish: Callable[..., Any], oracle: Oracle
+    ) -> None:
+        """Nobody can tell who sent a SIGKILL: there is a second attempt, and no third."""
+        job_id = casualties["killed once"]
+        assert finish(job_id) == (JobState.COMPLETED, {"runs": 2})
+        assert (oracle.outcome(job_id) or {}).get("state") == "lost"
+        job_id = casualties["killed always"]
+        state, result = finish(job_id)
+        assert state is JobState.FAILED
+        assert "SIGKILL" in result["error"]
+        assert oracle.attempts(job_id) == 2
 
     @pytest.mark.parametrize("code", [0, 7])
     def test_the_end_of_the_process_is_a_failure(
@@ -315,7 +334,6 @@ class Failures(Base):
     ) -> None:
         needs("workers_here")
         pids = shared / "pids"
-        # Its time begins before a cold worker is ready for it; these are warm.
         job_id = start("grandchild", {"pids": str(pids)}, max(2.0, engine.turn_s))
         blocked.touch()
         eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
@@ -349,5 +367,4 @@ class Failures(Base):
         time.sleep(engine.turn_s + 0.5)
         assert not oracle.claimed(job_id)
         blocked.touch()
-        # Its worker is warm from the job that blocked it.
         assert finish(job_id)[0] is JobState.COMPLETED

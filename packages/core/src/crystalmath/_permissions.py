@@ -1,0 +1,103 @@
+"""Whether what is about to be read, or run, is the user's own and nobody else's to write to."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from crystalmath.errors import PlaceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["may_be_closed", "require_own", "require_own_home"]
+
+#: What of a home says what is run, and is looked at before anything of it is read.
+READ = ("config.toml", "jobs", "server", "jobs.sqlite", "jobs.sqlite-wal")
+
+_REMEDY = "set CRYSTALMATH_HOME to a folder of your own"
+
+
+def require_own_home(home: Path) -> None:
+    """Refuse a home that somebody else made, or can write to; one that is not there yet is fine.
+
+    Raises
+    ------
+    PlaceError
+        The home, or something of it that says what is run; the message names the remedy.
+    """
+    path = os.fspath(home)
+    require_own(path, f"the home {path}")
+    for name in READ:
+        below = f"{path}/{name}"
+        require_own(below, below)
+
+
+def require_own(path: str, what: str) -> None:
+    """Refuse a file or folder that is not the user's own, or that others can write to.
+
+    A link is followed; it must be the user's own, too.
+
+    Parameters
+    ----------
+    path : str
+        The file or folder. It need not be there.
+    what : str
+        What a message calls it.
+
+    Raises
+    ------
+    PlaceError
+        As said.
+    """
+    try:
+        found = status = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode):
+            status = os.stat(path)
+    except OSError:
+        return  # who uses it says what is wrong
+    for owner in (found.st_uid, status.st_uid):
+        if owner != os.geteuid():
+            raise PlaceError(
+                f"{what} belongs to the user {owner}, not to you ({os.geteuid()}), and says what "
+                f"is run in your name; {_REMEDY}"
+            )
+    if _is_open(path, status):
+        close = f"`chmod go-w {path}` if you trust what is in it, or " * may_be_closed(path, status)
+        raise PlaceError(
+            f"{what} can be written to by others (mode {stat.S_IMODE(status.st_mode):o}), and says "
+            f"what is run in your name; {close}{_REMEDY}"
+        )
+
+
+def may_be_closed(path: str, status: os.stat_result) -> bool:
+    """Tell whether it is good advice to close a folder to others: never of `/tmp` or `/srv`."""
+    shared = status.st_mode & stat.S_ISVTX
+    return not shared and os.path.dirname(os.path.realpath(path)) != "/"
+
+
+def _is_open(path: str, status: os.stat_result) -> bool:
+    mode = status.st_mode
+    if mode & stat.S_IWOTH:
+        return True
+    return bool(mode & stat.S_IWGRP) and not _is_of_own_group(path, status.st_gid)
+
+
+def _is_of_own_group(path: str, gid: int) -> bool:
+    """Tell whether a group is the user's private one, as where files are made with umask 002."""
+    import grp
+    import pwd
+
+    try:
+        name, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
+    except KeyError:
+        return False
+    if group.gr_name != name or set(group.gr_mem) - {name}:
+        return False
+    try:
+        # Of a file with an access control list these bits say what its users may at most.
+        os.getxattr(path, "system.posix_acl_access")
+    except OSError:
+        return True
+    return False

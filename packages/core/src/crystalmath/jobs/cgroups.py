@@ -1,0 +1,182 @@
+"""Control groups: of which one a process is a member, and groups of our own that end as one.
+
+A group of version 2 below our own holds a runner and all that it starts, however that detaches
+itself and whatever becomes of its environment. Whoever finds the supervisor dead ends it by writing
+to ``cgroup.kill`` (Linux 5.14), and sees in ``cgroup.events`` when nobody is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from crystalmath import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ControlGroup", "Membership", "memberships"]
+
+_NAME = re.compile(r"crystalmath-(\d+)-(\d+)")
+
+
+@frozen
+class Membership:
+    """A directory of the control groups that a process is in.
+
+    Parameters
+    ----------
+    unified : bool
+        Whether the hierarchy is of version 2.
+    controllers : tuple of str
+        Of version 1, what this hierarchy controls.
+    mount : str
+        Where the hierarchy is mounted.
+    below : str
+        The group's path below that, beginning with a slash; empty for the mount itself.
+    """
+
+    unified: bool
+    controllers: tuple[str, ...]
+    mount: str
+    below: str
+
+    def upwards(self) -> Iterator[str]:
+        """Give the directories of the group and of those around it."""
+        below = self.below
+        while below.strip("/"):
+            yield self.mount + below
+            below = os.path.dirname(below)
+        yield self.mount
+
+
+def memberships(pid: int, proc: str = "/proc") -> list[Membership]:
+    """List the control groups that a process is in; empty where there are none.
+
+    Parameters
+    ----------
+    pid : int
+        The process.
+    proc : str
+        Where the ``proc`` file system is.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        with open(f"{proc}/{pid}/cgroup", encoding="utf-8") as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
+        paths = {tuple(filter(None, kinds.split(","))): path for _, kinds, path in lines}
+        with open(f"{proc}/self/mountinfo", encoding="utf-8") as file:
+            return [found for line in file if (found := _membership(line, paths))]
+    return []
+
+
+def _membership(line: str, paths: dict[tuple[str, ...], str]) -> Membership | None:
+    fields, _, rest = line.partition(" - ")
+    kind, _, options = rest.split()[:3]
+    if kind not in {"cgroup", "cgroup2"}:
+        return None
+    root, mount = fields.split()[3:5]
+    for controllers, path in paths.items():
+        if set(controllers) <= set(options.split(",")) and bool(controllers) == (kind == "cgroup"):
+            # In a container the mount may show only a part of the tree.
+            below = path.removeprefix(root.rstrip("/")) if path.startswith(root) else ""
+            return Membership(kind == "cgroup2", controllers, mount, below.rstrip("/"))
+    return None
+
+
+class ControlGroup:
+    """A control group of our own.
+
+    Parameters
+    ----------
+    path : str
+        Its directory.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @classmethod
+    def make(cls) -> ControlGroup | None:
+        """Make one for this process's children; ``None`` where the machine does not let us."""
+        own = next((each for each in memberships(os.getpid()) if each.unified), None)
+        if own is None:
+            return None
+        above, me = own.mount + own.below, processes.own_identity()
+        group = cls(f"{above}/crystalmath-{me.pid}-{me.start_time}")
+        with contextlib.suppress(OSError):
+            _remove_dead(above)
+            if group._takes() and os.access(f"{group.path}/cgroup.kill", os.W_OK):
+                return group
+        group.remove()
+        return None
+
+    def add(self, pid: int) -> None:
+        """Move a process into the group; what it starts from now on is in it, too."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.path)
+        _write(f"{self.path}/cgroup.procs", str(pid))
+
+    def end(self, limit_s: float) -> bool:
+        """Kill all that is in the group, and remove it.
+
+        Parameters
+        ----------
+        limit_s : float
+            How long to wait for that, in seconds.
+
+        Returns
+        -------
+        bool
+            Whether nobody is left.
+        """
+        deadline = time.monotonic() + limit_s
+        with contextlib.suppress(FileNotFoundError):
+            _write(f"{self.path}/cgroup.kill", "1")
+            while self._is_populated():
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.005)
+        self.remove()
+        return True
+
+    def remove(self) -> None:
+        """Remove the group, if it is there and empty."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self.path)
+
+    def _is_populated(self) -> bool:
+        with open(f"{self.path}/cgroup.events", encoding="ascii") as file:
+            return "populated 1" in file.read()
+
+    def _takes(self) -> bool:
+        """Try whether a child can be moved: permissions and kinds of groups may be against it."""
+        child = os.fork()
+        if child == 0:
+            try:
+                self.add(os.getpid())
+            except OSError:
+                os._exit(1)
+            os._exit(0)
+        return os.waitpid(child, 0)[1] == 0
+
+
+def _remove_dead(directory: str) -> None:
+    """Remove the groups of supervisors that were killed, once these are empty."""
+    for name in os.listdir(directory):
+        maker = _NAME.fullmatch(name)
+        if maker and not processes.is_alive(int(maker[1]), int(maker[2])):
+            ControlGroup(f"{directory}/{name}").remove()
+
+
+def _write(path: str, text: str) -> None:
+    # One write(2), and no file made where there is none.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,61 @@
+"""The form of our files: a header, one line of JSON with a format number, and a body."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import BadFile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FORMAT", "document", "read_document", "read_header", "write", "write_all"]
+
+#: Format number of every file; a newer release reads an older run.
+FORMAT = 1
+
+
+def document(header: Mapping[str, Any], body: bytes) -> bytes:
+    """Give the content of a file: the header as one line of JSON, and the body."""
+    return json.dumps({"format": FORMAT, **header}).encode() + b"\n" + body
+
+
+def write(path: str, content: bytes, *, durable: bool = False) -> None:
+    """Make a file that only its owner can read; `FileExistsError` if there is one."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(descriptor, content, durable=durable)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, content: bytes, *, durable: bool) -> None:
+    """Write a file to its end, and to the disk."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    if durable:
+        os.fsync(descriptor)
+
+
+def read_document(path: str) -> tuple[dict[str, Any], bytes]:
+    """Read header and body of a file (`BadFile` if it is damaged)."""
+    with open(path, "rb") as file:
+        return read_header(file.readline(), path), file.read()
+
+
+def read_header(line: bytes, path: str) -> dict[str, Any]:
+    """Read the first line of a file (`BadFile` if it is damaged)."""
+    try:
+        header: dict[str, Any] = json.loads(line)
+        written = int(header["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"{path} is damaged, or no file of ours: {line[:40]!r}") from error
+    if written > FORMAT:
+        raise BadFile(
+            f"{path} was written by a newer release (format {written}, this one reads "
+            f"up to {FORMAT}); upgrade crystalmath"
+        )
+    return header

@@ -1,0 +1,150 @@
+"""One pool: Parsl's HighThroughputExecutor with its interchange, its manager and its workers.
+
+The executor is used without Parsl's DataFlowKernel: its scaling strategy stops replacing a pool
+after a failure, and its clean-up waits without limit for an interchange that is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import EngineUnavailable
+from crystalmath_engine_parsl import task
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from parsl.executors import HighThroughputExecutor
+
+__all__ = ["Pool"]
+
+#: How long the interchange may take to start, in seconds.
+START_S = 120.0
+#: How long a socket may refuse a task, in milliseconds: it does so without end once the interchange
+#: has died.
+SEND_MS = 2000
+#: How long Parsl may take to clean up after itself, in seconds.
+CLEANUP_S = 10.0
+
+
+class Pool:
+    """One pool; it is started once, ended once, and used by one thread.
+
+    Parameters
+    ----------
+    executor : HighThroughputExecutor
+        As it was configured.
+    directory : pathlib.Path
+        Where Parsl writes its files; it is removed at the end.
+    """
+
+    def __init__(self, executor: HighThroughputExecutor, directory: Path) -> None:
+        self._executor = executor
+        self._directory = directory
+        self._beginning = threading.Thread(target=self._begin, daemon=True)
+        self._failure: Exception | None = None
+        self._ending = False
+        #: Whether it has run anything.
+        self.proved = False
+
+    def start(self) -> None:
+        """Start it; :class:`EngineUnavailable` if it dies meanwhile."""
+        scripts = self._directory / "submit_scripts"
+        scripts.mkdir(mode=0o700, parents=True)
+        self._executor.run_id = str(uuid.uuid4())
+        self._executor.run_dir = str(self._directory)
+        self._executor.provider.script_dir = str(scripts)
+        self._beginning.start()
+        deadline = time.monotonic() + START_S
+        while self._beginning.is_alive() and time.monotonic() < deadline:
+            # Parsl would wait two minutes for the answer of an interchange that has died.
+            if self._interchange_trouble():
+                break
+            self._beginning.join(0.02)
+        if trouble := self.trouble():
+            raise EngineUnavailable(trouble)
+
+    def _begin(self) -> None:
+        try:
+            self._executor.start()
+            for pipe in (self._executor.outgoing_q, self._executor.command_client):
+                # Else closing waits until a dead interchange has taken everything.
+                pipe.zmq_socket.linger = 0
+                pipe.zmq_socket.sndtimeo = SEND_MS
+            if not self._ending:
+                self._executor.scale_out_facade(1)
+        except Exception as error:  # noqa: BLE001 - whatever Parsl raises
+            self._failure = error
+
+    def submit(self, directory: Path) -> Future[Any]:
+        """Queue the job of a run directory; :class:`EngineUnavailable` if that is refused."""
+        try:
+            future: Future[Any] = self._executor.submit(task.run, {}, str(directory))
+        except Exception as error:
+            raise EngineUnavailable(f"Parsl takes no task: {_told(error)}") from error
+        return future
+
+    def trouble(self) -> str | None:
+        """Tell why it takes no work any more, if it is known to be dead."""
+        if self._failure is not None:
+            return f"Parsl could not start: {_told(self._failure)}"
+        if self._beginning.is_alive():
+            return self._interchange_trouble() or f"Parsl did not start in {START_S:g} s"
+        if self._executor.bad_state_is_set:
+            return f"Parsl gave up: {_told(self._executor.executor_exception)}"
+        return self._interchange_trouble() or self._block_trouble()
+
+    def _interchange_trouble(self) -> str | None:
+        # Futures stay unresolved for minutes when the interchange dies: look at it instead.
+        process = self._executor.interchange_proc
+        if process is None or process.poll() is None:
+            return None
+        return f"Parsl's interchange ended ({process.returncode})"
+
+    def _block_trouble(self) -> str | None:
+        jobs = list(self._executor.blocks_to_job_id.values())
+        try:
+            statuses = self._executor.provider.status(jobs)
+        except Exception as error:  # noqa: BLE001 - whatever a provider raises
+            return f"nothing is known of Parsl's workers: {_told(error)}"
+        if not statuses:
+            statuses = list(self._executor.status_facade.values())
+        ended = [status for status in statuses if status.terminal]
+        if len(ended) < len(statuses):
+            return None
+        return "; ".join(map(_ended, ended)) or "Parsl's workers were not started"
+
+    def end(self) -> None:
+        """Clean up after it, once its processes have been ended."""
+        self._ending = True
+        closing = threading.Thread(target=self._close, daemon=True)
+        closing.start()
+        # One that is still being started ends when Parsl gives that up.
+        if not self._beginning.is_alive():
+            closing.join(CLEANUP_S)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _close(self) -> None:
+        self._beginning.join()
+        with contextlib.suppress(Exception):  # it may have died half way
+            if self._executor.interchange_proc is None:
+                # Nothing else ends its thread.
+                self._executor.set_bad_state_and_fail_all(EngineUnavailable("not started"))
+            self._executor.shutdown()
+
+
+def _told(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _ended(status: Any) -> str:
+    """Tell how a block ended, and what it said last."""
+    said = status.message or (status.stderr_summary or "").strip().rpartition("\n")[2]
+    how = f"Parsl's workers ended ({status.exit_code})"
+    return f"{how}: {said}" if said else how

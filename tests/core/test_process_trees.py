@@ -1,0 +1,94 @@
+"""Whatever a job starts is gone when its end is told, however it hides from the process table."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import eventually
+from crystalmath import worker
+from crystalmath.worker.chains import close_idle
+from rundirs import write_job
+
+HIDDEN = ["FORKS_AND_EXITS", "HAS_NO_MAIN_THREAD"]
+
+
+@pytest.fixture(autouse=True)
+def _chains_end(lab):
+    yield
+    close_idle()
+
+
+@pytest.fixture
+def make(home):
+    return functools.partial(write_job, home)
+
+
+@pytest.fixture
+def begun(make):
+    """Run a job in a thread of its own."""
+
+    def begun(recipe, /, **parameters):
+        directory = make(f"lab_recipes.{recipe}", **parameters)
+        thread = threading.Thread(target=worker.run, args=(directory.path,))
+        thread.start()
+        jobs.append((directory, thread))
+        return directory
+
+    jobs = []
+    yield begun
+    for directory, thread in jobs:
+        directory.request_cancel()
+        thread.join()
+
+
+def assert_silent(*marks):
+    """Nobody writes any more."""
+    sizes = [file.stat().st_size for file in marks]
+    time.sleep(0.3)
+    assert [file.stat().st_size for file in marks] == sizes, "some live on"
+
+
+@pytest.mark.parametrize("script", HIDDEN)
+def test_nothing_hides_from_a_subreaper(tmp_path, script):
+    """Five times, each with one hidden process more."""
+    code = (
+        "import sys\n"
+        "from lab_recipes import start_hidden\n"
+        "from crystalmath.worker import child\n"
+        "child.GRACE_S = 0.05\n"
+        "child.become_subreaper()\n"
+        "for number in range(5):\n"
+        "    for other in range(number + 1):\n"
+        "        start_hidden(sys.argv[1], f'{sys.argv[2]}/{number}.{other}')\n"
+        "    child.end_descendants()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, script, str(tmp_path)], check=True, timeout=60)
+    assert_silent(*tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", HIDDEN)
+def test_nothing_hides_from_a_cancel(begun, tmp_path, script):
+    marks = tmp_path / "marks"
+    directory = begun("leave_hidden", script=script, marks=str(marks), go=str(tmp_path / "go"))
+    eventually(lambda: marks.exists() and marks.stat().st_size > 100)
+    directory.request_cancel()
+    eventually(lambda: directory.decided(1))
+    assert_silent(marks)
+    assert directory.outcome(1)["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("script", HIDDEN)
+def test_nothing_hides_from_the_end_of_a_job(make, tmp_path, script):
+    marks = tmp_path / "marks"
+    directory = make("lab_recipes.leave_hidden", script=script, marks=str(marks))
+    worker.run(directory.path)
+    assert_silent(marks)
+    assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
+    assert "left running" in Path(directory.log(1)).read_text()

@@ -1,0 +1,149 @@
+"""Pools of Parsl's that die, that hang, that never start, and that nobody owns any more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+
+from conftest import eventually
+from crystalmath import processes
+from crystalmath.quacc import get_runner
+from crystalmath.testing.owner import Owner
+
+pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
+
+from crystalmath_engine_parsl import config
+from crystalmath_engine_parsl.ownership import MARK
+
+AL = bulk("Al", a=4.0, cubic=True)
+
+
+@pytest.fixture
+def reasons():
+    """Collect what the engine says about waiting jobs."""
+    return []
+
+
+@pytest.fixture
+def runner(home, lab, reasons):
+    """Give a runner with one worker."""
+    (home / "config.toml").write_text("[engines.parsl]\nworkers = 1\n")
+    runner = get_runner("parsl")
+    runner.subscribe(lambda changes: reasons.extend(c.reason for c in changes if c.reason))
+    yield runner
+    runner.close()
+    assert processes.marked(MARK, runner._ownership.token) == []
+
+
+def run(runner, timeout=90.0):
+    """Run a job to its end; give the pids of its worker and of the worker's manager."""
+    job = runner.submit("lab_recipes.value", AL, "local")
+    eventually(lambda: runner.get_status(job).is_terminal(), timeout, "the job did not end")
+    assert runner.get_status(job).value == "completed", runner.get_result(job)
+    worker = parent(runner._driver.directory(job).claimant(1).pid)
+    return worker, parent(worker)
+
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def commands(pids):
+    found = {}
+    for pid in pids:
+        found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+def test_a_worker_that_died_with_the_lock_of_its_queue(runner, reasons):
+    worker, manager = run(runner)
+    # One that waits for work holds the lock; the next one waits for it, and all seems well.
+    os.kill(worker, signal.SIGKILL)
+    before = set(processes.children(manager))
+    eventually(lambda: set(processes.children(manager)) - before, 30, "it was not replaced")
+    run(runner)
+    assert "Parsl's workers left work alone for 10 s; a new pool is started" in reasons
+
+
+def test_an_interchange_that_dies_while_it_starts(runner, reasons):
+    token = runner._ownership.token
+    killed = []
+
+    def kill():
+        while not killed:
+            for pid, command in commands(processes.marked(MARK, token)).items():
+                if "interchange.py" in command:
+                    killed.append(pid)
+                    os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    run(runner)
+    thread.join()
+    told = "Parsl's interchange ended (-9); a new pool is started after 1 s"
+    assert reasons[0] == f"trying again: {told}"
+
+
+def test_pools_that_do_not_start_are_replaced_later_and_later(runner, reasons, monkeypatch):
+    broken = []
+
+    def executor(*arguments):
+        executor = original(*arguments)
+        if len(broken) < 2:
+            broken.append(executor)
+            executor.launch_cmd = "echo no such queue >&2; exit 3"
+        return executor
+
+    original = config.local_executor
+    monkeypatch.setattr(config, "local_executor", executor)
+    run(runner)
+    why = "Parsl's workers ended (3): no such queue; a new pool is started after"
+    told = {reason.removeprefix("trying again: ") for reason in reasons}
+    assert told == {f"{why} 1 s", f"{why} 2 s"}
+
+
+@pytest.fixture
+def owner(home, lab, monkeypatch):
+    """Start processes that own jobs of the home; what they start carries a mark of theirs."""
+    owners = []
+
+    monkeypatch.setenv("CRYSTALMATH_RECIPES", "lab_recipes,crystalmath.testing.recipes")
+
+    def start():
+        mark = f"{os.getpid()}-{len(owners)}"
+        owner = Owner("parsl", {**os.environ, "PARSL_TEST": mark}, home / f"{mark}.err")
+        owners.append((owner, mark))
+        job = owner.ask("submit", "value")[0]  # of the kit
+        eventually(lambda: owner.ask("status", job) == "completed", 60, "the job did not end")
+        return owner, lambda: commands(processes.marked("PARSL_TEST", mark))
+
+    yield start
+    for each, mark in owners:
+        each.kill()
+        processes.end_processes(lambda mark=mark: processes.marked("PARSL_TEST", mark))
+
+
+def test_what_a_dead_pool_left_is_ended_by_the_next_owner(owner, runner, home):
+    _, others = owner()
+    killed, left = owner()
+    interchange = processes.children(killed.process.pid)
+    managers = [pid for pid, command in left().items() if "process_worker_pool.py" in command]
+    # None of them has the time to end the others.
+    for pid in (killed.process.pid, *interchange, *managers):
+        os.kill(pid, signal.SIGKILL)
+    killed.kill()
+    time.sleep(5)
+    # The server of the manager's shared objects looks after nobody.
+    assert any("multiprocessing" in command for command in left().values()), left()
+    before = others()
+    run(runner)
+    assert left() == {}
+    assert others() == before
+    records = {file.parent.name for file in (home / "engines/parsl/runs").glob("*/owner.json")}
+    assert len(records) == 2  # the killed owner's is gone
