@@ -31,7 +31,6 @@ __all__ = [
     "check_namespace",
     "full_name",
     "look_up",
-    "may_be_asked",
     "nearest",
     "resolve",
 ]
@@ -69,16 +68,6 @@ class Recipe:
     docstring: str | None = None
     signature: inspect.Signature | None = None
     kind: Literal["job", "flow"] | None = None
-
-
-def may_be_asked(name: str) -> bool:
-    """Tell by its full name alone whether a recipe may be asked which files it reads.
-
-    That takes seconds for the first one. Quacc's own for other programs read no pseudopotentials;
-    what a user's recipe calls is in its source.
-    """
-    programs = (f"{NAMESPACE}.vasp.", f"{NAMESPACE}.espresso.")
-    return name.startswith(programs) or not name.startswith(f"{NAMESPACE}.")
 
 
 def full_name(name: str, allow: Sequence[str] = ()) -> str:

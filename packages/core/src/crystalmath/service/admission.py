@@ -123,8 +123,10 @@ class Admission:
         asked = self._read(submission)
         # What cannot be called has nothing to say for itself.
         answers = can_be_called and passes(lambda: self._preflight(asked))
-        files = self._pseudopotentials(asked) if answers else []
+        files, told = self._pseudopotentials(asked) if answers else ([], [])
+        findings += told
         if passes(lambda: self._check_engine(asked.spec)):
+            passes(lambda: self._engine_preflight(asked))
             passes(lambda: self._check_commands(asked.spec))
         return Checked(
             findings=tuple(_once(findings)),
@@ -174,9 +176,12 @@ class Admission:
         findings += self._preflight(asked)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
-        files = self._pseudopotentials(asked)
+        files, told = self._pseudopotentials(asked)
         self._check_engine(asked.spec)
-        findings = _once([*findings, *self._check_commands(asked.spec)])
+        findings += [*told, *self._engine_preflight(asked), *self._check_commands(asked.spec)]
+        findings = _once(findings)
+        if any(finding.severity == "error" for finding in findings):
+            raise JobRefused(findings)
         runner = self._runner(asked.spec)
         spec = evolve(asked.spec, files={file.path: file.sha256 for file in files})
         row = NewJob(
@@ -212,10 +217,17 @@ class Admission:
 
         return plugins().preflight(**_of_hooks(asked))
 
-    def _pseudopotentials(self, asked: Asked) -> list[Pseudopotential]:
+    def _engine_preflight(self, asked: Asked) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
-        return plugins().pseudopotentials(**_of_hooks(asked))
+        return plugins().engine_preflight(str(asked.spec.engine), **_of_hooks(asked))
+
+    def _pseudopotentials(self, asked: Asked) -> tuple[list[Pseudopotential], list[Finding]]:
+        from crystalmath.engines.registry import plugins
+
+        told = plugins().pseudopotentials(**_of_hooks(asked))
+        files = [each for each in told if isinstance(each, Pseudopotential)]
+        return files, [each for each in told if isinstance(each, Finding)]
 
     def _check_commands(self, spec: JobSpec) -> list[Finding]:
         """Look at what would start the program; of a batch once, for it reads quacc's settings."""

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
     from crystalmath.worker.pristine import Pristine
 
-__all__ = ["Edited", "install", "signature", "signature_of"]
+__all__ = ["Edited", "install", "settled", "signature", "signature_of"]
 
-#: A file written so shortly before its import may have been written again since, in seconds.
+#: A file that was changed so shortly before it was read may be changed again, or have been changed
+#: meanwhile, without a sign: the clock of file systems stands still for some milliseconds at a
+#: time. In seconds.
 _MARGIN_S = 0.05
 
 
@@ -106,8 +108,7 @@ class Edited:
             path = getattr(sys.modules.get(name), "__file__", None)
             if path and self.covers(name, path):
                 seen = signature(path)
-                newer = not seen or seen[0] > (since - _MARGIN_S) * 1e9
-                self.files[path] = None if newer else seen
+                self.files[path] = seen if settled(seen, since) else None
         self._known = set(sys.modules)
 
     def changed(self) -> bool:
@@ -144,3 +145,23 @@ def signature(path: str) -> tuple[int, ...]:
 def signature_of(status: os.stat_result) -> tuple[int, ...]:
     """Give the same of a file that was looked at already."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def settled(seen: Sequence[int] | None, read: float) -> bool:
+    """Tell whether a file's signature vouches for what was read of it.
+
+    Parameters
+    ----------
+    seen : sequence of int, optional
+        Its signature; empty or ``None`` where there was no file.
+    read : float
+        When it was looked at, in seconds since the epoch.
+
+    Returns
+    -------
+    bool
+        ``False`` where the file is new, or was changed so shortly before that it may have changed
+        again with the same signature.
+    """
+    # The time of the last change of any kind, which nobody can set.
+    return seen is not None and len(seen) > 0 and seen[1] < (read - _MARGIN_S) * 1e9

@@ -9,7 +9,6 @@ from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.models import Submission
 from crystalmath.models.checks import checked
 from crystalmath.models.fields import array, from_wire, reference
-from crystalmath.recipes.lookup import may_be_asked
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
 from crystalmath.server.rpc.declare import length, method, trouble
 from crystalmath.server.rpc.shapes import (
@@ -46,6 +45,7 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     An engine may take minutes to be loaded, and a recipe that is asked which files it reads
     seconds, the first time.
     """
+    from crystalmath.preflight.programs_here import may_be_asked
     from crystalmath.quacc.engines import get_installed_engines
 
     jobs = params.get("jobs", [params])
