@@ -206,7 +206,8 @@ def leave_hidden(atoms, script, marks, go=None):
 
 def start_hidden(script, marks):
     with open(marks, "ab") as file:
-        command = [sys.executable, "-c", globals()[script], str(file.fileno())]
+        scripts = {"FORKS_AND_EXITS": FORKS_AND_EXITS, "HAS_NO_MAIN_THREAD": HAS_NO_MAIN_THREAD}
+        command = [sys.executable, "-c", scripts[script], str(file.fileno())]
         subprocess.Popen(command, pass_fds=[file.fileno()], start_new_session=True)
     while Path(marks).stat().st_size < 100:
         time.sleep(0.01)
