@@ -129,6 +129,7 @@ def test_a_strangers_preflight_check(install):
     install("broken-check", "broken", "raise RuntimeError('no')\n", group="crystalmath.plugins")
     plugins = Plugins()
     job = {"recipe": "quacc.recipes.emt.core.static_job", "atoms": None, "parameters": {}}
+    job["document"] = "{}"
     found = plugins.preflight(**job, environment={})
     assert [finding.code for finding in found] == ["mine"]
     (file,) = plugins.pseudopotentials(**job, environment={"FILE": "/x"})

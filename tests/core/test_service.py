@@ -28,10 +28,9 @@ from crystalmath.errors import (
     UnknownJob,
 )
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import JobState
+from crystalmath.models import JobState, Submission
 from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.service import JobService, default_service
-from crystalmath.service.submission import Submission
 
 AL = bulk("Al", a=4.0, cubic=True)
 
@@ -143,21 +142,22 @@ def test_an_ambiguous_prefix(service):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ({"a": "x\x1b[2J"}, "the label 'a' must be 1 to 1000 printable characters"),
-        ({"a": "two\nlines"}, "the label 'a' must be"),
-        ({"a": "x" * 1001}, "the label 'a' must be"),
-        ({"a\x07": "x"}, "the key of a label must be 1 to 255 printable"),
-        ({"": "x"}, "the key of a label must be"),
-        ({"a" * 256: "x"}, "the key of a label must be"),
-        ({str(n): "x" for n in range(65)}, "at most 64 labels, not 65"),
-        (["a"], "a flat mapping of strings"),
-        ({"a": 1}, "a flat mapping of strings"),
+        ({"a": "x\x1b[2J"}, "'labels.a' must be at most 1000 printable characters"),
+        ({"a": "two\nlines"}, "'labels.a' must be"),
+        ({"a": "x" * 1001}, "'labels.a' must be"),
+        ({"a\x07": "x"}, "a name in 'labels' must be 1 to 255 printable"),
+        ({"": "x"}, "a name in 'labels' must be"),
+        ({"a" * 256: "x"}, "a name in 'labels' must be"),
+        ({str(n): "x" for n in range(65)}, "'labels' must be an object of at most 64, not"),
+        (["a"], "'labels' must be an object"),
+        ({"a": 1}, "'labels.a' must be at most 1000 printable characters, not 1"),
     ],
 )
 def test_labels_are_few_short_and_printable(service, labels, said):
+    before = service.jobs()
     with pytest.raises(InvalidJob, match=re.escape(said)):
         service.submit(value(1, labels=labels))
-    assert not service.jobs()
+    assert service.jobs() == before
 
 
 def test_labels_as_long_as_may_be(service):
@@ -371,7 +371,7 @@ OWNER = textwrap.dedent(
     import sys, time
     import crystalmath.service as service_module
     from ase.build import bulk
-    from crystalmath.service.submission import Submission
+    from crystalmath.models import Submission
     from crystalmath.service import JobService
 
     al = bulk("Al", a=4.0, cubic=True)

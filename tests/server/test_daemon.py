@@ -295,7 +295,7 @@ def test_jobs_of_a_script_that_died_are_taken_over(one_worker, go):
     server = one_worker.start()
     script = (
         "import sys\nfrom ase.build import bulk\n"
-        "from crystalmath.service.submission import Submission\n"
+        "from crystalmath.models import Submission\n"
         "from crystalmath.service import JobService\n"
         "submission = Submission(recipe='lab_recipes.wait_for', atoms=bulk('Al'), engine='local',"
         " parameters={'path': sys.argv[1]})\n"

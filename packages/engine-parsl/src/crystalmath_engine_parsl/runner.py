@@ -12,7 +12,6 @@ from attrs import define
 
 from crystalmath import processes
 from crystalmath.errors import EngineUnavailable
-from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Capabilities, Sighting
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_parsl import config, executor
@@ -46,16 +45,6 @@ class _Task:
     attempt: Attempt
     future: Future[Any]
     due: float = math.inf  # since when a worker should have taken it
-
-    @property
-    def number(self) -> int:
-        return int(self.attempt.id.rpartition(".")[2])
-
-    def is_claimed(self) -> bool:
-        return RunDirectory(self.attempt.directory).claimed(self.number)
-
-    def is_decided(self) -> bool:
-        return RunDirectory(self.attempt.directory).decided(self.number)
 
 
 class ParslRunner(EngineRunner):
@@ -125,7 +114,11 @@ class ParslRunner(EngineRunner):
             self._give_up(pool, f"Parsl's workers left work alone for {self._patience(pool):g} s")
             pool = self._working_pool()
         for task in list(self._tasks.values()):
-            if task.future.done() and _is_parsls(task.future.exception()) and not task.is_claimed():
+            if (
+                task.future.done()
+                and _is_parsls(task.future.exception())
+                and not self.has_begun(task.attempt)
+            ):
                 self._submit(pool, task.attempt)
 
     def _working_pool(self) -> Pool:
@@ -157,7 +150,9 @@ class ParslRunner(EngineRunner):
 
     def _give_up(self, pool: Pool, trouble: str) -> None:
         """End a pool: a job that runs belongs to its supervisor, and goes on."""
-        proved = pool.proved or any(task.is_claimed() for task in list(self._tasks.values()))
+        proved = pool.proved or any(
+            self.has_begun(task.attempt) for task in list(self._tasks.values())
+        )
         self._failures = 0 if proved else self._failures + 1
         pause = min(self._later() / 2, PAUSE_S) if self._failures else 0.0
         self._retry_at = time.monotonic() + pause
@@ -180,7 +175,7 @@ class ParslRunner(EngineRunner):
     def _unclaimed(self) -> list[_Task]:
         """Give what a new pool must be given; what has begun is no matter of Parsl's any more."""
         for task in list(self._tasks.values()):
-            if task.is_claimed():
+            if self.has_begun(task.attempt):
                 self._tasks.pop(task.attempt.id, None)
         return list(self._tasks.values())
 
@@ -194,7 +189,7 @@ class ParslRunner(EngineRunner):
         now = time.monotonic()
         due = set()
         for task in self._first_unfinished():
-            if task.is_claimed():
+            if self.has_begun(task.attempt):
                 pool.proved = True
             else:
                 due.add(task)
@@ -205,7 +200,7 @@ class ParslRunner(EngineRunner):
     def _first_unfinished(self) -> Iterator[_Task]:
         left = self._workers
         for task in list(self._tasks.values()):
-            if task.is_decided():
+            if self.has_ended(task.attempt):
                 self._tasks.pop(task.attempt.id, None)
             elif left and not task.future.done():
                 left -= 1

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crystalmath import config
 from crystalmath.client.errors import raise_answered
-from crystalmath.client.job import JobInfo
 from crystalmath.client.news import changes
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.models import JobState
+from crystalmath.models import Job, JobState
 
 if TYPE_CHECKING:
     from crystalmath.client.transport import Transport
@@ -54,7 +53,7 @@ class Asking:
     def _configured(self) -> tuple[config.Config, dict[str, str]]:
         """Give the home's configuration, and what reaches a job of the environment as it is now."""
         configured = config.load(self._environ)
-        return configured, config.forwarded(configured.forward)
+        return configured, config.submitters_environment(configured)
 
     def call(
         self, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = None
@@ -85,9 +84,9 @@ class Asking:
 
     # --- jobs --------------------------------------------------------------------------------
 
-    def job(self, job_id: str) -> JobInfo:
+    def job(self, job_id: str) -> Job:
         """Tell what is on record of a job (`UnknownJob` if there is none)."""
-        return JobInfo.read(self._answer("jobs.status", job_id=job_id))
+        return Job.read(self._answer("jobs.status", job_id=job_id))
 
     def list(
         self,
@@ -100,7 +99,7 @@ class Asking:
         error: str | None = None,
         prefix: str | None = None,
         limit: int | None = None,
-    ) -> Iterator[JobInfo]:
+    ) -> Iterator[Job]:
         """Go through jobs, newest first, fetching them page by page.
 
         Parameters
@@ -128,7 +127,7 @@ class Asking:
         while left is None or left > 0:
             size = PAGE if left is None else min(left, PAGE)
             page = self._answer("jobs.list", limit=size, cursor=cursor, **filters)
-            yield from map(JobInfo.read, page["jobs"])
+            yield from map(Job.read, page["jobs"])
             cursor = page["cursor"]
             if cursor is None:
                 return
@@ -171,7 +170,7 @@ class Asking:
             raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
         return found[0]
 
-    def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobInfo]:
+    def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[Job]:
         """Yield the present state of each job and then each change, until all have ended.
 
         Parameters

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.client.asking import Asking
-    from crystalmath.client.job import JobInfo
+    from crystalmath.models import Job
 
 __all__ = ["JobFuture"]
 
@@ -62,7 +62,7 @@ class JobFuture(Future[Any]):
         name = f" {self.name!r}" if self.name else ""
         return f"<JobFuture {self.job_id}{name} {self._seen[1].value}>"
 
-    def info(self) -> JobInfo:
+    def info(self) -> Job:
         """Ask for all that is on record of the job now."""
         info = self._client.job(self.job_id)
         self.update(info)
@@ -124,7 +124,7 @@ class JobFuture(Future[Any]):
                 self.update(info)
         return self._seen[1] is JobState.CANCELLED
 
-    def update(self, info: JobInfo) -> None:
+    def update(self, info: Job) -> None:
         """Take in what is on record; the client calls it."""
         with self._condition:
             if self._ended or info.revision < self._seen[0]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import document, read_document, read_header, write
-from crystalmath.processes import Identity
+from crystalmath.processes import Identity, is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -186,6 +186,11 @@ class RunDirectory:
         except FileNotFoundError:
             return {}
         return dict(header.get("containment", {}))
+
+    def is_claim_held(self, attempt: int) -> bool | None:
+        """Tell whether who made the claim, which may be damaged, is alive; ``None``: unknown."""
+        # The claim is a link to the file that its maker locks, whatever is in it now.
+        return is_locked(self.file(f"{attempt}.claim"))
 
     def write_handle(self, attempt: int, handle: str) -> None:
         """Record the engine's handle of an attempt."""

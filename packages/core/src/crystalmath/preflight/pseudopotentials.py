@@ -18,7 +18,11 @@ __all__ = ["crystalmath_preflight", "crystalmath_pseudopotentials"]
 
 @hookimpl
 def crystalmath_preflight(
-    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    recipe: str,
+    atoms: Atoms,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str,
 ) -> Sequence[Finding]:
     """Say what would keep a job from reading its pseudopotentials.
 
@@ -32,6 +36,8 @@ def crystalmath_preflight(
         The recipe's parameters.
     environment : mapping of str to str
         The environment variables that the job will see.
+    document : str
+        Structure and parameters as they go to the recipe that is asked.
 
     Returns
     -------
@@ -47,7 +53,7 @@ def crystalmath_preflight(
     from crystalmath.preflight.verdict import judge, unasked
 
     try:
-        report = inspector.ask(recipe, atoms, parameters, environment)
+        report = inspector.ask(recipe, atoms, parameters, environment, document)
     except inspector.CannotAsk as error:
         return (unasked(str(error), recipe, environment),)
     return judge(report, recipe, atoms, environment, parameters)
@@ -55,13 +61,17 @@ def crystalmath_preflight(
 
 @hookimpl
 def crystalmath_pseudopotentials(
-    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    recipe: str,
+    atoms: Atoms,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str,
 ) -> Sequence[Pseudopotential]:
     """Name the files that a job reads, from what the preflight was told.
 
     Parameters
     ----------
-    recipe, atoms, parameters, environment
+    recipe, atoms, parameters, environment, document
         As for :func:`crystalmath_preflight`.
 
     Returns
@@ -77,6 +87,6 @@ def crystalmath_pseudopotentials(
 
     try:
         # What the preflight was told is remembered.
-        return pseudopotentials(inspector.ask(recipe, atoms, parameters, environment))
+        return pseudopotentials(inspector.ask(recipe, atoms, parameters, environment, document))
     except inspector.CannotAsk:
         return ()

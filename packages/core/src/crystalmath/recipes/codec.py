@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.asejson import check_atoms
 from crystalmath.recipes.decoding import RESULT_BUILDERS, Decoder, RequestDecoder, as_monty_writes
-from crystalmath.recipes.encoding import ResultEncoder, Sentinel, StrictEncoder
+from crystalmath.recipes.encoding import ResultEncoder, Sentinel, StrictEncoder, tagged_atoms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,10 +41,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Sentinel",
+    "decode_parameters",
     "decode_request",
     "decode_result",
     "decode_result_json",
     "decode_spec",
+    "encode_body",
     "encode_request",
     "encode_result",
     "encode_spec",
@@ -67,10 +69,29 @@ def encode_spec(spec: JobSpec) -> str:
         The message names its place (``opt_params.optimizer``).
     """
     check_atoms(spec.atoms)
-    document = {
-        "atoms": StrictEncoder().encode(spec.atoms, ("structure",)),
-        "parameters": _parameters(spec.parameters),
-    }
+    return _written(StrictEncoder().encode(spec.atoms, ("structure",)), spec.parameters)
+
+
+def encode_body(structure: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
+    """Write what :func:`encode_spec` writes, of a structure that is encoded already.
+
+    Parameters
+    ----------
+    structure : mapping
+        As :func:`crystalmath.recipes.structures.parse_and_keep` gives it.
+    parameters : mapping of str to object
+        The recipe's parameters.
+
+    Raises
+    ------
+    InvalidJob
+        As for :func:`encode_spec`.
+    """
+    return _written(tagged_atoms(structure), parameters)
+
+
+def _written(atoms: object, parameters: Mapping[str, Any]) -> str:
+    document = {"atoms": atoms, "parameters": _parameters(parameters)}
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))
     if len(text) > _MAX_BYTES:
         raise InvalidJob(
@@ -100,14 +121,26 @@ def decode_spec(body: str) -> tuple[Atoms, dict[str, Any]]:
     InvalidJob
         The text is damaged.
     """
+    document = _document(body)
+    return Decoder().decode(document["atoms"], ("structure",)), _decoded(document["parameters"])
+
+
+def decode_parameters(body: str) -> dict[str, Any]:
+    """Read of what :func:`encode_spec` wrote the parameters alone; see :func:`decode_spec`."""
+    return _decoded(_document(body)["parameters"])
+
+
+def _document(body: str) -> dict[str, Any]:
     try:
         document = json.loads(body)
-        atoms, parameters = document["atoms"], dict(document["parameters"])
+        return {"atoms": document["atoms"], "parameters": dict(document["parameters"])}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidJob(f"the job's specification is damaged: {error!r}") from error
+
+
+def _decoded(parameters: Mapping[str, Any]) -> dict[str, Any]:
     decoder = Decoder()
-    decoded = {name: decoder.decode(value, (name,)) for name, value in parameters.items()}
-    return decoder.decode(atoms, ("structure",)), decoded
+    return {name: decoder.decode(value, (name,)) for name, value in parameters.items()}
 
 
 def encode_request(value: object, place: str = "params") -> Any:

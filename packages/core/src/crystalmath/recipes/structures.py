@@ -14,6 +14,7 @@ from crystalmath.recipes.asejson import (
     check_count,
     decode_atoms,
     encode_atoms,
+    is_as_written,
     prepare,
 )
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-__all__ = ["parse_structure", "read_structures", "to_ase_json"]
+__all__ = ["parse_and_keep", "parse_structure", "read_structures", "to_ase_json"]
 
 # What ase.Atoms takes, without its calculator.
 _ATOMS_KEYS = frozenset(
@@ -87,6 +88,36 @@ def parse_structure(structure: object) -> Atoms:
     )
 
 
+def parse_and_keep(structure: object) -> tuple[Atoms, Mapping[str, Any]]:
+    """Make a structure of what a request carries, and give it as ase-json too.
+
+    What came as ase-json, as our clients write it, is given as it came: it is not encoded again.
+
+    Parameters
+    ----------
+    structure : str, mapping or ase.Atoms
+        As for :func:`parse_structure`.
+
+    Raises
+    ------
+    InvalidJob
+        As for :func:`parse_structure`; or a constraint or an array has no JSON form.
+    """
+    atoms = parse_structure(structure)
+    data = structure.get("data") if isinstance(structure, Mapping) else None
+    if isinstance(data, Mapping) and is_as_written(data, atoms):
+        return atoms, data
+    encoded: Mapping[str, Any] = _encoded(atoms)
+    return atoms, encoded
+
+
+def _encoded(atoms: Atoms) -> dict[str, Any]:
+    try:
+        return encode_atoms(atoms, info=True)
+    except TypeError as error:
+        raise InvalidJob(f"the structure cannot be written down: {error}") from error
+
+
 def to_ase_json(atoms: Atoms) -> dict[str, Any]:
     """Write a structure as ``jobs.submit`` takes it, losing nothing that a recipe reads.
 
@@ -104,10 +135,7 @@ def to_ase_json(atoms: Atoms) -> dict[str, Any]:
     InvalidJob
         A constraint or an array has no JSON form.
     """
-    try:
-        return {"format": "ase-json", "data": encode_atoms(prepare(atoms), info=True)}
-    except TypeError as error:
-        raise InvalidJob(f"the structure cannot be written down: {error}") from error
+    return {"format": "ase-json", "data": _encoded(prepare(atoms))}
 
 
 def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:

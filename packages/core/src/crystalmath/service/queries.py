@@ -225,14 +225,14 @@ class Inquiry:
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
-        from crystalmath.jobs.results import read_result
+        from crystalmath.jobs.results import read_value
 
         job = self.job(job_id)
         if not job.state.is_terminal():
             return None
         if job.state is JobState.COMPLETED:
             with _readable(job_id):
-                return read_result(self._directory(job_id), job.attempt)
+                return read_value(self._directory(job_id), job.attempt)
         more = {"traceback": job.traceback} if job.traceback else {}
         return {"error": job.error, **more}
 

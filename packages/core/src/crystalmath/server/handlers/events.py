@@ -8,10 +8,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import UnknownJob
+from crystalmath.models.fields import array, reference
 from crystalmath.server.handlers.documents import event_document, job_document
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, JOB, JOB_IDS, TIMEOUT, array, record, reference
+from crystalmath.server.rpc.shapes import (
+    ERROR,
+    JOB,
+    JOB_IDS,
+    TIMEOUT,
+    record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence

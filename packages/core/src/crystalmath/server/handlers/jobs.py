@@ -10,7 +10,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import UnknownJob
-from crystalmath.models import JobState
+from crystalmath.models import JobState, Submission
+from crystalmath.models.fields import array, nullable, properties, reference, to_wire
 from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
 from crystalmath.server.handlers.documents import job_document
@@ -24,12 +25,10 @@ from crystalmath.server.rpc.shapes import (
     JOB_IDS,
     LABELS,
     NAME,
+    REQUIRED,
     STATE,
     SUBMISSION,
-    array,
-    nullable,
     record,
-    reference,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +62,12 @@ _FILTERS = {
     "error": {**NAME, "description": "whose error contains this text, in any case"},
     "prefix": {"type": "string", "description": "whose id begins so"},
 }
+#: What ``jobs.specification`` gives back of a submission.
+_SPECIFIED = {
+    name: schema
+    for name, schema in properties(Submission, answer=True).items()
+    if name not in {"environment", "key"}
+}
 _LIMIT = {
     "type": "integer",
     "minimum": 0,
@@ -74,7 +79,7 @@ _LIMIT = {
 @method(
     "jobs.submit",
     params=SUBMISSION,
-    required=("recipe", "structure"),
+    required=REQUIRED,
     result=reference("Submitted"),
     refused={"job_id": None},
     pool=submitting_pool,
@@ -228,10 +233,7 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
     result=record(
         {
             "job_id": {"type": "string"},
-            **{name: SUBMISSION[name] for name in ("recipe", "structure", "params")},
-            "engine": {"type": "string"},
-            "cluster": {"type": "string"},
-            "walltime_s": {"type": ["number", "null"]},
+            **_SPECIFIED,
             "potcars": {
                 **array(reference("Potcar")),
                 "description": "the pseudopotentials that it reads, as they were at submission",
@@ -240,7 +242,7 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
         }
     ),
     refused={
-        **dict.fromkeys(("recipe", "structure", "params", "engine", "cluster", "walltime_s")),
+        **dict.fromkeys(_SPECIFIED),
         "potcars": [],
     },
     pool="files",
@@ -249,16 +251,16 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
 def handle_jobs_specification(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell what a job was asked to do: ``jobs.submit`` takes it again, without ``potcars``.
 
-    The environment is left out.
+    The environment is left out, and so is the key, which would give the same job.
     """
-    header, document = service.specification(params["job_id"]).split("\n", 1)
-    asked, encoded = json.loads(header), json.loads(document)
+    _, document = service.specification(params["job_id"]).split("\n", 1)
+    encoded = json.loads(document)
+    job = to_wire(service.job(params["job_id"]))
     return {
         "job_id": params["job_id"],
-        "recipe": asked["recipe"],
+        **{name: job.get(name) for name in _SPECIFIED},
         "structure": {"format": "ase-json", "data": encoded["atoms"]["data"]},
         "params": encoded["parameters"],
-        **{name: asked[name] for name in ("engine", "cluster", "walltime_s")},
         "potcars": service.pseudopotentials(params["job_id"]),
         "error": None,
     }

@@ -7,10 +7,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
+from crystalmath.models.fields import nullable
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, JOB_ID, NAME, STATE, TIMEOUT, nullable, record
+from crystalmath.server.rpc.shapes import (
+    ERROR,
+    JOB_ID,
+    NAME,
+    STATE,
+    TIMEOUT,
+    record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

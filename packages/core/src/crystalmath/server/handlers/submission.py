@@ -6,17 +6,23 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
+from crystalmath.models import Submission
+from crystalmath.models.checks import checked
+from crystalmath.models.fields import array, from_wire, reference
 from crystalmath.recipes.lookup import may_be_asked
-from crystalmath.recipes.structures import parse_structure
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import method, trouble
-from crystalmath.server.rpc.shapes import ERROR, MOST_JOBS, SUBMISSION, array, record, reference
-from crystalmath.server.rpc.validation import checked
+from crystalmath.server.rpc.shapes import (
+    ERROR,
+    MOST_JOBS,
+    REQUIRED,
+    SUBMISSION,
+    record,
+)
 
 if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
-    from crystalmath.service.submission import Submission
 
 __all__ = [
     "handle_jobs_check",
@@ -26,8 +32,7 @@ __all__ = [
     "submitting_pool",
 ]
 
-_REQUIRED = ("recipe", "structure")
-_ONE = {"type": "object", "properties": SUBMISSION, "required": list(_REQUIRED)}
+_ONE = {"type": "object", "properties": SUBMISSION, "required": list(REQUIRED)}
 
 
 def submitting_pool(params: Mapping[str, Any]) -> str:
@@ -76,7 +81,7 @@ def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapp
 @method(
     "jobs.check",
     params=SUBMISSION,
-    required=_REQUIRED,
+    required=REQUIRED,
     result=record(
         {
             "ok": {"type": "boolean", "description": "whether the job would be accepted"},
@@ -121,17 +126,15 @@ def read_submission(params: Mapping[str, Any]) -> Submission:
     Raises
     ------
     InvalidJob
-        The structure or the recipe's parameters cannot be read.
+        The recipe's parameters cannot be read.
     """
     from crystalmath.recipes import codec
-    from crystalmath.service.submission import Submission
 
-    given = dict(params)
-    parameters = codec.decode_request(given.pop("params", {}))
+    given = from_wire(Submission, params)
+    parameters = codec.decode_request(given.pop("parameters", {}))
     if not isinstance(parameters, Mapping):  # it was a tag itself
         raise InvalidJob(f"'params' must be an object, not {shown(parameters)}")
-    atoms = parse_structure(given.pop("structure"))
-    return Submission(atoms=atoms, parameters=parameters, **given)
+    return Submission(parameters=parameters, **given)
 
 
 def _read(job: Mapping[str, Any]) -> Submission | CrystalMathError:

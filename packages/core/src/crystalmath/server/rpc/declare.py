@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from attrs import field, frozen
 
 from crystalmath.errors import CrystalMathError
+from crystalmath.models.checks import checked
 from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc.validation import checked
 
 if TYPE_CHECKING:
     from crystalmath.service import JobService
