@@ -94,21 +94,25 @@ def serve(
     place.make()
     with HomeLock(place) as lock:
         lock.take(LEAVE_S)
-        log_to(place.log, secret=source.last.database_url, stream=stream)
-        # The folder is private, and what is made in it is so from its first moment.
-        before = os.umask(0o177)
-        try:
-            listener = _listen(place)
-        finally:
-            os.umask(before)
-        environ = dict(os.environ)
-        _disarm(source)
-        ready()
-        try:
-            Server(place, source, environ, lock).run(listener)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log, and only there
-            _LOG.critical("the server failed", exc_info=error)
-            raise ServerError(f"the server failed; {place.log} says where") from None
+        with log_to(place.log, secret=source.last.database_url, stream=stream):
+            _serve(place, source, lock, ready)
+
+
+def _serve(place: Place, source: Source, lock: HomeLock, ready: Callable[[], None]) -> None:
+    # The folder is private, and what is made in it is so from its first moment.
+    before = os.umask(0o177)
+    try:
+        listener = _listen(place)
+    finally:
+        os.umask(before)
+    environ = dict(os.environ)
+    _disarm(source)
+    ready()
+    try:
+        Server(place, source, environ, lock).run(listener)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log, and only there
+        _LOG.critical("the server failed", exc_info=error)
+        raise ServerError(f"the server failed; {place.log} says where") from None
 
 
 def _disarm(source: Source) -> None:
