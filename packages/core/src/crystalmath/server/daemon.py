@@ -21,7 +21,7 @@ from crystalmath.config import forwarded
 from crystalmath.errors import CrystalMathError, PlaceError, ServerError
 from crystalmath.server.lock import HomeLock
 from crystalmath.server.log import log_to
-from crystalmath.server.memory import hand_back, look_at_all_rarely
+from crystalmath.server.memory import hand_back, prepare
 from crystalmath.server.methods import METHODS
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc.connections import Connections
@@ -190,7 +190,7 @@ class Server:
         """Answer until it is time to go; then go in order."""
         _LOG.info("version %s serves %s as process %d", __version__, self.place.home, os.getpid())
         sys.setswitchinterval(SWITCH_S)
-        look_at_all_rarely()
+        prepare()
         try:
             asyncio.run(self._run(listener))
         finally:
