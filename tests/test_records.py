@@ -110,7 +110,14 @@ def test_what_makes_another_job():
 
 
 def test_an_engine_hears_the_terms():
-    terms = {"cluster": "c", "walltime_s": 5.0, "name": "n", "labels": {"a": "b"}, "key": "k"}
+    terms = {
+        "cluster": "c",
+        "walltime_s": 5.0,
+        "priority": 7,
+        "name": "n",
+        "labels": {"a": "b"},
+        "key": "k",
+    }
     assert terms.keys() == names(Terms)
     spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), **terms)
     header = json.loads(json.dumps(spec.header()))
@@ -216,6 +223,7 @@ terms = st.fixed_dictionaries(
         "engine": titles,
         "cluster": titles,
         "walltime_s": walltimes,
+        "priority": st.integers(-1000, 1000),
         "name": titles,
         "labels": label_sets,
         "key": titles,
@@ -255,6 +263,7 @@ records = st.builds(
     labels=label_sets,
     key=st.none() | titles,
     walltime_s=st.none() | walltimes,
+    priority=st.integers(-1000, 1000),
     state=st.sampled_from(JobState),
     error=st.none() | texts,
     reason=st.none() | texts,
@@ -301,6 +310,8 @@ def test_the_names_of_the_wire_are_translated_in_one_place():
         ("walltime_s", math.nan, r"'walltime_s' must be a number above 0, not nan"),
         ("walltime_s", 10**400, r"'walltime_s' must be a smaller number than 1000"),
         ("walltime_s", True, r"'walltime_s' must be a number above 0, not True"),
+        ("priority", 1001, r"'priority' must be a whole number from -1000 to 1000, not 1001"),
+        ("priority", 1.5, r"'priority' must be a whole number .*, not 1\.5"),
         ("key", "", r"'key' must be 1 to 255 printable characters, not ''"),
         ("name", "a\nb", r"'name' must be 1 to 255 printable characters, not 'a\\nb'"),
         ("name", "n" * 256, r"'name' must be 1 to 255 printable characters, not 'nnn"),
