@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
+from crystalmath.jobs.tracking import Tracked
 
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.jobs.cgroups import ControlGroup, memberships
-from crystalmath.jobs.tracking import Tracked
 from crystalmath.models import JobState
 from rundirs import write_job
 

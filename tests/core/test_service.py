@@ -320,6 +320,47 @@ def test_check_says_all_that_is_wrong(home, lab, judge):
     assert here(home) == []
 
 
+PICKY = """
+from crystalmath.engines.local import LocalRunner
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Finding
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    return LocalRunner(settings)
+
+@hookimpl
+def crystalmath_preflight(parameters):
+    return [Finding(severity="error", code="picky", message="not on this engine")]
+"""
+
+
+def test_an_engines_own_check_is_asked_of_its_own_jobs_from_the_first_on(home, lab, install):
+    install("picky-engine", "picky", PICKY)
+    with JobService() as service:
+        assert service.check(value()).findings == ()
+        (refused,) = service.submit_many([value(engine="picky")])
+        assert [finding.code for finding in refused.findings] == ["picky"]
+        assert [each.code for each in service.check(value(engine="picky")).errors] == ["picky"]
+        # Now that it is loaded, it still has no say in others' jobs.
+        assert service.check(value()).findings == ()
+    assert here(home) == []
+
+
+def test_a_plugin_that_fails_neither_refuses_jobs_nor_stops_a_batch(home, lab, install):
+    broken = STRICTER.replace("return [", "raise ValueError('torn')\n    return [")
+    install("torn-check", "torn", broken, group="crystalmath.plugins")
+    with JobService() as service:
+        (warning,) = service.check(value()).findings
+        jobs = service.submit_many([value(1), value(2)])
+        assert [job.warnings[0]["code"] for job in jobs] == ["plugin_failed"] * 2
+        for job in jobs:
+            service.cancel(job.job_id)
+    assert (warning.severity, warning.code) == ("warning", "plugin_failed")
+    assert "'torn' of 'torn-check'" in warning.message
+    assert "torn" in warning.message
+
+
 SLIP = """
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Finding

@@ -99,7 +99,7 @@ def _checked(client: Client, submission: Submission) -> dict[str, Any]:
     from crystalmath.client.request import document
 
     configured = config.load()
-    asked = document(submission, configured, config.forwarded(configured.forward))
+    asked = document(submission, configured, config.submitters_environment(configured))
     with asking([asked["recipe"]]):
         answer = client.call("jobs.check", asked)
     raise_answered(answer)

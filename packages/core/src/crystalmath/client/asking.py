@@ -53,7 +53,7 @@ class Asking:
     def _configured(self) -> tuple[config.Config, dict[str, str]]:
         """Give the home's configuration, and what reaches a job of the environment as it is now."""
         configured = config.load(self._environ)
-        return configured, config.forwarded(configured.forward)
+        return configured, config.submitters_environment(configured)
 
     def call(
         self, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ class Job:
     record: Record
     adopted: bool = False
     handle: str | None = None
-    since: float = field(factory=time.monotonic)
+    since: float = -math.inf
     not_before: float = 0.0
     told: str | None = None
     disowned: bool = False
@@ -112,7 +112,6 @@ class Job:
             attempt = min(recorded.attempt, header["attempt"])
             job.update(state=recorded.state, attempt=attempt, cancelled=recorded.cancelled)
         job.adopted = True
-        job.since = -float("inf")
         return job
 
     @property

@@ -46,6 +46,11 @@ class Attempt(Terms):
     directory: Path
     handle: str | None = None
 
+    @property
+    def number(self) -> int:
+        """Which of the job's attempts it is; the first is 1."""
+        return int(self.id.rpartition(".")[2])
+
 
 @frozen
 class Sighting:

@@ -219,32 +219,47 @@ class Inquiry:
         """Give the text that was recorded of what was asked for; see :mod:`~.quacc.codec`."""
         return self._existing(job_id).specification(job_id)
 
+    def specification_size(self, job_id: str) -> int:
+        """Tell how many bytes at most the text has that was recorded of what was asked for."""
+        return self._existing(job_id).specification_size(job_id)
+
     def pseudopotentials(self, job_id: str) -> list[dict[str, Any]]:
         """Name the pseudopotential files that the job was found to read when it was submitted."""
         return self._existing(job_id).pseudopotentials(job_id)
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
-        from crystalmath.jobs.results import read_result
+        from crystalmath.jobs.results import read_value
 
         job = self.job(job_id)
         if not job.state.is_terminal():
             return None
         if job.state is JobState.COMPLETED:
             with _readable(job_id):
-                return read_result(self._directory(job_id), job.attempt)
+                return read_value(self._directory(job_id), job.attempt)
         more = {"traceback": job.traceback} if job.traceback else {}
         return {"error": job.error, **more}
 
     def result_json(self, job_id: str) -> bytes | None:
         """Give the stored JSON of a result, undecoded; ``None`` unless the job completed."""
-        from crystalmath.recipes import codec
-
         job = self.job(job_id)
         if job.state is not JobState.COMPLETED:
             return None
-        with _readable(job_id):
-            return codec.result_json(self._directory(job_id).payload(job.attempt))
+        return b"".join(self.result_chunks(job))
+
+    def result_size(self, job: JobMetadata) -> int:
+        """Tell how many bytes the stored JSON of a completed job's result has."""
+        from crystalmath.recipes import codec
+
+        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+            return codec.result_size(file)
+
+    def result_chunks(self, job: JobMetadata) -> Iterator[bytes]:
+        """Give the stored JSON of a completed job's result piece by piece, undecoded."""
+        from crystalmath.recipes import codec
+
+        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+            yield from codec.result_chunks(file)
 
     def work_directory(self, job_id: str) -> Path:
         """Give the working directory of a job's present attempt; it may not exist yet."""

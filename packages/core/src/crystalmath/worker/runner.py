@@ -28,6 +28,7 @@ from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, belongs_to
 from crystalmath.worker.marking import Mark
 from crystalmath.worker.postmortem import describe
+from crystalmath.worker.pristine import Pristine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,13 +51,13 @@ def _serve(control: socket.socket) -> None:
     # What the home admitted at the submission came along. The file may just be edited, and broken.
     allow = config.admitted()
     mark = Mark()
-    edited = Edited(allow)
-    install(edited)
+    edited, pristine = Edited(allow), Pristine()
+    install(edited, pristine)
     started = time.time()
     edited.watch(potcar_path.settings_files(os.environ))
     _warm_up()
     edited.note(started)
-    baseline = Baseline()
+    baseline = Baseline(pristine)
     for line in control.makefile("rb"):
         request = json.loads(line)
         if edited.changed():
@@ -65,7 +66,8 @@ def _serve(control: socket.socket) -> None:
         began = time.time()
         directory = RunDirectory(request["directory"])
         mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
-        outcome = _run(directory, request["attempt"], allow, control)
+        with warnings.catch_warnings():  # which of them are shown is the job's own business
+            outcome = _run(directory, request["attempt"], allow, control)
         mark.clear()
         edited.note(began)
         leak = baseline.restore()
@@ -78,6 +80,8 @@ def _serve(control: socket.socket) -> None:
 
 
 def _warm_up() -> None:
+    import numpy  # noqa: ICN001, F401 - its settings are compared with what they are now
+
     if importlib.util.find_spec("quacc") is None:
         return
     with warnings.catch_warnings():
