@@ -165,6 +165,32 @@ def test_labels_as_long_as_may_be(service):
     assert run(service, value(1, labels=labels)).labels == labels
 
 
+@pytest.mark.parametrize("max_queued", [1, 1000])
+def test_the_urgent_one_is_launched_first(home, lab, tmp_path, monkeypatch, max_queued):
+    # Core puts those in order that wait for the engine, and the local engine those that it has.
+    capabilities = evolve(LocalRunner.capabilities, max_queued=max_queued)
+    monkeypatch.setattr(LocalRunner, "capabilities", capabilities)
+    go = tmp_path / "go"
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with JobService() as service:
+        first = service.submit(lab_job("wait_for", parameters={"path": str(go)}))
+        eventually(lambda: service.job(first.job_id).state is JobState.RUNNING)
+        given = [0, -5, 7, 0, 1000]
+        jobs = [service.submit(value(n, priority=n)) for n in given]
+        assert [job.priority for job in jobs] == given
+        go.touch()
+        ids = [job.job_id for job in jobs]
+        for _ in service.wait(ids, timeout=100):
+            pass
+        ended = sorted(map(service.job, ids), key=lambda job: job.started_at)
+        assert [job.priority for job in ended] == [1000, 7, 0, 0, -5]
+        assert [job.job_id for job in ended if not job.priority] == [ids[0], ids[3]]
+        # It makes no other job: a key with another priority is still that job's.
+        known = service.submit(value(1, key="urgent"))
+        assert service.submit(value(1, key="urgent", priority=9)).job_id == known.job_id
+
+
 # --- many, and keys ------------------------------------------------------------------------------
 
 

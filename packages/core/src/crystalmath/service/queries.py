@@ -8,7 +8,7 @@ import math
 import queue
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.config import Config
+    from crystalmath.models.answers import Potcar
     from crystalmath.quacc.store import ErrorCount, Event, JobMetadata, JobStore
     from crystalmath.service.engine_pool import Runners
     from crystalmath.service.event_feed import Feed
@@ -223,9 +224,9 @@ class Inquiry:
         """Tell how many bytes at most the text has that was recorded of what was asked for."""
         return self._existing(job_id).specification_size(job_id)
 
-    def pseudopotentials(self, job_id: str) -> list[dict[str, Any]]:
+    def pseudopotentials(self, job_id: str) -> list[Potcar]:
         """Name the pseudopotential files that the job was found to read when it was submitted."""
-        return self._existing(job_id).pseudopotentials(job_id)
+        return cast("list[Potcar]", self._existing(job_id).pseudopotentials(job_id))
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
