@@ -130,7 +130,7 @@ def test_a_strangers_preflight_check(install):
     plugins = Plugins()
     job = {"recipe": "quacc.recipes.emt.core.static_job", "atoms": None, "parameters": {}}
     job["document"] = "{}"
-    found = plugins.preflight(**job, environment={}, document="")
+    found = plugins.preflight(**job, environment={})
     assert [finding.code for finding in found] == ["plugin_unusable", "mine"]
     assert "'broken' of 'broken-check' cannot be used" in found[0].message
     assert "RuntimeError: no" in found[0].message
