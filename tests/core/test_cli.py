@@ -29,9 +29,9 @@ COMMANDS += ("engines", "recipes", "serve", "stop", "doctor", "conform")
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """Give a home with a job of each kind, and the service that runs them."""
+    from crystalmath.models import Submission
     from crystalmath.quacc.engines import close_all
     from crystalmath.service import JobService
-    from crystalmath.service.submission import Submission
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("shared")))
@@ -454,6 +454,14 @@ def test_doctor_tells_that_there_is_no_vasp(cli, monkeypatch):
     assert "/no/vasp_std (QUACC_VASP_CMD) nor /no/vasp_gam" in answer.out
     assert "only VASP's recipes need it" in answer.out
     assert answer.code == 0
+
+
+def test_doctor_names_a_plugin_that_cannot_load(cli, install):
+    install("sick-check", "sick", "import no_such_module\n", group="crystalmath.plugins")
+    checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    assert checks["plugin"]["state"] == "warning"
+    for said in ("'sick' of 'sick-check'", "no_such_module"):
+        assert said in checks["plugin"]["message"]
 
 
 def test_doctor_names_what_prevents_running(cli, monkeypatch):

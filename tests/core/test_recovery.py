@@ -17,15 +17,15 @@ from ase.build import bulk
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import Submission
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.store import JobStore
 from crystalmath.service import JobService
-from crystalmath.service.submission import Submission
 
 OWNER = textwrap.dedent("""
     import sys
     from ase.build import bulk
-    from crystalmath.service.submission import Submission
+    from crystalmath.models import Submission
     from crystalmath.service import JobService
 
     service = JobService()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models import EngineSettings, Finding, Pseudopotential
+    from crystalmath.preflight.program import Program
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = ["PROJECT", "hookimpl"]
@@ -79,9 +80,16 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
 
 @_hookspec
 def crystalmath_preflight(
-    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    recipe: str,
+    atoms: Atoms,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str,
 ) -> Sequence[Finding]:
     """Check a job before it is submitted.
+
+    Checks under ``crystalmath.plugins`` are asked of all jobs, an engine's own of its jobs. One
+    that raises something else than ``InvalidJob`` becomes a warning that names its plugin.
 
     It must be quick (milliseconds, warm) and must change nothing: no file, no setting, not the
     atoms.
@@ -96,18 +104,30 @@ def crystalmath_preflight(
         The recipe's parameters.
     environment : mapping of str to str
         The environment variables that the job will see.
+    document : str
+        Structure and parameters as the job's worker reads them
+        (:func:`crystalmath.recipes.codec.decode_spec`), for a check that runs in another process.
 
     Returns
     -------
     sequence of Finding
         Errors refuse the job; warnings are stored with it.
+
+    Raises
+    ------
+    InvalidJob
+        The arguments cannot be part of a job at all.
     """
     raise NotImplementedError
 
 
 @_hookspec
 def crystalmath_pseudopotentials(
-    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    recipe: str,
+    atoms: Atoms,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str,
 ) -> Sequence[Pseudopotential]:
     """Name the pseudopotential files that a job will read; they are recorded with it.
 
@@ -116,12 +136,26 @@ def crystalmath_pseudopotentials(
 
     Parameters
     ----------
-    recipe, atoms, parameters, environment
+    recipe, atoms, parameters, environment, document
         As for :func:`crystalmath_preflight`.
 
     Returns
     -------
     sequence of Pseudopotential
         Each file once; empty where the job reads none, or none is known.
+    """
+    raise NotImplementedError
+
+
+@_hookspec
+def crystalmath_programs() -> Sequence[Program]:
+    """Provide programs that recipes run, whose jobs shall be checked before they are submitted.
+
+    Called once in each process that checks jobs; importing the plugin's module must cost little.
+
+    Returns
+    -------
+    sequence of Program
+        Each with a name that no other has.
     """
     raise NotImplementedError

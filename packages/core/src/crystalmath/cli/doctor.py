@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from attrs import asdict
 
-from crystalmath.cli import output
+from crystalmath.cli import complete, output
 from crystalmath.cli.health import Check, server_checks
-from crystalmath.cli.submission import Engine, Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ def doctor(
     run: Annotated[
         bool, typer.Option("--run", help="Relax a built-in aluminium cell on an engine.")
     ] = False,
-    engine: Engine = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="E", help="That engine.", autocompletion=complete.engines),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Look at what jobs need, and say what is missing and what to do about it.
@@ -73,10 +76,10 @@ def _checks(*, run: bool, engine: str | None) -> Iterator[Check]:
     yield _guarded("quacc", _quacc)
     yield from _engines(engine)
     yield from _strangers(config)
+    yield from _plugins()
     yield from server_checks(config)
     yield _containment()
-    yield _guarded("POTCARs", _potcars)
-    yield from _commands(config)
+    yield from _programs(config)
     if run:
         yield _guarded("run", _relax, engine)
 
@@ -204,39 +207,37 @@ def _strangers(config: Config) -> Iterator[Check]:
             yield Check(name="config", state="warning", message=message, remedy=remedy)
 
 
-def _potcars() -> Check:
-    from crystalmath.quacc.potcar import check_potcars, get_potcar_info
-    from crystalmath.recipes.potcar_path import this_process
+def _plugins() -> Iterator[Check]:
+    from crystalmath.engines.registry import plugins
 
-    wrong = check_potcars(this_process(), ())
-    if wrong is not None:
-        # Recipes of other programs need none, and a job may have a library of its own.
-        remedy = f"{wrong.remedy}; only VASP's recipes need one"
-        return Check(name="POTCARs", state="warning", message=wrong.message, remedy=remedy)
-    info = get_potcar_info()
-    sets = ", ".join(f"{name}: {count}" for name, count in info["functionals"].items())
-    return Check(
-        name="POTCARs", state="ok", message=f"{info['path']} (from {info['source']}); {sets}"
-    )
+    for finding in plugins().unusable():
+        yield Check(name="plugin", state="warning", message=finding.message, remedy=finding.remedy)
 
 
-def _commands(config: Config) -> Iterator[Check]:
+def _programs(config: Config) -> Iterator[Check]:
     from crystalmath.config import forwarded
-    from crystalmath.preflight.commands import check_commands
+    from crystalmath.preflight.programs_here import failure, programs
 
-    wrong = check_commands("quacc.recipes.vasp.core.static_job", forwarded(config.forward))
-    if wrong is not None:
-        remedy = f"{wrong.remedy}; only VASP's recipes need it"
-        yield Check(name="VASP", state="warning", message=wrong.message, remedy=remedy)
+    for program in programs():
+        try:
+            conditions = list(program.conditions(forwarded(config.forward)))
+        except Exception as error:  # noqa: BLE001 - a stranger's
+            told = failure(program, error)
+            yield Check(name="plugin", state="warning", message=told.message, remedy=told.remedy)
+            continue
+        for each in conditions:
+            state = "ok" if each.ok else "warning"
+            yield Check(name=each.name, state=state, message=each.message, remedy=each.remedy)
 
 
 def _relax(engine: str | None) -> Check:
-    from crystalmath.cli.run import Interrupts, run_request
-    from crystalmath.client import Request
+    from crystalmath.cli.run import Interrupts, run_submission
+    from crystalmath.client import Submission
 
-    request = Request(recipe="emt.core.relax_job", atoms=_aluminium(), engine=engine, name="doctor")
+    recipe = "emt.core.relax_job"
+    asked = Submission(recipe=recipe, atoms=_aluminium(), engine=engine, name="doctor")
     with Interrupts() as interrupts:
-        job = run_request(request, interrupts)
+        job = run_submission(asked, interrupts)
     if interrupts.received is not None:
         raise SystemExit(128 + interrupts.received)
     if job.state.value != "completed":

@@ -25,6 +25,7 @@ from crystalmath.worker.chains import close_idle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from crystalmath.jobs.actions import Action
     from crystalmath.jobs.changes import Change
@@ -52,14 +53,24 @@ class Driver:
     ----------
     runner : Engine
         The engine.
+    host : Host, optional
+        This process.
+    open_directory : callable
+        Gives the run directory at a path.
     """
 
-    def __init__(self, runner: Engine) -> None:
+    def __init__(
+        self,
+        runner: Engine,
+        host: Host | None = None,
+        open_directory: Callable[[Path], RunDirectory] = RunDirectory,
+    ) -> None:
         self._runner = runner
         self.log = runner.log
         self.closed = False
         self._jobs_directory = runner.settings.home / "jobs"
-        self.host = Host(self._jobs_directory)
+        self.host = host or Host(self._jobs_directory)
+        self._open = open_directory
         self._lock = threading.RLock()
         self._jobs: dict[str, Job] = {}
         self._finished: dict[str, JobState] = {}
@@ -104,7 +115,7 @@ class Driver:
         recorded : bool
             The job is on record elsewhere: what cannot be written just now is written later.
         """
-        job = Job.of(header, body, RunDirectory(self._jobs_directory / header["job_id"]), self.host)
+        job = Job.of(header, body, self._open(self._jobs_directory / header["job_id"]), self.host)
         if os.getpid() != self._owner:
             raise EngineUnavailable("a forked process must get a runner of its own (get_runner)")
         with self._lock:
@@ -123,8 +134,7 @@ class Driver:
     def _write(self, job: Job, *, recorded: bool) -> None:
         self._start_threads()
         try:
-            # It tells a folder of jobs that is empty from one that is not mounted.
-            (self._jobs_directory / ".identities").mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.host.make_room()
             job.directory.write_spec(job.header, job.body)
             job.update(written=True)
         except OSError as error:
@@ -138,7 +148,7 @@ class Driver:
 
     def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:
         """Take over a job that nobody follows; tell whether it is followed here."""
-        directory = RunDirectory(self._jobs_directory / job_id)
+        directory = self._open(self._jobs_directory / job_id)
         if recorded is None:
             directory = self.directory(job_id)
         if os.getpid() != self._owner:
@@ -276,7 +286,7 @@ class Driver:
     def directory(self, job_id: str) -> RunDirectory:
         """Give the run directory of a job; `UnknownJob` if there is none."""
         # The id becomes part of a path: nothing but an id may pass.
-        directory = RunDirectory(self._jobs_directory / job_id) if is_job_id(job_id) else None
+        directory = self._open(self._jobs_directory / job_id) if is_job_id(job_id) else None
         if directory is None or not directory.has("spec"):
             raise UnknownJob(job_id)
         return directory
@@ -298,7 +308,8 @@ class Driver:
     def _drive(self) -> None:
         """Call the engine."""
         while not self._is_over():
-            self._handover.work()
+            self._handover.wait()
+            self._handover.turn()
         if self._handover.finish():
             # Where the engine's workers are threads of this process, their chains are ours to end.
             close_idle()
@@ -310,18 +321,22 @@ class Driver:
                 # What happens at about the same time is told, and stored, together.
                 time.sleep(GATHER_S)
             self._wake_watcher.clear()
-            chosen: dict[str, Depth] = {}
-            for _ in range(self._noticed.qsize()):
-                job_id, depth = self._noticed.get()
-                chosen[job_id] = max(depth, chosen.get(job_id, depth))
-            now = time.monotonic()
-            # Being woken, as at each submission, is no reason to look at others.
-            if now >= self._look_at:
-                self._look_at = now + LOOK_S
-                with self._lock:
-                    for job_id, depth in self._rounds.choose(self._jobs, now).items():
-                        chosen[job_id] = max(depth, chosen.get(job_id, depth))
-            self._look(chosen)
+            self.turn()
+
+    def turn(self) -> None:
+        """Look at what was noticed and, if it is time, at those whose turn it is."""
+        chosen: dict[str, Depth] = {}
+        for _ in range(self._noticed.qsize()):
+            job_id, depth = self._noticed.get()
+            chosen[job_id] = max(depth, chosen.get(job_id, depth))
+        now = self.host.monotonic()
+        # Being woken, as at each submission, is no reason to look at others.
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            with self._lock:
+                for job_id, depth in self._rounds.choose(self._jobs, now).items():
+                    chosen[job_id] = max(depth, chosen.get(job_id, depth))
+        self._look(chosen)
 
     def _look(self, chosen: Mapping[str, Depth]) -> None:
         changes: list[Change] = []

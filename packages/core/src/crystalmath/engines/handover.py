@@ -78,7 +78,7 @@ class Engine(Protocol):
 class Handover:
     """Give attempts to the engine, ask what became of them, have it drop what is not wanted.
 
-    Only `work` and `finish` call the engine, both on the driver's thread. The other methods are
+    Only `turn` and `finish` call the engine, both on the driver's thread. The other methods are
     called by whoever submits and by the thread that looks at files; `lock`, which is the driver's,
     guards what they share. It is never held during a call.
 
@@ -137,11 +137,11 @@ class Handover:
     def put_again(self, job: Job) -> None:
         """Queue the same attempt again: the engine lost it before it began."""
         record = job.record
-        now = time.time()
+        now = self._host.now()
         since = now if record.lost_since is None else record.lost_since
         job.update(launched=False, relaunches=record.relaunches + 1, lost_since=since)
         pause = PROBE_S * 2 ** (record.relaunches - 1) if record.relaunches else 0.0
-        job.not_before = time.monotonic() + min(pause, RELAUNCH_S)
+        job.not_before = self._host.monotonic() + min(pause, RELAUNCH_S)
         self.put(job)
 
     def forget(self, job: Job) -> None:
@@ -169,11 +169,14 @@ class Handover:
 
     # --- on the driver's thread --------------------------------------------------------------
 
-    def work(self) -> None:
-        """Wait for something to do, and do it."""
+    def wait(self) -> None:
+        """Wait until there is something to do."""
         self.wake.wait(self._pause())
         self.wake.clear()
-        now = time.monotonic()
+
+    def turn(self) -> None:
+        """Call the engine for all that there is to do."""
+        now = self._host.monotonic()
         if now >= self._retry_at:
             self._guarded(self._launch_waiting)
         self._guarded(self._release)
@@ -191,7 +194,7 @@ class Handover:
         return self._started
 
     def _pause(self) -> float:
-        now = time.monotonic()
+        now = self._host.monotonic()
         pause = min(PROBE_S, max(0.05, self._probe_at - now))
         if self._waiting and self._retry_at > now:
             pause = min(pause, max(0.05, self._retry_at - now))
@@ -201,7 +204,7 @@ class Handover:
         try:
             call()
         except EngineUnavailable as error:
-            self._retry_at = time.monotonic() + self._backoff
+            self._retry_at = self._host.monotonic() + self._backoff
             self._backoff = min(2 * self._backoff, BACKOFF_S)
             self._log.warning("the engine is not available, trying again: %s", error)
             with self._lock:
@@ -240,12 +243,12 @@ class Handover:
         self._backoff = 1.0
 
     def _next(self) -> list[Job]:
-        """Give the jobs that the engine gets next, the first submitted first."""
+        """Give the jobs that the engine gets next: the urgent ones, then as they came."""
         launched = len(self._jobs) - len(self._waiting)
         free = self._engine.capabilities.max_queued - launched
-        now = time.monotonic()
+        now = self._host.monotonic()
         jobs: list[Job] = []
-        for job in self._waiting.values():
+        for job in sorted(self._waiting.values(), key=_urgency) if free > 0 else ():
             if len(jobs) >= free:
                 break
             record = job.record
@@ -278,7 +281,7 @@ class Handover:
                 job.update(launched=False)
                 return
             self._waiting.pop(job.job_id, None)
-            job.handle, job.since = handle, time.monotonic()
+            job.handle, job.since = handle, self._host.monotonic()
             job.update(inherited=False)
         self._notice(job.job_id)
         if handle != attempt:
@@ -303,7 +306,7 @@ class Handover:
             raise
 
     def _probe_silent(self) -> None:
-        now = time.monotonic()
+        now = self._host.monotonic()
         with self._lock:
             silent = [job for job in self._jobs.values() if _is_silent(job, now)]
             asked = {job.attempt(): job for job in silent}
@@ -314,11 +317,16 @@ class Handover:
         sightings = self._engine.probe(list(asked))
         for attempt, job in asked.items():
             sighting = sightings.get(attempt.id, Sighting("unknown"))
-            job.since = time.monotonic()
+            job.since = self._host.monotonic()
             self._tell(job.note(sighting.reason))
             if sighting.state in {"gone", "unknown"}:
                 self._sightings[job.job_id] = sighting
                 self._notice(job.job_id)
+
+
+def _urgency(job: Job) -> int:
+    # A run directory of an earlier release says none. Equals stay in their order.
+    return -int(job.header.get("priority", 0))
 
 
 def _is_silent(job: Job, now: float) -> bool:

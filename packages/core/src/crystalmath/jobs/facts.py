@@ -97,8 +97,8 @@ class Files:
     directory : Absent or Unreadable, optional
         What is the matter with the directory itself, if anything.
     processes : bool, optional
-        Whether processes of the attempt are alive on this host, where that was looked for: the
-        claim does not tell.
+        Whether somebody runs the attempt, where the claim does not tell: its lock is held, or
+        processes of the attempt are alive on this host.
     """
 
     attempt: int

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import processes
 from crystalmath.errors import BadFile
 from crystalmath.jobs.containment import end_contained
-from crystalmath.jobs.identities import is_alive, own_identity
+from crystalmath.jobs.identities import IDENTITIES, is_alive, own_identity
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import Identity
 
@@ -43,6 +43,17 @@ class Host:
     def now(self) -> float:
         """Tell the time, in seconds since the epoch."""
         return time.time()
+
+    def monotonic(self) -> float:
+        """Tell the time that no one sets, in seconds."""
+        return time.monotonic()
+
+    def make_room(self) -> None:
+        """Make the folder of the run directories.
+
+        What is in it besides them tells a folder without jobs from one that is not mounted.
+        """
+        (self._jobs_directory / IDENTITIES).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def own_fields(self) -> dict[str, Any]:
         """Give this process as an owner."""

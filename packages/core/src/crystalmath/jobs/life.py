@@ -297,7 +297,9 @@ def _without_claim(record: Record, files: Files, now: float, engine: Engine) -> 
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
     lasts = now - doubt.since >= DAMAGED_S
-    if lasts and files.processes is False and _vouches_for_end(engine):
+    nobody = files.processes is False and _vouches_for_end(engine)
+    # Who asked that it be stopped does not care whose it was.
+    if lasts and (nobody or (files.processes and _is_cancelled(record, files))):
         why = files.claim.why if isinstance(files.claim, Damaged) else "its claim was removed"
         lost = _publish_lost(record, files, f"nobody runs it: {why}")
         # Whoever comes late must find a claim.

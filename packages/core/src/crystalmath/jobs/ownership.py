@@ -53,17 +53,7 @@ class Recorded:
 
 def spec_header(spec: JobSpec, engine: str, owner: Mapping[str, Any]) -> dict[str, Any]:
     """Give what stands above a specification that its owner hands to an engine."""
-    return {
-        "job_id": spec.job_id,
-        "attempt": 1,
-        "engine": engine,
-        "owner": dict(owner),
-        "recipe": spec.recipe,
-        "cluster": spec.cluster,
-        "walltime_s": spec.walltime_s,
-        "environment": dict(spec.environment),
-        "files": dict(spec.files),
-    }
+    return {**spec.header(), "attempt": 1, "engine": engine, "owner": dict(owner)}
 
 
 def take_over(

@@ -64,6 +64,9 @@ class Readable(Protocol):
     def is_claimant_alive(self, attempt: int) -> bool | None:
         """Tell whether who claimed an attempt is alive."""
 
+    def is_claim_held(self, attempt: int) -> bool | None:
+        """Tell whether who made a claim, which may be damaged, is alive."""
+
     def outcome(self, attempt: int) -> dict[str, Any] | None:
         """Read the header of an outcome."""
 
@@ -99,6 +102,7 @@ def read(
         return Files(attempt=attempt, spec=spec, claim=Claim("somebody"), outcome=outcome)
     claim = _try(lambda: _claim(directory, attempt))
     unclear = isinstance(claim, Damaged) or (begun and isinstance(claim, Absent))
+    runs = _is_run(directory, record, attempt, claim, host) if unclear else None
     gone = _try(lambda: directory.is_gone() or None) if isinstance(spec, Absent) else None
     return Files(
         attempt=attempt,
@@ -107,8 +111,16 @@ def read(
         outcome=outcome,
         cancel=_cancel(directory),
         directory=Absent() if gone is True else gone if isinstance(gone, Unreadable) else None,
-        processes=host.has_processes(attempt_id(record.job_id, attempt)) if unclear else None,
+        processes=runs,
     )
+
+
+def _is_run(
+    directory: Readable, record: Record, attempt: int, claim: Reading[Claim], host: Host
+) -> bool:
+    """Tell whether somebody runs an attempt whose claim does not say who."""
+    held = directory.is_claim_held(attempt) if isinstance(claim, Damaged) else None
+    return host.has_processes(attempt_id(record.job_id, attempt)) if held is None else held
 
 
 def attempt_in(directory: Readable) -> int:

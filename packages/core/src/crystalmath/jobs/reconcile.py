@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from crystalmath.jobs.facts import Engine, Files, Record
 from crystalmath.jobs.life import step
 from crystalmath.jobs.reading import Depth, attempt_in, read
 from crystalmath.jobs.rundir import attempt_id
-from crystalmath.models import Attempt, JobState
+from crystalmath.models import Attempt, JobState, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +79,7 @@ class Job:
     record: Record
     adopted: bool = False
     handle: str | None = None
-    since: float = field(factory=time.monotonic)
+    since: float = -math.inf
     not_before: float = 0.0
     told: str | None = None
     disowned: bool = False
@@ -112,7 +112,6 @@ class Job:
             attempt = min(recorded.attempt, header["attempt"])
             job.update(state=recorded.state, attempt=attempt, cancelled=recorded.cancelled)
         job.adopted = True
-        job.since = -float("inf")
         return job
 
     @property
@@ -137,9 +136,8 @@ class Job:
                 id=attempt_id(self.job_id, self.record.attempt),
                 job_id=self.job_id,
                 directory=Path(self.directory.path),
-                cluster=self.header["cluster"],
-                walltime_s=self.header["walltime_s"],
                 handle=self.handle,
+                **Terms.terms_in(self.header),
             )
 
     def write(self, attempt: int) -> bool:

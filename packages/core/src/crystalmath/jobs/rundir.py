@@ -20,11 +20,11 @@ import errno
 import os
 import re
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import document, read_document, read_header, write
-from crystalmath.processes import Identity
+from crystalmath.processes import Identity, is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -187,6 +187,11 @@ class RunDirectory:
             return {}
         return dict(header.get("containment", {}))
 
+    def is_claim_held(self, attempt: int) -> bool | None:
+        """Tell whether who made the claim, which may be damaged, is alive; ``None``: unknown."""
+        # The claim is a link to the file that its maker locks, whatever is in it now.
+        return is_locked(self.file(f"{attempt}.claim"))
+
     def write_handle(self, attempt: int, handle: str) -> None:
         """Record the engine's handle of an attempt."""
         temporary = self._temporary("handle", document({}, handle.encode()))
@@ -244,6 +249,16 @@ class RunDirectory:
     def payload(self, attempt: int) -> bytes:
         """Read the encoded result of an outcome."""
         return read_document(self.file(f"{attempt}.outcome"))[1]
+
+    def open_payload(self, attempt: int) -> BinaryIO:
+        """Open an outcome where its encoded result begins."""
+        file = open(self.file(f"{attempt}.outcome"), "rb")  # noqa: SIM115 - it is given away
+        try:
+            read_header(file.readline(), file.name)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def _temporary(self, kind: str, content: bytes, *, durable: bool = False) -> str:
         path = self.file(f".{kind}.{secrets.token_hex(6)}")

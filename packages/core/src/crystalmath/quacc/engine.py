@@ -13,7 +13,7 @@ from crystalmath.engines.driver import Driver
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.ownership import spec_header
 from crystalmath.jobs.results import read_result
-from crystalmath.jobs.rundir import is_job_id
+from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Sighting
 from crystalmath.quacc.runner import JobRunner, JobState, generate_job_id
 
@@ -114,6 +114,14 @@ class EngineRunner(JobRunner):
         They belong to jobs that were let go unfinished.
         """
         return self._driver.spared()
+
+    def has_begun(self, attempt: Attempt) -> bool:
+        """Tell whether somebody has claimed an attempt; who comes later leaves it alone."""
+        return RunDirectory(attempt.directory).claimed(attempt.number)
+
+    def has_ended(self, attempt: Attempt) -> bool:
+        """Tell whether an attempt has its outcome."""
+        return RunDirectory(attempt.directory).decided(attempt.number)
 
     def notice(self, attempt: str) -> None:
         """Tell core that something happened to an attempt; it looks at once."""
@@ -254,6 +262,9 @@ def submission_environment(
     """
     environment = config.forwarded(settings.forward, environ)
     environment.pop("CRYSTALMATH_RECIPES", None)
+    environment.pop(config.FRESH_VARIABLE, None)
+    if settings.recipes_fresh:
+        environment[config.FRESH_VARIABLE] = ",".join(settings.recipes_fresh)
     environment.pop(config.LOG_VARIABLE, None)
     if settings.log_mb != config.LOG_MB:
         environment[config.LOG_VARIABLE] = repr(settings.log_mb)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from crystalmath.models import Submission
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service.submission import Submission
 
 __all__ = ["JobService", "default_service"]
 
@@ -144,10 +144,11 @@ class JobService(Inquiry):
             _require(wanted)
             try:
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
-                if job is not None and admission.is_of(submission, job.spec_hash):
+                asked = admission.read(submission)
+                if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._recovery.seen([job])[0]
                 else:
-                    prepared[index] = admission.prepare(submission)
+                    prepared[index] = admission.prepare(asked)
             except (CrystalMathError, ImportError) as error:
                 answers[index] = error
         _require(wanted)

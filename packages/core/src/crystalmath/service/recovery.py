@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -52,6 +51,10 @@ class Recovery:
         Tells whether a job is followed here: then its row is up to date.
     jobs_directory : pathlib.Path
         Where the run directories are.
+    host : Host, optional
+        This process.
+    open_directory : callable
+        Gives the run directory at a path.
     """
 
     def __init__(
@@ -60,12 +63,16 @@ class Recovery:
         runner_of: Callable[[str], EngineRunner],
         follows: Callable[[str], bool],
         jobs_directory: Path,
+        *,
+        host: Host | None = None,
+        open_directory: Callable[[Path], RunDirectory] = RunDirectory,
     ) -> None:
         self._recorder = recorder
         self._runner_of = runner_of
         self._follows = follows
         self._jobs_directory = jobs_directory
-        self.host = Host(jobs_directory)
+        self.host = host or Host(jobs_directory)
+        self._open = open_directory
         self._reconciler = Reconciler(self.host)
         self._taken: set[str] = set()
         self._told: dict[str, str] = {}
@@ -110,7 +117,7 @@ class Recovery:
             self._taken |= set(taken)
             me = self.host.own_fields()
             reason = f"taken over by the process {me['pid']} on {me['host']}"
-            self._recorder.store.set_owner(taken, me, reason, time.time())
+            self._recorder.store.set_owner(taken, me, reason, self.host.now())
         return taken
 
     def disown(self, *, own: bool) -> None:
@@ -129,7 +136,7 @@ class Recovery:
         jobs = [job.job_id for owner in mine for job in store.unfinished(owner=owner)]
         left = [job_id for job_id in jobs if own or job_id in self._taken]
         if left:
-            store.set_owner(left, {}, "let go", time.time())
+            store.set_owner(left, {}, "let go", self.host.now())
         self._taken.clear()
 
     def _runner(self, engine: str) -> EngineRunner | None:
@@ -168,7 +175,7 @@ class Recovery:
     # --- what is known -----------------------------------------------------------------------
 
     def _directory(self, job: JobMetadata) -> RunDirectory:
-        return RunDirectory(self._jobs_directory / job.job_id)
+        return self._open(self._jobs_directory / job.job_id)
 
     def _record(self, job: JobMetadata) -> Record:
         return Record(

@@ -1,0 +1,126 @@
+"""What core and an engine tell each other: attempts, what became of them, what it can do."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import field, frozen
+
+from crystalmath.errors import ConfigError
+from crystalmath.models.submission import Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = [
+    "Attempt",
+    "Capabilities",
+    "EngineSettings",
+    "Sighting",
+]
+
+
+@frozen(kw_only=True)
+class Attempt(Terms):
+    """One try at a job, as an engine sees it, with the job's terms.
+
+    Core enforces the walltime; a batch engine may ask for it, and give the job's name on.
+
+    Parameters
+    ----------
+    id : str
+        Unique and stable. The engine tags its native work with it, so that ``probe`` finds what
+        was launched by a process that died before it could record a handle.
+    job_id : str
+        The job.
+    directory : pathlib.Path
+        What the engine's worker hands to :func:`crystalmath.worker.run`.
+    handle : str, optional
+        What ``launch`` returned for it, if that was recorded.
+    """
+
+    id: str
+    job_id: str
+    directory: Path
+    handle: str | None = None
+
+    @property
+    def number(self) -> int:
+        """Which of the job's attempts it is; the first is 1."""
+        return int(self.id.rpartition(".")[2])
+
+
+@frozen
+class Sighting:
+    """What an engine can say about an attempt: a hint about liveness, never an outcome.
+
+    Parameters
+    ----------
+    state : {"queued", "running", "gone", "unknown"}
+        ``gone`` promises only that the engine will not start the attempt any more.
+    reason : str, optional
+        The engine's own word (``Priority``, ``OUT_OF_MEMORY``); it reaches the user.
+    """
+
+    state: Literal["queued", "running", "gone", "unknown"]
+    reason: str | None = None
+
+
+@frozen(kw_only=True)
+class Capabilities:
+    """What an engine can do. Core and front ends ask this, never the engine's name.
+
+    Parameters
+    ----------
+    max_queued : int
+        Core keeps at most so many attempts launched and unfinished.
+    gone_means_dead : bool
+        A ``gone`` from ``probe`` also vouches that no process of the attempt is alive.
+    queue_dies_with_owner : bool
+        What was queued and not started is dropped when the process that launched it ends, also
+        when that process is killed.
+    drops_queued : bool
+        After ``release`` an attempt that had not begun is not started any more.
+    workers_here : bool
+        Jobs run on the host of the process that submits them.
+    """
+
+    max_queued: int = 1000
+    gone_means_dead: bool = False
+    queue_dies_with_owner: bool = False
+    drops_queued: bool = False
+    workers_here: bool = True
+
+
+@frozen(kw_only=True)
+class EngineSettings:
+    """What core tells a plugin that makes a runner.
+
+    Parameters
+    ----------
+    name : str
+        The engine's name, the entry point's.
+    home : pathlib.Path
+        Everything the program writes lives below it.
+    options : mapping of str to object
+        The table ``[engines.<name>]`` of the configuration file.
+    """
+
+    name: str
+    home: Path
+    options: Mapping[str, Any] = field(factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        """Where the engine may write files of its own."""
+        return self.home / "engines" / self.name
+
+    def check_options(self, *known: str) -> None:
+        """Refuse options that the engine does not know; `ConfigError` names the nearest."""
+        for option in self.options:
+            if option not in known:
+                near = difflib.get_close_matches(option, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                raise ConfigError(f"[engines.{self.name}] {option} is no option; {hint}")

@@ -1,0 +1,175 @@
+"""A job that is judged: what its recipe was found to need, file by file."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import field, frozen
+
+from crystalmath.preflight.report import FileFacts
+from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.potcar_path import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ase import Atoms
+
+    from crystalmath.preflight.report import Need, Report, Step
+
+__all__ = ["CheckedJob", "FileKind", "Wanted", "brief", "files_of", "safe", "said"]
+
+_LONGEST = 500
+_MANY = 8
+
+
+@frozen(kw_only=True)
+class FileKind:
+    """What people call a program and the files that it reads.
+
+    Parameters
+    ----------
+    title : str
+        The program: ``VASP``, ``pw.x``.
+    noun : str
+        One of its files: ``POTCAR``, ``pseudopotential``.
+    code : str
+        How the codes of findings about them begin: ``potcar``, ``upf``.
+    choice : str, optional
+        The recipes' parameter that chooses a file for an element.
+    unreadable : tuple of str
+        Endings that it finds beside a name and cannot read (``.Z``).
+    """
+
+    title: str = "the program"
+    noun: str = "file"
+    code: str = "file"
+    choice: str | None = None
+    unreadable: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Wanted:
+    """A file that a job reads.
+
+    Parameters
+    ----------
+    path, setup, reason : str
+        As in :class:`~crystalmath.preflight.report.Need`.
+    symbols : tuple of str
+        Those that it is read for.
+    facts : FileFacts
+        What is there.
+    step : Step
+        The first that reads it.
+    steps : tuple of int
+        All that do, from 0.
+    kind : FileKind
+        What its program calls it.
+    """
+
+    path: str
+    setup: str
+    reason: str
+    symbols: tuple[str, ...]
+    facts: FileFacts
+    step: Step
+    steps: tuple[int, ...]
+    kind: FileKind = FileKind()
+
+    @property
+    def of(self) -> str:
+        """For which symbols it is, as it follows a noun; empty where it is for none."""
+        return f" of {brief(self.symbols)}" if any(self.symbols) else ""
+
+
+def files_of(report: Report, kinds: Mapping[str, FileKind] | None = None) -> tuple[Wanted, ...]:
+    """Give the files of a report, in the order in which they are read first."""
+    known = kinds or {}
+    readers: dict[str, list[tuple[int, str]]] = {}
+    firsts: dict[str, tuple[Need, Step]] = {}
+    for number, step in enumerate(report.steps):
+        for need in step.needs:
+            firsts.setdefault(need.path, (need, step))
+            readers.setdefault(need.path, []).append((number, need.symbol))
+    return tuple(
+        Wanted(
+            path=path,
+            setup=need.setup,
+            reason=need.reason,
+            symbols=tuple(dict.fromkeys(symbol for _, symbol in readers[path])),
+            facts=report.files.get(path, FileFacts()),
+            step=step,
+            steps=tuple(dict.fromkeys(number for number, _ in readers[path])),
+            kind=known.get(step.calculator, FileKind()),
+        )
+        for path, (need, step) in firsts.items()
+    )
+
+
+@frozen(kw_only=True, slots=False)
+class CheckedJob:
+    """All that is known of a job.
+
+    Parameters
+    ----------
+    report, recipe, atoms, environment, parameters
+        As for :func:`crystalmath.preflight.verdict.judge`.
+    kinds : mapping of str to FileKind
+        By the names of the programs.
+    """
+
+    report: Report
+    recipe: str
+    atoms: Atoms
+    environment: Mapping[str, str] = field(factory=dict)
+    parameters: Mapping[str, Any] = field(factory=dict)
+    kinds: Mapping[str, FileKind] = field(factory=dict)
+
+    @cached_property
+    def files(self) -> tuple[Wanted, ...]:
+        """The files, in the order in which they are read first."""
+        return files_of(self.report, self.kinds)
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is one of quacc's own recipes."""
+        return self.recipe.startswith(f"{NAMESPACE}.")
+
+    def severity(self, steps: Sequence[int]) -> Literal["error", "warning"]:
+        """Say how hard a problem of these steps is.
+
+        quacc's own flows come to all their steps. Those of others were seen with stand-ins for the
+        results of the steps before, and may take another course.
+        """
+        if self.report.survives:
+            return "warning"
+        return "error" if self.ours or not steps or min(steps) == 0 else "warning"
+
+    def where(self, steps: Sequence[int]) -> str:
+        """Name the steps, where not all of them are meant."""
+        total = len(self.report.steps)
+        if len(steps) == total:
+            return ""
+        named = brief([str(number + 1) for number in steps])
+        seen = f" of {total}" if self.report.end == "done" else ""
+        return f", in step{'s' * (len(steps) > 1)} {named}{seen}"
+
+
+def brief(words: Iterable[str], many: int = _MANY) -> str:
+    """List words, on one line, and not all where there are many."""
+    listed = [shown(word) for word in words]
+    more = len(listed) - many
+    return ", ".join(listed[:many]) + (f" and {more} more" if more > 0 else "")
+
+
+def said(text: object) -> str:
+    """Write what a program said on one line, shortened."""
+    line = " ".join(str(text).split())
+    return shown(line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ...")
+
+
+def safe(path: str) -> str:
+    """Write a path so that it can be stored: names of files may hold anything."""
+    return path.encode("utf-8", "backslashreplace").decode()

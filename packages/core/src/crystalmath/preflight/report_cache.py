@@ -1,0 +1,202 @@
+"""Reports that were given before, as long as they hold.
+
+A report is about files, so it holds while they are as they were: those that it names, those that
+the recipe and its modules were read from, quacc's and ASE's settings, and what the recipe read when
+it was asked. A file that was missing must still be missing.
+
+Structures share a report where files are all that it tells, and these cannot differ: where each
+program says that elements alone choose them (:attr:`.report.Step.by_element`). What else can keep a
+calculation from beginning is in :func:`_kind`: ghost atoms (an element, too), no cell, no period,
+constraints that not every program knows. Positions, the lengths of the cell, magnetic moments,
+charges, tags and ``atoms.info`` choose no file. All else is kept for the very same structure: one
+with a trouble of its own, and a flow that makes structures (slabs) and was told that files are bad,
+because another's slabs might do without them.
+
+A user's recipe may look at anything, whether a file exists or what time it is. What it said is kept
+for the very same structure, and only as long as one submission takes, which asks twice.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import json
+import math
+import threading
+import time
+from collections import OrderedDict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from crystalmath.models import JobSpec
+from crystalmath.preflight import files
+from crystalmath.recipes import codec, lookup
+from crystalmath.worker.imports import settled, signature
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from ase import Atoms
+
+    from crystalmath.preflight.report import Report
+
+__all__ = ["Question", "ReportCache"]
+
+#: How many reports are kept.
+SIZE = 512
+#: How long the report of a user's own recipe is kept, in seconds.
+THEIRS_S = 0.5
+_SMALLEST_VOLUME = 1e-6  # Å³
+
+
+class Question:
+    """What is asked, and what makes it the same as another.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name.
+    atoms : ase.Atoms
+        The structure.
+    parameters : mapping of str to object
+        The recipe's parameters.
+    environment : mapping of str to str
+        The variables that the job would see.
+    document : str, optional
+        Structure and parameters as the child reads them, where they are encoded already.
+    """
+
+    def __init__(
+        self,
+        recipe: str,
+        atoms: Atoms,
+        parameters: Mapping[str, Any],
+        environment: Mapping[str, str],
+        document: str | None = None,
+    ) -> None:
+        self._document = document
+        self.asked = time.time()
+        self.recipe = recipe
+        self._atoms = atoms
+        self._parameters = parameters
+        encoded = json.dumps(codec.encode_request(dict(parameters)))
+        self.ours = recipe.startswith(f"{lookup.NAMESPACE}.")
+        self.environment = frozenset(environment.items())
+        self._place = recipe, encoded, self.environment
+        kind = _kind(atoms) if self.ours else None
+        self.shared: Hashable | None = None if kind is None else (*self._place, kind)
+
+    @cached_property
+    def elements(self) -> frozenset[str]:
+        """The chemical symbols of the structure."""
+        return frozenset(self._atoms.get_chemical_symbols())
+
+    @cached_property
+    def spec(self) -> str:
+        """Structure and parameters as the child reads them."""
+        if self._document is not None:
+            return self._document
+        spec = JobSpec(
+            job_id="", recipe=self.recipe, atoms=self._atoms, parameters=self._parameters
+        )
+        return codec.encode_spec(spec)
+
+    @cached_property
+    def exact(self) -> Hashable:
+        """The key of this structure alone."""
+        return (*self._place, hashlib.sha256(self.spec.encode()).digest())
+
+
+class _Known(NamedTuple):
+    report: Report
+    files: Mapping[str, tuple[int, ...]]
+    until: float
+
+
+class ReportCache:
+    """The reports of this process; safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reports: OrderedDict[Hashable, _Known] = OrderedDict()
+
+    def find(self, question: Question) -> Report | None:
+        """Give the report of the same question, if it still holds."""
+        if question.shared and (report := self._look_up(question.shared)):
+            return report
+        return self._look_up(question.exact)
+
+    def keep(self, question: Question, report: Report, watched: Mapping[str, Any]) -> None:
+        """Keep a report, if it can be known how long it holds.
+
+        Parameters
+        ----------
+        question : Question
+            What was asked.
+        report : Report
+            The answer.
+        watched : mapping of str to sequence of int, or None
+            Signatures of what the child was made of and has read.
+        """
+        known = {path: tuple(seen) for path, seen in watched.items() if seen is not None}
+        seen = [*known.values(), *(facts.signature for facts in report.files.values())]
+        sure = all(settled(each, question.asked) for each in seen if each)
+        if len(known) < len(watched) or not sure or not _holds_of_files(report):
+            return
+        key = question.shared if _is_common(question, report) else question.exact
+        with self._lock:
+            until = math.inf if question.ours else time.monotonic() + THEIRS_S
+            self._reports[key] = _Known(report, known, until)
+            self._reports.move_to_end(key)
+            while len(self._reports) > SIZE:
+                self._reports.popitem(last=False)
+
+    def _look_up(self, key: Hashable) -> Report | None:
+        with self._lock:
+            found = self._reports.get(key)
+            if found is None or found.until < time.monotonic():
+                return None
+            self._reports.move_to_end(key)
+        # A relative path is looked for in the job's own directory, where nothing is.
+        holds = all(
+            not path.startswith("/") or files.signature(path) == facts.signature
+            for path, facts in found.report.files.items()
+        ) and all(signature(path) == seen for path, seen in found.files.items())
+        return found.report if holds else None
+
+
+def _kind(atoms: Atoms) -> Hashable | None:
+    """Give what of a structure may keep a calculation from beginning; ``None`` if that is much."""
+    from ase.constraints import FixAtoms
+
+    if any(type(constraint) is not FixAtoms for constraint in atoms.constraints):
+        return None
+    return (
+        # In their order, which is that of the files.
+        tuple(dict.fromkeys(atoms.numbers.tolist())),
+        tuple(atoms.pbc.tolist()),
+        3 if atoms.cell.volume > _SMALLEST_VOLUME else (atoms.cell.rank, "flat"),
+    )
+
+
+def _is_common(question: Question, report: Report) -> bool:
+    """Tell whether other structures of the kind have the same report."""
+    sound = not any(facts.problem for facts in report.files.values())
+    seen = {need.symbol for step in report.steps for need in step.needs}
+    return (
+        question.shared is not None
+        and seen >= question.elements
+        and all(step.by_element and not step.by_index for step in report.steps)
+        and (sound or len(report.steps) == 1)
+    )
+
+
+def _holds_of_files(report: Report) -> bool:
+    """Tell whether the report can change with the watched files only.
+
+    A recipe that did not find a file may look for it under more names than were seen.
+    """
+    if any(step.troubles for step in report.steps) or report.end == "failed":
+        return False
+    kind = getattr(builtins, report.trouble.type, None) if report.trouble else None
+    return not (isinstance(kind, type) and issubclass(kind, OSError))
