@@ -29,8 +29,9 @@ SOURCES = [f"{package}/src" for package in (CORE, PARSL, COVALENT, DASK)]
 EDITABLE = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}"]
 #: Where the session `build` leaves a wheel of each distribution.
 WHEELS = ROOT / ".nox/.cache/wheels"
-#: Where measured sessions leave what ran (`COVERAGE=1`), for the session `coverage`.
-COVERED = ROOT / ".nox/.cache/coverage"
+#: Where measured sessions leave what ran (`COVERAGE=1`), for the session `coverage`: each process
+#: a file, whose name begins so.
+COVERED = ROOT / ".nox/.cache/coverage/data"
 STORE = ["tests/core/test_store.py", "tests/core/test_store_database.py"]
 #: Tests in which servers come and go.
 SERVERS = [
@@ -88,8 +89,7 @@ def _pytest(session: nox.Session, *tests: str, **environment: str) -> None:
     options = [f"--numprocesses={cores}", "--dist=loadfile", "--no-loadscope-reorder"]
     command = ["pytest", *options, *tests, *session.posargs]
     if "COVERAGE" in os.environ:
-        data = COVERED / session.name
-        environment = {**environment, "COVERAGE_FILE": str(data)}
+        environment = {**environment, "COVERAGE_FILE": str(COVERED)}
         command = ["coverage", "run", "-m", *command]
     session.run(*command, env=environment)
 
@@ -234,8 +234,8 @@ def wheels(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Show which branches of core the sessions reached that ran with ``COVERAGE=1``."""
     _install(session, *_groups("test"), f"--constraint={LOCK}")
-    session.env["COVERAGE_FILE"] = str(COVERED / "all")
-    session.run("coverage", "combine", "--quiet", "--keep", str(COVERED))
+    session.env["COVERAGE_FILE"] = str(COVERED)
+    session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", *session.posargs)
 
 
