@@ -36,7 +36,6 @@ class SimulatedHost(Host):
     """One process of the simulated home."""
 
     def __init__(self, world):
-        super().__init__(JOBS)
         self.world = world
         self.process = world.start_process()
 
