@@ -132,7 +132,7 @@ def _through_server(stack: contextlib.ExitStack, engine: str) -> Way:
 def _bare_parsl(stack: contextlib.ExitStack) -> Way:
     import parsl
 
-    from crystalmath_engine_parsl.config import local_executor
+    from crystalmath_engine_parsl.executor import local_executor
 
     directory = Path(os.environ["CRYSTALMATH_HOME"]) / "bare"
     executor = local_executor(WORKERS, tempfile.gettempdir())

@@ -21,13 +21,23 @@ LAYERS = [
     ["crystalmath.server"],
     ["crystalmath.service"],
     # The host's own plugins use what an outsider's may use.
-    ["crystalmath.engines.local", "crystalmath.preflight.pseudopotentials"],
+    [
+        "crystalmath.engines.local",
+        "crystalmath.preflight.preflight_plugin",
+        "crystalmath.preflight.programs.vasp",
+        "crystalmath.preflight.programs.espresso",
+    ],
+    ["crystalmath.preflight"],
     [
         "crystalmath.quacc",
         "crystalmath.engines",
         "crystalmath.hookspecs",
     ],
-    ["crystalmath.preflight"],
+    # What a program's plugin is made of.
+    [
+        f"crystalmath.preflight.{name}"
+        for name in ("program", "folders", "launching", "checked_job", "report")
+    ],
     ["crystalmath.worker"],
     ["crystalmath.store"],
     ["crystalmath.jobs"],
@@ -116,14 +126,19 @@ def test_imports_do_not_go_round_in_a_circle() -> None:
 
 
 def test_nothing_imports_the_hosts_own_plugins() -> None:
-    own = {"crystalmath.engines.local", "crystalmath.preflight.pseudopotentials"}
-    assert not {name for name in MODULES if _imports(name) & own}
+    own = {"crystalmath.engines.local", "crystalmath.preflight.preflight_plugin"}
+    own |= {name for name in MODULES if name.startswith("crystalmath.preflight.programs.")}
+    users = {name for name in MODULES if _imports(name) & own}
+    # A program's own modules.
+    assert not {name for name in users if not name.startswith("crystalmath.preflight.programs.")}
 
 
 def test_an_engine_uses_only_what_is_for_engines() -> None:
     allowed = {"crystalmath", "crystalmath.quacc", "crystalmath.worker"}
     allowed |= {f"crystalmath.{name}" for name in ("hookspecs", "models", "errors", "processes")}
     allowed |= {f"crystalmath.quacc.{name}" for name in ("engine", "runner")}
+    # Whether the owner of what an engine left behind is alive.
+    allowed.add("crystalmath.jobs.identities")
     for path in (ROOT / "packages").glob("engine-*/src/**/*.py"):
         visitor = _Imports("outside.module", is_package=False)
         visitor.visit(parse(path))

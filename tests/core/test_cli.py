@@ -456,6 +456,14 @@ def test_doctor_tells_that_there_is_no_vasp(cli, monkeypatch):
     assert answer.code == 0
 
 
+def test_doctor_names_a_plugin_that_cannot_load(cli, install):
+    install("sick-check", "sick", "import no_such_module\n", group="crystalmath.plugins")
+    checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    assert checks["plugin"]["state"] == "warning"
+    for said in ("'sick' of 'sick-check'", "no_such_module"):
+        assert said in checks["plugin"]["message"]
+
+
 def test_doctor_names_what_prevents_running(cli, monkeypatch):
     monkeypatch.setenv("CRYSTALMATH_ENGINE", "nope")
     answer = cli("doctor")

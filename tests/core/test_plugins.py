@@ -9,7 +9,7 @@ import pytest
 
 from crystalmath import config
 from crystalmath.engines.registry import Plugins, how_to_install
-from crystalmath.errors import PluginError, UnknownEngine
+from crystalmath.errors import InvalidJob, PluginError, UnknownEngine
 from crystalmath.quacc import engines, get_runner
 from crystalmath.quacc.engines import describe_engines, get_installed_engines, get_workflow_engine
 from crystalmath.service.engine_pool import Runners
@@ -131,10 +131,43 @@ def test_a_strangers_preflight_check(install):
     job = {"recipe": "quacc.recipes.emt.core.static_job", "atoms": None, "parameters": {}}
     job["document"] = "{}"
     found = plugins.preflight(**job, environment={})
-    assert [finding.code for finding in found] == ["mine"]
+    assert [finding.code for finding in found] == ["plugin_unusable", "mine"]
+    assert "'broken' of 'broken-check' cannot be used" in found[0].message
+    assert "RuntimeError: no" in found[0].message
     (file,) = plugins.pseudopotentials(**job, environment={"FILE": "/x"})
     assert file.path == "/x"
     assert str(plugins.broken["broken"]).endswith("cannot be imported: RuntimeError: no")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise KeyError('a')", "KeyError: 'a'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("return 7", "TypeError: 'int' object is not iterable"),
+        ("return ['text']", "gave 'text', and not a Finding"),
+    ],
+)
+def test_a_check_that_fails_is_named_and_the_others_are_asked(install, monkeypatch, body, said):
+    monkeypatch.delitem(sys.modules, "failing_check_plugin", raising=False)
+    hook = "from crystalmath.hookspecs import hookimpl\n@hookimpl\ndef crystalmath_preflight():\n"
+    install("failing-check", "failing", f"{hook}    {body}\n", group="crystalmath.plugins")
+    install("strangers-check", "mine", PREFLIGHT, group="crystalmath.plugins")
+    job = {"recipe": "quacc.recipes.emt.core.static_job", "atoms": None, "parameters": {}}
+    failed, mine = Plugins().preflight(**job, environment={})
+    assert (failed.severity, failed.code, mine.code) == ("warning", "plugin_failed", "mine")
+    assert "the plugin 'failing' of 'failing-check' failed in crystalmath_preflight" in (
+        failed.message
+    )
+    assert said in failed.message
+
+
+def test_a_check_may_refuse_by_an_exception_of_ours(install):
+    refuse = PREFLIGHT.replace("return [Finding", "raise InvalidJob('no')\n    return [Finding")
+    refuse = "from crystalmath.errors import InvalidJob\n" + refuse
+    install("strict-check", "strict", refuse, group="crystalmath.plugins")
+    with pytest.raises(InvalidJob, match="no"):
+        Plugins().preflight(recipe="quacc.recipes.x", atoms=None, parameters={}, environment={})
 
 
 def test_the_configured_engine(monkeypatch, home):

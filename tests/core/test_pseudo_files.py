@@ -20,8 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystalmath.preflight.files import LIMIT, facts, signature
+from crystalmath.preflight.programs.espresso import Espresso
+from crystalmath.preflight.programs.vasp import Vasp
 from vasp.potcars import concatenated, potcar
 
+VASP, ESPRESSO = Vasp(), Espresso()
 HEADER_END = "END of PSCTR-controll parameters\n"
 GOOD = potcar("Ba_sv", zval=10)
 # What pw.x 6.7 of Debian ships with.
@@ -35,7 +38,7 @@ def file(tmp_path):
 
 def potcar_facts(file, content):
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return facts(str(file), "potcar")
+    return facts(str(file), VASP)
 
 
 # ---- POTCARs that VASP reads ----
@@ -236,46 +239,46 @@ def test_official_files(file, monkeypatch):
 
 
 def test_nothing_there(file, tmp_path):
-    assert facts(str(file), "potcar").problem == "missing"
-    assert facts(str(file / "below"), "potcar").problem == "missing"
-    assert facts(f"{file}\0", "potcar").problem == "missing"
-    assert facts("", "potcar").problem == "missing"
-    assert facts("x" * 5000, "potcar").detail == "File name too long"
+    assert facts(str(file), VASP).problem == "missing"
+    assert facts(str(file / "below"), VASP).problem == "missing"
+    assert facts(f"{file}\0", VASP).problem == "missing"
+    assert facts("", VASP).problem == "missing"
+    assert facts("x" * 5000, VASP).detail == "File name too long"
     (tmp_path / "plain").touch()
-    assert facts(f"{tmp_path}/plain/POTCAR", "upf").detail == "Not a directory"
-    assert facts(str(file), "upf").signature is None
+    assert facts(f"{tmp_path}/plain/POTCAR", ESPRESSO).detail == "Not a directory"
+    assert facts(str(file), ESPRESSO).signature is None
 
 
 def test_only_a_compressed_file(file):
     Path(f"{file}.gz").write_bytes(b"\x1f\x8b")
-    assert facts(str(file), "potcar").problem == "missing"
+    assert facts(str(file), VASP).problem == "missing"
     Path(f"{file}.Z").write_bytes(b"\x1f\x9d")
-    assert facts(str(file), "potcar").problem == "compressed"
-    assert facts(f"{file}.Z", "potcar").problem == "compressed"
-    assert facts(str(file), "upf").problem == "missing"
+    assert facts(str(file), VASP).problem == "compressed"
+    assert facts(f"{file}.Z", VASP).problem == "compressed"
+    assert facts(str(file), ESPRESSO).problem == "missing"
 
 
 def test_links(file, tmp_path):
     file.symlink_to("gone")
-    found = facts(str(file), "potcar")
+    found = facts(str(file), VASP)
     assert (found.problem, found.detail) == ("broken_link", "it points to gone")
     (tmp_path / "gone").symlink_to("POTCAR")
-    assert facts(str(file), "potcar").problem == "link_loop"
+    assert facts(str(file), VASP).problem == "link_loop"
     (tmp_path / "gone").unlink()
     (tmp_path / "gone").write_text(GOOD)
-    assert facts(str(file), "potcar").problem is None
+    assert facts(str(file), VASP).problem is None
 
 
 def test_things_that_are_no_files(file, tmp_path):
     begun = time.monotonic()
     file.mkdir()
-    assert facts(str(file), "potcar").detail == "it is a folder"
+    assert facts(str(file), VASP).detail == "it is a folder"
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero", "/dev/null", "/dev/tty"):
-        assert facts(str(path), "potcar").problem == "not_a_file"
+        assert facts(str(path), VASP).problem == "not_a_file"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket"))
-        assert facts(str(tmp_path / "socket"), "upf").problem == "not_a_file"
+        assert facts(str(tmp_path / "socket"), ESPRESSO).problem == "not_a_file"
     assert time.monotonic() - begun < 1
 
 
@@ -283,25 +286,26 @@ def test_a_huge_file_is_not_read(file):
     with file.open("wb") as handle:
         handle.truncate(2 << 30)
     begun = time.process_time()
-    found = facts(str(file), "potcar")
+    found = facts(str(file), VASP)
     assert time.process_time() - begun < 0.1
     assert (found.problem, found.sha256) == ("not_text", None)
     assert "2147 MB" in found.detail
     os.truncate(file, LIMIT)
-    assert facts(str(file), "upf").problem in {"empty", None}
+    assert facts(str(file), ESPRESSO).problem in {"empty", None}
 
 
 RESTRICTED = """
 import json, os
 from pathlib import Path
 from crystalmath.preflight.files import facts
+from crystalmath.preflight.programs.vasp import Vasp
 answers = {}
 place = os.environ["PLACE"]
 for name, path in {"file": place + "/a/POTCAR", "folder": place + "/a", "parent": place}.items():
     before = Path(path).stat().st_mode
     Path(path).chmod(0)
     try:
-        found = facts(place + "/a/POTCAR", "potcar")
+        found = facts(place + "/a/POTCAR", Vasp())
         answers[name] = [found.problem, found.detail]
     finally:
         Path(path).chmod(before)
@@ -343,26 +347,26 @@ def age(path, seconds=10):
 def test_a_changed_file_is_read_again(file, tmp_path, monkeypatch):
     potcar_facts(file, GOOD)
     age(file)
-    first = facts(str(file), "potcar")
-    assert facts(str(file), "potcar") is first
-    assert facts(str(file), "upf") != first
+    first = facts(str(file), VASP)
+    assert facts(str(file), VASP) is first
+    assert facts(str(file), ESPRESSO) != first
     times = file.stat()
     file.write_text(potcar("Ca_sv", zval=10))  # as long, and as old
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert facts(str(file), "potcar").element == "Ca"
+    assert facts(str(file), VASP).element == "Ca"
     other = tmp_path / "other"
     other.write_text(GOOD)
     age(other)
     other.rename(file)
-    assert facts(str(file), "potcar").element == "Ba"
+    assert facts(str(file), VASP).element == "Ba"
     file.unlink()
-    assert facts(str(file), "potcar").problem == "missing"
+    assert facts(str(file), VASP).problem == "missing"
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         Path("POTCAR").write_text(potcar("Al" if name == "a" else "Cu"))
         age("POTCAR")
-        assert facts("POTCAR", "potcar").element == ("Al" if name == "a" else "Cu")
+        assert facts("POTCAR", VASP).element == ("Al" if name == "a" else "Cu")
 
 
 # ---- Quantum ESPRESSO ----
@@ -384,7 +388,7 @@ Element: Fe; as said in <PP_NOTHING> here
 
 def upf_facts(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return facts(str(path), "upf")
+    return facts(str(path), ESPRESSO)
 
 
 def test_a_upf_file(tmp_path):
@@ -432,7 +436,7 @@ def real_files():
 
 def test_every_file_that_pw_x_ships_with():
     for path in real_files():
-        found = facts(str(path), "upf")
+        found = facts(str(path), ESPRESSO)
         assert found.problem is None, (path, found.detail)
         # Those that are not UPF begin with the formats of others.
         if path.suffix.lower() == ".upf" and path.name != "CorelUSPBE.RRKJ3.UPF":
@@ -496,7 +500,7 @@ def test_what_is_called_good_can_be_read(mutations, setup):
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "POTCAR")
         path.write_text(mutated(potcar(setup), mutations), encoding="utf-8", newline="")
-        found = facts(str(path), "potcar")
+        found = facts(str(path), VASP)
         if found.problem is None:
             text = path.read_text(encoding="utf-8")  # as ASE reads it
             # VASP reads more than pymatgen: whether custodian dies, the recipe's asking tells.
@@ -510,7 +514,7 @@ def test_what_is_called_good_can_be_read(mutations, setup):
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_any_content_is_answered(content):
     with tempfile.TemporaryDirectory() as name:
-        for kind, suffix in (("potcar", ""), ("upf", ".UPF")):
+        for kind, suffix in ((VASP, ""), (ESPRESSO, ".UPF")):
             path = Path(name, f"any{suffix}")
             path.write_bytes(content)
             assert facts(str(path), kind).problem in {"empty", "not_text", "no_header", "truncated"}

@@ -165,6 +165,32 @@ def test_labels_as_long_as_may_be(service):
     assert run(service, value(1, labels=labels)).labels == labels
 
 
+@pytest.mark.parametrize("max_queued", [1, 1000])
+def test_the_urgent_one_is_launched_first(home, lab, tmp_path, monkeypatch, max_queued):
+    # Core puts those in order that wait for the engine, and the local engine those that it has.
+    capabilities = evolve(LocalRunner.capabilities, max_queued=max_queued)
+    monkeypatch.setattr(LocalRunner, "capabilities", capabilities)
+    go = tmp_path / "go"
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with JobService() as service:
+        first = service.submit(lab_job("wait_for", parameters={"path": str(go)}))
+        eventually(lambda: service.job(first.job_id).state is JobState.RUNNING)
+        given = [0, -5, 7, 0, 1000]
+        jobs = [service.submit(value(n, priority=n)) for n in given]
+        assert [job.priority for job in jobs] == given
+        go.touch()
+        ids = [job.job_id for job in jobs]
+        for _ in service.wait(ids, timeout=100):
+            pass
+        ended = sorted(map(service.job, ids), key=lambda job: job.started_at)
+        assert [job.priority for job in ended] == [1000, 7, 0, 0, -5]
+        assert [job.job_id for job in ended if not job.priority] == [ids[0], ids[3]]
+        # It makes no other job: a key with another priority is still that job's.
+        known = service.submit(value(1, key="urgent"))
+        assert service.submit(value(1, key="urgent", priority=9)).job_id == known.job_id
+
+
 # --- many, and keys ------------------------------------------------------------------------------
 
 
@@ -292,6 +318,47 @@ def test_check_says_all_that_is_wrong(home, lab, judge):
     assert all(said in text for said in ("did you mean value", "walltime", "'slurm'"))
     assert "environment variable" in nameless.message
     assert here(home) == []
+
+
+PICKY = """
+from crystalmath.engines.local import LocalRunner
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Finding
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    return LocalRunner(settings)
+
+@hookimpl
+def crystalmath_preflight(parameters):
+    return [Finding(severity="error", code="picky", message="not on this engine")]
+"""
+
+
+def test_an_engines_own_check_is_asked_of_its_own_jobs_from_the_first_on(home, lab, install):
+    install("picky-engine", "picky", PICKY)
+    with JobService() as service:
+        assert service.check(value()).findings == ()
+        (refused,) = service.submit_many([value(engine="picky")])
+        assert [finding.code for finding in refused.findings] == ["picky"]
+        assert [each.code for each in service.check(value(engine="picky")).errors] == ["picky"]
+        # Now that it is loaded, it still has no say in others' jobs.
+        assert service.check(value()).findings == ()
+    assert here(home) == []
+
+
+def test_a_plugin_that_fails_neither_refuses_jobs_nor_stops_a_batch(home, lab, install):
+    broken = STRICTER.replace("return [", "raise ValueError('torn')\n    return [")
+    install("torn-check", "torn", broken, group="crystalmath.plugins")
+    with JobService() as service:
+        (warning,) = service.check(value()).findings
+        jobs = service.submit_many([value(1), value(2)])
+        assert [job.warnings[0]["code"] for job in jobs] == ["plugin_failed"] * 2
+        for job in jobs:
+            service.cancel(job.job_id)
+    assert (warning.severity, warning.code) == ("warning", "plugin_failed")
+    assert "'torn' of 'torn-check'" in warning.message
+    assert "torn" in warning.message
 
 
 SLIP = """

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystalmath.preflight.files import facts
+from crystalmath.preflight.programs_here import program_named
 from crystalmath.preflight.report import FileFacts, Need, Report, Step, Trouble
 from crystalmath.preflight.verdict import judge, pseudopotentials, unasked
 from vasp.potcars import concatenated, library, potcar
@@ -63,9 +64,9 @@ def report(*steps, quiet=True, **more):
     """Make a report on what is there; of files that nobody doubts, unless asked for."""
     found = {}
     for step in steps:
-        kind = "potcar" if step.calculator == "vasp" else "upf"
+        program = program_named(step.calculator)
         for need in step.needs:
-            known = facts(need.path, kind)
+            known = facts(need.path, program)
             found[need.path] = evolve(known, official=True) if quiet and known.sha256 else known
     # As the child sends it.
     return Report.from_json(Report(steps=steps, files=found, **more).to_json())

@@ -21,7 +21,7 @@ from conftest import eventually
 from crystalmath import processes
 from crystalmath.preflight import required
 from crystalmath.preflight.inspector import CannotAsk, Inspector, ask
-from crystalmath.preflight.kept import THEIRS_S
+from crystalmath.preflight.report_cache import THEIRS_S
 from crystalmath.preflight.verdict import judge
 from vasp.potcars import library, potcar
 
@@ -73,7 +73,7 @@ def children():
     found = set()
     for pid in processes.descendants(os.getpid()):
         with contextlib.suppress(OSError):
-            if b"inspection.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"preflight.recipe_child" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.add(pid)
     return found
 

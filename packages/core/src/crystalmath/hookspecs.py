@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models import EngineSettings, Finding, Pseudopotential
+    from crystalmath.preflight.program import Program
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = ["PROJECT", "hookimpl"]
@@ -87,6 +88,9 @@ def crystalmath_preflight(
 ) -> Sequence[Finding]:
     """Check a job before it is submitted.
 
+    Checks under ``crystalmath.plugins`` are asked of all jobs, an engine's own of its jobs. One
+    that raises something else than ``InvalidJob`` becomes a warning that names its plugin.
+
     It must be quick (milliseconds, warm) and must change nothing: no file, no setting, not the
     atoms.
 
@@ -108,6 +112,11 @@ def crystalmath_preflight(
     -------
     sequence of Finding
         Errors refuse the job; warnings are stored with it.
+
+    Raises
+    ------
+    InvalidJob
+        The arguments cannot be part of a job at all.
     """
     raise NotImplementedError
 
@@ -134,5 +143,19 @@ def crystalmath_pseudopotentials(
     -------
     sequence of Pseudopotential
         Each file once; empty where the job reads none, or none is known.
+    """
+    raise NotImplementedError
+
+
+@_hookspec
+def crystalmath_programs() -> Sequence[Program]:
+    """Provide programs that recipes run, whose jobs shall be checked before they are submitted.
+
+    Called once in each process that checks jobs; importing the plugin's module must cost little.
+
+    Returns
+    -------
+    sequence of Program
+        Each with a name that no other has.
     """
     raise NotImplementedError

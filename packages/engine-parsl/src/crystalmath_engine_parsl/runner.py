@@ -14,8 +14,8 @@ from crystalmath import processes
 from crystalmath.errors import EngineUnavailable
 from crystalmath.models import Capabilities, Sighting
 from crystalmath.quacc.engine import EngineRunner
-from crystalmath_engine_parsl import config
-from crystalmath_engine_parsl.ownership import MARK, Ownership, end_dead_pools
+from crystalmath_engine_parsl import config, executor
+from crystalmath_engine_parsl.ownership import MARK, Ownership
 from crystalmath_engine_parsl.pool import Pool
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ class ParslRunner(EngineRunner):
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = config.workers(settings)
-        self._runs = settings.directory / "runs"
-        self._ownership = Ownership(self._runs)
+        self._ownership = Ownership(settings.directory / "runs", settings.home / "jobs")
         self._pool: Pool | None = None
         self._pools = 0
         # In the order in which Parsl was given them.
@@ -134,12 +133,12 @@ class ParslRunner(EngineRunner):
         if time.monotonic() < self._retry_at:
             raise EngineUnavailable(str(self._trouble))
         waiting = self._unclaimed()
-        end_dead_pools(self._runs)
+        self._ownership.end_dead_pools()
         self._ownership.record()
         self._pools += 1
         mark = f"{MARK}={self._ownership.token}"
-        executor = config.local_executor(self._workers, self._ownership.temporary, mark)
-        pool = Pool(executor, self._ownership.directory / str(self._pools))
+        configured = executor.local_executor(self._workers, self._ownership.temporary, mark)
+        pool = Pool(configured, self._ownership.directory / str(self._pools))
         try:
             pool.start()
             for task in waiting:

@@ -99,7 +99,7 @@ def _checked(client: Client, submission: Submission) -> dict[str, Any]:
     from crystalmath.client.request import document
 
     configured = config.load()
-    asked = document(submission, configured, config.forwarded(configured.forward))
+    asked = document(submission, configured, config.submitters_environment(configured))
     with asking([asked["recipe"]]):
         answer = client.call("jobs.check", asked)
     raise_answered(answer)
@@ -148,13 +148,13 @@ def recipes(
         if name is None:
             return _list_recipes(client.recipes(), as_json=as_json)
         try:
-            recipe = client.describe(name)
+            described = client.describe(name)
         except InvalidJob:
             below = client.recipes(_module(name))
             if not below:
                 raise
             return _list_recipes(below, as_json=as_json)
-    recipe["parameters"] = _parameters(recipe["parameters"])
+    recipe: dict[str, Any] = {**described, "parameters": _parameters(described["parameters"])}
     if as_json:
         del recipe["error"]
         output.write_json({"recipe": recipe})

@@ -82,10 +82,10 @@ def _checks(*, run: bool, engine: str | None, again: bool) -> Iterator[Check]:
     yield _guarded("quacc", _quacc)
     yield from _engines(engine)
     yield from _strangers(config)
+    yield from _plugins()
     yield from server_checks(config)
     yield _containment()
-    yield _guarded("POTCARs", _potcars)
-    yield from _commands(config)
+    yield from _programs(config)
     if run:
         yield _guarded("run", _relax, engine)
 
@@ -235,30 +235,27 @@ def _strangers(config: Config) -> Iterator[Check]:
             yield Check(name="config", state="warning", message=message, remedy=remedy)
 
 
-def _potcars() -> Check:
-    from crystalmath.quacc.potcar import check_potcars, get_potcar_info
-    from crystalmath.recipes.potcar_path import this_process
+def _plugins() -> Iterator[Check]:
+    from crystalmath.engines.registry import plugins
 
-    wrong = check_potcars(this_process(), ())
-    if wrong is not None:
-        # Recipes of other programs need none, and a job may have a library of its own.
-        remedy = f"{wrong.remedy}; only VASP's recipes need one"
-        return Check(name="POTCARs", state="warning", message=wrong.message, remedy=remedy)
-    info = get_potcar_info()
-    sets = ", ".join(f"{name}: {count}" for name, count in info["functionals"].items())
-    return Check(
-        name="POTCARs", state="ok", message=f"{info['path']} (from {info['source']}); {sets}"
-    )
+    for finding in plugins().unusable():
+        yield Check(name="plugin", state="warning", message=finding.message, remedy=finding.remedy)
 
 
-def _commands(config: Config) -> Iterator[Check]:
+def _programs(config: Config) -> Iterator[Check]:
     from crystalmath.config import forwarded
-    from crystalmath.preflight.commands import check_commands
+    from crystalmath.preflight.programs_here import failure, programs
 
-    wrong = check_commands("quacc.recipes.vasp.core.static_job", forwarded(config.forward))
-    if wrong is not None:
-        remedy = f"{wrong.remedy}; only VASP's recipes need it"
-        yield Check(name="VASP", state="warning", message=wrong.message, remedy=remedy)
+    for program in programs():
+        try:
+            conditions = list(program.conditions(forwarded(config.forward)))
+        except Exception as error:  # noqa: BLE001 - a stranger's
+            told = failure(program, error)
+            yield Check(name="plugin", state="warning", message=told.message, remedy=told.remedy)
+            continue
+        for each in conditions:
+            state = "ok" if each.ok else "warning"
+            yield Check(name=each.name, state=state, message=each.message, remedy=each.remedy)
 
 
 def _relax(engine: str | None) -> Check:

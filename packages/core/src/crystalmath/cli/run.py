@@ -93,7 +93,7 @@ def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -
     from crystalmath.client.request import document
 
     configured = config.load()
-    asked = document(submission, configured, config.forwarded(configured.forward))
+    asked = document(submission, configured, config.submitters_environment(configured))
     recipe = asked["recipe"]
     # The first time it takes seconds, in which whoever wants out needs no job to be stopped. A job
     # whose key is known is there at once.

@@ -103,10 +103,6 @@ def is_asked(recipe: str) -> bool:
     recipe : str
         Its full name.
     """
-    from crystalmath.recipes.lookup import may_be_asked
-
-    if not may_be_asked(recipe):
-        return False
     from crystalmath.config import load
     from crystalmath.preflight.inspector import concerns
 

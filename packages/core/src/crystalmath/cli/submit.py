@@ -114,7 +114,7 @@ def _asked(
     from crystalmath.client.request import document
 
     configured = config.load()
-    environment = config.forwarded(configured.forward)
+    environment = config.submitters_environment(configured)
     name, key, labels = options.get("name"), options.get("key"), options.get("labels", {})
     for file_name, structure in read:
         own = file_name if name is None else name if len(read) == 1 else f"{name}/{file_name}"

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from crystalmath import hookspecs
-from crystalmath.errors import PluginError, UnknownEngine
+from crystalmath.errors import InvalidJob, PluginError, UnknownEngine
+from crystalmath.models import Finding, Pseudopotential
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from crystalmath.models import Finding, Pseudopotential
+    from crystalmath.preflight.program import Program
 
 __all__ = ["ENGINES", "PLUGINS", "Plugins", "distribution_of", "how_to_install", "plugins"]
 
@@ -43,6 +44,7 @@ class Plugins:
         # One for each entry: while one is imported, others are loaded and used.
         self._loading: dict[tuple[str, str], threading.Lock] = {}
         self._registering = threading.Lock()
+        self._programs: tuple[Program, ...] | None = None
         #: Plugins of the group ``crystalmath.plugins`` that could not be loaded, and why.
         self.broken: dict[str, Exception] = {}
 
@@ -85,26 +87,99 @@ class Plugins:
 
     def call_engine(self, plugin: Any, hook: str, **arguments: Any) -> Any:
         """Call a hook of one engine's plugin and of no other."""
-        others = [other for other in self._manager.get_plugins() if other is not plugin]
-        return self._manager.subset_hook_caller(hook, others)(**arguments)
+        return self._only(plugin, hook)(**arguments)
 
     def preflight(self, **arguments: Any) -> list[Finding]:
-        """Ask all preflight checks; the engines' own that are loaded, too."""
-        return self._ask_all("crystalmath_preflight", arguments)
+        """Ask all checks that are no engine's.
 
-    def pseudopotentials(self, **arguments: Any) -> list[Pseudopotential]:
-        """Ask which pseudopotential files a job reads."""
-        return self._ask_all("crystalmath_pseudopotentials", arguments)
+        A plugin that cannot load, or fails, is named in a warning, and the others are asked.
 
-    def _ask_all(self, hook: str, arguments: Mapping[str, Any]) -> list[Any]:
+        Raises
+        ------
+        InvalidJob
+            A check raised it: the job is refused in its words.
+        """
+        found = self.unusable()
+        for name in self._usable():
+            found += self._ask(PLUGINS, name, "crystalmath_preflight", Finding, arguments)
+        return found
+
+    def engine_preflight(self, engine: str, **arguments: Any) -> list[Finding]:
+        """Ask the checks of the engine that a job is for; `engine()` says what may be raised."""
+        self.engine(engine)
+        return list(self._ask(ENGINES, engine, "crystalmath_preflight", Finding, arguments))
+
+    def pseudopotentials(self, **arguments: Any) -> list[Pseudopotential | Finding]:
+        """Ask which pseudopotential files a job reads; a warning for a plugin that fails."""
+        found: list[Pseudopotential | Finding] = []
+        hook = "crystalmath_pseudopotentials"
+        for name in self._usable():
+            found += self._ask(PLUGINS, name, hook, Pseudopotential, arguments)
+        return found
+
+    def programs(self) -> tuple[Program, ...]:
+        """Give the programs that recipes run and plugins know; of two of a name the first."""
+        if self._programs is None:
+            found: dict[str, Program] = {}
+            for name in self._usable():
+                try:
+                    self._provided(name, found)
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - of a stranger
+                    self.broken[name] = error if isinstance(error, Exception) else _exits(error)
+            self._programs = tuple(found.values())
+        return self._programs
+
+    def _provided(self, name: str, found: dict[str, Program]) -> None:
+        ask = self._only(self._loaded[PLUGINS, name], "crystalmath_programs")
+        for program in [each for answer in ask() for each in answer]:
+            if program.name in found:
+                other = type(found[program.name]).__module__
+                raise PluginError(f"the program {program.name!r} is known by {other} already")
+            found[program.name] = program
+
+    def unusable(self) -> list[Finding]:
+        """Load all plugins that are no engines, and say which cannot be, and why."""
+        self._usable()
+        return [self._unusable(name, error) for name, error in self.broken.items()]
+
+    def _usable(self) -> list[str]:
         for name, candidates in self._installed(PLUGINS).items():
             if name not in self.broken:
                 try:
                     self._load(PLUGINS, candidates)
-                except Exception as error:  # noqa: BLE001 - whatever a stranger's import raises
-                    self.broken[name] = error
-        answers = getattr(self._manager.hook, hook)(**arguments)
-        return [item for answer in answers for item in answer]
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever its import raises
+                    self.broken[name] = error if isinstance(error, Exception) else _exits(error)
+        return [name for name in self._installed(PLUGINS) if name not in self.broken]
+
+    def _ask(
+        self, group: str, name: str, hook: str, kind: type[Any], arguments: Mapping[str, Any]
+    ) -> Iterator[Any]:
+        """Call a hook of one plugin, and see that it answers what it should."""
+        ask = self._only(self._loaded[group, name], hook)
+        try:
+            items = [item for answer in ask(**arguments) for item in answer]
+            if odd := [item for item in items if not isinstance(item, kind)]:
+                raise TypeError(f"{hook} gave {odd[0]!r:.80}, and not a {kind.__name__}")  # noqa: TRY301
+        except InvalidJob:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - of a stranger; all others go on
+            owner = self._owner(group, name)
+            what = f"the plugin {name!r} of {owner!r} failed in {hook}"
+            yield _not_checked("plugin_failed", what, error, f"mend or uninstall {owner}")
+        else:
+            yield from items
+
+    def _only(self, plugin: Any, hook: str) -> pluggy.HookCaller:
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        return self._manager.subset_hook_caller(hook, others)
+
+    def _unusable(self, name: str, error: Exception) -> Finding:
+        owner = self._owner(PLUGINS, name)
+        what = f"the plugin {name!r} of {owner!r} cannot be used"
+        return _not_checked("plugin_unusable", what, error, f"mend or uninstall {owner}")
+
+    def _owner(self, group: str, name: str) -> str:
+        return distribution_of(self._installed(group)[name][0])
 
     def _installed(self, group: str) -> Mapping[str, list[EntryPoint]]:
         # Reading the metadata of all distributions takes milliseconds: once, not once a job.
@@ -157,6 +232,20 @@ def _import(entry: EntryPoint) -> Any:
             f"the plugin {entry.name!r} of {distribution_of(entry)!r} cannot be imported: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _exits(error: SystemExit) -> PluginError:
+    return PluginError(f"it ends the program when it is imported: SystemExit({error.code!r})")
+
+
+def _not_checked(code: str, what: str, error: BaseException, remedy: str) -> Finding:
+    why = " ".join(f"{type(error).__name__}: {error}".split())
+    return Finding(
+        severity="warning",
+        code=code,
+        message=f"{what}, so that what it looks at was not checked: {why[:500]}",
+        remedy=remedy,
+    )
 
 
 def how_to_install(name: str) -> str:

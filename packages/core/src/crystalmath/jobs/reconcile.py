@@ -26,7 +26,7 @@ from crystalmath.jobs.facts import Engine, Files, Record
 from crystalmath.jobs.life import step
 from crystalmath.jobs.reading import Depth, attempt_in, read
 from crystalmath.jobs.rundir import attempt_id
-from crystalmath.models import Attempt, JobState
+from crystalmath.models import Attempt, JobState, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,9 +136,8 @@ class Job:
                 id=attempt_id(self.job_id, self.record.attempt),
                 job_id=self.job_id,
                 directory=Path(self.directory.path),
-                cluster=self.header["cluster"],
-                walltime_s=self.header["walltime_s"],
                 handle=self.handle,
+                **Terms.terms_in(self.header),
             )
 
     def write(self, attempt: int) -> bool:

@@ -20,7 +20,7 @@ import errno
 import os
 import re
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import document, read_document, read_header, write
@@ -249,6 +249,16 @@ class RunDirectory:
     def payload(self, attempt: int) -> bytes:
         """Read the encoded result of an outcome."""
         return read_document(self.file(f"{attempt}.outcome"))[1]
+
+    def open_payload(self, attempt: int) -> BinaryIO:
+        """Open an outcome where its encoded result begins."""
+        file = open(self.file(f"{attempt}.outcome"), "rb")  # noqa: SIM115 - it is given away
+        try:
+            read_header(file.readline(), file.name)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def _temporary(self, kind: str, content: bytes, *, durable: bool = False) -> str:
         path = self.file(f".{kind}.{secrets.token_hex(6)}")

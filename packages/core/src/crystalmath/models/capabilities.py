@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import field, frozen
 
 from crystalmath.errors import ConfigError
+from crystalmath.models.submission import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +23,10 @@ __all__ = [
 
 
 @frozen(kw_only=True)
-class Attempt:
-    """One try at a job, as an engine sees it.
+class Attempt(Terms):
+    """One try at a job, as an engine sees it, with the job's terms.
+
+    Core enforces the walltime; a batch engine may ask for it, and give the job's name on.
 
     Parameters
     ----------
@@ -34,10 +37,6 @@ class Attempt:
         The job.
     directory : pathlib.Path
         What the engine's worker hands to :func:`crystalmath.worker.run`.
-    cluster : str
-        Which of the engine's clusters runs it.
-    walltime_s : float, optional
-        How long the job may run, in seconds. Core enforces it; a batch engine may ask for it.
     handle : str, optional
         What ``launch`` returned for it, if that was recorded.
     """
@@ -45,8 +44,6 @@ class Attempt:
     id: str
     job_id: str
     directory: Path
-    cluster: str
-    walltime_s: float | None = None
     handle: str | None = None
 
     @property

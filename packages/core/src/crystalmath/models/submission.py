@@ -66,6 +66,7 @@ class CommonTerms(TypedDict, total=False):
 
     cluster: str | None
     walltime_s: float | None
+    priority: int
     name: str | None
     labels: Mapping[str, str]
 
@@ -116,6 +117,18 @@ class Terms:
             ),
         ),
     )
+    priority: int = field(
+        default=0,
+        metadata=about(
+            "of a home's waiting jobs the one with the higher number is launched first",
+            {"type": "integer", "minimum": -1000, "maximum": 1000},
+            option=Option(
+                name="--priority",
+                metavar="N",
+                help="Launch it before waiting jobs with a lower number, -1000 to 1000; else 0.",
+            ),
+        ),
+    )
     name: str | None = field(
         default=None,
         metadata=about(
@@ -128,6 +141,7 @@ class Terms:
     )
     labels: Mapping[str, str] = field(
         factory=dict,
+        hash=False,  # what has terms may be a key of a dict, as an attempt is
         metadata=about(
             "for people and filters; never passed to the recipe",
             {
@@ -160,6 +174,13 @@ class Terms:
             ),
         ),
     )
+
+    @staticmethod
+    def terms_in(header: Mapping[str, Any]) -> TermsGiven:
+        """Read terms of a header that :meth:`JobSpec.header` wrote, this release's or another's."""
+        names = (one.name for one in fields(Terms))
+        given = {name: header[name] for name in names if header.get(name) is not None}
+        return cast("TermsGiven", given)
 
     def terms(self) -> TermsGiven:
         """Give these terms as the arguments of another record that has them."""

@@ -1,8 +1,7 @@
-"""Read a pseudopotential file as the calculation will, and say what is known of it.
+"""Read a file as the calculation will, and say what is known of it.
 
 Only regular files are opened, and none larger than :data:`LIMIT` is read: a device, a pipe or a
-sparse file of gigabytes costs nothing here. POTCARs are read in :mod:`.potcar_file`, those of
-Quantum ESPRESSO in :mod:`.upf_file`.
+sparse file of gigabytes costs nothing here. What its content means, its program says.
 """
 
 from __future__ import annotations
@@ -12,23 +11,22 @@ import hashlib
 import os
 import stat
 import time
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from crystalmath.preflight import potcar_file, upf_file
 from crystalmath.preflight.report import FileFacts
 from crystalmath.worker import imports
-from crystalmath.worker.imports import signature_of
+from crystalmath.worker.imports import settled, signature_of
+
+if TYPE_CHECKING:
+    from crystalmath.preflight.program import Program
 
 __all__ = ["LIMIT", "facts", "signature"]
 
 #: Bytes. VASP's own POTCARs have at most one million, UPF files a few.
 LIMIT = 64 << 20
 _TRIES = 3
-#: A file that changed so shortly before it was read may change again unseen, in ns: the clock of
-#: file systems stands still for some milliseconds at a time.
-_MARGIN_NS = 50_000_000
 _MAX_KNOWN = 1000
 _known: dict[tuple[str, str], FileFacts] = {}
 _PROBLEMS = {
@@ -43,7 +41,7 @@ class _ChangedError(Exception):
     """Somebody writes the file while it is read."""
 
 
-def facts(path: str, kind: Literal["potcar", "upf"]) -> FileFacts:
+def facts(path: str, program: Program) -> FileFacts:
     """Read a file, whatever is there.
 
     What it was is remembered, and read again only when its signature has changed.
@@ -52,8 +50,8 @@ def facts(path: str, kind: Literal["potcar", "upf"]) -> FileFacts:
     ----------
     path : str
         As the calculator spells it; relative to the current directory.
-    kind : {"potcar", "upf"}
-        What it should be. ``upf`` stands for all formats that pw.x reads.
+    program : Program
+        Whose file it should be.
 
     Returns
     -------
@@ -61,16 +59,16 @@ def facts(path: str, kind: Literal["potcar", "upf"]) -> FileFacts:
         With a ``problem`` where a calculation cannot use it. Without a ``signature`` where the
         file cannot be reached, or changed again and again while it was read.
     """
-    known = _known.get((path, kind))
+    known = _known.get((path, program.name))
     if known and known.signature == signature(path):
         return known
     for _ in range(_TRIES):
         try:
-            return _remembered(path, kind, _facts(path, kind))
+            return _remembered(path, program, _facts(path, program))
         except _ChangedError:
             continue
         except OSError as error:
-            return _unreachable(path, kind, error)
+            return _unreachable(path, program, error)
         except ValueError as error:  # a NUL in the path
             return FileFacts(problem="missing", detail=str(error))
     return FileFacts(problem="unreadable", detail="it changes all the time")
@@ -92,17 +90,16 @@ def signature(path: str) -> tuple[int, ...] | None:
     return imports.signature(path) or None
 
 
-def _remembered(path: str, kind: str, found: FileFacts) -> FileFacts:
-    newest = max((found.signature or ())[:2], default=0)
+def _remembered(path: str, program: Program, found: FileFacts) -> FileFacts:
     # A relative path means another file in another directory.
-    if os.path.isabs(path) and 0 < newest < time.time_ns() - _MARGIN_NS:
+    if os.path.isabs(path) and settled(found.signature, time.time()):
         if len(_known) >= _MAX_KNOWN:
             _known.clear()
-        _known[path, kind] = found
+        _known[path, program.name] = found
     return found
 
 
-def _facts(path: str, kind: str) -> FileFacts:
+def _facts(path: str, program: Program) -> FileFacts:
     # Before it is opened: opening a device may do something, opening a pipe waits.
     there = os.stat(path)
     if not stat.S_ISREG(there.st_mode):
@@ -113,7 +110,7 @@ def _facts(path: str, kind: str) -> FileFacts:
         if not stat.S_ISREG(before.st_mode):
             raise _ChangedError
         if before.st_size > LIMIT:
-            size = f"it has {before.st_size / 1e6:.0f} MB, more than any pseudopotential"
+            size = f"it has {before.st_size / 1e6:.0f} MB, more than any such file"
             return FileFacts(signature=signature_of(before), problem="not_text", detail=size)
         data = file.read(LIMIT + 1)
         if signature_of(before) != signature_of(os.fstat(file.fileno())):
@@ -121,7 +118,7 @@ def _facts(path: str, kind: str) -> FileFacts:
     # A file renamed into its place meanwhile is another one.
     if signature(path) != signature_of(before):
         raise _ChangedError
-    found = potcar_file.read(path, data) if kind == "potcar" else upf_file.read(path, data)
+    found = program.read(path, data)
     digest = hashlib.sha256(data).hexdigest()
     return evolve(found, signature=signature_of(before), sha256=digest)
 
@@ -137,13 +134,15 @@ def _sort(mode: int) -> str:
     return "it is a pipe or a socket" if piped else "it is a device"
 
 
-def _unreachable(path: str, kind: str, error: OSError) -> FileFacts:
+def _unreachable(path: str, program: Program, error: OSError) -> FileFacts:
     problem = _PROBLEMS.get(error.errno or 0, "unreadable")
     words = error.strerror or type(error).__name__
     if problem != "missing":
         return FileFacts(signature=signature(path), problem=problem, detail=words)
     if os.path.islink(path):
         return FileFacts(problem="broken_link", detail=f"it points to {os.readlink(path)}")
-    if kind == "potcar" and os.path.exists(path + ".Z"):
-        return FileFacts(problem="compressed", detail="only POTCAR.Z is there")
+    for ending in program.files.unreadable:
+        if os.path.exists(path + ending):
+            detail = f"only {os.path.basename(path)}{ending} is there"
+            return FileFacts(problem="compressed", detail=detail)
     return FileFacts(problem="missing", detail=None if error.errno == errno.ENOENT else words)

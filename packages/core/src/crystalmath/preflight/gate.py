@@ -14,13 +14,27 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ase import Atoms
 
-from crystalmath.preflight import espresso, files, vasp
+from crystalmath.preflight import files
+from crystalmath.preflight.calculator_errors import is_passing, trouble
+from crystalmath.preflight.program import Asked
 from crystalmath.preflight.report import FileFacts, Report, Step, Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["MAX_STEPS", "ask", "install"]
+    from crystalmath.preflight.program import Program
+
+__all__ = [
+    "MAX_STEPS",
+    "ask",
+    "calculate",
+    "cannot_begin",
+    "install",
+    "is_unmade",
+    "patch",
+    "summary",
+    "survives",
+]
 
 #: A flow over all the slabs of a large cell says the same thing again and again.
 MAX_STEPS = 50
@@ -60,9 +74,15 @@ class _Gate:
         if len(self.steps) >= MAX_STEPS:
             raise self.stop(f"there are more than {MAX_STEPS} calculations")
         self._last = calculator
-        step = self._ask(calculator, atoms, copy_files or (), self.directory)
-        kind: Literal["potcar", "upf"] = "upf" if step.calculator == "espresso" else "potcar"
-        self.files |= {need.path: files.facts(need.path, kind) for need in step.needs}
+        asked = Asked(
+            directory=self.directory, given=self.given, copy_files=tuple(copy_files or ())
+        )
+        program = next((each for each in _programs if self._runs(each, calculator)), None)
+        if program is None:
+            step = Step(calculator=type(calculator).__name__.lower())
+        else:
+            step, read = self._call(program, _ask, calculator, atoms, asked)
+            self.files |= read
         self.steps.append(step)
         # What comes after a calculation that can begin may be decided by its results.
         self.lets_die = self.lets_die and cannot_begin(step, self.files)
@@ -72,14 +92,20 @@ class _Gate:
             raise JobFailure(self.directory)
         return self.directory / f"step-{len(self.steps)}"
 
-    def _ask(
-        self, calculator: Any, atoms: Atoms, copy_files: Iterable[Any], directory: Path
-    ) -> Step:
-        if vasp.is_vasp(calculator):
-            return vasp.ask(calculator, atoms, directory, self.given)
-        if espresso.is_espresso(calculator):
-            return espresso.ask(calculator, atoms, copy_files, directory)
-        return Step(calculator=type(calculator).__name__.lower())
+    def _runs(self, program: Program, calculator: Any) -> bool:
+        return bool(self._call(program, lambda program: program.runs(calculator)))
+
+    def _call(self, program: Program, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a program's code: what it raises is no fault of the recipe's."""
+        try:
+            return call(program, *arguments)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            module, said = type(program).__module__, trouble("recipe", error)
+            raise self.stop(
+                f"the checks of {program.files.title} ({module}) failed: {said}"
+            ) from error
 
     def calculate(self, calculator: Any, atoms: Atoms | None) -> None:
         """Take a calculation that is started without a Runner: its result is wanted at once."""
@@ -89,7 +115,15 @@ class _Gate:
         raise self.stop("the result of a calculation is needed")
 
 
+def _ask(
+    program: Program, calculator: Any, atoms: Atoms, asked: Asked
+) -> tuple[Step, dict[str, FileFacts]]:
+    step = program.ask(calculator, atoms, asked)
+    return step, {need.path: files.facts(need.path, program) for need in step.needs}
+
+
 _gate = _Gate()
+_programs: Sequence[Program] = ()
 
 
 def ask(
@@ -108,23 +142,23 @@ def ask(
     """
     global _gate  # noqa: PLW0603 - whatever thread the recipe uses
     gate = _gate = _Gate(Path(directory), frozenset(_names(parameters or {})))
-    trouble = None
+    failure = None
     try:
         call()
     except BaseException as error:  # noqa: BLE001 - sys.exit() of a recipe is a failure, too
-        trouble = vasp.trouble("recipe", error)
+        failure = trouble("recipe", error)
         # What a file lacks now, or a stand-in lacks, the job itself may have. A preset belongs to
         # quacc or to its user's settings, and no job makes one.
-        fleeting = isinstance(error, OSError) or vasp.is_passing(error) or bool(gate.steps)
+        fleeting = isinstance(error, OSError) or is_passing(error) or bool(gate.steps)
         stopped = fleeting and not _is_of_preset(error)
     finally:
         _gate = _Gate()
     end: Literal["done", "stopped", "failed"] = "done"
     if gate.unknown:
-        end, trouble = "stopped", Trouble(where="recipe", type="Unknown", message=gate.unknown)
-    elif trouble:
+        end, failure = "stopped", Trouble(where="recipe", type="Unknown", message=gate.unknown)
+    elif failure:
         end = "stopped" if stopped else "failed"
-    return Report(steps=tuple(gate.steps), end=end, trouble=trouble, files=gate.files)
+    return Report(steps=tuple(gate.steps), end=end, trouble=failure, files=gate.files)
 
 
 def cannot_begin(step: Step, known: Mapping[str, FileFacts]) -> bool:
@@ -151,7 +185,7 @@ def survives(call: Callable[[], object], directory: str) -> bool:
     except BaseException as error:  # noqa: BLE001 - as in ask()
         # It has tried all that it would, in words of its own perhaps.
         dies = gate.lets_die and gate.unknown is None
-        return not dies or isinstance(error, OSError) or vasp.is_passing(error)
+        return not dies or isinstance(error, OSError) or is_passing(error)
     finally:
         _gate = _Gate()
     return True
@@ -216,7 +250,8 @@ class _Summary(dict[str, Any]):
         return self[key]
 
 
-def _summary(summarizer: Any, result: Any, *_: object, **__: object) -> _Summary:
+def summary(summarizer: Any, result: Any, *_: object, **__: object) -> dict[str, Any]:
+    """Stand in for a summary: some of it is known beforehand."""
     return _known_of(result if isinstance(result, Atoms) else result.atoms, summarizer)
 
 
@@ -262,34 +297,47 @@ def _cannot_run(*_: object, **__: object) -> Any:
     raise _gate.stop("something other than a calculation is run")
 
 
-def _calculate(calculator: Any, atoms: Atoms | None = None, *_: object, **__: object) -> None:
+def calculate(calculator: Any, atoms: Atoms | None = None, *_: object, **__: object) -> None:
+    """Stand in for a calculator's ``calculate``, where it has one of its own."""
     _gate.calculate(calculator, atoms)
 
 
-def install() -> None:
-    """Close the gate in this process, for good."""
+def is_unmade(directory: str | Path | None) -> bool:
+    """Tell whether a folder would hold the results of a calculation that was not made."""
+    return bool(directory) and Path(str(directory)).parent == _gate.directory
+
+
+def install(programs: Sequence[Program]) -> None:
+    """Close the gate in this process, for good; programs add what is theirs.
+
+    Parameters
+    ----------
+    programs : sequence of Program
+        Who is asked about a calculator, the first that says it is theirs.
+    """
+    global _programs  # noqa: PLW0603 - as the patches
     from ase.calculators.calculator import FileIOCalculator
     from ase.calculators.genericfileio import GenericFileIOCalculator
-    from ase.calculators.vasp import Vasp
     from quacc.runners._base import BaseRunner
     from quacc.runners.ase import Runner
     from quacc.schemas.ase import Summarize, VibSummarize
-    from quacc.schemas.vasp import VaspSummarize
 
-    _patch(Runner, __init__=_begin, run_calc=_run_calc)
-    _patch(Runner, run_opt=_run, run_vib=_run, run_md=_run, run_neb=_run)
+    patch(Runner, __init__=_begin, run_calc=_run_calc)
+    patch(Runner, run_opt=_run, run_vib=_run, run_md=_run, run_neb=_run)
     # Other runners: phonopy needs forces, a generic one starts any command.
-    _patch(BaseRunner, setup=_cannot_run)
-    for calculator in (Vasp, GenericFileIOCalculator, FileIOCalculator):
-        _patch(calculator, calculate=_calculate)
-    _patch(Summarize, run=_summary, opt=_summary, md=_summary, neb=_summary)
-    _patch(VaspSummarize, run=_summary, ase_opt=_summary)
-    _patch(VibSummarize, vib=_vib_summary, vib_and_thermo=_vib_summary)
+    patch(BaseRunner, setup=_cannot_run)
+    for calculator in (GenericFileIOCalculator, FileIOCalculator):
+        patch(calculator, calculate=calculate)
+    patch(Summarize, run=summary, opt=summary, md=summary, neb=summary)
+    patch(VibSummarize, vib=_vib_summary, vib_and_thermo=_vib_summary)
     _patch_settings()
-    _patch_converter()
+    for program in programs:
+        program.install()
+    _programs = tuple(programs)
 
 
-def _patch(owner: Any, **functions: Any) -> None:
+def patch(owner: Any, **functions: Any) -> None:
+    """Put functions in the place of a class's own, for good."""
     for name, function in functions.items():
         setattr(owner, name, function)
 
@@ -305,19 +353,3 @@ def _patch_settings() -> None:
         return change({name: value for name, value in changes.items() if name not in makes})
 
     quacc.change_settings = quacc.settings.change_settings = change_settings
-
-
-def _patch_converter() -> None:
-    """Have an input set not look for the files of a calculation that was not made.
-
-    What it takes from them (moments, a band gap) has no say in its pseudopotentials.
-    """
-    from quacc.calculators.vasp.params import MPtoASEConverter
-
-    begin = MPtoASEConverter.__init__
-
-    def begin_without(converter: Any, atoms: Any = None, prev_dir: Any = None) -> None:
-        unmade = prev_dir and Path(prev_dir).parent == _gate.directory
-        begin(converter, atoms, None if unmade else prev_dir)
-
-    _patch(MPtoASEConverter, __init__=begin_without)

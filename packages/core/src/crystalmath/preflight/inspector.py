@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
 from crystalmath.errors import CrystalMathError
-from crystalmath.preflight.kept import Kept, Question
-from crystalmath.preflight.modules import imports_any
+from crystalmath.preflight.programs_here import program_of, programs
+from crystalmath.preflight.recipe_imports import imports_any
 from crystalmath.preflight.report import Report
-from crystalmath.preflight.supervised import Supervised
+from crystalmath.preflight.report_cache import Question, ReportCache
+from crystalmath.preflight.supervisor_client import SupervisorClient
 from crystalmath.recipes import lookup
 from crystalmath.recipes.potcar_path import settings_files
 from crystalmath.worker.imports import signature
@@ -42,15 +43,6 @@ FAILED_S = 2.0
 FAILURES = 3
 PAUSE_S = 30.0
 
-_OWN = ("quacc.recipes.vasp", "quacc.recipes.espresso")
-_USED = (
-    *_OWN,
-    "quacc.calculators.vasp",
-    "quacc.calculators.espresso",
-    "ase.calculators.vasp",
-    "ase.calculators.espresso",
-)
-
 
 class CannotAsk(CrystalMathError):  # noqa: N818 - named for what happened
     """A recipe could not be asked, or did not answer: nothing is known of its files."""
@@ -59,7 +51,7 @@ class CannotAsk(CrystalMathError):  # noqa: N818 - named for what happened
 
 
 def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
-    """Tell whether a recipe may read pseudopotentials, so that it must be asked.
+    """Tell whether a recipe runs a program whose files are checked, so that it must be asked.
 
     Neither quacc nor the recipe is imported; of a user's own, the source is read.
 
@@ -71,12 +63,13 @@ def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
         The variables that the job would see; they tell which namespaces are admitted.
     """
     if recipe.startswith(f"{lookup.NAMESPACE}."):
-        return recipe.startswith(tuple(f"{name}." for name in _OWN))
+        return program_of(recipe) is not None
     allow = config.admitted(environment)
     if not recipe.startswith(tuple(f"{name}." for name in allow)):
         return False
     roots = [name.split(".")[0] for name in allow]
-    return imports_any(recipe.rpartition(".")[0], _USED, roots)
+    used = [module for each in programs() for module in (*each.recipes, *each.imports)]
+    return imports_any(recipe.rpartition(".")[0], used, roots)
 
 
 class Inspector:
@@ -96,8 +89,8 @@ class Inspector:
         # Those that others have pushed out go on until they have answered.
         self._turn = threading.Semaphore(warm)
         self._lock = threading.Lock()
-        self._children: OrderedDict[Hashable, Supervised] = OrderedDict()
-        self._kept = Kept()
+        self._children: OrderedDict[Hashable, SupervisorClient] = OrderedDict()
+        self._reports = ReportCache()
         self._failed: tuple[Hashable, float, str] = (None, 0.0, "")
         self._in_a_row: dict[Hashable, tuple[int, float]] = {}
         self._term = 0  # how often the children were ended
@@ -113,7 +106,7 @@ class Inspector:
     ) -> Report:
         """Ask a recipe; see :func:`ask`."""
         question = Question(recipe, atoms, parameters, environment, document)
-        if report := self._kept.find(question):
+        if report := self._reports.find(question):
             return report
         term = self._term
         while term == self._term:
@@ -122,7 +115,7 @@ class Inspector:
                 if child.ended:
                     continue
                 # Another thread may have asked the same while this one waited.
-                if report := self._kept.find(question):
+                if report := self._reports.find(question):
                     return report
                 with self._turn:
                     return self._ask(child, question, config.admitted(environment))
@@ -137,7 +130,7 @@ class Inspector:
         for child in children:
             child.end()
 
-    def _ask(self, child: Supervised, question: Question, allow: tuple[str, ...]) -> Report:
+    def _ask(self, child: SupervisorClient, question: Question, allow: tuple[str, ...]) -> Report:
         # A recipe that hangs shall do so once a submission, which asks twice; settings that quacc
         # does not start with, once for all jobs of a batch.
         key, when, why = self._failed
@@ -158,14 +151,14 @@ class Inspector:
             raise CannotAsk(_failure(question, answer["failed"]))
         self._in_a_row.pop(asked, None)
         report = Report.from_json(answer["report"])
-        self._kept.keep(question, report, answer["watched"])
+        self._reports.keep(question, report, answer["watched"])
         return report
 
-    def _child(self, environment: Mapping[str, str]) -> Supervised:
+    def _child(self, environment: Mapping[str, str]) -> SupervisorClient:
         """Give the child of an environment; of too many, the one longest unused must go."""
         key = frozenset(environment.items())
         with self._lock:
-            child = self._children.setdefault(key, Supervised(environment))
+            child = self._children.setdefault(key, SupervisorClient(environment))
             self._children.move_to_end(key)
             extra = len(self._children) > self._warm
             old = self._children.popitem(last=False)[1] if extra else None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.preflight.memory import Memory
+from crystalmath.preflight.file_memo import FileMemo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["install"]
 
-_read: Memory[Any] = Memory()
+_read: FileMemo[Any] = FileMemo()
 
 
 def install() -> None:

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import shlex
 from typing import TYPE_CHECKING
 
 from crystalmath.models import Finding
+from crystalmath.preflight.launching import LAUNCHERS, MPI, before_the_program, names_hosts
+from crystalmath.preflight.programs_here import program_of
 from crystalmath.recipes.potcar_path import quacc_setting, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LAUNCHERS", "before_the_program", "check_ranks", "elsewhere", "ranks"]
+__all__ = ["check_ranks", "ranks"]
 
-#: quacc's setting that starts the program, by the beginning of the recipes' names.
-_SETTINGS = {
-    "quacc.recipes.vasp.": "VASP_PARALLEL_CMD",
-    "quacc.recipes.espresso.": "ESPRESSO_PARALLEL_CMD",
-}
-_MPI = {"mpirun", "mpiexec", "mpiexec.hydra", "orterun", "prterun"}
-#: Programs that start another one several times.
-LAUNCHERS = frozenset({*_MPI, "srun"})
 #: What the options mean that decide the number of ranks; of MPI's, and of Slurm's.
 _MPI_OPTIONS = {"-n": "ranks", "-np": "ranks", "--n": "ranks", "--np": "ranks"}
-#: Options that name other machines.
-_HOSTS = {
-    *("-H", "-host", "--host", "-hosts", "-hostfile", "--hostfile", "-machinefile"),
-    *("--machinefile", "-f", "-w", "--nodelist"),
-}
 _SRUN_OPTIONS = {
     "-n": "ranks",
     "--ntasks": "ranks",
@@ -48,7 +36,7 @@ def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Fi
     Parameters
     ----------
     recipe : str
-        Full dotted name; only VASP's and Quantum ESPRESSO's start programs in parallel.
+        Full dotted name.
     environment : mapping of str to str
         The environment variables that the job will see.
     workers : int
@@ -59,7 +47,8 @@ def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Fi
     Finding or None
         The warning ``too_many_ranks``.
     """
-    name = next((name for start, name in _SETTINGS.items() if recipe.startswith(start)), None)
+    program = program_of(recipe)
+    name = program.launcher if program else None
     try:
         setting = None if name is None else quacc_setting(name, environment)
     except ValueError:
@@ -108,26 +97,11 @@ def ranks(command: object) -> int | None:
         launcher = os.path.basename(word)
         if launcher in LAUNCHERS:
             options = words[number + 1 :]
-            told = _read(options, _MPI_OPTIONS if launcher in _MPI else _SRUN_OPTIONS)
-            if elsewhere(options) or told.get("nodes", 1) != 1:
+            told = _read(options, _MPI_OPTIONS if launcher in MPI else _SRUN_OPTIONS)
+            if names_hosts(options) or told.get("nodes", 1) != 1:
                 return None
             return told.get("ranks", told.get("each"))
     return None
-
-
-def elsewhere(options: list[str]) -> bool:
-    """Tell whether options name other machines."""
-    return any(option.partition("=")[0] in _HOSTS for option in options)
-
-
-def before_the_program(value: object) -> object:
-    """Take the first of the two texts that Espresso's command may be; JSON in a variable."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value[0] if isinstance(value, (list, tuple)) and value else value
 
 
 def _read(words: list[str], options: Mapping[str, str]) -> dict[str, int]:

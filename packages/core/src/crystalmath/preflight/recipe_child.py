@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from crystalmath import config
-from crystalmath.preflight.readings import Readings
+from crystalmath.preflight.opened_files import OpenedFiles
 from crystalmath.recipes import codec, lookup, potcar_path
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, belongs_to
@@ -61,7 +61,7 @@ def _serve(control: socket.socket) -> None:
     started = time.time()
     _warm_up()
     edited.note(started)
-    readings = Readings()
+    opened = OpenedFiles()
     baseline = Baseline()
     control.sendall(b'{"ready": true}\n')
     for line in control.makefile("rb"):
@@ -70,7 +70,7 @@ def _serve(control: socket.socket) -> None:
             control.sendall(b"{}\n")
             continue
         began = time.time()
-        with readings.outside(request["directory"]) as read:
+        with opened.outside(request["directory"]) as read:
             answer: dict[str, Any] = {"report": _report(request).to_json()}
         edited.note(began)
         watched = {**edited.files, **read}
@@ -91,14 +91,13 @@ def _warm_up() -> None:
     logging.disable()
     if importlib.util.find_spec("quacc") is None:
         return
-    import quacc.recipes.espresso.core
-    import quacc.recipes.vasp.core
+    import quacc
 
-    from crystalmath.preflight import gate, presets, vasp
+    from crystalmath.preflight import gate, presets
+    from crystalmath.preflight.programs_here import programs
 
-    gate.install()
+    gate.install(programs())
     presets.install()
-    vasp.warm_up()
     quacc.get_settings()
 
 

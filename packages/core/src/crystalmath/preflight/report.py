@@ -10,21 +10,19 @@ from attrs import asdict, field, frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FileFacts", "Need", "Report", "Step", "Trouble", "Where"]
-
-Where = Literal["recipe", "structure", "input", "INCAR", "KPOINTS", "POSCAR", "parse"]
+__all__ = ["FileFacts", "Need", "Report", "Step", "Trouble"]
 
 
 @frozen(kw_only=True)
 class Need:
-    """A pseudopotential file that a calculation reads.
+    """A file that a calculation reads, a pseudopotential for example.
 
     Parameters
     ----------
     symbol : str
-        Chemical symbol.
+        Chemical symbol; empty where it is for none.
     setup : str
-        The dataset: the name of the POTCAR's folder (``Ba_sv``), or of the UPF file.
+        What a person calls it: a dataset (``Ba_sv``), or the file's name.
     path : str
         Where the calculator looks for it, as it spells it.
     reason : str
@@ -43,16 +41,16 @@ class Trouble:
 
     Parameters
     ----------
-    where : {"recipe", "structure", "input", "INCAR", "KPOINTS", "POSCAR", "parse"}
-        In the recipe's own code, in the structure, when the input is written, when custodian reads
-        one of its files back, or when custodian reads the POTCAR.
+    where : str
+        In the ``recipe``'s own code, in the ``structure``, when the ``input`` is written, when the
+        files are read (``parse``), or what else the program has a word for.
     type : str
         The name of the exception's class.
     message : str
         What it said.
     """
 
-    where: Where
+    where: str
     type: str
     message: str
 
@@ -67,21 +65,24 @@ class Step:
     Parameters
     ----------
     calculator : str
-        ``vasp``, ``espresso``, or another calculator's class in lower case.
+        The name of its program (:attr:`crystalmath.preflight.program.Program.name`); of one that
+        nobody knows the calculator's class, in lower case.
     needs : tuple of Need
         In the calculator's own order.
     root : str, optional
-        The folder of the pseudopotentials; ``None`` where the calculator looks below the working
+        The folder of all such files; ``None`` where the calculator looks below the working
         directory.
     custodian : bool
-        Custodian reads the POTCAR before VASP does.
+        Custodian reads the files before the program does.
     troubles : tuple of Trouble
         What keeps it from beginning, missing files apart.
     unknown : mapping of str to str or None
-        Parameters that neither ASE nor VASP knows, and the known one that may be meant.
+        Parameters that neither ASE nor the program knows, and the known one that may be meant.
+    by_element : bool
+        Elements, in their order, choose the files, together with the parameters: nothing else of
+        the structure does.
     by_index : bool
-        A setup is chosen by an atom's index: another structure of the same elements may need
-        other files.
+        Not here, though: an index of an atom chooses one.
     """
 
     calculator: str
@@ -90,20 +91,21 @@ class Step:
     custodian: bool = False
     troubles: tuple[Trouble, ...] = ()
     unknown: Mapping[str, str | None] = field(factory=dict)
+    by_element: bool = False
     by_index: bool = False
 
 
 @frozen(kw_only=True)
 class FileFacts:
-    """What is known of a pseudopotential file.
+    """What is known of a file that a calculation reads.
 
     Parameters
     ----------
     signature : tuple of int, optional
         Modification and change time (ns), size, inode; ``None`` where it cannot be reached.
     problem : str, optional
-        Why a calculation cannot read it, or VASP would refuse it: ``missing``, ``compressed``
-        (only ``POTCAR.Z``), ``broken_link``, ``link_loop``, ``not_a_file``, ``unreadable``,
+        Why a calculation cannot read it, or would refuse it: ``missing``, ``compressed`` (only
+        ``POTCAR.Z``), ``broken_link``, ``link_loop``, ``not_a_file``, ``unreadable``,
         ``empty``, ``not_text``, ``no_header``, ``truncated``, ``several`` (datasets in one file),
         ``stray_text`` (behind the dataset).
     detail : str, optional
@@ -121,10 +123,9 @@ class FileFacts:
     hash_holds : bool, optional
         Whether the hash in its header is that of its content; ``None`` where it has none.
     official : bool, optional
-        Whether pymatgen's table of VASP's own POTCARs has it; ``None`` where that is not known.
+        Whether it is known as one of the program's own; ``None`` where that is not known.
     loose_end : bool
-        Its last line has no end, or blank lines follow it: harmless, unless another dataset comes
-        after it in the calculation's POTCAR, whose title VASP would then not find.
+        Harmless, unless the calculation puts another file behind it.
     """
 
     signature: tuple[int, ...] | None = None

@@ -9,15 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.models import Finding, Pseudopotential
-from crystalmath.preflight import doubts, missing, troubles
-from crystalmath.preflight.case import Case, files_of, safe, said
-from crystalmath.recipes.potcar_path import VARIABLE, fresh_process
+from crystalmath.preflight import file_findings, recipe_findings, structure_findings
+from crystalmath.preflight.checked_job import CheckedJob, files_of, safe, said
+from crystalmath.preflight.programs_here import (
+    file_kinds,
+    guarded,
+    program_named,
+    program_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ase import Atoms
 
+    from crystalmath.preflight.program import Program
     from crystalmath.preflight.report import Report
 
 __all__ = ["judge", "pseudopotentials", "unasked"]
@@ -51,22 +57,36 @@ def judge(
         Errors, which refuse the job, first; then files of a wrong element. Files that are merely
         not official come last.
     """
-    case = Case(
+    job = CheckedJob(
         report=report,
         recipe=recipe,
         atoms=atoms,
         environment=environment,
         parameters=parameters or {},
+        kinds=file_kinds(),
     )
-    findings = [*missing.findings(case), *troubles.findings(case), *doubts.findings(case)]
+    findings = [
+        *file_findings.findings(job),
+        *recipe_findings.findings(job),
+        *structure_findings.occupancies(job),
+        *_programs_own(job),
+    ]
     return tuple(sorted(findings, key=_rank))
+
+
+def _programs_own(job: CheckedJob) -> Iterator[Finding]:
+    for name in dict.fromkeys(step.calculator for step in job.report.steps):
+        program = program_named(name)
+        yield from guarded(program, lambda: program.findings(job))  # noqa: B023 - at once
 
 
 def _rank(finding: Finding) -> int:
     """Order findings: what may be wrong with the job itself stands before its files' origin."""
     if finding.severity == "error":
         return 0
-    return {"potcar_element": 1, "upf_element": 1, "potcar_unofficial": 3}.get(finding.code, 2)
+    if finding.code.endswith("_element"):
+        return 1
+    return 3 if finding.code.endswith("_unofficial") else 2
 
 
 def pseudopotentials(report: Report) -> tuple[Pseudopotential, ...]:
@@ -112,21 +132,22 @@ def unasked(reason: str, recipe: str, environment: Mapping[str, str]) -> Finding
     Returns
     -------
     Finding
-        An error where quacc's or ASE's settings cannot be used, which keeps VASP jobs from
-        starting; else a warning.
+        What its program makes of that, an error perhaps; else a warning.
     """
-    trouble = fresh_process(environment).trouble
-    if trouble is not None and recipe.startswith("quacc.recipes.vasp."):
-        return Finding(
-            severity="error",
-            code="potcar_settings",
-            message=f"{trouble}; the job would not start",
-            source=fresh_process(environment).source,
-            remedy=f"mend it: {VARIABLE} there must name the folder that holds potpaw_PBE.64",
-        )
+    program = program_of(recipe)
+    if program is not None:
+        for finding in guarded(
+            program, lambda: filter(None, [program.unasked(recipe, environment)])
+        ):
+            return finding
     return Finding(
         severity="warning",
         code="recipe_unchecked",
         message=said(reason),
-        remedy="the job is submitted all the same; see that its pseudopotentials are there",
+        remedy="the job is submitted all the same; see that its files are there",
     )
+
+
+def _unasked(program: Program, recipe: str, environment: Mapping[str, str]) -> list[Finding]:
+    told = program.unasked(recipe, environment)
+    return [] if told is None else [told]

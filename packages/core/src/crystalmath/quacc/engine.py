@@ -262,6 +262,9 @@ def submission_environment(
     """
     environment = config.forwarded(settings.forward, environ)
     environment.pop("CRYSTALMATH_RECIPES", None)
+    environment.pop(config.FRESH_VARIABLE, None)
+    if settings.recipes_fresh:
+        environment[config.FRESH_VARIABLE] = ",".join(settings.recipes_fresh)
     environment.pop(config.LOG_VARIABLE, None)
     if settings.log_mb != config.LOG_MB:
         environment[config.LOG_VARIABLE] = repr(settings.log_mb)

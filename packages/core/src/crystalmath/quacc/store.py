@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from attrs import evolve
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
 from crystalmath.models import NewJob
@@ -216,6 +216,22 @@ class JobStore:
         """
         with self._database.reading() as connection:
             return str(_asked(connection, job_id).specification)
+
+    def specification_size(self, job_id: str) -> int:
+        """Tell how long that text is, without reading it.
+
+        Raises
+        ------
+        UnknownJob
+            No job has this id.
+        """
+        length = func.length(specifications.c.specification)
+        query = select(length).join_from(specifications, jobs).where(equal(jobs.c.job_id, job_id))
+        with self._database.reading() as connection:
+            size = connection.execute(query).scalar()
+        if size is None:
+            raise UnknownJob(job_id)
+        return int(size)
 
     def pseudopotentials(self, job_id: str) -> _Rows:
         """Give what was recorded of the pseudopotential files that a job reads.

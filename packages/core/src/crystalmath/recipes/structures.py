@@ -49,6 +49,8 @@ _VECTOR_KEYS = frozenset(("positions", "scaled_positions", "momenta", "velocitie
 _SCALAR_KEYS = frozenset(("tags", "masses", "magmoms", "charges"))
 _NUMERIC_KEYS = _ATOMS_KEYS - {"symbols", "constraint", "info", "pbc"}
 _COORDINATES = 3
+#: More atoms than these have positions: a formula of 8 letters would become 34 MB.
+_MOST_AT_ORIGIN = 100
 _OTHERWISE = (
     "text must be a POSCAR; of XYZ, CIF and others send symbols, positions, cell and pbc as an "
     'object, or {"format": "ase-json", "data": ase.io.jsonio.encode(ase.io.read(file))}'
@@ -260,6 +262,7 @@ def _from_dict(structure: Mapping[str, Any]) -> Atoms:
             f"{', '.join(sorted(_ATOMS_KEYS))}"
         )
     checked = {key: _checked(key, value) for key, value in structure.items() if value is not None}
+    _check_places(checked)
     if not checked.keys() & {"symbols", "numbers"}:
         raise InvalidJob("the structure has neither 'symbols' nor 'numbers'")
     try:
@@ -267,6 +270,19 @@ def _from_dict(structure: Mapping[str, Any]) -> Atoms:
     except Exception as error:  # ASE reports lengths that do not agree in several ways
         reason = _misfit(checked) or str(error) or type(error).__name__
         raise InvalidJob(f"ase.Atoms cannot be made of the structure: {reason}") from error
+
+
+def _check_places(checked: Mapping[str, Any]) -> None:
+    """Refuse a formula of many atoms without their places, before `Atoms` spells it out."""
+    if not isinstance(checked.get("symbols"), str):
+        return
+    count = _count(checked["symbols"])
+    rows = checked.get("positions", checked.get("scaled_positions"))
+    places = 0 if rows is None or not rows.ndim else len(rows)
+    if count > _MOST_AT_ORIGIN and places != count:
+        raise InvalidJob(
+            f"the structure's symbols name {count} atoms, and there are {places} positions"
+        )
 
 
 def _misfit(checked: Mapping[str, Any]) -> str | None:
@@ -313,15 +329,20 @@ def _numbers(key: str, value: Any) -> Any:
     return array
 
 
-def _symbols(value: Any) -> Any:
+def _count(formula: str) -> int:
+    """Count the atoms of a formula."""
     from ase.formula import Formula
 
+    try:
+        return sum(Formula(formula).count().values())
+    except Exception as error:  # nested too deeply is a RecursionError
+        raise InvalidJob(f"the structure's symbols {formula[:40]!r} are no formula") from error
+
+
+def _symbols(value: Any) -> Any:
     if isinstance(value, str):
-        try:  # counted before Atoms spells it out: "H999999999" is short
-            count = sum(Formula(value).count().values())
-        except Exception as error:  # nested too deeply is a RecursionError
-            raise InvalidJob(f"the structure's symbols {value[:40]!r} are no formula") from error
-        check_count(count)
+        # Before Atoms spells it out: "H999999999" is short.
+        check_count(_count(value))
         return value
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise InvalidJob("the structure's symbols must be a formula or a list of element symbols")

@@ -14,6 +14,7 @@ from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Submis
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
 from crystalmath.quacc.runner import generate_job_id
+from crystalmath.service.restrictions import check_restrictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -116,13 +117,16 @@ class Admission:
 
         can_be_called = passes(lambda: self._check_recipe(submission))
         passes(lambda: check_fields(submission, _VALUES))
+        passes(lambda: check_restrictions(submission, self._config))
         if not passes(lambda: check_fields(submission, {"environment"})):
             return Checked(findings=tuple(findings))
         asked = self._read(submission)
         # What cannot be called has nothing to say for itself.
         answers = can_be_called and passes(lambda: self._preflight(asked))
-        files = self._pseudopotentials(asked) if answers else []
+        files, told = self._pseudopotentials(asked) if answers else ([], [])
+        findings += told
         if passes(lambda: self._check_engine(asked.spec)):
+            passes(lambda: self._engine_preflight(asked))
             passes(lambda: self._check_commands(asked.spec))
         return Checked(
             findings=tuple(_once(findings)),
@@ -139,6 +143,7 @@ class Admission:
             Something in it can be no part of a job, whatever the recipe.
         """
         check_fields(submission, _VALUES | {"environment"})
+        check_restrictions(submission, self._config)
         return self._read(submission)
 
     def _read(self, submission: Submission) -> Asked:
@@ -171,9 +176,12 @@ class Admission:
         findings += self._preflight(asked)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
-        files = self._pseudopotentials(asked)
+        files, told = self._pseudopotentials(asked)
         self._check_engine(asked.spec)
-        findings = _once([*findings, *self._check_commands(asked.spec)])
+        findings += [*told, *self._engine_preflight(asked), *self._check_commands(asked.spec)]
+        findings = _once(findings)
+        if any(finding.severity == "error" for finding in findings):
+            raise JobRefused(findings)
         runner = self._runner(asked.spec)
         spec = evolve(asked.spec, files={file.path: file.sha256 for file in files})
         row = NewJob(
@@ -209,10 +217,17 @@ class Admission:
 
         return plugins().preflight(**_of_hooks(asked))
 
-    def _pseudopotentials(self, asked: Asked) -> list[Pseudopotential]:
+    def _engine_preflight(self, asked: Asked) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
-        return plugins().pseudopotentials(**_of_hooks(asked))
+        return plugins().engine_preflight(str(asked.spec.engine), **_of_hooks(asked))
+
+    def _pseudopotentials(self, asked: Asked) -> tuple[list[Pseudopotential], list[Finding]]:
+        from crystalmath.engines.registry import plugins
+
+        told = plugins().pseudopotentials(**_of_hooks(asked))
+        files = [each for each in told if isinstance(each, Pseudopotential)]
+        return files, [each for each in told if isinstance(each, Finding)]
 
     def _check_commands(self, spec: JobSpec) -> list[Finding]:
         """Look at what would start the program; of a batch once, for it reads quacc's settings."""
@@ -250,7 +265,10 @@ class Admission:
         return forwarded
 
     def _environ_of(self, submission: Submission) -> Mapping[str, str]:
-        return self._environ if submission.environment is None else submission.environment
+        given = submission.environment
+        # Where none is taken, an empty one is none.
+        takes = given is not None and self._config.restricted is None
+        return given if takes and given is not None else self._environ
 
     def _engine_of(self, submission: Submission) -> str:
         from crystalmath.quacc.engines import get_workflow_engine

@@ -8,7 +8,7 @@ import math
 import queue
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.errors import CrystalMathError, InvalidJob, StoreError, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.config import Config
+    from crystalmath.models.answers import Potcar
     from crystalmath.quacc.store import ErrorCount, Event, JobMetadata, JobStore
     from crystalmath.service.engine_pool import Runners
     from crystalmath.service.event_feed import Feed
@@ -223,9 +224,13 @@ class Inquiry:
         """Give the text that was recorded of what was asked for; see :mod:`~.quacc.codec`."""
         return self._existing(job_id).specification(job_id)
 
-    def pseudopotentials(self, job_id: str) -> list[dict[str, Any]]:
+    def specification_size(self, job_id: str) -> int:
+        """Tell how many bytes at most the text has that was recorded of what was asked for."""
+        return self._existing(job_id).specification_size(job_id)
+
+    def pseudopotentials(self, job_id: str) -> list[Potcar]:
         """Name the pseudopotential files that the job was found to read when it was submitted."""
-        return self._existing(job_id).pseudopotentials(job_id)
+        return cast("list[Potcar]", self._existing(job_id).pseudopotentials(job_id))
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
@@ -242,13 +247,24 @@ class Inquiry:
 
     def result_json(self, job_id: str) -> bytes | None:
         """Give the stored JSON of a result, undecoded; ``None`` unless the job completed."""
-        from crystalmath.recipes import codec
-
         job = self.job(job_id)
         if job.state is not JobState.COMPLETED:
             return None
-        with _readable(job_id):
-            return codec.result_json(self._directory(job_id).payload(job.attempt))
+        return b"".join(self.result_chunks(job))
+
+    def result_size(self, job: JobMetadata) -> int:
+        """Tell how many bytes the stored JSON of a completed job's result has."""
+        from crystalmath.recipes import codec
+
+        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+            return codec.result_size(file)
+
+    def result_chunks(self, job: JobMetadata) -> Iterator[bytes]:
+        """Give the stored JSON of a completed job's result piece by piece, undecoded."""
+        from crystalmath.recipes import codec
+
+        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+            yield from codec.result_chunks(file)
 
     def work_directory(self, job_id: str) -> Path:
         """Give the working directory of a job's present attempt; it may not exist yet."""

@@ -15,14 +15,20 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING
 
+from crystalmath.worker.pristine import LIBRARIES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
 
-__all__ = ["Edited", "install", "signature", "signature_of"]
+    from crystalmath.worker.pristine import Pristine
 
-#: A file written so shortly before its import may have been written again since, in seconds.
+__all__ = ["Edited", "install", "settled", "signature", "signature_of"]
+
+#: A file that was changed so shortly before it was read may be changed again, or have been changed
+#: meanwhile, without a sign: the clock of file systems stands still for some milliseconds at a
+#: time. In seconds.
 _MARGIN_S = 0.05
 
 
@@ -32,9 +38,20 @@ class _FromSource(importlib.machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
+class _Noting(importlib.machinery.SourceFileLoader):
+    def __init__(self, fullname: str, path: str, pristine: Pristine) -> None:
+        super().__init__(fullname, path)
+        self._pristine = pristine
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        self._pristine.add(module)
+
+
 class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, edited: Edited) -> None:
+    def __init__(self, edited: Edited, pristine: Pristine | None) -> None:
         self._edited = edited
+        self._pristine = pristine
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -48,6 +65,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         is_source = isinstance(spec.loader, importlib.machinery.SourceFileLoader)
         if is_source and spec.origin and self._edited.covers(fullname, spec.origin):
             spec.loader = _FromSource(fullname, spec.origin)
+        elif is_source and spec.origin and self._pristine and _is_of(fullname, LIBRARIES):
+            spec.loader = _Noting(fullname, spec.origin, self._pristine)
         return spec
 
 
@@ -89,8 +108,7 @@ class Edited:
             path = getattr(sys.modules.get(name), "__file__", None)
             if path and self.covers(name, path):
                 seen = signature(path)
-                newer = not seen or seen[0] > (since - _MARGIN_S) * 1e9
-                self.files[path] = None if newer else seen
+                self.files[path] = seen if settled(seen, since) else None
         self._known = set(sys.modules)
 
     def changed(self) -> bool:
@@ -98,9 +116,21 @@ class Edited:
         return any(known is None or signature(path) != known for path, known in self.files.items())
 
 
-def install(edited: Edited) -> None:
-    """Have the modules that people edit compiled from their source from now on."""
-    sys.meta_path.insert(0, _Finder(edited))
+def install(edited: Edited, pristine: Pristine | None = None) -> None:
+    """Have the modules that people edit compiled from their source from now on.
+
+    Parameters
+    ----------
+    edited : Edited
+        Which these are.
+    pristine : Pristine, optional
+        What is to be shown the modules of the libraries when they have been imported.
+    """
+    sys.meta_path.insert(0, _Finder(edited, pristine))
+
+
+def _is_of(module: str, packages: Iterable[str]) -> bool:
+    return module.split(".", maxsplit=1)[0] in packages
 
 
 def signature(path: str) -> tuple[int, ...]:
@@ -115,3 +145,23 @@ def signature(path: str) -> tuple[int, ...]:
 def signature_of(status: os.stat_result) -> tuple[int, ...]:
     """Give the same of a file that was looked at already."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def settled(seen: Sequence[int] | None, read: float) -> bool:
+    """Tell whether a file's signature vouches for what was read of it.
+
+    Parameters
+    ----------
+    seen : sequence of int, optional
+        Its signature; empty or ``None`` where there was no file.
+    read : float
+        When it was looked at, in seconds since the epoch.
+
+    Returns
+    -------
+    bool
+        ``False`` where the file is new, or was changed so shortly before that it may have changed
+        again with the same signature.
+    """
+    # The time of the last change of any kind, which nobody can set.
+    return seen is not None and len(seen) > 0 and seen[1] < (read - _MARGIN_S) * 1e9

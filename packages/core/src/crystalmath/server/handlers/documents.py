@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["event_document", "job_document"]
+__all__ = ["EVENT_SIZE", "JOB_SIZE", "PAGE", "event_document", "job_document"]
+
+#: What the document of a job, and of an event, takes in memory about, in bytes.
+JOB_SIZE = 4000
+EVENT_SIZE = 500
+
+#: So many jobs are described before others have a turn.
+PAGE = 200
 
 
 def job_document(service: JobService, job: JobMetadata) -> dict[str, Any]:

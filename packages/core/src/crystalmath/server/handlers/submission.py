@@ -9,9 +9,8 @@ from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.models import Submission
 from crystalmath.models.checks import checked
 from crystalmath.models.fields import array, from_wire, reference
-from crystalmath.recipes.lookup import may_be_asked
-from crystalmath.server.pools import is_wanted
-from crystalmath.server.rpc.declare import method, trouble
+from crystalmath.server.pools import in_pool, in_slices, is_wanted
+from crystalmath.server.rpc.declare import length, method, trouble
 from crystalmath.server.rpc.shapes import (
     ERROR,
     MOST_JOBS,
@@ -21,6 +20,8 @@ from crystalmath.server.rpc.shapes import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
@@ -32,6 +33,9 @@ __all__ = [
     "submitting_pool",
 ]
 
+#: What the answer to one of many submissions takes in memory about, in bytes.
+_ANSWER_SIZE = 1000
+
 _ONE = {"type": "object", "properties": SUBMISSION, "required": list(REQUIRED)}
 
 
@@ -41,6 +45,7 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     An engine may take minutes to be loaded, and a recipe that is asked which files it reads
     seconds, the first time.
     """
+    from crystalmath.preflight.programs_here import may_be_asked
     from crystalmath.quacc.engines import get_installed_engines
 
     jobs = params.get("jobs", [params])
@@ -64,18 +69,37 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     required=("jobs",),
     result=record({"jobs": array(reference("Submitted")), "error": ERROR}),
     refused={"jobs": []},
-    pool=submitting_pool,
+    copies=2,
+    answer_size=lambda params: _ANSWER_SIZE * length(params.get("jobs"), MOST_JOBS),
 )
-def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Submit many jobs, each accepted or refused on its own, in order.
 
     They are recorded in one transaction, or in several where a key or an id is refused.
     """
-    read = [_read(job) for job in params["jobs"]]
-    good = [item for item in read if not isinstance(item, Exception)]
+    read = await in_slices("computing", _all_read(params["jobs"]))
+    kind = await in_pool("asking", submitting_pool, params)
+    return {"jobs": await in_pool(kind, _all_submitted, service, read), "error": None}
+
+
+def _all_submitted(
+    service: JobService, read: list[Submission | dict[str, Any]]
+) -> list[dict[str, Any]]:
+    good = [item for item in read if not isinstance(item, dict)]
     answers = iter(service.submit_many(good, wanted=is_wanted))
-    jobs = [item if isinstance(item, Exception) else next(answers) for item in read]
-    return {"jobs": [_answered(job) for job in jobs], "error": None}
+    return [item if isinstance(item, dict) else _answered(next(answers)) for item in read]
+
+
+def _all_read(jobs: list[Any]) -> Generator[None, None, list[Submission | dict[str, Any]]]:
+    """Read many submissions; what is refused becomes its answer, an error holds on to much."""
+    read: list[Submission | dict[str, Any]] = []
+    for job in jobs:
+        try:
+            read.append(read_submission(checked(job, _ONE)))
+        except CrystalMathError as error:
+            read.append(_answered(error))
+        yield
+    return read
 
 
 @method(
@@ -100,6 +124,7 @@ def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapp
     ),
     refused={"ok": False, "findings": [], "potcars": [], "environment": []},
     pool=submitting_pool,
+    copies=2,
 )
 def handle_jobs_check(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
@@ -135,13 +160,6 @@ def read_submission(params: Mapping[str, Any]) -> Submission:
     if not isinstance(parameters, Mapping):  # it was a tag itself
         raise InvalidJob(f"'params' must be an object, not {shown(parameters)}")
     return Submission(parameters=parameters, **given)
-
-
-def _read(job: Mapping[str, Any]) -> Submission | CrystalMathError:
-    try:
-        return read_submission(checked(job, _ONE))
-    except CrystalMathError as error:
-        return error
 
 
 def _answered(job: JobMetadata | CrystalMathError | ImportError) -> dict[str, Any]:

@@ -15,15 +15,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.preflight.memory import Memory
-from crystalmath.preflight.readings import exists
+from crystalmath.preflight.calculator_errors import is_passing, trouble
+from crystalmath.preflight.file_memo import FileMemo
+from crystalmath.preflight.opened_files import exists
 from crystalmath.preflight.report import Need, Step, Trouble
-from crystalmath.preflight.vasp import is_passing, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from ase import Atoms
+
+    from crystalmath.preflight.program import Asked
 
 __all__ = ["ask", "is_espresso"]
 
@@ -32,7 +34,7 @@ _NONE = "(none)"
 _CONTINUE = ("nscf", "bands")
 #: Debian's pw.x looks here for what it does not find otherwise; the name stands in the program.
 _DEBIAN = "/usr/share/espresso/pseudo/"
-_falls_back: Memory[bool] = Memory()
+_falls_back: FileMemo[bool] = FileMemo()
 
 
 def is_espresso(calculator: object) -> bool:
@@ -42,22 +44,20 @@ def is_espresso(calculator: object) -> bool:
     return isinstance(getattr(calculator, "template", None), EspressoTemplate)
 
 
-def ask(calculator: Any, atoms: Atoms, copy_files: Iterable[Any], directory: Path) -> Step:
+def ask(name: str, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
     """Find what a calculation of the atoms would read, and what keeps it from beginning.
 
     Parameters
     ----------
+    name : str
+        The program's name.
     calculator : ase.calculators.genericfileio.GenericFileIOCalculator
         quacc's ``Espresso``, or ASE's.
-    atoms : ase.Atoms
-        A copy that may be changed.
-    copy_files : iterable of dict
-        What quacc would copy into the run directory before.
-    directory : pathlib.Path
-        Where a temporary folder may be made.
+    atoms, asked
+        As for :meth:`crystalmath.preflight.program.Program.ask`.
     """
     if getattr(calculator.template, "binary", "pw") != "pw":
-        return Step(calculator="espresso")
+        return Step(calculator=name, by_element=True)
     # A copy: writing the input changes it.
     parameters = copy.deepcopy(dict(calculator.parameters))
     known = dict(parameters.get("pseudopotentials") or {})
@@ -68,24 +68,25 @@ def ask(calculator: Any, atoms: Atoms, copy_files: Iterable[Any], directory: Pat
         message = f"no pseudopotential is given for {', '.join(unnamed)}"
         troubles.append(Trouble(where="input", type="KeyError", message=message))
     try:
-        control, species = _write(calculator, atoms, parameters, directory)
+        control, species = _write(calculator, atoms, parameters, asked.directory)
     except Exception as error:
         # Whatever the calculation would die of.
         if is_passing(error):
             raise
-        return Step(calculator="espresso", troubles=(*troubles, trouble("input", error)))
+        return Step(calculator=name, troubles=(*troubles, trouble("input", error)))
     root = str(control.get("pseudo_dir", ""))
     reason = _reason(calculator)
-    saved = _saved(calculator, control, copy_files)
+    saved = _saved(calculator, control, asked.copy_files)
     needs = []
     for symbol, file in species.items():
-        path = _place(root, file, saved, copy_files) if file != _NONE else None
+        path = _place(root, file, saved, asked.copy_files) if file != _NONE else None
         if path and not exists(path) and _is_debians(calculator):
             path = _DEBIAN + file if exists(_DEBIAN + file) else path
         if path:
             needs.append(Need(symbol=symbol, setup=file, path=path, reason=reason))
     return Step(
-        calculator="espresso",
+        calculator=name,
+        by_element=True,
         needs=tuple(needs),
         root=None if root in ("", "None") else root,
         troubles=tuple(troubles),

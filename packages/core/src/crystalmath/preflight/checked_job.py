@@ -1,4 +1,4 @@
-"""A job before its judges: what its recipe was found to need, file by file."""
+"""A job that is judged: what its recipe was found to need, file by file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import field, frozen
 
 from crystalmath.preflight.report import FileFacts
-from crystalmath.recipes.potcar_path import PotcarPath, fresh_process, shown
+from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.potcar_path import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +18,35 @@ if TYPE_CHECKING:
 
     from crystalmath.preflight.report import Need, Report, Step
 
-__all__ = ["Case", "Wanted", "brief", "files_of", "safe", "said"]
+__all__ = ["CheckedJob", "FileKind", "Wanted", "brief", "files_of", "safe", "said"]
 
 _LONGEST = 500
 _MANY = 8
+
+
+@frozen(kw_only=True)
+class FileKind:
+    """What people call a program and the files that it reads.
+
+    Parameters
+    ----------
+    title : str
+        The program: ``VASP``, ``pw.x``.
+    noun : str
+        One of its files: ``POTCAR``, ``pseudopotential``.
+    code : str
+        How the codes of findings about them begin: ``potcar``, ``upf``.
+    choice : str, optional
+        The recipes' parameter that chooses a file for an element.
+    unreadable : tuple of str
+        Endings that it finds beside a name and cannot read (``.Z``).
+    """
+
+    title: str = "the program"
+    noun: str = "file"
+    code: str = "file"
+    choice: str | None = None
+    unreadable: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -39,6 +65,8 @@ class Wanted:
         The first that reads it.
     steps : tuple of int
         All that do, from 0.
+    kind : FileKind
+        What its program calls it.
     """
 
     path: str
@@ -48,25 +76,17 @@ class Wanted:
     facts: FileFacts
     step: Step
     steps: tuple[int, ...]
+    kind: FileKind = FileKind()
 
     @property
-    def potcar(self) -> bool:
-        """Whether VASP reads it."""
-        return self.step.calculator == "vasp"
-
-    @property
-    def prefix(self) -> str:
-        """How the codes of findings about it begin."""
-        return "potcar" if self.potcar else "upf"
-
-    @property
-    def noun(self) -> str:
-        """What a person calls it."""
-        return "POTCAR" if self.potcar else "pseudopotential"
+    def of(self) -> str:
+        """For which symbols it is, as it follows a noun; empty where it is for none."""
+        return f" of {brief(self.symbols)}" if any(self.symbols) else ""
 
 
-def files_of(report: Report) -> tuple[Wanted, ...]:
+def files_of(report: Report, kinds: Mapping[str, FileKind] | None = None) -> tuple[Wanted, ...]:
     """Give the files of a report, in the order in which they are read first."""
+    known = kinds or {}
     readers: dict[str, list[tuple[int, str]]] = {}
     firsts: dict[str, tuple[Need, Step]] = {}
     for number, step in enumerate(report.steps):
@@ -82,19 +102,22 @@ def files_of(report: Report) -> tuple[Wanted, ...]:
             facts=report.files.get(path, FileFacts()),
             step=step,
             steps=tuple(dict.fromkeys(number for number, _ in readers[path])),
+            kind=known.get(step.calculator, FileKind()),
         )
         for path, (need, step) in firsts.items()
     )
 
 
 @frozen(kw_only=True, slots=False)
-class Case:
+class CheckedJob:
     """All that is known of a job.
 
     Parameters
     ----------
     report, recipe, atoms, environment, parameters
         As for :func:`crystalmath.preflight.verdict.judge`.
+    kinds : mapping of str to FileKind
+        By the names of the programs.
     """
 
     report: Report
@@ -102,21 +125,17 @@ class Case:
     atoms: Atoms
     environment: Mapping[str, str] = field(factory=dict)
     parameters: Mapping[str, Any] = field(factory=dict)
+    kinds: Mapping[str, FileKind] = field(factory=dict)
 
     @cached_property
     def files(self) -> tuple[Wanted, ...]:
         """The files, in the order in which they are read first."""
-        return files_of(self.report)
-
-    @cached_property
-    def named(self) -> PotcarPath:
-        """Where the job's environment says that VASP's POTCARs are."""
-        return fresh_process(self.environment)
+        return files_of(self.report, self.kinds)
 
     @property
     def ours(self) -> bool:
         """Whether it is one of quacc's own recipes."""
-        return self.recipe.startswith("quacc.recipes.")
+        return self.recipe.startswith(f"{NAMESPACE}.")
 
     def severity(self, steps: Sequence[int]) -> Literal["error", "warning"]:
         """Say how hard a problem of these steps is.

@@ -1,4 +1,4 @@
-"""Whether a user's recipe uses VASP or Quantum ESPRESSO, by what its source imports."""
+"""Which programs a user's recipe may use, by what its source imports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["imports_any"]
 
 #: As ``import_module()`` takes it.
-_NAMED = re.compile(r"(quacc|ase)(\.\w+)+")
+_NAMED = re.compile(r"\w+(\.\w+)+")
 
 
 def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> bool:
@@ -40,9 +40,10 @@ def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> boo
     queue, seen = [module], {module}
     follow: dict[str, bool] = {}
     while queue:
-        for name in _imports(queue.pop()):
-            if _is_below(name, wanted):
-                return True
+        imported, named = _imports(queue.pop())
+        if any(_is_below(name, wanted) for name in imported | named):
+            return True
+        for name in imported:
             top = name.partition(".")[0]
             if top not in follow:
                 follow[top] = _is_edited(top, _edited(tuple(roots)))
@@ -56,6 +57,7 @@ def _is_below(name: str, packages: Sequence[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
+_NOTHING: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 _edited = functools.cache(Edited)
 
 
@@ -67,12 +69,12 @@ def _is_edited(top: str, edited: Edited) -> bool:
     return any(edited.covers(top, place) for place in places if place)
 
 
-def _imports(module: str) -> frozenset[str]:
-    """Name all that a module may import: modules, and names of modules."""
+def _imports(module: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Name all that a module imports, modules and what is in them, and what its text may name."""
     spec = _find(module)
     file = spec.origin if spec else None
     if spec is None or file is None or not file.endswith((".py", ".pyw")):
-        return frozenset()
+        return _NOTHING
     package = module if spec.submodule_search_locations is not None else spec.parent
     return _read(file, package or "", signature(file))
 
@@ -90,13 +92,16 @@ def _find(module: str) -> ModuleSpec | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _read(file: str, package: str, signature: tuple[int, ...]) -> frozenset[str]:
+def _read(
+    file: str, package: str, signature: tuple[int, ...]
+) -> tuple[frozenset[str], frozenset[str]]:
     del signature  # part of the key: a module that was mended is read again
     try:
-        return frozenset(_names(parse(file), package))
+        tree = parse(file)
+        return frozenset(_names(tree, package)), frozenset(_texts(tree))
     except (OSError, SyntaxError, ValueError, RecursionError):
         # Whoever looks up or imports the recipe says what is wrong with it.
-        return frozenset()
+        return _NOTHING
 
 
 def _names(tree: ast.Module, package: str) -> Iterator[str]:
@@ -111,5 +116,10 @@ def _names(tree: ast.Module, package: str) -> Iterator[str]:
                 continue
             yield home
             yield from (f"{home}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and _NAMED.fullmatch(str(node.value)):
-            yield str(node.value)
+
+
+def _texts(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and _NAMED.fullmatch(text):
+            yield text

@@ -1,4 +1,4 @@
-"""The preflight of pseudopotentials: the recipe is asked what it reads, and that is judged."""
+"""The host's own check of a job: its recipe is asked what it reads, and that is judged."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def crystalmath_preflight(
     environment: Mapping[str, str],
     document: str,
 ) -> Sequence[Finding]:
-    """Say what would keep a job from reading its pseudopotentials.
+    """Say what would keep a job's calculations from beginning.
 
     Parameters
     ----------
     recipe : str
-        Full dotted name; those that use VASP or Quantum ESPRESSO are looked at.
+        Full dotted name; those that run a program which a plugin knows are looked at.
     atoms : ase.Atoms
         The structure.
     parameters : mapping of str to object

@@ -17,7 +17,7 @@ from crystalmath.preflight.child_supervisor import RENEWALS, WARM_UP_S, remove
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Supervised"]
+__all__ = ["SupervisorClient"]
 
 #: How long a supervisor may take to end what it runs, in seconds.
 _END_S = 10.0
@@ -25,7 +25,7 @@ _END_S = 10.0
 _SILENT_S = RENEWALS * WARM_UP_S
 
 
-class Supervised:
+class SupervisorClient:
     """A supervised child for one environment; it starts at the first question.
 
     Parameters

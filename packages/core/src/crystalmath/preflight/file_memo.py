@@ -7,21 +7,19 @@ import sys
 import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from crystalmath.worker.imports import signature
+from crystalmath.worker.imports import settled, signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-__all__ = ["Memory"]
+__all__ = ["FileMemo"]
 
 _Made = TypeVar("_Made")
 
-#: A file written so shortly before it was read may have been written again since, in seconds.
-_MARGIN_S = 0.05
 _LIMIT = 2000
 
 
-class Memory(Generic[_Made]):
+class FileMemo(Generic[_Made]):
     """Results by a key of the caller's, each with the signatures of its files."""
 
     def __init__(self) -> None:
@@ -43,12 +41,12 @@ class Memory(Generic[_Made]):
         known = self._known.get(key)
         if known and known[0] == now:
             for path in paths:
-                # Whoever listens to what is read (inspection.readings) must hear of this, too.
+                # Whoever listens to what is read (opened_files) must hear of this, too.
                 sys.audit("open", path, "r", os.O_RDONLY)
             return known[1]
+        looked = time.time()
         made = make()
-        settled = (time.time() - _MARGIN_S) * 1e9
-        if all(seen and max(seen[:2]) < settled for seen in now):
+        if all(settled(seen, looked) for seen in now):
             if len(self._known) >= _LIMIT:
                 self._known.clear()
             self._known[key] = now, made

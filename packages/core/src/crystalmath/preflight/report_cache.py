@@ -4,13 +4,13 @@ A report is about files, so it holds while they are as they were: those that it 
 the recipe and its modules were read from, quacc's and ASE's settings, and what the recipe read when
 it was asked. A file that was missing must still be missing.
 
-Structures share a report where pseudopotentials are all that it tells, and these cannot differ.
-quacc's own recipes choose them by element alone, from the preset and the parameters, unless a setup
-is given for an atom's index. What else can keep a calculation from beginning is in :func:`_kind`:
-ghost atoms (an element, too), no cell, no period, constraints that VASP does not know. Positions,
-the lengths of the cell, magnetic moments, charges, tags and ``atoms.info`` choose no file. All else
-is kept for the very same structure: a structure with a trouble of its own, and a flow that makes
-structures (slabs) and was told that files are bad, because another's slabs might do without them.
+Structures share a report where files are all that it tells, and these cannot differ: where each
+program says that elements alone choose them (:attr:`.report.Step.by_element`). What else can keep a
+calculation from beginning is in :func:`_kind`: ghost atoms (an element, too), no cell, no period,
+constraints that not every program knows. Positions, the lengths of the cell, magnetic moments,
+charges, tags and ``atoms.info`` choose no file. All else is kept for the very same structure: one
+with a trouble of its own, and a flow that makes structures (slabs) and was told that files are bad,
+because another's slabs might do without them.
 
 A user's recipe may look at anything, whether a file exists or what time it is. What it said is kept
 for the very same structure, and only as long as one submission takes, which asks twice.
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from crystalmath.models import JobSpec
 from crystalmath.preflight import files
 from crystalmath.recipes import codec, lookup
-from crystalmath.worker.imports import signature
+from crystalmath.worker.imports import settled, signature
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -40,12 +40,10 @@ if TYPE_CHECKING:
 
     from crystalmath.preflight.report import Report
 
-__all__ = ["Kept", "Question"]
+__all__ = ["Question", "ReportCache"]
 
 #: How many reports are kept.
 SIZE = 512
-#: A file that was changed so shortly before may have been changed again unseen, in seconds.
-_MARGIN_S = 0.05
 #: How long the report of a user's own recipe is kept, in seconds.
 THEIRS_S = 0.5
 _SMALLEST_VOLUME = 1e-6  # Å³
@@ -115,7 +113,7 @@ class _Known(NamedTuple):
     until: float
 
 
-class Kept:
+class ReportCache:
     """The reports of this process; safe for threads."""
 
     def __init__(self) -> None:
@@ -142,9 +140,8 @@ class Kept:
         """
         known = {path: tuple(seen) for path, seen in watched.items() if seen is not None}
         seen = [*known.values(), *(facts.signature for facts in report.files.values())]
-        newest = max((each[1] for each in seen if each), default=0)
-        settled = newest < (question.asked - _MARGIN_S) * 1e9
-        if len(known) < len(watched) or not settled or not _holds_of_files(report):
+        sure = all(settled(each, question.asked) for each in seen if each)
+        if len(known) < len(watched) or not sure or not _holds_of_files(report):
             return
         key = question.shared if _is_common(question, report) else question.exact
         with self._lock:
@@ -189,7 +186,7 @@ def _is_common(question: Question, report: Report) -> bool:
     return (
         question.shared is not None
         and seen >= question.elements
-        and not any(step.by_index for step in report.steps)
+        and all(step.by_element and not step.by_index for step in report.steps)
         and (sound or len(report.steps) == 1)
     )
 

@@ -13,16 +13,16 @@ from crystalmath.worker.imports import signature
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Readings", "exists"]
+__all__ = ["OpenedFiles", "exists"]
 
 
 def exists(path: str) -> bool:
-    """Tell whether a file is there, such that :class:`Readings` hears of the look."""
+    """Tell whether a file is there, such that :class:`OpenedFiles` hears of the look."""
     sys.audit("open", path, "r", os.O_RDONLY)
     return os.path.exists(path)
 
 
-class Readings:
+class OpenedFiles:
     """Hears of all files that this process opens, from Python's own audit events.
 
     Those of the installed libraries are left out: they change by an installation only.

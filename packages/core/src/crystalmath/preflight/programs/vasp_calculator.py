@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import functools
 import inspect
 import json
@@ -18,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
+from crystalmath.preflight import gate
+from crystalmath.preflight.calculator_errors import troubles_of
+from crystalmath.preflight.file_memo import FileMemo
 from crystalmath.preflight.files import facts
-from crystalmath.preflight.memory import Memory
 from crystalmath.preflight.report import Need, Step, Trouble
 
 if TYPE_CHECKING:
@@ -27,27 +28,15 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.preflight.report import Where
+    from crystalmath.preflight.program import Asked, Program
 
-__all__ = ["ask", "is_passing", "is_vasp", "trouble", "warm_up"]
+__all__ = ["ask", "install"]
 
 _PATH = "VASP_PP_PATH"
 _VERSION = "VASP_PP_VERSION"
 #: The parameters that decide on a POTCAR.
 _DECIDE = ("setups", "pp", "pp_version", "xc")
-#: What an exception may say, in characters.
-_LONGEST = 2000
 _MANY = 5
-#: Troubles of this machine, as when its disk is full: they are no fault of the job's.
-_PASSING = {
-    errno.EDQUOT,
-    errno.EIO,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.ENOSPC,
-    errno.EROFS,
-}
 _NOTHING = """\
 PAW_PBE H 01Jan2001
 parameters from PSCTR are:
@@ -56,86 +45,71 @@ parameters from PSCTR are:
  LEXCH  = PE
 END of PSCTR-controll parameters
 """
-_parsed: Memory[Trouble | None] = Memory()
+_parsed: FileMemo[Trouble | None] = FileMemo()
 
 
-def is_vasp(calculator: object) -> bool:
-    """Tell whether it is ASE's calculator, or quacc's on top of it."""
+def install() -> None:
+    """Load what the first question would wait for, and close the gate in what is VASP's alone."""
     from ase.calculators.vasp import Vasp
-
-    return isinstance(calculator, Vasp)
-
-
-def trouble(where: Where, error: BaseException) -> Trouble:
-    """Write down an exception."""
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001 - somebody's exception may not even be able to speak
-        message = "(its message cannot be shown)"
-    return Trouble(where=where, type=type(error).__name__, message=message[:_LONGEST])
-
-
-def is_passing(error: BaseException) -> bool:
-    """Tell whether an exception is about this machine as it is now, not about the job."""
-    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _PASSING
-
-
-def warm_up() -> None:
-    """Load the tables that the first question would wait for."""
     from pymatgen.io.vasp.inputs import PotcarSingle
+    from quacc.schemas.vasp import VaspSummarize
 
     _known()
     # pymatgen loads its table of VASP's POTCARs for the first of them.
     with contextlib.suppress(Exception):
         PotcarSingle(_NOTHING)
+    gate.patch(Vasp, calculate=gate.calculate)
+    gate.patch(VaspSummarize, run=gate.summary, ase_opt=gate.summary)
+    _patch_converter()
 
 
-def ask(
-    calculator: Any,
-    atoms: Atoms,
-    directory: Path,
-    given: Collection[str],
-) -> Step:
+def _patch_converter() -> None:
+    """Have an input set not look for the files of a calculation that was not made.
+
+    What it takes from them (moments, a band gap) has no say in its pseudopotentials.
+    """
+    from quacc.calculators.vasp.params import MPtoASEConverter
+
+    begin = MPtoASEConverter.__init__
+
+    def begin_without(converter: Any, atoms: Any = None, prev_dir: Any = None) -> None:
+        begin(converter, atoms, None if gate.is_unmade(prev_dir) else prev_dir)
+
+    gate.patch(MPtoASEConverter, __init__=begin_without)
+
+
+def ask(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
     """Find what a calculation of the atoms would read, and what keeps it from beginning.
 
     Parameters
     ----------
+    program : Program
+        VASP.
     calculator : ase.calculators.vasp.Vasp
         It is left as a calculation leaves it.
-    atoms : ase.Atoms
-        A copy that may be changed.
-    directory : pathlib.Path
-        Where a temporary folder may be made.
-    given : collection of str
-        The names of the parameters that come from the user, in lower case.
+    atoms, asked
+        As for :meth:`crystalmath.preflight.program.Program.ask`.
     """
-    troubles = [*_try("structure", lambda: _check(atoms))]
+    troubles = [*troubles_of("structure", lambda: _check(atoms))]
     custodian = bool(getattr(calculator, "use_custodian", False))
     needs: tuple[Need, ...] = ()
-    unnamed = [*_try("input", lambda: _initialize(calculator, atoms))]
+    unnamed = [*troubles_of("input", lambda: _initialize(calculator, atoms))]
     if not unnamed:
-        needs = _needs(calculator, given)
+        needs = _needs(calculator, asked.given)
     if not (troubles or unnamed):
-        troubles += _write(calculator, atoms, directory, custodian=custodian)
+        readable = all(facts(path, program).problem is None for path in calculator.ppp_list)
+        how = {"custodian": custodian, "readable": readable}
+        troubles += _write(calculator, atoms, asked.directory, **how)
     return Step(
-        calculator="vasp",
+        calculator=program.name,
         needs=needs,
         root=_configured(_PATH),
         custodian=custodian,
         troubles=(*troubles, *unnamed),
-        unknown=_unknown(calculator, given),
+        unknown=_unknown(calculator, asked.given),
         by_index=not unnamed and bool(_special(calculator)),
+        by_element=True,
     )
-
-
-def _try(where: Where, call: Any) -> Iterator[Trouble]:
-    try:
-        call()
-    except Exception as error:
-        # Whatever the calculation would die of.
-        if is_passing(error):
-            raise
-        yield trouble(where, error)
 
 
 def _check(atoms: Atoms) -> None:
@@ -222,15 +196,16 @@ def _special(calculator: Any) -> Sequence[int]:
     return special
 
 
-def _write(calculator: Any, atoms: Atoms, directory: Path, *, custodian: bool) -> list[Trouble]:
+def _write(
+    calculator: Any, atoms: Atoms, directory: Path, *, custodian: bool, readable: bool
+) -> list[Trouble]:
     """Do what is done before VASP starts. The POTCARs themselves are judged apart."""
     from ase.calculators.vasp.create_input import GenerateVaspInput
 
-    readable = all(facts(path, "potcar").problem is None for path in calculator.ppp_list)
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         with _without_potcar(calculator, readable=readable):
             found = [
-                *_try(
+                *troubles_of(
                     "input",
                     lambda: GenerateVaspInput.write_input(calculator, atoms, directory=folder),
                 )
@@ -273,16 +248,16 @@ def _parse_input(folder: str) -> list[Trouble]:
     """Read the other files as custodian does."""
     from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar, VaspInput
 
-    found = [*_try("input", lambda: VaspInput.from_directory(folder))]
+    found = [*troubles_of("input", lambda: VaspInput.from_directory(folder))]
     if not found:
         return []
     # Which of them was it?
-    files: dict[Where, Any] = {"INCAR": Incar, "KPOINTS": Kpoints, "POSCAR": Poscar}
+    files: dict[str, Any] = {"INCAR": Incar, "KPOINTS": Kpoints, "POSCAR": Poscar}
     alone = [
         problem
         for name, kind in files.items()
         if os.path.exists(path := os.path.join(folder, name))
-        for problem in _try(name, functools.partial(kind.from_file, path))
+        for problem in troubles_of(name, functools.partial(kind.from_file, path))
     ]
     return alone or found
 
@@ -291,9 +266,9 @@ def _parse_potcar(calculator: Any, folder: str, *, custodian: bool) -> Trouble |
     """Put the POTCAR together, and read it as custodian does."""
 
     def make() -> Trouble | None:
-        found = next(_try("input", lambda: calculator.write_potcar(directory=folder)), None)
+        found = next(troubles_of("input", lambda: calculator.write_potcar(directory=folder)), None)
         if custodian and not found:
-            found = next(_try("parse", lambda: _read(os.path.join(folder, "POTCAR"))), None)
+            found = next(troubles_of("parse", lambda: _read(os.path.join(folder, "POTCAR"))), None)
         return found
 
     paths = tuple(calculator.ppp_list)

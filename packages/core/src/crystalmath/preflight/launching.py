@@ -1,0 +1,138 @@
+"""The commands that start a program: which words they are, and what a launcher makes of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from crystalmath.recipes.potcar_path import quacc_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "LAUNCHERS",
+    "MPI",
+    "Command",
+    "Launch",
+    "before_the_program",
+    "is_found",
+    "names_hosts",
+    "starts_here",
+]
+
+MPI = frozenset({"mpirun", "mpiexec", "mpiexec.hydra", "orterun", "prterun"})
+#: Programs that start another one several times.
+LAUNCHERS = MPI | {"srun"}
+#: Options that name other machines.
+_HOSTS = {
+    *("-H", "-host", "--host", "-hosts", "-hostfile", "--hostfile", "-machinefile"),
+    *("--machinefile", "-f", "-w", "--nodelist"),
+}
+#: Options with which a launcher looks for the program elsewhere.
+_ELSEWHERE = ("container", "prolog", "path", "chdir", "wdir")
+#: What only a shell can make sense of.
+_SHELL = re.compile(r"[$`;&|<>(){}\[\]*?!#~\\\n]")
+#: Words that need not be programs.
+_WORDS = frozenset({"exec", "command", "time", "eval", "source", ".", "builtin", "module"})
+
+
+@frozen
+class Command:
+    """A command, and what named it."""
+
+    text: str
+    source: str
+
+    @classmethod
+    def of_setting(cls, name: str, default: str, environment: Mapping[str, str]) -> Command | None:
+        """Read one of quacc's settings; ``None`` where it is no text.
+
+        Raises
+        ------
+        ValueError
+            quacc's settings file cannot be read.
+        """
+        setting = quacc_setting(name, environment)
+        if setting is None:
+            return cls(default, f"the default of QUACC_{name}")
+        value = before_the_program(setting[0])
+        return cls(value, setting[1]) if isinstance(value, str) else None
+
+    @property
+    def words(self) -> list[str]:
+        """Its words; none where a shell is wanted to tell."""
+        try:
+            words = [] if _SHELL.search(self.text) else shlex.split(self.text)
+        except ValueError:
+            return []
+        strange = words and ("=" in words[0] or words[0] in _WORDS)
+        relative = words and "/" in words[0] and not Path(words[0]).is_absolute()
+        return [] if strange or relative else words
+
+
+@frozen(kw_only=True)
+class Launch:
+    """How a program is started.
+
+    Parameters
+    ----------
+    title : str
+        What people call it.
+    launcher : Command, optional
+        What stands before it, empty where nothing does; ``None`` where that cannot be told.
+    programs : tuple of Command or None
+        Those of which one is started; ``None`` for what cannot be told.
+    remedy : str
+        What to do where none is found.
+    """
+
+    title: str
+    launcher: Command | None
+    programs: tuple[Command | None, ...]
+    remedy: str
+
+
+def before_the_program(value: object) -> object:
+    """Take the first of the two texts that a parallel command may be; JSON in a variable."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value[0] if isinstance(value, (list, tuple)) and value else value
+
+
+def names_hosts(options: list[str]) -> bool:
+    """Tell whether a launcher's options name other machines."""
+    return any(option.partition("=")[0] in _HOSTS for option in options)
+
+
+def is_found(word: str, path: str) -> bool:
+    """Tell whether a program is there."""
+    return shutil.which(word, path=path) is not None
+
+
+def starts_here(words: list[str], path: str) -> bool:
+    """Tell whether a launcher starts the program that this machine finds by its name.
+
+    Not where a container, another machine or a script of somebody's comes between.
+    """
+    launchers = {Path(word).name for word in words} & LAUNCHERS
+    if Path(words[0]).name not in LAUNCHERS and words[0] not in {"env", "nice"}:
+        return False
+    if not launchers or names_hosts(words[1:]):
+        return False
+    for word in words[1:]:
+        if word.startswith("-"):
+            if any(part in word.lower() for part in _ELSEWHERE):
+                return False
+        elif Path(word).name not in LAUNCHERS and is_found(word, path):
+            return False
+    return True

@@ -1,0 +1,187 @@
+"""What a program for the preflight is: declared once, provided by ``crystalmath_programs``.
+
+One object serves two processes. In the warm child, where quacc is imported, it is asked what a
+calculation would read; where a job is submitted, and neither quacc nor a calculator is imported,
+it has its say about what was found. So a module of a program imports quacc, ASE's calculators and
+its own readers within functions only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attrs import frozen
+
+from crystalmath.preflight.checked_job import FileKind, brief
+from crystalmath.preflight.folders import Folders
+from crystalmath.preflight.report import FileFacts, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from ase import Atoms
+
+    from crystalmath.models import Finding
+    from crystalmath.preflight.checked_job import CheckedJob, Wanted
+    from crystalmath.preflight.launching import Launch
+    from crystalmath.preflight.report import Trouble
+
+__all__ = ["Asked", "Condition", "Program"]
+
+_WORDS = {
+    "structure": ("structure_refused", "the structure cannot be computed"),
+    "input": ("input_fails", "the input cannot be written"),
+}
+
+
+@frozen(kw_only=True)
+class Asked:
+    """What is known of a calculation beside its calculator and its atoms.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        Where temporary folders may be made.
+    given : frozenset of str
+        The names of all parameters that come from the user, in lower case.
+    copy_files : tuple
+        What quacc would copy into the run directory before.
+    """
+
+    directory: Path
+    given: Collection[str] = frozenset()
+    copy_files: Iterable[Any] = ()
+
+
+@frozen(kw_only=True)
+class Condition:
+    """What ``crystalmath doctor`` says of a program.
+
+    Parameters
+    ----------
+    name : str
+        What was looked at, in a word.
+    ok : bool
+        Whether jobs would find it.
+    message, remedy : str
+        What was seen, and what to do about it.
+    """
+
+    name: str
+    ok: bool
+    message: str
+    remedy: str | None = None
+
+
+class Program:
+    """A program that recipes run, and what its calculations need before they can begin.
+
+    Subclass it, set `name` and what tells its recipes, and implement `runs` and `ask`; all else
+    has a default. An exception of any method becomes a warning that names the program: the job
+    goes through.
+
+    Attributes
+    ----------
+    name : str
+        A short one, which its steps carry (:attr:`Step.calculator`).
+    recipes : tuple of str
+        The modules of quacc's recipes that run it (``quacc.recipes.vasp``).
+    imports : tuple of str
+        What a user's own module imports if its recipes run it, the recipes above apart
+        (``ase.calculators.vasp``).
+    files : FileKind
+        What people call it and the files that it reads.
+    launcher : str, optional
+        quacc's setting that stands before the program (``VASP_PARALLEL_CMD``).
+    """
+
+    name: ClassVar[str]
+    recipes: ClassVar[tuple[str, ...]] = ()
+    imports: ClassVar[tuple[str, ...]] = ()
+    files: ClassVar[FileKind] = FileKind()
+    launcher: ClassVar[str | None] = None
+
+    # ---- in the child, where quacc is imported ----
+
+    def install(self) -> None:
+        """Prepare the child, once and for good.
+
+        Import what the first question would wait for. What quacc has for this program alone and
+        the gate does not know (a calculator with a ``calculate`` of its own, a summary) is replaced
+        with the functions of :mod:`crystalmath.preflight.gate`.
+        """
+
+    def runs(self, calculator: object) -> bool:
+        """Tell whether a calculator runs this program."""
+        raise NotImplementedError
+
+    def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
+        """Find what a calculation would read, and what keeps it from beginning.
+
+        Nothing is run, and nothing is written outside ``asked.directory``. Let the calculator's own
+        code speak: its rules, told a second time, would sooner or later differ from it.
+
+        Parameters
+        ----------
+        calculator : object
+            One that `runs` has taken. The recipe gets it back afterwards.
+        atoms : ase.Atoms
+            A copy that may be changed.
+        asked : Asked
+            The rest.
+
+        Returns
+        -------
+        Step
+            ``calculator`` is `name`.
+        """
+        raise NotImplementedError
+
+    def read(self, path: str, data: bytes) -> FileFacts:  # noqa: ARG002 - the interface
+        """Judge the content of a file that `ask` has named.
+
+        Returns
+        -------
+        FileFacts
+            With a ``problem`` only where a calculation is certain to die of it.
+        """
+        return FileFacts() if data.strip() else FileFacts(problem="empty")
+
+    # ---- where jobs are submitted ----
+
+    def folders(self, wanted: Wanted, job: CheckedJob) -> Folders:
+        """Look around a file that is missing."""
+        return Folders(wanted, job)
+
+    def words(self, trouble: Trouble, step: Step, job: CheckedJob) -> tuple[str, str] | None:  # noqa: ARG002
+        """Give a code and words for what keeps a step from beginning.
+
+        Returns
+        -------
+        tuple of str and str, or None
+            ``None`` where other findings say so already.
+        """
+        return _WORDS.get(trouble.where, ("input_fails", "it cannot begin"))
+
+    def right_element(self, wanted: Wanted, wrong: Sequence[str]) -> str:
+        """Say what to do about a file for another element: mend the parameter or the file."""
+        if self.files.choice and f"parameter {self.files.choice}" in wanted.reason:
+            return f"name one of {brief(wrong)} with the parameter {self.files.choice}"
+        return f"put the {self.files.noun} of {brief(wrong)} there"
+
+    def findings(self, job: CheckedJob) -> Iterable[Finding]:  # noqa: ARG002
+        """Find what only this program knows of, in the steps that are its own."""
+        return ()
+
+    def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:  # noqa: ARG002
+        """Judge a job whose recipe could not be asked, if that says all."""
+        return None
+
+    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002
+        """Tell which commands a recipe of quacc starts; ``None`` where that cannot be told."""
+        return None
+
+    def conditions(self, environment: Mapping[str, str]) -> Iterable[Condition]:  # noqa: ARG002
+        """Say for ``crystalmath doctor`` what is there of it on this machine."""
+        return ()

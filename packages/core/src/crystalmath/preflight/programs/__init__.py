@@ -1,0 +1,1 @@
+"""The programs whose jobs core checks itself, each registered like an outsider's."""

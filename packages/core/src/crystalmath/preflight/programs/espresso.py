@@ -1,0 +1,136 @@
+"""Quantum ESPRESSO: what of its jobs is checked before they are submitted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from crystalmath.hookspecs import hookimpl
+from crystalmath.preflight.checked_job import FileKind
+from crystalmath.preflight.folders import Folders, FolderTrouble
+from crystalmath.preflight.launching import Command, Launch
+from crystalmath.preflight.program import Asked, Program
+from crystalmath.recipes.potcar_path import quacc_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ase import Atoms
+
+    from crystalmath.preflight.checked_job import CheckedJob, Wanted
+    from crystalmath.preflight.report import FileFacts, Step
+
+__all__ = ["Espresso", "crystalmath_programs"]
+
+_PSEUDO = "ESPRESSO_PSEUDO"
+#: Recipes whose first step is pw.x.
+_PW = frozenset(
+    f"quacc.recipes.espresso.{name}"
+    for name in (
+        *("core.static_job", "core.relax_job", "core.ase_relax_job", "core.non_scf_job"),
+        *("dos.dos_flow", "dos.projwfc_flow", "bands.bands_pw_job", "bands.bands_flow"),
+    )
+)
+
+
+@frozen(slots=False)
+class UpfFolders(Folders):
+    """The folder of all pseudopotentials."""
+
+    def named_by(self) -> str:
+        """Tell what named the folder: quacc's setting, or the input itself."""
+        try:
+            setting = quacc_setting(_PSEUDO, self.job.environment)
+        except ValueError:
+            setting = None
+        if setting and isinstance(setting[0], str) and setting[0]:
+            name = os.path.basename(setting[0].rstrip("/"))
+            if self.root is None or os.path.basename(self.root.rstrip("/")) == name:
+                return setting[1]
+        return f"QUACC_{_PSEUDO}" if self.root is None else "the parameter input_data"
+
+    def unset(self) -> FolderTrouble:
+        """Say that nothing names the folder, and what does not."""
+        message = (
+            f"QUACC_{_PSEUDO} is not set, and nothing else says where the pseudopotentials of "
+            "Quantum ESPRESSO are"
+        )
+        if self.job.environment.get(_PSEUDO):
+            message += f"; {_PSEUDO} is set, and quacc does not read it"
+        remedy = f"set QUACC_{_PSEUDO} to {self.holder}"
+        return FolderTrouble(code="unset", path="", message=message, remedy=remedy)
+
+
+class Espresso(Program):
+    """pw.x; of Quantum ESPRESSO's other programs it is only seen that they would run."""
+
+    name = "espresso"
+    recipes = ("quacc.recipes.espresso",)
+    imports = ("quacc.calculators.espresso", "ase.calculators.espresso")
+    files = FileKind(title="pw.x", noun="pseudopotential", code="upf", choice="pseudopotentials")
+    launcher = "ESPRESSO_PARALLEL_CMD"
+
+    def install(self) -> None:
+        """Import what the first question would wait for."""
+        import quacc.recipes.espresso.core  # noqa: F401
+
+    def runs(self, calculator: object) -> bool:
+        """Tell whether it runs one of Quantum ESPRESSO's programs."""
+        from crystalmath.preflight.programs import espresso_calculator
+
+        return espresso_calculator.is_espresso(calculator)
+
+    def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
+        """Find its pseudopotentials in the input that it would write."""
+        from crystalmath.preflight.programs import espresso_calculator
+
+        return espresso_calculator.ask(self.name, calculator, atoms, asked)
+
+    def read(self, path: str, data: bytes) -> FileFacts:
+        """Judge the content of a pseudopotential."""
+        from crystalmath.preflight.programs import upf_file
+
+        return upf_file.read(path, data)
+
+    def folders(self, wanted: Wanted, job: CheckedJob) -> UpfFolders:
+        """Look around a pseudopotential."""
+        return UpfFolders(wanted, job)
+
+    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:
+        """Tell how pw.x is started, where it comes first."""
+        if recipe not in _PW or "PARSL_MPI_PREFIX" in environment:
+            return None
+        return Launch(
+            title="pw.x",
+            launcher=Command.of_setting("ESPRESSO_PARALLEL_CMD", "", environment),
+            programs=(_pw(environment),),
+            remedy="put the folder of pw.x on PATH, or name it with QUACC_ESPRESSO_BIN_DIR",
+        )
+
+
+def _pw(environment: Mapping[str, str]) -> Command | None:
+    folder = quacc_setting("ESPRESSO_BIN_DIR", environment)
+    names = quacc_setting("ESPRESSO_BINARIES", environment)
+    if any(name.upper().startswith("QUACC_ESPRESSO_BINARIES__") for name in environment):
+        return None
+    name: object = "pw.x"
+    if names is not None:
+        told = json.loads(names[0]) if isinstance(names[0], str) else names[0]
+        name = told.get("pw") if isinstance(told, dict) else None
+    where = "" if folder is None else folder[0]
+    if not isinstance(name, str) or not isinstance(where, str):
+        return None
+    source = next((told[1] for told in (folder, names) if told), None)
+    text = shlex.quote(str(Path(where, name)))
+    return Command(text, source or "the default of QUACC_ESPRESSO_BIN_DIR")
+
+
+@hookimpl
+def crystalmath_programs() -> list[Program]:
+    """Provide Quantum ESPRESSO."""
+    return [Espresso()]

@@ -1,0 +1,167 @@
+"""VASP: what of its jobs is checked before they are submitted."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Finding
+from crystalmath.preflight.checked_job import FileKind, brief, said
+from crystalmath.preflight.launching import Command, Launch
+from crystalmath.preflight.program import Asked, Condition, Program
+from crystalmath.recipes.potcar_path import VARIABLE, fresh_process, shown, this_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ase import Atoms
+
+    from crystalmath.preflight.checked_job import CheckedJob, Wanted
+    from crystalmath.preflight.programs.vasp_folders import PotcarFolders
+    from crystalmath.preflight.report import FileFacts, Step, Trouble
+
+__all__ = ["Vasp", "crystalmath_programs"]
+
+#: Files that custodian reads -> the parameters that they are made from, as far as it is worth it.
+_MADE_FROM: dict[str, set[str]] = {
+    "INCAR": set(),
+    "KPOINTS": {"gamma", "kpts", "pmg_kpts", "reciprocal"},
+    "POSCAR": set(),
+}
+
+
+class Vasp(Program):
+    """VASP, through ASE's calculator or quacc's on top of it."""
+
+    name = "vasp"
+    recipes = ("quacc.recipes.vasp",)
+    imports = ("quacc.calculators.vasp", "ase.calculators.vasp")
+    files = FileKind(
+        title="VASP", noun="POTCAR", code="potcar", choice="setups", unreadable=(".Z",)
+    )
+    launcher = "VASP_PARALLEL_CMD"
+
+    def install(self) -> None:
+        """Close the gate in what quacc has for VASP alone."""
+        from crystalmath.preflight.programs import vasp_calculator
+
+        vasp_calculator.install()
+
+    def runs(self, calculator: object) -> bool:
+        """Tell whether it is ASE's calculator, or quacc's."""
+        from ase.calculators.vasp import Vasp as Calculator
+
+        return isinstance(calculator, Calculator)
+
+    def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
+        """Find its POTCARs, and whether its input can be written."""
+        from crystalmath.preflight.programs import vasp_calculator
+
+        return vasp_calculator.ask(self, calculator, atoms, asked)
+
+    def read(self, path: str, data: bytes) -> FileFacts:
+        """Judge the content of a POTCAR."""
+        from crystalmath.preflight.programs import potcar_file
+
+        return potcar_file.read(path, data)
+
+    def folders(self, wanted: Wanted, job: CheckedJob) -> PotcarFolders:
+        """Look around a POTCAR."""
+        from crystalmath.preflight.programs.vasp_folders import PotcarFolders
+
+        return PotcarFolders(wanted, job)
+
+    def words(self, trouble: Trouble, step: Step, job: CheckedJob) -> tuple[str, str] | None:
+        """Word what custodian does not survive."""
+        if trouble.where == "parse":
+            words = "custodian cannot read the POTCAR that these files make"
+            return None if self._is_explained(step, job) else ("potcar_unparsed", words)
+        if trouble.where in _MADE_FROM:
+            words = f"custodian cannot read the {trouble.where} that {_origin(trouble, job)}"
+            return "input_fails", words
+        return super().words(trouble, step, job)
+
+    def _is_explained(self, step: Step, job: CheckedJob) -> bool:
+        """Whether the files' own findings say why custodian cannot read them."""
+        from crystalmath.preflight.programs.vasp_findings import functionals_of
+
+        files = [job.report.files.get(need.path) for need in step.needs]
+        bad = any(facts and facts.problem for facts in files)
+        return bad or len(functionals_of(job, step)) > 1
+
+    def right_element(self, wanted: Wanted, wrong: Sequence[str]) -> str:
+        """Mend the choice of the file where a parameter made it, else the file."""
+        # Setups are suffixes, but for those of single atoms: Al_sv is where aluminium should be.
+        if any(wanted.setup.startswith(symbol) for symbol in wrong):
+            return f"put the {self.files.noun} of {brief(wrong)} there"
+        return super().right_element(wanted, wrong)
+
+    def findings(self, job: CheckedJob) -> Iterator[Finding]:
+        """Find datasets that do not go together or are not VASP's own, and misspelt tags."""
+        from crystalmath.preflight.programs import vasp_findings
+
+        return vasp_findings.findings(job)
+
+    def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:  # noqa: ARG002
+        """Refuse a job whose settings keep quacc and ASE from being imported."""
+        named = fresh_process(environment)
+        if named.trouble is None:
+            return None
+        return Finding(
+            severity="error",
+            code="potcar_settings",
+            message=f"{named.trouble}; the job would not start",
+            source=named.source,
+            remedy=f"mend it: {VARIABLE} there must name the folder that holds potpaw_PBE.64",
+        )
+
+    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002
+        """Tell how VASP is started; which of its two programs depends on the k-points."""
+        launcher = Command.of_setting("VASP_PARALLEL_CMD", "", environment)
+        programs = (
+            Command.of_setting("VASP_CMD", "vasp_std", environment),
+            Command.of_setting("VASP_GAMMA_CMD", "vasp_gam", environment),
+        )
+        remedy = (
+            "put the folder of VASP's programs on PATH, or name one with "
+            "QUACC_VASP_CMD=/path/to/vasp_std"
+        )
+        if launcher is not None and not launcher.text.strip():
+            remedy += '; for several ranks QUACC_VASP_PARALLEL_CMD="mpirun -np 16"'
+        return Launch(title="VASP", launcher=launcher, programs=programs, remedy=remedy)
+
+    def conditions(self, environment: Mapping[str, str]) -> Iterator[Condition]:
+        """Say where POTCARs are, and whether VASP is on the path."""
+        from crystalmath.preflight.commands import check_commands
+        from crystalmath.quacc.potcar import check_potcars, get_potcar_info
+
+        if wrong := check_potcars(this_process(), ()):
+            # Recipes of other programs need none, and a job may have a library of its own.
+            remedy = f"{wrong.remedy}; only VASP's recipes need one"
+            yield Condition(name="POTCARs", ok=False, message=wrong.message, remedy=remedy)
+        else:
+            info = get_potcar_info()
+            sets = ", ".join(f"{name}: {count}" for name, count in info["functionals"].items())
+            message = f"{info['path']} (from {info['source']}); {sets}"
+            yield Condition(name="POTCARs", ok=True, message=message)
+        if missing := check_commands(f"{self.recipes[0]}.core.static_job", environment):
+            remedy = f"{missing.remedy}; only VASP's recipes need it"
+            yield Condition(name="VASP", ok=False, message=missing.message, remedy=remedy)
+
+
+def _origin(trouble: Trouble, job: CheckedJob) -> str:
+    """Name the user's parameters that made a file, or that a message about it names."""
+    made = _MADE_FROM[trouble.where] | set(re.findall(r"\w+", trouble.message.lower()))
+    given = [
+        f"{shown(name)} = {said(repr(value))}"
+        for name, value in job.parameters.items()
+        if name.lower() in made
+    ]
+    return f"is made from {brief(given)}" if given else "is written"
+
+
+@hookimpl
+def crystalmath_programs() -> list[Program]:
+    """Provide VASP."""
+    return [Vasp()]

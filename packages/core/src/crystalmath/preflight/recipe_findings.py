@@ -1,0 +1,128 @@
+"""Say what keeps a recipe's calculations from beginning, their files apart."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from typing import TYPE_CHECKING
+
+from crystalmath.models import Finding
+from crystalmath.preflight.checked_job import brief, said
+from crystalmath.preflight.programs_here import guarded, program_named
+from crystalmath.preflight.structure_findings import MUTE, defects
+from crystalmath.recipes.potcar_path import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from crystalmath.preflight.checked_job import CheckedJob
+    from crystalmath.preflight.program import Program
+    from crystalmath.preflight.report import Trouble
+
+__all__ = ["findings"]
+
+_NO_TEXT = re.compile(r"\s*([\[{(]|[-+]?\.?[0-9]|(true|false|none|null)\s*$)", re.IGNORECASE)
+_NO_PRESET = re.compile(r"Cannot find (.+\.ya?ml)", re.DOTALL)
+
+
+def findings(job: CheckedJob) -> Iterator[Finding]:
+    """Find what is wrong with the structure, the input, and the recipe's own code."""
+    troubles: dict[Trouble, list[int]] = {}
+    for number, step in enumerate(job.report.steps):
+        for trouble in step.troubles:
+            steps = troubles.setdefault(trouble, [])
+            steps += [number] * (number not in steps)
+    explained = list(defects(job, troubles))
+    yield from explained
+    for trouble, steps in troubles.items():
+        if not (explained and trouble.type in MUTE and trouble.where != "parse"):
+            step = job.report.steps[steps[0]]
+            program = program_named(step.calculator)
+            yield from guarded(program, lambda: _trouble(job, program, trouble, steps))  # noqa: B023 - at once
+    yield from _end(job, explained=bool(explained))
+
+
+def _trouble(
+    job: CheckedJob, program: Program, trouble: Trouble, steps: list[int]
+) -> Iterator[Finding]:
+    worded = [(number, program.words(trouble, job.report.steps[number], job)) for number in steps]
+    told = [(number, words) for number, words in worded if words is not None]
+    if told:
+        code, words = told[0][1]
+        steps = [number for number, _ in told]
+        yield Finding(
+            severity=job.severity(steps),
+            code=code,
+            message=f"{words}: {said(trouble)}{job.where(steps)}",
+            remedy=_text_instead(job),
+        )
+
+
+def _text_instead(job: CheckedJob) -> str | None:
+    """Name the parameters that are text and look as if something else was meant."""
+    texts = [
+        f"{shown(name)} = {said(value)!r}"
+        for name, value in job.parameters.items()
+        if isinstance(value, str) and _NO_TEXT.match(value)
+    ]
+    if not texts:
+        return None
+    return f"text was given where a list, a mapping or a number may be meant: {brief(texts)}"
+
+
+def _end(job: CheckedJob, *, explained: bool) -> Iterator[Finding]:
+    trouble, seen = job.report.trouble, len(job.report.steps)
+    if job.report.survives:
+        yield Finding(
+            severity="warning",
+            code="recipe_goes_on",
+            message=f"the first calculation of {shown(job.recipe)} cannot begin, and the recipe "
+            "goes on without it",
+        )
+    if job.report.end == "failed" and trouble is not None:
+        if not (explained and trouble.type in MUTE):
+            when = f"after step {seen}" if seen else "before its first calculation"
+            yield Finding(
+                # A user's own may need what is only where jobs run: a scheduler's variables, a GPU.
+                severity="error" if job.ours else "warning",
+                code="recipe_fails",
+                message=f"{shown(job.recipe)} fails {when}: {said(trouble)}",
+                remedy=_preset_instead(trouble) or _text_instead(job),
+            )
+    elif job.report.end == "stopped":
+        why, then = "its results are not known yet", "depends on results"
+        if trouble is not None and trouble.type == "Unknown":
+            # The gate's own words need no name of a class.
+            why = said(trouble.message)
+        elif trouble is not None:
+            why, then = said(trouble), "was not seen"
+        if seen:
+            steps = "step 1" if seen == 1 else f"steps 1 to {seen}"
+            yield Finding(
+                severity="warning",
+                code="recipe_partly_checked",
+                message=f"only {steps} of {shown(job.recipe)} could be checked; what follows "
+                f"{then}: {why}",
+            )
+        else:
+            yield Finding(
+                severity="warning",
+                code="recipe_unchecked",
+                message=f"{shown(job.recipe)} could not be checked: {why}",
+            )
+
+
+def _preset_instead(trouble: Trouble) -> str | None:
+    """Name the preset that may be meant by one that is not there."""
+    missing = _NO_PRESET.fullmatch(trouble.message)
+    if trouble.type != "FileNotFoundError" or missing is None:
+        return None
+    folder, name = os.path.split(missing[1])
+    try:
+        there = [file.removesuffix(".yaml") for file in os.listdir(folder or ".")]
+    except (OSError, ValueError):
+        there = []
+    near = difflib.get_close_matches(name.removesuffix(".yaml"), there, n=1)
+    words = f"; did you mean {shown(near[0])!r}?" if near else ""
+    return f"correct the parameter preset or setups, which names that file{words}"
