@@ -234,7 +234,7 @@ class Inquiry:
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
-        from crystalmath.jobs.results import read_value
+        from crystalmath.jobs.view import read_value
 
         job = self.job(job_id)
         if not job.state.is_terminal():

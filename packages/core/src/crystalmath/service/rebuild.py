@@ -12,8 +12,8 @@ from attrs import fields_dict, frozen
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
-from crystalmath.jobs.results import view
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.jobs.view import view
 from crystalmath.models import JobSpec, NewJob
 from crystalmath.service.admission import spec_hash
 
