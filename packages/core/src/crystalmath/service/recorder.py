@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from crystalmath.errors import StoreError
 from crystalmath.service.event_feed import Feed
 from crystalmath.service.recent_jobs import Recent
 
@@ -74,6 +75,10 @@ class Recorder:
         from crystalmath.quacc.store import JobStore
         from crystalmath.service.rebuild import rebuild
 
+        if not self._jobs_directory.exists():
+            raise StoreError(
+                f"{lost!r} was removed, and {self._jobs_directory} too: nothing is recorded"
+            )
         _LOG.error("%r was removed or replaced; its rows are made again", lost)
         lost.close()
         self._opened = None
