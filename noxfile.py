@@ -160,8 +160,10 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def kit(session: nox.Session) -> None:
-    """Run the conformance kit on engines that are broken, and see it find that."""
+    """Run the conformance kit on engines that are broken, and jobs through thousands of lives."""
     _development(session, "test")
+    lives = {"CRYSTALMATH_LIVES": "5000"}
+    session.run("pytest", "tests/jobs/test_simulation.py", *session.posargs, env=lives)
     # One process: it runs the kit in six others.
     session.run("pytest", "tests/kit", *session.posargs)
 
