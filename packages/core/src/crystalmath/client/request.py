@@ -66,9 +66,12 @@ class Request:
             The recipe, the structure or a parameter cannot be sent.
         """
         from crystalmath.recipes import codec
+        from crystalmath.recipes.source_paths import anchored
 
+        recipe = recipe_name(self.recipe, configured.recipes_allow)
         parameters = {
-            name: codec.encode_request(value, str(name)) for name, value in self.parameters.items()
+            name: codec.encode_request(value, str(name))
+            for name, value in anchored(recipe, self.parameters).items()
         }
         given = {
             # CRYSTALMATH_ENGINE is this process's; the server was started with another one.
@@ -79,7 +82,7 @@ class Request:
             "walltime_s": self.walltime_s,
         }
         return {
-            "recipe": recipe_name(self.recipe, configured.recipes_allow),
+            "recipe": recipe,
             "structure": _structure(self.atoms),
             "params": parameters,
             "labels": _labels(self.labels),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, frozen
@@ -15,7 +16,7 @@ from crystalmath.quacc.runner import generate_job_id
 from crystalmath.service.submission import check_environment, check_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from crystalmath.config import Config
     from crystalmath.quacc.engine import EngineRunner
@@ -110,6 +111,7 @@ class Admission:
         if passes(self._check_engine):
             passes(self._engine_preflight)
             passes(self._check_commands)
+            passes(self._check_sources)
         return Checked(
             findings=tuple(_once(findings)),
             pseudopotentials=tuple(files),
@@ -147,6 +149,7 @@ class Admission:
         files, told = self._pseudopotentials(submission)
         self._check_engine(submission)
         findings += [*told, *self._engine_preflight(submission), *self._check_commands(submission)]
+        findings += self._check_sources(submission)
         findings = _once(findings)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
@@ -247,13 +250,21 @@ class Admission:
     def _check_commands(self, submission: Submission) -> list[Finding]:
         """Look at what would start the program; of a batch once, for it reads quacc's settings."""
         environment = self._environment(submission)
-        own = submission.parameters.get("command") is not None
+        own = _gives_command(submission.parameters)
         key = (submission.recipe, self._engine_of(submission), own)
         seen, findings = self._commands.get(key, (None, []))
         if seen is not environment:
             findings = self._commands_of(submission, own=own)
             self._commands[key] = (environment, findings)
         return findings
+
+    def _check_sources(self, submission: Submission) -> list[Finding]:
+        """Look for the folders that files are taken from, where this machine's are the worker's."""
+        from crystalmath.preflight.source_folders import check_sources
+
+        if not self._runner(submission).capabilities.workers_here:
+            return []
+        return check_sources(submission.recipe, submission.parameters)
 
     def _commands_of(self, submission: Submission, *, own: bool) -> list[Finding]:
         from crystalmath.preflight.commands import check_commands
@@ -289,6 +300,15 @@ class Admission:
         if submission.engine or self._config.engine:
             return str(submission.engine or self._config.engine)
         return get_workflow_engine(self._environ_of(submission)) or "local"
+
+
+def _gives_command(parameters: Mapping[str, Any]) -> bool:
+    """Tell whether a job, or one of a flow's, has a command of its own."""
+    return any(
+        (key == "command" and value is not None)
+        or (isinstance(value, Mapping) and _gives_command(value))
+        for key, value in parameters.items()
+    )
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
