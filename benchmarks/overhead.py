@@ -115,14 +115,14 @@ def _ways(stack: contextlib.ExitStack, engine: str) -> dict[str, Way]:
 
 def _through_server(stack: contextlib.ExitStack, engine: str) -> Way:
     """Start a server, which runs an engine of its own."""
-    from crystalmath.client import Request, connect
+    from crystalmath.client import Submission, connect
 
     client = stack.enter_context(connect())
     stack.callback(client.call, "system.stop", {"cancel": True})
 
     def run(recipe: str, count: int) -> None:
         atoms = _atoms()
-        requests = [Request(recipe=recipe, atoms=atoms, engine=engine) for _ in range(count)]
+        requests = [Submission(recipe=recipe, atoms=atoms, engine=engine) for _ in range(count)]
         futures = client.submit_many(requests)
         _wait(client, futures)
 
@@ -132,7 +132,7 @@ def _through_server(stack: contextlib.ExitStack, engine: str) -> Way:
 def _bare_parsl(stack: contextlib.ExitStack) -> Way:
     import parsl
 
-    from crystalmath_engine_parsl.config import local_executor
+    from crystalmath_engine_parsl.executor import local_executor
 
     directory = Path(os.environ["CRYSTALMATH_HOME"]) / "bare"
     executor = local_executor(WORKERS, tempfile.gettempdir())
@@ -170,7 +170,7 @@ def _measure(ways: dict[str, Way], repeat: int) -> Times:
 
 
 def _submissions(recipe: str, count: int, engine: str) -> list[Any]:
-    from crystalmath.service.submission import Submission
+    from crystalmath.models import Submission
 
     return [Submission(recipe=recipe, atoms=_atoms(), engine=engine) for _ in range(count)]
 

@@ -131,7 +131,7 @@ def _bare(count: int) -> None:
 
 
 def _through_us(service: JobService, count: int) -> None:
-    from crystalmath.service.submission import Submission
+    from crystalmath.models import Submission
 
     items = [Submission(recipe=RECIPE, atoms=_atoms(), engine="covalent") for _ in range(count)]
     jobs: list[Any] = service.submit_many(items)

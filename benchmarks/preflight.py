@@ -25,6 +25,8 @@ from crystalmath import config
 from crystalmath.engines.registry import plugins
 from crystalmath.preflight import asking
 from crystalmath.quacc.engine import submission_environment
+from crystalmath.recipes import codec
+from crystalmath.recipes.structures import parse_and_keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +92,7 @@ def _check(recipe: str, atoms: Atoms, **parameters: object) -> list[Any]:
         "atoms": atoms,
         "parameters": parameters,
         "environment": submission_environment(config.load()),
+        "document": codec.encode_body(parse_and_keep(atoms)[1], parameters),
     }
     findings = plugins().preflight(**asked)
     plugins().pseudopotentials(**asked)

@@ -8,9 +8,8 @@ import re
 import pytest
 
 from crystalmath import config
-from crystalmath.models import JobState
+from crystalmath.models import JobState, Submission
 from crystalmath.service import JobService
-from crystalmath.service.submission import Submission
 
 ENGINES = ("local", "parsl")
 

@@ -8,6 +8,7 @@ import importlib
 import json
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ase.constraints import FixAtoms
 
 from conftest import eventually
 from crystalmath import __version__
-from crystalmath.client import JobFailed, JobFuture, JobInfo, Request
+from crystalmath.client import Job, JobFailed, JobFuture, Submission
 from crystalmath.client import asking as asking_module
 from crystalmath.client import batches as batches_module
 from crystalmath.errors import (
@@ -28,7 +29,6 @@ from crystalmath.errors import (
     UnknownJob,
 )
 from crystalmath.quacc import JobState
-from crystalmath.server.rpc.wire import WireError
 
 AL = bulk("Al", a=4.0, cubic=True)
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -42,7 +42,7 @@ def lab_recipes(client):
 
 
 def value(number=1, **more):
-    return Request(recipe="lab_recipes.value", atoms=AL, parameters={"number": number}, **more)
+    return Submission(recipe="lab_recipes.value", atoms=AL, parameters={"number": number}, **more)
 
 
 # --- futures -------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_a_job_from_submission_to_result(client, go):
     assert not future.running()
     assert future.exception() is None
     info = future.info()
-    assert isinstance(info, JobInfo)
+    assert isinstance(info, Job)
     assert (info.state, info.name, info.recipe) == (
         JobState.COMPLETED,
         "one",
@@ -182,7 +182,7 @@ def test_each_of_many_is_accepted_or_refused_on_its_own(client, monkeypatch):
     answers = client.submit_many(
         [
             value(1),
-            Request(recipe="lab_recipes.nothing", atoms=AL),
+            Submission(recipe="lab_recipes.nothing", atoms=AL),
             value(object()),
             value(2, engine="none such"),
             value(3),
@@ -199,8 +199,9 @@ def test_each_of_many_is_accepted_or_refused_on_its_own(client, monkeypatch):
         JobFuture,
         InvalidJob,
         InvalidJob,
-        WireError,
+        InvalidJob,
     ]
+    assert "'name' must be 1 to 255 printable characters" in str(answers[7])
     assert "no function 'nothing'" in str(answers[1])
     assert "number: <object object" in str(answers[2])
     assert [answers[0].result(LONG), answers[4].result(LONG)] == [1, 3]
@@ -375,3 +376,37 @@ def test_cancel_stops_the_job(client):
     done, _ = concurrent.futures.wait([future, other], timeout=LONG)
     assert len(done) == 2
     assert client.cancel(future.job_id) is False
+
+
+async def test_a_timeout_of_a_coroutine_cancels_the_job_without_holding_up_its_loop(client):
+    future = client.submit("lab_recipes.long_sleep", AL)
+    while not future.running():  # noqa: ASYNC110 - a thread's affair
+        await asyncio.sleep(0.01)
+    longest, last = 0.0, time.monotonic()
+
+    async def tick():
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0.01)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+
+    ticking = asyncio.create_task(tick())
+    release = threading.Event()
+    stop = client.cancel
+
+    def slowly(job_id):
+        release.wait(LONG)
+        return stop(job_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "cancel", slowly)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(future), 0.05)
+        assert not future.done()
+        release.set()
+        while not future.done():  # noqa: ASYNC110 - a thread's affair
+            await asyncio.sleep(0.01)
+    ticking.cancel()
+    assert future.cancelled()
+    assert longest < LONG / 10

@@ -23,8 +23,8 @@ from crystalmath.client import (
     ClientClosed,
     ConnectionLost,
     ProtocolMismatch,
-    Request,
     ServerMismatch,
+    Submission,
     connect,
     in_process,
 )
@@ -229,7 +229,7 @@ def test_what_was_accepted_is_not_lost_with_a_later_batch(home, monkeypatch):
         "jobs.status_many": [None],
     }
     behave = lambda request: (answers[request["method"]] or [None]).pop(0)  # noqa: E731
-    requests = [Request(recipe="emt.core.static_job", atoms=AL) for _ in range(3)]
+    requests = [Submission(recipe="emt.core.static_job", atoms=AL) for _ in range(3)]
     with Broken(home, behave), connect(start=False) as client:
         first, second, third = client.submit_many(requests)
     assert (first.job_id, third.job_id) == ("x", "x")

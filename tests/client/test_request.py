@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystalmath import config
-from crystalmath.client import Request
+from crystalmath.client import Submission
 from crystalmath.client.errors import answered_error
-from crystalmath.client.request import recipe_name
+from crystalmath.client.request import document, recipe_name
 from crystalmath.client.transport import split_last
 from crystalmath.errors import (
     BadFile,
@@ -66,27 +66,27 @@ def test_one_that_nobody_else_can_import_is_refused():
 
 
 def test_what_was_not_said_is_not_sent(home):
-    request = Request(recipe="emt.core.static_job", atoms=bulk("Cu"))
-    document = request.document(config.load(), {"VASP_X": "y"})
-    assert document.pop("structure")["format"] == "ase-json"
-    assert document == {
+    submission = Submission(recipe="emt.core.static_job", atoms=bulk("Cu"))
+    sent = document(submission, config.load(), {"VASP_X": "y"})
+    assert sent.pop("structure")["format"] == "ase-json"
+    assert sent == {
         "recipe": "quacc.recipes.emt.core.static_job",
-        "params": {},
-        "labels": {},
         "environment": {"VASP_X": "y"},
     }
 
 
 def test_a_file_is_not_a_structure(home):
-    request = Request(recipe="emt.core.static_job", atoms="Al.poscar")
+    submission = Submission(recipe="emt.core.static_job", atoms="Al.poscar")
     with pytest.raises(InvalidJob, match=r"not 'Al\.poscar'; a file is read by ase\.io\.read"):
-        request.document(config.load(), {})
+        document(submission, config.load(), {})
 
 
 def test_labels_are_a_dict(home):
-    request = Request(recipe="emt.core.static_job", atoms=bulk("Cu"), labels=["alloys"])
-    with pytest.raises(InvalidJob, match=r"labels are a dict.*not \['alloys'\]"):
-        request.document(config.load(), {})
+    submission = Submission(recipe="emt.core.static_job", atoms=bulk("Cu"), labels=["alloys"])
+    with pytest.raises(
+        InvalidJob, match=r"'labels' must be an object of at most 64, not \['alloys'\]"
+    ):
+        document(submission, config.load(), {})
 
 
 # --- answers -------------------------------------------------------------------------------------

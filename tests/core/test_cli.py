@@ -29,9 +29,9 @@ COMMANDS += ("engines", "recipes", "serve", "stop", "doctor", "conform")
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """Give a home with a job of each kind, and the service that runs them."""
+    from crystalmath.models import Submission
     from crystalmath.quacc.engines import close_all
     from crystalmath.service import JobService
-    from crystalmath.service.submission import Submission
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("shared")))

@@ -6,6 +6,7 @@ import gzip
 
 import pytest
 
+from conftest import at_once
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.workfiles import find, read_chunks
 
@@ -23,7 +24,7 @@ def work(tmp_path):
 
 
 def read(work, name):
-    return b"".join(read_chunks(find(work, name))).decode()
+    return b"".join(read_chunks(at_once(find(work, name)))).decode()
 
 
 def test_files_are_found_by_name_by_path_and_compressed(work):
@@ -37,20 +38,20 @@ def test_files_are_found_by_name_by_path_and_compressed(work):
 def test_several_files_of_one_name_are_named(work):
     (work / "INCAR").unlink()
     with pytest.raises(InvalidJob, match=r"several.*quacc-1/relax/INCAR, quacc-1/static/INCAR"):
-        find(work, "INCAR")
+        at_once(find(work, "INCAR"))
 
 
 def test_what_is_missing_is_refused_with_what_is_there(work):
     with pytest.raises(InvalidJob, match=r"no file 'CONTCAR'.*quacc-1/OUTCAR\.gz"):
-        find(work, "CONTCAR")
+        at_once(find(work, "CONTCAR"))
     with pytest.raises(InvalidJob, match="no file 'CONTCAR'"):
-        find(work / "nowhere", "CONTCAR")
+        at_once(find(work / "nowhere", "CONTCAR"))
 
 
 @pytest.mark.parametrize("name", ["../secret", "quacc-1/../../secret", "/etc/passwd", "", "."])
 def test_nothing_outside_is_read(work, name):
     with pytest.raises(InvalidJob, match="no file below"):
-        find(work, name)
+        at_once(find(work, name))
 
 
 def test_links_do_not_lead_out(work):
@@ -58,9 +59,9 @@ def test_links_do_not_lead_out(work):
     (work / "folder").symlink_to(work.parent)
     (work / "inside").symlink_to("INCAR")
     with pytest.raises(InvalidJob, match="leaves the work directory"):
-        find(work, "link")
+        at_once(find(work, "link"))
     with pytest.raises(InvalidJob, match="no file"):
-        find(work, "folder/secret")
+        at_once(find(work, "folder/secret"))
     assert read(work, "inside") == "top"
 
 

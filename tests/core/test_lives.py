@@ -19,11 +19,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from crystalmath import processes
+from crystalmath.jobs import life
+from crystalmath.jobs.facts import Record
+from crystalmath.jobs.host import Host
 from crystalmath.jobs.identities import IdentityFile
-from crystalmath.jobs.outcomes import ATTEMPTS, cancel_files, read_state
+from crystalmath.jobs.life import ATTEMPTS
+from crystalmath.jobs.reading import Depth
+from crystalmath.jobs.reconcile import Job, Reconciler, request_cancel
+from crystalmath.jobs.results import view
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.jobs.tracking import Tracked
-from crystalmath.models import JobState
+from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 
 
@@ -42,6 +47,21 @@ def dead_process() -> processes.Identity:
 DEAD = dead_process()
 
 
+def read_state(directory):
+    record = Record(job_id=Path(directory.path).name, place=directory.path)
+    return view(directory, record, Host(Path(directory.path).parent)).state
+
+
+class Calm(Host):
+    """A host where nothing of an attempt is left running."""
+
+    def has_processes(self, attempt):
+        return False
+
+    def end_processes(self, attempt):
+        return True
+
+
 class Lives(RuleBasedStateMachine):
     jobs = Bundle("jobs")
     workers = Bundle("workers")
@@ -49,13 +69,14 @@ class Lives(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.home = Path(tempfile.mkdtemp())
-        self.owner = IdentityFile(self.home / "ids", processes.own_identity())
+        self.host = Calm(self.home)
         self.alive = IdentityFile(self.home / "ids", processes.own_identity())
         self.dead = IdentityFile(self.home / "ids", DEAD)
         self.store = JobStore(f"sqlite:///{self.home}/jobs.sqlite")
         self.ended: dict[str, JobState] = {}
         self.outcomes: dict[tuple[str, int], bytes] = {}
-        self.all: list[Tracked] = []
+        self.all: list[Job] = []
+        self.reconciler = Reconciler(self.host)
         self.claims: dict[tuple[str, int], int] = {}
 
     def teardown(self):
@@ -68,6 +89,8 @@ class Lives(RuleBasedStateMachine):
         header = {
             "job_id": job_id,
             "attempt": 1,
+            "engine": "local",
+            "owner": processes.own_identity().as_dict(),
             "recipe": "r",
             "cluster": "local",
             "walltime_s": None,
@@ -82,7 +105,7 @@ class Lives(RuleBasedStateMachine):
             created_at=time.time(),
         )
         self.store.insert([new])
-        job = Tracked(header, "{}", RunDirectory(self.home / job_id))
+        job = Job.of(header, "{}", RunDirectory(self.home / job_id), self.host)
         job.directory.write_spec(header, "{}")
         self.all.append(job)
         return job
@@ -117,16 +140,15 @@ class Lives(RuleBasedStateMachine):
     @rule(job=jobs)
     def cancel(self, job):
         if not job.state.is_terminal():
-            job.cancelled = True
-            cancel_files(job.directory, self.owner)
+            job.update(cancelled=True)
+            request_cancel(job.directory, self.host)
 
     @rule(job=jobs)
     def poll(self, job):
         before = job.state
         if before.is_terminal():
             return
-        job.checked = -10.0  # the liveness check is due
-        self.store.apply(job.look())
+        self.store.apply(self.reconciler.look(job, Depth.THOROUGH).changes)
         assert self.store.get(job.job_id).state is job.state
         if job.state.is_terminal():
             self.ended[job.job_id] = job.state
@@ -142,7 +164,7 @@ class Lives(RuleBasedStateMachine):
     def an_attempt_has_one_claim_and_one_outcome(self):
         assert all(count == 1 for count in self.claims.values())
         for job in self.all:
-            assert job.number <= ATTEMPTS
+            assert job.record.attempt <= ATTEMPTS
             for number in range(1, ATTEMPTS + 1):
                 path = Path(job.directory.file(f"{number}.outcome"))
                 if path.exists():
@@ -152,7 +174,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def a_new_attempt_comes_only_after_the_old_one_was_lost(self):
         for job in self.all:
-            for number in range(1, job.number):
+            for number in range(1, job.record.attempt):
                 assert job.directory.outcome(number)["state"] == "lost"
 
     @invariant()
@@ -177,35 +199,36 @@ Lives.TestCase.settings = settings(
 TestLives = pytest.mark.usefixtures("home")(Lives.TestCase)
 
 
-def tracked(home):
+def followed(home):
     job_id = str(uuid.uuid4())
     header = {"job_id": job_id, "attempt": 1, "cluster": "local", "walltime_s": None}
-    job = Tracked(header, "{}", RunDirectory(home / job_id))
+    job = Job.of(header, "{}", RunDirectory(home / job_id), Calm(home))
     job.directory.write_spec(header, "{}")
-    job.checked = -10.0
+    job.update(written=True)
     return job
 
 
 @pytest.mark.parametrize("claimed", [False, True])
-def test_a_run_directory_that_was_removed_does_not_leave_a_job_for_ever(home, claimed):
-    job = tracked(home)
+def test_a_run_directory_that_was_removed_does_not_leave_a_job_for_ever(home, claimed, monkeypatch):
+    monkeypatch.setattr(life, "GONE_S", 0.0)
+    job, owner = followed(home), Reconciler(Calm(home))
+    (home / "ids").mkdir()
     if claimed:
         job.directory.claim(1, IdentityFile(home / "ids", processes.own_identity()))
-        assert [change.state for change in job.look()] == [JobState.RUNNING]
+        assert [change.state for change in owner.look(job).changes] == [JobState.RUNNING]
     shutil.rmtree(job.directory.path)
-    job.checked = -10.0
-    (change,) = job.look()
+    looks = [owner.look(job).changes for _ in range(life.GONE_LOOKS)]
+    assert not any(looks[:-1])
+    (change,) = looks[-1]
     assert change.state is JobState.FAILED
     assert job.directory.path in change.error
 
 
 def test_a_cancel_that_meets_a_dead_supervisor_reads_cancelled(home):
-    job = tracked(home)
+    job = followed(home)
     job.directory.claim(1, IdentityFile(home / "ids", DEAD))
-    job.cancelled = True
-    cancel_files(job.directory, IdentityFile(home / "ids", processes.own_identity()))
-    states = [change.state for change in job.look()]
-    job.checked = -10.0
-    states += [change.state for change in job.look()] if not job.state.is_terminal() else []
+    job.update(cancelled=True)
+    job.directory.request_cancel()
+    states = [change.state for change in Reconciler(Calm(home)).look(job).changes]
     assert states[-1] is JobState.CANCELLED
     assert read_state(job.directory) is JobState.CANCELLED

@@ -167,6 +167,45 @@ def test_what_is_not_there(name, message):
         lookup.look_up(name, ["nowhere7"])
 
 
+NO_RECIPES = ["job", "EMT", "Runner", "Summarize", "annotations", "TYPE_CHECKING"]
+
+
+@pytest.mark.parametrize("name", NO_RECIPES)
+def test_what_a_module_of_quacc_imports_is_no_recipe(name):
+    with pytest.raises(InvalidJob, match="is no recipe|is not callable"):
+        lookup.look_up(f"quacc.recipes.emt.core.{name}")
+    with pytest.raises(InvalidJob, match="is no recipe|is not callable"):
+        lookup.resolve(f"quacc.recipes.emt.core.{name}")
+
+
+def test_of_quaccs_names_exactly_those_of_the_catalogue_are_recipes():
+    """Imported and private names, decorators, classes and helpers are not, and nor are aliases."""
+    names = {recipe.name for recipe in lookup.catalogue()}
+    assert len(names) > 100
+    found, others = set(), 0
+    for module_name in lookup._module_names("quacc.recipes"):
+        for binding in lookup._module(module_name, module_name).bindings:
+            try:
+                found.add(lookup.look_up(f"{module_name}.{binding}").name)
+            except InvalidJob:
+                others += 1
+    assert found == names
+    assert others > 300
+
+
+def test_what_a_module_of_ones_own_imports_from_elsewhere_is_no_recipe(lab):
+    name = lab(
+        work="from os import system\nfrom .other import mine\nfrom quacc import job\n"
+        "from quacc.recipes.emt.core import relax_job, EMT\n",
+        other="def mine(atoms): ...\n",
+    )
+    for function in ("mine", "relax_job"):
+        assert lookup.look_up(f"{name}.work.{function}", [name]).signature is not None
+    for function in ("system", "job", "EMT"):
+        with pytest.raises(InvalidJob, match="is no recipe: .* only imports it"):
+            lookup.look_up(f"{name}.work.{function}", [name])
+
+
 def test_an_admitted_namespace_that_is_not_there_says_why(lab):
     lookup.check_namespace(lab(work=""))
     with pytest.raises(InvalidJob, match=r"below nowhere7\.x: .* nowhere7 is not installed"):

@@ -17,15 +17,15 @@ from ase.build import bulk
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import Submission
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.store import JobStore
 from crystalmath.service import JobService
-from crystalmath.service.submission import Submission
 
 OWNER = textwrap.dedent("""
     import sys
     from ase.build import bulk
-    from crystalmath.service.submission import Submission
+    from crystalmath.models import Submission
     from crystalmath.service import JobService
 
     service = JobService()
@@ -125,9 +125,9 @@ def test_a_lost_attempt_waits_for_somebody_who_makes_another(owner, home, servic
     os.kill(claimant.pid, signal.SIGKILL)
     # On a busy machine what was killed lives a moment longer, and so does its attempt.
     eventually(lambda: processes.start_time(claimant.pid) is None)
-    for _ in range(2):  # the second look finds nothing new
+    for _ in range(2):  # who only looks changes nothing
         assert service.job(job_id).state is JobState.PENDING
-    assert processes.marked("CRYSTALMATH_ATTEMPT", f"{job_id}.1") == []
+        assert not (home / "jobs" / job_id / "1.outcome").exists()
     (job,) = finish(service, job_id)
     assert (job.state, job.attempt) == (JobState.COMPLETED, 2)
     assert count.read_text() == "xx"
@@ -304,9 +304,15 @@ def test_a_cancel_before_the_run_directory_is_there(home, lab, tmp_path, monkeyp
 
 def test_a_running_job_whose_directory_was_removed(owner, home, service, go):
     running = owner.submit("wait_for", path=go)
-    eventually(lambda: service.job(running).state is JobState.RUNNING)
+    with JobStore(service.config.database_url) as store:
+        eventually(lambda: store.get(running).state is JobState.RUNNING)
+    eventually(lambda: processes.marked("CRYSTALMATH_ATTEMPT", f"{running}.1"), 60)
     owner.kill()
     shutil.rmtree(home / "jobs" / running)
-    job = service.job(running)
+    # Who only looks cannot know whether the folder comes back, and ends no processes.
+    assert service.job(running).state is JobState.RUNNING
+    assert processes.marked("CRYSTALMATH_ATTEMPT", f"{running}.1")
+    (job,) = finish(service, running)
+    assert processes.marked("CRYSTALMATH_ATTEMPT", f"{running}.1") == []
     assert job.state is JobState.FAILED
     assert "was removed" in job.error

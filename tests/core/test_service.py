@@ -20,6 +20,7 @@ from attrs import evolve
 from conftest import LAB, eventually
 from crystalmath import config
 from crystalmath.client import Request
+from crystalmath.client.request import document
 from crystalmath.engines.local import LocalRunner
 from crystalmath.engines.registry import plugins
 from crystalmath.errors import (
@@ -31,10 +32,9 @@ from crystalmath.errors import (
     UnknownJob,
 )
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import JobState
+from crystalmath.models import JobState, Submission
 from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.service import JobService, default_service
-from crystalmath.service.submission import Submission
 
 AL = bulk("Al", a=4.0, cubic=True)
 
@@ -146,26 +146,53 @@ def test_an_ambiguous_prefix(service):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ({"a": "x\x1b[2J"}, "the label 'a' must be 1 to 1000 printable characters"),
-        ({"a": "two\nlines"}, "the label 'a' must be"),
-        ({"a": "x" * 1001}, "the label 'a' must be"),
-        ({"a\x07": "x"}, "the key of a label must be 1 to 255 printable"),
-        ({"": "x"}, "the key of a label must be"),
-        ({"a" * 256: "x"}, "the key of a label must be"),
-        ({str(n): "x" for n in range(65)}, "at most 64 labels, not 65"),
-        (["a"], "a flat mapping of strings"),
-        ({"a": 1}, "a flat mapping of strings"),
+        ({"a": "x\x1b[2J"}, "'labels.a' must be at most 1000 printable characters"),
+        ({"a": "two\nlines"}, "'labels.a' must be"),
+        ({"a": "x" * 1001}, "'labels.a' must be"),
+        ({"a\x07": "x"}, "a name in 'labels' must be 1 to 255 printable"),
+        ({"": "x"}, "a name in 'labels' must be"),
+        ({"a" * 256: "x"}, "a name in 'labels' must be"),
+        ({str(n): "x" for n in range(65)}, "'labels' must be an object of at most 64, not"),
+        (["a"], "'labels' must be an object"),
+        ({"a": 1}, "'labels.a' must be at most 1000 printable characters, not 1"),
     ],
 )
 def test_labels_are_few_short_and_printable(service, labels, said):
+    before = service.jobs()
     with pytest.raises(InvalidJob, match=re.escape(said)):
         service.submit(value(1, labels=labels))
-    assert not service.jobs()
+    assert service.jobs() == before
 
 
 def test_labels_as_long_as_may_be(service):
     labels = {f"{n:0255d}": "x" * 1000 for n in range(63)} | {"empty": ""}
     assert run(service, value(1, labels=labels)).labels == labels
+
+
+@pytest.mark.parametrize("max_queued", [1, 1000])
+def test_the_urgent_one_is_launched_first(home, lab, tmp_path, monkeypatch, max_queued):
+    # Core puts those in order that wait for the engine, and the local engine those that it has.
+    capabilities = evolve(LocalRunner.capabilities, max_queued=max_queued)
+    monkeypatch.setattr(LocalRunner, "capabilities", capabilities)
+    go = tmp_path / "go"
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with JobService() as service:
+        first = service.submit(lab_job("wait_for", parameters={"path": str(go)}))
+        eventually(lambda: service.job(first.job_id).state is JobState.RUNNING)
+        given = [0, -5, 7, 0, 1000]
+        jobs = [service.submit(value(n, priority=n)) for n in given]
+        assert [job.priority for job in jobs] == given
+        go.touch()
+        ids = [job.job_id for job in jobs]
+        for _ in service.wait(ids, timeout=100):
+            pass
+        ended = sorted(map(service.job, ids), key=lambda job: job.started_at)
+        assert [job.priority for job in ended] == [1000, 7, 0, 0, -5]
+        assert [job.job_id for job in ended if not job.priority] == [ids[0], ids[3]]
+        # It makes no other job: a key with another priority is still that job's.
+        known = service.submit(value(1, key="urgent"))
+        assert service.submit(value(1, key="urgent", priority=9)).job_id == known.job_id
 
 
 # --- many, and keys ------------------------------------------------------------------------------
@@ -418,7 +445,7 @@ def test_folders_to_copy_from_must_be_there(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {"copy_files": [{"source": "before", "filenames": "a"}], "relax": {"prev_dir": Path()}}
     request = Request(recipe=dftb, atoms=bulk("Cu"), parameters=given)
-    sent = request.document(config.load(), {})["params"]
+    sent = document(request, config.load(), {})["params"]
     assert sent["copy_files"][0]["source"] == there
     assert str(tmp_path) in str(sent["relax"]["prev_dir"])
 
@@ -461,7 +488,7 @@ OWNER = textwrap.dedent(
     import sys, time
     import crystalmath.service as service_module
     from ase.build import bulk
-    from crystalmath.service.submission import Submission
+    from crystalmath.models import Submission
     from crystalmath.service import JobService
 
     al = bulk("Al", a=4.0, cubic=True)

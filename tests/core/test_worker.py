@@ -18,7 +18,7 @@ from conftest import eventually
 from crystalmath import processes, worker
 from crystalmath.jobs.documents import FORMAT
 from crystalmath.jobs.identities import IdentityFile
-from crystalmath.jobs.outcomes import read_result
+from crystalmath.jobs.results import read_result
 from crystalmath.worker.chains import close_idle
 from rundirs import write_job
 
@@ -78,6 +78,76 @@ def test_what_cannot_be_put_back_costs_the_runner(run, leak):
     assert run("where")["pid"] != left["pid"]
     if "child" in left:
         assert processes.start_time(left["child"]) is None
+
+
+@pytest.mark.parametrize("what", ["numpy", "units", "table", "class"])
+def test_a_change_in_the_libraries_costs_the_runner(run, what):
+    before = run("libraries")
+    left = run("change", what=what)
+    after = run("libraries")
+    assert left["pid"] == before["pid"]
+    assert left[what] != before[what]
+    assert after["pid"] != before["pid"]
+    assert {**after, "pid": before["pid"]} == before
+
+
+def test_what_most_jobs_do_changes_nothing_in_the_libraries(with_quacc, make, run):
+    """Else each would cost a runner, and seconds."""
+    before = run("libraries")
+    for recipe in ("emt.core.relax_job", "emt.slabs.bulk_to_slabs_flow", "lj.core.static_job"):
+        directory = make(
+            f"quacc.recipes.{recipe}",
+        )
+        worker.run(directory.path)
+        assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
+    run("change", what="warnings")
+    assert run("libraries") == before
+
+
+def test_a_fresh_process_for_each_job(make, run):
+    """Forked from one warm process; whatever the job leaves in it, nothing stays."""
+    fresh = {"CRYSTALMATH_FRESH": "some.other,lab_recipes"}
+    jobs = ("change", {"what": "units"}), ("leave_thread", {}), ("libraries", {}), ("where", {})
+    found = [run(recipe, environment=fresh, **more) for recipe, more in jobs]
+    assert len({job["pid"] for job in found}) == len(found)
+    assert found[0]["units"] == 1.0
+    assert found[2]["units"] != 1.0
+    own = [run("where", environment={"CRYSTALMATH_FRESH": "lab"})["pid"] for _ in range(2)]
+    assert own[0] == own[1]
+
+
+def test_a_fresh_process_that_dies_is_told_as_a_warm_one(make):
+    fresh = {"CRYSTALMATH_FRESH": "*"}
+    directory = make("lab_recipes.talk_and_die", environment=fresh, lines=3)
+    worker.run(directory.path)
+    outcome = directory.outcome(1)
+    assert outcome["state"] == "lost"
+    assert "SIGKILL" in outcome["error"]
+    assert "line 2" in outcome["error"]
+    directory = make("lab_recipes.long_sleep", environment=fresh, walltime_s=0.3)
+    worker.run(directory.path)
+    assert "walltime of 0.3 s" in directory.outcome(1)["error"]
+    assert processes.marked("CRYSTALMATH_ATTEMPT", f"{os.path.basename(directory.path)}.1") == []
+
+
+def test_a_seed_is_a_jobs_own(run):
+    first, second = run("draw", seed=0), run("draw", seed=0)
+    assert first == second
+    others = [run("draw"), *(run("draw", seed=0) and run("draw") for _ in range(2))]
+    assert {draw["pid"] for draw in others} == {first["pid"]}
+    for name in ("python", "numpy"):
+        assert len({draw[name] for draw in others}) == 3
+
+
+def test_torch_is_put_back(run):
+    pytest.importorskip("torch")
+    before = run("torch_default")
+    assert run("torch_default", name="float64")["type"] == "torch.float64"
+    first = run("torch_default")
+    run("torch_default", name="float64")
+    second = run("torch_default")
+    assert before["type"] == first["type"] == second["type"]
+    assert first["drawn"] != second["drawn"]
 
 
 def test_settings_that_cannot_be_put_back_cost_the_runner(with_quacc, run):

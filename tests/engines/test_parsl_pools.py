@@ -18,7 +18,7 @@ from crystalmath.testing.owner import Owner
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
-from crystalmath_engine_parsl import config
+from crystalmath_engine_parsl import executor
 from crystalmath_engine_parsl.ownership import MARK
 
 AL = bulk("Al", a=4.0, cubic=True)
@@ -93,15 +93,15 @@ def test_an_interchange_that_dies_while_it_starts(runner, reasons):
 def test_pools_that_do_not_start_are_replaced_later_and_later(runner, reasons, monkeypatch):
     broken = []
 
-    def executor(*arguments):
-        executor = original(*arguments)
+    def break_two(*arguments):
+        made = original(*arguments)
         if len(broken) < 2:
-            broken.append(executor)
-            executor.launch_cmd = "echo no such queue >&2; exit 3"
-        return executor
+            broken.append(made)
+            made.launch_cmd = "echo no such queue >&2; exit 3"
+        return made
 
-    original = config.local_executor
-    monkeypatch.setattr(config, "local_executor", executor)
+    original = executor.local_executor
+    monkeypatch.setattr(executor, "local_executor", break_two)
     run(runner)
     why = "Parsl's workers ended (3): no such queue; a new pool is started after"
     told = {reason.removeprefix("trying again: ") for reason in reasons}

@@ -206,7 +206,8 @@ def leave_hidden(atoms, script, marks, go=None):
 
 def start_hidden(script, marks):
     with open(marks, "ab") as file:
-        command = [sys.executable, "-c", globals()[script], str(file.fileno())]
+        scripts = {"FORKS_AND_EXITS": FORKS_AND_EXITS, "HAS_NO_MAIN_THREAD": HAS_NO_MAIN_THREAD}
+        command = [sys.executable, "-c", scripts[script], str(file.fileno())]
         subprocess.Popen(command, pass_fds=[file.fileno()], start_new_session=True)
     while Path(marks).stat().st_size < 100:
         time.sleep(0.01)
@@ -215,6 +216,67 @@ def start_hidden(script, marks):
 def hoard(atoms, megabytes):
     """Take more memory than there is, and touch it."""
     return {"sum": sum(bytearray(b"x" * 2**20 * megabytes))}
+
+
+def libraries(atoms):
+    """Tell what a job finds in the libraries."""
+    import warnings
+
+    import ase.units
+    import numpy as np
+    from ase.calculators import emt
+
+    return {
+        "pid": os.getpid(),
+        "numpy": np.geterr(),
+        "units": ase.units.kB,
+        "table": list(emt.parameters["Al"]),
+        "class": emt.EMT.default_parameters,
+        "warnings": len(warnings.filters),
+    }
+
+
+def change(atoms, what):
+    """Change something in the libraries."""
+    import warnings
+
+    import ase.units
+    import numpy as np
+    from ase.calculators import emt
+
+    match what:
+        case "numpy":
+            np.seterr(all="raise")
+        case "units":
+            ase.units.kB = 1.0
+        case "table":
+            emt.parameters["Al"] = (0.0,) * 7
+        case "class":
+            emt.EMT.default_parameters = {"asap_cutoff": True}
+        case "warnings":
+            warnings.simplefilter("error")
+    return libraries(atoms)
+
+
+def draw(atoms, seed=None):
+    """Draw a random number from each generator that a process has one of."""
+    import random
+
+    import numpy as np
+
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed)
+    return {"pid": os.getpid(), "python": random.random(), "numpy": np.random.random()}
+
+
+def torch_default(atoms, name=None):
+    import torch
+
+    if name:
+        torch.set_default_dtype(getattr(torch, name))
+        torch.manual_seed(1)
+    return {"type": str(torch.get_default_dtype()), "drawn": float(torch.rand(1))}
 
 
 def alone(atoms, path, seconds):

@@ -10,8 +10,7 @@ import time
 
 import pytest
 
-from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.budget import Budget
+from crystalmath.server.rpc import budget, connections, wire
 from crystalmath.server.rpc.connections import peer_uid
 from crystalmath.server.rpc.session import IN_FLIGHT
 from peer import method, serving
@@ -40,7 +39,8 @@ async def forever(controller, params):
 
 
 METHODS = {function.__name__: method(function) for function in (ping, size, many, forever)}
-METHODS["large"] = method(large, large=True)
+METHODS["large"] = method(large, answer_size=lambda _: LARGE)
+METHODS["system.ping"] = METHODS["ping"]
 
 
 @pytest.fixture
@@ -163,17 +163,92 @@ async def test_a_server_that_stops_says_so_to_those_who_wait(connect):
 # --- limits ------------------------------------------------------------------------------------
 
 
-async def test_more_connections_than_allowed_are_refused():
+async def test_when_all_places_are_taken_the_server_itself_can_still_be_asked():
     async with serving(METHODS, most=2) as connect:
         peers = [await connect(), await connect()]
         for peer in peers:
             assert await peer.call("ping") == {"ok": True}
+        late = await connect()
+        assert await late.call("system.ping") == {"ok": True}
+        assert (await late.call("ping"))["data"] == {"code": "busy"}
+        assert await late.call("system.ping") == {"ok": True}
+        peers[0].writer.close()
+        late.writer.close()
+        await left(connect.connections, 1)
+        assert await (await connect()).call("ping") == {"ok": True}
+
+
+async def test_more_connections_than_there_are_places_are_refused(monkeypatch):
+    monkeypatch.setattr(connections, "_SPARE", 1)
+    async with serving(METHODS, most=1) as connect:
+        for _ in range(2):
+            assert await (await connect()).call("system.ping") == {"ok": True}
         refused = await connect()
         assert (await refused.receive())["error"]["data"] == {"code": "busy"}
         assert await refused.receive() is None
-        peers[0].writer.close()
-        await left(connect.connections, 1)
+
+
+async def test_who_says_nothing_soon_makes_room_for_others():
+    async with serving(METHODS, first_s=0.2) as connect:
+        speaking = await connect()
+        assert await speaking.call("ping") == {"ok": True}
+        silent = [await connect() for _ in range(3)]
+        silent[0].writer.write(b"Content-Length: 5")
+        for peer in silent:
+            assert await peer.receive() is None
+        assert connect.connections.count == 1
+        assert await speaking.call("ping") == {"ok": True}
+
+
+async def test_what_is_announced_and_does_not_come_takes_nothing_from_others():
+    async with serving(METHODS, common=2_000_000) as connect:
+        for _ in range(20):
+            stalled = await connect()
+            stalled.writer.write(wire.header(wire.MAX_MESSAGE) + b'{"')
+        honest = await connect()
+        async with asyncio.timeout(5):
+            for size in (100, 100_000, 3_000_000):
+                assert await honest.call("size", {"text": "x" * size}) == {"size": size}
+
+
+async def test_small_messages_do_not_wait_for_large_ones():
+    async with serving(METHODS, own=100_000, common=1_000_000) as connect:
+        half = b'{"jsonrpc": "2.0", "id": 1, "method": "size", "params": {"text": "'
+        filling = [await connect() for _ in range(5)]
+        for peer in filling:  # all of the common rest is theirs, and none of them goes on
+            peer.writer.write(wire.header(9_000_000) + half + b"x" * 2_000_000)
+        honest = await connect()
+        async with asyncio.timeout(2):
+            for _ in range(50):
+                assert await honest.call("size", {"text": "x" * 10_000}) == {"size": 10_000}
+
+
+async def test_large_messages_that_fill_the_room_all_come_through_in_the_end():
+    async with serving(METHODS, own=100_000, common=1_000_000) as connect:
+        peers = [await connect() for _ in range(8)]
+        # Each begins, and none fits beside the others.
+        answers = [peer.call("size", {"text": "x" * 3_000_000}) for peer in peers]
+        async with asyncio.timeout(30):
+            assert await asyncio.gather(*answers) == [{"size": 3_000_000}] * 8
+
+
+async def test_a_connection_takes_its_requests_in_turn_where_they_are_large():
+    made = []
+
+    async def heavy(controller, params):
+        made.append(params["number"])
+        return {"text": "x" * LARGE}
+
+    methods = {**METHODS, "heavy": method(heavy, answer_size=lambda _: LARGE)}
+    async with serving(methods) as connect:
+        peer = await connect()
+        for number in range(5):
+            peer.request(number, "heavy", {"number": number})
         assert await (await connect()).call("ping") == {"ok": True}
+        await asyncio.sleep(0.3)
+        assert made == [0]  # nobody reads
+        for number in range(5):
+            assert (await peer.receive())["id"] == number
 
 
 async def test_requests_in_flight_are_limited_and_a_cancel_still_comes_through(connect):
@@ -204,23 +279,6 @@ async def test_a_large_message_that_waits_for_room_keeps_no_share(connect):
     assert await other.call("size", {"text": "x" * 3_000_000}) == {"size": 3_000_000}
     for peer in peers:
         peer.writer.transport.abort()
-
-
-async def test_bytes_in_flight_are_shared_in_order():
-    budget = Budget(10)
-    await budget.take(8)
-    order = []
-
-    async def take(share):
-        await budget.take(share)
-        order.append(share)
-
-    tasks = [asyncio.create_task(take(share)) for share in (5, 1)]
-    await asyncio.sleep(0)
-    assert order == []  # the small one does not overtake
-    budget.give_back(8)
-    await asyncio.gather(*tasks)
-    assert order == [5, 1]
 
 
 async def test_another_users_process_is_refused(monkeypatch):
@@ -270,43 +328,80 @@ async def test_few_large_answers_are_in_memory_however_many_are_asked_for():
     async def counted(controller, params):
         return {"job_id": "a", "result": Counted(b'"' + b"x" * LARGE + b'"')}
 
-    async with serving({**METHODS, "counted": method(counted, large=True)}) as connect:
-        peers = [await connect() for _ in range(6)]
+    methods = {**METHODS, "counted": method(counted, answer_size=lambda _: LARGE)}
+    async with serving(methods, common=3 * LARGE) as connect:
+        peers = [await connect() for _ in range(8)]
         for peer in peers:
             for number in range(4):
                 peer.request(number, "counted")
             peer.request("ping", "ping")
         # Nobody reads, so the first ones stand in line; other requests do not wait for them.
-        async with asyncio.timeout(10):
-            while len(made) < 6:  # noqa: ASYNC110 - it has no event to wait for
-                await asyncio.sleep(0.01)
         other = await connect()
-        for _ in range(20):
+        for _ in range(50):
             assert await other.call("ping") == {"ok": True}
-        # Two were made to be looked at, and are made again in their turn.
-        assert (len(made), len(there)) == (6, 4)
+            await asyncio.sleep(0.01)
+        # As many as there is room for, and the one that may go ahead.
+        assert len(made) == 4
 
         async def read(peer):
             return {(await peer.receive())["id"] for _ in range(5)}
 
         for answered in await asyncio.gather(*map(read, peers)):
             assert answered == {*range(4), "ping"}
+    assert len(made) == 32
     assert there == []
 
 
-async def test_small_answers_do_not_wait_for_those_who_do_not_read():
-    async def either(controller, params):
-        return await large(controller, params) if params else {"job_id": "a", "result": None}
+async def test_who_does_not_read_is_cut_off_once_others_wait(monkeypatch):
+    monkeypatch.setattr(budget, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(budget, "_PACE", 100 * LARGE)
+    monkeypatch.setattr(budget, "_LOOK_S", 0.05)
+    async with serving(METHODS, own=100_000, common=LARGE) as connect:
+        lazy = [await connect() for _ in range(4)]
+        lazy[0].request(1, "large")
+        await asyncio.sleep(0.6)
+        assert connect.connections.count == 4  # nobody needs the room
+        for peer in lazy[1:]:
+            peer.request(1, "large")
+        honest = await connect()
+        honest.request(1, "large")
+        assert len((await honest.receive())["result"]["result"]) == LARGE
+        assert await honest.call("ping") == {"ok": True}
 
-    async with serving({**METHODS, "either": method(either, large=True)}) as connect:
-        peers = [await connect() for _ in range(9)]
-        for peer in peers:
-            peer.request(1, "either", {"large": True})
-        small = await connect()
+
+async def test_a_result_that_is_streamed_holds_up_nobody(tmp_path):
+    file = tmp_path / "result"
+    file.write_bytes(b'"' + b"x" * 20_000_000 + b'"')
+
+    def chunks():
+        with file.open("rb") as opened:
+            while chunk := opened.read(100_000):
+                yield chunk
+
+    async def streamed(controller, params):
+        return {"job_id": "a", "result": wire.Stream(20_000_002, chunks())}
+
+    methods = {**METHODS, "streamed": method(streamed)}
+    async with serving(methods, common=1_000_000) as connect:
         for _ in range(20):
-            assert await small.call("either") == {"job_id": "a", "result": None}
-        for peer in peers:
-            assert len((await peer.receive())["result"]["result"]) == LARGE
+            (await connect()).request(1, "streamed")  # and nobody reads it
+        honest = await connect()
+        honest.request(1, "streamed")
+        answer = await honest.receive()
+        assert answer["result"] == {"job_id": "a", "result": "x" * 20_000_000}
+        assert await honest.call("ping") == {"ok": True}
+
+
+async def test_a_stream_that_is_not_what_was_announced_ends_the_connection():
+    async def broken(controller, params):
+        return {"result": wire.Stream(1_000_000, iter([b'"', b"x" * 1000]))}
+
+    async with serving({"broken": method(broken)}) as connect:
+        peer = await connect()
+        peer.request(1, "broken")
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await peer.receive()
+        await left(connect.connections)
 
 
 async def test_an_answer_of_many_parts_comes_whole(connect):

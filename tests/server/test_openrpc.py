@@ -12,10 +12,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from crystalmath.models.checks import checked
 from crystalmath.server import handlers
 from crystalmath.server.methods import METHODS
 from crystalmath.server.rpc.openrpc import document
-from crystalmath.server.rpc.validation import checked
 
 DOCUMENT = document(METHODS)
 BY_NAME = {method["name"]: method for method in DOCUMENT["methods"]}

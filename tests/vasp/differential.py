@@ -159,6 +159,7 @@ class Differential:
             atoms=case.structure.atoms(),
             parameters=dict(case.parameters),
             environment=self.environment,
+            document=_document(case),
         )
         assert not plugins().broken
         return findings

@@ -20,10 +20,10 @@ from conftest import LAB
 from crystalmath import config
 from crystalmath.errors import JobRefused
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import Submission
 from crystalmath.preflight import inspector
 from crystalmath.quacc.store import JobStore
 from crystalmath.service import JobService
-from crystalmath.service.submission import Submission
 from server.home_server import HomeServer
 from vasp.potcars import library, potcar
 

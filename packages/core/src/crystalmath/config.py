@@ -26,8 +26,10 @@ __all__ = [
     "admitted",
     "forwarded",
     "home",
+    "is_fresh",
     "load",
     "log_bytes",
+    "submitters_environment",
 ]
 
 #: Environment variables that reach the job (patterns as in the shell).
@@ -46,6 +48,8 @@ QUIET_S = 900.0
 LOG_MB = 64.0
 #: The variable that takes it to the worker; as that of the recipes it is never the submitter's.
 LOG_VARIABLE = "CRYSTALMATH_LOG_MB"
+#: By this variable `recipes_fresh` reaches a worker.
+FRESH_VARIABLE = "CRYSTALMATH_FRESH"
 #: What is wrong with most TOML that cannot be read.
 UNQUOTED = 'in TOML, text stands in quotes: name = "text"'
 
@@ -64,12 +68,16 @@ class Config:
         SQLAlchemy URL of the job database.
     recipes_allow : tuple of str
         Namespaces of recipes admitted beside ``quacc.recipes``.
+    recipes_fresh : tuple of str
+        Namespaces of recipes of which each job has a process of its own; ``*`` is all.
     forward : tuple of str
         Patterns of the environment variables that reach a job.
     quiet_s : float
         How long a server stays that has neither jobs nor clients, in seconds.
     log_mb : float
         How long a job's log may grow, in MB; beyond, its middle is left out.
+    restricted : mapping of str to tuple of str, optional
+        The only recipes that the home takes, with their only parameters; ``None`` if not limited.
     engines : mapping of str to mapping
         The tables ``[engines.<name>]``.
     """
@@ -78,9 +86,11 @@ class Config:
     engine: str | None = None
     database_url: str = field(repr=False)
     recipes_allow: tuple[str, ...] = ()
+    recipes_fresh: tuple[str, ...] = ()
     forward: tuple[str, ...] = DEFAULT_FORWARD
     quiet_s: float = QUIET_S
     log_mb: float = LOG_MB
+    restricted: Mapping[str, tuple[str, ...]] | None = None
     engines: Mapping[str, Mapping[str, Any]] = field(factory=dict)
 
     @property
@@ -135,11 +145,23 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
             or f"sqlite:///{root / 'jobs.sqlite'}"
         ),
         recipes_allow=tuple(dict.fromkeys(allow)),
+        recipes_fresh=tuple(table.get("recipes", {}).get("fresh", [])),
         forward=tuple(table.get("environment", {}).get("forward", DEFAULT_FORWARD)),
         quiet_s=float(table.get("server", {}).get("quiet_s", QUIET_S)),
         log_mb=float(table.get("logs", {}).get("max_mb", LOG_MB)),
+        restricted=(
+            {name: tuple(names) for name, names in table["restricted"].items()}
+            if "restricted" in table
+            else None
+        ),
         engines=table.get("engines", {}),
     )
+
+
+def is_fresh(recipe: str, environment: Mapping[str, str]) -> bool:
+    """Tell whether each job of a recipe has a process of its own, by its job's environment."""
+    names = environment.get(FRESH_VARIABLE, "").split(",")
+    return any(name == "*" or f"{recipe}.".startswith(f"{name}.") for name in names if name)
 
 
 def log_bytes(environment: Mapping[str, str]) -> float:
@@ -207,6 +229,11 @@ def _signature(file: Path) -> tuple[int, ...] | None:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
+def submitters_environment(configured: Config) -> dict[str, str]:
+    """Pick what a submission brings of this process's environment."""
+    return forwarded(configured.forward) if configured.restricted is None else {}
+
+
 def forwarded(patterns: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Pick the environment variables that reach a job."""
     matches = _matcher(patterns)
@@ -219,14 +246,17 @@ def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
     return re.compile("|".join(map(fnmatch.translate, patterns)) or "(?!)").match
 
 
+_ANY = "*"
 # What may stand in the file: a type, or the keys of a table; None takes any table.
 _SHAPE: dict[str, Any] = {
     "engine": str,
     "database_url": str,
-    "recipes": {"allow": list},
+    "recipes": {"allow": list, "fresh": list},
     "environment": {"forward": list},
     "server": {"quiet_s": float},
     "logs": {"max_mb": float},
+    # Any key: the names of recipes.
+    "restricted": {_ANY: list},
     "engines": None,
 }
 
@@ -248,11 +278,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _check(table: Mapping[str, Any], shape: Mapping[str, Any], path: Path, prefix: str) -> None:
     for key, value in table.items():
         place = f"{path}: {prefix}{key}"
-        if key not in shape:
+        if key not in shape and _ANY not in shape:
             near = difflib.get_close_matches(key, shape, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(shape)}"
             raise ConfigError(f"{place} is not a known setting{hint}")
-        wanted = shape[key]
+        wanted = shape.get(key, shape.get(_ANY))
         if wanted is None or isinstance(wanted, Mapping):
             _check_table(value, wanted, path, f"{prefix}{key}")
         else:

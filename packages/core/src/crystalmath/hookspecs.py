@@ -80,7 +80,11 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
 
 @_hookspec
 def crystalmath_preflight(
-    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    recipe: str,
+    atoms: Atoms,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str,
 ) -> Sequence[Finding]:
     """Check a job before it is submitted.
 
@@ -100,6 +104,9 @@ def crystalmath_preflight(
         The recipe's parameters.
     environment : mapping of str to str
         The environment variables that the job will see.
+    document : str
+        Structure and parameters as the job's worker reads them
+        (:func:`crystalmath.recipes.codec.decode_spec`), for a check that runs in another process.
 
     Returns
     -------
@@ -116,7 +123,11 @@ def crystalmath_preflight(
 
 @_hookspec
 def crystalmath_pseudopotentials(
-    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    recipe: str,
+    atoms: Atoms,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str,
 ) -> Sequence[Pseudopotential]:
     """Name the pseudopotential files that a job will read; they are recorded with it.
 
@@ -125,7 +136,7 @@ def crystalmath_pseudopotentials(
 
     Parameters
     ----------
-    recipe, atoms, parameters, environment
+    recipe, atoms, parameters, environment, document
         As for :func:`crystalmath_preflight`.
 
     Returns

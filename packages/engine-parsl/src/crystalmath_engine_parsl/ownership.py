@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from crystalmath import processes
+from crystalmath.jobs.identities import is_alive, own_identity
 
-__all__ = ["MARK", "Ownership", "end_dead_pools", "pool_processes"]
+__all__ = ["MARK", "Ownership", "pool_processes"]
 
 #: The variable that holds the token.
 MARK = "CRYSTALMATH_PARSL"
@@ -39,9 +40,13 @@ class Ownership:
     ----------
     runs : pathlib.Path
         Where the folders of all owners of the home are.
+    jobs : pathlib.Path
+        Where the run directories are, and the identities of those who own jobs.
     """
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, jobs: Path) -> None:
+        self._runs = runs
+        self._jobs = jobs
         self.token = secrets.token_hex(8)
         self.directory = runs / self.token
         self.temporary = ""
@@ -53,7 +58,7 @@ class Ownership:
         short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST
         self.temporary = tempfile.mkdtemp(prefix=_PREFIX, dir=None if short else "/tmp")  # noqa: S108
         record = {
-            "owner": processes.own_identity().as_dict(),
+            "owner": own_identity(self._jobs).identity.as_dict(),
             "session": os.getsid(0),
             "temporary": self.temporary,
         }
@@ -62,6 +67,14 @@ class Ownership:
         unfinished.mkdir(mode=0o700, parents=True)
         (unfinished / _FILE).write_text(json.dumps(record), encoding="utf-8")
         unfinished.rename(self.directory)
+
+    def end_dead_pools(self) -> None:
+        """End what is left of pools whose owners are known to have died, and their folders."""
+        for file in self._runs.glob(f"*/{_FILE}"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                record = json.loads(file.read_text(encoding="utf-8"))
+                if is_alive(processes.Identity.read(record["owner"]), self._jobs) is False:
+                    _end_dead(file.parent, record)
 
     def end_processes(self) -> None:
         """End what is left of the pools."""
@@ -78,15 +91,6 @@ class Ownership:
 def pool_processes(token: str, session: int) -> list[int]:
     """List the processes of an owner's pools, but for the one that asks."""
     return [pid for pid in processes.marked(MARK, token) if _session(pid) == session]
-
-
-def end_dead_pools(runs: Path) -> None:
-    """End what is left of pools whose owners are known to have died, and remove their folders."""
-    for file in runs.glob(f"*/{_FILE}"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            record = json.loads(file.read_text(encoding="utf-8"))
-            if processes.Identity.read(record["owner"]).is_dead():
-                _end_dead(file.parent, record)
 
 
 def _end_dead(directory: Path, record: dict[str, Any]) -> None:

@@ -12,11 +12,10 @@ from attrs import define
 
 from crystalmath import processes
 from crystalmath.errors import EngineUnavailable
-from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Capabilities, Sighting
 from crystalmath.quacc.engine import EngineRunner
-from crystalmath_engine_parsl import config
-from crystalmath_engine_parsl.ownership import MARK, Ownership, end_dead_pools
+from crystalmath_engine_parsl import config, executor
+from crystalmath_engine_parsl.ownership import MARK, Ownership
 from crystalmath_engine_parsl.pool import Pool
 
 if TYPE_CHECKING:
@@ -47,16 +46,6 @@ class _Task:
     future: Future[Any]
     due: float = math.inf  # since when a worker should have taken it
 
-    @property
-    def number(self) -> int:
-        return int(self.attempt.id.rpartition(".")[2])
-
-    def is_claimed(self) -> bool:
-        return RunDirectory(self.attempt.directory).claimed(self.number)
-
-    def is_decided(self) -> bool:
-        return RunDirectory(self.attempt.directory).decided(self.number)
-
 
 class ParslRunner(EngineRunner):
     """Run jobs on Parsl.
@@ -79,8 +68,7 @@ class ParslRunner(EngineRunner):
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = config.workers(settings)
-        self._runs = settings.directory / "runs"
-        self._ownership = Ownership(self._runs)
+        self._ownership = Ownership(settings.directory / "runs", settings.home / "jobs")
         self._pool: Pool | None = None
         self._pools = 0
         # In the order in which Parsl was given them.
@@ -126,7 +114,11 @@ class ParslRunner(EngineRunner):
             self._give_up(pool, f"Parsl's workers left work alone for {self._patience(pool):g} s")
             pool = self._working_pool()
         for task in list(self._tasks.values()):
-            if task.future.done() and _is_parsls(task.future.exception()) and not task.is_claimed():
+            if (
+                task.future.done()
+                and _is_parsls(task.future.exception())
+                and not self.has_begun(task.attempt)
+            ):
                 self._submit(pool, task.attempt)
 
     def _working_pool(self) -> Pool:
@@ -141,12 +133,12 @@ class ParslRunner(EngineRunner):
         if time.monotonic() < self._retry_at:
             raise EngineUnavailable(str(self._trouble))
         waiting = self._unclaimed()
-        end_dead_pools(self._runs)
+        self._ownership.end_dead_pools()
         self._ownership.record()
         self._pools += 1
         mark = f"{MARK}={self._ownership.token}"
-        executor = config.local_executor(self._workers, self._ownership.temporary, mark)
-        pool = Pool(executor, self._ownership.directory / str(self._pools))
+        configured = executor.local_executor(self._workers, self._ownership.temporary, mark)
+        pool = Pool(configured, self._ownership.directory / str(self._pools))
         try:
             pool.start()
             for task in waiting:
@@ -158,7 +150,9 @@ class ParslRunner(EngineRunner):
 
     def _give_up(self, pool: Pool, trouble: str) -> None:
         """End a pool: a job that runs belongs to its supervisor, and goes on."""
-        proved = pool.proved or any(task.is_claimed() for task in list(self._tasks.values()))
+        proved = pool.proved or any(
+            self.has_begun(task.attempt) for task in list(self._tasks.values())
+        )
         self._failures = 0 if proved else self._failures + 1
         pause = min(self._later() / 2, PAUSE_S) if self._failures else 0.0
         self._retry_at = time.monotonic() + pause
@@ -181,7 +175,7 @@ class ParslRunner(EngineRunner):
     def _unclaimed(self) -> list[_Task]:
         """Give what a new pool must be given; what has begun is no matter of Parsl's any more."""
         for task in list(self._tasks.values()):
-            if task.is_claimed():
+            if self.has_begun(task.attempt):
                 self._tasks.pop(task.attempt.id, None)
         return list(self._tasks.values())
 
@@ -195,7 +189,7 @@ class ParslRunner(EngineRunner):
         now = time.monotonic()
         due = set()
         for task in self._first_unfinished():
-            if task.is_claimed():
+            if self.has_begun(task.attempt):
                 pool.proved = True
             else:
                 due.add(task)
@@ -206,7 +200,7 @@ class ParslRunner(EngineRunner):
     def _first_unfinished(self) -> Iterator[_Task]:
         left = self._workers
         for task in list(self._tasks.values()):
-            if task.is_decided():
+            if self.has_ended(task.attempt):
                 self._tasks.pop(task.attempt.id, None)
             elif left and not task.future.done():
                 left -= 1

@@ -10,40 +10,34 @@ import typer
 from crystalmath.cli import complete, output
 from crystalmath.cli.selection import any_client
 from crystalmath.cli.submission import (
-    Cluster,
-    Engine,
     Json,
-    Labels,
-    Name,
     Params,
     ParamsFile,
     Recipe,
     Structure,
-    Walltime,
     asking,
-    make_request,
+    make_submission,
+    with_options,
 )
 from crystalmath.errors import InvalidJob
+from crystalmath.models import SubmissionOptions  # noqa: TC001 - read when the command is made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystalmath.client import Client, Request
+    from crystalmath.client import Client, Submission
 
 __all__ = ["check", "engines", "recipes"]
 
 
+@with_options
 def check(
     recipe: Recipe,
     structure: Structure,
     *,
-    engine: Engine = None,
-    cluster: Cluster = "local",
     param: Params = None,
     params: ParamsFile = None,
-    walltime: Walltime = None,
-    name: Name = None,
-    label: Labels = None,
+    options: SubmissionOptions,
     as_json: Json = False,
 ) -> int:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
@@ -52,19 +46,9 @@ def check(
     reads: without a running server that takes some seconds each time; submit, or serve, starts one
     that stays warm. Exits 1 where the job would be refused.
     """
-    request = make_request(
-        recipe,
-        structure,
-        engine=engine,
-        cluster=cluster,
-        param=param,
-        params=params,
-        walltime=walltime,
-        name=name,
-        label=label,
-    )
+    submission = make_submission(recipe, structure, param=param, params=params, options=options)
     with any_client() as client:
-        answer = _checked(client, request)
+        answer = _checked(client, submission)
     if as_json:
         output.write_json(answer)
     else:
@@ -109,14 +93,15 @@ def _shared_folder(paths: Sequence[str]) -> str:
         return ""
 
 
-def _checked(client: Client, request: Request) -> dict[str, Any]:
+def _checked(client: Client, submission: Submission) -> dict[str, Any]:
     from crystalmath import config
     from crystalmath.client.errors import raise_answered
+    from crystalmath.client.request import document
 
     configured = config.load()
-    document = request.document(configured, config.forwarded(configured.forward))
-    with asking([document["recipe"]]):
-        answer = client.call("jobs.check", document)
+    asked = document(submission, configured, config.submitters_environment(configured))
+    with asking([asked["recipe"]]):
+        answer = client.call("jobs.check", asked)
     raise_answered(answer)
     # A server of an earlier release says less.
     return {"ok": not answer["error"], "potcars": [], "environment": [], **answer}
@@ -163,13 +148,13 @@ def recipes(
         if name is None:
             return _list_recipes(client.recipes(), as_json=as_json)
         try:
-            recipe = client.describe(name)
+            described = client.describe(name)
         except InvalidJob:
             below = client.recipes(_module(name))
             if not below:
                 raise
             return _list_recipes(below, as_json=as_json)
-    recipe["parameters"] = _parameters(recipe["parameters"])
+    recipe: dict[str, Any] = {**described, "parameters": _parameters(described["parameters"])}
     if as_json:
         del recipe["error"]
         output.write_json({"recipe": recipe})

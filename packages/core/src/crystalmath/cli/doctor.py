@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from attrs import asdict
 
-from crystalmath.cli import output
+from crystalmath.cli import complete, output
 from crystalmath.cli.health import Check, server_checks
-from crystalmath.cli.submission import Engine, Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ def doctor(
     run: Annotated[
         bool, typer.Option("--run", help="Relax a built-in aluminium cell on an engine.")
     ] = False,
-    engine: Engine = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="E", help="That engine.", autocompletion=complete.engines),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Look at what jobs need, and say what is missing and what to do about it.
@@ -228,12 +231,13 @@ def _programs(config: Config) -> Iterator[Check]:
 
 
 def _relax(engine: str | None) -> Check:
-    from crystalmath.cli.run import Interrupts, run_request
-    from crystalmath.client import Request
+    from crystalmath.cli.run import Interrupts, run_submission
+    from crystalmath.client import Submission
 
-    request = Request(recipe="emt.core.relax_job", atoms=_aluminium(), engine=engine, name="doctor")
+    recipe = "emt.core.relax_job"
+    asked = Submission(recipe=recipe, atoms=_aluminium(), engine=engine, name="doctor")
     with Interrupts() as interrupts:
-        job = run_request(request, interrupts)
+        job = run_submission(asked, interrupts)
     if interrupts.received is not None:
         raise SystemExit(128 + interrupts.received)
     if job.state.value != "completed":

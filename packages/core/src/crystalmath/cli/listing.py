@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from crystalmath.client import Client, JobInfo
+    from crystalmath.client import Client, Job
 
 __all__ = ["list_jobs"]
 
@@ -81,7 +81,7 @@ def list_jobs(
     return 0
 
 
-def _jobs(client: Client, filters: Mapping[str, Any], limit: int) -> list[JobInfo]:
+def _jobs(client: Client, filters: Mapping[str, Any], limit: int) -> list[Job]:
     return list(client.list(**filters, limit=limit or None))
 
 
@@ -101,7 +101,7 @@ _BEGINNING = {"NAME": 0.3, "RECIPE": 0.0, "ENGINE": 1.0}
 _Cells: TypeAlias = "dict[str, Sequence[str]]"
 
 
-def _table(jobs: Sequence[JobInfo]) -> Table:
+def _table(jobs: Sequence[Job]) -> Table:
     rows = zip(*map(_row, jobs), strict=True)
     cells = _fitted(dict(zip(_COLUMNS, rows, strict=True)), output.width())
     whole = [column for column in cells if column != "NAME"]
@@ -110,7 +110,7 @@ def _table(jobs: Sequence[JobInfo]) -> Table:
     )
 
 
-def _row(job: JobInfo) -> tuple[str, ...]:
+def _row(job: Job) -> tuple[str, ...]:
     energy = (job.summary or {}).get("energy_ev")
     return (
         job.name or "",
@@ -182,12 +182,12 @@ def _watch(filters: Mapping[str, Any], limit: int) -> int:
 
 def _look(
     client: Client, filters: Mapping[str, Any], most: int
-) -> tuple[list[JobInfo], dict[str, int]]:
+) -> tuple[list[Job], dict[str, int]]:
     """Give jobs, and all counted by state; where not all have room, first those that run."""
     counts: dict[str, int] = client.summary(**filters)["states"]
     if not most or sum(counts.values()) <= most:
         return _jobs(client, filters, most), counts
-    jobs: list[JobInfo] = []
+    jobs: list[Job] = []
     others = [state for state, count in counts.items() if count and state != "running"]
     for wanted in (["running"] if counts.get("running") else [], others):
         if wanted and len(jobs) < most:
@@ -197,7 +197,7 @@ def _look(
 
 def _renewed(
     filters: Mapping[str, Any], limit: Callable[[], int]
-) -> Iterator[tuple[list[JobInfo], dict[str, int]]]:
+) -> Iterator[tuple[list[Job], dict[str, int]]]:
     """Look at the jobs again and again, whatever becomes of the server."""
     from crystalmath.client.errors import ConnectionLost
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.table import Table
 
-    from crystalmath.client import JobInfo
+    from crystalmath.client import Job
 
 __all__ = [
     "ENDED",
@@ -108,7 +108,7 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
     return "\n".join(f"{name:{width}}{value}" for name, value in values)
 
 
-def summary_fields(job: JobInfo) -> list[tuple[str, object]]:
+def summary_fields(job: Job) -> list[tuple[str, object]]:
     """Give what a job's summary says, with units."""
     summary = job.summary or {}
     energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalmath.cli import output
 from crystalmath.cli.selection import JobId, any_client, find
@@ -12,7 +12,8 @@ from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotat
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from crystalmath.client import JobInfo
+    from crystalmath.client import Job
+    from crystalmath.models.answers import Specification
 
 __all__ = ["path", "result", "status"]
 
@@ -29,7 +30,7 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
     return 0
 
 
-def _status_fields(job: JobInfo, asked: Mapping[str, Any]) -> list[tuple[str, object]]:
+def _status_fields(job: Job, asked: Specification) -> list[tuple[str, object]]:
     parameters: Mapping[str, object] = asked["params"]
     files = asked.get("potcars", [])  # a server of an earlier release tells none
     kind = "POTCARs" if any(file["titel"] for file in files) else "UPF files"
@@ -82,7 +83,7 @@ def _short(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
-def _took(job: JobInfo) -> str | None:
+def _took(job: Job) -> str | None:
     if job.started_at is None or job.finished_at is None:
         return None
     return f"{job.finished_at - job.started_at:.1f} s"
@@ -104,7 +105,7 @@ def result(job_id: JobId, *, as_json: Json = False) -> int:
     return 0 if job.state.value == "completed" else 1
 
 
-def _splice(job: JobInfo, raw: bytes) -> None:
+def _splice(job: Job, raw: bytes) -> None:
     import json
 
     document = job.document()
@@ -117,7 +118,7 @@ def _splice(job: JobInfo, raw: bytes) -> None:
     out.flush()
 
 
-def _print_result(job: JobInfo, traceback: str | None) -> None:
+def _print_result(job: Job, traceback: str | None) -> None:
     for warning in job.warnings:
         output.note(output.printable(f"warning: {output.sentence(warning)}"))
     if not job.state.is_terminal():

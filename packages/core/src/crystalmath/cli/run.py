@@ -11,30 +11,26 @@ from typing import TYPE_CHECKING
 from crystalmath.cli import output
 from crystalmath.cli.selection import any_client
 from crystalmath.cli.submission import (
-    Cluster,
-    Engine,
     Json,
-    Key,
-    Labels,
-    Name,
     Params,
     ParamsFile,
     Recipe,
     Structure,
-    Walltime,
     asking,
     is_asked,
-    make_request,
+    make_submission,
+    with_options,
 )
+from crystalmath.models import SubmissionOptions  # noqa: TC001 - read when the command is made
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType, TracebackType
     from typing import NoReturn, Self
 
-    from crystalmath.client import Client, JobInfo, Request
+    from crystalmath.client import Client, Job, Submission
 
-__all__ = ["Interrupts", "Progress", "follow", "run", "run_request"]
+__all__ = ["Interrupts", "Progress", "follow", "run", "run_submission"]
 
 # How often the elapsed time is renewed and a signal is answered, in seconds: of a job that is just
 # submitted, and of one that has run for a while.
@@ -42,18 +38,14 @@ _TICK = 0.2
 _SLOW_TICK = 1.0
 
 
+@with_options
 def run(
     recipe: Recipe,
     structure: Structure,
     *,
-    engine: Engine = None,
-    cluster: Cluster = "local",
     param: Params = None,
     params: ParamsFile = None,
-    walltime: Walltime = None,
-    name: Name = None,
-    label: Labels = None,
-    key: Key = None,
+    options: SubmissionOptions,
     as_json: Json = False,
 ) -> int:
     """Run a recipe on a structure, wait for it, and print its result.
@@ -61,19 +53,8 @@ def run(
     Ctrl-C stops the job and waits until it has stopped; a second Ctrl-C leaves at once.
     """
     with Interrupts() as interrupts:
-        request = make_request(
-            recipe,
-            structure,
-            engine=engine,
-            cluster=cluster,
-            param=param,
-            params=params,
-            walltime=walltime,
-            name=name,
-            label=label,
-            key=key,
-        )
-        job = run_request(request, interrupts)
+        submission = make_submission(recipe, structure, param=param, params=params, options=options)
+        job = run_submission(submission, interrupts)
     if as_json:
         output.write_json(job.document())
     else:
@@ -83,16 +64,16 @@ def run(
     return 0 if job.state.value == "completed" else 1
 
 
-def run_request(request: Request, interrupts: Interrupts) -> JobInfo:
+def run_submission(submission: Submission, interrupts: Interrupts) -> Job:
     """Run a job to its end, on the home's server if it runs, else in this process."""
     with any_client() as client, Progress() as progress:
-        job = client.job(_submitted(client, request, interrupts))
+        job = client.job(_submitted(client, submission, interrupts))
         for warning in job.warnings:
             output.note(output.printable(f"warning: {output.sentence(warning)}"))
         return _followed(client, job, interrupts, progress)
 
 
-def _followed(client: Client, job: JobInfo, interrupts: Interrupts, progress: Progress) -> JobInfo:
+def _followed(client: Client, job: Job, interrupts: Interrupts, progress: Progress) -> Job:
     """Follow a job, with the next server where the present one dies: the job goes on."""
     from crystalmath.client import connect
     from crystalmath.client.errors import ConnectionLost
@@ -105,28 +86,29 @@ def _followed(client: Client, job: JobInfo, interrupts: Interrupts, progress: Pr
             return follow(again, job, interrupts, progress)
 
 
-def _submitted(client: Client, request: Request, interrupts: Interrupts) -> str:
+def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -> str:
     # As a future it would be followed in a thread, beside what follows it here.
     from crystalmath import config
     from crystalmath.client.errors import raise_answered
+    from crystalmath.client.request import document
 
     configured = config.load()
-    document = request.document(configured, config.forwarded(configured.forward))
-    recipe = document["recipe"]
+    asked = document(submission, configured, config.submitters_environment(configured))
+    recipe = asked["recipe"]
     # The first time it takes seconds, in which whoever wants out needs no job to be stopped. A job
     # whose key is known is there at once.
-    if is_asked(recipe) and document.get("key") is None:
+    if is_asked(recipe) and asked.get("key") is None:
         with interrupts.leaving(), asking([recipe]):
-            client.call("jobs.check", document)
+            client.call("jobs.check", asked)
     interrupts.leave_if_asked()
     interrupts.passed_on = False
     with asking([recipe]):
-        answer = client.call("jobs.submit", document)
+        answer = client.call("jobs.submit", asked)
     raise_answered(answer)
     return str(answer["job_id"])
 
 
-def follow(client: Client, job: JobInfo, interrupts: Interrupts, progress: Progress) -> JobInfo:
+def follow(client: Client, job: Job, interrupts: Interrupts, progress: Progress) -> Job:
     """Show a job's changes until it has ended; pass on the user's wish to stop it."""
     begun = time.monotonic()
     while True:
@@ -143,7 +125,7 @@ def follow(client: Client, job: JobInfo, interrupts: Interrupts, progress: Progr
             interrupts.pass_on()
 
 
-def report(job: JobInfo) -> None:
+def report(job: Job) -> None:
     """Print what became of a job, for people."""
     took = (job.finished_at or time.time()) - job.created_at
     pairs: list[tuple[str, object]] = [("state", f"{job.state.value} ({took:.1f} s)")]
@@ -243,7 +225,7 @@ class Progress(output.LiveLine):
         self._state = "submitting"
         super().__init__(self._line())
 
-    def show(self, job: JobInfo) -> None:
+    def show(self, job: Job) -> None:
         """Show a job's state where it is a new one."""
         seen = (job.state.value, job.attempt, job.reason)
         if seen == self._shown:

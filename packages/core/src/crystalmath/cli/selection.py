@@ -13,7 +13,7 @@ from crystalmath.errors import CrystalMathError, ServerNotRunning
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from crystalmath.client import Client, JobInfo
+    from crystalmath.client import Client, Job
 
 __all__ = [
     "JobId",
@@ -109,7 +109,7 @@ def select(
     job_ids: Sequence[str] | None,
     labels: Mapping[str, str],
     wanted: Sequence[str] | None,
-) -> list[JobInfo]:
+) -> list[Job]:
     """Give the jobs that are meant: by their ids, or all, and of these what fits the filters.
 
     Raises
@@ -129,7 +129,7 @@ def select(
     return chosen
 
 
-def _fits(job: JobInfo, labels: Mapping[str, str], wanted: Sequence[str] | None) -> bool:
+def _fits(job: Job, labels: Mapping[str, str], wanted: Sequence[str] | None) -> bool:
     return labels.items() <= job.labels.items() and (not wanted or job.state.value in wanted)
 
 

@@ -1,37 +1,37 @@
-"""The options that describe a job, and the request they make."""
+"""The options that describe a job, and the submission they make."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crystalmath.cli import complete, output
 from crystalmath.cli.parameters import parse_labels, parse_parameters, parse_walltime
 from crystalmath.cli.structures import read_document
+from crystalmath.models import Submission
+from crystalmath.models.fields import declared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from crystalmath.client import Request
+    from crystalmath.models import SubmissionOptions
+    from crystalmath.models.fields import Field
 
 __all__ = [
-    "Cluster",
-    "Engine",
     "Json",
-    "Key",
-    "Labels",
-    "Name",
     "Params",
     "ParamsFile",
     "Recipe",
     "Structure",
-    "Walltime",
     "asking",
     "is_asked",
-    "make_request",
+    "make_submission",
+    "with_options",
 ]
 
 Recipe = Annotated[
@@ -50,20 +50,6 @@ Structure = Annotated[
         "counted from 0; FILE@-1 the last.",
     ),
 ]
-Engine = Annotated[
-    str | None,
-    typer.Option(
-        metavar="E",
-        help="A workflow engine; see crystalmath engines.",
-        autocompletion=complete.engines,
-    ),
-]
-Cluster = Annotated[
-    str,
-    typer.Option(
-        metavar="C", help="One of the engine's clusters.", autocompletion=complete.clusters
-    ),
-]
 Params = Annotated[
     list[str] | None,
     typer.Option(
@@ -80,27 +66,6 @@ ParamsFile = Annotated[
         metavar="FILE",
         help="Parameters from JSON or TOML; --param and --sweep go before what it says.",
     ),
-]
-Walltime = Annotated[
-    str | None,
-    typer.Option(metavar="TIME", help="Stop the job after this time: 2h, 1h30m, 90s."),
-]
-Name = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="A name to find the job by; else the file's."),
-]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--label",
-        metavar="K=V",
-        help="A label to find the job by; may be repeated.",
-        autocompletion=complete.labels,
-    ),
-]
-Key = Annotated[
-    str | None,
-    typer.Option(metavar="KEY", help="The same key again gives the same job, never a second one."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
@@ -144,43 +109,90 @@ def is_asked(recipe: str) -> bool:
     return concerns(recipe, {"CRYSTALMATH_RECIPES": ",".join(load().recipes_allow)})
 
 
-def make_request(
+def with_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options that the fields of a submission declare.
+
+    They stand where its parameter ``options`` stands, which gets what was given, as
+    :class:`~crystalmath.models.Submission` takes it.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    own = [one for one in signature.parameters.values() if one.name != "options"]
+    # The last of a command's own is --json.
+    parameters = [*own[:-1], *map(_parameter, _OPTIONAL), own[-1]]
+
+    @wraps(function)
+    def command(**given: Any) -> int:
+        values = {one.name: given.pop(one.name) for one in _OPTIONAL}
+        options = {
+            name: _READ[name](value) if name in _READ else value
+            for name, value in values.items()
+            if value is not None
+        }
+        return function(options=options, **given)
+
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _parameter(one: Field) -> inspect.Parameter:
+    option, schema = one.about.option, one.about.schema
+    assert option is not None  # noqa: S101 - _OPTIONAL has no others
+    told = typer.Option(
+        option.name,
+        metavar=option.metavar,
+        help=option.help,
+        autocompletion=_COMPLETED.get(one.name),
+        min=schema.get("minimum"),
+        max=schema.get("maximum"),
+    )
+    kind = _TYPES["string" if one.name in _TEXTS else schema["type"]]
+    return inspect.Parameter(
+        one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, told]
+    )
+
+
+#: The fields of a submission that have an option.
+_OPTIONAL = [one for one in declared(Submission) if one.about.option is not None]
+#: What an option takes, by the type of its field in JSON; labels are pairs, and may be repeated.
+_TYPES: dict[str, Any] = {
+    "string": str | None,
+    "integer": int | None,
+    "number": float | None,
+    "object": list[str] | None,
+}
+#: Numbers that people write as texts.
+_TEXTS = ("walltime_s",)
+#: What is written otherwise than it is kept, and how it is read.
+_READ: dict[str, Callable[[Any], object]] = {
+    "walltime_s": parse_walltime,
+    "labels": parse_labels,
+}
+_COMPLETED: dict[str, Callable[..., Any]] = {
+    "engine": complete.engines,
+    "cluster": complete.clusters,
+    "labels": complete.labels,
+}
+
+
+def make_submission(
     recipe: str,
     structure: str,
     *,
-    engine: str | None,
-    cluster: str,
     param: list[str] | None,
     params: Path | None,
-    walltime: str | None,
-    name: str | None,
-    label: list[str] | None,
-    key: str | None = None,
-) -> Request:
-    """Turn the options of a command into a request for one job.
+    options: SubmissionOptions,
+) -> Submission:
+    """Turn what a command was given into one submission.
 
     Raises
     ------
     typer.BadParameter
-        An option cannot be read.
+        A parameter cannot be read.
     InvalidJob
         The structure cannot be used.
     """
     parameters = parse_parameters(param or (), params)
-    walltime_s = None if walltime is None else parse_walltime(walltime)
-    labels = parse_labels(label or ())
-
-    from crystalmath.client import Request
-
-    file_name, document = read_document(structure)
-    return Request(
-        recipe=recipe,
-        atoms=document,
-        parameters=parameters,
-        engine=engine,
-        cluster=cluster,
-        key=key,
-        name=file_name if name is None else name,
-        labels=labels,
-        walltime_s=walltime_s,
-    )
+    name, document = read_document(structure)
+    given: SubmissionOptions = {"name": name, **options}
+    return Submission(recipe=recipe, atoms=document, parameters=parameters, **given)

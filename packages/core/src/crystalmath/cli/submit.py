@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli import output
-from crystalmath.cli.parameters import parse_labels, parse_sweep, parse_walltime
+from crystalmath.cli.parameters import parse_sweep
 from crystalmath.cli.structures import Document, fit, names_one, read_documents
 from crystalmath.cli.submission import (
-    Cluster,
-    Engine,
     Json,
-    Labels,
-    Name,
     Params,
     ParamsFile,
     Recipe,
-    Walltime,
     asking,
+    with_options,
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.models import Submission, SubmissionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,6 +47,7 @@ _Asked = tuple[str, dict[str, Any] | CrystalMathError]
 _Answer = dict[str, Any]
 
 
+@with_options
 def submit(
     recipe: Recipe,
     structures: Annotated[
@@ -70,35 +68,20 @@ def submit(
             "each combination.",
         ),
     ] = None,
-    engine: Engine = None,
-    cluster: Cluster = "local",
     param: Params = None,
     params: ParamsFile = None,
-    walltime: Walltime = None,
-    name: Name = None,
-    label: Labels = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            help="The same key again gives the same job, never a second one. Of many jobs each "
-            "gets KEY/NAME: the same command again submits only what is missing.",
-        ),
-    ] = None,
+    options: SubmissionOptions,
     as_json: Json = False,
 ) -> int:
     """Submit a job, or many, print their ids, and return at once.
 
     Each job is accepted or refused on its own. Exits 1 where one was refused.
     """
-    labels = parse_labels(label or ())
     combinations = parse_sweep(sweep or (), param or (), params)
-    _refuse_twice(labels, combinations)
-    walltime_s = None if walltime is None else parse_walltime(walltime)
+    _refuse_twice(options.get("labels", {}), combinations)
     read = list(read_documents(structures))
     many = not names_one(structures) or bool(sweep) or len(read) > 1
-    fixed = {"recipe": recipe, "engine": engine, "cluster": cluster, "walltime_s": walltime_s}
-    asked = _asked(read, combinations, labels, fixed, name=name, key=key, many=many)
+    asked = _asked(recipe, read, combinations, options, many=many)
     answers = []
     for answer in _submitted(asked):
         answers.append(answer)
@@ -120,20 +103,19 @@ def _refuse_twice(labels: Mapping[str, str], combinations: Sequence[tuple[Any, A
 
 
 def _asked(
+    recipe: str,
     read: Sequence[tuple[str, Document | InvalidJob]],
     combinations: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]],
-    labels: Mapping[str, str],
-    fixed: Mapping[str, Any],
+    options: SubmissionOptions,
     *,
-    name: str | None,
-    key: str | None,
     many: bool,
 ) -> Iterator[_Asked]:
     from crystalmath import config
-    from crystalmath.client import Request
+    from crystalmath.client.request import document
 
     configured = config.load()
-    environment = config.forwarded(configured.forward)
+    environment = config.submitters_environment(configured)
+    name, key, labels = options.get("name"), options.get("key"), options.get("labels", {})
     for file_name, structure in read:
         own = file_name if name is None else name if len(read) == 1 else f"{name}/{file_name}"
         for swept, parameters in combinations:
@@ -142,16 +124,12 @@ def _asked(
             if isinstance(structure, InvalidJob):
                 yield full, structure
                 continue
-            request = Request(
-                atoms=structure,
-                parameters=parameters,
-                name=full,
-                key=f"{key}/{full}" if key is not None and many else key,
-                labels={**labels, **swept},
-                **fixed,
-            )
+            each: SubmissionOptions = {**options, "name": full, "labels": {**labels, **swept}}
+            if key is not None and many:
+                each["key"] = f"{key}/{full}"
             try:
-                yield full, request.document(configured, environment)
+                asked = Submission(recipe=recipe, atoms=structure, parameters=parameters, **each)
+                yield full, document(asked, configured, environment)
             except CrystalMathError as error:
                 yield full, error
 

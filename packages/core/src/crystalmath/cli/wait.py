@@ -20,7 +20,7 @@ from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotat
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from crystalmath.client import JobInfo
+    from crystalmath.client import Job
 
 __all__ = ["wait"]
 
@@ -58,7 +58,7 @@ def wait(
     return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
 
 
-def _follow(line: output.LiveLine, jobs: dict[str, JobInfo]) -> None:
+def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:
     """Keep jobs up to date until all have ended."""
     from crystalmath.client import connect
 
@@ -75,7 +75,7 @@ def _follow(line: output.LiveLine, jobs: dict[str, JobInfo]) -> None:
         raise
 
 
-def _say(line: output.LiveLine, job: JobInfo) -> None:
+def _say(line: output.LiveLine, job: Job) -> None:
     if not job.state.is_terminal() or job.state.value == "completed":
         return
     error = f": {output.first_line(job.error)}" if job.error and _failed(job) else ""
@@ -83,9 +83,9 @@ def _say(line: output.LiveLine, job: JobInfo) -> None:
     line.say(output.printable(f"{job.job_id[:8]}{name} {job.state.value}{error}"))
 
 
-def _failed(job: JobInfo) -> bool:
+def _failed(job: Job) -> bool:
     return job.state.value == "failed"
 
 
-def _counts(jobs: Iterable[JobInfo]) -> str:
+def _counts(jobs: Iterable[Job]) -> str:
     return output.counts(Counter(job.state.value for job in jobs))

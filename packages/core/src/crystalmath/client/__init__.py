@@ -13,36 +13,39 @@ from crystalmath.client.errors import (
     ProtocolMismatch,
     ServerMismatch,
 )
-from crystalmath.client.job import JobInfo
 from crystalmath.client.opening import connect, in_process
+from crystalmath.models import Job, Submission
 
 if TYPE_CHECKING:
     from crystalmath.client.future import JobFuture
-    from crystalmath.client.request import Request
+
+#: What scripts for earlier releases call them.
+JobInfo = Job
+Request = Submission
 
 __all__ = [
     "Client",
     "ClientClosed",
     "ConnectionLost",
+    "Job",
     "JobFailed",
     "JobFuture",
     "JobInfo",
     "ProtocolMismatch",
     "Request",
     "ServerMismatch",
+    "Submission",
     "connect",
     "in_process",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # Who only asks about jobs, as `crystalmath status` does, need not wait for these.
+    # Who only asks about jobs, as `crystalmath status` does, need not wait for it.
     if name == "JobFuture":
         from crystalmath.client.future import JobFuture
 
         return JobFuture
     if name == "Request":
-        from crystalmath.client.request import Request
-
         return Request
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from crystalmath import config
 from crystalmath.client.errors import raise_answered
-from crystalmath.client.job import JobInfo
 from crystalmath.client.news import changes
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.models import JobState
+from crystalmath.models import Job, JobState
 
 if TYPE_CHECKING:
     from crystalmath.client.transport import Transport
+    from crystalmath.models.answers import (
+        Counted,
+        EngineEntry,
+        LogPart,
+        RecipeDescription,
+        RecipeEntry,
+        ServerVersion,
+        Specification,
+    )
 
 __all__ = ["Asking", "RecipeLike", "States"]
 
 # The class has a method called list, which hides the type inside it.
-_Documents: TypeAlias = list[dict[str, Any]]
+_Engines: TypeAlias = "list[EngineEntry]"
+_Recipes: TypeAlias = "list[RecipeEntry]"
 _Names: TypeAlias = list[str]
 
 #: A state, or several.
@@ -54,7 +63,7 @@ class Asking:
     def _configured(self) -> tuple[config.Config, dict[str, str]]:
         """Give the home's configuration, and what reaches a job of the environment as it is now."""
         configured = config.load(self._environ)
-        return configured, config.forwarded(configured.forward)
+        return configured, config.submitters_environment(configured)
 
     def call(
         self, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = None
@@ -85,9 +94,9 @@ class Asking:
 
     # --- jobs --------------------------------------------------------------------------------
 
-    def job(self, job_id: str) -> JobInfo:
+    def job(self, job_id: str) -> Job:
         """Tell what is on record of a job (`UnknownJob` if there is none)."""
-        return JobInfo.read(self._answer("jobs.status", job_id=job_id))
+        return Job.read(self._answer("jobs.status", job_id=job_id))
 
     def list(
         self,
@@ -100,7 +109,7 @@ class Asking:
         error: str | None = None,
         prefix: str | None = None,
         limit: int | None = None,
-    ) -> Iterator[JobInfo]:
+    ) -> Iterator[Job]:
         """Go through jobs, newest first, fetching them page by page.
 
         Parameters
@@ -128,7 +137,7 @@ class Asking:
         while left is None or left > 0:
             size = PAGE if left is None else min(left, PAGE)
             page = self._answer("jobs.list", limit=size, cursor=cursor, **filters)
-            yield from map(JobInfo.read, page["jobs"])
+            yield from map(Job.read, page["jobs"])
             cursor = page["cursor"]
             if cursor is None:
                 return
@@ -141,7 +150,7 @@ class Asking:
         state: States = None,
         engine: str | None = None,
         error: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Counted:
         """Count jobs by state and by error: ``{"states", "errors"}``.
 
         Parameters
@@ -150,8 +159,11 @@ class Asking:
             See :meth:`list`.
         """
         chosen = dict(labels) if labels else None
-        return self._answer(
-            "jobs.summary", labels=chosen, state=_states(state), engine=engine, error=error
+        return cast(
+            "Counted",
+            self._answer(
+                "jobs.summary", labels=chosen, state=_states(state), engine=engine, error=error
+            ),
         )
 
     def find(self, prefix: str) -> str:
@@ -171,7 +183,7 @@ class Asking:
             raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
         return found[0]
 
-    def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobInfo]:
+    def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[Job]:
         """Yield the present state of each job and then each change, until all have ended.
 
         Parameters
@@ -192,7 +204,7 @@ class Asking:
         raise_answered(told)
         return result if told["status"] == JobState.COMPLETED.value else None
 
-    def specification(self, job_id: str) -> dict[str, Any]:
+    def specification(self, job_id: str) -> Specification:
         """Tell what a job was asked to do, as JSON; its environment is left out.
 
         Returns
@@ -200,7 +212,7 @@ class Asking:
         dict
             ``{"job_id", "recipe", "structure", "params", "engine", "cluster", "walltime_s"}``.
         """
-        return self._answer("jobs.specification", job_id=job_id)
+        return cast("Specification", self._answer("jobs.specification", job_id=job_id))
 
     def traceback(self, job_id: str) -> str | None:
         """Give the traceback of a job that failed, if its recipe raised."""
@@ -215,7 +227,7 @@ class Asking:
         offset: int | None = None,
         max_bytes: int | None = None,
         timeout_s: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> LogPart:
         """Read what a job has written.
 
         Parameters
@@ -238,14 +250,17 @@ class Asking:
         dict
             ``{"job_id", "file", "text", "offset", "size", "finished"}``.
         """
-        return self._answer(
-            "jobs.logs",
-            job_id=job_id,
-            file=file,
-            tail=tail,
-            offset=offset,
-            max_bytes=max_bytes,
-            timeout_s=timeout_s,
+        return cast(
+            "LogPart",
+            self._answer(
+                "jobs.logs",
+                job_id=job_id,
+                file=file,
+                tail=tail,
+                offset=offset,
+                max_bytes=max_bytes,
+                timeout_s=timeout_s,
+            ),
         )
 
     def cancel(self, job_id: str) -> bool:
@@ -257,27 +272,27 @@ class Asking:
 
     # --- what there is -----------------------------------------------------------------------
 
-    def engines(self) -> _Documents:
+    def engines(self) -> _Engines:
         """List the installed engines, and why one cannot serve."""
-        found: _Documents = self._answer("engines.list")["engines"]
+        found: _Engines = self._answer("engines.list")["engines"]
         return found
 
-    def recipes(self, prefix: str | None = None) -> _Documents:
+    def recipes(self, prefix: str | None = None) -> _Recipes:
         """List the recipes there are, or those whose name begins so (``emt``)."""
-        found: _Documents = self._answer("recipes.list", prefix=prefix)["recipes"]
+        found: _Recipes = self._answer("recipes.list", prefix=prefix)["recipes"]
         return found
 
-    def describe(self, recipe: RecipeLike) -> dict[str, Any]:
+    def describe(self, recipe: RecipeLike) -> RecipeDescription:
         """Tell a recipe's docstring, and the JSON Schema of its parameters."""
         from crystalmath.client.request import recipe_name
 
         configured, _ = self._configured()
         name = recipe_name(recipe, configured.recipes_allow)
-        return self._answer("recipes.describe", recipe=name)
+        return cast("RecipeDescription", self._answer("recipes.describe", recipe=name))
 
-    def version(self) -> dict[str, Any]:
+    def version(self) -> ServerVersion:
         """Tell what answers: its release, protocol, process and interpreter."""
-        return self._answer("system.version")
+        return cast("ServerVersion", self._answer("system.version"))
 
     def decoded(self, job_id: str) -> Any:
         """Give what the recipe of a completed job returned; the job's future calls it."""

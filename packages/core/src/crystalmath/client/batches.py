@@ -10,8 +10,8 @@ from crystalmath.server.rpc import wire
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from crystalmath.client.request import Request
     from crystalmath.config import Config
+    from crystalmath.models import Submission
 
 __all__ = ["batches"]
 
@@ -24,28 +24,31 @@ LARGEST = wire.MAX_MESSAGE - 2**20
 
 
 def batches(
-    requests: Sequence[Request], configured: Config, environment: Mapping[str, str]
+    submissions: Sequence[Submission], configured: Config, environment: Mapping[str, str]
 ) -> Iterator[dict[int, dict[str, Any] | CrystalMathError]]:
-    """Write requests as the parameters of ``jobs.submit``, many at a time.
+    """Write submissions as the parameters of ``jobs.submit``, many at a time.
 
     Yields
     ------
     dict
-        For the number of each request what is to be sent, or why it cannot be sent.
+        For the number of each submission what is to be sent, or why it cannot be sent.
     """
+    from crystalmath.client.request import document
+
     batch: dict[int, dict[str, Any] | CrystalMathError] = {}
     total = 0
-    for index, request in enumerate(requests):
+    for index, submission in enumerate(submissions):
         size = 0
         try:
-            document: dict[str, Any] | CrystalMathError = request.document(configured, environment)
-            size = _size(document)
+            written: dict[str, Any] | CrystalMathError
+            written = document(submission, configured, environment)
+            size = _size(written)
         except CrystalMathError as error:
-            document = error
+            written = error
         if batch and (len(batch) >= MOST_JOBS or total + size > MOST_BYTES):
             yield batch
             batch, total = {}, 0
-        batch[index] = document
+        batch[index] = written
         total += size
     if batch:
         yield batch

@@ -36,12 +36,17 @@ def bridge(place: Place, incoming: int = 0, outgoing: int = 1) -> bool:
     bool
         Whether it was the client that left, not the server.
     """
+    # A server serves nobody long who says nothing; an editor may take its time.
+    first = os.read(incoming, _CHUNK)
+    if not first:
+        return True
     if not launch.answers(place):
         launch.start(place)
     with socket.socket(socket.AF_UNIX) as connection:
         path = place.address()
         require_socket(path)
         connection.connect(os.fspath(path))
+        connection.sendall(first)
         left = threading.Event()
         threading.Thread(target=_send, args=(incoming, connection, left), daemon=True).start()
         with contextlib.suppress(ConnectionError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
 
 from crystalmath.client.asking import Asking, RecipeLike, States
 from crystalmath.client.errors import answered_error, raise_answered
 from crystalmath.client.follower import Follower
 from crystalmath.errors import CrystalMathError
+from crystalmath.models import Finding, Job, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.client.future import JobFuture
-    from crystalmath.client.job import JobInfo
-    from crystalmath.client.request import Request
     from crystalmath.client.transport import Transport
-    from crystalmath.models import Finding
+    from crystalmath.models import MapOptions, SubmissionOptions
 
 __all__ = ["Client"]
 
@@ -28,6 +27,9 @@ _Futures: TypeAlias = "list[JobFuture]"
 _Accepted: TypeAlias = "list[JobFuture | CrystalMathError]"
 _Findings: TypeAlias = "list[Finding]"
 _Values: TypeAlias = list[Any]
+
+#: A structure (Å), or what ``jobs.submit`` takes in its place.
+Structure: TypeAlias = "Atoms | str | Mapping[str, Any]"
 
 
 class Client(Asking):
@@ -74,22 +76,16 @@ class Client(Asking):
     def submit(
         self,
         recipe: RecipeLike,
-        atoms: Atoms,
+        atoms: Structure,
         parameters: Mapping[str, Any] | None = None,
-        *,
-        engine: str | None = None,
-        cluster: str | None = None,
-        key: str | None = None,
-        name: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        walltime_s: float | None = None,
+        **options: Unpack[SubmissionOptions],
     ) -> JobFuture:
         """Submit a job; it is on record when this returns.
 
         Parameters
         ----------
-        recipe, atoms, parameters, engine, cluster, key, name, labels, walltime_s
-            See :class:`~crystalmath.client.Request`.
+        recipe, atoms, parameters, **options
+            The fields of :class:`~crystalmath.models.Submission`.
 
         Raises
         ------
@@ -99,37 +95,25 @@ class Client(Asking):
         UnknownEngine
             The engine is not installed.
         """
-        from crystalmath.client.request import Request
-
-        request = Request(
-            recipe=recipe,
-            atoms=atoms,
-            parameters=parameters or {},
-            engine=engine,
-            cluster=cluster,
-            key=key,
-            name=name,
-            labels=labels or {},
-            walltime_s=walltime_s,
-        )
-        (answer,) = self.submit_many([request])
+        asked = Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
+        (answer,) = self.submit_many([asked])
         if isinstance(answer, CrystalMathError):
             raise answer
         return answer
 
-    def submit_many(self, requests: Sequence[Request]) -> _Accepted:
+    def submit_many(self, submissions: Sequence[Submission]) -> _Accepted:
         """Submit jobs with one call, each accepted or refused on its own.
 
         Returns
         -------
         list of (JobFuture or CrystalMathError)
-            In the order of the requests; what was refused has its error in its place. So has what
-            was not answered once others were accepted, as where the server went away.
+            In their order; what was refused has its error in its place. So has what was not
+            answered once others were accepted, as where the server went away.
         """
         from crystalmath.client.batches import batches
 
         answers: _Accepted = []
-        for batch in batches(requests, *self._configured()):
+        for batch in batches(submissions, *self._configured()):
             refused = {i: one for i, one in batch.items() if isinstance(one, CrystalMathError)}
             given = {i: one for i, one in batch.items() if not isinstance(one, CrystalMathError)}
             try:
@@ -155,7 +139,9 @@ class Client(Asking):
             if job["job_id"] is None:
                 answers[index] = answered_error(job)
             else:
-                future = JobFuture(self, job["job_id"], document.get("name"), document["labels"])
+                future = JobFuture(
+                    self, job["job_id"], document.get("name"), document.get("labels", {})
+                )
                 answers[index] = future
                 futures.append(future)
                 # Its key has given the job of an earlier submission.
@@ -166,23 +152,20 @@ class Client(Asking):
     def map(
         self,
         recipe: RecipeLike,
-        structures: Iterable[Atoms],
+        structures: Iterable[Structure],
         parameters: Mapping[str, Any] | None = None,
         *,
-        engine: str | None = None,
-        cluster: str | None = None,
         key: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        walltime_s: float | None = None,
         progress: bool | None = None,
         return_exceptions: bool = False,
+        **options: Unpack[MapOptions],
     ) -> _Values:
         """Run a recipe on each of many structures, and wait for all results.
 
         Parameters
         ----------
-        recipe, parameters, engine, cluster, labels, walltime_s
-            For all jobs alike; see :class:`~crystalmath.client.Request`.
+        recipe, parameters, **options
+            For all jobs alike; the fields of :class:`~crystalmath.models.Submission`.
         structures : iterable of ase.Atoms
             One job for each.
         key : str, optional
@@ -206,53 +189,38 @@ class Client(Asking):
             A job has no result: the first such, once all have ended.
         """
         from crystalmath.client.gathering import gather
-        from crystalmath.client.request import Request
 
-        requests = [
-            Request(
+        submissions = [
+            Submission(
                 recipe=recipe,
                 atoms=atoms,
                 parameters=parameters or {},
-                engine=engine,
-                cluster=cluster,
                 key=None if key is None else f"{key}/{index}",
-                labels=labels or {},
-                walltime_s=walltime_s,
+                **options,
             )
             for index, atoms in enumerate(structures)
         ]
-        answers = self.submit_many(requests)
+        answers = self.submit_many(submissions)
         return gather(answers, progress=progress, return_exceptions=return_exceptions)
 
     def check(
         self,
         recipe: RecipeLike,
-        atoms: Atoms,
+        atoms: Structure,
         parameters: Mapping[str, Any] | None = None,
-        *,
-        engine: str | None = None,
-        cluster: str | None = None,
-        walltime_s: float | None = None,
+        **options: Unpack[SubmissionOptions],
     ) -> _Findings:
         """Say all that is wrong with a job, without submitting it.
 
         Parameters
         ----------
-        recipe, atoms, parameters, engine, cluster, walltime_s
-            See :class:`~crystalmath.client.Request`.
+        recipe, atoms, parameters, **options
+            The fields of :class:`~crystalmath.models.Submission`.
         """
-        from crystalmath.client.request import Request
-        from crystalmath.models import Finding
+        from crystalmath.client.request import document
 
-        request = Request(
-            recipe=recipe,
-            atoms=atoms,
-            parameters=parameters or {},
-            engine=engine,
-            cluster=cluster,
-            walltime_s=walltime_s,
-        )
-        answer = self._transport.call("jobs.check", request.document(*self._configured()))
+        asked = Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
+        answer = self._transport.call("jobs.check", document(asked, *self._configured()))
         if not answer.get("findings"):
             raise_answered(answer)
         return [Finding(**finding) for finding in answer["findings"]]
@@ -289,7 +257,7 @@ class Client(Asking):
             self.list(labels=every, state=state, engine=engine, recipe=recipe, name=name)
         )
 
-    def _futures(self, infos: Iterable[JobInfo]) -> _Futures:
+    def _futures(self, infos: Iterable[Job]) -> _Futures:
         from crystalmath.client.future import JobFuture
 
         futures = []

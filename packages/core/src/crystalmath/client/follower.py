@@ -9,10 +9,9 @@ import weakref
 from typing import TYPE_CHECKING
 
 from crystalmath.client.errors import ClientClosed, ProtocolMismatch
-from crystalmath.client.job import JobInfo
 from crystalmath.client.news import POLL_S, EventLog, Patience, statuses
 from crystalmath.errors import CrystalMathError
-from crystalmath.models import JobState
+from crystalmath.models import Job, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -148,7 +147,7 @@ class Follower:
             with self._lock:
                 futures = self._futures.get(job_id, [])
             for future in futures:
-                if isinstance(found, JobInfo):
+                if isinstance(found, Job):
                     future.update(found)
                 else:
                     future.end(found)

@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.client.errors import ConnectionLost, answered_error, raise_answered
-from crystalmath.client.job import JobInfo
 from crystalmath.errors import CrystalMathError, ServerNotRunning
+from crystalmath.models import Job
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ class Patience:
         self._told = None
 
 
-def statuses(transport: Transport, job_ids: Sequence[str]) -> Iterator[JobInfo | CrystalMathError]:
+def statuses(transport: Transport, job_ids: Sequence[str]) -> Iterator[Job | CrystalMathError]:
     """Give the present state of jobs, in their order."""
     for start in range(0, len(job_ids), MANY):
         answer = transport.call(
@@ -68,7 +68,7 @@ def statuses(transport: Transport, job_ids: Sequence[str]) -> Iterator[JobInfo |
         )
         raise_answered(answer)
         for document in answer["jobs"]:
-            yield answered_error(document) if document.get("code") else JobInfo.read(document)
+            yield answered_error(document) if document.get("code") else Job.read(document)
 
 
 class EventLog:
@@ -106,9 +106,7 @@ class EventLog:
         return {event["job_id"]: event["to"] for event in answer["events"]}
 
 
-def changes(
-    transport: Transport, job_ids: Sequence[str], timeout: float | None
-) -> Iterator[JobInfo]:
+def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None) -> Iterator[Job]:
     """Yield the present state of each job and then each change, until all have ended."""
     end = math.inf if timeout is None else time.monotonic() + timeout
     seen: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What a client asks for, written as ``jobs.submit`` takes it."""
+"""Writes a submission as ``jobs.submit`` takes it."""
 
 from __future__ import annotations
 
@@ -6,89 +6,61 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import evolve
 
 from crystalmath.errors import InvalidJob
+from crystalmath.models import Submission
+from crystalmath.models.checks import check_fields
+from crystalmath.models.fields import declared, to_wire
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
     from crystalmath.config import Config
 
-__all__ = ["Request", "recipe_name"]
+__all__ = ["document", "recipe_name"]
+
+#: What is sent as it is. Recipe and structure have more forms here than on the wire.
+_CHECKED = {one.name for one in declared(Submission)} - {"recipe", "atoms"}
 
 
-@frozen(kw_only=True)
-class Request:
-    """One job that is asked for.
+def document(
+    submission: Submission, configured: Config, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """Write a submission as the parameters of ``jobs.submit``: the one time that it is encoded.
 
     Parameters
     ----------
-    recipe : str or callable
-        A recipe's dotted name, from which ``quacc.recipes.`` may be left out, or the function as
-        imported from its module.
-    atoms : ase.Atoms, str or mapping
-        The structure (Å). Constraints, initial magnetic moments and charges, tags, masses and
-        momenta travel along. The text of a POSCAR, and what else ``jobs.submit`` takes, is sent
-        as it is.
-    parameters : mapping of str to object
-        The recipe's parameters.
-    engine : str, optional
-        Default: the configured one, else ``local``.
-    cluster : str, optional
-        One of the engine's clusters; default ``local``.
-    key : str, optional
-        Idempotency key: the same key gives the same job.
-    name : str, optional
-        For people; never passed to the recipe.
-    labels : mapping of str to str
-        For people and filters; never passed to the recipe.
-    walltime_s : float, optional
-        Time after which the job is stopped, in seconds.
+    submission : Submission
+        What is asked for.
+    configured : Config
+        The home's configuration.
+    environment : mapping of str to str
+        What reaches the job of this process's environment, where the submission brings none.
+
+    Raises
+    ------
+    InvalidJob
+        Something in it cannot be sent.
     """
+    from crystalmath.recipes import codec
+    from crystalmath.recipes.source_paths import anchored
 
-    recipe: str | Callable[..., Any]
-    atoms: Atoms | str | Mapping[str, Any]
-    parameters: Mapping[str, Any] = field(factory=dict)
-    engine: str | None = None
-    cluster: str | None = None
-    key: str | None = None
-    name: str | None = None
-    labels: Mapping[str, str] = field(factory=dict)
-    walltime_s: float | None = None
-
-    def document(self, configured: Config, environment: Mapping[str, str]) -> dict[str, Any]:
-        """Write it as the parameters of ``jobs.submit``.
-
-        Raises
-        ------
-        InvalidJob
-            The recipe, the structure or a parameter cannot be sent.
-        """
-        from crystalmath.recipes import codec
-        from crystalmath.recipes.source_paths import anchored
-
-        recipe = recipe_name(self.recipe, configured.recipes_allow)
-        parameters = {
-            name: codec.encode_request(value, str(name))
-            for name, value in anchored(recipe, self.parameters).items()
-        }
-        given = {
-            # CRYSTALMATH_ENGINE is this process's; the server was started with another one.
-            "engine": self.engine or configured.engine,
-            "cluster": self.cluster,
-            "key": self.key,
-            "name": self.name,
-            "walltime_s": self.walltime_s,
-        }
-        return {
-            "recipe": recipe,
-            "structure": _structure(self.atoms),
-            "params": parameters,
-            "labels": _labels(self.labels),
-            "environment": dict(environment),
-            **{name: value for name, value in given.items() if value is not None},
-        }
+    check_fields(submission, _CHECKED)
+    recipe = recipe_name(submission.recipe, configured.recipes_allow)
+    parameters = {
+        name: codec.encode_request(value, str(name))
+        for name, value in anchored(recipe, submission.parameters).items()
+    }
+    brought = submission.environment
+    sent = evolve(
+        submission,
+        recipe=recipe,
+        atoms=_structure(submission.atoms),
+        parameters=parameters,
+        # CRYSTALMATH_ENGINE is this process's; the server was started with another one.
+        engine=submission.engine or configured.engine,
+        environment=environment if brought is None else brought,
+    )
+    return to_wire(sent, defaults=False)
 
 
 def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -> str:
@@ -120,12 +92,6 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
             "mylab.recipes, and import it from there"
         )
     return f"{module}.{name}"
-
-
-def _labels(labels: object) -> dict[str, Any]:
-    if not isinstance(labels, Mapping):
-        raise InvalidJob(f'labels are a dict, {{"project": "alloys"}}, not {labels!r:.80}')
-    return dict(labels)
 
 
 def _structure(atoms: object) -> str | dict[str, Any]:

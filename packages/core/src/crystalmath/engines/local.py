@@ -5,6 +5,8 @@ It is the reference implementation of an engine, registered like any stranger's.
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import queue
 import sys
@@ -44,10 +46,14 @@ class LocalRunner(EngineRunner):
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = _workers(settings)
-        self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
+        # The urgent ones first, and as they came; `None`, which ends a worker thread, after all.
+        self._queue: queue.PriorityQueue[tuple[float, int, Attempt | None]] = queue.PriorityQueue()
+        self._number = itertools.count()
         self._threads: list[threading.Thread] = []
         self._queued: set[str] = set()
         self._running: set[str] = set()
+        # Why an attempt was not begun, until it is launched again.
+        self._troubles: dict[str, str] = {}
 
     def workers(self) -> int:
         """Tell how many jobs run at once."""
@@ -56,8 +62,9 @@ class LocalRunner(EngineRunner):
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
         """Queue the attempts, and start worker threads as they are needed."""
         for attempt in attempts:
+            self._troubles.pop(attempt.id, None)
             self._queued.add(attempt.id)
-            self._queue.put(attempt)
+            self._queue.put((-attempt.priority, next(self._number), attempt))
         while len(self._threads) < min(self._workers, len(self._queued) + len(self._running)):
             thread = threading.Thread(target=self._work, name="crystalmath-local", daemon=True)
             self._threads.append(thread)
@@ -71,18 +78,21 @@ class LocalRunner(EngineRunner):
     def _see(self, attempt: str) -> Sighting:
         if attempt in self._running:
             return Sighting("running")
-        return Sighting("queued" if attempt in self._queued else "gone")
+        if attempt in self._queued:
+            return Sighting("queued")
+        return Sighting("gone", self._troubles.get(attempt))
 
     def release(self, attempts: Sequence[Attempt]) -> None:
         """Drop what is queued."""
         for attempt in attempts:
             self._queued.discard(attempt.id)
+            self._troubles.pop(attempt.id, None)
 
     def stop(self) -> None:
         """End the worker threads; what was let go runs on without them."""
         self._queued.clear()
         for _ in self._threads:
-            self._queue.put(None)
+            self._queue.put((math.inf, next(self._number), None))
         left = self.left
         deadline = time.monotonic() + STOP_S
         while time.monotonic() < deadline:
@@ -92,7 +102,7 @@ class LocalRunner(EngineRunner):
             time.sleep(0.01)
 
     def _work(self) -> None:
-        while (attempt := self._queue.get()) is not None:
+        while (attempt := self._queue.get()[2]) is not None:
             if attempt.id not in self._queued:
                 continue
             self._running.add(attempt.id)
@@ -101,6 +111,7 @@ class LocalRunner(EngineRunner):
                 worker.run(attempt.directory)
             except Exception as error:  # noqa: BLE001 - one bad run must not cost a worker
                 self.log.warning("%s: %s", attempt.id, error)
+                self._troubles[attempt.id] = str(error)
             finally:
                 self._running.discard(attempt.id)
                 self.notice(attempt.id)

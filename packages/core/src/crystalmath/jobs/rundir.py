@@ -16,24 +16,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import document, read_document, read_header, write
-from crystalmath.processes import Identity
+from crystalmath.processes import Identity, is_locked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from crystalmath.jobs.identities import IdentityFile
 
-__all__ = ["ADOPTION_LOCK", "LEFT_OUT", "RunDirectory", "attempt_id", "is_job_id"]
+__all__ = ["LEFT_OUT", "RunDirectory", "attempt_id", "is_job_id"]
 
-#: The lock, beside the run directories, of whoever makes itself the owner of another's jobs.
-ADOPTION_LOCK = ".adoption.lock"
+#: The lock, beside the run directories, of whoever changes an owner, or writes as one.
+OWNER_LOCK = ".adoption.lock"
+#: How long another process may hold it before we leave the job to that one, in seconds.
+OWNER_LOCK_S = 1.0
 
 #: How the line of a log begins that stands in the place of its middle.
 LEFT_OUT = b"\n[crystalmath: left out: "
@@ -78,6 +81,34 @@ class RunDirectory:
     def exists(self) -> bool:
         """Tell whether the job was written down."""
         return os.path.exists(self.file("spec"))
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file; `OSError` if that cannot be told just now."""
+        return _is_there(self.file(name))
+
+    def is_gone(self) -> bool:
+        """Tell whether the directory was removed; `OSError` while its parent cannot be read."""
+        if _is_there(self.path):
+            return False
+        parent = os.path.dirname(self.path)
+        try:
+            with os.scandir(parent) as entries:
+                if next(entries, None) is not None:
+                    return True
+        except FileNotFoundError as error:
+            raise OSError(errno.ENODEV, "there is no such folder", parent) from error
+        # Identities and locks lie here, too: one that is empty is a file system not mounted.
+        raise OSError(errno.ENODEV, "the folder is empty, as if it were not mounted", parent)
+
+    @contextlib.contextmanager
+    def owner_lock(self) -> Iterator[None]:
+        """Keep other processes from changing the owner; `TimeoutError` if one takes too long."""
+        from filelock import FileLock
+
+        jobs = os.path.dirname(self.path)
+        os.makedirs(jobs, mode=0o700, exist_ok=True)
+        with FileLock(f"{jobs}/{OWNER_LOCK}", timeout=OWNER_LOCK_S):
+            yield
 
     def write_spec(self, header: Mapping[str, Any], body: str) -> None:
         """Write what to run, for the owner alone to read; it replaces an older one."""
@@ -156,6 +187,11 @@ class RunDirectory:
             return {}
         return dict(header.get("containment", {}))
 
+    def is_claim_held(self, attempt: int) -> bool | None:
+        """Tell whether who made the claim, which may be damaged, is alive; ``None``: unknown."""
+        # The claim is a link to the file that its maker locks, whatever is in it now.
+        return is_locked(self.file(f"{attempt}.claim"))
+
     def write_handle(self, attempt: int, handle: str) -> None:
         """Record the engine's handle of an attempt."""
         temporary = self._temporary("handle", document({}, handle.encode()))
@@ -170,7 +206,8 @@ class RunDirectory:
 
     def prepare_outcome(self, header: Mapping[str, Any], payload: bytes = b"") -> str:
         """Write an outcome durably under a name that nobody reads, ready to be published."""
-        return self._temporary("outcome", document(header, payload), durable=True)
+        content = document({**header, "size": len(payload)}, payload)
+        return self._temporary("outcome", content, durable=True)
 
     def publish_prepared(self, attempt: int, temporary: str) -> bool:
         """Publish a prepared outcome, durably; ``False`` if another was first."""
@@ -187,21 +224,41 @@ class RunDirectory:
         """Publish an outcome, durably; ``False`` if another was first."""
         return self.publish_prepared(attempt, self.prepare_outcome(header, payload))
 
+    def replace_outcome(self, attempt: int, header: Mapping[str, Any]) -> None:
+        """Publish an outcome, durably, in the place of one that says nothing."""
+        os.replace(self.prepare_outcome(header), self.file(f"{attempt}.outcome"))
+        _sync_directory(self.path)
+
     def decided(self, attempt: int) -> bool:
         """Tell whether the attempt has an outcome."""
         return os.path.exists(self.file(f"{attempt}.outcome"))
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
-        """Read the header of an outcome, without its result."""
+        """Read the header of an outcome, without its result; `BadFile` if a part is missing."""
         try:
             with open(self.file(f"{attempt}.outcome"), "rb") as file:
-                return read_header(file.readline(), file.name)
+                line = file.readline()
+                header = read_header(line, file.name)
+                whole = len(line) + header.get("size", 0)  # older releases did not say
+                if os.fstat(file.fileno()).st_size < whole:
+                    raise BadFile(f"{file.name} is cut short: it should have {whole} bytes")
+                return header
         except FileNotFoundError:
             return None
 
     def payload(self, attempt: int) -> bytes:
         """Read the encoded result of an outcome."""
         return read_document(self.file(f"{attempt}.outcome"))[1]
+
+    def open_payload(self, attempt: int) -> BinaryIO:
+        """Open an outcome where its encoded result begins."""
+        file = open(self.file(f"{attempt}.outcome"), "rb")  # noqa: SIM115 - it is given away
+        try:
+            read_header(file.readline(), file.name)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def _temporary(self, kind: str, content: bytes, *, durable: bool = False) -> str:
         path = self.file(f".{kind}.{secrets.token_hex(6)}")
@@ -212,6 +269,14 @@ class RunDirectory:
                 os.unlink(path)
             raise
         return path
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _sync_directory(path: str) -> None:

@@ -1,14 +1,21 @@
-"""The files below a job's work directory: find one, never outside it, and read parts of it."""
+"""The files below a job's work directory: find one, never outside it, and read parts of it.
+
+Trees and files may be large, and an archive larger than it looks. What may take long is a generator
+here: it yields where others may come between, and returns what was asked for.
+"""
 
 from __future__ import annotations
 
+import bisect
 import codecs
 import errno
 import gzip
 import os
 import stat
+import zlib
+from collections import deque
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -16,16 +23,22 @@ from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import LEFT_OUT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
-__all__ = ["Part", "find", "read_chunks", "read_part", "read_tail"]
+__all__ = ["Part", "check_inside", "find", "read_chunks", "read_part", "read_tail"]
+
+_T = TypeVar("_T")
+_Work: TypeAlias = "Generator[None, None, _T]"
 
 _SHOWN = 20
+_CHUNK = 2**16
+#: After so many steps of a loop others may come between.
+_STEPS = 1000
 #: Bytes that are not the first of a character in UTF-8; one has at most three.
 _CONTINUATION = bytes(range(0x80, 0xC0))
 
 
-def find(directory: Path, name: str) -> Path:
+def find(directory: Path, name: str) -> _Work[Path]:
     """Find a file below a directory by its name, or by the end of its path.
 
     Parameters
@@ -43,13 +56,35 @@ def find(directory: Path, name: str) -> Path:
     wanted = PurePosixPath(name)
     if wanted.is_absolute() or ".." in wanted.parts or not wanted.parts:
         raise InvalidJob(f"{name!r} is no file below the work directory {directory}")
-    files = _files(directory)
-    there = _exact(files, wanted) or [file for file in files if _ends_with(file, wanted)]
-    if not there:
-        raise InvalidJob(f"there is no file {name!r} below {directory}{_listing(files)}")
-    if len(there) > 1:
-        raise InvalidJob(f"there are several files {name!r} below {directory}{_listing(there)}")
-    return _inside(directory, there[0])
+    names = (wanted, wanted.with_name(f"{wanted.name}.gz"))
+    # Who knows the path pays for no walk.
+    for exact in names:
+        if _is_there(directory, exact):
+            return check_inside(directory, directory / exact)
+    found, all_files = _Listing(), _Listing()
+    for folder, _, files in os.walk(directory):
+        for number, file in enumerate(files):
+            if number % _STEPS == 0:
+                yield
+            path = PurePosixPath(os.path.relpath(folder, directory), file)
+            all_files.add(path)
+            if path.parts[-len(wanted.parts) :] in {one.parts for one in names}:
+                found.add(path)
+    if not found.count:
+        raise InvalidJob(f"there is no file {name!r} below {directory}{all_files}")
+    if found.count > 1:
+        raise InvalidJob(f"there are several files {name!r} below {directory}{found}")
+    return check_inside(directory, directory / found.first[0])
+
+
+def check_inside(directory: Path, path: Path) -> Path:
+    """Give a path back if it is that of a file below a directory (`InvalidJob` if not)."""
+    real = path.resolve()
+    if not real.is_relative_to(directory.resolve()):
+        raise InvalidJob(f"{path} is a link that leaves the work directory, to {real}")
+    if not real.is_file():
+        raise InvalidJob(f"{path} is no regular file")
+    return real if path.is_symlink() else path
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:
@@ -63,9 +98,9 @@ def read_chunks(path: Path) -> Iterator[bytes]:
     try:
         with _opened(path) as file:
             stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-            while chunk := stream.read(1 << 16):
+            while chunk := stream.read(_CHUNK):
                 yield chunk
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InvalidJob(f"cannot read {path}: {error}") from error
 
 
@@ -108,7 +143,7 @@ class Part:
     size: int
 
 
-def read_part(path: Path, offset: int, most: int, *, whole: bool) -> Part:
+def read_part(path: Path, offset: int, most: int, *, whole: bool) -> _Work[Part]:
     """Read a file from an offset.
 
     Parameters
@@ -128,14 +163,14 @@ def read_part(path: Path, offset: int, most: int, *, whole: bool) -> Part:
     InvalidJob
         It cannot be read or decompressed.
     """
-    data, size = _window(path, offset, most)
-    if offset > size and (begin := _middle(path)) is not None:
-        data, size = _window(path, begin, most)
+    data, size = yield from _window(path, offset, most)
+    if offset > size and (begin := (yield from _middle(path))) is not None:
+        data, size = yield from _window(path, begin, most)
         offset = begin
-    return _decoded(data, offset, size, whole=whole)
+    return (yield from _decoded(data, offset, size, whole=whole))
 
 
-def _middle(path: Path) -> int | None:
+def _middle(path: Path) -> _Work[int | None]:
     """Find the line that stands in the place of what was left out of a log."""
     position, before = 0, b""
     for chunk in read_chunks(path):
@@ -143,24 +178,37 @@ def _middle(path: Path) -> int | None:
         if found >= 0:
             return position - len(before) + found
         position, before = position + len(chunk), chunk[-len(LEFT_OUT) :]
+        yield
     return None
 
 
-def read_tail(path: Path, lines: int, most: int, *, whole: bool) -> Part:
+def read_tail(path: Path, lines: int, most: int, *, whole: bool) -> _Work[Part]:
     """Read the last lines of a file, of its last `most` bytes; see :func:`read_part`."""
-    data, size = _window(path, None, most)
-    cut = data.split(b"\n")
-    ends_line = 1 if data.endswith(b"\n") else 0
-    kept = b"\n".join(cut[-(lines + ends_line) :]) if lines else b""
+    data, size = yield from _window(path, None, most)
+    kept = data[(yield from _start_of(data, lines)) :]
     if len(kept) == len(data) < size:  # it may begin in the middle of a character
         kept = kept[:3].lstrip(_CONTINUATION) + kept[3:]
-    return _decoded(kept, size - len(kept), size, whole=whole)
+    return (yield from _decoded(kept, size - len(kept), size, whole=whole))
 
 
-def _window(path: Path, offset: int | None, most: int) -> tuple[bytes, int]:
+def _start_of(data: bytes, lines: int) -> _Work[int]:
+    """Tell where the last lines begin."""
+    if not lines:
+        return len(data)
+    start = len(data) - 1 if data.endswith(b"\n") else len(data)
+    for number in range(lines):
+        start = data.rfind(b"\n", 0, start)
+        if start < 0:
+            return 0
+        if number % _STEPS == 0:
+            yield
+    return start + 1
+
+
+def _window(path: Path, offset: int | None, most: int) -> _Work[tuple[bytes, int]]:
     """Give bytes from an offset, or the last ones, and the size of the file."""
     if path.suffix == ".gz":
-        return _window_of(read_chunks(path), offset, most)
+        return (yield from _window_of(read_chunks(path), offset, most))
     try:
         with _opened(path) as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -172,55 +220,57 @@ def _window(path: Path, offset: int | None, most: int) -> tuple[bytes, int]:
         raise InvalidJob(f"cannot read {path}: {error}") from error
 
 
-def _window_of(chunks: Iterator[bytes], offset: int | None, most: int) -> tuple[bytes, int]:
-    size, data = 0, bytearray()
+def _window_of(chunks: Iterator[bytes], offset: int | None, most: int) -> _Work[tuple[bytes, int]]:
+    size, length = 0, 0
+    kept: deque[bytes] = deque()
     for chunk in chunks:
-        if offset is None:
-            data += chunk
-            del data[:-most]
-        else:
-            data += chunk[max(0, offset - size) :][: most - len(data)]
+        part = chunk
+        if offset is not None:
+            part = chunk[max(0, offset - size) :][: most - length]
         size += len(chunk)
-    return bytes(data), size
+        if part:
+            kept.append(part)
+            length += len(part)
+        while offset is None and length - len(kept[0]) >= most:
+            length -= len(kept.popleft())
+        yield
+    data = b"".join(kept)
+    return data if offset is not None else data[-most:], size
 
 
-def _decoded(data: bytes, start: int, size: int, *, whole: bool) -> Part:
+def _decoded(data: bytes, start: int, size: int, *, whole: bool) -> _Work[Part]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    parts = []
+    for begin in range(0, len(data), _CHUNK):
+        parts.append(decoder.decode(data[begin : begin + _CHUNK]))
+        yield
     end = start + len(data)
-    text = decoder.decode(data, final=whole and end >= size)
-    return Part(text, end - len(decoder.getstate()[0]), max(size, end))
+    parts.append(decoder.decode(b"", final=whole and end >= size))
+    return Part("".join(parts), end - len(decoder.getstate()[0]), max(size, end))
 
 
-def _files(directory: Path) -> list[PurePosixPath]:
-    return sorted(
-        PurePosixPath(Path(folder, name).relative_to(directory))
-        for folder, _, names in os.walk(directory)
-        for name in names
-    )
-
-
-def _exact(files: list[PurePosixPath], wanted: PurePosixPath) -> list[PurePosixPath]:
-    named = [wanted, wanted.with_name(wanted.name + ".gz")]
-    return [file for file in named if file in files][:1]
-
-
-def _ends_with(file: PurePosixPath, wanted: PurePosixPath) -> bool:
-    tail = file.parts[-len(wanted.parts) :]
-    return tail in (wanted.parts, wanted.with_name(wanted.name + ".gz").parts)
-
-
-def _inside(directory: Path, file: PurePosixPath) -> Path:
+def _is_there(directory: Path, file: PurePosixPath) -> bool:
+    """Tell whether there is a file, or a link, to which no linked folder leads."""
     path = directory / file
-    real = path.resolve()
-    if not real.is_relative_to(directory.resolve()):
-        raise InvalidJob(f"{path} is a link that leaves the work directory, to {real}")
-    if not real.is_file():
-        raise InvalidJob(f"{path} is no regular file")
-    return real if path.is_symlink() else path
+    if not os.path.lexists(path) or (path.is_dir() and not path.is_symlink()):
+        return False
+    return path.parent.resolve() == directory.resolve() / file.parent
 
 
-def _listing(files: list[PurePosixPath]) -> str:
-    if not files:
-        return ""
-    more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-    return "; there are " + ", ".join(str(file) for file in files[:_SHOWN]) + more
+class _Listing:
+    """The first of many files, in order, and how many there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[PurePosixPath] = []
+
+    def add(self, file: PurePosixPath) -> None:
+        self.count += 1
+        bisect.insort(self.first, file)
+        del self.first[_SHOWN:]
+
+    def __str__(self) -> str:
+        if not self.count:
+            return ""
+        more = f" and {self.count - _SHOWN} more" if self.count > _SHOWN else ""
+        return "; there are " + ", ".join(map(str, self.first)) + more

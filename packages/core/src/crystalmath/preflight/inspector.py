@@ -102,9 +102,10 @@ class Inspector:
         atoms: Atoms,
         parameters: Mapping[str, Any],
         environment: Mapping[str, str],
+        document: str | None = None,
     ) -> Report:
         """Ask a recipe; see :func:`ask`."""
-        question = Question(recipe, atoms, parameters, environment)
+        question = Question(recipe, atoms, parameters, environment, document)
         if report := self._reports.find(question):
             return report
         term = self._term
@@ -189,7 +190,11 @@ _default = Inspector()
 
 
 def ask(
-    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    recipe: str,
+    atoms: Atoms,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str | None = None,
 ) -> Report:
     """Ask a recipe which files it would read. It is called up to its calculations, elsewhere.
 
@@ -204,6 +209,8 @@ def ask(
     environment : mapping of str to str
         The variables that the job would see. Each set of them has a process of its own, which
         takes some seconds to start.
+    document : str, optional
+        Structure and parameters as the recipe's process reads them, where they are encoded already.
 
     Returns
     -------
@@ -217,7 +224,7 @@ def ask(
     InvalidJob
         The structure or the parameters cannot be part of a job.
     """
-    return _default.ask(recipe, atoms, parameters, environment)
+    return _default.ask(recipe, atoms, parameters, environment, document)
 
 
 def close() -> None:

@@ -22,7 +22,11 @@ _MOLECULES = ("gaussian", "mrcc", "orca", "psi4", "qchem")
 
 @hookimpl
 def crystalmath_preflight(
-    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    recipe: str,
+    atoms: Atoms,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str,
 ) -> Sequence[Finding]:
     """Say what would keep a job's calculations from beginning.
 
@@ -36,6 +40,8 @@ def crystalmath_preflight(
         The recipe's parameters.
     environment : mapping of str to str
         The environment variables that the job will see.
+    document : str
+        Structure and parameters as they go to the recipe that is asked.
 
     Returns
     -------
@@ -53,7 +59,7 @@ def crystalmath_preflight(
     from crystalmath.preflight.verdict import judge, unasked
 
     try:
-        report = inspector.ask(recipe, atoms, parameters, environment)
+        report = inspector.ask(recipe, atoms, parameters, environment, document)
     except inspector.CannotAsk as error:
         return (unasked(str(error), recipe, environment),)
     return judge(report, recipe, atoms, environment, parameters)
@@ -61,13 +67,17 @@ def crystalmath_preflight(
 
 @hookimpl
 def crystalmath_pseudopotentials(
-    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], environment: Mapping[str, str]
+    recipe: str,
+    atoms: Atoms,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str,
 ) -> Sequence[Pseudopotential]:
     """Name the files that a job reads, from what the preflight was told.
 
     Parameters
     ----------
-    recipe, atoms, parameters, environment
+    recipe, atoms, parameters, environment, document
         As for :func:`crystalmath_preflight`.
 
     Returns
@@ -83,17 +93,17 @@ def crystalmath_pseudopotentials(
 
     try:
         # What the preflight was told is remembered.
-        return pseudopotentials(inspector.ask(recipe, atoms, parameters, environment))
+        return pseudopotentials(inspector.ask(recipe, atoms, parameters, environment, document))
     except inspector.CannotAsk:
         return ()
 
 
-def _without_a_cell(recipe: str, atoms: Atoms) -> Sequence[Finding]:
+def _without_a_cell(recipe: str, atoms: Atoms | None) -> Sequence[Finding]:
     """Find directions in which a structure is repeated without a lattice vector.
 
     Energies and forces come out as NaN, or the program dies. A user's own recipe may mend that.
     """
-    if not (atoms.pbc & ~atoms.cell.array.any(axis=1)).any() or not len(atoms):
+    if not atoms or not (atoms.pbc & ~atoms.cell.array.any(axis=1)).any():
         return ()
     kind, _, rest = recipe.removeprefix("quacc.recipes.").partition(".")
     if not rest or not recipe.startswith("quacc.recipes.") or kind in _MOLECULES:

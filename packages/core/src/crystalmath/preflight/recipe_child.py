@@ -107,12 +107,12 @@ def _report(request: dict[str, Any]) -> Report:
     me = os.getpid()
     os.chdir(request["directory"])
     directory, name = request["directory"], request["recipe"]
-    _, given = codec.decode_spec(request["spec"])
+    atoms, given = codec.decode_spec(request["spec"])
 
     def call() -> object:
         recipe = lookup.resolve(name, tuple(request["allow"]))
-        atoms, parameters = codec.decode_spec(request["spec"])
-        return recipe(atoms, **parameters)
+        # Each call has its own: a recipe may change what it is given.
+        return recipe(atoms.copy(), **codec.decode_parameters(request["spec"]))
 
     report = gate.ask(call, directory, given)
     theirs = not name.startswith(f"{lookup.NAMESPACE}.")

@@ -62,6 +62,8 @@ class Question:
         The recipe's parameters.
     environment : mapping of str to str
         The variables that the job would see.
+    document : str, optional
+        Structure and parameters as the child reads them, where they are encoded already.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Question:
         atoms: Atoms,
         parameters: Mapping[str, Any],
         environment: Mapping[str, str],
+        document: str | None = None,
     ) -> None:
+        self._document = document
         self.asked = time.time()
         self.recipe = recipe
         self._atoms = atoms
@@ -90,6 +94,8 @@ class Question:
     @cached_property
     def spec(self) -> str:
         """Structure and parameters as the child reads them."""
+        if self._document is not None:
+            return self._document
         spec = JobSpec(
             job_id="", recipe=self.recipe, atoms=self._atoms, parameters=self._parameters
         )

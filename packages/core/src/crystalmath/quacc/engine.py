@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crystalmath import config
 from crystalmath.engines.driver import Driver
 from crystalmath.errors import InvalidJob
-from crystalmath.jobs.identities import own_identity
-from crystalmath.jobs.outcomes import read_result
-from crystalmath.jobs.rundir import is_job_id
-from crystalmath.jobs.tracking import spec_header
+from crystalmath.jobs.ownership import spec_header
+from crystalmath.jobs.results import read_result
+from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Sighting
 from crystalmath.quacc.runner import JobRunner, JobState, generate_job_id
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.ownership import Recorded
 
 __all__ = ["EngineRunner", "submission_environment"]
 
@@ -115,6 +115,14 @@ class EngineRunner(JobRunner):
         """
         return self._driver.spared()
 
+    def has_begun(self, attempt: Attempt) -> bool:
+        """Tell whether somebody has claimed an attempt; who comes later leaves it alone."""
+        return RunDirectory(attempt.directory).claimed(attempt.number)
+
+    def has_ended(self, attempt: Attempt) -> bool:
+        """Tell whether an attempt has its outcome."""
+        return RunDirectory(attempt.directory).decided(attempt.number)
+
     def notice(self, attempt: str) -> None:
         """Tell core that something happened to an attempt; it looks at once."""
         self._driver.notice(attempt)
@@ -151,7 +159,8 @@ class EngineRunner(JobRunner):
             The job.
         document : str, optional
             The encoded atoms and parameters of a specification whose recipe and cluster the
-            caller has checked.
+            caller has checked, and which is on record: what cannot be written into the run
+            directory just now, for want of descriptors say, is written later.
 
         Raises
         ------
@@ -167,14 +176,21 @@ class EngineRunner(JobRunner):
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
         body = codec.encode_spec(spec) if document is None else document
-        owner = own_identity(self.settings.home / "jobs").identity
-        self._driver.add(spec_header(spec, self.settings.name, owner), body)
+        header = spec_header(spec, self.settings.name, self._driver.host.own_fields())
+        self._driver.add(header, body, recorded=document is not None)
 
-    def adopt(self, job_id: str) -> bool:
+    def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:
         """Take over a job of this engine that nobody follows: its owner has died.
 
         It is followed from here on as one that was submitted here, and `close` lets it go. The
         other methods do so by themselves when they are asked about such a job.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        recorded : Recorded, optional
+            What is on record of it elsewhere, from which missing or damaged files are written.
 
         Returns
         -------
@@ -187,7 +203,7 @@ class EngineRunner(JobRunner):
         UnknownJob
             No job has this id.
         """
-        return self._driver.adopt(job_id)
+        return self._driver.adopt(job_id, recorded)
 
     def follows(self, job_id: str) -> bool:
         """Tell whether the job was submitted or taken over here, and this runner is not closed."""
@@ -248,6 +264,9 @@ def submission_environment(
     """
     environment = config.forwarded(settings.forward, environ)
     environment.pop("CRYSTALMATH_RECIPES", None)
+    environment.pop(config.FRESH_VARIABLE, None)
+    if settings.recipes_fresh:
+        environment[config.FRESH_VARIABLE] = ",".join(settings.recipes_fresh)
     environment.pop(config.LOG_VARIABLE, None)
     if settings.log_mb != config.LOG_MB:
         environment[config.LOG_VARIABLE] = repr(settings.log_mb)

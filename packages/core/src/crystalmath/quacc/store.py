@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from attrs import evolve, fields
-from sqlalchemy import insert, select
+from attrs import evolve
+from sqlalchemy import func, insert, select
 
 from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
+from crystalmath.models import NewJob
+from crystalmath.models.fields import declared
 from crystalmath.quacc.runner import JobState
 from crystalmath.store import database
 from crystalmath.store.eventlog import last_event, read_events
-from crystalmath.store.lifecycle import event_row, follow
-from crystalmath.store.records import ErrorCount, Event, JobMetadata, NewJob
+from crystalmath.store.records import ErrorCount, Event, JobMetadata
 from crystalmath.store.rows import (
     check,
     equal,
@@ -25,6 +26,7 @@ from crystalmath.store.rows import (
 )
 from crystalmath.store.selection import begins_with, count_errors, count_states, selected
 from crystalmath.store.tables import events, is_storable, jobs, labels, specifications
+from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -47,7 +49,7 @@ _Row: TypeAlias = dict[str, Any]
 _Rows: TypeAlias = list[_Row]
 _Fresh: TypeAlias = tuple[NewJob, JobMetadata]
 
-_FIELDS = tuple(attribute.name for attribute in fields(JobMetadata))
+_FIELDS = tuple(one.name for one in declared(JobMetadata) if one.about.stored)
 _RECORD = select(*(jobs.c[name] for name in _FIELDS))
 _UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
 
@@ -215,6 +217,22 @@ class JobStore:
         with self._database.reading() as connection:
             return str(_asked(connection, job_id).specification)
 
+    def specification_size(self, job_id: str) -> int:
+        """Tell how long that text is, without reading it.
+
+        Raises
+        ------
+        UnknownJob
+            No job has this id.
+        """
+        length = func.length(specifications.c.specification)
+        query = select(length).join_from(specifications, jobs).where(equal(jobs.c.job_id, job_id))
+        with self._database.reading() as connection:
+            size = connection.execute(query).scalar()
+        if size is None:
+            raise UnknownJob(job_id)
+        return int(size)
+
     def pseudopotentials(self, job_id: str) -> _Rows:
         """Give what was recorded of the pseudopotential files that a job reads.
 
@@ -269,9 +287,9 @@ class JobStore:
         **filters
             See :func:`crystalmath.store.selection.selected`.
         """
-        where = selected(**filters)
+        where, seen = selected(**filters), filters.get("seen") or {}
         with self._database.reading() as connection:
-            return count_states(connection, where), count_errors(connection, where)
+            return count_states(connection, where, seen), count_errors(connection, where)
 
     def owners(self) -> _Ids:
         """Give the owners that unfinished jobs have, each once, as `list` takes them."""
@@ -409,7 +427,5 @@ def _read(connection: Connection, query: Select[Any]) -> _Jobs:
 
 
 def _pending(job: NewJob) -> JobMetadata:
-    given = {name: getattr(job, name) for name in _FIELDS if hasattr(job, name)}
-    values: _Row = dict.fromkeys(_FIELDS) | {"state": JobState.PENDING, "revision": 0} | given
     # Through the form in the database, so that it equals what is read later.
-    return JobMetadata(**from_row(to_row(JobMetadata(**values))))
+    return JobMetadata(**from_row(to_row(job)))

@@ -28,6 +28,7 @@ __all__ = [
     "check_count",
     "decode_atoms",
     "encode_atoms",
+    "is_as_written",
     "prepare",
 ]
 
@@ -39,6 +40,9 @@ _MAX_DIMENSIONS = 8
 _DOUBLE = 8  # bytes
 _NODE_PARTS = 3  # shape, type, items
 _CORE_ARRAYS = ("numbers", "positions", "cell", "pbc")
+_NO_ARRAYS = frozenset(("__ase_objtype__", "constraints", "info"))
+# The arrays whose items are spelled in one way only.
+_WRITTEN = {"float64": float, "int64": int, "bool": bool}
 
 
 def encode_atoms(atoms: Atoms, *, info: bool = False) -> dict[str, Any]:
@@ -69,11 +73,58 @@ def encode_atoms(atoms: Atoms, *, info: bool = False) -> dict[str, Any]:
     document["pbc"] = _plain(atoms.pbc, "pbc")
     if atoms.get_celldisp().any():
         document["celldisp"] = _plain(atoms.get_celldisp(), "celldisp")
+    return document | _beside(atoms, info=info)
+
+
+def is_as_written(data: object, atoms: Atoms) -> bool:
+    """Tell whether :func:`encode_atoms`, with ``info``, would write the same text.
+
+    What a client of ours has encoded need not be encoded again where it is kept: another spelling
+    of the same structure (integers among the coordinates, a cell as an object) would make another
+    job of it.
+
+    Parameters
+    ----------
+    data : object
+        What `atoms` was decoded from, and is free of what cannot be decoded.
+    atoms : ase.Atoms
+        The structure, without a calculator.
+    """
+    if not isinstance(data, Mapping):
+        return False
+    arrays = {name: node for name, node in data.items() if name not in _NO_ARRAYS}
+    beside = {name: data[name] for name in ("constraints", "info") if name in data}
+    count = len(atoms)
+    core = {
+        "numbers": [[count], "int64"],
+        "positions": [[count, 3], "float64"],
+        "cell": [[3, 3], "float64"],
+        "pbc": [[3], "bool"],
+    }
+    return (
+        arrays.keys() == {*atoms.arrays, "cell", "pbc"}
+        and all(map(_is_written_array, arrays.values()))
+        and all(arrays[name]["__ndarray__"][:2] == core[name] for name in _CORE_ARRAYS)
+        and json.dumps(beside, sort_keys=True)
+        == json.dumps(_beside(atoms, info=True), sort_keys=True)
+    )
+
+
+def _is_written_array(node: object) -> bool:
+    if not isinstance(node, Mapping) or node.keys() != {"__ndarray__"}:
+        return False
+    _, dtype, items = node["__ndarray__"]
+    return dtype in _WRITTEN and set(map(type, items)) <= {_WRITTEN[dtype]}
+
+
+def _beside(atoms: Atoms, *, info: bool) -> dict[str, Any]:
+    """Write what of a structure is no array."""
+    found: dict[str, Any] = {}
     if atoms.constraints:
-        document["constraints"] = [_constraint_dict(item) for item in atoms.constraints]
+        found["constraints"] = [_constraint_dict(item) for item in atoms.constraints]
     if info and (kept := _json_info(atoms)):
-        document["info"] = kept
-    return document
+        found["info"] = kept
+    return found
 
 
 def decode_atoms(data: str | Mapping[str, Any], *, finite: bool = True) -> Atoms:

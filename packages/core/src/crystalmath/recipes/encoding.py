@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from ase import Atoms
 
-__all__ = ["MAX_DEPTH", "ResultEncoder", "Sentinel", "StrictEncoder", "place_name"]
+__all__ = ["MAX_DEPTH", "ResultEncoder", "Sentinel", "StrictEncoder", "place_name", "tagged_atoms"]
 
 #: How deeply parameters and results may be nested.
 MAX_DEPTH = 100
@@ -75,7 +75,7 @@ class StrictEncoder:
             document = encode_atoms(prepare(check_atoms(value)), info=True)
         except (InvalidJob, TypeError) as error:
             raise self.refusal(place, str(error)) from error
-        return _tag("ase.atoms", "Atoms", data=document)
+        return tagged_atoms(document)
 
     def not_finite(self, value: float, place: tuple[Any, ...]) -> Any:
         """Deal with a number that JSON cannot hold."""
@@ -249,6 +249,11 @@ def place_name(place: tuple[Any, ...]) -> str:
     for part in place[:_SHOWN]:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if part != "" else ""
     return text.lstrip(".") + ("..." if len(place) > _SHOWN else "")
+
+
+def tagged_atoms(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Tag what :func:`~crystalmath.recipes.asejson.encode_atoms` wrote as a structure."""
+    return _tag("ase.atoms", "Atoms", data=document)
 
 
 def _tag(module: str, kind: str, **fields: Any) -> dict[str, Any]:

@@ -148,8 +148,9 @@ def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
     Raises
     ------
     InvalidJob
-        The name is not permitted, or names nothing that can be called; the message has the
-        nearest names there are, or what to install.
+        The name is not permitted, or names nothing that can be called, or what is no recipe: of
+        quacc's modules all but the jobs and flows that they define, of the user's what they import
+        from elsewhere. The message has the nearest names there are, or what to install.
     """
     check_name(name, allow)
     module_name, _, function = name.rpartition(".")
@@ -158,12 +159,38 @@ def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
     if binding is None:
         _check_absent(module, function, name)
         return Recipe(name=name, file=module.file, line=0)
-    module, binding = _follow(module, binding)
+    home, binding = _follow(module, binding)
     if binding.problem:
         raise InvalidJob(
-            f"the recipe {name} is not callable: {binding.problem} ({module.file}:{binding.line})"
+            f"the recipe {name} is not callable: {binding.problem} ({home.file}:{binding.line})"
         )
-    return _recipe(name, module, binding)
+    if _is_below(name, NAMESPACE):
+        _require_recipe(name, module, home, binding)
+    elif origin := _foreign(home, binding, allow):
+        raise InvalidJob(f"{name} is no recipe: {module.name} only imports it, from {origin}")
+    return _recipe(name, home, binding)
+
+
+def _require_recipe(name: str, module: Module, home: Module, binding: Binding) -> None:
+    """Refuse what quacc's modules bind and its catalogue leaves out: imports, classes, helpers."""
+    if home is module and _is_recipe(binding, decorated=True):
+        return
+    known = [item.name for item in module.bindings.values() if _is_recipe(item, decorated=True)]
+    raise InvalidJob(
+        f"{name} is no recipe: of quacc's recipes those functions count that their module makes a "
+        f"job or a flow{nearest(name.rpartition('.')[2], known)}"
+    )
+
+
+def _foreign(home: Module, binding: Binding, allow: Sequence[str]) -> str | None:
+    """Name where something comes from that none of the admitted packages defines."""
+    origin = home.name
+    if binding.origin is not None:
+        package = home.name if home.path is not None else home.name.rpartition(".")[0]
+        origin = importlib.util.resolve_name(binding.origin, package).rpartition(".")[0]
+    packages = {namespace.partition(".")[0] for namespace in allow}
+    known = _is_below(origin, NAMESPACE) or origin.partition(".")[0] in packages
+    return None if known else origin
 
 
 _MAX_IMPORTS = 8
@@ -223,7 +250,13 @@ def resolve(name: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
         raise InvalidJob(f"the module {module_name} has no recipe {function!r}{near}") from error
     if not callable(recipe):
         raise InvalidJob(f"the recipe {name} is not callable: it is a {type(recipe).__name__}")
+    if _is_below(name, NAMESPACE) and not _is_defined_in(recipe, module_name):
+        raise InvalidJob(f"{name} is no recipe: {module_name} only imports it, or it is a class")
     return recipe  # type: ignore[no-any-return]
+
+
+def _is_defined_in(recipe: Callable[..., Any], module_name: str) -> bool:
+    return not isinstance(recipe, type) and recipe.__module__ == module_name
 
 
 def _module(module_name: str, recipe: str) -> Module:
@@ -310,11 +343,9 @@ def _public_bindings(module_name: str, *, decorated: bool) -> list[Binding]:
         module = _module(module_name, module_name)
     except InvalidJob:
         return []
-    return [
-        binding
-        for binding in module.bindings.values()
-        if binding.is_function
-        and not binding.name.startswith("_")
-        and not binding.problem
-        and (binding.kind or not decorated)
-    ]
+    return [item for item in module.bindings.values() if _is_recipe(item, decorated=decorated)]
+
+
+def _is_recipe(binding: Binding, *, decorated: bool) -> bool:
+    public = binding.is_function and not binding.name.startswith("_") and not binding.problem
+    return public and (binding.kind is not None or not decorated)

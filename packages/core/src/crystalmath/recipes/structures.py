@@ -14,6 +14,7 @@ from crystalmath.recipes.asejson import (
     check_count,
     decode_atoms,
     encode_atoms,
+    is_as_written,
     prepare,
 )
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-__all__ = ["parse_structure", "read_structures", "to_ase_json"]
+__all__ = ["parse_and_keep", "parse_structure", "read_structures", "to_ase_json"]
 
 # What ase.Atoms takes, without its calculator.
 _ATOMS_KEYS = frozenset(
@@ -48,6 +49,8 @@ _VECTOR_KEYS = frozenset(("positions", "scaled_positions", "momenta", "velocitie
 _SCALAR_KEYS = frozenset(("tags", "masses", "magmoms", "charges"))
 _NUMERIC_KEYS = _ATOMS_KEYS - {"symbols", "constraint", "info", "pbc"}
 _COORDINATES = 3
+#: More atoms than these have positions: a formula of 8 letters would become 34 MB.
+_MOST_AT_ORIGIN = 100
 _OTHERWISE = (
     "text must be a POSCAR; of XYZ, CIF and others send symbols, positions, cell and pbc as an "
     'object, or {"format": "ase-json", "data": ase.io.jsonio.encode(ase.io.read(file))}'
@@ -87,6 +90,36 @@ def parse_structure(structure: object) -> Atoms:
     )
 
 
+def parse_and_keep(structure: object) -> tuple[Atoms, Mapping[str, Any]]:
+    """Make a structure of what a request carries, and give it as ase-json too.
+
+    What came as ase-json, as our clients write it, is given as it came: it is not encoded again.
+
+    Parameters
+    ----------
+    structure : str, mapping or ase.Atoms
+        As for :func:`parse_structure`.
+
+    Raises
+    ------
+    InvalidJob
+        As for :func:`parse_structure`; or a constraint or an array has no JSON form.
+    """
+    atoms = parse_structure(structure)
+    data = structure.get("data") if isinstance(structure, Mapping) else None
+    if isinstance(data, Mapping) and is_as_written(data, atoms):
+        return atoms, data
+    encoded: Mapping[str, Any] = _encoded(atoms)
+    return atoms, encoded
+
+
+def _encoded(atoms: Atoms) -> dict[str, Any]:
+    try:
+        return encode_atoms(atoms, info=True)
+    except TypeError as error:
+        raise InvalidJob(f"the structure cannot be written down: {error}") from error
+
+
 def to_ase_json(atoms: Atoms) -> dict[str, Any]:
     """Write a structure as ``jobs.submit`` takes it, losing nothing that a recipe reads.
 
@@ -104,10 +137,7 @@ def to_ase_json(atoms: Atoms) -> dict[str, Any]:
     InvalidJob
         A constraint or an array has no JSON form.
     """
-    try:
-        return {"format": "ase-json", "data": encode_atoms(prepare(atoms), info=True)}
-    except TypeError as error:
-        raise InvalidJob(f"the structure cannot be written down: {error}") from error
+    return {"format": "ase-json", "data": _encoded(prepare(atoms))}
 
 
 def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:
@@ -232,6 +262,7 @@ def _from_dict(structure: Mapping[str, Any]) -> Atoms:
             f"{', '.join(sorted(_ATOMS_KEYS))}"
         )
     checked = {key: _checked(key, value) for key, value in structure.items() if value is not None}
+    _check_places(checked)
     if not checked.keys() & {"symbols", "numbers"}:
         raise InvalidJob("the structure has neither 'symbols' nor 'numbers'")
     try:
@@ -239,6 +270,19 @@ def _from_dict(structure: Mapping[str, Any]) -> Atoms:
     except Exception as error:  # ASE reports lengths that do not agree in several ways
         reason = _misfit(checked) or str(error) or type(error).__name__
         raise InvalidJob(f"ase.Atoms cannot be made of the structure: {reason}") from error
+
+
+def _check_places(checked: Mapping[str, Any]) -> None:
+    """Refuse a formula of many atoms without their places, before `Atoms` spells it out."""
+    if not isinstance(checked.get("symbols"), str):
+        return
+    count = _count(checked["symbols"])
+    rows = checked.get("positions", checked.get("scaled_positions"))
+    places = 0 if rows is None or not rows.ndim else len(rows)
+    if count > _MOST_AT_ORIGIN and places != count:
+        raise InvalidJob(
+            f"the structure's symbols name {count} atoms, and there are {places} positions"
+        )
 
 
 def _misfit(checked: Mapping[str, Any]) -> str | None:
@@ -285,15 +329,20 @@ def _numbers(key: str, value: Any) -> Any:
     return array
 
 
-def _symbols(value: Any) -> Any:
+def _count(formula: str) -> int:
+    """Count the atoms of a formula."""
     from ase.formula import Formula
 
+    try:
+        return sum(Formula(formula).count().values())
+    except Exception as error:  # nested too deeply is a RecursionError
+        raise InvalidJob(f"the structure's symbols {formula[:40]!r} are no formula") from error
+
+
+def _symbols(value: Any) -> Any:
     if isinstance(value, str):
-        try:  # counted before Atoms spells it out: "H999999999" is short
-            count = sum(Formula(value).count().values())
-        except Exception as error:  # nested too deeply is a RecursionError
-            raise InvalidJob(f"the structure's symbols {value[:40]!r} are no formula") from error
-        check_count(count)
+        # Before Atoms spells it out: "H999999999" is short.
+        check_count(_count(value))
         return value
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise InvalidJob("the structure's symbols must be a formula or a list of element symbols")

@@ -21,6 +21,7 @@ from crystalmath.config import forwarded
 from crystalmath.errors import CrystalMathError, PlaceError, ServerError
 from crystalmath.server.lock import HomeLock
 from crystalmath.server.log import log_to
+from crystalmath.server.memory import hand_back, prepare
 from crystalmath.server.methods import METHODS
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc.connections import Connections
@@ -43,17 +44,22 @@ _OWN = re.compile(
 
 #: How often is looked after what nobody follows, and whether it has been quiet, in seconds.
 CARE_S = 2.0
+#: How often memory is handed back while much of it is used, and otherwise, in seconds.
+HAND_BACK_S = 10.0
+HAND_BACK_IDLE_S = 300.0
 #: How long a server stays at least, so that who started it finds it, in seconds.
 STAY_S = 1.0
 #: How long a server that is leaving may keep the next one waiting, in seconds.
 LEAVE_S = 60.0
 #: How long clients may take to ask what became of jobs that were cancelled at the end, in seconds.
 TELL_S = 0.5
+#: So many connections wait to be accepted, before the next ones have to.
+BACKLOG = 512
 #: How long the process may take to end when all is done, in seconds.
 EXIT_S = 1.0
 #: How long a thread may keep the interpreter while another wants it, in seconds. A client's request
 #: needs it several times; beside a large submission that is decoded it would wait 5 ms each time.
-SWITCH_S = 0.0005
+SWITCH_S = 0.0002
 #: A file of what was printed is emptied when it has grown to so many bytes.
 PRINTED = 10_000_000
 
@@ -88,21 +94,25 @@ def serve(
     place.make()
     with HomeLock(place) as lock:
         lock.take(LEAVE_S)
-        log_to(place.log, secret=source.last.database_url, stream=stream)
-        # The folder is private, and what is made in it is so from its first moment.
-        before = os.umask(0o177)
-        try:
-            listener = _listen(place)
-        finally:
-            os.umask(before)
-        environ = dict(os.environ)
-        _disarm(source)
-        ready()
-        try:
-            Server(place, source, environ, lock).run(listener)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log, and only there
-            _LOG.critical("the server failed", exc_info=error)
-            raise ServerError(f"the server failed; {place.log} says where") from None
+        with log_to(place.log, secret=source.last.database_url, stream=stream):
+            _serve(place, source, lock, ready)
+
+
+def _serve(place: Place, source: Source, lock: HomeLock, ready: Callable[[], None]) -> None:
+    # The folder is private, and what is made in it is so from its first moment.
+    before = os.umask(0o177)
+    try:
+        listener = _listen(place)
+    finally:
+        os.umask(before)
+    environ = dict(os.environ)
+    _disarm(source)
+    ready()
+    try:
+        Server(place, source, environ, lock).run(listener)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log, and only there
+        _LOG.critical("the server failed", exc_info=error)
+        raise ServerError(f"the server failed; {place.log} says where") from None
 
 
 def _disarm(source: Source) -> None:
@@ -133,7 +143,7 @@ def _listen(place: Place) -> socket.socket:
             f"cannot make the socket {place.socket}: {error.strerror}; set CRYSTALMATH_SOCKET to a "
             "path in a private folder of a local file system"
         ) from error
-    listener.listen(256)
+    listener.listen(BACKLOG)
     return listener
 
 
@@ -174,11 +184,13 @@ class Server:
         self._cancel = False
         self._adopting: dict[str, asyncio.Task[None]] = {}
         self._quiet_since = time.monotonic() + STAY_S
+        self._handed_back_at = time.monotonic()
 
     def run(self, listener: socket.socket) -> None:
         """Answer until it is time to go; then go in order."""
         _LOG.info("version %s serves %s as process %d", __version__, self.place.home, os.getpid())
         sys.setswitchinterval(SWITCH_S)
+        prepare()
         try:
             asyncio.run(self._run(listener))
         finally:
@@ -206,7 +218,9 @@ class Server:
                 loop.add_signal_handler(number, lambda: self.stop(cancel=False))
         self.connections = Connections(self, METHODS)
         care = asyncio.create_task(self._care())
-        self._listening = await asyncio.start_unix_server(self._connected, sock=listener)
+        self._listening = await asyncio.start_unix_server(
+            self._connected, sock=listener, backlog=BACKLOG
+        )
         try:
             await self._stop.wait()
             if self._cancel:
@@ -216,9 +230,14 @@ class Server:
         finally:
             self._listening.close()
             # Before the last answers: who finds it there takes this server for one that stays.
-            self._withdraw()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EXIT_S):  # the home's file system may hang
+                    await in_pool("stopping", self._withdraw)
             care.cancel()
             await self.connections.close()
+
+    async def _served(self, listener: socket.socket) -> asyncio.Server:
+        return await asyncio.start_unix_server(self._connected, sock=listener, backlog=BACKLOG)
 
     def _withdraw(self) -> None:
         """Remove the socket, unless it is another server's: the home may have been made anew."""
@@ -256,30 +275,57 @@ class Server:
             await self._adopt()
         except Exception as error:  # noqa: BLE001 - a full disk passes, and the next look comes
             _LOG.warning("cannot look for jobs that nobody follows", exc_info=error)
+        mark = await in_pool("caring", self._look_at_files)
+        if mark != self._mark:
+            await self._listen_again(mark)
+        await self._hand_back()
+        return self._leave_if_quiet()
+
+    def _look_at_files(self) -> tuple[int, ...] | None:
+        """Look after output and configuration; give the mark of the socket that is there."""
         self._empty_output()
         with contextlib.suppress(CrystalMathError):  # submissions are refused with it
             self.source.current()
         _disarm(self.source)
-        if self.place.mark() != self._mark:
-            await self._listen_again()
-        return self._leave_if_quiet()
+        return self.place.mark()
 
-    async def _listen_again(self) -> None:
+    async def _listen_again(self, mark: tuple[int, ...] | None) -> None:
         """Make the socket anew where a tidier or the end of a login session has removed it."""
-        if self.place.mark() is None and self._lock.is_ours():
+        listener = None
+        if mark is None:
             try:
-                self.place.make()
-                listener = _listen(self.place)
+                listener = await in_pool("caring", self._made_again)
             except (PlaceError, OSError) as error:
                 _LOG.warning("the socket is gone, and cannot be made yet", exc_info=error)
                 return
-            self._mark = self.place.mark()
-            self._listening.close()
-            self._listening = await asyncio.start_unix_server(self._connected, sock=listener)
-            _LOG.warning("the socket was gone; it is there again")
-        else:
+        if listener is None:
             _LOG.warning("the home was made anew: it is the next server's")
             self.stop(cancel=False)
+            return
+        self._listening.close()
+        self._listening = await asyncio.start_unix_server(
+            self._connected, sock=listener, backlog=BACKLOG
+        )
+        _LOG.warning("the socket was gone; it is there again")
+
+    def _made_again(self) -> socket.socket | None:
+        """Make the socket anew, if the home is still this server's."""
+        if not self._lock.is_ours():
+            return None
+        self.place.make()
+        listener = _listen(self.place)
+        self._mark = self.place.mark()
+        return listener
+
+    async def _hand_back(self) -> None:
+        """Return memory once much was used, and now and then."""
+        budget = self.connections.budget
+        pause = HAND_BACK_S if budget.was_used else HAND_BACK_IDLE_S
+        if time.monotonic() - self._handed_back_at >= pause:
+            # What is in use now is looked at again.
+            budget.was_used = budget.used > 0
+            await in_pool("caring", hand_back)
+            self._handed_back_at = time.monotonic()
 
     def _leave_if_quiet(self) -> float:
         """Go if there were neither jobs nor clients for long enough; else tell when to look."""

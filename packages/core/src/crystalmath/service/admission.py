@@ -8,22 +8,25 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from crystalmath.errors import CrystalMathError, JobRefused
-from crystalmath.models import Finding, JobSpec, Pseudopotential
+from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Submission
+from crystalmath.models.checks import check_fields
+from crystalmath.models.fields import declared
 from crystalmath.quacc.runner import generate_job_id
-from crystalmath.service.submission import check_environment, check_values
+from crystalmath.service.restrictions import check_restrictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from crystalmath.config import Config
     from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.quacc.store import NewJob
-    from crystalmath.service.submission import Submission
 
-__all__ = ["Admission", "Checked", "Prepared"]
+__all__ = ["Admission", "Asked", "Checked", "Prepared"]
+
+#: What of a submission is no structure and no environment.
+_VALUES = {one.name for one in declared(Submission)} - {"atoms", "environment"}
 
 
 @frozen(kw_only=True)
@@ -49,6 +52,19 @@ class Checked:
     def errors(self) -> tuple[Finding, ...]:
         """Those that refuse the job."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+
+@frozen
+class Asked:
+    """A submission that was read: what is to be run, and the text that the worker reads of it.
+
+    The structure is decoded here for good, and the text is what everybody gets who is no part of
+    this process: the recipe's child, the database, the run directory.
+    """
+
+    spec: JobSpec
+    document: str
+    spec_hash: str
 
 
 @frozen
@@ -88,192 +104,160 @@ class Admission:
         self._commands: dict[tuple[object, ...], tuple[Mapping[str, str], list[Finding]]] = {}
 
     def check(self, submission: Submission) -> Checked:
-        """Say all that is wrong with a submission."""
+        """Say all that is wrong with a submission; `InvalidJob` if it cannot even be read."""
         findings: list[Finding] = []
 
-        def passes(check: Callable[[Submission], Sequence[Finding] | None]) -> bool:
+        def passes(check: Callable[[], Sequence[Finding] | None]) -> bool:
             try:
-                findings.extend(check(submission) or ())
+                findings.extend(check() or ())
             except (CrystalMathError, ImportError) as error:
                 code = getattr(error, "code", "import")
                 findings.append(Finding(severity="error", code=code, message=str(error)))
                 return False
             return True
 
-        can_be_called = passes(self._check_recipe)
-        passes(check_values)
-        if not passes(check_environment):
+        can_be_called = passes(lambda: self._check_recipe(submission))
+        passes(lambda: check_fields(submission, _VALUES))
+        passes(lambda: check_restrictions(submission, self._config))
+        if not passes(lambda: check_fields(submission, {"environment"})):
             return Checked(findings=tuple(findings))
+        asked = self._read(submission)
         # What cannot be called has nothing to say for itself.
-        asked = can_be_called and passes(self._preflight)
-        files, told = self._pseudopotentials(submission) if asked else ([], [])
+        answers = can_be_called and passes(lambda: self._preflight(asked))
+        files, told = self._pseudopotentials(asked) if answers else ([], [])
         findings += told
-        if passes(self._check_engine):
-            passes(self._engine_preflight)
-            passes(self._check_commands)
-            passes(self._check_sources)
+        if passes(lambda: self._check_engine(asked.spec)):
+            passes(lambda: self._engine_preflight(asked))
+            passes(lambda: self._check_commands(asked.spec))
+            passes(lambda: self._check_sources(asked.spec))
         return Checked(
             findings=tuple(_once(findings)),
             pseudopotentials=tuple(files),
-            environment=tuple(sorted(self._environment(submission))),
+            environment=tuple(sorted(asked.spec.environment)),
         )
 
-    def is_of(self, submission: Submission, spec_hash: str) -> bool:
-        """Tell whether this is what a job on record was made of."""
+    def read(self, submission: Submission) -> Asked:
+        """Read what is asked for: its terms, its structure and parameters.
+
+        Raises
+        ------
+        InvalidJob
+            Something in it can be no part of a job, whatever the recipe.
+        """
+        check_fields(submission, _VALUES | {"environment"})
+        check_restrictions(submission, self._config)
+        return self._read(submission)
+
+    def _read(self, submission: Submission) -> Asked:
         from crystalmath.recipes import codec
+        from crystalmath.recipes.structures import parse_and_keep
 
-        try:
-            check_values(submission)
-            check_environment(submission)
-            document = codec.encode_spec(self._spec(submission))
-        except CrystalMathError:
-            return False  # `prepare` says what is wrong
-        return _hash(self._what(submission), document) == spec_hash
+        atoms, structure = parse_and_keep(submission.atoms)
+        spec = JobSpec(
+            job_id=generate_job_id(),
+            recipe=str(submission.recipe),
+            atoms=atoms,
+            parameters=submission.parameters,
+            engine=self._engine_of(submission),
+            environment=self._environment(submission),
+            **submission.terms(),
+        )
+        document = codec.encode_body(structure, spec.parameters)
+        return Asked(spec, document, _hash(spec.identity(), document))
 
-    def prepare(self, submission: Submission) -> Prepared:
-        """Check a submission and encode it; `InvalidJob` says what is wrong with it.
+    def prepare(self, asked: Asked) -> Prepared:
+        """Check what was read, and make it ready; `InvalidJob` says what is wrong with it.
 
         The engine's plugin is loaded last: a job that is refused touches no engine.
         """
         from crystalmath.engines.registry import plugins
-        from crystalmath.recipes import codec
         from crystalmath.store.rows import check
 
-        check_values(submission)
-        check_environment(submission)
-        findings = self._check_recipe(submission)
-        plugins().require(self._engine_of(submission))
-        findings += self._preflight(submission)
+        findings = self._check_recipe(asked.spec)
+        plugins().require(str(asked.spec.engine))
+        findings += self._preflight(asked)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
-        files, told = self._pseudopotentials(submission)
-        self._check_engine(submission)
-        findings += [*told, *self._engine_preflight(submission), *self._check_commands(submission)]
-        findings += self._check_sources(submission)
+        files, told = self._pseudopotentials(asked)
+        self._check_engine(asked.spec)
+        findings += [*told, *self._engine_preflight(asked), *self._check_commands(asked.spec)]
+        findings += self._check_sources(asked.spec)
         findings = _once(findings)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
-        runner = self._runner(submission)
-        spec = self._spec(submission, files)
-        document = codec.encode_spec(spec)
-        row = self._row(submission, spec, document, findings, files)
-        check(row)  # the store does so too, but only after it has made its database
-        return Prepared(row, spec, document, runner)
-
-    def _spec(self, submission: Submission, files: Sequence[Pseudopotential] = ()) -> JobSpec:
-        return JobSpec(
-            job_id=generate_job_id(),
-            recipe=submission.recipe,
-            atoms=submission.atoms,
-            parameters=submission.parameters,
-            cluster=submission.cluster,
-            walltime_s=submission.walltime_s,
-            environment=self._environment(submission),
-            files={file.path: file.sha256 for file in files},
-        )
-
-    def _what(self, submission: Submission) -> dict[str, Any]:
-        return {
-            "recipe": submission.recipe,
-            "engine": self._engine_of(submission),
-            "cluster": submission.cluster,
-            "walltime_s": submission.walltime_s,
-        }
-
-    def _row(
-        self,
-        submission: Submission,
-        spec: JobSpec,
-        document: str,
-        findings: Sequence[Finding],
-        files: Sequence[Pseudopotential],
-    ) -> NewJob:
-        from crystalmath.quacc.store import NewJob
-
-        what = self._what(submission)
-        more = {"environment": dict(spec.environment), "files": dict(spec.files)}
-        header = json.dumps({**what, **more})
-        return NewJob(
+        runner = self._runner(asked.spec)
+        spec = evolve(asked.spec, files={file.path: file.sha256 for file in files})
+        row = NewJob(
             job_id=spec.job_id,
-            **what,
-            spec_hash=_hash(what, document),
-            specification=f"{header}\n{document}",
+            recipe=spec.recipe,
+            engine=str(spec.engine),
+            spec_hash=asked.spec_hash,
+            specification=f"{json.dumps(spec.header())}\n{asked.document}",
             created_at=time.time(),
-            name=submission.name,
-            labels=submission.labels,
-            key=submission.key,
-            formula=submission.atoms.get_chemical_formula(),
+            formula=spec.atoms.get_chemical_formula(),
             warnings=[asdict(finding) for finding in findings],
             pseudopotentials=[asdict(file) for file in files],
+            **spec.terms(),
         )
+        check(row)  # the store does so too, but only after it has made its database
+        return Prepared(row, spec, asked.document, runner)
 
-    def _check_recipe(self, submission: Submission) -> list[Finding]:
+    def _check_recipe(self, asked: Submission | JobSpec) -> list[Finding]:
         from crystalmath.recipes.arguments import check_arguments
         from crystalmath.recipes.lookup import look_up
 
-        recipe = look_up(submission.recipe, self._config.recipes_allow)
-        return check_arguments(recipe, submission.parameters)
+        recipe = look_up(str(asked.recipe), self._config.recipes_allow)
+        return check_arguments(recipe, asked.parameters)
 
-    def _check_engine(self, submission: Submission) -> None:
-        self._runner(submission).check_cluster(submission.cluster)
+    def _check_engine(self, spec: JobSpec) -> None:
+        self._runner(spec).check_cluster(spec.cluster)
 
-    def _runner(self, submission: Submission) -> EngineRunner:
-        return self._runner_of(self._engine_of(submission))
+    def _runner(self, spec: JobSpec) -> EngineRunner:
+        return self._runner_of(str(spec.engine))
 
-    def _preflight(self, submission: Submission) -> list[Finding]:
+    def _preflight(self, asked: Asked) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
-        return plugins().preflight(**self._asked(submission))
+        return plugins().preflight(**_of_hooks(asked))
 
-    def _engine_preflight(self, submission: Submission) -> list[Finding]:
+    def _engine_preflight(self, asked: Asked) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
-        return plugins().engine_preflight(self._engine_of(submission), **self._asked(submission))
+        return plugins().engine_preflight(str(asked.spec.engine), **_of_hooks(asked))
 
-    def _pseudopotentials(
-        self, submission: Submission
-    ) -> tuple[list[Pseudopotential], list[Finding]]:
+    def _pseudopotentials(self, asked: Asked) -> tuple[list[Pseudopotential], list[Finding]]:
         from crystalmath.engines.registry import plugins
 
-        told = plugins().pseudopotentials(**self._asked(submission))
+        told = plugins().pseudopotentials(**_of_hooks(asked))
         files = [each for each in told if isinstance(each, Pseudopotential)]
         return files, [each for each in told if isinstance(each, Finding)]
 
-    def _asked(self, submission: Submission) -> dict[str, Any]:
-        return {
-            "recipe": submission.recipe,
-            "atoms": submission.atoms,
-            "parameters": submission.parameters,
-            "environment": self._environment(submission),
-        }
-
-    def _check_commands(self, submission: Submission) -> list[Finding]:
+    def _check_commands(self, spec: JobSpec) -> list[Finding]:
         """Look at what would start the program; of a batch once, for it reads quacc's settings."""
-        environment = self._environment(submission)
-        own = _gives_command(submission.parameters)
-        key = (submission.recipe, self._engine_of(submission), own)
+        own = _gives_command(spec.parameters)
+        key = (spec.recipe, spec.engine, own)
         seen, findings = self._commands.get(key, (None, []))
-        if seen is not environment:
-            findings = self._commands_of(submission, own=own)
-            self._commands[key] = (environment, findings)
+        if seen is not spec.environment:
+            findings = self._commands_of(spec, own=own)
+            self._commands[key] = (spec.environment, findings)
         return findings
 
-    def _check_sources(self, submission: Submission) -> list[Finding]:
+    def _check_sources(self, spec: JobSpec) -> list[Finding]:
         """Look for the folders that files are taken from, where this machine's are the worker's."""
         from crystalmath.preflight.source_folders import check_sources
 
-        if not self._runner(submission).capabilities.workers_here:
+        if not self._runner(spec).capabilities.workers_here:
             return []
-        return check_sources(submission.recipe, submission.parameters)
+        return check_sources(spec.recipe, spec.parameters)
 
-    def _commands_of(self, submission: Submission, *, own: bool) -> list[Finding]:
+    def _commands_of(self, spec: JobSpec, *, own: bool) -> list[Finding]:
         from crystalmath.preflight.commands import check_commands
         from crystalmath.preflight.ranks import check_ranks
 
-        runner = self._runner(submission)
+        runner = self._runner(spec)
         if not runner.capabilities.workers_here:
             return []
-        recipe, environment = submission.recipe, self._environment(submission)
+        recipe, environment = spec.recipe, spec.environment
         found = [None if own else check_commands(recipe, environment)]
         if (workers := runner.workers()) is not None:
             found.append(check_ranks(recipe, environment, workers))
@@ -292,7 +276,10 @@ class Admission:
         return forwarded
 
     def _environ_of(self, submission: Submission) -> Mapping[str, str]:
-        return self._environ if submission.environment is None else submission.environment
+        given = submission.environment
+        # Where none is taken, an empty one is none.
+        takes = given is not None and self._config.restricted is None
+        return given if takes and given is not None else self._environ
 
     def _engine_of(self, submission: Submission) -> str:
         from crystalmath.quacc.engines import get_workflow_engine
@@ -309,6 +296,18 @@ def _gives_command(parameters: Mapping[str, Any]) -> bool:
         or (isinstance(value, Mapping) and _gives_command(value))
         for key, value in parameters.items()
     )
+
+
+def _of_hooks(asked: Asked) -> dict[str, Any]:
+    """Give what a preflight hook is told."""
+    spec = asked.spec
+    return {
+        "recipe": spec.recipe,
+        "atoms": spec.atoms,
+        "parameters": spec.parameters,
+        "environment": spec.environment,
+        "document": asked.document,
+    }
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:

@@ -14,21 +14,21 @@ import attrs
 from crystalmath import config
 from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob
 from crystalmath.jobs.changes import Change
-from crystalmath.jobs.identities import own_identity
+from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.engine_pool import Runners
 from crystalmath.service.queries import Inquiry
 from crystalmath.service.recorder import Recorder
-from crystalmath.service.recovery import Recovery, has_no_owner
+from crystalmath.service.recovery import Recovery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
+    from crystalmath.models import Submission
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service.submission import Submission
 
 __all__ = ["JobService", "default_service"]
 
@@ -60,8 +60,9 @@ class JobService(Inquiry):
         self._leaving = False
         self._recorder = Recorder(self.config.database_url)
         self._runners = Runners(lambda: self.config, self._recorder.report)
-        self._recovery = Recovery(self._recorder, self._runners.get, self.config.jobs_directory)
-        self._identity = own_identity(self.config.jobs_directory)
+        self._recovery = Recovery(
+            self._recorder, self._runners.get, self._follows, self.config.jobs_directory
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -143,10 +144,11 @@ class JobService(Inquiry):
             _require(wanted)
             try:
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
-                if job is not None and admission.is_of(submission, job.spec_hash):
-                    answers[index] = self._recovery.current([job])[0]
+                asked = admission.read(submission)
+                if job is not None and asked.spec_hash == job.spec_hash:
+                    answers[index] = self._recovery.seen([job])[0]
                 else:
-                    prepared[index] = admission.prepare(submission)
+                    prepared[index] = admission.prepare(asked)
             except (CrystalMathError, ImportError) as error:
                 answers[index] = error
         _require(wanted)
@@ -174,7 +176,7 @@ class JobService(Inquiry):
         if not prepared:
             return {}
         try:
-            owner = self._identity.identity.as_dict()
+            owner = self._recovery.host.own_fields()
             recorded = self._recorder.insert(
                 [attrs.evolve(item.row, owner=owner) for item in prepared.values()]
             )
@@ -192,7 +194,7 @@ class JobService(Inquiry):
                     answers[index] = self._start(item, answers[index])
                 else:
                     # A key that was there already has given the job of an earlier submission.
-                    answers[index] = self._recovery.current([answers[index]])[0]
+                    answers[index] = self._recovery.seen([answers[index]])[0]
                 del unstarted[index]
         except BaseException as error:
             # Ctrl-C: what is on record and was not handed over must not stay pending for ever.
@@ -237,27 +239,19 @@ class JobService(Inquiry):
 
     def cancel(self, job_id: str) -> bool:
         """Request that a job be stopped; ``False`` if it had finished."""
-        from crystalmath.jobs.outcomes import cancel_files
-
         job = self.job(job_id)
         if job.state.is_terminal():
             return False
         self._recorder.note_cancel(job_id)
-        if has_no_owner(job, self.config.jobs_directory):
-            self._recovery.take_over([job])
-        directory = self._directory(job_id)
+        self._recovery.take_over(self._store.get_many([job_id]))
         runner = self._runners.following(job_id)
         if runner is not None:
             return runner.cancel(job_id)
-        if directory.exists():
-            cancel_files(directory, self._identity)
-        elif has_no_owner(job, self.config.jobs_directory):
-            self._recorder.apply(Change(job_id=job_id, state=JobState.CANCELLED, at=time.time()))
-        else:
-            # Its owner is about to write it down, and then finds this.
+        # Another process owns it, perhaps one that is about to write it down; or its engine is
+        # not to be had, and what there was to do is done.
+        if not self._store.get(job_id).state.is_terminal():
             self.config.jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            directory.request_cancel()
-        self._recovery.current([job])
+            request_cancel(self._directory(job_id), self._recovery.host)
         return True
 
     def abandoned(self) -> set[str]:

@@ -8,17 +8,17 @@ import math
 import queue
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
-from crystalmath.service.recovery import is_nobody
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.config import Config
+    from crystalmath.models.answers import Potcar
     from crystalmath.quacc.store import ErrorCount, Event, JobMetadata, JobStore
     from crystalmath.service.engine_pool import Runners
     from crystalmath.service.event_feed import Feed
@@ -34,7 +34,8 @@ POLL_S = 0.25
 class Inquiry:
     """The half of :class:`~crystalmath.service.JobService` that only answers.
 
-    Whoever asks about a job that nobody follows brings its record up to date.
+    Who asks changes nothing. Of a job that is not followed here the files are believed, whatever
+    its row says.
     """
 
     config: Config
@@ -80,8 +81,10 @@ class Inquiry:
         """
         if not self._recorder.exists():
             return []
-        self._recovery.current(self._left())
-        return self._store.list(limit=limit, before=before, **filters)
+        seen = self._seen_elsewhere()
+        states = {job_id: job.state for job_id, job in seen.items()}
+        found = self._store.list(limit=limit, before=before, seen=states, **filters)
+        return [seen.get(job.job_id, job) for job in found]
 
     def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
         """Count jobs by their state, and those that failed by their error.
@@ -93,8 +96,8 @@ class Inquiry:
         """
         if not self._recorder.exists():
             return {}, []
-        self._recovery.current(self._left())
-        return self._store.summary(**filters)
+        seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
+        return self._store.summary(seen=seen, **filters)
 
     def events(
         self,
@@ -122,22 +125,26 @@ class Inquiry:
             self._recovery.take_over(self._store.get_many(foreign))
 
     def _known(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-        """Bring jobs up to date that nobody follows, and remember the others."""
-        current = self._recovery.current(jobs)
-        followed = [job for job in current if self._follows(job.job_id)]
+        """Tell what is seen of jobs, and remember those whose rows are true."""
+        followed = [job for job in jobs if self._follows(job.job_id)]
         if followed:
             self._recorder.recent.catch_up(self._store)
-        self._recorder.recent.put([*followed, *(job for job in current if job.state.is_terminal())])
-        return current
+        self._recorder.recent.put([*followed, *(job for job in jobs if job.state.is_terminal())])
+        return self._recovery.seen(jobs)
 
     def _left(self) -> list[JobMetadata]:
         """Give the unfinished jobs that nobody follows."""
-        owners = [
-            owner
-            for owner in self._store.owners()
-            if is_nobody(json.loads(owner), self.config.jobs_directory)
-        ]
+        is_orphan = self._recovery.host.is_orphan
+        owners = [owner for owner in self._store.owners() if is_orphan(json.loads(owner))]
         return [job for owner in owners for job in self._store.unfinished(owner=owner)]
+
+    def _seen_elsewhere(self) -> dict[str, JobMetadata]:
+        """Give the jobs of other processes of which the files tell more than their rows."""
+        is_own = self._recovery.host.is_own
+        owners = [owner for owner in self._store.owners() if not is_own(json.loads(owner))]
+        rows = [job for owner in owners for job in self._store.unfinished(owner=owner)]
+        pairs = zip(rows, self._recovery.seen(rows), strict=True)
+        return {job.job_id: job for row, job in pairs if job is not row and job != row}
 
     def find(self, prefix: str) -> str:
         """Give the one job id that begins so.
@@ -172,15 +179,16 @@ class Inquiry:
         news: queue.SimpleQueue[list[JobMetadata]] = queue.SimpleQueue()
         self._recorder.waiters.add(news)
         try:
-            seen: dict[str, int] = {}
+            seen: dict[str, tuple[int, JobState]] = {}
             batch = self._all(job_ids)
             if self._recovery.take_over(batch):
                 batch = self._all(job_ids)
             remaining = set(job_ids)
             while True:
                 for job in batch:
-                    if job.job_id in remaining and job.revision > seen.get(job.job_id, -1):
-                        seen[job.job_id] = job.revision
+                    now, before = (job.revision, job.state), seen.get(job.job_id)
+                    if job.job_id in remaining and (before is None or _is_later(now, before)):
+                        seen[job.job_id] = now
                         if job.state.is_terminal():
                             remaining.discard(job.job_id)
                         yield job
@@ -195,7 +203,7 @@ class Inquiry:
                     batch = self._store.get_many(foreign)
                     if self._recovery.take_over(batch):
                         batch = self._store.get_many(foreign)
-                    batch = self._recovery.current(batch)
+                    batch = self._recovery.seen(batch)
         finally:
             self._recorder.waiters.discard(news)
 
@@ -206,38 +214,53 @@ class Inquiry:
         jobs = self._existing(next(iter(job_ids), "")).get_many(job_ids)
         for missing in set(job_ids) - {job.job_id for job in jobs}:
             raise UnknownJob(missing)
-        return self._recovery.current(jobs)
+        return self._recovery.seen(jobs)
 
     def specification(self, job_id: str) -> str:
         """Give the text that was recorded of what was asked for; see :mod:`~.quacc.codec`."""
         return self._existing(job_id).specification(job_id)
 
-    def pseudopotentials(self, job_id: str) -> list[dict[str, Any]]:
+    def specification_size(self, job_id: str) -> int:
+        """Tell how many bytes at most the text has that was recorded of what was asked for."""
+        return self._existing(job_id).specification_size(job_id)
+
+    def pseudopotentials(self, job_id: str) -> list[Potcar]:
         """Name the pseudopotential files that the job was found to read when it was submitted."""
-        return self._existing(job_id).pseudopotentials(job_id)
+        return cast("list[Potcar]", self._existing(job_id).pseudopotentials(job_id))
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
-        from crystalmath.jobs.outcomes import read_result
+        from crystalmath.jobs.results import read_value
 
         job = self.job(job_id)
         if not job.state.is_terminal():
             return None
         if job.state is JobState.COMPLETED:
             with _readable(job_id):
-                return read_result(self._directory(job_id))
+                return read_value(self._directory(job_id), job.attempt)
         more = {"traceback": job.traceback} if job.traceback else {}
         return {"error": job.error, **more}
 
     def result_json(self, job_id: str) -> bytes | None:
         """Give the stored JSON of a result, undecoded; ``None`` unless the job completed."""
-        from crystalmath.recipes import codec
-
         job = self.job(job_id)
         if job.state is not JobState.COMPLETED:
             return None
-        with _readable(job_id):
-            return codec.result_json(self._directory(job_id).payload(job.attempt))
+        return b"".join(self.result_chunks(job))
+
+    def result_size(self, job: JobMetadata) -> int:
+        """Tell how many bytes the stored JSON of a completed job's result has."""
+        from crystalmath.recipes import codec
+
+        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+            return codec.result_size(file)
+
+    def result_chunks(self, job: JobMetadata) -> Iterator[bytes]:
+        """Give the stored JSON of a completed job's result piece by piece, undecoded."""
+        from crystalmath.recipes import codec
+
+        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+            yield from codec.result_chunks(file)
 
     def work_directory(self, job_id: str) -> Path:
         """Give the working directory of a job's present attempt; it may not exist yet."""
@@ -259,6 +282,10 @@ class Inquiry:
         if not self._recorder.exists():
             raise UnknownJob(job_id)
         return self._store
+
+
+def _is_later(now: tuple[int, JobState], before: tuple[int, JobState]) -> bool:
+    return now[0] > before[0] or (now[0] == before[0] and now[1] is not before[1])
 
 
 @contextlib.contextmanager

@@ -1,52 +1,45 @@
-"""Jobs that nobody follows, because their owner has died: brought up to date, and taken over."""
+"""Jobs that other processes own, or nobody any more: seen as they are, and taken over."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from crystalmath import processes
+from attrs import evolve
+
 from crystalmath.errors import CrystalMathError
-from crystalmath.jobs.changes import Change
-from crystalmath.jobs.identities import is_alive, own_identity
-from crystalmath.jobs.rundir import ADOPTION_LOCK, RunDirectory
-from crystalmath.models import JobState
-from crystalmath.processes import Identity
+from crystalmath.jobs.actions import Publish, WriteSpec
+from crystalmath.jobs.facts import Absent, Doubt, Engine, Record
+from crystalmath.jobs.host import Host
+from crystalmath.jobs.life import step
+from crystalmath.jobs.ownership import Recorded
+from crystalmath.jobs.reading import Depth, read
+from crystalmath.jobs.reconcile import Job, Reconciler
+from crystalmath.jobs.results import view
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import Capabilities, JobState
+from crystalmath.store.transitions import follow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from crystalmath.jobs.life import Decision
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.recorder import Recorder
 
-__all__ = ["Recovery", "has_no_owner", "is_nobody"]
+__all__ = ["Recovery"]
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: How long another process may take over jobs before this one gives up on one, in seconds.
-LOCK_S = 10.0
-
-
-def has_no_owner(job: JobMetadata, jobs_directory: Path) -> bool:
-    """Tell whether nobody follows a job: its owner has died, or has let it go."""
-    return is_nobody(job.owner, jobs_directory)
-
-
-def is_nobody(owner: Mapping[str, Any], jobs_directory: Path) -> bool:
-    """Tell whether this owner has died, or never was."""
-    try:
-        return not owner or is_alive(Identity.read(owner), jobs_directory) is False
-    except (KeyError, TypeError):
-        return False  # a newer release may say it otherwise
+#: An engine that cannot be asked vouches for nothing.
+_NO_ENGINE = Engine(None, Capabilities(workers_here=False))
 
 
 class Recovery:
-    """Look after the jobs that nobody follows.
+    """Look after the jobs that this process does not follow.
 
     Parameters
     ----------
@@ -54,42 +47,77 @@ class Recovery:
         Their record.
     runner_of : callable
         Gives the runner of an engine.
+    follows : callable
+        Tells whether a job is followed here: then its row is up to date.
     jobs_directory : pathlib.Path
         Where the run directories are.
+    host : Host, optional
+        This process.
+    open_directory : callable
+        Gives the run directory at a path.
     """
 
     def __init__(
-        self, recorder: Recorder, runner_of: Callable[[str], EngineRunner], jobs_directory: Path
+        self,
+        recorder: Recorder,
+        runner_of: Callable[[str], EngineRunner],
+        follows: Callable[[str], bool],
+        jobs_directory: Path,
+        *,
+        host: Host | None = None,
+        open_directory: Callable[[Path], RunDirectory] = RunDirectory,
     ) -> None:
         self._recorder = recorder
         self._runner_of = runner_of
+        self._follows = follows
         self._jobs_directory = jobs_directory
+        self.host = host or Host(jobs_directory)
+        self._open = open_directory
+        self._reconciler = Reconciler(self.host)
         self._taken: set[str] = set()
         self._told: dict[str, str] = {}
+        self._doubts: dict[str, Doubt | None] = {}
 
-    def current(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-        """Bring jobs that nobody follows up to date with their run directories."""
-        return [self._refresh(job) if self._is_left(job) else job for job in jobs]
+    # --- who only looks ----------------------------------------------------------------------
+
+    def seen(self, jobs: Iterable[JobMetadata]) -> list[JobMetadata]:
+        """Give jobs as their files tell; nothing is written, neither there nor in the store."""
+        return [self._seen(job) for job in jobs]
+
+    def _seen(self, job: JobMetadata) -> JobMetadata:
+        if job.state.is_terminal() or self._follows(job.job_id):
+            return job
+        revision = job.revision
+        for change in view(self._directory(job), self._record(job), self.host).changes:
+            job, _ = follow(job, change)
+        return evolve(job, revision=revision)
+
+    # --- who takes over ----------------------------------------------------------------------
 
     def take_over(self, jobs: Sequence[JobMetadata]) -> list[str]:
-        """Follow those jobs that nobody follows as this process's own; give their ids."""
+        """Follow those jobs that nobody follows as this process's own; give their ids.
+
+        What became of a job that has ended is put on record; so are, without its engine, those
+        ends that its files alone decide.
+        """
         taken: list[str] = []
-        broken: set[str] = set()
+        runners: dict[str, EngineRunner | None] = {}
         for job in jobs:
-            if job.engine in broken or not self._is_left(job):
+            if job.state.is_terminal() or not self.host.is_orphan(job.owner):
                 continue
+            if job.engine not in runners:
+                runners[job.engine] = self._runner(job.engine)
             try:
-                runner = self._runner_of(job.engine)
-            except (CrystalMathError, ImportError) as error:
-                broken.add(job.engine)
-                self._warn(job.engine, f"cannot take over jobs of {job.engine!r}: {error}")
-            else:
-                taken += [job.job_id] if self._take_over(job, runner) else []
+                if self._take_over(job, runners[job.engine]):
+                    taken.append(job.job_id)
+            except (CrystalMathError, OSError) as error:
+                # One job's bad file must not keep the others from being taken over.
+                self._warn(job.job_id, f"cannot take over job {job.job_id}: {error}")
         if taken:
             self._taken |= set(taken)
-            me = own_identity(self._jobs_directory).identity
-            reason = f"taken over by the process {me.pid} on {me.host}"
-            self._recorder.store.set_owner(taken, me.as_dict(), reason, time.time())
+            me = self.host.own_fields()
+            reason = f"taken over by the process {me['pid']} on {me['host']}"
+            self._recorder.store.set_owner(taken, me, reason, self.host.now())
         return taken
 
     def disown(self, *, own: bool) -> None:
@@ -103,82 +131,76 @@ class Recovery:
         if not (own or self._taken) or not self._recorder.exists():
             return
         store = self._recorder.store
-        mine = [owner for owner in store.owners() if _is_this_process(json.loads(owner))]
+        mine = [owner for owner in store.owners() if self.host.is_own(json.loads(owner))]
         # Somebody may have taken it over already: what counts is who owns it now.
         jobs = [job.job_id for owner in mine for job in store.unfinished(owner=owner)]
         left = [job_id for job_id in jobs if own or job_id in self._taken]
         if left:
-            store.set_owner(left, {}, "let go", time.time())
+            store.set_owner(left, {}, "let go", self.host.now())
         self._taken.clear()
 
-    def _is_left(self, job: JobMetadata) -> bool:
-        return not job.state.is_terminal() and has_no_owner(job, self._jobs_directory)
+    def _runner(self, engine: str) -> EngineRunner | None:
+        try:
+            return self._runner_of(engine)
+        except (CrystalMathError, ImportError) as error:
+            self._warn(engine, f"cannot take over jobs of {engine!r}: {error}")
+            return None
+
+    def _take_over(self, job: JobMetadata, runner: EngineRunner | None) -> bool:
+        directory, record = self._directory(job), self._record(job)
+        files = read(directory, record, self.host)
+        decision = step(record, files, now=self.host.now(), engine=_NO_ENGINE)
+        self._doubts[job.job_id] = decision.doubt
+        removed = isinstance(files.directory, Absent) and record.written
+        if runner is not None and not (decision.state.is_terminal() or removed):
+            return runner.adopt(job.job_id, self._recorded(job))
+        if decision.actions or decision.changes:
+            self._settle(job, record, decision)
+        return False
+
+    def _settle(self, job: JobMetadata, record: Record, decision: Decision) -> None:
+        """Do what follows from the files of a job that nobody follows, without its engine."""
+        directory, recorded = self._directory(job), self._recorded(job)
+        writes = any(isinstance(action, (WriteSpec, Publish)) for action in decision.actions)
+        owned: Job | None = Job(dict(recorded.header), recorded.body, directory, self.host, record)
+        if writes:
+            owned = Job.taken_over(directory, job.engine, self.host, recorded)
+        if owned is not None:
+            owned.update(doubt=record.doubt)
+            looked = self._reconciler.look(owned, Depth.THOROUGH, _NO_ENGINE)
+            self._recorder.apply(*looked.changes)
+            if writes:
+                owned.let_go()
+
+    # --- what is known -----------------------------------------------------------------------
 
     def _directory(self, job: JobMetadata) -> RunDirectory:
-        return RunDirectory(self._jobs_directory / job.job_id)
+        return self._open(self._jobs_directory / job.job_id)
 
-    def _refresh(self, job: JobMetadata) -> JobMetadata:
-        try:
-            self._recorder.apply(*self._changes(job))
-        except (CrystalMathError, OSError) as error:
-            # One job's bad file must not keep the others from being told.
-            self._warn(job.job_id, f"cannot read what became of job {job.job_id}: {error}")
-        return self._recorder.store.get(job.job_id)
+    def _record(self, job: JobMetadata) -> Record:
+        return Record(
+            job_id=job.job_id,
+            place=self._directory(job).path,
+            state=job.state,
+            attempt=job.attempt,
+            cancelled=job.cancel_requested_at is not None,
+            written=job.state is JobState.RUNNING,
+            doubt=self._doubts.get(job.job_id),
+        )
 
-    def _changes(self, job: JobMetadata) -> list[Change]:
-        from crystalmath.jobs.tracking import orphan_changes
-
-        directory = self._directory(job)
-        if directory.exists():
-            self._pass_on_cancel(job, directory)
-            return orphan_changes(directory, job.state, job.attempt)
-        if job.state is not JobState.RUNNING:
-            return []
-        error = f"its run directory {directory.path} was removed"
-        return [Change(job_id=job.job_id, state=JobState.FAILED, at=time.time(), error=error)]
-
-    def _take_over(self, job: JobMetadata, runner: EngineRunner) -> bool:
-        try:
-            self._restore(job)
-            if self._refresh(job).state.is_terminal():
-                return False
-            if not runner.adopt(job.job_id):
-                return False
-        except (CrystalMathError, OSError) as error:
-            self._warn(job.job_id, f"cannot take over job {job.job_id}: {error}")
-            return False
-        return True
+    def _recorded(self, job: JobMetadata) -> Recorded:
+        header, body = self._recorder.store.specification(job.job_id).split("\n", 1)
+        return Recorded(
+            header={**json.loads(header), "job_id": job.job_id},
+            body=body,
+            state=job.state,
+            attempt=job.attempt,
+            cancelled=job.cancel_requested_at is not None,
+            owner=job.owner,
+        )
 
     def _warn(self, about: str, message: str) -> None:
         """Log what is tried every few seconds, and fails in the same way, once."""
         if self._told.get(about) != message:
             self._told[about] = message
             _LOG.warning("%s", message)
-
-    def _restore(self, job: JobMetadata) -> None:
-        """Write the files of a job whose owner died between its row and its run directory."""
-        from filelock import FileLock
-
-        directory = self._directory(job)
-        if job.state is not JobState.PENDING or directory.claimed(job.attempt):
-            return
-        self._jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        recorded, body = self._recorder.store.specification(job.job_id).split("\n", 1)
-        with FileLock(self._jobs_directory / ADOPTION_LOCK, timeout=LOCK_S):
-            with contextlib.suppress(CrystalMathError, OSError, UnicodeDecodeError):
-                if directory.read_spec()[1] == body:
-                    return
-            more = {"job_id": job.job_id, "attempt": job.attempt, "owner": None}
-            directory.write_spec({**json.loads(recorded), **more}, body)
-
-    def _pass_on_cancel(self, job: JobMetadata, directory: RunDirectory) -> None:
-        """Write the cancel of somebody who died between its note and its file."""
-        if job.cancel_requested_at is not None and not directory.cancel_requested():
-            directory.request_cancel()
-
-
-def _is_this_process(owner: Mapping[str, Any]) -> bool:
-    try:
-        return Identity.read(owner) == processes.own_identity()
-    except (KeyError, TypeError):
-        return False

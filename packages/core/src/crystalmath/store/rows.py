@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, false, insert, select, update
 
 from crystalmath.errors import InvalidJob, StoreError
-from crystalmath.models import JobState
+from crystalmath.models import JobState, NewJob
+from crystalmath.models.fields import declared
 from crystalmath.store.tables import events, is_storable, jobs, labels
 
 if TYPE_CHECKING:
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql import ColumnElement, Select
 
-    from crystalmath.store.records import JobMetadata, NewJob
+    from crystalmath.store.records import JobMetadata
 
 __all__ = ["check", "equal", "from_row", "insert_for_jobs", "labelled", "limited", "save", "to_row"]
 
 _COLUMNS = tuple(column.name for column in jobs.c if column.name != "number")
 _JSON = ("labels", "owner", "summary", "warnings")
-_TEXTS = ("recipe", "engine", "cluster", "name", "spec_hash", "formula", "specification")
+_INDEXED = ("job_id", "key")
+_TEXTS = tuple(
+    one.name
+    for one in declared(NewJob)
+    if one.about.schema.get("type") == "string" and one.about.stored and one.name != "state"
+)
 _MUTABLE = (
     "state",
     "revision",
@@ -49,7 +55,7 @@ _LONGEST = 1000
 
 def check(job: NewJob) -> None:
     """Raise InvalidJob for a text that some database could not store."""
-    indexed = {"job_id": job.job_id, "key": job.key}
+    indexed = {name: getattr(job, name) for name in _INDEXED}
     for name, value in job.labels.items():
         indexed |= {f"name of the label {name!r}": name, f"value of the label {name!r}": value}
     texts = {name: getattr(job, name) for name in _TEXTS}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, false, func, or_, select, true
+from sqlalchemy import and_, bindparam, false, func, not_, or_, select, true
 
 from crystalmath.models import JobState
 from crystalmath.store.grouping import group_errors
@@ -25,6 +26,7 @@ __all__ = ["begins_with", "count_errors", "count_states", "selected"]
 def selected(
     *,
     state: JobState | Collection[JobState] | None = None,
+    seen: Mapping[str, JobState] | None = None,
     engine: str | None = None,
     label: Mapping[str, str] | None = None,
     recipe: str | None = None,
@@ -39,6 +41,8 @@ def selected(
     ----------
     state : JobState or collection of JobState, optional
         One of these states.
+    seen : mapping of str to JobState, optional
+        The states of some jobs, by id, where more is known than the row says.
     engine, recipe, name : str, optional
         Exactly this engine, recipe, name.
     label : mapping of str to str, optional
@@ -57,12 +61,27 @@ def selected(
     ]
     if state is not None:
         states = [state] if isinstance(state, str) else state
-        conditions.append(jobs.c.state.in_([JobState(one).value for one in states]))
+        conditions.append(_is_in({JobState(one) for one in states}, seen or {}))
     if error is not None:
         conditions.append(_contains(error))
     if prefix:
         conditions.append(begins_with(prefix))
     return and_(true(), *conditions)
+
+
+def _is_in(states: set[JobState], seen: Mapping[str, JobState]) -> ColumnElement[bool]:
+    on_record = jobs.c.state.in_(sorted(state.value for state in states))
+    if not seen:
+        return on_record
+    found = [job_id for job_id, state in seen.items() if state in states]
+    return or_(and_(on_record, not_(has_id(seen))), has_id(found))
+
+
+def has_id(job_ids: Collection[str]) -> ColumnElement[bool]:
+    """Make the condition that a job has one of these ids, however many they are."""
+    # Written into the statement: older SQLite takes no more than 999 parameters.
+    ids: Any = bindparam(None, list(job_ids), expanding=True, literal_execute=True)
+    return jobs.c.job_id.in_(ids)
 
 
 def begins_with(prefix: str) -> ColumnElement[bool]:
@@ -82,11 +101,18 @@ def _contains(text: str) -> ColumnElement[bool]:
     return or_(*(error.contains(way, autoescape=True) for way in sorted(ways)))
 
 
-def count_states(connection: Connection, where: ColumnElement[bool]) -> dict[JobState, int]:
+def count_states(
+    connection: Connection, where: ColumnElement[bool], seen: Mapping[str, JobState]
+) -> dict[JobState, int]:
     """Count jobs by their state; states that none has are left out."""
     query = select(jobs.c.state, func.count()).where(where).group_by(jobs.c.state)
-    counts = {str(state): int(count) for state, count in connection.execute(query)}
-    return {state: counts[state.value] for state in JobState if state.value in counts}
+    counts = Counter({JobState(state): int(count) for state, count in connection.execute(query)})
+    if seen:
+        more = select(jobs.c.job_id, jobs.c.state).where(where, has_id(seen))
+        for job_id, state in connection.execute(more):
+            counts[JobState(state)] -= 1
+            counts[seen[job_id]] += 1
+    return {state: counts[state] for state in JobState if counts[state]}
 
 
 def count_errors(connection: Connection, where: ColumnElement[bool]) -> list[ErrorCount]:

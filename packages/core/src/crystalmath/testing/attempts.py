@@ -20,7 +20,7 @@ def write_down(home: Path, engine: str, recipe: str, **parameters: Any) -> str:
     from ase.build import bulk
 
     from crystalmath import config
-    from crystalmath.jobs.tracking import spec_header
+    from crystalmath.jobs.ownership import spec_header
     from crystalmath.quacc.engine import submission_environment
     from crystalmath.recipes import codec
 
@@ -34,7 +34,7 @@ def write_down(home: Path, engine: str, recipe: str, **parameters: Any) -> str:
     jobs = home / "jobs"
     jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = RunDirectory(jobs / spec.job_id)
-    owner = own_identity(jobs).identity
+    owner = own_identity(jobs).identity.as_dict()
     directory.write_spec(spec_header(spec, engine, owner), codec.encode_spec(spec))
     return spec.job_id
 

@@ -15,10 +15,14 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING
 
+from crystalmath.worker.pristine import LIBRARIES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
+
+    from crystalmath.worker.pristine import Pristine
 
 __all__ = ["Edited", "install", "settled", "signature", "signature_of"]
 
@@ -34,9 +38,20 @@ class _FromSource(importlib.machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
+class _Noting(importlib.machinery.SourceFileLoader):
+    def __init__(self, fullname: str, path: str, pristine: Pristine) -> None:
+        super().__init__(fullname, path)
+        self._pristine = pristine
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        self._pristine.add(module)
+
+
 class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, edited: Edited) -> None:
+    def __init__(self, edited: Edited, pristine: Pristine | None) -> None:
         self._edited = edited
+        self._pristine = pristine
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -50,6 +65,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         is_source = isinstance(spec.loader, importlib.machinery.SourceFileLoader)
         if is_source and spec.origin and self._edited.covers(fullname, spec.origin):
             spec.loader = _FromSource(fullname, spec.origin)
+        elif is_source and spec.origin and self._pristine and _is_of(fullname, LIBRARIES):
+            spec.loader = _Noting(fullname, spec.origin, self._pristine)
         return spec
 
 
@@ -99,9 +116,21 @@ class Edited:
         return any(known is None or signature(path) != known for path, known in self.files.items())
 
 
-def install(edited: Edited) -> None:
-    """Have the modules that people edit compiled from their source from now on."""
-    sys.meta_path.insert(0, _Finder(edited))
+def install(edited: Edited, pristine: Pristine | None = None) -> None:
+    """Have the modules that people edit compiled from their source from now on.
+
+    Parameters
+    ----------
+    edited : Edited
+        Which these are.
+    pristine : Pristine, optional
+        What is to be shown the modules of the libraries when they have been imported.
+    """
+    sys.meta_path.insert(0, _Finder(edited, pristine))
+
+
+def _is_of(module: str, packages: Iterable[str]) -> bool:
+    return module.split(".", maxsplit=1)[0] in packages
 
 
 def signature(path: str) -> tuple[int, ...]:

@@ -11,7 +11,10 @@ import random
 import resource
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crystalmath.worker.pristine import Pristine
 
 __all__ = ["Baseline", "belongs_to"]
 
@@ -47,9 +50,17 @@ def belongs_to(parent: int) -> bool:
 
 
 class Baseline:
-    """The state of the process before its first job."""
+    """The state of the process before its first job.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    pristine : Pristine, optional
+        The libraries as they were imported.
+    """
+
+    def __init__(self, pristine: Pristine | None = None) -> None:
+        self._pristine = pristine
+        self._numpy = _numpy_settings()
         self._environment = dict(os.environ)
         self._path = list(sys.path)
         self._argv = list(sys.argv)
@@ -89,6 +100,8 @@ class Baseline:
         random.seed()
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()
+        if "torch" in sys.modules:
+            _reset_torch(sys.modules["torch"])
         return self._leak()
 
     def _leak(self) -> str | None:
@@ -96,8 +109,8 @@ class Baseline:
             return "a lowered limit"
         if _thread._count() > self._threads:  # noqa: SLF001
             return "threads"
-        if _settings() != self._settings:
-            return "quacc settings"
+        if changed := self._changed():
+            return f"a change in {changed}"
         if len(os.listdir("/proc/self/fd")) > self._descriptors + DESCRIPTORS:
             return "open files"
         if _resident() > self._memory + GROWTH:
@@ -105,6 +118,14 @@ class Baseline:
             if _resident() > self._memory + GROWTH:
                 return "memory"
         return None
+
+    def _changed(self) -> str | None:
+        """Name what is not as it was in the libraries."""
+        if _settings() != self._settings:
+            return "quacc's settings"
+        if self._numpy is not None and _numpy_settings() != self._numpy:
+            return "numpy's settings"
+        return self._pristine.changed() if self._pristine else None
 
 
 def _limits() -> list[tuple[int, int]]:
@@ -126,6 +147,21 @@ def _umask() -> int:
 def _resident() -> int:
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * _PAGE
+
+
+def _numpy_settings() -> Any:
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return None
+    return numpy.geterr(), numpy.geterrcall(), numpy.get_printoptions()
+
+
+def _reset_torch(torch: Any) -> None:
+    # Potentials set the type they want each time; a new process for each of them would take long.
+    with contextlib.suppress(AttributeError):  # its import has failed half-way
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+        torch.seed()
 
 
 def _settings() -> Any:

@@ -24,10 +24,12 @@ from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.recipes import codec, lookup, potcar_path
 from crystalmath.recipes.summary import summarize
 from crystalmath.worker.child import BEGUN
+from crystalmath.worker.fork import in_fork
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, belongs_to
 from crystalmath.worker.marking import Mark
 from crystalmath.worker.postmortem import describe
+from crystalmath.worker.pristine import Pristine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,34 +52,57 @@ def _serve(control: socket.socket) -> None:
     # What the home admitted at the submission came along. The file may just be edited, and broken.
     allow = config.admitted()
     mark = Mark()
-    edited = Edited(allow)
-    install(edited)
+    edited, pristine = Edited(allow), Pristine()
+    install(edited, pristine)
     started = time.time()
     edited.watch(potcar_path.settings_files(os.environ))
     _warm_up()
     edited.note(started)
-    baseline = Baseline()
+    baseline = Baseline(pristine)
     for line in control.makefile("rb"):
         request = json.loads(line)
         if edited.changed():
             control.sendall(b"{}\n")
             continue
         began = time.time()
-        directory = RunDirectory(request["directory"])
-        mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
+
+        def run(request: dict[str, Any] = request) -> dict[str, Any]:
+            return _run_marked(request, mark, allow, control)
+
+        if request["fresh"]:
+            message = in_fork(run)
+        else:
+            message = run()
+            edited.note(began)
+            if leak := baseline.restore():
+                print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
+                message["keep"] = False
+            _flush()
+        control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _run_marked(
+    request: dict[str, Any], mark: Mark, allow: tuple[str, ...], control: socket.socket
+) -> dict[str, Any]:
+    """Run one job; give what the supervisor is told of it."""
+    directory = RunDirectory(request["directory"])
+    mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
+    with warnings.catch_warnings():  # which of them are shown is the job's own business
         outcome = _run(directory, request["attempt"], allow, control)
-        mark.clear()
-        edited.note(began)
-        leak = baseline.restore()
-        if leak:
-            print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # the recipe may have closed them
-                stream.flush()
-        control.sendall(json.dumps({"outcome": outcome, "keep": leak is None}).encode() + b"\n")
+    mark.clear()
+    _flush()
+    return {"outcome": outcome, "keep": True}
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the recipe may have closed them
+            stream.flush()
 
 
 def _warm_up() -> None:
+    import numpy  # noqa: ICN001, F401 - its settings are compared with what they are now
+
     if importlib.util.find_spec("quacc") is None:
         return
     with warnings.catch_warnings():

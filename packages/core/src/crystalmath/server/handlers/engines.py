@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.models.fields import array, nullable, reference
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, array, nullable, record, reference
+from crystalmath.server.rpc.shapes import (
+    ERROR,
+    record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import UnknownJob
-from crystalmath.server.handlers.documents import event_document, job_document
-from crystalmath.server.pools import in_pool
+from crystalmath.models.fields import array, reference
+from crystalmath.server.handlers.documents import (
+    EVENT_SIZE,
+    JOB_SIZE,
+    PAGE,
+    event_document,
+    job_document,
+)
+from crystalmath.server.pools import in_pool, in_slices
+from crystalmath.server.rpc.budget import room
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, JOB, JOB_IDS, TIMEOUT, array, record, reference
+from crystalmath.server.rpc.shapes import (
+    ERROR,
+    JOB,
+    JOB_IDS,
+    TIMEOUT,
+    record,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
@@ -57,13 +72,23 @@ class News:
 @contextlib.asynccontextmanager
 async def _listening(service: JobService, job_ids: Collection[str] | None) -> AsyncIterator[News]:
     news = News(job_ids)
-    await in_pool("asking", service.feed.listen, news.hear)
-    tending = asyncio.create_task(_tend(service, job_ids or ()))
+    listening = asyncio.create_task(in_pool("asking", service.feed.listen, news.hear))
+    tending = None
     try:
+        await asyncio.shield(listening)
+        tending = asyncio.create_task(_tend(service, job_ids or ()))
         yield news
     finally:
-        tending.cancel()
-        service.feed.forget(news.hear)
+        if tending is not None:
+            tending.cancel()
+        # A request that is cancelled may still be about to listen.
+        listening.add_done_callback(functools.partial(_forget, service, news))
+
+
+def _forget(service: JobService, news: News, listening: asyncio.Task[int]) -> None:
+    service.feed.forget(news.hear)
+    if not listening.cancelled():
+        listening.exception()  # it was raised, or nobody is there any more
 
 
 async def _tend(service: JobService, job_ids: Collection[str]) -> None:
@@ -90,14 +115,38 @@ async def handle_jobs_wait(service: JobService, params: dict[str, Any]) -> Mappi
     end = time.monotonic() + params.get("timeout_s", 30)
     async with _listening(service, job_ids) as news:
         while True:
-            jobs = await in_pool("asking", _all_of, service, job_ids)
+            done = await in_slices("computing", _have_ended(service, job_ids))
             left = end - time.monotonic()
-            unfinished = [job.job_id for job in jobs if not job.state.is_terminal()]
-            if not unfinished or left <= 0:
+            if done or left <= 0:
                 break
             await news.wait(left)
-    documents = await in_pool("asking", lambda: [job_document(service, job) for job in jobs])
-    return {"jobs": documents, "done": not unfinished, "error": None}
+    await room(JOB_SIZE * len(job_ids))
+    documents, done = await in_slices("computing", _told_of(service, job_ids))
+    return {"jobs": documents, "done": done, "error": None}
+
+
+def _have_ended(service: JobService, job_ids: list[str]) -> Generator[None, None, bool]:
+    done = True
+    for page in _pages(job_ids):
+        done &= all(job.state.is_terminal() for job in _all_of(service, page))
+        yield
+    return done
+
+
+def _told_of(
+    service: JobService, job_ids: list[str]
+) -> Generator[None, None, tuple[list[dict[str, Any]], bool]]:
+    documents, done = [], True
+    for page in _pages(job_ids):
+        jobs = _all_of(service, page)
+        documents += [job_document(service, job) for job in jobs]
+        done &= all(job.state.is_terminal() for job in jobs)
+        yield
+    return documents, done
+
+
+def _pages(job_ids: list[str]) -> Iterator[list[str]]:
+    return (job_ids[start : start + PAGE] for start in range(0, len(job_ids), PAGE))
 
 
 def _all_of(service: JobService, job_ids: list[str]) -> list[JobMetadata]:
@@ -143,17 +192,24 @@ async def handle_jobs_events(service: JobService, params: dict[str, Any]) -> Map
     connection or the server.
     """
     after, limit, job_ids = params.get("after", 0), params.get("limit", 1000), params.get("job_ids")
-    ask = (after, job_ids, limit)
-    if not params.get("timeout_s"):
-        return _told(*await in_pool("asking", service.events, *ask))
-    end = time.monotonic() + params["timeout_s"]
+    if params.get("timeout_s"):
+        after = await _first_after(after, service, job_ids, params["timeout_s"])
+    await room(EVENT_SIZE * limit)
+    return _told(*await in_pool("asking", service.events, after, job_ids, limit))
+
+
+async def _first_after(
+    after: int, service: JobService, job_ids: Collection[str] | None, most_s: float
+) -> int:
+    """Wait for an event after another; tell after which one to read on."""
+    end = time.monotonic() + most_s
     async with _listening(service, job_ids) as news:
         while True:
-            events, last = await in_pool("asking", service.events, *ask)
+            events, last = await in_pool("asking", service.events, after, job_ids, 1)
             left = end - time.monotonic()
             if events or left <= 0:
-                return _told(events, last)
-            ask = (max(after, last), job_ids, limit)
+                return after
+            after = max(after, last)
             await news.wait(left)
 
 

@@ -10,30 +10,31 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import UnknownJob
-from crystalmath.models import JobState
+from crystalmath.models import JobState, Submission
+from crystalmath.models.fields import array, nullable, properties, reference, to_wire
 from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
-from crystalmath.server.handlers.documents import job_document
+from crystalmath.server.handlers.documents import JOB_SIZE, PAGE, job_document
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
-from crystalmath.server.pools import in_pool, is_wanted
-from crystalmath.server.rpc.declare import METHODS, method, trouble
+from crystalmath.server.pools import in_pool, in_slices, is_wanted
+from crystalmath.server.rpc.budget import room
+from crystalmath.server.rpc.declare import METHODS, length, method, number, trouble
 from crystalmath.server.rpc.shapes import (
     ERROR,
     JOB,
     JOB_ID,
     JOB_IDS,
     LABELS,
+    MOST_JOBS,
     NAME,
+    REQUIRED,
     STATE,
     SUBMISSION,
-    array,
-    nullable,
     record,
-    reference,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from crystalmath.service import JobService
 
@@ -63,6 +64,12 @@ _FILTERS = {
     "error": {**NAME, "description": "whose error contains this text, in any case"},
     "prefix": {"type": "string", "description": "whose id begins so"},
 }
+#: What ``jobs.specification`` gives back of a submission.
+_SPECIFIED = {
+    name: schema
+    for name, schema in properties(Submission, answer=True).items()
+    if name not in {"environment", "key"}
+}
 _LIMIT = {
     "type": "integer",
     "minimum": 0,
@@ -74,10 +81,11 @@ _LIMIT = {
 @method(
     "jobs.submit",
     params=SUBMISSION,
-    required=("recipe", "structure"),
+    required=REQUIRED,
     result=reference("Submitted"),
     refused={"job_id": None},
     pool=submitting_pool,
+    copies=2,  # the structure, and what is recorded of it
 )
 def handle_jobs_submit(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Submit a job.
@@ -114,22 +122,31 @@ async def handle_jobs_status(service: JobService, params: dict[str, Any]) -> Map
     required=("job_ids",),
     result=record({"jobs": array({"anyOf": [JOB, reference("Refusal")]}), "error": ERROR}),
     refused={"jobs": []},
+    answer_size=lambda params: JOB_SIZE * length(params.get("job_ids"), MOST_JOBS),
 )
-def handle_jobs_status_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_status_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell the states of many jobs, in the order of their ids.
 
     An unknown id is answered in its place by ``{"job_id", "status": "error", "error", "code":
     "unknown_job"}``.
     """
-    found = {job.job_id: job for job in service.some_jobs(params["job_ids"])}
+    documents = await in_slices("computing", _documents(service, params["job_ids"]))
+    return {"jobs": documents, "error": None}
+
+
+def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None, list[Any]]:
     answers = []
-    for job_id in params["job_ids"]:
-        if job_id in found:
-            answers.append(job_document(service, found[job_id]))
-        else:
-            told = trouble(UnknownJob(job_id))
-            answers.append({"job_id": job_id, "status": "error", **told, "result": None})
-    return {"jobs": answers, "error": None}
+    for start in range(0, len(job_ids), PAGE):
+        page = job_ids[start : start + PAGE]
+        found = {job.job_id: job for job in service.some_jobs(page)}
+        for job_id in page:
+            if job_id in found:
+                answers.append(job_document(service, found[job_id]))
+            else:
+                told = trouble(UnknownJob(job_id))
+                answers.append({"job_id": job_id, "status": "error", **told, "result": None})
+        yield
+    return answers
 
 
 @method(
@@ -168,21 +185,33 @@ def handle_jobs_cancel(service: JobService, params: dict[str, Any]) -> Mapping[s
         }
     ),
     refused={"jobs": [], "cursor": None},
+    answer_size=lambda params: JOB_SIZE * number(params.get("limit"), 100, MOST_JOBS),
 )
-def handle_jobs_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """List jobs, newest first.
 
     All filters must agree. There is another page where ``cursor`` is not ``null``.
     """
     limit = params.pop("limit", 100)
     before = params.pop("cursor", None)
-    jobs = service.jobs(limit=limit + 1, before=before, **_filters(params))
-    more = len(jobs) > limit > 0
-    return {
-        "jobs": [job_document(service, job) for job in jobs[:limit]],
-        "cursor": jobs[limit - 1].job_id if more else None,
-        "error": None,
-    }
+    listed = _listed(service, limit, before, _filters(params))
+    jobs, cursor = await in_slices("computing", listed)
+    return {"jobs": jobs, "cursor": cursor, "error": None}
+
+
+def _listed(
+    service: JobService, limit: int, before: str | None, filters: dict[str, Any]
+) -> Generator[None, None, tuple[list[dict[str, Any]], str | None]]:
+    documents: list[dict[str, Any]] = []
+    while True:
+        left = limit - len(documents)
+        jobs = service.jobs(limit=min(left, PAGE) + 1, before=before, **filters)
+        documents += [job_document(service, job) for job in jobs[: min(left, PAGE)]]
+        more = len(jobs) > min(left, PAGE) > 0
+        before = documents[-1]["job_id"] if more else None
+        if not more or len(documents) == limit:
+            return documents, before
+        yield
 
 
 @method(
@@ -228,10 +257,7 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
     result=record(
         {
             "job_id": {"type": "string"},
-            **{name: SUBMISSION[name] for name in ("recipe", "structure", "params")},
-            "engine": {"type": "string"},
-            "cluster": {"type": "string"},
-            "walltime_s": {"type": ["number", "null"]},
+            **_SPECIFIED,
             "potcars": {
                 **array(reference("Potcar")),
                 "description": "the pseudopotentials that it reads, as they were at submission",
@@ -240,26 +266,32 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
         }
     ),
     refused={
-        **dict.fromkeys(("recipe", "structure", "params", "engine", "cluster", "walltime_s")),
+        **dict.fromkeys(_SPECIFIED),
         "potcars": [],
     },
-    pool="files",
-    large=True,
 )
-def handle_jobs_specification(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_specification(
+    service: JobService, params: dict[str, Any]
+) -> Mapping[str, Any]:
     """Tell what a job was asked to do: ``jobs.submit`` takes it again, without ``potcars``.
 
-    The environment is left out.
+    The environment is left out, and so is the key, which would give the same job.
     """
-    header, document = service.specification(params["job_id"]).split("\n", 1)
-    asked, encoded = json.loads(header), json.loads(document)
+    # It is there as text, decoded, and as text again.
+    await room(3 * await in_pool("files", service.specification_size, params["job_id"]))
+    return await in_pool("files", _specification, service, params["job_id"])
+
+
+def _specification(service: JobService, job_id: str) -> dict[str, Any]:
+    _, document = service.specification(job_id).split("\n", 1)
+    encoded = json.loads(document)
+    job = to_wire(service.job(job_id))
     return {
-        "job_id": params["job_id"],
-        "recipe": asked["recipe"],
+        "job_id": job_id,
+        **{name: job.get(name) for name in _SPECIFIED},
         "structure": {"format": "ase-json", "data": encoded["atoms"]["data"]},
         "params": encoded["parameters"],
-        **{name: asked[name] for name in ("engine", "cluster", "walltime_s")},
-        "potcars": service.pseudopotentials(params["job_id"]),
+        "potcars": service.pseudopotentials(job_id),
         "error": None,
     }
 

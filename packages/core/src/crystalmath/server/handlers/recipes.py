@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.models.fields import array, nullable
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, SUBMISSION, array, nullable, record
+from crystalmath.server.rpc.shapes import (
+    ERROR,
+    SUBMISSION,
+    record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
+
 from crystalmath.errors import InvalidJob
-from crystalmath.server.pools import in_pool
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.workfiles import check_inside, find, read_part, read_tail
+from crystalmath.models.fields import nullable
+from crystalmath.quacc.runner import JobState
+from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.budget import room
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, JOB_ID, NAME, STATE, TIMEOUT, nullable, record
+from crystalmath.server.rpc.shapes import (
+    ERROR,
+    JOB_ID,
+    NAME,
+    STATE,
+    TIMEOUT,
+    record,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Generator, Mapping
 
+    from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
 __all__ = ["handle_jobs_logs", "handle_jobs_result"]
@@ -25,6 +40,12 @@ _LOOK_S = 0.25
 #: How much of a file goes into one answer, in bytes.
 _USUAL = 2**20
 _MOST = 16 * 2**20
+#: How often it is in memory while an answer is made of it: bytes, text, JSON.
+_COPIES = 3
+
+#: Where files were found that may be followed: a tree is not walked for every look at one.
+_found_before: dict[tuple[Path, str], Path] = {}
+_MOST_FOUND = 1000
 _BYTES: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _TEXT: Mapping[str, Any] = {"type": "string"}
 
@@ -44,7 +65,7 @@ _TEXT: Mapping[str, Any] = {"type": "string"}
     ),
     refused={"result": None},
     pool="files",
-    large=True,
+    answer_size=lambda _: wire.CHUNK,
 )
 def handle_jobs_result(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Give what the recipe returned, whole, as its worker wrote it.
@@ -53,16 +74,20 @@ def handle_jobs_result(service: JobService, params: dict[str, Any]) -> Mapping[s
     tell why. Arrays, structures and the like are in monty's form of JSON.
     """
     job = service.job(params["job_id"])
-    # The stored text goes out as it is: nobody here decodes 20 MB.
-    text = service.result_json(job.job_id)
     more = {"traceback": job.traceback} if job.traceback else {}
     return {
         "job_id": job.job_id,
         "status": job.state.value,
         "error": job.error,
-        "result": None if text is None else wire.Raw(text),
+        "result": _stored(service, job) if job.state is JobState.COMPLETED else None,
         **more,
     }
+
+
+def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
+    """Give a result as it is stored: nobody here decodes 20 MB, or has them in memory."""
+    size, chunks = service.result_size(job), service.result_chunks(job)
+    return wire.Stream(size, chunks) if size > wire.CHUNK else wire.Raw(b"".join(chunks))
 
 
 @method(
@@ -100,7 +125,6 @@ def handle_jobs_result(service: JobService, params: dict[str, Any]) -> Mapping[s
         }
     ),
     refused={"file": None, "text": "", "offset": 0, "size": 0, "finished": True},
-    pool="files",
 )
 async def handle_jobs_logs(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Read a job's log, or another of its files: all, the last lines, or what came since.
@@ -112,34 +136,89 @@ async def handle_jobs_logs(service: JobService, params: dict[str, Any]) -> Mappi
     if "tail" in params and "offset" in params:
         raise InvalidJob("'tail' and 'offset' cannot be given together")
     end = time.monotonic() + params.get("timeout_s", 0)
+    sight, held = None, 0
     while True:
-        answer = await in_pool("files", _read, service, params)
+        before, sight = (
+            sight,
+            await in_slices("files", _look(service, params, again=sight is not None)),
+        )
+        if sight != before:
+            size = _COPIES * sight.readable(params)
+            await room(max(0, size - held))
+            held = max(size, held)
+            answer = await in_slices("files", _read(sight, params))
         left = end - time.monotonic()
         if answer["text"] or answer["finished"] or left <= 0:
             return answer
         await asyncio.sleep(min(_LOOK_S, left))
 
 
-def _read(service: JobService, params: Mapping[str, Any]) -> dict[str, Any]:
-    from crystalmath.jobs.workfiles import find, read_part, read_tail
+@frozen
+class _Sight:
+    """What is seen of a file without reading it; where it is the same again, nothing is new."""
 
-    job_id, most = params["job_id"], params.get("max_bytes", _USUAL)
+    job_id: str
+    attempt: int
+    ended: bool
+    path: Path
+    #: Which file, its size and the time of its last change; nothing where there is none yet.
+    signature: tuple[int, ...] | None
+
+    def readable(self, params: Mapping[str, Any]) -> int:
+        """Tell how many bytes there may be to read."""
+        most: int = params.get("max_bytes", _USUAL)
+        if self.path.suffix == ".gz" or self.signature is None:
+            return most
+        offset: int = params.get("offset", 0)
+        return max(0, min(most, self.signature[1] - offset))
+
+
+def _look(
+    service: JobService, params: Mapping[str, Any], *, again: bool
+) -> Generator[None, None, _Sight]:
+    job_id = params["job_id"]
     # Before the file is read: what an ended job wrote is there.
-    job = service.job(job_id)
-    ended = job.state.is_terminal()
-    path: Path = service.log_file(job_id)
+    job = service.remembered(job_id) or service.job(job_id)
+    directory = RunDirectory(service.config.jobs_directory / job_id)
+    path = Path(directory.log(job.attempt))
     if "file" in params:
-        path = find(service.work_directory(job_id), params["file"])
-    if "tail" in params:
-        part = read_tail(path, params["tail"], most, whole=ended)
+        path = yield from _found(Path(directory.work(job.attempt)), params, again=again)
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        signature = None
     else:
-        part = read_part(path, params.get("offset", 0), most, whole=ended)
+        signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return _Sight(job_id, job.attempt, job.state.is_terminal(), path, signature)
+
+
+def _found(
+    directory: Path, params: Mapping[str, Any], *, again: bool
+) -> Generator[None, None, Path]:
+    asked = (directory, params["file"])
+    known = _found_before.get(asked)
+    # Who follows a file goes on with the same one.
+    if known is not None and (again or params.get("offset")) and known.exists():
+        return check_inside(directory, known)
+    if len(_found_before) >= _MOST_FOUND:
+        _found_before.clear()
+    path = _found_before[asked] = yield from find(directory, params["file"])
+    return path
+
+
+def _read(sight: _Sight, params: Mapping[str, Any]) -> Generator[None, None, dict[str, Any]]:
+    most = params.get("max_bytes", _USUAL)
+    if "tail" in params:
+        part = yield from read_tail(sight.path, params["tail"], most, whole=sight.ended)
+    else:
+        offset = params.get("offset", 0)
+        part = yield from read_part(sight.path, offset, most, whole=sight.ended)
     return {
-        "job_id": job_id,
-        "file": str(path),
+        "job_id": sight.job_id,
+        "file": str(sight.path),
         "text": part.text,
         "offset": part.end,
         "size": part.size,
-        "finished": ended and part.end >= part.size,
+        "finished": sight.ended and part.end >= part.size,
         "error": None,
     }

@@ -6,16 +6,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
-from crystalmath.recipes.structures import parse_structure
-from crystalmath.server.pools import is_wanted
-from crystalmath.server.rpc.declare import method, trouble
-from crystalmath.server.rpc.shapes import ERROR, MOST_JOBS, SUBMISSION, array, record, reference
-from crystalmath.server.rpc.validation import checked
+from crystalmath.models import Submission
+from crystalmath.models.checks import checked
+from crystalmath.models.fields import array, from_wire, reference
+from crystalmath.server.pools import in_pool, in_slices, is_wanted
+from crystalmath.server.rpc.declare import length, method, trouble
+from crystalmath.server.rpc.shapes import (
+    ERROR,
+    MOST_JOBS,
+    REQUIRED,
+    SUBMISSION,
+    record,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
-    from crystalmath.service.submission import Submission
 
 __all__ = [
     "handle_jobs_check",
@@ -25,8 +33,10 @@ __all__ = [
     "submitting_pool",
 ]
 
-_REQUIRED = ("recipe", "structure")
-_ONE = {"type": "object", "properties": SUBMISSION, "required": list(_REQUIRED)}
+#: What the answer to one of many submissions takes in memory about, in bytes.
+_ANSWER_SIZE = 1000
+
+_ONE = {"type": "object", "properties": SUBMISSION, "required": list(REQUIRED)}
 
 
 def submitting_pool(params: Mapping[str, Any]) -> str:
@@ -59,24 +69,43 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     required=("jobs",),
     result=record({"jobs": array(reference("Submitted")), "error": ERROR}),
     refused={"jobs": []},
-    pool=submitting_pool,
+    copies=2,
+    answer_size=lambda params: _ANSWER_SIZE * length(params.get("jobs"), MOST_JOBS),
 )
-def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Submit many jobs, each accepted or refused on its own, in order.
 
     They are recorded in one transaction, or in several where a key or an id is refused.
     """
-    read = [_read(job) for job in params["jobs"]]
-    good = [item for item in read if not isinstance(item, Exception)]
+    read = await in_slices("computing", _all_read(params["jobs"]))
+    kind = await in_pool("asking", submitting_pool, params)
+    return {"jobs": await in_pool(kind, _all_submitted, service, read), "error": None}
+
+
+def _all_submitted(
+    service: JobService, read: list[Submission | dict[str, Any]]
+) -> list[dict[str, Any]]:
+    good = [item for item in read if not isinstance(item, dict)]
     answers = iter(service.submit_many(good, wanted=is_wanted))
-    jobs = [item if isinstance(item, Exception) else next(answers) for item in read]
-    return {"jobs": [_answered(job) for job in jobs], "error": None}
+    return [item if isinstance(item, dict) else _answered(next(answers)) for item in read]
+
+
+def _all_read(jobs: list[Any]) -> Generator[None, None, list[Submission | dict[str, Any]]]:
+    """Read many submissions; what is refused becomes its answer, an error holds on to much."""
+    read: list[Submission | dict[str, Any]] = []
+    for job in jobs:
+        try:
+            read.append(read_submission(checked(job, _ONE)))
+        except CrystalMathError as error:
+            read.append(_answered(error))
+        yield
+    return read
 
 
 @method(
     "jobs.check",
     params=SUBMISSION,
-    required=_REQUIRED,
+    required=REQUIRED,
     result=record(
         {
             "ok": {"type": "boolean", "description": "whether the job would be accepted"},
@@ -95,6 +124,7 @@ def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapp
     ),
     refused={"ok": False, "findings": [], "potcars": [], "environment": []},
     pool=submitting_pool,
+    copies=2,
 )
 def handle_jobs_check(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
@@ -121,24 +151,15 @@ def read_submission(params: Mapping[str, Any]) -> Submission:
     Raises
     ------
     InvalidJob
-        The structure or the recipe's parameters cannot be read.
+        The recipe's parameters cannot be read.
     """
     from crystalmath.recipes import codec
-    from crystalmath.service.submission import Submission
 
-    given = dict(params)
-    parameters = codec.decode_request(given.pop("params", {}))
+    given = from_wire(Submission, params)
+    parameters = codec.decode_request(given.pop("parameters", {}))
     if not isinstance(parameters, Mapping):  # it was a tag itself
         raise InvalidJob(f"'params' must be an object, not {shown(parameters)}")
-    atoms = parse_structure(given.pop("structure"))
-    return Submission(atoms=atoms, parameters=parameters, **given)
-
-
-def _read(job: Mapping[str, Any]) -> Submission | CrystalMathError:
-    try:
-        return read_submission(checked(job, _ONE))
-    except CrystalMathError as error:
-        return error
+    return Submission(parameters=parameters, **given)
 
 
 def _answered(job: JobMetadata | CrystalMathError | ImportError) -> dict[str, Any]:

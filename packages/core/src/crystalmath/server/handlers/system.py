@@ -108,7 +108,8 @@ async def status(session: Any, params: dict[str, Any]) -> dict[str, Any]:
         "jobs": _counts(server),
         "connections": server.connections.count,
         "quiet_s": round(server.quiet_s, 1),
-        "engines": server.service.engine_states(),
+        # Asked for the first time, it looks for what is installed.
+        "engines": await in_pool("status", server.service.engine_states),
     }
 
 

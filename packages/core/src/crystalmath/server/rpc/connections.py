@@ -9,11 +9,10 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.budget import Budget
 from crystalmath.server.rpc.dispatch import Dispatcher
-from crystalmath.server.rpc.messages import REFUSED, RpcError
-from crystalmath.server.rpc.session import Session
+from crystalmath.server.rpc.messages import BUSY, REFUSED, RpcError
+from crystalmath.server.rpc.session import FIRST_S, Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,14 +23,19 @@ __all__ = ["MAX_CONNECTIONS", "Connections", "peer_uid"]
 
 _LOG = logging.getLogger("crystalmath.server")
 
-#: How many connections there may be at once.
+#: How many connections there may be at once; and how many more, for a short time, that only ask
+#: for what begins with `_SYSTEM`.
 MAX_CONNECTIONS = 256
+_SPARE = 16
+_SPARE_S = 5.0
+_SYSTEM = "system."
 
 #: A connection on which nothing has happened for so long is closed, in seconds.
 IDLE_S = 3600.0
 
-#: How many bytes of large messages may be in memory at once, over all connections.
-BYTES_IN_FLIGHT = wire.MAX_MESSAGE
+#: How many bytes messages and answers may hold in memory: of each connection, and of all beside.
+OWN = 2**20
+COMMON = 128 * 2**20
 
 
 class Connections:
@@ -45,8 +49,12 @@ class Connections:
         What can be called.
     most : int
         How many connections there may be at once.
+    first_s : float
+        A connection without a first message for so long is closed, in seconds.
     idle_s : float
         A connection on which nothing has happened for so long is closed, in seconds.
+    own, common : int
+        How many bytes each connection may hold in memory, and all of them beside.
     """
 
     def __init__(
@@ -55,13 +63,17 @@ class Connections:
         methods: Mapping[str, Method],
         *,
         most: int = MAX_CONNECTIONS,
+        first_s: float = FIRST_S,
         idle_s: float = IDLE_S,
+        own: int = OWN,
+        common: int = COMMON,
     ) -> None:
         self._dispatcher = Dispatcher(methods)
         self._server = server
         self._most = most
+        self._first_s = first_s
         self._idle_s = idle_s
-        self._budget = Budget(BYTES_IN_FLIGHT)
+        self.budget = Budget(common=common, own=own)
         self._sessions: dict[asyncio.Task[Any], Session] = {}
 
     @property
@@ -73,23 +85,34 @@ class Connections:
         """Serve one connection until it ends (for `asyncio.start_unix_server`)."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - asyncio calls this in a task of its own
-        session = Session(
-            self._server, self._dispatcher, self._budget, reader, writer, idle_s=self._idle_s
-        )
+        session = self._session(reader, writer, spare=len(self._sessions) >= self._most)
         uid = peer_uid(writer.get_extra_info("socket"))
         if uid != os.getuid():
             _LOG.warning("refused a connection of user id %s", uid)
             await session.leave(RpcError(REFUSED, "this server serves its own user only"))
-        elif len(self._sessions) >= self._most:
+        elif len(self._sessions) >= self._most + _SPARE:
             _LOG.warning("refused a connection: there are %s", len(self._sessions))
-            told = f"there are {self._most} connections already; close one, or use it for several"
-            await session.leave(RpcError(REFUSED, told, data={"code": "busy"}))
+            await session.leave(RpcError(REFUSED, BUSY, data={"code": "busy"}))
         else:
             self._sessions[task] = session
             try:
                 await session.run()
             finally:
                 del self._sessions[task]
+
+    def _session(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, spare: bool
+    ) -> Session:
+        return Session(
+            self._server,
+            self._dispatcher,
+            self.budget.account(),
+            reader,
+            writer,
+            first_s=_SPARE_S if spare else self._first_s,
+            idle_s=_SPARE_S if spare else self._idle_s,
+            may_only=_SYSTEM if spare else "",
+        )
 
     async def close(self) -> None:
         """Take no more messages, let requests end for a moment, and close every connection."""

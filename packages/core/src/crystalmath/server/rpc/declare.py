@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from attrs import field, frozen
 
 from crystalmath.errors import CrystalMathError
+from crystalmath.models.checks import checked
 from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc.validation import checked
+from crystalmath.server.rpc.budget import present
 
 if TYPE_CHECKING:
     from crystalmath.service import JobService
 
-__all__ = ["METHODS", "Handler", "Method", "method", "trouble"]
+__all__ = ["METHODS", "Handler", "Method", "length", "method", "number", "trouble"]
 
 #: What a dispatcher calls: with the job service (``None``: this process's own), or with the
 #: session for methods that say so.
 Handler: TypeAlias = Callable[[Any, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+#: From how many bytes on in memory parameters are checked in a thread.
+_LARGE = 256 * 2**10
+
 Pool: TypeAlias = str | Callable[[Mapping[str, Any]], str]
 
 
@@ -44,8 +48,11 @@ class Method:
         The handler's docstring: its first line, and the whole.
     of_session : bool
         It needs the connection or the server, and is not there in process.
-    large : bool
-        Answers may have tens of megabytes: few are made, and kept until they are sent, at once.
+    copies : int
+        How often its parameters are in memory while it is carried out, beside once.
+    answer_size : callable
+        How many bytes an answer to such parameters, which are not checked yet, may take in memory
+        while it is made.
     """
 
     name: str
@@ -55,7 +62,8 @@ class Method:
     summary: str
     description: str = field(repr=False)
     of_session: bool = False
-    large: bool = False
+    copies: int = 0
+    answer_size: Callable[[Mapping[str, Any]], int] = field(default=lambda _: 0, repr=False)
 
     def __call__(
         self, controller: JobService | None, params: Mapping[str, Any]
@@ -77,7 +85,8 @@ def method(
     refused: Mapping[str, Any] | None = None,
     pool: Pool = "asking",
     of_session: bool = False,
-    large: bool = False,
+    copies: int = 0,
+    answer_size: Callable[[Mapping[str, Any]], int] = lambda _: 0,
 ) -> Callable[[Callable[[Any, dict[str, Any]], Any]], Handler]:
     """Declare a handler.
 
@@ -102,8 +111,10 @@ def method(
         The kind of thread that a plain function runs in; it may depend on the parameters.
     of_session : bool
         Whether it is called with the session.
-    large : bool
-        Whether answers may have tens of megabytes.
+    copies : int
+        How often the parameters are in memory meanwhile, beside once.
+    answer_size : callable
+        How many bytes an answer to such parameters, which are not checked yet, may take in memory.
     """
     schema: dict[str, Any] = {
         "type": "object",
@@ -118,7 +129,7 @@ def method(
         @functools.wraps(function)
         async def handler(controller: Any, params: Mapping[str, Any]) -> Mapping[str, Any]:
             try:
-                return await answer(controller, checked(params, schema))
+                return await answer(controller, await _checked(params, schema))
             except (CrystalMathError, ImportError) as error:
                 asked = {}
                 if "job_id" in schema["properties"] and isinstance(params, Mapping):
@@ -138,11 +149,22 @@ def method(
             summary=documented.partition("\n")[0],
             description=documented,
             of_session=of_session,
-            large=large,
+            copies=copies,
+            answer_size=answer_size,
         )
         return handler
 
     return declare
+
+
+def number(value: object, default: int, most: int) -> int:
+    """Read a number of a request that is not checked yet, for `answer_size`."""
+    return min(value, most) if type(value) is int and value >= 0 else default
+
+
+def length(value: object, most: int) -> int:
+    """Tell how long a list of a request is that is not checked yet, for `answer_size`."""
+    return min(len(value), most) if isinstance(value, list) else 0
 
 
 def _answering(
@@ -157,10 +179,19 @@ def _answering(
 
         async def answer(controller: Any, params: dict[str, Any]) -> Any:
             subject = (lambda: controller) if of_session else (lambda: _service(controller))
-            kind = pool if isinstance(pool, str) else pool(params)
+            # Looking for installed engines reads files.
+            kind = pool if isinstance(pool, str) else await in_pool("asking", pool, params)
             return await in_pool(kind, lambda: function(subject(), params))
 
     return answer
+
+
+async def _checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Check parameters, in a thread if they are many."""
+    share = present.get()
+    if share is None or share.size < _LARGE:
+        return checked(params, schema)
+    return await in_pool("asking", checked, params, schema)
 
 
 def _service(controller: JobService | None) -> JobService:

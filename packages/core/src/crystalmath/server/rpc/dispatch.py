@@ -11,13 +11,16 @@ import difflib
 import logging
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from attrs import define
 
 from crystalmath.errors import CrystalMathError
+from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.budget import present
 from crystalmath.server.rpc.messages import (
+    BUSY,
     CANCELLED,
     INTERNAL_ERROR,
     METHOD_NOT_FOUND,
@@ -28,23 +31,28 @@ from crystalmath.server.rpc.messages import (
     as_call,
     is_id,
 )
+from crystalmath.server.rpc.outbox import Text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+
+    from crystalmath.server.rpc.budget import Share
 
 __all__ = ["Caller", "Dispatcher", "Method", "Pending"]
 
 _LOG = logging.getLogger("crystalmath.server")
 
-#: From how many bytes on a message is decoded in a thread.
-_LARGE = 64 * 2**10
+_T = TypeVar("_T")
 
-#: From how many bytes on an answer waits for its turn; and what a value counts beside its text.
-_LARGE_ANSWER = 2**20
-_VALUE = 8
+#: From how many bytes on a message is decoded in a thread, and from how many on after others.
+_LARGE = 32 * 2**10
+_LARGEST = 2**20
 
-#: How many large answers are made, and how many are written, at once; each is in memory until then.
-_LARGE_AT_ONCE = 4
+#: What any answer may have, in bytes.
+_SMALL_ANSWER = 4 * 2**10
+
+#: What a value of a message takes in memory beside its text.
+_VALUE = 100
 
 
 class Method(Protocol):
@@ -59,8 +67,12 @@ class Method(Protocol):
         """Whether the handler gets the session, not the job service."""
 
     @property
-    def large(self) -> bool:
-        """Whether answers may be so large that few are made at once."""
+    def copies(self) -> int:
+        """How often the parameters are in memory while it is carried out, beside once."""
+
+    @property
+    def answer_size(self) -> Callable[[Mapping[str, Any]], int]:
+        """How many bytes an answer to such parameters may take in memory while it is made."""
 
 
 @define
@@ -86,14 +98,14 @@ class Caller(Protocol):
         """The requests that are not answered yet, by their id."""
 
     @property
-    def large(self) -> asyncio.Lock:
-        """Held while a large answer of this session is made and written."""
-
-    @property
     def controller(self) -> Any:
         """The job service."""
 
-    async def send(self, document: Mapping[str, Any]) -> None:
+    @property
+    def may_only(self) -> str:
+        """How the names of the methods begin that it may call."""
+
+    async def send(self, text: Text, share: Share) -> None:
         """Send a message, whole and between others."""
 
 
@@ -108,8 +120,6 @@ class Dispatcher:
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         self._methods = methods
-        self._making = asyncio.Semaphore(_LARGE_AT_ONCE)
-        self._writing = asyncio.Semaphore(_LARGE_AT_ONCE)
         # One thread: large messages are decoded one after another, beside everything else.
         self._decoder = ThreadPoolExecutor(1, "crystalmath-wire")
 
@@ -117,22 +127,27 @@ class Dispatcher:
         """End the thread that decodes."""
         self._decoder.shutdown(wait=False, cancel_futures=True)
 
-    async def read(self, body: bytes) -> Call:
-        """Read a message.
+    async def read(self, body: bytearray, share: Share) -> Call:
+        """Read a message; its share counts what is made of it.
 
         Raises
         ------
         RpcError
             It is none that can be carried out.
         """
-        if len(body) < _LARGE:
-            document, told = _decoded(body)
-        else:
-            loop = asyncio.get_running_loop()
-            document, told = await loop.run_in_executor(self._decoder, _decoded, body)
+        await share.grow(await self._apart(body, _weight))
+        document, told = await self._apart(body, _decoded)
         if told is not None:
             raise RpcError(PARSE_ERROR, told)
         return as_call(document)
+
+    async def _apart(self, body: bytearray, function: Callable[[bytearray], _T]) -> _T:
+        """Look at a message, in a thread if it is large; the largest one after another."""
+        if len(body) < _LARGE:
+            return function(body)
+        if len(body) < _LARGEST:
+            return await in_pool("decoding", function, body)
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, function, body)
 
     def note(self, call: Call, session: Caller) -> bool:
         """Carry out a notification of the protocol itself; tell whether it was one."""
@@ -145,64 +160,56 @@ class Dispatcher:
                 pending.cancel(RpcError(CANCELLED, "the request was cancelled"))
         return True
 
-    async def answer(self, call: Call, session: Caller) -> None:
+    async def answer(self, call: Call, session: Caller, share: Share) -> None:
         """Carry out a request and send its answer; a notification is carried out only."""
+        present.set(share)
         pending = Pending(asyncio.current_task())
         if call.wants_answer:
             session.pending[call.request_id] = pending
         try:
-            await self._carry_out(call, session)
+            await self._carry_out(call, session, share)
         except RpcError as error:
-            await self._refuse(error, call, session)
+            await self._refuse(error, call, session, share)
         except asyncio.CancelledError:
             if pending.reason is None or pending.task is None:
                 raise
             pending.task.uncancel()
-            await self._refuse(pending.reason, call, session)
+            await self._refuse(pending.reason, call, session, share)
         finally:
             self._forget(call, session)
 
-    async def _carry_out(self, call: Call, session: Caller) -> None:
+    async def _carry_out(self, call: Call, session: Caller, share: Share) -> None:
         method = self._methods.get(call.method)
         if method is None:
             raise RpcError(METHOD_NOT_FOUND, self._unknown(call.method))
-        if method.large:
-            async with session.large:
-                await self._carry_out_large(method, call, session)
-        else:
-            await self._send(await _ask(method, call, session), call, session)
+        if not call.method.startswith(session.may_only):
+            raise RpcError(REFUSED, BUSY, data={"code": "busy"})
+        await share.grow(method.copies * share.size)
+        # What is held besides the answer, once that is there.
+        before = share.size
+        await share.grow(max(_SMALL_ANSWER, method.answer_size(call.params)))
+        text = await self._made(method, call, session)
+        if text is not None:
+            share.settle(before + text.held)
+            await session.send(text, share)
 
-    async def _carry_out_large(self, method: Method, call: Call, session: Caller) -> None:
-        """Let clients that do not read hold up large answers only, with few of them in memory."""
-        async with self._making:
-            result = await _ask(method, call, session)
-            large = _is_large(result)
-            if large and self._writing.locked():
-                # It would wait in memory. It is made again when its turn has come.
-                result = None
-        if not large:
-            await self._send(result, call, session)
-            return
-        async with self._writing:
-            if result is None:
-                result = await _ask(method, call, session)
-            await self._send(result, call, session)
-
-    async def _send(self, result: Any, call: Call, session: Caller) -> None:
+    async def _made(self, method: Method, call: Call, session: Caller) -> Text | None:
+        """Make an answer; only its text stays in memory."""
+        result = await _ask(method, call, session)
         # From here on a cancellation would tear the answer apart.
         self._forget(call, session)
-        if call.wants_answer:
-            document = {"jsonrpc": "2.0", "id": call.request_id, "result": result}
-            try:
-                await session.send(document)
-            except wire.WireError as error:
-                _LOG.error("the answer of %s cannot be sent", call.method)
-                raise RpcError(INTERNAL_ERROR, f"the answer cannot be sent: {error}") from None
+        if not call.wants_answer:
+            return None
+        try:
+            return await Text.of({"jsonrpc": "2.0", "id": call.request_id, "result": result})
+        except wire.WireError as error:
+            _LOG.error("the answer of %s cannot be sent", call.method)
+            raise RpcError(INTERNAL_ERROR, f"the answer cannot be sent: {error}") from None
 
-    async def _refuse(self, error: RpcError, call: Call, session: Caller) -> None:
+    async def _refuse(self, error: RpcError, call: Call, session: Caller, share: Share) -> None:
         self._forget(call, session)
         if call.wants_answer:
-            await session.send(error.document(call.request_id))
+            await session.send(await Text.of(error.document(call.request_id)), share)
 
     def _forget(self, call: Call, session: Caller) -> None:
         found = session.pending.get(call.request_id) if call.wants_answer else None
@@ -213,22 +220,6 @@ class Dispatcher:
         near = difflib.get_close_matches(name[:80], self._methods, 1)
         hint = f"did you mean {near[0]!r}?" if near else "rpc.discover lists those there are"
         return f"there is no method {name!r:.80}; {hint}"
-
-
-def _is_large(result: Any) -> bool:
-    """Tell whether an answer is large, without looking at all of one that is."""
-    left, values = _LARGE_ANSWER, [result]
-    while values and left > 0:
-        value = values.pop()
-        if isinstance(value, wire.Raw):
-            left -= len(value.text)
-        elif isinstance(value, str):
-            left -= len(value)
-        elif isinstance(value, dict | list):
-            left -= _VALUE * len(value)
-            if left > 0:
-                values += value.values() if isinstance(value, dict) else value
-    return left <= 0
 
 
 async def _ask(method: Method, call: Call, session: Caller) -> Any:
@@ -248,7 +239,14 @@ async def _ask(method: Method, call: Call, session: Caller) -> Any:
         raise RpcError(INTERNAL_ERROR, told) from error
 
 
-def _decoded(body: bytes) -> tuple[Any, str | None]:
+def _weight(body: bytearray) -> int:
+    """Tell how much memory a message takes once it is decoded, beside its bytes."""
+    # One character beyond ASCII may make four bytes of each.
+    text = 0 if body.isascii() else 3 * len(body)
+    return text + _VALUE * min(wire.count_values(body), wire.MAX_VALUES)
+
+
+def _decoded(body: bytearray) -> tuple[Any, str | None]:
     """Give the document, or what is wrong: an exception would keep the body until it is gone."""
     try:
         return wire.loads(body), None

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "BUSY",
     "CANCELLED",
     "INTERNAL_ERROR",
     "INVALID_PARAMS",
@@ -32,6 +33,12 @@ INTERNAL_ERROR = -32603
 CANCELLED = -32800
 #: The server refuses: too many connections, it is stopping, an error with a ``code`` in ``data``.
 REFUSED = -32000
+
+#: Told to who comes when all places are taken.
+BUSY = (
+    "there are as many connections already as there may be; close one, or use it for several"
+    " requests (what begins with 'system.' is answered all the same)"
+)
 
 _BATCH = (
     "batches are not supported; send requests one after another without waiting, or many jobs with"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import __version__
-from crystalmath.server.rpc.shapes import COMPONENTS, reference
+from crystalmath.models.fields import reference
+from crystalmath.server.rpc.shapes import (
+    COMPONENTS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,23 +3,90 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from crystalmath.errors import CrystalMathError
+from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
-__all__ = ["Outbox"]
+    from crystalmath.server.rpc.budget import Share
+
+__all__ = ["Outbox", "Text"]
+
+_LOG = logging.getLogger("crystalmath.server")
+
+_Part: TypeAlias = bytes | wire.Stream
 
 #: What is handed to the kernel at once; others are served between two of these.
-_CHUNK = 256 * 2**10
+_CHUNK = 64 * 2**10
 
-#: What is encoded at once; it takes about a millisecond, and another's request takes some turns.
+#: What is encoded at once, in about a millisecond; a message that is larger is encoded in threads.
 _BLOCK = 32 * 2**10
 
 #: A client must take some of what it is sent within this time, in seconds.
 _STALL_S = 60.0
+
+
+class Text:
+    """A message that is encoded.
+
+    Parameters
+    ----------
+    parts : list of bytes or Stream
+        One after another.
+    """
+
+    def __init__(self, parts: list[_Part]) -> None:
+        self.parts = parts
+        sizes = [(len(p), len(p)) if isinstance(p, bytes) else (p.size, wire.CHUNK) for p in parts]
+        #: How many bytes it has, and how many of them are in memory.
+        self.size, self.held = map(sum, zip(*sizes, strict=True))
+
+    @classmethod
+    async def of(cls, document: Mapping[str, Any]) -> Text:
+        """Encode a message; a large one in threads.
+
+        Raises
+        ------
+        crystalmath.server.rpc.wire.WireError
+            It is no JSON.
+        """
+        pieces = wire.pieces(document)
+        parts, is_whole = _block(pieces)
+        if not is_whole:
+            parts += await in_slices("computing", _blocks(pieces))
+        return cls(parts)
+
+
+def _blocks(pieces: Iterator[_Part]) -> Generator[None, None, list[_Part]]:
+    parts: list[_Part] = []
+    is_whole = False
+    while not is_whole:
+        more, is_whole = _block(pieces)
+        parts += more
+        yield
+    return parts
+
+
+def _block(pieces: Iterator[_Part]) -> tuple[list[_Part], bool]:
+    """Encode the next block, and what is a stream; tell whether there is no more."""
+    parts: list[_Part] = []
+    block: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if isinstance(piece, wire.Stream):
+            parts += [b"".join(block), piece]
+            block = []
+            continue
+        block.append(piece)
+        size += len(piece)
+        if size > _BLOCK:
+            break
+    return [*parts, b"".join(block)], size <= _BLOCK
 
 
 class Outbox:
@@ -35,49 +102,46 @@ class Outbox:
         self._writer = writer
         self._turn = asyncio.Lock()
 
-    async def send(self, document: Mapping[str, Any]) -> None:
+    async def send(self, text: Text, share: Share) -> None:
         """Send a message, whole and between others.
 
         Raises
         ------
         ConnectionError, TimeoutError
-            The client is gone, or takes nothing.
-        crystalmath.server.rpc.wire.WireError
-            It is no JSON; nothing was sent.
+            The client is gone, or takes nothing, or too little while others wait for room.
         """
         async with self._turn:
-            # Not before: with a client that does not read, all that waits would be there twice.
-            blocks = await _encode(document)
             # A small message is whole before anything can come between, a cancellation too.
-            self._writer.write(wire.header(sum(map(len, blocks))))
-            for block in blocks:
-                view = memoryview(block)
-                for start in range(0, len(block), _CHUNK):
-                    await self._write(view[start : start + _CHUNK])
+            self._writer.write(wire.header(text.size))
+            for part in text.parts:
+                if isinstance(part, wire.Stream):
+                    await self._pass_on(part, share)
+                else:
+                    await self._write(part, share)
 
-    async def _write(self, chunk: memoryview) -> None:
-        if self._writer.is_closing():
-            raise ConnectionResetError
-        self._writer.write(chunk)
-        try:
-            async with asyncio.timeout(_STALL_S):
-                await self._writer.drain()
-        except TimeoutError:
-            self._writer.transport.abort()
-            raise
+    async def _pass_on(self, stream: wire.Stream, share: Share) -> None:
+        left = stream.size
+        while left:
+            try:
+                chunk = await in_pool("files", next, stream.chunks, b"")
+            except (CrystalMathError, OSError) as error:
+                _LOG.error("an answer breaks off: %s", error)
+                chunk = b""
+            left -= len(chunk)
+            if not chunk or left < 0:
+                # What was announced cannot be taken back.
+                self._writer.transport.abort()
+                raise ConnectionAbortedError
+            await self._write(chunk, share)
 
-
-async def _encode(document: Mapping[str, Any]) -> list[bytes]:
-    """Encode a message in blocks, and let others come between two of them."""
-    blocks: list[bytes] = []
-    parts: list[bytes] = []
-    size = 0
-    for piece in wire.pieces(document):
-        parts.append(piece)
-        size += len(piece)
-        if size > _BLOCK:
-            blocks.append(b"".join(parts))
-            parts, size = [], 0
-            await asyncio.sleep(0)
-    blocks.append(b"".join(parts))
-    return blocks
+    async def _write(self, data: bytes, share: Share) -> None:
+        view = memoryview(data)
+        for start in range(0, len(data), _CHUNK):
+            if self._writer.is_closing():
+                raise ConnectionResetError
+            self._writer.write(view[start : start + _CHUNK])
+            try:
+                await share.patiently(self._writer.drain, _STALL_S)
+            except TimeoutError:
+                self._writer.transport.abort()
+                raise

@@ -6,31 +6,36 @@ import asyncio
 import contextlib
 import logging
 import select
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.server.pools import Asker, asker
 from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.messages import INVALID_REQUEST, REFUSED, RpcError
-from crystalmath.server.rpc.outbox import Outbox
+from crystalmath.server.rpc.outbox import Outbox, Text
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from crystalmath.server.rpc.budget import Budget
+    from crystalmath.server.rpc.budget import Account, Share
     from crystalmath.server.rpc.dispatch import Dispatcher, Pending
     from crystalmath.server.rpc.messages import Call
 
-__all__ = ["IN_FLIGHT", "Session"]
+__all__ = ["FIRST_S", "IN_FLIGHT", "Session"]
 
 _LOG = logging.getLogger("crystalmath.server")
 
 #: How many requests of one connection are carried out at once; more are read when one has ended.
 IN_FLIGHT = 64
 
-#: From how many bytes on a message needs its share of the budget.
-_LARGE = 64 * 2**10
+#: How much of a message is read at once, and has its share of the budget before.
+_CHUNK = 256 * 2**10
 
-#: A client that begins a message must send all of it within this time, in seconds.
-_STALL_S = 60.0
+#: A client that has begun a message must send more of it within this time, in seconds.
+_STALL_S = 15.0
+
+#: A client must begin with its first message within this time, in seconds.
+FIRST_S = 10.0
 
 #: How long requests may go on when the server stops, in seconds.
 _GRACE_S = 1.0
@@ -45,39 +50,44 @@ class Session:
         For handlers; its ``service`` is the job service.
     dispatcher : Dispatcher
         Carries out what comes in.
-    budget : Budget
-        For large messages, shared by all connections.
+    account : Account
+        For its messages and answers.
     reader, writer : asyncio.StreamReader, asyncio.StreamWriter
         The connection.
+    first_s : float
+        Leave when there was no first message for so long, in seconds.
     idle_s : float
         Leave when nothing has happened for so long, in seconds.
+    may_only : str
+        How the names of the methods begin that may be called.
 
     Attributes
     ----------
     pending : dict
         The requests that are not answered yet, by their id.
-    large : asyncio.Lock
-        Held while a large answer is made and written.
     """
 
     def __init__(
         self,
         server: Any,
         dispatcher: Dispatcher,
-        budget: Budget,
+        account: Account,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         *,
+        first_s: float = FIRST_S,
         idle_s: float,
+        may_only: str = "",
     ) -> None:
         self.server = server
         self.pending: dict[Any, Pending] = {}
-        self.large = asyncio.Lock()
         self._dispatcher = dispatcher
-        self._budget = budget
+        self._account = account
         self._reader = reader
         self._writer = writer
+        self._patience_s = first_s
         self._idle_s = idle_s
+        self.may_only = may_only
         self._outbox = Outbox(writer)
         self._working: set[asyncio.Task[None]] = set()
         self._background: asyncio.Task[None] | None = None
@@ -91,27 +101,31 @@ class Session:
 
     # --- for handlers ------------------------------------------------------------------------
 
-    async def send(self, document: Mapping[str, Any]) -> None:
+    async def send(self, text: Text, share: Share) -> None:
         """Send a message, whole and between others.
 
         Raises
         ------
         ConnectionError, TimeoutError
             The client is gone, or takes nothing.
-        crystalmath.server.rpc.wire.WireError
-            It is no JSON; nothing was sent.
         """
-        await self._outbox.send(document)
+        await self._outbox.send(text, share)
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification; wait while the client does not take what was sent before.
 
         Raises
         ------
-        ConnectionError
-            The client is gone.
+        ConnectionError, TimeoutError
+            The client is gone, or takes nothing.
         """
-        await self.send({"jsonrpc": "2.0", "method": method, "params": params})
+        await self._tell({"jsonrpc": "2.0", "method": method, "params": params})
+
+    async def _tell(self, document: Mapping[str, Any]) -> None:
+        text = await Text.of(document)
+        with self._account.share() as share:
+            share.settle(text.held)
+            await self.send(text, share)
 
     def in_background(self, work: Coroutine[Any, Any, None] | None) -> None:
         """Do one thing beside the requests until the connection ends, in place of the last one.
@@ -136,6 +150,7 @@ class Session:
 
     async def run(self) -> None:
         """Serve until the client has left, or broken the frame, or :meth:`stop` was called."""
+        asker.set(Asker())
         self._reading = asyncio.create_task(self._read())
         try:
             await asyncio.wait([self._reading])
@@ -147,7 +162,7 @@ class Session:
     async def leave(self, error: RpcError) -> None:
         """Say why, and close the connection."""
         with contextlib.suppress(ConnectionError, TimeoutError):
-            await self.send(error.document())
+            await self._tell(error.document())
         await self._end()
 
     def stop(self) -> None:
@@ -159,11 +174,12 @@ class Session:
     async def _read(self) -> None:
         try:
             while (header := await self._header()) is not None:
+                self._patience_s = self._idle_s
                 await self._take(wire.read_length(header))
         except wire.WireError as error:
             # Where the next message begins is not known.
             with contextlib.suppress(ConnectionError, TimeoutError):
-                await self.send(RpcError(INVALID_REQUEST, str(error)).document())
+                await self._tell(RpcError(INVALID_REQUEST, str(error)).document())
         except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             pass
 
@@ -220,7 +236,7 @@ class Session:
     async def _line(self) -> bytes:
         while True:
             try:
-                async with asyncio.timeout(self._idle_s):
+                async with asyncio.timeout(self._patience_s):
                     return await self._reader.readline()
             except TimeoutError:
                 if not self._working and self._background is None:
@@ -230,30 +246,31 @@ class Session:
 
     async def _take(self, length: int) -> None:
         """Read a message and begin to carry it out; nothing of it stays here."""
-        share = length if length >= _LARGE else 0
-        if share:  # it is none that cancels another
+        if length > _CHUNK:  # it is none that cancels another
             # Before others lack the share: what is in flight may wait for minutes.
             await self._room()
-        await self._budget.take(share)
-        try:
+        with contextlib.ExitStack() as stack:
+            share = stack.enter_context(self._account.share())
             try:
-                call = await self._dispatcher.read(await self._body(length))
+                call = await self._dispatcher.read(await self._body(length, share), share)
             except RpcError as error:
-                await self.send(error.document())
+                await self._tell(error.document())
                 return
             if self._dispatcher.note(call, self):
                 return
             await self._room()
             self._start(call, share)
-            share = 0  # the request's own now
-        finally:
-            self._budget.give_back(share)
+            stack.pop_all()  # the share is the request's now
         # Its first step comes before the next message, which may cancel it, and others get a turn.
         await asyncio.sleep(0)
 
-    async def _body(self, length: int) -> bytes:
-        async with asyncio.timeout(_STALL_S):
-            return await self._reader.readexactly(length)
+    async def _body(self, length: int, share: Share) -> bytearray:
+        body = bytearray()
+        while left := length - len(body):
+            size = min(left, _CHUNK)
+            await share.grow(size)
+            body += await share.patiently(partial(self._reader.readexactly, size), _STALL_S)
+        return body
 
     async def _room(self) -> None:
         """Wait until another request may be carried out."""
@@ -263,13 +280,13 @@ class Session:
             if self._is_gone():
                 raise ConnectionResetError
 
-    def _start(self, call: Call, share: int) -> None:
-        task = asyncio.create_task(self._dispatcher.answer(call, self))
+    def _start(self, call: Call, share: Share) -> None:
+        task = asyncio.create_task(self._dispatcher.answer(call, self, share))
         self._working.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._working.discard(task)
-            self._budget.give_back(share)
+            share.close()
             error = None if task.cancelled() else task.exception()
             if error is not None and not isinstance(error, ConnectionError | TimeoutError):
                 _LOG.error("%s: %s", call.method, type(error).__name__)

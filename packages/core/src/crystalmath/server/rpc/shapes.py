@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from crystalmath.models import JobState
+from crystalmath.models import Job, JobState, Submission
+from crystalmath.models.fields import array, declared, nullable, properties, reference
 
 __all__ = [
     "COMPONENTS",
@@ -15,31 +16,17 @@ __all__ = [
     "LABELS",
     "MOST_JOBS",
     "NAME",
+    "REQUIRED",
     "STATE",
     "SUBMISSION",
     "TIMEOUT",
-    "array",
-    "nullable",
     "record",
-    "reference",
 ]
 
 #: So many jobs in one request at most.
 MOST_JOBS = 10_000
 
 _Schema = dict[str, Any]
-
-
-def array(items: _Schema, **more: Any) -> _Schema:
-    """Make the schema of a list."""
-    return {"type": "array", "items": items, **more}
-
-
-def nullable(schema: _Schema) -> _Schema:
-    """Make the schema of a value that may be ``null``."""
-    if isinstance(schema.get("type"), str) and "enum" not in schema:
-        return {**schema, "type": [schema["type"], "null"]}
-    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def record(properties: _Schema, optional: _Schema | None = None) -> _Schema:
@@ -49,11 +36,6 @@ def record(properties: _Schema, optional: _Schema | None = None) -> _Schema:
         "properties": {**properties, **(optional or {})},
         "required": list(properties),
     }
-
-
-def reference(name: str) -> _Schema:
-    """Refer to one of the `COMPONENTS`."""
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 _TEXT = {"type": "string"}
@@ -77,41 +59,9 @@ TIMEOUT: _Schema = {
     "description": "how long to wait for something to tell, in seconds",
 }
 
-#: What ``jobs.submit`` and ``jobs.check`` take.
-SUBMISSION: _Schema = {
-    "recipe": {
-        "type": "string",
-        "format": "recipe",
-        "description": "full dotted name, quacc.recipes.emt.core.relax_job",
-    },
-    "structure": {
-        "anyOf": [{"type": "string"}, {"type": "object"}],
-        "description": "a POSCAR as text, a dict for ase.Atoms(**dict) (Å), or "
-        '{"format": "ase-json", "data": ...}',
-    },
-    "cluster": {**NAME, "description": "one of the engine's clusters; default: local"},
-    "params": {"type": "object", "description": "the recipe's parameters, all of them"},
-    "engine": {**NAME, "description": "default: the configured one, else local"},
-    "key": {**NAME, "description": "the same key gives the same job, never a second one"},
-    "name": {**NAME, "description": "for people; never passed to the recipe"},
-    "labels": {
-        "type": "object",
-        "additionalProperties": {"type": "string"},
-        "description": "for people and filters; never passed to the recipe",
-    },
-    "walltime_s": {
-        "type": "number",
-        "exclusiveMinimum": 0,
-        "description": "time after which the job is stopped, in seconds",
-    },
-    "environment": {
-        "type": "object",
-        "additionalProperties": {"type": "string", "writeOnly": True},
-        "writeOnly": True,
-        "description": "the caller's environment, of which [environment] forward picks what "
-        "reaches the job; default: the server's own",
-    },
-}
+#: What ``jobs.submit`` and ``jobs.check`` take, and what of it must be given.
+SUBMISSION = properties(Submission)
+REQUIRED = tuple(one.wire for one in declared(Submission) if one.required)
 
 _SUMMARY = record(
     {
@@ -156,35 +106,7 @@ _POTCAR = record(
     }
 )
 
-_JOB = record(
-    {
-        "job_id": _TEXT,
-        "status": STATE,
-        "error": ERROR,
-        "result": {
-            **nullable(reference("Summary")),
-            "description": "the summary of a completed job; jobs.result gives the whole",
-        },
-        "reason": {**nullable(_TEXT), "description": "why it is in its state, what it waits for"},
-        "recipe": _TEXT,
-        "engine": _TEXT,
-        "cluster": _TEXT,
-        "name": nullable(_TEXT),
-        "labels": {"type": "object", "additionalProperties": _TEXT},
-        "key": nullable(_TEXT),
-        "attempt": {"type": "integer"},
-        "revision": {"type": "integer", "description": "grows with each change of the record"},
-        "formula": {**nullable(_TEXT), "description": "of the structure that went in"},
-        "walltime_s": nullable(_NUMBER),
-        "created_at": _TIME,
-        "started_at": nullable(_TIME),
-        "finished_at": nullable(_TIME),
-        "cancel_requested_at": nullable(_TIME),
-        "warnings": array(reference("Finding")),
-        "work_dir": {"type": "string", "description": "its working directory; may not exist yet"},
-        "log": {"type": "string", "description": "its log; exists once the job has printed"},
-    }
-)
+_JOB = record(properties(Job, answer=True))
 
 _REFUSAL = record(
     {

@@ -15,12 +15,15 @@ from typing import Any, NoReturn
 from crystalmath.errors import CrystalMathError
 
 __all__ = [
+    "CHUNK",
     "MAX_DEPTH",
     "MAX_HEADER",
     "MAX_MESSAGE",
     "MAX_VALUES",
     "Raw",
+    "Stream",
     "WireError",
+    "count_values",
     "dumps",
     "frame",
     "header",
@@ -35,15 +38,22 @@ MAX_MESSAGE = 64 * 2**20
 #: The longest header, in bytes.
 MAX_HEADER = 8 * 2**10
 
+#: So much of a :class:`Stream` is in memory at once, in bytes.
+CHUNK = 256 * 2**10
+
 #: How deep arrays and objects of a message may stand in each other.
 MAX_DEPTH = 64
 
 #: How many values a message may hold, counted by commas and opened brackets, those in strings
-#: too: 64 MiB of ``[],`` would become 1.5 GB of empty lists.
-MAX_VALUES = 5_000_000
+#: too: 64 MiB of ``[],`` would become 1.5 GB of empty lists. One takes about 100 bytes.
+MAX_VALUES = 2_000_000
 
 #: How many levels of an answer are written piece by piece: document, `result`, a list in it.
 _LEVELS = 3
+
+#: How many characters of a string are written, and bytes of a message counted, at once.
+_STRETCH = 2**16
+_BLOCK = 2**20
 
 _TOO_DEEP = f"the message is nested deeper than {MAX_DEPTH} levels"
 
@@ -75,6 +85,24 @@ class Raw:
 
     def __init__(self, text: bytes) -> None:
         self.text = text
+
+
+class Stream:
+    """JSON text that is read while it is sent, and never whole in memory; see :class:`Raw`.
+
+    Parameters
+    ----------
+    size : int
+        How many bytes it has.
+    chunks : iterator of bytes
+        Gives them, at most `CHUNK` at once; each step may block.
+    """
+
+    __slots__ = ("chunks", "size")
+
+    def __init__(self, size: int, chunks: Iterator[bytes]) -> None:
+        self.size = size
+        self.chunks = chunks
 
 
 def frame(body: bytes) -> bytes:
@@ -127,7 +155,7 @@ def read_length(header: bytes, *, most: int | None = MAX_MESSAGE) -> int:
     return length
 
 
-def loads(body: bytes, *, limited: bool = True) -> Any:
+def loads(body: bytes | bytearray, *, limited: bool = True) -> Any:
     """Read a message.
 
     Parameters
@@ -187,10 +215,14 @@ def dumps(document: Any) -> bytes:
     WireError
         A value has no place in JSON: not finite, no type of JSON, half a surrogate pair.
     """
-    return b"".join(pieces(document))
+    return b"".join(
+        chunk
+        for piece in pieces(document)
+        for chunk in (piece.chunks if isinstance(piece, Stream) else (piece,))
+    )
 
 
-def pieces(document: Any) -> Iterator[bytes]:
+def pieces(document: Any) -> Iterator[bytes | Stream]:
     """Write a message piece by piece, so that other threads and tasks come between.
 
     Raises
@@ -201,9 +233,16 @@ def pieces(document: Any) -> Iterator[bytes]:
     return _pieces(document, _LEVELS)
 
 
-def _pieces(value: Any, levels: int) -> Iterator[bytes]:
+def _pieces(value: Any, levels: int) -> Iterator[bytes | Stream]:
     if isinstance(value, Raw):
         yield value.text
+    elif isinstance(value, Stream):
+        yield value
+    elif isinstance(value, str) and len(value) > _STRETCH:
+        yield b'"'
+        for start in range(0, len(value), _STRETCH):
+            yield _encode(value[start : start + _STRETCH])[1:-1]
+        yield b'"'
     elif levels and isinstance(value, Mapping):
         before = b"{"
         for name, member in value.items():
@@ -239,8 +278,18 @@ def _encode(value: Any) -> bytes:
         raise WireError(f"a value cannot be sent as JSON: {error}") from None
 
 
-def _check_count(body: bytes) -> None:
-    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+def count_values(body: bytes | bytearray) -> int:
+    """Tell how many values a message may hold, see `MAX_VALUES`."""
+    # Block by block: the interpreter goes to no other thread meanwhile.
+    return sum(
+        body.count(mark, start, start + _BLOCK)
+        for start in range(0, len(body), _BLOCK)
+        for mark in (b",", b"[", b"{")
+    )
+
+
+def _check_count(body: bytes | bytearray) -> None:
+    if count_values(body) > MAX_VALUES:
         raise WireError(f"the message holds more than {MAX_VALUES} values; send it in parts")
 
 

@@ -1,19 +1,42 @@
-"""Holds the parameters of a call against their declared JSON Schema.
+"""Holds what is given against what is declared: parameters of a call, values of a record.
 
 Only what our declarations use of JSON Schema is known here. What is wrong is told in the words of
-people who write calls, which no general validator does.
+people who write calls, which no general validator does: the value, its place, and what belongs
+there.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, UnknownJob, shown
+from crystalmath.models.fields import declared
 
-__all__ = ["checked"]
+if TYPE_CHECKING:
+    from attrs import AttrsInstance
+
+__all__ = ["check_fields", "checked"]
+
+
+def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
+    """Hold fields of a record against what they declare.
+
+    Raises
+    ------
+    InvalidJob
+        One has a value that it cannot have; the message has its name on the wire.
+    """
+    for one in declared(type(record)):
+        value = getattr(record, one.name)
+        if one.name in names and not (value is None and one.default is None):
+            _check(value, one.about.schema, one.wire)
+            if isinstance(value, int) and abs(value) > sys.float_info.max:
+                # JSON can write it; the database, and most clients, cannot read it.
+                raise InvalidJob(f"{one.wire!r} must be a smaller number than {shown(value)}")
 
 
 def checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +71,7 @@ def _object(params: Mapping[str, Any], schema: Mapping[str, Any], where: str) ->
             )
     for name in schema.get("required", ()):
         if params.get(name) is None:
-            _refuse_format(None, known[name])
+            _refuse_job_id(None, known[name])
             raise InvalidJob(f"{where + name!r} is missing")
     given = {name: value for name, value in params.items() if value is not None}
     for name, value in given.items():
@@ -65,28 +88,35 @@ def _hint(name: str, known: Mapping[str, Any]) -> str:
 
 def _check(value: object, schema: Mapping[str, Any], where: str) -> None:
     if not _fits(value, schema):
-        _refuse_format(value, schema)
-        # What may be a password is not shown.
-        what = type(value).__name__ if schema.get("writeOnly") else shown(value)
-        raise InvalidJob(f"{shown(where)} must be {_words(schema)}, not {what}")
+        _refuse_job_id(value, schema)
+        raise InvalidJob(f"{shown(where)} must be {_words(schema)}, not {_told(value, schema)}")
     if isinstance(value, Mapping) and "properties" in schema:
         _object(value, schema, f"{where}.")
     elif isinstance(value, Mapping) and "additionalProperties" in schema:
         for name, item in value.items():
+            _check_name(name, schema.get("propertyNames"), where)
             _check(item, schema["additionalProperties"], f"{where}.{name}")
     elif isinstance(value, list) and "items" in schema:
         for index, item in enumerate(value):
             _check(item, schema["items"], f"{where}[{index}]")
 
 
-def _refuse_format(value: object, schema: Mapping[str, Any]) -> None:
-    """Refuse what has a refusal of its own wherever it stands."""
+def _check_name(name: object, schema: Mapping[str, Any] | None, where: str) -> None:
+    if schema is not None and not _fits(name, schema):
+        raise InvalidJob(f"a name in {shown(where)} must be {_words(schema)}, not {shown(name)}")
+
+
+def _told(value: object, schema: Mapping[str, Any]) -> str:
+    if not schema.get("writeOnly"):
+        return shown(value)
+    # What may be a password is not shown.
+    return "this one" if isinstance(value, str) else type(value).__name__
+
+
+def _refuse_job_id(value: object, schema: Mapping[str, Any]) -> None:
+    """Refuse what can be no job's id as one that no job has, wherever it stands."""
     if schema.get("format") == "job-id":
         raise UnknownJob(value)
-    if schema.get("format") == "recipe" and value is not None:
-        from crystalmath.recipes.lookup import check_name
-
-        check_name(value)
 
 
 def _fits(value: object, schema: Mapping[str, Any]) -> bool:
@@ -122,14 +152,31 @@ def _array(value: object, schema: Mapping[str, Any]) -> bool:
     return isinstance(value, list) and least <= len(value) <= most
 
 
-_TYPES: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
-    "string": lambda value, schema: (
-        isinstance(value, str) and len(value) >= schema.get("minLength", 0)
+def _string(value: object, schema: Mapping[str, Any]) -> bool:
+    if not isinstance(value, str):
+        return False
+    least, most = schema.get("minLength", 0), schema.get("maxLength", math.inf)
+    fits, _ = _FORMATS.get(schema.get("format", ""), (None, ""))
+    return least <= len(value) <= most and (fits is None or fits(value))
+
+
+#: The formats of strings that are held: whether one fits, and what it must be.
+_FORMATS: dict[str, tuple[Callable[[str], bool], str]] = {
+    "printable": (str.isprintable, "printable characters"),
+    "no-nul": (lambda text: "\0" not in text, "a string without NUL"),
+    "variable": (
+        lambda text: text != "" and not {"=", "\0"} & set(text),
+        "the name of an environment variable",
     ),
+}
+_TYPES: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
+    "string": _string,
     "boolean": lambda value, _: isinstance(value, bool),
     "integer": _integer,
     "number": _number,
-    "object": lambda value, _: isinstance(value, Mapping),
+    "object": lambda value, schema: (
+        isinstance(value, Mapping) and len(value) <= schema.get("maxProperties", math.inf)
+    ),
     "array": _array,
 }
 
@@ -145,13 +192,24 @@ def _words(schema: Mapping[str, Any]) -> str:
         return f"{'a whole number' if kind == 'integer' else 'a number'}{_range(schema)}"
     if kind == "array":
         least = " that is not empty" if schema.get("minItems") else ""
-        most = f" of at most {schema['maxItems']}" if "maxItems" in schema else ""
-        return f"a list{least}{most}"
+        return f"a list{least}{_most('maxItems', schema)}"
     return {
-        "string": "a string that is not empty" if schema.get("minLength") else "a string",
+        "string": _text(schema),
         "boolean": "true or false",
-        "object": "an object",
+        "object": f"an object{_most('maxProperties', schema)}",
     }[str(kind)]
+
+
+def _most(limit: str, schema: Mapping[str, Any]) -> str:
+    return f" of at most {schema[limit]}" if limit in schema else ""
+
+
+def _text(schema: Mapping[str, Any]) -> str:
+    _, words = _FORMATS.get(schema.get("format", ""), (None, ""))
+    if "maxLength" in schema:
+        least = f"{schema['minLength']} to" if schema.get("minLength") else "at most"
+        return f"{least} {schema['maxLength']} {words or 'characters'}"
+    return words or ("a string that is not empty" if schema.get("minLength") else "a string")
 
 
 def _range(schema: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The steps of a job's life, as the store records them."""
+"""A job on record is taken along the steps of its life (:func:`crystalmath.jobs.life.steps`)."""
 
 from __future__ import annotations
 
@@ -6,28 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
+from crystalmath.jobs.life import steps
 from crystalmath.models import JobState
 from crystalmath.store.tables import cleaned
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from crystalmath.jobs.changes import Change
     from crystalmath.store.records import JobMetadata
 
 __all__ = ["event_row", "follow"]
-
-# An outcome that is found passes through running.
-_STEPS: Mapping[tuple[JobState, JobState], tuple[JobState, ...]] = {
-    (JobState.PENDING, JobState.RUNNING): (JobState.RUNNING,),
-    (JobState.PENDING, JobState.COMPLETED): (JobState.RUNNING, JobState.COMPLETED),
-    (JobState.PENDING, JobState.FAILED): (JobState.FAILED,),
-    (JobState.PENDING, JobState.CANCELLED): (JobState.CANCELLED,),
-    (JobState.RUNNING, JobState.COMPLETED): (JobState.COMPLETED,),
-    (JobState.RUNNING, JobState.FAILED): (JobState.FAILED,),
-    (JobState.RUNNING, JobState.CANCELLED): (JobState.CANCELLED,),
-    (JobState.RUNNING, JobState.PENDING): (JobState.PENDING,),
-}
 
 
 def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str, Any]]]:
@@ -44,7 +31,7 @@ def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str
     if _is_note(job, change):
         noted = evolve(job, revision=job.revision + 1, reason=cleaned(change.reason))
         return noted, [event_row(job, job.state, change.at, change.reason)]
-    for state in _STEPS.get((job.state, change.state), ()):
+    for state in steps(job.state, change.state):
         last = state is change.state
         at = change.at if last or change.started_at is None else change.started_at
         log.append(event_row(job, state, at, change.reason if last else None))

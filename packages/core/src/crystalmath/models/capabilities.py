@@ -1,85 +1,32 @@
-"""Records that cross the boundaries between core, engines, plugins and front ends."""
+"""What core and an engine tell each other: attempts, what became of them, what it can do."""
 
 from __future__ import annotations
 
 import difflib
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
-from crystalmath.errors import ConfigError, Finding
+from crystalmath.errors import ConfigError
+from crystalmath.models.submission import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from ase import Atoms
-
 __all__ = [
     "Attempt",
     "Capabilities",
     "EngineSettings",
-    "Finding",
-    "JobSpec",
-    "JobState",
-    "Pseudopotential",
     "Sighting",
 ]
 
 
-class JobState(str, Enum):
-    """The states of a job that people see."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    def is_terminal(self) -> bool:
-        """Tell whether the state never changes any more."""
-        return self in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
-
-
 @frozen(kw_only=True)
-class JobSpec:
-    """Everything that decides what a job computes.
+class Attempt(Terms):
+    """One try at a job, as an engine sees it, with the job's terms.
 
-    Parameters
-    ----------
-    job_id : str
-        A UUID4 as text.
-    recipe : str
-        Full dotted name, ``quacc.recipes.emt.core.relax_job``.
-    atoms : ase.Atoms
-        Passed to the recipe as its first argument (positions in Å).
-    parameters : mapping of str to object
-        Passed to the recipe by name, all of them.
-    cluster : str
-        One of the engine's clusters.
-    walltime_s : float, optional
-        Time in seconds, counted from the moment the job starts, after which it is stopped.
-    environment : mapping of str to str
-        Environment variables that the job sees, on top of its worker's own.
-    files : mapping of str to str
-        The pseudopotential files that it reads, and the SHA-256 of each when it was checked. They
-        do not make it another job.
-    """
-
-    job_id: str
-    recipe: str
-    atoms: Atoms
-    parameters: Mapping[str, Any] = field(factory=dict)
-    cluster: str = "local"
-    walltime_s: float | None = None
-    environment: Mapping[str, str] = field(factory=dict)
-    files: Mapping[str, str] = field(factory=dict)
-
-
-@frozen(kw_only=True)
-class Attempt:
-    """One try at a job, as an engine sees it.
+    Core enforces the walltime; a batch engine may ask for it, and give the job's name on.
 
     Parameters
     ----------
@@ -90,10 +37,6 @@ class Attempt:
         The job.
     directory : pathlib.Path
         What the engine's worker hands to :func:`crystalmath.worker.run`.
-    cluster : str
-        Which of the engine's clusters runs it.
-    walltime_s : float, optional
-        How long the job may run, in seconds. Core enforces it; a batch engine may ask for it.
     handle : str, optional
         What ``launch`` returned for it, if that was recorded.
     """
@@ -101,9 +44,12 @@ class Attempt:
     id: str
     job_id: str
     directory: Path
-    cluster: str
-    walltime_s: float | None = None
     handle: str | None = None
+
+    @property
+    def number(self) -> int:
+        """Which of the job's attempts it is; the first is 1."""
+        return int(self.id.rpartition(".")[2])
 
 
 @frozen
@@ -178,34 +124,3 @@ class EngineSettings:
                 near = difflib.get_close_matches(option, known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
                 raise ConfigError(f"[engines.{self.name}] {option} is no option; {hint}")
-
-
-@frozen(kw_only=True)
-class Pseudopotential:
-    """A pseudopotential file that a job reads, as it was when the job was submitted.
-
-    Parameters
-    ----------
-    symbol : str
-        Chemical symbol.
-    setup : str
-        The dataset: the name of the POTCAR's folder (``Ba_sv``), or of the UPF file.
-    path : str
-        The file.
-    sha256 : str
-        Of the whole file, in hexadecimal.
-    titel : str, optional
-        ``PAW_PBE Ba_sv 06Sep2000``.
-    lexch : str, optional
-        Its functional: ``PE``, ``CA``, ...
-    zval : float, optional
-        Number of valence electrons.
-    """
-
-    symbol: str
-    setup: str
-    path: str
-    sha256: str
-    titel: str | None = None
-    lexch: str | None = None
-    zval: float | None = None

@@ -1,0 +1,348 @@
+"""The driver's half that calls the engine: one call at a time, on one thread, each may block."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from crystalmath.errors import CrystalMathError, EngineUnavailable
+from crystalmath.jobs.actions import Publish
+from crystalmath.jobs.reconcile import publish
+from crystalmath.models import JobState, Sighting
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.host import Host
+    from crystalmath.jobs.reconcile import Job
+    from crystalmath.models import Attempt, Capabilities, EngineSettings
+
+__all__ = ["Engine", "Handover", "is_passing"]
+
+#: How long an attempt may be launched and unclaimed before the engine is asked, in seconds.
+PROBE_S = 5.0
+#: How long an engine that is not available is left alone, at most, in seconds.
+BACKOFF_S = 10.0
+#: How long an attempt that the engine lost again and again is kept back, at most, in seconds.
+RELAUNCH_S = 60.0
+#: How long an engine that could start nothing is given until the interpreter ends, in seconds.
+ENDS_S = 0.5
+#: So often what is to be released is offered to an engine that is about to be ended.
+_LAST_TRIES = 3
+
+_PASSING = frozenset(
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EAGAIN,
+        errno.EIO,
+        errno.ESTALE,
+        errno.EACCES,
+        errno.ETIMEDOUT,
+        errno.ENOSPC,
+        errno.EDQUOT,
+    }
+)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tell whether an error of the system may pass: no descriptors left, a file system away."""
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+class Engine(Protocol):
+    """What an engine author writes (:class:`crystalmath.quacc.engine.EngineRunner`)."""
+
+    capabilities: ClassVar[Capabilities]
+    settings: EngineSettings
+    log: logging.Logger
+
+    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
+        """Hand attempts over to the engine."""
+
+    def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
+        """Tell what the engine knows of attempts."""
+
+    def release(self, attempts: Sequence[Attempt]) -> None:
+        """Drop what is queued."""
+
+    def stop(self) -> None:
+        """End the engine."""
+
+
+class Handover:
+    """Give attempts to the engine, ask what became of them, have it drop what is not wanted.
+
+    Only `turn` and `finish` call the engine, both on the driver's thread. The other methods are
+    called by whoever submits and by the thread that looks at files; `lock`, which is the driver's,
+    guards what they share. It is never held during a call.
+
+    Parameters
+    ----------
+    engine : Engine
+        The engine.
+    jobs : mapping of str to Job
+        The unfinished jobs, which the driver keeps.
+    lock : threading.RLock
+        Guards them, and the fields here.
+    host : Host
+        This process.
+    tell : callable
+        Takes changes.
+    notice : callable
+        Has the files of a job looked at.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        jobs: Mapping[str, Job],
+        lock: threading.RLock,
+        *,
+        host: Host,
+        tell: Callable[[Sequence[Change]], None],
+        notice: Callable[[str], None],
+    ) -> None:
+        self._engine = engine
+        self._log = engine.log
+        self._host = host
+        self._jobs = jobs
+        self._lock = lock
+        self._tell = tell
+        self._notice = notice
+        self.wake = threading.Event()
+        # Those that the engine has not got, in the order of their submission.
+        self._waiting: dict[str, Job] = {}
+        self._to_release: list[Attempt] = []
+        self._sightings: dict[str, Sighting] = {}
+        self._retry_at = 0.0
+        self._backoff = 1.0
+        self._probe_at = 0.0
+        self._started = False
+
+    # --- called by others --------------------------------------------------------------------
+
+    def put(self, job: Job) -> None:
+        """Queue a job for the engine."""
+        with self._lock:
+            if job.job_id not in self._waiting:
+                self._waiting[job.job_id] = job
+                self.wake.set()
+
+    def put_again(self, job: Job) -> None:
+        """Queue the same attempt again: the engine lost it before it began."""
+        record = job.record
+        now = self._host.now()
+        since = now if record.lost_since is None else record.lost_since
+        job.update(launched=False, relaunches=record.relaunches + 1, lost_since=since)
+        pause = PROBE_S * 2 ** (record.relaunches - 1) if record.relaunches else 0.0
+        job.not_before = self._host.monotonic() + min(pause, RELAUNCH_S)
+        self.put(job)
+
+    def forget(self, job: Job) -> None:
+        """Hand a job over no more."""
+        with self._lock:
+            if self._waiting.pop(job.job_id, None) is not None:
+                self.wake.set()
+            self._sightings.pop(job.job_id, None)
+
+    def release(self, job: Job) -> None:
+        """Have the engine drop the present attempt of a job."""
+        with self._lock:
+            job.update(released=True)
+            self._to_release.append(job.attempt())
+        self.wake.set()
+
+    def sighting(self, job_id: str) -> Sighting | None:
+        """Give what the engine said of a job since this was asked last."""
+        return self._sightings.pop(job_id, None)
+
+    def probe_soon(self) -> None:
+        """Ask the engine about those that were not heard of for long."""
+        self._probe_at = 0.0
+        self.wake.set()
+
+    # --- on the driver's thread --------------------------------------------------------------
+
+    def wait(self) -> None:
+        """Wait until there is something to do."""
+        self.wake.wait(self._pause())
+        self.wake.clear()
+
+    def turn(self) -> None:
+        """Call the engine for all that there is to do."""
+        now = self._host.monotonic()
+        if now >= self._retry_at:
+            self._guarded(self._launch_waiting)
+        self._guarded(self._release)
+        if now >= self._probe_at:
+            self._probe_at = now + PROBE_S
+            self._guarded(self._probe_silent)
+
+    def finish(self) -> bool:
+        """Release what is left, and end the engine; tell whether it was ever used."""
+        for _ in range(_LAST_TRIES):
+            if self._to_release:
+                self._guarded(self._release)
+        if self._started:
+            self._guarded(self._engine.stop)
+        return self._started
+
+    def _pause(self) -> float:
+        now = self._host.monotonic()
+        pause = min(PROBE_S, max(0.05, self._probe_at - now))
+        if self._waiting and self._retry_at > now:
+            pause = min(pause, max(0.05, self._retry_at - now))
+        return pause
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except EngineUnavailable as error:
+            self._retry_at = self._host.monotonic() + self._backoff
+            self._backoff = min(2 * self._backoff, BACKOFF_S)
+            self._log.warning("the engine is not available, trying again: %s", error)
+            with self._lock:
+                jobs = [job for job in self._jobs.values() if job.state is JobState.PENDING]
+            self._tell([note for job in jobs for note in job.note(f"trying again: {error}")])
+        except Exception:  # noqa: BLE001 - whatever an engine raises
+            self._log.exception("the engine failed in %s", call.__name__)
+
+    def _launch_waiting(self) -> None:
+        with self._lock:
+            jobs = self._next()
+            for job in jobs:
+                # From here on a cancel must tell the engine, too.
+                job.update(launched=True, released=False)
+            attempts = [job.attempt() for job in jobs]
+        if not attempts:
+            return
+        self._started = True
+        handles: Mapping[str, str] = {}
+        try:
+            handles = self._engine.launch(attempts)
+        except EngineUnavailable:
+            raise
+        except Exception as error:
+            if is_passing(error):
+                raise EngineUnavailable(str(error)) from error
+            if isinstance(error, RuntimeError) and _interpreter_ends():
+                return  # `close` comes in a moment, and cancels them
+            self._fail(jobs, error)
+            handles = {attempt.id: attempt.id for attempt in attempts}
+        finally:
+            for job, attempt in zip(jobs, attempts, strict=True):
+                self._record_launch(job, attempt.id, handles.get(attempt.id))
+        if not handles:
+            raise EngineUnavailable("it took none of the attempts")
+        self._backoff = 1.0
+
+    def _next(self) -> list[Job]:
+        """Give the jobs that the engine gets next: the urgent ones, then as they came."""
+        launched = len(self._jobs) - len(self._waiting)
+        free = self._engine.capabilities.max_queued - launched
+        now = self._host.monotonic()
+        jobs: list[Job] = []
+        for job in sorted(self._waiting.values(), key=_urgency) if free > 0 else ():
+            if len(jobs) >= free:
+                break
+            record = job.record
+            if record.written and not record.cancelled and job.not_before <= now:
+                jobs.append(job)
+        return jobs
+
+    def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
+        """Decide jobs that the engine refuses to start."""
+        if isinstance(error, CrystalMathError):
+            told = str(error)
+            self._log.error("the engine could not launch: %s", told)
+        else:
+            told = f"{type(error).__name__}: {error}"
+            self._log.error("the engine could not launch", exc_info=error)
+        end = Publish(state="failed", error=f"the engine could not start it: {told}", unbegun=True)
+        for job in jobs:
+            try:
+                publish(job.directory, job.record.attempt, end, self._host)
+            except OSError as failure:
+                # The engine says that it has not got it, when it is asked.
+                self._log.warning("cannot end job %s: %s", job.job_id, failure)
+            self._notice(job.job_id)
+
+    def _record_launch(self, job: Job, attempt: str, handle: str | None) -> None:
+        with self._lock:
+            if job.attempt().id != attempt or job.job_id not in self._jobs:
+                return  # it was lost meanwhile and waits as another attempt, or has ended
+            if handle is None:
+                job.update(launched=False)
+                return
+            self._waiting.pop(job.job_id, None)
+            job.handle, job.since = handle, self._host.monotonic()
+            job.update(inherited=False)
+        self._notice(job.job_id)
+        if handle != attempt:
+            # An engine that finds its work by the attempt's id needs no file for that.
+            try:
+                job.directory.write_handle(job.record.attempt, handle)
+            except OSError as error:
+                # The engine finds its work by the attempt's id, too.
+                self._log.warning("cannot record the handle of %s: %s", attempt, error)
+
+    def _release(self) -> None:
+        with self._lock:
+            attempts, self._to_release = self._to_release, []
+        if not attempts:
+            return
+        self._started = True
+        try:
+            self._engine.release(attempts)
+        except EngineUnavailable:
+            with self._lock:
+                self._to_release += attempts
+            raise
+
+    def _probe_silent(self) -> None:
+        now = self._host.monotonic()
+        with self._lock:
+            silent = [job for job in self._jobs.values() if _is_silent(job, now)]
+            asked = {job.attempt(): job for job in silent}
+        if not asked:
+            return
+        # What it opens to answer, it has to close.
+        self._started = True
+        sightings = self._engine.probe(list(asked))
+        for attempt, job in asked.items():
+            sighting = sightings.get(attempt.id, Sighting("unknown"))
+            job.since = self._host.monotonic()
+            self._tell(job.note(sighting.reason))
+            if sighting.state in {"gone", "unknown"}:
+                self._sightings[job.job_id] = sighting
+                self._notice(job.job_id)
+
+
+def _urgency(job: Job) -> int:
+    # A run directory of an earlier release says none. Equals stay in their order.
+    return -int(job.header.get("priority", 0))
+
+
+def _is_silent(job: Job, now: float) -> bool:
+    launched = job.record.launched and job.state is JobState.PENDING
+    return launched and now - job.since > PROBE_S
+
+
+def _interpreter_ends() -> bool:
+    """Tell whether the main thread ends, which takes a moment: an engine can start nothing then.
+
+    Pools and threads refuse work ("cannot schedule new futures after interpreter shutdown") before
+    anybody's exit functions are called.
+    """
+    end = time.monotonic() + ENDS_S
+    while threading.main_thread().is_alive():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True

@@ -1,0 +1,76 @@
+"""What the owner of a job is told to do; see :mod:`crystalmath.jobs.life`."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+__all__ = [
+    "Action",
+    "EndProcesses",
+    "Launch",
+    "LetGo",
+    "Publish",
+    "Release",
+    "WriteCancel",
+    "WriteSpec",
+]
+
+
+@frozen
+class WriteSpec:
+    """Write the specification again, or for the next attempt."""
+
+    attempt: int
+
+
+@frozen
+class WriteCancel:
+    """Write down that somebody asked that the job be stopped."""
+
+
+@frozen(kw_only=True)
+class Publish:
+    """Publish the end of the attempt.
+
+    Parameters
+    ----------
+    state, error : str
+        The outcome.
+    unbegun : bool
+        Claim the attempt first, and leave it alone if somebody was quicker.
+    cancelled : bool
+        Of a lost attempt: a cancel came in time.
+    replace : bool
+        In the place of an outcome that is damaged.
+    """
+
+    state: str
+    error: str
+    unbegun: bool = False
+    cancelled: bool = False
+    replace: bool = False
+
+
+@frozen
+class EndProcesses:
+    """End every process of an attempt; what follows waits until none is left."""
+
+    attempt: int
+
+
+@frozen
+class Launch:
+    """Hand the attempt to the engine again: it was lost before it began."""
+
+
+@frozen
+class Release:
+    """Have the engine drop the attempt."""
+
+
+@frozen
+class LetGo:
+    """Follow the job no more: another process owns it."""
+
+
+Action = WriteSpec | WriteCancel | Publish | EndProcesses | Launch | Release | LetGo

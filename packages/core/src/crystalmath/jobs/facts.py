@@ -1,0 +1,165 @@
+"""What is known of a job: on record, from its run directory, and from its engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from attrs import field, frozen
+
+from crystalmath.models import Capabilities, JobState, Sighting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "Absent",
+    "Claim",
+    "Damaged",
+    "Doubt",
+    "Engine",
+    "Files",
+    "Outcome",
+    "Reading",
+    "Record",
+    "Spec",
+    "Unreadable",
+]
+
+
+@frozen
+class Absent:
+    """There is no such file, in a directory that can be read."""
+
+
+@frozen
+class Damaged:
+    """The file is there, and its content is none of ours."""
+
+    why: str
+
+
+@frozen
+class Unreadable:
+    """It cannot be told just now whether there is such a file. That says nothing about the job."""
+
+    why: str
+
+
+@frozen
+class Spec:
+    """What ``spec`` says: the attempt that may be claimed, and whether another owns the job."""
+
+    attempt: int
+    foreign: bool = False
+
+
+@frozen
+class Claim:
+    """Who claimed an attempt, in words, and whether it is alive; ``None`` if nobody can tell."""
+
+    who: str
+    alive: bool | None = None
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """The head of an outcome; see :class:`~crystalmath.jobs.changes.Change`."""
+
+    state: str
+    error: str | None = None
+    traceback: str | None = None
+    summary: Mapping[str, Any] | None = None
+    started: float | None = None
+    #: Of a lost attempt: whether a cancel came in time, decided once and for all.
+    cancelled: bool = False
+
+
+_T = TypeVar("_T")
+#: A file of the run directory, as it was found.
+Reading: TypeAlias = _T | Absent | Damaged | Unreadable
+
+
+@frozen(kw_only=True)
+class Files:
+    """What the run directory says now. What was not looked at says nothing.
+
+    Parameters
+    ----------
+    attempt : int
+        The attempt whose claim and outcome these are: the one that ``spec`` names, if it was read
+        and names a later one than is on record.
+    claim, outcome
+        The files of the attempt.
+    spec : optional
+        The specification; ``None`` if it was not looked at.
+    cancel : bool or Unreadable, optional
+        Whether somebody asked that the job be stopped; ``None`` if it was not looked at.
+    directory : Absent or Unreadable, optional
+        What is the matter with the directory itself, if anything.
+    processes : bool, optional
+        Whether somebody runs the attempt, where the claim does not tell: its lock is held, or
+        processes of the attempt are alive on this host.
+    """
+
+    attempt: int
+    claim: Reading[Claim] = field(factory=Absent)
+    outcome: Reading[Outcome] = field(factory=Absent)
+    spec: Reading[Spec] | None = None
+    cancel: bool | Unreadable | None = None
+    directory: Absent | Unreadable | None = None
+    processes: bool | None = None
+
+
+@frozen
+class Doubt:
+    """Something that is believed only once it was seen several times."""
+
+    what: str
+    since: float
+    looks: int = 1
+
+
+@frozen(kw_only=True)
+class Record:
+    """What its owner remembers of a job, or what the store has on record of it.
+
+    Parameters
+    ----------
+    job_id, place : str
+        The job and its run directory.
+    state, attempt : JobState, int
+        As they were told last.
+    cancelled : bool
+        Somebody asked that it be stopped.
+    written : bool
+        Its run directory is known to have been there.
+    launched, inherited : bool
+        The engine was given the attempt; by another process, if anybody did.
+    released : bool
+        The engine was told to drop the attempt.
+    relaunches, lost_since : int, float, optional
+        How often the engine has lost the attempt before it began, and since when.
+    doubt : Doubt, optional
+        What :func:`step` remembered for the next look.
+    """
+
+    job_id: str
+    place: str
+    state: JobState = JobState.PENDING
+    attempt: int = 1
+    cancelled: bool = False
+    written: bool = False
+    launched: bool = False
+    inherited: bool = False
+    released: bool = False
+    relaunches: int = 0
+    lost_since: float | None = None
+    doubt: Doubt | None = None
+
+
+@frozen
+class Engine:
+    """What the engine says of the attempt, if it was asked, and what it can do at all."""
+
+    sighting: Sighting | None = None
+    capabilities: Capabilities = field(factory=Capabilities)

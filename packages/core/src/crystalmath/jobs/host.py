@@ -1,0 +1,103 @@
+"""The process that looks after jobs, and its host: clock, owners, processes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import processes
+from crystalmath.errors import BadFile
+from crystalmath.jobs.containment import end_contained
+from crystalmath.jobs.identities import IDENTITIES, is_alive, own_identity
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.processes import Identity
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from crystalmath.jobs.identities import IdentityFile
+
+__all__ = ["Host"]
+
+#: How long it is tried at a time to end what a lost attempt left alive, in seconds.
+SWEEP_S = 5.0
+
+
+class Host:
+    """What is not in the files of a job. A simulation has another one.
+
+    Parameters
+    ----------
+    jobs_directory : path-like
+        Where the run directories are.
+    """
+
+    def __init__(self, jobs_directory: Path) -> None:
+        self._jobs_directory = jobs_directory
+
+    @property
+    def identity(self) -> IdentityFile:
+        """The file that claims of this process are links to."""
+        return own_identity(self._jobs_directory)
+
+    def now(self) -> float:
+        """Tell the time, in seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Tell the time that no one sets, in seconds."""
+        return time.monotonic()
+
+    def make_room(self) -> None:
+        """Make the folder of the run directories.
+
+        What is in it besides them tells a folder without jobs from one that is not mounted.
+        """
+        (self._jobs_directory / IDENTITIES).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def own_fields(self) -> dict[str, Any]:
+        """Give this process as an owner."""
+        return self.identity.identity.as_dict()
+
+    def is_own(self, owner: object) -> bool:
+        """Tell whether this process is the owner."""
+        try:
+            return Identity.read(owner) == processes.own_identity()  # type: ignore[arg-type]
+        except (KeyError, TypeError):
+            return False
+
+    def is_orphan(self, owner: object) -> bool:
+        """Tell whether nobody follows a job: its owner has died, or has let it go."""
+        if not owner:
+            return True
+        try:
+            identity = Identity.read(owner)  # type: ignore[arg-type]
+        except (KeyError, TypeError):
+            return False  # a newer release may say it otherwise
+        return is_alive(identity, self._jobs_directory) is False
+
+    def has_processes(self, attempt: str) -> bool:
+        """Tell whether any process of an attempt is alive on this host."""
+        return bool(processes.marked("CRYSTALMATH_ATTEMPT", attempt))
+
+    def end_processes(self, attempt: str) -> bool:
+        """End every process of an attempt on this host; tell whether none is left."""
+        return self._end_contained(attempt) and processes.end_processes(
+            lambda: processes.marked("CRYSTALMATH_ATTEMPT", attempt), limit_s=SWEEP_S
+        )
+
+    def _end_contained(self, attempt: str) -> bool:
+        """End what a dead supervisor's control group or guardian holds."""
+        job_id, _, number = attempt.rpartition(".")
+        directory = RunDirectory(self._jobs_directory / job_id)
+        try:
+            claimant, containment = (
+                directory.claimant(int(number)),
+                directory.containment(int(number)),
+            )
+        except (BadFile, OSError):
+            return True  # what carries the mark is ended all the same
+        # A supervisor that lives has seen to it, and has other jobs to run in the same place.
+        if claimant is None or not claimant.is_here() or not claimant.is_dead():
+            return True
+        return end_contained(containment, SWEEP_S)

@@ -1,0 +1,355 @@
+"""One job's life: what state it is in, and what is to be done next.
+
+::
+
+    pending -> running -> completed | failed | cancelled
+    pending -> failed | cancelled
+    running -> pending            the attempt was lost, and another one is allowed
+
+All of it is decided here, from what is on record, what the run directory says and what the engine
+says. Nothing here reads a file, a clock or the process table, so that a simulation can run
+thousands of lives in a second. Whoever owns the job does what :func:`step` tells; who only looks
+is told a state and does nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve, frozen
+
+from crystalmath.jobs.actions import (
+    Action,
+    EndProcesses,
+    Launch,
+    LetGo,
+    Publish,
+    Release,
+    WriteCancel,
+    WriteSpec,
+)
+from crystalmath.jobs.changes import Change
+from crystalmath.jobs.facts import (
+    Absent,
+    Claim,
+    Damaged,
+    Doubt,
+    Engine,
+    Files,
+    Outcome,
+    Record,
+    Spec,
+    Unreadable,
+)
+from crystalmath.models import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ATTEMPTS", "Decision", "step", "steps"]
+
+#: So many attempts a job has in all; only lost ones are repeated.
+ATTEMPTS = 2
+#: A run directory that was missed so often, and for so long in seconds, was removed.
+GONE_LOOKS = 3
+GONE_S = 2.0
+#: How long a file must be damaged before it is taken for that, in seconds: a network file system
+#: may show an empty file for a while, and a worker may take long to begin what it has claimed.
+DAMAGED_S = 30.0
+#: How long files must be unreadable before people are told, in seconds.
+TELL_S = 10.0
+#: An attempt that the engine lost so often, and for so long in seconds, is given up.
+RELAUNCHES = 5
+GIVE_UP_S = 300.0
+
+# An outcome that is found passes through running.
+_STEPS: Mapping[tuple[JobState, JobState], tuple[JobState, ...]] = {
+    (JobState.PENDING, JobState.RUNNING): (JobState.RUNNING,),
+    (JobState.PENDING, JobState.COMPLETED): (JobState.RUNNING, JobState.COMPLETED),
+    (JobState.PENDING, JobState.FAILED): (JobState.FAILED,),
+    (JobState.PENDING, JobState.CANCELLED): (JobState.CANCELLED,),
+    (JobState.RUNNING, JobState.COMPLETED): (JobState.COMPLETED,),
+    (JobState.RUNNING, JobState.FAILED): (JobState.FAILED,),
+    (JobState.RUNNING, JobState.CANCELLED): (JobState.CANCELLED,),
+    (JobState.RUNNING, JobState.PENDING): (JobState.PENDING,),
+}
+
+
+def steps(before: JobState, after: JobState) -> tuple[JobState, ...]:
+    """Give the states that a job passes from one to another; none if there is no such way."""
+    return _STEPS.get((before, after), ())
+
+
+@frozen
+class Decision:
+    """What follows from a look.
+
+    Parameters
+    ----------
+    state, attempt : JobState, int
+        As people see them once `actions` are done.
+    actions : tuple
+        What the owner does, in this order; one that fails holds up the rest, and is tried again.
+    changes : tuple of Change
+        What the owner tells once all actions are done.
+    doubt : Doubt, optional
+        To be remembered.
+    waits : str, optional
+        Why nothing can be decided, if that lasts.
+    """
+
+    state: JobState
+    attempt: int
+    actions: tuple[Action, ...] = ()
+    changes: tuple[Change, ...] = ()
+    doubt: Doubt | None = None
+    waits: str | None = None
+
+
+def step(
+    record: Record,
+    files: Files,
+    *,
+    now: float,
+    owns: bool = True,
+    engine: Engine = Engine(),  # noqa: B008 - frozen
+) -> Decision:
+    """Decide what state a job is in, and what is to be done.
+
+    Parameters
+    ----------
+    record : Record
+        What is on record.
+    files : Files
+        What its run directory says.
+    now : float
+        The time, in seconds since the epoch.
+    owns : bool
+        Whether who asks owns the job. Nobody else is given anything to do.
+    engine : Engine
+        What the engine says.
+    """
+    if record.state.is_terminal():
+        return Decision(record.state, record.attempt)
+    if owns and isinstance(files.spec, Spec) and files.spec.foreign:
+        return Decision(record.state, record.attempt, (LetGo(),))
+    told: tuple[Change, ...] = ()
+    if files.attempt > record.attempt:  # its last owner had no time to tell
+        lost = f"attempt {record.attempt} was lost"
+        record = evolve(record, state=JobState.PENDING, attempt=files.attempt, doubt=None)
+        told = (_change(record, JobState.PENDING, now, reason=lost),)
+    decision = _owned(record, files, now, engine) if owns else _seen(record, files, now)
+    return evolve(decision, changes=(*told, *decision.changes))
+
+
+def _owned(record: Record, files: Files, now: float, engine: Engine) -> Decision:
+    if isinstance(files.directory, Absent):
+        return _without_directory(record, now)
+    for reading in (files.directory, files.outcome, files.claim, files.cancel):
+        if isinstance(reading, Unreadable):
+            return _wait(record, f"its files cannot be read: {reading.why}", now)
+    if isinstance(files.outcome, Outcome):
+        return _ended(record, files.outcome, now)
+    if isinstance(files.outcome, Damaged):
+        return _without_outcome(record, files.outcome, files, now)
+    return _unfinished(record, files, now, engine)
+
+
+def _unfinished(record: Record, files: Files, now: float, engine: Engine) -> Decision:
+    if isinstance(files.claim, Claim):
+        return _claimed(record, files.claim, files, now)
+    if isinstance(files.claim, Damaged) or record.state is JobState.RUNNING:
+        return _without_claim(record, files, now, engine)
+    return _unbegun(record, files, now, engine)
+
+
+def _seen(record: Record, files: Files, now: float) -> Decision:
+    """Tell what somebody sees who may change nothing, and can promise nothing that is to come."""
+    if isinstance(files.outcome, Outcome):
+        return evolve(_ended(record, files.outcome, now), actions=())
+    if isinstance(files.claim, Claim) and isinstance(files.outcome, Absent):
+        if files.claim.alive is not False:
+            return _running(record, now)
+        asked = record.cancelled or files.cancel is not False
+        if record.state is JobState.RUNNING and record.attempt < ATTEMPTS and not asked:
+            lost = f"attempt {record.attempt} was lost: the supervisor ({files.claim.who}) died"
+            change = _change(record, JobState.PENDING, now, reason=lost)
+            return Decision(JobState.PENDING, record.attempt, (), (change,))
+    return Decision(record.state, record.attempt)
+
+
+def _running(record: Record, now: float) -> Decision:
+    if record.state is JobState.RUNNING:
+        return Decision(JobState.RUNNING, record.attempt)
+    change = _change(record, JobState.RUNNING, now)
+    return Decision(JobState.RUNNING, record.attempt, (), (change,))
+
+
+def _ended(record: Record, outcome: Outcome, now: float) -> Decision:
+    # What its owner ended before anybody ran it was never running.
+    ran = record.state is JobState.PENDING and outcome.started is not None
+    told = (_change(record, JobState.RUNNING, now),) if ran else ()
+    if outcome.state == "lost":
+        return _lost(record, outcome, told, now)
+    state = JobState(outcome.state)
+    change = _change(
+        record,
+        state,
+        now,
+        error=outcome.error,
+        traceback=outcome.traceback,
+        summary=outcome.summary,
+        started_at=outcome.started,
+    )
+    release = _release(record) if state is JobState.CANCELLED else ()
+    return Decision(state, record.attempt, release, (*told, change))
+
+
+def _lost(record: Record, outcome: Outcome, told: tuple[Change, ...], now: float) -> Decision:
+    number = record.attempt
+    reason = f"attempt {number} was lost: {outcome.error}"
+    # Nothing of it may be alive when anything else is said or started.
+    end = EndProcesses(number)
+    if outcome.cancelled:
+        change = _change(record, JobState.CANCELLED, now, error="cancelled", reason=reason)
+        return Decision(change.state, number, (end, *_release(record)), (*told, change))
+    if number >= ATTEMPTS:
+        error = f"lost: {outcome.error}"
+        change = _change(record, JobState.FAILED, now, error=error, reason=reason)
+        return Decision(change.state, number, (end,), (*told, change))
+    following = evolve(record, attempt=number + 1)
+    change = _change(following, JobState.PENDING, now, reason=reason)
+    return Decision(change.state, number + 1, (end, WriteSpec(number + 1)), (*told, change))
+
+
+def _claimed(record: Record, claim: Claim, files: Files, now: float) -> Decision:
+    actions: list[Action] = _restored(record, files)
+    if _is_cancelled(record, files):
+        actions += _asked_to_stop(files)
+        actions += _release(record)
+    if claim.alive is False:
+        error = f"the supervisor ({claim.who}) died"
+        actions += [EndProcesses(record.attempt), _publish_lost(record, files, error)]
+    return evolve(_running(record, now), actions=tuple(actions))
+
+
+def _unbegun(record: Record, files: Files, now: float, engine: Engine) -> Decision:
+    actions: list[Action] = _restored(record, files)
+    if _is_cancelled(record, files):
+        actions += _asked_to_stop(files)
+        actions += [Publish(state="cancelled", error="cancelled", unbegun=True)]
+        actions += _release(record)
+    elif record.launched and _has_lost(record, engine):
+        actions.append(_relaunch(record, engine, now))
+    return Decision(JobState.PENDING, record.attempt, tuple(actions))
+
+
+def _has_lost(record: Record, engine: Engine) -> bool:
+    """Tell whether the engine will not start an attempt any more."""
+    if engine.sighting is None:
+        return False
+    if engine.sighting.state == "unknown":
+        # The queue of the process that launched it went with that process.
+        return record.inherited and engine.capabilities.queue_dies_with_owner
+    return engine.sighting.state == "gone"
+
+
+def _relaunch(record: Record, engine: Engine, now: float) -> Action:
+    since = now if record.lost_since is None else record.lost_since
+    if record.relaunches < RELAUNCHES or now - since < GIVE_UP_S:
+        return Launch()
+    reason = engine.sighting.reason if engine.sighting else None
+    times = f"the engine lost it {record.relaunches + 1} times before it began"
+    return Publish(state="failed", error=f"{times}{f': {reason}' if reason else ''}", unbegun=True)
+
+
+def _without_directory(record: Record, now: float) -> Decision:
+    if not record.written and record.state is JobState.PENDING:
+        # Whoever recorded it died before it was written down; or all of it was removed since.
+        write = (EndProcesses(record.attempt), WriteSpec(record.attempt))
+        return Decision(record.state, record.attempt, write)
+    doubt = _doubted(record, "directory", now)
+    if doubt.looks < GONE_LOOKS or now - doubt.since < GONE_S:
+        return Decision(record.state, record.attempt, doubt=doubt)
+    if record.cancelled:
+        change = _change(record, JobState.CANCELLED, now, error="cancelled")
+    else:
+        error = f"its run directory {record.place} was removed"
+        change = _change(record, JobState.FAILED, now, error=error)
+    end = EndProcesses(record.attempt)
+    return Decision(change.state, record.attempt, (end,), (change,))
+
+
+def _without_outcome(record: Record, outcome: Damaged, files: Files, now: float) -> Decision:
+    """Take an attempt for lost whose outcome says nothing: nobody can publish another one."""
+    doubt = _doubted(record, "outcome", now)
+    if now - doubt.since < DAMAGED_S:
+        return evolve(_running(record, now), doubt=doubt)
+    lost = _publish_lost(record, files, f"its outcome says nothing: {outcome.why}")
+    actions = (EndProcesses(record.attempt), evolve(lost, replace=True))
+    return evolve(_running(record, now), actions=actions)
+
+
+def _without_claim(record: Record, files: Files, now: float, engine: Engine) -> Decision:
+    """Find out what became of an attempt that was claimed by nobody knows whom."""
+    doubt = _doubted(record, "claim", now)
+    actions = _restored(record, files)
+    if _is_cancelled(record, files):
+        actions += _asked_to_stop(files)
+    lasts = now - doubt.since >= DAMAGED_S
+    nobody = files.processes is False and _vouches_for_end(engine)
+    # Who asked that it be stopped does not care whose it was.
+    if lasts and (nobody or (files.processes and _is_cancelled(record, files))):
+        why = files.claim.why if isinstance(files.claim, Damaged) else "its claim was removed"
+        lost = _publish_lost(record, files, f"nobody runs it: {why}")
+        # Whoever comes late must find a claim.
+        lost = evolve(lost, unbegun=isinstance(files.claim, Absent))
+        actions += [EndProcesses(record.attempt), lost]
+    waits = "nobody can tell who runs it: its claim says nothing" if lasts else None
+    return evolve(_running(record, now), actions=tuple(actions), doubt=doubt, waits=waits)
+
+
+def _vouches_for_end(engine: Engine) -> bool:
+    """Tell whether an attempt without processes on this host has none at all."""
+    can, sighting = engine.capabilities, engine.sighting
+    if sighting is not None and sighting.state == "gone" and can.gone_means_dead:
+        return True
+    return can.workers_here
+
+
+def _wait(record: Record, why: str, now: float) -> Decision:
+    doubt = _doubted(record, "unreadable", now)
+    waits = why if now - doubt.since >= TELL_S else None
+    return Decision(record.state, record.attempt, doubt=doubt, waits=waits)
+
+
+def _doubted(record: Record, what: str, now: float) -> Doubt:
+    doubt = record.doubt
+    if doubt is None or doubt.what != what:
+        return Doubt(what, now)
+    return evolve(doubt, looks=doubt.looks + 1)
+
+
+def _restored(record: Record, files: Files) -> list[Action]:
+    lost = isinstance(files.spec, (Absent, Damaged))
+    return [WriteSpec(record.attempt)] if lost else []
+
+
+def _is_cancelled(record: Record, files: Files) -> bool:
+    return record.cancelled or files.cancel is True
+
+
+def _asked_to_stop(files: Files) -> list[Action]:
+    return [WriteCancel()] if files.cancel is False else []
+
+
+def _release(record: Record) -> tuple[Action, ...]:
+    return (Release(),) if record.launched and not record.released else ()
+
+
+def _publish_lost(record: Record, files: Files, error: str) -> Publish:
+    return Publish(state="lost", error=error, cancelled=_is_cancelled(record, files))
+
+
+def _change(record: Record, state: JobState, now: float, **more: Any) -> Change:
+    return Change(job_id=record.job_id, state=state, at=now, attempt=record.attempt, **more)

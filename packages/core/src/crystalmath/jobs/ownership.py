@@ -1,0 +1,142 @@
+"""Whose job it is, and how another process makes it its own.
+
+``spec`` names the owner; where it cannot be read, the row does. Nobody but the owner hands the job
+out, repeats it or says what became of it; who takes over the job of an owner that has died does so
+under a lock, by writing itself into ``spec``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from crystalmath.errors import BadFile
+from crystalmath.jobs.rundir import attempt_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.jobs.host import Host
+    from crystalmath.jobs.rundir import RunDirectory
+    from crystalmath.models import JobSpec, JobState
+
+__all__ = ["Recorded", "is_of_another", "let_go", "spec_header", "take_over", "write_again"]
+
+
+@frozen(kw_only=True)
+class Recorded:
+    """What the store has on record of a job, from which its ``spec`` is written again.
+
+    Parameters
+    ----------
+    header : mapping
+        What stands above the specification, without owner.
+    body : str
+        The specification.
+    state, attempt : JobState, int
+        As they were told last.
+    cancelled : bool
+        Whether somebody asked that it be stopped.
+    owner : mapping
+        The owner, as the row has it.
+    """
+
+    header: Mapping[str, Any]
+    body: str
+    state: JobState
+    attempt: int
+    cancelled: bool
+    owner: Mapping[str, Any]
+
+
+def spec_header(spec: JobSpec, engine: str, owner: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what stands above a specification that its owner hands to an engine."""
+    return {**spec.header(), "attempt": 1, "engine": engine, "owner": dict(owner)}
+
+
+def take_over(
+    directory: RunDirectory, engine: str, host: Host, recorded: Recorded | None = None
+) -> tuple[dict[str, Any], str] | None:
+    """Become the owner of a job that nobody follows.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Its files.
+    engine : str
+        Only a job of this engine.
+    host : Host
+        The process that asks.
+    recorded : Recorded, optional
+        What is written where ``spec`` is missing or damaged.
+
+    Returns
+    -------
+    tuple of dict and str, or None
+        Header and body of the specification as it is now; ``None`` where another process owns the
+        job, or is about to.
+
+    Raises
+    ------
+    OSError, BadFile
+        The specification cannot be read or written.
+    """
+
+    def is_to_take(header: Mapping[str, Any]) -> bool:
+        return header.get("engine") == engine and host.is_orphan(header.get("owner"))
+
+    if not is_to_take(_read(directory, recorded)[0]):
+        return None
+    try:
+        with directory.owner_lock():
+            header, body = _read(directory, recorded)
+            if not is_to_take(header) or not _has_ended(directory, header, host):
+                return None
+            header = {**header, "owner": host.own_fields()}
+            directory.write_spec(header, body)
+    except TimeoutError:
+        return None
+    return header, body
+
+
+def write_again(directory: RunDirectory, header: Mapping[str, Any], body: str, host: Host) -> bool:
+    """Write the specification of our own job; ``False`` if it has another owner by now."""
+    with directory.owner_lock():
+        with contextlib.suppress(BadFile, FileNotFoundError):  # that is why it is written
+            if is_of_another(directory.read_header().get("owner"), host):
+                return False
+        directory.write_spec(header, body)
+    return True
+
+
+def let_go(directory: RunDirectory, header: Mapping[str, Any], body: str, host: Host) -> None:
+    """Leave the job to whoever asks for it next."""
+    write_again(directory, {**header, "owner": None}, body, host)
+
+
+def is_of_another(owner: object, host: Host) -> bool:
+    """Tell whether a living process that is not this one is the owner."""
+    return not host.is_own(owner) and not host.is_orphan(owner)
+
+
+def _read(directory: RunDirectory, recorded: Recorded | None) -> tuple[dict[str, Any], str]:
+    try:
+        header, body = directory.read_spec()
+    except (BadFile, FileNotFoundError, UnicodeDecodeError):
+        if recorded is None:
+            raise
+    else:
+        if recorded is None or body == recorded.body:
+            return header, body
+    more = {"attempt": recorded.attempt, "owner": recorded.owner}
+    return {**recorded.header, **more}, recorded.body
+
+
+def _has_ended(directory: RunDirectory, header: Mapping[str, Any], host: Host) -> bool:
+    """End what runs unseen: who removed ``spec`` may have removed the claim of it, too."""
+    number: int = header["attempt"]
+    if directory.has("spec") or directory.has(f"{number}.claim"):
+        return True
+    return host.end_processes(attempt_id(header["job_id"], number))

@@ -1,0 +1,181 @@
+"""What a run directory says now: read so that "not there" and "cannot be read" are told apart."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from crystalmath.errors import BadFile
+from crystalmath.jobs.facts import (
+    Absent,
+    Claim,
+    Damaged,
+    Files,
+    Outcome,
+    Reading,
+    Record,
+    Spec,
+    Unreadable,
+)
+from crystalmath.jobs.ownership import is_of_another
+from crystalmath.jobs.rundir import attempt_id
+from crystalmath.models import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from crystalmath.jobs.host import Host
+    from crystalmath.processes import Identity
+
+__all__ = ["Depth", "Readable", "attempt_in", "read"]
+
+_T = TypeVar("_T")
+_ENDS = {"completed", "failed", "cancelled", "lost"}
+
+
+class Depth(IntEnum):
+    """How closely a run directory is looked at.
+
+    ``GLANCE``: was the attempt claimed, has it ended? One or two system calls.
+    ``LOOK``: also the claimant's life, a cancel, and whether the files are there.
+    ``THOROUGH``: also what ``spec`` says.
+    """
+
+    GLANCE = 0
+    LOOK = 1
+    THOROUGH = 2
+
+
+class Readable(Protocol):
+    """The part of :class:`~crystalmath.jobs.rundir.RunDirectory` that is read here."""
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file; `OSError` if that cannot be told."""
+
+    def is_gone(self) -> bool:
+        """Tell whether the directory was removed; `OSError` if that cannot be told."""
+
+    def read_header(self) -> dict[str, Any]:
+        """Read the header of the specification."""
+
+    def claimant(self, attempt: int) -> Identity | None:
+        """Tell who claimed an attempt."""
+
+    def is_claimant_alive(self, attempt: int) -> bool | None:
+        """Tell whether who claimed an attempt is alive."""
+
+    def is_claim_held(self, attempt: int) -> bool | None:
+        """Tell whether who made a claim, which may be damaged, is alive."""
+
+    def outcome(self, attempt: int) -> dict[str, Any] | None:
+        """Read the header of an outcome."""
+
+
+def read(
+    directory: Readable,
+    record: Record,
+    host: Host,
+    depth: Depth = Depth.THOROUGH,
+) -> Files:
+    """Read the files of a job.
+
+    Parameters
+    ----------
+    directory : Readable
+        Its run directory.
+    record : Record
+        What is on record of it.
+    host : Host
+        Who looks.
+    depth : Depth
+        How closely.
+    """
+    spec = _spec(directory, record, host, depth)
+    attempt = max(record.attempt, spec.attempt if isinstance(spec, Spec) else 0)
+    begun = record.state is JobState.RUNNING and attempt == record.attempt
+    if depth is Depth.GLANCE and not begun:
+        claimed = _try(lambda: directory.has(f"{attempt}.claim") or None)
+        if claimed is not True:
+            return Files(attempt=attempt, claim=claimed)
+    outcome = _try(lambda: _outcome(directory.outcome(attempt)))
+    if depth is Depth.GLANCE or isinstance(outcome, Outcome):
+        return Files(attempt=attempt, spec=spec, claim=Claim("somebody"), outcome=outcome)
+    claim = _try(lambda: _claim(directory, attempt))
+    unclear = isinstance(claim, Damaged) or (begun and isinstance(claim, Absent))
+    runs = _is_run(directory, record, attempt, claim, host) if unclear else None
+    gone = _try(lambda: directory.is_gone() or None) if isinstance(spec, Absent) else None
+    return Files(
+        attempt=attempt,
+        spec=spec,
+        claim=claim,
+        outcome=outcome,
+        cancel=_cancel(directory),
+        directory=Absent() if gone is True else gone if isinstance(gone, Unreadable) else None,
+        processes=runs,
+    )
+
+
+def _is_run(
+    directory: Readable, record: Record, attempt: int, claim: Reading[Claim], host: Host
+) -> bool:
+    """Tell whether somebody runs an attempt whose claim does not say who."""
+    held = directory.is_claim_held(attempt) if isinstance(claim, Damaged) else None
+    return host.has_processes(attempt_id(record.job_id, attempt)) if held is None else held
+
+
+def attempt_in(directory: Readable) -> int:
+    """Tell the number of the present attempt; `BadFile` or `OSError` if ``spec`` does not say."""
+    attempt: int = directory.read_header()["attempt"]
+    return attempt
+
+
+def _spec(directory: Readable, record: Record, host: Host, depth: Depth) -> Reading[Spec] | None:
+    if depth is Depth.GLANCE:
+        return None
+    if depth is Depth.LOOK and record.state is JobState.PENDING:
+        there = _try(lambda: directory.has("spec") or None)
+        return None if there is True else there
+    header = _try(directory.read_header)
+    if not isinstance(header, dict):
+        return header
+    return Spec(header["attempt"], is_of_another(header.get("owner"), host))
+
+
+def _claim(directory: Readable, attempt: int) -> Claim | None:
+    claimant = directory.claimant(attempt)
+    if claimant is None:
+        return None
+    who = f"pid {claimant.pid} on {claimant.host}"
+    return Claim(who, directory.is_claimant_alive(attempt))
+
+
+def _outcome(head: Mapping[str, Any] | None) -> Outcome | None:
+    if head is None:
+        return None
+    if head.get("state") not in _ENDS:
+        raise BadFile(f"it is none of {', '.join(sorted(_ENDS))}: {head.get('state')!r}")
+    return Outcome(
+        state=head["state"],
+        error=head.get("error"),
+        traceback=head.get("traceback"),
+        summary=head.get("summary"),
+        started=head.get("started"),
+        cancelled=bool(head.get("cancelled")),
+    )
+
+
+def _cancel(directory: Readable) -> bool | Unreadable:
+    asked = _try(lambda: directory.has("cancel") or None)
+    return asked if isinstance(asked, Unreadable) else asked is True
+
+
+def _try(reading: Callable[[], _T | None]) -> Reading[_T]:
+    try:
+        value = reading()
+    except (FileNotFoundError, NotADirectoryError):
+        return Absent()
+    except BadFile as error:
+        return Damaged(str(error))
+    except OSError as error:
+        return Unreadable(str(error))
+    return Absent() if value is None else value

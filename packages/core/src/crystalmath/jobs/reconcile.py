@@ -1,0 +1,290 @@
+"""The owner's side of a job's life: look at its files, decide, and do what was decided."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, evolve, field, frozen
+
+from crystalmath.errors import CrystalMathError
+from crystalmath.jobs import ownership
+from crystalmath.jobs.actions import (
+    EndProcesses,
+    Launch,
+    LetGo,
+    Publish,
+    Release,
+    WriteCancel,
+    WriteSpec,
+)
+from crystalmath.jobs.changes import Change
+from crystalmath.jobs.facts import Engine, Files, Record
+from crystalmath.jobs.life import step
+from crystalmath.jobs.reading import Depth, attempt_in, read
+from crystalmath.jobs.rundir import attempt_id
+from crystalmath.models import Attempt, JobState, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.jobs.actions import Action
+    from crystalmath.jobs.host import Host
+    from crystalmath.jobs.life import Decision
+    from crystalmath.jobs.ownership import Recorded
+    from crystalmath.jobs.rundir import RunDirectory
+
+__all__ = ["Job", "Looked", "Reconciler", "publish", "request_cancel"]
+
+_LOG = logging.getLogger("crystalmath.jobs")
+
+#: So many decisions may follow from one look: found dead, lost, handed out again.
+_MOST_STEPS = 4
+
+
+@define(eq=False)
+class Job:
+    """One unfinished job that this process owns.
+
+    Parameters
+    ----------
+    header, body : dict, str
+        The specification.
+    directory : RunDirectory
+        Its files.
+    host : Host
+        This process.
+    record : Record
+        What is remembered of it. It is replaced under `lock` alone, because the thread that
+        watches the files and the one that calls the engine both do so.
+    adopted : bool
+        Whether another process submitted it.
+    handle : str, optional
+        The engine's handle of the present attempt.
+    since : float
+        When the engine was asked about it last, in seconds of the monotonic clock.
+    not_before : float
+        When it may be handed to the engine again, likewise.
+    told : str, optional
+        What was told last of what it waits for.
+    """
+
+    header: dict[str, Any]
+    body: str
+    directory: RunDirectory
+    host: Host
+    record: Record
+    adopted: bool = False
+    handle: str | None = None
+    since: float = -math.inf
+    not_before: float = 0.0
+    told: str | None = None
+    disowned: bool = False
+    lock: threading.RLock = field(factory=threading.RLock, repr=False)
+
+    @classmethod
+    def of(cls, header: dict[str, Any], body: str, directory: RunDirectory, host: Host) -> Job:
+        """Make a job that is submitted here."""
+        record = Record(job_id=header["job_id"], place=directory.path, attempt=header["attempt"])
+        return cls(header, body, directory, host, record)
+
+    @classmethod
+    def taken_over(
+        cls,
+        directory: RunDirectory,
+        engine: str,
+        host: Host,
+        recorded: Recorded | None = None,
+    ) -> Job | None:
+        """Become the owner of a job that nobody follows; ``None`` where that is not ours to do."""
+        taken = ownership.take_over(directory, engine, host, recorded)
+        if taken is None:
+            return None
+        header, body = taken
+        job = cls.of(header, body, directory, host)
+        # Whether the last owner came so far is the engine's to say.
+        job.update(launched=True, inherited=True, written=True)
+        if recorded is not None:
+            # What is told from here on follows what is on record.
+            attempt = min(recorded.attempt, header["attempt"])
+            job.update(state=recorded.state, attempt=attempt, cancelled=recorded.cancelled)
+        job.adopted = True
+        return job
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.record.job_id
+
+    @property
+    def state(self) -> JobState:
+        """Its state, as last told."""
+        return self.record.state
+
+    def update(self, **changes: Any) -> None:
+        """Remember something."""
+        with self.lock:
+            self.record = evolve(self.record, **changes)
+
+    def attempt(self) -> Attempt:
+        """Give the present attempt, as the engine sees it."""
+        with self.lock:
+            return Attempt(
+                id=attempt_id(self.job_id, self.record.attempt),
+                job_id=self.job_id,
+                directory=Path(self.directory.path),
+                handle=self.handle,
+                **Terms.terms_in(self.header),
+            )
+
+    def write(self, attempt: int) -> bool:
+        """Write the specification; ``False`` if the job is not ours any more."""
+        with self.lock:
+            header = {**self.header, "attempt": attempt}
+            if self.disowned or not ownership.write_again(
+                self.directory, header, self.body, self.host
+            ):
+                return False
+            self.header = header
+            self.update(written=True)
+            return True
+
+    def let_go(self) -> None:
+        """Leave the job to whoever asks for it next."""
+        with self.lock:
+            self.disowned = True
+            ownership.let_go(self.directory, self.header, self.body, self.host)
+
+    def note(self, reason: str | None) -> list[Change]:
+        """Tell what the job waits for, if that was not told yet."""
+        if reason is None or reason == self.told:
+            return []
+        self.told = reason
+        return [Change(job_id=self.job_id, state=self.state, at=self.host.now(), reason=reason)]
+
+    def settle(self, decision: Decision) -> None:
+        """Remember what was decided, once that is done."""
+        changes: dict[str, Any] = {"doubt": decision.doubt, "state": decision.state}
+        if decision.attempt > self.record.attempt:
+            changes |= {"attempt": decision.attempt, "lost_since": None, "relaunches": 0}
+            if any(isinstance(action, WriteSpec) for action in decision.actions):
+                changes |= {"launched": False, "inherited": False, "released": False}
+                self.handle = self.told = None
+        self.update(**changes)
+
+
+@frozen
+class Looked:
+    """What came of a look: what is to be told, and what the engine's driver has to do."""
+
+    changes: tuple[Change, ...] = ()
+    requests: tuple[Action, ...] = ()
+
+
+class Reconciler:
+    """Bring the jobs that this process owns in line with their files.
+
+    Parameters
+    ----------
+    host : Host
+        This process.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def look(self, job: Job, depth: Depth = Depth.LOOK, engine: Engine = Engine()) -> Looked:  # noqa: B008
+        """Look at a job, do what follows for its files, and tell what follows for others."""
+        if depth is Depth.GLANCE and _is_idle(job):
+            return Looked()
+        if job.record.doubt is not None:
+            depth = max(depth, Depth.LOOK)
+        changes: list[Change] = []
+        requests: list[Action] = []
+        for _ in range(_MOST_STEPS):
+            files = read(job.directory, job.record, self._host, depth)
+            decision = step(job.record, files, now=self._host.now(), engine=engine)
+            if not all(self._do(job, files, action, requests) for action in decision.actions):
+                break  # it is tried again
+            job.settle(decision)
+            changes += [*decision.changes, *job.note(decision.waits)]
+            again = any(isinstance(each, (Publish, WriteSpec)) for each in decision.actions)
+            if not again or decision.state.is_terminal():
+                break
+            depth, engine = Depth.LOOK, evolve(engine, sighting=None)
+        return Looked(tuple(changes), tuple(requests))
+
+    def _do(self, job: Job, files: Files, action: Action, requests: list[Action]) -> bool:
+        """Take one step; ``False`` if it did not succeed, and what follows must wait."""
+        if isinstance(action, (Launch, Release, LetGo)):
+            requests.append(action)
+            return True
+        if isinstance(action, EndProcesses):
+            return self._host.end_processes(attempt_id(job.job_id, action.attempt))
+        try:
+            if isinstance(action, WriteSpec):
+                return job.write(action.attempt)
+            if isinstance(action, WriteCancel):
+                job.directory.request_cancel()
+            else:
+                publish(job.directory, files.attempt, action, self._host)
+        except (CrystalMathError, OSError) as error:
+            _LOG.warning("cannot go on with job %s, trying again: %s", job.job_id, error)
+            return False
+        return True
+
+
+def _is_idle(job: Job) -> bool:
+    """Tell quickly whether nothing has become of a job: most looks are at jobs that wait."""
+    if job.record.doubt is not None:
+        return False
+    running = job.state is JobState.RUNNING
+    try:
+        return not job.directory.has(f"{job.record.attempt}.{'outcome' if running else 'claim'}")
+    except OSError:
+        return False
+
+
+def publish(directory: RunDirectory, attempt: int, end: Publish, host: Host) -> None:
+    """Publish the end of an attempt, unless another end was published first."""
+    now = host.now()
+    ran = end.state == "lost" or not end.unbegun
+    header: Mapping[str, Any] = {
+        "state": end.state,
+        "error": end.error,
+        "started": now if ran else None,
+        "finished": now,
+        "summary": None,
+        **({"cancelled": end.cancelled} if end.state == "lost" else {}),
+    }
+    if end.replace:
+        directory.replace_outcome(attempt, header)
+    elif not end.unbegun:
+        directory.publish(attempt, header)
+    elif directory.claim(attempt, host.identity):
+        try:
+            directory.publish(attempt, header)
+        except OSError:
+            # A claim of a living process without an outcome would look like a running job.
+            directory.unclaim(attempt)
+            raise
+
+
+def request_cancel(directory: RunDirectory, host: Host) -> None:
+    """Ask whoever runs another process's job to stop it; end it here if nobody has begun it.
+
+    Raises
+    ------
+    OSError
+        The request cannot be written.
+    """
+    directory.request_cancel()
+    try:
+        end = Publish(state="cancelled", error="cancelled", unbegun=True)
+        publish(directory, attempt_in(directory), end, host)
+    except (CrystalMathError, OSError) as error:
+        # Its owner finds the request.
+        _LOG.info("left the cancel of %s to its owner: %s", directory.path, error)

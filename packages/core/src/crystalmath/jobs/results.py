@@ -1,0 +1,62 @@
+"""What became of a job, from its files alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.jobs.life import Decision, step
+from crystalmath.jobs.reading import attempt_in, read
+from crystalmath.models import JobState
+
+if TYPE_CHECKING:
+    from crystalmath.jobs.facts import Record
+    from crystalmath.jobs.host import Host
+    from crystalmath.jobs.rundir import RunDirectory
+
+__all__ = ["read_result", "read_value", "view"]
+
+
+def view(directory: RunDirectory, record: Record, host: Host) -> Decision:
+    """Tell what somebody sees of a job who changes nothing."""
+    return step(record, read(directory, record, host), now=host.now(), owns=False)
+
+
+def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str, Any]:
+    """Read the result of a finished job from its run directory.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        Its files.
+    attempt : int, optional
+        The number of the last attempt; default: the one that ``spec`` names.
+
+    Raises
+    ------
+    FileNotFoundError
+        The outcome of the attempt that was asked for is not there.
+    """
+    number = attempt_in(directory) if attempt is None else attempt
+    outcome = directory.outcome(number)
+    if outcome is None and attempt is None:
+        return {"error": "no outcome was recorded"}
+    if outcome is None:
+        path = directory.file(f"{number}.outcome")
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    if outcome["state"] == "cancelled" or outcome.get("cancelled"):
+        return {"error": JobState.CANCELLED.value}
+    if outcome["state"] != "completed":
+        traceback = outcome.get("traceback")
+        error = {"error": outcome["error"]}
+        return {**error, "traceback": traceback} if traceback else error
+    return read_value(directory, number)
+
+
+def read_value(directory: RunDirectory, attempt: int) -> dict[str, Any]:
+    """Read what the recipe of a completed job returned; `FileNotFoundError` if it was removed."""
+    from crystalmath.recipes import codec
+
+    value = codec.decode_result(directory.payload(attempt))
+    return value if isinstance(value, dict) else {"value": value}

@@ -1,0 +1,38 @@
+"""Records that cross the boundaries between core, engines, plugins and front ends.
+
+================  =========================================================================
+``submission``    what is asked for, and what an engine gets of it
+``job``           what is on record of a job
+``capabilities``  what core and an engine tell each other
+``fields``        how a record declares its fields; names on the wire and JSON Schemas
+``checks``        what holds values to their schemas
+================  =========================================================================
+"""
+
+from crystalmath.errors import Finding
+from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
+from crystalmath.models.job import Job, JobState, NewJob, Pseudopotential
+from crystalmath.models.submission import (
+    JobSpec,
+    MapOptions,
+    Submission,
+    SubmissionOptions,
+    Terms,
+)
+
+__all__ = [
+    "Attempt",
+    "Capabilities",
+    "EngineSettings",
+    "Finding",
+    "Job",
+    "JobSpec",
+    "JobState",
+    "MapOptions",
+    "NewJob",
+    "Pseudopotential",
+    "Sighting",
+    "Submission",
+    "SubmissionOptions",
+    "Terms",
+]

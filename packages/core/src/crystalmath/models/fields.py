@@ -1,0 +1,261 @@
+"""How a record declares its fields, and what follows from that: names on the wire, JSON Schemas.
+
+A field is an ordinary attrs field whose metadata come from :func:`about`. What stands in a record
+is what a job can have; nothing here makes code, so a reader and mypy see what attrs sees.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from attrs import NOTHING, Factory, fields, frozen
+
+if TYPE_CHECKING:
+    from attrs import AttrsInstance
+
+__all__ = [
+    "About",
+    "Field",
+    "Option",
+    "Schema",
+    "about",
+    "array",
+    "declared",
+    "documented",
+    "from_wire",
+    "nullable",
+    "plain",
+    "properties",
+    "reference",
+    "to_wire",
+]
+
+#: A JSON Schema. Units and limits of a field stand in it once.
+Schema: TypeAlias = Mapping[str, Any]
+
+_KEY = "crystalmath"
+_Record = TypeVar("_Record", bound="AttrsInstance")
+
+
+def array(items: Schema, **more: Any) -> dict[str, Any]:
+    """Make the schema of a list."""
+    return {"type": "array", "items": items, **more}
+
+
+def nullable(schema: Schema) -> dict[str, Any]:
+    """Make the schema of a value that may be ``null``."""
+    if isinstance(schema.get("type"), str) and "enum" not in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    value = dict(schema)
+    told = {"description": value.pop("description")} if "description" in value else {}
+    return {"anyOf": [value, {"type": "null"}], **told}
+
+
+def reference(name: str) -> dict[str, Any]:
+    """Refer to a schema that OpenRPC lists under its ``components``."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+@frozen(kw_only=True)
+class Option:
+    """A field's option on the command line.
+
+    Parameters
+    ----------
+    name : str
+        ``--walltime``.
+    metavar : str
+        What stands for its value in the help.
+    help : str
+        A sentence for people.
+    """
+
+    name: str
+    metavar: str
+    help: str
+
+
+@frozen(kw_only=True)
+class About:
+    """What a field says of itself, beside its type and default.
+
+    Parameters
+    ----------
+    doc : str
+        What it is, with its unit.
+    schema : mapping
+        The JSON Schema of a value, with its limits.
+    wire : str, optional
+        Its name on the wire, where that is another one.
+    hashed : bool
+        Another value makes it another job.
+    shown : bool
+        Answers tell it.
+    stored : bool
+        The job database has it.
+    known : bool
+        An answer always has a value, whatever the default says.
+    option : Option, optional
+        How the command line takes it.
+    """
+
+    doc: str
+    schema: Schema
+    wire: str | None = None
+    hashed: bool = False
+    shown: bool = True
+    stored: bool = True
+    known: bool = False
+    option: Option | None = None
+
+
+def about(
+    doc: str,
+    schema: Schema,
+    *,
+    wire: str | None = None,
+    hashed: bool = False,
+    shown: bool = True,
+    stored: bool = True,
+    known: bool = False,
+    option: Option | None = None,
+) -> dict[str, About]:
+    """Make the metadata of a field; see :class:`About`."""
+    told = About(
+        doc=doc,
+        schema=schema,
+        wire=wire,
+        hashed=hashed,
+        shown=shown,
+        stored=stored,
+        known=known,
+        option=option,
+    )
+    return {_KEY: told}
+
+
+@frozen(kw_only=True)
+class Field:
+    """A field as its record declares it.
+
+    Parameters
+    ----------
+    name, wire : str
+        Its name in Python, and on the wire.
+    about : About
+        What it says of itself.
+    required : bool
+        It has no default.
+    default : object
+        Its default (``None`` where it is required).
+    """
+
+    name: str
+    wire: str
+    about: About
+    required: bool
+    default: Any
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of a value, with its documentation."""
+        return {**self.about.schema, "description": self.about.doc}
+
+
+@lru_cache
+def declared(record: type[AttrsInstance]) -> tuple[Field, ...]:
+    """Give the fields of a record."""
+    return tuple(
+        Field(
+            name=one.name,
+            wire=one.metadata[_KEY].wire or one.name,
+            about=one.metadata[_KEY],
+            required=one.default is NOTHING,
+            default=_default(one.default),
+        )
+        for one in fields(record)
+    )
+
+
+def _default(default: Any) -> Any:
+    if default is NOTHING:
+        return None
+    return default.factory() if isinstance(default, Factory) else default  # type: ignore[arg-type]
+
+
+def documented(record: type[_Record]) -> type[_Record]:
+    """Add to a record's docstring what its fields say of themselves, as numpydoc writes it."""
+    types = {one.name: one.type for one in fields(record)}
+    told = (
+        f"{one.name} : {types[one.name]}\n    {one.about.doc[:1].upper()}{one.about.doc[1:]}."
+        for one in declared(record)
+    )
+    own = inspect.cleandoc(record.__doc__ or "")
+    record.__doc__ = "\n".join([own, "", "Parameters", "-" * 10, *told])
+    return record
+
+
+# --- on the wire -----------------------------------------------------------------------------
+
+
+def properties(record: type[AttrsInstance], *, answer: bool = False) -> dict[str, dict[str, Any]]:
+    """Give the JSON Schemas of a record's fields by their names on the wire.
+
+    Parameters
+    ----------
+    record : type
+        The record.
+    answer : bool
+        As an answer tells them, ``null`` where there is no value; else as a request brings them,
+        where ``null`` is the same as none.
+    """
+    return {
+        one.wire: nullable(one.schema) if answer and _may_be_null(one) else one.schema
+        for one in declared(record)
+        if one.about.shown
+    }
+
+
+def _may_be_null(one: Field) -> bool:
+    return not one.required and one.default is None and not one.about.known
+
+
+def to_wire(record: AttrsInstance, *, defaults: bool = True) -> dict[str, Any]:
+    """Write what a record shows by its names on the wire.
+
+    Parameters
+    ----------
+    record : record
+        Any that declares its fields.
+    defaults : bool
+        Write also what is as it is by default.
+    """
+    values = ((one, getattr(record, one.name)) for one in declared(type(record)) if one.about.shown)
+    return {one.wire: plain(value) for one, value in values if defaults or value != one.default}
+
+
+def from_wire(record: type[AttrsInstance], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the arguments that make a record of what was sent; what it does not know is left out."""
+    return {
+        one.name: document[one.wire]
+        for one in declared(record)
+        if document.get(one.wire) is not None
+    }
+
+
+def plain(value: object) -> Any:
+    """Give a field's value as JSON can hold it."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(value)
+    return value

@@ -1,0 +1,192 @@
+"""A job on record: its states, and the one record that store, service and clients share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from attrs import field, frozen
+
+from crystalmath.models.fields import about, array, documented, from_wire, reference, to_wire
+from crystalmath.models.submission import ENGINE, RECIPE, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Job", "JobState", "NewJob", "Pseudopotential"]
+
+
+class JobState(str, Enum):
+    """The states of a job that people see."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    def is_terminal(self) -> bool:
+        """Tell whether the state never changes any more."""
+        return self in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
+
+
+_TEXT = {"type": "string"}
+_COUNT = {"type": "integer"}
+_TIME = {"type": "number"}
+_STATES = [state.value for state in JobState]
+#: What a summary always has, ``null`` where the result does not have it.
+_SUMMARY = ("energy_ev", "max_force_ev_ang", "formula", "work_dir")
+
+
+@documented
+@frozen(kw_only=True)
+class Job(Terms):
+    """A job as it was when somebody looked.
+
+    The store keeps it, the service gives it, and a client reads it from an answer: that does not
+    tell ``spec_hash``, ``owner`` and ``traceback``, and adds where the files are.
+    """
+
+    job_id: str = field(metadata=about("a UUID4 as text", _TEXT))
+    state: JobState = field(
+        default=JobState.PENDING,
+        metadata=about("its state", {"type": "string", "enum": _STATES}, wire="status"),
+    )
+    error: str | None = field(default=None, metadata=about("what is wrong, for people", _TEXT))
+    summary: Mapping[str, Any] | None = field(
+        default=None,
+        metadata=about(
+            "the summary of a completed job (eV, eV/Å); jobs.result gives the whole",
+            reference("Summary"),
+            wire="result",
+        ),
+    )
+    reason: str | None = field(
+        default=None,
+        metadata=about(
+            "why it is in its state and what it waits for, in the engine's own words where it has "
+            "any",
+            _TEXT,
+        ),
+    )
+    recipe: str = field(metadata=RECIPE)
+    engine: str = field(metadata=ENGINE)
+    attempt: int = field(default=1, metadata=about("the number of the present attempt", _COUNT))
+    revision: int = field(default=0, metadata=about("grows with each change of the record", _COUNT))
+    formula: str | None = field(
+        default=None, metadata=about("of the structure that went in", _TEXT)
+    )
+    created_at: float = field(metadata=about("seconds since the epoch", _TIME))
+    started_at: float | None = field(
+        default=None,
+        metadata=about("when the present attempt began, in seconds since the epoch", _TIME),
+    )
+    finished_at: float | None = field(
+        default=None, metadata=about("seconds since the epoch", _TIME)
+    )
+    cancel_requested_at: float | None = field(
+        default=None, metadata=about("seconds since the epoch", _TIME)
+    )
+    warnings: Sequence[Mapping[str, Any]] = field(
+        default=(),
+        metadata=about("findings of the preflight that travel along", array(reference("Finding"))),
+    )
+    work_dir: Path | None = field(
+        default=None,
+        metadata=about(
+            "the working directory of the present attempt; may not exist yet",
+            _TEXT,
+            stored=False,
+            known=True,
+        ),
+    )
+    log: Path | None = field(
+        default=None,
+        metadata=about("its log; exists once the job has printed", _TEXT, stored=False, known=True),
+    )
+    spec_hash: str | None = field(
+        default=None, metadata=about("tells two specifications apart", _TEXT, shown=False)
+    )
+    owner: Mapping[str, Any] = field(
+        factory=dict,
+        metadata=about(
+            "the process whose job it is: host, boot_id, pid, start_time",
+            {"type": "object"},
+            shown=False,
+        ),
+    )
+    traceback: str | None = field(
+        default=None,
+        repr=False,
+        metadata=about("where its recipe raised; jobs.result tells it", _TEXT, shown=False),
+    )
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Make it of a job as the answers of ``jobs.*`` describe it."""
+        given = from_wire(cls, document)
+        paths: dict[str, Any] = {
+            name: Path(given[name]) for name in ("work_dir", "log") if name in given
+        }
+        given.update(paths, state=JobState(given["state"]))
+        return cls(**given)
+
+    def document(self) -> dict[str, Any]:
+        """Describe it as the answers of ``jobs.*`` do."""
+        told = to_wire(self)
+        told["result"] = None
+        if self.state is JobState.COMPLETED:
+            told["result"] = {**dict.fromkeys(_SUMMARY), **(self.summary or {})}
+        first = ("job_id", "status", "error", "result")  # what people look for
+        return {name: told[name] for name in first} | told
+
+
+@documented
+@frozen(kw_only=True)
+class NewJob(Job):
+    """A job as it is recorded when it is submitted, with what is kept apart from its row."""
+
+    specification: str = field(
+        repr=False,
+        metadata=about(
+            "the whole encoded specification; a crash can be repaired from it", _TEXT, shown=False
+        ),
+    )
+    pseudopotentials: Sequence[Mapping[str, Any]] = field(
+        default=(),
+        metadata=about(
+            "the files that it was found to read", array(reference("Potcar")), shown=False
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class Pseudopotential:
+    """A pseudopotential file that a job reads, as it was when the job was submitted.
+
+    Parameters
+    ----------
+    symbol : str
+        Chemical symbol.
+    setup : str
+        The dataset: the name of the POTCAR's folder (``Ba_sv``), or of the UPF file.
+    path : str
+        The file.
+    sha256 : str
+        Of the whole file, in hexadecimal.
+    titel : str, optional
+        ``PAW_PBE Ba_sv 06Sep2000``.
+    lexch : str, optional
+        Its functional: ``PE``, ``CA``, ...
+    zval : float, optional
+        Number of valence electrons.
+    """
+
+    symbol: str
+    setup: str
+    path: str
+    sha256: str
+    titel: str | None = None
+    lexch: str | None = None
+    zval: float | None = None

@@ -1,0 +1,262 @@
+"""What is asked for: the one declaration of a submission, and what an engine gets of it.
+
+A new field of a submission stands in :class:`Terms` (and in :class:`CommonTerms`, which says the
+same to callers' type checkers); a column of the database follows it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+from attrs import field, fields, frozen
+
+from crystalmath.models.fields import Option, about, declared, documented, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ase import Atoms
+
+__all__ = [
+    "CommonTerms",
+    "JobSpec",
+    "MapOptions",
+    "Submission",
+    "SubmissionOptions",
+    "Terms",
+    "TermsGiven",
+]
+
+_NAME = {"type": "string", "minLength": 1}
+_TITLE = {**_NAME, "maxLength": 255, "format": "printable"}
+_STRINGS = {
+    "type": "object",
+    "propertyNames": {"type": "string"},
+    "additionalProperties": {"type": "string"},
+}
+
+RECIPE = about(
+    "full dotted name, quacc.recipes.emt.core.relax_job",
+    {"type": "string", "format": "recipe"},
+    hashed=True,
+)
+ENGINE = about(
+    "default: the configured one, else local",
+    _NAME,
+    hashed=True,
+    option=Option(name="--engine", metavar="E", help="A workflow engine; see crystalmath engines."),
+)
+_ATOMS = about(
+    'a POSCAR as text, a dict for ase.Atoms(**dict) (Å), or {"format": "ase-json", "data": ...}',
+    {"anyOf": [{"type": "string"}, {"type": "object"}]},
+    wire="structure",
+    hashed=True,
+)
+_PARAMETERS = about(
+    "the recipe's parameters, all of them", {"type": "object"}, wire="params", hashed=True
+)
+
+
+def _cluster(given: str | None) -> str:
+    return "local" if given is None else given
+
+
+class CommonTerms(TypedDict, total=False):
+    """The arguments of :class:`Terms` that many jobs may share, for type checkers; see there."""
+
+    cluster: str | None
+    walltime_s: float | None
+    priority: int
+    name: str | None
+    labels: Mapping[str, str]
+
+
+class TermsGiven(CommonTerms, total=False):
+    """The arguments of :class:`Terms`, for type checkers."""
+
+    key: str | None
+
+
+class MapOptions(CommonTerms, total=False):
+    """What may be said of many submissions beside recipe, structures and parameters."""
+
+    engine: str | None
+
+
+class SubmissionOptions(TermsGiven, total=False):
+    """What may be said of a submission beside recipe, structure and parameters."""
+
+    engine: str | None
+
+
+@documented
+@frozen(kw_only=True)
+class Terms:
+    """On what terms somebody wants a job: what a submission and the job's record share."""
+
+    cluster: str = field(
+        default="local",
+        converter=_cluster,
+        metadata=about(
+            "one of the engine's clusters; default: local",
+            _NAME,
+            hashed=True,
+            option=Option(name="--cluster", metavar="C", help="One of the engine's clusters."),
+        ),
+    )
+    walltime_s: float | None = field(
+        default=None,
+        metadata=about(
+            "time after which the job is stopped, in seconds from its start",
+            {"type": "number", "exclusiveMinimum": 0},
+            hashed=True,
+            option=Option(
+                name="--walltime",
+                metavar="TIME",
+                help="Stop the job after this time: 2h, 1h30m, 90s.",
+            ),
+        ),
+    )
+    priority: int = field(
+        default=0,
+        metadata=about(
+            "of a home's waiting jobs the one with the higher number is launched first",
+            {"type": "integer", "minimum": -1000, "maximum": 1000},
+            option=Option(
+                name="--priority",
+                metavar="N",
+                help="Launch it before waiting jobs with a lower number, -1000 to 1000; else 0.",
+            ),
+        ),
+    )
+    name: str | None = field(
+        default=None,
+        metadata=about(
+            "for people; never passed to the recipe",
+            _TITLE,
+            option=Option(
+                name="--name", metavar="NAME", help="A name to find the job by; else the file's."
+            ),
+        ),
+    )
+    labels: Mapping[str, str] = field(
+        factory=dict,
+        hash=False,  # what has terms may be a key of a dict, as an attempt is
+        metadata=about(
+            "for people and filters; never passed to the recipe",
+            {
+                "type": "object",
+                "maxProperties": 64,
+                "propertyNames": _TITLE,
+                "additionalProperties": {
+                    "type": "string",
+                    "maxLength": 1000,
+                    "format": "printable",
+                },
+            },
+            option=Option(
+                name="--label",
+                metavar="K=V",
+                help="A label to find the job by; may be repeated.",
+            ),
+        ),
+    )
+    key: str | None = field(
+        default=None,
+        metadata=about(
+            "the same key gives the same job, never a second one",
+            _TITLE,
+            option=Option(
+                name="--key",
+                metavar="KEY",
+                help="The same key again gives the same job, never a second one. Of many jobs each "
+                "gets KEY/NAME: the same command again submits only what is missing.",
+            ),
+        ),
+    )
+
+    @staticmethod
+    def terms_in(header: Mapping[str, Any]) -> TermsGiven:
+        """Read terms of a header that :meth:`JobSpec.header` wrote, this release's or another's."""
+        names = (one.name for one in fields(Terms))
+        given = {name: header[name] for name in names if header.get(name) is not None}
+        return cast("TermsGiven", given)
+
+    def terms(self) -> TermsGiven:
+        """Give these terms as the arguments of another record that has them."""
+        return cast("TermsGiven", {one.name: getattr(self, one.name) for one in fields(Terms)})
+
+
+@documented
+@frozen(kw_only=True)
+class Submission(Terms):
+    """What somebody asks for, from the command line or the client to the service.
+
+    A client may name the recipe by the function as imported, and leave ``quacc.recipes.`` out;
+    what is sent has the full name. The structure is an ``ase.Atoms`` or what ``jobs.submit``
+    takes; it is encoded once, when it is sent, and decoded once, where it is checked.
+    """
+
+    recipe: str | Callable[..., Any] = field(metadata=RECIPE)
+    atoms: Atoms | str | Mapping[str, Any] = field(metadata=_ATOMS)
+    parameters: Mapping[str, Any] = field(factory=dict, metadata=_PARAMETERS)
+    engine: str | None = field(default=None, metadata=ENGINE)
+    environment: Mapping[str, str] | None = field(
+        default=None,
+        repr=False,
+        metadata=about(
+            "the caller's environment, of which [environment] forward picks what reaches the job; "
+            "default: the server's own",
+            {
+                "type": "object",
+                "propertyNames": {"type": "string", "format": "variable"},
+                "additionalProperties": {"type": "string", "format": "no-nul", "writeOnly": True},
+                "writeOnly": True,
+            },
+        ),
+    )
+
+
+@documented
+@frozen(kw_only=True)
+class JobSpec(Terms):
+    """Everything that decides what a job computes, and the terms on which it is run."""
+
+    job_id: str = field(metadata=about("a UUID4 as text", _NAME))
+    recipe: str = field(metadata=RECIPE)
+    atoms: Atoms = field(metadata=_ATOMS)
+    parameters: Mapping[str, Any] = field(factory=dict, metadata=_PARAMETERS)
+    engine: str | None = field(default=None, metadata=ENGINE)
+    environment: Mapping[str, str] = field(
+        factory=dict,
+        metadata=about(
+            "environment variables that the job sees, on top of its worker's own", _STRINGS
+        ),
+    )
+    files: Mapping[str, str] = field(
+        factory=dict,
+        metadata=about(
+            "the pseudopotential files that it reads, and the SHA-256 of each when it was checked",
+            _STRINGS,
+        ),
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """Give what makes it this job and no other, beside structure and parameters."""
+        return {
+            one.name: getattr(self, one.name)
+            for one in declared(JobSpec)
+            if one.about.hashed and one.name not in _ENCODED
+        }
+
+    def header(self) -> dict[str, Any]:
+        """Give what stands above the encoded structure and parameters, as JSON can hold it."""
+        return {
+            one.name: plain(getattr(self, one.name))
+            for one in declared(JobSpec)
+            if one.name not in _ENCODED
+        }
+
+
+#: What :mod:`crystalmath.recipes.codec` writes.
+_ENCODED = ("atoms", "parameters")

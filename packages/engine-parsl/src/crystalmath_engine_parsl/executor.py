@@ -1,0 +1,71 @@
+"""How Parsl is set up on the cluster ``local``: this machine."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from parsl.executors import HighThroughputExecutor
+from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.providers import LocalProvider
+
+from crystalmath import processes
+
+__all__ = ["local_executor"]
+
+#: The executor's label.
+EXECUTOR = "local"
+
+
+def tether_script() -> str:
+    """Give the path of the script that ends Parsl's processes with their owner."""
+    return str(Path(__file__).with_name("tether.py"))
+
+
+def _escaped(command: str) -> str:
+    # Parsl formats its launch command twice.
+    return command.replace("{", "{{{{").replace("}", "}}}}")
+
+
+def local_executor(count: int, temporary: str, mark: str = "") -> HighThroughputExecutor:
+    """Describe one HighThroughputExecutor on this machine.
+
+    Parameters
+    ----------
+    count : int
+        The number of workers.
+    temporary : str
+        A folder for sockets; its path must be short.
+    mark : str
+        Shell assignment that all of its processes carry in their environment.
+    """
+    scripts = Path(sys.executable).parent
+    me = processes.own_identity()
+    export = f"export {mark}; " if mark else ""
+    # Parsl starts these by bare name, which fails where the environment is not activated; and
+    # not every installer puts them beside the interpreter.
+    tether = [sys.executable, tether_script(), str(me.pid), str(me.start_time), temporary]
+    pool = shlex.join([*tether, str(scripts / "process_worker_pool.py")])
+    return HighThroughputExecutor(
+        label=EXECUTOR,
+        address="127.0.0.1",
+        max_workers_per_node=count,
+        cores_per_worker=1e-6,  # the number of workers alone decides
+        # How soon a dead worker and a dead manager are noticed, in seconds. Too soon does no
+        # harm: an attempt that goes on has been claimed, and is not started again.
+        heartbeat_period=2,
+        heartbeat_threshold=8,
+        # How often its loops turn when nothing comes, in milliseconds; what comes is taken at once.
+        # Ten, the default, costs an idle server 0.7 % of a core.
+        poll_period=100,
+        interchange_launch_cmd=[
+            # Ctrl-C must not end it before its owner can close it, not even while it starts; and
+            # the title that it gives itself must not overwrite its environment (SPT_NOENV).
+            *("/bin/sh", "-c", f'trap "" INT; {export}export SPT_NOENV=1; exec "$@"', "sh"),
+            *tether,
+            str(scripts / "interchange.py"),
+        ],
+        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", _escaped(pool), 1),
+        provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1, worker_init=export),
+    )

@@ -1,0 +1,97 @@
+"""A home for what strangers send: some recipes, some parameters, no environment."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from crystalmath.service.submission import Submission
+
+from crystalmath import config
+from crystalmath.errors import ConfigError, InvalidJob
+from crystalmath.service import JobService
+
+AL = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
+RELAX = "quacc.recipes.emt.core.relax_job"
+TABLE = """
+[restricted]
+"emt.core.relax_job" = ["relax_cell", "opt_params.fmax", "method", "many"]
+"lab_recipes.where" = []
+"""
+
+
+@pytest.fixture
+def narrowed(home, lab):
+    (home / "config.toml").write_text(TABLE)
+    with JobService() as service:
+        yield service
+
+
+def submission(recipe=RELAX, environment=None, **parameters):
+    return Submission(
+        recipe=recipe, atoms=bulk("Cu"), parameters=parameters, environment=environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (submission("quacc.recipes.emt.core.static_job"), "does not run quacc.recipes.emt.core.st"),
+        (submission("lab_recipes.value"), "does not run lab_recipes.value"),
+        (submission(environment={"PATH": "/theirs"}), "takes no environment"),
+        (submission(command="sh"), "the parameter 'command'"),
+        (submission("lab_recipes.where", anything=1), "but: none"),
+        (submission(opt_params={"fmax": 0.1, "trajectory": "x"}), "'opt_params.trajectory'"),
+        (submission(opt_params=[1]), "the parameter 'opt_params'"),
+        (submission(**{"opt_params.fmax": 0.1}), "the parameter"),
+        (submission(opt_params={"fmax": {"deeper": 1}}), "'opt_params.fmax.deeper'"),
+        (submission(method="/etc/passwd"), "must be a number, true or false, a word"),
+        (submission(method=".."), "must be a number"),
+        (submission(method="sh -c x"), "must be a number"),
+        (submission(method=Path("x")), "must be a number"),
+        (submission(many=[1, "/etc"]), "must be a number"),
+        (submission(many=bulk("Cu")), "must be a number"),
+    ],
+)
+def test_what_is_not_named_is_refused(narrowed, asked, said):
+    with pytest.raises(InvalidJob, match=re.escape(said)) as error:
+        narrowed.submit(asked)
+    assert "[restricted]" in str(error.value)
+    assert said in "\n".join(str(finding) for finding in narrowed.check(asked).errors)
+    assert not narrowed.jobs()
+
+
+@pytest.mark.parametrize("environment", [None, {}])
+def test_what_is_named_runs_in_the_servers_environment(home, lab, environment):
+    (home / "config.toml").write_text(TABLE)
+    with JobService(environ={"PATH": "/server"}) as service:
+        checked = service.check(
+            submission(environment=environment, relax_cell=True, opt_params={"fmax": 0.1})
+        )
+        assert checked.errors == ()
+        assert checked.environment == ("CRYSTALMATH_RECIPES", "PATH")
+
+
+def test_the_command_line_brings_no_environment_there(home, cli, lab):
+    (home / "config.toml").write_text(TABLE)
+    done = cli("run", "lab_recipes.where", AL, "--json")
+    assert (done.code, done.json["status"]) == (0, "completed"), done.err
+    refused = cli("run", "lab_recipes.value", AL, "--json")
+    assert (refused.code, refused.json["code"]) == (1, "invalid_job")
+
+
+@pytest.mark.parametrize(
+    "text", ["restricted = 3", "[restricted]\n'a.b' = 'c'", "[restricted]\nx=[1]"]
+)
+def test_a_table_that_says_something_else_is_refused(home, text):
+    (home / "config.toml").write_text(text)
+    with pytest.raises(ConfigError, match="restricted"):
+        config.load()
+
+
+def test_an_empty_table_takes_nothing(home, lab):
+    (home / "config.toml").write_text("[restricted]\n")
+    with JobService() as service, pytest.raises(InvalidJob, match="but: none"):
+        service.submit(submission())

@@ -1,0 +1,210 @@
+"""Run directories in memory, with the faults that real ones have."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+
+from crystalmath.errors import BadFile
+from crystalmath.jobs.documents import document, read_header
+from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.processes import Identity
+
+
+class Crash(BaseException):
+    """The process that writes ends here."""
+
+
+class Disk:
+    """Folders and files, some of which cannot be reached for a while.
+
+    Before and after each write (`change`) the writing process may crash.
+    """
+
+    def __init__(self, now):
+        self.now = now
+        self.folders: dict[str, dict[str, bytes]] = {}
+        self.unreadable: dict[str, tuple[float, int]] = {}  # a path, or "" for all: until, errno
+        self.crash_in: int | None = None
+        self.writes = 0
+        #: What was published as an attempt's outcome, and was not damaged since.
+        self.published: dict[tuple[str, int], bytes] = {}
+        self.twice: list[str] = []
+        self.held: set[tuple[str, int]] = set()  # claims whose maker is alive
+
+    def reach(self, path):
+        for key in ("", path):
+            until, number = self.unreadable.get(key, (0.0, 0))
+            if self.now() < until:
+                raise OSError(number, os.strerror(number), path)
+
+    def remove(self, path):
+        self.folders.pop(path, None)
+        self.held = {each for each in self.held if each[0] != path}
+        self.published = {key: end for key, end in self.published.items() if key[0] != path}
+
+    def is_away(self, path):
+        try:
+            self.reach(path)
+        except OSError:
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def change(self, path=None):
+        if path is not None:
+            self.reach(path)
+        self._step()
+        yield
+        self.writes += 1
+        self._step()
+
+    def _step(self):
+        if self.crash_in is not None:
+            self.crash_in -= 1
+            if self.crash_in < 0:
+                self.crash_in = None
+                raise Crash
+
+
+class MemoryDirectory(RunDirectory):
+    """A run directory on a `Disk`: the files are bytes in the form of real ones."""
+
+    def __init__(self, disk, alive, path):
+        super().__init__(path)
+        self._disk = disk
+        self._alive = alive
+
+    # --- reading ---
+
+    def _files(self):
+        self._disk.reach(self.path)
+        try:
+            return self._disk.folders[self.path]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, "none", self.path) from None
+
+    def _content(self, name):
+        try:
+            return self._files()[name]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, "none", self.file(name)) from None
+
+    def _read(self, name):
+        head, _, body = self._content(name).partition(b"\n")
+        return read_header(head, self.file(name)), body
+
+    def has(self, name):
+        try:
+            return name in self._files()
+        except FileNotFoundError:
+            return False
+
+    def exists(self):
+        with contextlib.suppress(OSError):
+            return self.has("spec")
+        return False
+
+    def cancel_requested(self):
+        with contextlib.suppress(OSError):
+            return self.has("cancel")
+        return False
+
+    def is_gone(self):
+        self._disk.reach(self.path)
+        return self.path not in self._disk.folders
+
+    def read_spec(self):
+        header, body = self._read("spec")
+        return self._checked(header), body.decode()
+
+    def read_header(self):
+        return self._checked(self._read("spec")[0])
+
+    def _checked(self, header):
+        if not isinstance(header.get("attempt"), int) or not is_job_id(header.get("job_id")):
+            raise BadFile(f"{self.path} does not say of which job and attempt it is")
+        return header
+
+    def claimant(self, attempt):
+        try:
+            return Identity.read(self._read(f"{attempt}.claim")[0])
+        except FileNotFoundError:
+            return None
+        except KeyError as error:
+            raise BadFile("nobody's claim") from error
+
+    def is_claimant_alive(self, attempt):
+        claimant = self.claimant(attempt)
+        return None if claimant is None else self._alive(claimant.pid)
+
+    def is_claim_held(self, attempt):
+        return (self.path, attempt) in self._disk.held
+
+    def read_handle(self, attempt):
+        return None
+
+    def outcome(self, attempt):
+        try:
+            header, body = self._read(f"{attempt}.outcome")
+        except FileNotFoundError:
+            return None
+        if len(body) < header.get("size", 0):
+            raise BadFile("cut short")
+        return header
+
+    # --- writing ---
+
+    @contextlib.contextmanager
+    def owner_lock(self):
+        self._disk.reach(self.path)
+        yield
+
+    def _make(self):
+        if self.path not in self._disk.folders:
+            with self._disk.change(self.path):
+                self._disk.folders[self.path] = {}
+
+    def write_spec(self, header, body):
+        self._make()
+        with self._disk.change(self.path):
+            self._disk.folders[self.path]["spec"] = document(header, body.encode())
+
+    def request_cancel(self):
+        self._make()
+        with self._disk.change(self.path):
+            self._disk.folders[self.path]["cancel"] = b""
+
+    def claim(self, attempt, identity):
+        files = self._files()
+        if f"{attempt}.claim" in files:
+            return False
+        with self._disk.change(self.path):
+            files[f"{attempt}.claim"] = document(identity.as_dict(), b"")
+        return True
+
+    def unclaim(self, attempt):
+        with self._disk.change(self.path):
+            self._files().pop(f"{attempt}.claim", None)
+
+    def write_handle(self, attempt, handle):
+        raise AssertionError("the engine finds its work by the attempt's id")
+
+    def publish(self, attempt, header, payload=b""):
+        files = self._files()
+        if f"{attempt}.outcome" in files:
+            return False
+        with self._disk.change(self.path):
+            self._put(files, attempt, header, payload)
+        return True
+
+    def replace_outcome(self, attempt, header):
+        with self._disk.change(self.path):
+            self._put(self._files(), attempt, header, b"")
+
+    def _put(self, files, attempt, header, payload):
+        content = document({**header, "size": len(payload)}, payload)
+        if self._disk.published.setdefault((self.path, attempt), content) != content:
+            self._disk.twice.append(f"{self.path}: attempt {attempt} has two outcomes")
+        files[f"{attempt}.outcome"] = content

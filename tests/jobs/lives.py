@@ -1,0 +1,218 @@
+"""Seeded lives of jobs: whatever happens to them, and in which order, they keep the promises."""
+
+from __future__ import annotations
+
+import errno
+
+from crystalmath.jobs.life import ATTEMPTS
+from crystalmath.models import JobState
+
+from .world import JOBS, World
+
+STEPS = 60
+#: How long it takes at most until all jobs have ended once nothing goes wrong any more, in seconds.
+QUIET_S = 1200.0
+GARBAGE = (b"", b"\0" * 40, b'{"format": 1}\n', b"garb")
+
+
+class Life:
+    """One seeded life of a home with a few jobs."""
+
+    def __init__(self, seed):
+        self.world = World(seed)
+        self.random = self.world.random
+        self.trace: list[str] = []
+
+    def run(self):
+        rules = [rule for rule, weight in RULES for _ in range(weight)]
+        for _ in range(STEPS):
+            rule = self.random.choice(rules)
+            self.trace.append(f"{self.world.time:.1f} {rule.__name__}")
+            rule(self)
+            self.check()
+        self.quieten()
+        self.check_ends()
+
+    # --- what happens ---
+
+    def submit(self):
+        if len(self.world.ledger.rows) < 3:
+            job_id = self.world.new_job()
+            if self.random.random() < 0.2:
+                self.world.failing.add(job_id)
+            self.world.act(lambda owner: owner.submit(job_id))
+
+    def turn(self):
+        self.world.act(lambda owner: owner.turn())
+
+    def begin(self):
+        self.world.begin()
+
+    def drop(self):
+        self.world.begin(drop=True)
+
+    def launch_twice(self):
+        owner = self.world.owner
+        if owner is not None and owner.queue:
+            owner.queue.append(owner.queue[0])
+
+    def work(self):
+        if self.world.workers:
+            self.world.work(self.random.choice(self.world.workers))
+
+    def kill_worker(self):
+        if self.world.workers:
+            worker = self.random.choice(self.world.workers)
+            self.world.kill(worker, leaves=self.random.random() < 0.5)
+
+    def cancel(self):
+        if job_id := self.some_job():
+            self.world.cancelled.add(job_id)
+
+            def cancel(owner):
+                self.world.ledger.note_cancel(job_id, self.world.time)
+                if owner.driver.follows(job_id):
+                    owner.driver.cancel(job_id)
+
+            self.world.act(cancel)
+
+    def cancel_by_stranger(self):
+        if job_id := self.some_job():
+            self.world.cancel_by_stranger(job_id)
+
+    def look(self):
+        if job_id := self.some_job():
+            self.world.look(job_id)
+
+    def kill_owner(self):
+        self.world.kill_owner()
+
+    def crash_soon(self):
+        self.world.disk.crash_in = self.random.randrange(8)
+
+    def new_owner(self):
+        if self.world.owner is None:
+            self.world.begin_owner()
+            self.world.act(lambda owner: owner.take_over())
+
+    def time_passes(self):
+        self.world.time += self.random.choice((0.1, 0.5, 1.5, 6.0, 20.0))
+
+    def unreadable(self):
+        job_id = self.some_job()
+        path = self.random.choice(("", str(JOBS / job_id))) if job_id else ""
+        number = self.random.choice((errno.EACCES, errno.EIO, errno.ESTALE))
+        self.world.disk.unreadable[path] = (self.world.time + self.random.random() * 3, number)
+
+    def short_of_descriptors(self):
+        # Nothing can be opened or started; what needs no descriptor, as `stat`, works.
+        self.world.short_until = self.world.time + 60.0
+
+    def damage(self):
+        if job_id := self.some_job():
+            files = self.world.disk.folders.get(str(JOBS / job_id), {})
+            names = sorted(name for name in files if name != "cancel")
+            if names:
+                name = self.random.choice(names)
+                self.hurt(job_id, files, name)
+
+    def hurt(self, job_id, files, name):
+        if name.endswith(".outcome"):
+            # A result that was read may be damaged afterwards; what was told stays so.
+            self.world.damaged.add(job_id)
+            self.world.disk.published.pop((str(JOBS / job_id), int(name.split(".")[0])), None)
+        files[name] = self.random.choice((*GARBAGE, files[name][: len(files[name]) // 2]))
+
+    def lose_spec(self):
+        if job_id := self.some_job():
+            self.world.disk.folders.get(str(JOBS / job_id), {}).pop("spec", None)
+
+    def remove(self):
+        if (job_id := self.some_job()) and self.random.random() < 0.2:
+            self.world.removed.add(job_id)
+            self.world.disk.remove(str(JOBS / job_id))
+
+    def some_job(self):
+        return self.random.choice(sorted(self.world.ledger.rows) or [None])
+
+    # --- what must hold ---
+
+    def check(self):
+        world = self.world
+        assert not world.ledger.changed_ends, world.ledger.changed_ends
+        assert not world.disk.twice, world.disk.twice
+        for job_id in world.ledger.rows:
+            if job_id not in world.removed:
+                world.check_alive(job_id)
+
+    def quieten(self):
+        world = self.world
+        world.disk.crash_in = None
+        self.trace.append(f"{world.time:.1f} quiet")
+        end = world.time + QUIET_S
+        while world.ledger.unfinished() and world.time < end:
+            if world.owner is None:
+                world.begin_owner()
+            world.act(lambda owner: owner.take_over())
+            world.act(lambda owner: owner.turn())
+            world.begin()
+            for worker in list(world.workers):
+                world.work(worker)
+            self.check()
+            world.time += 1.0
+            if world.time > end - QUIET_S / 2:
+                world.left.clear()  # what is left running ends by itself some time
+
+    def check_ends(self):
+        world = self.world
+        world.disk.unreadable.clear()
+        assert world.acknowledged <= set(world.ledger.rows)
+        for job_id, row in world.ledger.rows.items():
+            assert row.state.is_terminal(), f"{job_id} is {row.state} for ever ({row.reason})"
+            assert row.attempt <= ATTEMPTS
+            self.check_end(job_id, row)
+
+    def check_end(self, job_id, row):
+        """Hold what is on record against what was done to the job."""
+        world = self.world
+        if job_id in world.shown and job_id not in world.removed | world.damaged:
+            assert world.shown[job_id] is row.state
+        if row.state is JobState.CANCELLED:
+            assert job_id in world.cancelled, f"{job_id} was never cancelled"
+        if job_id in world.removed or job_id in world.damaged:
+            return
+        assert "was removed" not in (row.error or ""), f"{job_id}: {row.error}"
+        assert "the engine" not in (row.error or ""), f"{job_id}: {row.error}"
+        attempts = [world.of(job_id).outcome(number) for number in range(1, row.attempt + 1)]
+        assert all(outcome["state"] == "lost" for outcome in attempts[:-1]), attempts
+        last = attempts[-1]
+        if last["state"] != "lost":
+            assert last["state"] == row.state.value, f"{job_id}: {last}, and reads {row.state}"
+
+
+RULES = [
+    (Life.submit, 4), (Life.turn, 16), (Life.begin, 6), (Life.drop, 1), (Life.launch_twice, 1),
+    (Life.work, 3), (Life.kill_worker, 2), (Life.cancel, 1), (Life.cancel_by_stranger, 1),
+    (Life.look, 4), (Life.kill_owner, 1), (Life.crash_soon, 2), (Life.new_owner, 4),
+    (Life.time_passes, 8), (Life.unreadable, 2), (Life.short_of_descriptors, 1),
+    (Life.damage, 2), (Life.lose_spec, 1), (Life.remove, 1),
+]  # fmt: skip
+
+
+def run(seed):
+    """Run one life; what went wrong comes with what replays it."""
+    life = Life(seed)
+    try:
+        life.run()
+    except Exception as error:
+        told = "\n".join(life.trace)
+        raise AssertionError(
+            f"life {seed}: {type(error).__name__}: {error}\n"
+            f"replay: CRYSTALMATH_LIFE={seed} pytest tests/jobs\n{told}"
+        ) from error
+
+
+def run_all(seeds):
+    """Run many lives, until one breaks a promise."""
+    for seed in seeds:
+        run(seed)

@@ -1,0 +1,137 @@
+"""The simulation finds each fault that the life of jobs once had, when it is put back."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+
+import pytest
+
+from crystalmath.engines import handover
+from crystalmath.jobs import life
+from crystalmath.jobs.actions import WriteSpec
+from crystalmath.service.recovery import Recovery
+
+from . import lives
+from .disk import MemoryDirectory
+from .world import SimulatedHost
+
+#: So many lives find any of them.
+LIVES = 600
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def spec_is_not_written_again(patch):
+    """`spec` empty or garbage although the attempt was claimed: the next attempt cannot begin."""
+    patch.setattr(life, "_restored", lambda *_: [])
+    patch.setattr(
+        "crystalmath.jobs.ownership._read", lambda directory, _recorded: directory.read_spec()
+    )
+
+
+def unreadable_is_gone(patch):
+    """A directory that cannot be read for a second is taken for one that was removed."""
+
+    def is_gone(self):
+        return self._disk.is_away(self.path) or self.path not in self._disk.folders
+
+    def has(self, name):
+        return not is_gone(self) and name in self._files()
+
+    def header(self):
+        if is_gone(self):
+            raise FileNotFoundError(errno.ENOENT, "none", self.path)
+        return self._checked(self._read("spec")[0])
+
+    patch.setattr(MemoryDirectory, "is_gone", is_gone)
+    patch.setattr(MemoryDirectory, "has", has)
+    patch.setattr(MemoryDirectory, "read_header", header)
+
+
+def one_look_is_enough(patch):
+    """What was missed once is taken for removed."""
+    unreadable_is_gone(patch)
+    patch.setattr(life, "GONE_LOOKS", 1)
+    patch.setattr(life, "GONE_S", 0.0)
+
+
+def damaged_outcome_is_waited_for(patch):
+    """`N.outcome` empty or cut: nobody can publish another, and the job runs for ever."""
+    patch.setattr(
+        life, "_without_outcome", lambda record, _outcome, _files, now: life._running(record, now)
+    )
+
+
+def damaged_claim_is_waited_for(patch):
+    """`N.claim` garbage and the supervisor dead: the job runs for ever."""
+    patch.setattr(
+        life, "_without_claim", lambda record, _files, now, _engine: life._running(record, now)
+    )
+
+
+def who_looks_acts(patch):
+    """`status` publishes `lost`, and ends processes."""
+    patch.setattr(
+        life, "_seen", lambda record, files, now: life._owned(record, files, now, life.Engine())
+    )
+
+
+def outcomes_of_the_dead_are_left(patch):
+    """An outcome on disk is not adopted: its owner has died."""
+    patch.setattr(Recovery, "_settle", lambda *_: None)
+
+
+def descriptors_end_jobs(patch):
+    """Without descriptors for 30 s an attempt is lost six times, and given up."""
+    patch.setattr(life, "GIVE_UP_S", 0.0)
+    patch.setattr(handover, "RELAUNCH_S", 0.0)
+
+
+def processes_outlive_their_attempt(patch):
+    """The next attempt begins while processes of the lost one are alive."""
+    patch.setattr(SimulatedHost, "end_processes", lambda *_: True)
+
+
+def lost_without_end(patch):
+    """A lost attempt is repeated without end."""
+    patch.setattr(life, "ATTEMPTS", math.inf)
+
+
+def spec_of_the_next_attempt_is_not_written(patch):
+    """The job waits as another attempt that nobody may claim."""
+    lost = life._lost
+
+    def forgetful(*arguments):
+        decision = lost(*arguments)
+        kept = [action for action in decision.actions if not isinstance(action, WriteSpec)]
+        return life.evolve(decision, actions=tuple(kept))
+
+    patch.setattr(life, "_lost", forgetful)
+
+
+FAULTS = [
+    spec_is_not_written_again,
+    one_look_is_enough,
+    damaged_outcome_is_waited_for,
+    damaged_claim_is_waited_for,
+    who_looks_acts,
+    outcomes_of_the_dead_are_left,
+    descriptors_end_jobs,
+    processes_outlive_their_attempt,
+    lost_without_end,
+    spec_of_the_next_attempt_is_not_written,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_simulation_finds_it(fault, monkeypatch):
+    fault(monkeypatch)
+    with pytest.raises(AssertionError, match="replay: CRYSTALMATH_LIFE="):
+        lives.run_all(range(LIVES))

@@ -1,0 +1,453 @@
+"""A submission and a job are declared once; what is written a second time agrees with that."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+from pathlib import Path
+
+import attrs
+import jsonschema
+import pytest
+import typer
+from ase import Atoms
+from ase.build import bulk, fcc111
+from ase.constraints import FixAtoms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Float, Integer, Text
+
+import crystalmath.models
+from crystalmath import client, config
+from crystalmath.cli import app
+from crystalmath.cli.submission import make_submission
+from crystalmath.client.request import document
+from crystalmath.errors import InvalidJob
+from crystalmath.models import (
+    Attempt,
+    Job,
+    JobSpec,
+    JobState,
+    MapOptions,
+    NewJob,
+    Pseudopotential,
+    Submission,
+    SubmissionOptions,
+    Terms,
+    answers,
+)
+from crystalmath.models.checks import check_fields, checked
+from crystalmath.models.fields import declared, from_wire, properties, to_wire
+from crystalmath.models.submission import CommonTerms, TermsGiven
+from crystalmath.quacc import store
+from crystalmath.recipes import asejson, decoding, encoding
+from crystalmath.recipes import structures as structures_module
+from crystalmath.recipes.structures import parse_and_keep, to_ase_json
+from crystalmath.server.handlers.submission import read_submission
+from crystalmath.server.methods import METHODS
+from crystalmath.server.rpc.shapes import COMPONENTS, SUBMISSION
+from crystalmath.service import JobService
+from crystalmath.store.rows import from_row, to_row
+from crystalmath.store.tables import jobs, specifications
+
+RECORDS = [Terms, Submission, JobSpec, Job, NewJob]
+TYPES = {"string": str, "integer": int, "number": float, "object": dict, "array": (list, tuple)}
+
+
+def names(record):
+    return {one.name for one in declared(record)}
+
+
+# --- one declaration -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_field_says_what_it_is(record):
+    for one in declared(record):
+        assert one.about.doc, one.name
+        assert f"\n{one.name} : " in record.__doc__
+        jsonschema.Draft7Validator.check_schema(one.about.schema)
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_type_and_its_schema_agree(record):
+    for one, attribute in zip(declared(record), attrs.fields(record), strict=True):
+        schema, annotation = one.about.schema, str(attribute.type)
+        optional = annotation.endswith("| None")
+        assert optional == (not one.required and one.default is None), one.name
+        if "enum" in schema:
+            assert schema["enum"] == [state.value for state in JobState]
+        elif "type" in schema:
+            written = {
+                "string": ("str", "Path"),
+                "integer": ("int",),
+                "number": ("float",),
+                "object": ("Mapping",),
+                "array": ("Sequence",),
+            }[schema["type"]]
+            assert annotation.startswith(written), one.name
+
+
+def test_what_is_the_same_in_two_records_is_declared_once():
+    for record in RECORDS[1:]:
+        for one in declared(record):
+            if one.name in names(Submission):
+                (asked,) = (known for known in declared(Submission) if known.name == one.name)
+                assert one.about is asked.about or one.name == "environment", one.name
+
+
+def test_a_promised_name_is_the_one_record():
+    assert store.JobMetadata is Job is client.JobInfo is crystalmath.models.Job
+    assert attrs.has(store.JobMetadata)
+    assert client.Request is Submission
+
+
+def test_what_makes_another_job():
+    hashed = {one.name for one in declared(Submission) if one.about.hashed}
+    assert hashed == {"recipe", "engine", "cluster", "walltime_s", "atoms", "parameters"}
+    spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), engine="e")
+    # A home's keys are compared with hashes of earlier releases: nothing may join these.
+    assert spec.identity() == {"recipe": "r", "engine": "e", "cluster": "local", "walltime_s": None}
+
+
+def test_an_engine_hears_the_terms():
+    terms = {
+        "cluster": "c",
+        "walltime_s": 5.0,
+        "priority": 7,
+        "name": "n",
+        "labels": {"a": "b"},
+        "key": "k",
+    }
+    assert terms.keys() == names(Terms)
+    spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), **terms)
+    header = json.loads(json.dumps(spec.header()))
+    told = Attempt(id="1.1", job_id="1", directory=Path("/d"), **Terms.terms_in(header))
+    assert {name: getattr(told, name) for name in terms} == terms
+    assert told in {told: 1}
+    # A run directory of an earlier release says less.
+    assert Terms.terms_in({"cluster": "c", "walltime_s": None}) == {"cluster": "c"}
+
+
+# --- what is written a second time ---------------------------------------------------------------
+
+
+def test_what_a_caller_may_write_is_what_a_submission_has():
+    terms = names(Terms)
+    assert TermsGiven.__annotations__.keys() == terms
+    assert CommonTerms.__annotations__.keys() == terms - {"key"}
+    assert SubmissionOptions.__annotations__.keys() == terms | {"engine"}
+    assert MapOptions.__annotations__.keys() == (terms | {"engine"}) - {"key"}
+    types = {one.name: one.type for one in attrs.fields(Submission)}
+    for name, written in SubmissionOptions.__annotations__.items():
+        said = written.__forward_arg__
+        assert said in {types[name], f"{types[name]} | None"}, name
+
+
+def test_what_a_client_takes_is_what_a_submission_has():
+    for method in (client.Client.submit, client.Client.check):
+        assert str(inspect.signature(method).parameters["options"].annotation) == (
+            "Unpack[SubmissionOptions]"
+        )
+    assert list(inspect.signature(client.Client.submit).parameters)[1:-1] == [
+        "recipe", "atoms", "parameters"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["run", "submit", "check"])
+def test_a_command_takes_every_option(name):
+    taken = {param.name: param for param in typer.main.get_command(app).commands[name].params}
+    for one in declared(Submission):
+        if one.about.option is not None:
+            param, option = taken[one.name], one.about.option
+            assert (param.opts, param.help) == ([option.name], option.help)
+    assert "options" not in taken
+
+
+def test_options_make_a_submission(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bulk("Al").write("Al.poscar", format="vasp")
+    given = {"engine": "e", "cluster": "c", "walltime_s": 5.0, "labels": {"a": "b"}, "key": "k"}
+    made = make_submission("r", "Al.poscar", param=["x=1"], params=None, options=given)
+    assert (made.recipe, made.parameters, made.name) == ("r", {"x": 1}, "Al")
+    assert {name: getattr(made, name) for name in given} == given
+    named = make_submission("r", "Al.poscar", param=None, params=None, options={"name": "n"})
+    assert named.name == "n"
+
+
+def test_a_row_has_what_a_job_has():
+    stored = {one.name: one for one in declared(Job) if one.about.stored}
+    assert {column.name for column in jobs.c} - {"number"} == stored.keys()
+    assert names(NewJob) - names(Job) == {"specification", "pseudopotentials"}
+    assert {column.name for column in specifications.c} == {"number", "specification", "potcars"}
+    for name, one in stored.items():
+        kinds = {"integer": Integer, "number": Float}
+        kind = kinds.get(one.about.schema.get("type"), Text)
+        assert isinstance(jobs.c[name].type, kind), name
+        assert jobs.c[name].nullable == (one.default is None and not _must_be_there(one)), name
+
+
+def _must_be_there(one):
+    return one.required or one.name == "spec_hash"
+
+
+def test_schemas_are_those_of_the_records():
+    assert properties(Submission) == SUBMISSION
+    assert METHODS["jobs.submit"].params["properties"] == SUBMISSION
+    assert METHODS["jobs.check"].params["properties"] == SUBMISSION
+    assert METHODS["jobs.submit"].params["required"] == ["recipe", "structure"]
+    assert COMPONENTS["Job"]["properties"] == properties(Job, answer=True)
+    for name, record in (("Finding", crystalmath.models.Finding), ("Potcar", Pseudopotential)):
+        assert COMPONENTS[name]["properties"].keys() == attrs.fields_dict(record).keys()
+
+
+def test_what_a_client_answers_is_what_the_methods_declare():
+    def shape(name, *way):
+        found = METHODS[name].result
+        for step in way:
+            found = found["properties"][step]["items"]
+        return found["properties"].keys()
+
+    for typed, keys in (
+        (answers.Counted, shape("jobs.summary")),
+        (answers.ErrorGroup, shape("jobs.summary", "errors")),
+        (answers.Specification, shape("jobs.specification")),
+        (answers.LogPart, shape("jobs.logs")),
+        (answers.EngineEntry, shape("engines.list", "engines")),
+        (answers.RecipeEntry, shape("recipes.list", "recipes")),
+        (answers.RecipeDescription, shape("recipes.describe")),
+        (answers.ServerVersion, shape("system.version")),
+        (answers.Told, COMPONENTS["Finding"]["properties"].keys()),
+        (answers.Potcar, COMPONENTS["Potcar"]["properties"].keys()),
+    ):
+        assert keys_of(typed) == keys, typed
+
+
+def keys_of(typed):
+    return typed.__required_keys__ | typed.__optional_keys__
+
+
+def test_the_text_for_people_names_every_field():
+    text = (Path(__file__).parents[1] / "docs/protocol.md").read_text(encoding="utf-8")
+    assert [name for name in properties(Submission) if not re.search(rf"\b{name}\b", text)] == []
+
+
+# --- over the wire and back ----------------------------------------------------------------------
+
+titles = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=255)
+shorts = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=9)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)
+label_sets = st.dictionaries(titles, shorts, max_size=3)
+walltimes = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts | walltimes,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+terms = st.fixed_dictionaries(
+    {},
+    optional={
+        "engine": titles,
+        "cluster": titles,
+        "walltime_s": walltimes,
+        "priority": st.integers(-1000, 1000),
+        "name": titles,
+        "labels": label_sets,
+        "key": titles,
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(terms, st.dictionaries(texts, json_values, max_size=3))
+def test_a_submission_comes_out_as_it_went_in(options, parameters):
+    atoms = bulk("Al")
+    asked = Submission(recipe="emt.core.static_job", atoms=atoms, parameters=parameters, **options)
+    sent = json.loads(
+        json.dumps(
+            document(
+                asked, config.Config(home=Path("/h"), database_url="sqlite:////h/d"), {"A": "b"}
+            )
+        )
+    )
+    jsonschema.validate(sent, {"properties": SUBMISSION})
+    read = read_submission(checked(sent, METHODS["jobs.submit"].params))
+    assert read == attrs.evolve(
+        asked,
+        recipe="quacc.recipes.emt.core.static_job",
+        atoms=to_ase_json(atoms),
+        environment={"A": "b"},
+    )
+
+
+records = st.builds(
+    Job,
+    job_id=titles,
+    recipe=titles,
+    engine=titles,
+    cluster=titles,
+    name=st.none() | titles,
+    labels=label_sets,
+    key=st.none() | titles,
+    walltime_s=st.none() | walltimes,
+    priority=st.integers(-1000, 1000),
+    state=st.sampled_from(JobState),
+    error=st.none() | texts,
+    reason=st.none() | texts,
+    formula=st.none() | texts,
+    attempt=st.integers(1, 9),
+    revision=st.integers(0, 9),
+    created_at=walltimes,
+    started_at=st.none() | walltimes,
+    finished_at=st.none() | walltimes,
+    cancel_requested_at=st.none() | walltimes,
+    warnings=st.just([]) | st.just([{"severity": "warning", "code": "c", "message": "m"}]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(records)
+def test_a_job_comes_out_as_it_went_in(job):
+    told = attrs.evolve(job, work_dir=Path("/w"), log=Path("/l"))
+    sent = json.loads(json.dumps(told.document()))
+    unanswered = {name for name, schema in properties(Job, answer=True).items() if name not in sent}
+    assert unanswered == set()
+    shape = {**COMPONENTS["Job"], "components": {"schemas": COMPONENTS}}
+    jsonschema.Draft7Validator(shape).validate({**sent, "warnings": []})
+    summary = dict.fromkeys(("energy_ev", "max_force_ev_ang", "formula", "work_dir"))
+    completed = job.state is JobState.COMPLETED
+    assert Job.read(sent) == attrs.evolve(told, summary=summary if completed else None)
+    stored = attrs.evolve(job, spec_hash="h", owner={"pid": 1}, traceback="t")
+    assert Job(**from_row(to_row(stored))) == stored
+
+
+def test_the_names_of_the_wire_are_translated_in_one_place():
+    renamed = {one.name: one.wire for one in declared(Submission) if one.wire != one.name}
+    assert renamed == {"atoms": "structure", "parameters": "params"}
+    renamed = {one.name: one.wire for one in declared(Job) if one.wire != one.name}
+    assert renamed == {"state": "status", "summary": "result"}
+    asked = Submission(recipe="r", atoms="s", parameters={"a": 1}, walltime_s=2.0)
+    assert Submission(**from_wire(Submission, to_wire(asked))) == asked
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("walltime_s", -1, r"'walltime_s' must be a number above 0, not -1"),
+        ("walltime_s", math.nan, r"'walltime_s' must be a number above 0, not nan"),
+        ("walltime_s", 10**400, r"'walltime_s' must be a smaller number than 1000"),
+        ("walltime_s", True, r"'walltime_s' must be a number above 0, not True"),
+        ("priority", 1001, r"'priority' must be a whole number from -1000 to 1000, not 1001"),
+        ("priority", 1.5, r"'priority' must be a whole number .*, not 1\.5"),
+        ("key", "", r"'key' must be 1 to 255 printable characters, not ''"),
+        ("name", "a\nb", r"'name' must be 1 to 255 printable characters, not 'a\\nb'"),
+        ("name", "n" * 256, r"'name' must be 1 to 255 printable characters, not 'nnn"),
+        ("labels", {"a": 1}, r"'labels\.a' must be at most 1000 printable characters, not 1"),
+        ("labels", {1: "a"}, r"a name in 'labels' must be 1 to 255 printable characters, not 1"),
+        ("labels", None, r"'labels' must be an object of at most 64, not None"),
+        ("parameters", [], r"'params' must be an object, not \[\]"),
+        ("environment", {"A=B": "x"}, r"a name in 'environment' must be the name of an envir"),
+        ("environment", {"A": "secret\0"}, r"'environment\.A' must be a string .* not this one"),
+        ("environment", {"A": 7}, r"'environment\.A' must be a string without NUL, not int"),
+        ("environment", "secret", r"'environment' must be an object, not this one"),
+        ("engine", 5, r"'engine' must be a string that is not empty, not 5"),
+    ],
+)
+def test_one_check_and_one_message_wherever_a_value_comes_in(field, value, said):
+    asked = Submission(recipe="r", atoms="s", **{field: value})
+    with pytest.raises(InvalidJob, match=said):
+        check_fields(asked, {field})
+
+
+# --- a structure on its way ----------------------------------------------------------------------
+
+
+def structures():
+    slab = fcc111("Cu", (2, 2, 2), vacuum=8.0)
+    slab.set_constraint(FixAtoms([0, 3]))
+    slab.info = {"note": "a", "n": [1, 2.5], "table": slab.positions}
+    magnetic = bulk("Fe", cubic=True)
+    magnetic.set_initial_magnetic_moments([2.0, -2.0])
+    magnetic.set_tags([1, 2])
+    moving = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], momenta=[[0, 0, 1], [0, 0, -1]])
+    return {"slab": slab, "magnetic": magnetic, "moving": moving}
+
+
+@pytest.mark.parametrize("atoms", structures().values(), ids=structures().keys())
+def test_what_our_client_encoded_is_kept_as_it_came(atoms, monkeypatch):
+    sent = json.loads(json.dumps(to_ase_json(atoms)))
+    calls = []
+    monkeypatch.setattr("crystalmath.recipes.structures.encode_atoms", calls.append)
+    read, kept = parse_and_keep(sent)
+    assert (read, calls) == (atoms, [])
+    assert kept is sent["data"]
+    monkeypatch.undo()
+    again = asejson.encode_atoms(read, info=True)
+    assert json.dumps(kept, sort_keys=True) == json.dumps(again, sort_keys=True)
+
+
+def test_the_service_decodes_a_structure_once_and_encodes_it_never(home, lab, monkeypatch):
+    done = []
+
+    def counted(module, name):
+        real = getattr(module, name)
+
+        def call(*given, **more):
+            done.append(name)
+            return real(*given, **more)
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(structures_module, "encode_atoms")
+    counted(structures_module, "decode_atoms")
+    counted(encoding, "encode_atoms")
+    counted(decoding, "decode_atoms")
+    atoms = structures()["slab"]
+    asked = Submission(recipe="lab_recipes.value", atoms=atoms, parameters={"number": 1})
+    sent = json.loads(json.dumps(document(asked, config.load(), {"PATH": "/bin"})))
+    assert done == ["encode_atoms"]
+    done.clear()
+    with JobService() as service:
+        job = service.submit(read_submission(sent))
+        assert done == ["decode_atoms"]
+        body = service.specification(job.job_id).partition("\n")[2]
+        assert (service.config.jobs_directory / job.job_id / "spec").read_text().endswith(body)
+    assert json.loads(body)["atoms"]["data"] == sent["structure"]["data"]
+
+
+def _other(data, name):
+    if name == "integers among the positions":
+        shape, dtype, items = data["positions"]["__ndarray__"]
+        data["positions"] = {"__ndarray__": [shape, dtype, [0, *items[1:]]]}
+    elif name == "single precision":
+        shape, _, items = data["positions"]["__ndarray__"]
+        data["positions"] = {"__ndarray__": [shape, "float32", items]}
+    elif name == "plain lists":
+        data["numbers"] = data["numbers"]["__ndarray__"][2]
+    elif name == "a cell object":
+        data["cell"] = {"__ase_objtype__": "cell", "array": data["cell"]}
+    elif name == "no constraints":
+        data["constraints"] = []
+    elif name == "a displaced cell":
+        data["celldisp"] = {"__ndarray__": [[3], "float64", [0.0, 0.0, 0.0]]}
+    return data
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "integers among the positions",
+        "single precision",
+        "plain lists",
+        "a cell object",
+        "no constraints",
+        "a displaced cell",
+    ],
+)
+def test_another_spelling_of_a_structure_makes_no_other_job(name):
+    data = json.loads(json.dumps(to_ase_json(bulk("Al"))["data"]))
+    atoms, kept = parse_and_keep({"format": "ase-json", "data": _other(dict(data), name)})
+    assert atoms == bulk("Al")
+    assert json.dumps(kept, sort_keys=True) == json.dumps(data, sort_keys=True)
