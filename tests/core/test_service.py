@@ -10,13 +10,17 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from attrs import evolve
 
 from conftest import LAB, eventually
 from crystalmath import config
+from crystalmath.client import Request
+from crystalmath.client.request import document
 from crystalmath.engines.local import LocalRunner
 from crystalmath.engines.registry import plugins
 from crystalmath.errors import (
@@ -395,9 +399,55 @@ def test_programs_that_are_not_there_are_told(home, lab):
         recipe="quacc.recipes.vasp.core.no_job", atoms=bulk("Al"), environment=environment
     )
     with JobService() as service:
-        for changes, missing in (({}, True), ({"parameters": {"command": "/my/vasp"}}, False)):
+        own = {"job_params": {"relax_job": {"command": "/my/vasp"}}}
+        for changes, missing in (({}, True), ({"parameters": own}, False)):
             found = service.check(evolve(wanted, engine="local", **changes)).findings
             assert ("command_missing" in [finding.code for finding in found]) is missing
+
+
+EMT = "quacc.recipes.emt.core.static_job"
+
+
+@pytest.mark.parametrize("pbc", [True, [False, False, True]])
+def test_a_structure_that_repeats_without_a_lattice_vector_is_refused(home, pbc):
+    atoms = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.5]], pbc=pbc)
+    with JobService() as service:
+        for recipe, codes in (
+            (EMT, ["structure_no_cell"]),
+            ("quacc.recipes.orca.core.static_job", []),
+        ):
+            found = service.check(Submission(recipe=recipe, atoms=atoms, engine="local")).errors
+            assert [finding.code for finding in found] == codes
+        slab = Atoms("Cu2", cell=[5, 5, 0], pbc=[True, True, False])
+        assert not service.check(Submission(recipe=EMT, atoms=slab, engine="local")).errors
+
+
+def test_folders_to_copy_from_must_be_there(home, tmp_path, monkeypatch):
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "here.txt").touch()
+    dftb = "quacc.recipes.dftb.core.static_job"
+
+    def codes(service, source, filenames):
+        given = {"copy_files": [{"source": source, "filenames": filenames}]}
+        wanted = Submission(recipe=dftb, atoms=bulk("Cu"), parameters=given, engine="local")
+        found = service.check(wanted).findings
+        return {(each.severity, each.code) for each in found if each.code != "command_missing"}
+
+    there = str(tmp_path / "before")
+    with JobService() as service:
+        assert codes(service, there, ["here.txt", "here*"]) == set()
+        assert codes(service, there, "gone.txt") == {("error", "source_missing")}
+        assert codes(service, there, ["gone*"]) == {("warning", "source_missing")}
+        assert codes(service, f"{there}/gone", ["a"]) == {("error", "source_missing")}
+        assert codes(service, "before", ["here.txt"]) == {("error", "source_relative")}
+
+    # Whoever asks by the client means the own folder.
+    monkeypatch.chdir(tmp_path)
+    given = {"copy_files": [{"source": "before", "filenames": "a"}], "relax": {"prev_dir": Path()}}
+    request = Request(recipe=dftb, atoms=bulk("Cu"), parameters=given)
+    sent = document(request, config.load(), {})["params"]
+    assert sent["copy_files"][0]["source"] == there
+    assert str(tmp_path) in str(sent["relax"]["prev_dir"])
 
 
 # --- on record first -----------------------------------------------------------------------------

@@ -137,11 +137,13 @@ class EngineRunner(JobRunner):
         self, recipe_fullname: str, atoms: Atoms, cluster_name: str = "local", **kwargs: Any
     ) -> str:
         """Submit a recipe; see :meth:`JobRunner.submit`."""
+        from crystalmath.recipes.source_paths import anchored
+
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=recipe_fullname,
             atoms=atoms,
-            parameters=kwargs,
+            parameters=anchored(recipe_fullname, kwargs),
             cluster=cluster_name,
             environment=submission_environment(config.load()),
         )
