@@ -148,11 +148,11 @@ def test_jobs_outlive_parsl_and_new_ones_run(runner):
     """A worker, the manager and the interchange are killed, each under a running job."""
     for victim in ("worker", "manager", "interchange"):
         running = runner.submit("lab_recipes.long_sleep", AL, "local", seconds=2.0)
-        eventually(lambda job=running: runner.get_status(job) is JobState.RUNNING, 20)
+        eventually(lambda job=running: runner.get_status(job) is JobState.RUNNING, 60)
         os.kill(victims(runner, running)[victim], signal.SIGKILL)
         waiting = runner.submit("lab_recipes.value", AL, "local")
         for job in (running, waiting):
-            eventually(lambda job=job: runner.get_status(job).is_terminal(), 30, victim)
+            eventually(lambda job=job: runner.get_status(job).is_terminal(), 60, victim)
             assert runner.get_status(job) is JobState.COMPLETED, (victim, runner.get_result(job))
             # It was not started again.
             assert not runner._driver.directory(job).claimed(2)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from crystalmath import processes
-from crystalmath.jobs.identities import is_alive, own_identity
 
 __all__ = ["MARK", "Ownership", "pool_processes"]
 
@@ -40,13 +39,10 @@ class Ownership:
     ----------
     runs : pathlib.Path
         Where the folders of all owners of the home are.
-    jobs : pathlib.Path
-        Where the run directories are, and the identities of those who own jobs.
     """
 
-    def __init__(self, runs: Path, jobs: Path) -> None:
+    def __init__(self, runs: Path) -> None:
         self._runs = runs
-        self._jobs = jobs
         self.token = secrets.token_hex(8)
         self.directory = runs / self.token
         self.temporary = ""
@@ -58,7 +54,7 @@ class Ownership:
         short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST
         self.temporary = tempfile.mkdtemp(prefix=_PREFIX, dir=None if short else "/tmp")  # noqa: S108
         record = {
-            "owner": own_identity(self._jobs).identity.as_dict(),
+            "owner": processes.own_identity().as_dict(),
             "session": os.getsid(0),
             "temporary": self.temporary,
         }
@@ -73,7 +69,9 @@ class Ownership:
         for file in self._runs.glob(f"*/{_FILE}"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 record = json.loads(file.read_text(encoding="utf-8"))
-                if is_alive(processes.Identity.read(record["owner"]), self._jobs) is False:
+                owner = processes.Identity.read(record["owner"])
+                # Another host, or container, looks after its own.
+                if owner.is_here() and owner.is_dead():
                     _end_dead(file.parent, record)
 
     def end_processes(self) -> None:

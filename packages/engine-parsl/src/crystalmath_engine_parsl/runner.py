@@ -6,9 +6,8 @@ import contextlib
 import functools
 import math
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from attrs import define
 
 from crystalmath import processes
 from crystalmath.errors import EngineUnavailable
@@ -38,7 +37,7 @@ CREDIT_S = 300.0
 STOP_S = 3.0
 
 
-@define(eq=False)
+@dataclass(eq=False)
 class _Task:
     """An attempt that Parsl has, or had."""
 
@@ -68,7 +67,7 @@ class ParslRunner(EngineRunner):
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = config.workers(settings)
-        self._ownership = Ownership(settings.directory / "runs", settings.home / "jobs")
+        self._ownership = Ownership(settings.directory / "runs")
         self._pool: Pool | None = None
         self._pools = 0
         # In the order in which Parsl was given them.
