@@ -18,7 +18,7 @@ from conftest import eventually
 from crystalmath import processes, worker
 from crystalmath.jobs.documents import FORMAT
 from crystalmath.jobs.identities import IdentityFile
-from crystalmath.jobs.results import read_result
+from crystalmath.jobs.view import read_result
 from crystalmath.worker.chains import close_idle
 from rundirs import write_job
 

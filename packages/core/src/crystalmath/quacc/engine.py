@@ -12,8 +12,8 @@ from crystalmath import config
 from crystalmath.engines.driver import Driver
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.ownership import spec_header
-from crystalmath.jobs.results import read_result
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.jobs.view import read_result
 from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Sighting
 from crystalmath.quacc.runner import JobRunner, JobState, generate_job_id
 

@@ -163,7 +163,7 @@ class Admission:
             **submission.terms(),
         )
         document = codec.encode_body(structure, spec.parameters)
-        return Asked(spec, document, _hash(spec.identity(), document))
+        return Asked(spec, document, spec_hash(spec.identity(), document))
 
     def prepare(self, asked: Asked) -> Prepared:
         """Check what was read, and make it ready; `InvalidJob` says what is wrong with it.
@@ -323,7 +323,8 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
     return kept
 
 
-def _hash(what: Mapping[str, Any], document: str) -> str:
+def spec_hash(what: Mapping[str, Any], document: str) -> str:
+    """Tell two specifications apart."""
     # The environment is left out: another shell must not make the same job another one.
     # So is the order of the names: JSON objects have none.
     hashed = json.dumps([what, json.loads(document)], sort_keys=True)
