@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -21,6 +22,7 @@ def shell(environment, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("QUACC_VASP_CMD", sys.executable)  # is found, as VASP would be
     # None of the other tests' children is asked.
     monkeypatch.setenv("VASP_PP_PATH", os.path.join(environment["VASP_PP_PATH"], ""))
 

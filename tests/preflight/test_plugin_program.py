@@ -17,8 +17,10 @@ import pytest
 from ase.build import molecule
 
 from crystalmath.engines.registry import plugins
+from crystalmath.models import JobSpec
 from crystalmath.preflight import inspector
 from crystalmath.preflight.commands import check_commands
+from crystalmath.recipes import codec
 
 SOURCE = Path(__file__).parents[2] / "examples/preflight-dftb/src/crystalmath_preflight_dftb.py"
 RECIPE = "quacc.recipes.dftb.core.static_job"
@@ -106,7 +108,9 @@ def test_jobs_are_refused_if_and_only_if_they_die_for_want_of_their_files(enviro
     ]
     found = {}
     for number, (parameters, code) in enumerate(jobs):
-        asked = {"recipe": RECIPE, "atoms": molecule("H2O"), "parameters": parameters}
+        spec = JobSpec(job_id="", recipe=RECIPE, atoms=molecule("H2O"), parameters=parameters)
+        asked = {"recipe": RECIPE, "atoms": spec.atoms, "parameters": parameters}
+        asked["document"] = codec.encode_spec(spec)
         found[number] = plugins().preflight(**asked, environment=environment)
         told = [(each.severity, each.code) for each in found[number]]
         assert told == ([] if code is None else [("error", code)]), found[number]
