@@ -29,8 +29,9 @@ SOURCES = [f"{package}/src" for package in (CORE, PARSL, COVALENT, DASK)]
 EDITABLE = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}"]
 #: Where the session `build` leaves a wheel of each distribution.
 WHEELS = ROOT / ".nox/.cache/wheels"
-#: Where measured sessions leave what ran (`COVERAGE=1`), for the session `coverage`.
-COVERED = ROOT / ".nox/.cache/coverage"
+#: Where measured sessions leave what ran (`COVERAGE=1`), for the session `coverage`: each process
+#: a file, whose name begins so.
+COVERED = ROOT / ".nox/.cache/coverage/data"
 STORE = ["tests/core/test_store.py", "tests/core/test_store_database.py"]
 #: Tests in which servers come and go.
 SERVERS = [
@@ -88,8 +89,7 @@ def _pytest(session: nox.Session, *tests: str, **environment: str) -> None:
     options = [f"--numprocesses={cores}", "--dist=loadfile", "--no-loadscope-reorder"]
     command = ["pytest", *options, *tests, *session.posargs]
     if "COVERAGE" in os.environ:
-        data = COVERED / session.name
-        environment = {**environment, "COVERAGE_FILE": str(data)}
+        environment = {**environment, "COVERAGE_FILE": str(COVERED)}
         command = ["coverage", "run", "-m", *command]
     session.run(*command, env=environment)
 
@@ -160,8 +160,10 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def kit(session: nox.Session) -> None:
-    """Run the conformance kit on engines that are broken, and see it find that."""
+    """Run the conformance kit on engines that are broken, and jobs through thousands of lives."""
     _development(session, "test")
+    lives = {"CRYSTALMATH_LIVES": "5000"}
+    session.run("pytest", "tests/jobs/test_simulation.py", *session.posargs, env=lives)
     # One process: it runs the kit in six others.
     session.run("pytest", "tests/kit", *session.posargs)
 
@@ -234,8 +236,8 @@ def wheels(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Show which branches of core the sessions reached that ran with ``COVERAGE=1``."""
     _install(session, *_groups("test"), f"--constraint={LOCK}")
-    session.env["COVERAGE_FILE"] = str(COVERED / "all")
-    session.run("coverage", "combine", "--quiet", "--keep", str(COVERED))
+    session.env["COVERAGE_FILE"] = str(COVERED)
+    session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", *session.posargs)
 
 

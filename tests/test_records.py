@@ -36,16 +36,19 @@ from crystalmath.models import (
     Submission,
     SubmissionOptions,
     Terms,
+    answers,
 )
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, from_wire, properties, to_wire
 from crystalmath.models.submission import CommonTerms, TermsGiven
 from crystalmath.quacc import store
-from crystalmath.recipes import asejson
+from crystalmath.recipes import asejson, decoding, encoding
+from crystalmath.recipes import structures as structures_module
 from crystalmath.recipes.structures import parse_and_keep, to_ase_json
 from crystalmath.server.handlers.submission import read_submission
 from crystalmath.server.methods import METHODS
 from crystalmath.server.rpc.shapes import COMPONENTS, SUBMISSION
+from crystalmath.service import JobService
 from crystalmath.store.rows import from_row, to_row
 from crystalmath.store.tables import jobs, specifications
 
@@ -110,7 +113,14 @@ def test_what_makes_another_job():
 
 
 def test_an_engine_hears_the_terms():
-    terms = {"cluster": "c", "walltime_s": 5.0, "name": "n", "labels": {"a": "b"}, "key": "k"}
+    terms = {
+        "cluster": "c",
+        "walltime_s": 5.0,
+        "priority": 7,
+        "name": "n",
+        "labels": {"a": "b"},
+        "key": "k",
+    }
     assert terms.keys() == names(Terms)
     spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), **terms)
     header = json.loads(json.dumps(spec.header()))
@@ -193,6 +203,32 @@ def test_schemas_are_those_of_the_records():
         assert COMPONENTS[name]["properties"].keys() == attrs.fields_dict(record).keys()
 
 
+def test_what_a_client_answers_is_what_the_methods_declare():
+    def shape(name, *way):
+        found = METHODS[name].result
+        for step in way:
+            found = found["properties"][step]["items"]
+        return found["properties"].keys()
+
+    for typed, keys in (
+        (answers.Counted, shape("jobs.summary")),
+        (answers.ErrorGroup, shape("jobs.summary", "errors")),
+        (answers.Specification, shape("jobs.specification")),
+        (answers.LogPart, shape("jobs.logs")),
+        (answers.EngineEntry, shape("engines.list", "engines")),
+        (answers.RecipeEntry, shape("recipes.list", "recipes")),
+        (answers.RecipeDescription, shape("recipes.describe")),
+        (answers.ServerVersion, shape("system.version")),
+        (answers.Told, COMPONENTS["Finding"]["properties"].keys()),
+        (answers.Potcar, COMPONENTS["Potcar"]["properties"].keys()),
+    ):
+        assert keys_of(typed) == keys, typed
+
+
+def keys_of(typed):
+    return typed.__required_keys__ | typed.__optional_keys__
+
+
 def test_the_text_for_people_names_every_field():
     text = (Path(__file__).parents[1] / "docs/protocol.md").read_text(encoding="utf-8")
     assert [name for name in properties(Submission) if not re.search(rf"\b{name}\b", text)] == []
@@ -216,6 +252,7 @@ terms = st.fixed_dictionaries(
         "engine": titles,
         "cluster": titles,
         "walltime_s": walltimes,
+        "priority": st.integers(-1000, 1000),
         "name": titles,
         "labels": label_sets,
         "key": titles,
@@ -255,6 +292,7 @@ records = st.builds(
     labels=label_sets,
     key=st.none() | titles,
     walltime_s=st.none() | walltimes,
+    priority=st.integers(-1000, 1000),
     state=st.sampled_from(JobState),
     error=st.none() | texts,
     reason=st.none() | texts,
@@ -301,6 +339,8 @@ def test_the_names_of_the_wire_are_translated_in_one_place():
         ("walltime_s", math.nan, r"'walltime_s' must be a number above 0, not nan"),
         ("walltime_s", 10**400, r"'walltime_s' must be a smaller number than 1000"),
         ("walltime_s", True, r"'walltime_s' must be a number above 0, not True"),
+        ("priority", 1001, r"'priority' must be a whole number from -1000 to 1000, not 1001"),
+        ("priority", 1.5, r"'priority' must be a whole number .*, not 1\.5"),
         ("key", "", r"'key' must be 1 to 255 printable characters, not ''"),
         ("name", "a\nb", r"'name' must be 1 to 255 printable characters, not 'a\\nb'"),
         ("name", "n" * 256, r"'name' must be 1 to 255 printable characters, not 'nnn"),
@@ -346,6 +386,35 @@ def test_what_our_client_encoded_is_kept_as_it_came(atoms, monkeypatch):
     monkeypatch.undo()
     again = asejson.encode_atoms(read, info=True)
     assert json.dumps(kept, sort_keys=True) == json.dumps(again, sort_keys=True)
+
+
+def test_the_service_decodes_a_structure_once_and_encodes_it_never(home, lab, monkeypatch):
+    done = []
+
+    def counted(module, name):
+        real = getattr(module, name)
+
+        def call(*given, **more):
+            done.append(name)
+            return real(*given, **more)
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(structures_module, "encode_atoms")
+    counted(structures_module, "decode_atoms")
+    counted(encoding, "encode_atoms")
+    counted(decoding, "decode_atoms")
+    atoms = structures()["slab"]
+    asked = Submission(recipe="lab_recipes.value", atoms=atoms, parameters={"number": 1})
+    sent = json.loads(json.dumps(document(asked, config.load(), {"PATH": "/bin"})))
+    assert done == ["encode_atoms"]
+    done.clear()
+    with JobService() as service:
+        job = service.submit(read_submission(sent))
+        assert done == ["decode_atoms"]
+        body = service.specification(job.job_id).partition("\n")[2]
+        assert (service.config.jobs_directory / job.job_id / "spec").read_text().endswith(body)
+    assert json.loads(body)["atoms"]["data"] == sent["structure"]["data"]
 
 
 def _other(data, name):

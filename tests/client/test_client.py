@@ -8,6 +8,7 @@ import importlib
 import json
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -375,3 +376,37 @@ def test_cancel_stops_the_job(client):
     done, _ = concurrent.futures.wait([future, other], timeout=LONG)
     assert len(done) == 2
     assert client.cancel(future.job_id) is False
+
+
+async def test_a_timeout_of_a_coroutine_cancels_the_job_without_holding_up_its_loop(client):
+    future = client.submit("lab_recipes.long_sleep", AL)
+    while not future.running():  # noqa: ASYNC110 - a thread's affair
+        await asyncio.sleep(0.01)
+    longest, last = 0.0, time.monotonic()
+
+    async def tick():
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0.01)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+
+    ticking = asyncio.create_task(tick())
+    release = threading.Event()
+    stop = client.cancel
+
+    def slowly(job_id):
+        release.wait(LONG)
+        return stop(job_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "cancel", slowly)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(future), 0.05)
+        assert not future.done()
+        release.set()
+        while not future.done():  # noqa: ASYNC110 - a thread's affair
+            await asyncio.sleep(0.01)
+    ticking.cancel()
+    assert future.cancelled()
+    assert longest < LONG / 10

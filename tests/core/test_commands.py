@@ -34,7 +34,7 @@ def bin_of(home, tmp_path, monkeypatch):
 def test_vasp_that_is_not_on_the_path(bin_of):
     environment = bin_of()
     finding = check_commands(VASP, environment)
-    assert (finding.severity, finding.code) == ("warning", "command_missing")
+    assert (finding.severity, finding.code) == ("error", "command_missing")
     assert finding.message == (
         "VASP would not start: neither vasp_std (the default of QUACC_VASP_CMD) nor vasp_gam "
         "(the default of QUACC_VASP_GAMMA_CMD) is on the PATH that the job sees"
@@ -78,6 +78,22 @@ def test_vasp_that_is_not_on_the_path(bin_of):
 def test_parallel_commands(bin_of, command, said):
     finding = check_commands(VASP, {**bin_of(*PROGRAMS), "QUACC_VASP_PARALLEL_CMD": command})
     assert finding is None if said is None else re.search(said, finding.message)
+
+
+def test_it_refuses_only_what_is_certain(bin_of):
+    environment = bin_of("mpirun")
+
+    def severity(**settings):
+        return check_commands(VASP, {**environment, **settings}).severity
+
+    assert severity() == "error"
+    assert severity(QUACC_VASP_PARALLEL_CMD="mpiexec -n 4") == "error"
+    # mpirun may be configured to look elsewhere.
+    assert severity(QUACC_VASP_PARALLEL_CMD="mpirun -np 4") == "warning"
+    # Another folder, where the job runs.
+    assert severity(PATH=f"{environment['PATH']}:.") == "warning"
+    assert severity(PATH="") == "warning"
+    assert check_commands(VASP, {**environment, "QUACC_VASP_CMD": "ml vasp"}) is None
 
 
 def test_a_vasp_of_ones_own(bin_of):

@@ -8,6 +8,7 @@ import pytest
 
 from crystalmath import config
 from crystalmath.errors import ConfigError
+from crystalmath.quacc.engine import submission_environment
 
 
 def test_defaults(home):
@@ -20,12 +21,16 @@ def test_defaults(home):
 def test_the_environment_goes_before_the_file(home, monkeypatch):
     (home / "config.toml").write_text(
         'engine = "local"\ndatabase_url = "sqlite:////x"\n[recipes]\nallow = ["mylab.recipes"]\n'
+        'fresh = ["mylab.recipes.odd"]\n'
     )
     monkeypatch.setenv("CRYSTALMATH_RECIPES", "other, mylab.recipes,")
     monkeypatch.setenv("CRYSTALMATH_ENGINE", "parsl")
     read = config.load()
     assert (read.engine, read.database_url) == ("parsl", "sqlite:////x")
     assert read.recipes_allow == ("other", "mylab.recipes")
+    environment = submission_environment(read, {"CRYSTALMATH_FRESH": "*"})
+    assert config.is_fresh("mylab.recipes.odd.f", environment)
+    assert not config.is_fresh("mylab.recipes.oddity", environment)
 
 
 @pytest.mark.parametrize(

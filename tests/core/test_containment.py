@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 
 import pytest
-from crystalmath.jobs.tracking import Tracked
 
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.jobs.cgroups import ControlGroup, memberships
+from crystalmath.jobs.host import Host
+from crystalmath.jobs.reading import Depth
+from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.models import JobState
 from rundirs import write_job
 
@@ -83,7 +85,7 @@ def living(found):
     return [pid for pid, start in found.items() if processes.is_alive(pid, start)]
 
 
-def test_both_killed(make, begin, tmp_path):
+def test_both_killed(home, make, begin, tmp_path):
     """No attempt is given up before the last process is gone, environment or not."""
     directory = make("lab_recipes.sleeping_grandchild", pids=str(tmp_path / "pids"))
     _, claimant = begin(directory)
@@ -92,12 +94,14 @@ def test_both_killed(make, begin, tmp_path):
     os.kill(claimant.pid, signal.SIGSTOP)
     for pid in (runner, claimant.pid):
         os.kill(pid, signal.SIGKILL)
+    host = Host(home / "jobs")
     header, body = directory.read_spec()
-    job = Tracked(header, body, directory, state=JobState.RUNNING)
+    job = Job.of({**header, "owner": host.own_fields()}, body, directory, host)
+    directory.write_spec(job.header, body)
+    job.update(state=JobState.RUNNING, launched=True, written=True)
 
     def look():
-        job.checked = -10.0
-        changes = job.look()
+        changes = Reconciler(host).look(job, Depth.THOROUGH).changes
         return changes and (changes, living(found))
 
     eventually(claimant.is_dead)

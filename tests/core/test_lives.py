@@ -26,8 +26,8 @@ from crystalmath.jobs.identities import IdentityFile
 from crystalmath.jobs.life import ATTEMPTS
 from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.reconcile import Job, Reconciler, request_cancel
-from crystalmath.jobs.results import view
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.view import view
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 

@@ -154,7 +154,7 @@ def test_a_check_that_fails_is_named_and_the_others_are_asked(install, monkeypat
     install("failing-check", "failing", f"{hook}    {body}\n", group="crystalmath.plugins")
     install("strangers-check", "mine", PREFLIGHT, group="crystalmath.plugins")
     job = {"recipe": "quacc.recipes.emt.core.static_job", "atoms": None, "parameters": {}}
-    failed, mine = Plugins().preflight(**job, environment={})
+    failed, mine = Plugins().preflight(**job, environment={}, document="")
     assert (failed.severity, failed.code, mine.code) == ("warning", "plugin_failed", "mine")
     assert "the plugin 'failing' of 'failing-check' failed in crystalmath_preflight" in (
         failed.message
@@ -167,7 +167,9 @@ def test_a_check_may_refuse_by_an_exception_of_ours(install):
     refuse = "from crystalmath.errors import InvalidJob\n" + refuse
     install("strict-check", "strict", refuse, group="crystalmath.plugins")
     with pytest.raises(InvalidJob, match="no"):
-        Plugins().preflight(recipe="quacc.recipes.x", atoms=None, parameters={}, environment={})
+        Plugins().preflight(
+            recipe="quacc.recipes.x", atoms=None, parameters={}, environment={}, document=""
+        )
 
 
 def test_the_configured_engine(monkeypatch, home):

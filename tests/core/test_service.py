@@ -10,13 +10,17 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from attrs import evolve
 
 from conftest import LAB, eventually
 from crystalmath import config
+from crystalmath.client import Request
+from crystalmath.client.request import document
 from crystalmath.engines.local import LocalRunner
 from crystalmath.engines.registry import plugins
 from crystalmath.errors import (
@@ -163,6 +167,32 @@ def test_labels_are_few_short_and_printable(service, labels, said):
 def test_labels_as_long_as_may_be(service):
     labels = {f"{n:0255d}": "x" * 1000 for n in range(63)} | {"empty": ""}
     assert run(service, value(1, labels=labels)).labels == labels
+
+
+@pytest.mark.parametrize("max_queued", [1, 1000])
+def test_the_urgent_one_is_launched_first(home, lab, tmp_path, monkeypatch, max_queued):
+    # Core puts those in order that wait for the engine, and the local engine those that it has.
+    capabilities = evolve(LocalRunner.capabilities, max_queued=max_queued)
+    monkeypatch.setattr(LocalRunner, "capabilities", capabilities)
+    go = tmp_path / "go"
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with JobService() as service:
+        first = service.submit(lab_job("wait_for", parameters={"path": str(go)}))
+        eventually(lambda: service.job(first.job_id).state is JobState.RUNNING)
+        given = [0, -5, 7, 0, 1000]
+        jobs = [service.submit(value(n, priority=n)) for n in given]
+        assert [job.priority for job in jobs] == given
+        go.touch()
+        ids = [job.job_id for job in jobs]
+        for _ in service.wait(ids, timeout=100):
+            pass
+        ended = sorted(map(service.job, ids), key=lambda job: job.started_at)
+        assert [job.priority for job in ended] == [1000, 7, 0, 0, -5]
+        assert [job.job_id for job in ended if not job.priority] == [ids[0], ids[3]]
+        # It makes no other job: a key with another priority is still that job's.
+        known = service.submit(value(1, key="urgent"))
+        assert service.submit(value(1, key="urgent", priority=9)).job_id == known.job_id
 
 
 # --- many, and keys ------------------------------------------------------------------------------
@@ -369,9 +399,55 @@ def test_programs_that_are_not_there_are_told(home, lab):
         recipe="quacc.recipes.vasp.core.no_job", atoms=bulk("Al"), environment=environment
     )
     with JobService() as service:
-        for changes, missing in (({}, True), ({"parameters": {"command": "/my/vasp"}}, False)):
+        own = {"job_params": {"relax_job": {"command": "/my/vasp"}}}
+        for changes, missing in (({}, True), ({"parameters": own}, False)):
             found = service.check(evolve(wanted, engine="local", **changes)).findings
             assert ("command_missing" in [finding.code for finding in found]) is missing
+
+
+EMT = "quacc.recipes.emt.core.static_job"
+
+
+@pytest.mark.parametrize("pbc", [True, [False, False, True]])
+def test_a_structure_that_repeats_without_a_lattice_vector_is_refused(home, pbc):
+    atoms = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.5]], pbc=pbc)
+    with JobService() as service:
+        for recipe, codes in (
+            (EMT, ["structure_no_cell"]),
+            ("quacc.recipes.orca.core.static_job", []),
+        ):
+            found = service.check(Submission(recipe=recipe, atoms=atoms, engine="local")).errors
+            assert [finding.code for finding in found] == codes
+        slab = Atoms("Cu2", cell=[5, 5, 0], pbc=[True, True, False])
+        assert not service.check(Submission(recipe=EMT, atoms=slab, engine="local")).errors
+
+
+def test_folders_to_copy_from_must_be_there(home, tmp_path, monkeypatch):
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "here.txt").touch()
+    dftb = "quacc.recipes.dftb.core.static_job"
+
+    def codes(service, source, filenames):
+        given = {"copy_files": [{"source": source, "filenames": filenames}]}
+        wanted = Submission(recipe=dftb, atoms=bulk("Cu"), parameters=given, engine="local")
+        found = service.check(wanted).findings
+        return {(each.severity, each.code) for each in found if each.code != "command_missing"}
+
+    there = str(tmp_path / "before")
+    with JobService() as service:
+        assert codes(service, there, ["here.txt", "here*"]) == set()
+        assert codes(service, there, "gone.txt") == {("error", "source_missing")}
+        assert codes(service, there, ["gone*"]) == {("warning", "source_missing")}
+        assert codes(service, f"{there}/gone", ["a"]) == {("error", "source_missing")}
+        assert codes(service, "before", ["here.txt"]) == {("error", "source_relative")}
+
+    # Whoever asks by the client means the own folder.
+    monkeypatch.chdir(tmp_path)
+    given = {"copy_files": [{"source": "before", "filenames": "a"}], "relax": {"prev_dir": Path()}}
+    request = Request(recipe=dftb, atoms=bulk("Cu"), parameters=given)
+    sent = document(request, config.load(), {})["params"]
+    assert sent["copy_files"][0]["source"] == there
+    assert str(tmp_path) in str(sent["relax"]["prev_dir"])
 
 
 # --- on record first -----------------------------------------------------------------------------

@@ -196,6 +196,8 @@ BAD = {
     "unknown key": {"symbols": "Al", "position": [[0, 0, 0]]},
     "no atoms": {"symbols": "", "positions": []},
     "huge formula": {"symbols": "H999999999"},
+    "formula without positions": {"symbols": "H1000000"},
+    "formula with too few positions": {"symbols": "H1000000", "positions": [[0, 0, 0]]},
     "nested formula": {"symbols": "(" * 10000},
     "lengths": {"symbols": "Al2", "positions": [[0, 0, 0]]},
     "ragged": {"symbols": "Al2", "positions": [[0, 0, 0], [1]]},

@@ -18,7 +18,7 @@ from conftest import eventually
 from crystalmath import processes, worker
 from crystalmath.jobs.documents import FORMAT
 from crystalmath.jobs.identities import IdentityFile
-from crystalmath.jobs.results import read_result
+from crystalmath.jobs.view import read_result
 from crystalmath.worker.chains import close_idle
 from rundirs import write_job
 
@@ -102,6 +102,32 @@ def test_what_most_jobs_do_changes_nothing_in_the_libraries(with_quacc, make, ru
         assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
     run("change", what="warnings")
     assert run("libraries") == before
+
+
+def test_a_fresh_process_for_each_job(make, run):
+    """Forked from one warm process; whatever the job leaves in it, nothing stays."""
+    fresh = {"CRYSTALMATH_FRESH": "some.other,lab_recipes"}
+    jobs = ("change", {"what": "units"}), ("leave_thread", {}), ("libraries", {}), ("where", {})
+    found = [run(recipe, environment=fresh, **more) for recipe, more in jobs]
+    assert len({job["pid"] for job in found}) == len(found)
+    assert found[0]["units"] == 1.0
+    assert found[2]["units"] != 1.0
+    own = [run("where", environment={"CRYSTALMATH_FRESH": "lab"})["pid"] for _ in range(2)]
+    assert own[0] == own[1]
+
+
+def test_a_fresh_process_that_dies_is_told_as_a_warm_one(make):
+    fresh = {"CRYSTALMATH_FRESH": "*"}
+    directory = make("lab_recipes.talk_and_die", environment=fresh, lines=3)
+    worker.run(directory.path)
+    outcome = directory.outcome(1)
+    assert outcome["state"] == "lost"
+    assert "SIGKILL" in outcome["error"]
+    assert "line 2" in outcome["error"]
+    directory = make("lab_recipes.long_sleep", environment=fresh, walltime_s=0.3)
+    worker.run(directory.path)
+    assert "walltime of 0.3 s" in directory.outcome(1)["error"]
+    assert processes.marked("CRYSTALMATH_ATTEMPT", f"{os.path.basename(directory.path)}.1") == []
 
 
 def test_a_seed_is_a_jobs_own(run):

@@ -99,7 +99,9 @@ def _wrong(jobs: dict[str, list[str]], notes: dict[str, list[str]]) -> dict[str,
     """Name the jobs with which something is wrong, by what it is."""
     found = {
         "stuck": {job: told for job, told in jobs.items() if told[0] in ("pending", "running")},
-        "failed": {job: told for job, told in jobs.items() if told[0] == "failed" and _by_us(told)},
+        "failed": {
+            job: told for job, told in jobs.items() if told[0] == "failed" and _is_engines(told)
+        },
         "not run": [job for job, told in jobs.items() if told[0] == "completed" and not notes[job]],
         "twice": [job for job, said in notes.items() if said.count("end") > 1],
         "overlapping": [job for job, said in notes.items() if "overlap" in said],
@@ -107,9 +109,9 @@ def _wrong(jobs: dict[str, list[str]], notes: dict[str, list[str]]) -> dict[str,
     return {what: which for what, which in found.items() if which}
 
 
-def _by_us(told: list[str]) -> bool:
+def _is_engines(told: list[str]) -> bool:
     """Tell whether a failure is the engine's: a killed runner or supervisor is no fault of its."""
-    return not told[1].startswith(("lost: the supervisor", "the process that ran the recipe"))
+    return not told[1].startswith(("lost: ", "the process that ran the recipe"))
 
 
 def live(seed: int, kills: int) -> None:

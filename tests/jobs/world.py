@@ -20,8 +20,8 @@ from crystalmath.errors import BadFile
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.reconcile import request_cancel
-from crystalmath.jobs.results import view
 from crystalmath.jobs.rundir import attempt_id
+from crystalmath.jobs.view import view
 from crystalmath.models import Capabilities, JobState, Sighting
 from crystalmath.processes import Identity
 from crystalmath.service.recovery import Recovery
@@ -36,7 +36,6 @@ class SimulatedHost(Host):
     """One process of the simulated home."""
 
     def __init__(self, world):
-        super().__init__(JOBS)
         self.world = world
         self.process = world.start_process()
 

@@ -28,8 +28,11 @@ from crystalmath.server.rpc import wire
 from server.home_server import CELL, HomeServer
 
 HEALTHY = Path(__file__).with_name("healthy.py")
+ECHO = Path(__file__).with_name("echo.py")
+#: What 99 % of an echo's pings wait at most on a machine that has nothing else to do, in seconds.
+ECHO_S = 0.01
 #: How long each attack goes on, in seconds.
-SECONDS = 4.0
+SECONDS = 3.0
 #: What the healthy client may wait: of its pings 99 %, and any of its other requests, in seconds.
 PING_S = 0.05
 OTHERS_S = 1.0
@@ -186,11 +189,7 @@ def lists(attack):
     yield from (attack.ask_again_and_again(message("jobs.list", limit=10_000)) for _ in range(MANY))
 
 
-def nothing(attack):
-    yield asyncio.sleep(0)
-
-
-ATTACKS = [nothing, announced, unread, spelled_out, slow, bombs, lists]
+ATTACKS = [announced, unread, spelled_out, slow, bombs, lists]
 
 #: An honest submission of 30 MB, of a recipe that is not there.
 LARGE = message(
@@ -208,43 +207,46 @@ def memory(server, name):
     return int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) / 1000
 
 
-async def attacked(server, attack, seconds=SECONDS):
+async def run(*arguments):
+    """Run a script of this folder; give what it printed."""
+    script = await asyncio.create_subprocess_exec(
+        sys.executable, *map(str, arguments), stdout=subprocess.PIPE
+    )
+    printed, _ = await script.communicate()
+    assert script.returncode == 0
+    return json.loads(printed)
+
+
+async def attacked(server, attack):
     """Attack the server while somebody else asks for little; give what that one waited."""
     attacking = Attack(server)
     tasks = [asyncio.ensure_future(one) for one in attack(attacking)]
-    await asyncio.sleep(0.5)
-    healthy = await asyncio.create_subprocess_exec(
-        *(sys.executable, HEALTHY, attacking.path, str(seconds), server.modest),
-        stdout=subprocess.PIPE,
-    )
-    printed, _ = await healthy.communicate()
-    for task in tasks:
-        task.cancel()
-    ended = await asyncio.gather(*tasks, return_exceptions=True)
-    await attacking.close()
-    broken = [error for error in ended if not isinstance(error, asyncio.CancelledError)]
-    assert healthy.returncode == 0
-    return json.loads(printed), broken
+    try:
+        await asyncio.sleep(0.5)
+        return await run(HEALTHY, attacking.path, SECONDS, server.modest)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await attacking.close()
+
+
+def of_all(waits, part):
+    """Tell what so many of the waits did not exceed."""
+    return sorted(waits)[min(len(waits) - 1, int(len(waits) * part))]
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 async def test_who_asks_for_little_does_not_wait(home, attack):
-    waits, broken = await attacked(home, attack)
-    told = {
-        name: f"{len(s)}, {sorted(s)[int(len(s) * 0.99)]:.3f}, {max(s):.3f}"
-        for name, s in waits.items()
-    }
-    print(
-        attack.__name__,
-        told,
-        f"{memory(home, 'VmRSS'):.0f}",
-        f"{memory(home, 'VmHWM'):.0f} MB",
-        broken[:1],
-    )
-    pings = sorted(waits.pop("ping"))
-    assert len(pings) > 50
-    assert pings[int(len(pings) * 0.99)] < PING_S, told
-    assert max(map(max, waits.values())) < OTHERS_S, told
+    # Where others keep the machine busy, an echo with two busy threads waits for longer, too.
+    slack = max(1.0, of_all(await run(ECHO), 0.99) / ECHO_S)
+    waits = await attacked(home, attack)
+    told = {name: (len(each), of_all(each, 0.99), max(each)) for name, each in waits.items()}
+    print(f"{attack.__name__}: {told}, slack {slack:.1f}, {memory(home, 'VmRSS'):.0f} MB")
+    pings = waits.pop("ping")
+    assert len(pings) > 50 / slack
+    assert of_all(pings, 0.99) < PING_S * slack, told
+    assert max(map(max, waits.values())) < OTHERS_S * slack, told
     assert memory(home, "VmHWM") < PEAK
 
 
@@ -265,7 +267,7 @@ async def test_silent_connections_lock_nobody_out_for_long(home):
 
 
 def test_memory_goes_back(home):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while memory(home, "VmRSS") > AFTERWARDS and time.monotonic() < end:
         time.sleep(0.5)
         print(f"{memory(home, 'VmRSS'):.0f}", end=" ")

@@ -65,9 +65,9 @@ class HomeServer:
     ----------
     home : pathlib.Path
         The home.
-    light : bool
+    light : bool or pathlib.Path
         Its processes find no quacc, so that they are there at once: for tests of processes, whose
-        recipes need none.
+        recipes need none. Or the folder of another `sitecustomize` that sees to that.
     inside : sequence of str
         A command that runs another, in a container say.
     **environment
@@ -81,7 +81,8 @@ class HomeServer:
         self.environment = {**own, "CRYSTALMATH_HOME": str(home)}
         self.environment |= {"CRYSTALMATH_RECIPES": "lab_recipes", **environment}
         if light:
-            path = os.pathsep.join([str(LIGHT), own["PYTHONPATH"]])
+            folder = light if isinstance(light, Path) else LIGHT
+            path = os.pathsep.join([str(folder), own["PYTHONPATH"]])
             self.environment["PYTHONPATH"] = path
         self.process = None
         self._connections = []

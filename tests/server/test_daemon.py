@@ -19,8 +19,10 @@ import pytest
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.client.launch import answers
+from crystalmath.server.daemon import CARE_S
 from crystalmath.server.endpoint import LONGEST
-from server.home_server import HomeServer
+from crystalmath.server.methods import METHODS
+from server.home_server import CELL, HomeServer
 
 ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 LAUNCH = """
@@ -429,6 +431,43 @@ def test_a_server_leaves_whatever_an_engine_waits_for(server, strange_engines):
     eventually(lambda: server.call("system.status")["engines"]["slow"] == "loading")
     assert server.run("stop").returncode == 0
     assert server.wait() == 0
+
+
+# --- a file system that hangs --------------------------------------------------------------------
+
+
+def test_the_event_loop_touches_no_file_of_the_home(tmp_path, go):
+    touched = tmp_path / "touched"
+    watched = Path(__file__).with_name("watched")
+    environment = {"TOUCHED": str(touched), "TOUCHED_BELOW": str(tmp_path / "home")}
+    server = HomeServer(tmp_path / "home", light=watched, **environment)
+    try:
+        server.start()
+        waiting = server.submit("wait_for", params={"path": str(go)})
+        ids = [server.submit("value"), waiting]
+        params = {
+            "jobs.submit": {"recipe": "lab_recipes.value", "structure": CELL, "key": "one"},
+            "jobs.check": {"recipe": "lab_recipes.value", "structure": CELL},
+            "jobs.submit_many": {"jobs": [{"recipe": "lab_recipes.value", "structure": CELL}]},
+            "jobs.status_many": {"job_ids": ids},
+            "jobs.wait": {"job_ids": ids, "timeout_s": 1},
+            "jobs.events": {"timeout_s": 1},
+            "jobs.logs": {"job_id": waiting, "timeout_s": 1},
+            "recipes.describe": {"recipe": "lab_recipes.value"},
+        }
+        server.finish(ids[0])
+        for name in sorted(METHODS.keys() - {"system.stop"}):
+            one = {"job_id": ids[0]} if "job_id" in METHODS[name].params["properties"] else {}
+            assert "result" in server.ask(name, **params.get(name, one)), name
+        go.touch()
+        server.finish(waiting)
+        (server.home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+        server.place.socket.unlink()  # and it comes again
+        eventually(lambda: answers(server.place))
+        time.sleep(CARE_S)
+    finally:
+        server.end()
+    assert not touched.exists(), touched.read_text()
 
 
 # --- stdio, doctor -------------------------------------------------------------------------------

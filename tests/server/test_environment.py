@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 import pytest
 
+from conftest import eventually
 from crystalmath.server.log import log_to
 
 VALUE = {"recipe": "lab_recipes.value", "structure": {"symbols": "Al"}, "engine": "local"}
@@ -160,15 +161,17 @@ def test_no_canary_is_ever_in_the_log(leaky, tmp_path):
 def log(tmp_path):
     """Give a log of this process."""
     root, ours = logging.getLogger(), logging.getLogger("crystalmath")
-    before = root.handlers[:], root.level, ours.level
+    before = root.level, ours.level
     url = "postgresql+psycopg://me:p%40ssword@server.host/mine?sslpassword=other"
-    log_to(tmp_path / "log", secret=url)
-    yield tmp_path / "log"
-    for handler in set(root.handlers) - set(before[0]):
-        root.removeHandler(handler)
-        handler.close()
-    root.setLevel(before[1])
-    ours.setLevel(before[2])
+    with log_to(tmp_path / "log", secret=url) as handler:
+        yield handler
+    root.setLevel(before[0])
+    ours.setLevel(before[1])
+
+
+def read(log):
+    """Wait until a thread has written."""
+    return eventually(Path(log.baseFilename).read_text)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def log(tmp_path):
 )
 def test_a_database_url_is_left_out_however_it_is_written(log, said):
     logging.getLogger("crystalmath.test").warning("cannot open %s today", said)
-    text = log.read_text()
+    text = read(log)
     assert "***" in text
     assert "today" in text
     for part in ("p%40ssword", "p@ssword", "server.host", "other"):
@@ -189,10 +192,10 @@ def test_a_database_url_is_left_out_however_it_is_written(log, said):
 
 
 def test_a_log_is_turned_over(log):
-    (handler,) = [h for h in logging.getLogger().handlers if isinstance(h, RotatingFileHandler)]
-    handler.maxBytes = 1000
+    log.maxBytes = 1000
+    folder = Path(log.baseFilename).parent
     for _ in range(100):
         logging.getLogger("crystalmath.test").warning("x" * 30)
-    files = sorted(path.name for path in log.parent.glob("log*"))
-    assert files == ["log", "log.1", "log.2", "log.3"]
-    assert all(path.stat().st_mode & 0o777 == 0o600 for path in log.parent.glob("log*"))
+    eventually(lambda: len(list(folder.glob("log*"))) == 4)
+    assert {path.name for path in folder.glob("log*")} == {"log", "log.1", "log.2", "log.3"}
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.glob("log*"))

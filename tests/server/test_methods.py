@@ -13,6 +13,7 @@ import pytest
 
 from conftest import LAB, at_once, eventually
 from crystalmath import config
+from crystalmath.jobs import workfiles
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.workfiles import read_tail
 from crystalmath.quacc.runner import JobState, generate_job_id
@@ -512,6 +513,52 @@ def test_a_log_is_followed_to_its_end(service, tmp_path):
         return await end
 
     assert asyncio.run(follow())["finished"]
+
+
+@pytest.mark.parametrize("file", ["deep.log", "archive"])
+def test_following_a_file_walks_the_tree_once_and_unpacks_nothing_twice(
+    service, tmp_path, monkeypatch, file
+):
+    go = tmp_path / "go"
+    job_id = submit(service, recipe="lab_recipes.wait_for", params={"path": str(go)})
+    eventually(lambda: call(service, "jobs.status", job_id=job_id)["status"] == "running")
+    folder = service.work_directory(job_id) / "a" / "b"
+    folder.mkdir(parents=True)
+    (folder / "deep.log").write_text("one")
+    (folder / "archive.gz").write_bytes(gzip.compress(b"one"))
+    walks, reads = [], []
+    walk, window = workfiles.os.walk, workfiles._window
+    monkeypatch.setattr(workfiles.os, "walk", lambda *a: walks.append(a) or walk(*a))
+    monkeypatch.setattr(workfiles, "_window", lambda *a: reads.append(a) or window(*a))
+    try:
+        for _ in range(3):
+            told = call(service, "jobs.logs", job_id=job_id, file=file, offset=3, timeout_s=0.8)
+            assert (told["text"], told["offset"], told["finished"]) == ("", 3, False)
+        assert (len(walks), len(reads)) == (1, 3)
+        if file == "deep.log":
+            (folder / "deep.log").write_text("one two")
+            told = call(service, "jobs.logs", job_id=job_id, file=file, offset=3, timeout_s=10)
+            assert (told["text"], len(walks)) == (" two", 1)
+    finally:
+        go.touch()
+    done(service, job_id)
+
+
+def test_a_poll_that_is_cancelled_while_it_begins_leaves_no_listener(service):
+    async def begin_and_give_up():
+        poll = ask(service, "jobs.events", after=2**50, timeout_s=600)
+        task = asyncio.create_task(poll)
+        with service.feed._reading:  # whoever begins to listen waits for this
+            await asyncio.sleep(0.2)
+            task.cancel()
+            await asyncio.wait([task])
+        async with asyncio.timeout(10):
+            while service.feed.listened_to:  # noqa: ASYNC110 - a thread's affair
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+        assert not service.feed.listened_to
+
+    asyncio.run(begin_and_give_up())
 
 
 # --- engines and recipes -------------------------------------------------------------------------

@@ -39,15 +39,24 @@ def folder(tmp_path_factory):
     inspector.close()
 
 
+@pytest.fixture(scope="module")
+def mpirun(tmp_path_factory):
+    """Give a launcher that is there, wherever these tests run."""
+    program = tmp_path_factory.mktemp("mpi") / "mpirun"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    return program
+
+
 @pytest.fixture(autouse=True)
-def pots(folder, monkeypatch):
+def pots(folder, mpirun, monkeypatch):
     """Give the empty folder of the POTCARs; nothing of the developer's settings is read."""
     for path in folder.iterdir():
         shutil.rmtree(path)
     monkeypatch.setenv("VASP_PP_PATH", str(folder))
     monkeypatch.setenv("QUACC_CONFIG_FILE", str(folder / "quacc.yaml"))
     monkeypatch.setenv("ASE_CONFIG_PATH", str(folder / "ase.ini"))
-    monkeypatch.setenv("QUACC_VASP_PARALLEL_CMD", f"mpirun -np {CORES}")
+    monkeypatch.setenv("QUACC_VASP_PARALLEL_CMD", f"{mpirun} -np {CORES}")
     monkeypatch.setenv("QUACC_VASP_CMD", sys.executable)  # is found, as VASP would be
     monkeypatch.setenv("CRYSTALMATH_RECIPES", "asked_recipes")
     monkeypatch.syspath_prepend(LAB)
@@ -221,14 +230,16 @@ def test_start_the_server_then_export_and_submit(server, pots, monkeypatch):
     assert refused.returncode == 1
     assert "potcar_unset" in refused.stdout, refused
     assert "asking the recipe which files it reads" in refused.stderr
-    accepted = server.run(*command, VASP_PP_PATH=str(pots))
+    # No VASP is here.
+    there = {"VASP_PP_PATH": str(pots), "QUACC_VASP_CMD": sys.executable}
+    accepted = server.run(*command, **there)
     assert accepted.returncode == 0, accepted
     job_id = json.loads(accepted.stdout)["job_id"]
     header = RunDirectory(server.home / "jobs" / job_id).read_header()
     assert header["environment"]["VASP_PP_PATH"] == str(pots)
     (file,) = server.call("jobs.specification", job_id=job_id)["potcars"]
     assert file["path"] == f"{pots}/potpaw_PBE.64/Al/POTCAR"
-    assert "asking" not in server.run(*command, VASP_PP_PATH=str(pots)).stderr
+    assert "asking" not in server.run(*command, **there).stderr
 
 
 def test_while_a_recipe_is_asked_for_the_first_time_others_are_answered(server):

@@ -26,6 +26,7 @@ __all__ = [
     "admitted",
     "forwarded",
     "home",
+    "is_fresh",
     "load",
     "log_bytes",
     "submitters_environment",
@@ -47,6 +48,8 @@ QUIET_S = 900.0
 LOG_MB = 64.0
 #: The variable that takes it to the worker; as that of the recipes it is never the submitter's.
 LOG_VARIABLE = "CRYSTALMATH_LOG_MB"
+#: By this variable `recipes_fresh` reaches a worker.
+FRESH_VARIABLE = "CRYSTALMATH_FRESH"
 #: What is wrong with most TOML that cannot be read.
 UNQUOTED = 'in TOML, text stands in quotes: name = "text"'
 
@@ -65,6 +68,8 @@ class Config:
         SQLAlchemy URL of the job database.
     recipes_allow : tuple of str
         Namespaces of recipes admitted beside ``quacc.recipes``.
+    recipes_fresh : tuple of str
+        Namespaces of recipes of which each job has a process of its own; ``*`` is all.
     forward : tuple of str
         Patterns of the environment variables that reach a job.
     quiet_s : float
@@ -81,6 +86,7 @@ class Config:
     engine: str | None = None
     database_url: str = field(repr=False)
     recipes_allow: tuple[str, ...] = ()
+    recipes_fresh: tuple[str, ...] = ()
     forward: tuple[str, ...] = DEFAULT_FORWARD
     quiet_s: float = QUIET_S
     log_mb: float = LOG_MB
@@ -139,6 +145,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
             or f"sqlite:///{root / 'jobs.sqlite'}"
         ),
         recipes_allow=tuple(dict.fromkeys(allow)),
+        recipes_fresh=tuple(table.get("recipes", {}).get("fresh", [])),
         forward=tuple(table.get("environment", {}).get("forward", DEFAULT_FORWARD)),
         quiet_s=float(table.get("server", {}).get("quiet_s", QUIET_S)),
         log_mb=float(table.get("logs", {}).get("max_mb", LOG_MB)),
@@ -149,6 +156,12 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         ),
         engines=table.get("engines", {}),
     )
+
+
+def is_fresh(recipe: str, environment: Mapping[str, str]) -> bool:
+    """Tell whether each job of a recipe has a process of its own, by its job's environment."""
+    names = environment.get(FRESH_VARIABLE, "").split(",")
+    return any(name == "*" or f"{recipe}.".startswith(f"{name}.") for name in names if name)
 
 
 def log_bytes(environment: Mapping[str, str]) -> float:
@@ -238,7 +251,7 @@ _ANY = "*"
 _SHAPE: dict[str, Any] = {
     "engine": str,
     "database_url": str,
-    "recipes": {"allow": list},
+    "recipes": {"allow": list, "fresh": list},
     "environment": {"forward": list},
     "server": {"quiet_s": float},
     "logs": {"max_mb": float},

@@ -148,13 +148,13 @@ def recipes(
         if name is None:
             return _list_recipes(client.recipes(), as_json=as_json)
         try:
-            recipe = client.describe(name)
+            described = client.describe(name)
         except InvalidJob:
             below = client.recipes(_module(name))
             if not below:
                 raise
             return _list_recipes(below, as_json=as_json)
-    recipe["parameters"] = _parameters(recipe["parameters"])
+    recipe: dict[str, Any] = {**described, "parameters": _parameters(described["parameters"])}
     if as_json:
         del recipe["error"]
         output.write_json({"recipe": recipe})

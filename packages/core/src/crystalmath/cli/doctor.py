@@ -35,6 +35,10 @@ def doctor(
         str | None,
         typer.Option(metavar="E", help="That engine.", autocompletion=complete.engines),
     ] = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Record jobs again that have a run directory and no row."),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Look at what jobs need, and say what is missing and what to do about it.
@@ -42,7 +46,7 @@ def doctor(
     Exits 1 where something keeps jobs from running.
     """
     checks = []
-    for check in _checks(run=run, engine=engine):
+    for check in _checks(run=run, engine=engine, again=rebuild):
         checks.append(check)
         if not as_json:
             _show(check)
@@ -60,7 +64,7 @@ def _show(check: Check) -> None:
     sys.stdout.flush()
 
 
-def _checks(*, run: bool, engine: str | None) -> Iterator[Check]:
+def _checks(*, run: bool, engine: str | None, again: bool) -> Iterator[Check]:
     yield _platform()
     try:
         from crystalmath.config import load
@@ -72,6 +76,8 @@ def _checks(*, run: bool, engine: str | None) -> Iterator[Check]:
         return
     yield _guarded("home", _home, config)
     yield _config(config)
+    if again:
+        yield _guarded("rebuild", _rebuild, config)
     yield _guarded("database", _database, config)
     yield _guarded("quacc", _quacc)
     yield from _engines(engine)
@@ -128,13 +134,35 @@ def _config(config: Config) -> Check:
     return Check(name="config", state="ok", message=message)
 
 
+def _rebuild(config: Config) -> Check:
+    from crystalmath.quacc.store import JobStore
+    from crystalmath.service.rebuild import rebuild
+
+    with JobStore(config.database_url) as store:
+        found = rebuild(store, config.jobs_directory)
+    message = f"recorded {len(found.recorded)} jobs again from {config.jobs_directory}"
+    if not found.left_out:
+        return Check(name="rebuild", state="ok", message=message)
+    remedy = "these could not be read: " + "; ".join(found.left_out[:5])
+    return Check(name="rebuild", state="warning", message=message, remedy=remedy)
+
+
 def _database(config: Config) -> Check:
     from crystalmath.quacc.store import JobStore
+    from crystalmath.service.rebuild import count_directories
 
+    count = count_directories(config.jobs_directory)
+    remedy = "crystalmath doctor --rebuild records them again"
+    if not JobStore.exists(config.database_url) and count:
+        message = f"not there, and {config.jobs_directory} has {count} jobs"
+        return Check(name="database", state="error", message=message, remedy=remedy)
     if not JobStore.exists(config.database_url):
         return Check(name="database", state="ok", message="not there yet; the first job makes it")
     with JobStore(config.database_url, create=False) as store:
         newest = store.list(limit=1)
+        if count and not newest:
+            message = f"{store!r} is empty, and {config.jobs_directory} has {count} jobs"
+            return Check(name="database", state="error", message=message, remedy=remedy)
         message = f"the last job is {output.age(newest[0].created_at)} old" if newest else "empty"
         return Check(name="database", state="ok", message=f"{store!r}, {message}")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from crystalmath.client import Client
+    from crystalmath.models.answers import LogPart
 
 __all__ = ["logs"]
 
@@ -72,15 +73,13 @@ def logs(
     return 0
 
 
-def _document(parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _document(parts: list[LogPart]) -> dict[str, Any]:
     last = parts[-1]
     told = {key: last[key] for key in ("job_id", "offset", "size", "finished", "error")}
     return {**told, "path": last["file"], "text": "".join(part["text"] for part in parts)}
 
 
-def _parts(
-    client: Client, job_id: str, file: str | None, tail: int | None
-) -> Iterator[dict[str, Any]]:
+def _parts(client: Client, job_id: str, file: str | None, tail: int | None) -> Iterator[LogPart]:
     """Read what there is now, part by part."""
     part = client.logs(job_id, file, tail=tail, max_bytes=_PART)
     yield part
@@ -89,9 +88,7 @@ def _parts(
         yield part
 
 
-def _followed(
-    client: Client, job_id: str, file: str | None, tail: int | None
-) -> Iterator[dict[str, Any]]:
+def _followed(client: Client, job_id: str, file: str | None, tail: int | None) -> Iterator[LogPart]:
     """Read what there is and what comes, until the job has ended."""
     from crystalmath.client.errors import ConnectionLost
 
@@ -109,7 +106,7 @@ def _followed(
                 yield part
 
 
-def _next(client: Client, job_id: str, file: str | None, before: dict[str, Any]) -> dict[str, Any]:
+def _next(client: Client, job_id: str, file: str | None, before: LogPart) -> LogPart:
     part = client.logs(
         job_id, file, offset=before["offset"], max_bytes=_PART, timeout_s=_PATIENCE_S
     )
@@ -118,7 +115,7 @@ def _next(client: Client, job_id: str, file: str | None, before: dict[str, Any])
     return part
 
 
-def _first(client: Client, job_id: str, file: str | None, tail: int | None) -> dict[str, Any]:
+def _first(client: Client, job_id: str, file: str | None, tail: int | None) -> LogPart:
     said = False
     while True:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalmath.cli import output
 from crystalmath.cli.selection import JobId, any_client, find
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from crystalmath.client import Job
+    from crystalmath.models.answers import Specification
 
 __all__ = ["path", "result", "status"]
 
@@ -29,7 +30,7 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
     return 0
 
 
-def _status_fields(job: Job, asked: Mapping[str, Any]) -> list[tuple[str, object]]:
+def _status_fields(job: Job, asked: Specification) -> list[tuple[str, object]]:
     parameters: Mapping[str, object] = asked["params"]
     files = asked.get("potcars", [])  # a server of an earlier release tells none
     kind = "POTCARs" if any(file["titel"] for file in files) else "UPF files"

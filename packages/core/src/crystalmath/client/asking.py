@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from crystalmath import config
 from crystalmath.client.errors import raise_answered
@@ -15,11 +15,21 @@ from crystalmath.models import Job, JobState
 
 if TYPE_CHECKING:
     from crystalmath.client.transport import Transport
+    from crystalmath.models.answers import (
+        Counted,
+        EngineEntry,
+        LogPart,
+        RecipeDescription,
+        RecipeEntry,
+        ServerVersion,
+        Specification,
+    )
 
 __all__ = ["Asking", "RecipeLike", "States"]
 
 # The class has a method called list, which hides the type inside it.
-_Documents: TypeAlias = list[dict[str, Any]]
+_Engines: TypeAlias = "list[EngineEntry]"
+_Recipes: TypeAlias = "list[RecipeEntry]"
 _Names: TypeAlias = list[str]
 
 #: A state, or several.
@@ -140,7 +150,7 @@ class Asking:
         state: States = None,
         engine: str | None = None,
         error: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Counted:
         """Count jobs by state and by error: ``{"states", "errors"}``.
 
         Parameters
@@ -149,8 +159,11 @@ class Asking:
             See :meth:`list`.
         """
         chosen = dict(labels) if labels else None
-        return self._answer(
-            "jobs.summary", labels=chosen, state=_states(state), engine=engine, error=error
+        return cast(
+            "Counted",
+            self._answer(
+                "jobs.summary", labels=chosen, state=_states(state), engine=engine, error=error
+            ),
         )
 
     def find(self, prefix: str) -> str:
@@ -191,7 +204,7 @@ class Asking:
         raise_answered(told)
         return result if told["status"] == JobState.COMPLETED.value else None
 
-    def specification(self, job_id: str) -> dict[str, Any]:
+    def specification(self, job_id: str) -> Specification:
         """Tell what a job was asked to do, as JSON; its environment is left out.
 
         Returns
@@ -199,7 +212,7 @@ class Asking:
         dict
             ``{"job_id", "recipe", "structure", "params", "engine", "cluster", "walltime_s"}``.
         """
-        return self._answer("jobs.specification", job_id=job_id)
+        return cast("Specification", self._answer("jobs.specification", job_id=job_id))
 
     def traceback(self, job_id: str) -> str | None:
         """Give the traceback of a job that failed, if its recipe raised."""
@@ -214,7 +227,7 @@ class Asking:
         offset: int | None = None,
         max_bytes: int | None = None,
         timeout_s: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> LogPart:
         """Read what a job has written.
 
         Parameters
@@ -237,14 +250,17 @@ class Asking:
         dict
             ``{"job_id", "file", "text", "offset", "size", "finished"}``.
         """
-        return self._answer(
-            "jobs.logs",
-            job_id=job_id,
-            file=file,
-            tail=tail,
-            offset=offset,
-            max_bytes=max_bytes,
-            timeout_s=timeout_s,
+        return cast(
+            "LogPart",
+            self._answer(
+                "jobs.logs",
+                job_id=job_id,
+                file=file,
+                tail=tail,
+                offset=offset,
+                max_bytes=max_bytes,
+                timeout_s=timeout_s,
+            ),
         )
 
     def cancel(self, job_id: str) -> bool:
@@ -256,27 +272,27 @@ class Asking:
 
     # --- what there is -----------------------------------------------------------------------
 
-    def engines(self) -> _Documents:
+    def engines(self) -> _Engines:
         """List the installed engines, and why one cannot serve."""
-        found: _Documents = self._answer("engines.list")["engines"]
+        found: _Engines = self._answer("engines.list")["engines"]
         return found
 
-    def recipes(self, prefix: str | None = None) -> _Documents:
+    def recipes(self, prefix: str | None = None) -> _Recipes:
         """List the recipes there are, or those whose name begins so (``emt``)."""
-        found: _Documents = self._answer("recipes.list", prefix=prefix)["recipes"]
+        found: _Recipes = self._answer("recipes.list", prefix=prefix)["recipes"]
         return found
 
-    def describe(self, recipe: RecipeLike) -> dict[str, Any]:
+    def describe(self, recipe: RecipeLike) -> RecipeDescription:
         """Tell a recipe's docstring, and the JSON Schema of its parameters."""
         from crystalmath.client.request import recipe_name
 
         configured, _ = self._configured()
         name = recipe_name(recipe, configured.recipes_allow)
-        return self._answer("recipes.describe", recipe=name)
+        return cast("RecipeDescription", self._answer("recipes.describe", recipe=name))
 
-    def version(self) -> dict[str, Any]:
+    def version(self) -> ServerVersion:
         """Tell what answers: its release, protocol, process and interpreter."""
-        return self._answer("system.version")
+        return cast("ServerVersion", self._answer("system.version"))
 
     def decoded(self, job_id: str) -> Any:
         """Give what the recipe of a completed job returned; the job's future calls it."""

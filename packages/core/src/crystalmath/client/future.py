@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -112,17 +113,26 @@ class JobFuture(Future[Any]):
     def cancel(self) -> bool:
         """Stop the job, and wait until none of its processes is alive.
 
+        As a callback of an event loop, as where ``asyncio.wait_for(asyncio.wrap_future(job), 5)``
+        gives up, it only has the job stopped, beside the loop, which must not wait.
+
         Returns
         -------
         bool
             Whether the job ended as cancelled; ``False`` where it had ended before, or has not
             after a minute.
         """
+        if _is_callback_of_a_loop():
+            threading.Thread(target=self._stop, name="crystalmath-cancel", daemon=True).start()
+        else:
+            self._stop()
+        return self._seen[1] is JobState.CANCELLED
+
+    def _stop(self) -> None:
         if not self.done():
             self._client.cancel(self.job_id)
             for info in self._client.wait([self.job_id], CANCEL_S):
                 self.update(info)
-        return self._seen[1] is JobState.CANCELLED
 
     def update(self, info: Job) -> None:
         """Take in what is on record; the client calls it."""
@@ -180,3 +190,12 @@ class JobFuture(Future[Any]):
         with self._condition:
             ended, self._ended = self._ended, True
         return not ended
+
+
+def _is_callback_of_a_loop() -> bool:
+    """Tell whether it is an event loop that calls, and not one of its tasks."""
+    asyncio = sys.modules.get("asyncio")  # who has not imported it has no loop
+    try:
+        return asyncio is not None and asyncio.current_task() is None
+    except RuntimeError:  # no loop runs in this thread
+        return False

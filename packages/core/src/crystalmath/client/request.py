@@ -42,16 +42,18 @@ def document(
         Something in it cannot be sent.
     """
     from crystalmath.recipes import codec
+    from crystalmath.recipes.source_paths import anchored
 
     check_fields(submission, _CHECKED)
+    recipe = recipe_name(submission.recipe, configured.recipes_allow)
     parameters = {
         name: codec.encode_request(value, str(name))
-        for name, value in submission.parameters.items()
+        for name, value in anchored(recipe, submission.parameters).items()
     }
     brought = submission.environment
     sent = evolve(
         submission,
-        recipe=recipe_name(submission.recipe, configured.recipes_allow),
+        recipe=recipe,
         atoms=_structure(submission.atoms),
         parameters=parameters,
         # CRYSTALMATH_ENGINE is this process's; the server was started with another one.

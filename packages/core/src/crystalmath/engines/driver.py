@@ -18,8 +18,8 @@ from crystalmath.jobs.actions import Launch, LetGo, Release
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.reconcile import Job, Reconciler, request_cancel
-from crystalmath.jobs.results import view
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.jobs.view import view
 from crystalmath.models import JobState
 from crystalmath.worker.chains import close_idle
 

@@ -5,6 +5,8 @@ It is the reference implementation of an engine, registered like any stranger's.
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import queue
 import sys
@@ -44,7 +46,9 @@ class LocalRunner(EngineRunner):
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = _workers(settings)
-        self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
+        # The urgent ones first, and as they came; `None`, which ends a worker thread, after all.
+        self._queue: queue.PriorityQueue[tuple[float, int, Attempt | None]] = queue.PriorityQueue()
+        self._number = itertools.count()
         self._threads: list[threading.Thread] = []
         self._queued: set[str] = set()
         self._running: set[str] = set()
@@ -60,7 +64,7 @@ class LocalRunner(EngineRunner):
         for attempt in attempts:
             self._troubles.pop(attempt.id, None)
             self._queued.add(attempt.id)
-            self._queue.put(attempt)
+            self._queue.put((-attempt.priority, next(self._number), attempt))
         while len(self._threads) < min(self._workers, len(self._queued) + len(self._running)):
             thread = threading.Thread(target=self._work, name="crystalmath-local", daemon=True)
             self._threads.append(thread)
@@ -88,7 +92,7 @@ class LocalRunner(EngineRunner):
         """End the worker threads; what was let go runs on without them."""
         self._queued.clear()
         for _ in self._threads:
-            self._queue.put(None)
+            self._queue.put((math.inf, next(self._number), None))
         left = self.left
         deadline = time.monotonic() + STOP_S
         while time.monotonic() < deadline:
@@ -98,7 +102,7 @@ class LocalRunner(EngineRunner):
             time.sleep(0.01)
 
     def _work(self) -> None:
-        while (attempt := self._queue.get()) is not None:
+        while (attempt := self._queue.get()[2]) is not None:
             if attempt.id not in self._queued:
                 continue
             self._running.add(attempt.id)

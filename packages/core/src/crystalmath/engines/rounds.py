@@ -20,9 +20,9 @@ CLOSE_S = 1.0
 #: So many running jobs are looked at in each turn.
 _RUNNING = 50
 #: So many are looked at in each turn of those that the engine was given first: it begins with them.
-_FIRST = 32
+_FIRST = 16
 #: So many are looked at in each turn of all, one after another.
-_OTHERS = 16
+_OTHERS = 8
 
 
 class Rounds:
@@ -74,5 +74,5 @@ class Rounds:
         if not self._round and now >= self._round_at:
             self._round, self._round_at = list(jobs), now + CLOSE_S
         for _ in range(min(_OTHERS, len(self._round))):
-            chosen.setdefault(self._round.pop(), Depth.LOOK)
+            chosen[self._round.pop()] = Depth.LOOK
         return chosen

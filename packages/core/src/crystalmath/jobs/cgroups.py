@@ -119,7 +119,8 @@ class ControlGroup:
         """Move a process into the group; what it starts from now on is in it, too."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.path)
-        _write(f"{self.path}/cgroup.procs", str(pid))
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            _write(f"{self.path}/cgroup.procs", str(pid))
 
     def end(self, limit_s: float) -> bool:
         """Kill all that is in the group, and remove it.

@@ -26,7 +26,7 @@ from crystalmath.processes import Identity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["IDENTITIES", "IdentityFile", "is_alive", "own_identity", "remove_dead"]
+__all__ = ["IDENTITIES", "IdentityFile", "is_alive", "own_identity", "remove_dead", "remove_own"]
 
 #: The folder, beside the run directories, of the files that tell who owns and runs jobs.
 IDENTITIES = ".identities"
@@ -147,13 +147,22 @@ def own_identity(jobs_directory: str | os.PathLike[str]) -> IdentityFile:
 def _own_identity(jobs_directory: str, pid: int) -> IdentityFile:
     del pid  # a forked child is somebody else
     file = IdentityFile(f"{jobs_directory}/{IDENTITIES}", processes.own_identity())
-    atexit.register(_remove_own, file, os.getpid())
+    _own.append((os.getpid(), file))
     return file
 
 
-def _remove_own(file: IdentityFile, pid: int) -> None:
-    if os.getpid() == pid:
-        file.remove()
+_own: list[tuple[int, IdentityFile]] = []
+
+
+def remove_own() -> None:
+    """Remove the files of this process, which has nothing to claim any more."""
+    for pid, file in _own:
+        if os.getpid() == pid:
+            file.remove()
+
+
+# Whoever claims at the interpreter's exit imports this first, and so is called before.
+atexit.register(remove_own)
 
 
 def is_alive(process: Identity, jobs_directory: str | os.PathLike[str]) -> bool | None:

@@ -66,6 +66,7 @@ class CommonTerms(TypedDict, total=False):
 
     cluster: str | None
     walltime_s: float | None
+    priority: int
     name: str | None
     labels: Mapping[str, str]
 
@@ -113,6 +114,18 @@ class Terms:
                 name="--walltime",
                 metavar="TIME",
                 help="Stop the job after this time: 2h, 1h30m, 90s.",
+            ),
+        ),
+    )
+    priority: int = field(
+        default=0,
+        metadata=about(
+            "of a home's waiting jobs the one with the higher number is launched first",
+            {"type": "integer", "minimum": -1000, "maximum": 1000},
+            option=Option(
+                name="--priority",
+                metavar="N",
+                help="Launch it before waiting jobs with a lower number, -1000 to 1000; else 0.",
             ),
         ),
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from crystalmath.models import Finding
-from crystalmath.preflight.launching import is_found, starts_here
+from crystalmath.preflight.launching import is_certain, is_found, starts_here
 from crystalmath.preflight.programs_here import failure, program_of
 from crystalmath.recipes.potcar_path import shown
 
@@ -30,7 +32,8 @@ def check_commands(recipe: str, environment: Mapping[str, str]) -> Finding | Non
     Returns
     -------
     Finding or None
-        The warning ``command_missing``.
+        ``command_missing``: an error where the worker itself would start what is not there, on
+        this machine; a warning where a launcher does, which may look elsewhere.
     """
     path, program = environment.get("PATH"), program_of(recipe)
     if path is None or program is None:
@@ -53,15 +56,16 @@ def _finding(
         if not launcher.words:
             return None
         if not is_found(launcher.words[0], path):
-            return _missing("the parallel command", [launcher], "correct it")
+            return _missing("the parallel command", [launcher], "correct it", path)
         if not starts_here(launcher.words, path):
             return None
     if not all(each.words and not is_found(each.words[0], path) for each in programs):
         return None
-    return _missing(launch.title, programs, launch.remedy)
+    found = _missing(launch.title, programs, launch.remedy, path)
+    return evolve(found, severity="warning") if launcher.text.strip() else found
 
 
-def _missing(what: str, commands: list[Command], remedy: str) -> Finding:
+def _missing(what: str, commands: list[Command], remedy: str, path: str) -> Finding:
     words = [each.words[0] for each in commands]
     named = [
         f"{shown(word)!s:.200} ({each.source})" for word, each in zip(words, commands, strict=True)
@@ -73,7 +77,7 @@ def _missing(what: str, commands: list[Command], remedy: str) -> Finding:
         where = f"is {'' if several else 'not '}on the PATH that the job sees"
     told = f"neither {' nor '.join(named)}" if several else named[0]
     return Finding(
-        severity="warning",
+        severity="error" if all(is_certain(word, path) for word in words) else "warning",
         code="command_missing",
         message=f"{what} would not start: {told} {where}",
         path=words[0] if "/" in words[0] else None,

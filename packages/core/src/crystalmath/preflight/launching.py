@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -22,6 +23,7 @@ __all__ = [
     "Command",
     "Launch",
     "before_the_program",
+    "is_certain",
     "is_found",
     "names_hosts",
     "starts_here",
@@ -39,8 +41,14 @@ _HOSTS = {
 _ELSEWHERE = ("container", "prolog", "path", "chdir", "wdir")
 #: What only a shell can make sense of.
 _SHELL = re.compile(r"[$`;&|<>(){}\[\]*?!#~\\\n]")
-#: Words that need not be programs.
-_WORDS = frozenset({"exec", "command", "time", "eval", "source", ".", "builtin", "module"})
+#: Words that need not be programs: a shell has them itself, or as functions.
+_WORDS = frozenset(
+    {
+        *("exec", "command", "time", "eval", "source", ".", "builtin", "module", "ml", "spack"),
+        *("cd", "export", "set", "unset", "ulimit", "umask", "trap", "alias", "wait", "exit"),
+        *("if", "for", "while", "until", "case", "test", "true", "false", "echo", "printf", ":"),
+    }
+)
 
 
 @frozen
@@ -107,6 +115,14 @@ def before_the_program(value: object) -> object:
         except (ValueError, RecursionError):
             return value
     return value[0] if isinstance(value, (list, tuple)) and value else value
+
+
+def is_certain(word: str, path: str) -> bool:
+    """Tell whether a program that is not found here is not found by the job, either.
+
+    A relative folder on the path is another one where the job runs.
+    """
+    return os.path.isabs(word) or all(map(os.path.isabs, path.split(os.pathsep)))
 
 
 def names_hosts(options: list[str]) -> bool:

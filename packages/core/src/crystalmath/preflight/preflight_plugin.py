@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["crystalmath_preflight", "crystalmath_pseudopotentials"]
 
 
+#: Programs for molecules, which heed no cell.
+_MOLECULES = ("gaussian", "mrcc", "orca", "psi4", "qchem")
+
+
 @hookimpl
 def crystalmath_preflight(
     recipe: str,
@@ -45,6 +49,8 @@ def crystalmath_preflight(
         Errors for a job that would die. Where the recipe could not be asked, one warning
         (``recipe_unchecked``): the job may well run. Where quacc's settings are why, an error.
     """
+    if found := _without_a_cell(recipe, atoms):
+        return found
     # Within the functions: most recipes concern nobody here, and a command must start quickly.
     from crystalmath.preflight import inspector
 
@@ -90,3 +96,23 @@ def crystalmath_pseudopotentials(
         return pseudopotentials(inspector.ask(recipe, atoms, parameters, environment, document))
     except inspector.CannotAsk:
         return ()
+
+
+def _without_a_cell(recipe: str, atoms: Atoms | None) -> Sequence[Finding]:
+    """Find directions in which a structure is repeated without a lattice vector.
+
+    Energies and forces come out as NaN, or the program dies. A user's own recipe may mend that.
+    """
+    if not atoms or not (atoms.pbc & ~atoms.cell.array.any(axis=1)).any():
+        return ()
+    kind, _, rest = recipe.removeprefix("quacc.recipes.").partition(".")
+    if not rest or not recipe.startswith("quacc.recipes.") or kind in _MOLECULES:
+        return ()
+    from crystalmath.models import Finding
+
+    message = (
+        f"the structure is periodic (pbc {atoms.pbc.tolist()}) in a direction in which its cell "
+        f"has no length: {atoms.cell.array.tolist()} Å"
+    )
+    remedy = "give it lattice vectors, for a molecule with vacuum around it, or set pbc to false"
+    return (Finding(severity="error", code="structure_no_cell", message=message, remedy=remedy),)

@@ -12,8 +12,8 @@ from crystalmath import config
 from crystalmath.engines.driver import Driver
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.ownership import spec_header
-from crystalmath.jobs.results import read_result
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.jobs.view import read_result
 from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Sighting
 from crystalmath.quacc.runner import JobRunner, JobState, generate_job_id
 
@@ -137,11 +137,13 @@ class EngineRunner(JobRunner):
         self, recipe_fullname: str, atoms: Atoms, cluster_name: str = "local", **kwargs: Any
     ) -> str:
         """Submit a recipe; see :meth:`JobRunner.submit`."""
+        from crystalmath.recipes.source_paths import anchored
+
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=recipe_fullname,
             atoms=atoms,
-            parameters=kwargs,
+            parameters=anchored(recipe_fullname, kwargs),
             cluster=cluster_name,
             environment=submission_environment(config.load()),
         )
@@ -262,6 +264,9 @@ def submission_environment(
     """
     environment = config.forwarded(settings.forward, environ)
     environment.pop("CRYSTALMATH_RECIPES", None)
+    environment.pop(config.FRESH_VARIABLE, None)
+    if settings.recipes_fresh:
+        environment[config.FRESH_VARIABLE] = ",".join(settings.recipes_fresh)
     environment.pop(config.LOG_VARIABLE, None)
     if settings.log_mb != config.LOG_MB:
         environment[config.LOG_VARIABLE] = repr(settings.log_mb)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+import crystalmath.jobs.identities  # noqa: F401
 from crystalmath import config
 from crystalmath.engines.registry import ENGINES, distribution_of, plugins
 from crystalmath.errors import PluginError
@@ -161,7 +162,8 @@ def close_all() -> None:
             _runners.pop(key, None)
 
 
-# At the interpreter's exit, before any other of ours.
+# At the interpreter's exit, before any other of ours: who is closed claims what nobody has begun,
+# so its identity, whose removal that import has registered, goes after it.
 atexit.register(close_all)
 
 

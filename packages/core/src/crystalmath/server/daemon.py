@@ -21,7 +21,7 @@ from crystalmath.config import forwarded
 from crystalmath.errors import CrystalMathError, PlaceError, ServerError
 from crystalmath.server.lock import HomeLock
 from crystalmath.server.log import log_to
-from crystalmath.server.memory import hand_back, look_at_all_rarely
+from crystalmath.server.memory import hand_back, prepare
 from crystalmath.server.methods import METHODS
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc.connections import Connections
@@ -94,21 +94,25 @@ def serve(
     place.make()
     with HomeLock(place) as lock:
         lock.take(LEAVE_S)
-        log_to(place.log, secret=source.last.database_url, stream=stream)
-        # The folder is private, and what is made in it is so from its first moment.
-        before = os.umask(0o177)
-        try:
-            listener = _listen(place)
-        finally:
-            os.umask(before)
-        environ = dict(os.environ)
-        _disarm(source)
-        ready()
-        try:
-            Server(place, source, environ, lock).run(listener)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log, and only there
-            _LOG.critical("the server failed", exc_info=error)
-            raise ServerError(f"the server failed; {place.log} says where") from None
+        with log_to(place.log, secret=source.last.database_url, stream=stream):
+            _serve(place, source, lock, ready)
+
+
+def _serve(place: Place, source: Source, lock: HomeLock, ready: Callable[[], None]) -> None:
+    # The folder is private, and what is made in it is so from its first moment.
+    before = os.umask(0o177)
+    try:
+        listener = _listen(place)
+    finally:
+        os.umask(before)
+    environ = dict(os.environ)
+    _disarm(source)
+    ready()
+    try:
+        Server(place, source, environ, lock).run(listener)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log, and only there
+        _LOG.critical("the server failed", exc_info=error)
+        raise ServerError(f"the server failed; {place.log} says where") from None
 
 
 def _disarm(source: Source) -> None:
@@ -186,7 +190,7 @@ class Server:
         """Answer until it is time to go; then go in order."""
         _LOG.info("version %s serves %s as process %d", __version__, self.place.home, os.getpid())
         sys.setswitchinterval(SWITCH_S)
-        look_at_all_rarely()
+        prepare()
         try:
             asyncio.run(self._run(listener))
         finally:

@@ -7,14 +7,16 @@ and the places are written.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import queue
 import traceback
-from logging.handlers import RotatingFileHandler
+from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -24,8 +26,11 @@ __all__ = ["log_to"]
 SIZE, KEPT = 2_000_000, 3
 
 
-def log_to(file: Path, *, secret: str, stream: Any = None) -> None:
+@contextlib.contextmanager
+def log_to(file: Path, *, secret: str, stream: Any = None) -> Iterator[RotatingFileHandler]:
     """Send the log of this process to a file, which is turned over when it has grown.
+
+    A thread of its own writes it: the event loop must not hang with the home's file system.
 
     Parameters
     ----------
@@ -39,17 +44,23 @@ def log_to(file: Path, *, secret: str, stream: Any = None) -> None:
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     logging.getLogger("crystalmath").setLevel(logging.INFO)
-    formatter = _Discreet(_parts(secret))
-    handlers: list[logging.Handler] = [
-        _Private(file, maxBytes=SIZE, backupCount=KEPT, encoding="utf-8", errors="replace")
-    ]
+    lines = QueueHandler(queue.SimpleQueue())
+    lines.setFormatter(_Discreet(_parts(secret)))
+    written = _Private(file, maxBytes=SIZE, backupCount=KEPT, encoding="utf-8", errors="replace")
+    handlers: list[logging.Handler] = [written]
     if stream is not None:
         shown = logging.StreamHandler(stream)
         shown.setLevel(logging.WARNING)
         handlers.append(shown)
-    for handler in handlers:
-        handler.setFormatter(formatter)
-        root.addHandler(handler)
+    writing = QueueListener(lines.queue, *handlers, respect_handler_level=True)
+    writing.start()
+    root.addHandler(lines)
+    try:
+        yield written
+    finally:
+        root.removeHandler(lines)
+        writing.stop()
+        written.close()
 
 
 class _Private(RotatingFileHandler):

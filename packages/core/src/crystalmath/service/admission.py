@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, evolve, frozen
@@ -17,7 +18,7 @@ from crystalmath.quacc.runner import generate_job_id
 from crystalmath.service.restrictions import check_restrictions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from crystalmath.config import Config
     from crystalmath.quacc.engine import EngineRunner
@@ -128,6 +129,7 @@ class Admission:
         if passes(lambda: self._check_engine(asked.spec)):
             passes(lambda: self._engine_preflight(asked))
             passes(lambda: self._check_commands(asked.spec))
+            passes(lambda: self._check_sources(asked.spec))
         return Checked(
             findings=tuple(_once(findings)),
             pseudopotentials=tuple(files),
@@ -161,7 +163,7 @@ class Admission:
             **submission.terms(),
         )
         document = codec.encode_body(structure, spec.parameters)
-        return Asked(spec, document, _hash(spec.identity(), document))
+        return Asked(spec, document, spec_hash(spec.identity(), document))
 
     def prepare(self, asked: Asked) -> Prepared:
         """Check what was read, and make it ready; `InvalidJob` says what is wrong with it.
@@ -179,6 +181,7 @@ class Admission:
         files, told = self._pseudopotentials(asked)
         self._check_engine(asked.spec)
         findings += [*told, *self._engine_preflight(asked), *self._check_commands(asked.spec)]
+        findings += self._check_sources(asked.spec)
         findings = _once(findings)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
@@ -231,13 +234,21 @@ class Admission:
 
     def _check_commands(self, spec: JobSpec) -> list[Finding]:
         """Look at what would start the program; of a batch once, for it reads quacc's settings."""
-        own = spec.parameters.get("command") is not None
+        own = _gives_command(spec.parameters)
         key = (spec.recipe, spec.engine, own)
         seen, findings = self._commands.get(key, (None, []))
         if seen is not spec.environment:
             findings = self._commands_of(spec, own=own)
             self._commands[key] = (spec.environment, findings)
         return findings
+
+    def _check_sources(self, spec: JobSpec) -> list[Finding]:
+        """Look for the folders that files are taken from, where this machine's are the worker's."""
+        from crystalmath.preflight.source_folders import check_sources
+
+        if not self._runner(spec).capabilities.workers_here:
+            return []
+        return check_sources(spec.recipe, spec.parameters)
 
     def _commands_of(self, spec: JobSpec, *, own: bool) -> list[Finding]:
         from crystalmath.preflight.commands import check_commands
@@ -278,6 +289,15 @@ class Admission:
         return get_workflow_engine(self._environ_of(submission)) or "local"
 
 
+def _gives_command(parameters: Mapping[str, Any]) -> bool:
+    """Tell whether a job, or one of a flow's, has a command of its own."""
+    return any(
+        (key == "command" and value is not None)
+        or (isinstance(value, Mapping) and _gives_command(value))
+        for key, value in parameters.items()
+    )
+
+
 def _of_hooks(asked: Asked) -> dict[str, Any]:
     """Give what a preflight hook is told."""
     spec = asked.spec
@@ -303,7 +323,8 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
     return kept
 
 
-def _hash(what: Mapping[str, Any], document: str) -> str:
+def spec_hash(what: Mapping[str, Any], document: str) -> str:
+    """Tell two specifications apart."""
     # The environment is left out: another shell must not make the same job another one.
     # So is the order of the names: JSON objects have none.
     hashed = json.dumps([what, json.loads(document)], sort_keys=True)

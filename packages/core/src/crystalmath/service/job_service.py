@@ -58,7 +58,7 @@ class JobService(Inquiry):
         self._environ = environ
         self._process = os.getpid()
         self._leaving = False
-        self._recorder = Recorder(self.config.database_url)
+        self._recorder = Recorder(self.config.database_url, self.config.jobs_directory)
         self._runners = Runners(lambda: self.config, self._recorder.report)
         self._recovery = Recovery(
             self._recorder, self._runners.get, self._follows, self.config.jobs_directory

@@ -8,9 +8,9 @@ import math
 import queue
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
+from crystalmath.errors import CrystalMathError, InvalidJob, StoreError, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.config import Config
+    from crystalmath.models.answers import Potcar
     from crystalmath.quacc.store import ErrorCount, Event, JobMetadata, JobStore
     from crystalmath.service.engine_pool import Runners
     from crystalmath.service.event_feed import Feed
@@ -79,10 +80,13 @@ class Inquiry:
             See :func:`crystalmath.store.selection.selected`.
         """
         if not self._recorder.exists():
+            self._require_no_directories()
             return []
         seen = self._seen_elsewhere()
         states = {job_id: job.state for job_id, job in seen.items()}
         found = self._store.list(limit=limit, before=before, seen=states, **filters)
+        if not found and not self._store.list(limit=1):
+            self._require_no_directories()
         return [seen.get(job.job_id, job) for job in found]
 
     def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
@@ -94,6 +98,7 @@ class Inquiry:
             See :func:`crystalmath.store.selection.selected`.
         """
         if not self._recorder.exists():
+            self._require_no_directories()
             return {}, []
         seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
         return self._store.summary(seen=seen, **filters)
@@ -223,13 +228,13 @@ class Inquiry:
         """Tell how many bytes at most the text has that was recorded of what was asked for."""
         return self._existing(job_id).specification_size(job_id)
 
-    def pseudopotentials(self, job_id: str) -> list[dict[str, Any]]:
+    def pseudopotentials(self, job_id: str) -> list[Potcar]:
         """Name the pseudopotential files that the job was found to read when it was submitted."""
-        return self._existing(job_id).pseudopotentials(job_id)
+        return cast("list[Potcar]", self._existing(job_id).pseudopotentials(job_id))
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
-        from crystalmath.jobs.results import read_value
+        from crystalmath.jobs.view import read_value
 
         job = self.job(job_id)
         if not job.state.is_terminal():
@@ -279,8 +284,19 @@ class Inquiry:
     def _existing(self, job_id: str) -> JobStore:
         """Give the store for a question; asking for a job makes no database."""
         if not self._recorder.exists():
+            self._require_no_directories()
             raise UnknownJob(job_id)
         return self._store
+
+    def _require_no_directories(self) -> None:
+        """Say what became of jobs that have files and no rows, rather than that there are none."""
+        from crystalmath.service.rebuild import count_directories
+
+        if count := count_directories(self.config.jobs_directory):
+            raise StoreError(
+                f"the job database has no jobs, and {self.config.jobs_directory} has {count}: it "
+                "was removed or replaced; crystalmath doctor --rebuild records them again"
+            )
 
 
 def _is_later(now: tuple[int, JobState], before: tuple[int, JobState]) -> bool:

@@ -8,11 +8,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from crystalmath.errors import StoreError
 from crystalmath.service.event_feed import Feed
 from crystalmath.service.recent_jobs import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from crystalmath.jobs.changes import Change
     from crystalmath.quacc.store import JobMetadata, JobStore, NewJob
@@ -32,6 +34,8 @@ class Recorder:
     ----------
     url : str
         The job database, which is opened, and made, when it is first used.
+    jobs_directory : pathlib.Path
+        Where the run directories are: what is there can be recorded again.
 
     Attributes
     ----------
@@ -43,8 +47,9 @@ class Recorder:
         Each gets the jobs of every transaction, as they are afterwards.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, jobs_directory: Path) -> None:
         self._url = url
+        self._jobs_directory = jobs_directory
         self._lock = threading.Lock()
         self._opened: JobStore | None = None
         self._thread: threading.Thread | None = None
@@ -59,9 +64,31 @@ class Recorder:
         from crystalmath.quacc.store import JobStore
 
         with self._lock:
+            if self._opened is not None and self._opened.is_replaced():
+                self._reopen(self._opened)
             if self._opened is None:
                 self._opened = JobStore(self._url)
             return self._opened
+
+    def _reopen(self, lost: JobStore) -> None:
+        """Open what is in the place of the database now, and record all jobs there are."""
+        from crystalmath.quacc.store import JobStore
+        from crystalmath.service.rebuild import rebuild
+
+        if not self._jobs_directory.exists():
+            raise StoreError(
+                f"{lost!r} was removed, and {self._jobs_directory} too: nothing is recorded"
+            )
+        _LOG.error("%r was removed or replaced; its rows are made again", lost)
+        lost.close()
+        self._opened = None
+        store = JobStore(self._url)
+        found = rebuild(store, self._jobs_directory)
+        _LOG.warning("recorded %d jobs from their run directories", len(found.recorded))
+        for reason in found.left_out:
+            _LOG.warning("not recorded: %s", reason)
+        self._opened = store
+        self.recent = Recent()
 
     def exists(self) -> bool:
         """Tell whether there is a job database, without making one."""
@@ -85,7 +112,12 @@ class Recorder:
 
     def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata]:
         """Record new jobs; see :meth:`JobStore.insert`."""
-        recorded = self.store.insert(jobs)
+        while True:
+            store = self.store
+            recorded = store.insert(jobs)
+            # What went into a file that was removed meanwhile would be acknowledged, and gone.
+            if not store.is_replaced():
+                break
         self._tell(recorded)
         return recorded
 

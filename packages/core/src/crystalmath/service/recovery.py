@@ -16,8 +16,8 @@ from crystalmath.jobs.life import step
 from crystalmath.jobs.ownership import Recorded
 from crystalmath.jobs.reading import Depth, read
 from crystalmath.jobs.reconcile import Job, Reconciler
-from crystalmath.jobs.results import view
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.view import view
 from crystalmath.models import Capabilities, JobState
 from crystalmath.store.transitions import follow
 

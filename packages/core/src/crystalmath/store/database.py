@@ -54,6 +54,7 @@ class Database:
         self._secrets = _secrets(url)
         self._engine = _engine(url, self.place)
         self._writer = self._engine.execution_options(crystalmath_write=True)
+        self._opened: tuple[int, int] | None = None
         # SQLite's writers poll for their turn; threads of one process can queue instead.
         self._turn = threading.Lock()
 
@@ -67,7 +68,25 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """Give the only connection that writes just now; commit at the end, or nothing at all."""
         with self._translated(), self._turn, self._writer.begin() as connection:
+            if self._opened is not None:
+                # A newer release may have migrated it while it was open here.
+                _refuse_unknown(_recorded_version(connection), self.place)
             yield connection
+
+    def is_replaced(self) -> bool:
+        """Tell whether the SQLite file is not the one any more that was opened: cheap to ask."""
+        return self._opened is not None and self._opened != self._on_disk()
+
+    def remember_file(self) -> None:
+        """Take the SQLite file that is there now for the one that was opened."""
+        self._opened = self._on_disk()
+
+    def _on_disk(self) -> tuple[int, int] | None:
+        try:
+            found = self.file.stat() if self.file is not None else None
+        except OSError:
+            return None
+        return None if found is None else (found.st_dev, found.st_ino)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -98,6 +117,7 @@ def open_database(url: str, *, create: bool = True) -> Database:
     database = Database(_parse(url))
     try:
         _prepare(database, create=create)
+        database.remember_file()
     except BaseException:
         database.close()
         raise
@@ -157,6 +177,10 @@ def _upgrade(connection: Connection) -> None:
 def _schema_version(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
+    return _recorded_version(connection)
+
+
+def _recorded_version(connection: Connection) -> str | None:
     version: str | None = connection.execute(select(_version.c.version_num)).scalar()
     return version
 

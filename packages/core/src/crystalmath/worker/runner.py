@@ -24,6 +24,7 @@ from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.recipes import codec, lookup, potcar_path
 from crystalmath.recipes.summary import summarize
 from crystalmath.worker.child import BEGUN
+from crystalmath.worker.fork import in_fork
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, belongs_to
 from crystalmath.worker.marking import Mark
@@ -64,19 +65,39 @@ def _serve(control: socket.socket) -> None:
             control.sendall(b"{}\n")
             continue
         began = time.time()
-        directory = RunDirectory(request["directory"])
-        mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
-        with warnings.catch_warnings():  # which of them are shown is the job's own business
-            outcome = _run(directory, request["attempt"], allow, control)
-        mark.clear()
-        edited.note(began)
-        leak = baseline.restore()
-        if leak:
-            print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # the recipe may have closed them
-                stream.flush()
-        control.sendall(json.dumps({"outcome": outcome, "keep": leak is None}).encode() + b"\n")
+
+        def run(request: dict[str, Any] = request) -> dict[str, Any]:
+            return _run_marked(request, mark, allow, control)
+
+        if request["fresh"]:
+            message = in_fork(run)
+        else:
+            message = run()
+            edited.note(began)
+            if leak := baseline.restore():
+                print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
+                message["keep"] = False
+            _flush()
+        control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _run_marked(
+    request: dict[str, Any], mark: Mark, allow: tuple[str, ...], control: socket.socket
+) -> dict[str, Any]:
+    """Run one job; give what the supervisor is told of it."""
+    directory = RunDirectory(request["directory"])
+    mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
+    with warnings.catch_warnings():  # which of them are shown is the job's own business
+        outcome = _run(directory, request["attempt"], allow, control)
+    mark.clear()
+    _flush()
+    return {"outcome": outcome, "keep": True}
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the recipe may have closed them
+            stream.flush()
 
 
 def _warm_up() -> None:

@@ -158,7 +158,7 @@ class Supervisor:
     def _run_once(self, job: _Job) -> bool:
         """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
         runner = self._runner_for(job)
-        runner.give({"directory": job.directory.path, "attempt": job.attempt})
+        runner.give({"directory": job.directory.path, "attempt": job.attempt, "fresh": job.fresh})
         verdict = self._watch(job, runner)
         if verdict is not None:
             # Nothing of the job may be alive when its end is published.
@@ -241,6 +241,7 @@ class _Job:
         self._begun = False
         self._deadline = time.monotonic() + max(self.walltime_s, BEGIN_S)
         self.environment: dict[str, str] = header["environment"]
+        self.fresh = config.is_fresh(header["recipe"], self.environment)
         self.tail = b""
         self.log = LogFile(directory.log(self.attempt), config.log_bytes(self.environment))
 

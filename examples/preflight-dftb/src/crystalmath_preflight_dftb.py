@@ -1,0 +1,166 @@
+"""DFTB+: whether its Slater-Koster files are there, one for each pair of elements.
+
+ASE reads those of an element with itself while it writes the input, where nobody gives the largest
+angular momentum; DFTB+ reads all of them. With xTB it reads none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from crystalmath.hookspecs import hookimpl
+from crystalmath.preflight.checked_job import FileKind
+from crystalmath.preflight.folders import Folders, FolderTrouble
+from crystalmath.preflight.launching import Command, Launch
+from crystalmath.preflight.program import Asked, Program
+from crystalmath.preflight.report import Need, Step
+from crystalmath.recipes.potcar_path import settings_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ase import Atoms
+
+    from crystalmath.preflight.checked_job import CheckedJob, Wanted
+
+_VARIABLE = "DFTB_PREFIX"
+_FILES = "Hamiltonian_SlaterKosterFiles_"
+
+
+@frozen(slots=False)
+class SkfFolders(Folders):
+    """The folder of the Slater-Koster files."""
+
+    def unset(self) -> FolderTrouble:
+        """Say that nothing names the folder."""
+        message = f"{_VARIABLE} is not set where jobs run, nor is the parameter slako_dir given"
+        remedy = (
+            f"give slako_dir, or set {_VARIABLE} to {self.holder} and have it forwarded "
+            f'([environment] forward = ["{_VARIABLE}"] beside the others in config.toml)'
+        )
+        return FolderTrouble(code="unset", path="", message=message, remedy=remedy)
+
+
+class DftbPlus(Program):
+    """DFTB+, through ASE's calculator."""
+
+    name = "dftb+"
+    recipes = ("quacc.recipes.dftb",)
+    imports = ("ase.calculators.dftb",)
+    files = FileKind(title="DFTB+", noun="Slater-Koster file", code="skf")
+
+    def install(self) -> None:
+        """Import what the first question would wait for."""
+        import quacc.recipes.dftb.core  # noqa: F401
+
+    def runs(self, calculator: object) -> bool:
+        """Tell whether it is ASE's calculator."""
+        from ase.calculators.dftb import Dftb
+
+        return isinstance(calculator, Dftb)
+
+    def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
+        """Find the files that ASE reads while it writes the input, and those of DFTB+."""
+        from crystalmath.preflight.calculator_errors import troubles_of
+
+        with _noted() as read, tempfile.TemporaryDirectory(dir=asked.directory) as folder:
+            written = copy.copy(calculator)
+            written.atoms, written.directory = atoms, folder
+            troubles = [*troubles_of("input", lambda: written.write_input(atoms, ["energy"]))]
+        parameters = calculator.parameters
+        symbols = sorted(set(atoms.symbols))
+        paths = {path: Path(path).name.partition("-")[0] for path in read}
+        if not calculator.with_tags:
+            paths |= dict(_of_pairs(parameters, symbols))
+        prefix = _plain(parameters.get(f"{_FILES}Prefix", ""))
+        return Step(
+            calculator=self.name,
+            needs=tuple(
+                Need(
+                    symbol=symbol,
+                    setup=Path(path).name,
+                    path=path,
+                    reason=_reason(asked),
+                )
+                for path, symbol in paths.items()
+            ),
+            root=os.path.dirname(prefix) if Path(prefix).is_absolute() else None,  # noqa: PTH120 - of text
+            troubles=tuple(troubles),
+            by_element=True,
+            by_index=calculator.with_tags,
+        )
+
+    def folders(self, wanted: Wanted, job: CheckedJob) -> SkfFolders:
+        """Look around a file that is missing."""
+        return SkfFolders(wanted, job)
+
+    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002
+        """Tell how DFTB+ is started."""
+        if any(Path(file).exists() for file in settings_files(environment)[:-1]):
+            return None  # ASE's own configuration may name another
+        variable = environment.get("DFTB_COMMAND")
+        program = Command(variable or "dftb+", "DFTB_COMMAND" if variable else "ASE's default")
+        remedy = "put the folder of dftb+ on PATH, or name it with DFTB_COMMAND"
+        none = Command("", "")
+        return Launch(title="DFTB+", launcher=none, programs=(program,), remedy=remedy)
+
+
+@contextlib.contextmanager
+def _noted() -> Iterator[list[str]]:
+    """Note which files ASE reads; one that is not there or empty is judged by its own finding."""
+    from ase.calculators import dftb
+
+    really, read = dftb.read_max_angular_momentum, []
+
+    def noted(path: str) -> int:
+        read.append(path)
+        there = Path(path).is_file() and Path(path).stat().st_size
+        return int(really(path)) if there else 0
+
+    dftb.read_max_angular_momentum = noted
+    try:
+        yield read
+    finally:
+        dftb.read_max_angular_momentum = really
+
+
+def _of_pairs(parameters: Mapping[str, Any], symbols: list[str]) -> Iterator[tuple[str, str]]:
+    """Name the files that DFTB+ itself reads, where it is told by elements and by a whole path.
+
+    A relative one it also looks for in places of its own.
+    """
+    told = {key.removeprefix(_FILES) for key in parameters if key.startswith(_FILES)}
+    known = {"", "Prefix", "Separator", "Suffix"}
+    if parameters.get(_FILES) != "Type2FileNames" or not told <= known:
+        return
+    prefix, separator, suffix = (
+        _plain(parameters[_FILES + each]) for each in ("Prefix", "Separator", "Suffix")
+    )
+    if Path(prefix).is_absolute():
+        for one, other in itertools.product(symbols, repeat=2):
+            yield f"{prefix}{one}{separator}{other}{suffix}", one
+
+
+def _plain(text: object) -> str:
+    return str(text).strip().strip("\"'")
+
+
+def _reason(asked: Asked) -> str:
+    for name in ("slako_dir", f"{_FILES}Prefix"):
+        if name.lower() in asked.given:
+            return f"parameter {name}"
+    return _VARIABLE
+
+
+@hookimpl
+def crystalmath_programs() -> list[Program]:
+    """Provide DFTB+."""
+    return [DftbPlus()]

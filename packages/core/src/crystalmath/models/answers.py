@@ -1,0 +1,136 @@
+"""What the answers of the server's methods hold, for type checkers of who calls a client.
+
+Each is what the method of the same subject declares; a test holds the two together. Answers may
+gain keys in later releases, and lose none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from crystalmath.models.submission import CommonTerms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "Counted",
+    "EngineEntry",
+    "ErrorGroup",
+    "LogPart",
+    "Potcar",
+    "RecipeDescription",
+    "RecipeEntry",
+    "ServerVersion",
+    "Specification",
+    "Told",
+]
+
+
+class Told(TypedDict):
+    """A finding of the preflight (:class:`~crystalmath.models.Finding`)."""
+
+    severity: Literal["error", "warning"]
+    code: str
+    message: str
+    path: str | None
+    source: str | None
+    remedy: str | None
+
+
+class Potcar(TypedDict):
+    """A pseudopotential file (:class:`~crystalmath.models.Pseudopotential`)."""
+
+    symbol: str
+    setup: str
+    path: str
+    titel: str | None
+    sha256: str
+    lexch: str | None
+    zval: float | None
+
+
+class ErrorGroup(TypedDict):
+    """How many jobs failed with one error, and the newest few of them."""
+
+    error: str
+    count: int
+    job_ids: list[str]
+
+
+class Counted(TypedDict):
+    """Jobs counted by state, and failures by their error (``jobs.summary``)."""
+
+    states: dict[str, int]
+    errors: list[ErrorGroup]
+    error: str | None
+
+
+class Specification(CommonTerms):
+    """What a job was asked to do (``jobs.specification``), its terms among it."""
+
+    job_id: str
+    recipe: str
+    structure: str | Mapping[str, Any]
+    params: Mapping[str, Any]
+    engine: str
+    potcars: list[Potcar]
+    error: str | None
+
+
+class LogPart(TypedDict):
+    """A part of what a job has written (``jobs.logs``); offset and size in bytes."""
+
+    job_id: str
+    file: str | None
+    text: str
+    offset: int
+    size: int
+    finished: bool
+    error: str | None
+
+
+class EngineEntry(TypedDict):
+    """An installed engine (``engines.list``)."""
+
+    name: str
+    distribution: str
+    version: str
+    loads: bool
+    error: str | None
+    findings: list[Told]
+    configured: bool
+
+
+class RecipeEntry(TypedDict):
+    """A recipe that there is (``recipes.list``)."""
+
+    name: str
+    kind: Literal["job", "flow"] | None
+    summary: str
+
+
+class RecipeDescription(TypedDict):
+    """What a recipe's source says (``recipes.describe``); `parameters` is a JSON Schema."""
+
+    name: str
+    kind: Literal["job", "flow"] | None
+    file: str | None
+    line: int | None
+    docstring: str | None
+    parameters: Mapping[str, Any] | None
+    error: str | None
+
+
+class ServerVersion(TypedDict, total=False):
+    """What answers, and where it runs (``system.version``)."""
+
+    version: str
+    protocol: int
+    pid: int
+    host: str
+    python: str
+    prefix: str
+    home: str
+    recipes_allow: list[str]
+    started_at: float

@@ -1,0 +1,106 @@
+"""The rows of jobs, made again from their run directories: the directory is the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import fields_dict, frozen
+
+from crystalmath.errors import CrystalMathError
+from crystalmath.jobs.facts import Record
+from crystalmath.jobs.host import Host
+from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.jobs.view import view
+from crystalmath.models import JobSpec, NewJob
+from crystalmath.service.admission import spec_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from crystalmath.quacc.store import JobMetadata, JobStore
+
+__all__ = ["Rebuilt", "count_directories", "rebuild"]
+
+#: So many jobs are recorded in one transaction.
+_BATCH = 500
+
+
+@frozen
+class Rebuilt:
+    """What came of it: the ids of the jobs that were recorded, and why others were not."""
+
+    recorded: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def count_directories(jobs_directory: Path) -> int:
+    """Count the run directories of a home."""
+    return sum(1 for _ in _names(jobs_directory))
+
+
+def rebuild(store: JobStore, jobs_directory: Path) -> Rebuilt:
+    """Record the jobs that have a run directory and no row, and what became of the unfinished.
+
+    What stands in the database alone is lost: the findings of the preflight, and earlier events;
+    of jobs that an older release wrote down also names, labels and keys.
+
+    Parameters
+    ----------
+    store : JobStore
+        The record.
+    jobs_directory : pathlib.Path
+        Where the run directories are.
+    """
+    names = sorted(_names(jobs_directory))
+    recorded: list[str] = []
+    left_out: list[str] = []
+    host = Host(jobs_directory)
+    for job in store.unfinished():
+        _catch_up(store, job, jobs_directory, host)
+    for start in range(0, len(names), _BATCH):
+        batch = names[start : start + _BATCH]
+        known = {job.job_id for job in store.get_many(batch)}
+        rows = []
+        for name in batch:
+            if name not in known:
+                try:
+                    rows.append(_row(RunDirectory(jobs_directory / name)))
+                except (CrystalMathError, OSError, TypeError, ValueError) as error:
+                    left_out.append(f"{name}: {error}")
+        for job in store.insert(rows):
+            _catch_up(store, job, jobs_directory, host)
+            recorded.append(job.job_id)
+    return Rebuilt(tuple(recorded), tuple(left_out))
+
+
+def _catch_up(store: JobStore, job: JobMetadata, jobs_directory: Path, host: Host) -> None:
+    directory = RunDirectory(jobs_directory / job.job_id)
+    record = Record(job_id=job.job_id, place=directory.path, state=job.state, attempt=job.attempt)
+    store.apply(view(directory, record, host).changes)
+
+
+def _names(jobs_directory: Path) -> Iterator[str]:
+    try:
+        with os.scandir(jobs_directory) as entries:
+            yield from (entry.name for entry in entries if is_job_id(entry.name))
+    except FileNotFoundError:
+        return
+
+
+def _row(directory: RunDirectory) -> NewJob:
+    header, body = directory.read_spec()
+    given = {name: header[name] for name in fields_dict(JobSpec) if name in header}
+    spec = JobSpec(atoms=None, **given)
+    return NewJob(
+        job_id=spec.job_id,
+        recipe=spec.recipe,
+        engine=str(spec.engine),
+        spec_hash=spec_hash(spec.identity(), body),
+        specification=f"{json.dumps(spec.header())}\n{body}",
+        created_at=Path(directory.file("spec")).stat().st_mtime,
+        owner=header.get("owner") or {},
+        **spec.terms(),
+    )

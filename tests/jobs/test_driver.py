@@ -1,0 +1,134 @@
+"""The driver on real run directories, with an engine that only notes what it is asked."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import uuid
+from types import SimpleNamespace
+
+import pytest
+
+from conftest import eventually
+from crystalmath.engines import rounds
+from crystalmath.engines.driver import Driver
+from crystalmath.engines.rounds import Rounds
+from crystalmath.errors import EngineUnavailable
+from crystalmath.jobs.reading import Depth
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import Capabilities, JobState, Sighting
+
+
+class Engine:
+    capabilities = Capabilities(max_queued=1000)
+    log = logging.getLogger("crystalmath.noting")
+
+    def __init__(self, home):
+        self.settings = SimpleNamespace(name="noting", home=home)
+        self.launched: list[str] = []
+        self.released: list[str] = []
+        self.refusals = 0
+
+    def launch(self, attempts):
+        self.launched += [attempt.id for attempt in attempts]
+        return {attempt.id: attempt.id for attempt in attempts}
+
+    def probe(self, attempts):
+        return {attempt.id: Sighting("queued") for attempt in attempts}
+
+    def release(self, attempts):
+        if self.refusals:
+            self.refusals -= 1
+            raise EngineUnavailable("not now")
+        self.released += [attempt.id for attempt in attempts]
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def engine(home):
+    return Engine(home)
+
+
+@pytest.fixture
+def driver(engine):
+    driver = Driver(engine)
+    yield driver
+    driver.close(cancel=True)
+
+
+def add(driver, **more):
+    job_id = str(uuid.uuid4())
+    header = {
+        "job_id": job_id, "attempt": 1, "engine": "noting", "owner": driver.host.own_fields(),
+        "cluster": "local", "walltime_s": None, "environment": {},
+    }  # fmt: skip
+    driver.add(header, "{}", **more)
+    return job_id
+
+
+@pytest.mark.parametrize("refusals", [0, 1])
+def test_close_releases_all_that_was_launched(driver, engine, refusals):
+    jobs = [add(driver) for _ in range(40)]
+    eventually(lambda: len(engine.launched) == len(jobs))
+    engine.refusals = refusals
+    driver.close(cancel=True)
+    assert set(engine.released) == {f"{job_id}.1" for job_id in jobs}
+
+
+def test_what_cannot_be_written_for_want_of_descriptors_is_written_later(
+    driver, engine, monkeypatch
+):
+    write, failures = RunDirectory.write_spec, iter(range(3))
+
+    def short(self, header, body):
+        if next(failures, None) is not None:
+            raise OSError(errno.EMFILE, "Too many open files")
+        write(self, header, body)
+
+    monkeypatch.setattr(RunDirectory, "write_spec", short)
+    job_id = add(driver, recorded=True)
+    assert driver.state(job_id) is JobState.PENDING
+    eventually(lambda: engine.launched == [f"{job_id}.1"])
+    assert driver.directory(job_id).read_header()["job_id"] == job_id
+
+
+def test_a_launch_without_descriptors_is_tried_again(driver, engine, monkeypatch):
+    launch, failures = engine.launch, iter(range(1))
+
+    def short(attempts):
+        if next(failures, None) is not None:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return launch(attempts)
+
+    monkeypatch.setattr(engine, "launch", short)
+    job_id = add(driver)
+    eventually(lambda: engine.launched == [f"{job_id}.1"])
+    assert driver.state(job_id) is JobState.PENDING
+
+
+def pending(job_id, *, launched):
+    record = SimpleNamespace(state=JobState.PENDING, launched=launched, doubt=None, written=True)
+    return SimpleNamespace(job_id=job_id, record=record)
+
+
+def test_ten_thousand_jobs_that_wait_cost_few_looks():
+    jobs = {str(n): pending(str(n), launched=n < 1000) for n in range(10_000)}
+    turns = Rounds()
+    for job in jobs.values():
+        turns.place(job)
+    looks, seen, now = 0, set(), 100.0
+    for _ in range(len(jobs)):
+        chosen = turns.choose(jobs, now)
+        looks = max(looks, len(chosen))
+        seen |= {job_id for job_id, depth in chosen.items() if depth >= Depth.LOOK}
+        now += 0.1
+        if len(seen) == len(jobs):
+            break
+    assert looks <= 24  # 240 a second, each of some 30 microseconds
+    assert now < 100.0 + 300.0, "some are looked at more seldom than every five minutes"
+    jobs["7"].record.state = JobState.RUNNING
+    turns.place(jobs["7"])
+    assert all("7" in turns.choose(jobs, now + 0.1 * turn) for turn in range(5))
+    assert rounds.CLOSE_S <= 1.0

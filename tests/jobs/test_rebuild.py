@@ -1,0 +1,93 @@
+"""The run directories are the truth: rows that are gone are made again from them."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+
+import pytest
+from ase.build import bulk
+
+from crystalmath.errors import StoreError
+from crystalmath.models import JobState, Submission
+from crystalmath.service import JobService
+
+
+def value(number, **more):
+    parameters = {"number": number}
+    return Submission(recipe="lab_recipes.value", atoms=bulk("Al"), parameters=parameters, **more)
+
+
+@pytest.fixture
+def service(home, lab):
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with JobService() as service:
+        yield service
+
+
+def finish(service, job_id):
+    *_, last = service.wait([job_id], 60)
+    assert last.state.is_terminal()
+    return last
+
+
+def remove(home):
+    for path in home.glob("jobs.sqlite*"):
+        path.unlink()
+
+
+def test_doctor_rebuilds_what_is_gone(service, home, cli):
+    job = finish(service, service.submit(value(1, key="k", name="n", labels={"a": "b"})).job_id)
+    service.close()
+    remove(home)
+    answer = cli("list", "--json")
+    assert answer.code == 1
+    assert "doctor --rebuild" in answer.out + answer.err
+    with JobService() as other, pytest.raises(StoreError, match="doctor --rebuild"):
+        other.job(job.job_id)
+    checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    assert checks["database"]["state"] == "error"
+    assert "doctor --rebuild" in checks["database"]["remedy"]
+    cli("doctor", "--rebuild", "--json")
+    with JobService() as other:
+        again = other.job(job.job_id)
+        assert (again.state, again.name, again.key) == (JobState.COMPLETED, "n", "k")
+        assert (again.labels, again.spec_hash) == ({"a": "b"}, job.spec_hash)
+        assert other.result(job.job_id) == {"value": 1}
+        assert other.submit(value(1, key="k")).job_id == job.job_id
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["removed", "an older copy"])
+def test_a_database_that_is_replaced_under_a_living_service(service, home, tmp_path, older):
+    first = finish(service, service.submit(value(1)).job_id)
+    copy = tmp_path / "copy"
+    with sqlite3.connect(home / "jobs.sqlite") as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    second = finish(service, service.submit(value(2)).job_id)
+    remove(home)
+    if older:
+        shutil.move(copy, home / "jobs.sqlite")
+    third = service.submit(value(3))
+    assert finish(service, third.job_id).state is JobState.COMPLETED
+    with JobService() as other:
+        found = {job.job_id: job.state for job in other.jobs()}
+    jobs = (first, second, third)
+    assert found == {job.job_id: JobState.COMPLETED for job in jobs}
+
+
+def test_a_database_that_a_newer_release_migrated_takes_no_jobs(service, home):
+    job = finish(service, service.submit(value(1)).job_id)
+    with sqlite3.connect(home / "jobs.sqlite") as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StoreError, match="upgrade crystalmath"):
+        service.submit(value(2))
+    assert service.job(job.job_id).state is JobState.COMPLETED
+    with sqlite3.connect(home / "jobs.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
+        database.execute("UPDATE alembic_version SET version_num = ?", [_head()])
+
+
+def _head():
+    from crystalmath.store.tables import HEAD
+
+    return HEAD
