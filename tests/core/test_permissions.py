@@ -23,8 +23,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a fil
 @pytest.fixture
 def below(home):
     """Make what a home holds; give its parts by name."""
-    for name in ("jobs", "server"):
-        (home / name).mkdir(mode=0o700)
+    (home / "jobs").mkdir(mode=0o700)
     for name in ("jobs.sqlite", "jobs.sqlite-wal"):
         (home / name).touch()
     # It would be refused as a configuration, if it were read.

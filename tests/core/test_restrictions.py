@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk
-from crystalmath.service.submission import Submission
 
 from crystalmath import config
 from crystalmath.errors import ConfigError, InvalidJob
+from crystalmath.models import Submission
 from crystalmath.service import JobService
 
 AL = str(Path(__file__).parents[2] / "examples" / "Al.poscar")

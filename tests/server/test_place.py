@@ -152,8 +152,6 @@ def test_a_lock_without_a_name_names_nobody(place, content):
         {"start_time": 1},
         {"start_time": 1, "host": "renamed"},
         {"boot_id": "former"},
-        # Of this kernel, and it holds no lock.
-        {"namespace": "pid:[1]"},
     ],
 )
 def test_the_lock_of_a_dead_process_names_nobody(place, change):
@@ -168,6 +166,8 @@ def test_the_lock_of_a_dead_process_names_nobody(place, change):
         {"boot_id": "theirs", "machine_id": "theirs"},
         {"boot_id": "theirs", "host": "elsewhere"},
         {"boot_id": "theirs", "machine_id": "theirs", "host": "elsewhere"},
+        # It has told of no lock that could be asked.
+        {"namespace": "pid:[1]"},
     ],
 )
 def test_a_server_elsewhere_is_told_and_taken_for_alive(place, change):
@@ -183,8 +183,11 @@ def test_a_server_of_another_container_is_alive_as_long_as_it_holds_the_lock(pla
         place.lock.write_text(text)
         with pytest.raises(ServedElsewhere):
             place.address()
+        # The next one holds the lock on the home, and has not written its name yet.
+        place.lock.write_text(text.replace(json.loads(text)["lock"], "of_the_dead"))
+        assert place.has_crashed()
+        assert place.address() == place.socket
     place.lock.write_text(text)
-    assert place.has_crashed()
     with HomeLock(place) as lock:
         lock.take(0)
         assert place.read_lock().identity == processes.own_identity()
@@ -201,3 +204,11 @@ def test_a_server_of_the_release_that_did_not_tell_its_machine_is_known_by_name_
     ):
         place.lock.write_text(json.dumps({**fields, "host": host, "boot_id": boot}))
         assert (place.read_lock() is not None) is served, host
+
+
+def test_a_lock_in_a_folder_that_is_not_safe_is_not_read(place):
+    write_lock(place)
+    place.directory.chmod(0o777)
+    for ask in (place.read_lock, place.has_crashed, place.address):
+        with pytest.raises(PlaceError, match="mode 777.*chmod 700"):
+            ask()

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["may_be_closed", "require_own", "require_own_home"]
 
-#: What of a home says what is run, and is looked at before anything of it is read.
-READ = ("config.toml", "jobs", "server", "jobs.sqlite", "jobs.sqlite-wal")
+#: What of a home says what is run, and is looked at before anything of it is read. The folder of
+#: the server must be closed to others altogether, which `server.endpoint` sees to.
+READ = ("config.toml", "jobs", "jobs.sqlite", "jobs.sqlite-wal")
 
 _REMEDY = "set CRYSTALMATH_HOME to a folder of your own"
 

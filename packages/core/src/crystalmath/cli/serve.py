@@ -155,7 +155,7 @@ def _await(
     answer: dict[str, Any] | None,
 ) -> dict[str, Any] | None:
     deadline = time.monotonic() + LEAVE_S
-    while not server.identity.is_dead(place.lock):
+    while not place.is_dead(server):
         if time.monotonic() >= deadline:
             raise ServerError(f"the {server} is still leaving; its log is {place.log}")
         time.sleep(0.02)

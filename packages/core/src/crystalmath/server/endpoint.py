@@ -17,6 +17,7 @@ from attrs import frozen
 
 from crystalmath._permissions import may_be_closed
 from crystalmath.errors import PlaceError, ServedElsewhere
+from crystalmath.jobs.identities import is_alive
 from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
@@ -163,18 +164,30 @@ class Place:
     def read_lock(self) -> Server | None:
         """Tell who serves the home; ``None`` if nobody does, or its process has died."""
         server = self.named()
-        return None if server is None or server.identity.is_dead(self.lock) else server
+        return None if server is None or self.is_dead(server) else server
+
+    def is_dead(self, server: Server) -> bool:
+        """Tell whether who served the home is known to have ended."""
+        # Not by the lock on the home: the next one may hold it, and have not written its name yet.
+        return is_alive(server.identity, self.home / "jobs") is False
 
     def named(self) -> Server | None:
-        """Tell whom the lock names, dead or alive."""
+        """Tell whom the lock names, dead or alive.
+
+        Raises
+        ------
+        PlaceError
+            Its folder must not be trusted, and so it is not read.
+        """
         with contextlib.suppress(FileNotFoundError):
+            require_private(self.directory)
             return Server.read(self.lock.read_text(encoding="utf-8", errors="replace"))
         return None
 
     def has_crashed(self) -> bool:
         """Tell whether the last server has died without leaving in order."""
         server = self.named()
-        return server is not None and server.identity.is_dead(self.lock)
+        return server is not None and self.is_dead(server)
 
     def address(self) -> Path:
         """Tell where to connect to: where the home's server listens, or would.

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from crystalmath import __version__, processes
+from crystalmath import __version__
 from crystalmath.errors import ServerError
+from crystalmath.jobs.identities import own_identity
 from crystalmath.server.endpoint import Server
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ class AlreadyServed(ServerError):  # noqa: N818 - named for what is the case
 class HomeLock:
     """Serve a home alone.
 
-    The kernel holds the lock and drops it with the process, however that ends; so those in other
-    containers can tell by it whether the process lives. Its content names the process, also for
-    those on other hosts, whose kernel may not know of the lock.
+    The kernel holds the lock and drops it with the process, however that ends. Its content names
+    the process for all who ask: with the file of its identity, by whose lock those in other
+    containers can tell whether it lives, and for those on other hosts.
 
     Parameters
     ----------
@@ -120,7 +121,7 @@ class HomeLock:
 
     def _name(self) -> str:
         return Server(
-            identity=processes.own_identity(),
+            identity=own_identity(self._place.home / "jobs").identity,
             socket=os.fspath(self._place.socket),
             version=__version__,
             started_at=time.time(),
