@@ -420,7 +420,9 @@ def test_asking_the_server_imports_nothing_heavy(here, with_quacc, cli):
 
 
 def test_submitting_a_poscar_imports_no_ase(here, with_quacc):
-    assert imported(("submit", "lab_recipes.value", AL, "--param", "number=3")) == "[]"
+    # Plugins say for which programs a recipe is asked before it is submitted.
+    asked = ("submit", "lab_recipes.value", AL, "--param", "number=3")
+    assert imported(asked) == "['pluggy']"
 
 
 # --- completion ------------------------------------------------------------------------------
