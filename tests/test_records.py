@@ -22,7 +22,7 @@ from sqlalchemy import Float, Integer, Text
 import crystalmath.models
 from crystalmath import client, config
 from crystalmath.cli import app
-from crystalmath.cli.submission import make_submission
+from crystalmath.cli.shared.submission_options import make_submission
 from crystalmath.client.request import document
 from crystalmath.errors import InvalidJob
 from crystalmath.models import (

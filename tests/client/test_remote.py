@@ -18,7 +18,7 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import __version__, processes
-from crystalmath.cli import serve as serve_module
+from crystalmath.cli import stop as stop_module
 from crystalmath.client import (
     ClientClosed,
     ConnectionLost,
@@ -356,7 +356,7 @@ def test_stop_asks_the_server_that_was_there_not_the_next_one(home):
     gone = threading.Timer(0.2, lambda: (leaving.kill(), leaving.wait()))
     gone.start()
     try:
-        assert serve_module._await(server, place, ask, None) is None
+        assert stop_module._await(server, place, ask, None) is None
     finally:
         gone.join()
     assert asked == [server]

@@ -12,14 +12,14 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmath.cli.parameters import (
+from crystalmath.cli.shared.parameter_options import (
     parse_labels,
     parse_parameters,
     parse_sweep,
     parse_value,
     parse_walltime,
 )
-from crystalmath.cli.structures import read_structure
+from crystalmath.cli.shared.structure_files import read_structure
 from crystalmath.errors import InvalidJob
 
 json_values = st.recursive(

@@ -11,7 +11,7 @@ import typer
 from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms, FixScaled
 
-from crystalmath.cli.structures import names_one, read_document, read_documents
+from crystalmath.cli.shared.structure_files import names_one, read_document, read_documents
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.structures import parse_structure, to_ase_json
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from crystalmath.cli import logs as logs_module
-from crystalmath.cli.plain import Plain
+from crystalmath.cli.shared.plain import Plain
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import LEFT_OUT
 from crystalmath.jobs.workfiles import find, read_chunks, read_part, read_tail

@@ -13,7 +13,7 @@ import early_engine  # noqa: F401
 import psutil
 import pytest
 
-from crystalmath.testing.session import run_pytest
+from crystalmath.testing.pytest_session import run_pytest
 
 HERE = Path(__file__).parent
 HEAD = """\

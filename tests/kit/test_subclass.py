@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crystalmath.testing import EngineUnderTest, RunnerContract
-from crystalmath.testing.session import run_pytest
+from crystalmath.testing.pytest_session import run_pytest
 
 TEST = "test_an_unknown_cluster_is_refused"
 

@@ -18,18 +18,23 @@ import typer
 from crystalmath import __version__
 from crystalmath.cli import (
     cancel,
-    catalogue,
+    check,
     conform,
     doctor,
-    listing,
+    engines,
+    list_,
     logs,
-    output,
-    query,
+    path,
+    recipes,
+    result,
     run,
     serve,
+    status,
+    stop,
     submit,
     wait,
 )
+from crystalmath.cli.shared import output
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
@@ -166,17 +171,17 @@ def _add(name: str, function: Callable[..., int], example: str) -> None:
 
 _add("run", run.run, " emt.core.relax_job Al.poscar --param relax_cell=true --walltime 1h")
 _add("submit", submit.submit, " vasp.core.static_job 'runs/*/POSCAR' --sweep encut=[400,500]")
-_add("check", catalogue.check, " vasp.core.static_job POSCAR --param kpts=[3,3,3]")
-_add("list", listing.list_jobs, " --label project=alloys --state failed --summary")
-_add("status", query.status, " 3f2a91c4")
+_add("check", check.check, " vasp.core.static_job POSCAR --param kpts=[3,3,3]")
+_add("list", list_.list_jobs, " --label project=alloys --state failed --summary")
+_add("status", status.status, " 3f2a91c4")
 _add("wait", wait.wait, " 3f2a91c4 && crystalmath result 3f2a91c4 --json")
-_add("result", query.result, " 3f2a91c4 --json")
+_add("result", result.result, " 3f2a91c4 --json")
 _add("logs", logs.logs, " 3f2a91c4 OUTCAR --follow")
-_add("path", query.path, " 3f2a91c4")
+_add("path", path.path, " 3f2a91c4")
 _add("cancel", cancel.cancel, " 3f2a91c4")
-_add("engines", catalogue.engines, "")
-_add("recipes", catalogue.recipes, " emt.core.relax_job")
+_add("engines", engines.engines, "")
+_add("recipes", recipes.recipes, " emt.core.relax_job")
 _add("serve", serve.serve, "")
-_add("stop", serve.stop, "")
+_add("stop", stop.stop, "")
 _add("doctor", doctor.doctor, " --run --engine local")
 _add("conform", conform.conform, " local --workers 2 -k cancel")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.cli import output
-from crystalmath.cli.selection import (
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.job_filters import (
     LabelFilter,
     StateFilter,
     UnfinishedIds,
@@ -14,7 +14,7 @@ from crystalmath.cli.selection import (
     require_choice,
     select,
 )
-from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:

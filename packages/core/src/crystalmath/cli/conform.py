@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalmath.cli import complete, output
-from crystalmath.cli.parameters import parse_parameters
-from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared import completion, output
+from crystalmath.cli.shared.parameter_options import parse_parameters
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import PluginError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def conform(
         typer.Argument(
             metavar="ENGINE",
             help="An installed engine; see crystalmath engines.",
-            autocompletion=complete.engines,
+            autocompletion=completion.engines,
         ),
     ],
     *,
@@ -128,7 +128,7 @@ def _run(subject: EngineUnderTest, keyword: str | None) -> list[dict[str, Any]]:
     import tempfile
     from pathlib import Path
 
-    from crystalmath.testing.session import SessionError, run_kit
+    from crystalmath.testing.pytest_session import SessionError, run_kit
 
     tests = []
     try:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from attrs import asdict
 
-from crystalmath.cli import complete, output
-from crystalmath.cli.health import Check, server_checks
-from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared import completion, output
+from crystalmath.cli.shared.health import Check, server_checks
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def doctor(
     ] = False,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="E", help="That engine.", autocompletion=complete.engines),
+        typer.Option(metavar="E", help="That engine.", autocompletion=completion.engines),
     ] = None,
     rebuild: Annotated[
         bool,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalmath.cli import output
-from crystalmath.cli.plain import Plain
-from crystalmath.cli.selection import JobId, any_client, find
-from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.job_filters import JobId, any_client, find
+from crystalmath.cli.shared.plain import Plain
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import InvalidJob, ServerNotRunning
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _parts(client: Client, job_id: str, file: str | None, tail: int | None) -> I
 
 def _followed(client: Client, job_id: str, file: str | None, tail: int | None) -> Iterator[LogPart]:
     """Read what there is and what comes, until the job has ended."""
-    from crystalmath.client.errors import ConnectionLost
+    from crystalmath.client.failures import ConnectionLost
 
     part = _first(client, job_id, file, tail)
     yield part

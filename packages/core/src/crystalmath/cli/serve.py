@@ -1,29 +1,21 @@
-"""``crystalmath serve`` and ``stop``: the home's server."""
+"""``crystalmath serve``: the home's server, in this terminal."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalmath.cli import output
-from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from crystalmath.server.endpoint import Place
 
-    from crystalmath.server.endpoint import Place, Server
-
-__all__ = ["serve", "stop"]
-
-#: How long a server may take to answer, in seconds.
-ANSWER_S = 20.0
-#: How long a server may take to leave: its engines have to end, and jobs that are cancelled.
-LEAVE_S = 600.0
+__all__ = ["serve"]
 
 
 def serve(
@@ -86,95 +78,3 @@ def _bridge(place: Place) -> int:
         return 0
     output.note(f"the server of {place.home} has left; its log is {place.log}")
     return 1
-
-
-def stop(
-    *,
-    cancel: Annotated[
-        bool,
-        typer.Option(
-            "--cancel", help="Cancel the server's jobs, too, and wait until all are gone."
-        ),
-    ] = False,
-    as_json: Json = False,
-) -> int:
-    """End the home's server.
-
-    Jobs that run go on, and those that wait do so, until the next server follows them.
-    """
-    from crystalmath.config import home
-    from crystalmath.server.endpoint import Place
-
-    place = Place.of(home())
-    server = place.read_lock()
-    answer = _ask(place, cancel=cancel)
-    if server is not None:
-        # One that is only starting answers soon; one that is leaving already does not.
-        answer = _await(server, place, lambda: _ask(place, cancel=cancel), answer)
-        if place.has_crashed():
-            raise ServerError(
-                f"the {server} was killed while it was leaving; `crystalmath list` tells what "
-                f"became of its jobs, and its log is {place.log}"
-            )
-    if as_json:
-        counts = {"pending": 0, "running": 0, "cancel": cancel} if answer is None else answer
-        output.write_json({"stopped": answer is not None, **counts, "error": None})
-    else:
-        output.note(_told(place, answer, leaving=server is not None))
-    return 0
-
-
-def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
-    """Have the server go; ``None`` if there is none. One of another release is asked, too."""
-    from crystalmath.client.remote import Connection, read_result
-    from crystalmath.errors import ServerNotRunning
-
-    try:
-        connection = Connection.to(place)
-        try:
-            return read_result(connection.ask("system.stop", {"cancel": cancel}, ANSWER_S))
-        finally:
-            connection.close()
-    except ServerNotRunning:
-        return None
-    except (OSError, EOFError) as error:
-        raise _silent(place) from error
-
-
-def _silent(place: Place) -> ServerError:
-    server = place.read_lock()
-    remedy = f"`kill -9 {server.identity.pid}` ends it, and running jobs go on" if server else ""
-    told = f"the server of {place.home} does not answer; its log is {place.log}"
-    return ServerError(f"{told}; {remedy}" if remedy else told)
-
-
-def _await(
-    server: Server,
-    place: Place,
-    ask: Callable[[], dict[str, Any] | None],
-    answer: dict[str, Any] | None,
-) -> dict[str, Any] | None:
-    deadline = time.monotonic() + LEAVE_S
-    while not place.is_dead(server):
-        if time.monotonic() >= deadline:
-            raise ServerError(f"the {server} is still leaving; its log is {place.log}")
-        time.sleep(0.02)
-        if answer is None and place.read_lock() == server:  # not the next one
-            answer = ask()
-    return answer
-
-
-def _told(place: Place, answer: dict[str, Any] | None, *, leaving: bool) -> str:
-    if answer is None and leaving:
-        return "the server has left; it was leaving already, and nothing was changed"
-    if answer is None:
-        return f"no server of {place.home} runs; nothing was changed"
-    if not answer["running"] + answer["pending"]:
-        return "the server has left; it had no unfinished jobs"
-    running, pending = answer["running"], answer["pending"]
-    if answer["cancel"]:
-        return f"the server has left; cancelled: {running} running jobs, {pending} pending"
-    return (
-        f"the server has left; running on without it: {running}; waiting for the next one, which "
-        f"`crystalmath submit` or `crystalmath serve` starts: {pending}"
-    )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalmath.cli import output
-from crystalmath.cli.parameters import parse_sweep
-from crystalmath.cli.structures import Document, fit, names_one, read_documents
-from crystalmath.cli.submission import (
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.parameter_options import parse_sweep
+from crystalmath.cli.shared.structure_files import Document, fit, names_one, read_documents
+from crystalmath.cli.shared.submission_options import (
     Json,
     Params,
     ParamsFile,
@@ -174,7 +174,7 @@ def _send(client: Client | None, batch: Sequence[_Asked]) -> Iterator[_Answer]:
 
 
 def _answers(client: Client, jobs: list[dict[str, Any]]) -> list[_Answer]:
-    from crystalmath.client.errors import raise_answered
+    from crystalmath.client.failures import raise_answered
 
     begun = time.time()
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from crystalmath.cli import output
-from crystalmath.cli.selection import (
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.job_filters import (
     JobIds,
     LabelFilter,
     StateFilter,
@@ -15,7 +15,7 @@ from crystalmath.cli.selection import (
     require_choice,
     select,
 )
-from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

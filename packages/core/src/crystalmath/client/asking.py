@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from crystalmath import config
-from crystalmath.client.errors import raise_answered
-from crystalmath.client.news import changes
+from crystalmath.client.event_log import changes
+from crystalmath.client.failures import raise_answered
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.models import Job, JobState
@@ -56,7 +56,7 @@ class Asking:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._news = transport.for_waiting()
+        self._waiting = transport.for_waiting()
         # It belongs to the home that it was made for, whatever becomes of os.environ.
         self._environ = dict(os.environ)
 
@@ -193,7 +193,7 @@ class Asking:
         timeout : float, optional
             Time in seconds after which it ends all the same.
         """
-        return changes(self._news, job_ids, timeout)
+        return changes(self._waiting, job_ids, timeout)
 
     # --- one job -----------------------------------------------------------------------------
 

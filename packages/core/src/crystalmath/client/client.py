@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
 
 from crystalmath.client.asking import Asking, RecipeLike, States
-from crystalmath.client.errors import answered_error, raise_answered
+from crystalmath.client.failures import answered_error, raise_answered
 from crystalmath.client.follower import Follower
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import Finding, Job, Submission
@@ -47,7 +47,7 @@ class Client(Asking):
 
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport)
-        self._follower = Follower(self._news)
+        self._follower = Follower(self._waiting)
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +68,7 @@ class Client(Asking):
         """
         self._transport.finish()
         self._follower.close()
-        self._news.close()
+        self._waiting.close()
         self._transport.close()
 
     # --- submitting --------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from crystalmath.client.errors import ClientClosed, ProtocolMismatch
-from crystalmath.client.news import POLL_S, EventLog, Patience, statuses
+from crystalmath.client.event_log import POLL_S, Backoff, EventLog, statuses
+from crystalmath.client.failures import ClientClosed, ProtocolMismatch
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import Job, JobState
 
@@ -83,29 +83,29 @@ class Follower:
         for future in left:
             future.end(ClientClosed(f"the client was closed; job {future.job_id} goes on"))
 
-    def leave_behind(self) -> None:
+    def abandon_in_fork(self) -> None:
         """Begin anew in a process that was forked: it has not the thread, and perhaps the lock."""
         left, self._futures = self._futures, {}
         self._begin()
         for future in (future for group in left.values() for future in group):
-            future.leave_behind()
+            future.abandon_in_fork()
 
     def _run(self) -> None:
         log: EventLog | None = None
-        patience = Patience()
+        backoff = Backoff()
         while self._goes_on():
             try:
                 if log is None or self._behind:
                     self._behind = False
                     log = EventLog(self._transport)
                     self._take_in(self._ids())
-                self._hear(log.changed(self._ids(), POLL_S))
-                patience.renew()
+                self._observe(log.changed(self._ids(), POLL_S))
+                backoff.reset()
             except (ClientClosed, ProtocolMismatch) as error:
                 self._give_up(error)
             except (CrystalMathError, OSError) as error:
                 # The jobs go on, whatever becomes of who tells of them.
-                patience.bear(error)
+                backoff.wait(error)
                 log = None
             except Exception as error:  # noqa: BLE001 - or those who wait would do so for ever
                 self._give_up(error)
@@ -126,7 +126,7 @@ class Follower:
         with self._lock:
             return list(self._futures)
 
-    def _hear(self, states: Mapping[str, str]) -> None:
+    def _observe(self, states: Mapping[str, str]) -> None:
         """Tell the futures what the event log says of them."""
         failed = []
         for job_id, state in states.items():
@@ -136,7 +136,7 @@ class Follower:
             with self._lock:
                 futures = self._futures.get(job_id, [])
             for future in futures:
-                future.hear(JobState(state))
+                future.observe(JobState(state))
         self._take_in(failed)
 
     def _take_in(self, job_ids: Iterable[str]) -> None:
@@ -164,7 +164,7 @@ _all: weakref.WeakSet[Follower] = weakref.WeakSet()
 
 def _forked() -> None:
     for follower in list(_all):
-        follower.leave_behind()
+        follower.abandon_in_fork()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.client.errors import ClientClosed, JobFailed
+from crystalmath.client.failures import ClientClosed, JobFailed
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import JobState
 
@@ -145,7 +145,7 @@ class JobFuture(Future[Any]):
         else:
             self._reach(info.state)
 
-    def hear(self, state: JobState) -> None:
+    def observe(self, state: JobState) -> None:
         """Take in a state from the event log, other than failed; the client calls it."""
         with self._condition:
             if self._ended:
@@ -169,7 +169,7 @@ class JobFuture(Future[Any]):
         else:
             self.set_exception(error)
 
-    def leave_behind(self) -> None:
+    def abandon_in_fork(self) -> None:
         """Give up in a process that was forked: nobody follows the job there."""
         self._condition = threading.Condition()  # somebody may have held it
         self._loading = threading.Lock()

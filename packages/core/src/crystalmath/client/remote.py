@@ -9,7 +9,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from crystalmath.client.errors import ClientClosed, ConnectionLost, answered_error
+from crystalmath.client.failures import ClientClosed, ConnectionLost, answered_error
 from crystalmath.client.handshake import check_server
 from crystalmath.client.transport import split_last
 from crystalmath.errors import ServerNotRunning
@@ -172,7 +172,7 @@ class Remote:
         _, result = split_last(message, "result")
         return wire.dumps(read_result(message)) if result is None else result
 
-    def tend(self, job_ids: Collection[str]) -> None:
+    def adopt_orphans(self, job_ids: Collection[str]) -> None:
         """Do nothing: the server looks after jobs."""
 
     def finish(self) -> None:

@@ -44,7 +44,7 @@ class Transport(Protocol):
     def for_waiting(self) -> Transport:
         """Give the same for somebody who waits for jobs; it is to be closed too."""
 
-    def tend(self, job_ids: Collection[str]) -> None:
+    def adopt_orphans(self, job_ids: Collection[str]) -> None:
         """See to it that somebody follows jobs that are waited for; never blocks."""
 
     def finish(self) -> None:

@@ -18,7 +18,7 @@ from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.engine_pool import Runners
-from crystalmath.service.queries import Inquiry
+from crystalmath.service.queries import Queries
 from crystalmath.service.recorder import Recorder
 from crystalmath.service.recovery import Recovery
 
@@ -35,7 +35,7 @@ __all__ = ["JobService", "default_service"]
 _LOG = logging.getLogger("crystalmath.service")
 
 
-class JobService(Inquiry):
+class JobService(Queries):
     """Submit, follow and cancel the jobs of one home.
 
     Parameters

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from crystalmath.service.recorder import Recorder
     from crystalmath.service.recovery import Recovery
 
-__all__ = ["Inquiry"]
+__all__ = ["Queries"]
 
 #: How often jobs of other processes are looked at while somebody waits for them, in seconds.
 POLL_S = 0.25
 
 
-class Inquiry:
+class Queries:
     """The half of :class:`~crystalmath.service.JobService` that only answers.
 
     Who asks changes nothing. Of a job that is not followed here the files are believed, whatever
@@ -122,7 +122,7 @@ class Inquiry:
         """
         return self._store.follow(after, job_ids, limit) if self._recorder.exists() else ([], 0)
 
-    def tend(self, job_ids: Collection[str]) -> None:
+    def adopt_orphans(self, job_ids: Collection[str]) -> None:
         """Take over those of these jobs whose owner has died."""
         foreign = [job_id for job_id in job_ids if not self._follows(job_id)]
         if foreign and self._recorder.exists():

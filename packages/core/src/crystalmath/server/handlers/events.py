@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["News", "handle_jobs_events", "handle_jobs_wait"]
+__all__ = ["Subscriber", "handle_jobs_events", "handle_jobs_wait"]
 
 #: How often it is looked whether the owner of a job that is waited for has died, in seconds.
 _TEND_S = 2.0
 _MOST_EVENTS = 10_000
 
 
-class News:
+class Subscriber:
     """Wakes a coroutine when there are events of some jobs.
 
     Parameters
@@ -55,7 +55,7 @@ class News:
         self._job_ids = None if job_ids is None else frozenset(job_ids)
         self._happened = asyncio.Event()
 
-    def hear(self, events: Sequence[Event]) -> None:
+    def notify(self, events: Sequence[Event]) -> None:
         """Take new events; called by a thread of the service."""
         if self._job_ids is None or any(event.job_id in self._job_ids for event in events):
             with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -70,31 +70,33 @@ class News:
 
 
 @contextlib.asynccontextmanager
-async def _listening(service: JobService, job_ids: Collection[str] | None) -> AsyncIterator[News]:
-    news = News(job_ids)
-    listening = asyncio.create_task(in_pool("asking", service.feed.listen, news.hear))
-    tending = None
+async def _listening(
+    service: JobService, job_ids: Collection[str] | None
+) -> AsyncIterator[Subscriber]:
+    subscriber = Subscriber(job_ids)
+    listening = asyncio.create_task(in_pool("asking", service.feed.listen, subscriber.notify))
+    adopting = None
     try:
         await asyncio.shield(listening)
-        tending = asyncio.create_task(_tend(service, job_ids or ()))
-        yield news
+        adopting = asyncio.create_task(_adopt_orphans(service, job_ids or ()))
+        yield subscriber
     finally:
-        if tending is not None:
-            tending.cancel()
+        if adopting is not None:
+            adopting.cancel()
         # A request that is cancelled may still be about to listen.
-        listening.add_done_callback(functools.partial(_forget, service, news))
+        listening.add_done_callback(functools.partial(_forget, service, subscriber))
 
 
-def _forget(service: JobService, news: News, listening: asyncio.Task[int]) -> None:
-    service.feed.forget(news.hear)
+def _forget(service: JobService, subscriber: Subscriber, listening: asyncio.Task[int]) -> None:
+    service.feed.forget(subscriber.notify)
     if not listening.cancelled():
         listening.exception()  # it was raised, or nobody is there any more
 
 
-async def _tend(service: JobService, job_ids: Collection[str]) -> None:
+async def _adopt_orphans(service: JobService, job_ids: Collection[str]) -> None:
     """See to it that somebody follows the jobs that are waited for; an engine may be slow."""
     while job_ids:
-        await in_pool("tending", service.tend, job_ids)
+        await in_pool("adopting", service.adopt_orphans, job_ids)
         await asyncio.sleep(_TEND_S)
 
 
@@ -113,13 +115,13 @@ async def handle_jobs_wait(service: JobService, params: dict[str, Any]) -> Mappi
     """
     job_ids = list(dict.fromkeys(params["job_ids"]))
     end = time.monotonic() + params.get("timeout_s", 30)
-    async with _listening(service, job_ids) as news:
+    async with _listening(service, job_ids) as subscriber:
         while True:
             done = await in_slices("computing", _have_ended(service, job_ids))
             left = end - time.monotonic()
             if done or left <= 0:
                 break
-            await news.wait(left)
+            await subscriber.wait(left)
     await room(JOB_SIZE * len(job_ids))
     documents, done = await in_slices("computing", _told_of(service, job_ids))
     return {"jobs": documents, "done": done, "error": None}
@@ -203,14 +205,14 @@ async def _first_after(
 ) -> int:
     """Wait for an event after another; tell after which one to read on."""
     end = time.monotonic() + most_s
-    async with _listening(service, job_ids) as news:
+    async with _listening(service, job_ids) as subscriber:
         while True:
             events, last = await in_pool("asking", service.events, after, job_ids, 1)
             left = end - time.monotonic()
             if events or left <= 0:
                 return after
             after = max(after, last)
-            await news.wait(left)
+            await subscriber.wait(left)
 
 
 def _told(events: list[Event], last: int) -> dict[str, Any]:

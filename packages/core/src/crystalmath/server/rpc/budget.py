@@ -28,7 +28,7 @@ present: contextvars.ContextVar[Share | None] = contextvars.ContextVar("present"
 
 #: While others wait for room, a client that holds some may keep us waiting for so long in all, in
 #: seconds, and a second longer for each so many bytes. Then it is cut off.
-_PATIENCE_S = 5.0
+_CUT_OFF_S = 5.0
 _PACE = 2**20
 
 #: How often is looked whether others wait, in seconds.
@@ -151,8 +151,8 @@ class Account:
     @property
     def is_overdue(self) -> bool:
         """Whether others have waited long enough for what its client keeps."""
-        patience = _PATIENCE_S + self.common / _PACE
-        return self.common > 0 and self.budget.is_wanted and self.waited_s > patience
+        limit = _CUT_OFF_S + self.common / _PACE
+        return self.common > 0 and self.budget.is_wanted and self.waited_s > limit
 
 
 class Share:

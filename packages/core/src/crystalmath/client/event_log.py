@@ -10,7 +10,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.client.errors import ConnectionLost, answered_error, raise_answered
+from crystalmath.client.failures import ConnectionLost, answered_error, raise_answered
 from crystalmath.errors import CrystalMathError, ServerNotRunning
 from crystalmath.models import Job
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client.transport import Transport
 
-__all__ = ["POLL_S", "EventLog", "Patience", "changes", "statuses"]
+__all__ = ["POLL_S", "Backoff", "EventLog", "changes", "statuses"]
 
 #: How long one request waits for news, in seconds.
 POLL_S = 10.0
@@ -34,8 +34,8 @@ MANY = 1000
 _NEWEST = 2**53 - 1
 
 
-class Patience:
-    """What somebody who waits has with a server that is not there: it may come back."""
+class Backoff:
+    """A pause after a request that had no answer: the server may come back."""
 
     def __init__(self) -> None:
         self._told: str | None = None
@@ -45,7 +45,7 @@ class Patience:
         """Whether the last request had no answer."""
         return self._told is not None
 
-    def bear(self, error: Exception) -> None:
+    def wait(self, error: Exception) -> None:
         """Say what is wrong, unless that was said, and wait a moment."""
         if str(error) != self._told:
             import logging
@@ -55,8 +55,8 @@ class Patience:
         self._told = str(error)
         time.sleep(AGAIN_S)
 
-    def renew(self) -> None:
-        """Have it again: there was an answer."""
+    def reset(self) -> None:
+        """Begin anew: there was an answer."""
         self._told = None
 
 
@@ -95,7 +95,7 @@ class EventLog:
         wait_s : float
             How long to wait at most, in seconds.
         """
-        self._transport.tend(job_ids)
+        self._transport.adopt_orphans(job_ids)
         # Not of these jobs alone: where others are followed meanwhile, their news counts too.
         return self._read({"after": self._read_to, "limit": MANY, "timeout_s": wait_s})
 
@@ -113,15 +113,15 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
     remaining = dict.fromkeys(job_ids)
     log = EventLog(transport)
     batch = list(remaining)
-    patience = Patience()
+    backoff = Backoff()
     while True:
         try:
             news = list(statuses(transport, batch))
             batch = []
-            patience.renew()
+            backoff.reset()
         except (ServerNotRunning, ConnectionLost) as error:
             news = []
-            patience.bear(error)
+            backoff.wait(error)
         for job in news:
             if isinstance(job, CrystalMathError):
                 raise job
@@ -133,12 +133,12 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
         left = end - time.monotonic()
         if not remaining or left <= 0:
             return
-        if patience.is_tried:
+        if backoff.is_tried:
             batch = list(remaining)
             continue
         try:
             changed = log.changed(remaining, min(POLL_S, left))
             batch = [job_id for job_id in changed if job_id in remaining]
         except (ServerNotRunning, ConnectionLost) as error:
-            patience.bear(error)
+            backoff.wait(error)
             batch = list(remaining)

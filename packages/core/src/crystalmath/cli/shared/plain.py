@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from crystalmath.cli.output import printable
+from crystalmath.cli.shared.output import printable
 
 __all__ = ["Plain"]
 

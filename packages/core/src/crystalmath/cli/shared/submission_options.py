@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalmath.cli import complete, output
-from crystalmath.cli.parameters import parse_labels, parse_parameters, parse_walltime
-from crystalmath.cli.structures import read_document
+from crystalmath.cli.shared import completion, output
+from crystalmath.cli.shared.parameter_options import parse_labels, parse_parameters, parse_walltime
+from crystalmath.cli.shared.structure_files import read_document
 from crystalmath.models import Submission
 from crystalmath.models.fields import declared
 
@@ -39,7 +39,7 @@ Recipe = Annotated[
     typer.Argument(
         metavar="RECIPE",
         help="A recipe's name; quacc.recipes. may be left out.",
-        autocompletion=complete.recipes,
+        autocompletion=completion.recipes,
     ),
 ]
 Structure = Annotated[
@@ -82,7 +82,7 @@ def asking(recipes: Iterable[str]) -> Iterator[None]:
     if not any(map(is_asked, recipes)):
         yield
         return
-    with output.patience(
+    with output.note_of_delay(
         "asking the recipe which files it reads; the first one of a session takes some seconds ..."
     ):
         try:
@@ -169,9 +169,9 @@ _READ: dict[str, Callable[[Any], object]] = {
     "labels": parse_labels,
 }
 _COMPLETED: dict[str, Callable[..., Any]] = {
-    "engine": complete.engines,
-    "cluster": complete.clusters,
-    "labels": complete.labels,
+    "engine": completion.engines,
+    "cluster": completion.clusters,
+    "labels": completion.labels,
 }
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalmath.cli import complete
-from crystalmath.cli.parameters import parse_labels
+from crystalmath.cli.shared import completion
+from crystalmath.cli.shared.parameter_options import parse_labels
 from crystalmath.errors import CrystalMathError, ServerNotRunning
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ __all__ = [
 JobId = Annotated[
     str,
     typer.Argument(
-        metavar="ID", help="A job's id, or its beginning.", autocompletion=complete.job_ids
+        metavar="ID", help="A job's id, or its beginning.", autocompletion=completion.job_ids
     ),
 ]
 JobIds = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[ID]...", help="Jobs' ids, or their beginnings.", autocompletion=complete.job_ids
+        metavar="[ID]...", help="Jobs' ids, or their beginnings.", autocompletion=completion.job_ids
     ),
 ]
 UnfinishedIds = Annotated[
@@ -45,7 +45,7 @@ UnfinishedIds = Annotated[
     typer.Argument(
         metavar="[ID]...",
         help="Jobs' ids, or their beginnings.",
-        autocompletion=complete.unfinished_ids,
+        autocompletion=completion.unfinished_ids,
     ),
 ]
 LabelFilter = Annotated[
@@ -54,7 +54,7 @@ LabelFilter = Annotated[
         "--label",
         metavar="K=V",
         help="Only jobs with this label; repeated: with all of them.",
-        autocompletion=complete.labels,
+        autocompletion=completion.labels,
     ),
 ]
 StateFilter = Annotated[
@@ -63,7 +63,7 @@ StateFilter = Annotated[
         "--state",
         metavar="STATE",
         help="Only jobs in this state; repeated: in one of them.",
-        autocompletion=complete.states,
+        autocompletion=completion.states,
     ),
 ]
 

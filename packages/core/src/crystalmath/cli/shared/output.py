@@ -31,7 +31,7 @@ __all__ = [
     "first_line",
     "grid",
     "note",
-    "patience",
+    "note_of_delay",
     "potcar",
     "printable",
     "sentence",
@@ -219,7 +219,7 @@ def age(epoch_s: float) -> str:
 
 
 @contextlib.contextmanager
-def patience(text: str, after_s: float = 1.0) -> Iterator[None]:
+def note_of_delay(text: str, after_s: float = 1.0) -> Iterator[None]:
     """Write a message to standard error if what is done meanwhile takes longer than a moment."""
     timer = threading.Timer(after_s, note, [text])
     timer.daemon = True

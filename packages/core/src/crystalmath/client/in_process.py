@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
-from crystalmath.client.errors import ClientClosed
+from crystalmath.client.failures import ClientClosed
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.server.handlers.system import describe_process
 from crystalmath.server.methods import METHODS
@@ -91,7 +91,7 @@ class InProcess:
         """Give itself."""
         return self
 
-    def tend(self, job_ids: Collection[str]) -> None:
+    def adopt_orphans(self, job_ids: Collection[str]) -> None:
         """Take over jobs whose owner has died, in a thread: an engine may be slow."""
         now = time.monotonic()
         if now < self._tend_at:
@@ -101,7 +101,7 @@ class InProcess:
 
     def _take_over(self, job_ids: list[str]) -> None:
         try:
-            self._service.tend(job_ids)
+            self._service.adopt_orphans(job_ids)
         except CrystalMathError as error:
             _LOG.warning("cannot take over jobs whose owner has died: %s", error)
         finally:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from crystalmath.cli import output
+from crystalmath.cli.shared import output
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:

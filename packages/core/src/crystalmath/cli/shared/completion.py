@@ -41,7 +41,7 @@ def recipes(incomplete: str) -> list[str]:
     """Offer the recipes there are; their full names where nothing else begins so."""
     try:
         from crystalmath import config
-        from crystalmath.cli.output import short_recipe
+        from crystalmath.cli.shared.output import short_recipe
         from crystalmath.recipes.lookup import catalogue
 
         names = [recipe.name for recipe in catalogue(config.load().recipes_allow)]
@@ -99,7 +99,7 @@ def _ids(
 
 
 def _told(job: dict[str, Any]) -> str:
-    from crystalmath.cli.output import printable, short_recipe
+    from crystalmath.cli.shared.output import printable, short_recipe
 
     return printable(f"{job['name'] or ''} {job['status']} {short_recipe(job['recipe'])}".strip())
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from crystalmath.cli import complete, output
-from crystalmath.cli.parameters import parse_labels
-from crystalmath.cli.selection import LabelFilter, StateFilter, any_client, states
-from crystalmath.cli.submission import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared import completion, output
+from crystalmath.cli.shared.job_filters import LabelFilter, StateFilter, any_client, states
+from crystalmath.cli.shared.parameter_options import parse_labels
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import ServerNotRunning
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def list_jobs(
     engine: Annotated[
         str | None,
         typer.Option(
-            metavar="E", help="Only jobs of this engine.", autocompletion=complete.engines
+            metavar="E", help="Only jobs of this engine.", autocompletion=completion.engines
         ),
     ] = None,
     label: LabelFilter = None,
@@ -199,7 +199,7 @@ def _renewed(
     filters: Mapping[str, Any], limit: Callable[[], int]
 ) -> Iterator[tuple[list[Job], dict[str, int]]]:
     """Look at the jobs again and again, whatever becomes of the server."""
-    from crystalmath.client.errors import ConnectionLost
+    from crystalmath.client.failures import ConnectionLost
 
     while True:
         with contextlib.suppress(ServerNotRunning, ConnectionLost), any_client() as client:

@@ -1,0 +1,104 @@
+"""``crystalmath check``: whether a job would be accepted, and what it would read."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.job_filters import any_client
+from crystalmath.cli.shared.submission_options import (
+    Json,
+    Params,
+    ParamsFile,
+    Recipe,
+    Structure,
+    asking,
+    make_submission,
+    with_options,
+)
+from crystalmath.models import SubmissionOptions  # noqa: TC001 - read when the command is made
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from crystalmath.client import Client, Submission
+
+__all__ = ["check"]
+
+
+@with_options
+def check(
+    recipe: Recipe,
+    structure: Structure,
+    *,
+    param: Params = None,
+    params: ParamsFile = None,
+    options: SubmissionOptions,
+    as_json: Json = False,
+) -> int:
+    """Tell whether a job would be accepted, and everything that is wrong with it at once.
+
+    Nothing is recorded or started. A recipe of VASP or Quantum ESPRESSO is asked which files it
+    reads: without a running server that takes some seconds each time; submit, or serve, starts one
+    that stays warm. Exits 1 where the job would be refused.
+    """
+    submission = make_submission(recipe, structure, param=param, params=params, options=options)
+    with any_client() as client:
+        answer = _checked(client, submission)
+    if as_json:
+        output.write_json(answer)
+    else:
+        _show(answer)
+    return 0 if answer["ok"] else 1
+
+
+def _show(answer: Mapping[str, Any]) -> None:
+    if answer["potcars"]:
+        _show_potcars(answer["potcars"])
+    for severity in ("error", "warning"):
+        for finding in answer["findings"]:
+            if finding["severity"] == severity:
+                output.write(output.printable(f"{severity}: {output.sentence(finding)}"))
+    if answer["environment"]:
+        seen = ", ".join(answer["environment"])
+        output.write(output.printable(f"checked with your environment, as forwarded: {seen}"))
+    if answer["ok"]:
+        output.write("this job would be accepted")
+
+
+def _show_potcars(files: Sequence[Mapping[str, Any]]) -> None:
+    paths = [file["path"] for file in files]
+    folder = _shared_folder(paths)
+    if folder:
+        output.write(output.printable(f"reads, below {folder}:"))
+        paths = [os.path.relpath(path, folder) for path in paths]
+    rows = [
+        (file["symbol"], file["setup"], file["titel"] or "", path)
+        for file, path in zip(files, paths, strict=True)
+    ]
+    output.table(("SYMBOL", "SETUP", "TITEL", "FILE"), rows, whole=("FILE",))
+    output.write("")
+
+
+def _shared_folder(paths: Sequence[str]) -> str:
+    """Give the library in which all files are, which would not fit beside the rest."""
+    try:
+        # A POTCAR is named by its folder.
+        return os.path.commonpath([os.path.dirname(os.path.dirname(path)) for path in paths])  # noqa: PTH120
+    except ValueError:  # relative paths among them
+        return ""
+
+
+def _checked(client: Client, submission: Submission) -> dict[str, Any]:
+    from crystalmath import config
+    from crystalmath.client.failures import raise_answered
+    from crystalmath.client.request import document
+
+    configured = config.load()
+    asked = document(submission, configured, config.submitters_environment(configured))
+    with asking([asked["recipe"]]):
+        answer = client.call("jobs.check", asked)
+    raise_answered(answer)
+    # A server of an earlier release says less.
+    return {"ok": not answer["error"], "potcars": [], "environment": [], **answer}

@@ -1,0 +1,103 @@
+"""``crystalmath recipes``: which recipes there are, and what they take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crystalmath.cli.shared import completion, output
+from crystalmath.cli.shared.job_filters import any_client
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.errors import InvalidJob
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+__all__ = ["recipes"]
+
+
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A recipe, or a module whose recipes are listed.",
+            autocompletion=completion.recipes,
+        ),
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> int:
+    """List the recipes there are, or show one's docstring and parameters."""
+    with any_client() as client:
+        if name is None:
+            return _list_recipes(client.recipes(), as_json=as_json)
+        try:
+            described = client.describe(name)
+        except InvalidJob:
+            below = client.recipes(_module(name))
+            if not below:
+                raise
+            return _list_recipes(below, as_json=as_json)
+    recipe: dict[str, Any] = {**described, "parameters": _parameters(described["parameters"])}
+    if as_json:
+        del recipe["error"]
+        output.write_json({"recipe": recipe})
+    else:
+        output.write(_recipe_text(recipe))
+    return 0
+
+
+def _module(name: str) -> str:
+    """Give the beginning that the full names of a module's recipes have."""
+    from crystalmath import config
+    from crystalmath.recipes.lookup import full_name
+
+    allow = config.load().recipes_allow
+    return f"{name if name in allow else full_name(name, allow)}."
+
+
+def _list_recipes(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> int:
+    if as_json:
+        output.write_json({"recipes": found})
+        return 0
+    if not found:
+        output.note("no recipes: quacc is not installed; pip install 'crystalmath[quacc]'")
+        return 1
+    rows = [(output.short_recipe(recipe["name"]), recipe["summary"]) for recipe in found]
+    output.table(("RECIPE", "WHAT IT DOES"), rows, whole=("RECIPE",))
+    return 0
+
+
+def _parameters(schema: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
+    """Give the parameters in order, as Python writes them; ``None`` where the source is mute."""
+    if schema is None:
+        return None
+    return [
+        {"name": name, "required": name in schema["required"], "default": _default(told)}
+        for name, told in schema["properties"].items()
+    ] + [{"name": "**", "required": False, "default": None}] * schema["additionalProperties"]
+
+
+def _default(told: Mapping[str, Any]) -> str | None:
+    return repr(told["default"]) if "default" in told else told.get("x-default")
+
+
+def _recipe_text(recipe: Mapping[str, Any]) -> str:
+    kind = f" ({recipe['kind']})" if recipe["kind"] else ""
+    given = recipe["parameters"]
+    arguments = "".join(f"\n    {_argument(argument)}" for argument in given or ()) or " none"
+    if given is None:
+        arguments = " its source cannot tell"
+    docstring = recipe["docstring"] or "It has no docstring."
+    return output.printable(
+        f"{recipe['name']}{kind}\n{recipe['file']}:{recipe['line']}\n\n"
+        f"Parameters, after the structure:{arguments}\n\n{docstring}"
+    )
+
+
+def _argument(argument: Mapping[str, Any]) -> str:
+    default = "" if argument["default"] is None else f"={argument['default']}"
+    return f"{argument['name']}{default}"
