@@ -143,3 +143,18 @@ def test_an_engine_uses_only_what_is_for_engines() -> None:
         visitor = _Imports("outside.module", is_package=False)
         visitor.visit(parse(path))
         assert visitor.found <= allowed, path
+
+
+def test_a_file_name_says_what_is_inside_and_occurs_once() -> None:
+    # A command's file is named as the command, a handler's as its methods, and some names are
+    # promised.
+    elsewhere = {"cli", "handlers", "quacc", "versions"}
+    files = [path for path in MODULES.values() if path.parent.name not in elsewhere]
+    names = [path.name for path in files if not path.name.startswith("__")]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_at_the_top_stands_only_what_outsiders_import() -> None:
+    top = {path.name for path in (SOURCE / "crystalmath").glob("*.py")}
+    public = {"hookspecs.py", "errors.py", "config.py", "processes.py"}
+    assert top == public | {"__init__.py", "__main__.py", "_permissions.py"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crystalmath import config
 from crystalmath.client import Submission
-from crystalmath.client.failures import answered_error
+from crystalmath.client.client_errors import answered_error
 from crystalmath.client.request import document, recipe_name
 from crystalmath.client.transport import split_last
 from crystalmath.errors import (

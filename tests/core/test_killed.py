@@ -15,7 +15,7 @@ import pytest
 from conftest import eventually
 from crystalmath import processes, worker
 from crystalmath.worker.chains import close_idle
-from crystalmath.worker.memory import OomKills
+from crystalmath.worker.oom import OomKills
 from rundirs import write_job
 
 

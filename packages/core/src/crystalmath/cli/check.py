@@ -92,7 +92,7 @@ def _shared_folder(paths: Sequence[str]) -> str:
 
 def _checked(client: Client, submission: Submission) -> dict[str, Any]:
     from crystalmath import config
-    from crystalmath.client.failures import raise_answered
+    from crystalmath.client.client_errors import raise_answered
     from crystalmath.client.request import document
 
     configured = config.load()

@@ -199,7 +199,7 @@ def _renewed(
     filters: Mapping[str, Any], limit: Callable[[], int]
 ) -> Iterator[tuple[list[Job], dict[str, int]]]:
     """Look at the jobs again and again, whatever becomes of the server."""
-    from crystalmath.client.failures import ConnectionLost
+    from crystalmath.client.client_errors import ConnectionLost
 
     while True:
         with contextlib.suppress(ServerNotRunning, ConnectionLost), any_client() as client:

@@ -90,7 +90,7 @@ def _parts(client: Client, job_id: str, file: str | None, tail: int | None) -> I
 
 def _followed(client: Client, job_id: str, file: str | None, tail: int | None) -> Iterator[LogPart]:
     """Read what there is and what comes, until the job has ended."""
-    from crystalmath.client.failures import ConnectionLost
+    from crystalmath.client.client_errors import ConnectionLost
 
     part = _first(client, job_id, file, tail)
     yield part

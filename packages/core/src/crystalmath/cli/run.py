@@ -76,7 +76,7 @@ def run_submission(submission: Submission, interrupts: Interrupts) -> Job:
 def _followed(client: Client, job: Job, interrupts: Interrupts, progress: Progress) -> Job:
     """Follow a job, with the next server where the present one dies: the job goes on."""
     from crystalmath.client import connect
-    from crystalmath.client.failures import ConnectionLost
+    from crystalmath.client.client_errors import ConnectionLost
     from crystalmath.errors import ServerNotRunning
 
     try:
@@ -89,7 +89,7 @@ def _followed(client: Client, job: Job, interrupts: Interrupts, progress: Progre
 def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -> str:
     # As a future it would be followed in a thread, beside what follows it here.
     from crystalmath import config
-    from crystalmath.client.failures import raise_answered
+    from crystalmath.client.client_errors import raise_answered
     from crystalmath.client.request import document
 
     configured = config.load()

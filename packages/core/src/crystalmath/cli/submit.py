@@ -174,7 +174,7 @@ def _send(client: Client | None, batch: Sequence[_Asked]) -> Iterator[_Answer]:
 
 
 def _answers(client: Client, jobs: list[dict[str, Any]]) -> list[_Answer]:
-    from crystalmath.client.failures import raise_answered
+    from crystalmath.client.client_errors import raise_answered
 
     begun = time.time()
     try:

@@ -6,7 +6,7 @@ See docs/client.md.
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.client.client import Client
-from crystalmath.client.failures import (
+from crystalmath.client.client_errors import (
     ClientClosed,
     ConnectionLost,
     JobFailed,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from crystalmath import config
+from crystalmath.client.client_errors import raise_answered
 from crystalmath.client.event_log import changes
-from crystalmath.client.failures import raise_answered
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.models import Job, JobState

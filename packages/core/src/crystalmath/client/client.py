@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
 
 from crystalmath.client.asking import Asking, RecipeLike, States
-from crystalmath.client.failures import answered_error, raise_answered
+from crystalmath.client.client_errors import answered_error, raise_answered
 from crystalmath.client.follower import Follower
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import Finding, Job, Submission

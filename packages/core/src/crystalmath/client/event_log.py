@@ -10,7 +10,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.client.failures import ConnectionLost, answered_error, raise_answered
+from crystalmath.client.client_errors import ConnectionLost, answered_error, raise_answered
 from crystalmath.errors import CrystalMathError, ServerNotRunning
 from crystalmath.models import Job
 

@@ -8,8 +8,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from crystalmath.client.client_errors import ClientClosed, ProtocolMismatch
 from crystalmath.client.event_log import POLL_S, Backoff, EventLog, statuses
-from crystalmath.client.failures import ClientClosed, ProtocolMismatch
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import Job, JobState
 

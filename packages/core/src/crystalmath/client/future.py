@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.client.failures import ClientClosed, JobFailed
+from crystalmath.client.client_errors import ClientClosed, JobFailed
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import JobState
 

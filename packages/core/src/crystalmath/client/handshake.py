@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import __version__, config
-from crystalmath.client.failures import ProtocolMismatch, ServerMismatch
+from crystalmath.client.client_errors import ProtocolMismatch, ServerMismatch
 from crystalmath.errors import ConfigError
 
 if TYPE_CHECKING:

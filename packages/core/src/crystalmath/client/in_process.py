@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
-from crystalmath.client.failures import ClientClosed
+from crystalmath.client.client_errors import ClientClosed
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.server.handlers.system import describe_process
 from crystalmath.server.methods import METHODS

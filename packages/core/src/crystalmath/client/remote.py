@@ -9,7 +9,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from crystalmath.client.failures import ClientClosed, ConnectionLost, answered_error
+from crystalmath.client.client_errors import ClientClosed, ConnectionLost, answered_error
 from crystalmath.client.handshake import check_server
 from crystalmath.client.transport import split_last
 from crystalmath.errors import ServerNotRunning

@@ -1,4 +1,4 @@
-"""One run of the kit, a process of its own: ``python -P -m crystalmath.testing.pytest_session DIR``.
+"""One run of the kit in a process of its own: ``-m crystalmath.testing.pytest_session FOLDER``.
 
 The engine is started, killed and counted there, not in the process of whoever asks; and pytest is
 set up as the kit needs it, whatever the user's own plugins and options are.

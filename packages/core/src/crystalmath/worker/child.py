@@ -17,7 +17,7 @@ from attrs import frozen
 
 from crystalmath import config, processes
 from crystalmath.worker.marking import PLACE
-from crystalmath.worker.memory import OomKills
+from crystalmath.worker.oom import OomKills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
