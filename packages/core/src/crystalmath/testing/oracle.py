@@ -21,7 +21,7 @@ _MARK = "CRYSTALMATH_ATTEMPT"
 class Oracle:
     """Look at processes and run directories directly.
 
-    It knows the layout of a run directory (docs/architecture.md, "Files") and nothing of the
+    It knows the layout of a run directory (docs/internals/life.md, "Files") and nothing of the
     classes that read it.
 
     Parameters
