@@ -143,7 +143,7 @@ class EngineRunner(JobRunner):
             job_id=generate_job_id(),
             recipe=recipe_fullname,
             atoms=atoms,
-            parameters=anchored(recipe_fullname, kwargs),
+            parameters=anchored(str(recipe_fullname), kwargs),
             cluster=cluster_name,
             environment=submission_environment(config.load()),
         )
