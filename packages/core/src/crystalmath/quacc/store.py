@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from attrs import evolve
@@ -48,6 +49,7 @@ _Errors: TypeAlias = list[ErrorCount]
 _Row: TypeAlias = dict[str, Any]
 _Rows: TypeAlias = list[_Row]
 _Fresh: TypeAlias = tuple[NewJob, JobMetadata]
+_Answers: TypeAlias = list[_Jobs | InvalidJob]
 
 _FIELDS = tuple(one.name for one in declared(JobMetadata) if one.about.stored)
 _RECORD = select(*(jobs.c[name] for name in _FIELDS))
@@ -118,13 +120,35 @@ class JobStore:
         InvalidJob
             An id is taken, or a text cannot be stored.
         """
-        for job in jobs:
-            check(job)
+        (answer,) = self.insert_groups([jobs])
+        if isinstance(answer, InvalidJob):
+            raise answer
+        return answer
+
+    def insert_groups(self, groups: Sequence[Sequence[NewJob]]) -> _Answers:
+        """Record what several callers submit, in one durable transaction.
+
+        Returns
+        -------
+        list of (list of JobMetadata or InvalidJob)
+            For each group, in their order, what :meth:`insert` gives or raises. A group that is
+            refused records nothing, and refuses no other.
+        """
+        answers: _Answers = []
+        fresh: list[_Fresh] = []
         with self._database.writing() as connection:
-            answer, fresh = _sort_out(connection, jobs)
+            known = _Known(connection, [job for group in groups for job in group])
+            for group in groups:
+                try:
+                    answer, added = known.sort_out(group)
+                except InvalidJob as error:
+                    answers.append(error)
+                else:
+                    answers.append(answer)
+                    fresh += added
             if fresh:
                 _record(connection, fresh)
-        return answer
+        return answers
 
     def apply(self, changes: Sequence[Change]) -> _Jobs:
         """Record changes of state, in their order and in one durable transaction.
@@ -353,26 +377,37 @@ class JobStore:
         self._database.close()
 
 
-def _sort_out(connection: Connection, new: Sequence[NewJob]) -> tuple[_Jobs, list[_Fresh]]:
-    """Tell which jobs are answered by their keys, and which are to be recorded."""
-    by_id = {job.job_id: job for job in _fetch(connection, [job.job_id for job in new])}
-    keys = [job.key for job in new if job.key is not None]
-    by_key = {job.key: job for job in _fetch(connection, keys, by="key")}
-    answer, fresh = [], []
-    for job in new:
-        known = by_key.get(job.key) if job.key is not None else None
-        if known is None:
-            if job.job_id in by_id:
-                raise InvalidJob(f"a job with the id {job.job_id!r} exists; make a new id")
-            known = by_id[job.job_id] = by_key[job.key] = _pending(job)
-            fresh.append((job, known))
-        elif known.spec_hash != job.spec_hash:
-            raise KeyConflict(
-                f"the key {job.key!r} belongs to job {known.job_id}, which has another "
-                "specification; submit the same again, or this job with another key"
-            )
-        answer.append(known)
-    return answer, fresh
+class _Known:
+    """The jobs that have the ids or keys of new ones, those of the same transaction too."""
+
+    def __init__(self, connection: Connection, new: Sequence[NewJob]) -> None:
+        keys = [job.key for job in new if job.key is not None]
+        self._by_id = {job.job_id: job for job in _fetch(connection, [job.job_id for job in new])}
+        self._by_key = {job.key: job for job in _fetch(connection, keys, by="key")}
+
+    def sort_out(self, new: Sequence[NewJob]) -> tuple[_Jobs, list[_Fresh]]:
+        """Tell which jobs are answered by their keys, and which are to be recorded."""
+        for job in new:
+            check(job)
+        # Only a group that passes as a whole counts for those that come after it.
+        by_id, by_key = ChainMap({}, self._by_id), ChainMap({}, self._by_key)
+        answer, fresh = [], []
+        for job in new:
+            known = by_key.get(job.key) if job.key is not None else None
+            if known is None:
+                if job.job_id in by_id:
+                    raise InvalidJob(f"a job with the id {job.job_id!r} exists; make a new id")
+                known = by_id[job.job_id] = by_key[job.key] = _pending(job)
+                fresh.append((job, known))
+            elif known.spec_hash != job.spec_hash:
+                raise KeyConflict(
+                    f"the key {job.key!r} belongs to job {known.job_id}, which has another "
+                    "specification; submit the same again, or this job with another key"
+                )
+            answer.append(known)
+        self._by_id |= by_id.maps[0]
+        self._by_key |= by_key.maps[0]
+        return answer, fresh
 
 
 def _record(connection: Connection, fresh: Sequence[_Fresh]) -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from crystalmath.errors import StoreError
 from crystalmath.service.event_feed import Feed
+from crystalmath.service.group_commit import GroupCommit
 from crystalmath.service.recent_jobs import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from crystalmath.errors import InvalidJob
     from crystalmath.jobs.changes import Change
     from crystalmath.quacc.store import JobMetadata, JobStore, NewJob
 
@@ -54,6 +56,7 @@ class Recorder:
         self._opened: JobStore | None = None
         self._thread: threading.Thread | None = None
         self._changes: queue.SimpleQueue[Sequence[Change] | None] = queue.SimpleQueue()
+        self._insert = GroupCommit(self._insert_groups)
         self.feed = Feed(lambda: self.store if self.exists() else None)
         self.recent = Recent()
         self.waiters: set[queue.SimpleQueue[list[JobMetadata]]] = set()
@@ -111,15 +114,23 @@ class Recorder:
         self._tell(self.store.apply(changes) if changes else [])
 
     def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata]:
-        """Record new jobs; see :meth:`JobStore.insert`."""
+        """Record new jobs, all or none, durably; see :meth:`JobStore.insert`.
+
+        Threads that come while a transaction is under way share the next one.
+        """
+        return self._insert(jobs)
+
+    def _insert_groups(
+        self, groups: Sequence[Sequence[NewJob]]
+    ) -> list[list[JobMetadata] | InvalidJob]:
         while True:
             store = self.store
-            recorded = store.insert(jobs)
+            answers = store.insert_groups(groups)
             # What went into a file that was removed meanwhile would be acknowledged, and gone.
             if not store.is_replaced():
                 break
-        self._tell(recorded)
-        return recorded
+        self._tell([job for answer in answers if isinstance(answer, list) for job in answer])
+        return answers
 
     def note_cancel(self, job_id: str) -> None:
         """Record that somebody asked for a job to be stopped; see :meth:`JobStore.note_cancel`."""
