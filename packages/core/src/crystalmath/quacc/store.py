@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import ChainMap
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from attrs import evolve
@@ -49,7 +48,7 @@ _Errors: TypeAlias = list[ErrorCount]
 _Row: TypeAlias = dict[str, Any]
 _Rows: TypeAlias = list[_Row]
 _Fresh: TypeAlias = tuple[NewJob, JobMetadata]
-_Answers: TypeAlias = list[_Jobs | InvalidJob]
+_Answers: TypeAlias = list[JobMetadata | InvalidJob]
 
 _FIELDS = tuple(one.name for one in declared(JobMetadata) if one.about.stored)
 _RECORD = select(*(jobs.c[name] for name in _FIELDS))
@@ -120,35 +119,24 @@ class JobStore:
         InvalidJob
             An id is taken, or a text cannot be stored.
         """
-        (answer,) = self.insert_groups([jobs])
-        if isinstance(answer, InvalidJob):
-            raise answer
-        return answer
+        recorded: _Jobs = []
+        with self._database.writing() as connection:
+            for answer in _insert_each(connection, jobs):
+                if isinstance(answer, InvalidJob):
+                    raise answer
+                recorded.append(answer)
+        return recorded
 
-    def insert_groups(self, groups: Sequence[Sequence[NewJob]]) -> _Answers:
-        """Record what several callers submit, in one durable transaction.
+    def insert_each(self, jobs: Sequence[NewJob]) -> _Answers:
+        """Record jobs as :meth:`insert` does, each accepted or refused on its own.
 
         Returns
         -------
-        list of (list of JobMetadata or InvalidJob)
-            For each group, in their order, what :meth:`insert` gives or raises. A group that is
-            refused records nothing, and refuses no other.
+        list of (JobMetadata or InvalidJob)
+            For each of `jobs`, in their order, what :meth:`insert` would give or raise for it.
         """
-        answers: _Answers = []
-        fresh: list[_Fresh] = []
         with self._database.writing() as connection:
-            known = _Known(connection, [job for group in groups for job in group])
-            for group in groups:
-                try:
-                    answer, added = known.sort_out(group)
-                except InvalidJob as error:
-                    answers.append(error)
-                else:
-                    answers.append(answer)
-                    fresh += added
-            if fresh:
-                _record(connection, fresh)
-        return answers
+            return _insert_each(connection, jobs)
 
     def apply(self, changes: Sequence[Change]) -> _Jobs:
         """Record changes of state, in their order and in one durable transaction.
@@ -377,37 +365,42 @@ class JobStore:
         self._database.close()
 
 
-class _Known:
-    """The jobs that have the ids or keys of new ones, those of the same transaction too."""
+def _insert_each(connection: Connection, new: Sequence[NewJob]) -> _Answers:
+    by_id = {job.job_id: job for job in _fetch(connection, [job.job_id for job in new])}
+    keys = [job.key for job in new if job.key is not None]
+    by_key = {job.key: job for job in _fetch(connection, keys, by="key")}
+    answers: _Answers = []
+    fresh: list[_Fresh] = []
+    for job in new:
+        try:
+            known = _known(job, by_id, by_key)
+        except InvalidJob as error:
+            answers.append(error)
+            continue
+        if known is None:
+            known = by_id[job.job_id] = by_key[job.key] = _pending(job)
+            fresh.append((job, known))
+        answers.append(known)
+    if fresh:
+        _record(connection, fresh)
+    return answers
 
-    def __init__(self, connection: Connection, new: Sequence[NewJob]) -> None:
-        keys = [job.key for job in new if job.key is not None]
-        self._by_id = {job.job_id: job for job in _fetch(connection, [job.job_id for job in new])}
-        self._by_key = {job.key: job for job in _fetch(connection, keys, by="key")}
 
-    def sort_out(self, new: Sequence[NewJob]) -> tuple[_Jobs, list[_Fresh]]:
-        """Tell which jobs are answered by their keys, and which are to be recorded."""
-        for job in new:
-            check(job)
-        # Only a group that passes as a whole counts for those that come after it.
-        by_id, by_key = ChainMap({}, self._by_id), ChainMap({}, self._by_key)
-        answer, fresh = [], []
-        for job in new:
-            known = by_key.get(job.key) if job.key is not None else None
-            if known is None:
-                if job.job_id in by_id:
-                    raise InvalidJob(f"a job with the id {job.job_id!r} exists; make a new id")
-                known = by_id[job.job_id] = by_key[job.key] = _pending(job)
-                fresh.append((job, known))
-            elif known.spec_hash != job.spec_hash:
-                raise KeyConflict(
-                    f"the key {job.key!r} belongs to job {known.job_id}, which has another "
-                    "specification; submit the same again, or this job with another key"
-                )
-            answer.append(known)
-        self._by_id |= by_id.maps[0]
-        self._by_key |= by_key.maps[0]
-        return answer, fresh
+def _known(
+    job: NewJob, by_id: Mapping[str, JobMetadata], by_key: Mapping[str | None, JobMetadata]
+) -> JobMetadata | None:
+    """Give the job that a key belongs to already; `InvalidJob` where it cannot be recorded."""
+    check(job)
+    known = by_key.get(job.key) if job.key is not None else None
+    if known is None:
+        if job.job_id in by_id:
+            raise InvalidJob(f"a job with the id {job.job_id!r} exists; make a new id")
+    elif known.spec_hash != job.spec_hash:
+        raise KeyConflict(
+            f"the key {job.key!r} belongs to job {known.job_id}, which has another "
+            "specification; submit the same again, or this job with another key"
+        )
+    return known
 
 
 def _record(connection: Connection, fresh: Sequence[_Fresh]) -> None:

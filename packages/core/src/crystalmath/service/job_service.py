@@ -132,10 +132,19 @@ class JobService(Queries):
     ) -> list[JobMetadata | CrystalMathError | ImportError]:
         """Take many jobs, each accepted or refused on its own, in order.
 
-        They are recorded in one transaction, or in several where the store refuses some; none if
+        They are recorded in one transaction, with those that others submit at the time; none if
         they are not `wanted` any more. What a key has given before is given again, whatever has
         become of the files that the job was found to need.
         """
+        answers, prepared = self._prepare(submissions, wanted)
+        _require(wanted)
+        answers |= self._record(prepared)
+        return [answers[index] for index in range(len(submissions))]
+
+    def _prepare(
+        self, submissions: Sequence[Submission], wanted: Callable[[], bool]
+    ) -> tuple[dict[int, Any], dict[int, Prepared]]:
+        """Give, by their numbers, what is answered already, and what is to be recorded."""
         admission = self._admission()
         answers: dict[int, Any] = {}
         prepared: dict[int, Prepared] = {}
@@ -151,9 +160,7 @@ class JobService(Queries):
                     prepared[index] = admission.prepare(asked)
             except (CrystalMathError, ImportError) as error:
                 answers[index] = error
-        _require(wanted)
-        answers |= self._record(prepared)
-        return [answers[index] for index in range(len(submissions))]
+        return answers, prepared
 
     def check(self, submission: Submission) -> Checked:
         """Say all that is wrong with a submission, and what it would read; submit nothing."""
@@ -175,26 +182,25 @@ class JobService(Queries):
         """Commit the rows, and only then let the engines hear of them."""
         if not prepared:
             return {}
-        try:
-            owner = self._recovery.host.own_fields()
-            recorded = self._recorder.insert(
-                [attrs.evolve(item.row, owner=owner) for item in prepared.values()]
-            )
-        except InvalidJob as error:
-            if len(prepared) == 1:
-                return dict.fromkeys(prepared, error)
-            items = list(prepared.items())
-            middle = len(items) // 2  # the few that are at fault cost few transactions
-            return self._record(dict(items[:middle])) | self._record(dict(items[middle:]))
-        answers = dict(zip(prepared, recorded, strict=True))
+        owner = self._recovery.host.own_fields()
+        rows = [attrs.evolve(item.row, owner=owner) for item in prepared.values()]
+        recorded = dict(zip(prepared, self._recorder.insert(rows), strict=True))
+        refused = {at: job for at, job in recorded.items() if isinstance(job, InvalidJob)}
+        accepted = {at: job for at, job in recorded.items() if not isinstance(job, InvalidJob)}
+        return refused | self._start_all(prepared, accepted)
+
+    def _start_all(
+        self, prepared: Mapping[int, Prepared], accepted: Mapping[int, JobMetadata]
+    ) -> dict[int, JobMetadata]:
+        answers = dict(accepted)
         unstarted = dict(answers)
         try:
-            for index, item in prepared.items():
-                if answers[index].job_id == item.spec.job_id:
-                    answers[index] = self._start(item, answers[index])
+            for index, job in accepted.items():
+                if job.job_id == prepared[index].spec.job_id:
+                    answers[index] = self._start(prepared[index], job)
                 else:
                     # A key that was there already has given the job of an earlier submission.
-                    answers[index] = self._recovery.seen([answers[index]])[0]
+                    answers[index] = self._recovery.seen([job])[0]
                 del unstarted[index]
         except BaseException as error:
             # Ctrl-C: what is on record and was not handed over must not stay pending for ever.

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import StoreError
@@ -113,8 +114,8 @@ class Recorder:
         """Write changes now."""
         self._tell(self.store.apply(changes) if changes else [])
 
-    def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata]:
-        """Record new jobs, all or none, durably; see :meth:`JobStore.insert`.
+    def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata | InvalidJob]:
+        """Record new jobs durably, each on its own; see :meth:`JobStore.insert_each`.
 
         Threads that come while a transaction is under way share the next one.
         """
@@ -122,15 +123,17 @@ class Recorder:
 
     def _insert_groups(
         self, groups: Sequence[Sequence[NewJob]]
-    ) -> list[list[JobMetadata] | InvalidJob]:
+    ) -> list[list[JobMetadata | InvalidJob]]:
+        jobs = list(chain.from_iterable(groups))
         while True:
             store = self.store
-            answers = store.insert_groups(groups)
+            answers = store.insert_each(jobs)
             # What went into a file that was removed meanwhile would be acknowledged, and gone.
             if not store.is_replaced():
                 break
-        self._tell([job for answer in answers if isinstance(answer, list) for job in answer])
-        return answers
+        self._tell([each for each in answers if not isinstance(each, Exception)])
+        left = iter(answers)
+        return [list(islice(left, len(group))) for group in groups]
 
     def note_cancel(self, job_id: str) -> None:
         """Record that somebody asked for a job to be stopped; see :meth:`JobStore.note_cancel`."""

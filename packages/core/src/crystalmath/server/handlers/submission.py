@@ -75,7 +75,7 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
 async def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Submit many jobs, each accepted or refused on its own, in order.
 
-    They are recorded in one transaction, or in several where a key or an id is refused.
+    They are recorded in one transaction.
     """
     read = await in_slices("computing", _all_read(params["jobs"]))
     kind = await in_pool("asking", submitting_pool, params)
