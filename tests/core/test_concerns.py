@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from crystalmath.preflight.inspector import concerns
+from crystalmath.preflight.recipe_imports import reading_once
 
 ALLOWED = {"CRYSTALMATH_RECIPES": "ours.recipes, single"}
 
@@ -83,3 +84,13 @@ def test_modules_that_people_edit_are_followed_wherever_they_are(write):
 @pytest.mark.parametrize("recipe", ["ours.recipes.absent.f", "absent.f", "single.absent.f", "f"])
 def test_what_is_not_there_is_somebody_elses_to_say(recipe):
     assert concerns(recipe, ALLOWED) is False
+
+
+def test_a_batch_reads_a_source_once_and_the_next_one_again(write):
+    write("single.py", "def f(atoms): ...")
+    with reading_once():
+        assert not concerns("single.f", ALLOWED)
+        write("single.py", "from quacc.recipes.vasp.core import static_job as f")
+        assert not concerns("single.f", ALLOWED)
+    with reading_once():
+        assert concerns("single.f", ALLOWED)

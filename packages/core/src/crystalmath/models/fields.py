@@ -248,8 +248,13 @@ def from_wire(record: type[AttrsInstance], document: Mapping[str, Any]) -> dict[
     }
 
 
+_JSON = (str, int, float, bool)
+
+
 def plain(value: object) -> Any:
     """Give a field's value as JSON can hold it."""
+    if value is None or type(value) in _JSON:  # most; to ask abstract classes takes ten times that
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, PurePath):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib.util
 import re
 import sys
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, TypeAlias
 
 from crystalmath.recipes.source import find_spec, parse
 from crystalmath.worker.imports import Edited, signature
@@ -16,10 +18,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
-__all__ = ["imports_any"]
+__all__ = ["imports_any", "reading_once"]
 
 #: As ``import_module()`` takes it.
 _NAMED = re.compile(r"\w+(\.\w+)+")
+
+
+_Question: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...]]
+_answers: ContextVar[dict[_Question, bool] | None] = ContextVar("answers", default=None)
+
+
+@contextlib.contextmanager
+def reading_once() -> Iterator[None]:
+    """Have each question of this thread answered once meanwhile: a batch has mostly one recipe."""
+    token = _answers.set({})
+    try:
+        yield
+    finally:
+        _answers.reset(token)
 
 
 def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> bool:
@@ -37,6 +53,15 @@ def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> boo
     roots : sequence of str
         Packages whose own modules are followed wherever they are.
     """
+    known, question = _answers.get(), (module, tuple(wanted), tuple(roots))
+    if known is None:
+        return _imports_any(*question)
+    if question not in known:
+        known[question] = _imports_any(*question)
+    return known[question]
+
+
+def _imports_any(module: str, wanted: tuple[str, ...], roots: tuple[str, ...]) -> bool:
     queue, seen = [module], {module}
     follow: dict[str, bool] = {}
     while queue:
@@ -46,7 +71,7 @@ def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> boo
         for name in imported:
             top = name.partition(".")[0]
             if top not in follow:
-                follow[top] = _is_edited(top, _edited(tuple(roots)))
+                follow[top] = _is_edited(top, _edited(roots))
             if name not in seen and follow[top]:
                 seen.add(name)
                 queue.append(name)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.recipes.lookup import Recipe
 
 __all__ = ["Admission", "Asked", "Checked", "Prepared"]
 
@@ -101,6 +102,7 @@ class Admission:
         self._environ = environ
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
+        self._recipes: dict[str, Recipe] = {}
         self._commands: dict[tuple[object, ...], tuple[Mapping[str, str], list[Finding]]] = {}
 
     def check(self, submission: Submission) -> Checked:
@@ -206,7 +208,10 @@ class Admission:
         from crystalmath.recipes.arguments import check_arguments
         from crystalmath.recipes.lookup import look_up
 
-        recipe = look_up(str(asked.recipe), self._config.recipes_allow)
+        name = str(asked.recipe)
+        recipe = self._recipes.get(name)
+        if recipe is None:
+            recipe = self._recipes[name] = look_up(name, self._config.recipes_allow)
         return check_arguments(recipe, asked.parameters)
 
     def _check_engine(self, spec: JobSpec) -> None:

@@ -136,7 +136,10 @@ class JobService(Queries):
         they are not `wanted` any more. What a key has given before is given again, whatever has
         become of the files that the job was found to need.
         """
-        answers, prepared = self._prepare(submissions, wanted)
+        from crystalmath.preflight.recipe_imports import reading_once
+
+        with reading_once():
+            answers, prepared = self._prepare(submissions, wanted)
         _require(wanted)
         answers |= self._record(prepared)
         return [answers[index] for index in range(len(submissions))]
