@@ -120,6 +120,42 @@ def test_a_result_is_what_the_recipe_returned(client, number):
     assert json.loads(client.result_json(future.job_id)) == number
 
 
+def test_results_that_are_asked_for_in_a_row_come_together(client, monkeypatch):
+    asked = []
+    call, call_raw = client._transport.call, client._transport.call_raw
+    numbers = [*range(20), "a" * 400_000, *range(20, 40)]
+    futures = client.submit_many([value(number) for number in numbers])
+    concurrent.futures.wait(futures, LONG)
+
+    def noted(function, name):  # in process, one of the two calls the other
+        return lambda method, *more: (
+            asked.extend([method] if method == name else []),
+            function(method, *more),
+        )[1]
+
+    monkeypatch.setattr(client.results, "_many", 1)  # others share the client
+    monkeypatch.setattr(client._transport, "call", noted(call, "jobs.results"))
+    monkeypatch.setattr(client._transport, "call_raw", noted(call_raw, "jobs.result"))
+    assert futures[3].result() == 3
+    assert asked == ["jobs.result"]  # one costs one
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda future: future.result(), futures)) == numbers
+    assert len(asked) <= 20
+    asked.clear()
+    assert [future.result() for future in futures] == numbers
+    assert asked == []
+
+
+def test_a_result_that_is_gone_costs_nobody_else_his(client):
+    futures = client.submit_many([value(number) for number in range(6)])
+    concurrent.futures.wait(futures, LONG)
+    for outcome in futures[4].info().work_dir.parent.glob("*.outcome"):
+        outcome.unlink()
+    assert [future.result() for future in [*futures[:4], futures[5]]] == [0, 1, 2, 3, 5]
+    with pytest.raises(CrystalMathError, match="was removed"):
+        futures[4].result()
+
+
 def test_a_failed_job(client):
     future = client.submit("lab_recipes.fail", AL, {"message": "no \N{GREEK SMALL LETTER MU}"})
     with pytest.raises(JobFailed, match=f"job {future.job_id} failed: RuntimeError: no") as caught:

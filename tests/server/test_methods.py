@@ -409,6 +409,29 @@ def test_a_result_comes_whole(service):
     assert "was removed" in answer["error"]
 
 
+def test_results_of_many_come_in_order_as_far_as_they_fit(service):
+    small, other = submit(service), submit(service, params={"number": "ü"})
+    bad = submit(service, recipe="lab_recipes.fail", params={"message": "no convergence"})
+    half, large = (submit(service, params={"number": "a" * size}) for size in (200_000, 300_000))
+    done(service, small, other, bad, half, large)
+
+    def results(*job_ids):
+        return call(service, "jobs.results", job_ids=list(job_ids))["results"]
+
+    ids = [small, NOBODY, bad, other, small]
+    answers = [json.loads(wire.dumps(each)) for each in results(*ids)]
+    assert [each["job_id"] for each in answers] == ids
+    assert [each.get("code") for each in answers] == [None, "unknown_job", None, None, None]
+    for job_id, answer in zip(ids, answers, strict=True):
+        alone = call(service, "jobs.result", job_id=job_id)
+        alone.pop("traceback", None)
+        assert answer == alone
+    assert len(results(*[half] * 8)) == 5  # what fits into 1 MiB
+    assert len(results(small, large, small)) == 1
+    assert results(large) == []
+    assert call(service, "jobs.results", job_ids=[7])["results"] == []
+
+
 @pytest.fixture(scope="module")
 def written(service):
     """A job with files of our making."""

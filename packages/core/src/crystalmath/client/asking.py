@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from crystalmath import config
 from crystalmath.client.client_errors import raise_answered
 from crystalmath.client.event_log import changes
+from crystalmath.client.result_fetcher import ResultFetcher
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.models import Job, JobState
@@ -57,6 +58,8 @@ class Asking:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._waiting = transport.for_waiting()
+        #: What futures get their results from.
+        self.results = ResultFetcher(transport)
         # It belongs to the home that it was made for, whatever becomes of os.environ.
         self._environ = dict(os.environ)
 
@@ -298,6 +301,9 @@ class Asking:
         """Give what the recipe of a completed job returned; the job's future calls it."""
         from crystalmath.recipes import codec
 
+        fetched = self.results.take(job_id)
+        if fetched is not None:
+            return codec.decode_result_document(fetched["result"])
         text = self.result_json(job_id)
         if text is None:
             raise InvalidJob(f"the job {job_id} has not completed")

@@ -31,7 +31,8 @@ class JobFuture(Future[Any]):
     ``asyncio.wrap_future`` take it (the last within ``asyncio.shield``, lest a timeout cancel the
     job). A job that failed raises :class:`~crystalmath.client.JobFailed`, one that was cancelled
     :class:`~concurrent.futures.CancelledError`. The result is fetched and decoded when it is first
-    asked for, in the thread that asks. Callbacks run in a thread of the client's.
+    asked for, in the thread that asks; small ones of other completed jobs may come along. Callbacks
+    run in a thread of the client's.
 
     Made by :class:`~crystalmath.client.Client`, never by hand.
 
@@ -155,6 +156,7 @@ class JobFuture(Future[Any]):
 
     def _reach(self, state: JobState) -> None:
         if state is JobState.COMPLETED:
+            self._client.results.note(self)
             self.end()
         elif state is JobState.CANCELLED and self._end():
             super().cancel()

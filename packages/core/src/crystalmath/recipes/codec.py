@@ -23,6 +23,7 @@ no word for them they become the tag ``builtins.float``, and within an array's `
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
@@ -46,6 +47,7 @@ __all__ = [
     "decode_parameters",
     "decode_request",
     "decode_result",
+    "decode_result_document",
     "decode_result_json",
     "decode_spec",
     "encode_body",
@@ -202,6 +204,16 @@ def decode_result(data: bytes) -> Any:
 
 def decode_result_json(text: bytes) -> Any:
     """Read what :func:`result_json` gave; never anything that came from elsewhere."""
+    return decode_result_document(json.loads(text))
+
+
+def decode_result_document(document: Any) -> Any:
+    """Read such a text that was parsed already."""
+    return _result_decoder().process_decoded(document)
+
+
+@functools.cache
+def _result_decoder() -> Any:
     from monty.json import MontyDecoder
 
     class ResultDecoder(MontyDecoder):  # type: ignore[misc]
@@ -213,7 +225,7 @@ def decode_result_json(text: bytes) -> Any:
                 node = as_monty_writes(node)
             return super().process_decoded(node)
 
-    return ResultDecoder().process_decoded(json.loads(text))
+    return ResultDecoder()
 
 
 def result_size(stored: BinaryIO) -> int:

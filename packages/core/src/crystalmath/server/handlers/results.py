@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.workfiles import check_inside, find, read_part, read_tail
-from crystalmath.models.fields import nullable
+from crystalmath.models.fields import array, nullable
 from crystalmath.quacc.runner import JobState
+from crystalmath.server.handlers.documents import PAGE
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.budget import room
-from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.declare import method, trouble
 from crystalmath.server.rpc.shapes import (
     ERROR,
     JOB_ID,
+    JOB_IDS,
     NAME,
     STATE,
     TIMEOUT,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_logs", "handle_jobs_result"]
+__all__ = ["handle_jobs_logs", "handle_jobs_result", "handle_jobs_results"]
 
 #: How often a file is looked at that somebody follows, in seconds.
 _LOOK_S = 0.25
@@ -48,21 +50,21 @@ _found_before: dict[tuple[Path, str], Path] = {}
 _MOST_FOUND = 1000
 _BYTES: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _TEXT: Mapping[str, Any] = {"type": "string"}
+#: So much of several results is sent at once, in bytes.
+_TOGETHER = 2**20
+_RESULT: dict[str, Any] = {
+    "job_id": nullable(JOB_ID),
+    "status": {"type": "string", "enum": [*STATE["enum"], "error"]},
+    "error": ERROR,
+    "result": {"description": "what the recipe returned, whole; null unless it completed"},
+}
 
 
 @method(
     "jobs.result",
     params={"job_id": JOB_ID},
     required=("job_id",),
-    result=record(
-        {
-            "job_id": nullable(JOB_ID),
-            "status": {"type": "string", "enum": [*STATE["enum"], "error"]},
-            "error": ERROR,
-            "result": {"description": "what the recipe returned, whole; null unless it completed"},
-        },
-        {"traceback": _TEXT, "code": _TEXT},
-    ),
+    result=record(_RESULT, {"traceback": _TEXT, "code": _TEXT}),
     refused={"result": None},
     pool="files",
     answer_size=lambda _: wire.CHUNK,
@@ -74,13 +76,60 @@ def handle_jobs_result(service: JobService, params: dict[str, Any]) -> Mapping[s
     tell why. Arrays, structures and the like are in monty's form of JSON.
     """
     job = service.job(params["job_id"])
-    more = {"traceback": job.traceback} if job.traceback else {}
+    return _described(service, job) | ({"traceback": job.traceback} if job.traceback else {})
+
+
+@method(
+    "jobs.results",
+    params={"job_ids": JOB_IDS},
+    required=("job_ids",),
+    result=record({"results": array(record(_RESULT, {"code": _TEXT})), "error": ERROR}),
+    refused={"results": []},
+    answer_size=lambda _: 2 * _TOGETHER,
+)
+async def handle_jobs_results(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Give what the recipes of many jobs returned, as many of the first ones as fit together.
+
+    ``results`` has for each id in turn what jobs.result gives, without a traceback, or why there is
+    nothing, and ends before more than 1 MiB would be sent. Ask again for the rest, and where none
+    fits, ask jobs.result for the first.
+    """
+    return {"results": await in_slices("files", _all(service, params["job_ids"])), "error": None}
+
+
+def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[wire.Raw]]:
+    found: list[wire.Raw] = []
+    left = _TOGETHER
+    for start in range(0, len(job_ids), PAGE):
+        page = job_ids[start : start + PAGE]
+        jobs = {job.job_id: job for job in service.some_jobs(page)}
+        for job_id in page:
+            text = _written(service, job_id, jobs.get(job_id))
+            if text is None or len(text) > left:
+                return found
+            left -= len(text)
+            found.append(wire.Raw(text))
+            yield
+    return found
+
+
+def _written(service: JobService, job_id: str, job: JobMetadata | None) -> bytes | None:
+    """Write one of many results; ``None`` if it must be sent alone."""
+    try:
+        if job is None:
+            raise UnknownJob(job_id)
+        answer = _described(service, job)
+    except CrystalMathError as error:
+        answer = {"job_id": job_id, "status": "error", **trouble(error), "result": None}
+    return None if isinstance(answer["result"], wire.Stream) else wire.dumps(answer)
+
+
+def _described(service: JobService, job: JobMetadata) -> dict[str, Any]:
     return {
         "job_id": job.job_id,
         "status": job.state.value,
         "error": job.error,
         "result": _stored(service, job) if job.state is JobState.COMPLETED else None,
-        **more,
     }
 
 
