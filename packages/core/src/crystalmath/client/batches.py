@@ -55,7 +55,7 @@ def batches(
 
 
 def _size(document: object) -> int:
-    size = len(wire.dumps(document))
+    size = wire.size(document)
     if size > LARGEST:
         raise InvalidJob(
             f"structure and parameters take {size / 2**20:.0f} MiB; the limit is "

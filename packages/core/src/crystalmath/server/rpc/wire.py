@@ -30,6 +30,7 @@ __all__ = [
     "loads",
     "pieces",
     "read_length",
+    "size",
 ]
 
 #: The largest message that the server takes, in bytes. Answers have no limit: a result comes whole.
@@ -261,6 +262,17 @@ def _pieces(value: Any, levels: int) -> Iterator[bytes | Stream]:
         yield b"[]" if before == b"[" else b"]"
     else:
         yield _encode(value)
+
+
+def size(document: Any) -> int:
+    """Tell how many bytes a document takes that has no :class:`Raw` or :class:`Stream` in it.
+
+    Raises
+    ------
+    WireError
+        As :func:`dumps`.
+    """
+    return len(_encode(document))
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
