@@ -1,8 +1,10 @@
 """What the framework costs over its engine: the same jobs through bare Parsl and through us.
 
 Run it in an environment that has both packages: ``python benchmarks/overhead.py``. It uses a
-temporary home, two workers that have imported quacc before any clock starts, and prints seconds,
-ratios and the limits. It exits 1 if a limit is broken.
+temporary home, a server in a process of its own, two workers that have imported quacc before any
+clock starts, and prints seconds, ratios and the limits: jobs and their results by the client, all
+in one call and one request each; then what a submission takes over the socket, one after the
+other and a thousand in one request. It exits 1 if a limit is broken.
 """
 
 from __future__ import annotations
@@ -21,19 +23,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from crystalmath.client import Client
-    from crystalmath.service import JobService
+    from crystalmath.client import Client, Submission
 
 BENCHMARKS = Path(__file__).resolve().parent
 WORKERS = 2
 TIMEOUT_S = 600.0
 #: A round of eight jobs that takes longer met a worker that still had to import quacc, in seconds.
 WARM_S = 0.5
-#: What is run: recipe, number of jobs, largest allowed ratio to bare Parsl.
+MANY = "client, submit_many"
+EACH = "client, one request each"
+#: What is run: recipe, number of jobs, largest allowed ratio to bare Parsl for each way.
 CASES = [
-    ("noop_recipes.noop", 1000, 4.0),
-    ("quacc.recipes.emt.core.static_job", 200, 1.5),
+    ("noop_recipes.noop", 1000, {MANY: 2.2, EACH: 3.0}),
+    ("quacc.recipes.emt.core.static_job", 200, {MANY: 1.2, EACH: 1.3}),
 ]
+#: Submissions of one after the other, and what one may take; so for those in one request.
+ALONE, ALONE_MS = 100, 2.0
+TOGETHER, TOGETHER_S = 1000, 0.5
 BARE = "bare Parsl"
 #: Recipe and way -> seconds, one for each round.
 Times = dict[tuple[str, str], list[float]]
@@ -51,9 +57,14 @@ def main() -> int:
 
             fill(options.jobs_in_store)
         with contextlib.ExitStack() as stack:
-            ways = _ways(stack, options.engine)
+            client = _client(stack)
+            ways = _ways(stack, client, options.engine)
             times = _measure(ways, options.repeat)
-    return _report(options, times)
+            alone, together = _socket(client, options)
+    broken = _report(options, times)
+    broken += _tell("a submission over the socket", 1000 * alone, "ms", ALONE_MS)
+    broken += _tell(f"{TOGETHER} submissions in one request", together, "s", TOGETHER_S)
+    return 1 if broken else 0
 
 
 def _options() -> argparse.Namespace:
@@ -99,34 +110,23 @@ def _call(recipe: str, atoms: Atoms) -> object:
     return getattr(import_module(module), name)(atoms)
 
 
-def _ways(stack: contextlib.ExitStack, engine: str) -> dict[str, Way]:
-    """Start what runs the jobs: bare Parsl, and this framework on the engine."""
-    from crystalmath.service import JobService
-
-    ways: dict[str, Way] = {}
-    if engine == "parsl":
-        ways[BARE] = _bare_parsl(stack)
-    service = stack.enter_context(JobService())
-    ways["through us, submit_many"] = lambda recipe, n: _many(service, recipe, n, engine)
-    ways["through us, submit"] = lambda recipe, n: _each(service, recipe, n, engine)
-    ways["through the server"] = _through_server(stack, engine)
-    return ways
-
-
-def _through_server(stack: contextlib.ExitStack, engine: str) -> Way:
+def _client(stack: contextlib.ExitStack) -> Client:
     """Start a server, which runs an engine of its own."""
-    from crystalmath.client import Submission, connect
+    from crystalmath.client import connect
 
     client = stack.enter_context(connect())
     stack.callback(client.call, "system.stop", {"cancel": True})
+    return client
 
-    def run(recipe: str, count: int) -> None:
-        atoms = _atoms()
-        requests = [Submission(recipe=recipe, atoms=atoms, engine=engine) for _ in range(count)]
-        futures = client.submit_many(requests)
-        _wait(client, futures)
 
-    return run
+def _ways(stack: contextlib.ExitStack, client: Client, engine: str) -> dict[str, Way]:
+    """Start what runs the jobs: bare Parsl, and this framework on the engine."""
+    ways: dict[str, Way] = {}
+    if engine == "parsl":
+        ways[BARE] = _bare_parsl(stack)
+    ways[MANY] = lambda recipe, n: _many(client, _submissions(recipe, n, engine))
+    ways[EACH] = lambda recipe, n: _each(client, _submissions(recipe, n, engine))
+    return ways
 
 
 def _bare_parsl(stack: contextlib.ExitStack) -> Way:
@@ -161,7 +161,7 @@ def _measure(ways: dict[str, Way], repeat: int) -> Times:
         _warm(way)
     times: Times = {}
     for _ in range(repeat):
-        for recipe, count, _limit in CASES:
+        for recipe, count, _limits in CASES:
             for name, way in ways.items():
                 start = time.perf_counter()
                 way(recipe, count)
@@ -169,30 +169,47 @@ def _measure(ways: dict[str, Way], repeat: int) -> Times:
     return times
 
 
-def _submissions(recipe: str, count: int, engine: str) -> list[Any]:
-    from crystalmath.models import Submission
+def _submissions(recipe: str, count: int, engine: str) -> list[Submission]:
+    from crystalmath.client import Submission
 
-    return [Submission(recipe=recipe, atoms=_atoms(), engine=engine) for _ in range(count)]
-
-
-def _many(service: JobService, recipe: str, count: int, engine: str) -> None:
-    _wait(service, service.submit_many(_submissions(recipe, count, engine)))
+    atoms = _atoms()
+    return [Submission(recipe=recipe, atoms=atoms, engine=engine) for _ in range(count)]
 
 
-def _each(service: JobService, recipe: str, count: int, engine: str) -> None:
-    _wait(service, [service.submit(item) for item in _submissions(recipe, count, engine)])
+def _many(client: Client, submissions: list[Submission]) -> None:
+    for future in client.submit_many(submissions):
+        if isinstance(future, Exception):
+            raise future
+        future.result(TIMEOUT_S)
 
 
-def _wait(service: JobService | Client, jobs: list[Any]) -> None:
-    for job in jobs:
-        if isinstance(job, Exception):
-            raise job
-    last = {}
-    for job in service.wait([job.job_id for job in jobs], timeout=TIMEOUT_S):
-        last[job.job_id] = job
-    bad = [job for job in last.values() if job.state.value != "completed"]
-    if bad or len(last) != len(jobs):
-        raise RuntimeError(f"{len(last)} of {len(jobs)} jobs seen; not completed: {bad[:1]}")
+def _each(client: Client, submissions: list[Submission]) -> None:
+    futures = [client.submit(one.recipe, one.atoms, engine=one.engine) for one in submissions]
+    for future in futures:
+        future.result(TIMEOUT_S)
+
+
+def _socket(client: Client, options: argparse.Namespace) -> tuple[float, float]:
+    """Give the median time of a submission, and that of many in one request, in seconds."""
+    structure = {"symbols": "Cu", "cell": [3.0, 3.0, 3.0], "pbc": True}
+    job = {"recipe": CASES[0][0], "structure": structure, "engine": options.engine}
+    alone = []
+    for _ in range(ALONE):
+        answer, took = _timed(client, "jobs.submit", job)
+        alone.append(took)
+        list(client.wait([answer["job_id"]], TIMEOUT_S))  # so that no job runs beside it
+    together = []
+    for _ in range(options.repeat):
+        answer, took = _timed(client, "jobs.submit_many", {"jobs": [job] * TOGETHER})
+        together.append(took)
+        list(client.wait([each["job_id"] for each in answer["jobs"]], TIMEOUT_S))
+    return statistics.median(alone), statistics.median(together)
+
+
+def _timed(client: Client, method: str, params: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    start = time.perf_counter()
+    answer = client.call(method, params)
+    return answer, time.perf_counter() - start
 
 
 def _warm(way: Way) -> None:
@@ -208,23 +225,31 @@ def _warm(way: Way) -> None:
 
 
 def _report(options: argparse.Namespace, times: Times) -> int:
+    """Print what was measured; give how many limits are broken."""
     print(
         f"{options.engine}, {WORKERS} workers, warm, median of {options.repeat} rounds, "
         f"{options.jobs_in_store} finished jobs in the store"
     )
     broken = 0
-    for recipe, count, limit in CASES:
+    for recipe, count, limits in CASES:
         print(f"\n{count} x {recipe}")
         bare = times.get((recipe, BARE))
         for name in [name for case, name in times if case == recipe]:
             took = times[recipe, name]
             line = f"  {name:24} {statistics.median(took):7.2f} s"
             if bare and name != BARE:
+                limit = limits[name]
                 ratio = statistics.median(x / y for x, y in zip(took, bare, strict=True))
                 broken += ratio > limit
                 line += f"  ratio {ratio:5.2f}  limit {limit:g}" + "  BROKEN" * (ratio > limit)
             print(line)
-    return 1 if broken else 0
+    return broken
+
+
+def _tell(what: str, value: float, unit: str, limit: float) -> bool:
+    broken = value > limit
+    print(f"\n{what}: {value:.2f} {unit}  limit {limit:g}" + "  BROKEN" * broken)
+    return broken
 
 
 if __name__ == "__main__":
