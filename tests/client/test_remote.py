@@ -247,6 +247,20 @@ def test_a_question_is_repeated(home):
         assert client.job("x").state is JobState.PENDING
 
 
+def test_a_client_that_connects_asks_who_is_there_and_nothing_else(home, monkeypatch):
+    asked, ask = [], remote_module.Connection.ask
+
+    def noted(connection, method, *more):
+        asked.append(method)
+        return ask(connection, method, *more)
+
+    monkeypatch.setattr(remote_module.Connection, "ask", noted)
+    behave = lambda request: document("pending")  # noqa: E731
+    with Broken(home, behave), connect(start=False) as client:
+        client.job("x")
+    assert asked == ["system.version", "jobs.status"]
+
+
 def test_a_server_that_goes_before_it_has_said_who_it_is_is_asked_again(home):
     class Leaving(Broken):
         def talk(self, connection, file):

@@ -30,7 +30,7 @@ def connect(*, start: bool = True) -> Client:
     """
     place = Place.of(config.home())
     remote = Remote(place, (lambda: _start(place)) if start else None)
-    remote.call("system.ping", {})
+    remote.open()
     return Client(remote)
 
 

@@ -154,6 +154,10 @@ class Remote:
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
 
+    def open(self) -> None:
+        """See who is there; the connection is kept for the first request."""
+        self._keep(self._take())
+
     def for_waiting(self) -> Remote:
         """Give the same for somebody who waits for jobs."""
         return Remote(self._place, self._start, waiting=True)
