@@ -70,6 +70,8 @@ class Job:
         When it may be handed to the engine again, likewise.
     told : str, optional
         What was told last of what it waits for.
+    disowned : bool
+        Whether it was let go: its specification is another's to write from then on.
     """
 
     header: dict[str, Any]
