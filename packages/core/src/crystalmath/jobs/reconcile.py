@@ -224,9 +224,9 @@ class Reconciler:
         if isinstance(action, (Launch, Release, LetGo)):
             requests.append(action)
             return True
-        if isinstance(action, EndProcesses):
-            return self._host.end_processes(attempt_id(job.job_id, action.attempt))
         try:
+            if isinstance(action, EndProcesses):
+                return self._host.end_processes(attempt_id(job.job_id, action.attempt))
             if isinstance(action, WriteSpec):
                 return job.write(action.attempt)
             if isinstance(action, WriteCancel):
