@@ -451,3 +451,7 @@ def test_another_spelling_of_a_structure_makes_no_other_job(name):
     atoms, kept = parse_and_keep({"format": "ase-json", "data": _other(dict(data), name)})
     assert atoms == bulk("Al")
     assert json.dumps(kept, sort_keys=True) == json.dumps(data, sort_keys=True)
+
+
+def test_no_labels_are_empty_labels():
+    assert Submission(recipe="lab.value", atoms=None, labels=None).labels == {}
