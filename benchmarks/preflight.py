@@ -23,7 +23,7 @@ from ase.build import bulk, fcc111
 
 from crystalmath import config
 from crystalmath.engines.registry import plugins
-from crystalmath.preflight import asking
+from crystalmath.preflight import inspector
 from crystalmath.quacc.engine import submission_environment
 from crystalmath.recipes import codec
 from crystalmath.recipes.structures import parse_and_keep
@@ -65,7 +65,7 @@ def main() -> int:
         try:
             return _measure(runs)
         finally:
-            asking.close()
+            inspector.close()
 
 
 def _set_environment(folder: Path) -> None:

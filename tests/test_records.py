@@ -346,7 +346,6 @@ def test_the_names_of_the_wire_are_translated_in_one_place():
         ("name", "n" * 256, r"'name' must be 1 to 255 printable characters, not 'nnn"),
         ("labels", {"a": 1}, r"'labels\.a' must be at most 1000 printable characters, not 1"),
         ("labels", {1: "a"}, r"a name in 'labels' must be 1 to 255 printable characters, not 1"),
-        ("labels", None, r"'labels' must be an object of at most 64, not None"),
         ("parameters", [], r"'params' must be an object, not \[\]"),
         ("environment", {"A=B": "x"}, r"a name in 'environment' must be the name of an envir"),
         ("environment", {"A": "secret\0"}, r"'environment\.A' must be a string .* not this one"),
@@ -451,3 +450,7 @@ def test_another_spelling_of_a_structure_makes_no_other_job(name):
     atoms, kept = parse_and_keep({"format": "ase-json", "data": _other(dict(data), name)})
     assert atoms == bulk("Al")
     assert json.dumps(kept, sort_keys=True) == json.dumps(data, sort_keys=True)
+
+
+def test_no_labels_are_empty_labels():
+    assert Submission(recipe="lab.value", atoms=None, labels=None).labels == {}

@@ -423,7 +423,7 @@ def test_asking_a_server_needs_little():
         "import sys; from crystalmath.client import connect\n"
         "from crystalmath.client.remote import Remote\n"
         "heavy = {'sqlalchemy', 'ase', 'numpy', 'asyncio', 'rich', 'pluggy', 'logging'}\n"
-        "heavy |= {'concurrent.futures', 'crystalmath.server', 'crystalmath.service'}\n"
+        "heavy |= {'concurrent.futures', 'crystalmath.server.daemon', 'crystalmath.service'}\n"
         "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

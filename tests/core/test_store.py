@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -646,6 +647,9 @@ def test_a_reason_for_the_same_state_is_noted(store):
     assert (noted.state, noted.reason, noted.revision) == (JobState.PENDING, "Priority", 1)
     (running,) = store.apply([Change(job_id=job_id, state=JobState.RUNNING, at=2.0)])
     assert running.reason is None
+    # A note on its waiting that was overtaken by its beginning must not send it back.
+    assert store.apply([evolve(waits, reason="Resources")]) == []
+    assert store.get(job_id).state is JobState.RUNNING
     assert [event.reason for event in store.events(job_id=job_id)][1:] == ["Priority", None]
     store.apply([Change(job_id=job_id, state=JobState.COMPLETED, at=3.0)])
     late = Change(job_id=job_id, state=JobState.COMPLETED, at=4.0, reason="too late")

@@ -101,11 +101,6 @@ class MemoryDirectory(RunDirectory):
         except FileNotFoundError:
             return False
 
-    def exists(self):
-        with contextlib.suppress(OSError):
-            return self.has("spec")
-        return False
-
     def cancel_requested(self):
         with contextlib.suppress(OSError):
             return self.has("cancel")

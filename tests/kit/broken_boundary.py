@@ -147,7 +147,7 @@ class RunsTwice(Engine):
     """Runs what failed once more, behind core's back."""
 
     def _work(self):
-        while (attempt := self._queue.get()) is not None:
+        while (attempt := self._queue.get()[2]) is not None:
             if attempt.id not in self._queued:
                 continue
             self._running.add(attempt.id)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
+    "BadFile",
     "ConfigError",
     "CrystalMathError",
     "EngineUnavailable",

@@ -78,7 +78,7 @@ def submit(
     Each job is accepted or refused on its own. Exits 1 where one was refused.
     """
     combinations = parse_sweep(sweep or (), param or (), params)
-    _refuse_twice(options.get("labels", {}), combinations)
+    _refuse_twice(options.get("labels") or {}, combinations)
     read = list(read_documents(structures))
     many = not names_one(structures) or bool(sweep) or len(read) > 1
     asked = _asked(recipe, read, combinations, options, many=many)
@@ -115,7 +115,7 @@ def _asked(
 
     configured = config.load()
     environment = config.submitters_environment(configured)
-    name, key, labels = options.get("name"), options.get("key"), options.get("labels", {})
+    name, key, labels = options.get("name"), options.get("key"), options.get("labels") or {}
     for file_name, structure in read:
         own = file_name if name is None else name if len(read) == 1 else f"{name}/{file_name}"
         for swept, parameters in combinations:

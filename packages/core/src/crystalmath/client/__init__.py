@@ -46,6 +46,4 @@ def __getattr__(name: str) -> Any:
         from crystalmath.client.future import JobFuture
 
         return JobFuture
-    if name == "Request":
-        return Request
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

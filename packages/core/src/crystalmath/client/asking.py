@@ -213,7 +213,8 @@ class Asking:
         Returns
         -------
         dict
-            ``{"job_id", "recipe", "structure", "params", "engine", "cluster", "walltime_s"}``.
+            ``{"job_id", "recipe", "structure", "params", "engine", "cluster", "walltime_s",
+            "priority", "name", "labels", "potcars"}``.
         """
         return cast("Specification", self._answer("jobs.specification", job_id=job_id))
 

@@ -287,9 +287,9 @@ class Remote:
 
 def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
     if method == "jobs.submit":
-        return "key" in params
+        return params.get("key") is not None
     if method == "jobs.submit_many":
-        return all("key" in job for job in params["jobs"])
+        return all(job.get("key") is not None for job in params["jobs"])
     return method not in _ONCE
 
 

@@ -167,7 +167,7 @@ class Driver:
             return self._take_in(job)
 
     def _take_in(self, job: Job) -> bool:
-        with contextlib.suppress(BadFile, OSError):  # as if it had never been recorded
+        with contextlib.suppress(BadFile, OSError, ValueError):  # as if it had never been recorded
             job.handle = job.directory.read_handle(job.record.attempt)
         with self._lock:
             if self.closed:
@@ -294,13 +294,11 @@ class Driver:
     # --- the two threads ---------------------------------------------------------------------
 
     def _start_threads(self) -> None:
-        if self._threads:
-            return
-        for target in (self._drive, self._watch):
+        for target in (self._drive, self._watch)[len(self._threads) :]:
             name = f"crystalmath-{self._runner.settings.name}-{target.__name__.strip('_')}"
             thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()  # where it cannot be, it is tried again
             self._threads.append(thread)
-            thread.start()
 
     def _is_over(self) -> bool:
         return self.closed and (not self._jobs or self._abandoned)

@@ -67,8 +67,8 @@ class LocalRunner(EngineRunner):
             self._queue.put((-attempt.priority, next(self._number), attempt))
         while len(self._threads) < min(self._workers, len(self._queued) + len(self._running)):
             thread = threading.Thread(target=self._work, name="crystalmath-local", daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
         return {attempt.id: attempt.id for attempt in attempts}
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
@@ -76,10 +76,11 @@ class LocalRunner(EngineRunner):
         return {attempt.id: self._see(attempt.id) for attempt in attempts}
 
     def _see(self, attempt: str) -> Sighting:
-        if attempt in self._running:
-            return Sighting("running")
+        # In this order: a worker adds to the one before it takes from the other.
         if attempt in self._queued:
             return Sighting("queued")
+        if attempt in self._running:
+            return Sighting("running")
         return Sighting("gone", self._troubles.get(attempt))
 
     def release(self, attempts: Sequence[Attempt]) -> None:

@@ -70,6 +70,8 @@ class Job:
         When it may be handed to the engine again, likewise.
     told : str, optional
         What was told last of what it waits for.
+    disowned : bool
+        Whether it was let go: its specification is another's to write from then on.
     """
 
     header: dict[str, Any]
@@ -222,9 +224,9 @@ class Reconciler:
         if isinstance(action, (Launch, Release, LetGo)):
             requests.append(action)
             return True
-        if isinstance(action, EndProcesses):
-            return self._host.end_processes(attempt_id(job.job_id, action.attempt))
         try:
+            if isinstance(action, EndProcesses):
+                return self._host.end_processes(attempt_id(job.job_id, action.attempt))
             if isinstance(action, WriteSpec):
                 return job.write(action.attempt)
             if isinstance(action, WriteCancel):

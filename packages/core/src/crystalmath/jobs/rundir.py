@@ -78,10 +78,6 @@ class RunDirectory:
         """Give the log file of an attempt."""
         return self.file(f"{attempt}.log")
 
-    def exists(self) -> bool:
-        """Tell whether the job was written down."""
-        return os.path.exists(self.file("spec"))
-
     def has(self, name: str) -> bool:
         """Tell whether there is a file; `OSError` if that cannot be told just now."""
         return _is_there(self.file(name))

@@ -3,6 +3,7 @@
 ================  =========================================================================
 ``submission``    what is asked for, and what an engine gets of it
 ``job``           what is on record of a job
+``answers``       what the server's answers hold, for type checkers
 ``capabilities``  what core and an engine tell each other
 ``fields``        how a record declares its fields; names on the wire and JSON Schemas
 ``checks``        what holds values to their schemas

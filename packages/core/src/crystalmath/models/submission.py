@@ -61,6 +61,10 @@ def _cluster(given: str | None) -> str:
     return "local" if given is None else given
 
 
+def _labels(given: Mapping[str, str] | None) -> Mapping[str, str]:
+    return {} if given is None else given
+
+
 class CommonTerms(TypedDict, total=False):
     """The arguments of :class:`Terms` that many jobs may share, for type checkers; see there."""
 
@@ -68,7 +72,7 @@ class CommonTerms(TypedDict, total=False):
     walltime_s: float | None
     priority: int
     name: str | None
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] | None
 
 
 class TermsGiven(CommonTerms, total=False):
@@ -141,6 +145,7 @@ class Terms:
     )
     labels: Mapping[str, str] = field(
         factory=dict,
+        converter=_labels,
         hash=False,  # what has terms may be a key of a dict, as an attempt is
         metadata=about(
             "for people and filters; never passed to the recipe",

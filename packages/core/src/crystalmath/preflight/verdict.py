@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.preflight.program import Program
     from crystalmath.preflight.report import Report
 
 __all__ = ["judge", "pseudopotentials", "unasked"]
@@ -146,8 +145,3 @@ def unasked(reason: str, recipe: str, environment: Mapping[str, str]) -> Finding
         message=said(reason),
         remedy="the job is submitted all the same; see that its files are there",
     )
-
-
-def _unasked(program: Program, recipe: str, environment: Mapping[str, str]) -> list[Finding]:
-    told = program.unasked(recipe, environment)
-    return [] if told is None else [told]

@@ -236,9 +236,6 @@ class Server:
             care.cancel()
             await self.connections.close()
 
-    async def _served(self, listener: socket.socket) -> asyncio.Server:
-        return await asyncio.start_unix_server(self._connected, sock=listener, backlog=BACKLOG)
-
     def _withdraw(self) -> None:
         """Remove the socket, unless it is another server's: the home may have been made anew."""
         if self._mark is not None and self.place.mark() == self._mark:

@@ -7,8 +7,6 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from crystalmath.errors import StoreError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -101,7 +99,7 @@ class Feed:
             if store is None:
                 return ()
             events, self._position = store.follow(self._position)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - without this thread nobody would hear any more
             _LOG.warning("cannot read the events, trying again: %s", error)
             return ()
         return events

@@ -221,7 +221,7 @@ class Queries:
         return self._recovery.seen(jobs)
 
     def specification(self, job_id: str) -> str:
-        """Give the text that was recorded of what was asked for; see :mod:`~.quacc.codec`."""
+        """Give the text that was recorded of a job; see :mod:`crystalmath.recipes.codec`."""
         return self._existing(job_id).specification(job_id)
 
     def specification_size(self, job_id: str) -> int:

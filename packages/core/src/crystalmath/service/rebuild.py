@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attrs import fields_dict, frozen
 
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
@@ -18,7 +18,7 @@ from crystalmath.models import JobSpec, NewJob
 from crystalmath.service.admission import spec_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from crystalmath.quacc.store import JobMetadata, JobStore
 
@@ -70,10 +70,30 @@ def rebuild(store: JobStore, jobs_directory: Path) -> Rebuilt:
                     rows.append(_row(RunDirectory(jobs_directory / name)))
                 except (CrystalMathError, OSError, TypeError, ValueError) as error:
                     left_out.append(f"{name}: {error}")
-        for job in store.insert(rows):
+        for job in _inserted(store, rows, left_out):
             _catch_up(store, job, jobs_directory, host)
             recorded.append(job.job_id)
     return Rebuilt(tuple(recorded), tuple(left_out))
+
+
+def _inserted(
+    store: JobStore, rows: Sequence[NewJob], left_out: list[str]
+) -> Iterator[JobMetadata]:
+    """Record jobs; one whose key was given to another since is left out."""
+    try:
+        jobs = store.insert(rows)
+    except InvalidJob as error:
+        if len(rows) == 1:
+            left_out.append(f"{rows[0].job_id}: {error}")
+        else:
+            for row in rows:
+                yield from _inserted(store, [row], left_out)
+        return
+    for row, job in zip(rows, jobs, strict=True):
+        if job.job_id == row.job_id:
+            yield job
+        else:
+            left_out.append(f"{row.job_id}: its key {row.key!r} has the job {job.job_id}")
 
 
 def _catch_up(store: JobStore, job: JobMetadata, jobs_directory: Path, host: Host) -> None:

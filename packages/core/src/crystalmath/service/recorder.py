@@ -85,9 +85,12 @@ class Recorder:
             )
         _LOG.error("%r was removed or replaced; its rows are made again", lost)
         lost.close()
-        self._opened = None
         store = JobStore(self._url)
-        found = rebuild(store, self._jobs_directory)
+        try:
+            found = rebuild(store, self._jobs_directory)
+        except BaseException:
+            store.close()  # the one that was lost stays in its place, so that this is tried again
+            raise
         _LOG.warning("recorded %d jobs from their run directories", len(found.recorded))
         for reason in found.left_out:
             _LOG.warning("not recorded: %s", reason)

@@ -76,7 +76,7 @@ class Recovery:
         self._reconciler = Reconciler(self.host)
         self._taken: set[str] = set()
         self._told: dict[str, str] = {}
-        self._doubts: dict[str, Doubt | None] = {}
+        self._doubts: dict[str, Doubt] = {}
 
     # --- who only looks ----------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class Recovery:
             try:
                 if self._take_over(job, runners[job.engine]):
                     taken.append(job.job_id)
-            except (CrystalMathError, OSError) as error:
+            except (CrystalMathError, OSError, ValueError, KeyError, TypeError) as error:
                 # One job's bad file must not keep the others from being taken over.
                 self._warn(job.job_id, f"cannot take over job {job.job_id}: {error}")
         if taken:
@@ -150,7 +150,9 @@ class Recovery:
         directory, record = self._directory(job), self._record(job)
         files = read(directory, record, self.host)
         decision = step(record, files, now=self.host.now(), engine=_NO_ENGINE)
-        self._doubts[job.job_id] = decision.doubt
+        self._doubts.pop(job.job_id, None)
+        if decision.doubt is not None:
+            self._doubts[job.job_id] = decision.doubt
         removed = isinstance(files.directory, Absent) and record.written
         if runner is not None and not (decision.state.is_terminal() or removed):
             return runner.adopt(job.job_id, self._recorded(job))
@@ -167,10 +169,12 @@ class Recovery:
             owned = Job.taken_over(directory, job.engine, self.host, recorded)
         if owned is not None:
             owned.update(doubt=record.doubt)
-            looked = self._reconciler.look(owned, Depth.THOROUGH, _NO_ENGINE)
-            self._recorder.apply(*looked.changes)
-            if writes:
-                owned.let_go()
+            try:
+                looked = self._reconciler.look(owned, Depth.THOROUGH, _NO_ENGINE)
+                self._recorder.apply(*looked.changes)
+            finally:
+                if writes:
+                    owned.let_go()
 
     # --- what is known -----------------------------------------------------------------------
 

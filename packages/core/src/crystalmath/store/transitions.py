@@ -31,6 +31,8 @@ def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str
     if _is_note(job, change):
         noted = evolve(job, revision=job.revision + 1, reason=cleaned(change.reason))
         return noted, [event_row(job, job.state, change.at, change.reason)]
+    if change.state is JobState.PENDING and change.attempt is None and change.reason is not None:
+        return job, []  # a note on a waiting attempt, which was overtaken by its beginning
     for state in steps(job.state, change.state):
         last = state is change.state
         at = change.at if last or change.started_at is None else change.started_at

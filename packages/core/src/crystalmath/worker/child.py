@@ -1,4 +1,4 @@
-"""The supervisor's side of its runner: start it, feed it, hear what it says."""
+"""The supervisor's side of its runner: start it, feed it, read what it says."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Runner:
     """A warm process that runs recipes, one after another.
 
     Its standard output and error come back through a pipe, so that a log file is made only for a
-    job that prints, and what its children print is heard too.
+    job that prints, and what its children print is read too.
 
     Parameters
     ----------

@@ -129,8 +129,9 @@ def _all_read(jobs: list[Any]) -> Generator[None, None, list[Submission | dict[s
 def handle_jobs_check(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
 
-    Nothing is recorded, and no engine is started. VASP's and Quantum ESPRESSO's recipes are asked
-    which pseudopotentials they read, in a process of their own and under the caller's environment.
+    Nothing is recorded, and no engine is started. Recipes of VASP, Quantum ESPRESSO and the
+    programs that plugins check are asked which files they read, in a process of their own and
+    under the caller's environment.
     """
     from attrs import asdict
 
