@@ -156,7 +156,7 @@ class JobFuture(Future[Any]):
 
     def _reach(self, state: JobState) -> None:
         if state is JobState.COMPLETED:
-            self._client.results.note(self)
+            self._client.results.note(self.job_id, self)
             self.end()
         elif state is JobState.CANCELLED and self._end():
             super().cancel()

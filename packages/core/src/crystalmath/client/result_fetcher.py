@@ -15,7 +15,6 @@ from crystalmath.errors import CrystalMathError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystalmath.client.future import JobFuture
     from crystalmath.client.transport import Transport
 
 __all__ = ["ResultFetcher"]
@@ -45,7 +44,7 @@ class ResultFetcher:
         self._many = 1
         self._fetched: deque[dict[str, Any]] = deque(maxlen=KEPT)
         #: Those whose results nobody has asked for, in the order in which they completed.
-        self._completed: weakref.WeakValueDictionary[str, JobFuture] = weakref.WeakValueDictionary()
+        self._completed: weakref.WeakValueDictionary[str, object] = weakref.WeakValueDictionary()
         self.begin_in_fork()
         _all.add(self)
 
@@ -53,10 +52,10 @@ class ResultFetcher:
         """Begin anew in a process that was forked: another thread may have held the lock."""
         self._lock = threading.Lock()
 
-    def note(self, future: JobFuture) -> None:
-        """Take note that a job has completed, whose result may be asked for."""
+    def note(self, job_id: str, future: object) -> None:
+        """Take note that a job has completed, whose result may be asked for while this lives."""
         with self._lock:
-            self._completed[future.job_id] = future
+            self._completed[job_id] = future
 
     def take(self, job_id: str) -> Mapping[str, Any] | None:
         """Give what ``jobs.result`` says of a job that completed, once; ``None``: ask for it."""
