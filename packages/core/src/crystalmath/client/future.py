@@ -124,10 +124,24 @@ class JobFuture(Future[Any]):
             after a minute.
         """
         if _is_callback_of_a_loop():
-            threading.Thread(target=self._stop, name="crystalmath-cancel", daemon=True).start()
+            threading.Thread(
+                target=self._stop_aside, name="crystalmath-cancel", daemon=True
+            ).start()
         else:
             self._stop()
         return self._seen[1] is JobState.CANCELLED
+
+    def _stop_aside(self) -> None:
+        try:
+            self._stop()
+        except (
+            CrystalMathError,
+            OSError,
+        ) as error:  # the client was closed meanwhile, or the server
+            import logging
+
+            log = logging.getLogger("crystalmath.client")
+            log.warning("cannot cancel job %s: %s", self.job_id, error)
 
     def _stop(self) -> None:
         if not self.done():
