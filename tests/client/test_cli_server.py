@@ -17,6 +17,7 @@ from rich.cells import cell_len
 
 from commands import finish, limited, start
 from conftest import eventually
+from crystalmath.cli import list_
 from crystalmath.errors import ServerError
 from server.home_server import HomeServer
 
@@ -236,7 +237,7 @@ def test_ids_and_swept_values_are_whole_in_a_narrow_line(monkeypatch, columns, e
         ("POSCAR opt_params.fmax=0.01", *same, "7d0e11aa"),
         ("slab", "failed", "lab_recipes.value", "local", "", "1 d", "91ae6abe"),
     ]
-    fitted = list._fitted(dict(zip(list._COLUMNS, zip(*rows, strict=True), strict=True)), columns)
+    fitted = list_._fitted(dict(zip(list_._COLUMNS, zip(*rows, strict=True), strict=True)), columns)
     assert fitted["ID"] == ["338c1a2b", "7d0e11aa", "91ae6abe"]
     assert [name.rpartition("=")[2] for name in fitted["NAME"]] == ["0.1", "0.01", "slab"]
     widths = [max(map(len, (name, *texts))) for name, texts in fitted.items()]

@@ -113,7 +113,7 @@ async def test_takers_part_by_part_all_come_to_an_end_and_give_back_all(budget):
 
 
 async def test_a_slow_client_is_waited_for_until_others_need_what_it_holds(budget, monkeypatch):
-    monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(module, "_CUT_OFF_S", 0.05)
     monkeypatch.setattr(module, "_LOOK_S", 0.01)
     share = budget.account().share()
     await share.grow(200)

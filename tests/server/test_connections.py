@@ -353,7 +353,7 @@ async def test_few_large_answers_are_in_memory_however_many_are_asked_for():
 
 
 async def test_who_does_not_read_is_cut_off_once_others_wait(monkeypatch):
-    monkeypatch.setattr(budget, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(budget, "_CUT_OFF_S", 0.2)
     monkeypatch.setattr(budget, "_PACE", 100 * LARGE)
     monkeypatch.setattr(budget, "_LOOK_S", 0.05)
     async with serving(METHODS, own=100_000, common=LARGE) as connect:

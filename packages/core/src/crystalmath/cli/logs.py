@@ -26,7 +26,7 @@ __all__ = ["logs"]
 #: In one answer. A compressed file is read from its beginning for each.
 _PART = 16 * 2**20
 #: How long one question waits for something new, in seconds.
-_PATIENCE_S = 10.0
+_POLL_S = 10.0
 #: How often a file that is not there yet is looked for, in seconds.
 _LOOK_S = 0.5
 
@@ -107,9 +107,7 @@ def _followed(client: Client, job_id: str, file: str | None, tail: int | None) -
 
 
 def _next(client: Client, job_id: str, file: str | None, before: LogPart) -> LogPart:
-    part = client.logs(
-        job_id, file, offset=before["offset"], max_bytes=_PART, timeout_s=_PATIENCE_S
-    )
+    part = client.logs(job_id, file, offset=before["offset"], max_bytes=_PART, timeout_s=_POLL_S)
     if part["file"] != before["file"]:  # another attempt writes a log of its own
         part = client.logs(job_id, file, offset=0, max_bytes=_PART)
     return part

@@ -46,6 +46,6 @@ def in_process() -> Client:
     The jobs of the home are all seen, those of this process are its own: they are cancelled when
     the client is closed or the process ends.
     """
-    from crystalmath.client.in_process import InProcess
+    from crystalmath.client.embedded import InProcess
 
     return Client(InProcess())

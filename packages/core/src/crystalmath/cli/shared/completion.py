@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["clusters", "engines", "job_ids", "labels", "recipes", "states", "unfinished_ids"]
 
 #: How long a server may take to answer, in seconds.
-_PATIENCE_S = 0.5
+_ANSWER_S = 0.5
 #: More than so many jobs are of no use in a list.
 _MOST = 200
 
@@ -131,7 +131,7 @@ def _asked(method: str, params: dict[str, Any]) -> dict[str, Any]:
     try:
         connection = Connection.to(Place.of(home()))
         try:
-            return read_result(connection.ask(method, params, _PATIENCE_S))
+            return read_result(connection.ask(method, params, _ANSWER_S))
         finally:
             connection.close()
     except (CrystalMathError, OSError, EOFError):

@@ -115,7 +115,10 @@ class Outbox:
             self._writer.write(wire.header(text.size))
             for part in text.parts:
                 if isinstance(part, wire.Stream):
-                    await self._pass_on(part, share)
+                    try:
+                        await self._pass_on(part, share)
+                    finally:
+                        part.close()
                 else:
                     await self._write(part, share)
 

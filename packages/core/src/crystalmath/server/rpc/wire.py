@@ -7,9 +7,10 @@ names a member twice, overflows a number, or would take far more memory than it 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NoReturn
 
 from crystalmath.errors import CrystalMathError
@@ -104,6 +105,12 @@ class Stream:
     def __init__(self, size: int, chunks: Iterator[bytes]) -> None:
         self.size = size
         self.chunks = chunks
+
+    def close(self) -> None:
+        """Let go of what it reads; a step that is still under way in a thread keeps it until then."""
+        with contextlib.suppress(ValueError):
+            if isinstance(self.chunks, Generator):
+                self.chunks.close()
 
 
 def frame(body: bytes) -> bytes:
