@@ -107,7 +107,7 @@ class Stream:
         self.chunks = chunks
 
     def close(self) -> None:
-        """Let go of what it reads; a step that is still under way in a thread keeps it until then."""
+        """Let go of what it reads; a step that is under way in a thread keeps it until then."""
         with contextlib.suppress(ValueError):
             if isinstance(self.chunks, Generator):
                 self.chunks.close()

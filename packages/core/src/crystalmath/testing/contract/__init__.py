@@ -12,8 +12,8 @@ from crystalmath.testing.contract.failures import Failures
 from crystalmath.testing.contract.honesty import Honesty
 from crystalmath.testing.contract.hygiene import Hygiene
 from crystalmath.testing.contract.restarts import Restarts
-from crystalmath.testing.contract.returning import Results
-from crystalmath.testing.contract.submitting import Submission
+from crystalmath.testing.contract.results import Results
+from crystalmath.testing.contract.submission import Submission
 
 __all__ = ["RunnerContract"]
 
