@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 
@@ -61,7 +62,10 @@ def test_doctor_rebuilds_what_is_gone(service, home, cli):
 def test_a_database_that_is_replaced_under_a_living_service(service, home, tmp_path, older):
     first = finish(service, service.submit(value(1)).job_id)
     copy = tmp_path / "copy"
-    with sqlite3.connect(home / "jobs.sqlite") as source, sqlite3.connect(copy) as target:
+    with (
+        contextlib.closing(sqlite3.connect(home / "jobs.sqlite")) as source,
+        contextlib.closing(sqlite3.connect(copy)) as target,
+    ):
         source.backup(target)
     second = finish(service, service.submit(value(2)).job_id)
     remove(home)
@@ -77,12 +81,12 @@ def test_a_database_that_is_replaced_under_a_living_service(service, home, tmp_p
 
 def test_a_database_that_a_newer_release_migrated_takes_no_jobs(service, home):
     job = finish(service, service.submit(value(1)).job_id)
-    with sqlite3.connect(home / "jobs.sqlite") as database:
+    with contextlib.closing(sqlite3.connect(home / "jobs.sqlite")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StoreError, match="upgrade crystalmath"):
         service.submit(value(2))
     assert service.job(job.job_id).state is JobState.COMPLETED
-    with sqlite3.connect(home / "jobs.sqlite") as database:
+    with contextlib.closing(sqlite3.connect(home / "jobs.sqlite")) as database, database:
         assert database.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
         database.execute("UPDATE alembic_version SET version_num = ?", [_head()])
 
