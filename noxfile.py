@@ -237,8 +237,9 @@ def coverage(session: nox.Session) -> None:
     """Show which branches of core the sessions reached that ran with ``COVERAGE=1``."""
     _install(session, *_groups("test"), f"--constraint={LOCK}")
     session.env["COVERAGE_FILE"] = str(COVERED)
-    session.run("coverage", "combine", "--quiet")
-    session.run("coverage", "report", *session.posargs)
+    # What a killed process left is no data; the rest counts.
+    session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
+    session.run("coverage", "report", "--ignore-errors", *session.posargs)
 
 
 @nox.session(default=False)
