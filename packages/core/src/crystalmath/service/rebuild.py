@@ -80,20 +80,13 @@ def _inserted(
     store: JobStore, rows: Sequence[NewJob], left_out: list[str]
 ) -> Iterator[JobMetadata]:
     """Record jobs; one whose key was given to another since is left out."""
-    try:
-        jobs = store.insert(rows)
-    except InvalidJob as error:
-        if len(rows) == 1:
-            left_out.append(f"{rows[0].job_id}: {error}")
-        else:
-            for row in rows:
-                yield from _inserted(store, [row], left_out)
-        return
-    for row, job in zip(rows, jobs, strict=True):
-        if job.job_id == row.job_id:
-            yield job
-        else:
+    for row, job in zip(rows, store.insert_each(rows), strict=True):
+        if isinstance(job, InvalidJob):
+            left_out.append(f"{row.job_id}: {job}")
+        elif job.job_id != row.job_id:
             left_out.append(f"{row.job_id}: its key {row.key!r} has the job {job.job_id}")
+        else:
+            yield job
 
 
 def _catch_up(store: JobStore, job: JobMetadata, jobs_directory: Path, host: Host) -> None:
