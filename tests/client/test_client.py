@@ -146,6 +146,28 @@ def test_results_that_are_asked_for_in_a_row_come_together(client, monkeypatch):
     assert asked == []
 
 
+def test_who_wants_what_another_thread_is_fetching_waits_for_it(client, monkeypatch):
+    call, call_raw, asked = client._transport.call, client._transport.call_raw, []
+    futures = client.submit_many([value(number) for number in range(40)])
+    concurrent.futures.wait(futures, LONG)
+
+    def slow(method, *more):
+        asked.extend([method] if method == "jobs.results" else [])
+        time.sleep(0.2 if method == "jobs.results" else 0)
+        return call(method, *more)
+
+    def raw(method, *more):  # in process, the other one calls it
+        asked.extend([method] if method == "jobs.result" else [])
+        return call_raw(method, *more)
+
+    monkeypatch.setattr(client.results, "_many", 64)
+    monkeypatch.setattr(client._transport, "call", slow)
+    monkeypatch.setattr(client._transport, "call_raw", raw)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda future: future.result(), futures)) == [*range(40)]
+    assert asked == ["jobs.results"]
+
+
 def test_a_result_that_is_gone_costs_nobody_else_his(client):
     futures = client.submit_many([value(number) for number in range(6)])
     concurrent.futures.wait(futures, LONG)

@@ -51,6 +51,8 @@ class ResultFetcher:
     def begin_in_fork(self) -> None:
         """Begin anew in a process that was forked: another thread may have held the lock."""
         self._lock = threading.Lock()
+        #: Those who are asked for at this moment, and what is set when the answer is there.
+        self._under_way: dict[str, threading.Event] = {}
 
     def note(self, job_id: str, future: object) -> None:
         """Take note that a job has completed, whose result may be asked for while this lives."""
@@ -59,26 +61,40 @@ class ResultFetcher:
 
     def take(self, job_id: str) -> Mapping[str, Any] | None:
         """Give what ``jobs.result`` says of a job that completed, once; ``None``: ask for it."""
-        with self._lock:
-            self._completed.pop(job_id, None)
-            for answer in self._fetched:
-                if job_id in answer:
-                    return answer.pop(job_id)  # type: ignore[no-any-return]
-            others = dict(islice(self._completed.items(), self._many - 1))
-            self._many = min(2 * self._many, self._most)
-            for other in others:
-                del self._completed[other]
+        while True:
+            with self._lock:
+                self._completed.pop(job_id, None)
+                for answer in self._fetched:
+                    if job_id in answer:
+                        return answer.pop(job_id)  # type: ignore[no-any-return]
+                by_another = self._under_way.get(job_id)
+                if by_another is None:
+                    others = dict(islice(self._completed.items(), self._many - 1))
+                    self._many = min(2 * self._many, self._most)
+                    answered = threading.Event()
+                    self._under_way |= dict.fromkeys(others, answered)
+                    for other in others:
+                        del self._completed[other]
+                    break
+            by_another.wait()
         if not others:
             return None
-        found = self._fetch([job_id, *others])
-        with self._lock:
-            if not found:
-                self._many = 1  # they are large
-            # The first that did not fit is asked for alone, lest it stop every request.
-            left = [name for name in others if name not in found][1:]
-            self._completed.update({name: others[name] for name in left})
-            mine: Mapping[str, Any] | None = found.pop(job_id, None)
-            self._fetched.append(found)
+        try:
+            found = self._fetch([job_id, *others])
+            with self._lock:
+                if not found:
+                    self._many = 1  # they are large
+                # The first that did not fit is asked for alone, lest it stop every request.
+                left = [name for name in others if name not in found][1:]
+                self._completed.update({name: others[name] for name in left})
+                mine: Mapping[str, Any] | None = found.pop(job_id, None)
+                self._fetched.append(found)
+        finally:
+            with self._lock:
+                for other in others:
+                    if self._under_way.get(other) is answered:
+                        del self._under_way[other]
+            answered.set()
         return mine
 
     def _fetch(self, job_ids: list[str]) -> dict[str, Any]:
