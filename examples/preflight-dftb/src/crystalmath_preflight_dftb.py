@@ -90,7 +90,7 @@ class DftbPlus(Program):
                     path=path,
                     reason=_reason(asked),
                 )
-                for path, symbol in paths.items()
+                for path, symbol in sorted(paths.items())  # ASE reads them in the order of a set
             ),
             root=os.path.dirname(prefix) if Path(prefix).is_absolute() else None,  # noqa: PTH120 - of text
             troubles=tuple(troubles),
