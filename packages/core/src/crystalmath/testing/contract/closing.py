@@ -132,7 +132,9 @@ class Tenant:
             found = path.stat()
         except FileNotFoundError:
             return False
-        return found.st_ctime >= self._born and not _is_open(str(path))
+        # A segment is a file; a folder is somebody's scratch space.
+        is_segment = stat.S_ISREG(found.st_mode)
+        return is_segment and found.st_ctime >= self._born and not _is_open(str(path))
 
 
 def _is_of_a_living(identity: Path) -> bool:
