@@ -184,6 +184,14 @@ def vasp(session: nox.Session) -> None:
 
 
 @nox.session
+def slurm(session: nox.Session) -> None:
+    """Run jobs on a Slurm cluster of three hosts, which the tests make of this machine."""
+    _development(session, "test")
+    # One cluster for all of them.
+    session.run("pytest", "tests/cluster", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build a wheel of each distribution, from its source distribution, for who installs them."""
     shutil.rmtree(WHEELS, ignore_errors=True)

@@ -1,0 +1,311 @@
+"""A real Slurm cluster on this machine: three hosts made of namespaces, and nothing is pretended.
+
+``login``, ``node1`` and ``node2`` have a network, a name, processes, a machine id and a boot id of
+their own, and see the same files; ``/dev/shm`` is not among these. All of them live below one
+process, the room, which reads from a pipe of ours: however we end, the kernel ends all of it.
+
+Needs root, and Debian's ``slurmctld slurmd slurm-client munge iproute2``.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+__all__ = ["NODES", "SlurmCluster", "missing"]
+
+LOGIN = "login"
+NODES = ("node1", "node2")
+#: Where each host's end of the network is.
+ADDRESSES = {LOGIN: "10.77.0.10", "node1": "10.77.0.11", "node2": "10.77.0.12"}
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare")
+#: How long hosts, and what is on them, may take to be there, in seconds.
+START_S = 30.0
+
+CONFIGURATION = """\
+ClusterName=two
+SlurmctldHost=login(10.77.0.10)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+ReturnToService=2
+SlurmdTimeout=15
+KillWait=3
+MinJobAge=300
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+NodeName=node1 NodeAddr=10.77.0.11 CPUs=2 RealMemory=4000
+NodeName=node2 NodeAddr=10.77.0.12 CPUs=2 RealMemory=4000
+PartitionName=main Nodes=node1,node2 Default=YES MaxTime=INFINITE
+PartitionName=short Nodes=node1,node2 MaxTime=00:01:00
+"""
+
+#: Makes a host of the namespaces that it is started in; its first process collects the dead.
+HOST = """\
+set -e
+mount --bind "$FOLDER/hosts" /etc/hosts
+mount --bind "$FOLDER/$NAME.machine" /etc/machine-id
+mount --bind "$FOLDER/$NAME.boot" /proc/sys/kernel/random/boot_id
+mount -t tmpfs shm /dev/shm
+hostname "$NAME"
+ip link set lo up
+until ip link show eth0 >/dev/null 2>&1; do sleep 0.02; done
+ip address add "$ADDRESS/24" dev eth0
+ip link set eth0 up
+set +e
+if [ "$NAME" = login ]; then
+    munged --force --key-file="$FOLDER/munge/key" --socket="$FOLDER/munge/socket" \
+        --pid-file="$FOLDER/munge/pid" --seed-file="$FOLDER/munge/seed" \
+        --log-file="$FOLDER/munge/log"
+    slurmctld -D &
+else
+    slurmd -D -N "$NAME" &
+fi
+while :; do wait; sleep 0.2; done
+"""
+
+
+def missing():
+    """Say what this machine lacks for such a cluster; empty if nothing."""
+    lacking = [name for name in PROGRAMS if shutil.which(name) is None]
+    return ", ".join(lacking if os.getuid() == 0 else [*lacking, "root"])
+
+
+class SlurmCluster:
+    """One cluster; use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where its files are; all hosts see it.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self._room = None
+        self._hosts = {}  # name -> the process that started it, and its first process
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    @property
+    def environment(self):
+        """The variable by which Slurm's commands find the cluster, and this process's others."""
+        return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def start(self):
+        """Start all hosts, and wait until Slurm takes jobs on both nodes."""
+        self._write_files()
+        # Nothing is heard of it but its end: `cat` ends when we do, and the kernel all below it.
+        starting = subprocess.Popen(
+            [*("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"), "cat"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._room = (starting, _only_child(starting.pid))
+        self._in_room("ip", "link", "add", "bridge", "type", "bridge")
+        self._in_room("ip", "link", "set", "bridge", "up")
+        for name in ADDRESSES:
+            self.power_on(name)
+        self.wait_for_nodes()
+
+    def stop(self):
+        """End all hosts and all that runs on them."""
+        if self._room is not None:
+            starting, first = self._room
+            os.kill(first, signal.SIGKILL)
+            starting.stdin.close()
+            starting.wait()
+            for helper, _ in self._hosts.values():
+                helper.wait()
+            self._room, self._hosts = None, {}
+
+    def power_on(self, name):
+        """Start a host that is off, as after a failure of its power: it has a new boot id."""
+        (self.folder / f"{name}.boot").write_text(f"{uuid.uuid4()}\n")
+        new = ("unshare", "--net", "--uts", "--mount", "--ipc", "--pid", "--fork")
+        with open(self.folder / f"{name}.console", "ab") as console:
+            helper = subprocess.Popen(
+                [
+                    *self._entering(self._room[1]),
+                    *new,
+                    "--mount-proc",
+                    "--kill-child",
+                    "sh",
+                    "-c",
+                    HOST,
+                ],
+                env=self.environment
+                | {"FOLDER": str(self.folder), "NAME": name, "ADDRESS": ADDRESSES[name]},
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+        # nsenter has a child, unshare, and that one the host's first process.
+        first = _only_child(_only_child(helper.pid))
+        self._hosts[name] = (helper, first)
+        cable = f"to-{name}"
+        self._in_room("ip", "link", "add", cable, "type", "veth", "peer", "name", f"new-{name}")
+        # The room does not see our pids: the end of the cable is carried over by the host's net.
+        subprocess.run(
+            [
+                *("nsenter", f"--net=/proc/{self._room[1]}/ns/net"),
+                *("ip", "link", "set", f"new-{name}", "netns", str(first), "name", "eth0"),
+            ],
+            check=True,
+        )
+        self._in_room("ip", "link", "set", cable, "master", "bridge")
+        self._in_room("ip", "link", "set", cable, "up")
+
+    def power_off(self, name):
+        """Have a host lose its power: nothing on it does anything from now on."""
+        helper, first = self._hosts.pop(name)
+        os.kill(first, signal.SIGKILL)
+        helper.wait()
+        # The kernel takes the network apart later; the name of the cable must be free.
+        subprocess.run(
+            [*self._entering(self._room[1]), "ip", "link", "del", f"to-{name}"],
+            check=False,
+            capture_output=True,
+        )
+
+    def pull_cable(self, name):
+        """Have the others hear nothing of a host any more; what runs on it goes on."""
+        self._in_room("ip", "link", "set", f"to-{name}", "down")
+
+    def plug_cable(self, name):
+        """Connect a host again."""
+        self._in_room("ip", "link", "set", f"to-{name}", "up")
+
+    def restore(self):
+        """Have all hosts on, connected and taking jobs, and nothing in the queue."""
+        for name in ADDRESSES:
+            if name not in self._hosts:
+                self.power_on(name)
+            self.plug_cable(name)
+        self.run("scancel", "--user=root")
+        deadline = time.monotonic() + START_S
+        while self.queue() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        # "invalid node state" is what it says of one that is well.
+        self.run("scontrol", "update", "nodename=node[1-2]", "state=resume", check=False)
+        self.wait_for_nodes()
+
+    def command(self, *command, on=LOGIN, cwd=None):
+        """Give the command line that runs a command on a host, for `subprocess`."""
+        where = f"--wdns={cwd or self.folder}"
+        return [*self._entering(self._hosts[on][1]), where, "--", *map(str, command)]
+
+    def run(self, *command, on=LOGIN, cwd=None, env=None, timeout=60, check=True):
+        """Run a command on a host, and give what it has written, as text."""
+        done = subprocess.run(
+            self.command(*command, on=on, cwd=cwd),
+            env=self.environment | (env or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode:
+            told = f"{done.stdout}\n{done.stderr}"
+            raise AssertionError(
+                f"{' '.join(map(str, command))} on {on}: {done.returncode}\n{told}"
+            )
+        return done
+
+    def queue(self):
+        """List the ids of the jobs that Slurm has and that have not ended."""
+        return self.run("squeue", "--noheader", "--format=%i").stdout.split()
+
+    def node_states(self):
+        """Tell each node's state in Slurm's words, as ``{"node1": "idle"}``."""
+        lines = self.run("sinfo", "--noheader", "--Node", "--partition=main", "--format=%N %t")
+        return dict(line.split() for line in lines.stdout.splitlines())
+
+    def processes(self, on):
+        """List the command lines of the living processes of a host by their pids there."""
+        told = self.run("ps", "-eo", "pid=,stat=,args=", on=on).stdout.splitlines()
+        fields = [line.split(None, 2) for line in told]
+        return {int(pid): args for pid, state, args in fields if not state.startswith("Z")}
+
+    def wait_for_nodes(self, nodes=NODES, timeout=START_S):
+        """Wait until nodes take jobs."""
+        deadline = time.monotonic() + timeout
+        while True:
+            told = self._states_or_none()
+            if told and all(told.get(node) in {"idle", "mix", "alloc"} for node in nodes):
+                return
+            if time.monotonic() > deadline:
+                raise AssertionError(f"Slurm's nodes are not there: {told}\n{self._consoles()}")
+            time.sleep(0.2)
+
+    def _states_or_none(self):
+        try:
+            return self.node_states()
+        except AssertionError:
+            return None
+
+    def _consoles(self):
+        files = sorted([*self.folder.glob("*.console"), *self.folder.glob("*.log")])
+        return "\n".join(f"{file.name}:\n{file.read_text()[-2000:]}" for file in files)
+
+    def _write_files(self):
+        for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
+            (self.folder / name).mkdir(mode=0o700, parents=True)
+        key = self.folder / "munge" / "key"
+        key.touch(mode=0o400)
+        key.write_bytes(secrets.token_bytes(128))
+        # Everyone on a host must be able to speak to munge.
+        (self.folder / "munge").chmod(0o755)
+        hosts = [f"{address} {name}" for name, address in ADDRESSES.items()]
+        (self.folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *hosts, ""]))
+        for name in ADDRESSES:
+            (self.folder / f"{name}.machine").write_text(f"{uuid.uuid4().hex}\n")
+        (self.folder / "slurm.conf").write_text(CONFIGURATION.format(folder=self.folder))
+        (self.folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
+
+    def _entering(self, first):
+        spaces = ("--net", "--mount", "--pid", "--uts", "--ipc")
+        return ["nsenter", f"--target={first}", *spaces]
+
+    def _in_room(self, *command):
+        subprocess.run([*self._entering(self._room[1]), *command], check=True)
+
+
+def _only_child(pid, timeout=START_S):
+    """Wait for a process's first child, and give its pid."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except FileNotFoundError:
+            break
+        if children:
+            return int(children[0])
+        time.sleep(0.01)
+    raise AssertionError(f"process {pid} has started nothing")
