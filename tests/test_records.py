@@ -33,6 +33,8 @@ from crystalmath.models import (
     MapOptions,
     NewJob,
     Pseudopotential,
+    Resources,
+    ResourcesGiven,
     Submission,
     SubmissionOptions,
     Terms,
@@ -52,7 +54,7 @@ from crystalmath.service import JobService
 from crystalmath.store.rows import from_row, to_row
 from crystalmath.store.tables import jobs, specifications
 
-RECORDS = [Terms, Submission, JobSpec, Job, NewJob]
+RECORDS = [Terms, Submission, JobSpec, Job, NewJob, Resources]
 TYPES = {"string": str, "integer": int, "number": float, "object": dict, "array": (list, tuple)}
 
 
@@ -84,7 +86,7 @@ def test_a_type_and_its_schema_agree(record):
                 "string": ("str", "Path"),
                 "integer": ("int",),
                 "number": ("float",),
-                "object": ("Mapping",),
+                "object": ("Mapping", "Resources"),
                 "array": ("Sequence",),
             }[schema["type"]]
             assert annotation.startswith(written), one.name
@@ -106,16 +108,22 @@ def test_a_promised_name_is_the_one_record():
 
 def test_what_makes_another_job():
     hashed = {one.name for one in declared(Submission) if one.about.hashed}
-    assert hashed == {"recipe", "engine", "cluster", "walltime_s", "atoms", "parameters"}
+    assert hashed == {
+        *("recipe", "engine", "cluster", "walltime_s", "resources", "atoms", "parameters")
+    }
     spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), engine="e")
     # A home's keys are compared with hashes of earlier releases: nothing may join these.
-    assert spec.identity() == {"recipe": "r", "engine": "e", "cluster": "local", "walltime_s": None}
+    earlier = {"recipe": "r", "engine": "e", "cluster": "local", "walltime_s": None}
+    assert spec.identity() == earlier
+    asked = attrs.evolve(spec, resources={"ranks": 4})
+    assert asked.identity() == {**earlier, "resources": {"ranks": 4}}
 
 
 def test_an_engine_hears_the_terms():
     terms = {
         "cluster": "c",
         "walltime_s": 5.0,
+        "resources": Resources(ranks=4, options={"constraint": "skylake"}),
         "priority": 7,
         "name": "n",
         "labels": {"a": "b"},
@@ -128,7 +136,12 @@ def test_an_engine_hears_the_terms():
     assert {name: getattr(told, name) for name in terms} == terms
     assert told in {told: 1}
     # A run directory of an earlier release says less.
-    assert Terms.terms_in({"cluster": "c", "walltime_s": None}) == {"cluster": "c"}
+    assert Terms.terms_in({"cluster": "c", "walltime_s": None}) == {
+        "cluster": "c",
+        "resources": Resources(),
+    }
+    # One of a later release may say more.
+    assert Terms.terms_in({"resources": {"ranks": 2, "bikes": 1}})["resources"].ranks == 2
 
 
 # --- what is written a second time ---------------------------------------------------------------
@@ -140,7 +153,9 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
     assert CommonTerms.__annotations__.keys() == terms - {"key"}
     assert SubmissionOptions.__annotations__.keys() == terms | {"engine"}
     assert MapOptions.__annotations__.keys() == (terms | {"engine"}) - {"key"}
+    assert ResourcesGiven.__annotations__.keys() == names(Resources)
     types = {one.name: one.type for one in attrs.fields(Submission)}
+    types["resources"] = "Resources | ResourcesGiven"
     for name, written in SubmissionOptions.__annotations__.items():
         said = written.__forward_arg__
         assert said in {types[name], f"{types[name]} | None"}, name
@@ -159,11 +174,11 @@ def test_what_a_client_takes_is_what_a_submission_has():
 @pytest.mark.parametrize("name", ["run", "submit", "check"])
 def test_a_command_takes_every_option(name):
     taken = {param.name: param for param in typer.main.get_command(app).commands[name].params}
-    for one in declared(Submission):
+    for one in [*declared(Submission), *declared(Resources)]:
         if one.about.option is not None:
             param, option = taken[one.name], one.about.option
             assert (param.opts, param.help) == ([option.name], option.help)
-    assert "options" not in taken
+    assert taken["options"].opts == ["--scheduler-option"]
 
 
 def test_options_make_a_submission(tmp_path, monkeypatch):
@@ -246,12 +261,25 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )  # fmt: skip
+counts = st.none() | st.integers(1, 1_000_000)
+resources = st.builds(
+    Resources,
+    ranks=counts,
+    cores_per_rank=counts,
+    gpus_per_rank=counts | st.just(0),
+    memory_mb=counts,
+    queue=st.none() | titles,
+    account=st.none() | titles,
+    reservation=st.none() | titles,
+    options=st.dictionaries(st.sampled_from(["constraint", "exclusive"]), shorts),
+)
 terms = st.fixed_dictionaries(
     {},
     optional={
         "engine": titles,
         "cluster": titles,
         "walltime_s": walltimes,
+        "resources": resources,
         "priority": st.integers(-1000, 1000),
         "name": titles,
         "labels": label_sets,
@@ -292,6 +320,7 @@ records = st.builds(
     labels=label_sets,
     key=st.none() | titles,
     walltime_s=st.none() | walltimes,
+    resources=resources,
     priority=st.integers(-1000, 1000),
     state=st.sampled_from(JobState),
     error=st.none() | texts,
@@ -341,6 +370,18 @@ def test_the_names_of_the_wire_are_translated_in_one_place():
         ("walltime_s", True, r"'walltime_s' must be a number above 0, not True"),
         ("priority", 1001, r"'priority' must be a whole number from -1000 to 1000, not 1001"),
         ("priority", 1.5, r"'priority' must be a whole number .*, not 1\.5"),
+        ("resources", {"ranks": 0}, r"'resources\.ranks' must be a whole number from 1 .* not 0"),
+        ("resources", {"gpus_per_rank": -1}, r"'resources\.gpus_per_rank' must be .* not -1"),
+        ("resources", {"memory_mb": "4GB"}, r"'resources\.memory_mb' must be a whole .* '4GB'"),
+        ("resources", {"queue": "a\n"}, r"'resources\.queue' must be 1 to 255 printable char"),
+        ("resources", {"options": {"--x": ""}}, r"a name in .*options' must be the name of an op"),
+        ("resources", {"nodes": 2, "ranks": 3}, r"3 ranks cannot be spread evenly over 2 nodes"),
+        ("resources", {"ranks_per_node": 2, "ranks": 3}, r"3 ranks do not fill nodes with 2 ranks"),
+        (
+            "resources",
+            {"nodes": 2, "ranks": 8, "ranks_per_node": 2},
+            r"8 ranks are not 2 nodes with 2 ranks each, which are 4; give two of",
+        ),
         ("key", "", r"'key' must be 1 to 255 printable characters, not ''"),
         ("name", "a\nb", r"'name' must be 1 to 255 printable characters, not 'a\\nb'"),
         ("name", "n" * 256, r"'name' must be 1 to 255 printable characters, not 'nnn"),

@@ -9,6 +9,7 @@ import traceback
 import pytest
 
 from crystalmath.errors import StoreError
+from crystalmath.models import Resources
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.store.tables import HEAD
 
@@ -53,12 +54,14 @@ def test_an_older_schema_is_migrated_and_keeps_its_jobs(file):
     with sqlite3.connect(file) as connection:
         connection.execute("ALTER TABLE jobs DROP COLUMN reason")
         connection.execute("ALTER TABLE jobs DROP COLUMN priority")
+        connection.execute("ALTER TABLE jobs DROP COLUMN resources")
         connection.execute("ALTER TABLE specifications DROP COLUMN potcars")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
     connection.close()
     with JobStore(f"sqlite:///{file}") as store:
         assert store.get(JOB.job_id).reason is None
         assert store.get(JOB.job_id).priority == 0
+        assert store.get(JOB.job_id).resources == Resources()
         assert store.specification(JOB.job_id) == JOB.specification
         assert store.pseudopotentials(JOB.job_id) == []
 

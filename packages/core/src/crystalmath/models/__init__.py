@@ -2,6 +2,7 @@
 
 ================  =========================================================================
 ``submission``    what is asked for, and what an engine gets of it
+``resources``     what a job asks of a machine
 ``job``           what is on record of a job
 ``answers``       what the server's answers hold, for type checkers
 ``capabilities``  what core and an engine tell each other
@@ -13,6 +14,7 @@
 from crystalmath.errors import Finding
 from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
 from crystalmath.models.job import Job, JobState, NewJob, Pseudopotential
+from crystalmath.models.resources import Resources, ResourcesGiven
 from crystalmath.models.submission import (
     JobSpec,
     MapOptions,
@@ -32,6 +34,8 @@ __all__ = [
     "MapOptions",
     "NewJob",
     "Pseudopotential",
+    "Resources",
+    "ResourcesGiven",
     "Sighting",
     "Submission",
     "SubmissionOptions",

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, UnknownJob, shown
-from crystalmath.models.fields import declared
+from crystalmath.models.fields import declared, plain
+from crystalmath.models.resources import Resources, check_resources
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
@@ -33,7 +35,9 @@ def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
     for one in declared(type(record)):
         value = getattr(record, one.name)
         if one.name in names and not (value is None and one.default is None):
-            _check(value, one.about.schema, one.wire)
+            _check(plain(value), one.about.schema, one.wire)
+            if isinstance(value, Resources):
+                check_resources(value)
             if isinstance(value, int) and abs(value) > sys.float_info.max:
                 # JSON can write it; the database, and most clients, cannot read it.
                 raise InvalidJob(f"{one.wire!r} must be a smaller number than {shown(value)}")
@@ -163,6 +167,10 @@ def _string(value: object, schema: Mapping[str, Any]) -> bool:
 #: The formats of strings that are held: whether one fits, and what it must be.
 _FORMATS: dict[str, tuple[Callable[[str], bool], str]] = {
     "printable": (str.isprintable, "printable characters"),
+    "option": (
+        lambda text: re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", text, re.ASCII) is not None,
+        "the name of an option without its dashes",
+    ),
     "no-nul": (lambda text: "\0" not in text, "a string without NUL"),
     "variable": (
         lambda text: text != "" and not {"=", "\0"} & set(text),

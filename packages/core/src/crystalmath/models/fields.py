@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from attrs import NOTHING, Factory, fields, frozen
+from attrs import NOTHING, Factory, fields, frozen, has
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
@@ -255,10 +255,10 @@ def plain(value: object) -> Any:
     """Give a field's value as JSON can hold it."""
     if value is None or type(value) in _JSON:  # most; to ask abstract classes takes ten times that
         return value
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, PurePath):
-        return str(value)
+    if isinstance(value, Enum | PurePath):
+        return value.value if isinstance(value, Enum) else str(value)
+    if has(type(value)):
+        return to_wire(value, defaults=False)  # type: ignore[arg-type]
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import field, frozen
 
 from crystalmath.models.fields import about, array, documented, from_wire, reference, to_wire
+from crystalmath.models.resources import Resources
 from crystalmath.models.submission import ENGINE, RECIPE, Terms
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Job(Terms):
             name: Path(given[name]) for name in ("work_dir", "log") if name in given
         }
         given.update(paths, state=JobState(given["state"]))
+        given["resources"] = Resources.read(given.get("resources", {}))
         return cls(**given)
 
     def document(self) -> dict[str, Any]:

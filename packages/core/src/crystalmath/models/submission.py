@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from attrs import field, fields, frozen
 
 from crystalmath.models.fields import Option, about, declared, documented, plain
+from crystalmath.models.resources import RESOURCES, Resources, ResourcesGiven, as_resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,6 +71,7 @@ class CommonTerms(TypedDict, total=False):
 
     cluster: str | None
     walltime_s: float | None
+    resources: Resources | ResourcesGiven | None
     priority: int
     name: str | None
     labels: Mapping[str, str] | None
@@ -120,6 +122,11 @@ class Terms:
                 help="Stop the job after this time: 2h, 1h30m, 90s.",
             ),
         ),
+    )
+    resources: Resources = field(
+        factory=Resources,
+        converter=as_resources,
+        metadata=about("what it asks of the machine, by name", RESOURCES, hashed=True),
     )
     priority: int = field(
         default=0,
@@ -185,6 +192,7 @@ class Terms:
         """Read terms of a header that :meth:`JobSpec.header` wrote, this release's or another's."""
         names = (one.name for one in fields(Terms))
         given = {name: header[name] for name in names if header.get(name) is not None}
+        given["resources"] = Resources.read(given.get("resources", {}))
         return cast("TermsGiven", given)
 
     def terms(self) -> TermsGiven:
@@ -248,11 +256,13 @@ class JobSpec(Terms):
 
     def identity(self) -> dict[str, Any]:
         """Give what makes it this job and no other, beside structure and parameters."""
-        return {
-            one.name: getattr(self, one.name)
+        told = {
+            one.name: plain(getattr(self, one.name))
             for one in declared(JobSpec)
             if one.about.hashed and one.name not in _ENCODED
         }
+        # What is left out must not be in it: a home compares with hashes of earlier releases.
+        return {name: value for name, value in told.items() if name != "resources" or value}
 
     def header(self) -> dict[str, Any]:
         """Give what stands above the encoded structure and parameters, as JSON can hold it."""

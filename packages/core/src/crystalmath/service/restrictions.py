@@ -31,6 +31,10 @@ def check_restrictions(submission: Submission, configured: Config) -> None:
         raise InvalidJob(
             f"this home takes no environment from a submission ({_WHERE}); leave it out"
         )
+    if submission.resources:
+        raise InvalidJob(
+            f"this home takes no resources from a submission ({_WHERE}); leave them out"
+        )
     allow = configured.recipes_allow
     recipes = {full_name(name, allow): names for name, names in configured.restricted.items()}
     if submission.recipe not in recipes:

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, false, insert, select, update
 
 from crystalmath.errors import InvalidJob, StoreError
 from crystalmath.models import JobState, NewJob
-from crystalmath.models.fields import declared
+from crystalmath.models.fields import declared, plain
 from crystalmath.store.tables import events, is_storable, jobs, labels
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "equal", "from_row", "insert_for_jobs", "labelled", "limited", "save", "to_row"]
 
 _COLUMNS = tuple(column.name for column in jobs.c if column.name != "number")
-_JSON = ("labels", "owner", "summary", "warnings")
+_JSON = ("labels", "owner", "resources", "summary", "warnings")
 _INDEXED = ("job_id", "key")
 _TEXTS = tuple(
     one.name
@@ -98,7 +98,7 @@ def to_row(job: JobMetadata) -> dict[str, Any]:
     """Give a job as a row."""
     row = {name: getattr(job, name) for name in _COLUMNS}
     for name in _JSON:
-        row[name] = None if row[name] is None else json.dumps(row[name])
+        row[name] = None if row[name] is None else json.dumps(plain(row[name]))
     row["state"] = job.state.value
     return row
 

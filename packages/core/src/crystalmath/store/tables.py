@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
-HEAD = "0004"
+HEAD = "0005"
 
 # SQLite counts up by itself only in a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -51,6 +51,7 @@ jobs = Table(
     Column("revision", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("walltime_s", Float),
+    Column("resources", Text, nullable=False, server_default="{}"),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("formula", Text),
     Column("created_at", Float, nullable=False),

@@ -1,4 +1,4 @@
-"""Read what follows ``--param``, ``--params``, ``--sweep``, ``--walltime`` and ``--label``."""
+"""Read what people write after options otherwise than it is kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["parse_labels", "parse_parameters", "parse_sweep", "parse_value", "parse_walltime"]
+__all__ = [
+    "parse_labels",
+    "parse_memory",
+    "parse_parameters",
+    "parse_scheduler_options",
+    "parse_sweep",
+    "parse_value",
+    "parse_walltime",
+]
 
 _OPENING = tuple("[{(\"'")
 
@@ -140,6 +148,49 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
             _refuse(f"the label {key!r} is given twice")
         labels[key] = value
     return labels
+
+
+def parse_memory(text: str) -> int:
+    """Read an amount of memory and give it in MB of 1024 * 1024 bytes.
+
+    Parameters
+    ----------
+    text : str
+        ``4GB``, ``512MB``, ``1.5T``. As for schedulers, a GB is 1024 MB, and a number alone is MB.
+
+    Raises
+    ------
+    typer.BadParameter
+        It is none of these, or no whole number of MB from 1.
+    """
+    read = _MEMORY.fullmatch(text.strip())
+    if read is None:
+        _refuse(f"cannot read {text!r} as an amount of memory; write 4GB, 512MB or 1TB")
+    megabytes = float(read[1]) * _MEGABYTES[(read[2] or "M").upper()]
+    if megabytes < 1 or not megabytes.is_integer():
+        _refuse(f"{text!r} must be a whole number of MB, from 1")
+    return int(megabytes)
+
+
+def parse_scheduler_options(texts: Iterable[str]) -> dict[str, str]:
+    """Read options of a scheduler, ``KEY=VALUE`` each, or ``KEY`` for one without a value.
+
+    Raises
+    ------
+    typer.BadParameter
+        One has no key, or a key comes twice.
+    """
+    options: dict[str, str] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if not key.strip("-"):
+            _refuse(f"cannot read {text!r} as an option of the scheduler; write KEY=VALUE or KEY")
+        if key.startswith("-"):
+            _refuse(f"write {key.lstrip('-')!r} for {key!r}: the dashes are left out")
+        if key in options:
+            _refuse(f"the scheduler's option {key!r} is given twice")
+        options[key] = value
+    return options
 
 
 # The keys, the value, and the text in which they stand.
@@ -275,6 +326,8 @@ def _refuse_unfit(value: object) -> None:
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _UNITS = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in "dhms"), re.IGNORECASE)
 _SLURM = re.compile(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]{1,2}))?(?::([0-9]{1,2}))?")
+_MEMORY = re.compile(rf"{_NUMBER}\s*(?:([KMGT])I?B?)?", re.IGNORECASE)
+_MEGABYTES = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 _SCALE = (86400.0, 3600.0, 60.0, 1.0)
 
 

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import completion, output
-from crystalmath.cli.shared.parameter_options import parse_labels, parse_parameters, parse_walltime
+from crystalmath.cli.shared.parameter_options import (
+    parse_labels,
+    parse_memory,
+    parse_parameters,
+    parse_scheduler_options,
+    parse_walltime,
+)
 from crystalmath.cli.shared.structure_files import read_document
-from crystalmath.models import Submission
+from crystalmath.models import Resources, Submission
 from crystalmath.models.fields import declared
 
 if TYPE_CHECKING:
@@ -118,21 +124,27 @@ def with_options(function: Callable[..., int]) -> Callable[..., int]:
     signature = inspect.signature(function, eval_str=True)
     own = [one for one in signature.parameters.values() if one.name != "options"]
     # The last of a command's own is --json.
-    parameters = [*own[:-1], *map(_parameter, _OPTIONAL), own[-1]]
+    parameters = [*own[:-1], *map(_parameter, [*_OPTIONAL, *_RESOURCES]), own[-1]]
 
     @wraps(function)
     def command(**given: Any) -> int:
-        values = {one.name: given.pop(one.name) for one in _OPTIONAL}
-        options = {
-            name: _READ[name](value) if name in _READ else value
-            for name, value in values.items()
-            if value is not None
-        }
+        asked = _given(_RESOURCES, given)
+        options = _given(_OPTIONAL, given) | ({"resources": asked} if asked else {})
         return function(options=options, **given)
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
+
+
+def _given(fields: Iterable[Field], given: dict[str, Any]) -> dict[str, Any]:
+    """Take what was given of some fields, and read it."""
+    values = {one.name: given.pop(one.name) for one in fields}
+    return {
+        name: _READ[name](value) if name in _READ else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _parameter(one: Field) -> inspect.Parameter:
@@ -154,6 +166,8 @@ def _parameter(one: Field) -> inspect.Parameter:
 
 #: The fields of a submission that have an option.
 _OPTIONAL = [one for one in declared(Submission) if one.about.option is not None]
+#: Those of its resources, each with one.
+_RESOURCES = declared(Resources)
 #: What an option takes, by the type of its field in JSON; labels are pairs, and may be repeated.
 _TYPES: dict[str, Any] = {
     "string": str | None,
@@ -162,11 +176,13 @@ _TYPES: dict[str, Any] = {
     "object": list[str] | None,
 }
 #: Numbers that people write as texts.
-_TEXTS = ("walltime_s",)
+_TEXTS = ("walltime_s", "memory_mb")
 #: What is written otherwise than it is kept, and how it is read.
 _READ: dict[str, Callable[[Any], object]] = {
     "walltime_s": parse_walltime,
     "labels": parse_labels,
+    "memory_mb": parse_memory,
+    "options": parse_scheduler_options,
 }
 _COMPLETED: dict[str, Callable[..., Any]] = {
     "engine": completion.engines,
