@@ -131,22 +131,23 @@ class Client(Asking):
     ) -> dict[int, JobFuture | CrystalMathError]:
         from crystalmath.client.future import JobFuture
 
-        answer = self._answer("jobs.submit_many", jobs=list(documents.values()))
         answers: dict[int, JobFuture | CrystalMathError] = {}
         futures: list[JobFuture] = []
         begun = False
-        for (index, document), job in zip(documents.items(), answer["jobs"], strict=True):
-            if job["job_id"] is None:
-                answers[index] = answered_error(job)
-            else:
-                future = JobFuture(
-                    self, job["job_id"], document.get("name"), document.get("labels", {})
-                )
-                answers[index] = future
-                futures.append(future)
-                # Its key has given the job of an earlier submission.
-                begun = begun or job["status"] != "pending"
-        self._follower.follow(futures, look=begun)
+        with self._follower.submitting() as overheard:
+            answer = self._answer("jobs.submit_many", jobs=list(documents.values()))
+            for (index, document), job in zip(documents.items(), answer["jobs"], strict=True):
+                if job["job_id"] is None:
+                    answers[index] = answered_error(job)
+                else:
+                    future = JobFuture(
+                        self, job["job_id"], document.get("name"), document.get("labels", {})
+                    )
+                    answers[index] = future
+                    futures.append(future)
+                    # Its key has given the job of an earlier submission.
+                    begun = begun or job["status"] != "pending"
+            self._follower.follow(futures, overheard=overheard, look=begun)
         return answers
 
     def map(

@@ -8,18 +8,36 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from attrs import define, field
+
 from crystalmath.client.client_errors import ClientClosed, ProtocolMismatch
 from crystalmath.client.event_log import POLL_S, Backoff, EventLog, statuses
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import Job, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from crystalmath.client.future import JobFuture
     from crystalmath.client.transport import Transport
 
-__all__ = ["Follower"]
+__all__ = ["Follower", "Overheard"]
+
+
+@define(eq=False)
+class Overheard:
+    """What the event log said of jobs without a future while a submission was under way.
+
+    Attributes
+    ----------
+    states : dict of str to str
+        Job id -> its last state.
+    is_all : bool
+        Whether nothing can have been missed.
+    """
+
+    states: dict[str, str] = field(factory=dict)
+    is_all: bool = True
 
 
 class Follower:
@@ -42,14 +60,35 @@ class Follower:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._behind = False
+        self._submissions: list[Overheard] = []
 
-    def follow(self, futures: Iterable[JobFuture], *, look: bool = False) -> None:
+    @contextlib.contextmanager
+    def submitting(self) -> Iterator[Overheard]:
+        """Take note of jobs that nobody knows yet: the one being submitted may be among them."""
+        overheard = Overheard()
+        with self._lock:
+            self._submissions.append(overheard)
+        try:
+            yield overheard
+        finally:
+            with self._lock, contextlib.suppress(ValueError):  # forked meanwhile
+                self._submissions.remove(overheard)
+
+    def follow(
+        self,
+        futures: Iterable[JobFuture],
+        *,
+        overheard: Overheard | None = None,
+        look: bool = False,
+    ) -> None:
         """Keep these up to date until they are done.
 
         Parameters
         ----------
         futures : iterable of JobFuture
             The futures.
+        overheard : Overheard, optional
+            What was said of them since before there was anything to say; default: ask.
         look : bool
             Bring them up to date before this returns.
         """
@@ -63,10 +102,16 @@ class Follower:
                     target=self._run, name="crystalmath-follow", daemon=True
                 )
                 self._thread.start()
+            knows = overheard is not None and overheard.is_all and not look
         if new and (look or not started):
             # The thread may have read the news of these already, and knew of no future.
+            ids = {future.job_id for future in new}
             try:
-                self._take_in({future.job_id for future in new})
+                if overheard is not None and knows:
+                    said = overheard.states
+                    self._observe({name: said[name] for name in ids if name in said})
+                else:
+                    self._take_in(ids)
             except (CrystalMathError, OSError):
                 self._behind = True
 
@@ -98,6 +143,9 @@ class Follower:
                 if log is None or self._behind:
                     self._behind = False
                     log = EventLog(self._transport)
+                    with self._lock:
+                        for overheard in self._submissions:
+                            overheard.is_all = False
                     self._take_in(self._ids())
                 self._observe(log.changed(self._ids(), POLL_S))
                 backoff.reset()
@@ -130,11 +178,13 @@ class Follower:
         """Tell the futures what the event log says of them."""
         failed = []
         for job_id, state in states.items():
+            with self._lock:
+                futures = self._futures.get(job_id, [])
+                for overheard in self._submissions if not futures else ():
+                    overheard.states[job_id] = state
             if state == JobState.FAILED:
                 failed.append(job_id)  # the log does not say why
                 continue
-            with self._lock:
-                futures = self._futures.get(job_id, [])
             for future in futures:
                 future.observe(JobState(state))
         self._take_in(failed)

@@ -134,7 +134,8 @@ class Recorder:
             # What went into a file that was removed meanwhile would be acknowledged, and gone.
             if not store.is_replaced():
                 break
-        self._tell([each for each in answers if not isinstance(each, Exception)])
+        # Who submits knows; whoever else follows the events sees them at the next look.
+        self._tell([each for each in answers if not isinstance(each, Exception)], at_once=False)
         left = iter(answers)
         return [list(islice(left, len(group))) for group in groups]
 
@@ -142,12 +143,13 @@ class Recorder:
         """Record that somebody asked for a job to be stopped; see :meth:`JobStore.note_cancel`."""
         self._tell([self.store.note_cancel(job_id, time.time())])
 
-    def _tell(self, jobs: list[JobMetadata]) -> None:
+    def _tell(self, jobs: list[JobMetadata], *, at_once: bool = True) -> None:
         if jobs:
             self.recent.put(jobs)
             for waiter in list(self.waiters):
                 waiter.put(jobs)
-            self.feed.wake()
+            if at_once:
+                self.feed.wake()
 
     def finish(self) -> None:
         """Write what was reported, and end the writer; the store stays open."""

@@ -48,7 +48,14 @@ class Subscriber:
     ----------
     job_ids : collection of str, optional
         The jobs; default: all.
+
+    Attributes
+    ----------
+    hears_after : int
+        The ``seq`` after which it hears of every event.
     """
+
+    hears_after = 0
 
     def __init__(self, job_ids: Collection[str] | None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -77,7 +84,7 @@ async def _listening(
     listening = asyncio.create_task(in_pool("asking", service.feed.listen, subscriber.notify))
     adopting = None
     try:
-        await asyncio.shield(listening)
+        subscriber.hears_after = await asyncio.shield(listening)
         adopting = asyncio.create_task(_adopt_orphans(service, job_ids or ()))
         yield subscriber
     finally:
@@ -206,6 +213,8 @@ async def _first_after(
     """Wait for an event after another; tell after which one to read on."""
     end = time.monotonic() + most_s
     async with _listening(service, job_ids) as subscriber:
+        if after >= subscriber.hears_after:  # there can be nothing yet
+            await subscriber.wait(most_s)
         while True:
             events, last = await in_pool("asking", service.events, after, job_ids, 1)
             left = end - time.monotonic()
