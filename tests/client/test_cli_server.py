@@ -18,6 +18,7 @@ from rich.cells import cell_len
 from commands import finish, limited, start
 from conftest import eventually
 from crystalmath.cli import list_
+from crystalmath.client import remote
 from crystalmath.errors import ServerError
 from server.home_server import HomeServer
 
@@ -277,6 +278,19 @@ def test_status_shows_the_parameters(here, cli):
     said = cli("status", submit(cli, "report", *given)).out
     assert 'kpts=[3,3,3], opt_params={"fmax":0.1}, name="xxx' in said
     assert "x" * 60 not in said
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_status_takes_two_round_trips(here, cli, monkeypatch, more):
+    job_id = submit(cli, "value")
+    ask, asked = remote.Connection.ask, []
+    monkeypatch.setattr(
+        remote.Connection,
+        "ask",
+        lambda connection, method, *rest: (asked.append(method), ask(connection, method, *rest))[1],
+    )
+    assert cli("status", job_id, *more).code == 0
+    assert asked == ["system.version", "jobs.specification"]
 
 
 def test_list_filters(here, cli):

@@ -607,6 +607,9 @@ def test_what_was_asked_for_can_be_asked_for_again(service):
     done(service, first, again)
     results = [call(service, "jobs.result", job_id=job_id)["result"] for job_id in (first, again)]
     assert results[0] == results[1]
+    both = call(service, "jobs.specification", job_id=first, job=True)
+    assert both.pop("job") == call(service, "jobs.status", job_id=first)
+    assert both == told
     unknown = call(service, "jobs.specification", job_id=NOBODY)
     assert (unknown["code"], unknown["params"], unknown["potcars"]) == ("unknown_job", None, [])
 

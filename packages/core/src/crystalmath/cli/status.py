@@ -23,8 +23,7 @@ _SHOWN = 60
 def status(job_id: JobId, *, as_json: Json = False) -> int:
     """Tell what became of a job."""
     with any_client() as client:
-        job = client.job(find(client, job_id))
-        asked = client.specification(job.job_id)
+        job, asked = client.described(find(client, job_id))
     if as_json:
         output.write_json({**job.document(), "potcars": asked.get("potcars", [])})
     else:

@@ -218,6 +218,11 @@ class Asking:
         """
         return cast("Specification", self._answer("jobs.specification", job_id=job_id))
 
+    def described(self, job_id: str) -> tuple[Job, Specification]:
+        """Give what :meth:`job` and :meth:`specification` do, by one request."""
+        asked = self._answer("jobs.specification", job_id=job_id, job=True)
+        return Job.read(asked.pop("job")), cast("Specification", asked)
+
     def traceback(self, job_id: str) -> str | None:
         """Give the traceback of a job that failed, if its recipe raised."""
         return self._answer("jobs.result", job_id=job_id).get("traceback")

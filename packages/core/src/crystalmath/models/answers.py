@@ -6,7 +6,7 @@ gain keys in later releases, and lose none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from crystalmath.models.submission import CommonTerms
 
@@ -76,6 +76,7 @@ class Specification(CommonTerms):
     engine: str
     potcars: list[Potcar]
     error: str | None
+    job: NotRequired[Mapping[str, Any]]
 
 
 class LogPart(TypedDict):

@@ -252,7 +252,10 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
 
 @method(
     "jobs.specification",
-    params={"job_id": JOB_ID},
+    params={
+        "job_id": JOB_ID,
+        "job": {"type": "boolean", "description": "give the job itself, too; default: false"},
+    },
     required=("job_id",),
     result=record(
         {
@@ -263,7 +266,8 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
                 "description": "the pseudopotentials that it reads, as they were at submission",
             },
             "error": ERROR,
-        }
+        },
+        {"job": {**JOB, "description": "what jobs.status tells, where that was asked for"}},
     ),
     refused={
         **dict.fromkeys(_SPECIFIED),
@@ -279,20 +283,22 @@ async def handle_jobs_specification(
     """
     # It is there as text, decoded, and as text again.
     await room(3 * await in_pool("files", service.specification_size, params["job_id"]))
-    return await in_pool("files", _specification, service, params["job_id"])
+    return await in_pool("files", _specification, service, **params)
 
 
-def _specification(service: JobService, job_id: str) -> dict[str, Any]:
+def _specification(service: JobService, job_id: str, *, job: bool = False) -> dict[str, Any]:
     _, document = service.specification(job_id).split("\n", 1)
     encoded = json.loads(document)
-    job = to_wire(service.job(job_id))
+    recorded = service.job(job_id)
+    asked = to_wire(recorded)
     return {
         "job_id": job_id,
-        **{name: job.get(name) for name in _SPECIFIED},
+        **{name: asked.get(name) for name in _SPECIFIED},
         "structure": {"format": "ase-json", "data": encoded["atoms"]["data"]},
         "params": encoded["parameters"],
         "potcars": service.pseudopotentials(job_id),
         "error": None,
+        **({"job": job_document(service, recorded)} if job else {}),
     }
 
 
