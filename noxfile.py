@@ -23,8 +23,9 @@ LOCK = "requirements-dev.lock"
 CORE = "./packages/core"
 PARSL = "./packages/engine-parsl"
 COVALENT = "./packages/engine-covalent"
+PSIJ = "./packages/engine-psij"
 DASK = "./examples/engine-dask"
-SOURCES = [f"{package}/src" for package in (CORE, PARSL, COVALENT, DASK)]
+SOURCES = [f"{package}/src" for package in (CORE, PARSL, COVALENT, PSIJ, DASK)]
 #: What the tests run on: the source tree, so that an environment can be used again.
 EDITABLE = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}"]
 #: Where the session `build` leaves a wheel of each distribution.
@@ -58,6 +59,7 @@ ENGINES: dict[str, tuple[list[str], list[str], list[str]]] = {
         [*KIT, "tests/contract/test_covalent.py"],
         ["tests/engines/test_covalent.py"],
     ),
+    "psij": ([PSIJ], [*KIT, "tests/contract/test_psij.py"], []),
     # As its author would, with a configuration of its own.
     "dask": ([DASK], [f"--config-file={DASK}/pyproject.toml", f"{DASK}/tests"], []),
 }
@@ -195,7 +197,7 @@ def slurm(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Build a wheel of each distribution, from its source distribution, for who installs them."""
     shutil.rmtree(WHEELS, ignore_errors=True)
-    for package in (CORE, PARSL, COVALENT, DASK):
+    for package in (CORE, PARSL, COVALENT, PSIJ, DASK):
         folder = WHEELS / Path(package).name
         session.run("uv", "build", "--quiet", f"--out-dir={folder}", package)
 
@@ -215,7 +217,7 @@ def contract(session: nox.Session, engine: str) -> None:
 @nox.session(reuse_venv=False, requires=["build"])
 def together(session: nox.Session) -> None:
     """Install all engines in one environment, and run a job on each."""
-    others = map(_wheel, (PARSL, COVALENT, DASK))
+    others = map(_wheel, (PARSL, COVALENT, PSIJ, DASK))
     session.install(f"{_wheel(CORE)}[testing]", *others, *_groups("test"))
     session.run("uv", "pip", "check")
     home = Path(session.create_tmp()).resolve() / "home"

@@ -26,7 +26,9 @@ PACKAGES = {
 PROVIDES = {
     "crystalmath_engine_covalent": "crystalmath-engine-covalent",
     "crystalmath_engine_parsl": "crystalmath-engine-parsl",
+    "crystalmath_engine_psij": "crystalmath-engine-psij",
     "covalent_dispatcher": "covalent",
+    "psij": "psij-python",
 }
 
 
@@ -47,13 +49,14 @@ def package(request: pytest.FixtureRequest) -> str:
 
 
 def test_all_distributions_are_here() -> None:
-    ours = {"crystalmath", "crystalmath-engine-parsl", "crystalmath-engine-covalent"}
-    assert ours <= set(PACKAGES)
+    engines = {f"crystalmath-engine-{name}" for name in ("parsl", "covalent", "psij")}
+    assert {"crystalmath", *engines} <= set(PACKAGES)
 
 
 def test_one_version(package: str) -> None:
-    if package == "crystalmath-engine-covalent":
-        pytest.importorskip("crystalmath_engine_covalent", reason=f"{package} is not installed")
+    if package in {"crystalmath-engine-covalent", "crystalmath-engine-psij"}:
+        name = package.replace("-", "_")
+        pytest.importorskip(name, reason=f"{package} is not installed")
     assert distribution(package).version == crystalmath.__version__
 
 

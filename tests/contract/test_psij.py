@@ -1,0 +1,16 @@
+"""PSI/J keeps the contract, with its executor for this host."""
+
+from __future__ import annotations
+
+import pytest
+
+from crystalmath.testing import EngineUnderTest, RunnerContract
+
+
+class TestPsij(RunnerContract):
+    @pytest.fixture
+    def engine(self):
+        # Each job is a fresh Python that imports quacc.
+        return EngineUnderTest(
+            "psij", options={"workers": 2}, workers=2, library="psij", turn_s=10.0
+        )
