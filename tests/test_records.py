@@ -212,7 +212,7 @@ def test_schemas_are_those_of_the_records():
     assert properties(Submission) == SUBMISSION
     assert METHODS["jobs.submit"].params["properties"] == SUBMISSION
     assert METHODS["jobs.check"].params["properties"] == SUBMISSION
-    assert METHODS["jobs.submit"].params["required"] == ["recipe", "structure"]
+    assert METHODS["jobs.submit"].params["required"] == ["recipe"]
     assert COMPONENTS["Job"]["properties"] == properties(Job, answer=True)
     for name, record in (("Finding", crystalmath.models.Finding), ("Potcar", Pseudopotential)):
         assert COMPONENTS[name]["properties"].keys() == attrs.fields_dict(record).keys()

@@ -45,6 +45,14 @@ def value(number=1, **more):
     return Submission(recipe="lab_recipes.value", atoms=AL, parameters={"number": number}, **more)
 
 
+def test_a_recipe_that_takes_no_structure(client):
+    future = client.submit("lab_recipes.without_structure", parameters={"files": ["a"]})
+    assert future.result(timeout=LONG) == {"files": ["a"], "number": 1}
+    assert client.check("lab_recipes.without_structure") == []
+    (finding,) = client.check("lab_recipes.value")
+    assert "needs a structure, its first argument 'atoms'" in finding.message
+
+
 # --- futures -------------------------------------------------------------------------------------
 
 

@@ -522,3 +522,22 @@ def test_the_reader_may_go_away(jobs):
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+def test_a_recipe_that_takes_no_structure(cli, lab):
+    answer = cli("run", "lab_recipes.without_structure", "--param", "number=3", "--json")
+    assert (answer.code, answer.json["status"]) == (0, "completed")
+    assert cli("check", "lab_recipes.without_structure").code == 0
+    answer = cli("run", "lab_recipes.without_structure", AL)
+    assert (answer.code, "takes no structure" in answer.err) == (1, True)
+    answer = cli("run", "lab_recipes.value")
+    assert (answer.code, "needs a structure" in answer.err) == (1, True)
+    shown = cli("recipes", "espresso.dos.dos_job").out
+    assert "Parameters; it takes no structure:\n    copy_files=None" in shown
+
+
+def test_the_jobs_of_a_sweep_without_a_structure_are_named_by_it(home):
+    swept = [({"number": str(number)}, {"number": number}) for number in (1, 2)]
+    asked = list(submit._asked("lab.f", [(None, None)], swept, {}, many=True))
+    assert [name for name, _ in asked] == ["number=1", "number=2"]
+    assert all("structure" not in job for _, job in asked)

@@ -100,6 +100,25 @@ def test_a_job_from_submission_to_summary(service):
     }
 
 
+@pytest.mark.parametrize("given", [{}, {"structure": None}])
+def test_a_recipe_that_takes_no_structure(service, given):
+    asked = {"recipe": "lab_recipes.without_structure", "params": {"files": ["a"]}, **given}
+    answer = run(service, asked)
+    assert answer["status"] == "completed", answer
+    assert answer["formula"] is None
+    again = call(service, "jobs.specification", job_id=answer["job_id"])
+    assert again["structure"] is None
+    assert again["params"] == {"files": ["a"]}
+    keyed = [
+        call(service, "jobs.submit", {**asked, "key": "one", **more})
+        for more in ({}, {"params": {}})
+    ]
+    assert keyed[0]["job_id"]
+    assert keyed[1]["code"] == "key_conflict"
+    refused = call(service, "jobs.submit", {**asked, "structure": AL})
+    assert "takes no structure; its arguments begin with 'files'" in refused["error"]
+
+
 def test_what_a_result_does_not_have_is_null(service):
     summary = run(service, VALUE)["result"]
     assert summary["energy_ev"] is summary["max_force_ev_ang"] is summary["formula"] is None
@@ -220,7 +239,7 @@ REFUSED = {
     "params list": ({"params": []}, "'params' must be an object", None),
     "params zero": ({"params": 0}, "'params' must be an object", None),
     "unknown key": ({"parms": {}}, "'parms'.*did you mean 'params'", None),
-    "structure missing": ({"structure": None}, "'structure' is missing", None),
+    "structure missing": ({"structure": None}, "needs a structure.*'atoms'", None),
     "structure garbage": ({"structure": "what?"}, "POSCAR", None),
     "structure NUL": ({"structure": "\0" * 100}, "POSCAR", None),
     "structure number": ({"structure": 5}, "structure", None),

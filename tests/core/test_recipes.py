@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes import lookup
 from crystalmath.recipes.arguments import check_arguments
+from crystalmath.recipes.structure_argument import structure_taken
 from crystalmath.server.rpc.recipe_schema import parameters_schema
 
 EMT = "quacc.recipes.emt.core.relax_job"
@@ -409,14 +410,62 @@ def test_what_looks_like_a_slip_is_told(lab):
         ("atoms, *, b", {}, "needs the parameter 'b'"),
         ("structure", {"structure": 1}, "'structure' is the structure itself"),
         ("atoms, **more", {"atoms": 1}, "structure itself"),
-        ("", {}, "no positional argument"),
-        ("*, a", {"a": 1}, "no positional argument"),
+        ("", {}, "takes no structure; leave it out"),
+        ("*, a", {"a": 1}, "takes no structure; its arguments begin with 'a'"),
         ("atoms, **more", {1: 1}, "no string"),
     ],
 )
 def test_arguments_that_do_not_fit(signature, parameters, message):
     with pytest.raises(InvalidJob, match=message):
         check_arguments(recipe(signature), parameters)
+
+
+@pytest.mark.parametrize(
+    ("signature", "taken"),
+    [
+        ("atoms", "required"),
+        ("slab: Atoms", "required"),
+        ("images: list[Atoms]", "required"),
+        ("structure, number=1", "required"),
+        ("atoms: Atoms | None = None", "optional"),
+        ("atoms: dict = {}", "optional"),
+        ("number=1", "optional"),
+        ("*some", "optional"),
+        ("", "none"),
+        ("*, atoms", "none"),
+        ("number: int = 1", "none"),
+        ("path: Path | str", "none"),
+        ("copy_files: CopyFiles | None = None", "none"),
+        ("table: dict[str, Any]", "none"),
+        ("files: Optional[list[str]] = None", "none"),
+        ("kind: 'Literal[\"a\"]'", "none"),
+        ("first: 'in words'", "required"),
+    ],
+)
+def test_whether_a_recipe_takes_a_structure(lab, signature, taken):
+    name = lab(first=f"def f({signature}): ...\n")
+    found = lookup.look_up(f"{name}.first.f", [name])
+    assert structure_taken(found) == taken
+    if taken == "required":
+        with pytest.raises(InvalidJob, match="needs a structure, its first argument"):
+            check_arguments(found, {}, structure=False)
+    elif taken == "optional":
+        assert check_arguments(found, {}) == check_arguments(found, {}, structure=False) == []
+
+
+def test_those_of_quacc_that_take_no_structure():
+    """The dozen that go on from another calculation's files, of which each has a parameter."""
+    without = {
+        found.name.rpartition(".")[2]: parameters_schema(found)
+        for found in lookup.catalogue()
+        if structure_taken(found) != "required"
+    }
+    assert sorted(without) == [
+        *("bands_pp_job", "dos_job", "dvscf_q2r_job", "fermi_surface_job", "grid_phonon_flow"),
+        *("matdyn_job", "phonon_dos_flow", "phonon_job", "post_processing_job", "postahc_job"),
+        *("projwfc_job", "q2r_job"),
+    ]
+    assert all("copy_files" in schema["properties"] for schema in without.values())
 
 
 @pytest.mark.parametrize(

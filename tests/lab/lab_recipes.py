@@ -14,6 +14,11 @@ def value(atoms, number=1):
     return number
 
 
+def without_structure(files: "list[str] | None" = None, *, number=1):
+    """Take no structure."""
+    return {"files": files, "number": number}
+
+
 def report(atoms, **parameters):
     """Tell what reached the recipe."""
     return {

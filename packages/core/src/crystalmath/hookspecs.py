@@ -81,7 +81,7 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
 @_hookspec
 def crystalmath_preflight(
     recipe: str,
-    atoms: Atoms,
+    atoms: Atoms | None,
     parameters: Mapping[str, Any],
     environment: Mapping[str, str],
     document: str,
@@ -98,8 +98,8 @@ def crystalmath_preflight(
     ----------
     recipe : str
         Full dotted name of the recipe.
-    atoms : ase.Atoms
-        The structure.
+    atoms : ase.Atoms or None
+        The structure; ``None`` for a recipe that gets none.
     parameters : mapping of str to object
         The recipe's parameters.
     environment : mapping of str to str
@@ -124,7 +124,7 @@ def crystalmath_preflight(
 @_hookspec
 def crystalmath_pseudopotentials(
     recipe: str,
-    atoms: Atoms,
+    atoms: Atoms | None,
     parameters: Mapping[str, Any],
     environment: Mapping[str, str],
     document: str,

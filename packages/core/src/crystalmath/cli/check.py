@@ -30,7 +30,7 @@ __all__ = ["check"]
 @with_options
 def check(
     recipe: Recipe,
-    structure: Structure,
+    structure: Structure = None,
     *,
     param: Params = None,
     params: ParamsFile = None,

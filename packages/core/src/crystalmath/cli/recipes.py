@@ -94,8 +94,16 @@ def _recipe_text(recipe: Mapping[str, Any]) -> str:
     docstring = recipe["docstring"] or "It has no docstring."
     return output.printable(
         f"{recipe['name']}{kind}\n{recipe['file']}:{recipe['line']}\n\n"
-        f"Parameters, after the structure:{arguments}\n\n{docstring}"
+        f"{_BEFORE.get(recipe.get('structure'), _BEFORE[None])}:{arguments}\n\n{docstring}"
     )
+
+
+#: By what a recipe says of a structure.
+_BEFORE = {
+    None: "Parameters, after the structure",
+    "optional": "Parameters, after the structure, which may be left out",
+    "none": "Parameters; it takes no structure",
+}
 
 
 def _argument(argument: Mapping[str, Any]) -> str:

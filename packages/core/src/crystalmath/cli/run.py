@@ -41,7 +41,7 @@ _SLOW_TICK = 1.0
 @with_options
 def run(
     recipe: Recipe,
-    structure: Structure,
+    structure: Structure = None,
     *,
     param: Params = None,
     params: ParamsFile = None,

@@ -42,6 +42,8 @@ _NO_RESULT = ("failed", "cancelled")
 #: So many names of refused jobs are told.
 _NAMED = 3
 
+# The name of a structure, and what was read; neither for a recipe that takes none.
+_Read = tuple[str | None, Document | InvalidJob | None]
 # A job's name, and the parameters of `jobs.submit`, or why there are none.
 _Asked = tuple[str, dict[str, Any] | CrystalMathError]
 _Answer = dict[str, Any]
@@ -51,13 +53,14 @@ _Answer = dict[str, Any]
 def submit(
     recipe: Recipe,
     structures: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="STRUCTURE...",
             help="Files that ASE reads, all structures of each; FILE@N takes only the Nth, counted "
-            "from 0. A pattern in quotes, 'runs/*/POSCAR', stands for all files that fit.",
+            "from 0. A pattern in quotes, 'runs/*/POSCAR', stands for all files that fit. "
+            "Left out for a recipe that takes no structure.",
         ),
-    ],
+    ] = None,
     *,
     sweep: Annotated[
         list[str] | None,
@@ -79,8 +82,8 @@ def submit(
     """
     combinations = parse_sweep(sweep or (), param or (), params)
     _refuse_twice(options.get("labels") or {}, combinations)
-    read = list(read_documents(structures))
-    many = not names_one(structures) or bool(sweep) or len(read) > 1
+    read: list[_Read] = list(read_documents(structures)) if structures else [(None, None)]
+    many = bool(structures and not names_one(structures)) or bool(sweep) or len(read) > 1
     asked = _asked(recipe, read, combinations, options, many=many)
     answers = []
     for answer in _submitted(asked):
@@ -104,7 +107,7 @@ def _refuse_twice(labels: Mapping[str, str], combinations: Sequence[tuple[Any, A
 
 def _asked(
     recipe: str,
-    read: Sequence[tuple[str, Document | InvalidJob]],
+    read: Sequence[_Read],
     combinations: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]],
     options: SubmissionOptions,
     *,
@@ -119,7 +122,10 @@ def _asked(
     for file_name, structure in read:
         own = file_name if name is None else name if len(read) == 1 else f"{name}/{file_name}"
         for swept, parameters in combinations:
-            full = " ".join([own, *(f"{label}={value}" for label, value in swept.items())])
+            of_sweep = [f"{label}={value}" for label, value in swept.items()]
+            full = " ".join(of_sweep if own is None else [own, *of_sweep])
+            if own is None and not full:  # nothing names the one job of a recipe
+                full = output.short_recipe(recipe)
             full = full if name is not None else fit(full)
             if isinstance(structure, InvalidJob):
                 yield full, structure

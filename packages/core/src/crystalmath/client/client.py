@@ -76,7 +76,7 @@ class Client(Asking):
     def submit(
         self,
         recipe: RecipeLike,
-        atoms: Structure,
+        atoms: Structure | None = None,
         parameters: Mapping[str, Any] | None = None,
         **options: Unpack[SubmissionOptions],
     ) -> JobFuture:
@@ -207,7 +207,7 @@ class Client(Asking):
     def check(
         self,
         recipe: RecipeLike,
-        atoms: Structure,
+        atoms: Structure | None = None,
         parameters: Mapping[str, Any] | None = None,
         **options: Unpack[SubmissionOptions],
     ) -> _Findings:

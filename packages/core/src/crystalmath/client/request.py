@@ -94,7 +94,9 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
     return f"{module}.{name}"
 
 
-def _structure(atoms: object) -> str | dict[str, Any]:
+def _structure(atoms: object) -> str | dict[str, Any] | None:
+    if atoms is None:
+        return None
     if isinstance(atoms, str):
         if atoms and "\n" not in atoms:
             raise InvalidJob(

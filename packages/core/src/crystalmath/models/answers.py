@@ -71,7 +71,7 @@ class Specification(CommonTerms):
 
     job_id: str
     recipe: str
-    structure: str | Mapping[str, Any]
+    structure: str | Mapping[str, Any] | None
     params: Mapping[str, Any]
     engine: str
     potcars: list[Potcar]

@@ -48,7 +48,8 @@ ENGINE = about(
     option=Option(name="--engine", metavar="E", help="A workflow engine; see crystalmath engines."),
 )
 _ATOMS = about(
-    'a POSCAR as text, a dict for ase.Atoms(**dict) (Å), or {"format": "ase-json", "data": ...}',
+    'a POSCAR as text, a dict for ase.Atoms(**dict) (Å), or {"format": "ase-json", "data": ...}; '
+    "left out for a recipe that takes none",
     {"anyOf": [{"type": "string"}, {"type": "object"}]},
     wire="structure",
     hashed=True,
@@ -211,7 +212,7 @@ class Submission(Terms):
     """
 
     recipe: str | Callable[..., Any] = field(metadata=RECIPE)
-    atoms: Atoms | str | Mapping[str, Any] = field(metadata=_ATOMS)
+    atoms: Atoms | str | Mapping[str, Any] | None = field(default=None, metadata=_ATOMS)
     parameters: Mapping[str, Any] = field(factory=dict, metadata=_PARAMETERS)
     engine: str | None = field(default=None, metadata=ENGINE)
     environment: Mapping[str, str] | None = field(
@@ -237,7 +238,7 @@ class JobSpec(Terms):
 
     job_id: str = field(metadata=about("a UUID4 as text", _NAME))
     recipe: str = field(metadata=RECIPE)
-    atoms: Atoms = field(metadata=_ATOMS)
+    atoms: Atoms | None = field(default=None, metadata=_ATOMS)
     parameters: Mapping[str, Any] = field(factory=dict, metadata=_PARAMETERS)
     engine: str | None = field(default=None, metadata=ENGINE)
     environment: Mapping[str, str] = field(

@@ -21,7 +21,7 @@ __all__ = ["required"]
 
 def required(
     recipe: str,
-    atoms: Atoms,
+    atoms: Atoms | None = None,
     parameters: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Report:
@@ -31,8 +31,8 @@ def required(
     ----------
     recipe : str
         Its name; a leading ``quacc.recipes.`` may be left out.
-    atoms : ase.Atoms
-        The structure.
+    atoms : ase.Atoms, optional
+        The structure; left out for a recipe that takes none.
     parameters : mapping of str to object, optional
         The recipe's parameters.
     environment : mapping of str to str, optional

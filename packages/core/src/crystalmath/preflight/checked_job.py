@@ -122,7 +122,7 @@ class CheckedJob:
 
     report: Report
     recipe: str
-    atoms: Atoms
+    atoms: Atoms | None
     environment: Mapping[str, str] = field(factory=dict)
     parameters: Mapping[str, Any] = field(factory=dict)
     kinds: Mapping[str, FileKind] = field(factory=dict)

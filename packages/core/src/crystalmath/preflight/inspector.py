@@ -99,7 +99,7 @@ class Inspector:
     def ask(
         self,
         recipe: str,
-        atoms: Atoms,
+        atoms: Atoms | None,
         parameters: Mapping[str, Any],
         environment: Mapping[str, str],
         document: str | None = None,
@@ -191,7 +191,7 @@ _default = Inspector()
 
 def ask(
     recipe: str,
-    atoms: Atoms,
+    atoms: Atoms | None,
     parameters: Mapping[str, Any],
     environment: Mapping[str, str],
     document: str | None = None,
@@ -202,8 +202,8 @@ def ask(
     ----------
     recipe : str
         Full dotted name; it must be admitted.
-    atoms : ase.Atoms
-        The structure.
+    atoms : ase.Atoms or None
+        The structure, if the recipe gets one.
     parameters : mapping of str to object
         The recipe's parameters.
     environment : mapping of str to str

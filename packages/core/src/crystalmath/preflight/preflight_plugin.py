@@ -23,7 +23,7 @@ _MOLECULES = ("gaussian", "mrcc", "orca", "psi4", "qchem")
 @hookimpl
 def crystalmath_preflight(
     recipe: str,
-    atoms: Atoms,
+    atoms: Atoms | None,
     parameters: Mapping[str, Any],
     environment: Mapping[str, str],
     document: str,
@@ -34,8 +34,8 @@ def crystalmath_preflight(
     ----------
     recipe : str
         Full dotted name; those that run a program which a plugin knows are looked at.
-    atoms : ase.Atoms
-        The structure.
+    atoms : ase.Atoms or None
+        The structure; ``None`` for a recipe that gets none.
     parameters : mapping of str to object
         The recipe's parameters.
     environment : mapping of str to str
@@ -68,7 +68,7 @@ def crystalmath_preflight(
 @hookimpl
 def crystalmath_pseudopotentials(
     recipe: str,
-    atoms: Atoms,
+    atoms: Atoms | None,
     parameters: Mapping[str, Any],
     environment: Mapping[str, str],
     document: str,

@@ -112,7 +112,8 @@ def _report(request: dict[str, Any]) -> Report:
     def call() -> object:
         recipe = lookup.resolve(name, tuple(request["allow"]))
         # Each call has its own: a recipe may change what it is given.
-        return recipe(atoms.copy(), **codec.decode_parameters(request["spec"]))
+        structure = () if atoms is None else (atoms.copy(),)
+        return recipe(*structure, **codec.decode_parameters(request["spec"]))
 
     report = gate.ask(call, directory, given)
     theirs = not name.startswith(f"{lookup.NAMESPACE}.")

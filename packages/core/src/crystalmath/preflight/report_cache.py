@@ -56,7 +56,7 @@ class Question:
     ----------
     recipe : str
         Full dotted name.
-    atoms : ase.Atoms
+    atoms : ase.Atoms or None
         The structure.
     parameters : mapping of str to object
         The recipe's parameters.
@@ -69,7 +69,7 @@ class Question:
     def __init__(
         self,
         recipe: str,
-        atoms: Atoms,
+        atoms: Atoms | None,
         parameters: Mapping[str, Any],
         environment: Mapping[str, str],
         document: str | None = None,
@@ -83,13 +83,13 @@ class Question:
         self.ours = recipe.startswith(f"{lookup.NAMESPACE}.")
         self.environment = frozenset(environment.items())
         self._place = recipe, encoded, self.environment
-        kind = _kind(atoms) if self.ours else None
+        kind = _kind(atoms) if self.ours and atoms is not None else None
         self.shared: Hashable | None = None if kind is None else (*self._place, kind)
 
     @cached_property
     def elements(self) -> frozenset[str]:
         """The chemical symbols of the structure."""
-        return frozenset(self._atoms.get_chemical_symbols())
+        return frozenset(() if self._atoms is None else self._atoms.get_chemical_symbols())
 
     @cached_property
     def spec(self) -> str:

@@ -47,7 +47,9 @@ def defects(job: CheckedJob, troubles: Mapping[Trouble, Sequence[int]]) -> Itera
     lost = bool(mute or refused or any(wanted.facts.problem for wanted in ghosts))
     signs = [said(each) for each in mute if each.where != "structure"]
     seen = f" (seen as {brief(signs)})" if signs else ""
-    for code, message, remedy in _wrong(job.atoms, _kind(job), periodic=refused) if lost else ():
+    if job.atoms is None or not lost:
+        return
+    for code, message, remedy in _wrong(job.atoms, _kind(job), periodic=refused):
         yield Finding(
             severity=job.severity(steps), code=code, message=message + seen, remedy=remedy
         )
@@ -94,7 +96,7 @@ def _wrong(atoms: Atoms, kind: FileKind, *, periodic: bool) -> Iterator[tuple[st
 
 def occupancies(job: CheckedJob) -> Iterator[Finding]:
     """Find sites that a CIF fills partly; ASE gives each to its most frequent element."""
-    told = job.atoms.info.get("occupancy")
+    told = None if job.atoms is None else job.atoms.info.get("occupancy")
     if not isinstance(told, Mapping):
         return
     partial = []

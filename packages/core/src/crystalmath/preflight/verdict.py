@@ -31,7 +31,7 @@ __all__ = ["judge", "pseudopotentials", "unasked"]
 def judge(
     report: Report,
     recipe: str,
-    atoms: Atoms,
+    atoms: Atoms | None,
     environment: Mapping[str, str],
     parameters: Mapping[str, Any] | None = None,
 ) -> tuple[Finding, ...]:

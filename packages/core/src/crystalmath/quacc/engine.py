@@ -134,7 +134,11 @@ class EngineRunner(JobRunner):
     # --- what a caller uses ------------------------------------------------------------------
 
     def submit(
-        self, recipe_fullname: str, atoms: Atoms, cluster_name: str = "local", **kwargs: Any
+        self,
+        recipe_fullname: str,
+        atoms: Atoms | None = None,
+        cluster_name: str = "local",
+        **kwargs: Any,
     ) -> str:
         """Submit a recipe; see :meth:`JobRunner.submit`."""
         from crystalmath.recipes.source_paths import anchored
@@ -171,8 +175,10 @@ class EngineRunner(JobRunner):
 
         _require_linux()
         if document is None:
-            lookup.check_name(spec.recipe, config.load().recipes_allow)
+            allow = config.load().recipes_allow
+            lookup.check_name(spec.recipe, allow)
             self.check_cluster(spec.cluster)
+            _check_structure(spec, allow)
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
         body = codec.encode_spec(spec) if document is None else document
@@ -273,6 +279,18 @@ def submission_environment(
     if settings.recipes_allow:
         environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
     return environment
+
+
+def _check_structure(spec: JobSpec, allow: Sequence[str]) -> None:
+    """Refuse what the recipe's source shows to be wrong about the structure."""
+    from crystalmath.recipes import lookup
+    from crystalmath.recipes.structure_argument import check_structure
+
+    try:
+        recipe = lookup.look_up(spec.recipe, allow)
+    except InvalidJob:
+        return  # workers may have more than this process sees; they say what is wrong
+    check_structure(recipe, given=spec.atoms is not None)
 
 
 def _require_linux() -> None:

@@ -19,7 +19,11 @@ class JobRunner(ABC):
 
     @abstractmethod
     def submit(
-        self, recipe_fullname: str, atoms: Atoms, cluster_name: str = "local", **kwargs: Any
+        self,
+        recipe_fullname: str,
+        atoms: Atoms | None = None,
+        cluster_name: str = "local",
+        **kwargs: Any,
     ) -> str:
         """Submit a recipe.
 
@@ -30,8 +34,9 @@ class JobRunner(ABC):
         ----------
         recipe_fullname : str
             Dotted path of the recipe, ``quacc.recipes.emt.core.relax_job``.
-        atoms : ase.Atoms
-            The structure, the recipe's first argument. It is copied.
+        atoms : ase.Atoms, optional
+            The structure, the recipe's first argument. It is copied. Left out for a recipe that
+            takes none.
         cluster_name : str
             One of the engine's clusters.
         **kwargs
@@ -45,8 +50,9 @@ class JobRunner(ABC):
         Raises
         ------
         ValueError
-            The recipe's name is not permitted, the cluster is unknown, or a parameter cannot be
-            written down (:class:`~crystalmath.errors.InvalidJob`).
+            The recipe's name is not permitted, the cluster is unknown, a parameter cannot be
+            written down, or a structure is missing or not taken
+            (:class:`~crystalmath.errors.InvalidJob`).
         """
 
     @abstractmethod

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Finding
 from crystalmath.recipes.lookup import nearest
+from crystalmath.recipes.structure_argument import check_structure, structure_argument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_arguments"]
 
-_POSITIONAL = frozenset(
-    (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.VAR_POSITIONAL,
-    )
-)
 _BY_NAME = frozenset((inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY))
 
 # How like a named parameter a name must be to be taken for a slip: calculators have many
@@ -32,8 +26,19 @@ _BY_NAME = frozenset((inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter
 _LIKE = 0.8
 
 
-def check_arguments(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]:
-    """Check that parameters fit a recipe, which gets the structure as its first argument.
+def check_arguments(
+    recipe: Recipe, parameters: Mapping[str, Any], *, structure: bool = True
+) -> list[Finding]:
+    """Check that parameters fit a recipe, which gets a structure, if any, as its first argument.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What its source says.
+    parameters : mapping of str to object
+        The parameters.
+    structure : bool
+        Whether it gets a structure.
 
     Returns
     -------
@@ -44,7 +49,7 @@ def check_arguments(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Findi
     ------
     InvalidJob
         A parameter is unknown, missing, no string, or the recipe's own first argument, or a text
-        where the recipe wants true or false.
+        where the recipe wants true or false; or a structure is missing, or is not taken.
     """
     for key in parameters:
         if not isinstance(key, str):
@@ -52,13 +57,11 @@ def check_arguments(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Findi
     if recipe.signature is None:
         _check_first("atoms", recipe, parameters)
         return []
-    arguments = list(recipe.signature.parameters.values())
-    positional = [item for item in arguments if item.kind in _POSITIONAL]
-    if not positional:
-        raise InvalidJob(f"the recipe {recipe.name} takes no positional argument for the structure")
-    first, others = positional[0], [item for item in arguments if item is not positional[0]]
-    if first.kind is not inspect.Parameter.VAR_POSITIONAL:
+    first = structure_argument(recipe)
+    if first is not None:
         _check_first(first.name, recipe, parameters)
+    check_structure(recipe, given=structure)
+    others = [item for item in recipe.signature.parameters.values() if item is not first]
     findings = _check_unknown(recipe, parameters, others)
     missing = [item.name for item in others if _is_missing(item, parameters)]
     if missing:

@@ -80,17 +80,18 @@ def encode_spec(spec: JobSpec) -> str:
         Something in the parameters cannot be written down, or all of it is larger than 64 MiB.
         The message names its place (``opt_params.optimizer``).
     """
-    check_atoms(spec.atoms)
+    if spec.atoms is not None:
+        check_atoms(spec.atoms)
     return _written(StrictEncoder().encode(spec.atoms, ("structure",)), spec.parameters)
 
 
-def encode_body(structure: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
+def encode_body(structure: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> str:
     """Write what :func:`encode_spec` writes, of a structure that is encoded already.
 
     Parameters
     ----------
-    structure : mapping
-        As :func:`crystalmath.recipes.structures.parse_and_keep` gives it.
+    structure : mapping or None
+        As :func:`crystalmath.recipes.structures.parse_and_keep` gives it, if there is one.
     parameters : mapping of str to object
         The recipe's parameters.
 
@@ -99,7 +100,7 @@ def encode_body(structure: Mapping[str, Any], parameters: Mapping[str, Any]) -> 
     InvalidJob
         As for :func:`encode_spec`.
     """
-    return _written(tagged_atoms(structure), parameters)
+    return _written(None if structure is None else tagged_atoms(structure), parameters)
 
 
 def _written(atoms: object, parameters: Mapping[str, Any]) -> str:
@@ -120,13 +121,13 @@ def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: encoder.encode(value, (name,)) for name, value in parameters.items()}
 
 
-def decode_spec(body: str) -> tuple[Atoms, dict[str, Any]]:
+def decode_spec(body: str) -> tuple[Atoms | None, dict[str, Any]]:
     """Read what :func:`encode_spec` wrote. quacc is imported only where a sentinel is in it.
 
     Returns
     -------
-    tuple of (ase.Atoms, dict)
-        The structure and the parameters.
+    tuple of (ase.Atoms or None, dict)
+        The structure, if there is one, and the parameters.
 
     Raises
     ------

@@ -154,7 +154,8 @@ class Admission:
         from crystalmath.recipes import codec
         from crystalmath.recipes.structures import parse_and_keep
 
-        atoms, structure = parse_and_keep(submission.atoms)
+        given = submission.atoms
+        atoms, structure = (None, None) if given is None else parse_and_keep(given)
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=str(submission.recipe),
@@ -196,7 +197,7 @@ class Admission:
             spec_hash=asked.spec_hash,
             specification=f"{json.dumps(spec.header())}\n{asked.document}",
             created_at=time.time(),
-            formula=spec.atoms.get_chemical_formula(),
+            formula=None if spec.atoms is None else spec.atoms.get_chemical_formula(),
             warnings=[asdict(finding) for finding in findings],
             pseudopotentials=[asdict(file) for file in files],
             **spec.terms(),
@@ -212,7 +213,7 @@ class Admission:
         recipe = self._recipes.get(name)
         if recipe is None:
             recipe = self._recipes[name] = look_up(name, self._config.recipes_allow)
-        return check_arguments(recipe, asked.parameters)
+        return check_arguments(recipe, asked.parameters, structure=asked.atoms is not None)
 
     def _check_engine(self, spec: JobSpec) -> None:
         self._runner(spec).check_cluster(spec.cluster)

@@ -55,6 +55,11 @@ def echo(atoms: Atoms, /, **parameters: Any) -> dict[str, Any]:
     return {"symbols": list(atoms.symbols), **parameters}
 
 
+def without_structure(files: list[str] | None = None, *, number: int = 1) -> dict[str, Any]:
+    """Take no structure, as those of quacc's recipes that go on from another's files."""
+    return {"files": files, "number": number}
+
+
 def wait_for(atoms: Atoms, path: str, seconds: float = 300.0) -> dict[str, Any]:
     """Run until a file is there."""
     del atoms

@@ -153,7 +153,7 @@ def _call(
         # It counts from now on: what was imported first is not the recipe's doing.
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
     with _results_in(Path(work)):
-        result = function(atoms, **parameters)
+        result = function(**parameters) if atoms is None else function(atoms, **parameters)
     summary = summarize(result)
     summary["work_dir"] = summary["work_dir"] or work
     if changed:

@@ -49,11 +49,11 @@ Recipe = Annotated[
     ),
 ]
 Structure = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="STRUCTURE",
         help="Any file ASE reads. Of one with several structures, FILE@N takes the Nth, "
-        "counted from 0; FILE@-1 the last.",
+        "counted from 0; FILE@-1 the last. Left out for a recipe that takes none.",
     ),
 ]
 Params = Annotated[
@@ -193,7 +193,7 @@ _COMPLETED: dict[str, Callable[..., Any]] = {
 
 def make_submission(
     recipe: str,
-    structure: str,
+    structure: str | None,
     *,
     param: list[str] | None,
     params: Path | None,
@@ -209,6 +209,8 @@ def make_submission(
         The structure cannot be used.
     """
     parameters = parse_parameters(param or (), params)
+    if structure is None:
+        return Submission(recipe=recipe, parameters=parameters, **options)
     name, document = read_document(structure)
     given: SubmissionOptions = {"name": name, **options}
     return Submission(recipe=recipe, atoms=document, parameters=parameters, **given)

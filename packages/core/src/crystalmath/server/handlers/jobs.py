@@ -289,12 +289,13 @@ async def handle_jobs_specification(
 def _specification(service: JobService, job_id: str, *, job: bool = False) -> dict[str, Any]:
     _, document = service.specification(job_id).split("\n", 1)
     encoded = json.loads(document)
+    atoms = encoded["atoms"]
     recorded = service.job(job_id)
     asked = to_wire(recorded)
     return {
         "job_id": job_id,
         **{name: asked.get(name) for name in _SPECIFIED},
-        "structure": {"format": "ase-json", "data": encoded["atoms"]["data"]},
+        "structure": atoms and {"format": "ase-json", "data": atoms["data"]},
         "params": encoded["parameters"],
         "potcars": service.pseudopotentials(job_id),
         "error": None,

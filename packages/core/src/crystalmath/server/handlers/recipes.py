@@ -71,6 +71,10 @@ def handle_recipes_list(service: JobService, params: dict[str, Any]) -> Mapping[
             "file": nullable(_TEXT),
             "line": nullable({"type": "integer"}),
             "docstring": nullable(_TEXT),
+            "structure": {
+                "enum": ["required", "optional", "none", None],
+                "description": "whether the recipe takes one; null where the source cannot tell",
+            },
             "parameters": {
                 **nullable({"type": "object"}),
                 "description": "JSON Schema of `params`; null where the source cannot tell",
@@ -78,15 +82,16 @@ def handle_recipes_list(service: JobService, params: dict[str, Any]) -> Mapping[
             "error": ERROR,
         }
     ),
-    refused=dict.fromkeys(("name", "kind", "file", "line", "docstring", "parameters")),
+    refused=dict.fromkeys(("name", "kind", "file", "line", "docstring", "structure", "parameters")),
     pool="recipes",
 )
 def handle_recipes_describe(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Describe a recipe: its docstring, and the JSON Schema of its parameters.
 
-    The first argument, which gets the structure, is left out.
+    The first argument is left out where it gets the structure.
     """
     from crystalmath.recipes.lookup import check_namespace, full_name, look_up
+    from crystalmath.recipes.structure_argument import structure_taken
     from crystalmath.server.rpc.recipe_schema import parameters_schema
 
     allow = service.config.recipes_allow
@@ -100,6 +105,7 @@ def handle_recipes_describe(service: JobService, params: dict[str, Any]) -> Mapp
         "file": recipe.file,
         "line": recipe.line,
         "docstring": recipe.docstring,
+        "structure": structure_taken(recipe),
         "parameters": parameters_schema(recipe),
         "error": None,
     }

@@ -7,6 +7,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.recipes.structure_argument import structure_argument
+
 if TYPE_CHECKING:
     import inspect
 
@@ -20,13 +22,14 @@ _Schema = dict[str, Any]
 def parameters_schema(recipe: Recipe) -> _Schema | None:
     """Give the JSON Schema of the parameters of a recipe.
 
-    Its first argument, the structure, is left out. A default that JSON cannot write stands as text
-    in ``x-default``, an annotation in ``x-annotation``; what it means in JSON is told where all of
-    it has a meaning there.
+    The argument that gets the structure is left out. A default that JSON cannot write stands as
+    text in ``x-default``, an annotation in ``x-annotation``; what it means in JSON is told where
+    all of it has a meaning there.
     """
     if recipe.signature is None:
         return None
-    arguments = list(recipe.signature.parameters.values())[1:]
+    first = structure_argument(recipe)
+    arguments = [item for item in recipe.signature.parameters.values() if item is not first]
     by_name = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
     named = [item for item in arguments if item.kind.name in by_name]
     told = _descriptions(recipe.docstring or "")

@@ -253,6 +253,22 @@ class Submission(Base):
         with pytest.raises((ValueError, TypeError, AttributeError)):
             runner.submit(f"{RECIPES}.echo", atoms, "local")
 
+    def test_a_recipe_that_takes_no_structure(
+        self, runner: EngineRunner, finish: Callable[..., Any]
+    ) -> None:
+        """Its first argument is a parameter as any other; a structure is refused."""
+        name = f"{RECIPES}.without_structure"
+        _, result = finish(runner.submit(name, number=2, files=["a"]))
+        assert result == {"files": ["a"], "number": 2}
+        with pytest.raises(ValueError, match="takes no structure"):
+            runner.submit(name, AL)
+
+    @pytest.mark.usefixtures("calm")
+    def test_a_structure_that_is_missing_is_refused(self, runner: EngineRunner) -> None:
+        """The message names the recipe's argument."""
+        with pytest.raises(ValueError, match=r"needs a structure.*'atoms'"):
+            runner.submit(f"{RECIPES}.echo")
+
     @pytest.mark.parametrize("method", ["get_status", "get_result", "cancel"])
     @pytest.mark.parametrize("job_id", STRANGE_IDS, ids=lambda value: repr(value)[:20])
     @pytest.mark.usefixtures("calm")
