@@ -531,7 +531,7 @@ def test_a_recipe_that_takes_no_structure(cli, lab):
     answer = cli("run", "lab_recipes.without_structure", AL)
     assert (answer.code, "takes no structure" in answer.err) == (1, True)
     answer = cli("run", "lab_recipes.value")
-    assert (answer.code, "needs a structure" in answer.err) == (1, True)
+    assert (answer.code, "needs a structure" in answer.err) == (2, True)
     shown = cli("recipes", "espresso.dos.dos_job").out
     assert "Parameters; it takes no structure:\n    copy_files=None" in shown
 

@@ -20,6 +20,7 @@ from crystalmath.cli.shared.submission_options import (
     ParamsFile,
     Recipe,
     asking,
+    require_none,
     with_options,
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
@@ -82,6 +83,8 @@ def submit(
     """
     combinations = parse_sweep(sweep or (), param or (), params)
     _refuse_twice(options.get("labels") or {}, combinations)
+    if not structures:
+        require_none(recipe)
     read: list[_Read] = list(read_documents(structures)) if structures else [(None, None)]
     many = bool(structures and not names_one(structures)) or bool(sweep) or len(read) > 1
     asked = _asked(recipe, read, combinations, options, many=many)

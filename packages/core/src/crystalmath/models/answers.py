@@ -119,6 +119,7 @@ class RecipeDescription(TypedDict):
     file: str | None
     line: int | None
     docstring: str | None
+    structure: Literal["required", "optional", "none"] | None
     parameters: Mapping[str, Any] | None
     error: str | None
 

@@ -37,6 +37,7 @@ __all__ = [
     "asking",
     "is_asked",
     "make_submission",
+    "require_none",
     "with_options",
 ]
 
@@ -191,6 +192,24 @@ _COMPLETED: dict[str, Callable[..., Any]] = {
 }
 
 
+def require_none(recipe: str) -> None:
+    """Refuse a command without a structure whose recipe needs one (`typer.BadParameter`)."""
+    from crystalmath.config import load
+    from crystalmath.errors import InvalidJob
+    from crystalmath.recipes.lookup import full_name, look_up
+    from crystalmath.recipes.structure_argument import check_structure
+
+    allow = load().recipes_allow
+    try:
+        found = look_up(full_name(recipe, allow), allow)
+    except InvalidJob:
+        return  # whoever checks the job says what is wrong with the recipe
+    try:
+        check_structure(found, given=False)
+    except InvalidJob as error:
+        raise typer.BadParameter(str(error), param_hint="STRUCTURE") from error
+
+
 def make_submission(
     recipe: str,
     structure: str | None,
@@ -204,12 +223,13 @@ def make_submission(
     Raises
     ------
     typer.BadParameter
-        A parameter cannot be read.
+        A parameter cannot be read, or a structure is missing.
     InvalidJob
         The structure cannot be used.
     """
     parameters = parse_parameters(param or (), params)
     if structure is None:
+        require_none(recipe)
         return Submission(recipe=recipe, parameters=parameters, **options)
     name, document = read_document(structure)
     given: SubmissionOptions = {"name": name, **options}
