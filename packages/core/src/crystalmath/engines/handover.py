@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -25,6 +26,10 @@ __all__ = ["Engine", "Handover", "is_passing"]
 
 #: How long an attempt may be launched and unclaimed before the engine is asked, in seconds.
 PROBE_S = 5.0
+#: How often the engine is asked about what runs where nobody here can see it, in seconds.
+RUNNING_S = 15.0
+#: How often it is asked about what is being stopped there, in seconds.
+STOPPING_S = 2.0
 #: How long an engine that is not available is left alone, at most, in seconds.
 BACKOFF_S = 10.0
 #: How long an attempt that the engine lost again and again is kept back, at most, in seconds.
@@ -149,7 +154,8 @@ class Handover:
         with self._lock:
             if self._waiting.pop(job.job_id, None) is not None:
                 self.wake.set()
-            self._sightings.pop(job.job_id, None)
+            if job.state is not JobState.RUNNING:
+                self._sightings.pop(job.job_id, None)
 
     def release(self, job: Job) -> None:
         """Have the engine drop the present attempt of a job."""
@@ -181,7 +187,8 @@ class Handover:
             self._guarded(self._launch_waiting)
         self._guarded(self._release)
         if now >= self._probe_at:
-            self._probe_at = now + PROBE_S
+            stopping = any(map(self._is_stopping, list(self._jobs.values())))
+            self._probe_at = now + (STOPPING_S if stopping else PROBE_S)
             self._guarded(self._probe_silent)
 
     def finish(self) -> bool:
@@ -304,11 +311,28 @@ class Handover:
             with self._lock:
                 self._to_release += attempts
             raise
+        self._probe_at = min(self._probe_at, self._host.monotonic() + STOPPING_S)
+
+    def _patience(self, job: Job) -> float:
+        """Give how long a job may be silent before the engine is asked, in seconds."""
+        if not job.record.launched:
+            return math.inf
+        if job.state is JobState.PENDING:
+            return PROBE_S
+        if self._is_stopping(job):
+            return 0.0
+        # Elsewhere it is the process table, quicker, that tells of what runs.
+        return math.inf if self._engine.capabilities.workers_here else RUNNING_S
+
+    def _is_stopping(self, job: Job) -> bool:
+        """Tell whether a job is being stopped where nobody here sees what is alive."""
+        running = job.state is JobState.RUNNING and not self._engine.capabilities.workers_here
+        return running and job.record.released
 
     def _probe_silent(self) -> None:
         now = self._host.monotonic()
         with self._lock:
-            silent = [job for job in self._jobs.values() if _is_silent(job, now)]
+            silent = [job for job in self._jobs.values() if now - job.since > self._patience(job)]
             asked = {job.attempt(): job for job in silent}
         if not asked:
             return
@@ -327,11 +351,6 @@ class Handover:
 def _urgency(job: Job) -> int:
     # A run directory of an earlier release says none. Equals stay in their order.
     return -int(job.header.get("priority", 0))
-
-
-def _is_silent(job: Job, now: float) -> bool:
-    launched = job.record.launched and job.state is JobState.PENDING
-    return launched and now - job.since > PROBE_S
 
 
 def _interpreter_ends() -> bool:

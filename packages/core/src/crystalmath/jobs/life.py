@@ -149,6 +149,8 @@ def _owned(record: Record, files: Files, now: float, engine: Engine) -> Decision
         if isinstance(reading, Unreadable):
             return _wait(record, f"its files cannot be read: {reading.why}", now)
     if isinstance(files.outcome, Outcome):
+        if _may_be_alive(record, files.outcome, engine):
+            return evolve(_running(record, now), actions=_release(record))
         return _ended(record, files.outcome, now)
     if isinstance(files.outcome, Damaged):
         return _without_outcome(record, files.outcome, files, now)
@@ -157,7 +159,7 @@ def _owned(record: Record, files: Files, now: float, engine: Engine) -> Decision
 
 def _unfinished(record: Record, files: Files, now: float, engine: Engine) -> Decision:
     if isinstance(files.claim, Claim):
-        return _claimed(record, files.claim, files, now)
+        return _claimed(record, files.claim, files, now, engine)
     if isinstance(files.claim, Damaged) or record.state is JobState.RUNNING:
         return _without_claim(record, files, now, engine)
     return _unbegun(record, files, now, engine)
@@ -222,7 +224,24 @@ def _lost(record: Record, outcome: Outcome, told: tuple[Change, ...], now: float
     return Decision(change.state, number + 1, (end, WriteSpec(number + 1)), (*told, change))
 
 
-def _claimed(record: Record, claim: Claim, files: Files, now: float) -> Decision:
+def _may_be_alive(record: Record, outcome: Outcome, engine: Engine) -> bool:
+    """Tell whether something of a cancelled job may be alive on hosts that its supervisor sees not.
+
+    The supervisor ends what is on its own host; ranks on others end with the allocation.
+    """
+    if outcome.state != "cancelled" or outcome.started is None or not record.launched:
+        return False
+    can = engine.capabilities
+    return can.gone_means_dead and not can.workers_here and not _is_over(engine)
+
+
+def _is_over(engine: Engine) -> bool:
+    """Tell whether the engine vouches that nothing of an attempt is alive."""
+    sighting = engine.sighting
+    return sighting is not None and sighting.state == "gone" and engine.capabilities.gone_means_dead
+
+
+def _claimed(record: Record, claim: Claim, files: Files, now: float, engine: Engine) -> Decision:
     actions: list[Action] = _restored(record, files)
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
@@ -230,7 +249,19 @@ def _claimed(record: Record, claim: Claim, files: Files, now: float) -> Decision
     if claim.alive is False:
         error = f"the supervisor ({claim.who}) died"
         actions += [EndProcesses(record.attempt), _publish_lost(record, files, error)]
+    elif claim.alive is None and _is_over(engine):
+        # Should its supervisor have been quicker, what it published stands.
+        actions.append(_publish_engines_end(record, files, engine))
     return evolve(_running(record, now), actions=tuple(actions))
+
+
+def _publish_engines_end(record: Record, files: Files, engine: Engine) -> Publish:
+    """Decide an attempt on another host that is over by its engine's word."""
+    sighting = engine.sighting
+    reason = (sighting.reason if sighting else None) or "it is gone"
+    if sighting and sighting.fatal and not _is_cancelled(record, files):
+        return Publish(state="failed", error=f"the engine ended it: {reason}")
+    return _publish_lost(record, files, f"the engine ended it: {reason}")
 
 
 def _unbegun(record: Record, files: Files, now: float, engine: Engine) -> Decision:
@@ -311,10 +342,7 @@ def _without_claim(record: Record, files: Files, now: float, engine: Engine) -> 
 
 def _vouches_for_end(engine: Engine) -> bool:
     """Tell whether an attempt without processes on this host has none at all."""
-    can, sighting = engine.capabilities, engine.sighting
-    if sighting is not None and sighting.state == "gone" and can.gone_means_dead:
-        return True
-    return can.workers_here
+    return _is_over(engine) or engine.capabilities.workers_here
 
 
 def _wait(record: Record, why: str, now: float) -> Decision:

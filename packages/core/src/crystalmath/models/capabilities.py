@@ -62,10 +62,14 @@ class Sighting:
         ``gone`` promises only that the engine will not start the attempt any more.
     reason : str, optional
         The engine's own word (``Priority``, ``OUT_OF_MEMORY``); it reaches the user.
+    fatal : bool
+        Of what is ``gone``: another attempt would end the same way (``TIMEOUT``). Where it was
+        running, and `Capabilities.gone_means_dead`, the job fails with the reason.
     """
 
     state: Literal["queued", "running", "gone", "unknown"]
     reason: str | None = None
+    fatal: bool = False
 
 
 @frozen(kw_only=True)

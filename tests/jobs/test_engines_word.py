@@ -1,0 +1,80 @@
+"""What runs where nobody here can see it is over when the engine vouches for it."""
+
+import pytest
+
+from crystalmath.jobs.actions import EndProcesses, Publish, Release
+from crystalmath.jobs.facts import Claim, Engine, Files, Outcome, Record, Spec
+from crystalmath.jobs.life import step
+from crystalmath.models import Capabilities, JobState, Sighting
+
+BATCH = Capabilities(gone_means_dead=True, workers_here=False)
+RUNNING = Record(
+    job_id="job", place="/jobs/job", state=JobState.RUNNING, written=True, launched=True
+)
+ELSEWHERE = Files(attempt=1, claim=Claim("pid 7 on node1", None), spec=Spec(1), cancel=False)
+CANCELLED = Files(
+    attempt=1,
+    claim=ELSEWHERE.claim,
+    outcome=Outcome(state="cancelled", error="cancelled", started=5.0),
+    cancel=True,
+)
+
+
+def decide(files, sighting, capabilities=BATCH, record=RUNNING):
+    return step(record, files, now=10.0, engine=Engine(sighting, capabilities))
+
+
+def test_a_supervisor_on_another_host_is_lost_when_its_allocation_is_over():
+    decision = decide(ELSEWHERE, Sighting("gone", "NODE_FAIL"))
+    error = "the engine ended it: NODE_FAIL"
+    assert decision.actions == (Publish(state="lost", error=error, cancelled=False),)
+
+
+def test_what_another_attempt_would_meet_again_fails():
+    decision = decide(ELSEWHERE, Sighting("gone", "TIMEOUT", fatal=True))
+    assert decision.actions == (Publish(state="failed", error="the engine ended it: TIMEOUT"),)
+
+
+def test_what_was_to_be_stopped_does_not_fail_by_that():
+    files = Files(attempt=1, claim=ELSEWHERE.claim, cancel=True)
+    actions = decide(files, Sighting("gone", "TIMEOUT", fatal=True)).actions
+    assert Publish(state="lost", error="the engine ended it: TIMEOUT", cancelled=True) in actions
+
+
+@pytest.mark.parametrize("sighting", [None, Sighting("running"), Sighting("unknown")])
+def test_without_its_word_it_goes_on(sighting):
+    assert decide(ELSEWHERE, sighting).actions == ()
+
+
+def test_an_engine_that_does_not_vouch_ends_nothing():
+    capabilities = Capabilities(workers_here=False)
+    assert decide(ELSEWHERE, Sighting("gone", "FAILED"), capabilities).actions == ()
+
+
+def test_a_supervisor_that_lives_here_is_believed():
+    files = Files(attempt=1, claim=Claim("pid 7", alive=True), spec=Spec(1), cancel=False)
+    assert decide(files, Sighting("gone", "COMPLETED")).actions == ()
+
+
+@pytest.mark.parametrize("sighting", [None, Sighting("running", "COMPLETING")])
+def test_cancelled_is_not_told_before_the_engine_says_that_nothing_is_alive(sighting):
+    decision = decide(CANCELLED, sighting)
+    assert decision.state is JobState.RUNNING
+    assert decision.changes == ()
+    assert decision.actions == (Release(),)
+
+
+def test_cancelled_is_told_once_the_engine_says_so():
+    decision = decide(CANCELLED, Sighting("gone", "CANCELLED"))
+    assert decision.state is JobState.CANCELLED
+
+
+def test_cancelled_where_workers_are_here_is_told_at_once():
+    assert decide(CANCELLED, None, Capabilities()).state is JobState.CANCELLED
+
+
+def test_a_lost_attempt_of_another_host_is_followed_by_the_next():
+    files = Files(attempt=1, claim=ELSEWHERE.claim, outcome=Outcome(state="lost", error="x"))
+    decision = decide(files, None)
+    assert (decision.state, decision.attempt) == (JobState.PENDING, 2)
+    assert decision.actions[0] == EndProcesses(1)
