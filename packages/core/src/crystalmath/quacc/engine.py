@@ -141,13 +141,15 @@ class EngineRunner(JobRunner):
         **kwargs: Any,
     ) -> str:
         """Submit a recipe; see :meth:`JobRunner.submit`."""
+        from crystalmath.recipes.ase_classes import with_classes
         from crystalmath.recipes.source_paths import anchored
 
+        name = str(recipe_fullname)
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=recipe_fullname,
             atoms=atoms,
-            parameters=anchored(str(recipe_fullname), kwargs),
+            parameters=with_classes(name, anchored(name, kwargs)),
             cluster=cluster_name,
             environment=submission_environment(config.load()),
         )

@@ -2,16 +2,19 @@
 
 What JSON lacks is tagged in monty's way, ``{"@module": ..., "@class": ...}``:
 
-===========================  ==========================================================
-``numpy`` ``array``          ``dtype``, ``data`` (nested lists); ``shape`` if it is empty
-``pymatgen.io.ase``          ``MSONAtoms``: ``atoms_json`` (text), ``atoms_info``
-``pathlib`` ``Path``         ``string``
-``datetime`` ``datetime``    ``string`` (ISO 8601); ``date`` likewise
-``builtins``                 ``complex`` and ``tuple``, ``set``, ``frozenset``: ``data``;
-                             ``bytes``: ``data`` (base64); ``float``: ``string``
-                             (``nan``, ``inf``, ``-inf``); ``dict``: ``items`` (pairs)
-``quacc``                    ``Remove`` and ``QuaccDefault``
-===========================  ==========================================================
+=============================  ==========================================================
+``numpy`` ``array``            ``dtype``, ``data`` (nested lists); ``shape`` if it is empty
+``numpy.random`` ``Generator`` ``state``: that of its bit generator
+``pymatgen.io.ase``            ``MSONAtoms``: ``atoms_json`` (text), ``atoms_info``
+``pathlib`` ``Path``           ``string``
+``datetime`` ``datetime``      ``string`` (ISO 8601); ``date`` likewise
+``builtins``                   ``complex`` and ``tuple``, ``set``, ``frozenset``: ``data``;
+                               ``bytes``: ``data`` (base64); ``float``: ``string``
+                               (``nan``, ``inf``, ``-inf``); ``dict``: ``items`` (pairs)
+``quacc``                      ``Remove`` and ``QuaccDefault``
+=============================  ==========================================================
+
+Classes of ``ase.optimize`` and ``ase.md`` are ``{"@module": ..., "@callable": ...}``.
 
 ``builtins.dict`` carries what a JSON object cannot: keys that are no strings, and in specifications
 also keys that begin with ``@``, so that no plain dict is ever taken for a tag.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalmath.errors import InvalidJob
+from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.asejson import array_from, decode_atoms
 from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder, place_name
 
@@ -91,6 +92,22 @@ def _quacc_from(node: Mapping[str, Any], _: Recurse) -> Any:
     return getattr(quacc, node["@class"])
 
 
+#: Those that numpy's own documentation names; a state of any other is refused.
+_BIT_GENERATORS = frozenset(("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"))
+
+
+def _generator_from(node: Mapping[str, Any], recurse: Recurse) -> Any:
+    import numpy as np
+
+    state = recurse(node["state"])
+    name = state["bit_generator"]
+    if name not in _BIT_GENERATORS:
+        raise ValueError(f"numpy has no bit generator {name!r:.80}")
+    bits = getattr(np.random, name)()
+    bits.state = state
+    return np.random.Generator(bits)
+
+
 def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no string")
@@ -111,6 +128,7 @@ _BUILDERS: dict[tuple[Any, Any], Builder] = {
     ("builtins", "frozenset"): lambda node, recurse: frozenset(recurse(node["data"])),
     ("builtins", "bytes"): lambda node, _: base64.b64decode(node["data"], validate=True),
     ("builtins", "dict"): _dict_from,
+    ("numpy.random", "Generator"): _generator_from,
     ("quacc", "Remove"): _quacc_from,
     ("quacc", "QuaccDefault"): _quacc_from,
 }
@@ -176,6 +194,8 @@ class Decoder:
         return {key: self.decode(item, (*place, key)) for key, item in value.items()}
 
     def _tagged(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
+        if isinstance(name := node.get("@callable"), str):
+            return self._class(node, name, place)
         tag = (_hashable(node["@module"]), _hashable(node.get("@class")))
         build = self.builders.get(tag)
         strange = _TAGS & (node.keys() - {"@module", "@class", "@version"})
@@ -194,6 +214,17 @@ class Decoder:
             for key in built:
                 self.check_key(key, place)
         return built
+
+    def _class(self, node: dict[Any, Any], name: str, place: tuple[Any, ...]) -> type:
+        full = f"{_hashable(node['@module'])}.{name}"
+        rest = {key: item for key, item in node.items() if key not in {"@module", "@callable"}}
+        # monty writes also what a method is bound to.
+        if not is_named_here(full) or rest not in ({}, {"@bound": None}):
+            raise InvalidJob(f"{place_name(place)}: the function {full} is not permitted here")
+        try:
+            return class_named(full)
+        except InvalidJob as error:
+            raise InvalidJob(f"{place_name(place)}: {error}") from error
 
 
 class RequestDecoder(Decoder):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from crystalmath.errors import InvalidJob
+from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.asejson import array_items, check_atoms, encode_atoms, prepare
 
 if TYPE_CHECKING:
@@ -91,19 +92,36 @@ class StrictEncoder:
 
     def unknown(self, value: Any, place: tuple[Any, ...]) -> Any:
         """Deal with a type that is not on the list."""
-        if isinstance(value, Sentinel):
-            return _tag("quacc", value.name)
-        sentinel = _sentinel(value)
-        if sentinel:
-            return _tag("quacc", sentinel)
+        if (tagged := self.named(value, place)) is not None:
+            return tagged
         what = (
             f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else repr(value)
         )
         raise self.refusal(
             place,
             f"{what[:80]} ({type(value).__name__}) cannot be part of a job; permitted are numbers, "
-            "strings, lists, tuples, sets, dicts, bytes, dates, paths, numpy arrays and Atoms",
+            "strings, lists, tuples, sets, dicts, bytes, dates, paths, numpy arrays and random "
+            "generators, Atoms, and the optimizers and dynamics of ase.optimize and ase.md",
         )
+
+    def named(self, value: Any, place: tuple[Any, ...]) -> dict[str, Any] | None:
+        """Encode what is known by its name: classes, quacc's sentinels, numpy's generators."""
+        if isinstance(value, Sentinel):
+            return _tag("quacc", value.name)
+        if sentinel := _sentinel(value):
+            return _tag("quacc", sentinel)
+        if isinstance(value, type):
+            name = f"{value.__module__}.{value.__qualname__}"
+            return (
+                {"@module": value.__module__, "@callable": value.__name__}
+                if (is_named_here(name) and class_named(name) is value)
+                else None
+            )
+        if type(value).__module__.startswith("numpy.random") and hasattr(value, "bit_generator"):
+            return _tag(
+                "numpy.random", "Generator", state=self.encode(value.bit_generator.state, place)
+            )
+        return None
 
     def _number(self, value: float, place: tuple[Any, ...]) -> Any:
         if isinstance(value, int):
@@ -235,6 +253,8 @@ class ResultEncoder(StrictEncoder):
 
         if isinstance(value, Enum) and isinstance(value, (str, int, float)):
             return self.encode(value.value, place)
+        if (tagged := self.named(value, place)) is not None:
+            return tagged
         try:
             document = MontyEncoder().default(value)
         except Exception as error:  # whatever an object's own as_dict says

@@ -152,6 +152,7 @@ class Admission:
 
     def _read(self, submission: Submission) -> Asked:
         from crystalmath.recipes import codec
+        from crystalmath.recipes.ase_classes import with_classes
         from crystalmath.recipes.structures import parse_and_keep
 
         given = submission.atoms
@@ -160,7 +161,7 @@ class Admission:
             job_id=generate_job_id(),
             recipe=str(submission.recipe),
             atoms=atoms,
-            parameters=submission.parameters,
+            parameters=with_classes(str(submission.recipe), submission.parameters),
             engine=self._engine_of(submission),
             environment=self._environment(submission),
             **submission.terms(),

@@ -1,0 +1,145 @@
+"""ASE's optimizers and dynamics as parameters: classes, by their names, from nowhere else."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob
+from crystalmath.recipes.lookup import NAMESPACE, nearest
+from crystalmath.recipes.source import find_spec, read_module
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["class_named", "is_named_here", "with_classes"]
+
+_HOMES = ("ase.optimize", "ase.md")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*", re.ASCII)
+#: A class, by its own name; quacc's names of ensembles (``nvt_langevin``) are in lower case.
+_CLASS = re.compile(r"(ase\..*|[A-Z]\w*)", re.ASCII)
+
+
+def class_named(name: str) -> type:
+    """Give an optimizer or a dynamics of ASE's.
+
+    Parameters
+    ----------
+    name : str
+        ``FIRE``, ``ase.optimize.FIRE``, ``ase.md.npt.NPT``.
+
+    Raises
+    ------
+    InvalidJob
+        Neither ``ase.optimize`` nor ``ase.md`` has it.
+    """
+    module, _, last = name.rpartition(".")
+    if _NAME.fullmatch(name) and (not module or is_named_here(name)):
+        for home in [module] if module else _HOMES:
+            if _is_there(home) and (found := _class(home, last)):
+                return found
+        for home in () if module else _modules_with(last):
+            if found := _class(home, last):
+                return found
+    known = [each for home in _HOMES for each in _exported(home)]
+    raise InvalidJob(
+        f"{name!r:.80} is no optimizer or dynamics of ase.optimize or ase.md{nearest(last, known)}"
+    )
+
+
+def is_named_here(name: str) -> bool:
+    """Tell whether a dotted name lies below ``ase.optimize`` or ``ase.md``, tests apart."""
+    return name.startswith(tuple(f"{home}." for home in _HOMES)) and ".test" not in name
+
+
+def with_classes(recipe: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put classes where parameters of quacc's recipes name them by text.
+
+    These are ``optimizer`` in ``opt_params``, and ``dynamics``.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name; the parameters of a user's own are left as they are.
+    parameters : mapping of str to object
+        Those of its job, and deeper those of a flow's.
+
+    Raises
+    ------
+    InvalidJob
+        There is no such class.
+    """
+    if not recipe.startswith(f"{NAMESPACE}.") or not _names_any(parameters):
+        return parameters
+    return {key: _value(value, str(key)) for key, value in parameters.items()}
+
+
+def _names_any(parameters: Mapping[Any, Any]) -> bool:
+    # Most jobs name none, and keep the very parameters that they have.
+    return any(
+        (key in {"optimizer", "dynamics"} and isinstance(value, str))
+        or (isinstance(value, Mapping) and _names_any(value))
+        for key, value in parameters.items()
+    )
+
+
+def _value(value: Any, place: str) -> Any:
+    if isinstance(value, str) and _is_class(place, value):
+        try:
+            return class_named(value)
+        except InvalidJob as error:
+            raise InvalidJob(f"{place}: {error}") from error
+    if isinstance(value, Mapping):
+        return {inner: _value(item, f"{place}.{inner}") for inner, item in value.items()}
+    return value
+
+
+def _is_class(place: str, text: str) -> bool:
+    *above, key = place.split(".")
+    if key == "optimizer":
+        return above[-1:] == ["opt_params"]
+    return key == "dynamics" and bool(_CLASS.fullmatch(text))
+
+
+def _class(module: str, name: str) -> type | None:
+    from ase.optimize.optimize import BaseDynamics
+
+    found = getattr(importlib.import_module(module), name, None)
+    return found if isinstance(found, type) and issubclass(found, BaseDynamics) else None
+
+
+def _is_there(module: str) -> bool:
+    parent, _, _ = module.rpartition(".")
+    if module in _HOMES:
+        return True
+    # Only once its parent is known to be ASE's is that imported.
+    path = importlib.import_module(parent).__path__ if _is_package(parent) else None
+    return path is not None and find_spec(module, path) is not None
+
+
+def _is_package(module: str) -> bool:
+    if module in _HOMES:
+        return True
+    home, _, _ = module.rpartition(".")
+    if not is_named_here(module) or not _is_package(home):
+        return False
+    spec = find_spec(module, importlib.import_module(home).__path__)
+    return spec is not None and spec.submodule_search_locations is not None
+
+
+def _modules_with(name: str) -> Iterator[str]:
+    """Name the modules whose source binds a name: not all are imported by their package."""
+    for home in _HOMES:
+        path = importlib.import_module(home).__path__
+        for each in pkgutil.iter_modules(path, f"{home}."):
+            spec = find_spec(each.name, path)
+            if spec is not None and is_named_here(each.name) and name in read_module(spec).bindings:
+                yield each.name
+
+
+def _exported(home: str) -> list[str]:
+    package = importlib.import_module(home)
+    return [name for name in package.__all__ if _class(home, name)]
