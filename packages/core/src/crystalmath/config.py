@@ -229,9 +229,11 @@ def _signature(file: Path) -> tuple[int, ...] | None:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
-def submitters_environment(configured: Config) -> dict[str, str]:
-    """Pick what a submission brings of this process's environment."""
-    return forwarded(configured.forward) if configured.restricted is None else {}
+def submitters_environment(
+    configured: Config, environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Pick what a submission brings of its submitter's environment."""
+    return forwarded(configured.forward, environ) if configured.restricted is None else {}
 
 
 def forwarded(patterns: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -13,6 +13,7 @@ from crystalmath.client.result_fetcher import ResultFetcher
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.models import Job, JobState
+from crystalmath.recipes.changed_settings import changed_settings
 
 if TYPE_CHECKING:
     from crystalmath.client.transport import Transport
@@ -66,7 +67,8 @@ class Asking:
     def _configured(self) -> tuple[config.Config, dict[str, str]]:
         """Give the home's configuration, and what reaches a job of the environment as it is now."""
         configured = config.load(self._environ)
-        return configured, config.submitters_environment(configured)
+        environ = {**os.environ, **changed_settings()}
+        return configured, config.submitters_environment(configured, environ)
 
     def call(
         self, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = None

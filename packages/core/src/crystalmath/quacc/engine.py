@@ -142,8 +142,10 @@ class EngineRunner(JobRunner):
     ) -> str:
         """Submit a recipe; see :meth:`JobRunner.submit`."""
         from crystalmath.recipes.ase_classes import with_classes
+        from crystalmath.recipes.changed_settings import changed_settings
         from crystalmath.recipes.source_paths import anchored
 
+        environ = {**os.environ, **changed_settings()}
         name = str(recipe_fullname)
         spec = JobSpec(
             job_id=generate_job_id(),
@@ -151,7 +153,7 @@ class EngineRunner(JobRunner):
             atoms=atoms,
             parameters=with_classes(name, anchored(name, kwargs)),
             cluster=cluster_name,
-            environment=submission_environment(config.load()),
+            environment=submission_environment(config.load(), environ),
         )
         self.start(spec)
         return spec.job_id

@@ -1,0 +1,88 @@
+"""What a caller changes of quacc's settings reaches the job."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import quacc
+from ase.build import bulk
+from quacc import change_settings
+from quacc.settings import QuaccSettings
+
+from conftest import eventually
+from crystalmath.client import in_process
+from crystalmath.quacc import get_runner
+from crystalmath.quacc.engines import close_all
+from crystalmath.recipes.changed_settings import changed_settings
+
+STATIC = "quacc.recipes.emt.core.static_job"
+CHANGES = {
+    "ESPRESSO_PSEUDO": "/tmp",
+    "ESPRESSO_PARALLEL_CMD": ("mpirun -np 2", "-nk 2"),
+    "ESPRESSO_BINARIES": {"pw": "my-pw.x"},
+    "VASP_CUSTODIAN_HANDLERS": [],
+    "VASP_CUSTODIAN_WALL_TIME": 60,
+    "VASP_MAG_CUTOFF": 0.5,
+    "VASP_PARALLEL_CMD": "mpirun -np 4",
+    "CREATE_UNIQUE_DIR": False,
+    "SCRATCH_DIR": None,
+}
+
+
+@pytest.fixture(autouse=True)
+def own_settings():
+    """Give each test settings as quacc reads them now."""
+    quacc._internally_set_settings(reset=True)
+    yield
+    quacc._internally_set_settings(reset=True)
+
+
+def test_nothing_is_told_where_nothing_was_changed():
+    assert changed_settings() == {}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_quacc_reads_what_is_told_as_it_was_changed(name, monkeypatch, tmp_path):
+    config = tmp_path / "quacc.yaml"
+    config.write_text(f"SCRATCH_DIR: {tmp_path}\n")
+    monkeypatch.setenv("QUACC_CONFIG_FILE", str(config))
+    with change_settings({name: CHANGES[name]}):
+        told = changed_settings()
+        expected = getattr(quacc.get_settings(), name)
+    assert f"QUACC_{name}" in told
+    for variable, text in told.items():
+        monkeypatch.setenv(variable, text)
+    assert getattr(QuaccSettings(), name) == expected
+
+
+def test_a_variable_that_was_set_later_holds(monkeypatch):
+    """Quacc was imported before: its own settings do not know."""
+    monkeypatch.setenv("QUACC_VASP_CMD", "vasp_of_the_shell")
+    assert "QUACC_VASP_CMD" not in changed_settings()
+    with change_settings({"VASP_CMD": "vasp_changed"}):
+        assert changed_settings()["QUACC_VASP_CMD"] == "vasp_changed"
+
+
+def test_settings_are_those_of_the_thread_that_submits():
+    told = []
+    with change_settings({"VASP_CMD": "vasp_changed"}):
+        thread = threading.Thread(target=lambda: told.append(changed_settings()))
+        thread.start()
+        thread.join()
+    assert told == [{}]
+
+
+def test_jobs_of_a_runner_and_of_a_client_see_them(home):
+    atoms = bulk("Cu")
+    runner = get_runner("local")
+    with change_settings({"CREATE_UNIQUE_DIR": False, "GZIP_FILES": False}):
+        job_id = runner.submit(STATIC, atoms)
+    result = eventually(lambda: runner.get_result(job_id), 120)
+    assert Path(result["dir_name"]).name == "1.work", result
+    close_all()
+    with in_process() as client:
+        with change_settings({"CREATE_UNIQUE_DIR": False}):
+            future = client.submit(STATIC, atoms, engine="local")
+        assert Path(future.result(120)["dir_name"]).name == "1.work"
