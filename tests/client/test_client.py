@@ -53,6 +53,42 @@ def test_a_recipe_that_takes_no_structure(client):
     assert "needs a structure, its first argument 'atoms'" in finding.message
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (RuntimeError, "no such luck"),
+        (KeyError, "Al_sv"),
+        (ValueError, ""),
+        (OSError, "line one\nline two"),
+        (np.linalg.LinAlgError, "singular: matrix"),
+        (UnknownEngine, "nothing here"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_a_recipe_raised(client, kind, message):
+    given = {"module": kind.__module__, "name": kind.__name__, "message": message}
+    future = client.submit("lab_recipes.raise_it", AL, given)
+    with pytest.raises(JobFailed) as failed:
+        future.result(LONG)
+    assert type(failed.value.__cause__) is kind
+    assert failed.value.__cause__.args == ((message,) if message else ())
+    with pytest.raises(kind) as caught:
+        future.result(LONG, original=True)
+    assert str(caught.value) == str(kind(message) if message else kind())
+    with pytest.raises(kind):
+        client.result(future.job_id, original=True)
+
+
+@pytest.mark.parametrize("kind", ["_OfTheRecipe", "SystemExit"])
+def test_what_a_recipe_raised_and_nobody_here_knows(client, kind):
+    future = client.submit(
+        "lab_recipes.raise_it", AL, {"module": "wsgiref.headers", "name": kind, "message": "x"}
+    )
+    with pytest.raises(JobFailed) as failed:
+        future.result(LONG, original=True)
+    assert failed.value.__cause__ is None
+
+
 # --- futures -------------------------------------------------------------------------------------
 
 

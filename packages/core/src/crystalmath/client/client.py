@@ -269,7 +269,7 @@ class Client(Asking):
         self._follower.follow(futures)
         return futures
 
-    def result(self, job_id: str) -> Any:
+    def result(self, job_id: str, *, original: bool = False) -> Any:
         """Give what a job's recipe returned, as :meth:`JobFuture.result` does, without waiting.
 
         Raises
@@ -279,4 +279,4 @@ class Client(Asking):
         TimeoutError
             It has not ended.
         """
-        return self.future(job_id).result(timeout=0)
+        return self.future(job_id).result(timeout=0, original=original)

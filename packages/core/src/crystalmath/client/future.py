@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.client.client_errors import ClientClosed, JobFailed
+from crystalmath.client.raised import raised
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import JobState
 
@@ -29,7 +30,8 @@ class JobFuture(Future[Any]):
 
     It is a :class:`concurrent.futures.Future`: ``as_completed``, ``wait`` and
     ``asyncio.wrap_future`` take it (the last within ``asyncio.shield``, lest a timeout cancel the
-    job). A job that failed raises :class:`~crystalmath.client.JobFailed`, one that was cancelled
+    job). A job that failed raises :class:`~crystalmath.client.JobFailed` (its cause is what the
+    recipe raised, where that type is imported here), one that was cancelled
     :class:`~concurrent.futures.CancelledError`. The result is fetched and decoded when it is first
     asked for, in the thread that asks; small ones of other completed jobs may come along. Callbacks
     run in a thread of the client's.
@@ -74,13 +76,16 @@ class JobFuture(Future[Any]):
         """Tell whether the job was running when the client last heard of it."""
         return not self.done() and self._seen[1] is JobState.RUNNING
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None, *, original: bool = False) -> Any:
         """Wait for the job, and give what its recipe returned.
 
         Parameters
         ----------
         timeout : float, optional
             How long to wait at most, in seconds.
+        original : bool
+            Of a job that failed, raise what its recipe raised, where that type is imported here;
+            otherwise that is the cause (``__cause__``) of `JobFailed`.
 
         Raises
         ------
@@ -92,6 +97,8 @@ class JobFuture(Future[Any]):
             It has not ended in time. It goes on.
         """
         if (error := self.exception(timeout)) is not None:
+            if original and error.__cause__ is not None:
+                raise error.__cause__
             raise error
         with self._loading:
             if not self._loaded:
@@ -108,6 +115,7 @@ class JobFuture(Future[Any]):
                     error.traceback = self._client.traceback(self.job_id)
                     if error.traceback:
                         error.add_note(error.traceback.rstrip())
+                        error.__cause__ = raised(error.traceback)
                     self._loaded = True
         return error
 
