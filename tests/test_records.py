@@ -231,6 +231,7 @@ def test_what_a_client_answers_is_what_the_methods_declare():
         (answers.Specification, shape("jobs.specification")),
         (answers.LogPart, shape("jobs.logs")),
         (answers.EngineEntry, shape("engines.list", "engines")),
+        (answers.ClusterEntry, shape("clusters.list", "clusters")),
         (answers.RecipeEntry, shape("recipes.list", "recipes")),
         (answers.RecipeDescription, shape("recipes.describe")),
         (answers.ServerVersion, shape("system.version")),

@@ -27,7 +27,7 @@ PROMISED = {
     *("jobs.submit", "jobs.submit_many", "jobs.check", "jobs.status", "jobs.status_many"),
     *("jobs.list", "jobs.summary", "jobs.result", "jobs.cancel", "jobs.wait", "jobs.logs"),
     *("jobs.events", "jobs.subscribe", "jobs.unsubscribe"),
-    *("engines.list", "recipes.list", "recipes.describe"),
+    *("engines.list", "clusters.list", "recipes.list", "recipes.describe"),
 }
 
 

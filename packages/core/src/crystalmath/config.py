@@ -10,12 +10,15 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
 from crystalmath._permissions import require_own_home
 from crystalmath.errors import ConfigError
+
+if TYPE_CHECKING:
+    from crystalmath.models.cluster import Cluster
 
 __all__ = [
     "DEFAULT_FORWARD",
@@ -80,6 +83,8 @@ class Config:
         The only recipes that the home takes, with their only parameters; ``None`` if not limited.
     engines : mapping of str to mapping
         The tables ``[engines.<name>]``.
+    clusters : mapping of str to Cluster
+        The tables ``[clusters.<name>]``.
     """
 
     home: Path
@@ -92,6 +97,11 @@ class Config:
     log_mb: float = LOG_MB
     restricted: Mapping[str, tuple[str, ...]] | None = None
     engines: Mapping[str, Mapping[str, Any]] = field(factory=dict)
+    clusters: Mapping[str, Cluster] = field(factory=dict)
+
+    def clusters_of(self, engine: str) -> Mapping[str, Cluster]:
+        """Give the clusters of one engine."""
+        return {name: one for name, one in self.clusters.items() if one.engine == engine}
 
     @property
     def jobs_directory(self) -> Path:
@@ -155,7 +165,19 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
             else None
         ),
         engines=table.get("engines", {}),
+        clusters=_clusters(table.get("clusters", {}), root / "config.toml"),
     )
+
+
+def _clusters(tables: Mapping[str, Any], path: Path) -> dict[str, Cluster]:
+    if not tables:
+        return {}  # most homes have none, and the record is not imported
+    from crystalmath.models.cluster import read_cluster
+
+    try:
+        return {name: read_cluster(name, table) for name, table in tables.items()}
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def is_fresh(recipe: str, environment: Mapping[str, str]) -> bool:
@@ -260,6 +282,7 @@ _SHAPE: dict[str, Any] = {
     # Any key: the names of recipes.
     "restricted": {_ANY: list},
     "engines": None,
+    "clusters": None,
 }
 
 
@@ -298,7 +321,7 @@ def _check_table(value: object, shape: Mapping[str, Any] | None, path: Path, nam
     if shape is not None:
         _check(value, shape, path, f"{name}.")
     elif not all(isinstance(item, Mapping) for item in value.values()):
-        raise ConfigError(f"{place} must hold one table for each engine")
+        raise ConfigError(f"{place} must hold one table for each {name.removesuffix('s')}")
 
 
 def _check_value(value: object, wanted: type, place: str) -> None:

@@ -19,6 +19,7 @@ from crystalmath import __version__
 from crystalmath.cli import (
     cancel,
     check,
+    clusters,
     conform,
     doctor,
     engines,
@@ -180,6 +181,7 @@ _add("logs", logs.logs, " 3f2a91c4 OUTCAR --follow")
 _add("path", path.path, " 3f2a91c4")
 _add("cancel", cancel.cancel, " 3f2a91c4")
 _add("engines", engines.engines, "")
+_add("clusters", clusters.clusters, " init slurm")
 _add("recipes", recipes.recipes, " emt.core.relax_job")
 _add("serve", serve.serve, "")
 _add("stop", stop.stop, "")

@@ -18,6 +18,7 @@ from crystalmath.recipes.changed_settings import changed_settings
 if TYPE_CHECKING:
     from crystalmath.client.transport import Transport
     from crystalmath.models.answers import (
+        ClusterEntry,
         Counted,
         EngineEntry,
         LogPart,
@@ -31,6 +32,7 @@ __all__ = ["Asking", "RecipeLike", "States"]
 
 # The class has a method called list, which hides the type inside it.
 _Engines: TypeAlias = "list[EngineEntry]"
+_Clusters: TypeAlias = "list[ClusterEntry]"
 _Recipes: TypeAlias = "list[RecipeEntry]"
 _Names: TypeAlias = list[str]
 
@@ -286,6 +288,11 @@ class Asking:
     def engines(self) -> _Engines:
         """List the installed engines, and why one cannot serve."""
         found: _Engines = self._answer("engines.list")["engines"]
+        return found
+
+    def clusters(self) -> _Clusters:
+        """List the clusters of the configuration file, and why one cannot be used."""
+        found: _Clusters = self._answer("clusters.list")["clusters"]
         return found
 
     def recipes(self, prefix: str | None = None) -> _Recipes:

@@ -5,6 +5,8 @@
 ``resources``     what a job asks of a machine
 ``job``           what is on record of a job
 ``answers``       what the server's answers hold, for type checkers
+``cluster``       a target of an engine, as the configuration file describes it
+``timespans``     spans of time as people write them
 ``capabilities``  what core and an engine tell each other
 ``fields``        how a record declares its fields; names on the wire and JSON Schemas
 ``checks``        what holds values to their schemas
@@ -13,6 +15,7 @@
 
 from crystalmath.errors import Finding
 from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
+from crystalmath.models.cluster import Cluster
 from crystalmath.models.job import Job, JobState, NewJob, Pseudopotential
 from crystalmath.models.resources import Resources, ResourcesGiven
 from crystalmath.models.submission import (
@@ -26,6 +29,7 @@ from crystalmath.models.submission import (
 __all__ = [
     "Attempt",
     "Capabilities",
+    "Cluster",
     "EngineSettings",
     "Finding",
     "Job",

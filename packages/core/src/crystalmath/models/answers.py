@@ -103,6 +103,19 @@ class EngineEntry(TypedDict):
     configured: bool
 
 
+class ClusterEntry(TypedDict):
+    """A cluster of the configuration file (``clusters.list``)."""
+
+    name: str
+    engine: str
+    scheduler: str
+    walltime_s: float | None
+    worker_init: str
+    resources: dict[str, Any]
+    engine_options: dict[str, Any]
+    error: str | None
+
+
 class RecipeEntry(TypedDict):
     """A recipe that there is (``recipes.list``)."""
 

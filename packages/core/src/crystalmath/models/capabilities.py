@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from crystalmath.models.cluster import Cluster
+
 __all__ = [
     "Attempt",
     "Capabilities",
@@ -110,11 +112,14 @@ class EngineSettings:
         Everything the program writes lives below it.
     options : mapping of str to object
         The table ``[engines.<name>]`` of the configuration file.
+    clusters : mapping of str to Cluster
+        The tables ``[clusters.<name>]`` of it that are this engine's.
     """
 
     name: str
     home: Path
     options: Mapping[str, Any] = field(factory=dict)
+    clusters: Mapping[str, Cluster] = field(factory=dict)
 
     @property
     def directory(self) -> Path:

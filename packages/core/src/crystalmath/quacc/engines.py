@@ -14,7 +14,7 @@ from attrs import field, frozen
 import crystalmath.jobs.identities  # noqa: F401
 from crystalmath import config
 from crystalmath.engines.registry import ENGINES, distribution_of, plugins
-from crystalmath.errors import PluginError
+from crystalmath.errors import ConfigError, PluginError
 from crystalmath.models import EngineSettings, Finding
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ def runner_for(engine: str, configured: config.Config | None = None) -> EngineRu
 
 def _settings(engine: str, configured: config.Config) -> EngineSettings:
     options = configured.engines.get(engine, {})
-    return EngineSettings(name=engine, home=configured.home, options=options)
+    clusters = configured.clusters_of(engine)
+    return EngineSettings(name=engine, home=configured.home, options=options, clusters=clusters)
 
 
 def _make(settings: EngineSettings) -> EngineRunner:
@@ -150,7 +151,17 @@ def _make(settings: EngineSettings) -> EngineRunner:
         raise ImportError(f"the engine {name!r} cannot be loaded: {error}") from error
     if not isinstance(runner, EngineRunner):
         raise PluginError(f"the plugin of the engine {name!r} gave {runner!r} and no EngineRunner")
+    _require_clusters(runner)
     return runner
+
+
+def _require_clusters(runner: EngineRunner) -> None:
+    """Refuse clusters of an engine that has but those it knows by itself."""
+    if unknown := sorted(set(runner.settings.clusters) - set(runner.clusters())):
+        raise ConfigError(
+            f"[clusters.{unknown[0]}] the engine {runner.settings.name!r} takes no clusters from "
+            'the configuration file; an engine for batch systems does, as "parsl"'
+        )
 
 
 def close_all() -> None:

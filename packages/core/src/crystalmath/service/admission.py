@@ -291,8 +291,10 @@ class Admission:
     def _engine_of(self, submission: Submission) -> str:
         from crystalmath.quacc.engines import get_workflow_engine
 
-        if submission.engine or self._config.engine:
-            return str(submission.engine or self._config.engine)
+        cluster = self._config.clusters.get(submission.cluster)
+        named = submission.engine or (cluster and cluster.engine) or self._config.engine
+        if named:
+            return str(named)
         return get_workflow_engine(self._environ_of(submission)) or "local"
 
 

@@ -76,7 +76,10 @@ class Runners:
         runner = self._runners.get(engine)
         if runner is None or runner.closed:
             return None
-        outdated = runner.settings.options != self._configured().engines.get(engine, {})
+        configured = self._configured()
+        outdated = runner.settings.options != configured.engines.get(
+            engine, {}
+        ) or runner.settings.clusters != configured.clusters_of(engine)
         return None if outdated and not runner.unfinished() else runner
 
     def _load(self, engine: str) -> EngineRunner:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from crystalmath.models.timespans import read_timespan
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -123,7 +125,7 @@ def parse_walltime(text: str) -> float:
     typer.BadParameter
         It is none of these, or not above zero.
     """
-    seconds = _seconds(text.strip())
+    seconds = read_timespan(text)
     if seconds is None:
         _refuse(f"cannot read {text!r} as a time; write 2h, 1h30m, 90s, 1-02:00:00, or seconds")
     if not 0 < seconds < math.inf:
@@ -324,28 +326,8 @@ def _refuse_unfit(value: object) -> None:
 
 
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
-_UNITS = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in "dhms"), re.IGNORECASE)
-_SLURM = re.compile(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]{1,2}))?(?::([0-9]{1,2}))?")
 _MEMORY = re.compile(rf"{_NUMBER}\s*(?:([KMGT])I?B?)?", re.IGNORECASE)
 _MEGABYTES = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
-_SCALE = (86400.0, 3600.0, 60.0, 1.0)
-
-
-def _seconds(text: str) -> float | None:
-    if re.fullmatch(_NUMBER, text):
-        return float(text)
-    units = _UNITS.fullmatch(text.replace(" ", ""))
-    if units and text:
-        return _total(units.groups())
-    slurm = _SLURM.fullmatch(text)
-    # Slurm reads 02:30 as minutes and seconds, most people as hours and minutes.
-    if slurm and (slurm[1] or slurm[4]):
-        return _total(slurm.groups())
-    return None
-
-
-def _total(parts: tuple[str | None, ...]) -> float:
-    return sum(float(part or 0) * scale for part, scale in zip(parts, _SCALE, strict=True))
 
 
 def _refuse(message: str) -> NoReturn:

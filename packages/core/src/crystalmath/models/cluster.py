@@ -1,0 +1,152 @@
+"""A cluster as the configuration file describes it: a target of an engine."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from crystalmath.errors import ConfigError, InvalidJob, shown
+from crystalmath.models.checks import check_fields
+from crystalmath.models.fields import declared
+from crystalmath.models.resources import Resources, check_resources
+from crystalmath.models.timespans import read_timespan
+
+__all__ = ["SCHEDULERS", "Cluster", "read_cluster"]
+
+#: What hands out nodes; ``local`` is this machine itself.
+SCHEDULERS = ("slurm", "pbs", "lsf", "flux", "local")
+
+_RESOURCES = tuple(one.name for one in declared(Resources))
+_KNOWN = ("engine", "scheduler", "walltime", "worker_init", *_RESOURCES)
+
+
+@frozen(kw_only=True)
+class Cluster:
+    """A table ``[clusters.NAME]``.
+
+    Parameters
+    ----------
+    name : str
+        What ``--cluster`` takes.
+    engine : str
+        The engine whose cluster it is.
+    scheduler : {"slurm", "pbs", "lsf", "flux", "local"}
+        What hands out its nodes.
+    walltime_s : float, optional
+        How long an allocation lasts, in seconds.
+    worker_init : str
+        Shell commands that come before the worker, on each node.
+    resources : Resources
+        What an allocation has where a submission does not say otherwise.
+    engine_options : mapping of str to object
+        The keys that are the engine's own; it checks them (`check_options`).
+    """
+
+    name: str
+    engine: str
+    scheduler: str = "local"
+    walltime_s: float | None = None
+    worker_init: str = ""
+    resources: Resources = field(factory=Resources)
+    engine_options: Mapping[str, Any] = field(factory=dict)
+
+    def check_options(self, *known: str) -> None:
+        """Refuse keys that the engine does not know; `ConfigError` names the nearest."""
+        for key in self.engine_options:
+            if key not in known:
+                raise ConfigError(f"[clusters.{self.name}] {_unknown(key, (*_KNOWN, *known))}")
+
+    def count(self, key: str, default: int, least: int = 0) -> int:
+        """Give one of the engine's own keys that is a whole number."""
+        value = self.engine_options.get(key, default)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+            return value
+        raise self.refused(key, f"must be a whole number from {least}, not {shown(value)}")
+
+    def refused(self, key: str, why: str) -> ConfigError:
+        """Make the error that says what is wrong with one of its keys."""
+        return ConfigError(f"[clusters.{self.name}] {key} {why}")
+
+    def described(self) -> dict[str, Any]:
+        """Give all of it as JSON can hold it, as lists of clusters tell it."""
+        return {
+            "name": self.name,
+            "engine": self.engine,
+            "scheduler": self.scheduler,
+            "walltime_s": self.walltime_s,
+            "worker_init": self.worker_init,
+            "resources": {
+                name: dict(value) if isinstance(value, Mapping) else value
+                for name, value in self.resources.given().items()
+            },
+            "engine_options": dict(self.engine_options),
+        }
+
+
+def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
+    """Read a table ``[clusters.NAME]``; what is not known is left to its engine.
+
+    Raises
+    ------
+    ConfigError
+        A value cannot be used, or the table names no engine.
+    """
+    if name == "local":
+        raise ConfigError("[clusters.local] every engine has a cluster of that name; take another")
+    if not name.isprintable() or not name.strip():
+        raise ConfigError(f"{name!r} is no name for a cluster")
+    texts = {key: _text(name, table, key) for key in ("engine", "scheduler", "worker_init")}
+    if not texts["engine"]:
+        raise ConfigError(
+            f'[clusters.{name}] names no engine; write engine = "parsl", or another that '
+            "`crystalmath engines` lists"
+        )
+    scheduler = texts["scheduler"] or "local"
+    if scheduler not in SCHEDULERS:
+        raise ConfigError(f"[clusters.{name}] scheduler {_unknown(scheduler, SCHEDULERS)}")
+    return Cluster(
+        name=name,
+        engine=texts["engine"],
+        scheduler=scheduler,
+        walltime_s=_walltime(name, table.get("walltime")),
+        worker_init=texts["worker_init"] or "",
+        resources=_resources(name, table),
+        engine_options={key: value for key, value in table.items() if key not in _KNOWN},
+    )
+
+
+def _text(name: str, table: Mapping[str, Any], key: str) -> str | None:
+    value = table.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"[clusters.{name}] {key} must be a text, not {shown(value)}")
+    return value
+
+
+def _walltime(name: str, given: object) -> float | None:
+    if given is None:
+        return None
+    numeric = isinstance(given, int | float) and not isinstance(given, bool)
+    seconds = read_timespan(str(given)) if numeric or isinstance(given, str) else None
+    if not seconds:
+        wanted = 'a time above zero, as "00:10:00" or "2h"'
+        raise ConfigError(f"[clusters.{name}] walltime must be {wanted}, not {shown(given)}")
+    return seconds
+
+
+def _resources(name: str, table: Mapping[str, Any]) -> Resources:
+    try:
+        made = Resources(**{key: value for key, value in table.items() if key in _RESOURCES})
+        check_fields(made, _RESOURCES)
+        check_resources(made)
+    except InvalidJob as error:
+        raise ConfigError(f"[clusters.{name}] {error}") from error
+    return made
+
+
+def _unknown(key: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(key[:80], known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    return f"{shown(key)} is not known; {hint}"

@@ -1,0 +1,34 @@
+"""The clusters of the configuration file, as they are listed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crystalmath.config import Config
+    from crystalmath.quacc.engines import EngineInfo
+
+__all__ = ["describe_clusters"]
+
+
+def describe_clusters(configured: Config) -> list[dict[str, Any]]:
+    """Describe the clusters, each with why its engine cannot use it; nothing is started."""
+    from crystalmath.quacc.engines import describe_engines
+
+    if not configured.clusters:
+        return []
+    infos = {info.name: info for info in describe_engines()}
+    return [
+        {**cluster.described(), "error": _trouble(cluster.engine, infos)}
+        for cluster in configured.clusters.values()
+    ]
+
+
+def _trouble(engine: str, infos: dict[str, EngineInfo]) -> str | None:
+    from crystalmath.engines.registry import how_to_install
+
+    if engine not in infos:
+        return f"its engine {engine!r} is not installed. {how_to_install(engine)}"
+    info = infos[engine]
+    errors = [each.message for each in info.findings if each.severity == "error"]
+    return "; ".join(filter(None, [info.error, *errors])) or None
