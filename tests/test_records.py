@@ -85,6 +85,7 @@ def test_a_type_and_its_schema_agree(record):
             written = {
                 "string": ("str", "Path"),
                 "integer": ("int",),
+                "boolean": ("bool",),
                 "number": ("float",),
                 "object": ("Mapping", "Resources"),
                 "array": ("Sequence",),
@@ -151,8 +152,8 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
     terms = names(Terms)
     assert TermsGiven.__annotations__.keys() == terms
     assert CommonTerms.__annotations__.keys() == terms - {"key"}
-    assert SubmissionOptions.__annotations__.keys() == terms | {"engine"}
-    assert MapOptions.__annotations__.keys() == (terms | {"engine"}) - {"key"}
+    assert SubmissionOptions.__annotations__.keys() == terms | {"engine", "strict"}
+    assert MapOptions.__annotations__.keys() == (terms | {"engine", "strict"}) - {"key"}
     assert ResourcesGiven.__annotations__.keys() == names(Resources)
     types = {one.name: one.type for one in attrs.fields(Submission)}
     types["resources"] = "Resources | ResourcesGiven"

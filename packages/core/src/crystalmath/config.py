@@ -75,6 +75,8 @@ class Config:
         Namespaces of recipes of which each job has a process of its own; ``*`` is all.
     forward : tuple of str
         Patterns of the environment variables that reach a job.
+    strict : bool
+        Every warning refuses a job.
     quiet_s : float
         How long a server stays that has neither jobs nor clients, in seconds.
     log_mb : float
@@ -93,6 +95,7 @@ class Config:
     recipes_allow: tuple[str, ...] = ()
     recipes_fresh: tuple[str, ...] = ()
     forward: tuple[str, ...] = DEFAULT_FORWARD
+    strict: bool = False
     quiet_s: float = QUIET_S
     log_mb: float = LOG_MB
     restricted: Mapping[str, tuple[str, ...]] | None = None
@@ -157,6 +160,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         recipes_allow=tuple(dict.fromkeys(allow)),
         recipes_fresh=tuple(table.get("recipes", {}).get("fresh", [])),
         forward=tuple(table.get("environment", {}).get("forward", DEFAULT_FORWARD)),
+        strict=table.get("strict", False),
         quiet_s=float(table.get("server", {}).get("quiet_s", QUIET_S)),
         log_mb=float(table.get("logs", {}).get("max_mb", LOG_MB)),
         restricted=(
@@ -271,10 +275,12 @@ def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
 
 
 _ANY = "*"
+_WORDS: dict[Any, str] = {str: "a str", list: "a list", bool: "true or false"}
 # What may stand in the file: a type, or the keys of a table; None takes any table.
 _SHAPE: dict[str, Any] = {
     "engine": str,
     "database_url": str,
+    "strict": bool,
     "recipes": {"allow": list, "fresh": list},
     "environment": {"forward": list},
     "server": {"quiet_s": float},
@@ -334,6 +340,6 @@ def _check_value(value: object, wanted: type, place: str) -> None:
         except OverflowError:
             raise ConfigError(f"{place} is too large; inf means for ever") from None
     elif not isinstance(value, wanted):
-        raise ConfigError(f"{place} must be a {wanted.__name__}, not {value!r}")
+        raise ConfigError(f"{place} must be {_WORDS[wanted]}, not {value!r}")
     elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
         raise ConfigError(f"{place} must be a list of strings, not {value!r}")

@@ -88,12 +88,14 @@ class MapOptions(CommonTerms, total=False):
     """What may be said of many submissions beside recipe, structures and parameters."""
 
     engine: str | None
+    strict: bool
 
 
 class SubmissionOptions(TermsGiven, total=False):
     """What may be said of a submission beside recipe, structure and parameters."""
 
     engine: str | None
+    strict: bool
 
 
 @documented
@@ -215,6 +217,18 @@ class Submission(Terms):
     atoms: Atoms | str | Mapping[str, Any] | None = field(default=None, metadata=_ATOMS)
     parameters: Mapping[str, Any] = field(factory=dict, metadata=_PARAMETERS)
     engine: str | None = field(default=None, metadata=ENGINE)
+    strict: bool = field(
+        default=False,
+        metadata=about(
+            "every warning refuses the job",
+            {"type": "boolean"},
+            option=Option(
+                name="--strict",
+                metavar="",
+                help="Refuse a job that would be accepted with warnings.",
+            ),
+        ),
+    )
     environment: Mapping[str, str] | None = field(
         default=None,
         repr=False,

@@ -66,6 +66,7 @@ class Asked:
     spec: JobSpec
     document: str
     spec_hash: str
+    strict: bool = False
 
 
 @frozen
@@ -133,7 +134,7 @@ class Admission:
             passes(lambda: self._check_commands(asked.spec))
             passes(lambda: self._check_sources(asked.spec))
         return Checked(
-            findings=tuple(_once(findings)),
+            findings=tuple(_judged(findings, strict=asked.strict)),
             pseudopotentials=tuple(files),
             environment=tuple(sorted(asked.spec.environment)),
         )
@@ -167,7 +168,8 @@ class Admission:
             **submission.terms(),
         )
         document = codec.encode_body(structure, spec.parameters)
-        return Asked(spec, document, spec_hash(spec.identity(), document))
+        strict = submission.strict or self._config.strict
+        return Asked(spec, document, spec_hash(spec.identity(), document), strict)
 
     def prepare(self, asked: Asked) -> Prepared:
         """Check what was read, and make it ready; `InvalidJob` says what is wrong with it.
@@ -186,7 +188,7 @@ class Admission:
         self._check_engine(asked.spec)
         findings += [*told, *self._engine_preflight(asked), *self._check_commands(asked.spec)]
         findings += self._check_sources(asked.spec)
-        findings = _once(findings)
+        findings = _judged(findings, strict=asked.strict)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         runner = self._runner(asked.spec)
@@ -209,12 +211,14 @@ class Admission:
     def _check_recipe(self, asked: Submission | JobSpec) -> list[Finding]:
         from crystalmath.recipes.arguments import check_arguments
         from crystalmath.recipes.lookup import look_up
+        from crystalmath.recipes.unread_parameters import check_unread
 
         name = str(asked.recipe)
         recipe = self._recipes.get(name)
         if recipe is None:
             recipe = self._recipes[name] = look_up(name, self._config.recipes_allow)
-        return check_arguments(recipe, asked.parameters, structure=asked.atoms is not None)
+        findings = check_arguments(recipe, asked.parameters, structure=asked.atoms is not None)
+        return [*findings, *check_unread(recipe, asked.parameters)]
 
     def _check_engine(self, spec: JobSpec) -> None:
         self._runner(spec).check_cluster(spec.cluster)
@@ -319,12 +323,18 @@ def _of_hooks(asked: Asked) -> dict[str, Any]:
     }
 
 
+def _judged(findings: Sequence[Finding], *, strict: bool) -> list[Finding]:
+    """Leave out what is told twice; where that is wanted, a warning refuses the job, too."""
+    told = _once(findings)
+    return [evolve(finding, severity="error") for finding in told] if strict else told
+
+
 def _once(findings: Sequence[Finding]) -> list[Finding]:
     """Leave out what several have to say of one parameter's name, after the first."""
     told: set[str | None] = set()
     kept = []
     for finding in findings:
-        if finding.code == "parameter_unknown":
+        if finding.code in {"parameter_unknown", "parameter_unread"}:
             if finding.source is not None and finding.source in told:
                 continue
             told.add(finding.source)

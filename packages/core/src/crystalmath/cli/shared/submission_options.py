@@ -172,6 +172,7 @@ _RESOURCES = declared(Resources)
 #: What an option takes, by the type of its field in JSON; labels are pairs, and may be repeated.
 _TYPES: dict[str, Any] = {
     "string": str | None,
+    "boolean": bool | None,
     "integer": int | None,
     "number": float | None,
     "object": list[str] | None,

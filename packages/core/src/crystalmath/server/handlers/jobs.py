@@ -68,7 +68,7 @@ _FILTERS = {
 _SPECIFIED = {
     name: schema
     for name, schema in properties(Submission, answer=True).items()
-    if name not in {"environment", "key"}
+    if name not in {"environment", "key", "strict"}
 }
 _LIMIT = {
     "type": "integer",

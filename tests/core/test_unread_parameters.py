@@ -1,0 +1,113 @@
+"""Parameters that nothing of recipe, calculator and program reads."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from crystalmath.client import in_process
+from crystalmath.errors import JobRefused
+from crystalmath.recipes.lookup import catalogue, look_up
+from crystalmath.recipes.unread_parameters import check_unread
+
+AL = {"symbols": "Al", "cell": [3, 3, 3], "pbc": True}
+RELAX = "emt.core.relax_job"
+
+
+def unread(recipe, parameters):
+    return check_unread(look_up(f"quacc.recipes.{recipe}"), parameters)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters", "name", "remedy"),
+    [
+        (RELAX, {"fmax": 0.01}, "fmax", "it belongs into opt_params: opt_params.fmax"),
+        (RELAX, {"encut": 400}, "encut", "leave it out"),
+        (RELAX, {"cutoff": True}, "cutoff", "did you mean asap_cutoff?"),
+        (
+            "emt.md.md_job",
+            {"initial_temperature": 300},
+            "initial_temperature",
+            "did you mean temperature_K?",
+        ),
+        ("lj.core.static_job", {"sigm": 2}, "sigm", "did you mean sigma?"),
+        (
+            "emt.slabs.bulk_to_slabs_flow",
+            {"job_params": {"relax_job": {"fmax": 0.1}}},
+            "job_params.relax_job.fmax",
+            "it belongs into job_params.relax_job.opt_params: job_params.relax_job.opt_params.fmax",
+        ),
+        (
+            "espresso.core.static_job",
+            {"input_data": {"ecutwf": 15}},
+            "input_data.ecutwf",
+            "did you mean input_data.ecutwfc?",
+        ),
+    ],
+)
+def test_where_it_may_belong(recipe, parameters, name, remedy):
+    (finding,) = unread(recipe, parameters)
+    assert (finding.severity, finding.code) == ("warning", "parameter_unread")
+    assert finding.source == f"the parameter {name}"
+    assert f"nothing reads {'the parameter ' if 'input' not in name else ''}" in finding.message
+    assert finding.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [
+        (RELAX, {"relax_cell": True, "opt_params": {"fmax": 0.1}, "asap_cutoff": True}),
+        (RELAX, {"directory": "here"}),
+        ("lj.core.relax_job", {"epsilon": 1, "sigma": 1, "rc": 3, "ro": 2, "smooth": True}),
+        ("emt.slabs.bulk_to_slabs_flow", {"job_params": {"relax_job": {"relax_cell": True}}}),
+        ("emt.slabs.bulk_to_slabs_flow", {"job_params": {"all": {"fmax": 1}, "no": 3}}),
+        ("emt.slabs.bulk_to_slabs_flow", {"job_params": None}),
+        ("vasp.core.static_job", {"encutt": 520}),  # asked elsewhere
+        ("espresso.core.static_job", {"input_data": {"ECUTWFC": 15, "Hubbard_U(1)": 2}}),
+        ("espresso.core.static_job", {"input_data": {"system": {"ecutwf": 15}, "control": {}}}),
+        ("espresso.core.static_job", {"input_data": [1]}),
+        ("espresso.phonons.phonon_job", {"input_data": {"tr2_ph": 1e-10}}),
+    ],
+)
+def test_what_is_read_is_not_told(recipe, parameters):
+    assert unread(recipe, parameters) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tblite") is None, reason="tblite is not installed")
+def test_tblite():
+    assert unread("tblite.core.static_job", {"accuracy": 1.0, "method": "GFN2-xTB"}) == []
+    (finding,) = unread("tblite.core.static_job", {"acuracy": 1.0})
+    assert finding.remedy == "did you mean accuracy?"
+
+
+def test_no_recipes_own_parameters_are_told():
+    """All that its signature names, whatever quacc's recipes are called."""
+    for recipe in catalogue():
+        if recipe.signature is not None:
+            assert check_unread(recipe, dict.fromkeys(recipe.signature.parameters)) == []
+
+
+def test_a_warning_of_a_job_and_a_refusal_where_that_is_wanted(home):
+    with in_process() as client:
+        given = (f"quacc.recipes.{RELAX}", AL, {"fmax": 0.01})
+        (finding,) = client.check(*given)
+        assert (finding.severity, finding.code) == ("warning", "parameter_unread")
+        (strict,) = client.check(*given, strict=True)
+        assert strict.severity == "error"
+        with pytest.raises(JobRefused, match=r"'fmax'.*opt_params\.fmax"):
+            client.submit(*given, strict=True)
+        (home / "config.toml").write_text("strict = true\n")
+        with pytest.raises(JobRefused):
+            client.submit(*given)
+        assert list(client.list()) == []
+        assert client.check(f"quacc.recipes.{RELAX}", AL) == []
+
+
+def test_on_the_command_line(home, cli):
+    poscar = home / "Al.poscar"
+    poscar.write_text("Al\n1.0\n3 0 0\n0 3 0\n0 0 3\nAl\n1\nDirect\n0 0 0\n")
+    answer = cli("check", RELAX, poscar, "--param", "fmax=0.01")
+    assert (answer.code, "it belongs into opt_params" in answer.out) == (0, True)
+    answer = cli("run", RELAX, poscar, "--param", "fmax=0.01", "--strict")
+    assert (answer.code, "it belongs into opt_params" in answer.err) == (1, True)
