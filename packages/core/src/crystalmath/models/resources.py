@@ -226,7 +226,11 @@ class Resources:
 #: What decides each other, in the order in which a cluster's defaults give way.
 _LAYOUT = ("nodes", "ranks", "ranks_per_node")
 
-RESOURCES = {"type": "object", "properties": properties(Resources)}
+RESOURCES = {
+    "type": "object",
+    "properties": properties(Resources),
+    "additionalProperties": False,
+}
 
 
 def as_resources(given: Resources | ResourcesGiven | None) -> Resources:
