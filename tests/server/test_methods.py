@@ -49,7 +49,7 @@ def other(service):
 async def ask(service, method, /, **params):
     answer = await METHODS[method](service, params)
     document = json.loads(wire.dumps(answer))
-    schema = {**METHODS[method].result, "components": {"schemas": COMPONENTS}}
+    schema = {**METHODS[method].answer, "components": {"schemas": COMPONENTS}}
     if document.get("status") != "error":
         jsonschema.Draft7Validator(schema).validate(document)
     return document

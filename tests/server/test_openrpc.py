@@ -48,6 +48,49 @@ def test_every_handler_is_registered():
                 assert value in registered, f"{module.__name__}.{name}"
 
 
+def schemas(node):
+    """Give all schemas in one, itself among them."""
+    yield node
+    for key in ("properties", "items", "additionalProperties", "anyOf"):
+        found = node.get(key)
+        below = found.values() if key == "properties" and found else found
+        for each in [below] if isinstance(below, dict) else below or []:
+            if isinstance(each, dict):
+                yield from schemas(each)
+
+
+def untitled(node):
+    """Take the titles away."""
+    if isinstance(node, list):
+        return [untitled(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    is_schema = isinstance(node.get("title"), str)
+    return {k: untitled(v) for k, v in node.items() if not (k == "title" and is_schema)}
+
+
+def test_every_schema_has_a_title_of_its_own():
+    whole = [
+        *DOCUMENT["components"]["schemas"].values(),
+        *(p["schema"] for method in DOCUMENT["methods"] for p in method["params"]),
+        *(method["result"]["schema"] for method in DOCUMENT["methods"]),
+    ]
+    found = [each for one in whole for each in schemas(one) if "$ref" not in each]
+    titles = [each["title"] for each in found]
+    assert len(set(titles)) == len(titles) > 200
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_has_errors_and_an_example_that_fits(name):
+    method = BY_NAME[name]
+    codes = {each["$ref"].rpartition("/")[2] for each in method["errors"]}
+    assert codes == DOCUMENT["components"]["errors"].keys()
+    (example,) = method["examples"]
+    checked({each["name"]: each["value"] for each in example["params"]}, METHODS[name].params)
+    schema = {**METHODS[name].result, "components": DOCUMENT["components"]}
+    jsonschema.Draft7Validator(schema).validate(example["result"]["value"])
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_described_as_openrpc_wants_it(name):
     method = BY_NAME[name]
@@ -66,7 +109,7 @@ def test_a_method_is_described_as_openrpc_wants_it(name):
 def test_the_check_of_parameters_is_that_of_the_document(name):
     method = BY_NAME[name]
     schema = METHODS[name].params
-    assert schema["properties"] == {p["name"]: p["schema"] for p in method["params"]}
+    assert schema["properties"] == {p["name"]: untitled(p["schema"]) for p in method["params"]}
     assert set(schema["required"]) == {p["name"] for p in method["params"] if p["required"]}
 
 

@@ -101,7 +101,7 @@ def handle_jobs_submit(service: JobService, params: dict[str, Any]) -> Mapping[s
     "jobs.status",
     params={"job_id": JOB_ID},
     required=("job_id",),
-    result={"anyOf": [JOB, reference("Refusal")]},
+    result=JOB,
     refused={"result": None},
 )
 async def handle_jobs_status(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.checks import checked
+from crystalmath.models.fields import reference
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc.budget import present
 
@@ -64,6 +65,11 @@ class Method:
     of_session: bool = False
     copies: int = 0
     answer_size: Callable[[Mapping[str, Any]], int] = field(default=lambda _: 0, repr=False)
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The JSON Schema of what it answers: its result, or that the request was refused."""
+        return {"anyOf": [self.result, reference("Refusal")]}
 
     def __call__(
         self, controller: JobService | None, params: Mapping[str, Any]

@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import __version__
 from crystalmath.models.fields import reference
-from crystalmath.server.rpc.shapes import (
-    COMPONENTS,
+from crystalmath.server.rpc.examples import EXAMPLES
+from crystalmath.server.rpc.messages import (
+    CANCELLED,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    REFUSED,
 )
+from crystalmath.server.rpc.shapes import COMPONENTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +24,17 @@ __all__ = ["OPENRPC", "document"]
 
 #: The version of the OpenRPC specification.
 OPENRPC = "1.3.2"
+
+#: What any method may answer in place of a result.
+_ERRORS = {
+    "InvalidParams": {"code": INVALID_PARAMS, "message": "the parameters are no object"},
+    "InternalError": {"code": INTERNAL_ERROR, "message": "a fault of the server; its log has more"},
+    "Cancelled": {"code": CANCELLED, "message": "$/cancelRequest came first"},
+    "Refused": {
+        "code": REFUSED,
+        "message": "the server is busy or about to stop; `code` in `data` tells which",
+    },
+}
 
 
 def document(methods: Mapping[str, Method]) -> dict[str, Any]:
@@ -41,7 +57,10 @@ def document(methods: Mapping[str, Method]) -> dict[str, Any]:
                 "params": reference("Change"),
             }
         ],
-        "components": {"schemas": COMPONENTS},
+        "components": {
+            "schemas": {name: _titled(schema, name) for name, schema in COMPONENTS.items()},
+            "errors": _ERRORS,
+        },
     }
 
 
@@ -49,19 +68,59 @@ def _method(method: Method) -> dict[str, Any]:
     required = method.params["required"]
     # What must be given comes first, as the specification wants it.
     names = sorted(method.params["properties"], key=lambda name: name not in required)
+    title = _camel(method.name)
     return {
         "name": method.name,
         "summary": method.summary,
         "description": method.description,
         "paramStructure": "by-name",
         "params": [
-            _descriptor(name, method.params["properties"][name], required=name in required)
+            _descriptor(name, method.params["properties"][name], title, required=name in required)
             for name in names
         ],
-        "result": {"name": f"{method.name} result", "schema": method.result},
+        "result": {
+            "name": f"{method.name} result",
+            "schema": _titled(method.answer, f"{title}Result"),
+        },
+        "errors": [{"$ref": f"#/components/errors/{name}"} for name in _ERRORS],
+        "examples": [_example(method.name, *EXAMPLES[method.name])],
     }
 
 
-def _descriptor(name: str, schema: Mapping[str, Any], *, required: bool) -> dict[str, Any]:
+def _descriptor(
+    name: str, schema: Mapping[str, Any], title: str, *, required: bool
+) -> dict[str, Any]:
     told = {"description": schema["description"]} if "description" in schema else {}
-    return {"name": name, "required": required, "schema": schema, **told}
+    titled = _titled(schema, title + _camel(name))
+    return {"name": name, "required": required, "schema": titled, **told}
+
+
+def _example(method: str, params: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": method,
+        "params": [{"name": name, "value": value} for name, value in params.items()],
+        "result": {"name": f"{method} result", "value": result},
+    }
+
+
+def _titled(schema: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """Give each schema in a schema a title of its own: generators name their types by it."""
+    if "$ref" in schema:
+        return dict(schema)  # it has that of what it refers to
+    titled = {"title": title, **schema}
+    if "properties" in schema:
+        titled["properties"] = {
+            name: _titled(each, title + _camel(name)) for name, each in schema["properties"].items()
+        }
+    for key, ending in (("items", "Item"), ("additionalProperties", "Value")):
+        if isinstance(schema.get(key), dict):
+            titled[key] = _titled(schema[key], title + ending)
+    if "anyOf" in schema:
+        titled["anyOf"] = [
+            _titled(each, f"{title}Or{number}") for number, each in enumerate(schema["anyOf"])
+        ]
+    return titled
+
+
+def _camel(name: str) -> str:
+    return "".join(part[:1].upper() + part[1:] for part in name.replace(".", "_").split("_"))

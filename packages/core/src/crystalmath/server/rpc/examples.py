@@ -1,0 +1,187 @@
+"""An example of each method, for the OpenRPC document: what is asked, and what is answered.
+
+A test holds each against the schemas of its method.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["EXAMPLES"]
+
+_ID = "bacc336c-380e-4e0d-86f1-af45b2681ea2"
+_RECIPE = "quacc.recipes.emt.core.static_job"
+_HOME = "/home/anna/.crystalmath"
+_DIRECTORY = f"{_HOME}/jobs/{_ID}"
+_STRUCTURE = {"symbols": "Al", "cell": [[0, 2.02, 2.02], [2.02, 0, 2.02], [2.02, 2.02, 0]]}
+_ASKED = {"recipe": _RECIPE, "structure": {**_STRUCTURE, "pbc": True}, "labels": {"set": "metals"}}
+_TERMS: dict[str, Any] = {
+    "cluster": "local",
+    "walltime_s": None,
+    "resources": {},
+    "priority": 0,
+    "name": None,
+    "labels": {"set": "metals"},
+}
+_JOB: dict[str, Any] = {
+    "job_id": _ID,
+    "status": "completed",
+    "error": None,
+    "result": {
+        "energy_ev": -0.0015,
+        "max_force_ev_ang": 0.0,
+        "formula": "Al",
+        "work_dir": f"{_DIRECTORY}/1.work",
+    },
+    **_TERMS,
+    "key": None,
+    "reason": None,
+    "recipe": _RECIPE,
+    "engine": "local",
+    "attempt": 1,
+    "revision": 2,
+    "formula": "Al",
+    "created_at": 1795695848.4,
+    "started_at": 1795695849.2,
+    "finished_at": 1795695849.3,
+    "cancel_requested_at": None,
+    "warnings": [],
+    "work_dir": f"{_DIRECTORY}/1.work",
+    "log": f"{_DIRECTORY}/1.log",
+}
+_EVENT = {
+    "seq": 3,
+    "job_id": _ID,
+    "at": 1795695849.3,
+    "from": "running",
+    "to": "completed",
+    "reason": None,
+}
+_RESULT = {
+    "job_id": _ID,
+    "status": "completed",
+    "error": None,
+    "result": {"results": {"energy": -0.0015}, "dir_name": f"{_DIRECTORY}/1.work"},
+}
+
+#: Method -> parameters and result.
+EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "engines.list": (
+        {},
+        {
+            "engines": [
+                {
+                    "name": "local",
+                    "distribution": "crystalmath",
+                    "version": "1.0",
+                    "loads": True,
+                    "error": None,
+                    "findings": [],
+                    "configured": True,
+                }
+            ],
+            "error": None,
+        },
+    ),
+    "jobs.cancel": ({"job_id": _ID}, {"job_id": _ID, "cancelled": True, "error": None}),
+    "jobs.check": (
+        _ASKED,
+        {
+            "ok": True,
+            "status": "ok",
+            "error": None,
+            "findings": [],
+            "potcars": [],
+            "environment": ["PATH"],
+        },
+    ),
+    "jobs.events": (
+        {"after": 2, "timeout_s": 10},
+        {"events": [_EVENT], "last": 3, "error": None},
+    ),
+    "jobs.list": (
+        {"state": "completed", "labels": {"set": "metals"}},
+        {"jobs": [_JOB], "cursor": None, "error": None},
+    ),
+    "jobs.logs": (
+        {"job_id": _ID, "tail": 1},
+        {
+            "job_id": _ID,
+            "file": f"{_DIRECTORY}/1.log",
+            "text": f"INFO:quacc.runners.prep:Calculation results stored at {_DIRECTORY}/1.work\n",
+            "offset": 290,
+            "size": 290,
+            "finished": True,
+            "error": None,
+        },
+    ),
+    "jobs.result": ({"job_id": _ID}, _RESULT),
+    "jobs.results": ({"job_ids": [_ID]}, {"results": [_RESULT], "error": None}),
+    "jobs.specification": (
+        {"job_id": _ID},
+        {
+            "job_id": _ID,
+            **_TERMS,
+            **_ASKED,
+            "params": {},
+            "engine": "local",
+            "potcars": [],
+            "error": None,
+        },
+    ),
+    "jobs.status": ({"job_id": _ID}, _JOB),
+    "jobs.status_many": ({"job_ids": [_ID]}, {"jobs": [_JOB], "error": None}),
+    "jobs.submit": (_ASKED, {"job_id": _ID, "status": "pending", "error": None}),
+    "jobs.submit_many": (
+        {"jobs": [_ASKED]},
+        {"jobs": [{"job_id": _ID, "status": "pending", "error": None}], "error": None},
+    ),
+    "jobs.subscribe": ({"after": 2}, {"seq": 2, "error": None}),
+    "jobs.summary": (
+        {"labels": {"set": "metals"}},
+        {"states": {"completed": 12}, "errors": [], "error": None},
+    ),
+    "jobs.unsubscribe": ({}, {"error": None}),
+    "jobs.wait": (
+        {"job_ids": [_ID], "timeout_s": 60},
+        {"jobs": [_JOB], "done": True, "error": None},
+    ),
+    "recipes.describe": (
+        {"recipe": _RECIPE},
+        {
+            "name": _RECIPE,
+            "kind": "job",
+            "file": "/usr/lib/python3/dist-packages/quacc/recipes/emt/core.py",
+            "line": 26,
+            "docstring": "Carry out a static calculation.",
+            "structure": "required",
+            "parameters": {"type": "object", "properties": {}},
+            "error": None,
+        },
+    ),
+    "recipes.list": (
+        {"prefix": "quacc.recipes.emt.core.s"},
+        {
+            "recipes": [
+                {"name": _RECIPE, "kind": "job", "summary": "Carry out a static calculation."}
+            ],
+            "error": None,
+        },
+    ),
+    "rpc.discover": ({}, {"openrpc": "1.3.2", "methods": []}),
+    "system.ping": ({}, {"ok": True}),
+    "system.status": (
+        {},
+        {
+            "jobs": {"pending": 3, "running": 2},
+            "connections": 1,
+            "quiet_s": 0.0,
+            "engines": {"local": "ready"},
+        },
+    ),
+    "system.stop": ({"cancel": False}, {"pending": 3, "running": 2, "cancel": False}),
+    "system.version": (
+        {},
+        {"version": "1.0", "protocol": 1, "pid": 4711, "host": "workstation", "home": _HOME},
+    ),
+}
