@@ -66,6 +66,24 @@ _RESULT = {
 
 #: Method -> parameters and result.
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "clusters.list": (
+        {},
+        {
+            "clusters": [
+                {
+                    "name": "slurm",
+                    "engine": "parsl",
+                    "scheduler": "slurm",
+                    "walltime_s": 3600.0,
+                    "worker_init": "module load vasp",
+                    "resources": {"nodes": 4, "queue": "compute", "account": "chem"},
+                    "engine_options": {},
+                    "error": None,
+                }
+            ],
+            "error": None,
+        },
+    ),
     "engines.list": (
         {},
         {
