@@ -9,6 +9,7 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes
+from crystalmath.engines import driver
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.engines import close_all
 
@@ -52,6 +53,17 @@ def test_a_job_that_prints_nothing_has_no_log(runner, shared_home):
     files = sorted(path.name for path in (shared_home / "jobs" / job_id).iterdir())
     assert files == ["1.claim", "1.outcome", "1.work", "spec"]
     assert (shared_home / "jobs" / job_id / "spec").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_has_ended_is_told_although_memory_keeps_only_the_last(runner, monkeypatch):
+    monkeypatch.setattr(driver, "FINISHED", 2)
+    jobs = [runner.submit("lab_recipes.value", AL, "local", number=i) for i in range(5)]
+    ends = [finish(runner, job_id) for job_id in jobs]
+    assert ends == [(JobState.COMPLETED, {"value": i}) for i in range(5)]
+    assert [runner.get_status(job_id).value for job_id in jobs] == ["completed"] * 5
+    assert [runner.cancel(job_id) for job_id in jobs] == [False] * 5
+    assert sum(job_id in runner._driver._finished for job_id in jobs) <= 2
+    assert runner.get_result(jobs[0]) == {"value": 0}
 
 
 def test_what_a_lost_attempt_has_forked_is_gone_before_the_next_one(runner, tmp_path):

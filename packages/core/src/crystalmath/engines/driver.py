@@ -39,6 +39,8 @@ LOOK_S = 0.1
 GATHER_S = 0.01
 #: How long `close` waits for the jobs that it cancels, in seconds.
 CLOSE_S = 20.0
+#: Of so many jobs that ended the state is remembered; of others the directory tells it.
+FINISHED = 10_000
 
 
 class Driver:
@@ -188,8 +190,8 @@ class Driver:
         job = self._jobs.get(job_id)
         if job is not None:
             return job.state
-        if job_id in self._finished:
-            return self._finished[job_id]
+        if (ended := self._finished.get(job_id)) is not None:
+            return ended
         state = self._view(self.directory(job_id), job_id)
         if state.is_terminal() or not self.adopt(job_id):
             return state
@@ -384,6 +386,8 @@ class Driver:
             return
         if job.state.is_terminal():
             self._finished[job.job_id] = job.state
+            if len(self._finished) > FINISHED:
+                del self._finished[next(iter(self._finished))]  # its directory tells
             del self._jobs[job.job_id]
         if job.state is not JobState.PENDING:
             self._handover.forget(job)

@@ -147,7 +147,9 @@ class Inspector:
         if "report" not in answer:
             key = _settings(question) if answer.get("cold") else question.exact
             self._failed = (key, time.monotonic(), answer["failed"])
-            self._in_a_row[asked] = failures + 1, time.monotonic()
+            now = time.monotonic()
+            recent = {key: told for key, told in self._in_a_row.items() if now - told[1] < PAUSE_S}
+            self._in_a_row = {**recent, asked: (failures + 1, now)}
             raise CannotAsk(_failure(question, answer["failed"]))
         self._in_a_row.pop(asked, None)
         report = Report.from_json(answer["report"])
