@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import sys
 import time
@@ -212,11 +211,11 @@ def _marked(client: Client, answers: list[_Answer], begun: float) -> list[_Answe
 
 def _tell(answers: Sequence[_Answer]) -> None:
     """Tell of refusals and warnings; of many that are alike, once."""
-    for (kind, text), alike in itertools.groupby(
-        [(told, answer["name"]) for answer in answers for told in _told(answer)],
-        key=lambda pair: pair[0],
-    ):
-        names = [name for _, name in alike]
+    alike: dict[tuple[str, str], list[str]] = {}
+    for answer in answers:
+        for told in _told(answer):
+            alike.setdefault(told, []).append(answer["name"])
+    for (kind, text), names in alike.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         which = f"{', '.join(names[:_NAMED])}{more}: " if len(answers) > 1 else ""
         output.note(output.printable(f"{kind}: {which}{text}"))

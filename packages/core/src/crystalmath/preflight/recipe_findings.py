@@ -11,6 +11,7 @@ from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import brief, said
 from crystalmath.preflight.programs_here import guarded, program_named
 from crystalmath.preflight.structure_findings import MUTE, defects
+from crystalmath.recipes.lookup import NAMESPACE
 from crystalmath.recipes.potcar_path import shown
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ def findings(job: CheckedJob) -> Iterator[Finding]:
     yield from _end(job, explained=bool(explained))
 
 
+#: What Python and numpy say of a value of a wrong kind.
+_PYTHONS = frozenset(("AttributeError", "IndexError", "KeyError", "TypeError", "UFuncTypeError"))
+
+
 def _trouble(
     job: CheckedJob, program: Program, trouble: Trouble, steps: list[int]
 ) -> Iterator[Finding]:
@@ -71,6 +76,17 @@ def _text_instead(job: CheckedJob) -> str | None:
     return f"text was given where a list, a mapping or a number may be meant: {brief(texts)}"
 
 
+def _parameters_given(trouble: Trouble, job: CheckedJob) -> str | None:
+    """Name what the recipe was given, where the error is one of Python's own and does not."""
+    if trouble.type not in _PYTHONS or not job.parameters or not job.ours:
+        return None
+    name = job.recipe.removeprefix(f"{NAMESPACE}.")
+    return (
+        f"given were {brief(job.parameters)}; crystalmath recipes {shown(name)} shows what each "
+        "should be"
+    )
+
+
 def _end(job: CheckedJob, *, explained: bool) -> Iterator[Finding]:
     trouble, seen = job.report.trouble, len(job.report.steps)
     if job.report.survives:
@@ -88,7 +104,9 @@ def _end(job: CheckedJob, *, explained: bool) -> Iterator[Finding]:
                 severity="error" if job.ours else "warning",
                 code="recipe_fails",
                 message=f"{shown(job.recipe)} fails {when}: {said(trouble)}",
-                remedy=_preset_instead(trouble) or _text_instead(job),
+                remedy=_preset_instead(trouble)
+                or _text_instead(job)
+                or _parameters_given(trouble, job),
             )
     elif job.report.end == "stopped":
         why, then = "its results are not known yet", "depends on results"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Finding
 from crystalmath.recipes.lookup import nearest
+from crystalmath.recipes.parameter_kinds import check_kinds
 from crystalmath.recipes.structure_argument import check_structure, structure_argument
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def check_arguments(
     ------
     InvalidJob
         A parameter is unknown, missing, no string, or the recipe's own first argument, or a text
-        where the recipe wants true or false; or a structure is missing, or is not taken.
+        where the recipe wants true or false, or otherwise of a kind that it cannot be; or a
+        structure is missing, or is not taken.
     """
     for key in parameters:
         if not isinstance(key, str):
@@ -69,6 +71,7 @@ def check_arguments(
     for item in others:
         if item.kind in _BY_NAME:
             _check_flag(recipe, item, parameters.get(item.name))
+    check_kinds(recipe, parameters)
     return findings
 
 

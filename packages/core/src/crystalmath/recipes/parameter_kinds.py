@@ -1,0 +1,136 @@
+"""Parameters of quacc's recipes that are of another kind than their annotation says.
+
+The recipe would die of them, with words of Python's own (``'list' object has no attribute
+'items'``). Only what is certain to be wrong is refused: a number or a text where a table is due, a
+text where a number is.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob, shown
+from crystalmath.recipes.lookup import NAMESPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from crystalmath.recipes.lookup import Recipe
+
+__all__ = ["check_kinds"]
+
+_NUMBERS = frozenset(("int", "float"))
+_TABLES = frozenset(("dict", "Mapping"))
+_NOT_TEXT = (list, tuple, Mapping, PurePath)
+#: How the names of quacc's tables end: `OptParams`, `OptParamsNoCell`, `VibKwargs`.
+_TABLE_ENDS = ("Params", "ParamsNoCell", "Kwargs")
+_NOT_NUMBERS = (str, list, tuple, Mapping, PurePath)
+#: What quacc's runners take in `opt_params` and `md_params`, beside tables, which end in `_kwargs`.
+_INNER_NUMBERS = frozenset(("fmax", "max_steps", "steps"))
+_COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]'
+
+
+def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters of a wrong kind; a user's own recipes may take what they like.
+
+    Raises
+    ------
+    InvalidJob
+        The message names all such parameters, and what each should be.
+    """
+    if recipe.signature is None or not recipe.name.startswith(f"{NAMESPACE}."):
+        return
+    arguments = recipe.signature.parameters
+    wrong = [
+        told
+        for name, value in parameters.items()
+        if value is not None
+        for told in _wrong(
+            name, value, repr(arguments[name].annotation) if name in arguments else ""
+        )
+    ]
+    if wrong:
+        raise InvalidJob(f"the recipe {recipe.name} cannot run: {'; '.join(wrong)}")
+
+
+def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:
+    kind = _kind(annotation)
+    if kind == "copy":
+        if not _is_copy(value):
+            yield _must(name, _COPY, value)
+    elif kind == "number":
+        if isinstance(value, _NOT_NUMBERS):
+            yield _must(name, "a number", value)
+    elif kind == "table" or name in {"input_data", "pseudopotentials"}:
+        if _is_no_table(value):
+            yield _must(name, 'a table, {"key": value}', value)
+        elif name in {"opt_params", "md_params"} and isinstance(value, Mapping):
+            yield from _inner(name, value)
+        elif name == "job_params" and isinstance(value, Mapping):
+            yield from (
+                _must(f"{name}.{job}", "a table of that job's parameters", given)
+                for job, given in value.items()
+                if _is_no_table(given)
+            )
+
+
+def _inner(name: str, table: Mapping[Any, Any]) -> Iterator[str]:
+    for key, value in table.items():
+        place = f"{name}.{key}"
+        if value is None:
+            continue
+        if key == "optimizer" and isinstance(value, (int, float, *_NOT_TEXT)):
+            yield _must(place, "an optimizer of ase.optimize, such as FIRE", value)
+        elif key in _INNER_NUMBERS and isinstance(value, _NOT_NUMBERS):
+            yield _must(place, "a number", value)
+        elif str(key).endswith("_kwargs") and _is_no_table(value):
+            yield _must(place, 'a table, {"key": value}', value)
+
+
+def _must(name: str, what: str, value: object) -> str:
+    return f"the parameter {name!r} must be {what}, not {shown(value)}"
+
+
+def _is_no_table(value: object) -> bool:
+    # What is empty says nothing, and quacc passes it over.
+    return isinstance(value, (str, int, float, list, tuple, PurePath)) and bool(value)
+
+
+def _is_copy(value: object) -> bool:
+    if not isinstance(value, (list, tuple)):
+        return not isinstance(value, (str, int, float, PurePath, Mapping))
+    return all(
+        isinstance(each, Mapping) and "source" in each
+        for each in value
+        if isinstance(each, (str, int, float, PurePath, list, tuple, Mapping))
+    )
+
+
+def _kind(annotation: str) -> str | None:
+    """Tell what an annotation means, where it means one thing alone."""
+    try:
+        kinds = set(_kinds(ast.parse(annotation or "None", mode="eval").body)) - {"none"}
+    except (SyntaxError, SystemError):  # a note in words; SystemError: see recipes.source
+        return None
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _kinds(node: ast.expr) -> Iterator[str]:
+    if isinstance(node, ast.BinOp):
+        yield from _kinds(node.left)
+        yield from _kinds(node.right)
+        return
+    if isinstance(node, ast.Constant):
+        yield "none" if node.value is None else "other"
+        return
+    outer = node.value if isinstance(node, ast.Subscript) else node
+    name = ast.unparse(outer).rpartition(".")[2]
+    if name in _NUMBERS:
+        yield "number"
+    elif name in _TABLES or name.endswith(_TABLE_ENDS):
+        yield "table"
+    else:
+        yield "copy" if name == "CopyFiles" else "other"

@@ -1,0 +1,81 @@
+"""Parameters of a kind that the recipe cannot take, and how often that is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.optimize import FIRE
+
+from crystalmath.cli import submit
+from crystalmath.errors import InvalidJob
+from crystalmath.recipes.arguments import check_arguments
+from crystalmath.recipes.codec import Sentinel
+from crystalmath.recipes.lookup import look_up
+
+STATIC = "espresso.core.static_job"
+RELAX = "emt.core.relax_job"
+FLOW = "emt.slabs.bulk_to_slabs_flow"
+
+
+def check(recipe, **parameters):
+    return check_arguments(look_up(f"quacc.recipes.{recipe}"), parameters)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters", "said"),
+    [
+        (STATIC, {"copy_files": Path("/x")}, "'copy_files' must be a list of tables, .*PosixPath"),
+        (STATIC, {"copy_files": [Path("/x")]}, "'copy_files' must be a list of tables"),
+        (STATIC, {"copy_files": {"source": "/x"}}, "'copy_files' must be a list of tables"),
+        (STATIC, {"input_data": [1]}, r"'input_data' must be a table, .* not \[1\]"),
+        (STATIC, {"pseudopotentials": ["x"]}, "'pseudopotentials' must be a table"),
+        (STATIC, {"additional_fields": [1]}, "'additional_fields' must be a table"),
+        (RELAX, {"opt_params": [1]}, "'opt_params' must be a table"),
+        (RELAX, {"opt_params": {"optimizer": 5}}, r"'opt_params\.optimizer' must be an optimizer"),
+        (RELAX, {"opt_params": {"fmax": "tight"}}, r"'opt_params\.fmax' must be a number"),
+        (RELAX, {"opt_params": {"run_kwargs": 3}}, r"'opt_params\.run_kwargs' must be a table"),
+        ("emt.md.md_job", {"steps": "many"}, "'steps' must be a number, not 'many'"),
+        ("emt.md.md_job", {"temperature_K": [300]}, "'temperature_K' must be a number"),
+        (FLOW, {"job_params": [1]}, "'job_params' must be a table"),
+        (FLOW, {"job_params": {"relax_job": 5}}, r"'job_params\.relax_job' must be a table"),
+        (FLOW, {"make_slabs_kwargs": "x"}, "'make_slabs_kwargs' must be a table"),
+        (RELAX, {"opt_params": 5, "additional_fields": "x"}, "opt_params.*; .*additional_fields"),
+    ],
+)
+def test_the_parameter_is_named_with_what_it_should_be(recipe, parameters, said):
+    with pytest.raises(InvalidJob, match=said):
+        check(recipe, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [
+        (STATIC, {"copy_files": [{"source": "/x", "filenames": ["y"]}]}),
+        (STATIC, {"copy_files": None, "additional_fields": {}, "input_data": None}),
+        (RELAX, {"opt_params": {"optimizer": FIRE, "fmax": 0, "max_steps": np.int64(3)}}),
+        (RELAX, {"opt_params": {"optimizer": "FIRE", "fmax": None}}),
+        (RELAX, {"opt_params": {"fmax": Sentinel("Remove"), "optimizer": Sentinel("Remove")}}),
+        (RELAX, {"opt_params": []}),
+        ("emt.md.md_job", {"steps": 5.0, "dynamics": "nve", "temperature_K": np.array(300.0)}),
+        (FLOW, {"job_params": {"all": {}}, "make_slabs_kwargs": {}}),
+    ],
+)
+def test_what_a_recipe_can_take_passes(recipe, parameters):
+    assert check(recipe, **parameters) == []
+
+
+def test_two_hundred_equal_refusals_are_one_line(capsys):
+    """Each of them told with a warning, too, which is one line of its own."""
+    warnings = [{"message": f"warned of {what}", "remedy": None} for what in ("this", "that")]
+    answers = [
+        {"job_id": None, "error": "no good", "warnings": warnings, "name": f"Al-{number}"}
+        for number in range(200)
+    ]
+    submit._tell(answers)
+    assert capsys.readouterr().err.splitlines() == [
+        "error: Al-0, Al-1, Al-2 and 197 more: no good",
+        "warning: Al-0, Al-1, Al-2 and 197 more: warned of this",
+        "warning: Al-0, Al-1, Al-2 and 197 more: warned of that",
+    ]
