@@ -18,7 +18,7 @@ from crystalmath.testing.owner import Owner
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
-from crystalmath_engine_parsl import executor
+from crystalmath_engine_parsl import executor, ownership
 from crystalmath_engine_parsl.ownership import MARK
 
 AL = bulk("Al", a=4.0, cubic=True)
@@ -69,6 +69,19 @@ def test_a_worker_that_died_with_the_lock_of_its_queue(runner, reasons):
     eventually(lambda: set(processes.children(manager)) - before, 30, "it was not replaced")
     run(runner)
     assert "Parsl's workers left work alone for 10 s; a new pool is started" in reasons
+
+
+def test_a_record_that_cannot_be_written_is_written_the_next_time(tmp_path):
+    runs = tmp_path / "runs"
+    runs.touch()  # in the way
+    mine = ownership.Ownership(runs)
+    with pytest.raises(OSError, match="runs"):
+        mine.record()
+    runs.unlink()
+    mine.record()
+    assert (mine.directory / "owner.json").exists()
+    mine.forget()
+    assert list(runs.iterdir()) == []
 
 
 def test_an_interchange_that_dies_while_it_starts(runner, reasons):

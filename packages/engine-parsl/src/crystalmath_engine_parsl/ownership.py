@@ -52,17 +52,23 @@ class Ownership:
         if self.temporary:
             return
         short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST
-        self.temporary = tempfile.mkdtemp(prefix=_PREFIX, dir=None if short else "/tmp")  # noqa: S108
+        temporary = tempfile.mkdtemp(prefix=_PREFIX, dir=None if short else "/tmp")  # noqa: S108
         record = {
             "owner": processes.own_identity().as_dict(),
             "session": os.getsid(0),
-            "temporary": self.temporary,
+            "temporary": temporary,
         }
         # What is there under its own name is complete.
         unfinished = self.directory.with_suffix(".new")
-        unfinished.mkdir(mode=0o700, parents=True)
-        (unfinished / _FILE).write_text(json.dumps(record), encoding="utf-8")
-        unfinished.rename(self.directory)
+        try:
+            unfinished.mkdir(mode=0o700, parents=True)
+            (unfinished / _FILE).write_text(json.dumps(record), encoding="utf-8")
+            unfinished.rename(self.directory)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        self.temporary = temporary
 
     def end_dead_pools(self) -> None:
         """End what is left of pools whose owners are known to have died, and their folders."""

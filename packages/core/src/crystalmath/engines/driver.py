@@ -352,7 +352,7 @@ class Driver:
             self._handover.wake.set()
 
     def _look_at_one(self, job: Job, depth: Depth) -> Sequence[Change]:
-        sighting = self._handover.sighting(job.job_id)
+        sighting = self._handover.sighting(job)
         engine = facts.Engine(sighting, self._runner.capabilities)
         try:
             # Without the lock: nobody who submits waits for the end of a lost tree.

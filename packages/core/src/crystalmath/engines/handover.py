@@ -124,7 +124,8 @@ class Handover:
         # Those that the engine has not got, in the order of their submission.
         self._waiting: dict[str, Job] = {}
         self._to_release: list[Attempt] = []
-        self._sightings: dict[str, Sighting] = {}
+        # With the attempt that was asked about: the job may have begun another meanwhile.
+        self._sightings: dict[str, tuple[str, Sighting]] = {}
         self._retry_at = 0.0
         self._backoff = 1.0
         self._probe_at = 0.0
@@ -164,9 +165,10 @@ class Handover:
             self._to_release.append(job.attempt())
         self.wake.set()
 
-    def sighting(self, job_id: str) -> Sighting | None:
-        """Give what the engine said of a job since this was asked last."""
-        return self._sightings.pop(job_id, None)
+    def sighting(self, job: Job) -> Sighting | None:
+        """Give what the engine said of a job's present attempt since this was asked last."""
+        attempt, sighting = self._sightings.pop(job.job_id, ("", None))
+        return sighting if sighting is not None and attempt == job.attempt().id else None
 
     def probe_soon(self) -> None:
         """Ask the engine about those that were not heard of for long."""
@@ -344,7 +346,7 @@ class Handover:
             job.since = self._host.monotonic()
             self._tell(job.note(sighting.reason))
             if sighting.state in {"gone", "unknown"}:
-                self._sightings[job.job_id] = sighting
+                self._sightings[job.job_id] = attempt.id, sighting
                 self._notice(job.job_id)
 
 
