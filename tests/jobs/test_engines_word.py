@@ -73,8 +73,22 @@ def test_cancelled_where_workers_are_here_is_told_at_once():
     assert decide(CANCELLED, None, Capabilities()).state is JobState.CANCELLED
 
 
-def test_a_lost_attempt_of_another_host_is_followed_by_the_next():
-    files = Files(attempt=1, claim=ELSEWHERE.claim, outcome=Outcome(state="lost", error="x"))
-    decision = decide(files, None)
+LOST = Files(
+    attempt=1,
+    claim=ELSEWHERE.claim,
+    outcome=Outcome(state="lost", error="the worker was told to stop", started=5.0),
+)
+
+
+def test_why_a_worker_was_told_to_stop_is_the_engines_to_say():
+    waiting = decide(LOST, None)
+    assert (waiting.state, waiting.actions) == (JobState.RUNNING, (Release(),))
+    (failed,) = decide(LOST, Sighting("gone", "TIMEOUT", fatal=True)).actions
+    error = "the engine ended it: TIMEOUT (the worker was told to stop)"
+    assert failed == Publish(state="failed", error=error, replace=True)
+
+
+def test_a_lost_attempt_of_another_host_is_followed_by_the_next_once_it_is_gone():
+    decision = decide(LOST, Sighting("gone", "PREEMPTED"))
     assert (decision.state, decision.attempt) == (JobState.PENDING, 2)
     assert decision.actions[0] == EndProcesses(1)

@@ -89,6 +89,12 @@ def count_and_sleep(atoms, path):
     return {}
 
 
+def run_command(atoms, command):
+    """Run a program, and give what it has written."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return {"lines": sorted(done.stdout.split())}
+
+
 def long_sleep(atoms, seconds=600.0):
     time.sleep(seconds)
     return {}

@@ -149,12 +149,20 @@ def _owned(record: Record, files: Files, now: float, engine: Engine) -> Decision
         if isinstance(reading, Unreadable):
             return _wait(record, f"its files cannot be read: {reading.why}", now)
     if isinstance(files.outcome, Outcome):
-        if _may_be_alive(record, files.outcome, engine):
-            return evolve(_running(record, now), actions=_release(record))
-        return _ended(record, files.outcome, now)
+        return _decided(record, files.outcome, now, engine)
     if isinstance(files.outcome, Damaged):
         return _without_outcome(record, files.outcome, files, now)
     return _unfinished(record, files, now, engine)
+
+
+def _decided(record: Record, outcome: Outcome, now: float, engine: Engine) -> Decision:
+    if _may_be_alive(record, outcome, engine):
+        return evolve(_running(record, now), actions=_release(record))
+    if outcome.state == "lost" and not outcome.cancelled and _is_fatal(engine):
+        error = f"{_told(engine)} ({outcome.error})"
+        failed = Publish(state="failed", error=error, replace=True)
+        return evolve(_running(record, now), actions=(failed,))
+    return _ended(record, outcome, now)
 
 
 def _unfinished(record: Record, files: Files, now: float, engine: Engine) -> Decision:
@@ -225,11 +233,13 @@ def _lost(record: Record, outcome: Outcome, told: tuple[Change, ...], now: float
 
 
 def _may_be_alive(record: Record, outcome: Outcome, engine: Engine) -> bool:
-    """Tell whether something of a cancelled job may be alive on hosts that its supervisor sees not.
+    """Tell whether anything of what was stopped may be alive on hosts that nobody here sees.
 
-    The supervisor ends what is on its own host; ranks on others end with the allocation.
+    The supervisor ends what is on its own host; ranks on others end with the allocation. The engine
+    also knows why its worker was told to stop.
     """
-    if outcome.state != "cancelled" or outcome.started is None or not record.launched:
+    stopped = outcome.state in {"cancelled", "lost"} and outcome.started is not None
+    if not (stopped and record.launched):
         return False
     can = engine.capabilities
     return can.gone_means_dead and not can.workers_here and not _is_over(engine)
@@ -239,6 +249,15 @@ def _is_over(engine: Engine) -> bool:
     """Tell whether the engine vouches that nothing of an attempt is alive."""
     sighting = engine.sighting
     return sighting is not None and sighting.state == "gone" and engine.capabilities.gone_means_dead
+
+
+def _is_fatal(engine: Engine) -> bool:
+    return _is_over(engine) and engine.sighting is not None and engine.sighting.fatal
+
+
+def _told(engine: Engine) -> str:
+    reason = (engine.sighting.reason if engine.sighting else None) or "it is gone"
+    return f"the engine ended it: {reason}"
 
 
 def _claimed(record: Record, claim: Claim, files: Files, now: float, engine: Engine) -> Decision:
@@ -257,11 +276,9 @@ def _claimed(record: Record, claim: Claim, files: Files, now: float, engine: Eng
 
 def _publish_engines_end(record: Record, files: Files, engine: Engine) -> Publish:
     """Decide an attempt on another host that is over by its engine's word."""
-    sighting = engine.sighting
-    reason = (sighting.reason if sighting else None) or "it is gone"
-    if sighting and sighting.fatal and not _is_cancelled(record, files):
-        return Publish(state="failed", error=f"the engine ended it: {reason}")
-    return _publish_lost(record, files, f"the engine ended it: {reason}")
+    if _is_fatal(engine) and not _is_cancelled(record, files):
+        return Publish(state="failed", error=_told(engine))
+    return _publish_lost(record, files, _told(engine))
 
 
 def _unbegun(record: Record, files: Files, now: float, engine: Engine) -> Decision:

@@ -216,7 +216,9 @@ class Reconciler:
             again = any(isinstance(each, (Publish, WriteSpec)) for each in decision.actions)
             if not again or decision.state.is_terminal():
                 break
-            depth, engine = Depth.LOOK, evolve(engine, sighting=None)
+            depth = Depth.LOOK
+            if any(isinstance(each, WriteSpec) for each in decision.actions):
+                engine = evolve(engine, sighting=None)  # it was of the attempt before
         return Looked(tuple(changes), tuple(requests))
 
     def _do(self, job: Job, files: Files, action: Action, requests: list[Action]) -> bool:
