@@ -50,6 +50,8 @@ DEATHS = [
     "tests/engines/test_parsl_pools.py",
     "tests/engines/test_parsl_kills.py",
 ]
+#: What batch systems get of PSI/J; `slurm` runs jobs on a real one.
+SCRIPTS = ["tests/engines/test_psij_scripts.py"]
 #: Engine -> what brings it beside core, how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str], list[str]]] = {
     "local": ([], [*KIT, "tests/contract/test_local.py"], []),
@@ -59,7 +61,7 @@ ENGINES: dict[str, tuple[list[str], list[str], list[str]]] = {
         [*KIT, "tests/contract/test_covalent.py"],
         ["tests/engines/test_covalent.py"],
     ),
-    "psij": ([PSIJ], [*KIT, "tests/contract/test_psij.py"], []),
+    "psij": ([PSIJ], [*KIT, "tests/contract/test_psij.py"], SCRIPTS),
     # As its author would, with a configuration of its own.
     "dask": ([DASK], [f"--config-file={DASK}/pyproject.toml", f"{DASK}/tests"], []),
 }
@@ -188,7 +190,8 @@ def vasp(session: nox.Session) -> None:
 @nox.session
 def slurm(session: nox.Session) -> None:
     """Run jobs on a Slurm cluster of three hosts, which the tests make of this machine."""
-    _development(session, "test")
+    # Without the lock: PSI/J holds psutil and packaging back.
+    _install(session, *EDITABLE, f"--editable={PSIJ}", *_groups("test"))
     # One cluster for all of them.
     session.run("pytest", "tests/cluster", *session.posargs)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import psutil
 
 from crystalmath.models import Sighting
-from crystalmath.processes import marked
 from crystalmath_engine_psij import allocation
 from crystalmath_engine_psij.local_executor import Reaper, local_executor
 
@@ -78,13 +77,12 @@ class LocalJobs:
         """Look for the attempts in our queue, and among the processes of this host."""
         with self._lock:
             queued, troubles = set(self._queued), dict(self._troubles)
-        alive = _command_lines()
+        alive = _alive()
         return {
             attempt.id: Sighting("queued")
             if attempt.id in queued
-            # What an attempt has started may outlive its process.
             else Sighting("running")
-            if attempt.id in alive or marked("CRYSTALMATH_ATTEMPT", attempt.id)
+            if attempt.id in alive
             else Sighting("gone", troubles.get(attempt.id))
             for attempt in attempts
         }
@@ -125,7 +123,7 @@ class LocalJobs:
             stdin_path="/dev/null",
             stdout_path="/dev/null",
             # What cannot start says so there. A pipe to us would tie it to our life.
-            stderr_path=attempt.directory / f"{attempt.number}.allocation",
+            stderr_path=attempt.directory / f"{attempt.number}.stderr",
         )
         job = Job(spec)
 
@@ -144,11 +142,13 @@ class LocalJobs:
         self._ended(attempt)
 
 
-def _command_lines() -> set[str]:
-    """Give the ids of the attempts that processes of this host are about to run, or run."""
+def _alive() -> set[str]:
+    """Give the ids of the attempts that processes of this host run, are about to, or belong to."""
     found = set()
-    for process in psutil.process_iter(["cmdline"]):
+    for process in psutil.process_iter(["cmdline", "environ"]):
         line: list[str] = process.info["cmdline"] or []
         if allocation.__name__ in line:
             found.add(line[-1])
+        # What an attempt has started may outlive its process.
+        found.add((process.info["environ"] or {}).get("CRYSTALMATH_ATTEMPT", ""))
     return found

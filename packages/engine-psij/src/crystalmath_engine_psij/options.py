@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import ConfigError
+from crystalmath_engine_psij.directives import SIGNS, directives
 
 if TYPE_CHECKING:
-    from crystalmath.models import EngineSettings
+    from collections.abc import Mapping
 
-__all__ = ["workers"]
+    from crystalmath.models import Cluster, EngineSettings
+
+__all__ = ["clusters", "workers"]
 
 
 def workers(settings: EngineSettings) -> int:
@@ -22,3 +26,30 @@ def workers(settings: EngineSettings) -> int:
             f"[engines.{settings.name}] workers must be a whole number from 1, not {count!r}"
         )
     return count
+
+
+def clusters(settings: EngineSettings) -> Mapping[str, Cluster]:
+    """Give the clusters of this engine beside ``local``, by name.
+
+    Raises
+    ------
+    ConfigError
+        One of them says what this engine does not know or cannot do.
+    """
+    for cluster in settings.clusters.values():
+        cluster.check_options()
+        if cluster.scheduler not in SIGNS:
+            known = ", ".join(SIGNS)
+            raise cluster.refused("scheduler", f"must be one of {known}, not {cluster.scheduler!r}")
+        try:
+            directives(cluster.scheduler, "name", cluster.resources)
+        except ConfigError as error:
+            raise cluster.refused("options", f"cannot be used: {error}") from error
+        place = str(settings.home)
+        if shlex.quote(place) != place:
+            # PSI/J's templates quote it twice over.
+            raise ConfigError(
+                f"batch scripts cannot name {place!r}: CRYSTALMATH_HOME must be a plain path, "
+                "without blanks"
+            )
+    return settings.clusters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import ConfigError
@@ -12,7 +13,7 @@ from crystalmath.models import Finding
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystalmath.models import EngineSettings
+    from crystalmath.models import Cluster, EngineSettings
     from crystalmath.quacc.engine import EngineRunner
 
 _REMEDY = "pip install --force-reinstall crystalmath-engine-psij"
@@ -38,6 +39,17 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
         return [Finding(severity="error", code="missing_library", message=message, remedy=_REMEDY)]
     try:
         options.workers(settings)
+        configured = options.clusters(settings).values()
     except ConfigError as error:
         return [Finding(severity="error", code="config", message=str(error))]
-    return []
+    return [finding for cluster in configured for finding in _commands(cluster)]
+
+
+def _commands(cluster: Cluster) -> Sequence[Finding]:
+    """Say if a batch system's commands are not here."""
+    command = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}[cluster.scheduler]
+    if shutil.which(command):
+        return []
+    message = f"[clusters.{cluster.name}] {command} is not in PATH"
+    remedy = "run the server where the batch system's commands are, on a login node"
+    return [Finding(severity="warning", code="command", message=message, remedy=remedy)]

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from crystalmath.models import Capabilities
+from attrs import evolve, fields
+
+from crystalmath.errors import ConfigError, EngineUnavailable
+from crystalmath.models import Capabilities, Resources
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_psij import options
 from crystalmath_engine_psij.local_jobs import LocalJobs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.models import Attempt, EngineSettings, Sighting
+    from crystalmath_engine_psij.batch_jobs import BatchJobs
 
 __all__ = ["PsijRunner"]
+
+_LOCAL = "local"
+#: What processes of this host can be given.
+_HERE = frozenset({"ranks", "cores_per_rank"})
 
 
 class PsijRunner(EngineRunner):
@@ -23,32 +32,96 @@ class PsijRunner(EngineRunner):
     Parameters
     ----------
     settings : EngineSettings
-        ``workers``: how many jobs run at once on this host, on the cluster ``local``.
+        ``workers``: how many jobs run at once on this host, on the cluster ``local``. The other
+        clusters are those of the configuration file whose engine this is.
     """
 
-    capabilities = Capabilities(max_queued=500, drops_queued=True)
+    # A batch system's word that an allocation is over is its word for all processes in it.
+    capabilities = Capabilities(max_queued=500, drops_queued=True, gone_means_dead=True)
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = options.workers(settings)
+        self._clusters = options.clusters(settings)
+        if self._clusters:
+            elsewhere = evolve(self.capabilities, workers_here=False)
+            self.capabilities = elsewhere  # type: ignore[misc]
         self._local = LocalJobs(settings.directory, self._workers, self.log, self.notice)
+        self._batch: dict[str, BatchJobs] = {}
 
-    def workers(self) -> int:
-        """Tell how many jobs run at once on this host."""
-        return self._workers
+    def clusters(self) -> Sequence[str]:
+        """Name this host and the clusters that are configured."""
+        return [_LOCAL, *self._clusters]
+
+    def honoured(self, cluster: str) -> frozenset[str]:
+        """Name the resources that a cluster can honour: a batch system all, this host a few."""
+        return _HERE if cluster == _LOCAL else frozenset(field.name for field in fields(Resources))
+
+    def cores(self, cluster: str) -> int | None:
+        """Tell how many cores a node has; those of a batch system's are its own affair."""
+        return len(os.sched_getaffinity(0)) if cluster == _LOCAL else None
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
-        """Start a process for each attempt, as soon as there is room."""
-        return self._local.launch(attempts)
+        """Have a process started, or submit an allocation, for each attempt.
+
+        One cluster's trouble keeps back its own jobs.
+        """
+        handles: dict[str, str] = {}
+        troubles: list[Exception] = []
+        for name, those in _grouped(attempts, lambda attempt: attempt.cluster).items():
+            try:
+                handles.update(self._launch_on(name, those))
+            except (EngineUnavailable, ConfigError) as error:
+                troubles.append(error)
+                self.log.warning("cluster %s: %s", name, error)
+        if troubles and not handles:
+            passing = (each for each in troubles if isinstance(each, EngineUnavailable))
+            raise next(passing, troubles[0])
+        return handles
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Tell what became of them."""
-        return self._local.probe(attempts)
+        """Ask each batch system once for all attempts, on all of its clusters."""
+        seen: dict[str, Sighting] = {}
+        for scheduler, those in _grouped(attempts, self._scheduler).items():
+            seen.update(self._jobs(scheduler).probe(those))
+        return seen
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Drop what has not begun."""
-        self._local.release(attempts)
+        """Drop what has not begun; batch systems end what has, too."""
+        for scheduler, those in _grouped(attempts, self._scheduler).items():
+            self._jobs(scheduler).release(those)
 
     def stop(self) -> None:
         """Start nothing any more; what was let go runs on without us."""
         self._local.stop()
+
+    def _launch_on(self, name: str, attempts: Sequence[Attempt]) -> Mapping[str, str]:
+        if name == _LOCAL:
+            return self._local.launch(attempts)
+        if name not in self._clusters:
+            raise ConfigError(f"[clusters.{name}] is not in the configuration file any more")
+        cluster = self._clusters[name]
+        return self._batch_jobs(cluster.scheduler).launch(attempts, cluster)
+
+    def _scheduler(self, attempt: Attempt) -> str:
+        cluster = self._clusters.get(attempt.cluster)
+        return cluster.scheduler if cluster else _LOCAL
+
+    def _jobs(self, scheduler: str) -> LocalJobs | BatchJobs:
+        return self._local if scheduler == _LOCAL else self._batch_jobs(scheduler)
+
+    def _batch_jobs(self, scheduler: str) -> BatchJobs:
+        if scheduler not in self._batch:
+            from crystalmath_engine_psij.batch_jobs import BatchJobs
+
+            self._batch[scheduler] = BatchJobs(scheduler, self.settings.directory, self.log)
+        return self._batch[scheduler]
+
+
+def _grouped(
+    attempts: Sequence[Attempt], key: Callable[[Attempt], str]
+) -> dict[str, list[Attempt]]:
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        groups.setdefault(key(attempt), []).append(attempt)
+    return groups

@@ -1,0 +1,147 @@
+"""PSI/J's batch executors as this engine uses them: they render, submit and cancel; core asks.
+
+PSI/J's own thread that polls would take a reason with a blank in it for the failure of all jobs,
+and has no time limit.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+from psij.executors.batch.lsf import LsfExecutorConfig, LsfJobExecutor
+from psij.executors.batch.pbs import PBSExecutorConfig, PBSJobExecutor
+from psij.executors.batch.slurm import SlurmExecutorConfig, SlurmJobExecutor
+
+from crystalmath.errors import ConfigError, EngineUnavailable
+from crystalmath.models import Resources
+from crystalmath_engine_psij.directives import SIGNS, directives, mended
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from psij import Job
+
+__all__ = ["ANSWER_S", "BatchExecutor", "batch_executor", "run_command"]
+
+#: How long a command of the batch system may take, in seconds.
+ANSWER_S = 30.0
+
+
+def run_command(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """Run a command of the batch system, and give what it prints.
+
+    Raises
+    ------
+    EngineUnavailable
+        It did not answer in time.
+    ConfigError
+        There is no such command here.
+    subprocess.CalledProcessError
+        It failed; its ``output`` says why.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - the batch system's own command
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=ANSWER_S,
+            check=False,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        raise EngineUnavailable(f"{command[0]} did not answer in {ANSWER_S:g} s") from None
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{command[0]} is not in PATH: the server has to run where the batch system's commands "
+            "are, on a login node"
+        ) from None
+    if done.returncode:
+        told = "\n".join(filter(None, [done.stdout.strip(), done.stderr.strip()]))
+        raise subprocess.CalledProcessError(done.returncode, command, output=told or "no message")
+    return done.stdout
+
+
+class _NoPolling:
+    """Stands where PSI/J has its thread that polls."""
+
+    def register_job(self, job: Job) -> None:
+        """Poll nothing."""
+
+
+class BatchExecutor:
+    """What differs from PSI/J's executors, for all batch systems; one of these comes behind it.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        Where the scripts of PSI/J's launcher may lie.
+    """
+
+    _NAME_: ClassVar[str]
+    _CONFIG: ClassVar[type]
+
+    def __init__(self, directory: Path) -> None:
+        config = self._CONFIG(work_directory=directory, keep_files=True)
+        super().__init__(url=None, config=config)  # type: ignore[call-arg]
+        self.generator: Any
+        # Of the job that is submitted: where its script lies, its name, what it asks for.
+        self.work_directory = directory
+        self.name_of_job = ""
+        self.resources = Resources()
+
+    def _start_queue_poll_thread(self) -> Any:
+        return _NoPolling()
+
+    def _run_command(self, command: list[str]) -> str:
+        return run_command(command)
+
+    def generate_submit_script(
+        self, job: Job, context: dict[str, object], submit_file: IO[str]
+    ) -> None:
+        """Render PSI/J's template, and what it has no place for."""
+        rendered = io.StringIO()
+        self.generator.generate_submit_script(job, context, rendered)
+        shell, _, body = rendered.getvalue().partition("\n")
+        scheduler = self._NAME_
+        own = directives(scheduler, self.name_of_job, self.resources)
+        lines = [shell, *(f"{SIGNS[scheduler]} {line}" for line in own)]
+        submit_file.write("\n".join([*lines, mended(scheduler, body, self.resources)]))
+
+    if TYPE_CHECKING:
+
+        def submit(self, job: Job) -> None:
+            """Render the script of a job, and submit it."""
+
+        def cancel(self, job: Job) -> None:
+            """Cancel a job."""
+
+        def attach(self, job: Job, native_id: str) -> None:
+            """Make a job that of a native id."""
+
+
+class _Slurm(BatchExecutor, SlurmJobExecutor):  # type: ignore[misc]  # may be missing
+    _NAME_ = "slurm"
+    _CONFIG = SlurmExecutorConfig
+
+
+class _Pbs(BatchExecutor, PBSJobExecutor):  # type: ignore[misc]  # may be missing
+    _NAME_ = "pbs"
+    _CONFIG = PBSExecutorConfig
+
+
+class _Lsf(BatchExecutor, LsfJobExecutor):  # type: ignore[misc]  # may be missing
+    _NAME_ = "lsf"
+    _CONFIG = LsfExecutorConfig
+
+
+_KINDS = {kind._NAME_: kind for kind in (_Slurm, _Pbs, _Lsf)}
+
+
+def batch_executor(scheduler: str, directory: Path) -> BatchExecutor:
+    """Make the executor of a batch system."""
+    return _KINDS[scheduler](directory)

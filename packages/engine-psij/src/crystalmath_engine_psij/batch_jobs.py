@@ -1,0 +1,235 @@
+"""Allocations of one batch system: submit, look up and cancel them, with PSI/J's executor."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import re
+import subprocess
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from crystalmath.errors import ConfigError, EngineUnavailable
+from crystalmath.models import Sighting
+from crystalmath_engine_psij import allocation
+from crystalmath_engine_psij.batch_executors import batch_executor, run_command
+from crystalmath_engine_psij.batch_queues import QUEUES
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from psij import Job
+
+    from crystalmath.models import Attempt, Cluster, Resources
+    from crystalmath_engine_psij.batch_queues import Row
+
+__all__ = ["BatchJobs"]
+
+#: What a batch system says when it may take the same job later.
+_PASSING = re.compile(
+    r"contact slurm controller|timed out|temporar|try again|try later|connection refused"
+    r"|zero bytes|cannot connect|unable to connect|MaxSubmit|submit limit|would exceed"
+    r"|is down|not responding|threshold",
+    re.IGNORECASE,
+)
+#: Ends that another attempt would meet again.
+_FINAL = frozenset({"TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"})
+#: So much of what an allocation printed is told, in characters.
+_TOLD = 300
+
+
+class BatchJobs:
+    """What this engine has in the queue of one batch system, on any of its clusters.
+
+    An allocation's name is the attempt's id, so that it is found also where its handle, the
+    scheduler's own id, was never recorded.
+
+    Parameters
+    ----------
+    scheduler : str
+        The batch system.
+    directory : pathlib.Path
+        Where PSI/J may write.
+    log : logging.Logger
+        The engine's.
+    """
+
+    def __init__(self, scheduler: str, directory: Path, log: logging.Logger) -> None:
+        self._scheduler = scheduler
+        self._directory = directory
+        self._log = log
+        self._executor = batch_executor(scheduler, directory)
+        self._queue = QUEUES[scheduler]
+        # Of these it is not known whether the batch system has taken them.
+        self._unsure: set[str] = set()
+
+    def launch(self, attempts: Sequence[Attempt], cluster: Cluster) -> Mapping[str, str]:
+        """Submit an allocation for each attempt.
+
+        Those that the batch system refuses are left out where others were taken; they come again.
+        """
+        handles = self._submitted_before(attempts)
+        refused: list[str] = []
+        for attempt in attempts:
+            if attempt.id in handles:
+                continue
+            try:
+                handles[attempt.id] = self._submit(attempt, cluster)
+            except EngineUnavailable as error:
+                if not handles:
+                    raise
+                self._log.warning("%d of %d launched: %s", len(handles), len(attempts), error)
+                break
+            except ConfigError as error:
+                refused.append(str(error))
+        if refused and not handles:
+            raise ConfigError("; ".join(dict.fromkeys(refused)))
+        return handles
+
+    def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
+        """Ask for all of them at once."""
+        rows = self._rows(attempts)
+        return {attempt.id: self._see(attempt, _mine(rows, attempt)) for attempt in attempts}
+
+    def release(self, attempts: Sequence[Attempt]) -> None:
+        """Cancel what has not ended."""
+        from psij import Job
+
+        rows = self._rows(attempts)
+        for attempt in attempts:
+            for row in _mine(rows, attempt):
+                if row.state != "gone":
+                    job = Job()
+                    self._executor.attach(job, row.native_id)
+                    self._command(functools.partial(self._executor.cancel, job))
+
+    # --- submitting --------------------------------------------------------------------------
+
+    def _submitted_before(self, attempts: Sequence[Attempt]) -> dict[str, str]:
+        unsure = [attempt for attempt in attempts if attempt.id in self._unsure]
+        if not unsure:
+            return {}
+        rows = self._rows(unsure)
+        self._unsure.difference_update(attempt.id for attempt in unsure)
+        live = {row.name: row.native_id for row in rows if row.state in {"queued", "running"}}
+        return {attempt.id: live[attempt.id] for attempt in unsure if attempt.id in live}
+
+    def _submit(self, attempt: Attempt, cluster: Cluster) -> str:
+        executor = self._executor
+        executor.resources = attempt.resources.over(cluster.resources)
+        executor.name_of_job = attempt.id
+        executor.work_directory = _folder(attempt)
+        job = self._job(attempt, cluster, executor.resources)
+        self._unsure.add(attempt.id)
+        self._command(functools.partial(executor.submit, job))
+        self._unsure.discard(attempt.id)
+        return str(job.native_id)
+
+    def _job(self, attempt: Attempt, cluster: Cluster, resources: Resources) -> Job:
+        from psij import Job, JobAttributes, JobSpec, ResourceSpecV1
+
+        memory = (resources.memory_mb or 0) * 1024**2
+        if self._scheduler != "lsf":
+            # PSI/J's memory is the job's, but these templates ask for it on each node.
+            memory //= resources.total_nodes
+        attributes = JobAttributes(
+            queue_name=resources.queue,
+            account=resources.account,
+            reservation_id=resources.reservation,
+        )
+        # Without one of its own PSI/J would ask for ten minutes.
+        attributes.duration = self._duration(attempt.walltime_s or cluster.walltime_s)
+        executable, *arguments = allocation.command(attempt.directory, attempt.id)
+        return Job(
+            JobSpec(
+                executable=executable,
+                arguments=arguments,
+                directory=attempt.directory,
+                attributes=attributes,
+                pre_launch=self._pre_launch(cluster),
+                stdin_path="/dev/null",
+                stdout_path="/dev/null",
+                # What cannot start says so there.
+                stderr_path=_folder(attempt) / "stderr",
+                resources=ResourceSpecV1(
+                    node_count=resources.nodes,
+                    process_count=resources.ranks,
+                    processes_per_node=resources.ranks_per_node,
+                    cpu_cores_per_process=resources.cores_per_rank,
+                    gpu_cores_per_process=resources.gpus_per_rank or None,
+                    memory=memory or None,
+                ),
+                launcher="single",
+            )
+        )
+
+    def _duration(self, walltime_s: float | None) -> timedelta | None:
+        if walltime_s is None:
+            return None
+        # LSF counts minutes.
+        unit = 60 if self._scheduler == "lsf" else 1
+        return timedelta(seconds=math.ceil(walltime_s / unit) * unit)
+
+    def _pre_launch(self, cluster: Cluster) -> Path | None:
+        if not cluster.worker_init:
+            return None
+        path = self._directory / f"{cluster.name}.worker_init.sh"
+        text = cluster.worker_init.rstrip() + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return path
+
+    # --- asking ------------------------------------------------------------------------------
+
+    def _rows(self, attempts: Sequence[Attempt]) -> list[Row]:
+        natives = [attempt.handle for attempt in attempts]
+        try:
+            return self._queue.rows(run_command, natives)
+        except (subprocess.CalledProcessError, ConfigError) as error:
+            why = getattr(error, "output", None) or error
+            raise EngineUnavailable(f"{self._scheduler} cannot be asked: {why}") from error
+
+    def _see(self, attempt: Attempt, rows: Sequence[Row]) -> Sighting:
+        # One that was launched twice may have an allocation that is over, and one that is not.
+        live = [row for row in rows if row.state != "gone"]
+        if live:
+            return Sighting(live[0].state, live[0].reason)
+        if not rows:
+            return Sighting("gone", f"{self._scheduler} does not know it (any more)")
+        reason = rows[-1].reason or "it is over"
+        if reason == "FAILED" and (printed := _printed(attempt, rows[-1].native_id)):
+            reason = f"FAILED: {printed}"
+        return Sighting("gone", reason, fatal=reason in _FINAL)
+
+    def _command(self, call: Callable[[], None]) -> None:
+        from psij import InvalidJobException, SubmitException
+
+        try:
+            call()
+        except (SubmitException, InvalidJobException, subprocess.CalledProcessError) as error:
+            told = str(getattr(error, "output", None) or error).strip()
+            if _PASSING.search(told):
+                raise EngineUnavailable(f"{self._scheduler}: {told}") from error
+            raise ConfigError(f"{self._scheduler} refused it: {told}") from error
+
+
+def _folder(attempt: Attempt) -> Path:
+    """Where the script of an attempt lies, and what it printed."""
+    return attempt.directory / f"{attempt.number}.allocation"
+
+
+def _mine(rows: Iterable[Row], attempt: Attempt) -> list[Row]:
+    return [row for row in rows if row.name == attempt.id or row.native_id == attempt.handle]
+
+
+def _printed(attempt: Attempt, native_id: str) -> str:
+    """Give the end of what an allocation printed, without PSI/J's own mark."""
+    texts = []
+    for name in (f"{native_id}.out", "stderr"):
+        with contextlib.suppress(OSError):
+            texts.append((_folder(attempt) / name).read_text(errors="replace"))
+    return "\n".join(texts).replace("_PSI_J_LAUNCHER_DONE", "").strip()[-_TOLD:]

@@ -1,0 +1,162 @@
+"""What the queue of a batch system says of all of our allocations, asked once for all of them."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from attrs import frozen
+
+from crystalmath.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+__all__ = ["QUEUES", "BatchQueue", "LsfQueue", "PbsQueue", "Row", "SlurmQueue"]
+
+_State = Literal["queued", "running", "gone", "unknown"]
+
+
+@frozen
+class Row:
+    """One allocation.
+
+    Parameters
+    ----------
+    native_id, name : str
+        The scheduler's id of it, and ours, which is its name.
+    state, reason
+        As in :class:`~crystalmath.models.Sighting`.
+    """
+
+    native_id: str
+    name: str
+    state: _State
+    reason: str | None = None
+
+
+class BatchQueue(Protocol):
+    """How a batch system is asked."""
+
+    def rows(
+        self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
+    ) -> list[Row]:
+        """Ask for the allocations of this user.
+
+        Parameters
+        ----------
+        run : callable
+            Runs a command and gives what it prints.
+        natives : collection of str or None
+            The ids of which something is wanted; ``None`` stands for one that was never recorded.
+        """
+
+
+class SlurmQueue:
+    """``squeue``, which tells of what has ended for ``MinJobAge`` (300 s unless configured)."""
+
+    _COMMAND = ("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%j")
+    _STATES: Mapping[str, _State] = {
+        **dict.fromkeys(["PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED"], "queued"),
+        **dict.fromkeys(["REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"], "queued"),
+        # COMPLETING: some of its processes are alive.
+        **dict.fromkeys(["RUNNING", "COMPLETING", "SUSPENDED", "STOPPED"], "running"),
+        **dict.fromkeys(["SIGNALING", "STAGE_OUT", "RESIZING"], "running"),
+        **dict.fromkeys(["COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "DEADLINE"], "gone"),
+        **dict.fromkeys(["NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "OUT_OF_MEMORY"], "gone"),
+        "REVOKED": "gone",
+    }
+
+    def rows(
+        self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
+    ) -> list[Row]:
+        """Ask for all of them; those that are named make no difference."""
+        del natives
+        return [self._row(line) for line in run(self._COMMAND).splitlines() if line.strip()]
+
+    def _row(self, line: str) -> Row:
+        native_id, word, why, name = line.split("|", 3)
+        state = self._STATES.get(word, "unknown")
+        if state == "queued" and why not in {"None", ""}:
+            return Row(native_id, name, state, why)
+        return Row(native_id, name, state, None if word == "RUNNING" else word)
+
+
+class PbsQueue:
+    """``qstat`` of PBS Professional and OpenPBS."""
+
+    # See "Job States" in the PBS Professional Reference Guide.
+    _STATES: Mapping[str, _State] = {
+        **dict.fromkeys("HMQTWU", "queued"),
+        **dict.fromkeys("BERS", "running"),
+        **dict.fromkeys("FX", "gone"),
+    }
+
+    def rows(
+        self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
+    ) -> list[Row]:
+        """Ask for those that are named; for all of this user if one's id is not known."""
+        if None in natives:
+            ids = run(["qselect", "-x", "-u", getpass.getuser()]).split()
+        else:
+            ids = [native for native in natives if native]
+        if not ids:
+            return []
+        report = _document(run(["qstat", "-x", "-f", "-F", "json", *ids]))
+        return [self._row(native_id, job) for native_id, job in report.get("Jobs", {}).items()]
+
+    def _row(self, native_id: str, job: Mapping[str, Any]) -> Row:
+        state = self._STATES.get(job.get("job_state", ""), "unknown")
+        reason = job.get("comment")
+        if state == "gone" and job.get("Exit_status"):
+            reason = self._EXITS.get(job["Exit_status"]) or reason
+        return Row(native_id, str(job.get("Job_Name", "")), state, reason)
+
+    # See "Job Exit Status Codes" in the PBS Professional Administrator's Guide.
+    _EXITS: Mapping[int, str] = {-29: "TIMEOUT", -27: "OUT_OF_MEMORY", -28: "OUT_OF_MEMORY"}
+
+
+class LsfQueue:
+    """``bjobs`` of IBM Spectrum LSF."""
+
+    _COMMAND = ("bjobs", "-a", "-json", "-o", "jobid stat job_name pend_reason exit_reason")
+    _STATES: Mapping[str, _State] = {
+        **dict.fromkeys(["PEND", "PROV", "PSUSP", "WAIT"], "queued"),
+        **dict.fromkeys(["RUN", "USUSP", "SSUSP", "ZOMBI"], "running"),
+        **dict.fromkeys(["DONE", "EXIT"], "gone"),
+    }
+    _WORDS: Mapping[str, str] = {
+        "TERM_RUNLIMIT": "TIMEOUT",
+        "TERM_MEMLIMIT": "OUT_OF_MEMORY",
+        "TERM_SWAP": "OUT_OF_MEMORY",
+        "TERM_PREEMPT": "PREEMPTED",
+    }
+
+    def rows(
+        self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
+    ) -> list[Row]:
+        """Ask for all of them; those that are named make no difference."""
+        del natives
+        return [self._row(job) for job in _document(run(self._COMMAND)).get("RECORDS", [])]
+
+    def _row(self, job: Mapping[str, str]) -> Row:
+        state = self._STATES.get(job.get("STAT", ""), "unknown")
+        why = job.get("EXIT_REASON" if state == "gone" else "PEND_REASON") or job.get("STAT")
+        word = next((self._WORDS[each] for each in self._WORDS if each in (why or "")), why)
+        return Row(job.get("JOBID", ""), job.get("JOB_NAME", ""), state, word)
+
+
+def _document(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text)) if text.strip() else {}
+    except ValueError as error:
+        raise EngineUnavailable(f"the scheduler's answer is no JSON: {text[:200]!r}") from error
+
+
+#: The batch systems, by the name of PSI/J's executor.
+QUEUES: Mapping[str, BatchQueue] = {
+    "slurm": SlurmQueue(),
+    "pbs": PbsQueue(),
+    "lsf": LsfQueue(),
+}

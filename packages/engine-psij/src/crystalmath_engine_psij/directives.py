@@ -1,0 +1,126 @@
+"""What stands in a batch script beside what PSI/J's templates render."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from crystalmath.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from crystalmath.models import Resources
+
+__all__ = ["SIGNS", "directives", "mended"]
+
+#: How a directive begins.
+SIGNS = {"slurm": "#SBATCH", "pbs": "#PBS", "lsf": "#BSUB"}
+
+#: Options that say what a submission says otherwise, or that the engine needs for itself.
+_TAKEN: Mapping[str, Mapping[str, str | None]] = {
+    "slurm": {
+        "nodes": "nodes",
+        "ntasks": "ranks",
+        "ntasks-per-node": "ranks_per_node",
+        "cpus-per-task": "cores_per_rank",
+        "gpus-per-task": "gpus_per_rank",
+        "mem": "memory_mb",
+        "time": "walltime_s",
+        "partition": "queue",
+        "account": "account",
+        "reservation": "reservation",
+        **dict.fromkeys(["array", "chdir", "error", "export", "job-name", "output", "requeue"]),
+    },
+    "pbs": {"q": "queue", "A": "account", **dict.fromkeys(["N", "J", "V", "e", "o", "r"])},
+    "lsf": {
+        "n": "ranks",
+        "nnodes": "nodes",
+        "gpu": "gpus_per_rank",
+        "M": "memory_mb",
+        "W": "walltime_s",
+        "q": "queue",
+        "G": "account",
+        "P": "account",
+        "U": "reservation",
+        **dict.fromkeys(["J", "cwd", "e", "env", "o", "r"]),
+    },
+}
+
+
+def directives(scheduler: str, name: str, resources: Resources) -> list[str]:
+    """Give the directives, without their sign, that PSI/J's template of a scheduler lacks.
+
+    Parameters
+    ----------
+    scheduler : str
+        The batch system.
+    name : str
+        The job's name there. PSI/J's templates ask a job for it that has none.
+    resources : Resources
+        What is asked for.
+
+    Raises
+    ------
+    ConfigError
+        A scheduler option says what a resource says, or what the engine needs for itself.
+    """
+    for option in resources.options:
+        if option in _TAKEN[scheduler]:
+            instead = _TAKEN[scheduler][option]
+            remedy = f"give {instead!r} instead" if instead else "the engine sets it itself"
+            raise ConfigError(f"the scheduler option {option!r} is not free: {remedy}")
+    return _KINDS[scheduler](name, resources)
+
+
+def _slurm(name: str, resources: Resources) -> list[str]:
+    # Core repeats what was lost, in a work directory of its own; Slurm would in the same one.
+    lines = [f"--job-name={name}", "--no-requeue"]
+    for option, value in resources.options.items():
+        lines.append(f"--{option}={shlex.quote(value)}" if value else f"--{option}")
+    return lines
+
+
+def _pbs(name: str, resources: Resources) -> list[str]:
+    return [f"-N {name}", "-r n", *_short_options(resources)]
+
+
+def _lsf(name: str, resources: Resources) -> list[str]:
+    lines = [f"-J {name}", "-rn"]
+    if resources.ranks_per_node:
+        lines.append(f'-R "span[ptile={resources.ranks_per_node}]"')
+    if resources.cores_per_rank:
+        lines.append(f'-R "affinity[core({resources.cores_per_rank})]"')
+    return lines + _short_options(resources)
+
+
+def _short_options(resources: Resources) -> list[str]:
+    return [
+        f"-{option} {shlex.quote(value)}" if value else f"-{option}"
+        for option, value in resources.options.items()
+    ]
+
+
+_KINDS: Mapping[str, Callable[[str, Resources], list[str]]] = {
+    "slurm": _slurm,
+    "pbs": _pbs,
+    "lsf": _lsf,
+}
+
+
+def mended(scheduler: str, script: str, resources: Resources) -> str:
+    """Give a script with what PSI/J's template says wrongly put right.
+
+    That of PBS asks for one core for each rank, and for no GPU, whatever the job asks for.
+    """
+    if scheduler != "pbs":
+        return script
+    each = resources.total_ranks // resources.total_nodes
+    cores = resources.cores_per_rank or 1
+    chunk = f"{resources.total_nodes}:ncpus={each * cores}:mpiprocs={each}:ompthreads={cores}"
+    if resources.gpus_per_rank:
+        chunk += f":ngpus={each * resources.gpus_per_rank}"
+    if resources.memory_mb:
+        chunk += f":mem={resources.memory_mb // resources.total_nodes}mb"
+    return re.sub(r"^#PBS -l select=.*$", f"#PBS -l select={chunk}", script, flags=re.MULTILINE)

@@ -1,0 +1,261 @@
+"""What a job asks for stands in the script that a batch system gets, or is refused."""
+
+import json
+import os
+
+import pytest
+
+from crystalmath.errors import ConfigError, EngineUnavailable
+from crystalmath.models import Attempt, Cluster, EngineSettings, Resources
+
+pytest.importorskip("psij")
+
+from crystalmath_engine_psij import batch_jobs, options
+from crystalmath_engine_psij.batch_queues import QUEUES
+
+ID = "3f2a91c4-0000-4000-8000-000000000000.1"
+ALL = Resources(
+    nodes=2,
+    ranks=8,
+    ranks_per_node=4,
+    cores_per_rank=3,
+    gpus_per_rank=1,
+    memory_mb=4000,
+    queue="long",
+    account="ab12",
+    reservation="maintenance",
+)
+#: Each resource in each script.
+LINES = {
+    "slurm": [
+        f"#SBATCH --job-name={ID}",
+        "#SBATCH --no-requeue",
+        "#SBATCH --nodes=2",
+        "#SBATCH --ntasks=8",
+        "#SBATCH --ntasks-per-node=4",
+        "#SBATCH --cpus-per-task=3",
+        "#SBATCH --gpus-per-task=1",
+        "#SBATCH --mem=2048000K",  # on each node
+        '#SBATCH --partition="long"',
+        '#SBATCH --account="ab12"',
+        '#SBATCH --reservation="maintenance"',
+        "#SBATCH --time=1-1:0:30",
+    ],
+    "pbs": [
+        f"#PBS -N {ID}",
+        "#PBS -r n",
+        "#PBS -l select=2:ncpus=12:mpiprocs=4:ompthreads=3:ngpus=4:mem=2000mb",
+        "#PBS -A ab12",
+        "#PBS -q maintenance",  # a reservation is a queue there
+        "#PBS -l walltime=25:0:30",
+    ],
+    "lsf": [
+        f"#BSUB -J {ID}",
+        "#BSUB -rn",
+        "#BSUB -nnodes 2",
+        "#BSUB -n 8",
+        '#BSUB -R "span[ptile=4]"',
+        '#BSUB -R "affinity[core(3)]"',
+        "#BSUB -gpu num=1/task",
+        "#BSUB -M 4096000KB",
+        '#BSUB -q "long"',
+        '#BSUB -P "ab12"',
+        '#BSUB -U "maintenance"',
+        "#BSUB -W 25:1",
+    ],
+}
+#: What each batch system's command for submitting says.
+ANSWERS = {"sbatch": "Submitted batch job 17", "qsub": "17.server", "bsub": "Job <17> is submitted"}
+COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
+NATIVES = {"slurm": "17", "pbs": "17.server", "lsf": "17"}
+
+
+@pytest.fixture(params=list(LINES))
+def scheduler(request):
+    return request.param
+
+
+@pytest.fixture
+def submit(tmp_path, scheduler, monkeypatch):
+    """Submit to a command that keeps the script; give handle and script."""
+    import logging
+
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    command = bin_ / COMMANDS[scheduler]
+    command.write_text(f"#!/bin/sh\ncp $1 {tmp_path}/script\necho '{ANSWERS[command.name]}'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
+    jobs = batch_jobs.BatchJobs(scheduler, tmp_path / "engine", logging.getLogger("test"))
+    directory = tmp_path / "run"
+    directory.mkdir()
+
+    def submit(asked, asked_s=90030.0, **cluster):
+        attempt = Attempt(
+            id=ID,
+            job_id=ID[:-2],
+            directory=directory,
+            cluster="there",
+            resources=asked,
+            walltime_s=asked_s,
+        )
+        made = Cluster(name="there", engine="psij", scheduler=scheduler, **cluster)
+        handle = jobs.launch([attempt], made)[ID]
+        return handle, (tmp_path / "script").read_text()
+
+    submit.command = command
+    return submit
+
+
+def test_every_resource_is_in_the_script(submit, scheduler):
+    handle, script = submit(ALL)
+    assert handle == NATIVES[scheduler]
+    lines = script.splitlines()
+    assert [line for line in LINES[scheduler] if line not in lines] == []
+    assert lines[0] == "#!/bin/bash"
+    # A directive behind the first command is none.
+    sign = LINES[scheduler][0].split()[0]
+    first = next(n for n, line in enumerate(lines) if line and not line.startswith("#"))
+    assert not [line for line in lines[first:] if line.startswith(sign)]
+
+
+def test_a_clusters_defaults_are_for_what_a_job_leaves_out(submit, scheduler):
+    defaults = Resources(queue="short", account="cd34")
+    _, script = submit(Resources(queue="long"), None, resources=defaults, walltime_s=3600.0)
+    assert "long" in script
+    assert "short" not in script
+    assert "cd34" in script
+    assert {"slurm": "--time=1:0:0", "pbs": "walltime=1:0:0", "lsf": "-W 1:0"}[scheduler] in script
+
+
+def test_who_asks_for_no_walltime_gets_the_queues(submit):
+    _, script = submit(Resources(), None)
+    assert not [word for word in ("--time", "-l walltime", "#BSUB -W") if word in script]
+
+
+def test_free_options(submit, scheduler):
+    _, script = submit(Resources(options={"x": "two words", "exclusive": ""}))
+    dashes = "--" if scheduler == "slurm" else "-"
+    between = "=" if scheduler == "slurm" else " "
+    sign = LINES[scheduler][0].split()[0]
+    assert f"{sign} {dashes}x{between}'two words'\n" in script
+    assert f"{sign} {dashes}exclusive\n" in script
+
+
+@pytest.mark.parametrize("option", ["account", "job-name", "A", "N", "q", "J", "mem", "o", "time"])
+def test_an_option_that_contradicts_a_resource_is_refused(submit, scheduler, option):
+    from crystalmath_engine_psij.directives import _TAKEN
+
+    if option in _TAKEN[scheduler]:
+        with pytest.raises(ConfigError, match=f"{option}.* is not free"):
+            submit(Resources(options={option: "1"}))
+    else:
+        assert f"-{option}" in submit(Resources(options={option: "1"}))[1]
+
+
+def test_worker_init_is_sourced_before_the_worker(submit, tmp_path):
+    _, script = submit(Resources(), worker_init="module load vasp")
+    (file,) = (tmp_path / "engine").glob("there.worker_init.sh")
+    assert file.read_text() == "module load vasp\n"
+    assert str(file) in script
+
+
+def test_a_refusal_says_why(submit):
+    submit.command.write_text("#!/bin/sh\necho 'invalid partition' >&2\nexit 1\n")
+    with pytest.raises(ConfigError, match="refused it: invalid partition"):
+        submit(Resources())
+
+
+@pytest.mark.parametrize("told", ["Unable to contact slurm controller", "Connection refused"])
+def test_a_scheduler_that_is_away_is_asked_again(submit, told):
+    submit.command.write_text(f"#!/bin/sh\necho '{told}' >&2\nexit 1\n")
+    with pytest.raises(EngineUnavailable, match=told):
+        submit(Resources())
+
+
+def test_a_scheduler_that_hangs_is_asked_again(submit, monkeypatch):
+    monkeypatch.setattr("crystalmath_engine_psij.batch_executors.ANSWER_S", 0.2)
+    submit.command.write_text("#!/bin/sh\nexec sleep 30\n")
+    with pytest.raises(EngineUnavailable, match=r"did not answer in 0\.2 s"):
+        submit(Resources())
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"scheduler": "flux"}, "scheduler must be one of slurm, pbs, lsf, not 'flux'"),
+        ({"scheduler": "slurm", "engine_options": {"nods": 2}}, "'nods' is not known"),
+        ({"scheduler": "slurm", "resources": Resources(options={"mem": "1"})}, "memory_mb"),
+    ],
+)
+def test_what_a_cluster_cannot_be_is_refused(tmp_path, table, told):
+    cluster = Cluster(name="there", engine="psij", **table)
+    settings = EngineSettings(name="psij", home=tmp_path, clusters={"there": cluster})
+    with pytest.raises(ConfigError, match=told):
+        options.clusters(settings)
+
+
+def test_a_home_that_scripts_cannot_name_is_refused(tmp_path):
+    cluster = Cluster(name="there", engine="psij", scheduler="slurm")
+    home = tmp_path / "with blanks"
+    settings = EngineSettings(name="psij", home=home, clusters={"there": cluster})
+    with pytest.raises(ConfigError, match="must be a plain path"):
+        options.clusters(settings)
+
+
+def rows(scheduler, text):
+    asked = []
+
+    def run(command):
+        asked.append(command)
+        return text
+
+    found = QUEUES[scheduler].rows(run, ["17.server"])
+    assert len(asked) == 1  # for all of them
+    return [(row.native_id, row.name, row.state, row.reason) for row in found]
+
+
+def test_reasons_of_slurm_may_have_blanks_and_names_bars():
+    text = (
+        "1|PENDING|ReqNodeNotAvail, UnavailableNodes:node1|a|b\n2|OUT_OF_MEMORY|OutOfMemory|c\n"
+        "3|RUNNING|None|d\n4|COMPLETING|None|e\n5|NEW_WORD|None|f\n"
+    )
+    assert rows("slurm", text) == [
+        ("1", "a|b", "queued", "ReqNodeNotAvail, UnavailableNodes:node1"),
+        ("2", "c", "gone", "OUT_OF_MEMORY"),
+        ("3", "d", "running", None),
+        ("4", "e", "running", "COMPLETING"),
+        ("5", "f", "unknown", "NEW_WORD"),
+    ]
+
+
+def test_the_queue_of_pbs():
+    jobs = {
+        "17.server": {"Job_Name": "a", "job_state": "Q", "comment": "Not Running: no node"},
+        "18.server": {"Job_Name": "b", "job_state": "F", "Exit_status": -29},
+        "19.server": {"Job_Name": "c", "job_state": "R"},
+    }
+    assert rows("pbs", json.dumps({"Jobs": jobs})) == [
+        ("17.server", "a", "queued", "Not Running: no node"),
+        ("18.server", "b", "gone", "TIMEOUT"),
+        ("19.server", "c", "running", None),
+    ]
+
+
+def test_the_queue_of_lsf():
+    ended = {"EXIT_REASON": "TERM_MEMLIMIT: job killed", "PEND_REASON": ""}
+    records = [
+        {"JOBID": "17", "STAT": "PEND", "JOB_NAME": "a", "PEND_REASON": "New job is waiting;"},
+        {"JOBID": "18", "STAT": "EXIT", "JOB_NAME": "b", **ended},
+        {"JOBID": "19", "STAT": "RUN", "JOB_NAME": "c", "PEND_REASON": "", "EXIT_REASON": ""},
+    ]
+    assert rows("lsf", json.dumps({"RECORDS": records})) == [
+        ("17", "a", "queued", "New job is waiting;"),
+        ("18", "b", "gone", "OUT_OF_MEMORY"),
+        ("19", "c", "running", "RUN"),
+    ]
+
+
+def test_a_queue_that_makes_no_sense_says_nothing_about_jobs():
+    with pytest.raises(EngineUnavailable, match="no JSON"):
+        rows("lsf", "LSF is down")
