@@ -21,7 +21,7 @@ def opened(home, engine):
     return JobService(config.load({"CRYSTALMATH_HOME": str(home), "CRYSTALMATH_ENGINE": engine}))
 
 
-def submit(service, recipe, /, atoms, environment, **parameters):
+def submit(service, recipe, /, atoms, environment, *, resources=None, **parameters):
     """Submit a recipe of quacc's; give the job's id."""
     asked = Submission(
         recipe=f"quacc.recipes.{recipe}",
@@ -29,6 +29,7 @@ def submit(service, recipe, /, atoms, environment, **parameters):
         parameters=parameters,
         environment=environment,
         engine=service.config.engine,
+        resources=resources,
     )
     return service.submit(asked).job_id
 

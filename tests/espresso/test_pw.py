@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -53,6 +54,14 @@ def environment():
 
 @pytest.fixture(scope="module", params=ENGINES)
 def service(request, tmp_path_factory):
+    # Open MPI refuses to run as root, as tests may, unless it is told so twice.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        patch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        yield from _opened(request, tmp_path_factory)
+
+
+def _opened(request, tmp_path_factory):
     with opened(tmp_path_factory.mktemp("home"), request.param) as service:
         yield service
 
@@ -98,6 +107,22 @@ def test_silicon_as_pw_has_it(service, environment, tmp_path, recipe, calculatio
     }
     assert job.job_id in job.summary["work_dir"]
     assert os.path.exists(f"{job.summary['work_dir']}/pw.out.gz")
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is no mpirun")
+def test_pw_gets_exactly_the_ranks_asked_for(service, environment, tmp_path):
+    asked = submit(
+        service, "espresso.core.static_job", SI, environment, resources={"ranks": 2}, **SMALL
+    )
+    job = finish(service, asked)
+    completed(service, job)
+    assert bare(tmp_path, "scf") == 0
+    expected = read(tmp_path / "pw.out", format="espresso-out").get_potential_energy()
+    assert job.summary["energy_ev"] == pytest.approx(expected, abs=1e-6 * Ry)
+    with gzip.open(f"{job.summary['work_dir']}/pw.out.gz", "rt") as output:
+        text = output.read()
+    assert "Parallel version (MPI), running on     2 processors" in text
+    assert "Threads/MPI process" not in text
 
 
 def test_what_pw_refuses_is_told_in_its_own_words(service, environment):

@@ -245,6 +245,13 @@ class AnyCluster(Engine):
         pass
 
 
+class IgnoresResources(Engine):
+    """Takes jobs whatever they ask of the machine."""
+
+    def allotted(self, spec):
+        return spec
+
+
 class CancelsTheFinished(Engine):
     """Says that it will cancel what has finished."""
 

@@ -31,6 +31,7 @@ CASES = [
     ),
     ("UnknownIsPending", "test_an_unknown_id_is_a_key_error[None-get_status]", "DID NOT RAISE"),
     ("AnyCluster", "test_an_unknown_cluster_is_refused", "DID NOT RAISE"),
+    ("IgnoresResources", "test_resources_not_honoured_are_refused[nodes]", "DID NOT RAISE"),
     ("CancelsTheFinished", "test_a_finished_job_stays_what_it_is[echo]", "True is False"),
     ("CancelRaisesTwice", "test_twice_and_by_several_at_once", "under way"),
     ("IgnoresWalltime", "test_the_walltime_is_kept", "did not finish"),

@@ -14,6 +14,8 @@ INCAR's SYSTEM is, so that jobs that run beside each other may differ:
 ``STANDIN_SLEEP``       wait for so many seconds in the middle
 ``STANDIN_UNCONVERGED`` no electronic step converges
 ======================= =========================================================================
+
+Started as several ranks, each notes itself in the file ``RANKS``, and the first computes.
 """
 
 import os
@@ -204,7 +206,10 @@ def _dataset(lines, number):
 
 
 def main():
-    """Be VASP, in the current directory."""
+    """Be VASP, in the current directory, or one of its ranks but the first."""
+    rank = _rank()
+    if rank:
+        return 0
     judge = os.environ.get("STANDIN_JUDGE")
     log = judge or os.environ.get("STANDIN_LOG")
     try:
@@ -220,6 +225,18 @@ def main():
     from standin_run import run
 
     return run(asked)
+
+
+def _rank():
+    """Tell which of the ranks this is that Open MPI or Slurm has started; each notes itself."""
+    for rank, size in (
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ):
+        if rank in os.environ and size in os.environ:
+            _note("RANKS", f"{os.environ[rank]} of {os.environ[size]}")
+            return int(os.environ[rank])
+    return 0
 
 
 def _note(path, verdict):

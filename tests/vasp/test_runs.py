@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import os
+import shutil
 import uuid
 
 import pytest
@@ -74,6 +76,15 @@ def run(service, environment):
     return run
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _open_mpi_as_root():
+    """Open MPI refuses to run as root, as tests may, unless it is told so twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        patch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        yield
+
+
 # --- what it computes ----------------------------------------------------------------------------
 
 
@@ -101,6 +112,24 @@ def check_summary(job, atoms, formula, steps=None):
     assert job.summary.get("steps") == steps
     assert os.path.exists(os.path.join(job.summary["work_dir"], "OUTCAR.gz"))
     assert job.job_id in job.summary["work_dir"]
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is no mpirun")
+@pytest.mark.parametrize("custodian", [True, False])
+def test_vasp_gets_exactly_the_ranks_asked_for(service, environment, custodian):
+    asked = submit(
+        service,
+        "vasp.core.static_job",
+        MIXED,
+        environment,
+        resources={"ranks": 2},
+        use_custodian=custodian,
+    )
+    job = finish(service, asked)
+    completed(service, job)
+    check_summary(job, MIXED, "AlCu")
+    with gzip.open(f"{job.summary['work_dir']}/RANKS.gz", "rt") as ranks:
+        assert sorted(ranks) == ["0 of 2\n", "1 of 2\n"]
 
 
 @pytest.mark.parametrize("custodian", [True, False])

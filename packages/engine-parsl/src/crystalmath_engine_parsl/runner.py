@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ class ParslRunner(EngineRunner):
         ``workers`` defaults to the number of cores that this process may use.
     """
 
-    capabilities = Capabilities(max_queued=1000)
+    capabilities = Capabilities(max_queued=1000, resources=frozenset({"ranks", "cores_per_rank"}))
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
@@ -79,6 +80,11 @@ class ParslRunner(EngineRunner):
     def workers(self) -> int:
         """Tell how many jobs run at once."""
         return self._workers
+
+    def cores(self, cluster: str) -> int | None:
+        """Tell how many cores this machine gives."""
+        del cluster
+        return len(os.sched_getaffinity(0))
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
         """Submit a task for each attempt; Parsl starts with the first."""

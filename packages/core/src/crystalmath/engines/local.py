@@ -41,7 +41,12 @@ class LocalRunner(EngineRunner):
         ``workers`` defaults to the number of cores that this process may use.
     """
 
-    capabilities = Capabilities(max_queued=1000, queue_dies_with_owner=True, drops_queued=True)
+    capabilities = Capabilities(
+        max_queued=1000,
+        queue_dies_with_owner=True,
+        drops_queued=True,
+        resources=frozenset({"ranks", "cores_per_rank"}),
+    )
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
@@ -58,6 +63,11 @@ class LocalRunner(EngineRunner):
     def workers(self) -> int:
         """Tell how many jobs run at once."""
         return self._workers
+
+    def cores(self, cluster: str) -> int:
+        """Tell how many cores this machine gives."""
+        del cluster
+        return available_cores()
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
         """Queue the attempts, and start worker threads as they are needed."""

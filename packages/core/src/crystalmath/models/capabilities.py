@@ -91,6 +91,9 @@ class Capabilities:
         After ``release`` an attempt that had not begun is not started any more.
     workers_here : bool
         Jobs run on the host of the process that submits them.
+    resources : frozenset of str
+        The names of the resources (:class:`~crystalmath.models.Resources`) that it can honour;
+        a job that asks for another one is refused.
     """
 
     max_queued: int = 1000
@@ -98,6 +101,7 @@ class Capabilities:
     queue_dies_with_owner: bool = False
     drops_queued: bool = False
     workers_here: bool = True
+    resources: frozenset[str] = frozenset()
 
 
 @frozen(kw_only=True)

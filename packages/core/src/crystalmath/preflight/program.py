@@ -174,6 +174,10 @@ class Program:
         """Find what only this program knows of, in the steps that are its own."""
         return ()
 
+    def check_ranks(self, parameters: Mapping[str, Any], ranks: int) -> Iterable[Finding]:  # noqa: ARG002
+        """Find what in a recipe's parameters does not go with so many ranks."""
+        return ()
+
     def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:  # noqa: ARG002
         """Judge a job whose recipe could not be asked, if that says all."""
         return None

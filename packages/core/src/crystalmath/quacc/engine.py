@@ -8,13 +8,17 @@ import sys
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from attrs import evolve
+
 from crystalmath import config
+from crystalmath.engines.allotment import check_honoured, job_environment
 from crystalmath.engines.driver import Driver
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.ownership import spec_header
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.view import read_result
 from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Sighting
+from crystalmath.models.checks import check_fields
 from crystalmath.quacc.runner import JobRunner, JobState, generate_job_id
 
 if TYPE_CHECKING:
@@ -88,6 +92,16 @@ class EngineRunner(JobRunner):
 
     def workers(self) -> int | None:
         """Tell how many jobs run at once where `workers_here` says; ``None`` if it is not known."""
+        return None
+
+    def honoured(self, cluster: str) -> frozenset[str]:
+        """Name the resources that a cluster can honour; those of `capabilities` if all can."""
+        del cluster
+        return self.capabilities.resources
+
+    def cores(self, cluster: str) -> int | None:
+        """Tell how many cores a job can have on a node of a cluster; ``None`` if unknown."""
+        del cluster
         return None
 
     # --- what core and an engine tell each other ---------------------------------------------
@@ -181,8 +195,10 @@ class EngineRunner(JobRunner):
         if document is None:
             allow = config.load().recipes_allow
             lookup.check_name(spec.recipe, allow)
+            check_fields(spec, {"resources"})
             self.check_cluster(spec.cluster)
             _check_structure(spec, allow)
+            spec = self.allotted(spec)
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
         body = codec.encode_spec(spec) if document is None else document
@@ -226,6 +242,25 @@ class EngineRunner(JobRunner):
                 f"the engine {self.settings.name!r} has no cluster {cluster!r}; "
                 f"it has: {', '.join(self.clusters())}"
             )
+
+    def allotted(self, spec: JobSpec) -> JobSpec:
+        """Give a job with what it asks of the machine told to its programs.
+
+        Raises
+        ------
+        InvalidJob
+            Its cluster cannot honour that.
+        """
+        check_honoured(
+            spec.resources,
+            self.honoured(spec.cluster),
+            engine=self.settings.name,
+            cluster=spec.cluster,
+            cores=self.cores(spec.cluster),
+        )
+        if not spec.resources:
+            return spec
+        return evolve(spec, environment=job_environment(spec.resources, spec.environment))
 
     def get_status(self, job_id: str) -> JobState:
         """Tell a job's present state; see :meth:`JobRunner.get_status`."""

@@ -103,6 +103,7 @@ class Admission:
         self._environ = environ
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
+        self._environments: list[Mapping[str, str]] = []
         self._recipes: dict[str, Recipe] = {}
         self._commands: dict[tuple[object, ...], tuple[Mapping[str, str], list[Finding]]] = {}
 
@@ -129,9 +130,10 @@ class Admission:
         answers = can_be_called and passes(lambda: self._preflight(asked))
         files, told = self._pseudopotentials(asked) if answers else ([], [])
         findings += told
+        passes(lambda: self._check_ranks(asked.spec))
         if passes(lambda: self._check_engine(asked.spec)):
             passes(lambda: self._engine_preflight(asked))
-            passes(lambda: self._check_commands(asked.spec))
+            passes(lambda: self._check_commands(self._allotted(asked.spec)))
             passes(lambda: self._check_sources(asked.spec))
         return Checked(
             findings=tuple(_judged(findings, strict=asked.strict)),
@@ -185,8 +187,10 @@ class Admission:
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         files, told = self._pseudopotentials(asked)
+        findings += [*told, *self._check_ranks(asked.spec)]
         self._check_engine(asked.spec)
-        findings += [*told, *self._engine_preflight(asked), *self._check_commands(asked.spec)]
+        asked = evolve(asked, spec=self._allotted(asked.spec))
+        findings += [*self._engine_preflight(asked), *self._check_commands(asked.spec)]
         findings += self._check_sources(asked.spec)
         findings = _judged(findings, strict=asked.strict)
         if any(finding.severity == "error" for finding in findings):
@@ -222,6 +226,21 @@ class Admission:
 
     def _check_engine(self, spec: JobSpec) -> None:
         self._runner(spec).check_cluster(spec.cluster)
+        self._allotted(spec)
+
+    def _allotted(self, spec: JobSpec) -> JobSpec:
+        """Tell a job's programs what it asks for; of a batch, equal environments stay one."""
+        spec = self._runner(spec).allotted(spec)
+        for known in self._environments:
+            if known == spec.environment:
+                return evolve(spec, environment=known)
+        self._environments.append(spec.environment)
+        return spec
+
+    def _check_ranks(self, spec: JobSpec) -> list[Finding]:
+        from crystalmath.preflight.asked_ranks import check_asked_ranks
+
+        return check_asked_ranks(spec.recipe, spec.parameters, spec.environment, spec.resources)
 
     def _runner(self, spec: JobSpec) -> EngineRunner:
         return self._runner_of(str(spec.engine))

@@ -103,6 +103,12 @@ class Vasp(Program):
 
         return vasp_findings.findings(job)
 
+    def check_ranks(self, parameters: Mapping[str, Any], ranks: int) -> Iterator[Finding]:
+        """Find tags that do not divide the ranks."""
+        from crystalmath.preflight.programs import vasp_ranks
+
+        return vasp_ranks.findings(parameters, ranks)
+
     def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:  # noqa: ARG002
         """Refuse a job whose settings keep quacc and ASE from being imported."""
         named = fresh_process(environment)

@@ -11,6 +11,7 @@ from crystalmath.testing.contract.closing import Closing
 from crystalmath.testing.contract.failures import Failures
 from crystalmath.testing.contract.honesty import Honesty
 from crystalmath.testing.contract.hygiene import Hygiene
+from crystalmath.testing.contract.resources_asked import ResourcesAsked
 from crystalmath.testing.contract.restarts import Restarts
 from crystalmath.testing.contract.results import Results
 from crystalmath.testing.contract.submission import Submission
@@ -19,7 +20,17 @@ __all__ = ["RunnerContract"]
 
 
 class RunnerContract(
-    Submission, Results, Failures, Cancelling, Boundary, Honesty, Restarts, Closing, Hygiene, Base
+    Submission,
+    Results,
+    Failures,
+    Cancelling,
+    Boundary,
+    Honesty,
+    ResourcesAsked,
+    Restarts,
+    Closing,
+    Hygiene,
+    Base,
 ):
     """What an engine must do; subclass it and fill in the fixture ``engine``.
 

@@ -1,0 +1,123 @@
+"""Tell whether the ranks and threads that a job asks for are those that its program gets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crystalmath.engines.allotment import PARALLEL_COMMANDS, THREADS, filled
+from crystalmath.models import Finding
+from crystalmath.preflight.launching import before_the_program
+from crystalmath.preflight.programs_here import guarded, program_of
+from crystalmath.preflight.ranks import ranks
+from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.potcar_path import quacc_setting, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from crystalmath.models import Resources
+
+__all__ = ["check_asked_ranks"]
+
+
+def check_asked_ranks(
+    recipe: str,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    resources: Resources,
+) -> list[Finding]:
+    """Compare what a job asks for with what starts its program.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name.
+    parameters : mapping of str to object
+        The recipe's.
+    environment : mapping of str to str
+        The environment variables that the submitter has set.
+    resources : Resources
+        What it asks for.
+
+    Returns
+    -------
+    list of Finding
+        The error ``ranks_contradicted``, the warnings ``ranks_unsure``, ``ranks_unused`` and
+        ``threads_differ``, and what the program has to say.
+    """
+    if not resources:
+        return []
+    found = [_ranks(recipe, environment, resources), _threads(environment, resources)]
+    program = program_of(recipe)
+    if program is not None and resources.total_ranks > 1:
+        found += guarded(program, lambda: program.check_ranks(parameters, resources.total_ranks))
+    return [finding for finding in found if finding is not None]
+
+
+def _ranks(recipe: str, environment: Mapping[str, str], resources: Resources) -> Finding | None:
+    wanted = resources.total_ranks
+    names, is_certain = _commands(recipe)
+    if not names and wanted > 1:
+        return Finding(
+            severity="warning",
+            code="ranks_unused",
+            message=f"the job asks for {wanted} ranks, and quacc has no parallel command for "
+            f"{recipe}: nothing starts them",
+            remedy="leave out ranks and nodes, or say in the recipe's own parameters how its "
+            "program is to be started in parallel",
+        )
+    if not resources.given().keys() & {"nodes", "ranks", "ranks_per_node"}:
+        return None
+    for name in names:
+        try:
+            setting = quacc_setting(name, environment)
+        except ValueError:
+            return None  # quacc does not start with such settings, which is told elsewhere
+        command = None if setting is None else before_the_program(setting[0])
+        if setting is None or not isinstance(command, str) or not command.strip():
+            continue
+        if filled(command, resources) == command and ranks(command) != wanted:
+            return _own(command, setting[1], wanted, is_certain=is_certain)
+    return None
+
+
+def _own(command: str, source: str, wanted: int, *, is_certain: bool) -> Finding:
+    """Tell of a command that its owner has fixed, and that is not overwritten."""
+    known = ranks(command)
+    starts = f"starts {known}" if known is not None else "may start another number"
+    return Finding(
+        severity="error" if is_certain and known is not None else "warning",
+        code="ranks_contradicted" if known is not None else "ranks_unsure",
+        message=f"the job asks for {wanted} ranks, and {source}, which is {shown(command)!s:.80}, "
+        f"{starts}",
+        source=source,
+        remedy=f"leave {source} out, so that it is made from what the job asks for, or write "
+        "{ranks} for the number in it",
+    )
+
+
+def _threads(environment: Mapping[str, str], resources: Resources) -> Finding | None:
+    own, cores = environment.get(THREADS), resources.cores_per_rank
+    if cores is None or own is None or own == str(cores):
+        return None
+    return Finding(
+        severity="warning",
+        code="threads_differ",
+        message=f"each rank has {cores} cores, and {shown(own)!s:.80} threads by {THREADS}, which "
+        "you have set",
+        source=THREADS,
+        remedy=f"unset {THREADS}: it is then the number of cores of a rank",
+    )
+
+
+def _commands(recipe: str) -> tuple[list[str], bool]:
+    """Name the settings that may start a recipe's program, and tell whether they certainly do."""
+    program = program_of(recipe)
+    if program is not None:
+        return [program.launcher] if program.launcher else [], True
+    if recipe.startswith(f"{NAMESPACE}."):
+        folder = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
+        name = f"{folder.upper()}_PARALLEL_CMD"
+        return [name] if name in PARALLEL_COMMANDS else [], True
+    return list(PARALLEL_COMMANDS), False  # a user's own recipe may run any

@@ -1,0 +1,244 @@
+"""What a job asks of the machine: refused, or told to its programs; never ignored."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from ase.build import bulk
+from attrs import evolve
+
+from crystalmath import config
+from crystalmath.engines.allotment import PARALLEL_COMMANDS, filled, job_environment
+from crystalmath.engines.local import LocalRunner
+from crystalmath.errors import InvalidJob, JobRefused, KeyConflict
+from crystalmath.models import JobState, Resources, Submission
+from crystalmath.models.fields import declared
+from crystalmath.preflight.asked_ranks import check_asked_ranks
+from crystalmath.service import JobService
+
+AL = bulk("Al", a=4.0, cubic=True)
+COMMANDS = [f"QUACC_{name}" for name in PARALLEL_COMMANDS]
+STATIC = "quacc.recipes.vasp.core.static_job"
+
+
+@pytest.fixture
+def service(home, lab, monkeypatch):
+    monkeypatch.setattr(LocalRunner, "cores", lambda *_: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with JobService() as service:
+        yield service
+
+
+def asked(resources, recipe="where", **more):
+    return Submission(recipe=f"lab_recipes.{recipe}", atoms=AL, resources=resources, **more)
+
+
+def environment(service, resources):
+    job = service.submit(asked(resources))
+    *_, job = service.wait([job.job_id], 60)
+    assert job.state is JobState.COMPLETED, job.error
+    assert job.resources == Resources(**resources)
+    return service.result(job.job_id)["environment"]
+
+
+# --- every resource is seen, or refused ----------------------------------------------------------
+
+REFUSED = {
+    "nodes": 2,
+    "ranks_per_node": None,  # decides the ranks, and is seen in them
+    "gpus_per_rank": 1,
+    "memory_mb": 4096,
+    "queue": "long",
+    "account": "alloys",
+    "reservation": "monday",
+    "options": {"constraint": "skylake"},
+}
+SEEN = {
+    "ranks": (3, "QUACC_VASP_PARALLEL_CMD", "mpirun -np 3"),
+    "ranks_per_node": (2, "QUACC_VASP_PARALLEL_CMD", "mpirun -np 2"),
+    "cores_per_rank": (4, "OMP_NUM_THREADS", "4"),
+}
+
+
+def test_every_resource_is_gone_through():
+    assert REFUSED.keys() | SEEN.keys() == {one.name for one in declared(Resources)}
+
+
+@pytest.mark.parametrize("name", [name for name, value in REFUSED.items() if value])
+def test_what_this_host_cannot_honour_is_refused(service, name):
+    (option,) = (one.about.option.name for one in declared(Resources) if one.name == name)
+    said = rf"the engine 'local' on its cluster 'local' cannot honour '{name}' \(.*{option}, or"
+    with pytest.raises(InvalidJob, match=said):
+        service.submit(asked({name: REFUSED[name]}))
+    (finding,) = service.check(asked({name: REFUSED[name]})).errors
+    assert re.search(said, finding.message)
+    assert service.jobs() == []
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_what_this_host_can_honour_reaches_the_job(service, name):
+    value, variable, text = SEEN[name]
+    assert environment(service, {name: value})[variable] == text
+
+
+def test_one_rank_on_one_node_is_what_every_engine_gives(service):
+    given = {"nodes": 1, "ranks": 1, "ranks_per_node": 1, "gpus_per_rank": 0}
+    seen = environment(service, given)
+    assert not {*COMMANDS} & seen.keys()
+
+
+@pytest.mark.parametrize("given", [{"ranks": 5}, {"ranks": 2, "cores_per_rank": 3}])
+def test_more_cores_than_there_are_are_refused(service, given):
+    with pytest.raises(InvalidJob, match=r"a node of it has 4, not [56]; ask for fewer with --r"):
+        service.submit(asked(given))
+
+
+def test_ranks_that_do_not_fit_are_refused(service):
+    with pytest.raises(InvalidJob, match="3 ranks cannot be spread evenly over 2 nodes"):
+        service.submit(asked({"ranks": 3, "nodes": 2}))
+
+
+def test_other_resources_make_another_job(service):
+    first = service.submit(asked({"ranks": 2}, "value", key="k"))
+    assert service.submit(asked({"ranks": 2}, "value", key="k")).job_id == first.job_id
+    with pytest.raises(KeyConflict):
+        service.submit(asked({"ranks": 3}, "value", key="k"))
+    with pytest.raises(KeyConflict):
+        service.submit(asked({}, "value", key="k"))
+
+
+# --- launchers -----------------------------------------------------------------------------------
+
+
+def test_quacc_has_these_parallel_commands():
+    settings = pytest.importorskip("quacc.settings").QuaccSettings.model_fields
+    assert {name for name in settings if name.endswith("_PARALLEL_CMD")} == set(PARALLEL_COMMANDS)
+
+
+def test_a_template_is_filled_in():
+    template = "srun -N {nodes} -n {ranks} -c {cores_per_rank} -r {ranks_per_node} ${HOME} {x}"
+    resources = Resources(ranks=64, ranks_per_node=16, cores_per_rank=2)
+    assert filled(template, resources) == "srun -N 4 -n 64 -c 2 -r 16 ${HOME} {x}"
+    assert filled("-N {nodes} -n {ranks}", Resources(nodes=3)) == "-N 3 -n 3"
+
+
+def test_a_cluster_s_launcher_starts_one_rank_too(home):
+    told = job_environment(Resources(), {}, "srun -n {ranks}")
+    assert {told[name] for name in COMMANDS} == {"srun -n 1"}
+    assert job_environment(Resources(), {"A": "b"}) == {"A": "b"}
+
+
+def test_ranks_of_one_host_are_not_bound(home):
+    told = job_environment(Resources(ranks=2), {"PRTE_MCA_hwloc_default_binding_policy": "core"})
+    assert told["OMPI_MCA_hwloc_base_binding_policy"] == "none"
+    assert told["PRTE_MCA_hwloc_default_binding_policy"] == "core"
+    assert not [name for name in job_environment(Resources(ranks=2), {}, "srun") if "MCA" in name]
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ("", "mpirun -np 8"),
+        ("srun -n 4", "srun -n 4"),
+        ("mpiexec -n {ranks} --verbose", "mpiexec -n 8 --verbose"),
+        ('["srun -n {ranks}", "-nk {nodes}"]', '["srun -n 8", "-nk 1"]'),
+    ],
+)
+def test_what_the_user_has_set_stays(home, own, told):
+    environ = {"quacc_espresso_parallel_cmd": own, "OMP_NUM_THREADS": "3"}
+    made = job_environment(Resources(ranks=8, cores_per_rank=2), environ)
+    seen = [value for name, value in made.items() if name.upper() == COMMANDS[1]]
+    assert (seen, made["OMP_NUM_THREADS"]) == ([told], "3")
+
+
+def test_what_the_settings_file_says_stays(home, tmp_path):
+    (tmp_path / "quacc.yaml").write_text(
+        'VASP_PARALLEL_CMD: srun -n 4\nESPRESSO_PARALLEL_CMD: ["srun -n {ranks}", "-nk 2"]\n'
+    )
+    environ = {"QUACC_CONFIG_FILE": str(tmp_path / "quacc.yaml")}
+    told = job_environment(Resources(ranks=8), environ)
+    assert "QUACC_VASP_PARALLEL_CMD" not in told
+    assert told["QUACC_ESPRESSO_PARALLEL_CMD"] == '["srun -n 8", "-nk 2"]'
+    assert told["QUACC_AIMS_PARALLEL_CMD"] == "mpirun -np 8"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "own", "found"),
+    [
+        (STATIC, {"QUACC_VASP_PARALLEL_CMD": "mpirun -np 4"}, [("error", "ranks_contradicted")]),
+        (STATIC, {"QUACC_VASP_PARALLEL_CMD": "my-launcher"}, [("warning", "ranks_unsure")]),
+        (STATIC, {"QUACC_VASP_PARALLEL_CMD": "mpirun -np 8"}, []),
+        (STATIC, {"QUACC_VASP_PARALLEL_CMD": "mpirun -np {ranks}"}, []),
+        (STATIC, {"QUACC_ESPRESSO_PARALLEL_CMD": "mpirun -np 4"}, []),
+        (STATIC, {}, []),
+        (STATIC, {"OMP_NUM_THREADS": "1"}, [("warning", "threads_differ")]),
+        ("mylab.f", {"QUACC_AIMS_PARALLEL_CMD": "srun -n 4"}, [("warning", "ranks_contradicted")]),
+        ("quacc.recipes.aims.core.static_job", {}, []),
+        ("quacc.recipes.emt.core.static_job", {}, [("warning", "ranks_unused")]),
+    ],
+)
+def test_a_command_of_the_user_s_own_is_held_against_the_ranks(home, recipe, own, found):
+    resources = Resources(ranks=8, cores_per_rank=2)
+    told = check_asked_ranks(recipe, {}, own, resources)
+    assert [(each.severity, each.code) for each in told] == found
+    assert all(each.remedy for each in told)
+    assert check_asked_ranks(recipe, {}, own, Resources()) == []
+
+
+def test_a_contradiction_refuses_the_job(service):
+    own = {"PATH": "/bin", "QUACC_AIMS_PARALLEL_CMD": "mpirun -np 4"}
+    aims = "quacc.recipes.aims.core.static_job"  # is not asked which files it reads
+    submission = evolve(asked({"ranks": 2}), recipe=aims, environment=own)
+    said = "asks for 2 ranks, and QUACC_AIMS_PARALLEL_CMD, which is mpirun -np 4, starts 4"
+    with pytest.raises(JobRefused, match=said):
+        service.submit(submission)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kpar": 3}, "kpar = 3 does not divide the 8 ranks"),
+        ({"KPAR": 2, "NCORE": 3}, "NCORE = 3 does not divide the 4 ranks of each k-point"),
+        ({"npar": 5}, "npar = 5 does not divide the 8 ranks"),
+        ({"kpar": 2, "ncore": 4}, None),
+        ({"kpar": "many", "ncore": 0}, None),
+        ({}, None),
+    ],
+)
+def test_tags_of_vasp_that_do_not_divide_the_ranks(home, given, said):
+    found = check_asked_ranks(STATIC, given, {}, Resources(ranks=8))
+    assert [each.message.partition(": ")[0] for each in found] == ([said] if said else [])
+    assert all(each.severity == "warning" for each in found)
+
+
+# --- a cluster's defaults ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({}, {"nodes": 2, "ranks_per_node": 16}),
+        ({"ranks": 64}, {"ranks": 64, "ranks_per_node": 16}),
+        ({"ranks": 32}, {"nodes": 2, "ranks": 32, "ranks_per_node": 16}),
+        ({"ranks": 8}, {"ranks": 8}),
+        ({"nodes": 4}, {"nodes": 4, "ranks_per_node": 16}),
+        ({"nodes": 1, "ranks": 4}, {"nodes": 1, "ranks": 4}),
+    ],
+)
+def test_a_cluster_s_defaults_give_way(given, made):
+    rest = {"queue": "short", "options": {"constraint": "skylake"}}
+    defaults = Resources(nodes=2, ranks_per_node=16, **rest)
+    assert Resources(**given).over(defaults) == Resources(**made, **rest)
+    own = Resources(queue="long", options={"exclusive": ""}, **given).over(defaults)
+    assert own.queue == "long"
+    assert own.options == {"constraint": "skylake", "exclusive": ""}
+
+
+def test_a_home_that_is_narrowed_takes_none(home, lab):
+    (home / "config.toml").write_text('[restricted]\n"lab_recipes.value" = ["number"]\n')
+    with (
+        JobService(config.load()) as service,
+        pytest.raises(InvalidJob, match="takes no resources from a submission"),
+    ):
+        service.submit(asked({"ranks": 2}, "value"))
