@@ -423,7 +423,43 @@ def test_what_monty_has_no_word_for_reaches_an_object_all_the_same() -> None:
     assert back[0].held == [[1, [2.0, math.inf]], {3: {4}}, b"5", {"@module": "builtins"}]
 
 
-@pytest.mark.parametrize("value", [object(), looped(), range(2)], ids=["object", "loop", "range"])
-def test_a_result_that_cannot_be_written_names_the_place(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"^result\.steps\[1\]\.it"):
-        codec.encode_result({"steps": [0, {"it": value}]})
+class Silent:
+    """Cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+    def as_dict(self) -> dict[str, Any]:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "told", "text"),
+    [
+        (object(), "builtins.object", "<object object at 0x"),
+        (range(2), "builtins.range", "range(0, 2)"),
+        (Silent(), f"{__name__}.Silent", "<"),
+        (1 << 20_000, "builtins.int", ""),
+        (lambda: None, "builtins.function", "<function"),
+    ],
+    ids=["object", "sequence", "silent", "long", "function"],
+)
+def test_what_cannot_be_written_is_text_with_its_type(value: Any, told: str, text: str) -> None:
+    noted: list[str] = []
+    back = codec.decode_result(codec.encode_result({"steps": [0, {"it": value}], "e": 1.0}, noted))
+    assert noted == [f"result.steps[1].it ({told})"]
+    written = back["steps"][1]["it"]
+    assert back == {"steps": [0, {"it": written}], "e": 1.0}
+    assert written["type"] == told
+    assert written["text"].startswith(text)
+    assert written.get("items") == ([0, 1] if value == range(2) else None)
+
+
+def test_what_holds_itself_is_text_once_and_all_else_is_kept() -> None:
+    twice: list[Any] = []
+    twice += [twice, twice]  # each level would be written twice
+    noted: list[str] = []
+    back = codec.decode_result(codec.encode_result({"it": {"loop": twice}, "e": 1.0}, noted))
+    assert noted == ["result.it (builtins.dict)"]
+    assert back["e"] == 1.0
+    assert back["it"]["type"] == "builtins.dict"

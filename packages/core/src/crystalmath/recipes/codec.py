@@ -185,15 +185,20 @@ def decode_request(value: object, place: str = "params") -> Any:
     return RequestDecoder().decode(value, (place,))
 
 
-def encode_result(result: object) -> bytes:
+def encode_result(result: object, as_text: list[str] | None = None) -> bytes:
     """Write a recipe's result as gzipped JSON, the same bytes for the same result.
 
-    Raises
-    ------
-    TypeError
-        Something in it cannot be written down. The message names its place.
+    Parameters
+    ----------
+    result : object
+        What the recipe returned.
+    as_text : list of str, optional
+        Place and type of what could only be written as text are added to it.
     """
-    document = ResultEncoder().encode(result, ("result",))
+    encoder = ResultEncoder()
+    document = encoder.encode(result, ("result",))
+    if as_text is not None:
+        as_text += encoder.as_text
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))
     return gzip.compress(text.encode("ascii"), _GZIP_LEVEL, mtime=0)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,10 @@ _SENTINELS = {
     ("quacc.utils.dicts", "Remove"): "Remove",
     ("quacc.types", "DefaultSetting"): "QuaccDefault",
 }
+#: How much of what cannot be written is kept: characters of its text, and items of a sequence.
+_MOST_TEXT = 10_000
+_MOST_ITEMS = 100_000
+_HELD = 2  # parts of the place of what a result holds directly
 _SHOWN = 10  # parts of a place in a message
 _PLAIN = frozenset((str, bool, type(None)))
 
@@ -213,12 +218,57 @@ class StrictEncoder:
         return _tag("numpy", "array", dtype=str(value.dtype), data=body, **shape)
 
 
+class _TooDeepError(TypeError):
+    """A result is nested too deeply, or in itself: what holds it all is written as text."""
+
+
 class ResultEncoder(StrictEncoder):
-    """Takes also what monty can write, and numbers that are not finite."""
+    """Takes also what monty can write, and numbers that are not finite.
+
+    What cannot be written is written as text: ``{"type": ..., "text": ...}``, of a sequence with
+    its ``items``. A calculation is never lost for want of a form.
+
+    Attributes
+    ----------
+    as_text : list of str
+        What was written so: place and type.
+    """
+
+    def __init__(self) -> None:
+        self.as_text: list[str] = []
+
+    def encode(self, value: Any, place: tuple[Any, ...]) -> Any:
+        """Encode a value; ``place`` is where it stands, for messages."""
+        try:
+            return super().encode(value, place)
+        except _TooDeepError:
+            # Further down each of its members would be tried again.
+            if len(place) > _HELD:
+                raise
+        except Exception:  # noqa: BLE001, S110 - whatever an object's own code raises
+            pass
+        return self._as_text(value, place)
+
+    def _as_text(self, value: Any, place: tuple[Any, ...]) -> dict[str, Any]:
+        name = f"{type(value).__module__}.{type(value).__qualname__}"
+        self.as_text.append(f"{place_name(place)} ({name})")
+        try:
+            text = repr(value)
+        except Exception:  # noqa: BLE001 - as above
+            text = object.__repr__(value)
+        items: dict[str, Any] = {}
+        if isinstance(value, Sequence) and not isinstance(value, (list, tuple)):
+            with contextlib.suppress(Exception):
+                if len(value) <= _MOST_ITEMS:
+                    items = {"items": self.encode(list(value), (*place, "items"))}
+        # Without halves of pairs, which are no text in UTF-8.
+        shortened = text[:_MOST_TEXT].encode("utf-8", "replace").decode()
+        return {"type": name, "text": shortened, **items}
 
     def refusal(self, place: tuple[Any, ...], reason: str) -> Exception:
         """As the base class, for a result."""
-        return TypeError(f"{place_name(place)}: {reason}")
+        kind = _TooDeepError if len(place) > MAX_DEPTH else TypeError
+        return kind(f"{place_name(place)}: {reason}")
 
     def atoms(self, value: Atoms, place: tuple[Any, ...]) -> Any:
         """Encode a structure as quacc does; it patches Atoms, written out it needs no quacc."""
@@ -255,6 +305,8 @@ class ResultEncoder(StrictEncoder):
             return self.encode(value.value, place)
         if (tagged := self.named(value, place)) is not None:
             return tagged
+        if "<" in getattr(value, "__qualname__", ""):
+            raise self.refusal(place, "a function that no module has cannot be found again")
         try:
             document = MontyEncoder().default(value)
         except Exception as error:  # whatever an object's own as_dict says

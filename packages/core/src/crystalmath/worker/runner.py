@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
+#: Of so many parts of a result it is told that they are stored as text.
+_TOLD = 100
+
+
 def main() -> None:
     """Run the jobs that the supervisor hands over, until it is gone."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
@@ -158,7 +162,12 @@ def _call(
     summary["work_dir"] = summary["work_dir"] or work
     if changed:
         summary["changed_files"] = changed
-    payload = codec.encode_result(result)
+    as_text: list[str] = []
+    payload = codec.encode_result(result, as_text)
+    if as_text:
+        summary["as_text"] = as_text[:_TOLD]
+        for what in as_text[:_TOLD]:
+            print(f"crystalmath: warning: {what} is stored as text", file=sys.stderr)
     return payload, {"state": "completed", "error": None, "summary": summary}
 
 

@@ -118,6 +118,7 @@ def summary_fields(job: Job) -> list[tuple[str, object]]:
         ("max force", None if force is None else f"{force:.6f} eV/Å"),
         ("formula", summary.get("formula") or job.formula),
         ("steps", steps),
+        ("as text", "\n".join(summary.get("as_text", ()))),
         ("changed", "\n".join(map(_changed, summary.get("changed_files", ())))),
     ]
 

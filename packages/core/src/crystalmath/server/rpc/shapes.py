@@ -75,6 +75,11 @@ _SUMMARY = record(
     },
     {
         "steps": {"type": "integer", "description": "the number of results of a flow"},
+        "as_text": {
+            **array(_TEXT),
+            "description": "what of the result JSON has no form for and is stored as text: place "
+            "and type; the first hundred",
+        },
         "changed_files": {
             **array(_TEXT),
             "description": "pseudopotentials that were not, when the job ran, what they were at "

@@ -97,12 +97,6 @@ class Failures(Base):
         assert "exit" in error
         assert str(code) in error
 
-    def test_a_result_that_cannot_be_written_down_is_a_failure(
-        self, failed: Callable[..., dict[str, Any]]
-    ) -> None:
-        """Its place is named."""
-        assert "result.deep[0]" in failed("opaque")["error"]
-
     def test_a_recipe_that_is_not_there_is_a_failure(
         self, failed: Callable[..., dict[str, Any]]
     ) -> None:

@@ -218,6 +218,19 @@ class Results(Base):
         result["error"] = "x"
         assert runner.get_result(job_id) == {"list": [1]}
 
+    def test_what_of_a_result_cannot_be_written_is_text(
+        self, submit: Callable[..., str], finish: Callable[..., Any], oracle: Oracle
+    ) -> None:
+        """Nothing is lost for it; the log names the place."""
+        job_id = submit("opaque")
+        state, result = finish(job_id)
+        assert state is JobState.COMPLETED
+        (written,) = result["deep"]
+        assert written["type"] == "builtins.object"
+        assert written["text"].startswith("<object object at ")
+        log = (oracle.directory(job_id) / "1.log").read_text()
+        assert "result.deep[0] (builtins.object) is stored as text" in log
+
     def test_the_result_is_that_of_the_outcome_file(
         self, submit: Callable[..., str], finish: Callable[..., Any], oracle: Oracle
     ) -> None:
