@@ -188,6 +188,13 @@ def vasp(session: nox.Session) -> None:
 
 
 @nox.session
+def same(session: nox.Session) -> None:
+    """Compare what recipes of quacc give through us with what they give bare."""
+    _install(session, *EDITABLE, "quacc[defects,phonons,tblite]", *_groups("test"))
+    _pytest(session, "tests/same")
+
+
+@nox.session
 def slurm(session: nox.Session) -> None:
     """Run jobs on a Slurm cluster of three hosts, which the tests make of this machine."""
     # Without the lock: PSI/J holds psutil and packaging back.
