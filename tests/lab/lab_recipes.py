@@ -44,6 +44,20 @@ def wait_for(atoms, path):
     return {"saw": path}
 
 
+def fill_disk(atoms, path, gate=None):
+    """Leave no room on the disk, and return a large result at once or once a file is there."""
+    with Path(path).open("wb", buffering=0) as file:
+        size = 2**20
+        while size:
+            try:
+                file.write(bytes(size))
+            except OSError:
+                size //= 2
+    if gate is not None:
+        wait_for(atoms, gate)
+    return {"sum": "x" * 10_000}
+
+
 def talk(atoms, path, lines=3):
     """Print lines, and one more once a file is there."""
     for number in range(lines):

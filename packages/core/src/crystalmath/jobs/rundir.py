@@ -206,19 +206,29 @@ class RunDirectory:
         return self._temporary("outcome", content, durable=True)
 
     def publish_prepared(self, attempt: int, temporary: str) -> bool:
-        """Publish a prepared outcome, durably; ``False`` if another was first."""
+        """Publish a prepared outcome, durably; ``False`` if another was first.
+
+        It stays prepared where that cannot be done (`OSError`).
+        """
         try:
             os.link(temporary, self.file(f"{attempt}.outcome"))
         except FileExistsError:
-            return False
-        finally:
             os.unlink(temporary)
+            return False
+        # Where the disk is full, what was prepared stays: it is all that there is of the result.
+        os.unlink(temporary)
         _sync_directory(self.path)
         return True
 
     def publish(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> bool:
         """Publish an outcome, durably; ``False`` if another was first."""
-        return self.publish_prepared(attempt, self.prepare_outcome(header, payload))
+        temporary = self.prepare_outcome(header, payload)
+        try:
+            return self.publish_prepared(attempt, temporary)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
 
     def replace_outcome(self, attempt: int, header: Mapping[str, Any]) -> None:
         """Publish an outcome, durably, in the place of one that says nothing."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from crystalmath import config
-from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob
+from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob, StoreError
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
@@ -251,8 +251,12 @@ class JobService(Queries):
         job = self.job(job_id)
         if job.state.is_terminal():
             return False
-        self._recorder.note_cancel(job_id)
-        self._recovery.take_over(self._store.get_many([job_id]))
+        try:
+            self._recorder.note_cancel(job_id)
+            self._recovery.take_over(self._store.get_many([job_id]))
+        except StoreError as error:
+            # A full disk, perhaps because of this very job: it is stopped all the same.
+            _LOG.warning("cannot note that job %s is to be stopped: %s", job_id, error)
         runner = self._runners.following(job_id)
         if runner is not None:
             return runner.cancel(job_id)

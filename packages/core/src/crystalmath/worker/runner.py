@@ -24,6 +24,7 @@ from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.recipes import codec, lookup, potcar_path
 from crystalmath.recipes.summary import summarize
 from crystalmath.worker.child import BEGUN
+from crystalmath.worker.disk_space import when_there_is_room
 from crystalmath.worker.fork import in_fork
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, belongs_to
@@ -141,7 +142,8 @@ def _run(
         # The recipe forked, and the child came back: it must not speak for the job.
         os._exit(0)
     header |= {"started": started, "finished": time.time()}
-    return directory.prepare_outcome(header, payload)
+    # The supervisor watches meanwhile: a cancel and the walltime end this, too.
+    return when_there_is_room(lambda: directory.prepare_outcome(header, payload))
 
 
 def _call(

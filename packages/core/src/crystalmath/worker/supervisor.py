@@ -20,15 +20,19 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crystalmath import config, processes
 from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.jobs.identities import IDENTITIES, IdentityFile
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
+from crystalmath.worker.disk_space import when_there_is_room
 from crystalmath.worker.guardian import go_below_guardian
 from crystalmath.worker.logfile import LogFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["main"]
 
@@ -110,6 +114,9 @@ class Supervisor:
     def _is_unguarded(self) -> bool:
         return self._guardian is not None and os.getppid() != self._guardian.pid
 
+    def _goes_on(self) -> bool:
+        return not self._stopping
+
     def _on_term(self, *_: object) -> None:
         self._stopping = True
         if not self._busy:
@@ -126,7 +133,7 @@ class Supervisor:
         claimed = directory.claim(attempt, self._identity)
         self._tell("claimed")
         if claimed:
-            self._run(_Job(directory, request["header"]))
+            self._run(_Job(directory, request["header"], self._goes_on))
         self._tell("done")
 
     def _containment(self) -> dict[str, Any]:
@@ -207,7 +214,10 @@ class Supervisor:
         if leavings:
             count = len(leavings)
             job.write_log(f"crystalmath: ended {count} process(es) left running\n".encode())
-        job.directory.publish_prepared(job.attempt, message["outcome"])
+        when_there_is_room(
+            lambda: job.directory.publish_prepared(job.attempt, message["outcome"]),
+            is_wanted=self._goes_on,
+        )
 
     def _ended_early(self, job: _Job, runner: Runner) -> None:
         """Publish what became of an attempt whose runner has ended before it was done."""
@@ -233,8 +243,11 @@ class Supervisor:
 class _Job:
     """The attempt that is being run."""
 
-    def __init__(self, directory: RunDirectory, header: dict[str, Any]) -> None:
+    def __init__(
+        self, directory: RunDirectory, header: dict[str, Any], is_wanted: Callable[[], bool]
+    ) -> None:
         self.directory = directory
+        self._is_wanted = is_wanted
         self.attempt: int = header["attempt"]
         self.started: float | None = time.time()
         self.walltime_s: float = header["walltime_s"] or math.inf
@@ -268,15 +281,15 @@ class _Job:
 
     def publish(self, state: str, error: str) -> None:
         """Publish an end that is not the recipe's own."""
-        self.directory.publish(
-            self.attempt,
-            {
-                "state": state,
-                "error": error,
-                "started": self.started,
-                "finished": time.time(),
-                "summary": None,
-            },
+        header = {
+            "state": state,
+            "error": error,
+            "started": self.started,
+            "finished": time.time(),
+            "summary": None,
+        }
+        when_there_is_room(
+            lambda: self.directory.publish(self.attempt, header), is_wanted=self._is_wanted
         )
 
 

@@ -1,0 +1,77 @@
+"""A disk that a job fills up: nothing that was computed is lost, and the job can be stopped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+import pytest
+from ase.build import bulk
+
+from conftest import LAB, eventually
+from crystalmath import config
+from crystalmath.models import JobState, Submission
+from crystalmath.service import JobService
+
+AL = bulk("Al", a=4.0, cubic=True)
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small file system")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Give a small file system of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(place)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def service(disk, lab, monkeypatch):
+    """Give a service whose home is on that disk."""
+    monkeypatch.syspath_prepend(LAB)
+    environ = {"CRYSTALMATH_HOME": str(disk / "home"), "CRYSTALMATH_RECIPES": "lab_recipes"}
+    with JobService(config.load(environ)) as service:
+        yield service
+
+
+def submit(service, **parameters):
+    asked = Submission(recipe="lab_recipes.fill_disk", atoms=AL, parameters=parameters)
+    return service.submit(asked).job_id
+
+
+def test_a_result_waits_until_there_is_room(service, disk):
+    job_id = submit(service, path=str(disk / "filler"))
+    eventually(lambda: os.statvfs(disk).f_bavail == 0, 60)
+    time.sleep(1)
+    assert not service.job(job_id).state.is_terminal()
+    (disk / "filler").unlink()
+    eventually(lambda: service.job(job_id).state is JobState.COMPLETED, 30)
+    job = service.job(job_id)
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 1), job.error
+    assert service.result(job_id) == {"sum": "x" * 10_000}
+
+
+def test_who_fills_the_disk_can_be_cancelled(service, disk, tmp_path):
+    job_id = submit(service, path=str(disk / "filler"), gate=str(tmp_path / "never"))
+    eventually(lambda: os.statvfs(disk).f_bavail == 0, 60)
+    assert service.cancel(job_id)
+    eventually(lambda: not running(job_id), 10, "its process goes on")
+    (disk / "filler").unlink()
+    eventually(lambda: service.job(job_id).state is JobState.CANCELLED, 30)
+
+
+def running(job_id):
+    """Tell whether a process has this job's directory as its own."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if job_id in os.readlink(f"/proc/{pid}/cwd"):
+                return True
+        except OSError:
+            continue
+    return False
