@@ -11,7 +11,8 @@ from conftest import LAB, eventually
 pytest.importorskip("psij")
 
 COMMAND = (sys.executable, "-m", "crystalmath")
-AL = Path(__file__).parents[2] / "examples/Al.poscar"
+ROOT = Path(__file__).parents[2]
+AL = ROOT / "examples/Al.poscar"
 
 
 class Login:
@@ -149,3 +150,21 @@ def test_a_refusal_fails_that_job_alone(slurm, login):
     right = login.submit("lab_recipes.value")
     assert "invalid partition" in login.reached(wrong, "failed")["error"]
     assert login.reached(right, "completed", "failed")["status"] == "completed"
+
+
+def test_an_allocation_that_somebody_else_ends_costs_an_attempt(slurm, login, tmp_path):
+    count = tmp_path / "count"
+    job_id = login.submit("lab_recipes.count_and_sleep", path=str(count))
+    eventually(count.exists, 60)
+    slurm.run("scancel", *slurm.queue())
+    assert login.reached(job_id, "completed", "failed", timeout=120)["status"] == "completed"
+    assert count.read_text() == "xx"
+
+
+def test_the_engine_keeps_the_contract_past_core(slurm):
+    """Handles that were lost, attempts launched twice, what is queued: the kit, on `login`."""
+    boundary = "(launch or probe or release) and not many"
+    kit = ("tests/cluster/psij_kit.py", "--config-file=tests/contract/pytest.ini", "-k", boundary)
+    command = (sys.executable, "-m", "pytest", "-q", *kit)
+    done = slurm.run(*command, cwd=ROOT, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout[-5000:]

@@ -24,6 +24,7 @@ __all__ = ["PsijRunner"]
 _LOCAL = "local"
 #: What processes of this host can be given.
 _HERE = frozenset({"ranks", "cores_per_rank"})
+_ALL = frozenset(field.name for field in fields(Resources))
 
 
 class PsijRunner(EngineRunner):
@@ -37,14 +38,16 @@ class PsijRunner(EngineRunner):
     """
 
     # A batch system's word that an allocation is over is its word for all processes in it.
-    capabilities = Capabilities(max_queued=500, drops_queued=True, gone_means_dead=True)
+    capabilities = Capabilities(
+        max_queued=500, drops_queued=True, gone_means_dead=True, resources=_HERE
+    )
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = options.workers(settings)
         self._clusters = options.clusters(settings)
         if self._clusters:
-            elsewhere = evolve(self.capabilities, workers_here=False)
+            elsewhere = evolve(self.capabilities, workers_here=False, resources=_ALL)
             self.capabilities = elsewhere  # type: ignore[misc]
         self._local = LocalJobs(settings.directory, self._workers, self.log, self.notice)
         self._batch: dict[str, BatchJobs] = {}
@@ -55,7 +58,7 @@ class PsijRunner(EngineRunner):
 
     def honoured(self, cluster: str) -> frozenset[str]:
         """Name the resources that a cluster can honour: a batch system all, this host a few."""
-        return _HERE if cluster == _LOCAL else frozenset(field.name for field in fields(Resources))
+        return _HERE if cluster == _LOCAL else _ALL
 
     def cores(self, cluster: str) -> int | None:
         """Tell how many cores a node has; those of a batch system's are its own affair."""

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["attempt_of", "write_down"]
 
 
-def write_down(home: Path, engine: str, recipe: str, **parameters: Any) -> str:
+def write_down(
+    home: Path, engine: str, recipe: str, cluster: str = "local", /, **parameters: Any
+) -> str:
     """Make the run directory of a job that nobody has launched; give the job's id."""
     from ase.build import bulk
 
@@ -29,6 +31,7 @@ def write_down(home: Path, engine: str, recipe: str, **parameters: Any) -> str:
         recipe=f"crystalmath.testing.recipes.{recipe}",
         atoms=bulk("Al"),
         parameters=parameters,
+        cluster=cluster,
         environment=submission_environment(config.load()),
     )
     jobs = home / "jobs"
@@ -39,12 +42,19 @@ def write_down(home: Path, engine: str, recipe: str, **parameters: Any) -> str:
     return spec.job_id
 
 
-def attempt_of(home: Path, job_id: str, handle: str | None = None, number: int = 1) -> Attempt:
+def attempt_of(
+    home: Path,
+    job_id: str,
+    handle: str | None = None,
+    number: int = 1,
+    *,
+    cluster: str = "local",
+) -> Attempt:
     """Give an attempt as core gives it to an engine."""
     return Attempt(
         id=attempt_id(job_id, number),
         job_id=job_id,
         directory=home / "jobs" / job_id,
-        cluster="local",
+        cluster=cluster,
         handle=handle,
     )

@@ -1,6 +1,6 @@
 """A process of its own that owns jobs: asked in lines of JSON, and killed when a test wants it.
 
-Started as ``python -P -m crystalmath.testing.owner ENGINE``. Each line of standard input is
+Started as ``python -P -m crystalmath.testing.owner ENGINE CLUSTER``. Each line of standard input is
 ``[method, arguments, keywords]``; each answer a line ``{"answer": ...}`` or ``{"error": ...}``.
 """
 
@@ -42,6 +42,8 @@ class Owner:
         The whole environment of the process.
     errors : pathlib.Path, optional
         Where its standard error goes, if not to the test's own.
+    cluster : str
+        Where its jobs go.
 
     Attributes
     ----------
@@ -50,12 +52,16 @@ class Owner:
     """
 
     def __init__(
-        self, engine: str, environment: dict[str, str], errors: Path | None = None
+        self,
+        engine: str,
+        environment: dict[str, str],
+        errors: Path | None = None,
+        cluster: str = "local",
     ) -> None:
         self.patience_s = 120.0
         with contextlib.ExitStack() as files:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, engine],
+                [sys.executable, "-P", "-m", __name__, engine, cluster],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -131,9 +137,10 @@ class Owner:
 class _Owner:
     """What the process does when it is asked."""
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, cluster: str) -> None:
         from crystalmath.quacc import get_runner
 
+        self._cluster = cluster
         self._runner = cast("EngineRunner", get_runner(engine))
 
     def submit(self, recipe: str, times: int = 1, /, **parameters: Any) -> list[str]:
@@ -141,7 +148,7 @@ class _Owner:
         from ase.build import bulk
 
         return [
-            self._runner.submit(f"{RECIPES}.{recipe}", bulk("Al"), "local", **parameters)
+            self._runner.submit(f"{RECIPES}.{recipe}", bulk("Al"), self._cluster, **parameters)
             for _ in range(times)
         ]
 
@@ -188,7 +195,7 @@ class _Owner:
         from crystalmath.testing.attempts import write_down
 
         settings = self._runner.settings
-        return write_down(settings.home, settings.name, recipe, **parameters)
+        return write_down(settings.home, settings.name, recipe, self._cluster, **parameters)
 
     def close(self, *, cancel: bool = True) -> None:
         """Close the runner; cancel its jobs, or let them go."""
@@ -214,7 +221,10 @@ class _Owner:
         from crystalmath.testing.attempts import attempt_of
 
         home = self._runner.settings.home
-        return [attempt_of(home, job_id, (handles or {}).get(job_id)) for job_id in job_ids]
+        known = handles or {}
+        return [
+            attempt_of(home, job_id, known.get(job_id), cluster=self._cluster) for job_id in job_ids
+        ]
 
 
 class _Crash(BaseException):
@@ -243,7 +253,7 @@ def _spelt(sighting: Sighting) -> list[str | None]:
 
 
 def _main() -> None:
-    owner = _Owner(sys.argv[1])
+    owner = _Owner(*sys.argv[1:])
     for line in sys.stdin:
         method, arguments, keywords = json.loads(line)
         try:

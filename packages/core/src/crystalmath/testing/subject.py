@@ -26,6 +26,9 @@ class EngineUnderTest:
     options : mapping of str to object
         The table ``[engines.<name>]`` of the configuration file; strings, numbers, booleans and
         lists of them.
+    clusters : mapping of str to mapping
+        The tables ``[clusters.<name>]`` of the configuration file, likewise. The kit's jobs go to
+        the first of them, else to ``local``.
     workers : int
         How many jobs run at a time with these options.
     environment : mapping of str to str
@@ -46,6 +49,7 @@ class EngineUnderTest:
 
     name: str
     options: Mapping[str, Any] = field(factory=dict, kw_only=True)
+    clusters: Mapping[str, Mapping[str, Any]] = field(factory=dict, kw_only=True)
     workers: int = field(default=2, kw_only=True)
     environment: Mapping[str, str] = field(factory=dict, kw_only=True)
     start_s: float = field(default=60.0, kw_only=True)
@@ -54,9 +58,21 @@ class EngineUnderTest:
     outage: Callable[[], AbstractContextManager[object]] | None = field(default=None, kw_only=True)
     linger_s: float = field(default=10.0, kw_only=True)
 
+    @property
+    def cluster(self) -> str:
+        """Where the kit's jobs go."""
+        return next(iter(self.clusters), "local")
+
     def configure(self, home: Path) -> None:
         """Write the configuration file of a fresh home."""
-        # Scalars and lists of them look the same in JSON and in TOML.
-        lines = [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in self.options.items()]
-        text = "\n".join([f"[engines.{json.dumps(self.name)}]", *lines, ""])
+        tables = {f"engines.{json.dumps(self.name)}": self.options} | {
+            f"clusters.{json.dumps(name)}": {"engine": self.name, **table}
+            for name, table in self.clusters.items()
+        }
+        lines: list[str] = []
+        for name, table in tables.items():
+            # Scalars and lists of them look the same in JSON and in TOML.
+            keys = (f"{json.dumps(key)} = {json.dumps(value)}" for key, value in table.items())
+            lines += [f"[{name}]", *keys, ""]
+        text = "\n".join(lines)
         (home / "config.toml").write_text(text, encoding="utf-8")

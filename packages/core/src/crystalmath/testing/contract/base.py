@@ -88,16 +88,16 @@ class Base:
         return cast("EngineRunner", get_runner(engine.name))
 
     @pytest.fixture
-    def submit(self, runner: EngineRunner) -> Callable[..., str]:
+    def submit(self, engine: EngineUnderTest, runner: EngineRunner) -> Callable[..., str]:
         """Submit a recipe of the kit: ``submit("echo", x=1)``."""
 
         def submit(recipe: str, /, **parameters: Any) -> str:
-            return runner.submit(f"{RECIPES}.{recipe}", AL, "local", **parameters)
+            return runner.submit(f"{RECIPES}.{recipe}", AL, engine.cluster, **parameters)
 
         return submit
 
     @pytest.fixture
-    def start(self, runner: EngineRunner) -> Callable[..., str]:
+    def start(self, engine: EngineUnderTest, runner: EngineRunner) -> Callable[..., str]:
         """Start a recipe by a specification, as the service does: ``start("echo", {"x": 1})``."""
 
         def start(
@@ -108,6 +108,7 @@ class Base:
                 recipe=f"{RECIPES}.{recipe}",
                 atoms=AL,
                 parameters=parameters,
+                cluster=engine.cluster,
                 walltime_s=walltime_s,
                 environment=submission_environment(config.load()),
             )
@@ -162,8 +163,8 @@ class Base:
         """Write a job down that only the test launches: ``attempt = write("echo")``."""
 
         def write(recipe: str, /, **parameters: Any) -> Attempt:
-            job_id = write_down(contract_home, engine.name, recipe, **parameters)
-            return attempt_of(contract_home, job_id)
+            job_id = write_down(contract_home, engine.name, recipe, engine.cluster, **parameters)
+            return attempt_of(contract_home, job_id, cluster=engine.cluster)
 
         return write
 
@@ -180,7 +181,7 @@ class Base:
 
         def start(**environment: str) -> Owner:
             errors = tmp_path / f"owner.{len(owners)}.err"
-            owners.append(Owner(engine.name, {**os.environ, **environment}, errors))
+            owners.append(Owner(engine.name, {**os.environ, **environment}, errors, engine.cluster))
             return owners[-1]
 
         yield start

@@ -58,7 +58,7 @@ class Tenant:
         self._born = time.time()
         self._before = self._litter()
         environment = {**os.environ, _MARK: self._mark, "TMPDIR": str(self._temporary)}
-        self.owner = Owner(engine.name, environment, self._errors)
+        self.owner = Owner(engine.name, environment, self._errors, engine.cluster)
         self.ask = self.owner.ask
         # What its imports start is no engine's.
         self.ask("write", "echo")

@@ -37,7 +37,7 @@ class Door:
     ) -> None:
         self._engine = engine
         self._oracle = oracle
-        self.owner = Owner(engine.name, environment)
+        self.owner = Owner(engine.name, environment, cluster=engine.cluster)
 
     @property
     def closed(self) -> bool:
@@ -54,7 +54,9 @@ class Door:
     def write(self, recipe: str, /, **parameters: Any) -> Attempt:
         """Write a job down that nobody has launched."""
         home = self._oracle.home
-        return attempt_of(home, write_down(home, self._engine.name, recipe, **parameters))
+        name, cluster = self._engine.name, self._engine.cluster
+        job_id = write_down(home, name, recipe, cluster, **parameters)
+        return attempt_of(home, job_id, cluster=cluster)
 
     def launch(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
         """Hand attempts over, again and again until the engine took all: ``{job id: handle}``."""

@@ -61,7 +61,7 @@ class Estate:
         self.gate = folder / "gate"
         path = str(self.gate)
         self.jobs: dict[str, tuple[str, dict[str, str]]] = {}
-        with Owner(engine.name, dict(os.environ)) as owner:
+        with Owner(engine.name, dict(os.environ), cluster=engine.cluster) as owner:
             _occupy(owner, engine, oracle, path)
             for how in ("submitted", "launched", "written"):
                 counted = {"count": str(folder / how), "path": path}
