@@ -125,6 +125,18 @@ def test_pw_gets_exactly_the_ranks_asked_for(service, environment, tmp_path):
     assert "Threads/MPI process" not in text
 
 
+@pytest.mark.skipif(shutil.which("dos.x") is None, reason="there is no dos.x")
+def test_a_density_of_states_goes_on_from_the_files_of_another_job(service, environment):
+    """It takes no structure, only where these files are."""
+    static = submit(service, "espresso.core.static_job", SI, environment, **SMALL)
+    folder = completed(service, finish(service, static))["dir_name"]
+    job_id = submit(service, "espresso.dos.dos_job", None, environment, prev_outdir=str(folder))
+    job = finish(service, job_id)
+    result = completed(service, job)
+    assert job.formula is None
+    assert result["results"]["dos_results"]["fermi"] == pytest.approx(6, abs=3)
+
+
 def test_what_pw_refuses_is_told_in_its_own_words(service, environment):
     few = {**SMALL, "input_data": {"system": {"ecutwfc": 12.0, "nbnd": 1}}}
     job = finish(service, submit(service, "espresso.core.static_job", SI, environment, **few))
