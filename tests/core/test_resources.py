@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 
 import pytest
+import typer
 from ase.build import bulk
 from attrs import evolve
 
+from commands import finish, start
 from crystalmath import config
+from crystalmath.cli.shared.parameter_options import parse_memory, parse_scheduler_options
+from crystalmath.cli.shared.resource_sweep import parse_resource_sweep, split_sweeps
 from crystalmath.engines.allotment import PARALLEL_COMMANDS, filled, job_environment
 from crystalmath.engines.local import LocalRunner
 from crystalmath.errors import InvalidJob, JobRefused, KeyConflict
-from crystalmath.models import JobState, Resources, Submission
+from crystalmath.models import EngineSettings, JobSpec, JobState, Resources, Submission
+from crystalmath.models.cluster import read_cluster
 from crystalmath.models.fields import declared
 from crystalmath.preflight.asked_ranks import check_asked_ranks
 from crystalmath.service import JobService
@@ -242,3 +247,107 @@ def test_a_home_that_is_narrowed_takes_none(home, lab):
         pytest.raises(InvalidJob, match="takes no resources from a submission"),
     ):
         service.submit(asked({"ranks": 2}, "value"))
+
+
+# --- a cluster's launcher ------------------------------------------------------------------------
+
+
+class Sixty(LocalRunner):
+    def clusters(self):
+        return ["local", "sixty"]
+
+    def cores(self, cluster):
+        return 60
+
+
+def test_a_cluster_s_launcher_and_defaults_reach_the_job(home):
+    table = {"engine": "local", "launcher": "srun -n {ranks} -c {cores_per_rank}", "ranks": 4}
+    settings = EngineSettings(
+        name="local", home=home, clusters={"sixty": read_cluster("sixty", table)}
+    )
+    runner = Sixty(settings)
+    spec = JobSpec(job_id="1", recipe="r", atoms=AL, cluster="sixty", resources={"ranks": 8})
+    assert runner.allotted(spec).environment[COMMANDS[0]] == "srun -n 8 -c 1"
+    assert runner.allotted(evolve(spec, resources=None)).environment[COMMANDS[0]] == (
+        "srun -n 4 -c 1"
+    )
+    with pytest.raises(InvalidJob, match="a node of it has 60, not 80"):
+        runner.allotted(evolve(spec, resources={"cores_per_rank": 20}))
+
+
+# --- on the command line -------------------------------------------------------------------------
+
+
+def test_sweeps_of_resources_are_told_from_those_of_parameters(home, lab):
+    sweeps = ["ranks=16,32", "number=[1,2]", "resources.nodes=1,2", "opt.ranks=[1]", "cores=2"]
+    resources, parameters = split_sweeps(sweeps, "lab_recipes.value")
+    assert resources == ["ranks=16,32", "resources.nodes=1,2", "cores=2"]
+    assert parameters == ["number=[1,2]", "opt.ranks=[1]"]
+    # A recipe's own parameter goes before a resource of that name.
+    assert split_sweeps(["ranks=[1]", "resources.ranks=2"], "lab_recipes.with_ranks") == (
+        ["resources.ranks=2"],
+        ["ranks=[1]"],
+    )
+
+
+def test_a_sweep_of_a_resource_is_read():
+    read = parse_resource_sweep("memory=[4GB, 512MB]", ())
+    assert read == [("memory", "memory_mb", "4GB", 4096), ("memory", "memory_mb", "512MB", 512)]
+    assert parse_resource_sweep("resources.queue=a,b", ())[1] == ("queue", "queue", "b", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "said"),
+    [
+        ("ranks=0", (), "'0' in 'ranks=0' must be a whole number of at least 1"),
+        ("ranks=2,x", (), "'x' in"),
+        ("ranks=2,2", (), "each once"),
+        ("ranks=", (), "takes values"),
+        ("resources.rank=2", (), "there is no resource 'rank'"),
+        ("memory=4XB", (), "cannot read '4XB' as an amount of memory"),
+        ("cores=2", ["cores_per_rank"], "is swept, and given for all jobs"),
+    ],
+)
+def test_a_sweep_of_a_resource_that_cannot_be_read(text, given, said):
+    with pytest.raises(typer.BadParameter, match=said):
+        parse_resource_sweep(text, given)
+
+
+@pytest.mark.parametrize(
+    ("text", "megabytes"), [("4GB", 4096), ("512", 512), ("1.5 g", 1536), ("2TiB", 2 * 1024**2)]
+)
+def test_memory(text, megabytes):
+    assert parse_memory(text) == megabytes
+
+
+@pytest.mark.parametrize("text", ["", "4GX", "-1GB", "0", "100K", "1.5", "GB"])
+def test_memory_that_cannot_be_read(text):
+    with pytest.raises(typer.BadParameter, match=r"as an amount of memory|whole number of MB"):
+        parse_memory(text)
+
+
+def test_options_of_a_scheduler():
+    assert parse_scheduler_options(["a=b=c", "exclusive"]) == {"a": "b=c", "exclusive": ""}
+    for texts in (["--a=b"], ["=b"], ["a=1", "a=2"]):
+        with pytest.raises(typer.BadParameter):
+            parse_scheduler_options(texts)
+
+
+def test_a_sweep_of_ranks_on_the_command_line(home, lab, tmp_path):
+    AL.write(tmp_path / "Al.poscar", format="vasp")
+    swept = ["--sweep", "ranks=1,2", "--sweep", "number=[1,2]", "--cores", "1"]
+    command = ["submit", "lab_recipes.value", str(tmp_path / "Al.poscar"), *swept, "--json"]
+    try:
+        done = finish(start(*command))
+        assert done.code == 0, done.err
+        listed = finish(start("list", "--json")).json["jobs"]
+        assert sorted((job["labels"]["ranks"], job["resources"]["ranks"]) for job in listed) == [
+            ("1", 1), ("1", 1), ("2", 2), ("2", 2)
+        ]  # fmt: skip
+        assert {job["resources"]["cores_per_rank"] for job in listed} == {1}
+        shown = finish(start("list")).out
+        assert "RESOURCES" in shown
+        told = finish(start("status", listed[0]["job_id"])).out
+        assert re.search(r"resources +ranks=2, cores_per_rank=1", told)
+    finally:
+        finish(start("stop", "--cancel"))

@@ -326,3 +326,8 @@ def alone(atoms, path, seconds):
         time.sleep(seconds)
         file.write("end\n")
     return {}
+
+
+def with_ranks(atoms, ranks=1):
+    """Have a parameter of the name of a resource."""
+    return {"ranks": ranks}

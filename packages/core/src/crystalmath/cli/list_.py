@@ -91,9 +91,16 @@ def _total(client: Client, filters: Mapping[str, Any]) -> int:
 
 # --- the table -------------------------------------------------------------------------------
 
-_COLUMNS = ("NAME", "STATE", "RECIPE", "ENGINE", "ENERGY/eV", "AGE", "ID")
+_COLUMNS = ("NAME", "STATE", "RECIPE", "ENGINE", "RESOURCES", "ENERGY/eV", "AGE", "ID")
 #: What gives way where a line is too narrow, in this order, and how many columns it keeps.
-_GIVE_WAY = (("RECIPE", 10), ("ENGINE", 8), ("NAME", 8), ("RECIPE", 6), ("ENGINE", 6))
+_GIVE_WAY = (
+    ("RESOURCES", 10),
+    ("RECIPE", 10),
+    ("ENGINE", 8),
+    ("NAME", 8),
+    ("RECIPE", 6),
+    ("ENGINE", 6),
+)
 #: How much of these is kept at the beginning; swept values stand at the end of a name.
 _BEGINNING = {"NAME": 0.3, "RECIPE": 0.0, "ENGINE": 1.0}
 
@@ -103,7 +110,10 @@ _Cells: TypeAlias = "dict[str, Sequence[str]]"
 
 def _table(jobs: Sequence[Job]) -> Table:
     rows = zip(*map(_row, jobs), strict=True)
-    cells = _fitted(dict(zip(_COLUMNS, rows, strict=True)), output.width())
+    columns: _Cells = dict(zip(_COLUMNS, rows, strict=True))
+    if not any(columns["RESOURCES"]):  # most ask for none
+        del columns["RESOURCES"]
+    cells = _fitted(columns, output.width())
     whole = [column for column in cells if column != "NAME"]
     return output.grid(
         list(cells), zip(*cells.values(), strict=True), right=("ENERGY/eV", "AGE"), whole=whole
@@ -117,6 +127,7 @@ def _row(job: Job) -> tuple[str, ...]:
         job.state.value,
         output.short_recipe(job.recipe),
         job.engine,
+        output.resources(job).replace(", ", " "),
         "" if energy is None else f"{energy:.4f}",
         output.age(job.created_at),
         job.job_id[:8],

@@ -48,6 +48,7 @@ def _status_fields(job: Job, asked: Specification) -> list[tuple[str, object]]:
         *_each(kind, map(output.potcar, files)),
         *_each("warnings", map(output.sentence, job.warnings)),
         ("engine", f"{job.engine}, cluster {job.cluster}"),
+        ("resources", output.resources(job)),
         ("submitted", f"{output.age(job.created_at)} ago"),
         ("took", _took(job)),
         ("job", job.job_id),

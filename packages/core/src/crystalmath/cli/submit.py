@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from attrs import evolve
 
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.parameter_options import parse_sweep
+from crystalmath.cli.shared.resource_sweep import parse_resource_sweep, split_sweeps
 from crystalmath.cli.shared.structure_files import Document, fit, names_one, read_documents
 from crystalmath.cli.shared.submission_options import (
     Json,
@@ -24,6 +27,7 @@ from crystalmath.cli.shared.submission_options import (
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Submission, SubmissionOptions
+from crystalmath.models.resources import as_resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,6 +51,8 @@ _Read = tuple[str | None, Document | InvalidJob | None]
 # A job's name, and the parameters of `jobs.submit`, or why there are none.
 _Asked = tuple[str, dict[str, Any] | CrystalMathError]
 _Answer = dict[str, Any]
+# Labels, the recipe's parameters, and resources.
+_Combination = tuple[dict[str, str], "Mapping[str, Any]", dict[str, Any]]
 
 
 @with_options
@@ -67,7 +73,8 @@ def submit(
         typer.Option(
             "--sweep",
             metavar="K=[...]",
-            help="A job for each value of a parameter, labelled with it; may be repeated, for "
+            help="A job for each value of a parameter or resource (ranks=16,32), labelled with it; "
+            "may be repeated, for "
             "each combination.",
         ),
     ] = None,
@@ -80,7 +87,12 @@ def submit(
 
     Each job is accepted or refused on its own. Exits 1 where one was refused.
     """
-    combinations = parse_sweep(sweep or (), param or (), params)
+    all_have = as_resources(options.get("resources")).given()
+    of_resources, of_parameters = split_sweeps(sweep or (), recipe)
+    combinations = _combined(
+        [parse_resource_sweep(one, all_have) for one in of_resources],
+        parse_sweep(of_parameters, param or (), params),
+    )
     _refuse_twice(options.get("labels") or {}, combinations)
     if not structures:
         require_none(recipe)
@@ -99,7 +111,23 @@ def submit(
     return 1 if any(answer["job_id"] is None for answer in answers) else 0
 
 
-def _refuse_twice(labels: Mapping[str, str], combinations: Sequence[tuple[Any, Any]]) -> None:
+def _combined(
+    of_resources: Sequence[Sequence[tuple[str, str, str, Any]]],
+    of_parameters: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]],
+) -> list[_Combination]:
+    """Combine swept resources, which vary slowest, with swept parameters."""
+    return [
+        (
+            {**{label: text for label, _, text, _ in chosen}, **labels},
+            parameters,
+            {name: value for _, name, _, value in chosen},
+        )
+        for chosen in itertools.product(*of_resources)
+        for labels, parameters in of_parameters
+    ]
+
+
+def _refuse_twice(labels: Mapping[str, str], combinations: Sequence[_Combination]) -> None:
     for key in labels.keys() & combinations[0][0].keys():
         raise typer.BadParameter(
             f"the jobs are labelled {key!r} with the value that is swept; choose another name",
@@ -110,7 +138,7 @@ def _refuse_twice(labels: Mapping[str, str], combinations: Sequence[tuple[Any, A
 def _asked(
     recipe: str,
     read: Sequence[_Read],
-    combinations: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]],
+    combinations: Sequence[_Combination],
     options: SubmissionOptions,
     *,
     many: bool,
@@ -123,7 +151,7 @@ def _asked(
     name, key, labels = options.get("name"), options.get("key"), options.get("labels") or {}
     for file_name, structure in read:
         own = file_name if name is None else name if len(read) == 1 else f"{name}/{file_name}"
-        for swept, parameters in combinations:
+        for swept, parameters, resources in combinations:
             of_sweep = [f"{label}={value}" for label, value in swept.items()]
             full = " ".join(of_sweep if own is None else [own, *of_sweep])
             if own is None and not full:  # nothing names the one job of a recipe
@@ -133,6 +161,9 @@ def _asked(
                 yield full, structure
                 continue
             each: SubmissionOptions = {**options, "name": full, "labels": {**labels, **swept}}
+            if resources:
+                own_resources = as_resources(options.get("resources"))
+                each["resources"] = evolve(own_resources, **resources)
             if key is not None and many:
                 each["key"] = f"{key}/{full}"
             try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import declared
-from crystalmath.models.resources import Resources
+from crystalmath.models.resources import Resources, check_resources
 from crystalmath.recipes.potcar_path import quacc_setting
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def check_honoured(
     InvalidJob
         It names engine, resource and remedy.
     """
+    check_resources(resources)  # with the cluster's defaults they may not go together
     place = f"the engine {engine!r} on its cluster {cluster!r}"
     needed = resources.needed()
     for name, option in _OPTIONS.items():

@@ -111,6 +111,7 @@ class ClusterEntry(TypedDict):
     scheduler: str
     walltime_s: float | None
     worker_init: str
+    launcher: str | None
     resources: dict[str, Any]
     engine_options: dict[str, Any]
     error: str | None

@@ -20,7 +20,7 @@ __all__ = ["SCHEDULERS", "Cluster", "read_cluster"]
 SCHEDULERS = ("slurm", "pbs", "lsf", "flux", "local")
 
 _RESOURCES = tuple(one.name for one in declared(Resources))
-_KNOWN = ("engine", "scheduler", "walltime", "worker_init", *_RESOURCES)
+_KNOWN = ("engine", "scheduler", "walltime", "worker_init", "launcher", *_RESOURCES)
 
 
 @frozen(kw_only=True)
@@ -39,6 +39,8 @@ class Cluster:
         How long an allocation lasts, in seconds.
     worker_init : str
         Shell commands that come before the worker, on each node.
+    launcher : str, optional
+        What starts a job's ranks, ``srun -N {nodes} -n {ranks}``; else ``mpirun -np {ranks}``.
     resources : Resources
         What an allocation has where a submission does not say otherwise.
     engine_options : mapping of str to object
@@ -50,6 +52,7 @@ class Cluster:
     scheduler: str = "local"
     walltime_s: float | None = None
     worker_init: str = ""
+    launcher: str | None = None
     resources: Resources = field(factory=Resources)
     engine_options: Mapping[str, Any] = field(factory=dict)
 
@@ -78,6 +81,7 @@ class Cluster:
             "scheduler": self.scheduler,
             "walltime_s": self.walltime_s,
             "worker_init": self.worker_init,
+            "launcher": self.launcher,
             "resources": {
                 name: dict(value) if isinstance(value, Mapping) else value
                 for name, value in self.resources.given().items()
@@ -98,7 +102,9 @@ def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
         raise ConfigError("[clusters.local] every engine has a cluster of that name; take another")
     if not name.isprintable() or not name.strip():
         raise ConfigError(f"{name!r} is no name for a cluster")
-    texts = {key: _text(name, table, key) for key in ("engine", "scheduler", "worker_init")}
+    texts = {
+        key: _text(name, table, key) for key in ("engine", "scheduler", "worker_init", "launcher")
+    }
     if not texts["engine"]:
         raise ConfigError(
             f'[clusters.{name}] names no engine; write engine = "parsl", or another that '
@@ -113,6 +119,7 @@ def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
         scheduler=scheduler,
         walltime_s=_walltime(name, table.get("walltime")),
         worker_init=texts["worker_init"] or "",
+        launcher=texts["launcher"],
         resources=_resources(name, table),
         engine_options={key: value for key, value in table.items() if key not in _KNOWN},
     )

@@ -251,16 +251,20 @@ class EngineRunner(JobRunner):
         InvalidJob
             Its cluster cannot honour that.
         """
+        cluster = self.settings.clusters.get(spec.cluster)
+        resources = spec.resources.over(cluster.resources) if cluster else spec.resources
         check_honoured(
-            spec.resources,
+            resources,
             self.honoured(spec.cluster),
             engine=self.settings.name,
             cluster=spec.cluster,
             cores=self.cores(spec.cluster),
         )
-        if not spec.resources:
+        launcher = cluster.launcher if cluster else None
+        if not resources and launcher is None:
             return spec
-        return evolve(spec, environment=job_environment(spec.resources, spec.environment))
+        told = job_environment(resources, spec.environment, launcher)
+        return evolve(spec, environment=told)
 
     def get_status(self, job_id: str) -> JobState:
         """Tell a job's present state; see :meth:`JobRunner.get_status`."""

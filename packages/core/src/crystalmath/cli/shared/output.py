@@ -34,6 +34,7 @@ __all__ = [
     "note_of_delay",
     "potcar",
     "printable",
+    "resources",
     "sentence",
     "short_recipe",
     "show",
@@ -106,6 +107,16 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
     below = "\n" + " " * width
     values = [(name, printable(value).replace("\n", below)) for name, value in shown]
     return "\n".join(f"{name:{width}}{value}" for name, value in values)
+
+
+def resources(job: Job) -> str:
+    """Tell what a job asks of the machine, by the names of ``--json``."""
+    given = dict(job.resources.given())
+    options: Mapping[str, str] = given.pop("options", {})  # type: ignore[assignment]
+    told = [f"{name}={value}" for name, value in given.items()]
+    return ", ".join(
+        [*told, *(f"{name}={value}" if value else name for name, value in options.items())]
+    )
 
 
 def summary_fields(job: Job) -> list[tuple[str, object]]:

@@ -37,6 +37,10 @@ _TEXT: dict[str, Any] = {"type": "string"}
                             **_TEXT,
                             "description": "shell commands that come before the worker",
                         },
+                        "launcher": {
+                            **nullable(_TEXT),
+                            "description": "what starts a job's ranks; default: mpirun",
+                        },
                         "resources": {
                             **RESOURCES,
                             "description": "what an allocation has by default",

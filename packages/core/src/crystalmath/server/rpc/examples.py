@@ -76,6 +76,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     "scheduler": "slurm",
                     "walltime_s": 3600.0,
                     "worker_init": "module load vasp",
+                    "launcher": "srun -N {nodes} -n {ranks}",
                     "resources": {"nodes": 4, "queue": "compute", "account": "chem"},
                     "engine_options": {},
                     "error": None,
