@@ -35,7 +35,9 @@ def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
     for one in declared(type(record)):
         value = getattr(record, one.name)
         if one.name in names and not (value is None and one.default is None):
-            _check(plain(value), one.about.schema, one.wire)
+            # A path would be taken for text.
+            given = plain(value) if isinstance(value, Resources) else value
+            _check(given, one.about.schema, one.wire)
             if isinstance(value, Resources):
                 check_resources(value)
             if isinstance(value, int) and abs(value) > sys.float_info.max:
