@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crystalmath.preflight.files import LIMIT, facts, signature
@@ -496,6 +496,7 @@ def pymatgen_reads(path):
 
 
 @given(MUTATIONS, st.sampled_from(["Al", "Ba_sv", "H.5"]))
+@example([("insert", 1, ""), ("swap", 94, "=")], "Al")
 def test_what_is_called_good_can_be_read(mutations, setup):
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "POTCAR")

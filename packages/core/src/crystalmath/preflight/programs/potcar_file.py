@@ -193,7 +193,7 @@ def _official(text: str) -> bool | None:
         try:
             from pymatgen.io.vasp.inputs import PotcarSingle, UnknownPotcarWarning
 
-            PotcarSingle(text)
+            _ = PotcarSingle(text).functional  # custodian asks for it, too
         except Exception:  # noqa: BLE001 - what custodian makes of it, the recipe's asking tells
             return None
     return not any(issubclass(warning.category, UnknownPotcarWarning) for warning in caught)
