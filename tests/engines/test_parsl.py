@@ -135,7 +135,7 @@ def victims(runner, job):
     guardian = directory.containment(1).get("guardian", [])
     worker = parent(guardian[0] if guardian else directory.claimant(1).pid)
     manager = parent(worker)
-    interchange = runner._pool._executor.interchange_proc.pid
+    interchange = runner._of["local"]._pool._executor.interchange_proc.pid
     return {"worker": worker, "manager": manager, "interchange": interchange}
 
 
@@ -157,4 +157,4 @@ def test_jobs_outlive_parsl_and_new_ones_run(runner):
             # It was not started again.
             assert not runner._driver.directory(job).claimed(2)
     runner.close()
-    assert processes.marked(MARK, runner._ownership.token) == []
+    assert processes.marked(MARK, runner._of["local"]._ownership.token) == []

@@ -38,7 +38,7 @@ def runner(home, lab, reasons):
     runner.subscribe(lambda changes: reasons.extend(c.reason for c in changes if c.reason))
     yield runner
     runner.close()
-    assert processes.marked(MARK, runner._ownership.token) == []
+    assert processes.marked(MARK, runner._of["local"]._ownership.token) == []
 
 
 def run(runner, timeout=90.0):
@@ -85,7 +85,7 @@ def test_a_record_that_cannot_be_written_is_written_the_next_time(tmp_path):
 
 
 def test_an_interchange_that_dies_while_it_starts(runner, reasons):
-    token = runner._ownership.token
+    token = runner._of["local"]._ownership.token
     killed = []
 
     def kill():

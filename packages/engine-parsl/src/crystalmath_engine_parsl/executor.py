@@ -12,7 +12,7 @@ from parsl.providers import LocalProvider
 
 from crystalmath import processes
 
-__all__ = ["local_executor"]
+__all__ = ["escaped", "local_executor", "tethered_interchange"]
 
 #: The executor's label.
 EXECUTOR = "local"
@@ -23,9 +23,33 @@ def tether_script() -> str:
     return str(Path(__file__).with_name("tether.py"))
 
 
-def _escaped(command: str) -> str:
+def escaped(command: str) -> str:
+    """Have a command survive what Parsl does to it."""
     # Parsl formats its launch command twice.
     return command.replace("{", "{{{{").replace("}", "}}}}")
+
+
+def _tether(temporary: str) -> list[str]:
+    me = processes.own_identity()
+    return [sys.executable, tether_script(), str(me.pid), str(me.start_time), temporary]
+
+
+def tethered_interchange(temporary: str, mark: str = "") -> list[str]:
+    """Give the command of an interchange that ends with its owner.
+
+    Parameters
+    ----------
+    temporary, mark
+        As for :func:`local_executor`.
+    """
+    export = f"export {mark}; " if mark else ""
+    return [
+        # Ctrl-C must not end it before its owner can close it, not even while it starts; and
+        # the title that it gives itself must not overwrite its environment (SPT_NOENV).
+        *("/bin/sh", "-c", f'trap "" INT; {export}export SPT_NOENV=1; exec "$@"', "sh"),
+        *_tether(temporary),
+        str(Path(sys.executable).parent / "interchange.py"),
+    ]
 
 
 def local_executor(count: int, temporary: str, mark: str = "") -> HighThroughputExecutor:
@@ -41,12 +65,10 @@ def local_executor(count: int, temporary: str, mark: str = "") -> HighThroughput
         Shell assignment that all of its processes carry in their environment.
     """
     scripts = Path(sys.executable).parent
-    me = processes.own_identity()
     export = f"export {mark}; " if mark else ""
     # Parsl starts these by bare name, which fails where the environment is not activated; and
     # not every installer puts them beside the interpreter.
-    tether = [sys.executable, tether_script(), str(me.pid), str(me.start_time), temporary]
-    pool = shlex.join([*tether, str(scripts / "process_worker_pool.py")])
+    pool = shlex.join([*_tether(temporary), str(scripts / "process_worker_pool.py")])
     return HighThroughputExecutor(
         label=EXECUTOR,
         address="127.0.0.1",
@@ -59,13 +81,7 @@ def local_executor(count: int, temporary: str, mark: str = "") -> HighThroughput
         # How often its loops turn when nothing comes, in milliseconds; what comes is taken at once.
         # Ten, the default, costs an idle server 0.7 % of a core.
         poll_period=100,
-        interchange_launch_cmd=[
-            # Ctrl-C must not end it before its owner can close it, not even while it starts; and
-            # the title that it gives itself must not overwrite its environment (SPT_NOENV).
-            *("/bin/sh", "-c", f'trap "" INT; {export}export SPT_NOENV=1; exec "$@"', "sh"),
-            *tether,
-            str(scripts / "interchange.py"),
-        ],
-        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", _escaped(pool), 1),
+        interchange_launch_cmd=tethered_interchange(temporary, mark),
+        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", escaped(pool), 1),
         provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1, worker_init=export),
     )

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from crystalmath import processes
+from crystalmath.errors import EngineUnavailable
+from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 
-__all__ = ["MARK", "Ownership", "pool_processes"]
+__all__ = ["BLOCKS", "MARK", "Ownership", "pool_processes"]
 
 #: The variable that holds the token.
 MARK = "CRYSTALMATH_PARSL"
@@ -27,6 +29,9 @@ MARK = "CRYSTALMATH_PARSL"
 LONGEST = 55
 #: How long processes may take to end by themselves, in seconds.
 GRACE_S = 0.5
+
+#: The file that names an owner's pilot jobs, one a line.
+BLOCKS = "blocks"
 
 _FILE = "owner.json"
 _PREFIX = "parsl-"
@@ -99,6 +104,10 @@ def pool_processes(token: str, session: int) -> list[int]:
 
 def _end_dead(directory: Path, record: dict[str, Any]) -> None:
     _end(directory.name, record["session"])
+    with contextlib.suppress(FileNotFoundError, EngineUnavailable):
+        # Those that run have lost their interchange, and end after the jobs in them.
+        blocks = (directory / BLOCKS).read_text(encoding="ascii").split()
+        SlurmQueue().cancel(blocks, pending_only=True)
     temporary = Path(record["temporary"])
     if temporary.name.startswith(_PREFIX):
         shutil.rmtree(temporary, ignore_errors=True)

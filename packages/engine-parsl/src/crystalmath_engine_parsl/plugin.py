@@ -44,6 +44,7 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
         )
     try:
         config.workers(settings)
+        config.check_clusters(settings)
     except ValueError as error:
         findings.append(Finding(severity="error", code="config", message=str(error)))
     return findings

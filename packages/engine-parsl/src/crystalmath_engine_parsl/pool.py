@@ -78,9 +78,13 @@ class Pool:
                 pipe.zmq_socket.linger = 0
                 pipe.zmq_socket.sndtimeo = SEND_MS
             if not self._ending:
-                self._executor.scale_out_facade(1)
+                self.scale_out()
         except Exception as error:  # noqa: BLE001 - whatever Parsl raises
             self._failure = error
+
+    def scale_out(self) -> None:
+        """Start a block of workers."""
+        self._executor.scale_out_facade(1)
 
     def submit(self, directory: Path) -> Future[Any]:
         """Queue the job of a run directory; :class:`EngineUnavailable` if that is refused."""
@@ -108,6 +112,7 @@ class Pool:
         return f"Parsl's interchange ended ({process.returncode})"
 
     def _block_trouble(self) -> str | None:
+        """Tell that no worker is left, and how they ended."""
         jobs = list(self._executor.blocks_to_job_id.values())
         try:
             statuses = self._executor.provider.status(jobs)

@@ -2,60 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import math
 import os
-import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from crystalmath import processes
-from crystalmath.errors import EngineUnavailable
-from crystalmath.models import Capabilities, Sighting
+from attrs import evolve
+
+from crystalmath.models import Capabilities
 from crystalmath.quacc.engine import EngineRunner
-from crystalmath_engine_parsl import config, executor
-from crystalmath_engine_parsl.ownership import MARK, Ownership
-from crystalmath_engine_parsl.pool import Pool
+from crystalmath_engine_parsl import config
+from crystalmath_engine_parsl.batch_pools import BatchPools
+from crystalmath_engine_parsl.pools import Pools
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Mapping, Sequence
 
-    from crystalmath.models import Attempt, EngineSettings
+    from crystalmath.models import Attempt, EngineSettings, Sighting
 
 __all__ = ["ParslRunner"]
 
-#: How long a worker may leave work alone that is there for it, in seconds.
-IDLE_S = 10.0
-#: The same in a new pool, which takes 3 s to start where the machine is idle.
-START_S = 20.0
-#: The longest pause before the next pool, after several that ran nothing, in seconds.
-PAUSE_S = 30.0
-#: The longest time for which a new pool is given credit, in seconds.
-CREDIT_S = 300.0
-#: How long supervisors may take to end by themselves, in seconds.
-STOP_S = 3.0
-
-
-@dataclass(eq=False)
-class _Task:
-    """An attempt that Parsl has, or had."""
-
-    attempt: Attempt
-    future: Future[Any]
-    due: float = math.inf  # since when a worker should have taken it
-
 
 class ParslRunner(EngineRunner):
-    """Run jobs on Parsl.
+    """Run jobs on Parsl: on this machine, and in pilot jobs of a scheduler.
 
     A future says only that its task is over: the run directory tells how. (``exception()`` of a
     Parsl future *returns* the exception of a failed app, and ``cancel()`` is not implemented;
     neither is used.)
-
-    What Parsl has not begun stays on a list here, so that it goes to the next pool when one is
-    given up. To hand an attempt out twice does no harm: the second finds the claim of the first.
 
     Parameters
     ----------
@@ -68,177 +39,56 @@ class ParslRunner(EngineRunner):
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = config.workers(settings)
-        self._ownership = Ownership(settings.directory / "runs")
-        self._pool: Pool | None = None
-        self._pools = 0
-        # In the order in which Parsl was given them.
-        self._tasks: dict[str, _Task] = {}
-        self._failures = 0  # pools in a row that ran nothing
-        self._retry_at = 0.0
-        self._trouble: str | None = None
+        config.check_clusters(settings)
+        self._of: dict[str, Pools] = {"local": Pools(self, self._workers)}
+        for name, cluster in settings.clusters.items():
+            self._of[name] = BatchPools(self, cluster)
+        if settings.clusters:
+            # The scheduler says when what runs on its nodes is over; nobody here sees it.
+            self.capabilities = evolve(  # type: ignore[misc]
+                self.capabilities, workers_here=False, gone_means_dead=True
+            )
+
+    def clusters(self) -> Sequence[str]:
+        """Name the clusters: this machine, and those of the configuration file."""
+        return list(self._of)
 
     def workers(self) -> int:
-        """Tell how many jobs run at once."""
+        """Tell how many jobs run at once on this machine."""
         return self._workers
 
     def cores(self, cluster: str) -> int | None:
-        """Tell how many cores this machine gives."""
-        del cluster
+        """Tell how many cores a job may have: this machine's, or those asked for on a node."""
+        if cluster in self.settings.clusters:
+            cores = self.settings.clusters[cluster].engine_options.get("cores_per_node")
+            return None if cores is None else int(cores)
         return len(os.sched_getaffinity(0))
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
-        """Submit a task for each attempt; Parsl starts with the first."""
-        pool = self._working_pool()
-        for attempt in attempts:
-            self._submit(pool, attempt)
-        # The tasks of one process mean nothing in another: there is no handle to record.
-        return {attempt.id: attempt.id for attempt in attempts}
+        """Submit a task for each attempt to its cluster."""
+        handles = {}
+        for name, some in self._by_cluster(attempts).items():
+            self._of[name].launch(some)
+            # The tasks of one process mean nothing in another: there is no handle to record.
+            handles.update({attempt.id: attempt.id for attempt in some})
+        return handles
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Tell which attempts are still Parsl's, after mending what is wrong with it."""
-        if self._tasks:
-            with contextlib.suppress(EngineUnavailable):  # it is told as the reason
-                self._mend()
-        return {attempt.id: self._see(attempt.id) for attempt in attempts}
+        seen: dict[str, Sighting] = {}
+        for name, some in self._by_cluster(attempts).items():
+            seen.update(self._of[name].probe(some))
+        return seen
 
     def stop(self) -> None:
         """End Parsl and everything that it started."""
-        self._tasks.clear()
-        if self._pool is not None:
-            self._end(self._pool)
-        # Idle supervisors leave by themselves once their worker has gone.
-        processes.end_processes(
-            lambda: set(processes.marked(MARK, self._ownership.token)) - self.spared(),
-            grace_s=STOP_S,
-        )
-        self._ownership.forget()
+        for pools in self._of.values():
+            pools.stop()
 
-    def _mend(self) -> None:
-        pool = self._working_pool()
-        if self._is_idle(pool):
-            self._give_up(pool, f"Parsl's workers left work alone for {self._patience(pool):g} s")
-            pool = self._working_pool()
-        for task in list(self._tasks.values()):
-            if (
-                task.future.done()
-                and _is_parsls(task.future.exception())
-                and not self.has_begun(task.attempt)
-            ):
-                self._submit(pool, task.attempt)
-
-    def _working_pool(self) -> Pool:
-        """Give the pool, a new one if need be, with all that is waiting."""
-        if self._pool is not None and (trouble := self._pool.trouble()):
-            self._give_up(self._pool, trouble)
-        if self._pool is None:
-            self._pool = self._start()
-        return self._pool
-
-    def _start(self) -> Pool:
-        if time.monotonic() < self._retry_at:
-            raise EngineUnavailable(str(self._trouble))
-        waiting = self._unclaimed()
-        self._ownership.end_dead_pools()
-        self._ownership.record()
-        self._pools += 1
-        mark = f"{MARK}={self._ownership.token}"
-        configured = executor.local_executor(self._workers, self._ownership.temporary, mark)
-        pool = Pool(configured, self._ownership.directory / str(self._pools))
-        try:
-            pool.start()
-            for task in waiting:
-                self._submit(pool, task.attempt)
-        except EngineUnavailable as error:
-            self._give_up(pool, str(error))
-            raise EngineUnavailable(str(self._trouble)) from error
-        return pool
-
-    def _give_up(self, pool: Pool, trouble: str) -> None:
-        """End a pool: a job that runs belongs to its supervisor, and goes on."""
-        proved = pool.proved or any(
-            self.has_begun(task.attempt) for task in list(self._tasks.values())
-        )
-        self._failures = 0 if proved else self._failures + 1
-        pause = min(self._later() / 2, PAUSE_S) if self._failures else 0.0
-        self._retry_at = time.monotonic() + pause
-        later = f" after {pause:g} s" if pause else ""
-        self._trouble = f"{trouble}; a new pool is started{later}"
-        self.log.warning("%s", self._trouble)
-        self._end(pool)
-
-    def _end(self, pool: Pool) -> None:
-        self._pool = None
-        self._ownership.end_processes()
-        pool.end()
-
-    def _submit(self, pool: Pool, attempt: Attempt) -> None:
-        task = _Task(attempt, pool.submit(attempt.directory))
-        self._tasks.pop(attempt.id, None)  # it goes to the end of the queue, here as there
-        self._tasks[attempt.id] = task
-        task.future.add_done_callback(functools.partial(self._done, pool, task))
-
-    def _unclaimed(self) -> list[_Task]:
-        """Give what a new pool must be given; what has begun is no matter of Parsl's any more."""
-        for task in list(self._tasks.values()):
-            if self.has_begun(task.attempt):
-                self._tasks.pop(task.attempt.id, None)
-        return list(self._tasks.values())
-
-    def _is_idle(self, pool: Pool) -> bool:
-        """Tell whether a worker leaves work alone.
-
-        Parsl hands out in order: of the unfinished tasks the first have workers. A worker, or its
-        manager, that was killed at the wrong moment may have taken a task with it, or a lock of
-        the pool's queue, so that nothing is handed out any more, while all seems well.
-        """
-        now = time.monotonic()
-        due = set()
-        for task in self._first_unfinished():
-            if self.has_begun(task.attempt):
-                pool.proved = True
-            else:
-                due.add(task)
-        for task in self._tasks.copy().values():
-            task.due = min(task.due, now) if task in due else math.inf
-        return any(now - task.due >= self._patience(pool) for task in due)
-
-    def _first_unfinished(self) -> Iterator[_Task]:
-        left = self._workers
-        for task in list(self._tasks.values()):
-            if self.has_ended(task.attempt):
-                self._tasks.pop(task.attempt.id, None)
-            elif left and not task.future.done():
-                left -= 1
-                yield task
-
-    def _patience(self, pool: Pool) -> float:
-        return IDLE_S if pool.proved else min(START_S * self._later(), CREDIT_S)
-
-    def _later(self) -> float:
-        return 2.0 ** min(self._failures, 16)  # it may fail for days
-
-    def _see(self, attempt: str) -> Sighting:
-        task = self._tasks.get(attempt)
-        if task is None:
-            return Sighting("gone")
-        error = task.future.exception() if task.future.done() else None
-        if error is None or _is_parsls(error):
-            mended = self._pool is not None and self._pool.proved
-            return Sighting("queued", None if mended else self._trouble)
-        return Sighting("gone", f"{type(error).__name__}: {error}")
-
-    def _done(self, pool: Pool, task: _Task, future: Future[Any]) -> None:
-        attempt = task.attempt.id
-        if self._tasks.get(attempt) is not task:
-            return  # another pool has it now
-        if error := future.exception():
-            self.log.warning("the task of %s ended: %s", attempt, error)
-        else:
-            pool.proved = True
-            self._tasks.pop(attempt, None)
-        self.notice(attempt)
-
-
-def _is_parsls(error: BaseException | None) -> bool:
-    """Tell whether an error is Parsl's own: a worker or a manager died, and the task with it."""
-    return type(error).__module__.partition(".")[0] == "parsl"
+    def _by_cluster(self, attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
+        found: dict[str, list[Attempt]] = {}
+        for attempt in attempts:
+            # A cluster may have been taken out of the configuration while its jobs waited.
+            name = attempt.cluster if attempt.cluster in self._of else "local"
+            found.setdefault(name, []).append(attempt)
+        return found

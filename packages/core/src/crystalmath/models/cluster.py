@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -68,6 +68,11 @@ class Cluster:
         if isinstance(value, int) and not isinstance(value, bool) and value >= least:
             return value
         raise self.refused(key, f"must be a whole number from {least}, not {shown(value)}")
+
+    def defaults(self, names: Collection[str]) -> Resources:
+        """Give what a job has by default of some resources."""
+        given: dict[str, Any] = {**self.resources.given()}
+        return Resources(**{name: value for name, value in given.items() if name in names})
 
     def refused(self, key: str, why: str) -> ConfigError:
         """Make the error that says what is wrong with one of its keys."""

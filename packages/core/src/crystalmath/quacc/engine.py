@@ -13,7 +13,7 @@ from attrs import evolve
 from crystalmath import config
 from crystalmath.engines.allotment import check_honoured, job_environment
 from crystalmath.engines.driver import Driver
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import BadFile, InvalidJob
 from crystalmath.jobs.ownership import spec_header
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.view import read_result
@@ -137,6 +137,17 @@ class EngineRunner(JobRunner):
         """Tell whether an attempt has its outcome."""
         return RunDirectory(attempt.directory).decided(attempt.number)
 
+    def allocation_of(self, attempt: Attempt) -> str | None:
+        """Tell in which allocation of a scheduler's an attempt that was begun runs, or ran.
+
+        It is what ``CRYSTALMATH_ALLOCATION`` said in its worker's environment; ``None`` if nothing.
+        """
+        try:
+            told = RunDirectory(attempt.directory).containment(attempt.number).get("allocation")
+        except (BadFile, OSError):
+            return None
+        return told if isinstance(told, str) else None
+
     def notice(self, attempt: str) -> None:
         """Tell core that something happened to an attempt; it looks at once."""
         self._driver.notice(attempt)
@@ -252,10 +263,12 @@ class EngineRunner(JobRunner):
             Its cluster cannot honour that.
         """
         cluster = self.settings.clusters.get(spec.cluster)
-        resources = spec.resources.over(cluster.resources) if cluster else spec.resources
+        honoured = self.honoured(spec.cluster)
+        # Of the rest, as the queue of pilot jobs, a job has no share of its own.
+        resources = spec.resources.over(cluster.defaults(honoured)) if cluster else spec.resources
         check_honoured(
             resources,
-            self.honoured(spec.cluster),
+            honoured,
             engine=self.settings.name,
             cluster=spec.cluster,
             cores=self.cores(spec.cluster),

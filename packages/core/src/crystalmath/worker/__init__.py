@@ -11,5 +11,6 @@ between worker and supervisor (:mod:`crystalmath.worker.guardian`).
 """
 
 from crystalmath.worker.chains import run
+from crystalmath.worker.child import become_subreaper
 
-__all__ = ["run"]
+__all__ = ["become_subreaper", "run"]

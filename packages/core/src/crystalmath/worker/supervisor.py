@@ -45,6 +45,8 @@ BEGIN_S = 600.0
 #: How much of the end of a log goes into an error message, in bytes and in lines.
 TAIL = 1000
 TAIL_LINES = 5
+#: How long a scheduler may take to signal all processes of an allocation, in seconds.
+SIGNALLED_S = 0.5
 
 
 def main() -> None:
@@ -138,11 +140,12 @@ class Supervisor:
 
     def _containment(self) -> dict[str, Any]:
         """Say in our claims what holds our processes together (jobs.containment)."""
+        told: dict[str, Any] = {"allocation": allocation} if (allocation := _allocation()) else {}
         if self._group:
-            return {"cgroup": self._group.path}
-        if self._guardian:
-            return {"guardian": [self._guardian.pid, self._guardian.start_time]}
-        return {}
+            told["cgroup"] = self._group.path
+        elif self._guardian:
+            told["guardian"] = [self._guardian.pid, self._guardian.start_time]
+        return told
 
     def _tell(self, word: str) -> None:
         # The owner may be gone; the job's outcome does not depend on it.
@@ -227,17 +230,31 @@ class Supervisor:
         tail = job.tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
         said = "\n".join(["\nthe end of its log:", *tail]) if tail else ""
         error = f"the process that ran the recipe {ending.how}{said}"
-        if not ending.by_somebody:
+        if self._is_stopping_with_all():
+            job.publish("lost", error="the worker was told to stop (SIGTERM)")
+        elif not ending.by_somebody:
             job.publish("failed", error=error)
         elif job.directory.cancel_requested():
             job.publish("cancelled", error="cancelled")
         else:
             job.publish("lost", error=error)
 
+    def _is_stopping_with_all(self) -> bool:
+        """Tell whether a scheduler ends its allocation: it signals the runner as it does us."""
+        deadline = time.monotonic() + (SIGNALLED_S if _allocation() else 0.0)
+        while not self._stopping and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self._stopping
+
     def _end_all(self) -> None:
         """End the runner and everything that descends from us."""
         end_descendants()
         self._runner = None
+
+
+def _allocation() -> str | None:
+    """Tell in which allocation of a scheduler's we are, where the engine says so."""
+    return os.environ.get("CRYSTALMATH_ALLOCATION")
 
 
 class _Job:

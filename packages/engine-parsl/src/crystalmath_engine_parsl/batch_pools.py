@@ -1,0 +1,166 @@
+"""The pool of a cluster: workers in pilot jobs of Slurm, which grow with what waits."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from crystalmath.errors import EngineUnavailable
+from crystalmath.models import Sighting
+from crystalmath_engine_parsl import batch_executor
+from crystalmath_engine_parsl.ownership import BLOCKS
+from crystalmath_engine_parsl.pool import Pool
+from crystalmath_engine_parsl.pools import Pools
+from crystalmath_engine_parsl.slurm_queue import SlurmQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from parsl.executors import HighThroughputExecutor
+
+    from crystalmath.models import Attempt, Cluster
+    from crystalmath.quacc.engine import EngineRunner
+
+__all__ = ["BatchPools"]
+
+
+class BatchPools(Pools):
+    """Hand tasks to workers in pilot jobs.
+
+    Slurm says which of them are over, and vouches that nothing of them is alive: so is told what
+    became of an attempt on a host that nobody here sees.
+
+    Parameters
+    ----------
+    runner : EngineRunner
+        Whose tasks they are.
+    cluster : Cluster
+        What a pilot job asks for.
+    """
+
+    _pool: BatchPool | None
+
+    def __init__(self, runner: EngineRunner, cluster: Cluster) -> None:
+        super().__init__(runner, workers=1)
+        self._cluster = cluster
+        self._most = cluster.count("max_blocks", 1, least=1)
+        self._queue = SlurmQueue()
+        self._given: dict[str, Attempt] = {}  # those of this process that had not ended
+
+    def launch(self, attempts: Sequence[Attempt]) -> None:
+        """Submit a task for each attempt; the first brings a pilot job."""
+        super().launch(attempts)
+        self._given.update({attempt.id: attempt for attempt in attempts})
+
+    def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
+        """Tell what Slurm and Parsl know of attempts; another pilot job may be asked for."""
+        seen = super().probe(attempts)
+        if self._pool is not None:
+            with contextlib.suppress(EngineUnavailable):
+                self._grow(self._pool)
+        return seen
+
+    def _make(self, directory: Path) -> Pool:
+        configured = batch_executor.batch_executor(
+            self._cluster, self._ownership.temporary, self._mark
+        )
+        return BatchPool(configured, directory, self._queue)
+
+    def _grow(self, pool: BatchPool) -> None:
+        """Ask for one more pilot job where tasks wait and all pilot jobs are running."""
+        states = pool.states()
+        waiting = any(
+            not self._runner.has_begun(task.attempt) for task in self._tasks.copy().values()
+        )
+        if waiting and len(states) < self._most and set(states.values()) <= {"RUNNING"}:
+            pool.scale_out()
+
+    def _end(self, pool: Pool) -> None:
+        for attempt in list(self._given.values()):
+            if self._runner.has_ended(attempt):
+                self._given.pop(attempt.id)
+        # What is let go runs on, and its pilot job ends after it.
+        going_on = {self._runner.allocation_of(attempt) for attempt in self._given.values()}
+        super()._end(pool)
+        if isinstance(pool, BatchPool):
+            pool.cancel_blocks(but=going_on)
+
+    def _is_idle(self, pool: Pool) -> bool:
+        # Whether its workers are there at all is Slurm's matter.
+        del pool
+        return False
+
+    def _see(self, attempt: Attempt) -> Sighting:
+        if self._runner.has_ended(attempt):
+            return Sighting("gone")
+        if not self._runner.has_begun(attempt):
+            return self._see_waiting(attempt)
+        if (allocation := self._runner.allocation_of(attempt)) is None:
+            return Sighting("unknown")
+        if allocation in self._queue.active():
+            return Sighting("running")
+        return Sighting("gone", f"Slurm's job {allocation}, in which it ran, is over")
+
+    def _see_waiting(self, attempt: Attempt) -> Sighting:
+        seen = super()._see(attempt)
+        if seen.state != "queued" or seen.reason or self._pool is None:
+            return seen
+        with contextlib.suppress(EngineUnavailable):
+            reasons = self._pool.reasons()
+            return Sighting("queued", f"Slurm: {', '.join(reasons)}" if reasons else None)
+        return seen
+
+
+class BatchPool(Pool):
+    """One executor whose workers are in pilot jobs; see :class:`Pool`.
+
+    Parameters
+    ----------
+    executor, directory
+        As of a :class:`Pool`.
+    queue : SlurmQueue
+        Slurm.
+    """
+
+    def __init__(
+        self, executor: HighThroughputExecutor, directory: Path, queue: SlurmQueue
+    ) -> None:
+        super().__init__(executor, directory)
+        self._queue = queue
+        self._record = directory.parent / BLOCKS
+
+    def scale_out(self) -> None:
+        """Ask for one more pilot job, and record it for whoever comes after us."""
+        super().scale_out()
+        with self._record.open("a", encoding="ascii") as file:
+            file.writelines(f"{job}\n" for job in self._blocks()[-1:])
+        self._queue.forget()
+
+    def states(self) -> dict[str, str]:
+        """Give the states of the pilot jobs that are not over."""
+        active = self._queue.active()
+        return {job: active[job][0] for job in self._blocks() if job in active}
+
+    def reasons(self) -> list[str]:
+        """Say why pilot jobs wait."""
+        active = self._queue.active()
+        waiting = {job for job, state in self.states().items() if state == "PENDING"}
+        return sorted({active[job][1] for job in waiting})
+
+    def cancel_blocks(self, but: set[str | None]) -> None:
+        """End the pilot jobs."""
+        with contextlib.suppress(EngineUnavailable):
+            self._queue.cancel([job for job in self._blocks() if job not in but])
+
+    def _block_trouble(self) -> str | None:
+        try:
+            states = self.states()
+        except EngineUnavailable:
+            return None  # nobody knows
+        if states:
+            return None
+        return f"Slurm's job {', '.join(self._blocks()) or '?'} with Parsl's workers is over"
+
+    def _blocks(self) -> list[str]:
+        return list(self._executor.blocks_to_job_id.values())

@@ -1,0 +1,79 @@
+"""What Slurm says of this user's jobs: one question for all of them."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from crystalmath.errors import EngineUnavailable
+
+__all__ = ["SlurmQueue"]
+
+#: How long an answer is good for, in seconds.
+FRESH_S = 2.0
+#: How long Slurm may take to answer, in seconds.
+ANSWER_S = 30.0
+#: States of jobs that are over. What still ends ("COMPLETING") is listed and is not.
+_OVER = frozenset(
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "TIMEOUT",
+    ]
+)
+
+
+class SlurmQueue:
+    """The jobs of this user that are not over; one object for each thread."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str, str]] = {}
+        self._at = float("-inf")
+
+    def active(self) -> dict[str, tuple[str, str]]:
+        """Give state and reason of each job that is not over, by its id.
+
+        Raises
+        ------
+        EngineUnavailable
+            Slurm does not answer.
+        """
+        if time.monotonic() - self._at >= FRESH_S:
+            told = _slurm("squeue", "--noheader", "--me", "--format=%i %T %r")
+            lines = (line.split(None, 2) for line in told.splitlines() if line.strip())
+            self._seen = {
+                line[0]: (line[1], line[2] if len(line) > 2 else "")  # noqa: PLR2004
+                for line in lines
+                if line[1] not in _OVER
+            }
+            self._at = time.monotonic()
+        return self._seen
+
+    def cancel(self, jobs: list[str], *, pending_only: bool = False) -> None:
+        """Cancel jobs, or those of them that wait; `EngineUnavailable` if Slurm does not answer."""
+        if jobs:
+            _slurm("scancel", *(["--state=PENDING"] if pending_only else []), *jobs)
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask anew next time: something has been changed."""
+        self._at = float("-inf")
+
+
+def _slurm(*command: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603 - our own words, and ids that Slurm gave
+            command, capture_output=True, text=True, timeout=ANSWER_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineUnavailable(f"Slurm does not answer: {error}") from error
+    # It complains of jobs that are over by now: that is what was wanted.
+    if done.returncode and "Invalid job id" not in done.stderr:
+        raise EngineUnavailable(f"{command[0]}: {done.stderr.strip() or done.returncode}")
+    return done.stdout
