@@ -264,8 +264,8 @@ async def test_silent_connections_lock_nobody_out_for_long(home):
         assert home.call("system.ping") == {"ok": True}
         assert home.call("system.status")["connections"] > 256
         assert home.ask("jobs.list")["error"]["data"] == {"code": "busy"}
-        await eventually(lambda: "error" not in home.ask("jobs.list"))
-        assert home.call("jobs.list")["jobs"]
+        # One after the other is cut off: who comes next may have to wait once more.
+        await eventually(lambda: home.ask("jobs.list").get("result", {}).get("jobs"))
     finally:
         await attack.close()
 
