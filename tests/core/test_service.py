@@ -508,6 +508,20 @@ OWNER = textwrap.dedent(
 )
 
 
+def test_a_cancel_that_was_quicker_than_its_asking_was_requested(service, monkeypatch):
+    job_id = service.submit(lab_job("long_sleep")).job_id
+    really = LocalRunner.cancel
+
+    def late(runner, name):
+        really(runner, name)
+        eventually(lambda: runner.get_status(name) is JobState.CANCELLED)
+        return really(runner, name)
+
+    monkeypatch.setattr(LocalRunner, "cancel", late)
+    assert service.cancel(job_id) is True
+    assert service.cancel(job_id) is False
+
+
 # An engine hands over when the main thread has ended, and its pool of threads takes nothing more.
 LATE = """
 import threading, time

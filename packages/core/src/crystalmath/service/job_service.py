@@ -259,7 +259,10 @@ class JobService(Queries):
             _LOG.warning("cannot note that job %s is to be stopped: %s", job_id, error)
         runner = self._runners.following(job_id)
         if runner is not None:
-            return runner.cancel(job_id)
+            # A job that was just taken over may have ended by what was noted, before it is asked.
+            first = job.cancel_requested_at is None
+            asked = runner.cancel(job_id)
+            return asked or (first and runner.get_status(job_id) is JobState.CANCELLED)
         # Another process owns it, perhaps one that is about to write it down; or its engine is
         # not to be had, and what there was to do is done.
         if not self._store.get(job_id).state.is_terminal():
