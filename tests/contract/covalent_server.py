@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import uuid
 from pathlib import Path
+
+import psutil
 
 from crystalmath import processes
 from crystalmath.testing.waiting import eventually
@@ -19,9 +23,17 @@ MARK = "COVALENT_TEST"
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+    """Find a port that stays free while a server is down.
+
+    Below those that Linux gives to outgoing connections: whoever asks a killed server whether it
+    is back could be given its very port for that, and ``covalent start`` would take the next one.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, first)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("localhost", port))
+            return port
 
 
 class Server:
@@ -67,9 +79,14 @@ class Server:
             os.kill(pid, number)
 
     def kill(self):
+        """Kill it; ``covalent start`` also takes one for running that nobody has reaped yet."""
+        killed = set()
         while pids := self.own():
+            killed |= set(pids)
             for pid in pids:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not any(map(psutil.pid_exists, killed)), 60, f"{killed} are still there")
 
     def __enter__(self):
         self.start()
