@@ -231,6 +231,8 @@ def test_what_a_client_answers_is_what_the_methods_declare():
         (answers.ErrorGroup, shape("jobs.summary", "errors")),
         (answers.Specification, shape("jobs.specification")),
         (answers.LogPart, shape("jobs.logs")),
+        (answers.JobFiles, shape("jobs.files")),
+        (answers.JobFile, shape("jobs.files", "files")),
         (answers.EngineEntry, shape("engines.list", "engines")),
         (answers.ClusterEntry, shape("clusters.list", "clusters")),
         (answers.RecipeEntry, shape("recipes.list", "recipes")),

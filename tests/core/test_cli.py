@@ -23,7 +23,7 @@ from crystalmath.quacc import JobState
 EXAMPLES = Path(__file__).parents[2] / "examples"
 AL = str(EXAMPLES / "Al.poscar")
 COMMANDS = ("run", "submit", "check", "list", "status", "wait", "result", "logs", "path", "cancel")
-COMMANDS += ("engines", "recipes", "serve", "stop", "doctor", "conform")
+COMMANDS += ("files", "engines", "recipes", "serve", "stop", "doctor", "conform")
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +153,27 @@ def test_logs(cli, jobs):
     refused = cli("logs", jobs["relaxed"], "../spec")
     assert refused.code == 1
     assert refused.out == ""
+
+
+def test_files(cli, jobs):
+    table = cli("files", jobs["relaxed"][:8])
+    assert table.code == 0
+    header, *rows = table.lines
+    assert header.split() == ["SIZE", "AGE", "FILE"]
+    assert any("/opt.log" in row and row == row.rstrip() for row in rows)
+    document = cli("files", jobs["relaxed"], "--json").json
+    for file in document["files"]:
+        seen = Path(document["work_dir"], file["file"]).lstat()
+        assert (file["size"], file["modified_at"]) == (seen.st_size, seen.st_mtime)
+    paths = [file["file"] for file in document["files"]]
+    assert paths == sorted(paths)
+    assert "BFGS" in cli("logs", jobs["relaxed"], next(p for p in paths if "opt.log" in p)).out
+    nothing = cli("files", jobs["value"])
+    assert (nothing.code, nothing.out) == (0, "")
+    assert nothing.err.startswith("there are no files below ")
+    refused = cli("files", jobs["relaxed"], "--attempt", 2, "--json")
+    assert (refused.code, refused.json["files"]) == (1, [])
+    assert "has had 1 attempt, " in refused.json["error"]
 
 
 def test_path_is_known_in_any_state(cli, jobs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 
 import pytest
 
@@ -24,7 +25,7 @@ def work(tmp_path):
 
 
 def read(work, name):
-    return b"".join(read_chunks(at_once(find(work, name)))).decode()
+    return b"".join(read_chunks(at_once(find(work, name)).path)).decode()
 
 
 def test_files_are_found_by_name_by_path_and_compressed(work):
@@ -35,10 +36,14 @@ def test_files_are_found_by_name_by_path_and_compressed(work):
     assert read(work, "INCAR") == "top"
 
 
-def test_several_files_of_one_name_are_named(work):
+def test_of_several_files_of_one_name_the_newest_is_found_and_the_others_are_named(work):
     (work / "INCAR").unlink()
-    with pytest.raises(InvalidJob, match=r"several.*quacc-1/relax/INCAR, quacc-1/static/INCAR"):
-        at_once(find(work, "INCAR"))
+    for step, written_at in (("static", 1e9), ("relax", 2e9)):
+        os.utime(work / "quacc-1" / step / "INCAR", (written_at, written_at))
+    found = at_once(find(work, "INCAR"))
+    assert found.path == work / "quacc-1" / "relax" / "INCAR"
+    assert found.others == ("quacc-1/static/INCAR",)
+    assert at_once(find(work, "static/INCAR")).others == ()
 
 
 def test_what_is_missing_is_refused_with_what_is_there(work):

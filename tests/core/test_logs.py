@@ -58,7 +58,7 @@ def test_neither_a_fifo_nor_a_link_nor_a_device_is_read(tmp_path, name):
 def test_a_link_inside_the_work_directory_leads_to_its_file(tmp_path):
     (tmp_path / "real").write_text("text")
     (tmp_path / "OUTCAR").symlink_to("real")
-    path = finished(find(tmp_path, "OUTCAR"))
+    path = finished(find(tmp_path, "OUTCAR")).path
     assert path == tmp_path.resolve() / "real"
     assert finished(read_part(path, 0, 100, whole=True)).text == "text"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import time
 from pathlib import Path
 
@@ -509,6 +510,47 @@ def test_what_cannot_be_read(service, written, params, said):
     answer = call(service, "jobs.logs", job_id=written[0], **params)
     assert (answer["code"], answer["text"]) == ("invalid_job", "")
     assert said in answer["error"]
+
+
+def test_the_newest_of_several_files_of_a_name_is_read_and_the_others_are_named(service):
+    job_id = submit(service)
+    done(service, job_id)
+    work = service.work_directory(job_id)
+    for step, written_at in (("1", 1e9), ("2", 3e9), ("3", 2e9)):
+        (work / step).mkdir(parents=True)
+        (work / step / "OUTCAR").write_text(f"step {step}")
+        os.utime(work / step / "OUTCAR", (written_at, written_at))
+    answer = call(service, "jobs.logs", job_id=job_id, file="OUTCAR")
+    assert (answer["text"], answer["others"]) == ("step 2", ["3/OUTCAR", "1/OUTCAR"])
+    assert answer["file"].endswith("/2/OUTCAR")
+    assert call(service, "jobs.logs", job_id=job_id, file="1/OUTCAR")["others"] == []
+
+
+def test_files_are_listed_by_their_paths_and_links_are_not_followed(service, monkeypatch):
+    monkeypatch.setattr("crystalmath.server.handlers.files._MOST", 3)
+    job_id = submit(service)
+    done(service, job_id)
+    assert call(service, "jobs.files", job_id=job_id)["files"] == []
+    work = service.work_directory(job_id)
+    (work / "a").mkdir(parents=True)
+    (work / "a" / "OUTCAR").write_text("four")
+    Path(os.fsdecode(bytes(work) + b"/b\xff")).write_text("")
+    (work / "c").symlink_to("/etc")
+    for name in "def":
+        (work / name).write_text(name)
+    os.utime(work / "a" / "OUTCAR", (1e9, 1e9))
+    answer = call(service, "jobs.files", job_id=job_id, attempt=1)
+    assert answer["work_dir"] == str(work)
+    assert [file["file"] for file in answer["files"]] == ["a/OUTCAR", "b\\xff", "c"]
+    assert answer["files"][0] == {
+        "file": "a/OUTCAR",
+        "size": 4,
+        "modified_at": 1e9,
+        "is_link": False,
+    }
+    assert (answer["files"][2]["is_link"], answer["more"]) == (True, 3)
+    assert call(service, "jobs.files", job_id=job_id, attempt=2)["code"] == "invalid_job"
+    assert call(service, "jobs.files", job_id=NOBODY)["code"] == "unknown_job"
 
 
 def test_a_log_is_followed_to_its_end(service, tmp_path):

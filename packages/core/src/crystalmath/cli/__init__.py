@@ -23,6 +23,7 @@ from crystalmath.cli import (
     conform,
     doctor,
     engines,
+    files,
     list_,
     logs,
     path,
@@ -145,6 +146,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "cancel": {"cancelled": False},
     "list_jobs": {"jobs": []},
     "wait": {"jobs": []},
+    "files": {"files": []},
     "conform": {"tests": []},
 }
 
@@ -178,6 +180,7 @@ _add("status", status.status, " 3f2a91c4")
 _add("wait", wait.wait, " 3f2a91c4 && crystalmath result 3f2a91c4 --json")
 _add("result", result.result, " 3f2a91c4 --json")
 _add("logs", logs.logs, " 3f2a91c4 OUTCAR --follow")
+_add("files", files.files, " 3f2a91c4")
 _add("path", path.path, " 3f2a91c4")
 _add("cancel", cancel.cancel, " 3f2a91c4")
 _add("engines", engines.engines, "")

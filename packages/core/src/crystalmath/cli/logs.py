@@ -29,6 +29,8 @@ _PART = 16 * 2**20
 _POLL_S = 10.0
 #: How often a file that is not there yet is looked for, in seconds.
 _LOOK_S = 0.5
+#: So many further files of a name are told.
+_SHOWN = 10
 
 
 def logs(
@@ -53,6 +55,7 @@ def logs(
 ) -> int:
     """Print what a job wrote: its log, or a file of its work directory.
 
+    Of several files of a name the newest is printed, and the others are named.
     On a terminal without its control sequences; through a pipe as it was written.
     """
     if follow and as_json:
@@ -61,22 +64,42 @@ def logs(
     with any_client() as client:
         job_id = find(client, job_id)
         if follow:
-            for part in _followed(client, job_id, file, tail):
+            for number, part in enumerate(_followed(client, job_id, file, tail)):
+                if not number:
+                    _name_others(part)
                 write(part["text"])
         elif as_json:
             output.write_json(_document(list(_parts(client, job_id, file, tail))))
         else:
-            for part in _parts(client, job_id, file, tail):
+            for number, part in enumerate(_parts(client, job_id, file, tail)):
+                if not number:
+                    _name_others(part)
                 write(part["text"])
                 if not part["size"] and file is None:
                     output.note(f"job {job_id} has written no log yet")
     return 0
 
 
+def _name_others(part: LogPart) -> None:
+    """Say which of several files it is that is shown."""
+    if not part.get("others"):  # nor does a server of an earlier release tell any
+        return
+    shown = ", ".join(part["others"][:_SHOWN])
+    more = f" and {len(part['others']) - _SHOWN} more" if len(part["others"]) > _SHOWN else ""
+    output.note(
+        output.printable(f"{part['file']} is the newest of several; the others: {shown}{more}")
+    )
+
+
 def _document(parts: list[LogPart]) -> dict[str, Any]:
     last = parts[-1]
     told = {key: last[key] for key in ("job_id", "offset", "size", "finished", "error")}
-    return {**told, "path": last["file"], "text": "".join(part["text"] for part in parts)}
+    return {
+        **told,
+        "others": last.get("others", []),
+        "path": last["file"],
+        "text": "".join(part["text"] for part in parts),
+    }
 
 
 def _parts(client: Client, job_id: str, file: str | None, tail: int | None) -> Iterator[LogPart]:

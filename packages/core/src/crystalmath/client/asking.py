@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ClusterEntry,
         Counted,
         EngineEntry,
+        JobFiles,
         LogPart,
         RecipeDescription,
         RecipeEntry,
@@ -261,7 +262,8 @@ class Asking:
         Returns
         -------
         dict
-            ``{"job_id", "file", "text", "offset", "size", "finished"}``.
+            ``{"job_id", "file", "others", "text", "offset", "size", "finished"}``; of several
+            files of a name `file` is the newest, and `others` names the rest.
         """
         return cast(
             "LogPart",
@@ -275,6 +277,24 @@ class Asking:
                 timeout_s=timeout_s,
             ),
         )
+
+    def files(self, job_id: str, *, attempt: int | None = None) -> JobFiles:
+        """List the files of a job, with their sizes in bytes and times in s since the epoch.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        attempt : int, optional
+            Of this attempt; default: the present one.
+
+        Returns
+        -------
+        dict
+            ``{"job_id", "attempt", "work_dir", "files", "more"}``; each file is ``{"file",
+            "size", "modified_at", "is_link"}``, and :meth:`logs` reads it by its ``file``.
+        """
+        return cast("JobFiles", self._answer("jobs.files", job_id=job_id, attempt=attempt))
 
     def cancel(self, job_id: str) -> bool:
         """Ask for a job to be stopped; ``False`` if it had ended.

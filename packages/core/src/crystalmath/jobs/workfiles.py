@@ -21,11 +21,12 @@ from attrs import frozen
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import LEFT_OUT
+from crystalmath.jobs.worktree import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-__all__ = ["Part", "check_inside", "find", "read_chunks", "read_part", "read_tail"]
+__all__ = ["Found", "Part", "check_inside", "find", "read_chunks", "read_part", "read_tail"]
 
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
@@ -38,7 +39,23 @@ _STEPS = 1000
 _CONTINUATION = bytes(range(0x80, 0xC0))
 
 
-def find(directory: Path, name: str) -> _Work[Path]:
+@frozen
+class Found:
+    """A file that was asked for by its name.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file; of several that are called so the one that was written last.
+    others : tuple of str
+        The others, the newest first, by their paths below the directory.
+    """
+
+    path: Path
+    others: tuple[str, ...] = ()
+
+
+def find(directory: Path, name: str) -> _Work[Found]:
     """Find a file below a directory by its name, or by the end of its path.
 
     Parameters
@@ -51,7 +68,7 @@ def find(directory: Path, name: str) -> _Work[Path]:
     Raises
     ------
     InvalidJob
-        There is none, there are several, or it lies outside.
+        There is none, or it lies outside.
     """
     wanted = PurePosixPath(name)
     if wanted.is_absolute() or ".." in wanted.parts or not wanted.parts:
@@ -60,8 +77,9 @@ def find(directory: Path, name: str) -> _Work[Path]:
     # Who knows the path pays for no walk.
     for exact in names:
         if _is_there(directory, exact):
-            return check_inside(directory, directory / exact)
-    found, all_files = _Listing(), _Listing()
+            return Found(check_inside(directory, directory / exact))
+    found: list[PurePosixPath] = []
+    all_files = _Listing()
     for folder, _, files in os.walk(directory):
         for number, file in enumerate(files):
             if number % _STEPS == 0:
@@ -69,12 +87,19 @@ def find(directory: Path, name: str) -> _Work[Path]:
             path = PurePosixPath(os.path.relpath(folder, directory), file)
             all_files.add(path)
             if path.parts[-len(wanted.parts) :] in {one.parts for one in names}:
-                found.add(path)
-    if not found.count:
+                found.append(path)
+    if not found:
         raise InvalidJob(f"there is no file {name!r} below {directory}{all_files}")
-    if found.count > 1:
-        raise InvalidJob(f"there are several files {name!r} below {directory}{found}")
-    return check_inside(directory, directory / found.first[0])
+    newest, *others = sorted(found, key=lambda path: _written_at(directory / path), reverse=True)
+    return Found(check_inside(directory, directory / newest), tuple(map(as_text, others)))
+
+
+def _written_at(path: Path) -> tuple[int, str]:
+    """Tell when a file was written last; what was written at once goes by its path."""
+    try:
+        return path.stat().st_mtime_ns, str(path)
+    except OSError:  # removed meanwhile, or a link that leads nowhere
+        return 0, str(path)
 
 
 def check_inside(directory: Path, path: Path) -> Path:

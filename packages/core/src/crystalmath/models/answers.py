@@ -17,6 +17,8 @@ __all__ = [
     "Counted",
     "EngineEntry",
     "ErrorGroup",
+    "JobFile",
+    "JobFiles",
     "LogPart",
     "Potcar",
     "RecipeDescription",
@@ -84,10 +86,31 @@ class LogPart(TypedDict):
 
     job_id: str
     file: str | None
+    others: list[str]
     text: str
     offset: int
     size: int
     finished: bool
+    error: str | None
+
+
+class JobFile(TypedDict):
+    """A file of a job: its path below the work directory, size in bytes, and time in s."""
+
+    file: str
+    size: int
+    modified_at: float
+    is_link: bool
+
+
+class JobFiles(TypedDict):
+    """The files of an attempt of a job (``jobs.files``)."""
+
+    job_id: str
+    attempt: int
+    work_dir: str | None
+    files: list[JobFile]
+    more: int
     error: str | None
 
 

@@ -10,6 +10,7 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
     discover,
     engines,
     events,
+    files,
     jobs,
     recipes,
     results,

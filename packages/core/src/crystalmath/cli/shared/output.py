@@ -38,6 +38,7 @@ __all__ = [
     "sentence",
     "short_recipe",
     "show",
+    "size",
     "summary_fields",
     "table",
     "width",
@@ -228,6 +229,15 @@ def age(epoch_s: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes in its largest unit, of 1024 each as in ``--memory``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1024:  # noqa: PLR2004 - the next unit
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.jobs.workfiles import check_inside, find, read_part, read_tail
+from crystalmath.jobs.workfiles import Found, check_inside, find, read_part, read_tail
 from crystalmath.models.fields import array, nullable
 from crystalmath.quacc.runner import JobState
 from crystalmath.server.handlers.documents import PAGE
@@ -46,7 +46,7 @@ _MOST = 16 * 2**20
 _COPIES = 3
 
 #: Where files were found that may be followed: a tree is not walked for every look at one.
-_found_before: dict[tuple[Path, str], Path] = {}
+_found_before: dict[tuple[Path, str], Found] = {}
 _MOST_FOUND = 1000
 _BYTES: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _TEXT: Mapping[str, Any] = {"type": "string"}
@@ -163,6 +163,11 @@ def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
         {
             "job_id": nullable(JOB_ID),
             "file": {**nullable({"type": "string"}), "description": "the whole path"},
+            "others": {
+                **array(_TEXT),
+                "description": "further files of that name, the newest first, by their paths "
+                "below the work directory; ``file`` is the newest of all",
+            },
             "text": _TEXT,
             "offset": {**_BYTES, "description": "the `offset` of the next call"},
             "size": {**_BYTES, "description": "of the file, decompressed, in bytes"},
@@ -173,11 +178,12 @@ def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
             "error": ERROR,
         }
     ),
-    refused={"file": None, "text": "", "offset": 0, "size": 0, "finished": True},
+    refused={"file": None, "others": [], "text": "", "offset": 0, "size": 0, "finished": True},
 )
 async def handle_jobs_logs(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Read a job's log, or another of its files: all, the last lines, or what came since.
 
+    Of several files of a name the one that was written last is read; ``others`` names the rest.
     Where there is nothing new, wait up to ``timeout_s`` for something. To follow a file, call
     again with ``offset`` until ``finished``. Where ``file`` has changed, the job has begun another
     attempt, whose log begins at 0.
@@ -210,6 +216,7 @@ class _Sight:
     attempt: int
     ended: bool
     path: Path
+    others: tuple[str, ...]
     #: Which file, its size and the time of its last change; nothing where there is none yet.
     signature: tuple[int, ...] | None
 
@@ -229,30 +236,32 @@ def _look(
     # Before the file is read: what an ended job wrote is there.
     job = service.remembered(job_id) or service.job(job_id)
     directory = RunDirectory(service.config.jobs_directory / job_id)
-    path = Path(directory.log(job.attempt))
+    found = Found(Path(directory.log(job.attempt)))
     if "file" in params:
-        path = yield from _found(Path(directory.work(job.attempt)), params, again=again)
+        found = yield from _found(Path(directory.work(job.attempt)), params, again=again)
     try:
-        status = path.stat()
+        status = found.path.stat()
     except FileNotFoundError:
         signature = None
     else:
         signature = (status.st_ino, status.st_size, status.st_mtime_ns)
-    return _Sight(job_id, job.attempt, job.state.is_terminal(), path, signature)
+    ended = job.state.is_terminal()
+    return _Sight(job_id, job.attempt, ended, found.path, found.others, signature)
 
 
 def _found(
     directory: Path, params: Mapping[str, Any], *, again: bool
-) -> Generator[None, None, Path]:
+) -> Generator[None, None, Found]:
     asked = (directory, params["file"])
     known = _found_before.get(asked)
     # Who follows a file goes on with the same one.
-    if known is not None and (again or params.get("offset")) and known.exists():
-        return check_inside(directory, known)
+    if known is not None and (again or params.get("offset")) and known.path.exists():
+        check_inside(directory, known.path)
+        return known
     if len(_found_before) >= _MOST_FOUND:
         _found_before.clear()
-    path = _found_before[asked] = yield from find(directory, params["file"])
-    return path
+    found = _found_before[asked] = yield from find(directory, params["file"])
+    return found
 
 
 def _read(sight: _Sight, params: Mapping[str, Any]) -> Generator[None, None, dict[str, Any]]:
@@ -265,6 +274,7 @@ def _read(sight: _Sight, params: Mapping[str, Any]) -> Generator[None, None, dic
     return {
         "job_id": sight.job_id,
         "file": str(sight.path),
+        "others": list(sight.others),
         "text": part.text,
         "offset": part.end,
         "size": part.size,

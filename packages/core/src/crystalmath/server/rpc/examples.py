@@ -118,6 +118,24 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"after": 2, "timeout_s": 10},
         {"events": [_EVENT], "last": 3, "error": None},
     ),
+    "jobs.files": (
+        {"job_id": _ID},
+        {
+            "job_id": _ID,
+            "attempt": 1,
+            "work_dir": f"{_DIRECTORY}/1.work",
+            "files": [
+                {
+                    "file": "opt.log.gz",
+                    "size": 191,
+                    "modified_at": 1795695849.3,
+                    "is_link": False,
+                }
+            ],
+            "more": 0,
+            "error": None,
+        },
+    ),
     "jobs.list": (
         {"state": "completed", "labels": {"set": "metals"}},
         {"jobs": [_JOB], "cursor": None, "error": None},
@@ -127,6 +145,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "job_id": _ID,
             "file": f"{_DIRECTORY}/1.log",
+            "others": [],
             "text": f"INFO:quacc.runners.prep:Calculation results stored at {_DIRECTORY}/1.work\n",
             "offset": 290,
             "size": 290,

@@ -1,0 +1,109 @@
+"""The handler that lists a job's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import asdict
+
+from crystalmath.errors import InvalidJob
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.worktree import as_text, files_below
+from crystalmath.models.fields import array, nullable
+from crystalmath.server.handlers.documents import PAGE
+from crystalmath.server.pools import in_slices
+from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import ERROR, JOB_ID, record
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from crystalmath.jobs.worktree import WorkFile
+    from crystalmath.service import JobService
+
+__all__ = ["handle_jobs_files"]
+
+#: So many files are named, and what each takes in memory about, in bytes.
+_MOST = 10_000
+_FILE_SIZE = 400
+_COUNT = {"type": "integer", "minimum": 0}
+_FILE = record(
+    {
+        "file": {
+            "type": "string",
+            "description": "its path below the work directory, as jobs.logs takes it",
+        },
+        "size": {**_COUNT, "description": "in bytes, as it is stored"},
+        "modified_at": {
+            "type": "number",
+            "description": "when it was last written, in seconds since the epoch",
+        },
+        "is_link": {"type": "boolean", "description": "it is a link, to wherever"},
+    }
+)
+
+
+@method(
+    "jobs.files",
+    params={
+        "job_id": JOB_ID,
+        "attempt": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "of this attempt; default: the present one",
+        },
+    },
+    required=("job_id",),
+    result=record(
+        {
+            "job_id": nullable(JOB_ID),
+            "attempt": {**nullable(_COUNT), "description": "whose files these are"},
+            "work_dir": {**nullable({"type": "string"}), "description": "below which they are"},
+            "files": array(_FILE),
+            "more": {**_COUNT, "description": f"how many there are beyond {_MOST}"},
+            "error": ERROR,
+        }
+    ),
+    refused={"attempt": None, "work_dir": None, "files": [], "more": 0},
+    answer_size=lambda _: _FILE_SIZE * _MOST,
+)
+async def handle_jobs_files(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """List the files of a job's work directory with their sizes and times, by their paths.
+
+    ``jobs.logs`` reads one. Links are named, and not followed.
+    """
+    return await in_slices("files", _listed(service, **params))
+
+
+def _listed(
+    service: JobService, job_id: str, attempt: int | None = None
+) -> Generator[None, None, dict[str, Any]]:
+    job = service.job(job_id)
+    if attempt is not None and attempt > job.attempt:
+        had = f"{job.attempt} attempt{'s' if job.attempt > 1 else ''}"
+        raise InvalidJob(f"job {job_id} has had {had}, there is no attempt {attempt} to list")
+    number = attempt or job.attempt
+    work_dir = Path(RunDirectory(service.config.jobs_directory / job_id).work(number))
+    found: list[WorkFile] = []
+    count = 0
+    for count, file in enumerate(files_below(str(work_dir)), 1):
+        found.append(file)
+        if len(found) == 2 * _MOST:
+            found = _first(found)
+        if count % PAGE == 0:
+            yield
+    return {
+        "job_id": job_id,
+        "attempt": number,
+        "work_dir": str(work_dir),
+        "files": [
+            {"file": as_text(file.pop("path")), **file} for file in map(asdict, _first(found))
+        ],
+        "more": max(0, count - _MOST),
+        "error": None,
+    }
+
+
+def _first(files: list[WorkFile]) -> list[WorkFile]:
+    return sorted(files, key=lambda file: file.path)[:_MOST]
