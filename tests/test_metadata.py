@@ -29,6 +29,7 @@ PROVIDES = {
     "crystalmath_engine_psij": "crystalmath-engine-psij",
     "covalent_dispatcher": "covalent",
     "psij": "psij-python",
+    "ruamel": "ruamel-yaml",
 }
 
 
@@ -127,7 +128,7 @@ def test_the_lock_has_all_that_is_asked_for() -> None:
 def test_every_import_is_a_dependency(package: str) -> None:
     allowed = {canonicalize_name(item.name) for item in _requirements(package)} | {package}
     # What quacc itself brings, used only where quacc is there.
-    allowed |= {"pymatgen", "custodian", "ruamel"}
+    allowed |= {"pymatgen", "custodian"}
     for path in (PACKAGES[package] / "src").rglob("*.py"):
         for node in ast.walk(parse(path)):
             if isinstance(node, ast.Import):
