@@ -151,7 +151,10 @@ class Differential:
         if fate.end == "potcar":
             self.reasons.update({each.code for each in findings if each.severity == "error"})
         if (fate.end == "ran" and refused) or (fate.end == "potcar" and not refused):
-            raise DisagreementError(self._shown(case, fate, findings))
+            shown = self._shown(case, fate, findings)
+            # hypothesis tells what failed again, and fails differently if it did not.
+            print(f"disagreement: {shown}", flush=True)
+            raise DisagreementError(shown)
 
     def _findings(self, case: Case) -> list[Finding]:
         findings = plugins().preflight(
