@@ -25,6 +25,7 @@ LAYERS = [
         "crystalmath.engines.local",
         "crystalmath.preflight.preflight_plugin",
         "crystalmath.preflight.programs.vasp",
+        "crystalmath.progress.progress_plugin",
         "crystalmath.preflight.programs.espresso",
     ],
     ["crystalmath.preflight"],
@@ -33,7 +34,8 @@ LAYERS = [
         "crystalmath.engines",
         "crystalmath.hookspecs",
     ],
-    # What a program's plugin is made of.
+    # What a plugin for a program is made of.
+    ["crystalmath.progress"],
     [
         f"crystalmath.preflight.{name}"
         for name in ("program", "folders", "launching", "checked_job", "report")

@@ -614,3 +614,47 @@ def test_nothing_to_submit_starts_no_server(alone, cli, tmp_path):
     (tmp_path / "bad.xyz").write_text("junk")
     assert cli("submit", "lab_recipes.value", tmp_path / "bad.xyz").code == 1
     assert list(alone.home.iterdir()) == []
+
+
+# --- progress --------------------------------------------------------------------------------
+
+OSZICAR = """\
+DAV:   3    -0.372214035530E+01   -0.21119E+00   -0.21012E+00  3216   0.112E+01
+   4 F= -.37221404E+01 E0= -.37210001E+01  d E =-.228072E-02
+DAV:   1    -0.372241135530E+01   -0.21119E-03   -0.21012E-03  3216   0.112E-01
+"""
+
+
+def test_progress_tells_how_far_a_calculation_has_come(here, cli):
+    go = here / "go"
+    given = ["--param", f"files={json.dumps({'tmp-1/OSZICAR': OSZICAR})}", "--param", f"path={go}"]
+    job = submit(cli, "write_and_wait", *given, "--label", "set=progress")
+    try:
+        eventually(lambda: read_progress(cli, job) is not None)
+        told = read_progress(cli, job)
+        assert (told["program"], told["calculation"], told["file"]) == (
+            "VASP",
+            1,
+            "tmp-1/OSZICAR",
+        )
+        assert (told["ionic_step"], told["electronic_step"]) == (5, 1)
+        assert (told["energy_ev"], told["max_force_ev_ang"]) == (-3.7210001, None)
+        header, row = cli("progress", "--label", "set=progress").lines
+        assert header.split()[:6] == ["ID", "NAME", "PROGRAM", "CALC", "IONIC", "SCF"]
+        assert row.split()[:7] == [job[:8], "Al", "VASP", "1", "5", "1", "-3.7210"]
+        status = cli("status", job).out
+        assert "VASP, calculation 1, ionic step 5, electronic step 1, -3.721000 eV" in status
+    finally:
+        go.touch()
+    assert cli("wait", job).code == 0
+    assert read_progress(cli, job)["ionic_step"] == 5
+    assert "completed" in cli("progress", job).lines[1].split()
+    answer = cli("progress", "--label", "set=progress")
+    assert (answer.code, answer.out, answer.err) == (0, "", "no running jobs\n")
+    nobody = cli("progress", "0" * 36, "--json")
+    assert (nobody.code, nobody.json["code"], nobody.json["jobs"]) == (1, "unknown_job", [])
+
+
+def read_progress(cli, job):
+    (told,) = cli("progress", job, "--json").json["jobs"]
+    return told["progress"]

@@ -44,6 +44,14 @@ def wait_for(atoms, path):
     return {"saw": path}
 
 
+def write_and_wait(atoms, files, path):
+    """Write files as a program would, and run until a file is there."""
+    for name, text in files.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text, encoding="utf-8")
+    return wait_for(atoms, path)
+
+
 def fill_disk(atoms, path, gate=None):
     """Leave no room on the disk, and return a large result at once or once a file is there."""
     with Path(path).open("wb", buffering=0) as file:

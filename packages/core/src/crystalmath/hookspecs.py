@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models import EngineSettings, Finding, Pseudopotential
     from crystalmath.preflight.program import Program
+    from crystalmath.progress.reader import ProgressReader
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = ["PROJECT", "hookimpl"]
@@ -157,5 +158,19 @@ def crystalmath_programs() -> Sequence[Program]:
     -------
     sequence of Program
         Each with a name that no other has.
+    """
+    raise NotImplementedError
+
+
+@_hookspec
+def crystalmath_progress_readers() -> Sequence[ProgressReader]:
+    """Provide readers of what programs write while they run.
+
+    Called once in each process that tells progress; importing the plugin's module must cost little.
+
+    Returns
+    -------
+    sequence of ProgressReader
+        Each with a file that no other has; of two the one of the plugin whose name comes first.
     """
     raise NotImplementedError

@@ -27,6 +27,7 @@ from crystalmath.cli import (
     list_,
     logs,
     path,
+    progress,
     recipes,
     result,
     run,
@@ -147,6 +148,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "list_jobs": {"jobs": []},
     "wait": {"jobs": []},
     "files": {"files": []},
+    "progress": {"jobs": []},
     "conform": {"tests": []},
 }
 
@@ -181,6 +183,7 @@ _add("wait", wait.wait, " 3f2a91c4 && crystalmath result 3f2a91c4 --json")
 _add("result", result.result, " 3f2a91c4 --json")
 _add("logs", logs.logs, " 3f2a91c4 OUTCAR --follow")
 _add("files", files.files, " 3f2a91c4")
+_add("progress", progress.progress, " 3f2a91c4")
 _add("path", path.path, " 3f2a91c4")
 _add("cancel", cancel.cancel, " 3f2a91c4")
 _add("engines", engines.engines, "")

@@ -36,6 +36,8 @@ __all__ = ["Interrupts", "Progress", "follow", "run", "run_submission"]
 # submitted, and of one that has run for a while.
 _TICK = 0.2
 _SLOW_TICK = 1.0
+# How often it is asked how far a job has come, in seconds.
+_ASK_S = 3.0
 
 
 @with_options
@@ -118,11 +120,21 @@ def follow(client: Client, job: Job, interrupts: Interrupts, progress: Progress)
             progress.show(job)
         if job.state.is_terminal():
             return job
-        progress.tick()
+        progress.tick(_reached(client, job) if progress.wants_more(job) else None)
         if interrupts.received is not None and not interrupts.passed_on:
             progress.say(f"stopping job {job.job_id}; once more leaves at once")
             client.cancel(job.job_id)
             interrupts.pass_on()
+
+
+def _reached(client: Client, job: Job) -> str | None:
+    from crystalmath.errors import ServerError
+
+    try:
+        read = client.progress([job.job_id])[job.job_id]
+    except ServerError:  # of an earlier release, which does not know the question
+        return None
+    return None if read is None else str(read)
 
 
 def report(job: Job) -> None:
@@ -223,6 +235,9 @@ class Progress(output.LiveLine):
         self._started = time.monotonic()
         self._shown: tuple[str, int, str | None] | None = None
         self._state = "submitting"
+        self._reached = ""
+        # Most jobs of a second or two have nothing to tell.
+        self._ask_at = self._started + _ASK_S
         super().__init__(self._line())
 
     def show(self, job: Job) -> None:
@@ -230,14 +245,24 @@ class Progress(output.LiveLine):
         seen = (job.state.value, job.attempt, job.reason)
         if seen == self._shown:
             return
-        self._shown, self._state = seen, job.state.value
+        self._shown, self._state, self._reached = seen, job.state.value, ""
         again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
         reason = f": {output.printable(job.reason)}" if job.reason else ""
         self.say(f"{self._line()}{again}{reason}")
 
-    def tick(self) -> None:
-        """Renew the elapsed time."""
-        self.update(self._line())
+    def wants_more(self, job: Job) -> bool:
+        """Tell whether it is time to ask how far a job has come."""
+        now = time.monotonic()
+        if not self.is_live or job.state.value != "running" or now < self._ask_at:
+            return False
+        self._ask_at = now + _ASK_S
+        return True
+
+    def tick(self, reached: str | None = None) -> None:
+        """Renew the elapsed time, and how far the job has come."""
+        if reached is not None:
+            self._reached = f": {output.printable(reached)}"
+        self.update(self._line() + self._reached)
 
     def _line(self) -> str:
         return f"{time.monotonic() - self._started:7.1f} s  {self._state}"

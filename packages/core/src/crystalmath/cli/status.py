@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from crystalmath.client import Job
+    from crystalmath.models import Progress
     from crystalmath.models.answers import Specification
 
 __all__ = ["status"]
@@ -24,14 +25,18 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
     """Tell what became of a job."""
     with any_client() as client:
         job, asked = client.described(find(client, job_id))
+        running = job.state.value == "running"
+        reached = client.progress([job.job_id])[job.job_id] if running and not as_json else None
     if as_json:
         output.write_json({**job.document(), "potcars": asked.get("potcars", [])})
     else:
-        output.write(output.fields(_status_fields(job, asked)))
+        output.write(output.fields(_status_fields(job, asked, reached)))
     return 0
 
 
-def _status_fields(job: Job, asked: Specification) -> list[tuple[str, object]]:
+def _status_fields(
+    job: Job, asked: Specification, reached: Progress | None
+) -> list[tuple[str, object]]:
     parameters: Mapping[str, object] = asked["params"]
     files = asked.get("potcars", [])  # a server of an earlier release tells none
     kind = "POTCARs" if any(file["titel"] for file in files) else "UPF files"
@@ -39,6 +44,7 @@ def _status_fields(job: Job, asked: Specification) -> list[tuple[str, object]]:
     return [
         ("state", f"{job.state.value} (being cancelled)" if stopping else job.state.value),
         ("reason", job.reason),
+        ("progress", reached and f"{reached} ({output.age(reached.updated_at)} ago)"),
         ("error", None if job.state.value == "cancelled" else job.error),
         *output.summary_fields(job),
         ("name", job.name),

@@ -12,7 +12,8 @@ from crystalmath.client.event_log import changes
 from crystalmath.client.result_fetcher import ResultFetcher
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.models import Job, JobState
+from crystalmath.models import Job, JobState, Progress
+from crystalmath.models.fields import from_wire
 from crystalmath.recipes.changed_settings import changed_settings
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ RecipeLike: TypeAlias = str | Callable[..., Any]
 
 #: Jobs of one page.
 PAGE = 500
+
+#: So many jobs at once are asked for their progress.
+READ_AT_ONCE = 200
 
 #: So many ids are named where several begin alike.
 SHOWN = 5
@@ -295,6 +299,29 @@ class Asking:
             "size", "modified_at", "is_link"}``, and :meth:`logs` reads it by its ``file``.
         """
         return cast("JobFiles", self._answer("jobs.files", job_id=job_id, attempt=attempt))
+
+    def progress(self, job_ids: Sequence[str]) -> dict[str, Progress | None]:
+        """Tell how far the calculations of jobs have come, from what their programs write.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs; `UnknownJob` if there is no such one.
+
+        Returns
+        -------
+        dict of str to (Progress or None)
+            By job id; ``None`` where nothing is written yet that a reader knows.
+        """
+        told: dict[str, Progress | None] = {}
+        for start in range(0, len(job_ids), READ_AT_ONCE):
+            page = job_ids[start : start + READ_AT_ONCE]
+            for job in self._answer("jobs.progress", job_ids=list(page))["jobs"]:
+                if job["status"] == "error":
+                    raise_answered(job)
+                read = job["progress"]
+                told[job["job_id"]] = read and Progress(**from_wire(Progress, read))
+        return told
 
     def cancel(self, job_id: str) -> bool:
         """Ask for a job to be stopped; ``False`` if it had ended.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.client.progress import watch
+from crystalmath.client.progress_bar import watch
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from crystalmath.preflight.program import Program
+    from crystalmath.progress.reader import ProgressReader
 
 __all__ = ["ENGINES", "PLUGINS", "Plugins", "distribution_of", "how_to_install", "plugins"]
 
@@ -45,6 +46,7 @@ class Plugins:
         self._loading: dict[tuple[str, str], threading.Lock] = {}
         self._registering = threading.Lock()
         self._programs: tuple[Program, ...] | None = None
+        self._readers: Mapping[str, ProgressReader] | None = None
         #: Plugins of the group ``crystalmath.plugins`` that could not be loaded, and why.
         self.broken: dict[str, Exception] = {}
 
@@ -128,6 +130,20 @@ class Plugins:
                     self.broken[name] = error if isinstance(error, Exception) else _exits(error)
             self._programs = tuple(found.values())
         return self._programs
+
+    def progress_readers(self) -> Mapping[str, ProgressReader]:
+        """Give the readers of progress by the names of their files."""
+        if self._readers is None:
+            found: dict[str, ProgressReader] = {}
+            for name in self._usable():
+                ask = self._only(self._loaded[PLUGINS, name], "crystalmath_progress_readers")
+                try:
+                    given = [each for answer in ask() for each in answer]
+                    found |= {each.file: each for each in given if each.file not in found}
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - of a stranger
+                    self.broken[name] = error if isinstance(error, Exception) else _exits(error)
+            self._readers = found
+        return self._readers
 
     def _provided(self, name: str, found: dict[str, Program]) -> None:
         ask = self._only(self._loaded[PLUGINS, name], "crystalmath_programs")

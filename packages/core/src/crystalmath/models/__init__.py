@@ -4,6 +4,7 @@
 ``submission``    what is asked for, and what an engine gets of it
 ``resources``     what a job asks of a machine
 ``job``           what is on record of a job
+``progress``      how far a job's calculation has come
 ``answers``       what the server's answers hold, for type checkers
 ``cluster``       a target of an engine, as the configuration file describes it
 ``timespans``     spans of time as people write them
@@ -17,6 +18,7 @@ from crystalmath.errors import Finding
 from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
 from crystalmath.models.cluster import Cluster
 from crystalmath.models.job import Job, JobState, NewJob, Pseudopotential
+from crystalmath.models.progress import Progress
 from crystalmath.models.resources import Resources, ResourcesGiven
 from crystalmath.models.submission import (
     JobSpec,
@@ -37,6 +39,7 @@ __all__ = [
     "JobState",
     "MapOptions",
     "NewJob",
+    "Progress",
     "Pseudopotential",
     "Resources",
     "ResourcesGiven",

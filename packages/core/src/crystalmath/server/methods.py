@@ -12,6 +12,7 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
     events,
     files,
     jobs,
+    progress,
     recipes,
     results,
     submission,

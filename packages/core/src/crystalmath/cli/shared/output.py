@@ -283,6 +283,11 @@ class LiveLine:
     ) -> None:
         self._stack.close()
 
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a line that is renewed."""
+        return self._status is not None
+
     def update(self, text: str) -> None:
         """Renew the live line."""
         if self._status is not None:

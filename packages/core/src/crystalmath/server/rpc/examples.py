@@ -153,6 +153,29 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "error": None,
         },
     ),
+    "jobs.progress": (
+        {"job_ids": [_ID]},
+        {
+            "jobs": [
+                {
+                    "job_id": _ID,
+                    "status": "running",
+                    "error": None,
+                    "progress": {
+                        "program": "VASP",
+                        "calculation": 1,
+                        "file": "tmp-quacc-2026-11-26-15-08-34-854536-41974/OSZICAR",
+                        "updated_at": 1795695849.3,
+                        "ionic_step": 4,
+                        "electronic_step": 7,
+                        "energy_ev": -14.889012,
+                        "max_force_ev_ang": 0.0213,
+                    },
+                }
+            ],
+            "error": None,
+        },
+    ),
     "jobs.result": ({"job_id": _ID}, _RESULT),
     "jobs.results": ({"job_ids": [_ID]}, {"results": [_RESULT], "error": None}),
     "jobs.specification": (

@@ -1,0 +1,1 @@
+"""How far a running calculation has come, read from what its program writes."""

@@ -1,0 +1,22 @@
+"""The host's own readers of progress."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crystalmath.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from crystalmath.progress.reader import ProgressReader
+
+__all__ = ["crystalmath_progress_readers"]
+
+
+@hookimpl
+def crystalmath_progress_readers() -> list[ProgressReader]:
+    """Provide those of VASP, Quantum ESPRESSO and ASE's optimizers."""
+    from crystalmath.progress.readers.ase_log import AseLog
+    from crystalmath.progress.readers.oszicar import Oszicar
+    from crystalmath.progress.readers.pw_output import PwOutput
+
+    return [Oszicar(), PwOutput(), AseLog()]

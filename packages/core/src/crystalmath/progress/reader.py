@@ -1,0 +1,79 @@
+"""What a plugin provides that reads how far a program's calculation has come."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from attrs import frozen
+
+__all__ = ["Lines", "ProgressReader", "Reading", "largest"]
+
+#: Gives the last lines of a file of the calculation by its name; none where there is no such file.
+Lines: TypeAlias = Callable[[str], Sequence[str]]
+
+
+@frozen(kw_only=True)
+class Reading:
+    """What a reader has read; ``None`` where that is not written yet.
+
+    Parameters
+    ----------
+    ionic_step : int, optional
+        The step of the relaxation or dynamics that is computed, or was the last.
+    electronic_step : int, optional
+        The step of the self-consistent cycle in it.
+    energy_ev : float, optional
+        The energy of the last ionic step in eV; in the first one, of its last electronic step.
+    max_force_ev_ang : float, optional
+        The largest force on an atom after the last ionic step, in eV/Å.
+    """
+
+    ionic_step: int | None = None
+    electronic_step: int | None = None
+    energy_ev: float | None = None
+    max_force_ev_ang: float | None = None
+
+
+class ProgressReader(ABC):
+    """Reads the output of one program while it is written.
+
+    Attributes
+    ----------
+    program : str
+        What people call the program.
+    file : str
+        The file by which a calculation of it is known; it grows while the calculation runs. One
+        that ends in ``.gz`` beside it is the same, once the calculation has ended.
+    others : tuple of str
+        Further files beside it that are read.
+    """
+
+    program: str
+    file: str
+    others: tuple[str, ...] = ()
+
+    @abstractmethod
+    def read(self, lines: Lines) -> Reading:
+        """Read what there is; it may have been cut anywhere.
+
+        Parameters
+        ----------
+        lines : callable
+            Gives the last lines of `file` or one of `others`: 1 MiB of them at most.
+        """
+
+
+def largest(forces: Sequence[Sequence[float]], unit: float = 1.0) -> float | None:
+    """Give the largest force on an atom.
+
+    Parameters
+    ----------
+    forces : sequence of sequence of float
+        A row of three for each atom.
+    unit : float
+        What they are given in, in eV/Å.
+    """
+    return max((math.hypot(*row) * unit for row in forces), default=None)

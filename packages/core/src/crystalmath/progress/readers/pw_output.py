@@ -1,0 +1,78 @@
+"""Quantum ESPRESSO's ``pw.x``: steps, energies and forces from its output."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from crystalmath.progress.reader import ProgressReader, Reading, largest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crystalmath.progress.reader import Lines
+
+__all__ = ["PwOutput"]
+
+_ENERGY = re.compile(r"(!?)\s+total energy\s+=\s+(-?\d+\.\d+) Ry")
+_ELECTRONIC = re.compile(r"\s+iteration #\s*(\d+)\s")
+#: After each ionic step: of a relaxation (also ``bfgs converged in   3 scf cycles``), of dynamics.
+_IONIC = re.compile(
+    r"\s+(?:number of scf cycles\s+=\s+(\d+)|bfgs converged in\s+(\d+) scf cycles"
+    r"|Entering Dynamics:\s+iteration =\s+(\d+))"
+)
+_FORCE = re.compile(r"\s+atom\s+\d+ type\s+\d+\s+force =(.*)")
+_FORCES = "Forces acting on atoms"
+
+
+class PwOutput(ProgressReader):
+    """``pw.x`` of Quantum ESPRESSO, whose output quacc calls ``pw.out``."""
+
+    program = "Quantum ESPRESSO"
+    file = "pw.out"
+
+    def read(self, lines: Lines) -> Reading:
+        """Read forwards from the oldest line there is."""
+        from ase.units import Bohr, Ry
+
+        text = lines(self.file)
+        done, electronic = 0, None
+        energy: float | None = None
+        first: float | None = None
+        for line in text:
+            if found := _ELECTRONIC.match(line):
+                electronic = int(found[1])
+            elif found := _ENERGY.match(line):
+                if found[1]:
+                    energy = float(found[2]) * Ry
+                else:
+                    first = float(found[2]) * Ry
+            elif found := _IONIC.match(line):
+                done, electronic = int(found[found.lastindex or 0]), None
+        if electronic is None and not done:
+            return Reading()
+        return Reading(
+            ionic_step=done + (electronic is not None),
+            electronic_step=electronic,
+            energy_ev=first if energy is None else energy,
+            max_force_ev_ang=_largest_force(text, Ry / Bohr),
+        )
+
+
+def _largest_force(lines: Sequence[str], unit: float) -> float | None:
+    """Give the largest force of the last whole table, in eV/Å.
+
+    With high verbosity tables of contributions follow the total, each under a heading of its own.
+    """
+    end = len(lines)
+    for at in range(len(lines) - 1, -1, -1):
+        if _FORCES not in lines[at]:
+            continue
+        rows = []
+        for line in lines[at + 1 : end]:
+            if found := _FORCE.match(line):
+                rows.append([float(word) for word in found[1].split()])
+            elif rows:
+                return largest(rows, unit)
+        end = at
+    return None

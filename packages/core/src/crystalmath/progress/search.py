@@ -1,0 +1,113 @@
+"""Find a job's newest calculation, and read how far it has come."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from crystalmath.errors import InvalidJob
+from crystalmath.jobs.workfiles import check_inside, read_tail
+from crystalmath.models.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from crystalmath.progress.reader import ProgressReader
+
+__all__ = ["END", "read_progress"]
+
+_T = TypeVar("_T")
+_Work: TypeAlias = "Generator[None, None, _T]"
+
+#: So much of the end of a file is read, in bytes: a table of the forces on some 10,000 atoms.
+END = 2**20
+_LINES = 20_000
+#: So deep are calculations in a work directory; recipes make one folder for each.
+_DEPTH = 4
+#: After so many names others may come between.
+_STEPS = 1000
+
+
+def read_progress(work: Path, readers: Mapping[str, ProgressReader]) -> _Work[Progress | None]:
+    """Read how far the newest calculation below a work directory has come.
+
+    Parameters
+    ----------
+    work : pathlib.Path
+        The work directory of a job's attempt. Links are not followed.
+    readers : mapping of str to ProgressReader
+        The readers, by the names of their files.
+
+    Returns
+    -------
+    Progress or None
+        ``None`` where no calculation has written anything that a reader knows.
+    """
+    found = yield from _calculations(work, readers)
+    if not found:
+        return None
+    _, path, reader = max(found, key=lambda each: each[0])
+    texts: dict[str, Sequence[str]] = {}
+    names = {reader.file, *reader.others}
+    for name in names:
+        texts[name] = yield from _lines(work, path.parent, name)
+    reading = reader.read(lambda name: texts.get(name, ()))
+    try:
+        updated_at = path.stat().st_mtime
+    except FileNotFoundError:  # it has just been compressed; whoever asks again sees it
+        return None
+    return Progress(
+        program=reader.program,
+        calculation=len({each.parent for _, each, _ in found}),
+        file=str(path.relative_to(work)),
+        updated_at=updated_at,
+        ionic_step=reading.ionic_step,
+        electronic_step=reading.electronic_step,
+        energy_ev=reading.energy_ev,
+        max_force_ev_ang=reading.max_force_ev_ang,
+    )
+
+
+def _calculations(
+    work: Path, readers: Mapping[str, ProgressReader]
+) -> _Work[list[tuple[float, Path, ProgressReader]]]:
+    """Give the files by which calculations are known, with the times of their last changes."""
+    found = []
+    folders = [(work, 0)]
+    seen = 0
+    while folders:
+        folder, depth = folders.pop()
+        try:
+            entries = os.scandir(folder)
+        except OSError:  # gone meanwhile, or not readable
+            continue
+        with entries:
+            for entry in entries:
+                seen += 1
+                if seen % _STEPS == 0:
+                    yield
+                if entry.is_dir(follow_symlinks=False):
+                    if depth < _DEPTH:
+                        folders.append((Path(entry.path), depth + 1))
+                elif reader := readers.get(entry.name.removesuffix(".gz")):
+                    try:
+                        found.append(
+                            (entry.stat(follow_symlinks=False).st_mtime, Path(entry.path), reader)
+                        )
+                    except FileNotFoundError:
+                        continue
+    yield
+    return found
+
+
+def _lines(work: Path, folder: Path, name: str) -> _Work[Sequence[str]]:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if not os.path.lexists(path):
+            continue
+        try:
+            part = yield from read_tail(check_inside(work, path), _LINES, END, whole=False)
+        except (InvalidJob, FileNotFoundError):  # a link, a pipe, broken, or gone meanwhile
+            continue
+        return part.text.splitlines()
+    return ()

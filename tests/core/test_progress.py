@@ -1,0 +1,212 @@
+"""How far a calculation has come, read from what its program writes."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import time
+
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.optimize import BFGS, FIRE, BFGSLineSearch
+from ase.units import Bohr, Ry
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import at_once
+from crystalmath.engines.registry import plugins
+from crystalmath.progress.search import END, read_progress
+
+# As VASP 6 writes them; of a relaxation in its second step.
+FIRST_STEP = """\
+       N       E                     dE             d eps       ncg     rms          rms(c)
+DAV:   1     0.146011203581E+02    0.14601E+02   -0.18325E+03  3216   0.367E+02
+DAV:   2    -0.351094712361E+01   -0.18112E+02   -0.17432E+02  4048   0.718E+01
+RMM:   3    -0.372214035530E+01   -0.21119E+00   -0.21012E+00  3216   0.112E+01    0.4E+00
+"""
+OSZICAR = f"""\
+{FIRST_STEP}   1 F= -.37221404E+01 E0= -.37210001E+01  d E =-.228072E-02
+       N       E                     dE             d eps       ncg     rms          rms(c)
+DAV:   1    -0.372241135530E+01   -0.21119E-03   -0.21012E-03  3216   0.112E-01    0.4E-02
+"""
+DYNAMICS = (
+    "    7 T=   301. E= -.37151E+01 F= -.37251234E+01 E0= -.37241111E+01  EK= 0.1E-01"
+    " SP= 0.00E+00 SK= 0.00E+00\n"
+)
+OUTCAR = """\
+ POSITION                                       TOTAL-FORCE (eV/Angst)
+ -----------------------------------------------------------------------------------
+      0.00000      0.00000      0.00000         0.000000      0.030000      0.040000
+      1.82000      1.82000      0.00000         0.000000     -0.010000     -0.040000
+ -----------------------------------------------------------------------------------
+    total drift:                                0.000000     -0.000000     -0.000000
+"""
+# As pw.x 6.7 writes them: silicon that relaxes, in its second step.
+PW_FIRST = """\
+     iteration #  5     ecut=    12.00 Ry     beta= 0.70
+     Davidson diagonalization with overlap
+
+     total cpu time spent up to now is        0.2 secs
+
+     total energy              =     -15.61606902 Ry
+     estimated scf accuracy    <       0.00000120 Ry
+"""
+PW = f"""\
+{PW_FIRST}
+     iteration #  6     ecut=    12.00 Ry     beta= 0.70
+!    total energy              =     -15.61606979 Ry
+
+     convergence has been achieved in   6 iterations
+
+     Forces acting on atoms (cartesian axes, Ry/au):
+
+     atom    1 type  1   force =     0.03000000    0.00000000    0.04000000
+     atom    2 type  1   force =    -0.01529149    0.01861275   -0.00264724
+     The non-local contrib.  to forces
+     atom    1 type  1   force =     9.03000000    0.00000000    9.04000000
+
+     Total force =     0.034272     Total SCF correction =     0.000007
+
+     BFGS Geometry Optimization
+
+     number of scf cycles    =   1
+     number of bfgs steps    =   0
+"""
+PW_SECOND = """\
+     iteration #  1     ecut=    12.00 Ry     beta= 0.70
+"""
+
+
+def read(work):
+    return at_once(read_progress(work, plugins().progress_readers()))
+
+
+def seen(work):
+    found = read(work)
+    return (
+        found.program,
+        found.ionic_step,
+        found.electronic_step,
+        found.energy_ev,
+        found.max_force_ev_ang,
+    )
+
+
+def test_nothing_is_known_before_a_program_has_written(tmp_path):
+    assert read(tmp_path) is None
+    assert read(tmp_path / "not there yet") is None
+    (tmp_path / "notes.txt").write_text("BFGS:    3 15:09:38       -0.005682        0.0123\n")
+    assert read(tmp_path) is None
+
+
+@pytest.mark.parametrize("optimizer", [BFGS, FIRE, BFGSLineSearch])
+def test_the_steps_of_ase_are_those_of_its_optimizer(optimizer, tmp_path):
+    atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+    atoms.rattle(0.1, seed=1)
+    atoms.calc = EMT()
+    with optimizer(atoms, logfile=str(tmp_path / "opt.log")) as dynamics:
+        dynamics.run(fmax=0.01, steps=3)
+    found = read(tmp_path)
+    assert (found.program, found.calculation, found.file) == ("ASE", 1, "opt.log")
+    assert found.ionic_step == dynamics.nsteps
+    assert found.energy_ev == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    largest = max(map(sum, atoms.get_forces() ** 2)) ** 0.5
+    assert found.max_force_ev_ang == pytest.approx(largest, abs=1e-4)
+    assert time.time() - found.updated_at < 600
+
+
+@pytest.mark.parametrize(
+    ("oszicar", "outcar", "expected"),
+    [
+        (FIRST_STEP, "", (1, 3, -3.72214035530, None)),
+        (OSZICAR, OUTCAR, (2, 1, -3.7210001, 0.05)),
+        # Between the line in OSZICAR and the forces in OUTCAR.
+        (OSZICAR, OUTCAR.rpartition("1.82")[0], (2, 1, -3.7210001, None)),
+        (OSZICAR, OUTCAR + OUTCAR.rpartition("1.82")[0], (2, 1, -3.7210001, 0.05)),
+        (DYNAMICS, OUTCAR, (7, None, -3.7241111, 0.05)),
+    ],
+)
+def test_vasp_tells_ionic_and_electronic_steps(oszicar, outcar, expected, tmp_path):
+    (tmp_path / "OSZICAR").write_text(oszicar)
+    (tmp_path / "OUTCAR").write_text(outcar)
+    assert seen(tmp_path) == ("VASP", *expected)
+
+
+def test_quantum_espresso_tells_them_too(tmp_path):
+    out = tmp_path / "pw.out"
+    out.write_text(PW_FIRST)
+    energy = pytest.approx(-15.61606902 * Ry)
+    assert seen(tmp_path) == ("Quantum ESPRESSO", 1, 5, energy, None)
+    energy = pytest.approx(-15.61606979 * Ry)
+    force = pytest.approx(0.05 * Ry / Bohr)
+    out.write_text(PW)
+    assert seen(tmp_path) == ("Quantum ESPRESSO", 1, None, energy, force)
+    out.write_text(PW + PW_SECOND)
+    assert seen(tmp_path) == ("Quantum ESPRESSO", 2, 1, energy, force)
+    out.write_text(f"{PW}\n     bfgs converged in   3 scf cycles and   2 bfgs steps\n")
+    assert seen(tmp_path) == ("Quantum ESPRESSO", 3, None, energy, force)
+
+
+def test_the_newest_of_several_calculations_counts(tmp_path):
+    ended, running = tmp_path / "quacc-1", tmp_path / "tmp-quacc-2"
+    for folder in (ended, running):
+        folder.mkdir()
+    with gzip.open(ended / "OSZICAR.gz", "wt") as file:
+        file.write(OSZICAR)
+    (running / "OSZICAR").write_text(FIRST_STEP)
+    os.utime(ended / "OSZICAR.gz", (1, 1))
+    found = read(tmp_path)
+    assert (found.calculation, found.ionic_step) == (2, 1)
+    os.utime(running / "OSZICAR", (0, 0))
+    found = read(tmp_path)
+    assert (found.file, found.calculation, found.ionic_step) == ("quacc-1/OSZICAR.gz", 2, 2)
+
+
+@given(st.data())
+def test_a_file_that_is_cut_anywhere_is_read_as_far_as_it_goes(tmp_path_factory, data):
+    work = tmp_path_factory.mktemp("work")
+    name, text = data.draw(
+        st.sampled_from([("OSZICAR", OSZICAR), ("pw.out", PW + PW_SECOND), ("OUTCAR", OUTCAR)])
+    )
+    end = data.draw(st.integers(0, len(text)))
+    (work / "OSZICAR").write_text(OSZICAR)
+    (work / name).write_text(text[:end])
+    found = read(work)
+    energies = {None, -3.7210001, 14.6011203581, -3.51094712361, -3.72214035530}
+    energies |= {-15.61606902 * Ry, -15.61606979 * Ry}
+    assert found.energy_ev in energies
+    assert found.ionic_step in {None, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["OSZICAR", "OUTCAR", "pw.out", "opt.log"])
+def test_whatever_lies_there_harms_nobody(name, tmp_path):
+    (tmp_path / "OSZICAR").write_text(OSZICAR)
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    read(tmp_path)
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    read(tmp_path)
+    path.unlink()
+    path.write_bytes(os.urandom(2 * END))
+    read(tmp_path)
+    path.unlink()
+    path.with_name(f"{name}.gz").write_bytes(b"no gzip")
+    read(tmp_path)
+
+
+def test_a_broken_plugin_keeps_nobody_from_his_progress(install, tmp_path):
+    install(
+        "broken-progress",
+        "broken_progress",
+        "from crystalmath.hookspecs import hookimpl\n"
+        "@hookimpl\n"
+        "def crystalmath_progress_readers():\n"
+        "    raise RuntimeError('not today')\n",
+        group="crystalmath.plugins",
+    )
+    (tmp_path / "OSZICAR").write_text(OSZICAR)
+    assert seen(tmp_path)[0] == "VASP"
+    assert "not today" in str(plugins().broken["broken_progress"])
