@@ -22,6 +22,7 @@ from crystalmath.cli import (
     clusters,
     conform,
     doctor,
+    du,
     engines,
     files,
     list_,
@@ -186,6 +187,7 @@ _add("files", files.files, " 3f2a91c4")
 _add("progress", progress.progress, " 3f2a91c4")
 _add("path", path.path, " 3f2a91c4")
 _add("cancel", cancel.cancel, " 3f2a91c4")
+_add("du", du.du, " --label project=alloys")
 _add("engines", engines.engines, "")
 _add("clusters", clusters.clusters, " init slurm")
 _add("recipes", recipes.recipes, " emt.core.relax_job")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         RecipeEntry,
         ServerVersion,
         Specification,
+        Usage,
     )
 
 __all__ = ["Asking", "RecipeLike", "States"]
@@ -49,6 +50,9 @@ PAGE = 500
 
 #: So many jobs at once are asked for their progress.
 READ_AT_ONCE = 200
+
+#: How long a server may look at, or remove, the files of many jobs, in seconds.
+LONG_S = 3600.0
 
 #: So many ids are named where several begin alike.
 SHOWN = 5
@@ -99,8 +103,13 @@ class Asking:
 
     def _answer(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method, and raise what its answer says was wrong."""
+        return self._answered(method, params)
+
+    def _answered(
+        self, method: str, params: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
         given = {name: value for name, value in params.items() if value is not None}
-        answer = self._transport.call(method, given)
+        answer = self._transport.call(method, given, timeout)
         raise_answered(answer)
         return answer
 
@@ -177,6 +186,37 @@ class Asking:
                 "jobs.summary", labels=chosen, state=_states(state), engine=engine, error=error
             ),
         )
+
+    def usage(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        state: States = None,
+        engine: str | None = None,
+        recipe: str | None = None,
+        name: str | None = None,
+    ) -> Usage:
+        """Measure what the files of jobs take: in all, by state, by recipe and by label.
+
+        Parameters
+        ----------
+        labels, state, engine, recipe, name
+            See :meth:`list`.
+
+        Returns
+        -------
+        dict
+            ``{"total", "states", "recipes", "labels"}``, of each ``{"jobs", "files", "size",
+            "heavy_size"}``, sizes in bytes; heavy are the files that can be computed again.
+        """
+        filters = {
+            "labels": dict(labels) if labels else None,
+            "state": _states(state),
+            "engine": engine,
+            "recipe": recipe,
+            "name": name,
+        }
+        return cast("Usage", self._answered("jobs.usage", filters, LONG_S))
 
     def find(self, prefix: str) -> str:
         """Give the one job id that begins so.

@@ -26,6 +26,11 @@ __all__ = [
     "ServerVersion",
     "Specification",
     "Told",
+    "Usage",
+    "Used",
+    "UsedByLabel",
+    "UsedByRecipe",
+    "UsedByState",
 ]
 
 
@@ -111,6 +116,44 @@ class JobFiles(TypedDict):
     work_dir: str | None
     files: list[JobFile]
     more: int
+    error: str | None
+
+
+class Used(TypedDict):
+    """What jobs take on the disk: how many, their files, and sizes in bytes."""
+
+    jobs: int
+    files: int
+    size: int
+    heavy_size: int
+
+
+class UsedByState(Used):
+    """What the jobs in a state take."""
+
+    state: str
+
+
+class UsedByRecipe(Used):
+    """What the jobs of a recipe take."""
+
+    recipe: str
+
+
+class UsedByLabel(Used):
+    """What the jobs with a label take."""
+
+    label: str
+    value: str
+
+
+class Usage(TypedDict):
+    """What jobs take on the disk (``jobs.usage``), the largest groups first."""
+
+    total: Used
+    states: list[UsedByState]
+    recipes: list[UsedByRecipe]
+    labels: list[UsedByLabel]
     error: str | None
 
 

@@ -15,6 +15,7 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
     progress,
     recipes,
     results,
+    storage,
     submission,
     subscriptions,
     system,

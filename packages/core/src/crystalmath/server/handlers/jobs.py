@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from crystalmath.service import JobService
 
 __all__ = [
+    "FILTERS",
     "METHODS",
     "_parse_structure",
     "_summarize_result",
@@ -49,10 +50,11 @@ __all__ = [
     "handle_jobs_status_many",
     "handle_jobs_submit",
     "handle_jobs_summary",
+    "read_filters",
 ]
 
-#: Which jobs, for ``jobs.list`` and ``jobs.summary``.
-_FILTERS = {
+#: Which jobs, for ``jobs.list`` and all others that choose among them.
+FILTERS = {
     "state": {
         "anyOf": [STATE, array(STATE, minItems=1)],
         "description": "in this state, or one of these",
@@ -173,7 +175,7 @@ def handle_jobs_cancel(service: JobService, params: dict[str, Any]) -> Mapping[s
 @method(
     "jobs.list",
     params={
-        **_FILTERS,
+        **FILTERS,
         "limit": _LIMIT,
         "cursor": {"type": "string", "description": "the `cursor` of the page before"},
     },
@@ -194,7 +196,7 @@ async def handle_jobs_list(service: JobService, params: dict[str, Any]) -> Mappi
     """
     limit = params.pop("limit", 100)
     before = params.pop("cursor", None)
-    listed = _listed(service, limit, before, _filters(params))
+    listed = _listed(service, limit, before, read_filters(params))
     jobs, cursor = await in_slices("computing", listed)
     return {"jobs": jobs, "cursor": cursor, "error": None}
 
@@ -216,7 +218,7 @@ def _listed(
 
 @method(
     "jobs.summary",
-    params=_FILTERS,
+    params=FILTERS,
     result=record(
         {
             "states": {"type": "object", "additionalProperties": {"type": "integer"}},
@@ -240,7 +242,7 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
     Errors that differ in paths and ids only are one. Of each error the newest few jobs are named.
     The most frequent errors come first.
     """
-    states, errors = service.summary(**_filters(params))
+    states, errors = service.summary(**read_filters(params))
     return {
         "states": {state.value: count for state, count in states.items()},
         "errors": [
@@ -303,7 +305,8 @@ def _specification(service: JobService, job_id: str, *, job: bool = False) -> di
     }
 
 
-def _filters(params: dict[str, Any]) -> dict[str, Any]:
+def read_filters(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the filters of a request as the service takes them."""
     names = {"labels": "label"}
     given = {names.get(name, name): value for name, value in params.items()}
     if "state" in given:

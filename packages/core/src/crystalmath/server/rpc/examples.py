@@ -64,6 +64,8 @@ _RESULT = {
     "result": {"results": {"energy": -0.0015}, "dir_name": f"{_DIRECTORY}/1.work"},
 }
 
+_USE = {"jobs": 12, "files": 180, "size": 5_400_000_000, "heavy_size": 5_100_000_000}
+
 #: Method -> parameters and result.
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "clusters.list": (
@@ -203,6 +205,16 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"states": {"completed": 12}, "errors": [], "error": None},
     ),
     "jobs.unsubscribe": ({}, {"error": None}),
+    "jobs.usage": (
+        {"labels": {"set": "metals"}},
+        {
+            "total": _USE,
+            "states": [{"state": "completed", **_USE}],
+            "recipes": [{"recipe": _RECIPE, **_USE}],
+            "labels": [{"label": "set", "value": "metals", **_USE}],
+            "error": None,
+        },
+    ),
     "jobs.wait": (
         {"job_ids": [_ID], "timeout_s": 60},
         {"jobs": [_JOB], "done": True, "error": None},
