@@ -244,6 +244,7 @@ def test_what_a_client_answers_is_what_the_methods_declare():
         (answers.ServerVersion, shape("system.version")),
         (answers.Told, COMPONENTS["Finding"]["properties"].keys()),
         (answers.Potcar, COMPONENTS["Potcar"]["properties"].keys()),
+        (answers.Parent, COMPONENTS["Parent"]["properties"].keys()),
     ):
         assert keys_of(typed) == keys, typed
 
@@ -341,6 +342,7 @@ records = st.builds(
     finished_at=st.none() | walltimes,
     cancel_requested_at=st.none() | walltimes,
     warnings=st.just([]) | st.just([{"severity": "warning", "code": "c", "message": "m"}]),
+    parents=st.just([]) | st.just([{"job_id": "1", "role": "structure", "frame": 0}]),
 )
 
 

@@ -33,6 +33,25 @@ def report(atoms, **parameters):
     }
 
 
+def shift(atoms, *, steps=3, moments=None, shape="one"):
+    """Move the first atom by 0.1 Å in each step, and tell of it as quacc's recipes do."""
+    frames = []
+    for _ in range(steps):
+        frames.append(atoms.copy())
+        atoms.positions[0, 0] += 0.1
+    if moments is not None:
+        atoms.set_initial_magnetic_moments(moments)
+    one = {"atoms": atoms, "results": {"energy": -1.0}, "input_atoms": {"atoms": frames[0]}}
+    other = {"atoms": frames[0], "results": {"energy": 0.0}}
+    return {
+        "one": {**one, "trajectory": [*frames, atoms]},
+        "flow": {"relax": other, "static": one},
+        "slabs": {"bulk": other, "slabs": [other, one]},
+        "bare": {"atoms": atoms},
+        "none": {"results": {"energy": -1.0}, "note": '"atoms": {}'},
+    }[shape]
+
+
 def switch(atoms, *, relax_cell: bool = False, note: "in words" = None, **more):  # noqa: F722
     return relax_cell
 

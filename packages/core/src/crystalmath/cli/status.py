@@ -49,6 +49,7 @@ def _status_fields(
         *output.summary_fields(job),
         ("name", job.name),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
+        *_each("came of", map(output.parent, job.parents)),
         ("recipe", output.short_recipe(job.recipe)),
         ("parameters", ", ".join(f"{key}={_short(value)}" for key, value in parameters.items())),
         *_each(kind, map(output.potcar, files)),

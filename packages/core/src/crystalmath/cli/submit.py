@@ -64,6 +64,7 @@ def submit(
             metavar="STRUCTURE...",
             help="Files that ASE reads, all structures of each; FILE@N takes only the Nth, counted "
             "from 0. A pattern in quotes, 'runs/*/POSCAR', stands for all files that fit. "
+            "job:ID is the final geometry of a job, job:ID@0 what it was given. "
             "Left out for a recipe that takes no structure.",
         ),
     ] = None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client.future import JobFuture
     from crystalmath.client.transport import Transport
-    from crystalmath.models import MapOptions, SubmissionOptions
+    from crystalmath.models import HasJobId, MapOptions, SubmissionOptions
 
 __all__ = ["Client"]
 
@@ -28,8 +28,8 @@ _Accepted: TypeAlias = "list[JobFuture | CrystalMathError]"
 _Findings: TypeAlias = "list[Finding]"
 _Values: TypeAlias = list[Any]
 
-#: A structure (Å), or what ``jobs.submit`` takes in its place.
-Structure: TypeAlias = "Atoms | str | Mapping[str, Any]"
+#: A structure (Å), or what ``jobs.submit`` takes in its place; a job for its final geometry.
+Structure: TypeAlias = "Atoms | str | Mapping[str, Any] | HasJobId"
 
 
 class Client(Asking):

@@ -95,13 +95,19 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
 
 
 def _structure(atoms: object) -> str | dict[str, Any] | None:
+    from crystalmath.recipes.job_structure import JobStructure
+
     if atoms is None:
         return None
+    if isinstance(job_id := getattr(atoms, "job_id", None), str):
+        return JobStructure(job_id).document()
     if isinstance(atoms, str):
+        if (of_job := JobStructure.parse(atoms)) is not None:
+            return of_job.document()
         if atoms and "\n" not in atoms:
             raise InvalidJob(
-                f"a structure as text is a whole POSCAR, not {atoms!r:.80}; a file is read by "
-                "ase.io.read"
+                f"a structure as text is a whole POSCAR, or job:ID, not {atoms!r:.80}; a file is "
+                "read by ase.io.read"
             )
         return atoms
     if isinstance(atoms, Mapping):

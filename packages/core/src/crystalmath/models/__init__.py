@@ -21,6 +21,7 @@ from crystalmath.models.job import Job, JobState, NewJob, Pseudopotential
 from crystalmath.models.progress import Progress
 from crystalmath.models.resources import Resources, ResourcesGiven
 from crystalmath.models.submission import (
+    HasJobId,
     JobSpec,
     MapOptions,
     Submission,
@@ -34,6 +35,7 @@ __all__ = [
     "Cluster",
     "EngineSettings",
     "Finding",
+    "HasJobId",
     "Job",
     "JobSpec",
     "JobState",

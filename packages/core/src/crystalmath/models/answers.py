@@ -20,6 +20,7 @@ __all__ = [
     "JobFile",
     "JobFiles",
     "LogPart",
+    "Parent",
     "Potcar",
     "RecipeDescription",
     "RecipeEntry",
@@ -57,6 +58,18 @@ class Potcar(TypedDict):
     zval: float | None
 
 
+class Parent(TypedDict):
+    """A job that another came of.
+
+    `role` is ``structure`` (its geometry was taken: its final one, or that of `frame`, counted from
+    0) or ``retry`` (it was done again).
+    """
+
+    job_id: str
+    role: Literal["structure", "retry"]
+    frame: NotRequired[int]
+
+
 class ErrorGroup(TypedDict):
     """How many jobs failed with one error, and the newest few of them."""
 
@@ -82,6 +95,7 @@ class Specification(CommonTerms):
     params: Mapping[str, Any]
     engine: str
     potcars: list[Potcar]
+    parents: list[Parent]
     error: str | None
     job: NotRequired[Mapping[str, Any]]
 

@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from crystalmath.models.fields import about, array, documented, from_wire, reference, to_wire
 from crystalmath.models.resources import Resources
-from crystalmath.models.submission import ENGINE, RECIPE, Terms
+from crystalmath.models.submission import ENGINE, PARENTS, RECIPE, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,6 +93,7 @@ class Job(Terms):
         default=(),
         metadata=about("findings of the preflight that travel along", array(reference("Finding"))),
     )
+    parents: Sequence[Mapping[str, Any]] = field(default=(), metadata=PARENTS)
     work_dir: Path | None = field(
         default=None,
         metadata=about(

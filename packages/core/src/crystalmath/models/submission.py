@@ -6,20 +6,29 @@ same to callers' type checkers); a column of the database follows it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 from attrs import field, fields, frozen
 
-from crystalmath.models.fields import Option, about, declared, documented, plain
+from crystalmath.models.fields import (
+    Option,
+    about,
+    array,
+    declared,
+    documented,
+    plain,
+    reference,
+)
 from crystalmath.models.resources import RESOURCES, Resources, ResourcesGiven, as_resources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ase import Atoms
 
 __all__ = [
     "CommonTerms",
+    "HasJobId",
     "JobSpec",
     "MapOptions",
     "Submission",
@@ -48,14 +57,21 @@ ENGINE = about(
     option=Option(name="--engine", metavar="E", help="A workflow engine; see crystalmath engines."),
 )
 _ATOMS = about(
-    'a POSCAR as text, a dict for ase.Atoms(**dict) (Å), or {"format": "ase-json", "data": ...}; '
-    "left out for a recipe that takes none",
+    'a POSCAR as text, a dict for ase.Atoms(**dict) (Å), {"format": "ase-json", "data": ...}, or '
+    '{"format": "job", "job_id": ...}, the final geometry of that job ("frame": 0, what it was '
+    "given); left out for a recipe that takes none",
     {"anyOf": [{"type": "string"}, {"type": "object"}]},
     wire="structure",
     hashed=True,
 )
 _PARAMETERS = about(
     "the recipe's parameters, all of them", {"type": "object"}, wire="params", hashed=True
+)
+
+PARENTS = about(
+    "the jobs that it came of, each with its role: its geometry was taken (structure), or it was "
+    "done again (retry)",
+    array(reference("Parent")),
 )
 
 
@@ -65,6 +81,14 @@ def _cluster(given: str | None) -> str:
 
 def _labels(given: Mapping[str, str] | None) -> Mapping[str, str]:
     return {} if given is None else given
+
+
+class HasJobId(Protocol):
+    """What names a job: a :class:`~crystalmath.models.Job`, or a client's future."""
+
+    @property
+    def job_id(self) -> str:
+        """Its id."""
 
 
 class CommonTerms(TypedDict, total=False):
@@ -210,11 +234,13 @@ class Submission(Terms):
 
     A client may name the recipe by the function as imported, and leave ``quacc.recipes.`` out;
     what is sent has the full name. The structure is an ``ase.Atoms`` or what ``jobs.submit``
-    takes; it is encoded once, when it is sent, and decoded once, where it is checked.
+    takes; it is encoded once, when it is sent, and decoded once, where it is checked. A job, its
+    future, or ``"job:ID"`` stands for that job's final geometry, ``"job:ID@0"`` for what it was
+    given.
     """
 
     recipe: str | Callable[..., Any] = field(metadata=RECIPE)
-    atoms: Atoms | str | Mapping[str, Any] | None = field(default=None, metadata=_ATOMS)
+    atoms: Atoms | str | Mapping[str, Any] | HasJobId | None = field(default=None, metadata=_ATOMS)
     parameters: Mapping[str, Any] = field(factory=dict, metadata=_PARAMETERS)
     engine: str | None = field(default=None, metadata=ENGINE)
     strict: bool = field(
@@ -268,6 +294,7 @@ class JobSpec(Terms):
             _STRINGS,
         ),
     )
+    parents: Sequence[Mapping[str, Any]] = field(default=(), hash=False, metadata=PARENTS)
 
     def identity(self) -> dict[str, Any]:
         """Give what makes it this job and no other, beside structure and parameters."""

@@ -25,7 +25,14 @@ from crystalmath.store.rows import (
     to_row,
 )
 from crystalmath.store.selection import begins_with, count_errors, count_states, selected
-from crystalmath.store.tables import events, is_storable, jobs, labels, specifications
+from crystalmath.store.tables import (
+    events,
+    is_storable,
+    jobs,
+    labels,
+    lineage,
+    specifications,
+)
 from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
@@ -409,6 +416,11 @@ def _record(connection: Connection, fresh: Sequence[_Fresh]) -> None:
         for job, _ in fresh
         for name, value in job.labels.items()
     ]
+    parents = [
+        {"job_id": job.job_id, "parent": parent["job_id"], "role": parent["role"]}
+        for job, _ in fresh
+        for parent in job.parents
+    ]
     asked = [
         {
             "job_id": job.job_id,
@@ -421,6 +433,7 @@ def _record(connection: Connection, fresh: Sequence[_Fresh]) -> None:
     connection.execute(insert(jobs), [to_row(job) for _, job in fresh])
     insert_for_jobs(connection, specifications, asked)
     insert_for_jobs(connection, labels, tagged)
+    insert_for_jobs(connection, lineage, parents)
     insert_for_jobs(connection, events, log)
 
 

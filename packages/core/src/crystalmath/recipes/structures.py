@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import InvalidJob, shown
 from crystalmath.recipes.asejson import (
     check_atoms,
     check_count,
@@ -189,7 +189,9 @@ def _read_frames(file: os.PathLike[str]) -> list[Atoms]:
 
 def _from_format(structure: Mapping[str, Any]) -> Atoms:
     if structure["format"] != "ase-json":
-        raise InvalidJob(f"the structure's format {structure['format']!r} is not 'ase-json'")
+        raise InvalidJob(
+            f"the structure's format {shown(structure['format'])} is neither 'ase-json' nor 'job'"
+        )
     strange = sorted(map(str, structure.keys() - {"format", "data"}))
     if strange:
         raise InvalidJob(f"the structure has an unknown key {strange[0]!r} beside format and data")

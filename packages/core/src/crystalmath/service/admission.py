@@ -20,8 +20,12 @@ from crystalmath.service.restrictions import check_restrictions
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ase import Atoms
+
     from crystalmath.config import Config
+    from crystalmath.models.answers import Parent
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.recipes.job_structure import JobStructure
     from crystalmath.recipes.lookup import Recipe
 
 __all__ = ["Admission", "Asked", "Checked", "Prepared"]
@@ -90,6 +94,8 @@ class Admission:
         Gives the runner of an engine by its name.
     environ : mapping of str to str
         The environment of submissions that bring none.
+    take_geometry : callable
+        Gives the structure that stands as a job's, and whose it was.
     """
 
     def __init__(
@@ -97,10 +103,12 @@ class Admission:
         configured: Config,
         runner_of: Callable[[str], EngineRunner],
         environ: Mapping[str, str],
+        take_geometry: Callable[[JobStructure], tuple[Atoms | dict[str, Any], Parent]],
     ) -> None:
         self._config = configured
         self._runner_of = runner_of
         self._environ = environ
+        self._take_geometry = take_geometry
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
         self._environments: list[Mapping[str, str]] = []
@@ -156,9 +164,14 @@ class Admission:
     def _read(self, submission: Submission) -> Asked:
         from crystalmath.recipes import codec
         from crystalmath.recipes.ase_classes import with_classes
+        from crystalmath.recipes.job_structure import JobStructure
         from crystalmath.recipes.structures import parse_and_keep
 
-        given = submission.atoms
+        given: object = submission.atoms
+        parents: list[Parent] = []
+        if (of_job := JobStructure.read(given)) is not None:
+            given, parent = self._take_geometry(of_job)
+            parents.append(parent)
         atoms, structure = (None, None) if given is None else parse_and_keep(given)
         spec = JobSpec(
             job_id=generate_job_id(),
@@ -167,6 +180,7 @@ class Admission:
             parameters=with_classes(str(submission.recipe), submission.parameters),
             engine=self._engine_of(submission),
             environment=self._environment(submission),
+            parents=parents,
             **submission.terms(),
         )
         document = codec.encode_body(structure, spec.parameters)
@@ -205,6 +219,7 @@ class Admission:
             specification=f"{json.dumps(spec.header())}\n{asked.document}",
             created_at=time.time(),
             formula=None if spec.atoms is None else spec.atoms.get_chemical_formula(),
+            parents=spec.parents,
             warnings=[asdict(finding) for finding in findings],
             pseudopotentials=[asdict(file) for file in files],
             **spec.terms(),

@@ -18,6 +18,7 @@ from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.engine_pool import Runners
+from crystalmath.service.geometries import Geometries
 from crystalmath.service.queries import Queries
 from crystalmath.service.recorder import Recorder
 from crystalmath.service.recovery import Recovery
@@ -174,7 +175,7 @@ class JobService(Queries):
             # Where the jobs are cannot change while somebody has them open.
             url = self.config.database_url
             self.config = attrs.evolve(self._source.current(), database_url=url)
-        return Admission(self.config, self._runners.get, self._environ)
+        return Admission(self.config, self._runners.get, self._environ, Geometries(self).take)
 
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
         """Give the jobs that have the keys of these."""

@@ -115,5 +115,6 @@ def _row(directory: RunDirectory) -> NewJob:
         specification=f"{json.dumps(spec.header())}\n{body}",
         created_at=Path(directory.file("spec")).stat().st_mtime,
         owner=header.get("owner") or {},
+        parents=spec.parents,
         **spec.terms(),
     )

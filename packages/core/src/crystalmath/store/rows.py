@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "equal", "from_row", "insert_for_jobs", "labelled", "limited", "save", "to_row"]
 
 _COLUMNS = tuple(column.name for column in jobs.c if column.name != "number")
-_JSON = ("labels", "owner", "resources", "summary", "warnings")
+_JSON = ("labels", "owner", "parents", "resources", "summary", "warnings")
 _INDEXED = ("job_id", "key")
 _TEXTS = tuple(
     one.name

@@ -21,12 +21,13 @@ __all__ = [
     "is_storable",
     "jobs",
     "labels",
+    "lineage",
     "metadata",
     "specifications",
 ]
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
-HEAD = "0005"
+HEAD = "0006"
 
 # SQLite counts up by itself only in a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -64,6 +65,7 @@ jobs = Table(
     Column("summary", Text),
     Column("warnings", Text, nullable=False),
     Column("reason", Text),
+    Column("parents", Text, nullable=False, server_default="[]"),
     Index("ix_jobs_job_id", "job_id", unique=True),
     Index("ix_jobs_key", "key", unique=True),
     Index("ix_jobs_state_number", "state", "number"),
@@ -92,6 +94,17 @@ labels = Table(
     Column("name", _Exact, primary_key=True),
     Column("value", _Exact, nullable=False),
     Index("ix_labels_name_value", "name", "value", "number"),
+)
+
+# The parents once more, so that SQL finds a job's children. A parent is named by its id: its own
+# row may be gone.
+lineage = Table(
+    "lineage",
+    metadata,
+    Column("number", _Serial, ForeignKey("jobs.number"), primary_key=True),
+    Column("parent", _Exact, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Index("ix_lineage_parent", "parent", "number"),
 )
 
 events = Table(

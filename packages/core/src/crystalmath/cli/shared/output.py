@@ -32,6 +32,7 @@ __all__ = [
     "grid",
     "note",
     "note_of_delay",
+    "parent",
     "potcar",
     "printable",
     "resources",
@@ -118,6 +119,15 @@ def resources(job: Job) -> str:
     return ", ".join(
         [*told, *(f"{name}={value}" if value else name for name, value in options.items())]
     )
+
+
+def parent(given: Mapping[str, Any]) -> str:
+    """Tell which job another came of, and how."""
+    which = {None: "its final geometry", 0: "what it was given"}
+    frame = given.get("frame")
+    if given["role"] == "structure":
+        return f"{given['job_id']} ({which.get(frame, f'geometry {frame} of it')})"
+    return f"{given['job_id']} (a retry of it)"
 
 
 def summary_fields(job: Job) -> list[tuple[str, object]]:

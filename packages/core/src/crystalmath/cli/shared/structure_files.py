@@ -1,4 +1,4 @@
-"""The structures that a command is given: files, single frames of files, and patterns."""
+"""The structures that a command is given: files, single frames, patterns, and those of jobs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from crystalmath.errors import InvalidJob
+from crystalmath.recipes.job_structure import JobStructure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from ase import Atoms
 
@@ -21,6 +22,8 @@ __all__ = ["Document", "fit", "names_one", "read_document", "read_documents", "r
 
 #: A structure as ``jobs.submit`` takes it.
 Document = str | dict[str, Any]
+# A name, the file, and which of its frames.
+_File = tuple[str, Path, int | None]
 
 _LONGEST_NAME = 255
 _PATTERN = re.compile(r"[*?[]")
@@ -32,8 +35,10 @@ def fit(name: str) -> str:
 
 
 def names_one(texts: Sequence[str]) -> bool:
-    """Tell whether one file is named, and no pattern."""
-    return len(texts) == 1 and not _is_pattern(_split(texts[0])[0])
+    """Tell whether one file or job is named, and no pattern."""
+    if len(texts) != 1:
+        return False
+    return JobStructure.parse(texts[0]) is not None or not _is_pattern(_split(texts[0])[0])
 
 
 def read_structure(text: str) -> tuple[str, Atoms]:
@@ -64,6 +69,8 @@ def read_structure(text: str) -> tuple[str, Atoms]:
 
 def read_document(text: str) -> tuple[str, Document]:
     """Read the one structure that is meant, as ``jobs.submit`` takes it; see `read_structure`."""
+    if (of_job := JobStructure.parse(text)) is not None:
+        return _of_job(of_job)
     path, index = _split(text)
     plain = _poscar(path) if index is None else None
     if plain is not None:
@@ -75,11 +82,12 @@ def read_document(text: str) -> tuple[str, Document]:
 
 
 def read_documents(texts: Sequence[str]) -> Iterator[tuple[str, Document | InvalidJob]]:
-    """Read all structures of files and patterns, each with a name.
+    """Read all structures of files, patterns and jobs, each with a name.
 
     The name is the file's; of a file with several structures, with the frame's number. Of a pattern
     it is what the pattern leaves open: the files of ``runs/*/POSCAR`` are ``Al/POSCAR``,
-    ``Cu/POSCAR``. Files that would share a name are named by their whole paths.
+    ``Cu/POSCAR``. Files that would share a name are named by their whole paths. A job's structure
+    has the job's name.
 
     Yields
     ------
@@ -90,19 +98,41 @@ def read_documents(texts: Sequence[str]) -> Iterator[tuple[str, Document | Inval
     ------
     typer.BadParameter
         There is no such file, or none that fits a pattern.
+    CrystalMathError
+        There is no such job.
     """
-    files = [file for text in texts for file in _files(text)]
+    found = [each for text in texts for each in _named(text)]
+    files = [each for each in found if isinstance(each, tuple)]
     places = dict.fromkeys((name, path) for name, path, _ in files)
     shared = {name for name, count in Counter(name for name, _ in places).items() if count > 1}
-    return _documents(
-        [(str(path) if name in shared else name, path, index) for name, path, index in files]
-    )
+    return _documents(found, shared)
+
+
+def _named(text: str) -> list[_File | JobStructure]:
+    of_job = JobStructure.parse(text)
+    return [*_files(text)] if of_job is None else [of_job]
+
+
+def _of_job(asked: JobStructure) -> tuple[str, Document]:
+    """Give a job's structure by its whole id, with the job's name."""
+    from crystalmath.cli.shared.job_filters import any_client, find
+
+    with any_client() as client:
+        job = client.job(find(client, asked.job_id))
+    frame = "" if asked.frame is None else f"-{asked.frame}"
+    name = f"{job.name or job.formula or job.job_id[:8]}{frame}"
+    return fit(name), JobStructure(job.job_id, asked.frame).document()
 
 
 def _documents(
-    files: Sequence[tuple[str, Path, int | None]],
+    found: Sequence[_File | JobStructure], shared: Container[str]
 ) -> Iterator[tuple[str, Document | InvalidJob]]:
-    for name, path, index in files:
+    for each in found:
+        if isinstance(each, JobStructure):
+            yield _of_job(each)
+            continue
+        own, path, index = each
+        name = str(path) if own in shared else own
         text = _poscar(path) if index is None else None
         if text is not None:
             yield fit(name), text
@@ -126,7 +156,7 @@ def _document(atoms: Atoms) -> Document | InvalidJob:
         return error
 
 
-def _files(text: str) -> list[tuple[str, Path, int | None]]:
+def _files(text: str) -> list[_File]:
     path, index = _split(text)
     if not _is_pattern(path):
         _require(path)

@@ -54,7 +54,8 @@ Structure = Annotated[
     typer.Argument(
         metavar="STRUCTURE",
         help="Any file ASE reads. Of one with several structures, FILE@N takes the Nth, "
-        "counted from 0; FILE@-1 the last. Left out for a recipe that takes none.",
+        "counted from 0; FILE@-1 the last. job:ID is the final geometry of a job, job:ID@0 what "
+        "it was given. Left out for a recipe that takes none.",
     ),
 ]
 Params = Annotated[

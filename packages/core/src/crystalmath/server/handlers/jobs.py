@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import UnknownJob
-from crystalmath.models import JobState, Submission
+from crystalmath.models import Job, JobState, Submission
 from crystalmath.models.fields import array, nullable, properties, reference, to_wire
 from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
@@ -267,6 +267,7 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
                 **array(reference("Potcar")),
                 "description": "the pseudopotentials that it reads, as they were at submission",
             },
+            "parents": properties(Job)["parents"],
             "error": ERROR,
         },
         {"job": {**JOB, "description": "what jobs.status tells, where that was asked for"}},
@@ -274,14 +275,16 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
     refused={
         **dict.fromkeys(_SPECIFIED),
         "potcars": [],
+        "parents": [],
     },
 )
 async def handle_jobs_specification(
     service: JobService, params: dict[str, Any]
 ) -> Mapping[str, Any]:
-    """Tell what a job was asked to do: ``jobs.submit`` takes it again, without ``potcars``.
+    """Tell what a job was asked to do.
 
-    The environment is left out, and so is the key, which would give the same job.
+    ``jobs.submit`` takes it again, without ``potcars`` and ``parents``. The environment is left
+    out, and so is the key, which would give the same job.
     """
     # It is there as text, decoded, and as text again.
     await room(3 * await in_pool("files", service.specification_size, params["job_id"]))
@@ -300,6 +303,7 @@ def _specification(service: JobService, job_id: str, *, job: bool = False) -> di
         "structure": atoms and {"format": "ase-json", "data": atoms["data"]},
         "params": encoded["parameters"],
         "potcars": service.pseudopotentials(job_id),
+        "parents": asked["parents"],
         "error": None,
         **({"job": job_document(service, recorded)} if job else {}),
     }

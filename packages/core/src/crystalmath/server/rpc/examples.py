@@ -46,6 +46,7 @@ _JOB: dict[str, Any] = {
     "finished_at": 1795695849.3,
     "cancel_requested_at": None,
     "warnings": [],
+    "parents": [],
     "work_dir": f"{_DIRECTORY}/1.work",
     "log": f"{_DIRECTORY}/1.log",
 }
@@ -189,6 +190,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "params": {},
             "engine": "local",
             "potcars": [],
+            "parents": [],
             "error": None,
         },
     ),

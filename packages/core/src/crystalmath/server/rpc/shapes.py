@@ -111,6 +111,23 @@ _POTCAR = record(
     }
 )
 
+_PARENT = record(
+    {
+        "job_id": _TEXT,
+        "role": {
+            "type": "string",
+            "enum": ["structure", "retry"],
+            "description": "its geometry was taken, or it was done again",
+        },
+    },
+    {
+        "frame": {
+            "type": "integer",
+            "description": "which of its geometries, counted from 0; default: its final one",
+        }
+    },
+)
+
 _JOB = record(properties(Job, answer=True))
 
 _REFUSAL = record(
@@ -159,6 +176,7 @@ COMPONENTS: dict[str, _Schema] = {
     "Event": _EVENT,
     "Finding": _FINDING,
     "Job": _JOB,
+    "Parent": _PARENT,
     "Potcar": _POTCAR,
     "Refusal": _REFUSAL,
     "Submitted": _SUBMITTED,

@@ -1,0 +1,205 @@
+"""A job's geometry as the structure of another: command line, client and wire."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.constraints import FixAtoms
+
+from crystalmath.client import JobFailed, Submission, connect
+from crystalmath.errors import InvalidJob, UnknownJob
+from crystalmath.recipes.job_structure import JobStructure
+from crystalmath.recipes.result_structures import find_structures
+
+SHIFT, REPORT = "lab_recipes.shift", "lab_recipes.report"
+NOBODY = "00000000-0000-4000-8000-000000000000"
+LONG = 60
+
+
+@pytest.fixture(scope="module")
+def client(one_home):
+    """Give a client of a server that the tests of this module share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(one_home.home))
+        patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
+        one_home.start()
+        with connect(start=False) as client:
+            yield client
+
+
+@pytest.fixture(autouse=True)
+def _here(server):
+    """Have commands ask that server."""
+
+
+def nickel_oxide():
+    atoms = bulk("NiO", "rocksalt", a=4.17, cubic=True)[[0, 2, 1, 3]]
+    atoms.set_initial_magnetic_moments([2, -2, -2, 2])
+    atoms.set_tags([0, 1, 2, 3])
+    atoms.set_constraint(FixAtoms([1]))
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def shifted(client):
+    """Give a finished job, and what it was given."""
+    atoms = nickel_oxide()
+    future = client.submit(SHIFT, atoms, name="NiO", labels={"set": "oxides"})
+    future.result(LONG)
+    return future, atoms
+
+
+def seen(client, structure):
+    """Tell what another job gets of it."""
+    told = client.submit(REPORT, structure).result(LONG)
+    return {name: told[name] for name in ("tags", "magmoms", "fixed")}
+
+
+def geometry(client, structure):
+    """Give the positions that another job was given (Å), and whose they were."""
+    future = client.submit(REPORT, structure)
+    asked = client.specification(future.job_id)
+    shape, _, items = asked["structure"]["data"]["positions"]["__ndarray__"]
+    return np.reshape(items, shape), asked["parents"]
+
+
+def test_the_final_geometry_with_what_the_job_was_given_of_the_rest(client, shifted):
+    job, atoms = shifted
+    positions, parents = geometry(client, job)
+    assert positions[0] == pytest.approx(atoms.positions[0] + [0.3, 0, 0])
+    assert parents == [{"job_id": job.job_id, "role": "structure"}]
+    given = {"tags": [0, 1, 2, 3], "magmoms": [2, -2, -2, 2], "fixed": [1]}
+    assert seen(client, job) == given
+    assert seen(client, f"job:{job.job_id}@0") == given
+
+
+@pytest.mark.parametrize(("frame", "moved"), [(0, 0), (1, 0.1), (-1, 0.3), (3, 0.3), (-2, 0.2)])
+def test_a_geometry_of_the_way(client, shifted, frame, moved):
+    job, atoms = shifted
+    positions, parents = geometry(client, f"job:{job.job_id[:8]}@{frame}")
+    assert positions[0] == pytest.approx(atoms.positions[0] + [moved, 0, 0])
+    assert parents == [{"job_id": job.job_id, "role": "structure", "frame": frame}]
+
+
+def test_moments_that_were_computed_go_before_those_that_were_given(client):
+    job = client.submit(SHIFT, nickel_oxide(), {"moments": [1.7, -1.7, -1.7, 1.7]})
+    job.result(LONG)
+    assert seen(client, job)["magmoms"] == [1.7, -1.7, -1.7, 1.7]
+    assert seen(client, f"job:{job.job_id}@0")["magmoms"] == [2, -2, -2, 2]
+
+
+@pytest.mark.parametrize("shape", ["flow", "bare"])
+def test_of_a_flow_the_last_step_counts(client, shape):
+    job = client.submit(SHIFT, bulk("Al"), {"shape": shape})
+    job.result(LONG)
+    positions, _ = geometry(client, client.job(job.job_id))
+    assert positions[0] == pytest.approx([0.3, 0, 0])
+
+
+def test_every_way_of_asking_gives_the_same(client, shifted, cli):
+    job, _ = shifted
+    way = {"format": "job", "job_id": job.job_id}
+    asked = client.call("jobs.submit", {"recipe": REPORT, "structure": way, "key": "once"})
+    again = client.submit(REPORT, job, key="once")
+    assert (asked["error"], again.job_id) == (None, asked["job_id"])
+    assert client.call("jobs.check", {"recipe": REPORT, "structure": way})["ok"]
+    command = cli("submit", REPORT, f"job:{job.job_id[:8]}", "--json")
+    assert command.code == 0, command.err
+    told = cli("status", command.json["job_id"], "--json").json
+    assert (told["name"], told["parents"]) == (
+        "NiO",
+        [{"job_id": job.job_id, "role": "structure"}],
+    )
+    assert told["parents"] in [each["parents"] for each in cli("list", "--json").json["jobs"]]
+    shown = " ".join(cli("status", told["job_id"]).out.split())
+    assert f"came of {job.job_id} (its final geometry)" in shown
+    assert cli("check", REPORT, f"job:{job.job_id}@0").code == 0
+    ran = cli("run", REPORT, f"job:{job.job_id}@0", "--json")
+    assert (ran.code, ran.json["name"]) == (0, "NiO-0"), ran.err
+
+
+def test_a_sweep_over_the_geometry_of_a_job(client, shifted, cli):
+    job, _ = shifted
+    answer = cli("submit", REPORT, f"job:{job.job_id}", "--sweep", "x=[1,2]", "--json")
+    assert [each["name"] for each in answer.json["jobs"]] == ["NiO x=1", "NiO x=2"]
+
+
+def test_what_gives_no_geometry(client, shifted, cli, go):
+    job, _ = shifted
+    before = client.summary()["states"]
+    waiting = client.submit("lab_recipes.wait_for", bulk("Al"), {"path": str(go)})
+    bare = client.submit("lab_recipes.without_structure")
+    slabs = client.submit(SHIFT, bulk("Al"), {"shape": "slabs"})
+    none = client.submit(SHIFT, bulk("Al"), {"shape": "none"})
+    failed = client.submit("lab_recipes.fail", bulk("Al"), {"message": "no"})
+    refused = {
+        f"job:{waiting.job_id}": r"is (pending|running), and has no final geometry yet; wait for it"
+        r" \(crystalmath wait \w+\), or take what it was given: job:\w+@0",
+        f"job:{NOBODY}": f"no job has the id '{NOBODY}'",
+        "job:zz": "no job has the id 'zz'",
+        "job:": "names no job's geometry; write job:ID",
+        f"job:{job.job_id}@x": "names no job's geometry",
+        f"job:{job.job_id}@9": "its trajectory has 4 geometries; there is none numbered 9",
+    }
+    for structure, words in refused.items():
+        with pytest.raises((InvalidJob, UnknownJob), match=words):
+            client.submit(REPORT, structure)
+    go.touch()
+    for one in (waiting, bare, slabs, none):
+        one.result(LONG)
+    with pytest.raises(JobFailed):
+        failed.result(LONG)
+    for one, words in {
+        bare: r"\(lab_recipes.without_structure\): its result holds no structure",
+        slabs: "its result holds 3 calculations beside each other",
+        none: r"its result holds no structure \('atoms'\)",
+        failed: "failed, and has no final geometry; what it was given is job:",
+        f"job:{bare.job_id}@0": "was given no structure: lab_recipes.without_structure takes none",
+        f"job:{slabs.job_id}@1": "its result holds 3 calculations",
+    }.items():
+        with pytest.raises(InvalidJob, match=words):
+            client.submit(REPORT, one)
+    answer = cli("submit", REPORT, f"job:{NOBODY}")
+    assert (answer.code, answer.out) == (1, "")
+    assert "no job has the id" in answer.err
+    states = client.summary()["states"]
+    assert sum(states.values()) == sum(before.values()) + 5
+
+
+@pytest.mark.parametrize(
+    ("structure", "words"),
+    [
+        ({"format": "job"}, "no job has the id None"),
+        ({"format": "job", "job_id": 5}, "no job has the id 5"),
+        ({"format": "job", "job_id": NOBODY, "frame": "1"}, "'frame' must be an integer, not '1'"),
+        ({"format": "job", "job_id": NOBODY, "frame": True}, "'frame' must be an integer"),
+        ({"format": "job", "id": NOBODY}, "an unknown key 'id'"),
+        ({"format": "jobs", "job_id": NOBODY}, "'jobs' is neither 'ase-json' nor 'job'"),
+    ],
+)
+def test_what_the_wire_does_not_take(client, structure, words):
+    answer = client.call("jobs.submit", {"recipe": REPORT, "structure": structure})
+    assert answer["job_id"] is None
+    assert words in answer["error"]
+
+
+def test_many_geometries_at_once(client, shifted):
+    job, _ = shifted
+    asked = [Submission(recipe=REPORT, atoms=each) for each in (job, f"job:{NOBODY}", job.info())]
+    good, bad, other = client.submit_many(asked)
+    assert isinstance(bad, UnknownJob)
+    assert good.result(LONG)["symbols"] == other.result(LONG)["symbols"] == ["Ni", "Ni", "O", "O"]
+
+
+def test_a_text_that_is_no_job():
+    assert JobStructure.parse("POSCAR") is None
+    assert JobStructure.parse("job:a@0\nb") is None
+
+
+def test_structures_are_found_in_the_text_of_a_large_result():
+    rows = b",".join([b"[1.0,2.0,3.0]"] * 200_000)
+    atoms = b'{"@class":"MSONAtoms","atoms_json":"{\\"a\\":\\"}]\\"}"}'
+    text = b'{"trajectory":[%s],"results":{"f":[%s]},"atoms":%s}' % (atoms, rows, atoms)
+    found = find_structures(text)
+    assert (found.final, found.trajectory) == (atoms, (atoms,))
