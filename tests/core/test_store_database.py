@@ -55,6 +55,8 @@ def test_an_older_schema_is_migrated_and_keeps_its_jobs(file):
         connection.execute("ALTER TABLE jobs DROP COLUMN reason")
         connection.execute("ALTER TABLE jobs DROP COLUMN priority")
         connection.execute("ALTER TABLE jobs DROP COLUMN resources")
+        connection.execute("ALTER TABLE jobs DROP COLUMN parents")
+        connection.execute("DROP TABLE lineage")
         connection.execute("ALTER TABLE specifications DROP COLUMN potcars")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
     connection.close()
@@ -62,6 +64,7 @@ def test_an_older_schema_is_migrated_and_keeps_its_jobs(file):
         assert store.get(JOB.job_id).reason is None
         assert store.get(JOB.job_id).priority == 0
         assert store.get(JOB.job_id).resources == Resources()
+        assert store.get(JOB.job_id).parents == []
         assert store.specification(JOB.job_id) == JOB.specification
         assert store.pseudopotentials(JOB.job_id) == []
 

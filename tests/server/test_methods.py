@@ -644,7 +644,8 @@ def test_what_was_asked_for_can_be_asked_for_again(service):
     assert (told["params"], told["walltime_s"]) == (asked["params"], 60)
     assert (told["engine"], told["cluster"], told["error"]) == ("local", "local", None)
     again = submit(
-        service, **{key: told[key] for key in told.keys() - {"job_id", "error", "potcars"}}
+        service,
+        **{key: told[key] for key in told.keys() - {"job_id", "error", "potcars", "parents"}},
     )
     done(service, first, again)
     results = [call(service, "jobs.result", job_id=job_id)["result"] for job_id in (first, again)]
