@@ -82,6 +82,15 @@ def read(work):
     return at_once(read_progress(work, plugins().progress_readers()))
 
 
+def steps(work):
+    """Give all steps: calculation, number, energy and force of each."""
+    found = at_once(read_progress(work, plugins().progress_readers(), history=True))
+    return [
+        (step.calculation, step.ionic_step, step.energy_ev, step.max_force_ev_ang)
+        for step in found.history
+    ]
+
+
 def seen(work):
     found = read(work)
     return (
@@ -210,3 +219,100 @@ def test_a_broken_plugin_keeps_nobody_from_his_progress(install, tmp_path):
     (tmp_path / "OSZICAR").write_text(OSZICAR)
     assert seen(tmp_path)[0] == "VASP"
     assert "not today" in str(plugins().broken["broken_progress"])
+
+
+# --- the history of steps --------------------------------------------------------------------
+
+
+def test_no_steps_are_told_that_nobody_asked_for(tmp_path):
+    (tmp_path / "OSZICAR").write_text(OSZICAR)
+    assert read(tmp_path).history is None
+
+
+def test_all_steps_of_ase_are_told(tmp_path):
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    atoms.calc = EMT()
+    told = []
+    with BFGS(atoms, logfile=str(tmp_path / "opt.log")) as dynamics:
+        for _ in dynamics.irun(fmax=0.01, steps=4):
+            force = (atoms.get_forces() ** 2).sum(axis=1).max() ** 0.5
+            told.append((1, dynamics.nsteps, atoms.get_potential_energy(), force))
+    found = steps(tmp_path)
+    assert [step[:2] for step in found] == [step[:2] for step in told] == [(1, n) for n in range(5)]
+    for values, wanted in zip(found, told, strict=True):
+        assert values[2:] == (
+            pytest.approx(wanted[2], abs=1e-5),
+            pytest.approx(wanted[3], abs=1e-4),
+        )
+
+
+def test_all_steps_of_vasp_are_told_with_their_forces(tmp_path):
+    second = "   2 F= -.37521404E+01 E0= -.37510001E+01  d E =-.228072E-02\n"
+    (tmp_path / "OSZICAR").write_text(OSZICAR + second)
+    table = OUTCAR.replace("0.030000", "0.300000").replace("0.040000", "0.400000")
+    (tmp_path / "OUTCAR").write_text(OUTCAR + table)
+    force = pytest.approx(0.05)
+    assert steps(tmp_path) == [(1, 1, -3.7210001, force), (1, 2, -3.7510001, pytest.approx(0.5))]
+    (tmp_path / "OUTCAR").write_text(OUTCAR + table[:300])  # not whole yet
+    assert steps(tmp_path) == [(1, 1, -3.7210001, force), (1, 2, -3.7510001, None)]
+    (tmp_path / "OSZICAR").write_text(OSZICAR + second[:20])
+    assert steps(tmp_path) == [(1, 1, -3.7210001, force)]
+
+
+def test_all_steps_of_quantum_espresso_are_told(tmp_path):
+    first = (1, 1, pytest.approx(-15.61606979 * Ry), pytest.approx(0.05 * Ry / Bohr))
+    (tmp_path / "pw.out").write_text(PW)
+    assert steps(tmp_path) == [first]
+    (tmp_path / "pw.out").write_text(PW + PW_SECOND)
+    assert steps(tmp_path) == [first]
+    last = "!    total energy              =     -15.7 Ry\n"
+    (tmp_path / "pw.out").write_text(PW + PW_SECOND + last)
+    assert steps(tmp_path) == [first, (1, 2, pytest.approx(-15.7 * Ry), None)]
+
+
+def test_the_steps_of_all_calculations_are_told_in_their_order(tmp_path):
+    for number, name in enumerate(("quacc-b", "quacc-a"), 1):
+        (tmp_path / name).mkdir()
+        with gzip.open(tmp_path / name / "OSZICAR.gz", "wt") as file:
+            file.write(OSZICAR)
+        os.utime(tmp_path / name / "OSZICAR.gz", (number, number))
+    with gzip.open(tmp_path / "quacc-a" / "OUTCAR.gz", "wt") as file:
+        file.write(OUTCAR)
+    energy, force = -3.7210001, pytest.approx(0.05)
+    assert steps(tmp_path) == [(1, 1, energy, None), (2, 1, energy, force)]
+
+
+def test_where_ase_moves_the_atoms_of_a_program_its_steps_count(tmp_path):
+    (tmp_path / "OSZICAR").write_text(OSZICAR)
+    (tmp_path / "opt.log").write_text(
+        "BFGS:    0 15:09:38       -3.720000        0.5000\n"
+        "BFGS:    1 15:09:39       -3.730000        0.2500\n"
+    )
+    assert steps(tmp_path) == [(1, 0, -3.72, 0.5), (1, 1, -3.73, 0.25)]
+
+
+def test_only_the_last_of_very_many_steps_are_told(tmp_path):
+    lines = (f"BFGS:    {n} 15:09:38       -3.720000        0.5000\n" for n in range(2100))
+    (tmp_path / "opt.log").write_text("".join(lines))
+    assert [step[1] for step in steps(tmp_path)] == list(range(100, 2100))
+
+
+@pytest.mark.parametrize("name", ["OSZICAR", "OUTCAR", "pw.out", "opt.log"])
+def test_the_history_of_whatever_lies_there_harms_nobody(name, tmp_path):
+    (tmp_path / "OSZICAR").write_text(OSZICAR)
+    path = tmp_path / name
+    for make in (
+        lambda: os.mkfifo(path),
+        lambda: path.symlink_to("/etc/passwd"),
+        lambda: path.write_bytes(os.urandom(2 * END)),
+        lambda: path.write_bytes(b"\0" * 2 * END),
+    ):
+        path.unlink(missing_ok=True)
+        make()
+        steps(tmp_path)
+    path.unlink()
+    path.with_name(f"{name}.gz").write_bytes(gzip.compress(OUTCAR.encode())[:99])
+    (tmp_path / "running").mkdir()
+    (tmp_path / "running/OSZICAR").write_text(OSZICAR)
+    assert (1, -3.7210001) in {step[1:3] for step in steps(tmp_path)}

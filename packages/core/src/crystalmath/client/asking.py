@@ -51,6 +51,9 @@ PAGE = 500
 #: So many jobs at once are asked for their progress.
 READ_AT_ONCE = 200
 
+#: So many with the histories of their ionic steps.
+HISTORIES_AT_ONCE = 20
+
 #: How long a server may look at, or remove, the files of many jobs, in seconds.
 LONG_S = 3600.0
 
@@ -340,13 +343,17 @@ class Asking:
         """
         return cast("JobFiles", self._answer("jobs.files", job_id=job_id, attempt=attempt))
 
-    def progress(self, job_ids: Sequence[str]) -> dict[str, Progress | None]:
+    def progress(
+        self, job_ids: Sequence[str], *, history: bool = False
+    ) -> dict[str, Progress | None]:
         """Tell how far the calculations of jobs have come, from what their programs write.
 
         Parameters
         ----------
         job_ids : sequence of str
             The jobs; `UnknownJob` if there is no such one.
+        history : bool
+            Tell the ionic steps of all of their calculations too, as ``history`` of each.
 
         Returns
         -------
@@ -354,9 +361,12 @@ class Asking:
             By job id; ``None`` where nothing is written yet that a reader knows.
         """
         told: dict[str, Progress | None] = {}
-        for start in range(0, len(job_ids), READ_AT_ONCE):
-            page = job_ids[start : start + READ_AT_ONCE]
-            for job in self._answer("jobs.progress", job_ids=list(page))["jobs"]:
+        most = HISTORIES_AT_ONCE if history else READ_AT_ONCE
+        for start in range(0, len(job_ids), most):
+            page = list(job_ids[start : start + most])
+            # A server of an earlier release knows no histories.
+            asked = self._answer("jobs.progress", job_ids=page, history=history or None)
+            for job in asked["jobs"]:
                 if job["status"] == "error":
                     raise_answered(job)
                 read = job["progress"]

@@ -18,7 +18,7 @@ from crystalmath.errors import Finding
 from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
 from crystalmath.models.cluster import Cluster
 from crystalmath.models.job import Job, JobState, NewJob, Pseudopotential
-from crystalmath.models.progress import Progress
+from crystalmath.models.progress import IonicStep, Progress
 from crystalmath.models.resources import Resources, ResourcesGiven
 from crystalmath.models.submission import (
     HasJobId,
@@ -36,6 +36,7 @@ __all__ = [
     "EngineSettings",
     "Finding",
     "HasJobId",
+    "IonicStep",
     "Job",
     "JobSpec",
     "JobState",

@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 from attrs import field, frozen
 
-from crystalmath.models.fields import about, documented
+from crystalmath.models.fields import about, documented, from_wire
 
-__all__ = ["Progress"]
+__all__ = ["IonicStep", "Progress"]
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
 _NUMBER = {"type": "number"}
+
+
+@documented
+@frozen(kw_only=True)
+class IonicStep:
+    """A step of a relaxation or of dynamics that was computed to its end."""
+
+    calculation: int = field(
+        metadata=about("which of the job's calculations it is of, from 1", _COUNT)
+    )
+    ionic_step: int = field(metadata=about("its number, as the program counts", _COUNT))
+    energy_ev: float | None = field(default=None, metadata=about("its energy, in eV", _NUMBER))
+    max_force_ev_ang: float | None = field(
+        default=None, metadata=about("the largest force on an atom, in eV/Å", _NUMBER)
+    )
+
+
+def _steps(
+    steps: Iterable[IonicStep | Mapping[str, Any]] | None,
+) -> tuple[IonicStep, ...] | None:
+    """Read steps as they are on the wire."""
+    if steps is None:
+        return None
+    return tuple(
+        IonicStep(**from_wire(IonicStep, step)) if isinstance(step, Mapping) else step
+        for step in steps
+    )
 
 
 @documented
@@ -43,6 +73,15 @@ class Progress:
     max_force_ev_ang: float | None = field(
         default=None,
         metadata=about("the largest force on an atom after the last ionic step, in eV/Å", _NUMBER),
+    )
+    history: Sequence[IonicStep] | None = field(
+        default=None,
+        converter=_steps,
+        metadata=about(
+            "the ionic steps of all of the job's calculations, the oldest first, where they were "
+            "asked for",
+            {"type": "array"},
+        ),
     )
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-__all__ = ["Lines", "ProgressReader", "Reading", "largest"]
+__all__ = ["Lines", "ProgressReader", "Reading", "StepCollector", "largest"]
 
 #: Gives the last lines of a file of the calculation by its name; none where there is no such file.
 Lines: TypeAlias = Callable[[str], Sequence[str]]
@@ -64,6 +64,30 @@ class ProgressReader(ABC):
         lines : callable
             Gives the last lines of `file` or one of `others`: 1 MiB of them at most.
         """
+
+    def collector(self) -> StepCollector | None:
+        """Make what collects the ionic steps of one calculation; ``None``: they cannot be told."""
+        return None
+
+
+class StepCollector(ABC):
+    """Collects the ionic steps of one calculation from the lines of its files."""
+
+    @abstractmethod
+    def take(self, file: str, lines: Sequence[str]) -> None:
+        """Take the next lines of a file; all of it comes so, from its beginning.
+
+        Parameters
+        ----------
+        file : str
+            The reader's `file`, or thereafter each of its `others` in turn.
+        lines : sequence of str
+            Whole lines, some hundreds of them.
+        """
+
+    @abstractmethod
+    def steps(self) -> Sequence[Reading]:
+        """Give the steps that were computed to their ends, the oldest first."""
 
 
 def largest(forces: Sequence[Sequence[float]], unit: float = 1.0) -> float | None:

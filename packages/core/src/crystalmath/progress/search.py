@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.workfiles import check_inside, read_tail
 from crystalmath.models.progress import Progress
+from crystalmath.progress.history import read_history
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -29,7 +30,9 @@ _DEPTH = 4
 _STEPS = 1000
 
 
-def read_progress(work: Path, readers: Mapping[str, ProgressReader]) -> _Work[Progress | None]:
+def read_progress(
+    work: Path, readers: Mapping[str, ProgressReader], *, history: bool = False
+) -> _Work[Progress | None]:
     """Read how far the newest calculation below a work directory has come.
 
     Parameters
@@ -38,6 +41,8 @@ def read_progress(work: Path, readers: Mapping[str, ProgressReader]) -> _Work[Pr
         The work directory of a job's attempt. Links are not followed.
     readers : mapping of str to ProgressReader
         The readers, by the names of their files.
+    history : bool
+        Read the ionic steps of all calculations, too.
 
     Returns
     -------
@@ -57,6 +62,7 @@ def read_progress(work: Path, readers: Mapping[str, ProgressReader]) -> _Work[Pr
         updated_at = path.stat().st_mtime
     except FileNotFoundError:  # it has just been compressed; whoever asks again sees it
         return None
+    steps = (yield from read_history(work, found)) if history else None
     return Progress(
         program=reader.program,
         calculation=len({each.parent for _, each, _ in found}),
@@ -66,6 +72,7 @@ def read_progress(work: Path, readers: Mapping[str, ProgressReader]) -> _Work[Pr
         electronic_step=reading.electronic_step,
         energy_ev=reading.energy_ev,
         max_force_ev_ang=reading.max_force_ev_ang,
+        history=steps,
     )
 
 

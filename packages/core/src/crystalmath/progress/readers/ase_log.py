@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from crystalmath.progress.reader import ProgressReader, Reading
+from crystalmath.progress.reader import ProgressReader, Reading, StepCollector
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from crystalmath.progress.reader import Lines
 
 __all__ = ["AseLog"]
@@ -26,9 +28,29 @@ class AseLog(ProgressReader):
     def read(self, lines: Lines) -> Reading:
         """Read the last whole line of a step."""
         for line in reversed(lines(self.file)):
-            if found := _STEP.match(line):
-                step, energy, force = found.groups()
-                return Reading(
-                    ionic_step=int(step), energy_ev=float(energy), max_force_ev_ang=float(force)
-                )
+            if (reading := _step(line)) is not None:
+                return reading
         return Reading()
+
+    def collector(self) -> StepCollector:
+        """Collect the lines of all steps."""
+        return _AseSteps()
+
+
+class _AseSteps(StepCollector):
+    def __init__(self) -> None:
+        self._steps: list[Reading] = []
+
+    def take(self, file: str, lines: Sequence[str]) -> None:
+        del file  # there is one
+        self._steps += filter(None, map(_step, lines))
+
+    def steps(self) -> Sequence[Reading]:
+        return self._steps
+
+
+def _step(line: str) -> Reading | None:
+    if not (found := _STEP.match(line)):
+        return None
+    step, energy, force = found.groups()
+    return Reading(ionic_step=int(step), energy_ev=float(energy), max_force_ev_ang=float(force))

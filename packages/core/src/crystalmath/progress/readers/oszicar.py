@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from crystalmath.progress.reader import ProgressReader, Reading, largest
+from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, largest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,40 @@ class Oszicar(ProgressReader):
             return Reading()
         return Reading(ionic_step=1, electronic_step=electronic, energy_ev=energy)
 
+    def collector(self) -> StepCollector:
+        """Collect energies, and beside each the table of forces of the same number."""
+        return _VaspSteps()
+
+
+class _VaspSteps(StepCollector):
+    def __init__(self) -> None:
+        self._energies: list[tuple[int, float]] = []
+        self._forces: list[float | None] = []
+        self._table: list[str] | None = None
+
+    def take(self, file: str, lines: Sequence[str]) -> None:
+        if file == Oszicar.file:
+            found = filter(None, map(_IONIC.match, lines))
+            self._energies += ((int(step[1]), float(step[2])) for step in found)
+            return
+        for line in lines:
+            if self._table is None:
+                if _FORCES in line:
+                    self._table = []
+                continue
+            self._table.append(line)
+            if len(self._table) > 1 and _is_rule(line):
+                self._forces.append(_largest_of(self._table[1:-1]))
+                self._table = None
+
+    def steps(self) -> Sequence[Reading]:
+        return [
+            Reading(ionic_step=step, energy_ev=energy, max_force_ev_ang=force)
+            for (step, energy), force in zip_longest(
+                self._energies, self._forces[: len(self._energies)]
+            )
+        ]
+
 
 def _largest_force(lines: Sequence[str]) -> float | None:
     """Give the largest force of the last whole table, a line of six numbers an ion, in eV/Å."""
@@ -57,13 +92,19 @@ def _largest_force(lines: Sequence[str]) -> float | None:
     for at in range(len(lines) - 1, -1, -1):
         if _FORCES not in lines[at]:
             continue
-        rows: list[list[float]] = []
-        for line in lines[at + 2 : end]:
-            if line.lstrip().startswith("---"):
-                return largest(rows)
-            try:
-                rows.append([float(word) for word in line.split()[3:6]])
-            except ValueError:  # ****** where a number is too long
-                return None
+        for below in range(at + 2, end):
+            if _is_rule(lines[below]):
+                return _largest_of(lines[at + 2 : below])
         end = at
     return None
+
+
+def _is_rule(line: str) -> bool:
+    return line.lstrip().startswith("---")
+
+
+def _largest_of(table: Sequence[str]) -> float | None:
+    try:
+        return largest([[float(word) for word in line.split()[3:6]] for line in table])
+    except ValueError:  # ****** where a number is too long
+        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from crystalmath.progress.reader import ProgressReader, Reading, largest
+from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, largest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,51 @@ class PwOutput(ProgressReader):
             energy_ev=first if energy is None else energy,
             max_force_ev_ang=_largest_force(text, Ry / Bohr),
         )
+
+    def collector(self) -> StepCollector:
+        """Collect the last energy before each step's end, and the first table of forces."""
+        return _PwSteps()
+
+
+class _PwSteps(StepCollector):
+    def __init__(self) -> None:
+        from ase.units import Bohr, Ry
+
+        self._ry, self._ry_per_bohr = Ry, Ry / Bohr
+        self._steps: list[Reading] = []
+        self._energy: float | None = None
+        self._rows: list[list[float]] = []
+        self._in_table = False
+
+    def take(self, file: str, lines: Sequence[str]) -> None:
+        del file  # there is one
+        for line in lines:
+            self._take(line)
+
+    def _take(self, line: str) -> None:
+        if self._in_table:
+            if found := _FORCE.match(line):
+                self._rows.append([float(word) for word in found[1].split()])
+            elif self._rows:
+                self._in_table = False
+        elif _FORCES in line:
+            self._in_table, self._rows = True, []
+        if (found := _ENERGY.match(line)) and found[1]:
+            self._energy = float(found[2]) * self._ry
+        elif (found := _IONIC.match(line)) and self._energy is not None:
+            self._steps.append(self._step(int(found[found.lastindex or 0])))
+            self._energy, self._rows = None, []
+
+    def _step(self, number: int) -> Reading:
+        force = largest(self._rows, self._ry_per_bohr)
+        return Reading(ionic_step=number, energy_ev=self._energy, max_force_ev_ang=force)
+
+    def steps(self) -> Sequence[Reading]:
+        if self._energy is None:
+            return self._steps
+        # No line tells the end of a single calculation, nor of the last one of vc-relax.
+        last = self._steps[-1].ionic_step if self._steps else 0
+        return [*self._steps, self._step((last or 0) + 1)]
 
 
 def _largest_force(lines: Sequence[str], unit: float) -> float | None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.engines.registry import plugins
-from crystalmath.errors import UnknownJob
+from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import Progress
+from crystalmath.models import IonicStep, Progress
 from crystalmath.models.fields import array, nullable, properties, to_wire
+from crystalmath.progress.history import MOST_STEPS
 from crystalmath.progress.search import read_progress
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, trouble
@@ -24,12 +25,24 @@ __all__ = ["handle_jobs_progress"]
 
 #: Each is read from the files of its calculation.
 _MOST = 200
-_PROGRESS = nullable(record(properties(Progress, answer=True)))
+#: With their histories, of which a step takes so many bytes of the answer.
+_MOST_HISTORIES = 20
+_STEP_SIZE = 150
+_TOLD = properties(Progress, answer=True)
+_STEPS = {**_TOLD["history"], "items": record(properties(IonicStep, answer=True))}
+_PROGRESS = nullable(record({**_TOLD, "history": _STEPS}))
 
 
 @method(
     "jobs.progress",
-    params={"job_ids": array(JOB_ID, maxItems=_MOST)},
+    params={
+        "job_ids": array(JOB_ID, maxItems=_MOST),
+        "history": {
+            "type": "boolean",
+            "description": f"tell the ionic steps, too, the last {MOST_STEPS} of each job; of "
+            f"{_MOST_HISTORIES} jobs at most",
+        },
+    },
     required=("job_ids",),
     result=record(
         {
@@ -48,18 +61,30 @@ _PROGRESS = nullable(record(properties(Progress, answer=True)))
         }
     ),
     refused={"jobs": []},
-    answer_size=lambda _: _MOST * 1000,
+    answer_size=lambda params: (
+        _MOST_HISTORIES * MOST_STEPS * _STEP_SIZE if params.get("history") else _MOST * 1000
+    ),
 )
 async def handle_jobs_progress(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell how far the calculations of jobs have come, read from what their programs write.
 
     ``progress`` is of the newest calculation of a job's present attempt, also after its end, and
-    ``null`` where none has written anything yet that a reader knows.
+    ``null`` where none has written anything yet that a reader knows. With ``history`` it has the
+    ionic steps of all of the job's calculations, for which their files are read as a whole.
     """
-    return {"jobs": await in_slices("files", _all(service, params["job_ids"])), "error": None}
+    job_ids, history = params["job_ids"], params.get("history", False)
+    if history and len(job_ids) > _MOST_HISTORIES:
+        raise InvalidJob(
+            f"the histories of {len(job_ids)} jobs were asked for at once; ask for those of "
+            f"{_MOST_HISTORIES} at most"
+        )
+    work = _all(service, job_ids, history=history)
+    return {"jobs": await in_slices("files", work), "error": None}
 
 
-def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[dict[str, Any]]]:
+def _all(
+    service: JobService, job_ids: list[str], *, history: bool
+) -> Generator[None, None, list[dict[str, Any]]]:
     readers = plugins().progress_readers()
     jobs = {job.job_id: job for job in service.some_jobs(job_ids)}
     answers: list[dict[str, Any]] = []
@@ -69,7 +94,7 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
             answers.append({"job_id": job_id, **told})
             continue
         work = RunDirectory(service.config.jobs_directory / job_id).work(job.attempt)
-        read = yield from read_progress(Path(work), readers)
+        read = yield from read_progress(Path(work), readers, history=history)
         answers.append(
             {
                 "job_id": job_id,

@@ -157,7 +157,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "jobs.progress": (
-        {"job_ids": [_ID]},
+        {"job_ids": [_ID], "history": True},
         {
             "jobs": [
                 {
@@ -173,6 +173,14 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                         "electronic_step": 7,
                         "energy_ev": -14.889012,
                         "max_force_ev_ang": 0.0213,
+                        "history": [
+                            {
+                                "calculation": 1,
+                                "ionic_step": 3,
+                                "energy_ev": -14.889012,
+                                "max_force_ev_ang": 0.0213,
+                            }
+                        ],
                     },
                 }
             ],
