@@ -50,8 +50,11 @@ def test_the_page(slurm, home, folder):
         stop = (sys.executable, "-m", "crystalmath", "stop", "--cancel")
         slurm.run(*stop, env=environment, check=False)
     written, ran, stopped, allocation, batch = said
-    assert "slurm" in written.splitlines()[-1]
-    assert written.splitlines()[-1].endswith("ready")
+    (listed,) = (line for line in written.splitlines() if line.endswith("ready"))
+    assert listed.startswith("slurm")
+    assert re.search(r"^ok +queue +the job waited \d+ s", written, re.MULTILINE)
+    assert re.search(r"^ok +node +node[12], \d+ cores, Python 3", written, re.MULTILINE)
+    assert re.search(r"^ok +clock", written, re.MULTILINE)
     assert "-0.006006" in ran
     assert '"energy"' in ran
     assert len(stopped.strip().splitlines()) <= 2  # squeue's head

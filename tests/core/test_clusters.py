@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import platform
+import sys
+import time
+from importlib.metadata import version
+
 import pytest
 
 from crystalmath import config
+from crystalmath.cli.clusters import _clock, _version
 from crystalmath.errors import ConfigError
+from crystalmath.models import Job, JobState
 from crystalmath.quacc.engines import runner_for
 from crystalmath.service import JobService
 
@@ -91,3 +98,49 @@ def test_an_example_is_written_once(home, cli):
     assert again.code == 1
     assert "already" in again.err
     assert cli("clusters", "init", "nonesuch").code == 2
+
+
+# --- check ---------------------------------------------------------------------------------------
+
+
+def test_check_tells_what_a_job_finds_there(home, cli, monkeypatch):
+    monkeypatch.setenv("VASP_PP_PATH", "/nowhere/at/all")
+    answer = cli("clusters", "check", "local", "--json")
+    assert answer.code == 0, answer.err
+    told = {check["name"]: check for check in answer.json["checks"]}
+    assert answer.json["status"] == "ok"
+    assert platform.node() in told["node"]["message"]
+    assert sys.prefix in told["node"]["message"]
+    assert (told["quacc"]["state"], told["quacc"]["message"]) == ("ok", version("quacc"))
+    assert str(home / "jobs") in told["home"]["message"]
+    assert told["clock"]["state"] == "ok"
+    # As a job sees it.
+    assert told["POTCARs"]["state"] == "warning"
+    assert "/nowhere/at/all" in told["POTCARs"]["message"]
+
+
+def test_check_of_a_cluster_that_cannot_be_used_says_why(home, cli):
+    (home / "config.toml").write_text("[clusters.big]\nengine = 'missing'\n")
+    answer = cli("clusters", "check", "big")
+    assert answer.code == 1
+    assert "'missing' is not installed" in answer.out
+    nowhere = cli("clusters", "check", "huge", "--json")
+    assert (nowhere.code, nowhere.json["status"]) == (1, "error")
+    assert "no cluster 'huge'" in nowhere.err
+    assert cli("clusters", "check").code == 2
+    assert "init, check" in cli("clusters", "chek").err
+
+
+def test_check_says_which_clocks_and_versions_differ():
+    job = Job(
+        job_id="1", recipe="r", engine="local", state=JobState.COMPLETED, created_at=time.time() - 9
+    )
+    assert _clock(job, time.time()).state == "ok"
+    behind, ahead = _clock(job, job.created_at - 60), _clock(job, time.time() + 60)
+    assert "at least 60 s behind" in behind.message
+    assert "at least 60 s ahead" in ahead.message
+    assert behind.state == ahead.state == "warning"
+    other = _version("ase", "1.0")
+    assert (other.state, other.message) == ("warning", "1.0")
+    assert version("ase") in other.remedy
+    assert _version("ase", None).state == "error"

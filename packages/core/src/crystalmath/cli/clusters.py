@@ -1,18 +1,32 @@
-"""``crystalmath clusters``: which clusters are configured, and an example of one."""
+"""``crystalmath clusters``: which are configured, an example of one, and whether one works."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from attrs import asdict
 
+from crystalmath import __version__
 from crystalmath.cli.shared import output
+from crystalmath.cli.shared.health import Check, show
 from crystalmath.cli.shared.job_filters import any_client
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from crystalmath.client import Job
+
 __all__ = ["clusters"]
 
+#: So much may the clocks of a node and of this host differ, in seconds.
+_CLOCK_S = 5.0
 _EXAMPLES = {
     "slurm": """
 [clusters.slurm]                 # --cluster slurm
@@ -37,20 +51,30 @@ def clusters(
     action: Annotated[
         str | None,
         typer.Argument(
-            metavar="[init]", help="init writes a commented example.", show_default=False
+            metavar="[init|check]",
+            help="init writes a commented example; check sends a probe job to a cluster.",
+            show_default=False,
         ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[slurm]", help="What the example is for."),
+        typer.Argument(metavar="[NAME]", help="Which example (slurm), or which cluster."),
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """List the clusters of the configuration file, or write an example of one."""
+    """List the clusters of the configuration file, write an example of one, or check one.
+
+    ``check NAME`` runs a small job there, as a submission would, and says what it found: host,
+    versions, programs, POTCARs, clocks, how long it waited. Exits 1 where that job cannot run.
+    """
     if action is None:
         return _list(as_json=as_json)
-    if action != "init":
-        raise typer.BadParameter(f"{action!r} is not known; it is: init")
+    if action not in {"init", "check"}:
+        raise typer.BadParameter(f"{action!r} is not known; there are: init, check")
+    if action == "check":
+        if name is None:
+            raise typer.BadParameter("name the cluster: crystalmath clusters check NAME")
+        return _check(name, as_json=as_json)
     if name not in _EXAMPLES:
         known = ", ".join(_EXAMPLES)
         raise typer.BadParameter(f"there is no example for {name!r}, but for: {known}")
@@ -98,3 +122,94 @@ def _init(name: str, *, as_json: bool) -> int:
     else:
         output.write(output.printable(f"wrote [clusters.{name}] to {path}; look it through"))
     return 0
+
+
+# --- check -----------------------------------------------------------------------------------
+
+
+def _check(name: str, *, as_json: bool) -> int:
+    checks = []
+    for check in _checks(name):
+        checks.append(check)
+        if not as_json:
+            show(check)
+    wrong = any(check.state == "error" for check in checks)
+    if as_json:
+        document: dict[str, Any] = {"status": "error" if wrong else "ok", "cluster": name}
+        output.write_json(document | {"checks": [asdict(check) for check in checks]})
+    return 1 if wrong else 0
+
+
+def _checks(name: str) -> Iterator[Check]:
+    from crystalmath.cli.run import Interrupts, run_submission
+    from crystalmath.client import Submission
+    from crystalmath.client.client_errors import JobFailed
+    from crystalmath.recipes.lookup import PROBE
+
+    with any_client() as client:
+        entry = next((each for each in client.clusters() if each["name"] == name), None)
+    if entry is not None:
+        message = f"{name}: engine {entry['engine']}, scheduler {entry['scheduler']}"
+        state = "error" if entry["error"] else "ok"
+        yield Check(name="cluster", state=state, message=message, remedy=entry["error"])
+        if entry["error"]:
+            return
+    with Interrupts() as interrupts:
+        asked = Submission(recipe=PROBE, atoms=None, cluster=name, name=f"check {name}")
+        job = run_submission(asked, interrupts)
+    if interrupts.received is not None:
+        raise SystemExit(128 + interrupts.received)
+    if job.state.value != "completed":
+        error = JobFailed(job.job_id, job.error or job.state.value)
+        remedy = f"see crystalmath logs {job.job_id[:8]}, crystalmath result {job.job_id[:8]}"
+        yield Check(name="job", state="error", message=str(error), remedy=remedy)
+        return
+    with any_client() as client:
+        found = client.decoded(job.job_id)
+    yield from _found(job, found)
+
+
+def _found(job: Job, found: dict[str, Any]) -> Iterator[Check]:
+    """Judge what the probe job has told."""
+    waited = f"{(job.started_at or job.created_at) - job.created_at:.0f} s"
+    yield Check(name="queue", state="ok", message=f"the job waited {waited} until it ran")
+    where = f"{found['host']}, {found['cores']} cores, Python {found['python']} ({found['prefix']})"
+    same = found["python"].rpartition(".")[0] == platform.python_version().rpartition(".")[0]
+    remedy = None if same else f"here it is {platform.python_version()} ({sys.prefix})"
+    yield Check(name="node", state="ok" if same else "warning", message=where, remedy=remedy)
+    yield Check(name="home", state="ok", message=f"{found['directory']} was written to there")
+    yield _clock(job, found["time"])
+    for distribution, there in found["versions"].items():
+        yield _version(distribution, there)
+    for each in found["conditions"]:
+        state = "ok" if each["ok"] else "warning"
+        yield Check(name=each["name"], state=state, message=each["message"], remedy=each["remedy"])
+
+
+def _clock(job: Job, there: float) -> Check:
+    """Hold the node's clock against what was recorded here before and after it was read."""
+    ahead = there - time.time()
+    behind = job.created_at - there
+    if max(ahead, behind) <= _CLOCK_S:
+        message = f"the node's agrees with this host's to {_CLOCK_S:g} s"
+        return Check(name="clock", state="ok", message=message)
+    word = "ahead of" if ahead > behind else "behind"
+    message = f"the node's is at least {max(ahead, behind):.0f} s {word} this host's"
+    remedy = "times of jobs will be wrong; ask the administrator to synchronize the clocks"
+    return Check(name="clock", state="warning", message=message, remedy=remedy)
+
+
+def _version(distribution: str, there: str | None) -> Check:
+    here: str | None
+    try:
+        here = __version__ if distribution == "crystalmath" else version(distribution)
+    except PackageNotFoundError:
+        here = None
+    if there is None:
+        state = "warning" if here is None else "error"
+        remedy = "install it into the Python that the node uses"
+        return Check(name=distribution, state=state, message="is not installed", remedy=remedy)
+    if here == there:
+        return Check(name=distribution, state="ok", message=there)
+    told = f"here it is {here or 'not installed'}"
+    return Check(name=distribution, state="warning", message=there, remedy=told)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from attrs import asdict
 
 from crystalmath.cli.shared import completion, output
-from crystalmath.cli.shared.health import Check, server_checks
+from crystalmath.cli.shared.health import Check, server_checks, show
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import CrystalMathError
 
@@ -49,19 +48,12 @@ def doctor(
     for check in _checks(run=run, engine=engine, again=rebuild):
         checks.append(check)
         if not as_json:
-            _show(check)
+            show(check)
     wrong = any(check.state == "error" for check in checks)
     if as_json:
         document: dict[str, Any] = {"status": "error" if wrong else "ok"}
         output.write_json(document | {"checks": [asdict(check) for check in checks]})
     return 1 if wrong else 0
-
-
-def _show(check: Check) -> None:
-    output.write(output.printable(f"{check.state:8}{check.name:10}{check.message}"))
-    if check.remedy:
-        output.write(output.printable(f"{'':18}{check.remedy}"))
-    sys.stdout.flush()
 
 
 def _checks(*, run: bool, engine: str | None, again: bool) -> Iterator[Check]:
@@ -244,18 +236,11 @@ def _plugins() -> Iterator[Check]:
 
 def _programs(config: Config) -> Iterator[Check]:
     from crystalmath.config import forwarded
-    from crystalmath.preflight.programs_here import failure, programs
+    from crystalmath.preflight.programs_here import conditions
 
-    for program in programs():
-        try:
-            conditions = list(program.conditions(forwarded(config.forward)))
-        except Exception as error:  # noqa: BLE001 - a stranger's
-            told = failure(program, error)
-            yield Check(name="plugin", state="warning", message=told.message, remedy=told.remedy)
-            continue
-        for each in conditions:
-            state = "ok" if each.ok else "warning"
-            yield Check(name=each.name, state=state, message=each.message, remedy=each.remedy)
+    for each in conditions(forwarded(config.forward)):
+        state = "ok" if each.ok else "warning"
+        yield Check(name=each.name, state=state, message=each.message, remedy=each.remedy)
 
 
 def _relax(engine: str | None) -> Check:

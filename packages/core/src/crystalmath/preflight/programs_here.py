@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from crystalmath.engines.registry import plugins
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import said
-from crystalmath.preflight.program import Program
+from crystalmath.preflight.program import Condition, Program
 from crystalmath.recipes.lookup import NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from crystalmath.preflight.checked_job import FileKind
 
 __all__ = [
+    "conditions",
     "failure",
     "file_kinds",
     "guarded",
@@ -63,6 +64,22 @@ def may_be_asked(recipe: str) -> bool:
     what a user's recipe calls is in its source.
     """
     return not recipe.startswith(f"{NAMESPACE}.") or program_of(recipe) is not None
+
+
+def conditions(environment: Mapping[str, str]) -> Iterator[Condition]:
+    """Say what is there on this machine of each program.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        The variables that a job sees.
+    """
+    for program in programs():
+        try:
+            yield from list(program.conditions(environment))
+        except Exception as error:  # noqa: BLE001 - a stranger's
+            told = failure(program, error)
+            yield Condition(name="plugin", ok=False, message=told.message, remedy=told.remedy)
 
 
 def guarded(program: Program, call: Callable[[], Iterable[Finding]]) -> list[Finding]:

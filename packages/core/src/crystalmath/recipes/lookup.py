@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NAMESPACE",
+    "PROBE",
     "Recipe",
     "catalogue",
     "check_name",
@@ -37,6 +38,9 @@ __all__ = [
 
 #: The namespace whose name may be left out on the command line, and which is always admitted.
 NAMESPACE = "quacc.recipes"
+
+#: The one recipe of our own, which tells what a job finds where it runs.
+PROBE = "crystalmath.preflight.node_probe.probe_job"
 
 _MAX_LENGTH = 255
 _DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+", re.ASCII)
@@ -80,7 +84,9 @@ def full_name(name: str, allow: Sequence[str] = ()) -> str:
     allow : sequence of str
         Further namespaces that are admitted; names below them are full names.
     """
-    if name in allow or any(_is_below(name, namespace) for namespace in (NAMESPACE, *allow)):
+    if name == PROBE or name in allow:
+        return name
+    if any(_is_below(name, namespace) for namespace in (NAMESPACE, *allow)):
         return name
     return name if name.startswith("quacc.") else f"{NAMESPACE}.{name}"
 
@@ -101,7 +107,7 @@ def check_name(name: object, allow: Sequence[str] = ()) -> None:
         "not permitted": it is no dotted path of ASCII identifiers below an admitted namespace, or
         has a part that begins with two underscores.
     """
-    reason = _objection(name, allow)
+    reason = None if name == PROBE else _objection(name, allow)
     if reason:
         raise InvalidJob(f"the recipe name {str(name)[:100]!r} is not permitted: {reason}")
 
@@ -166,7 +172,7 @@ def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
         )
     if _is_below(name, NAMESPACE):
         _require_recipe(name, module, home, binding)
-    elif origin := _foreign(home, binding, allow):
+    elif name != PROBE and (origin := _foreign(home, binding, allow)):
         raise InvalidJob(f"{name} is no recipe: {module.name} only imports it, from {origin}")
     return _recipe(name, home, binding)
 

@@ -1,7 +1,8 @@
-"""What ``crystalmath doctor`` says of the home's server."""
+"""What ``crystalmath doctor`` and ``clusters check`` look at; what they say of the server."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.server.endpoint import Place, Server
 
-__all__ = ["Check", "server_checks"]
+__all__ = ["Check", "server_checks", "show"]
 
 #: How long the server may take to answer, in seconds.
 ANSWER_S = 5.0
@@ -44,6 +45,14 @@ class Check:
     state: str
     message: str
     remedy: str | None = None
+
+
+def show(check: Check) -> None:
+    """Print it, at once."""
+    output.write(output.printable(f"{check.state:8}{check.name:12}{check.message}"))
+    if check.remedy:
+        output.write(output.printable(f"{'':20}{check.remedy}"))
+    sys.stdout.flush()
 
 
 def server_checks(configured: Config) -> Iterator[Check]:
