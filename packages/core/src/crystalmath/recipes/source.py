@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,6 @@ from crystalmath.errors import InvalidJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from importlib.machinery import ModuleSpec
 
 __all__ = ["Binding", "Module", "find_spec", "parse", "read_module"]
 
@@ -99,10 +99,22 @@ def _ask_finders(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     # are among these.
     for finder in sys.meta_path:
         look = getattr(finder, "find_spec", None)
-        spec: ModuleSpec | None = look(name, path) if look else None
+        try:
+            spec: ModuleSpec | None = look(name, path) if look else None
+        except KeyError:
+            # The finder wants the parent of a namespace package to be imported.
+            spec = _namespace(name, path or ())
         if spec is not None:
             return spec
     return None
+
+
+def _namespace(name: str, path: Sequence[str]) -> ModuleSpec | None:
+    """Find a package without ``__init__.py``: all folders of its name."""
+    folders = [Path(entry, name.rpartition(".")[2]) for entry in path]
+    found = ModuleSpec(name, None, is_package=True)
+    found.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
+    return found if found.submodule_search_locations else None
 
 
 def read_module(spec: ModuleSpec) -> Module:

@@ -143,6 +143,7 @@ class Admission:
             passes(lambda: self._engine_preflight(asked))
             passes(lambda: self._check_commands(self._allotted(asked.spec)))
             passes(lambda: self._check_sources(asked.spec))
+            passes(lambda: self._check_packages(asked.spec))
         return Checked(
             findings=tuple(_judged(findings, strict=asked.strict)),
             pseudopotentials=tuple(files),
@@ -205,7 +206,7 @@ class Admission:
         self._check_engine(asked.spec)
         asked = evolve(asked, spec=self._allotted(asked.spec))
         findings += [*self._engine_preflight(asked), *self._check_commands(asked.spec)]
-        findings += self._check_sources(asked.spec)
+        findings += [*self._check_sources(asked.spec), *self._check_packages(asked.spec)]
         findings = _judged(findings, strict=asked.strict)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
@@ -294,6 +295,16 @@ class Admission:
         if not self._runner(spec).capabilities.workers_here:
             return []
         return check_sources(spec.recipe, spec.parameters)
+
+    def _check_packages(self, spec: JobSpec) -> list[Finding]:
+        """Look for what a recipe of quacc's needs beside quacc."""
+        from crystalmath.recipes.required_packages import check_packages
+
+        recipe = self._recipes.get(spec.recipe)
+        if recipe is None:  # it cannot be called, which was told
+            return []
+        here = self._runner(spec).capabilities.workers_here
+        return check_packages(recipe, spec.environment, certain=here)
 
     def _commands_of(self, spec: JobSpec, *, own: bool) -> list[Finding]:
         from crystalmath.preflight.commands import check_commands

@@ -1,0 +1,206 @@
+"""The packages beside quacc that one of its recipes cannot run without.
+
+quacc's recipes say so with a decorator, ``@requires(has_phonopy, "...")``, where the module has
+``has_phonopy = bool(find_spec("phonopy"))``. That is read from the source: of the recipe, and of
+what it calls whatever its parameters are. Nothing is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from crystalmath.models import Finding
+from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.source import find_spec, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+
+    from crystalmath.recipes.lookup import Recipe
+
+__all__ = ["check_packages"]
+
+#: How many calls deep is looked: a flow calls a flow that all programs share.
+_DEEP = 3
+
+
+def check_packages(
+    recipe: Recipe, environment: Mapping[str, str], *, certain: bool
+) -> list[Finding]:
+    """Find packages that a recipe needs and that are not installed.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What its source says; of a user's own, nobody knows.
+    environment : mapping of str to str
+        The variables that the job would see, of which PYTHONPATH counts.
+    certain : bool
+        The job runs with this Python. Elsewhere a package may be there.
+
+    Returns
+    -------
+    list of Finding
+        Errors ``package_missing``, or warnings where that is not certain.
+    """
+    if not recipe.name.startswith(f"{NAMESPACE}."):
+        return []
+    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    function = recipe.name.rpartition(".")[2]
+    told: dict[str, str | None] = {}
+    for need in _needs(recipe.file, function, _DEEP):
+        for package in need.packages:
+            # Without its parent no package is there; that is told once.
+            if not _is_there(package, paths) and not any(package.startswith(f"{k}.") for k in told):
+                told.setdefault(package, need.remedy)
+    return [
+        Finding(
+            severity="error" if certain else "warning",
+            code="package_missing",
+            message=f"{recipe.name} needs the package {package}, which is not installed"
+            + ("" if certain else " here, and perhaps not where the job will run"),
+            source=f"the recipe {recipe.name}",
+            remedy=remedy,
+        )
+        for package, remedy in told.items()
+    ]
+
+
+@frozen
+class _Need:
+    packages: tuple[str, ...]
+    remedy: str | None
+
+
+@frozen
+class _Function:
+    needs: tuple[_Need, ...]
+    #: What it calls in any case, by the names in its module.
+    calls: tuple[str, ...]
+
+
+@frozen
+class _Source:
+    functions: dict[str, _Function] = field(factory=dict)
+    #: Name -> module and name there.
+    imports: dict[str, tuple[str, str]] = field(factory=dict)
+
+
+def _needs(file: str, function: str, deep: int) -> Iterator[_Need]:
+    source = _source(file)
+    found = source.functions.get(function)
+    if found is None or not deep:
+        return
+    yield from found.needs
+    for name in found.calls:
+        if name in source.functions and name != function:
+            yield from _needs(file, name, deep - 1)
+        elif name in source.imports:
+            module, there = source.imports[name]
+            if other := _file_of(module):
+                yield from _needs(other, there, deep - 1)
+
+
+def _source(file: str) -> _Source:
+    try:
+        status = Path(file).stat()
+        return _read(file, status.st_mtime_ns, status.st_size)
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return _Source()  # the lookup says what is wrong with it
+
+
+@functools.lru_cache(maxsize=256)
+def _read(file: str, mtime_ns: int, size: int) -> _Source:
+    # Time and size are the cache's key: quacc may be updated.
+    del mtime_ns, size
+    source = _Source()
+    known: dict[str, tuple[str, ...]] = {}
+    for node in parse(file).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            if (packages := _packages(node.value, known)) is not None:
+                known[node.targets[0].id] = packages
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                source.imports[alias.asname or alias.name] = (node.module, alias.name)
+        elif isinstance(node, ast.FunctionDef):
+            needs = [_need(each, known) for each in node.decorator_list]
+            source.functions[node.name] = _Function(
+                tuple(need for need in needs if need is not None), tuple(_calls(node.body))
+            )
+    return source
+
+
+def _need(decorator: ast.expr, known: Mapping[str, tuple[str, ...]]) -> _Need | None:
+    if not isinstance(decorator, ast.Call) or not _is_called(decorator, "requires"):
+        return None
+    packages = _packages(decorator.args[0], known) if decorator.args else None
+    if packages is None:
+        return None
+    said = decorator.args[1] if len(decorator.args) > 1 else None
+    is_text = isinstance(said, ast.Constant) and isinstance(said.value, str)
+    return _Need(packages, said.value if is_text else None)  # type: ignore[union-attr]
+
+
+def _packages(node: ast.expr, known: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+    """Give the packages without which an expression is false; ``None`` if it is about others."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
+        parts = [_packages(value, known) for value in node.values]
+        return tuple(package for part in parts if part for package in part) or None
+    if not isinstance(node, ast.Call) or len(node.args) != 1:
+        return None
+    if _is_called(node, "bool"):
+        return _packages(node.args[0], known)
+    name = node.args[0]
+    if _is_called(node, "find_spec") and isinstance(name, ast.Constant):
+        return (str(name.value),)
+    return None
+
+
+def _is_called(node: ast.Call, name: str) -> bool:
+    return isinstance(node.func, ast.Name) and node.func.id == name
+
+
+def _calls(body: Sequence[ast.stmt]) -> Iterator[str]:
+    """Name what the plain statements of a function call, so that it is called in any case."""
+    for statement in body:
+        if isinstance(statement, ast.Return | ast.Assign | ast.Expr):
+            value = statement.value
+            if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+                yield value.func.id
+        elif any(isinstance(node, ast.Return | ast.Raise) for node in ast.walk(statement)):
+            return  # it may leave the function before what comes next
+
+
+def _file_of(module: str) -> str | None:
+    spec = _located(module) if module.startswith("quacc.") else None
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+def _is_there(package: str, paths: Sequence[str]) -> bool:
+    top = package.partition(".")[0]
+    # As far as can be told of folders that are this job's alone.
+    if any(Path(folder, name).exists() for folder in paths for name in (top, f"{top}.py")):
+        return True
+    return _located(package) is not None
+
+
+def _located(name: str) -> ModuleSpec | None:
+    """Find a module, importing neither it nor its parents."""
+    spec: ModuleSpec | None = None
+    path: Sequence[str] | None = None
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        spec = find_spec(".".join(parts[:depth]), path)
+        if spec is None or (depth < len(parts) and spec.submodule_search_locations is None):
+            return None
+        path = spec.submodule_search_locations
+    return spec
