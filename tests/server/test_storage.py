@@ -1,80 +1,27 @@
-"""What jobs take on the disk is measured, for jobs that are on record and written by the test."""
+"""What jobs take on the disk is measured and thrown away; their record stays."""
 
 from __future__ import annotations
 
-import asyncio
-import json
+import os
+import shutil
+import subprocess
+import sys
 import time
-import uuid
+from pathlib import Path
 
-import jsonschema
 import pytest
 
-from crystalmath import config
-from crystalmath.jobs.changes import Change
-from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.quacc.runner import JobState
-from crystalmath.quacc.store import JobStore, NewJob
-from crystalmath.recipes import codec
-from crystalmath.server.methods import METHODS
-from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.shapes import COMPONENTS
-from crystalmath.service import JobService
+from server.written_home import HEAVY, RELAX, VASP, Home
 
-RELAX = "quacc.recipes.vasp.core.relax_job"
 STATIC = "quacc.recipes.espresso.core.static_job"
-#: The files of a job: names, and sizes in bytes. The first three are heavy.
-VASP = {"s/WAVECAR.gz": 5000, "s/CHGCAR": 700, "s/POTCAR.gz": 30, "s/OUTCAR.gz": 40, "s/CONTCAR": 9}
-
-
-class Home:
-    """A home, its service, and jobs in it that were never run."""
-
-    def __init__(self, root):
-        self.service = JobService(config.load({"CRYSTALMATH_HOME": str(root)}))
-        self.jobs = root / "jobs"
-        self.jobs.mkdir()
-        self.store = JobStore(self.service.config.database_url)
-
-    def make(self, files=(), *, state="completed", ended_s=0.0, recipe=RELAX, **more):
-        """Record a job that ended so long ago, with these files in its work directory."""
-        job_id, now = str(uuid.uuid4()), time.time()
-        ended_at = now - ended_s
-        terms = {"engine": "local", "spec_hash": "0", "specification": "{}\n{}"}
-        terms |= {"created_at": ended_at - 1} | more
-        self.store.insert([NewJob(job_id=job_id, recipe=recipe, **terms)])
-        directory = RunDirectory(self.jobs / job_id)
-        directory.write_spec({"job_id": job_id, "attempt": 1}, "{}")
-        summary = {"energy_ev": -1.5, "work_dir": f"{self.jobs}/{job_id}/1.work/s"}
-        if state in ("completed", "failed"):
-            value = codec.encode_result({"energy": -1.5, "dir_name": summary["work_dir"]})
-            directory.publish(1, {"state": state}, value)
-        for name, size in dict(files).items():
-            path = self.jobs / job_id / "1.work" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(bytes(size))
-        if state != "pending":
-            change = Change(job_id=job_id, state=JobState(state), at=ended_at)
-            if state == "completed":
-                change = Change(
-                    job_id=job_id, state=JobState.COMPLETED, at=ended_at, summary=summary
-                )
-            self.store.apply([change])
-        return job_id
-
-    def call(self, method, /, **params):
-        """Call a method; what it answers fits its schema."""
-        document = json.loads(wire.dumps(asyncio.run(METHODS[method](self.service, params))))
-        schema = {**METHODS[method].answer, "components": {"schemas": COMPONENTS}}
-        jsonschema.Draft7Validator(schema).validate(document)
-        return document
+DAY = 86400.0
 
 
 @pytest.fixture
 def here(home):
     here = Home(home)
-    with here.service, here.store:
-        yield here
+    yield here
+    here.close()
 
 
 def test_usage_is_told_in_all_and_by_state_recipe_and_label(here):
@@ -125,3 +72,258 @@ def test_du_is_a_table_of_recipes_labels_and_all(here, cli):
     document = cli("du", "--state", "failed", "--json").json
     assert (document["total"]["jobs"], document["total"]["heavy_size"]) == (1, 0)
     assert cli("du", "--state", "lost").code == 2
+
+
+# --- thrown away -----------------------------------------------------------------------------
+
+
+def pruned(here, **asked):
+    """Throw away, and give the ids of the jobs whose files were removed."""
+    answer = here.call("jobs.prune", **asked)
+    assert answer["error"] is None
+    return {job["job_id"] for job in answer["jobs"]}
+
+
+def test_files_are_removed_by_age_state_label_recipe_and_size(here):
+    old = here.make(VASP, ended_s=40 * DAY, labels={"project": "a"})
+    failed = here.make(VASP, ended_s=40 * DAY, state="failed", labels={"project": "b"})
+    young = here.make({"WAVECAR": 90_000}, ended_s=DAY, recipe=STATIC)
+    for asked, expected in (
+        ({"older_s": 30 * DAY}, {old, failed}),
+        ({"older_s": 30 * DAY, "state": "failed"}, {failed}),
+        ({"labels": {"project": "a"}}, {old}),
+        ({"recipe": STATIC}, {young}),
+        ({"larger": 50_000}, {young}),
+        ({"larger": 50_000, "keep_results": True}, {young}),
+        ({"larger": 10**9}, set()),
+        ({"older_s": 0, "labels": {"project": "b"}, "state": ["completed"]}, set()),
+        ({"job_ids": [young, old]}, {young, old}),
+        ({"job_ids": []}, set()),
+    ):
+        assert pruned(here, dry_run=True, **asked) == expected, asked
+    assert all((here.jobs / job_id / "spec").is_file() for job_id in (old, failed, young))
+    assert pruned(here, older_s=30 * DAY) == {old, failed}
+    assert not (here.jobs / old).exists()
+    assert list((here.jobs / ".removed").iterdir()) == []
+    assert (here.jobs / young / "spec").is_file()
+    assert pruned(here, older_s=30 * DAY) == set()
+
+
+def test_nothing_is_removed_of_a_job_that_has_not_ended(here):
+    live = [here.make(VASP, state="pending"), here.make(VASP, state="running")]
+    ended = here.make(VASP)
+    # Its outcome is there, and its owner has not read it yet.
+    here.make(VASP, state="pending")
+    answer = here.call("jobs.prune", job_ids=[*live, ended, "0" * 8])
+    assert [job["job_id"] for job in answer["jobs"]] == [ended]
+    assert [one["job_id"] for one in answer["left"]] == [*live, "0" * 8]
+    assert "is pending; cancel it first" in answer["left"][0]["error"]
+    assert answer["left"][2]["code"] == "unknown_job"
+    refused = here.call("jobs.prune", state=["failed", "running"])
+    assert refused["code"] == "invalid_job"
+    assert "the files of running jobs are never removed" in refused["error"]
+    assert pruned(here, older_s=0) == set()
+    assert all((here.jobs / job_id / "spec").is_file() for job_id in live)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "nothing says whose files"),
+        ({"labels": {}, "prefix": ""}, "nothing says whose files"),
+        ({"keep_results": True}, "nothing says whose files"),
+        ({"job_ids": [], "state": "failed"}, "leave out one of both"),
+        ({"older_s": -1}, "older_s"),
+    ],
+)
+def test_what_says_too_little_removes_nothing(here, asked, said):
+    job_id = here.make(VASP)
+    refused = here.call("jobs.prune", **asked)
+    assert refused["code"] == "invalid_job"
+    assert said in refused["error"]
+    assert len(here.files_of(job_id)) == len(VASP)
+
+
+def test_files_that_an_unfinished_job_is_to_read_stay(here):
+    read = here.make(VASP)
+    parameters = f'{{}}\n{{"prev_dir": "{here.jobs}/{read}/1.work/s"}}'
+    reader = here.make(state="pending", specification=parameters)
+    answer = here.call("jobs.prune", older_s=0)
+    assert answer["jobs"] == []
+    assert answer["left"][0]["job_id"] == read
+    assert f"the unfinished job {reader} is to read its files" in answer["left"][0]["error"]
+
+
+def test_the_record_outlives_the_directory(here, cli):
+    job_id = here.make(VASP, key="mine", name="bulk", labels={"project": "a"})
+    before = here.call("jobs.status", job_id=job_id)
+    assert pruned(here, job_ids=[job_id]) == {job_id}
+    after = here.call("jobs.status", job_id=job_id)
+    assert after["removed"] == "all"
+    assert abs(after["removed_at"] - time.time()) < 600
+    told = {"removed", "removed_at", "revision"}
+    assert {k: v for k, v in after.items() if k not in told} == {
+        k: v for k, v in before.items() if k not in told
+    }
+    assert here.call("jobs.list")["jobs"] == [after]
+    assert here.call("jobs.status_many", job_ids=[job_id])["jobs"] == [after]
+    assert here.store.by_key(["mine"])["mine"].job_id == job_id
+    *_, event = here.call("jobs.events", job_ids=[job_id])["events"]
+    assert (event["from"], event["to"]) == ("completed", "completed")
+    assert event["reason"] == "run directory removed"
+    again = here.call("jobs.prune", job_ids=[job_id])
+    assert (again["jobs"], again["left"][0]["code"]) == ([], "files_removed")
+    for method in ("jobs.result", "jobs.logs", "jobs.files"):
+        answer = here.call(method, job_id=job_id)
+        assert answer["code"] == "files_removed", method
+        assert f"the run directory of job {job_id} was removed on 20" in answer["error"]
+    for command in ("path", "logs", "files"):
+        assert "was removed on 20" in cli(command, job_id).err
+        assert cli(command, job_id, "--json").json["code"] == "files_removed"
+    assert "was removed on 20" in cli("status", job_id).out
+    assert "completed, removed" in cli("list").out
+    said = cli("result", job_id)
+    assert (said.code, "-1.5" in said.out) == (0, True)
+    assert "was removed on 20" in said.err
+
+
+def test_only_heavy_files_are_removed_where_results_are_kept(here, cli):
+    job_id = here.make(VASP)
+    nothing = here.make({"OUTCAR": 5})
+    answer = here.call("jobs.prune", older_s=0, keep_results=True)
+    assert [(job["job_id"], job["size"]) for job in answer["jobs"]] == [(job_id, HEAVY)]
+    assert here.files_of(job_id) == ["s/CONTCAR", "s/OUTCAR.gz"]
+    assert here.files_of(nothing) == ["OUTCAR"]
+    assert here.call("jobs.status", job_id=job_id)["removed"] == "heavy"
+    assert here.call("jobs.status", job_id=nothing)["removed"] is None
+    assert here.call("jobs.result", job_id=job_id)["result"]["energy"] == -1.5
+    assert "densities and the like were removed on 20" in cli("status", job_id).out
+    assert pruned(here, older_s=0, keep_results=True) == set()
+    assert pruned(here, job_ids=[job_id]) == {job_id}
+    assert here.call("jobs.status", job_id=job_id)["removed"] == "all"
+
+
+def test_a_link_in_a_run_directory_is_removed_and_not_followed(here, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "WAVECAR").write_text("mine")
+    job_id, linked = here.make(), here.make()
+    (here.jobs / job_id / "1.work").mkdir()
+    (here.jobs / job_id / "1.work" / "s").symlink_to(tmp_path / "precious")
+    (here.jobs / job_id / "1.work" / "CHGCAR").symlink_to(tmp_path / "precious" / "WAVECAR")
+    shutil.move(here.jobs / linked, tmp_path / "elsewhere")
+    (here.jobs / linked).symlink_to(tmp_path / "elsewhere")
+    assert pruned(here, job_ids=[job_id], keep_results=True) == {job_id}
+    assert here.files_of(job_id) == ["s"]
+    answer = here.call("jobs.prune", job_ids=[job_id, linked])
+    assert [job["job_id"] for job in answer["jobs"]] == [job_id]
+    assert "is a link to" in answer["left"][0]["error"]
+    assert (tmp_path / "precious" / "WAVECAR").read_text() == "mine"
+    assert (tmp_path / "elsewhere" / "spec").is_file()
+
+
+def test_what_cannot_be_written_is_removed_too(here):
+    job_id = here.make(VASP)
+    os.chmod(here.jobs / job_id / "1.work" / "s", 0o500)
+    assert pruned(here, job_ids=[job_id]) == {job_id}
+    assert list((here.jobs / ".removed").iterdir()) == []
+
+
+def test_pages_of_jobs(here):
+    made = {here.make(VASP) for _ in range(5)}
+    first = here.call("jobs.prune", older_s=0, limit=2, dry_run=True)
+    assert len(first["jobs"]) == 2
+    second = here.call("jobs.prune", older_s=0, limit=3, dry_run=True, cursor=first["cursor"])
+    assert len(second["jobs"]) == 3
+    third = here.call("jobs.prune", older_s=0, dry_run=True, cursor=second["cursor"])
+    assert (third["jobs"], third["cursor"]) == ([], None)
+    assert {job["job_id"] for job in first["jobs"] + second["jobs"]} == made
+    listed = sorted(made)
+    named = here.call("jobs.prune", job_ids=listed, limit=2)
+    assert [job["job_id"] for job in named["jobs"]] == listed[:2]
+    rest = here.call("jobs.prune", job_ids=listed, cursor=named["cursor"])
+    assert [job["job_id"] for job in rest["jobs"]] == listed[2:]
+
+
+def test_whoever_is_killed_loses_no_record_and_can_do_it_again(home):
+    # Every file operation and every transaction is once the last one; see there.
+    script = Path(__file__).with_name("killed_prune.py")
+    done = subprocess.run(
+        [sys.executable, script, home], capture_output=True, text=True, check=False, timeout=600
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 10  # so many moments
+
+
+def test_a_directory_that_was_removed_by_hand_is_gone(here, cli):
+    job_id, kept = here.make(VASP), here.make(VASP)
+    assert here.call("jobs.status", job_id=job_id)["removed"] is None
+    shutil.rmtree(here.jobs / job_id)
+    assert here.call("jobs.status", job_id=job_id)["removed"] == "gone"
+    assert [job["removed"] for job in here.call("jobs.list")["jobs"]] == [None, "gone"]
+    assert here.call("jobs.result", job_id=job_id)["code"] == "files_removed"
+    assert here.call("jobs.logs", job_id=job_id)["code"] == "files_removed"
+    assert "completed, gone" in cli("list").out
+    assert "is gone: it was removed or moved" in cli("path", job_id).err
+    assert pruned(here, older_s=0) == {job_id, kept}
+    assert here.call("jobs.status", job_id=job_id)["removed"] == "all"
+
+
+def test_a_home_that_is_not_mounted_loses_no_job(here):
+    job_id = here.make(VASP)
+    here.jobs.rename(here.jobs.with_name("away"))
+    here.jobs.mkdir()
+    assert here.call("jobs.status", job_id=job_id)["removed"] is None
+
+
+def test_another_process_that_removes_is_noticed(here, home):
+    job_id = here.make(VASP)
+    assert here.call("jobs.status", job_id=job_id)["removed"] is None
+    other = Home(home)
+    assert pruned(other, job_ids=[job_id]) == {job_id}
+    other.close()
+    assert here.call("jobs.status", job_id=job_id)["removed"] == "all"
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def test_prune_shows_first_and_removes_what_it_showed(here, cli):
+    job_id = here.make({"WAVECAR": 2**20}, ended_s=40 * DAY, name="bulk", labels={"p": "a"})
+    here.make(VASP, ended_s=DAY)
+    shown = cli("prune", "--older", "30d", "--dry-run")
+    assert shown.code == 0
+    header, row, total = shown.lines
+    assert header.split() == ["SIZE", "NAME", "STATE", "RECIPE", "ENDED", "ID"]
+    assert row.split() == [
+        *("1.0", "MB", "bulk", "completed", "vasp.core.relax_job", "40", "d", "ago", job_id[:8])
+    ]
+    assert total == "the run directories of 1 job: 1.0 MB"
+    refused = cli("prune", "--older", "30d")
+    assert (refused.code, "give --dry-run, then --yes" in refused.err) == (2, True)
+    assert here.call("jobs.status", job_id=job_id)["removed"] is None
+    done = cli("prune", "--older", "30d", "--label", "p=a", "--yes", "--keep-results", "--json")
+    assert done.json["jobs"][0].items() >= {"job_id": job_id, "size": 2**20}.items()
+    assert done.err == "removed 1.0 MB of 1 job\n"
+    assert here.files_of(job_id) == []
+    assert cli("prune", job_id[:8], "--yes").code == 0
+    assert not (here.jobs / job_id).exists()
+    again = cli("prune", job_id, "--yes")
+    assert (again.code, "was removed on 20" in again.err) == (1, True)
+    assert cli("prune", "--older", "30d", "--yes").err == "there is nothing to remove\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--keep-results"],
+        ["--older", "long ago"],
+        ["--larger", "huge"],
+        ["--label", "x"],
+        ["00000000", "--state", "failed"],
+    ],
+)
+def test_prune_that_is_wrong_usage_removes_nothing(here, cli, arguments):
+    job_id = here.make(VASP)
+    assert cli("prune", *arguments, "--yes").code in {1, 2}
+    assert here.files_of(job_id) == sorted(VASP)

@@ -18,6 +18,7 @@ __all__ = [
     "ConfigError",
     "CrystalMathError",
     "EngineUnavailable",
+    "FilesRemoved",
     "Finding",
     "InvalidJob",
     "JobRefused",
@@ -184,6 +185,12 @@ class BadFile(CrystalMathError):
     """A file of a run directory cannot be read: damaged, or written by somebody else."""
 
     code = "bad_file"
+
+
+class FilesRemoved(CrystalMathError):
+    """The files of a job are not there any more; its record is."""
+
+    code = "files_removed"
 
 
 class StoreError(CrystalMathError):

@@ -29,6 +29,7 @@ from crystalmath.cli import (
     logs,
     path,
     progress,
+    prune,
     recipes,
     result,
     run,
@@ -148,6 +149,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "cancel": {"cancelled": False},
     "list_jobs": {"jobs": []},
     "wait": {"jobs": []},
+    "prune": {"jobs": [], "left": []},
     "files": {"files": []},
     "progress": {"jobs": []},
     "conform": {"tests": []},
@@ -188,6 +190,7 @@ _add("progress", progress.progress, " 3f2a91c4")
 _add("path", path.path, " 3f2a91c4")
 _add("cancel", cancel.cancel, " 3f2a91c4")
 _add("du", du.du, " --label project=alloys")
+_add("prune", prune.prune, " --older 30d --label project=alloys --keep-results --dry-run")
 _add("engines", engines.engines, "")
 _add("clusters", clusters.clusters, " check slurm")
 _add("recipes", recipes.recipes, " emt.core.relax_job")

@@ -124,7 +124,7 @@ def _row(job: Job) -> tuple[str, ...]:
     energy = (job.summary or {}).get("energy_ev")
     return (
         job.name or "",
-        job.state.value,
+        _state(job),
         output.short_recipe(job.recipe),
         job.engine,
         output.resources(job).replace(", ", " "),
@@ -132,6 +132,12 @@ def _row(job: Job) -> tuple[str, ...]:
         output.age(job.created_at),
         job.job_id[:8],
     )
+
+
+def _state(job: Job) -> str:
+    """Tell a job's state, and whether its files are there."""
+    files = {"all": "removed", "gone": "gone"}.get(job.removed or "")
+    return f"{job.state.value}, {files}" if files else job.state.value
 
 
 def _fitted(cells: _Cells, width: int) -> _Cells:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.job_filters import JobId, any_client, find
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.errors import FilesRemoved
 
 __all__ = ["path"]
 
 
 def path(job_id: JobId, *, as_json: Json = False) -> int:
-    """Print a job's work directory, whatever state it is in."""
+    """Print a job's work directory, whatever state it is in; none where it was removed."""
     with any_client() as client:
         job = client.job(find(client, job_id))
+    if said := job.without_files():
+        raise FilesRemoved(said)
     if as_json:
         output.write_json({"job_id": job.job_id, "path": str(job.work_dir)})
     else:

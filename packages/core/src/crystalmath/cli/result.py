@@ -54,6 +54,8 @@ def _print_result(job: Job, traceback: str | None) -> None:
         where = (job.summary or {}).get("work_dir") or job.work_dir
         pairs = [*output.summary_fields(job), ("work dir", where), ("job", job.job_id)]
         output.write(output.fields(pairs))
+        if said := job.without_files():
+            output.note(f"{said}, and of the result what you see")
         return
     output.note(f"job {job.job_id} {output.ENDED[job.state.value]}")
     if job.error and job.state.value != "cancelled":

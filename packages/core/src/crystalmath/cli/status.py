@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from crystalmath.cli.shared import output
@@ -58,8 +59,19 @@ def _status_fields(
         ("resources", output.resources(job)),
         ("submitted", f"{output.age(job.created_at)} ago"),
         ("took", _took(job)),
+        *_each("files", _removed(job)),
         ("job", job.job_id),
     ]
+
+
+def _removed(job: Job) -> list[str]:
+    """Say what of a job's files is not there any more."""
+    if job.removed is None:
+        return []
+    if job.removed == "heavy":
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.removed_at))
+        return [f"wave functions, densities and the like were removed on {at}"]
+    return [job.without_files() or job.removed]
 
 
 def _each(name: str, values: Iterable[str]) -> Iterator[tuple[str, object]]:

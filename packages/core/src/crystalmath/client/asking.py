@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         EngineEntry,
         JobFiles,
         LogPart,
+        Pruned,
         RecipeDescription,
         RecipeEntry,
         ServerVersion,
@@ -220,6 +221,80 @@ class Asking:
             "name": name,
         }
         return cast("Usage", self._answered("jobs.usage", filters, LONG_S))
+
+    def prune(
+        self,
+        job_ids: Sequence[str] | None = None,
+        *,
+        older_s: float | None = None,
+        larger: int | None = None,
+        keep_results: bool = False,
+        dry_run: bool = False,
+        labels: Mapping[str, str] | None = None,
+        state: States = None,
+        engine: str | None = None,
+        recipe: str | None = None,
+        name: str | None = None,
+        error: str | None = None,
+    ) -> Pruned:
+        """Throw away the run directories of jobs that have ended; their records stay.
+
+        Parameters
+        ----------
+        job_ids : sequence of str, optional
+            Of exactly these jobs; else something of what follows must say which are meant.
+        older_s : float, optional
+            Only of jobs that ended longer ago, in seconds.
+        larger : int, optional
+            Only of jobs of which more would be removed, in bytes.
+        keep_results : bool
+            Only the heavy files: wave functions, charge densities, copies of POTCARs.
+        dry_run : bool
+            Remove nothing, and tell of which jobs files would be removed.
+        labels, state, engine, recipe, name, error
+            See :meth:`list`.
+
+        Returns
+        -------
+        dict
+            ``{"jobs", "left"}``: of each job whose files were removed ``{"job_id", "name",
+            "status", "recipe", "finished_at", "size"}``, of each other ``{"job_id", "error",
+            "code"}``.
+
+        Raises
+        ------
+        InvalidJob
+            Nothing says which jobs are meant, or unfinished ones are. Nothing was removed.
+        """
+        asked = {
+            "older_s": older_s,
+            "larger": larger,
+            "keep_results": keep_results,
+            "dry_run": dry_run,
+            "labels": dict(labels) if labels else None,
+            "state": _states(state),
+            "engine": engine,
+            "recipe": recipe,
+            "name": name,
+            "error": error,
+        }
+        if job_ids is None:
+            return self._prune(asked)
+        whole: Pruned = {"jobs": [], "left": [], "cursor": None, "error": None}
+        for start in range(0, len(job_ids) or 1, PAGE):
+            part = self._prune({**asked, "job_ids": list(job_ids[start : start + PAGE])})
+            whole["jobs"] += part["jobs"]
+            whole["left"] += part["left"]
+        return whole
+
+    def _prune(self, asked: Mapping[str, Any]) -> Pruned:
+        whole = cast("Pruned", self._answered("jobs.prune", asked, LONG_S))
+        while whole["cursor"] is not None:
+            rest = self._answered("jobs.prune", {**asked, "cursor": whole["cursor"]}, LONG_S)
+            whole["jobs"] += rest["jobs"]
+            whole["left"] += rest["left"]
+            whole["cursor"] = rest["cursor"]
+        return whole
 
     def find(self, prefix: str) -> str:
         """Give the one job id that begins so.

@@ -19,9 +19,12 @@ __all__ = [
     "ErrorGroup",
     "JobFile",
     "JobFiles",
+    "LeftJob",
     "LogPart",
     "Parent",
     "Potcar",
+    "Pruned",
+    "PrunedJob",
     "RecipeDescription",
     "RecipeEntry",
     "ServerVersion",
@@ -168,6 +171,34 @@ class Usage(TypedDict):
     states: list[UsedByState]
     recipes: list[UsedByRecipe]
     labels: list[UsedByLabel]
+    error: str | None
+
+
+class PrunedJob(TypedDict):
+    """A job whose files were removed, or would be; their size in bytes."""
+
+    job_id: str
+    name: str | None
+    status: str
+    recipe: str
+    finished_at: float | None
+    size: int
+
+
+class LeftJob(TypedDict):
+    """A job whose files stay, and why."""
+
+    job_id: str
+    error: str
+    code: str
+
+
+class Pruned(TypedDict):
+    """Whose files were removed (``jobs.prune``)."""
+
+    jobs: list[PrunedJob]
+    left: list[LeftJob]
+    cursor: str | None
     error: str | None
 
 

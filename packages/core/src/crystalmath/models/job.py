@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -94,6 +95,18 @@ class Job(Terms):
         metadata=about("findings of the preflight that travel along", array(reference("Finding"))),
     )
     parents: Sequence[Mapping[str, Any]] = field(default=(), metadata=PARENTS)
+    removed: str | None = field(
+        default=None,
+        metadata=about(
+            "what was removed of its files: `heavy`, the large ones that can be computed again; "
+            "`all`, its run directory; `gone`: that is not there, and nobody has recorded why",
+            _TEXT,
+        ),
+    )
+    removed_at: float | None = field(
+        default=None,
+        metadata=about("when they were removed, in seconds since the epoch", _TIME),
+    )
     work_dir: Path | None = field(
         default=None,
         metadata=about(
@@ -123,6 +136,18 @@ class Job(Terms):
         repr=False,
         metadata=about("where its recipe raised; jobs.result tells it", _TEXT, shown=False),
     )
+
+    def without_files(self) -> str | None:
+        """Say what became of its files, in a sentence; ``None`` where they are there."""
+        if self.removed == "all":
+            at = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.removed_at))
+            return f"the run directory of job {self.job_id} was removed on {at}; its record stays"
+        if self.removed == "gone":
+            return (
+                f"the run directory of job {self.job_id} is gone: it was removed or moved, and not "
+                "by crystalmath prune; the record of the job stays"
+            )
+        return None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:

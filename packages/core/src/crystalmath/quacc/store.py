@@ -36,7 +36,7 @@ from crystalmath.store.tables import (
 from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from sqlalchemy.engine import Connection
@@ -202,6 +202,50 @@ class JobStore:
             owned = [evolve(job, owner=owner, revision=job.revision + 1) for job in found]
             changed = [(job.revision, now) for job, now in zip(found, owned, strict=True)]
             save(connection, changed, [event_row(job, job.state, at, reason) for job in found])
+
+    def note_removed(self, job_ids: Sequence[str], removed: str, reason: str, at: float) -> _Jobs:
+        """Record what was removed of the files of ended jobs, in one durable transaction.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs; those that do not exist, have not ended, or have lost as much before, stay as
+            they are.
+        removed : str
+            ``"heavy"`` or ``"all"``.
+        reason : str
+            What the event log says of it.
+        at : float
+            When, in seconds since the epoch.
+
+        Returns
+        -------
+        list of JobMetadata
+            The jobs that changed, as they are now.
+        """
+        with self._database.writing() as connection:
+            found = [
+                job
+                for job in _fetch(connection, job_ids)
+                if job.state.is_terminal() and job.removed not in {removed, "all"}
+            ]
+            noted = [
+                evolve(job, removed=removed, removed_at=at, revision=job.revision + 1)
+                for job in found
+            ]
+            changed = [(job.revision, now) for job, now in zip(found, noted, strict=True)]
+            save(connection, changed, [event_row(job, job.state, at, reason) for job in found])
+        return noted
+
+    def mentioning(self, text: str) -> Iterator[tuple[str, str]]:
+        """Give the unfinished jobs, by id, in whose specification a text stands, with that."""
+        query = select(jobs.c.job_id, specifications.c.specification).join(jobs)
+        query = query.where(
+            jobs.c.state.in_([state.value for state in _UNFINISHED]),
+            specifications.c.specification.contains(text, autoescape=True),
+        )
+        with self._database.reading() as connection:
+            yield from ((str(job_id), str(text)) for job_id, text in connection.execute(query))
 
     def get(self, job_id: str) -> JobMetadata:
         """Give one job.

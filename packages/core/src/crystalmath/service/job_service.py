@@ -19,17 +19,19 @@ from crystalmath.models import JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.engine_pool import Runners
 from crystalmath.service.geometries import Geometries
+from crystalmath.service.pruning import Pruned, prune
 from crystalmath.service.queries import Queries
 from crystalmath.service.recorder import Recorder
 from crystalmath.service.recovery import Recovery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from crystalmath.models import Submission
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.pruning import Choice
 
 __all__ = ["JobService", "default_service"]
 
@@ -244,6 +246,26 @@ class JobService(Queries):
             if runner is item.runner:
                 raise
             runner.start(item.spec, item.document)
+
+    # --- throwing away -----------------------------------------------------------------------
+
+    def prune(
+        self, choice: Choice, *, dry_run: bool = False, limit: int = 1000, cursor: str | None = None
+    ) -> Generator[None, None, Pruned]:
+        """Throw away files of ended jobs; see :func:`crystalmath.service.pruning.prune`."""
+        if not self._recorder.exists():
+            self._require_no_directories()
+            return Pruned()
+        return (
+            yield from prune(
+                self._recorder,
+                self.config.jobs_directory,
+                choice,
+                dry_run=dry_run,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
 
     # --- stopping, taking over ---------------------------------------------------------------
 

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from crystalmath.errors import CrystalMathError, InvalidJob, StoreError, UnknownJob
+from attrs import evolve
+
+from crystalmath.errors import FilesRemoved, InvalidJob, StoreError, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 
@@ -55,7 +57,38 @@ class Queries:
 
     def job(self, job_id: str) -> JobMetadata:
         """Tell all that is recorded of a job (`UnknownJob` if there is none)."""
-        return self._known([self._existing(job_id).get(job_id)])[0]
+        return self.as_found(self._known([self._existing(job_id).get(job_id)]))[0]
+
+    def as_found(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+        """Say of those of some jobs that have ended, and whose run directory is gone, that it is.
+
+        Nobody records that a directory was removed by hand, so it is looked for.
+        """
+        gone = {job.job_id for job in jobs if self._is_gone(job)}
+        # Another process may have removed it since, and recorded that.
+        now = {job.job_id: job for job in self._store.get_many(list(gone))} if gone else {}
+        found = [now.get(job.job_id, job) for job in jobs]
+        return [
+            evolve(job, removed="gone") if job.job_id in gone and job.removed != "all" else job
+            for job in found
+        ]
+
+    def job_with_files(self, job_id: str) -> JobMetadata:
+        """Tell what is recorded of a job whose files are wanted (`FilesRemoved` if it has none)."""
+        remembered = self.remembered(job_id)
+        job = self.as_found([remembered])[0] if remembered else self.job(job_id)
+        if said := job.without_files():
+            raise FilesRemoved(said)
+        return job
+
+    def _is_gone(self, job: JobMetadata) -> bool:
+        """Tell whether the run directory of an ended job, which had one once, is not there."""
+        if job.started_at is None or job.removed == "all" or not job.state.is_terminal():
+            return False
+        try:
+            return self._directory(job.job_id).is_gone()
+        except OSError:
+            return False  # the file system is away, and with it all of them
 
     def some_jobs(self, job_ids: Sequence[str]) -> list[JobMetadata]:
         """Tell all that is recorded of some jobs; those that do not exist are left out."""
@@ -63,7 +96,7 @@ class Queries:
         missing = [job_id for job_id, job in found.items() if job is None]
         if missing and self._recorder.exists():
             found |= {job.job_id: job for job in self._known(self._store.get_many(missing))}
-        return [job for job in found.values() if job is not None]
+        return self.as_found([job for job in found.values() if job is not None])
 
     def jobs(
         self, *, limit: int | None = None, before: str | None = None, **filters: Any
@@ -87,7 +120,7 @@ class Queries:
         found = self._store.list(limit=limit, before=before, seen=states, **filters)
         if not found and not self._store.list(limit=1):
             self._require_no_directories()
-        return [seen.get(job.job_id, job) for job in found]
+        return self.as_found([seen.get(job.job_id, job) for job in found])
 
     def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
         """Count jobs by their state, and those that failed by their error.
@@ -240,7 +273,7 @@ class Queries:
         if not job.state.is_terminal():
             return None
         if job.state is JobState.COMPLETED:
-            with _readable(job_id):
+            with _readable(job):
                 return read_value(self._directory(job_id), job.attempt)
         more = {"traceback": job.traceback} if job.traceback else {}
         return {"error": job.error, **more}
@@ -256,14 +289,14 @@ class Queries:
         """Tell how many bytes the stored JSON of a completed job's result has."""
         from crystalmath.recipes import codec
 
-        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+        with _readable(job), self._directory(job.job_id).open_payload(job.attempt) as file:
             return codec.result_size(file)
 
     def result_chunks(self, job: JobMetadata) -> Iterator[bytes]:
         """Give the stored JSON of a completed job's result piece by piece, undecoded."""
         from crystalmath.recipes import codec
 
-        with _readable(job.job_id), self._directory(job.job_id).open_payload(job.attempt) as file:
+        with _readable(job), self._directory(job.job_id).open_payload(job.attempt) as file:
             yield from codec.result_chunks(file)
 
     def work_directory(self, job_id: str) -> Path:
@@ -304,11 +337,12 @@ def _is_later(now: tuple[int, JobState], before: tuple[int, JobState]) -> bool:
 
 
 @contextlib.contextmanager
-def _readable(job_id: str) -> Iterator[None]:
+def _readable(job: JobMetadata) -> Iterator[None]:
     """Say in plain words that the files of a finished job are gone."""
     try:
         yield
     except FileNotFoundError as error:
-        raise CrystalMathError(
-            f"the result of job {job_id} is gone: {error.filename} was removed"
+        said = job.without_files()
+        raise FilesRemoved(
+            said or f"the result of job {job.job_id} is gone: {error.filename} was removed"
         ) from error

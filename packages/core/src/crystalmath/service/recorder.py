@@ -143,6 +143,11 @@ class Recorder:
         """Record that somebody asked for a job to be stopped; see :meth:`JobStore.note_cancel`."""
         self._tell([self.store.note_cancel(job_id, time.time())])
 
+    def note_removed(self, job_ids: Sequence[str], removed: str, reason: str) -> None:
+        """Record what was removed of jobs' files; see :meth:`JobStore.note_removed`."""
+        if job_ids:
+            self._tell(self.store.note_removed(job_ids, removed, reason, time.time()))
+
     def _tell(self, jobs: list[JobMetadata], *, at_once: bool = True) -> None:
         if jobs:
             self.recent.put(jobs)

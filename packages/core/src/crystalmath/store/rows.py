@@ -43,6 +43,8 @@ _MUTABLE = (
     "traceback",
     "summary",
     "reason",
+    "removed",
+    "removed_at",
 )
 _COMPARE_AND_SET = update(jobs).where(
     jobs.c.job_id == bindparam("which"), jobs.c.revision == bindparam("seen")

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
-HEAD = "0006"
+HEAD = "0008"
 
 # SQLite counts up by itself only in a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -66,6 +66,8 @@ jobs = Table(
     Column("warnings", Text, nullable=False),
     Column("reason", Text),
     Column("parents", Text, nullable=False, server_default="[]"),
+    Column("removed", Text),
+    Column("removed_at", Float),
     Index("ix_jobs_job_id", "job_id", unique=True),
     Index("ix_jobs_key", "key", unique=True),
     Index("ix_jobs_state_number", "state", "number"),

@@ -23,6 +23,7 @@ __all__ = [
     "parse_memory",
     "parse_parameters",
     "parse_scheduler_options",
+    "parse_size",
     "parse_sweep",
     "parse_value",
     "parse_walltime",
@@ -172,6 +173,25 @@ def parse_memory(text: str) -> int:
     if megabytes < 1 or not megabytes.is_integer():
         _refuse(f"{text!r} must be a whole number of MB, from 1")
     return int(megabytes)
+
+
+def parse_size(text: str) -> int:
+    """Read a size of files and give it in bytes.
+
+    Parameters
+    ----------
+    text : str
+        ``500kB``, ``1.5GB``, or bytes; as in `parse_memory`, a GB is 1024 MB.
+
+    Raises
+    ------
+    typer.BadParameter
+        It is none of these.
+    """
+    read = _SIZE.fullmatch(text.strip())
+    if read is None:
+        _refuse(f"cannot read {text!r} as a size; write 500kB, 20MB, 1.5GB, or bytes")
+    return int(float(read[1]) * 1024 ** " KMGT".index((read[2] or " ").upper()))
 
 
 def parse_scheduler_options(texts: Iterable[str]) -> dict[str, str]:
@@ -327,6 +347,7 @@ def _refuse_unfit(value: object) -> None:
 
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _MEMORY = re.compile(rf"{_NUMBER}\s*(?:([KMGT])I?B?)?", re.IGNORECASE)
+_SIZE = re.compile(rf"{_NUMBER}\s*(?:([KMGT])?I?B)?", re.IGNORECASE)
 _MEGABYTES = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 
 

@@ -79,7 +79,7 @@ async def handle_jobs_files(service: JobService, params: dict[str, Any]) -> Mapp
 def _listed(
     service: JobService, job_id: str, attempt: int | None = None
 ) -> Generator[None, None, dict[str, Any]]:
-    job = service.job(job_id)
+    job = service.job_with_files(job_id)
     if attempt is not None and attempt > job.attempt:
         had = f"{job.attempt} attempt{'s' if job.attempt > 1 else ''}"
         raise InvalidJob(f"job {job_id} has had {had}, there is no attempt {attempt} to list")

@@ -115,6 +115,8 @@ async def handle_jobs_status(service: JobService, params: dict[str, Any]) -> Map
     job = service.remembered(params["job_id"])
     if job is None:
         job = await in_pool("asking", service.job, params["job_id"])
+    elif job.state.is_terminal():
+        (job,) = await in_pool("files", service.as_found, [job])
     return job_document(service, job)
 
 

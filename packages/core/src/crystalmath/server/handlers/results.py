@@ -234,7 +234,7 @@ def _look(
 ) -> Generator[None, None, _Sight]:
     job_id = params["job_id"]
     # Before the file is read: what an ended job wrote is there.
-    job = service.remembered(job_id) or service.job(job_id)
+    job = service.job_with_files(job_id)
     directory = RunDirectory(service.config.jobs_directory / job_id)
     found = Found(Path(directory.log(job.attempt)))
     if "file" in params:

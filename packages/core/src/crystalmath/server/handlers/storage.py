@@ -1,4 +1,4 @@
-"""The handlers about what jobs take on the disk."""
+"""The handlers about what jobs take on the disk, and that throw it away."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from crystalmath.models.fields import array
+from crystalmath.models.fields import array, nullable
 from crystalmath.server.handlers.jobs import FILTERS, read_filters
 from crystalmath.server.pools import in_slices
-from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, STATE, record
+from crystalmath.server.rpc.declare import method, number, trouble
+from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, STATE, record
+from crystalmath.service.pruning import Choice, Pruned
 from crystalmath.service.usage import Usage, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from crystalmath.jobs.heavy import Use
+    from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_usage"]
+__all__ = ["handle_jobs_prune", "handle_jobs_usage"]
 
 #: So many groups are told, the largest, and what each takes in memory about, in bytes.
 _MOST = 1000
@@ -74,3 +76,100 @@ def _largest(
 ) -> list[dict[str, Any]]:
     first = sorted(uses.items(), key=lambda item: (-item[1].size, str(item[0])))[:_MOST]
     return [{**named(group), **asdict(use)} for group, use in first]
+
+
+#: What says how much of which jobs is removed, beside the filters of jobs.list.
+_CHOICE: Mapping[str, Any] = {
+    "job_ids": {**JOB_IDS, "description": "of exactly these jobs, without filters"},
+    "older_s": {
+        "type": "number",
+        "minimum": 0,
+        "description": "only of jobs that ended longer ago, in seconds",
+    },
+    "larger": {
+        **_COUNT,
+        "description": "only of jobs of which more would be removed, in bytes",
+    },
+    "keep_results": {
+        "type": "boolean",
+        "description": "only the heavy files: wave functions, charge densities, copies of "
+        "POTCARs; default: false",
+    },
+}
+
+
+@method(
+    "jobs.prune",
+    params={
+        **FILTERS,
+        **_CHOICE,
+        "dry_run": {"type": "boolean", "description": "remove nothing; default: false"},
+        "limit": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MOST_JOBS,
+            "description": "of no more jobs than so many; default: 1000",
+        },
+        "cursor": {"type": "string", "description": "the `cursor` of the answer before"},
+    },
+    result=record(
+        {
+            "jobs": array(
+                record(
+                    {
+                        "job_id": _TEXT,
+                        "name": nullable(_TEXT),
+                        "status": STATE,
+                        "recipe": _TEXT,
+                        "finished_at": {
+                            "type": ["number", "null"],
+                            "description": "in seconds since the epoch",
+                        },
+                        "size": {**_COUNT, "description": "of what is removed, in bytes"},
+                    }
+                )
+            ),
+            "left": {
+                **array(record({"job_id": _TEXT, "error": _TEXT, "code": _TEXT})),
+                "description": "jobs whose files stay, and why",
+            },
+            "cursor": {"type": ["string", "null"], "description": "of the rest, if any"},
+            "error": ERROR,
+        }
+    ),
+    refused={"jobs": [], "left": [], "cursor": None},
+    answer_size=lambda params: _GROUP_SIZE * number(params.get("limit"), 1000, MOST_JOBS),
+)
+async def handle_jobs_prune(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Throw away the run directories of jobs that have ended, or only what is large in them.
+
+    Rows, keys and summaries stay, and say what was removed when. Nothing of a job that has not
+    ended is removed, nor what an unfinished job is to read. Something must say which jobs are
+    meant: ``job_ids``, or filters, an age or a size, which must all agree. With ``dry_run`` it
+    only tells. Where ``cursor`` is not ``null``, ask again with it for the rest.
+    """
+    controls = {name: params[name] for name in ("dry_run", "limit", "cursor") if name in params}
+    chosen = {name: params[name] for name in _CHOICE if name in params}
+    filters = {name: params[name] for name in FILTERS if params.get(name)}
+    choice = Choice(**chosen, filters=read_filters(filters))
+    pruned: Pruned = await in_slices("files", service.prune(choice, **controls))
+    return {
+        "jobs": [
+            _pruned(job, use.heavy_size if choice.keep_results else use.size)
+            for job, use in pruned.jobs
+        ],
+        "left": [{"job_id": job_id, **trouble(error)} for job_id, error in pruned.left],
+        "cursor": pruned.cursor,
+        "error": None,
+    }
+
+
+def _pruned(job: JobMetadata, size: int) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id,
+        "name": job.name,
+        "status": job.state.value,
+        "recipe": job.recipe,
+        "finished_at": job.finished_at,
+        "size": size,
+    }

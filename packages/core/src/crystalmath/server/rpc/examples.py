@@ -47,6 +47,8 @@ _JOB: dict[str, Any] = {
     "cancel_requested_at": None,
     "warnings": [],
     "parents": [],
+    "removed": None,
+    "removed_at": None,
     "work_dir": f"{_DIRECTORY}/1.work",
     "log": f"{_DIRECTORY}/1.log",
 }
@@ -184,6 +186,24 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     },
                 }
             ],
+            "error": None,
+        },
+    ),
+    "jobs.prune": (
+        {"older_s": 2_592_000, "keep_results": True, "dry_run": True},
+        {
+            "jobs": [
+                {
+                    "job_id": _ID,
+                    "name": "Al",
+                    "status": "completed",
+                    "recipe": _RECIPE,
+                    "finished_at": 1795695849.3,
+                    "size": 430_000_000,
+                }
+            ],
+            "left": [],
+            "cursor": None,
             "error": None,
         },
     ),

@@ -1,0 +1,147 @@
+"""``crystalmath prune``: throw away the files of jobs that have ended."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.job_filters import (
+    JobIds,
+    LabelFilter,
+    StateFilter,
+    any_client,
+    find,
+    states,
+)
+from crystalmath.cli.shared.parameter_options import parse_labels, parse_size
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.models.timespans import read_timespan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from crystalmath.client import Client
+    from crystalmath.models.answers import Pruned, PrunedJob
+
+__all__ = ["prune"]
+
+#: So many jobs are shown, those that take most.
+_SHOWN = 20
+
+
+def prune(
+    job_ids: JobIds = None,
+    *,
+    older: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only jobs that ended longer ago: 30d, 12h."),
+    ] = None,
+    larger: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Only jobs of which more would be removed: 500MB, 2GB."),
+    ] = None,
+    label: LabelFilter = None,
+    state: StateFilter = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Only jobs of this recipe.")
+    ] = None,
+    keep_results: Annotated[
+        bool,
+        typer.Option(
+            "--keep-results",
+            help="Only what is large and can be computed again: WAVECAR, CHG*, wfc*, ...",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Remove the run directories of jobs that have ended; what is on record of them stays.
+
+    It shows what would be removed, and asks. Never a job that has not ended. Exits 1 where files
+    stay that were meant.
+    """
+    chosen: dict[str, Any] = {
+        "older_s": _age(older),
+        "larger": None if larger is None else parse_size(larger),
+        "labels": parse_labels(label or ()) or None,
+        "state": states(state),
+        "recipe": recipe,
+    }
+    if not job_ids and all(value is None for value in chosen.values()):
+        raise typer.BadParameter(
+            "name jobs, or choose them with --older, --larger, --label, --state or --recipe"
+        )
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise typer.BadParameter("nobody can be asked here; give --dry-run, then --yes")
+    with any_client() as client:
+        wanted = [find(client, prefix) for prefix in job_ids] if job_ids else None
+        told = client.prune(wanted, keep_results=keep_results, dry_run=True, **chosen)
+        if not as_json:
+            _show(told, keep_results=keep_results)
+        if not dry_run:
+            told = _remove(client, told, keep_results=keep_results, yes=yes)
+    if as_json:
+        output.write_json({"jobs": told["jobs"], "left": told["left"], "error": None})
+    for job in told["left"]:
+        output.note(output.printable(f"{job['job_id'][:8]} stays: {job['error']}"))
+    return 1 if told["left"] else 0
+
+
+def _remove(client: Client, shown: Pruned, *, keep_results: bool, yes: bool) -> Pruned:
+    """Remove what was shown, and nothing that has become old enough since."""
+    if shown["jobs"] and not yes:
+        typer.confirm("Remove them?", abort=True, err=True)
+    # Also where there is nothing: what an earlier call did not finish is removed, too.
+    job_ids = [job["job_id"] for job in shown["jobs"]]
+    done = client.prune(job_ids, keep_results=keep_results)
+    if done["jobs"]:
+        size = output.size(sum(job["size"] for job in done["jobs"]))
+        output.note(f"removed {size} of {_jobs(done['jobs'])}")
+    return {**done, "left": [*shown["left"], *done["left"]]}
+
+
+def _show(told: Pruned, *, keep_results: bool) -> None:
+    jobs = sorted(told["jobs"], key=lambda job: -job["size"])
+    if not jobs:
+        output.note("there is nothing to remove")
+        return
+    headers = ("SIZE", "NAME", "STATE", "RECIPE", "ENDED", "ID")
+    output.show(
+        output.grid(headers, map(_row, jobs[:_SHOWN]), right=("SIZE",), whole=("SIZE", "ID"))
+    )
+    if len(jobs) > _SHOWN:
+        output.write(f"and {len(jobs) - _SHOWN} smaller ones")
+    what = "the heavy files" if keep_results else "the run directories"
+    size = output.size(sum(job["size"] for job in jobs))
+    output.write(f"{what} of {_jobs(jobs)}: {size}")
+
+
+def _row(job: PrunedJob) -> tuple[str, ...]:
+    ended_at = job["finished_at"]
+    return (
+        output.size(job["size"]),
+        job["name"] or "",
+        job["status"],
+        output.short_recipe(job["recipe"]),
+        "" if ended_at is None else f"{output.age(ended_at)} ago",
+        job["job_id"][:8],
+    )
+
+
+def _jobs(jobs: Sequence[Mapping[str, Any]]) -> str:
+    return f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}"
+
+
+def _age(text: str | None) -> float | None:
+    seconds = None if text is None else read_timespan(text)
+    if text is not None and seconds is None:
+        raise typer.BadParameter(
+            f"cannot read {text!r} as an age; write 30d, 12h or 1d12h", param_hint="--older"
+        )
+    return seconds

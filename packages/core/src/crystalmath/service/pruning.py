@@ -1,0 +1,285 @@
+"""The files of ended jobs, thrown away: which may be, and what stays on record."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import Factory, define, frozen
+
+from crystalmath.errors import (
+    CrystalMathError,
+    FilesRemoved,
+    InvalidJob,
+    StoreError,
+    UnknownJob,
+)
+from crystalmath.jobs.heavy import Use, use_of
+from crystalmath.jobs.removal import finish_removals, remove_directory, remove_heavy
+from crystalmath.models import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.recorder import Recorder
+
+    _Meant: TypeAlias = tuple[JobMetadata, Use]
+
+__all__ = ["Choice", "Pruned", "prune"]
+
+_LOG = logging.getLogger("crystalmath.service")
+
+#: What is removed of so many jobs is recorded together; so many are read at once.
+_TOGETHER = 50
+_PAGE = 500
+_ENDED = tuple(state for state in JobState if state.is_terminal())
+_JOB_ID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+
+
+@frozen(kw_only=True)
+class Choice:
+    """Of which jobs what is thrown away.
+
+    Parameters
+    ----------
+    job_ids : sequence of str, optional
+        Exactly these; default: those for which the filters hold.
+    older_s : float, optional
+        Only jobs that ended longer ago, in seconds.
+    larger : int, optional
+        Only jobs of which more would be removed, in bytes.
+    keep_results : bool
+        Only their heavy files (:data:`crystalmath.jobs.heavy.HEAVY`).
+    filters : mapping
+        See :func:`crystalmath.store.selection.selected`.
+    """
+
+    job_ids: Sequence[str] | None = None
+    older_s: float | None = None
+    larger: int | None = None
+    keep_results: bool = False
+    filters: Mapping[str, Any] = Factory(dict)
+
+    def says_nothing(self) -> bool:
+        """Tell whether all jobs that have ended would be meant."""
+        limits = (self.older_s, self.larger)
+        return self.job_ids is None and not self.filters and all(one is None for one in limits)
+
+
+@define
+class Pruned:
+    """What came of it.
+
+    Parameters
+    ----------
+    jobs : list of tuple
+        Each job whose files were removed, or would be, and what they took.
+    left : list of tuple
+        The id of each job whose files stay, and why.
+    cursor : str, optional
+        Where to go on, if there are more.
+    """
+
+    jobs: list[tuple[JobMetadata, Use]] = Factory(list)
+    left: list[tuple[str, CrystalMathError]] = Factory(list)
+    cursor: str | None = None
+
+
+def prune(
+    recorder: Recorder,
+    directory: Path,
+    choice: Choice,
+    *,
+    dry_run: bool = False,
+    limit: int = 1000,
+    cursor: str | None = None,
+) -> Generator[None, None, Pruned]:
+    """Throw away the files of ended jobs; rows, keys and summaries stay.
+
+    Yields where others may come between. Whoever is killed meanwhile can do it again.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        The record of the jobs.
+    directory : pathlib.Path
+        Where the run directories are.
+    choice : Choice
+        Of which jobs what is removed.
+    dry_run : bool
+        Only tell.
+    limit : int
+        Of no more jobs than these at once.
+    cursor : str, optional
+        Go on behind this job.
+
+    Raises
+    ------
+    InvalidJob
+        Nothing says which jobs are meant, or jobs that run are. Nothing was removed.
+    """
+    _check(choice)
+    pruned = Pruned()
+    if not dry_run:
+        finish_removals(directory)
+    used = _used_by(recorder, directory)
+    found = _chosen(recorder, choice, pruned, cursor)
+    while batch := list(itertools.islice(found, min(_TOGETHER, limit - len(pruned.jobs)))):
+        meant: list[_Meant] = []
+        for job in batch:
+            pruned.cursor = job.job_id
+            use = yield from use_of(str(directory / job.job_id))
+            if not _is_meant(use, choice):
+                continue
+            if job.job_id in used:
+                pruned.left.append((job.job_id, _in_use(used[job.job_id])))
+            else:
+                meant.append((job, use))
+        if not dry_run:
+            remove = _remove_heavy if choice.keep_results else _remove
+            meant = yield from remove(recorder, directory, meant, pruned)
+        pruned.jobs += meant
+        yield
+    if not batch and len(pruned.jobs) < limit:
+        pruned.cursor = None
+    return pruned
+
+
+def _check(choice: Choice) -> None:
+    if choice.says_nothing():
+        raise InvalidJob(
+            "nothing says whose files are to be removed; name jobs, or choose them by their age, "
+            "state, labels, recipe or size"
+        )
+    if choice.job_ids is not None and choice.filters:
+        given = ", ".join(choice.filters)
+        raise InvalidJob(f"jobs are named, or chosen by {given}; leave out one of both")
+    asked = choice.filters.get("state") or ()
+    running = [state.value for state in asked if not state.is_terminal()]
+    if running:
+        raise InvalidJob(
+            f"the files of {' and '.join(running)} jobs are never removed; cancel them first, or "
+            f"choose among {', '.join(state.value for state in _ENDED)}"
+        )
+
+
+def _chosen(
+    recorder: Recorder, choice: Choice, pruned: Pruned, cursor: str | None
+) -> Iterator[JobMetadata]:
+    """Go through the jobs that are meant so far as their records tell."""
+    if choice.job_ids is None:
+        found = _filtered(recorder, choice, cursor)
+    else:
+        found = _named(recorder, choice.job_ids, cursor, pruned)
+    now = time.time()
+    for job in found:
+        ended_at = job.finished_at or job.created_at
+        if choice.older_s is None or now - ended_at > choice.older_s:
+            yield job
+
+
+def _filtered(recorder: Recorder, choice: Choice, before: str | None) -> Iterator[JobMetadata]:
+    # As they are on record, whatever their files say: their owner may be about to read them.
+    filters = {"state": _ENDED, **choice.filters}
+    while page := recorder.store.list(limit=_PAGE, before=before, **filters):
+        yield from (job for job in page if job.removed != "all")
+        before = page[-1].job_id
+
+
+def _named(
+    recorder: Recorder, job_ids: Sequence[str], after: str | None, pruned: Pruned
+) -> Iterator[JobMetadata]:
+    """Give the jobs that are named, and say why the files of others stay."""
+    job_ids = list(dict.fromkeys(job_ids))
+    job_ids = job_ids[job_ids.index(after) + 1 :] if after in job_ids else job_ids
+    known = {job.job_id: job for job in recorder.store.get_many(job_ids)}
+    for job_id in job_ids:
+        job = known.get(job_id)
+        if job is None:
+            pruned.left.append((job_id, UnknownJob(job_id)))
+        elif not job.state.is_terminal():
+            said = f"job {job_id} is {job.state.value}; cancel it first"
+            pruned.left.append((job_id, InvalidJob(said)))
+        elif job.removed == "all":
+            pruned.left.append((job_id, FilesRemoved(job.without_files())))
+        else:
+            yield job
+
+
+def _is_meant(use: Use, choice: Choice) -> bool:
+    size = use.heavy_size if choice.keep_results else use.size
+    if choice.keep_results and not size:
+        return False
+    return choice.larger is None or size > choice.larger
+
+
+def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
+    """Tell whose files are named in what unfinished jobs are to do, and in which."""
+    place = f"{directory.name}/"
+    named = re.compile(re.escape(place) + _JOB_ID, re.ASCII)
+    return {
+        job_id: reader
+        for reader, specification in recorder.store.mentioning(place)
+        for job_id in named.findall(specification)
+    }
+
+
+def _in_use(by: str) -> CrystalMathError:
+    return CrystalMathError(f"the unfinished job {by} is to read its files")
+
+
+def _remove(
+    recorder: Recorder, directory: Path, meant: Sequence[_Meant], pruned: Pruned
+) -> Generator[None, None, list[_Meant]]:
+    """Remove run directories, and record it; give the jobs whose directories were removed."""
+    removed: list[_Meant] = []
+    try:
+        for job, use in meant:
+            try:
+                remove_directory(directory / job.job_id)
+            except CrystalMathError as error:
+                pruned.left.append((job.job_id, error))
+            else:
+                removed.append((job, use))
+            yield
+    finally:
+        # Afterwards: where the disk is full, there is room to write it only now. Who is killed
+        # before leaves jobs whose directories are gone, and which can be chosen again.
+        if gone := [job.job_id for job, _ in removed]:
+            recorder.note_removed(gone, "all", "run directory removed")
+    return removed
+
+
+def _remove_heavy(
+    recorder: Recorder, directory: Path, meant: Sequence[_Meant], pruned: Pruned
+) -> Generator[None, None, list[_Meant]]:
+    """Remove heavy files, and record it; give the jobs whose files were removed."""
+    removed: list[_Meant] = []
+    job_ids = [job.job_id for job, _ in meant]
+    noted = _note_heavy(recorder, job_ids)
+    for job, use in meant:
+        try:
+            yield from remove_heavy(directory / job.job_id)
+        except CrystalMathError as error:
+            pruned.left.append((job.job_id, error))
+        else:
+            removed.append((job, use))
+        yield
+    if not noted:
+        recorder.note_removed(job_ids, "heavy", "heavy files removed")
+    return removed
+
+
+def _note_heavy(recorder: Recorder, job_ids: Sequence[str]) -> bool:
+    """Record it beforehand, as nothing else tells of it; ``False`` where the disk is full."""
+    try:
+        recorder.note_removed(job_ids, "heavy", "heavy files removed")
+    except StoreError as error:
+        _LOG.warning("cannot record yet that heavy files are removed: %s", error)
+        return False
+    return True
