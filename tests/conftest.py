@@ -146,7 +146,7 @@ def at_once(work):
             return stop.value
 
 
-def eventually(condition, timeout=30.0, message="it did not happen"):
+def eventually(condition, timeout=120.0, message="it did not happen"):
     """Wait until a condition holds, and give what it gave."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):

@@ -64,7 +64,8 @@ def test_client_of_the_protocols_document(server):
     job, changes = node(ROOT / "examples" / "client.mjs", server.place.address(), POSCAR)
     assert job["status"] == "completed"
     assert job["result"]["energy_ev"] == pytest.approx(-0.0060063, abs=1e-6)
-    assert f"{job['job_id']} completed" in changes.splitlines()
+    # What was told when its last question was answered; the end may be on its way still.
+    assert changes.splitlines()[0] == f"{job['job_id']} pending"
 
 
 def test_document_shows_that_client():
