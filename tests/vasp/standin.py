@@ -12,6 +12,7 @@ INCAR's SYSTEM is, so that jobs that run beside each other may differ:
 ``STANDIN_LOG``         append the same there, and compute
 ``STANDIN_CRASH``       exit with that code in the middle, or die by ``kill`` (SIGKILL)
 ``STANDIN_SLEEP``       wait for so many seconds in the middle
+``STANDIN_STEP_SLEEP``  wait for so many seconds after each ionic step
 ``STANDIN_UNCONVERGED`` no electronic step converges
 ======================= =========================================================================
 

@@ -37,7 +37,7 @@ def finish(asked, steps, relaxed, *, converged):
     """Write what is there at the end."""
     electronic = min(5, asked.integer("NELM", 60) - 1) if converged else asked.integer("NELM", 60)
     _outcar(asked, steps, relaxed, electronic, converged)
-    _oszicar(steps, electronic)
+    write_oszicar(steps, electronic)
     _vasprun(asked, steps, electronic)
     # Some of what VASP writes is looked for, or copied to the next step, and not read.
     for name in ("DOSCAR", "EIGENVAL", "IBZKPT", "CHGCAR", "WAVECAR"):
@@ -99,7 +99,8 @@ def _outcar(asked, steps, relaxed, electronic, converged):
         file.write("\n".join(lines))
 
 
-def _oszicar(steps, electronic):
+def write_oszicar(steps, electronic):
+    """Write what it has of the steps that were done."""
     lines = []
     for number, step in enumerate(steps, 1):
         energy = step.info["results"]["energy"]

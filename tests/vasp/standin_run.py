@@ -45,6 +45,7 @@ def run(asked):
     from standin_files import begin, finish
 
     begin(asked)
+    open("OSZICAR", "w").close()
     sys.stdout.flush()
     time.sleep(float(asked.switch("SLEEP", 0)))
     if crash := asked.switch("CRASH"):
@@ -71,6 +72,8 @@ def _crash(how):
 
 def _steps(atoms, asked):
     """Move the ions; give each step, and whether the last one is what was looked for."""
+    from standin_files import write_oszicar
+
     steps = []
 
     def note():
@@ -79,6 +82,9 @@ def _steps(atoms, asked):
         names = ("energy", "forces", "stress")
         step.info["results"] = {name: atoms.calc.get_property(name, atoms) for name in names}
         steps.append(step)
+        if pause := float(asked.switch("STEP_SLEEP", 0)):
+            write_oszicar(steps, 5)
+            time.sleep(pause)
 
     limit = asked.integer("NSW", 0)
     ibrion = asked.integer("IBRION", 0 if limit else -1)
@@ -94,6 +100,8 @@ def _steps(atoms, asked):
         for _ in range(limit - 1):
             dynamics.run(1)
             note()
+            if _asked_to_stop():
+                break
         return steps, False
     from ase.filters import FrechetCellFilter
     from ase.optimize import BFGS
@@ -102,5 +110,18 @@ def _steps(atoms, asked):
     moving = FrechetCellFilter(atoms) if asked.integer("ISIF", 2) >= 3 else atoms
     with BFGS(moving, logfile=None) as optimizer:
         optimizer.attach(note)
-        relaxed = optimizer.run(fmax=-ediffg if ediffg < 0 else FORCE, steps=limit - 1)
-    return steps, bool(relaxed)
+        force = -ediffg if ediffg < 0 else FORCE
+        relaxed = False
+        for converged in optimizer.irun(fmax=force, steps=limit - 1):
+            relaxed = bool(converged)
+            if _asked_to_stop():
+                break
+    return steps, relaxed
+
+
+def _asked_to_stop():
+    try:
+        with open("STOPCAR", encoding="ascii") as file:
+            return "TRUE" in file.read()
+    except FileNotFoundError:
+        return False

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import os
+import re
 import shutil
 import uuid
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -16,7 +18,8 @@ from ase.optimize import BFGS
 
 from conftest import eventually
 from crystalmath import processes
-from crystalmath.models import JobState
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import JobState, Submission
 from crystalmath.store.grouping import group_errors
 from ends import ENGINES, completed, failed, finish, opened, submit
 from vasp import potcars, standin
@@ -263,6 +266,41 @@ def test_custodian_gives_up(service, run):
     job = run("core.static_job", system="STANDIN_UNCONVERGED=1")
     files = failed(service, job, "MaxCorrectionsPerJobError: Max errors per job reached: 1.")
     assert "error.1.tar.gz" in files
+
+
+# --- before its time is up -----------------------------------------------------------------------
+
+
+def test_vasp_is_asked_to_stop_before_the_walltime_is_over(environment, tmp_path):
+    """It ends after a whole ionic step, whose geometry is there; killed, it would leave none."""
+    (tmp_path / "home").mkdir(mode=0o700)
+    (tmp_path / "home/config.toml").write_text("[walltime]\nnotice_s = 590\n")
+    elsewhere = {
+        "QUACC_SCRATCH_DIR": str(tmp_path / "scratch"),
+        "QUACC_CHECK_CONVERGENCE": "false",
+    }
+    endless = {"ibrion": 0, "nsw": 10_000, "system": "STANDIN_STEP_SLEEP=0.2"}
+    with opened(tmp_path / "home", "local") as service:
+        jobs = [
+            service.submit(
+                Submission(
+                    recipe="quacc.recipes.vasp.core.static_job",
+                    atoms=AL,
+                    parameters={"use_custodian": False, **endless},
+                    environment=environment | more,
+                    walltime_s=600,
+                )
+            )
+            for more in ({}, elsewhere)
+        ]
+        checked, unchecked = [finish(service, job.job_id) for job in jobs]
+        words = "the walltime was nearly over, and STOPCAR asked the program to stop: "
+        failed(service, checked, words, "did not converge")
+        completed(service, unchecked)
+        assert unchecked.summary["asked_to_stop"] is True
+        for job in jobs:
+            log = Path(RunDirectory(service.config.jobs_directory / job.job_id).log(1)).read_text()
+            assert re.search(r"s are left of the walltime: wrote /\S+/STOPCAR", log)
 
 
 # --- cancelling ----------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ __all__ = [
     "load",
     "log_bytes",
     "submitters_environment",
+    "walltime_notice",
 ]
 
 #: Environment variables that reach the job (patterns as in the shell).
@@ -51,6 +52,8 @@ QUIET_S = 900.0
 LOG_MB = 64.0
 #: The variable that takes it to the worker; as that of the recipes it is never the submitter's.
 LOG_VARIABLE = "CRYSTALMATH_LOG_MB"
+#: Tells a job's supervisor how long before its walltime is over its program is asked to stop.
+NOTICE_VARIABLE = "CRYSTALMATH_WALLTIME_NOTICE_S"
 #: By this variable `recipes_fresh` reaches a worker.
 FRESH_VARIABLE = "CRYSTALMATH_FRESH"
 #: What is wrong with most TOML that cannot be read.
@@ -81,6 +84,8 @@ class Config:
         How long a server stays that has neither jobs nor clients, in seconds.
     log_mb : float
         How long a job's log may grow, in MB; beyond, its middle is left out.
+    walltime_notice_s : float
+        How long before its walltime is over a job's program is asked to stop, in seconds; 0: never.
     restricted : mapping of str to tuple of str, optional
         The only recipes that the home takes, with their only parameters; ``None`` if not limited.
     engines : mapping of str to mapping
@@ -98,6 +103,7 @@ class Config:
     strict: bool = False
     quiet_s: float = QUIET_S
     log_mb: float = LOG_MB
+    walltime_notice_s: float = 0.0
     restricted: Mapping[str, tuple[str, ...]] | None = None
     engines: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     clusters: Mapping[str, Cluster] = field(factory=dict)
@@ -163,6 +169,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         strict=table.get("strict", False),
         quiet_s=float(table.get("server", {}).get("quiet_s", QUIET_S)),
         log_mb=float(table.get("logs", {}).get("max_mb", LOG_MB)),
+        walltime_notice_s=float(table.get("walltime", {}).get("notice_s", 0.0)),
         restricted=(
             {name: tuple(names) for name, names in table["restricted"].items()}
             if "restricted" in table
@@ -194,6 +201,11 @@ def log_bytes(environment: Mapping[str, str]) -> float:
     """Tell how long the log of a job with this environment may grow, in bytes."""
     # Room for the line that says what is left out.
     return max(float(environment.get(LOG_VARIABLE, LOG_MB)) * 1e6, 1000.0)
+
+
+def walltime_notice(environment: Mapping[str, str]) -> float:
+    """Tell how long before its walltime is over the program of a job is asked to stop, in s."""
+    return float(environment.get(NOTICE_VARIABLE, 0))
 
 
 def admitted(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -285,6 +297,7 @@ _SHAPE: dict[str, Any] = {
     "environment": {"forward": list},
     "server": {"quiet_s": float},
     "logs": {"max_mb": float},
+    "walltime": {"notice_s": float},
     # Any key: the names of recipes.
     "restricted": {_ANY: list},
     "engines": None,

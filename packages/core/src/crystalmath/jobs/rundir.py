@@ -5,6 +5,7 @@
 ``cancel``                somebody asked that the job be stopped
 ``N.claim``               hard link to the identity file of whoever runs attempt N
 ``N.handle``              the engine's handle, where it differs from the attempt's id
+``N.asked_to_stop``       names the file that asked its program to stop before its time was up
 ``N.outcome``             header (JSON) and payload (gzipped result): the one decision
 ``N.log``                 standard output and error, made at the first byte; bounded
 ``N.work``                working directory, and quacc's ``RESULTS_DIR``
@@ -187,6 +188,20 @@ class RunDirectory:
         """Tell whether who made the claim, which may be damaged, is alive; ``None``: unknown."""
         # The claim is a link to the file that its maker locks, whatever is in it now.
         return is_locked(self.file(f"{attempt}.claim"))
+
+    def note_asked_to_stop(self, attempt: int, name: str) -> None:
+        """Note which file has asked an attempt's program to stop before its time was up."""
+        with contextlib.suppress(OSError):  # a full disk: the job goes on
+            temporary = self._temporary("stop", os.fsencode(name))
+            os.replace(temporary, self.file(f"{attempt}.asked_to_stop"))
+
+    def asked_to_stop(self, attempt: int) -> str | None:
+        """Name the file that has asked an attempt's program to stop, if one has."""
+        try:
+            with open(self.file(f"{attempt}.asked_to_stop"), "rb") as file:
+                return os.fsdecode(file.read())
+        except OSError:
+            return None
 
     def write_handle(self, attempt: int, handle: str) -> None:
         """Record the engine's handle of an attempt."""

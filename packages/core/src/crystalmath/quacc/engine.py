@@ -332,6 +332,9 @@ def submission_environment(
     environment.pop(config.LOG_VARIABLE, None)
     if settings.log_mb != config.LOG_MB:
         environment[config.LOG_VARIABLE] = repr(settings.log_mb)
+    environment.pop(config.NOTICE_VARIABLE, None)
+    if settings.walltime_notice_s:
+        environment[config.NOTICE_VARIABLE] = repr(settings.walltime_notice_s)
     if settings.recipes_allow:
         environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
     return environment

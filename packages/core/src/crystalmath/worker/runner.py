@@ -134,7 +134,7 @@ def _run(
             print(trace, file=sys.stderr)
         header = {
             "state": "failed",
-            "error": describe(error, directory.work(attempt)),
+            "error": _asked_to_stop(directory, attempt) + describe(error, directory.work(attempt)),
             "traceback": trace,
             "summary": None,
         }
@@ -164,6 +164,8 @@ def _call(
     summary["work_dir"] = summary["work_dir"] or work
     if changed:
         summary["changed_files"] = changed
+    if directory.asked_to_stop(attempt):
+        summary["asked_to_stop"] = True
     as_text: list[str] = []
     payload = codec.encode_result(result, as_text)
     if as_text:
@@ -171,6 +173,12 @@ def _call(
         for what in as_text[:_TOLD]:
             print(f"crystalmath: warning: {what} is stored as text", file=sys.stderr)
     return payload, {"state": "completed", "error": None, "summary": summary}
+
+
+def _asked_to_stop(directory: RunDirectory, attempt: int) -> str:
+    """Say that a job had little time left, before what its recipe made of that."""
+    name = directory.asked_to_stop(attempt)
+    return f"the walltime was nearly over, and {name} asked the program to stop: " if name else ""
 
 
 def _changed(files: Mapping[str, str]) -> list[str]:

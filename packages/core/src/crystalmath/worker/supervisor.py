@@ -30,6 +30,7 @@ from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import when_there_is_room
 from crystalmath.worker.guardian import go_below_guardian
 from crystalmath.worker.logfile import LogFile
+from crystalmath.worker.stopping import ask_to_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,8 @@ TAIL = 1000
 TAIL_LINES = 5
 #: How long a scheduler may take to signal all processes of an allocation, in seconds.
 SIGNALLED_S = 0.5
+#: How often a program is looked for that is to stop before the walltime is over, in seconds.
+ASK_S = 1.0
 
 
 def main() -> None:
@@ -204,6 +207,7 @@ class Supervisor:
             left = job.left(begun=runner.begun)
             if left <= 0:
                 return {"state": "failed", "error": job.overdue()}
+            job.ask_to_stop(left)
             runner.pump(job.write_log, min(LOOK_S, left))
         return None
 
@@ -270,6 +274,11 @@ class _Job:
         self.walltime_s: float = header["walltime_s"] or math.inf
         self._begun = False
         self._deadline = time.monotonic() + max(self.walltime_s, BEGIN_S)
+        self._notice_s = config.walltime_notice(header["environment"])
+        if self._notice_s >= self.walltime_s:
+            self._notice_s = self.walltime_s / 2  # asked at once, it might as well not begin
+        self._ask_at = 0.0
+        self._asked = ""
         self.environment: dict[str, str] = header["environment"]
         self.fresh = config.is_fresh(header["recipe"], self.environment)
         self.tail = b""
@@ -282,10 +291,24 @@ class _Job:
             self._deadline = time.monotonic() + self.walltime_s
         return self._deadline - time.monotonic()
 
+    def ask_to_stop(self, left: float) -> None:
+        """Ask the program to stop by itself where the time left is short, in seconds."""
+        if not self._begun or left > self._notice_s or time.monotonic() < self._ask_at:
+            return
+        self._ask_at = time.monotonic() + ASK_S
+        urgent = left <= self._notice_s / 2
+        path = ask_to_stop(self.directory.work(self.attempt), urgent=urgent)
+        if path is not None:
+            name = os.path.basename(path)
+            self._asked = f"; {name} had asked its program to stop"
+            self.directory.note_asked_to_stop(self.attempt, name)
+            told = f"crystalmath: {left:.0f} s are left of the walltime: wrote {path}\n"
+            self.write_log(told.encode())
+
     def overdue(self) -> str:
         """Say which time is over."""
         if self._begun:
-            return f"stopped: the walltime of {self.walltime_s:g} s is over"
+            return f"stopped: the walltime of {self.walltime_s:g} s is over{self._asked}"
         return (
             f"stopped: the recipe had not begun after {max(self.walltime_s, BEGIN_S):g} s; look at "
             "what its module does when it is imported, and at the file system of the libraries"

@@ -141,8 +141,12 @@ def summary_fields(job: Job) -> list[tuple[str, object]]:
         ("formula", summary.get("formula") or job.formula),
         ("steps", steps),
         ("as text", "\n".join(summary.get("as_text", ()))),
+        ("note", _STOPPED if summary.get("asked_to_stop") else None),
         ("changed", "\n".join(map(_changed, summary.get("changed_files", ())))),
     ]
+
+
+_STOPPED = "its program was asked to stop before the walltime was over, perhaps before all was done"
 
 
 def _changed(path: str) -> str:

@@ -80,6 +80,11 @@ _SUMMARY = record(
             "description": "what of the result JSON has no form for and is stored as text: place "
             "and type; the first hundred",
         },
+        "asked_to_stop": {
+            "type": "boolean",
+            "description": "the walltime was nearly over, and the program was asked to stop: it "
+            "may have been before all was done",
+        },
         "changed_files": {
             **array(_TEXT),
             "description": "pseudopotentials that were not, when the job ran, what they were at "

@@ -1,0 +1,103 @@
+"""Ask a program to stop after its present step, so that what it has reached is whole.
+
+VASP looks for ``STOPCAR``: ``LSTOP`` ends it after the present ionic step, ``LABORT`` after the
+present electronic one (VASP wiki, STOPCAR). Quantum ESPRESSO looks for ``prefix.EXIT`` in its
+directory and ends after the present electronic step (INPUT_PW, "max_seconds").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ask_to_stop"]
+
+#: How quacc names the folder of a calculation that runs.
+_TEMPORARY = "tmp-quacc-"
+#: So deep are calculations in a work directory; recipes make one folder for each.
+_DEPTH = 4
+_PREFIX = re.compile(r"""^\s*prefix\s*=\s*['"]([\w.-]+)['"]""", re.IGNORECASE | re.MULTILINE)
+
+
+def ask_to_stop(work: str, *, urgent: bool) -> str | None:
+    """Ask the program of a job's newest calculation to stop.
+
+    Parameters
+    ----------
+    work : str
+        The work directory.
+    urgent : bool
+        As soon as it can; else after its present ionic step.
+
+    Returns
+    -------
+    str or None
+        The file that was written, unless it is there already, or no program is known to run.
+    """
+    if (newest := _newest_output(work)) is None:
+        return None
+    folder, output = os.path.split(newest)
+    name, text = _PROGRAMS[output](folder, urgent)
+    path = os.path.join(folder, name)
+    with contextlib.suppress(OSError):  # a full disk, or the calculation has just ended
+        if _read(path) != text:
+            # In place of whatever lies there: a link may lead anywhere.
+            with open(f"{path}.new", "x", encoding="ascii") as file:
+                file.write(text)
+            os.replace(f"{path}.new", path)
+            return path
+    return None
+
+
+def _stopcar(folder: str, urgent: bool) -> tuple[str, str]:  # noqa: ARG001, FBT001 - as others
+    return "STOPCAR", f"{'LABORT' if urgent else 'LSTOP'} = .TRUE.\n"
+
+
+def _exit_file(folder: str, urgent: bool) -> tuple[str, str]:  # noqa: ARG001, FBT001
+    found = _PREFIX.search(_read(os.path.join(folder, "pw.in")) or "")
+    return f"{found[1] if found else 'pwscf'}.EXIT", ""
+
+
+#: By the file that grows while the program runs.
+_PROGRAMS: dict[str, Callable[[str, bool], tuple[str, str]]] = {
+    "OSZICAR": _stopcar,
+    "pw.out": _exit_file,
+}
+
+
+def _newest_output(work: str) -> str | None:
+    newest, path = 0.0, None
+    for top in [work, *_scratch(work)]:
+        for folder, folders, files in os.walk(top):
+            if folder.count("/") - top.count("/") >= _DEPTH:
+                folders.clear()
+            for name in _PROGRAMS.keys() & set(files):
+                with contextlib.suppress(OSError):
+                    changed = os.lstat(os.path.join(folder, name)).st_mtime
+                    if changed > newest:
+                        newest, path = changed, os.path.join(folder, name)
+    return path
+
+
+def _scratch(work: str) -> list[str]:
+    """Give the folders elsewhere to which quacc has laid links (``QUACC_SCRATCH_DIR``)."""
+    with contextlib.suppress(OSError), os.scandir(work) as entries:
+        links = [each.path for each in entries if each.is_symlink() and each.is_dir()]
+        places = map(os.path.realpath, links)
+        return [place for place in places if os.path.basename(place).startswith(_TEMPORARY)]
+    return []
+
+
+def _read(path: str) -> str | None:
+    """Read a small file that a job may have put anything in the place of."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="ascii", errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return None
