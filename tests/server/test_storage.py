@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from crystalmath.jobs.moved import move_of
 from server.written_home import HEAVY, RELAX, VASP, Home
 
 STATIC = "quacc.recipes.espresso.core.static_job"
@@ -327,3 +328,55 @@ def test_prune_that_is_wrong_usage_removes_nothing(here, cli, arguments):
     job_id = here.make(VASP)
     assert cli("prune", *arguments, "--yes").code in {1, 2}
     assert here.files_of(job_id) == sorted(VASP)
+
+
+# --- a home that was moved -------------------------------------------------------------------
+
+
+def test_a_home_that_was_moved_gives_paths_that_are_there(home, tmp_path, monkeypatch):
+    before = Home(home)
+    job_id = before.make(VASP, notes=["/jobs/", f"{home}/jobs", "x" * 200_000])
+    old = before.call("jobs.status", job_id=job_id)["result"]["work_dir"]
+    before.close()
+    moved = tmp_path / "another disk, 50 % full" / "é"
+    moved.parent.mkdir()
+    home.rename(moved)
+    here = Home(moved)
+    job = here.call("jobs.status", job_id=job_id)
+    new = f"{moved}/jobs/{job_id}/1.work"
+    assert (old, job["result"]["work_dir"]) == (f"{home}/jobs/{job_id}/1.work/s", f"{new}/s")
+    assert job["work_dir"] == new
+    result = here.call("jobs.result", job_id=job_id)["result"]
+    assert result["dir_name"] == f"{new}/s"
+    assert result["notes"] == ["/jobs/", f"{home}/jobs", "x" * 200_000]
+    assert here.service.result(job_id)["dir_name"] == f"{new}/s"
+    size = here.service.result_size(here.service.job(job_id))
+    assert size == len(here.service.result_json(job_id))
+    assert here.call("jobs.files", job_id=job_id)["files"] != []
+    here.close()
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 10_000])
+def test_a_place_is_found_wherever_a_text_is_cut(size):
+    move = move_of("/old/jobs/1-2/1.work/s", "/a/new/home/jobs/1-2")
+    text = b'["/old/jobs/1-2/1.work", "/old/jobs/1-23", "/old/jobs/1-2"]' * 3
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    changed = text.replace(b"/old/", b"/a/new/home/")
+    assert b"".join(move.texts(pieces)) == changed
+    assert move.growth(pieces) == len(changed) - len(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/old/jobs/7/1.work", "/new/jobs/7/1.work"),
+        ("/old/jobs/7", "/new/jobs/7"),
+        ("/new/jobs/7/1.work", None),
+        ("/old/jobs/77/1.work", None),
+        (".", None),
+        (None, None),
+    ],
+)
+def test_a_move_is_known_by_what_was_written(path, expected):
+    move = move_of(path, "/new/jobs/7")
+    assert (move and move.path(path)) == expected

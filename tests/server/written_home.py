@@ -36,7 +36,7 @@ class Home:
         self.jobs.mkdir(exist_ok=True)
         self.store = JobStore(self.service.config.database_url)
 
-    def make(self, files=(), *, state="completed", ended_s=0.0, recipe=RELAX, **more):
+    def make(self, files=(), *, state="completed", ended_s=0.0, recipe=RELAX, notes=(), **more):
         """Record a job that ended so long ago, with these files in its work directory."""
         job_id, now = str(uuid.uuid4()), time.time()
         ended_at = now - ended_s
@@ -47,8 +47,8 @@ class Home:
         directory.write_spec({"job_id": job_id, "attempt": 1}, "{}")
         summary = {"energy_ev": -1.5, "work_dir": f"{self.jobs}/{job_id}/1.work/s"}
         if state in ("completed", "failed"):
-            value = codec.encode_result({"energy": -1.5, "dir_name": summary["work_dir"]})
-            directory.publish(1, {"state": state}, value)
+            result = {"energy": -1.5, "dir_name": summary["work_dir"], "notes": list(notes)}
+            directory.publish(1, {"state": state}, codec.encode_result(result))
         for name, size in dict(files).items():
             path = self.jobs / job_id / "1.work" / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from attrs import evolve
 
 from crystalmath.errors import FilesRemoved, InvalidJob, StoreError, UnknownJob
+from crystalmath.jobs.moved import move_of
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.config import Config
+    from crystalmath.jobs.moved import Move
     from crystalmath.models.answers import Potcar
     from crystalmath.quacc.store import ErrorCount, Event, JobMetadata, JobStore
     from crystalmath.service.engine_pool import Runners
@@ -267,14 +269,14 @@ class Queries:
 
     def result(self, job_id: str) -> dict[str, Any] | None:
         """Give what the recipe returned, as `JobRunner.get_result` does."""
-        from crystalmath.jobs.view import read_value
+        from crystalmath.recipes import codec
 
         job = self.job(job_id)
         if not job.state.is_terminal():
             return None
         if job.state is JobState.COMPLETED:
-            with _readable(job):
-                return read_value(self._directory(job_id), job.attempt)
+            value = codec.decode_result_json(b"".join(self.result_chunks(job)))
+            return value if isinstance(value, dict) else {"value": value}
         more = {"traceback": job.traceback} if job.traceback else {}
         return {"error": job.error, **more}
 
@@ -290,14 +292,24 @@ class Queries:
         from crystalmath.recipes import codec
 
         with _readable(job), self._directory(job.job_id).open_payload(job.attempt) as file:
-            return codec.result_size(file)
+            size = codec.result_size(file)
+            move = self._move(job)
+            return size + move.growth(codec.result_chunks(file)) if move else size
 
     def result_chunks(self, job: JobMetadata) -> Iterator[bytes]:
-        """Give the stored JSON of a completed job's result piece by piece, undecoded."""
+        """Give the stored JSON of a completed job's result piece by piece, undecoded.
+
+        Where its home has moved since, paths in it lead to where its files are now.
+        """
         from crystalmath.recipes import codec
 
         with _readable(job), self._directory(job.job_id).open_payload(job.attempt) as file:
-            yield from codec.result_chunks(file)
+            chunks, move = codec.result_chunks(file), self._move(job)
+            yield from move.texts(chunks) if move else chunks
+
+    def _move(self, job: JobMetadata) -> Move | None:
+        written = (job.summary or {}).get("work_dir")
+        return move_of(written, self._directory(job.job_id).path)
 
     def work_directory(self, job_id: str) -> Path:
         """Give the working directory of a job's present attempt; it may not exist yet."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
+from crystalmath.jobs.moved import move_of
 from crystalmath.jobs.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ def job_document(service: JobService, job: JobMetadata) -> dict[str, Any]:
     """
     directory = RunDirectory(service.config.jobs_directory / job.job_id)
     work_dir, log = Path(directory.work(job.attempt)), Path(directory.log(job.attempt))
-    return evolve(job, work_dir=work_dir, log=log).document()
+    document = evolve(job, work_dir=work_dir, log=log).document()
+    written = job.summary.get("work_dir") if job.summary else None
+    if document["result"] and (move := move_of(written, directory.path)):
+        document["result"]["work_dir"] = move.path(str(written))
+    return document
 
 
 def event_document(event: Event) -> dict[str, Any]:
