@@ -49,6 +49,32 @@ def test_the_runner_is_warm(run):
     assert run("where")["pid"] == run("where")["pid"]
 
 
+POTCARS = {
+    "step/POTCAR": "  PAW_PBE Al\n   TITEL  = PAW_PBE Al 04Jan2001\n   TITEL  = PAW_PBE Cu\n",
+    "step/POTCAR.orig": "   TITEL  = PAW_PBE Al 04Jan2001\n   TITEL  = PAW_PBE Cu\n",
+    "step/OUTCAR": "   TITEL  = PAW_PBE Al 04Jan2001\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("end", "state"), [("return", "completed"), ("fail", "failed"), ("sleep", "cancelled")]
+)
+def test_a_potcar_does_not_stay_with_a_job_that_has_ended(make, end, state):
+    directory = make("lab_recipes.leave_files", texts=POTCARS, end=end)
+    work = Path(directory.work(1))
+    thread = threading.Thread(target=worker.run, args=[directory.path])
+    thread.start()
+    eventually((work / "written").exists)
+    if end == "sleep":
+        assert (work / "step" / "POTCAR").is_file()
+        directory.request_cancel()
+    thread.join()
+    assert directory.outcome(1)["state"] == state
+    assert {path.name for path in (work / "step").iterdir()} == {"OUTCAR", "POTCAR.titel"}
+    said = (work / "step" / "POTCAR.titel").read_text()
+    assert "TITEL = PAW_PBE Al 04Jan2001\nTITEL = PAW_PBE Cu\nSHA-256 = " in said
+
+
 def test_a_file_that_is_not_what_is_on_record_is_named(make, tmp_path):
     """Somebody replaced a POTCAR while the job waited in a queue."""
     same, other = tmp_path / "same", tmp_path / "other"

@@ -56,6 +56,19 @@ def switch(atoms, *, relax_cell: bool = False, note: "in words" = None, **more):
     return relax_cell
 
 
+def leave_files(atoms, texts, end="return"):
+    """Write files, by name and text, and return, fail, or sleep once they are there."""
+    for name, text in texts.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+    Path("written").touch()
+    if end == "sleep":
+        time.sleep(600)
+    if end == "fail":
+        raise RuntimeError("no luck")
+    return {"dir_name": os.getcwd()}
+
+
 def wait_for(atoms, path):
     """Run until a file is there."""
     while not Path(path).exists():

@@ -193,7 +193,7 @@ def test_only_heavy_files_are_removed_where_results_are_kept(here, cli):
     nothing = here.make({"OUTCAR": 5})
     answer = here.call("jobs.prune", older_s=0, keep_results=True)
     assert [(job["job_id"], job["size"]) for job in answer["jobs"]] == [(job_id, HEAVY)]
-    assert here.files_of(job_id) == ["s/CONTCAR", "s/OUTCAR.gz"]
+    assert here.files_of(job_id) == ["s/CONTCAR", "s/OUTCAR.gz", "s/POTCAR.titel"]
     assert here.files_of(nothing) == ["OUTCAR"]
     assert here.call("jobs.status", job_id=job_id)["removed"] == "heavy"
     assert here.call("jobs.status", job_id=nothing)["removed"] is None

@@ -233,7 +233,8 @@ def test_vasp_crashes_or_is_killed(service, run, custodian, first, crash, code):
         "  total plane-waves  NPLWV =",
         "SIGSEGV, segmentation fault occurred",
     )
-    assert {"INCAR", "OUTCAR", "POTCAR", "vasp.out"} <= set(files)
+    assert {"INCAR", "OUTCAR", "POTCAR.titel", "vasp.out"} <= set(files)
+    assert not {"POTCAR", "POTCAR.orig"} & set(files)
     assert "/failed-quacc-" in job.error
     # A hundred of them are one line of what fails.
     another = job.error.replace(job.job_id, str(uuid.uuid4()))

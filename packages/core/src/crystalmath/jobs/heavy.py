@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.worktree import files_below
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ __all__ = ["HEAVY", "Use", "is_heavy", "use_of"]
 
 #: Names of files, compressed or not, that a restart can use and no result is read from.
 HEAVY = (
-    # VASP; a POTCAR is the copy of a file that is elsewhere.
-    *("WAVECAR*", "WAVEDER*", "CHG*", "AECCAR[0-9]", "TMPCAR", "POTCAR"),
+    # VASP
+    *("WAVECAR*", "WAVEDER*", "CHG*", "AECCAR[0-9]", "TMPCAR"),
     # Quantum ESPRESSO, below the folder *.save and beside it.
     *("wfc*.dat", "wfc*.hdf5", "charge-density.*", "*.wfc[0-9]*", "*.igk[0-9]*"),
     *("*.mix[0-9]*", "*.hub[0-9]*"),
@@ -56,7 +57,8 @@ class Use:
 def is_heavy(path: str) -> bool:
     """Tell whether a file is large, and nothing of the result is lost with it."""
     name = posixpath.basename(path).removesuffix(".gz")
-    return any(fnmatchcase(name, pattern) for pattern in HEAVY)
+    # A POTCAR is the copy of a file that is elsewhere.
+    return is_potcar(path) or any(fnmatchcase(name, pattern) for pattern in HEAVY)
 
 
 def use_of(directory: str) -> Generator[None, None, Use]:

@@ -24,6 +24,7 @@ from crystalmath.jobs.actions import (
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.facts import Engine, Files, Record
 from crystalmath.jobs.life import step
+from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.jobs.reading import Depth, attempt_in, read
 from crystalmath.jobs.rundir import attempt_id
 from crystalmath.models import Attempt, JobState, Terms
@@ -264,6 +265,8 @@ def publish(directory: RunDirectory, attempt: int, end: Publish, host: Host) -> 
         "summary": None,
         **({"cancelled": end.cancelled} if end.state == "lost" else {}),
     }
+    if end.state == "lost":
+        replace_potcars(directory.work(attempt))
     if end.replace:
         directory.replace_outcome(attempt, header)
     elif not end.unbegun:

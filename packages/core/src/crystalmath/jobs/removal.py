@@ -10,15 +10,16 @@ import contextlib
 import os
 import secrets
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.heavy import is_heavy
+from crystalmath.jobs.potcars import is_potcar, replace_potcar
 from crystalmath.jobs.worktree import files_below
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
 __all__ = ["ASIDE", "finish_removals", "remove_directory", "remove_heavy"]
 
@@ -68,8 +69,10 @@ def remove_heavy(directory: Path) -> Generator[None, None, None]:
     """
     heavy = [file.path for file in files_below(str(directory)) if is_heavy(file.path)]
     for count, path in enumerate(heavy, 1):
+        remove = replace_potcar if is_potcar(path) else Path.unlink
         try:
-            (directory / path).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                remove(directory / path)
         except OSError as error:
             raise CrystalMathError(f"cannot remove {directory / path}: {error}") from error
         if count % _STEPS == 0:

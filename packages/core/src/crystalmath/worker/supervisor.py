@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import config, processes
 from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.jobs.identities import IDENTITIES, IdentityFile
+from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import when_there_is_room
@@ -221,6 +222,7 @@ class Supervisor:
         if leavings:
             count = len(leavings)
             job.write_log(f"crystalmath: ended {count} process(es) left running\n".encode())
+        replace_potcars(job.directory.work(job.attempt))
         when_there_is_room(
             lambda: job.directory.publish_prepared(job.attempt, message["outcome"]),
             is_wanted=self._goes_on,
@@ -320,7 +322,8 @@ class _Job:
         self.tail = (self.tail + data)[-TAIL:]
 
     def publish(self, state: str, error: str) -> None:
-        """Publish an end that is not the recipe's own."""
+        """Publish an end that is not the recipe's own; none of its processes is alive."""
+        replace_potcars(self.directory.work(self.attempt))
         header = {
             "state": state,
             "error": error,

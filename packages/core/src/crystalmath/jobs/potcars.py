@@ -1,0 +1,82 @@
+"""The POTCARs of ended jobs: a licensed file is not kept once for each job.
+
+In the place of each copy that a calculation made stays a small file that says which datasets it
+had, so that whoever looks at a failed job knows what it ran with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from crystalmath.errors import InvalidJob
+from crystalmath.jobs.workfiles import read_chunks
+from crystalmath.jobs.worktree import files_below
+
+__all__ = ["INSTEAD", "is_potcar", "replace_potcar", "replace_potcars"]
+
+#: What the file is called that stays in the place of a POTCAR.
+INSTEAD = "POTCAR.titel"
+#: As VASP reads it, and as custodian keeps it aside.
+_NAMES = ("POTCAR", "POTCAR.orig")
+
+
+def is_potcar(path: str) -> bool:
+    """Tell whether a file is called as the POTCAR of a calculation, compressed or not."""
+    return path.rpartition("/")[2].removesuffix(".gz") in _NAMES
+
+
+def replace_potcars(work: str) -> None:
+    """Replace all POTCARs below a work directory; what cannot be removed stays.
+
+    quacc leaves a failed calculation where it ran, which may be elsewhere, and a link to it.
+    """
+    for folder in [work, *_linked(work)]:
+        for file in files_below(folder):
+            if is_potcar(file.path) and not file.is_link:
+                with contextlib.suppress(OSError):
+                    replace_potcar(Path(folder, file.path))
+
+
+def _linked(work: str) -> list[str]:
+    with contextlib.suppress(OSError), os.scandir(work) as entries:
+        return [one.path for one in entries if one.is_symlink() and one.name.startswith("symlink-")]
+    return []
+
+
+def replace_potcar(path: Path) -> None:
+    """Remove a POTCAR; beside it is written which datasets it had (`OSError` if it stays)."""
+    said = "".join(f"{line}\n" for line in _described(path))
+    # Where the disk is full, the POTCAR goes all the same.
+    with contextlib.suppress(OSError):
+        beside = path.with_name(INSTEAD)
+        beside.unlink(missing_ok=True)  # it may be a link
+        with beside.open("x") as file:
+            file.write(said)
+    path.unlink()
+
+
+def _described(path: Path) -> list[str]:
+    """Say what a POTCAR holds, a line for each dataset; of a damaged one what can be read."""
+    titles: list[str] = []
+    digest = hashlib.sha256()
+    rest, whole = b"", False
+    with contextlib.suppress(InvalidJob):
+        for chunk in read_chunks(path):
+            digest.update(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            titles += [title for title in map(_title, lines) if title is not None]
+        whole = True
+    return [
+        "crystalmath: a POTCAR is not kept with a job that has ended; this one held",
+        *(f"TITEL = {title}" for title in titles),
+        f"SHA-256 = {digest.hexdigest()}" if whole else "and was damaged",
+    ]
+
+
+def _title(line: bytes) -> str | None:
+    name, equals, value = line.partition(b"=")
+    named = equals and name.strip() == b"TITEL"
+    return value.strip().decode("ascii", "replace") if named else None
