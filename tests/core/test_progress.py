@@ -172,6 +172,20 @@ def test_the_newest_of_several_calculations_counts(tmp_path):
     assert (found.file, found.calculation, found.ionic_step) == ("quacc-1/OSZICAR.gz", 2, 2)
 
 
+def test_a_calculation_in_quaccs_scratch_directory_is_found(tmp_path):
+    work, scratch = tmp_path / "work", tmp_path / "scratch" / "tmp-quacc-1"
+    work.mkdir()
+    scratch.mkdir(parents=True)
+    (scratch / "OSZICAR").write_text(OSZICAR)
+    (work / "symlink-tmp-quacc-1").symlink_to(scratch, target_is_directory=True)
+    found = read(work)
+    assert (found.file, found.ionic_step) == (str(scratch / "OSZICAR"), 2)
+    # Nobody else's links are followed.
+    (work / "symlink-tmp-quacc-1").unlink()
+    (work / "link").symlink_to(tmp_path / "scratch", target_is_directory=True)
+    assert read(work) is None
+
+
 @given(st.data())
 def test_a_file_that_is_cut_anywhere_is_read_as_far_as_it_goes(tmp_path_factory, data):
     work = tmp_path_factory.mktemp("work")

@@ -52,7 +52,11 @@ class Progress:
     calculation: int = field(
         metadata=about("which of the job's calculations that is, from 1", _COUNT)
     )
-    file: str = field(metadata=about("the output, below the job's work directory", _TEXT))
+    file: str = field(
+        metadata=about(
+            "the output, below the job's work directory, or its whole path elsewhere", _TEXT
+        )
+    )
     updated_at: float = field(
         metadata=about("when that was last written to, in seconds since the epoch", _NUMBER)
     )

@@ -30,16 +30,15 @@ _LONGEST_LINE = 2**20
 
 
 def read_history(
-    work: Path, calculations: Iterable[tuple[float, Path, ProgressReader]]
+    calculations: Iterable[tuple[float, Path, ProgressReader]],
 ) -> _Work[tuple[IonicStep, ...]]:
     """Read the ionic steps of calculations, the oldest first.
 
     Parameters
     ----------
-    work : pathlib.Path
-        The work directory they are below. Links that leave it are not followed.
     calculations : iterable of (float, pathlib.Path, ProgressReader)
-        When each was last written to, and the file by which it is known.
+        When each was last written to, and the file by which it is known. Links that leave its
+        folder are not followed.
 
     Returns
     -------
@@ -53,7 +52,7 @@ def read_history(
     for number, (folder, readers) in enumerate(folders.items(), 1):
         read: Sequence[Reading] = ()
         for reader in readers.values():
-            found = yield from _read(work, folder, reader)
+            found = yield from _read(folder, reader)
             # Where ASE moves the atoms, the program beside its log sees one step at a time.
             read = max(read, found, key=len)
         steps += (
@@ -68,22 +67,22 @@ def read_history(
     return tuple(steps)
 
 
-def _read(work: Path, folder: Path, reader: ProgressReader) -> _Work[Sequence[Reading]]:
+def _read(folder: Path, reader: ProgressReader) -> _Work[Sequence[Reading]]:
     collector = reader.collector()
     if collector is None:
         return ()
     for name in (reader.file, *reader.others):
         for path in (folder / name, folder / f"{name}.gz"):
             if os.path.lexists(path):
-                yield from _hand_over(work, path, name, collector)
+                yield from _hand_over(path, name, collector)
                 break
     return collector.steps()
 
 
-def _hand_over(work: Path, path: Path, name: str, collector: StepCollector) -> _Work[None]:
+def _hand_over(path: Path, name: str, collector: StepCollector) -> _Work[None]:
     size, rest = 0, b""
     try:
-        for chunk in read_chunks(check_inside(work, path)):
+        for chunk in read_chunks(check_inside(path.parent, path)):
             # What has no end yet may be cut within a number.
             whole, _, rest = (rest + chunk).rpartition(b"\n")
             if whole:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.scratch import scratch_folders
 from crystalmath.jobs.workfiles import check_inside, read_tail
 from crystalmath.models.progress import Progress
 from crystalmath.progress.history import read_history
@@ -38,7 +39,8 @@ def read_progress(
     Parameters
     ----------
     work : pathlib.Path
-        The work directory of a job's attempt. Links are not followed.
+        The work directory of a job's attempt. No links are followed but quacc's to its scratch
+        directory.
     readers : mapping of str to ProgressReader
         The readers, by the names of their files.
     history : bool
@@ -56,17 +58,17 @@ def read_progress(
     texts: dict[str, Sequence[str]] = {}
     names = {reader.file, *reader.others}
     for name in names:
-        texts[name] = yield from _lines(work, path.parent, name)
+        texts[name] = yield from _lines(path.parent, name)
     reading = reader.read(lambda name: texts.get(name, ()))
     try:
         updated_at = path.stat().st_mtime
     except FileNotFoundError:  # it has just been compressed; whoever asks again sees it
         return None
-    steps = (yield from read_history(work, found)) if history else None
+    steps = (yield from read_history(found)) if history else None
     return Progress(
         program=reader.program,
         calculation=len({each.parent for _, each, _ in found}),
-        file=str(path.relative_to(work)),
+        file=str(path.relative_to(work) if path.is_relative_to(work) else path),
         updated_at=updated_at,
         ionic_step=reading.ionic_step,
         electronic_step=reading.electronic_step,
@@ -81,7 +83,7 @@ def _calculations(
 ) -> _Work[list[tuple[float, Path, ProgressReader]]]:
     """Give the files by which calculations are known, with the times of their last changes."""
     found = []
-    folders = [(work, 0)]
+    folders = [(work, 0), *((Path(each), 1) for each in scratch_folders(str(work)))]
     seen = 0
     while folders:
         folder, depth = folders.pop()
@@ -108,12 +110,12 @@ def _calculations(
     return found
 
 
-def _lines(work: Path, folder: Path, name: str) -> _Work[Sequence[str]]:
+def _lines(folder: Path, name: str) -> _Work[Sequence[str]]:
     for path in (folder / name, folder / f"{name}.gz"):
         if not os.path.lexists(path):
             continue
         try:
-            part = yield from read_tail(check_inside(work, path), _LINES, END, whole=False)
+            part = yield from read_tail(check_inside(folder, path), _LINES, END, whole=False)
         except (InvalidJob, FileNotFoundError):  # a link, a pipe, broken, or gone meanwhile
             continue
         return part.text.splitlines()

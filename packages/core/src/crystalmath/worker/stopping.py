@@ -12,13 +12,13 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from crystalmath.jobs.scratch import scratch_folders
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["ask_to_stop"]
 
-#: How quacc names the folder of a calculation that runs.
-_TEMPORARY = "tmp-quacc-"
 #: So deep are calculations in a work directory; recipes make one folder for each.
 _DEPTH = 4
 _PREFIX = re.compile(r"""^\s*prefix\s*=\s*['"]([\w.-]+)['"]""", re.IGNORECASE | re.MULTILINE)
@@ -72,7 +72,7 @@ _PROGRAMS: dict[str, Callable[[str, bool], tuple[str, str]]] = {
 
 def _newest_output(work: str) -> str | None:
     newest, path = 0.0, None
-    for top in [work, *_scratch(work)]:
+    for top in [work, *scratch_folders(work)]:
         for folder, folders, files in os.walk(top):
             if folder.count("/") - top.count("/") >= _DEPTH:
                 folders.clear()
@@ -82,15 +82,6 @@ def _newest_output(work: str) -> str | None:
                     if changed > newest:
                         newest, path = changed, os.path.join(folder, name)
     return path
-
-
-def _scratch(work: str) -> list[str]:
-    """Give the folders elsewhere to which quacc has laid links (``QUACC_SCRATCH_DIR``)."""
-    with contextlib.suppress(OSError), os.scandir(work) as entries:
-        links = [each.path for each in entries if each.is_symlink() and each.is_dir()]
-        places = map(os.path.realpath, links)
-        return [place for place in places if os.path.basename(place).startswith(_TEMPORARY)]
-    return []
 
 
 def _read(path: str) -> str | None:
