@@ -226,6 +226,7 @@ def test_what_a_client_answers_is_what_the_methods_declare():
             found = found["properties"][step]["items"]
         return found["properties"].keys()
 
+    told = METHODS["system.status"].result["properties"]
     for typed, keys in (
         (answers.Counted, shape("jobs.summary")),
         (answers.ErrorGroup, shape("jobs.summary", "errors")),
@@ -245,6 +246,9 @@ def test_what_a_client_answers_is_what_the_methods_declare():
         (answers.RecipeEntry, shape("recipes.list", "recipes")),
         (answers.RecipeDescription, shape("recipes.describe")),
         (answers.ServerVersion, shape("system.version")),
+        (answers.ServerStatus, shape("system.status")),
+        (answers.DiskRoom, told["disk"]["properties"].keys()),
+        (answers.FailedJob, told["failures"]["anyOf"][0]["items"]["properties"].keys()),
         (answers.Told, COMPONENTS["Finding"]["properties"].keys()),
         (answers.Potcar, COMPONENTS["Potcar"]["properties"].keys()),
         (answers.Parent, COMPONENTS["Parent"]["properties"].keys()),

@@ -462,6 +462,17 @@ def test_what_there_is(client, lab_recipes):
     assert "lab_recipes" in told["recipes_allow"]
 
 
+def test_status_tells_what_answers_is_doing(client):
+    failed = client.submit("lab_recipes.fail", AL, {"message": "on purpose"})
+    assert isinstance(failed.exception(LONG), JobFailed)
+    status = client.status()
+    assert status["workers"]["local"] == 1
+    assert status["backlog"]["local"] == status["jobs"]["pending"]
+    assert status["failures"][0]["job_id"] == failed.job_id
+    assert status["failures"][0]["error"].endswith("on purpose")
+    eventually(lambda: client.status()["disk"] is not None)
+
+
 # --- last, as it costs a warm worker --------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import time
@@ -12,6 +13,7 @@ from ase.build import bulk
 from conftest import LAB, eventually
 from crystalmath import config
 from crystalmath.models import JobState, Submission
+from crystalmath.server.methods import METHODS
 from crystalmath.service import JobService
 
 AL = bulk("Al", a=4.0, cubic=True)
@@ -55,6 +57,23 @@ def test_a_result_waits_until_there_is_room(service, disk):
     job = service.job(job_id)
     assert (job.state, job.attempt) == (JobState.COMPLETED, 1), job.error
     assert service.result(job_id) == {"sum": "x" * 10_000}
+
+
+def told(service, job_id):
+    """Give a job as a front end sees it."""
+    return asyncio.run(METHODS["jobs.status"](service, {"job_id": job_id}))
+
+
+def test_a_job_whose_result_waits_says_so(service, disk):
+    job_id = submit(service, path=str(disk / "filler"))
+    full = {"status": "running", "reason": "disk full"}
+    eventually(lambda: told(service, job_id).items() >= full.items(), 60)
+    listed = asyncio.run(METHODS["jobs.list"](service, {}))["jobs"]
+    assert [(job["status"], job["reason"]) for job in listed] == [("running", "disk full")]
+    assert service.disk.last.free < 2**20
+    (disk / "filler").unlink()
+    eventually(lambda: told(service, job_id)["status"] == "completed", 30)
+    assert told(service, job_id)["reason"] is None
 
 
 def test_who_fills_the_disk_can_be_cancelled(service, disk, tmp_path):

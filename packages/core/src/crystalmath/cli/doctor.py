@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
+#: So many of the jobs that failed last are shown.
+FAILURES = 3
+
 
 def doctor(
     *,
@@ -67,10 +70,12 @@ def _checks(*, run: bool, engine: str | None, again: bool) -> Iterator[Check]:
         yield Check(name="config", state="error", message=str(error), remedy=remedy)
         return
     yield _guarded("home", _home, config)
+    yield _guarded("disk", _disk, config)
     yield _config(config)
     if again:
         yield _guarded("rebuild", _rebuild, config)
     yield _guarded("database", _database, config)
+    yield from _failures(config)
     yield _guarded("quacc", _quacc)
     yield from _engines(engine)
     yield from _strangers(config)
@@ -117,6 +122,20 @@ def _home(config: Config) -> Check:
         return Check(name="home", state="error", message=message, remedy=remedy)
 
 
+def _disk(config: Config) -> Check:
+    from crystalmath.service.home_disk import HomeDisk
+
+    disk = HomeDisk(lambda: config.jobs_directory)
+    disk.look()
+    if disk.last is None:
+        return Check(name="disk", state="warning", message="it cannot be told how full it is")
+    seen = disk.last
+    message = f"{output.size(seen.free)} of {output.size(seen.size)} are free at {seen.path}"
+    remedy = "results of running jobs wait for room; `crystalmath du` tells what jobs take"
+    state = "error" if seen.full else "ok"
+    return Check(name="disk", state=state, message=message, remedy=remedy if seen.full else None)
+
+
 def _config(config: Config) -> Check:
     file = config.home / "config.toml"
     said = str(file) if file.exists() else f"no {file}"
@@ -157,6 +176,23 @@ def _database(config: Config) -> Check:
             return Check(name="database", state="error", message=message, remedy=remedy)
         message = f"the last job is {output.age(newest[0].created_at)} old" if newest else "empty"
         return Check(name="database", state="ok", message=f"{store!r}, {message}")
+
+
+def _failures(config: Config) -> Iterator[Check]:
+    from crystalmath.quacc.store import JobStore
+
+    try:
+        if not JobStore.exists(config.database_url):
+            return
+        with JobStore(config.database_url, create=False) as store:
+            newest = store.failures(FAILURES)
+    except CrystalMathError:
+        return  # the line about the database says it
+    for failure in newest:
+        named = f"{failure.job_id[:8]} {failure.name or output.short_recipe(failure.recipe)}"
+        ago = "" if failure.finished_at is None else f", {output.age(failure.finished_at)} ago"
+        message = f"{named}{ago}: {output.first_line(failure.error or '')}"
+        yield Check(name="failed", state="ok", message=message)
 
 
 def _containment() -> Check:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Pruned,
         RecipeDescription,
         RecipeEntry,
+        ServerStatus,
         ServerVersion,
         Specification,
         Usage,
@@ -483,6 +484,18 @@ class Asking:
     def version(self) -> ServerVersion:
         """Tell what answers: its release, protocol, process and interpreter."""
         return cast("ServerVersion", self._answer("system.version"))
+
+    def status(self) -> ServerStatus:
+        """Tell what answers is doing: jobs, engines, workers, backlog, disk, newest failures.
+
+        Returns
+        -------
+        dict
+            ``{"jobs", "connections", "quiet_s", "engines", "workers", "backlog", "disk",
+            "failures"}``; `workers` and `backlog` (how many jobs wait to begin) by engine, `disk`
+            in bytes.
+        """
+        return cast("ServerStatus", self._answer("system.status"))
 
     def decoded(self, job_id: str) -> Any:
         """Give what the recipe of a completed job returned; the job's future calls it."""

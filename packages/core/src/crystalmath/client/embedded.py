@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import config
 from crystalmath.client.client_errors import ClientClosed
 from crystalmath.errors import CrystalMathError, InvalidJob
-from crystalmath.server.handlers.system import describe_process
+from crystalmath.server.handlers.system import describe_process, describe_service
 from crystalmath.server.methods import METHODS
 from crystalmath.server.rpc import wire
 from crystalmath.service import JobService
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from crystalmath.server.rpc.declare import Method
+    from collections.abc import Awaitable, Collection, Mapping
 
 __all__ = ["InProcess"]
 
@@ -75,10 +73,16 @@ class InProcess:
         if method == "system.version":
             configured = self._service.config
             return wire.dumps(describe_process(configured.home, configured, self._started_at))
+        if method == "system.status":
+            self._service.disk.look()
+            return self._awaited(describe_service(self._service))
         known = METHODS.get(method)
         if known is None or known.of_session:
             raise InvalidJob(f"there is no method {method!r} without a server")
-        answer = asyncio.run_coroutine_threadsafe(_answer(known, self._service, params), self._loop)
+        return self._awaited(known.handler(self._service, params))
+
+    def _awaited(self, coroutine: Awaitable[Any]) -> bytes:
+        answer = asyncio.run_coroutine_threadsafe(_carried_out(coroutine), self._loop)
         try:
             return wire.dumps(answer.result())
         except CancelledError:
@@ -133,8 +137,8 @@ class InProcess:
             raise ClientClosed("this client was closed")
 
 
-async def _answer(method: Method, service: JobService, params: Mapping[str, Any]) -> Any:
-    return await method.handler(service, params)
+async def _carried_out(answer: Awaitable[Any]) -> Any:
+    return await answer
 
 
 async def _end_others() -> None:

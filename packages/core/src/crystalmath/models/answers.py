@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Counted",
+    "DiskRoom",
     "EngineEntry",
     "ErrorGroup",
+    "FailedJob",
     "JobFile",
     "JobFiles",
     "LeftJob",
@@ -27,6 +29,7 @@ __all__ = [
     "PrunedJob",
     "RecipeDescription",
     "RecipeEntry",
+    "ServerStatus",
     "ServerVersion",
     "Specification",
     "Told",
@@ -261,3 +264,36 @@ class ServerVersion(TypedDict, total=False):
     home: str
     recipes_allow: list[str]
     started_at: float
+
+
+class DiskRoom(TypedDict):
+    """The file system that jobs write to: sizes in bytes, time in seconds since the epoch."""
+
+    path: str
+    free: int
+    size: int
+    full: bool
+    looked_at: float
+
+
+class FailedJob(TypedDict):
+    """A job that failed lately: when, in seconds since the epoch, and its error's first line."""
+
+    job_id: str
+    name: str | None
+    recipe: str
+    at: float | None
+    error: str
+
+
+class ServerStatus(TypedDict):
+    """What a server is doing (``system.status``)."""
+
+    jobs: dict[str, int]
+    connections: int
+    quiet_s: float
+    engines: dict[str, str]
+    workers: dict[str, int | None]
+    backlog: dict[str, int]
+    disk: DiskRoom | None
+    failures: list[FailedJob] | None

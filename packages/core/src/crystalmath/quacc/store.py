@@ -14,7 +14,8 @@ from crystalmath.models.fields import declared
 from crystalmath.quacc.runner import JobState
 from crystalmath.store import database
 from crystalmath.store.eventlog import last_event, read_events
-from crystalmath.store.records import ErrorCount, Event, JobMetadata
+from crystalmath.store.failures import newest_failures
+from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
 from crystalmath.store.rows import (
     check,
     equal,
@@ -52,6 +53,7 @@ _Jobs: TypeAlias = list[JobMetadata]
 _Events: TypeAlias = list[Event]
 _Ids: TypeAlias = list[str]
 _Errors: TypeAlias = list[ErrorCount]
+_Failures: TypeAlias = list[Failure]
 _Row: TypeAlias = dict[str, Any]
 _Rows: TypeAlias = list[_Row]
 _Fresh: TypeAlias = tuple[NewJob, JobMetadata]
@@ -353,6 +355,11 @@ class JobStore:
         where, seen = selected(**filters), filters.get("seen") or {}
         with self._database.reading() as connection:
             return count_states(connection, where, seen), count_errors(connection, where)
+
+    def failures(self, limit: int) -> _Failures:
+        """Give the jobs that failed last, the newest failure first, at most `limit` of them."""
+        with self._database.reading() as connection:
+            return newest_failures(connection, limit)
 
     def owners(self) -> _Ids:
         """Give the owners that unfinished jobs have, each once, as `list` takes them."""

@@ -281,6 +281,7 @@ class Server:
     def _look_at_files(self) -> tuple[int, ...] | None:
         """Look after output and configuration; give the mark of the socket that is there."""
         self._empty_output()
+        self.service.disk.look()
         with contextlib.suppress(CrystalMathError):  # submissions are refused with it
             self.source.current()
         _disarm(self.source)

@@ -8,13 +8,13 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import EngineUnavailable
+from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.config import Config
     from crystalmath.jobs.changes import Change
-    from crystalmath.models import JobState
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = ["Runners"]
@@ -114,6 +114,18 @@ class Runners:
         for runner in list(self._runners.values()):
             jobs |= runner.unfinished()
         return jobs
+
+    def workers(self) -> dict[str, int | None]:
+        """Tell how many jobs each loaded engine runs at once; ``None`` where it does not know."""
+        return {name: runner.workers() for name, runner in list(self._runners.items())}
+
+    def backlog(self) -> dict[str, int]:
+        """Tell of each loaded engine how many jobs that are followed here wait to begin."""
+        jobs = {name: runner.unfinished() for name, runner in list(self._runners.items())}
+        return {
+            name: sum(state is JobState.PENDING for state in states.values())
+            for name, states in jobs.items()
+        }
 
     def states(self) -> Mapping[str, str]:
         """Tell of each installed engine what has become of it here: not loaded, loading, ..."""

@@ -19,6 +19,7 @@ from crystalmath.models import JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.engine_pool import Runners
 from crystalmath.service.geometries import Geometries
+from crystalmath.service.home_disk import HomeDisk
 from crystalmath.service.pruning import Pruned, prune
 from crystalmath.service.queries import Queries
 from crystalmath.service.recorder import Recorder
@@ -48,6 +49,11 @@ class JobService(Queries):
         from the environment and the configuration file.
     environ : mapping of str to str
         The environment of jobs whose submission brings none.
+
+    Attributes
+    ----------
+    disk : HomeDisk
+        How much room there is for its jobs.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class JobService(Queries):
         self._environ = environ
         self._process = os.getpid()
         self._leaving = False
+        self.disk = HomeDisk(lambda: self.config.jobs_directory)
         self._recorder = Recorder(self.config.database_url, self.config.jobs_directory)
         self._runners = Runners(lambda: self.config, self._recorder.report)
         self._recovery = Recovery(
@@ -334,6 +341,14 @@ class JobService(Queries):
     def engine_states(self) -> Mapping[str, str]:
         """Tell of each installed engine what has become of it here, without loading any."""
         return self._runners.states()
+
+    def engine_workers(self) -> Mapping[str, int | None]:
+        """Tell how many jobs each loaded engine runs at once; ``None`` where it does not know."""
+        return self._runners.workers()
+
+    def backlog(self) -> Mapping[str, int]:
+        """Tell of each loaded engine how many jobs that are followed here wait to begin."""
+        return self._runners.backlog()
 
     def cancel_all(self) -> None:
         """Request that all jobs be stopped that are followed here, or by nobody."""

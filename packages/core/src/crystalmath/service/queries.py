@@ -16,6 +16,7 @@ from crystalmath.errors import FilesRemoved, InvalidJob, StoreError, UnknownJob
 from crystalmath.jobs.moved import move_of
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
+from crystalmath.service.home_disk import DISK_FULL
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import ErrorCount, Event, JobMetadata, JobStore
     from crystalmath.service.engine_pool import Runners
     from crystalmath.service.event_feed import Feed
+    from crystalmath.service.home_disk import HomeDisk
     from crystalmath.service.recorder import Recorder
     from crystalmath.service.recovery import Recovery
+    from crystalmath.store.records import Failure
 
 __all__ = ["Queries"]
 
@@ -43,6 +46,7 @@ class Queries:
     """
 
     config: Config
+    disk: HomeDisk
     _recorder: Recorder
     _recovery: Recovery
     _runners: Runners
@@ -56,6 +60,20 @@ class Queries:
         """Give a job from memory, at once, if what is known there is true; see :meth:`job`."""
         job = self._recorder.recent.get(job_id)
         return job if job and (job.state.is_terminal() or self._follows(job_id)) else None
+
+    def waiting_for_room(self, job: JobMetadata) -> JobMetadata:
+        """Say of a running job that the disk is full, as far as is known: this reads no file.
+
+        On a full disk nothing can be noted of it: that it runs, neither.
+        """
+        if job.state.is_terminal() or not self.disk.is_full:
+            return job
+        state = job.state
+        if state is JobState.PENDING and (runner := self._runners.following(job.job_id)):
+            state = runner.get_status(job.job_id)
+        if state is not JobState.RUNNING:
+            return job
+        return evolve(job, state=state, reason=DISK_FULL)
 
     def job(self, job_id: str) -> JobMetadata:
         """Tell all that is recorded of a job (`UnknownJob` if there is none)."""
@@ -117,6 +135,7 @@ class Queries:
         if not self._recorder.exists():
             self._require_no_directories()
             return []
+        self.disk.look()
         seen = self._seen_elsewhere()
         states = {job_id: job.state for job_id, job in seen.items()}
         found = self._store.list(limit=limit, before=before, seen=states, **filters)
@@ -137,6 +156,10 @@ class Queries:
             return {}, []
         seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
         return self._store.summary(seen=seen, **filters)
+
+    def failures(self, limit: int) -> list[Failure]:
+        """Give the jobs that failed last, the newest failure first, at most `limit` of them."""
+        return self._store.failures(limit) if self._recorder.exists() else []
 
     def events(
         self,
@@ -165,6 +188,7 @@ class Queries:
 
     def _known(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         """Tell what is seen of jobs, and remember those whose rows are true."""
+        self.disk.look()
         followed = [job for job in jobs if self._follows(job.job_id)]
         if followed:
             self._recorder.recent.catch_up(self._store)

@@ -11,7 +11,7 @@ from crystalmath.models import Job
 if TYPE_CHECKING:
     from crystalmath.models import JobState
 
-__all__ = ["ErrorCount", "Event", "JobMetadata"]
+__all__ = ["ErrorCount", "Event", "Failure", "JobMetadata"]
 
 #: The promised name (:mod:`crystalmath.quacc.store`) of the one record of a job.
 JobMetadata = Job
@@ -36,3 +36,14 @@ class ErrorCount:
     error: str
     count: int
     job_ids: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class Failure:
+    """A job that failed, when (in seconds since the epoch), and its whole error."""
+
+    job_id: str
+    name: str | None
+    recipe: str
+    finished_at: float | None
+    error: str | None

@@ -98,7 +98,7 @@ def _present(place: Place, server: Server) -> Iterator[Check]:
         name="server",
         state="ok",
         message=f"{server}, {output.age(server.started_at)} old, {jobs['running']} running and "
-        f"{jobs['pending']} pending jobs, at {server.socket}",
+        f"{jobs['pending']} pending jobs{_by_engine(status)}, at {server.socket}",
     )
     from crystalmath.client.handshake import differences
 
@@ -110,6 +110,15 @@ def _present(place: Place, server: Server) -> Iterator[Check]:
             message = f"its engine {engine} is {state}"
             yield Check(name="server", state="warning", message=message, remedy=remedy)
     yield from _log(place.log)
+
+
+def _by_engine(status: dict[str, Any]) -> str:
+    """Tell the workers of each engine that is loaded, and how many jobs wait for them."""
+    engines = [
+        f"{name}: {'?' if workers is None else workers} workers, {status['backlog'][name]} waiting"
+        for name, workers in status.get("workers", {}).items()
+    ]
+    return f" ({'; '.join(engines)})" if engines else ""
 
 
 def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:

@@ -36,7 +36,8 @@ def job_document(service: JobService, job: JobMetadata) -> dict[str, Any]:
     """
     directory = RunDirectory(service.config.jobs_directory / job.job_id)
     work_dir, log = Path(directory.work(job.attempt)), Path(directory.log(job.attempt))
-    document = evolve(job, work_dir=work_dir, log=log).document()
+    now = service.waiting_for_room(job)
+    document = evolve(now, work_dir=work_dir, log=log).document()
     written = job.summary.get("work_dir") if job.summary else None
     if document["result"] and (move := move_of(written, directory.path)):
         document["result"]["work_dir"] = move.path(str(written))

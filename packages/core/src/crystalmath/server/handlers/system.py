@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from attrs import asdict
+
 from crystalmath import __version__, processes
 from crystalmath.errors import CrystalMathError
+from crystalmath.models.fields import array, nullable
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from crystalmath.config import Config
+    from crystalmath.service import JobService
+    from crystalmath.store.records import Failure
 
-__all__ = ["PROTOCOL", "describe_process"]
+__all__ = ["PROTOCOL", "describe_process", "describe_service"]
 
 #: The version of the protocol; it grows when an old client could misread an answer.
 PROTOCOL = 1
 
 _COUNT: Mapping[str, Any] = {"type": "integer", "minimum": 0}
 _TEXT: Mapping[str, Any] = {"type": "string"}
+_TIME: Mapping[str, Any] = {"type": "number", "description": "seconds since the epoch"}
+
+#: So many of the newest failures are told.
+_FAILURES = 5
+#: How long the database may take to tell them, in seconds; all else is told without it.
+_PATIENCE_S = 2.0
+
+_DISK = record(
+    {
+        "path": {**_TEXT, "description": "where jobs write"},
+        "free": {**_COUNT, "description": "what is left, in bytes"},
+        "size": {**_COUNT, "description": "the whole, in bytes"},
+        "full": {"type": "boolean", "description": "whether results wait for room"},
+        "looked_at": _TIME,
+    }
+)
+_FAILURE = record(
+    {
+        "job_id": _TEXT,
+        "name": nullable(_TEXT),
+        "recipe": _TEXT,
+        "at": {**nullable(_TIME), "description": "when it failed, in seconds since the epoch"},
+        "error": {**_TEXT, "description": "the first line of its error"},
+    }
+)
 
 
 @method(
@@ -94,22 +126,84 @@ def describe_process(home: Path, configured: Config, started_at: float) -> dict[
             },
             "connections": _COUNT,
             "quiet_s": {"type": "number"},
-            "engines": {"type": "object", "additionalProperties": _TEXT},
+            "engines": {
+                "type": "object",
+                "additionalProperties": _TEXT,
+                "description": "what has become here of each that is installed",
+            },
+            "workers": {
+                "type": "object",
+                "additionalProperties": nullable(_COUNT),
+                "description": "how many jobs each loaded engine runs at once, where it knows",
+            },
+            "backlog": {
+                "type": "object",
+                "additionalProperties": _COUNT,
+                "description": "how many jobs wait to begin on each loaded engine",
+            },
+            "disk": {
+                **nullable(_DISK),
+                "description": "the file system of the jobs, as it was seen within seconds; null "
+                "where that is not known",
+            },
+            "failures": {
+                "anyOf": [array(_FAILURE), {"type": "null"}],
+                "description": "the jobs that failed last, the newest failure first; null where "
+                "the database does not tell",
+            },
         },
         "required": ["jobs", "connections", "quiet_s", "engines"],
     },
     of_session=True,
 )
 async def status(session: Any, params: dict[str, Any]) -> dict[str, Any]:
-    """Tell what the server is doing: its unfinished jobs, its connections, its engines."""
+    """Tell what the server is doing, what it can do, and what has failed lately.
+
+    Its unfinished jobs and its connections; of the engines what has become of them, their workers
+    and how many jobs wait for these; the room on the disk; and the newest failures.
+    """
     del params
     server = session.server
+    return await describe_service(
+        server.service, connections=server.connections.count, quiet_s=server.quiet_s
+    )
+
+
+async def describe_service(
+    service: JobService, *, connections: int = 0, quiet_s: float = 0.0
+) -> dict[str, Any]:
+    """Tell what is done: what ``system.status`` gives, and a client without a server."""
+    disk = service.disk.last
     return {
-        "jobs": _counts(server),
-        "connections": server.connections.count,
-        "quiet_s": round(server.quiet_s, 1),
+        "jobs": _counts(service),
+        "connections": connections,
+        "quiet_s": round(quiet_s, 1),
         # Asked for the first time, it looks for what is installed.
-        "engines": await in_pool("status", server.service.engine_states),
+        "engines": await in_pool("status", service.engine_states),
+        "workers": await in_pool("status", service.engine_workers),
+        "backlog": service.backlog(),
+        "disk": disk and asdict(disk),
+        "failures": await _failures(service),
+    }
+
+
+async def _failures(service: JobService) -> list[dict[str, Any]] | None:
+    """Tell the newest failures, unless the database is locked, or gone with its file system."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return [_failure(each) for each in await in_pool("asking", service.failures, _FAILURES)]
+    except (TimeoutError, CrystalMathError):
+        return None
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    first = (failure.error or "").strip().partition("\n")[0]
+    return {
+        "job_id": failure.job_id,
+        "name": failure.name,
+        "recipe": failure.recipe,
+        "at": failure.finished_at,
+        "error": first,
     }
 
 
@@ -130,16 +224,16 @@ async def stop(session: Any, params: dict[str, Any]) -> dict[str, Any]:
     server's jobs are cancelled, and it ends once none of their processes is alive.
     """
     cancel = params.get("cancel", False)
-    counts = await in_pool("stopping", _counts, session.server, abandoned=cancel)
+    counts = await in_pool("stopping", _counts, session.server.service, abandoned=cancel)
     session.server.stop(cancel=cancel)
     return {**counts, "cancel": cancel}
 
 
-def _counts(server: Any, *, abandoned: bool = False) -> dict[str, int]:
-    unfinished = server.service.unfinished()
+def _counts(service: JobService, *, abandoned: bool = False) -> dict[str, int]:
+    unfinished = service.unfinished()
     if abandoned:
         # The server goes also where the database cannot be read.
         with contextlib.suppress(CrystalMathError):
-            unfinished = server.service.unfinished(abandoned=True)
+            unfinished = service.unfinished(abandoned=True)
     states = [state.value for state in unfinished.values()]
     return {state: states.count(state) for state in ("pending", "running")}

@@ -279,7 +279,25 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "jobs": {"pending": 3, "running": 2},
             "connections": 1,
             "quiet_s": 0.0,
-            "engines": {"local": "ready"},
+            "engines": {"local": "loaded", "parsl": "not loaded"},
+            "workers": {"local": 2},
+            "backlog": {"local": 3},
+            "disk": {
+                "path": f"{_HOME}/jobs",
+                "free": 48_000_000_000,
+                "size": 500_000_000_000,
+                "full": False,
+                "looked_at": 1795695849.3,
+            },
+            "failures": [
+                {
+                    "job_id": _ID,
+                    "name": "Fe",
+                    "recipe": _RECIPE,
+                    "at": 1795695849.3,
+                    "error": "NotImplementedError: No EMT-potential for Fe",
+                }
+            ],
         },
     ),
     "system.stop": ({"cancel": False}, {"pending": 3, "running": 2, "cancel": False}),

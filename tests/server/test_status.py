@@ -1,0 +1,53 @@
+"""What a server says of itself: workers, what waits for them, the disk, what failed lately."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from conftest import eventually
+
+
+def test_status_tells_workers_and_what_waits_for_them(served, go):
+    waiting = [served.submit("wait_for", params={"path": str(go)}) for _ in range(3)]
+    eventually(lambda: served.call("system.status")["jobs"] == {"running": 2, "pending": 1})
+    status = served.call("system.status")
+    assert (status["workers"], status["backlog"]) == ({"local": 2}, {"local": 1})
+    doctor = served.run("doctor").stdout
+    assert "(local: 2 workers, 1 waiting)" in doctor
+    go.touch()
+    for job_id in waiting:
+        served.finish(job_id)
+    eventually(lambda: served.call("system.status")["backlog"] == {"local": 0})
+
+
+def test_status_tells_the_room_on_the_disk(served):
+    eventually(lambda: served.call("system.status")["disk"] is not None)
+    disk = served.call("system.status")["disk"]
+    assert disk["size"] == shutil.disk_usage(served.home).total
+    assert 0 <= disk["free"] <= disk["size"]
+    assert disk["full"] is False
+    assert disk["path"].startswith(str(served.home))
+
+
+def test_status_tells_what_failed_last(served):
+    for number in range(7):
+        served.finish(served.submit("fail", params={"message": f"number {number}\nmore"}))
+    last = served.submit("fail", name="Fe", params={"message": "the last"})
+    ended = served.finish(last)
+    failures = served.call("system.status")["failures"]
+    assert len(failures) == 5
+    assert failures[0] == {
+        "job_id": last,
+        "name": "Fe",
+        "recipe": "lab_recipes.fail",
+        "at": ended["finished_at"],
+        "error": ended["error"].partition("\n")[0],
+    }
+    told = [failure["error"].rpartition(" ")[2] for failure in failures]
+    assert told == ["last", "6", "5", "4", "3"]
+    checks = json.loads(served.run("doctor", "--json").stdout)["checks"]
+    failed = [check["message"] for check in checks if check["name"] == "failed"]
+    assert len(failed) == 3
+    assert failed[0].startswith(f"{last[:8]} Fe, ")
+    assert failed[0].endswith("the last")
