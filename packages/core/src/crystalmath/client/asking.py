@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from crystalmath import config
 from crystalmath.client.client_errors import raise_answered
-from crystalmath.client.event_log import changes
+from crystalmath.client.event_log import changes, news
 from crystalmath.client.result_fetcher import ResultFetcher
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.models import Job, JobState, Progress
+from crystalmath.models import Job, JobChange, JobState, Progress
 from crystalmath.models.fields import from_wire
 from crystalmath.recipes.changed_settings import changed_settings
 
@@ -325,6 +325,50 @@ class Asking:
             Time in seconds after which it ends all the same.
         """
         return changes(self._waiting, job_ids, timeout)
+
+    def changes(
+        self,
+        *,
+        after: int | None = None,
+        job: bool = False,
+        labels: Mapping[str, str] | None = None,
+        state: States = None,
+        engine: str | None = None,
+        recipe: str | None = None,
+        name: str | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[JobChange]:
+        """Go through what happens to jobs, as it happens, in the order of the event log.
+
+        Parameters
+        ----------
+        after : int, optional
+            Only changes whose ``seq`` is larger: the last one that was seen, say. Default: what
+            happens from now on; 0 is all that ever happened.
+        job : bool
+            Whether each comes with the job, as it is by then.
+        labels, engine, recipe, name
+            Only of these jobs; see :meth:`list`.
+        state : str or sequence of str, optional
+            Only changes to this state, or to one of these.
+        timeout : float, optional
+            Time in seconds after which it ends; 0: what there is already. Default: it never ends.
+
+        Yields
+        ------
+        JobChange
+            Each once, whatever becomes of connections and servers meanwhile.
+        """
+        filters = {
+            "labels": dict(labels) if labels else None,
+            "state": _states(state),
+            "engine": engine,
+            "recipe": recipe,
+            "name": name,
+            "job": job or None,
+        }
+        given = {name: value for name, value in filters.items() if value is not None}
+        return news(self._waiting, after, timeout, given)
 
     # --- one job -----------------------------------------------------------------------------
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.client.client_errors import ConnectionLost, answered_error, raise_answered
 from crystalmath.errors import CrystalMathError, ServerNotRunning
-from crystalmath.models import Job
+from crystalmath.models import Job, JobChange
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from crystalmath.client.transport import Transport
 
-__all__ = ["POLL_S", "Backoff", "EventLog", "changes", "statuses"]
+__all__ = ["POLL_S", "Backoff", "EventLog", "changes", "news", "statuses"]
 
 #: How long one request waits for news, in seconds.
 POLL_S = 10.0
@@ -100,8 +100,7 @@ class EventLog:
         return self._read({"after": self._read_to, "limit": MANY, "timeout_s": wait_s})
 
     def _read(self, params: Mapping[str, Any]) -> dict[str, str]:
-        answer = self._transport.call("jobs.events", params)
-        raise_answered(answer)
+        answer = _events(self._transport, params)
         self._read_to = answer["last"]
         return {event["job_id"]: event["to"] for event in answer["events"]}
 
@@ -142,3 +141,41 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
         except (ServerNotRunning, ConnectionLost) as error:
             backoff.wait(error)
             batch = list(remaining)
+
+
+def news(
+    transport: Transport, after: int | None, timeout: float | None, filters: Mapping[str, Any]
+) -> Iterator[JobChange]:
+    """Yield what happens to jobs after an event, or from now on, until the time is over."""
+    if after is None:
+        # Now, not when the first change is asked for.
+        after = _events(transport, {"after": _NEWEST, "limit": 1})["last"]
+    return _news(transport, after, timeout, filters)
+
+
+def _news(
+    transport: Transport, after: int, timeout: float | None, filters: Mapping[str, Any]
+) -> Iterator[JobChange]:
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    backoff = Backoff()
+    while True:
+        left = max(0.0, end - time.monotonic())
+        asked = {**filters, "after": after, "limit": MANY, "timeout_s": min(POLL_S, left)}
+        try:
+            answer = _events(transport, asked)
+            backoff.reset()
+        except (ServerNotRunning, ConnectionLost) as error:
+            if not left:
+                return
+            backoff.wait(error)
+            continue
+        yield from map(JobChange.read, answer["events"])
+        if not left and answer["last"] == after:
+            return
+        after = answer["last"]
+
+
+def _events(transport: Transport, params: Mapping[str, Any]) -> dict[str, Any]:
+    answer = transport.call("jobs.events", params)
+    raise_answered(answer)
+    return answer

@@ -17,7 +17,7 @@
 from crystalmath.errors import Finding
 from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
 from crystalmath.models.cluster import Cluster
-from crystalmath.models.job import Job, JobState, NewJob, Pseudopotential
+from crystalmath.models.job import Job, JobChange, JobState, NewJob, Pseudopotential
 from crystalmath.models.progress import IonicStep, Progress
 from crystalmath.models.resources import Resources, ResourcesGiven
 from crystalmath.models.submission import (
@@ -38,6 +38,7 @@ __all__ = [
     "HasJobId",
     "IonicStep",
     "Job",
+    "JobChange",
     "JobSpec",
     "JobState",
     "MapOptions",

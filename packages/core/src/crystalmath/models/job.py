@@ -16,7 +16,7 @@ from crystalmath.models.submission import ENGINE, PARENTS, RECIPE, Terms
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Job", "JobState", "NewJob", "Pseudopotential"]
+__all__ = ["Job", "JobChange", "JobState", "NewJob", "Pseudopotential"]
 
 
 class JobState(str, Enum):
@@ -168,6 +168,52 @@ class Job(Terms):
             told["result"] = {**dict.fromkeys(_SUMMARY), **(self.summary or {})}
         first = ("job_id", "status", "error", "result")  # what people look for
         return {name: told[name] for name in first} | told
+
+
+@frozen(kw_only=True)
+class JobChange:
+    """Something that happened to a job.
+
+    Parameters
+    ----------
+    seq : int
+        Its number in the log of all changes, which grows.
+    job_id : str
+        The job.
+    at : float
+        When, in seconds since the epoch.
+    before : JobState, optional
+        Its state until then, ``None`` of a new job. The same as `state` where something was only
+        noted, as that its cancel was asked for.
+    state : JobState
+        Its state from then on.
+    reason : str, optional
+        Why.
+    job : Job, optional
+        The job as it was when this was told, where that was asked for.
+    """
+
+    seq: int
+    job_id: str
+    at: float
+    before: JobState | None
+    state: JobState
+    reason: str | None = None
+    job: Job | None = None
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Make it of an event as ``jobs.events`` describes it."""
+        before, job = document["from"], document.get("job")
+        return cls(
+            seq=document["seq"],
+            job_id=document["job_id"],
+            at=document["at"],
+            before=None if before is None else JobState(before),
+            state=JobState(document["to"]),
+            reason=document["reason"],
+            job=None if job is None else Job.read(job),
+        )
 
 
 @documented

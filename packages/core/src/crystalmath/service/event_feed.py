@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections import deque
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from crystalmath.service.wanted import News
 
-    from crystalmath.quacc.store import Event, JobStore
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crystalmath.quacc.store import Event, JobMetadata, JobStore
 
 __all__ = ["Feed"]
 
@@ -18,6 +22,8 @@ _LOG = logging.getLogger("crystalmath.service")
 
 #: How often the store is asked for what other processes wrote, in seconds.
 POLL_S = 0.5
+#: So many of the newest events are kept for all who listen; with its job each takes about 3 kB.
+KEPT = 2000
 
 
 class Feed:
@@ -27,21 +33,39 @@ class Feed:
     ----------
     store_of : callable
         Gives the store, or ``None`` while there is no database.
+    jobs_of : callable
+        Gives the jobs of events, by id, as they are since.
     """
 
-    def __init__(self, store_of: Callable[[], JobStore | None]) -> None:
+    def __init__(
+        self,
+        store_of: Callable[[], JobStore | None],
+        jobs_of: Callable[[Sequence[Event]], Mapping[str, JobMetadata]],
+    ) -> None:
         self._store_of = store_of
+        self._jobs_of = jobs_of
         # Held from a reading to the end of its telling: who begins to listen in between would hear
         # of events that his position says he knows.
         self._reading = threading.Lock()
         self._lock = threading.Lock()
         self._listeners: list[Callable[[Sequence[Event]], None]] = []
+        self._with_jobs = False
         self._position = 0
+        # The newest events, all of those after a `seq`; under the lock.
+        self._kept: deque[News] = deque()
+        self._kept_after = 0
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def listen(self, listener: Callable[[Sequence[Event]], None]) -> int:
+    def listen(self, listener: Callable[[Sequence[Event]], None], *, jobs: bool = False) -> int:
         """Have a function called with each batch of events from now on; it must return quickly.
+
+        Parameters
+        ----------
+        listener : callable
+            Takes the events.
+        jobs : bool
+            Whether :meth:`since` is to know their jobs, too, until nobody listens any more.
 
         Returns
         -------
@@ -52,13 +76,39 @@ class Feed:
             if self._thread is None:
                 store = self._store_of()
                 self._position = 0 if store is None else store.last_event()
+                self._kept_after = self._position  # before `since` sees a thread
                 self._thread = threading.Thread(
                     target=self._follow, name="crystalmath-feed", daemon=True
                 )
                 self._thread.start()
             with self._lock:
                 self._listeners.append(listener)
+                self._with_jobs = self._with_jobs or jobs
             return self._position
+
+    def since(self, after: int, *, jobs: bool) -> tuple[list[News], int] | None:
+        """Give what came after a ``seq`` from memory, and up to which ``seq`` that is.
+
+        Parameters
+        ----------
+        after : int
+            Only events whose ``seq`` is larger.
+        jobs : bool
+            With their jobs.
+
+        Returns
+        -------
+        list of News, int
+            ``None`` where not all of it is in memory: the store has it.
+        """
+        with self._lock:
+            if self._thread is None or not self._kept_after <= after <= self._position:
+                return None
+            newest_first = takewhile(lambda one: one.event.seq > after, reversed(self._kept))
+            news = list(newest_first)[::-1]
+            if jobs and any(one.job is None for one in news):
+                return None
+            return news, self._position
 
     def forget(self, listener: Callable[[Sequence[Event]], None]) -> None:
         """Call this function no more. Never waits for the store."""
@@ -89,7 +139,10 @@ class Feed:
             self._wake.clear()
             with self._reading:
                 if not self._listeners:
-                    self._thread = None
+                    with self._lock:
+                        self._thread = None
+                        self._with_jobs = False
+                        self._kept.clear()
                     return
                 self._tell(self._news())
 
@@ -98,10 +151,16 @@ class Feed:
             store = self._store_of()
             if store is None:
                 return ()
-            events, self._position = store.follow(self._position)
+            events, position = store.follow(self._position)
+            jobs = self._jobs_of(events) if self._with_jobs and events else {}
         except Exception as error:  # noqa: BLE001 - without this thread nobody would hear any more
             _LOG.warning("cannot read the events, trying again: %s", error)
             return ()
+        with self._lock:
+            self._position = position
+            self._kept.extend(News(event, jobs.get(event.job_id)) for event in events)
+            while len(self._kept) > KEPT:
+                self._kept_after = self._kept.popleft().event.seq
         return events
 
     def _tell(self, events: Sequence[Event]) -> None:

@@ -17,9 +17,10 @@ from crystalmath.jobs.moved import move_of
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 from crystalmath.service.home_disk import DISK_FULL
+from crystalmath.service.wanted import News
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Generator, Iterator, Sequence
 
     from crystalmath.config import Config
     from crystalmath.jobs.moved import Move
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
     from crystalmath.service.home_disk import HomeDisk
     from crystalmath.service.recorder import Recorder
     from crystalmath.service.recovery import Recovery
+    from crystalmath.service.wanted import Wanted
     from crystalmath.store.records import Failure
 
 __all__ = ["Queries"]
 
 #: How often jobs of other processes are looked at while somebody waits for them, in seconds.
 POLL_S = 0.25
+
+#: So many events are read from the store at once.
+NEWS_AT_ONCE = 500
 
 
 class Queries:
@@ -179,6 +184,45 @@ class Queries:
             No more than this many.
         """
         return self._store.follow(after, job_ids, limit) if self._recorder.exists() else ([], 0)
+
+    def news(
+        self, after: int, limit: int, wanted: Wanted
+    ) -> Generator[None, None, tuple[list[News], int]]:
+        """Give events that are wanted, the oldest first, and the ``seq`` up to which that is all.
+
+        What is new is in memory while somebody listens, once for all who do; what came before is
+        read from the store, in parts: it yields after each.
+
+        Parameters
+        ----------
+        after : int
+            Only events whose ``seq`` is larger.
+        limit : int
+            No more than this many.
+        wanted : Wanted
+            Which.
+        """
+        found: list[News] = []
+        while True:
+            read = self.feed.since(after, jobs=wanted.needs_jobs) or self._news(after, wanted)
+            for news in read[0]:
+                if len(found) == limit:
+                    return found, after
+                after = news.event.seq
+                if wanted.holds(news):
+                    found.append(news)
+            if len(found) == limit:
+                return found, after
+            if len(read[0]) < NEWS_AT_ONCE:
+                return found, read[1]
+            yield
+
+    def _news(self, after: int, wanted: Wanted) -> tuple[list[News], int]:
+        events, last = self.events(after, wanted.job_ids, NEWS_AT_ONCE)
+        if not wanted.needs_jobs:
+            return [News(event) for event in events], last
+        jobs = {job.job_id: job for job in self.some_jobs([event.job_id for event in events])}
+        return [News(event, jobs.get(event.job_id)) for event in events], last
 
     def adopt_orphans(self, job_ids: Collection[str]) -> None:
         """Take over those of these jobs whose owner has died."""

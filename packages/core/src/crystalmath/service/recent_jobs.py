@@ -12,7 +12,7 @@ from attrs import evolve
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from crystalmath.quacc.store import JobMetadata, JobStore
+    from crystalmath.quacc.store import Event, JobMetadata, JobStore
 
 __all__ = ["FRESH_S", "Recent"]
 
@@ -49,6 +49,15 @@ class Recent:
         if job is None or job.state.is_terminal():
             return job
         return job if time.monotonic() - self._caught_up_at < FRESH_S else None
+
+    def since(self, event: Event) -> JobMetadata | None:
+        """Give a job as it is remembered, if that is not older than the newest event of it."""
+        job = self._jobs.get(event.job_id)
+        if job is None or job.state.is_terminal():
+            return job
+        # What was noted changes no state; and the record of a change comes after its event.
+        is_change = event.from_state is not event.to_state
+        return job if is_change and job.state is event.to_state else None
 
     def catch_up(self, store: JobStore) -> None:
         """Learn what other processes noted of jobs that are followed here: a cancel, an owner."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from crystalmath.errors import InvalidJob
     from crystalmath.jobs.changes import Change
-    from crystalmath.quacc.store import JobMetadata, JobStore, NewJob
+    from crystalmath.quacc.store import Event, JobMetadata, JobStore, NewJob
 
 __all__ = ["Recorder"]
 
@@ -58,7 +58,7 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._changes: queue.SimpleQueue[Sequence[Change] | None] = queue.SimpleQueue()
         self._insert = GroupCommit(self._insert_groups)
-        self.feed = Feed(lambda: self.store if self.exists() else None)
+        self.feed = Feed(lambda: self.store if self.exists() else None, self._jobs_of)
         self.recent = Recent()
         self.waiters: set[queue.SimpleQueue[list[JobMetadata]]] = set()
 
@@ -155,6 +155,14 @@ class Recorder:
                 waiter.put(jobs)
             if at_once:
                 self.feed.wake()
+
+    def _jobs_of(self, events: Sequence[Event]) -> dict[str, JobMetadata]:
+        """Give the jobs of events as they are since; those written here are in memory."""
+        last = {event.job_id: event for event in events}
+        found = {job_id: self.recent.since(event) for job_id, event in last.items()}
+        missing = [job_id for job_id, job in found.items() if job is None]
+        read = {job.job_id: job for job in self.store.get_many(missing)} if missing else {}
+        return read | {job_id: job for job_id, job in found.items() if job is not None}
 
     def finish(self) -> None:
         """Write what was reported, and end the writer; the store stays open."""

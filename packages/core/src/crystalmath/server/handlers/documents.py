@@ -44,9 +44,13 @@ def job_document(service: JobService, job: JobMetadata) -> dict[str, Any]:
     return document
 
 
-def event_document(event: Event) -> dict[str, Any]:
-    """Describe one line of the event log."""
+def event_document(
+    service: JobService, event: Event, job: JobMetadata | None = None
+) -> dict[str, Any]:
+    """Describe one line of the event log, and its job where that is wanted."""
+    told = {} if job is None else {"job": job_document(service, job)}
     return {
+        **told,
         "seq": event.seq,
         "job_id": event.job_id,
         "at": event.at,

@@ -17,6 +17,7 @@ from crystalmath.server.handlers.documents import (
     event_document,
     job_document,
 )
+from crystalmath.server.handlers.jobs import FILTERS, read_filters
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc.budget import room
 from crystalmath.server.rpc.declare import method
@@ -27,6 +28,7 @@ from crystalmath.server.rpc.shapes import (
     TIMEOUT,
     record,
 )
+from crystalmath.service.wanted import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
@@ -34,7 +36,15 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["Subscriber", "handle_jobs_events", "handle_jobs_wait"]
+__all__ = [
+    "EVENT_FILTERS",
+    "Subscriber",
+    "handle_jobs_events",
+    "handle_jobs_wait",
+    "listening",
+    "news_documents",
+    "read_wanted",
+]
 
 #: How often it is looked whether the owner of a job that is waited for has died, in seconds.
 _TEND_S = 2.0
@@ -77,27 +87,39 @@ class Subscriber:
 
 
 @contextlib.asynccontextmanager
-async def _listening(
-    service: JobService, job_ids: Collection[str] | None
+async def listening(
+    service: JobService, job_ids: Collection[str] | None, *, jobs: bool = False
 ) -> AsyncIterator[Subscriber]:
+    """Give a subscriber that hears of all events of some jobs, or of all.
+
+    Parameters
+    ----------
+    service : JobService
+        Whose events they are.
+    job_ids : collection of str, optional
+        The jobs; those whose owner has died are taken over meanwhile. Default: all.
+    jobs : bool
+        Whether the jobs of events are asked for.
+    """
     subscriber = Subscriber(job_ids)
-    listening = asyncio.create_task(in_pool("asking", service.feed.listen, subscriber.notify))
+    listen = functools.partial(service.feed.listen, subscriber.notify, jobs=jobs)
+    beginning = asyncio.create_task(in_pool("asking", listen))
     adopting = None
     try:
-        subscriber.hears_after = await asyncio.shield(listening)
+        subscriber.hears_after = await asyncio.shield(beginning)
         adopting = asyncio.create_task(_adopt_orphans(service, job_ids or ()))
         yield subscriber
     finally:
         if adopting is not None:
             adopting.cancel()
         # A request that is cancelled may still be about to listen.
-        listening.add_done_callback(functools.partial(_forget, service, subscriber))
+        beginning.add_done_callback(functools.partial(_forget, service, subscriber))
 
 
-def _forget(service: JobService, subscriber: Subscriber, listening: asyncio.Task[int]) -> None:
+def _forget(service: JobService, subscriber: Subscriber, beginning: asyncio.Task[int]) -> None:
     service.feed.forget(subscriber.notify)
-    if not listening.cancelled():
-        listening.exception()  # it was raised, or nobody is there any more
+    if not beginning.cancelled():
+        beginning.exception()  # it was raised, or nobody is there any more
 
 
 async def _adopt_orphans(service: JobService, job_ids: Collection[str]) -> None:
@@ -122,7 +144,7 @@ async def handle_jobs_wait(service: JobService, params: dict[str, Any]) -> Mappi
     """
     job_ids = list(dict.fromkeys(params["job_ids"]))
     end = time.monotonic() + params.get("timeout_s", 30)
-    async with _listening(service, job_ids) as subscriber:
+    async with listening(service, job_ids) as subscriber:
         while True:
             done = await in_slices("computing", _have_ended(service, job_ids))
             left = end - time.monotonic()
@@ -166,6 +188,17 @@ def _all_of(service: JobService, job_ids: list[str]) -> list[JobMetadata]:
     return [jobs[job_id] for job_id in job_ids]
 
 
+#: By which of the filters of jobs.list events can be chosen.
+EVENT_FILTERS = {
+    "state": {**FILTERS["state"], "description": "only those by which a job came to this state"},
+    **{name: FILTERS[name] for name in ("engine", "labels", "recipe", "name", "error", "prefix")},
+    "job": {
+        "type": "boolean",
+        "description": "tell with each the job, as jobs.list does; default: false",
+    },
+}
+
+
 @method(
     "jobs.events",
     params={
@@ -183,6 +216,7 @@ def _all_of(service: JobService, job_ids: list[str]) -> list[JobMetadata]:
         },
         "timeout_s": TIMEOUT,
         "job_ids": {**JOB_IDS, "description": "only events of these jobs"},
+        **EVENT_FILTERS,
     },
     result=record(
         {
@@ -198,31 +232,54 @@ async def handle_jobs_events(service: JobService, params: dict[str, Any]) -> Map
 
     Where there is nothing to tell, wait up to ``timeout_s`` for something. Called again with
     ``last``, it misses nothing and tells nothing twice, whatever happened in between to the
-    connection or the server.
+    connection or the server. All filters must agree; those of labels and the like are asked of
+    the job as it is by then, which is the job that ``job`` asks for.
     """
-    after, limit, job_ids = params.get("after", 0), params.get("limit", 1000), params.get("job_ids")
-    if params.get("timeout_s"):
-        after = await _first_after(after, service, job_ids, params["timeout_s"])
-    await room(EVENT_SIZE * limit)
-    return _told(*await in_pool("asking", service.events, after, job_ids, limit))
+    after, limit = params.pop("after", 0), params.pop("limit", 1000)
+    most_s, wanted = params.pop("timeout_s", 0), read_wanted(params)
+    if most_s:
+        after = await _first_after(after, service, wanted, most_s)
+    await room((EVENT_SIZE + JOB_SIZE * wanted.with_job) * limit)
+    documents, last = await in_slices("computing", news_documents(service, after, limit, wanted))
+    return {"events": documents, "last": last, "error": None}
 
 
-async def _first_after(
-    after: int, service: JobService, job_ids: Collection[str] | None, most_s: float
-) -> int:
-    """Wait for an event after another; tell after which one to read on."""
+def read_wanted(params: dict[str, Any]) -> Wanted:
+    """Read from the parameters of a request which events are wanted."""
+    job_ids, with_job = params.pop("job_ids", None), params.pop("job", False)
+    filters = read_filters(params)
+    return Wanted(
+        job_ids=None if job_ids is None else frozenset(job_ids),
+        state=filters.pop("state", None),
+        filters=filters,
+        with_job=with_job,
+    )
+
+
+def news_documents(
+    service: JobService, after: int, limit: int, wanted: Wanted
+) -> Generator[None, None, tuple[list[dict[str, Any]], int]]:
+    """Describe the events after another that are wanted, and tell up to which one."""
+    found, last = yield from service.news(after, limit, wanted)
+    documents = []
+    for number, news in enumerate(found):
+        job = news.job if wanted.with_job else None
+        documents.append(event_document(service, news.event, job))
+        if job is not None and number % PAGE == 0:
+            yield
+    return documents, last
+
+
+async def _first_after(after: int, service: JobService, wanted: Wanted, most_s: float) -> int:
+    """Wait for an event after another that is wanted; tell after which one to read on."""
     end = time.monotonic() + most_s
-    async with _listening(service, job_ids) as subscriber:
+    async with listening(service, wanted.job_ids, jobs=wanted.needs_jobs) as subscriber:
         if after >= subscriber.hears_after:  # there can be nothing yet
             await subscriber.wait(most_s)
         while True:
-            events, last = await in_pool("asking", service.events, after, job_ids, 1)
+            events, last = await in_slices("computing", service.news(after, 1, wanted))
             left = end - time.monotonic()
             if events or left <= 0:
                 return after
             after = max(after, last)
             await subscriber.wait(left)
-
-
-def _told(events: list[Event], last: int) -> dict[str, Any]:
-    return {"events": [event_document(event) for event in events], "last": last, "error": None}

@@ -9,8 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import CrystalMathError
-from crystalmath.server.handlers.events import handle_jobs_events
+from crystalmath.server.handlers.events import (
+    EVENT_FILTERS,
+    listening,
+    news_documents,
+    read_wanted,
+)
+from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc.declare import method
 from crystalmath.server.rpc.shapes import ERROR, record
 
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.server.rpc.session import Session
+    from crystalmath.service.wanted import Wanted
 
 __all__ = ["handle_jobs_subscribe", "handle_jobs_unsubscribe"]
 
@@ -42,25 +48,26 @@ _SEQ: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": _NEVER}
         "after": {
             **_SEQ,
             "description": "tell events whose seq is larger; default: what happens from now on",
-        }
+        },
+        **EVENT_FILTERS,
     },
     result=record({"seq": _SEQ, "error": ERROR}),
     refused={"seq": None},
     of_session=True,
 )
 async def handle_jobs_subscribe(session: Session, params: dict[str, Any]) -> Mapping[str, Any]:
-    """Be told of each change of each job, until the connection ends.
+    """Be told of each change of jobs, all or those asked for, until the connection ends.
 
     The answer's ``seq`` is where the subscription begins. What comes after it arrives as
     notifications ``jobs.changed`` with ``{seq, job_id, at, from, status, reason}``, in the order of
-    the growing ``seq``. Who subscribes again after a reconnect, ``after`` the last ``seq`` seen,
+    the growing ``seq``. With ``job`` each has the job as jobs.list tells it, as it is by then. All
+    filters must agree. Who subscribes again after a reconnect, ``after`` the last ``seq`` seen,
     misses nothing and is told nothing twice. A second subscription takes the place of the first.
     """
-    after = params.get("after")
+    after, wanted = params.pop("after", None), read_wanted(params)
     if after is None:
-        newest = await _events(session, after=_NEVER, limit=1)
-        after = newest["last"]
-    session.in_background(_tell(session, after, asyncio.current_task()))
+        _, after = await in_pool("asking", session.controller.events, _NEVER, None, 1)
+    session.in_background(_tell(session, after, wanted, asyncio.current_task()))
     return {"seq": after, "error": None}
 
 
@@ -72,20 +79,23 @@ async def handle_jobs_unsubscribe(session: Session, params: dict[str, Any]) -> M
     return {"error": None}
 
 
-async def _tell(session: Session, after: int, request: asyncio.Task[Any] | None) -> None:
+async def _tell(
+    session: Session, after: int, wanted: Wanted, request: asyncio.Task[Any] | None
+) -> None:
     if request is not None:  # its answer goes first
         await asyncio.wait([request])
-    while True:
-        news = await _events(session, after=after, limit=_AT_ONCE, timeout_s=_WAIT_S)
-        for event in news["events"]:
-            names = ("seq", "job_id", "at", "from", "reason")
-            change = {name: event[name] for name in names}
-            await session.notify(_CHANGED, {**change, "status": event["to"]})
-        after = max(after, news["last"])
+    service = session.controller
+    async with listening(service, None, jobs=wanted.needs_jobs) as subscriber:
+        while True:
+            news = news_documents(service, after, _AT_ONCE, wanted)
+            documents, last = await in_slices("computing", news)
+            for document in documents:
+                await session.notify(_CHANGED, _change(document))
+            if last <= after:  # there is no more
+                await subscriber.wait(_WAIT_S)
+            after = max(after, last)
 
 
-async def _events(session: Session, **params: Any) -> Mapping[str, Any]:
-    answer = await handle_jobs_events(session.controller, params)
-    if answer["error"] is not None:
-        raise CrystalMathError(answer["error"])
-    return answer
+def _change(event: dict[str, Any]) -> dict[str, Any]:
+    """Describe an event by the name that a job's state has."""
+    return {"status" if name == "to" else name: value for name, value in event.items()}

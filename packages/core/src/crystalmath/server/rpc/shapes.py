@@ -165,14 +165,16 @@ _EVENT = record(
         "from": nullable(STATE),
         "to": {**STATE, "description": "the same as `from` where something was only noted"},
         "reason": nullable(_TEXT),
-    }
+    },
+    {"job": {**reference("Job"), "description": "as it is by then, where that was asked for"}},
 )
 
 _CHANGE = record(
     {
         **{name: _EVENT["properties"][name] for name in ("seq", "job_id", "at", "from", "reason")},
         "status": _EVENT["properties"]["to"],
-    }
+    },
+    {"job": _EVENT["properties"]["job"]},
 )
 
 #: What the schemas refer to.

@@ -1,0 +1,76 @@
+"""Which events somebody wants to hear of: the filters of lists, asked of a job in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from crystalmath.models import Job, JobState
+    from crystalmath.store.records import Event
+
+__all__ = ["FOLLOWED", "News", "Wanted"]
+
+#: The filters of lists that events can be chosen by, by the names that the service takes.
+_HOLDS: Mapping[str, Callable[[Job, Any], bool]] = {
+    "engine": lambda job, engine: job.engine == engine,
+    "recipe": lambda job, recipe: job.recipe == recipe,
+    "name": lambda job, name: job.name == name,
+    "label": lambda job, labels: labels.items() <= job.labels.items(),
+    "error": lambda job, text: text.casefold() in (job.error or "").casefold(),
+    "prefix": lambda job, prefix: job.job_id.startswith(prefix),
+}
+FOLLOWED = ("state", *_HOLDS)
+
+
+@frozen
+class News:
+    """An event, and its job as it was read afterwards, where somebody wanted to know."""
+
+    event: Event
+    job: Job | None = None
+
+
+@frozen(kw_only=True)
+class Wanted:
+    """Which events are wanted.
+
+    Parameters
+    ----------
+    job_ids : frozenset of str, optional
+        Those of these jobs.
+    state : collection of JobState, optional
+        Those by which a job came to one of these states.
+    filters : mapping
+        Those of jobs for which these hold (`FOLLOWED`).
+    with_job : bool
+        Whether the job itself is wanted, too.
+    """
+
+    job_ids: frozenset[str] | None = None
+    state: Collection[JobState] | None = None
+    filters: Mapping[str, Any] = field(factory=dict)
+    with_job: bool = False
+
+    @property
+    def needs_jobs(self) -> bool:
+        """Whether an event alone does not tell if it is wanted."""
+        return self.with_job or bool(self.filters)
+
+    def holds(self, news: News) -> bool:
+        """Tell whether this is wanted."""
+        event, job = news.event, news.job
+        if self.job_ids is not None and event.job_id not in self.job_ids:
+            return False
+        if self.state is not None:
+            reached = event.from_state is not event.to_state and event.to_state in self.state
+            if not reached:
+                return False
+        if not self.filters:
+            return True
+        return job is not None and all(
+            _HOLDS[name](job, value) for name, value in self.filters.items()
+        )
