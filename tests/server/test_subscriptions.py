@@ -205,7 +205,7 @@ async def test_subscribers_ask_no_database(connect, service, monkeypatch):
 
 @pytest.mark.parametrize(
     ("asked", "named"),
-    [({"state": "lost"}, "'state'"), ({"labels": {"a": 1}}, "'labels'"), ({"job": 1}, "'job'")],
+    [({"state": "lost"}, "'state'"), ({"labels": {"a": 1}}, "'labels.a'"), ({"job": 1}, "'job'")],
 )
 async def test_a_filter_that_cannot_be_is_refused(connect, asked, named):
     peer = await connect()
