@@ -34,7 +34,7 @@ class Peer:
 
     async def receive(self):
         """Give the next message, or None where the server has closed the connection."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             try:
                 header = await self.reader.readuntil(b"\r\n\r\n")
             except (asyncio.IncompleteReadError, ConnectionError):

@@ -230,6 +230,8 @@ def test_what_a_client_answers_is_what_the_methods_declare():
     for typed, keys in (
         (answers.Counted, shape("jobs.summary")),
         (answers.ErrorGroup, shape("jobs.summary", "errors")),
+        (answers.CountedOverTime, shape("jobs.counts")),
+        (answers.CountsBucket, shape("jobs.counts", "buckets")),
         (answers.Specification, shape("jobs.specification")),
         (answers.LogPart, shape("jobs.logs")),
         (answers.JobFiles, shape("jobs.files")),

@@ -23,7 +23,8 @@ from crystalmath.quacc import JobState
 EXAMPLES = Path(__file__).parents[2] / "examples"
 AL = str(EXAMPLES / "Al.poscar")
 COMMANDS = ("run", "submit", "check", "list", "status", "wait", "result", "logs", "path", "cancel")
-COMMANDS += ("files", "du", "prune", "engines", "recipes", "serve", "stop", "doctor", "conform")
+COMMANDS += ("files", "counts", "du", "prune", "engines", "recipes", "serve", "stop")
+COMMANDS += ("doctor", "conform")
 
 
 @pytest.fixture(scope="module")

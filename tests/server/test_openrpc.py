@@ -25,7 +25,15 @@ PROTOCOL = Path(__file__).parents[2] / "docs/protocol.md"
 PROMISED = {
     *("system.ping", "system.version", "system.status", "system.stop", "rpc.discover"),
     *("jobs.submit", "jobs.submit_many", "jobs.check", "jobs.status", "jobs.status_many"),
-    *("jobs.list", "jobs.summary", "jobs.result", "jobs.cancel", "jobs.wait", "jobs.logs"),
+    *(
+        "jobs.list",
+        "jobs.summary",
+        "jobs.counts",
+        "jobs.result",
+        "jobs.cancel",
+        "jobs.wait",
+        "jobs.logs",
+    ),
     *("jobs.events", "jobs.subscribe", "jobs.unsubscribe"),
     *("engines.list", "clusters.list", "recipes.list", "recipes.describe"),
 }

@@ -21,6 +21,7 @@ from crystalmath.cli import (
     check,
     clusters,
     conform,
+    counts,
     doctor,
     du,
     engines,
@@ -189,6 +190,7 @@ _add("files", files.files, " 3f2a91c4")
 _add("progress", progress.progress, " 3f2a91c4")
 _add("path", path.path, " 3f2a91c4")
 _add("cancel", cancel.cancel, " 3f2a91c4")
+_add("counts", counts.counts, " --bucket 1d --last 30d --label project=alloys")
 _add("du", du.du, " --label project=alloys")
 _add("prune", prune.prune, " --older 30d --label project=alloys --keep-results --dry-run")
 _add("engines", engines.engines, "")

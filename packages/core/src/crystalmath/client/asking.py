@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import (
         ClusterEntry,
         Counted,
+        CountedOverTime,
         EngineEntry,
         JobFiles,
         LogPart,
@@ -189,6 +190,52 @@ class Asking:
             "Counted",
             self._answer(
                 "jobs.summary", labels=chosen, state=_states(state), engine=engine, error=error
+            ),
+        )
+
+    def counts(
+        self,
+        *,
+        bucket_s: float | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        state: States = None,
+        engine: str | None = None,
+        recipe: str | None = None,
+        name: str | None = None,
+    ) -> CountedOverTime:
+        """Count the jobs that ended in each state, over time.
+
+        Parameters
+        ----------
+        bucket_s : float, optional
+            The length of a bucket in seconds; default: an hour.
+        start, end : float, optional
+            From when until when, in seconds since the epoch; default: 24 buckets until now.
+        labels, engine, recipe, name
+            Only of these jobs; see :meth:`list`.
+        state : str or sequence of str, optional
+            Changes to this state, or to these; default: those in which a job ends.
+
+        Returns
+        -------
+        dict
+            ``{"bucket_s", "buckets", "states"}``; each bucket is ``{"at", "states"}``, from the
+            oldest to the newest without a gap.
+        """
+        return cast(
+            "CountedOverTime",
+            self._answer(
+                "jobs.counts",
+                bucket_s=bucket_s,
+                start=start,
+                end=end,
+                labels=dict(labels) if labels else None,
+                state=_states(state),
+                engine=engine,
+                recipe=recipe,
+                name=name,
             ),
         )
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Counted",
+    "CountedOverTime",
+    "CountsBucket",
     "DiskRoom",
     "EngineEntry",
     "ErrorGroup",
@@ -89,6 +91,22 @@ class Counted(TypedDict):
 
     states: dict[str, int]
     errors: list[ErrorGroup]
+    error: str | None
+
+
+class CountsBucket(TypedDict):
+    """How many jobs came to which state in a span of time that begins `at` (s since the epoch)."""
+
+    at: float
+    states: dict[str, int]
+
+
+class CountedOverTime(TypedDict):
+    """How many jobs ended in which state over time (``jobs.counts``), the oldest bucket first."""
+
+    bucket_s: float
+    buckets: list[CountsBucket]
+    states: dict[str, int]
     error: str | None
 
 

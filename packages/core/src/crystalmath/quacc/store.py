@@ -13,6 +13,7 @@ from crystalmath.models import NewJob
 from crystalmath.models.fields import declared
 from crystalmath.quacc.runner import JobState
 from crystalmath.store import database
+from crystalmath.store.event_counts import count_reached
 from crystalmath.store.eventlog import last_event, read_events
 from crystalmath.store.failures import newest_failures
 from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
@@ -355,6 +356,39 @@ class JobStore:
         where, seen = selected(**filters), filters.get("seen") or {}
         with self._database.reading() as connection:
             return count_states(connection, where, seen), count_errors(connection, where)
+
+    def counts(
+        self,
+        states: Collection[JobState],
+        *,
+        start: float,
+        end: float,
+        bucket_s: float,
+        **filters: Any,
+    ) -> dict[tuple[int, JobState], int]:
+        """Count the changes of jobs to some states over time.
+
+        Parameters
+        ----------
+        states : collection of JobState
+            Only changes to these.
+        start, end : float
+            From when on, and until before when, in seconds since the epoch.
+        bucket_s : float
+            The length of a bucket in seconds; the first begins at `start` and has the number 0.
+        **filters
+            Only of these jobs; see :func:`crystalmath.store.selection.selected`.
+
+        Returns
+        -------
+        dict
+            By the number of the bucket and the state; what there was none of is left out.
+        """
+        where = selected(**filters) if filters else None
+        with self._database.reading() as connection:
+            return count_reached(
+                connection, states, start=start, end=end, bucket_s=bucket_s, where=where
+            )
 
     def failures(self, limit: int) -> _Failures:
         """Give the jobs that failed last, the newest failure first, at most `limit` of them."""

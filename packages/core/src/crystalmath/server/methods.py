@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from crystalmath.server.handlers import (  # noqa: F401 - each declares its methods
     clusters,
+    counts,
     discover,
     engines,
     events,

@@ -162,6 +162,21 @@ class Queries:
         seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
         return self._store.summary(seen=seen, **filters)
 
+    def counts(
+        self,
+        states: Collection[JobState],
+        *,
+        start: float,
+        end: float,
+        bucket_s: float,
+        **filters: Any,
+    ) -> dict[tuple[int, JobState], int]:
+        """Count the changes of jobs to some states over time; see :meth:`JobStore.counts`."""
+        if not self._recorder.exists():
+            self._require_no_directories()
+            return {}
+        return self._store.counts(states, start=start, end=end, bucket_s=bucket_s, **filters)
+
     def failures(self, limit: int) -> list[Failure]:
         """Give the jobs that failed last, the newest failure first, at most `limit` of them."""
         return self._store.failures(limit) if self._recorder.exists() else []

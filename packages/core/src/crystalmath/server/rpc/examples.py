@@ -119,6 +119,18 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "environment": ["PATH"],
         },
     ),
+    "jobs.counts": (
+        {"bucket_s": 3600, "start": 1795694400, "end": 1795699000, "labels": {"set": "metals"}},
+        {
+            "bucket_s": 3600.0,
+            "buckets": [
+                {"at": 1795694400.0, "states": {"completed": 12, "failed": 1, "cancelled": 0}},
+                {"at": 1795698000.0, "states": {"completed": 3, "failed": 0, "cancelled": 0}},
+            ],
+            "states": {"completed": 15, "failed": 1, "cancelled": 0},
+            "error": None,
+        },
+    ),
     "jobs.events": (
         {"after": 2, "timeout_s": 10},
         {"events": [_EVENT], "last": 3, "error": None},
