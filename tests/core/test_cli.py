@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 AL = str(EXAMPLES / "Al.poscar")
 COMMANDS = ("run", "submit", "check", "list", "status", "wait", "result", "logs", "path", "cancel")
 COMMANDS += ("files", "counts", "du", "prune", "engines", "recipes", "serve", "stop")
-COMMANDS += ("doctor", "conform")
+COMMANDS += ("init", "doctor", "conform")
 
 
 @pytest.fixture(scope="module")

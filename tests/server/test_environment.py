@@ -29,6 +29,7 @@ def test_a_job_sees_what_its_submitter_has_and_nothing_of_the_servers(server):
     forward = ["PATH", "LD_LIBRARY_PATH", "VASP_*", "ASE_*", "MYLAB"]
     (server.home / "config.toml").write_text(
         f"[environment]\nforward = {json.dumps(forward)}\n[engines.local]\nworkers = 1\n"
+        "[environment.set]\nVASP_SET = '/set'\nVASP_PP_PATH = '/set'\n"
     )
     servers = ("VASP_PP_PATH", "ASE_X", "MYLAB", "LD_LIBRARY_PATH", "VASP_OWN")
     server.start(**dict.fromkeys(servers, "/server"))
@@ -44,13 +45,15 @@ def test_a_job_sees_what_its_submitter_has_and_nothing_of_the_servers(server):
     for job, own in zip(told, (first, second, first), strict=False):
         known = {name: job["environment"].get(name) for name in (*servers, "SECRET")}
         assert known == {**dict.fromkeys(known), "VASP_PP_PATH": own["VASP_PP_PATH"]}
+    # What the file sets, each has that has not set it itself.
+    assert {job["environment"]["VASP_SET"] for job in told} == {"/set"}
     # Warm runners are kept apart by it: none has run a job of another environment.
     assert len({job["pid"] for job in told[:2]}) == 2
     # Who brings none has the server's.
     assert {told[3]["environment"][name] for name in servers} == {"/server"}
     checked = server.call("jobs.check", **given, environment=first)
     assert checked["status"] == "ok"
-    assert checked["environment"] == ["CRYSTALMATH_RECIPES", "PATH", "VASP_PP_PATH"]
+    assert checked["environment"] == ["CRYSTALMATH_RECIPES", "PATH", "VASP_PP_PATH", "VASP_SET"]
 
 
 def test_no_environment_admits_recipes(server):

@@ -30,6 +30,7 @@ __all__ = [
     "forwarded",
     "home",
     "is_fresh",
+    "job_environment",
     "load",
     "log_bytes",
     "submitters_environment",
@@ -78,6 +79,8 @@ class Config:
         Namespaces of recipes of which each job has a process of its own; ``*`` is all.
     forward : tuple of str
         Patterns of the environment variables that reach a job.
+    variables : mapping of str to str
+        What a job sees of variables that its submitter has not set.
     strict : bool
         Every warning refuses a job.
     quiet_s : float
@@ -100,6 +103,7 @@ class Config:
     recipes_allow: tuple[str, ...] = ()
     recipes_fresh: tuple[str, ...] = ()
     forward: tuple[str, ...] = DEFAULT_FORWARD
+    variables: Mapping[str, str] = field(factory=dict)
     strict: bool = False
     quiet_s: float = QUIET_S
     log_mb: float = LOG_MB
@@ -166,6 +170,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         recipes_allow=tuple(dict.fromkeys(allow)),
         recipes_fresh=tuple(table.get("recipes", {}).get("fresh", [])),
         forward=tuple(table.get("environment", {}).get("forward", DEFAULT_FORWARD)),
+        variables=_variables(table.get("environment", {}).get("set", {}), root / "config.toml"),
         strict=table.get("strict", False),
         quiet_s=float(table.get("server", {}).get("quiet_s", QUIET_S)),
         log_mb=float(table.get("logs", {}).get("max_mb", LOG_MB)),
@@ -189,6 +194,16 @@ def _clusters(tables: Mapping[str, Any], path: Path) -> dict[str, Cluster]:
         return {name: read_cluster(name, table) for name, table in tables.items()}
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _variables(table: Mapping[str, str], path: Path) -> Mapping[str, str]:
+    for name, value in table.items():
+        place = f"{path}: environment.set.{name}"
+        if not _NAME.fullmatch(name) or "\0" in value:
+            raise ConfigError(f"{place} cannot be an environment variable")
+        if name.startswith("CRYSTALMATH_"):
+            raise ConfigError(f"{place} cannot be set for jobs; the file has settings of its own")
+    return table
 
 
 def is_fresh(recipe: str, environment: Mapping[str, str]) -> bool:
@@ -280,6 +295,11 @@ def forwarded(patterns: tuple[str, ...], environ: Mapping[str, str] = os.environ
     return {name: value for name, value in environ.items() if matches(name)}
 
 
+def job_environment(configured: Config, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Give the variables that a job of a submitter sees: what is forwarded before what is set."""
+    return {**configured.variables, **forwarded(configured.forward, environ)}
+
+
 @functools.cache
 def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
     # One expression for all: this runs at each submission, over the whole environment.
@@ -287,6 +307,7 @@ def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
 
 
 _ANY = "*"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS: dict[Any, str] = {str: "a str", list: "a list", bool: "true or false"}
 # What may stand in the file: a type, or the keys of a table; None takes any table.
 _SHAPE: dict[str, Any] = {
@@ -294,7 +315,7 @@ _SHAPE: dict[str, Any] = {
     "database_url": str,
     "strict": bool,
     "recipes": {"allow": list, "fresh": list},
-    "environment": {"forward": list},
+    "environment": {"forward": list, "set": {_ANY: str}},
     "server": {"quiet_s": float},
     "logs": {"max_mb": float},
     "walltime": {"notice_s": float},

@@ -26,6 +26,7 @@ from crystalmath.cli import (
     du,
     engines,
     files,
+    init,
     list_,
     logs,
     path,
@@ -198,5 +199,6 @@ _add("clusters", clusters.clusters, " check slurm")
 _add("recipes", recipes.recipes, " emt.core.relax_job")
 _add("serve", serve.serve, "")
 _add("stop", stop.stop, "")
+_add("init", init.init, " --potcars /opt/vasp/potcars --workers 4 --yes")
 _add("doctor", doctor.doctor, " --run --engine local")
 _add("conform", conform.conform, " local --workers 2 -k cancel")

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Job
 
-__all__ = ["clusters"]
+__all__ = ["EXAMPLES", "clusters"]
 
 #: So much may the clocks of a node and of this host differ, in seconds.
 _CLOCK_S = 5.0
-_EXAMPLES = {
+#: What `clusters init` and `init` write, by the kind of scheduler.
+EXAMPLES = {
     "slurm": """
 [clusters.slurm]                 # --cluster slurm
 engine = "parsl"                 # pilot jobs that run many of yours, one after another
@@ -75,8 +76,8 @@ def clusters(
         if name is None:
             raise typer.BadParameter("name the cluster: crystalmath clusters check NAME")
         return _check(name, as_json=as_json)
-    if name not in _EXAMPLES:
-        known = ", ".join(_EXAMPLES)
+    if name not in EXAMPLES:
+        known = ", ".join(EXAMPLES)
         raise typer.BadParameter(f"there is no example for {name!r}, but for: {known}")
     return _init(name, as_json=as_json)
 
@@ -116,7 +117,7 @@ def _init(name: str, *, as_json: bool) -> int:
     configured.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = configured.home / "config.toml"
     with path.open("a", encoding="utf-8") as file:
-        file.write(_EXAMPLES[name])
+        file.write(EXAMPLES[name])
     if as_json:
         output.write_json({"path": str(path), "cluster": name})
     else:

@@ -271,10 +271,10 @@ def _plugins() -> Iterator[Check]:
 
 
 def _programs(config: Config) -> Iterator[Check]:
-    from crystalmath.config import forwarded
+    from crystalmath.config import job_environment
     from crystalmath.preflight.programs_here import conditions
 
-    for each in conditions(forwarded(config.forward)):
+    for each in conditions(job_environment(config)):
         state = "ok" if each.ok else "warning"
         yield Check(name=each.name, state=state, message=each.message, remedy=each.remedy)
 

@@ -57,7 +57,7 @@ def required(
 
     if environment is None:
         settings = config.load()
-        environment = config.forwarded(settings.forward)
+        environment = config.job_environment(settings)
         environment.pop("CRYSTALMATH_RECIPES", None)
         if settings.recipes_allow:
             environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)

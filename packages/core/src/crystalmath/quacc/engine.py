@@ -324,7 +324,7 @@ def submission_environment(
     environ : mapping of str to str
         The submitter's environment.
     """
-    environment = config.forwarded(settings.forward, environ)
+    environment = config.job_environment(settings, environ)
     environment.pop("CRYSTALMATH_RECIPES", None)
     environment.pop(config.FRESH_VARIABLE, None)
     if settings.recipes_fresh:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_potcars",
+    "describe_potcars",
     "get_potcar_info",
     "get_potcar_path",
     "validate_potcars",
@@ -81,7 +82,17 @@ def get_potcar_info() -> dict[str, Any]:
         ``valid`` (a PBE library is there and can be read) and ``functionals`` (name of a folder
         -> its number of datasets).
     """
-    where = this_process()
+    return describe_potcars(this_process())
+
+
+def describe_potcars(where: PotcarPath) -> dict[str, Any]:
+    """Describe the pseudopotentials of a place as :func:`get_potcar_info` does.
+
+    Parameters
+    ----------
+    where : PotcarPath
+        Where to look.
+    """
     return {
         "path": where.path,
         "source": where.source,

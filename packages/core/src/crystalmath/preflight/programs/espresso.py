@@ -14,11 +14,11 @@ from crystalmath.hookspecs import hookimpl
 from crystalmath.preflight.checked_job import FileKind
 from crystalmath.preflight.folders import Folders, FolderTrouble
 from crystalmath.preflight.launching import Command, Launch
-from crystalmath.preflight.program import Asked, Program
+from crystalmath.preflight.program import Asked, Condition, Program
 from crystalmath.recipes.potcar_path import quacc_setting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ase import Atoms
 
@@ -111,6 +111,33 @@ class Espresso(Program):
             programs=(_pw(environment),),
             remedy="put the folder of pw.x on PATH, or name it with QUACC_ESPRESSO_BIN_DIR",
         )
+
+    def conditions(self, environment: Mapping[str, str]) -> Iterator[Condition]:
+        """Say where pseudopotentials are, if anything names a folder, and whether pw.x is there."""
+        from crystalmath.preflight.commands import check_commands
+
+        setting = quacc_setting(_PSEUDO, environment)
+        if setting is None or not isinstance(setting[0], str):
+            return
+        yield _pseudopotentials(setting[0], setting[1])
+        if missing := check_commands(f"{self.recipes[0]}.core.static_job", environment):
+            remedy = f"{missing.remedy}; only Quantum ESPRESSO's recipes need it"
+            yield Condition(name="pw.x", ok=False, message=missing.message, remedy=remedy)
+
+
+def _pseudopotentials(folder: str, source: str) -> Condition:
+    place = Path(os.path.expandvars(folder)).expanduser()
+    named = f"{place} (from {source})"
+    try:
+        count = sum(name.lower().endswith(".upf") for name in os.listdir(place))
+    except OSError as error:
+        message = f"{named} cannot be listed: {error.strerror}"
+        remedy = "name the folder of the UPF files; only Quantum ESPRESSO's recipes need one"
+        return Condition(name="UPF files", ok=False, message=message, remedy=remedy)
+    if not count:
+        remedy = "name the folder that holds the UPF files itself"
+        return Condition(name="UPF files", ok=False, message=f"{named} has none", remedy=remedy)
+    return Condition(name="UPF files", ok=True, message=f"{named}; {count} files")
 
 
 def _pw(environment: Mapping[str, str]) -> Command | None:

@@ -10,7 +10,7 @@ from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import FileKind, brief, said
 from crystalmath.preflight.launching import Command, Launch
 from crystalmath.preflight.program import Asked, Condition, Program
-from crystalmath.recipes.potcar_path import VARIABLE, fresh_process, shown, this_process
+from crystalmath.recipes.potcar_path import VARIABLE, fresh_process, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -140,14 +140,15 @@ class Vasp(Program):
     def conditions(self, environment: Mapping[str, str]) -> Iterator[Condition]:
         """Say where POTCARs are, and whether VASP is on the path."""
         from crystalmath.preflight.commands import check_commands
-        from crystalmath.quacc.potcar import check_potcars, get_potcar_info
+        from crystalmath.quacc.potcar import check_potcars, describe_potcars
 
-        if wrong := check_potcars(this_process(), ()):
+        where = fresh_process(environment)
+        if wrong := check_potcars(where, ()):
             # Recipes of other programs need none, and a job may have a library of its own.
             remedy = f"{wrong.remedy}; only VASP's recipes need one"
             yield Condition(name="POTCARs", ok=False, message=wrong.message, remedy=remedy)
         else:
-            info = get_potcar_info()
+            info = describe_potcars(where)
             sets = ", ".join(f"{name}: {count}" for name, count in info["functionals"].items())
             message = f"{info['path']} (from {info['source']}); {sets}"
             yield Condition(name="POTCARs", ok=True, message=message)

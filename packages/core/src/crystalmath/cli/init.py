@@ -1,0 +1,338 @@
+"""``crystalmath init``: ask what jobs need, look at each answer, and write ``config.toml``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from attrs import frozen
+
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.health import Check, show
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from crystalmath.preflight.program import Condition
+
+__all__ = ["init"]
+
+#: How the programs are called that hand jobs to a cluster, by the example that fits.
+_SCHEDULERS = {"slurm": "sbatch"}
+
+
+@frozen(kw_only=True)
+class _Question:
+    """Something that a job reads from its environment.
+
+    Parameters
+    ----------
+    variable : str
+        The variable.
+    asks : str
+        The question.
+    found : callable
+        Gives the answer that this environment suggests, if any.
+    looked_at : tuple of str
+        What ``crystalmath doctor`` calls the lines that judge the answer.
+    is_folder : bool
+        Whether the answer is a folder; without it a job of this program cannot begin.
+    """
+
+    variable: str
+    asks: str
+    found: Callable[[Mapping[str, str]], str | None]
+    looked_at: tuple[str, ...]
+    is_folder: bool = False
+
+
+def _setting(name: str) -> Callable[[Mapping[str, str]], str | None]:
+    """Find what quacc's settings say already, in the environment or its file."""
+
+    def found(environment: Mapping[str, str]) -> str | None:
+        from crystalmath.recipes.potcar_path import quacc_setting
+
+        setting = quacc_setting(name, environment)
+        return setting[0] if setting is not None and isinstance(setting[0], str) else None
+
+    return found
+
+
+def _potcars(environment: Mapping[str, str]) -> str | None:
+    from crystalmath.recipes.potcar_path import fresh_process
+
+    where = fresh_process(environment).path
+    return None if where is None else str(where)
+
+
+_QUESTIONS = {
+    "potcars": _Question(
+        variable="VASP_PP_PATH",
+        asks="VASP's POTCARs: the folder that holds potpaw_PBE",
+        found=_potcars,
+        looked_at=("POTCARs",),
+        is_folder=True,
+    ),
+    "vasp": _Question(
+        variable="QUACC_VASP_CMD",
+        asks="The command of VASP, unless it is vasp_std on PATH",
+        found=_setting("VASP_CMD"),
+        looked_at=("VASP",),
+    ),
+    "vasp_launcher": _Question(
+        variable="QUACC_VASP_PARALLEL_CMD",
+        asks="What starts VASP's ranks, unless a cluster or --ranks says it (mpirun -np 16)",
+        found=_setting("VASP_PARALLEL_CMD"),
+        looked_at=("VASP",),
+    ),
+    "pseudopotentials": _Question(
+        variable="QUACC_ESPRESSO_PSEUDO",
+        asks="Quantum ESPRESSO's pseudopotentials: the folder of the UPF files",
+        found=_setting("ESPRESSO_PSEUDO"),
+        looked_at=("UPF files", "pw.x"),
+        is_folder=True,
+    ),
+}
+
+
+def init(
+    *,
+    potcars: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The folder that holds potpaw_PBE.")
+    ] = None,
+    vasp: Annotated[
+        str | None, typer.Option(metavar="CMD", help="The command of VASP (QUACC_VASP_CMD).")
+    ] = None,
+    vasp_launcher: Annotated[
+        str | None, typer.Option(metavar="CMD", help="What starts its ranks: 'mpirun -np 16'.")
+    ] = None,
+    pseudopotentials: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Quantum ESPRESSO's UPF files.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Jobs at a time on this machine.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Add an example of a cluster: slurm; none: no."),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask nothing: take what is found.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a config.toml; it stays as config.toml~.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Ask what jobs need, look at each answer as doctor does, and write config.toml.
+
+    What an option says is not asked. Without a terminal nothing is asked: what is found is taken.
+    """
+    from crystalmath import config
+
+    home = config.home()
+    path = home / "config.toml"
+    asks = not (yes or as_json) and sys.stdin.isatty() and sys.stderr.isatty()
+    _require_free(path, overwrite=overwrite, asks=asks)
+    given = {
+        "potcars": potcars,
+        "vasp": vasp,
+        "vasp_launcher": vasp_launcher,
+        "pseudopotentials": pseudopotentials,
+    }
+    checks: list[Check] = []
+    variables: dict[str, str] = {}
+    for name, question in _QUESTIONS.items():
+        answer = _answer(name, question, given[name], variables, asks=asks)
+        if answer is None:
+            continue
+        variables[question.variable], looked = answer
+        checks += looked
+        for check in () if as_json else looked:
+            show(check)
+    if workers is None and asks:
+        workers = _ask_number("Jobs at a time on this machine", _cores())
+    kind = _cluster(cluster, asks=asks)
+    _write(path, _document(variables, workers, kind))
+    if as_json:
+        from attrs import asdict
+
+        written = {"path": str(path), "variables": variables, "workers": workers, "cluster": kind}
+        output.write_json({**written, "checks": [asdict(check) for check in checks]})
+    else:
+        output.write(output.printable(f"wrote {path}; `crystalmath doctor --run` tries it"))
+    return 0
+
+
+def _require_free(path: Path, *, overwrite: bool, asks: bool) -> None:
+    """Refuse to write over a file that nobody has given up."""
+    if overwrite or not path.exists():
+        return
+    if asks and typer.confirm(f"{path} is there. Replace it? It stays as {path.name}~.", err=True):
+        return
+    raise ConfigError(
+        f"{path} is there already, and stays as it is; edit it, or let --overwrite replace it"
+    )
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+def _answer(
+    name: str, question: _Question, given: str | None, known: Mapping[str, str], *, asks: bool
+) -> tuple[str, list[Check]] | None:
+    """Give the answer to a question, and what was seen of it; ``None`` where there is none."""
+    if given is not None:
+        return _required(name, question, given, known)
+    found = question.found(_environment({}))
+    if not asks:
+        looked = _look(question, found, known) if found else []
+        # A folder that jobs could not use is not worth writing down.
+        usable = found and not (question.is_folder and _is_wrong(looked))
+        return (str(found), looked) if usable else None
+    while answer := str(
+        typer.prompt(f"{question.asks} (- for none)", default=found or "-", err=True)
+    ).strip():
+        if answer == "-":
+            return None
+        answer = _whole(question, answer)
+        looked = _look(question, answer, known)
+        if not _is_wrong(looked):
+            return answer, looked
+        for check in looked:
+            output.note(output.printable(f"{check.message}; {check.remedy}"))
+        if typer.confirm("Take it all the same?", err=True):
+            return answer, looked
+    return None
+
+
+def _required(
+    name: str, question: _Question, given: str, known: Mapping[str, str]
+) -> tuple[str, list[Check]]:
+    answer = _whole(question, given)
+    looked = _look(question, answer, known)
+    if question.is_folder and (wrong := [check for check in looked if check.state != "ok"][:1]):
+        option = f"--{name.replace('_', '-')}"
+        raise ConfigError(f"{option} {given!r}: {wrong[0].message}; nothing was written")
+    return answer, looked
+
+
+def _whole(question: _Question, answer: str) -> str:
+    """Write a folder so that it means the same wherever jobs run."""
+    if not question.is_folder:
+        return answer
+    return str(Path(os.path.expandvars(answer)).expanduser().absolute())
+
+
+def _look(question: _Question, answer: str, known: Mapping[str, str]) -> list[Check]:
+    """Judge an answer as ``crystalmath doctor`` would once it is written."""
+    from crystalmath.preflight.programs_here import conditions
+
+    environment = _environment({**known, question.variable: answer})
+    seen = [each for each in conditions(environment) if each.name in question.looked_at]
+    looked = [_check(each) for each in seen]
+    own = os.environ.get(question.variable)
+    if own is not None and own != answer:
+        looked.append(
+            Check(
+                name="shell",
+                state="warning",
+                message=f"{question.variable} is {own!r} in this shell, which goes before "
+                f"{answer!r} for jobs that are submitted from it",
+                remedy=f"unset {question.variable}, and where your shell sets it",
+            )
+        )
+    return looked
+
+
+def _check(each: Condition) -> Check:
+    state = "ok" if each.ok else "warning"
+    return Check(name=each.name, state=state, message=each.message, remedy=each.remedy)
+
+
+def _is_wrong(looked: list[Check]) -> bool:
+    return any(check.state != "ok" and check.name != "shell" for check in looked)
+
+
+def _environment(answers: Mapping[str, str]) -> dict[str, str]:
+    """Give what a job would see with these answers, and without a shell that says otherwise."""
+    from crystalmath.config import DEFAULT_FORWARD, forwarded
+
+    environment = forwarded(DEFAULT_FORWARD)
+    if "VASP_PP_PATH" in answers:
+        environment.pop("QUACC_VASP_PP_PATH", None)
+    return {**environment, **answers}
+
+
+def _ask_number(question: str, found: int) -> int:
+    while True:
+        answer = typer.prompt(question, default=str(found), err=True).strip()
+        if answer.isdecimal() and int(answer) > 0:
+            return int(answer)
+        output.note(output.printable(f"{answer!r} is no whole number from 1"))
+
+
+def _cores() -> int:
+    from crystalmath.engines.local import available_cores
+
+    return available_cores()
+
+
+def _cluster(given: str | None, *, asks: bool) -> str | None:
+    """Tell which example of a cluster is to be added; one that is found is only asked for."""
+    from crystalmath.cli.clusters import EXAMPLES
+
+    if given is not None:
+        if given not in {*EXAMPLES, "none"}:
+            known = ", ".join(EXAMPLES)
+            raise typer.BadParameter(
+                f"there is no example for {given!r}, but for: {known}", param_hint="--cluster"
+            )
+        return None if given == "none" else given
+    if not asks:
+        return None
+    for kind, command in _SCHEDULERS.items():
+        if shutil.which(command) and typer.confirm(
+            f"{command} is here. Add an example of a {kind} cluster?", default=True, err=True
+        ):
+            return kind
+    return None
+
+
+# --- the file --------------------------------------------------------------------------------
+
+
+def _document(variables: Mapping[str, str], workers: int | None, cluster: str | None) -> str:
+    from crystalmath.cli.clusters import EXAMPLES
+
+    lines = ["# Written by crystalmath init; docs/configuration.md has all settings."]
+    if variables:
+        lines += ["", "[environment.set]", "# What jobs see where their submitter's shell sets"]
+        lines[-1] += " nothing else."
+        lines += [f"{name} = {_quoted(value)}" for name, value in variables.items()]
+    if workers is not None:
+        lines += ["", "[engines.local]", f"workers = {workers}"]
+    return "\n".join(lines) + "\n" + (EXAMPLES[cluster] if cluster else "")
+
+
+def _quoted(text: str) -> str:
+    # What JSON escapes, TOML reads; of the control characters DEL is the one it must not see.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _write(path: Path, document: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
+    fresh.write_text(document, encoding="utf-8")
+    if path.exists():
+        path.replace(path.with_name(f"{path.name}~"))
+    fresh.replace(path)
