@@ -38,7 +38,7 @@ LAYERS = [
     ["crystalmath.progress"],
     [
         f"crystalmath.preflight.{name}"
-        for name in ("program", "folders", "launching", "checked_job", "report")
+        for name in ("program", "folders", "input_files", "launching", "checked_job", "report")
     ],
     ["crystalmath.worker"],
     ["crystalmath.store"],

@@ -42,6 +42,7 @@ from crystalmath.cli import (
     wait,
 )
 from crystalmath.cli.shared import output
+from crystalmath.cli.shared.inputs_output import with_value
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = app(arguments, prog_name="crystalmath", standalone_mode=False) or 0
+        code = app(with_value(arguments), prog_name="crystalmath", standalone_mode=False) or 0
         sys.stdout.flush()
     except _ClickException as error:
         error.show(sys.stderr)
@@ -181,7 +182,7 @@ def _add(name: str, function: Callable[..., int], example: str) -> None:
 
 _add("run", run.run, " emt.core.relax_job Al.poscar --param relax_cell=true --walltime 1h")
 _add("submit", submit.submit, " vasp.core.static_job 'runs/*/POSCAR' --sweep encut=[400,500]")
-_add("check", check.check, " vasp.core.static_job POSCAR --param kpts=[3,3,3]")
+_add("check", check.check, " vasp.core.static_job POSCAR --param kpts=[3,3,3] --inputs")
 _add("list", list_.list_jobs, " --label project=alloys --state failed --summary")
 _add("status", status.status, " 3f2a91c4")
 _add("wait", wait.wait, " 3f2a91c4 && crystalmath result 3f2a91c4 --json")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from crystalmath.cli.shared import output
+from crystalmath.cli.shared.inputs_output import SHOWN, show, write
 from crystalmath.cli.shared.job_filters import any_client
 from crystalmath.cli.shared.submission_options import (
     Json,
@@ -17,7 +20,7 @@ from crystalmath.cli.shared.submission_options import (
     make_submission,
     with_options,
 )
-from crystalmath.models import SubmissionOptions  # noqa: TC001 - read when the command is made
+from crystalmath.models import Inputs, SubmissionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +38,15 @@ def check(
     param: Params = None,
     params: ParamsFile = None,
     options: SubmissionOptions,
+    inputs: Annotated[
+        str | None,
+        typer.Option(
+            "--inputs",
+            metavar="[DIR]",
+            help="Also show what the program gets in each step that is known, or write it into a "
+            "folder; stands last, or before another option, where no folder is named.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
@@ -42,13 +54,25 @@ def check(
     Nothing is recorded or started. A recipe of VASP or Quantum ESPRESSO is asked which files it
     reads: without a running server that takes some seconds each time; submit, or serve, starts one
     that stays warm. Exits 1 where the job would be refused.
+
+    With --inputs any recipe is asked. Beside each line stands who has set it: asked (you), the
+    preset, the recipe, quacc, the structure, or the program's default.
     """
     submission = make_submission(recipe, structure, param=param, params=params, options=options)
     with any_client() as client:
-        answer = _checked(client, submission)
+        answer = _checked(client, submission, inputs=inputs is not None)
+    told = answer.get("inputs")
+    written = inputs not in {None, SHOWN}
+    paths = write(Inputs.read(told), str(inputs)) if told and written else []
     if as_json:
         output.write_json(answer)
     else:
+        if told and not written:
+            show(Inputs.read(told))
+        for path in paths:
+            output.write(output.printable(f"wrote {path}"))
+        if told and written and told["rest"]:
+            output.write(output.printable(told["rest"]))
         _show(answer)
     return 0 if answer["ok"] else 1
 
@@ -90,15 +114,15 @@ def _shared_folder(paths: Sequence[str]) -> str:
         return ""
 
 
-def _checked(client: Client, submission: Submission) -> dict[str, Any]:
+def _checked(client: Client, submission: Submission, *, inputs: bool) -> dict[str, Any]:
     from crystalmath import config
     from crystalmath.client.client_errors import raise_answered
     from crystalmath.client.request import document
 
     configured = config.load()
     asked = document(submission, configured, config.submitters_environment(configured))
-    with asking([asked["recipe"]]):
-        answer = client.call("jobs.check", asked)
+    with asking([asked["recipe"]], always=inputs):
+        answer = client.call("jobs.check", {**asked, "inputs": True} if inputs else asked)
     raise_answered(answer)
     # A server of an earlier release says less.
     return {"ok": not answer["error"], "potcars": [], "environment": [], **answer}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, overload
 
 from crystalmath.client.asking import Asking, RecipeLike, States
 from crystalmath.client.client_errors import answered_error, raise_answered
 from crystalmath.client.follower import Follower
 from crystalmath.errors import CrystalMathError
-from crystalmath.models import Finding, Job, Submission
+from crystalmath.models import Finding, Inputs, Job, JobCheck, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -204,27 +204,63 @@ class Client(Asking):
         answers = self.submit_many(submissions)
         return gather(answers, progress=progress, return_exceptions=return_exceptions)
 
+    @overload
     def check(
         self,
         recipe: RecipeLike,
         atoms: Structure | None = None,
         parameters: Mapping[str, Any] | None = None,
+        *,
+        inputs: Literal[False] = False,
         **options: Unpack[SubmissionOptions],
-    ) -> _Findings:
+    ) -> _Findings: ...
+
+    @overload
+    def check(
+        self,
+        recipe: RecipeLike,
+        atoms: Structure | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        inputs: Literal[True],
+        **options: Unpack[SubmissionOptions],
+    ) -> JobCheck: ...
+
+    def check(
+        self,
+        recipe: RecipeLike,
+        atoms: Structure | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        inputs: bool = False,
+        **options: Unpack[SubmissionOptions],
+    ) -> _Findings | JobCheck:
         """Say all that is wrong with a job, without submitting it.
 
         Parameters
         ----------
         recipe, atoms, parameters, **options
             The fields of :class:`~crystalmath.models.Submission`.
+        inputs : bool
+            Also tell what its programs would get, step by step.
+
+        Returns
+        -------
+        list of Finding, or JobCheck
+            The latter with `inputs`.
         """
         from crystalmath.client.request import document
 
         asked = Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
-        answer = self._transport.call("jobs.check", document(asked, *self._configured()))
+        sent = document(asked, *self._configured())
+        answer = self._transport.call("jobs.check", {**sent, "inputs": True} if inputs else sent)
         if not answer.get("findings"):
             raise_answered(answer)
-        return [Finding(**finding) for finding in answer["findings"]]
+        findings = [Finding(**finding) for finding in answer["findings"]]
+        if not inputs:
+            return findings
+        told = answer.get("inputs")
+        return JobCheck(findings=findings, inputs=Inputs.read(told) if told else Inputs())
 
     # --- futures -----------------------------------------------------------------------------
 

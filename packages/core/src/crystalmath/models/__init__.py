@@ -6,6 +6,7 @@
 ``job``           what is on record of a job
 ``progress``      how far a job's calculation has come
 ``answers``       what the server's answers hold, for type checkers
+``inputs``        what programs get, step by step
 ``cluster``       a target of an engine, as the configuration file describes it
 ``timespans``     spans of time as people write them
 ``capabilities``  what core and an engine tell each other
@@ -17,6 +18,7 @@
 from crystalmath.errors import Finding
 from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
 from crystalmath.models.cluster import Cluster
+from crystalmath.models.inputs import Inputs, JobCheck, Setting, StepInputs
 from crystalmath.models.job import Job, JobChange, JobState, NewJob, Pseudopotential
 from crystalmath.models.progress import IonicStep, Progress
 from crystalmath.models.resources import Resources, ResourcesGiven
@@ -36,9 +38,11 @@ __all__ = [
     "EngineSettings",
     "Finding",
     "HasJobId",
+    "Inputs",
     "IonicStep",
     "Job",
     "JobChange",
+    "JobCheck",
     "JobSpec",
     "JobState",
     "MapOptions",
@@ -47,7 +51,9 @@ __all__ = [
     "Pseudopotential",
     "Resources",
     "ResourcesGiven",
+    "Setting",
     "Sighting",
+    "StepInputs",
     "Submission",
     "SubmissionOptions",
     "Terms",

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ase import Atoms
+from attrs import evolve
 
 from crystalmath.preflight import files
 from crystalmath.preflight.calculator_errors import is_passing, trouble
-from crystalmath.preflight.program import Asked
+from crystalmath.preflight.certainty import MOMENTS, move, with_certainty
+from crystalmath.preflight.program import Asked, Program
 from crystalmath.preflight.report import FileFacts, Report, Step, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from crystalmath.preflight.program import Program
+    from crystalmath.models.inputs import StepInputs
 
 __all__ = [
     "MAX_STEPS",
@@ -53,10 +55,16 @@ class _Gate:
         given: frozenset[str] = frozenset(),
         *,
         lets_die: bool = False,
+        inputs: bool = False,
+        moment: float | None = None,
     ) -> None:
         self.directory = directory
         self.given = given
         self.lets_die = lets_die
+        self.inputs = inputs
+        #: Where calculations end with another structure than they began with: with this moment on
+        #: the atoms, in µB.
+        self.moment = moment
         self.steps: list[Step] = []
         self.files: dict[str, FileFacts] = {}
         self.unknown: str | None = None
@@ -78,11 +86,15 @@ class _Gate:
             directory=self.directory, given=self.given, copy_files=tuple(copy_files or ())
         )
         program = next((each for each in _programs if self._runs(each, calculator)), None)
+        fresh = atoms.copy() if self.inputs else atoms
         if program is None:
             step = Step(calculator=type(calculator).__name__.lower())
         else:
             step, read = self._call(program, _ask, calculator, atoms, asked)
             self.files |= read
+        if self.inputs:
+            told = self._call(program or Program(), _inputs, calculator, fresh, asked)
+            step = evolve(step, inputs=told)
         self.steps.append(step)
         # What comes after a calculation that can begin may be decided by its results.
         self.lets_die = self.lets_die and cannot_begin(step, self.files)
@@ -122,12 +134,26 @@ def _ask(
     return step, {need.path: files.facts(need.path, program) for need in step.needs}
 
 
+def _inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs | None:
+    try:
+        return program.inputs(calculator, atoms, asked)
+    except Exception as error:
+        if is_passing(error):
+            raise
+        # What keeps an input from being written is among the troubles of the step.
+        return None
+
+
 _gate = _Gate()
 _programs: Sequence[Program] = ()
 
 
 def ask(
-    call: Callable[[], object], directory: str, parameters: Mapping[str, Any] | None = None
+    call: Callable[[], object],
+    directory: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    inputs: bool = False,
 ) -> Report:
     """Call a recipe, and say what it would have calculated.
 
@@ -139,9 +165,23 @@ def ask(
         An empty folder, which is the working directory.
     parameters : mapping of str to object, optional
         What the user has given to the recipe.
+    inputs : bool
+        Whether its steps tell what their programs would get. A recipe of several calculations is
+        called again then: what differs when the first ones end elsewhere is not known beforehand.
     """
+    given = frozenset(_names(parameters or {}))
+    report = _ask_once(call, _Gate(Path(directory), given, inputs=inputs))
+    if not inputs or len(report.steps) < 2:  # noqa: PLR2004 - a first step and another
+        return report
+    for moment in MOMENTS:
+        other = _ask_once(call, _Gate(Path(directory), given, inputs=True, moment=moment))
+        report = with_certainty(report, other)
+    return report
+
+
+def _ask_once(call: Callable[[], object], gate: _Gate) -> Report:
     global _gate  # noqa: PLW0603 - whatever thread the recipe uses
-    gate = _gate = _Gate(Path(directory), frozenset(_names(parameters or {})))
+    _gate = gate
     failure = None
     try:
         call()
@@ -207,6 +247,8 @@ def _is_of_preset(error: BaseException) -> bool:
 class _Unseen(dict[str, Any]):
     """The results of a calculation that nobody has made."""
 
+    moments: Any = None
+
     def _stop(self, *_: object, **__: object) -> Any:
         raise _gate.stop("the results of a calculation are needed")
 
@@ -216,6 +258,8 @@ class _Unseen(dict[str, Any]):
     def get(self, key: str, default: object = None) -> Any:
         # quacc and pymatgen hand these on to the next calculation of the same atoms, if they are
         # there; they choose no file.
+        if key == "magmoms" and self.moments is not None:
+            return self.moments
         return default if key in {"magmoms", "charges"} else self[key]
 
     def __bool__(self) -> bool:
@@ -260,9 +304,12 @@ def _vib_summary(summarizer: Any, *_: object, **__: object) -> _Summary:
 
 
 def _known_of(atoms: Atoms, summarizer: Any) -> _Summary:
+    ended = atoms.copy()
+    if _gate.moment is not None and getattr(summarizer, "move_magmoms", False):
+        ended.set_initial_magnetic_moments([_gate.moment] * len(ended))
     return _Summary(
         {
-            "atoms": atoms.copy(),
+            "atoms": ended,
             "dir_name": Path(atoms.calc.directory),
             "parameters": atoms.calc.parameters,
             **summarizer.additional_fields,
@@ -280,6 +327,9 @@ def _begin(
         folder = _gate.take(image.calc, image.copy(), copy_files)
         image.calc.directory = folder
         image.calc.results = _Unseen()
+        if _gate.moment is not None:
+            move(image)
+            image.calc.results.moments = [_gate.moment] * len(image)
         runner.tmpdir = runner.job_results_dir = folder
     runner.atoms = images if several else images[0]
     runner.copy_files = copy_files

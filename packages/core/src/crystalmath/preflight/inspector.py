@@ -104,9 +104,11 @@ class Inspector:
         parameters: Mapping[str, Any],
         environment: Mapping[str, str],
         document: str | None = None,
+        *,
+        inputs: bool = False,
     ) -> Report:
         """Ask a recipe; see :func:`ask`."""
-        question = Question(recipe, atoms, parameters, environment, document)
+        question = Question(recipe, atoms, parameters, environment, document, inputs=inputs)
         if report := self._reports.find(question):
             return report
         term = self._term
@@ -143,7 +145,12 @@ class Inspector:
         if failures >= FAILURES and time.monotonic() - last < PAUSE_S:
             why = f"it has failed to answer {failures} times in a row, and is not asked for a while"
             raise CannotAsk(_failure(question, why))
-        told = {"recipe": question.recipe, "allow": allow, "spec": question.spec}
+        told = {
+            "recipe": question.recipe,
+            "allow": allow,
+            "spec": question.spec,
+            "inputs": question.inputs,
+        }
         answer = child.ask(told, self._limit_s)
         if "report" not in answer:
             key = _settings(question) if answer.get("cold") else question.exact
@@ -198,6 +205,8 @@ def ask(
     parameters: Mapping[str, Any],
     environment: Mapping[str, str],
     document: str | None = None,
+    *,
+    inputs: bool = False,
 ) -> Report:
     """Ask a recipe which files it would read. It is called up to its calculations, elsewhere.
 
@@ -214,6 +223,8 @@ def ask(
         takes some seconds to start.
     document : str, optional
         Structure and parameters as the recipe's process reads them, where they are encoded already.
+    inputs : bool
+        Whether its steps tell what their programs would get.
 
     Returns
     -------
@@ -227,7 +238,7 @@ def ask(
     InvalidJob
         The structure or the parameters cannot be part of a job.
     """
-    return _default.ask(recipe, atoms, parameters, environment, document)
+    return _default.ask(recipe, atoms, parameters, environment, document, inputs=inputs)
 
 
 def close() -> None:

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from crystalmath.preflight.checked_job import FileKind, brief
 from crystalmath.preflight.folders import Folders
+from crystalmath.preflight.input_files import of_parameters, whole
 from crystalmath.preflight.report import FileFacts, Step
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models import Finding
+    from crystalmath.models.inputs import Setting, StepInputs
     from crystalmath.preflight.checked_job import CheckedJob, Wanted
     from crystalmath.preflight.launching import Launch
     from crystalmath.preflight.report import Trouble
@@ -94,6 +96,8 @@ class Program:
         What people call it and the files that it reads.
     launcher : str, optional
         quacc's setting that stands before the program (``VASP_PARALLEL_CMD``).
+    input_files : tuple of str
+        The names of its input files in a run directory, the first of which is always there.
     """
 
     name: ClassVar[str]
@@ -101,6 +105,7 @@ class Program:
     imports: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[FileKind] = FileKind()
     launcher: ClassVar[str | None] = None
+    input_files: ClassVar[tuple[str, ...]] = ()
 
     # ---- in the child, where quacc is imported ----
 
@@ -137,6 +142,19 @@ class Program:
             ``calculator`` is `name`.
         """
         raise NotImplementedError
+
+    def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
+        """Give what the program would get, byte by byte, and who has set what of it.
+
+        As for `ask`, under the same rules: let the calculator's own code write its files into a
+        temporary folder, and read these. By default the calculator's parameters.
+
+        Parameters
+        ----------
+        calculator, atoms, asked
+            As for `ask`, which was called before.
+        """
+        return of_parameters(calculator, atoms, asked.given)
 
     def read(self, path: str, data: bytes) -> FileFacts:  # noqa: ARG002 - the interface
         """Judge the content of a file that `ask` has named.
@@ -185,6 +203,16 @@ class Program:
     def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002
         """Tell which commands a recipe of quacc starts; ``None`` where that cannot be told."""
         return None
+
+    def settings(self, files: Mapping[str, str]) -> Iterable[Setting]:
+        """Read what stands in its input files; by default each is one setting.
+
+        Parameters
+        ----------
+        files : mapping of str to str
+            By their names, as :class:`~crystalmath.models.inputs.StepInputs` has them.
+        """
+        return [whole(name, text) for name, text in files.items()]
 
     def conditions(self, environment: Mapping[str, str]) -> Iterable[Condition]:  # noqa: ARG002
         """Say for ``crystalmath doctor`` what is there of it on this machine."""

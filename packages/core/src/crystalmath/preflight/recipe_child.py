@@ -115,7 +115,7 @@ def _report(request: dict[str, Any]) -> Report:
         structure = () if atoms is None else (atoms.copy(),)
         return recipe(*structure, **codec.decode_parameters(request["spec"]))
 
-    report = gate.ask(call, directory, given)
+    report = gate.ask(call, directory, given, inputs=bool(request.get("inputs")))
     theirs = not name.startswith(f"{lookup.NAMESPACE}.")
     if theirs and report.steps and gate.cannot_begin(report.steps[0], report.files):
         report = evolve(report, survives=gate.survives(call, directory))

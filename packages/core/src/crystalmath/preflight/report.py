@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import asdict, field, frozen
 
+from crystalmath.models.inputs import StepInputs
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -83,6 +85,8 @@ class Step:
         the structure does.
     by_index : bool
         Not here, though: an index of an atom chooses one.
+    inputs : StepInputs, optional
+        What the program would get, where that was asked for and can be written.
     """
 
     calculator: str
@@ -93,6 +97,7 @@ class Step:
     unknown: Mapping[str, str | None] = field(factory=dict)
     by_element: bool = False
     by_index: bool = False
+    inputs: StepInputs | None = None
 
 
 @frozen(kw_only=True)
@@ -186,7 +191,13 @@ class Report:
 def _step(told: dict[str, Any]) -> Step:
     needs = tuple(Need(**need) for need in told.pop("needs"))
     troubles = tuple(Trouble(**trouble) for trouble in told.pop("troubles"))
-    return Step(**told, needs=needs, troubles=troubles)
+    inputs = told.pop("inputs")
+    return Step(
+        **told,
+        needs=needs,
+        troubles=troubles,
+        inputs=None if inputs is None else StepInputs.read(inputs),
+    )
 
 
 def _facts(told: dict[str, Any]) -> FileFacts:

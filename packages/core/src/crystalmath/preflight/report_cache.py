@@ -64,6 +64,8 @@ class Question:
         The variables that the job would see.
     document : str, optional
         Structure and parameters as the child reads them, where they are encoded already.
+    inputs : bool
+        Whether the answer tells what the programs would get, which no other structure shares.
     """
 
     def __init__(
@@ -73,8 +75,11 @@ class Question:
         parameters: Mapping[str, Any],
         environment: Mapping[str, str],
         document: str | None = None,
+        *,
+        inputs: bool = False,
     ) -> None:
         self._document = document
+        self.inputs = inputs
         self.asked = time.time()
         self.recipe = recipe
         self._atoms = atoms
@@ -82,8 +87,9 @@ class Question:
         encoded = json.dumps(codec.encode_request(dict(parameters)))
         self.ours = recipe.startswith(f"{lookup.NAMESPACE}.")
         self.environment = frozenset(environment.items())
-        self._place = recipe, encoded, self.environment
-        kind = _kind(atoms) if self.ours and atoms is not None else None
+        self._place = recipe, encoded, self.environment, inputs
+        shares = self.ours and atoms is not None and not inputs
+        kind = _kind(atoms) if shares and atoms is not None else None
         self.shared: Hashable | None = None if kind is None else (*self._place, kind)
 
     @cached_property

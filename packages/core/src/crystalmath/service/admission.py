@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
     from crystalmath.models.answers import Parent
+    from crystalmath.models.inputs import Inputs
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.recipes.job_structure import JobStructure
     from crystalmath.recipes.lookup import Recipe
@@ -47,11 +48,14 @@ class Checked:
     environment : tuple of str
         The names of the variables that the job would see of its submitter's environment, which all
         of this is about.
+    inputs : Inputs, optional
+        What its programs would get, where that was asked for.
     """
 
     findings: tuple[Finding, ...] = ()
     pseudopotentials: tuple[Pseudopotential, ...] = ()
     environment: tuple[str, ...] = ()
+    inputs: Inputs | None = None
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -115,7 +119,7 @@ class Admission:
         self._recipes: dict[str, Recipe] = {}
         self._commands: dict[tuple[object, ...], tuple[Mapping[str, str], list[Finding]]] = {}
 
-    def check(self, submission: Submission) -> Checked:
+    def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Say all that is wrong with a submission; `InvalidJob` if it cannot even be read."""
         findings: list[Finding] = []
 
@@ -138,6 +142,7 @@ class Admission:
         answers = can_be_called and passes(lambda: self._preflight(asked))
         files, told = self._pseudopotentials(asked) if answers else ([], [])
         findings += told
+        written = self._inputs(asked) if inputs and can_be_called else None
         passes(lambda: self._check_ranks(asked.spec))
         if passes(lambda: self._check_engine(asked.spec)):
             passes(lambda: self._engine_preflight(asked))
@@ -148,6 +153,7 @@ class Admission:
             findings=tuple(_judged(findings, strict=asked.strict)),
             pseudopotentials=tuple(files),
             environment=tuple(sorted(asked.spec.environment)),
+            inputs=written,
         )
 
     def read(self, submission: Submission) -> Asked:
@@ -277,6 +283,11 @@ class Admission:
         told = plugins().pseudopotentials(**_of_hooks(asked))
         files = [each for each in told if isinstance(each, Pseudopotential)]
         return files, [each for each in told if isinstance(each, Finding)]
+
+    def _inputs(self, asked: Asked) -> Inputs:
+        from crystalmath.preflight.asked_inputs import asked_inputs
+
+        return asked_inputs(**_of_hooks(asked))
 
     def _check_commands(self, spec: JobSpec) -> list[Finding]:
         """Look at what would start the program; of a batch once, for it reads quacc's settings."""

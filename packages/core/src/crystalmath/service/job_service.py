@@ -175,9 +175,17 @@ class JobService(Queries):
                 answers[index] = error
         return answers, prepared
 
-    def check(self, submission: Submission) -> Checked:
-        """Say all that is wrong with a submission, and what it would read; submit nothing."""
-        return self._admission().check(submission)
+    def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
+        """Say all that is wrong with a submission, and what it would read; submit nothing.
+
+        Parameters
+        ----------
+        submission : Submission
+            What is asked for.
+        inputs : bool
+            Also say what its programs would get; any recipe is asked then, which may take seconds.
+        """
+        return self._admission().check(submission, inputs=inputs)
 
     def _admission(self) -> Admission:
         if self._source is not None:

@@ -79,15 +79,17 @@ Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
 
 @contextlib.contextmanager
-def asking(recipes: Iterable[str]) -> Iterator[None]:
+def asking(recipes: Iterable[str], *, always: bool = False) -> Iterator[None]:
     """Tell whoever waits for a submission or a check what they wait for, and let them leave.
 
     Parameters
     ----------
     recipes : iterable of str
         Full names.
+    always : bool
+        They are asked whatever they run.
     """
-    if not any(map(is_asked, recipes)):
+    if not always and not any(map(is_asked, recipes)):
         yield
         return
     with output.note_of_delay(

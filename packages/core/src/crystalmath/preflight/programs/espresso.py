@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from crystalmath.models.inputs import Setting, StepInputs
     from crystalmath.preflight.checked_job import CheckedJob, Wanted
     from crystalmath.preflight.report import FileFacts, Step
 
@@ -74,6 +75,7 @@ class Espresso(Program):
     imports = ("quacc.calculators.espresso", "ase.calculators.espresso")
     files = FileKind(title="pw.x", noun="pseudopotential", code="upf", choice="pseudopotentials")
     launcher = "ESPRESSO_PARALLEL_CMD"
+    input_files = ("pw.in",)
 
     def install(self) -> None:
         """Import what the first question would wait for."""
@@ -90,6 +92,18 @@ class Espresso(Program):
         from crystalmath.preflight.programs import espresso_calculator
 
         return espresso_calculator.ask(self.name, calculator, atoms, asked)
+
+    def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
+        """Give its input."""
+        from crystalmath.preflight.programs import espresso_inputs
+
+        return espresso_inputs.inputs(self, calculator, atoms, asked)
+
+    def settings(self, files: Mapping[str, str]) -> Iterator[Setting]:
+        """Read the variables of its namelists, and its cards."""
+        from crystalmath.preflight.programs import espresso_inputs
+
+        return espresso_inputs.settings(files)
 
     def read(self, path: str, data: bytes) -> FileFacts:
         """Judge the content of a pseudopotential."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from crystalmath.models.inputs import Setting, StepInputs
     from crystalmath.preflight.checked_job import CheckedJob, Wanted
     from crystalmath.preflight.programs.vasp_folders import PotcarFolders
     from crystalmath.preflight.report import FileFacts, Step, Trouble
@@ -41,6 +42,7 @@ class Vasp(Program):
         title="VASP", noun="POTCAR", code="potcar", choice="setups", unreadable=(".Z",)
     )
     launcher = "VASP_PARALLEL_CMD"
+    input_files = ("INCAR", "KPOINTS", "POSCAR", "POTCAR")
 
     def install(self) -> None:
         """Close the gate in what quacc has for VASP alone."""
@@ -59,6 +61,18 @@ class Vasp(Program):
         from crystalmath.preflight.programs import vasp_calculator
 
         return vasp_calculator.ask(self, calculator, atoms, asked)
+
+    def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
+        """Give INCAR, KPOINTS, POSCAR, and the titles of the POTCARs."""
+        from crystalmath.preflight.programs import vasp_inputs
+
+        return vasp_inputs.inputs(self, calculator, atoms, asked)
+
+    def settings(self, files: Mapping[str, str]) -> Iterator[Setting]:
+        """Read the tags of INCAR; each other file is one setting."""
+        from crystalmath.preflight.programs import vasp_inputs
+
+        return vasp_inputs.settings(files)
 
     def read(self, path: str, data: bytes) -> FileFacts:
         """Judge the content of a POTCAR."""

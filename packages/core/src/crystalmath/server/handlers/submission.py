@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.models import Submission
 from crystalmath.models.checks import checked
-from crystalmath.models.fields import array, from_wire, reference
+from crystalmath.models.fields import array, from_wire, nullable, reference
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
 from crystalmath.server.rpc.declare import length, method, trouble
 from crystalmath.server.rpc.shapes import (
@@ -35,6 +35,8 @@ __all__ = [
 
 #: What the answer to one of many submissions takes in memory about, in bytes.
 _ANSWER_SIZE = 1000
+#: And the inputs of a job of many large structures.
+_INPUTS_SIZE = 8 * 2**20
 
 _ONE = {"type": "object", "properties": SUBMISSION, "required": list(REQUIRED)}
 
@@ -53,7 +55,7 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     # Only names that exist: a pool is never given up.
     known = len(engines) == 1 and engines <= set(get_installed_engines())
     to = f" to {engines.pop()}" if known else ""
-    asked = any(may_be_asked(str(job.get("recipe"))) for job in jobs)
+    asked = params.get("inputs") or any(may_be_asked(str(job.get("recipe"))) for job in jobs)
     return f"submitting{to}{' after asking the recipe' if asked else ''}"
 
 
@@ -104,7 +106,13 @@ def _all_read(jobs: list[Any]) -> Generator[None, None, list[Submission | dict[s
 
 @method(
     "jobs.check",
-    params=SUBMISSION,
+    params={
+        **SUBMISSION,
+        "inputs": {
+            "type": "boolean",
+            "description": "also tell what its programs would get, step by step; default: false",
+        },
+    },
     required=REQUIRED,
     result=record(
         {
@@ -120,22 +128,27 @@ def _all_read(jobs: list[Any]) -> Generator[None, None, list[Submission | dict[s
                 **array({"type": "string"}),
                 "description": "the variables of the caller's that the job would see",
             },
-        }
+        },
+        {"inputs": {**nullable(reference("Inputs")), "description": "where that was asked for"}},
     ),
     refused={"ok": False, "findings": [], "potcars": [], "environment": []},
     pool=submitting_pool,
     copies=2,
+    answer_size=lambda params: _INPUTS_SIZE if params.get("inputs") else 0,
 )
 def handle_jobs_check(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
 
     Nothing is recorded, and no engine is started. Recipes of VASP, Quantum ESPRESSO and the
     programs that plugins check are asked which files they read, in a process of their own and
-    under the caller's environment.
+    under the caller's environment. For ``inputs`` any recipe is asked; they are ``null`` where it
+    cannot even be called.
     """
     from attrs import asdict
 
-    checked = service.check(read_submission(params))
+    wanted = params.get("inputs", False)
+    checked = service.check(read_submission(params), inputs=wanted)
+    inputs = None if checked.inputs is None else checked.inputs.document()
     return {
         "ok": not checked.errors,
         "status": "error" if checked.errors else "ok",
@@ -143,6 +156,7 @@ def handle_jobs_check(service: JobService, params: dict[str, Any]) -> Mapping[st
         "findings": [asdict(finding) for finding in checked.findings],
         "potcars": [asdict(file) for file in checked.pseudopotentials],
         "environment": list(checked.environment),
+        **({"inputs": inputs} if wanted else {}),
     }
 
 

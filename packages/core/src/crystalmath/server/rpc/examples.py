@@ -68,6 +68,30 @@ _RESULT = {
 }
 
 _USE = {"jobs": 12, "files": 180, "size": 5_400_000_000, "heavy_size": 5_100_000_000}
+_INPUTS: dict[str, Any] = {
+    "steps": [
+        {
+            "program": "EMT",
+            "formula": "Al",
+            "preset": None,
+            "files": {"parameters.json": '{\n  "asap_cutoff": false\n}\n'},
+            "settings": [
+                {
+                    "file": "parameters.json",
+                    "name": "asap_cutoff",
+                    "value": "false",
+                    "origin": "default",
+                    "instead_of": None,
+                    "certain": True,
+                }
+            ],
+            "certain": True,
+            "directory": None,
+        }
+    ],
+    "written": False,
+    "rest": None,
+}
 
 #: Method -> parameters and result.
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -109,7 +133,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "jobs.cancel": ({"job_id": _ID}, {"job_id": _ID, "cancelled": True, "error": None}),
     "jobs.check": (
-        _ASKED,
+        {**_ASKED, "inputs": True},
         {
             "ok": True,
             "status": "ok",
@@ -117,6 +141,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "findings": [],
             "potcars": [],
             "environment": ["PATH"],
+            "inputs": _INPUTS,
         },
     ),
     "jobs.counts": (

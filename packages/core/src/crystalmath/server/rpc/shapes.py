@@ -133,6 +133,56 @@ _PARENT = record(
     },
 )
 
+_SETTING = record(
+    {
+        "file": {**_TEXT, "description": "the input file in which it stands"},
+        "name": {**_TEXT, "description": "a tag, a variable, a card, a parameter; or the file's"},
+        "value": {**nullable(_TEXT), "description": "null where a preset's was left out"},
+        "origin": {
+            "anyOf": [
+                {
+                    "type": "string",
+                    "enum": ["asked", "preset", "recipe", "quacc", "structure", "default"],
+                },
+                {"type": "null"},
+            ],
+            "description": "who has set it; null where that is not known",
+        },
+        "instead_of": {
+            **nullable(_TEXT),
+            "description": "what it stands in the place of, and whose that was",
+        },
+        "certain": {"type": "boolean", "description": "no earlier step's result changes it"},
+    }
+)
+
+_STEP_INPUTS = record(
+    {
+        "program": {**_TEXT, "description": "what people call it, or the calculator's class"},
+        "formula": {**_TEXT, "description": "of the structure that is calculated"},
+        "preset": nullable(_TEXT),
+        "files": {
+            "type": "object",
+            "additionalProperties": _TEXT,
+            "description": "the input files by name; POTCAR.titel has the titles of the POTCARs",
+        },
+        "settings": array(reference("Setting")),
+        "certain": {"type": "boolean", "description": "no earlier step's result changes any of it"},
+        "directory": {**nullable(_TEXT), "description": "where the job has written them"},
+    }
+)
+
+_INPUTS = record(
+    {
+        "steps": array(reference("StepInputs")),
+        "written": {
+            "type": "boolean",
+            "description": "the job has written these; else its recipe was asked",
+        },
+        "rest": {**nullable(_TEXT), "description": "why there may be more steps"},
+    }
+)
+
 _JOB = record(properties(Job, answer=True))
 
 _REFUSAL = record(
@@ -182,10 +232,13 @@ COMPONENTS: dict[str, _Schema] = {
     "Change": _CHANGE,
     "Event": _EVENT,
     "Finding": _FINDING,
+    "Inputs": _INPUTS,
     "Job": _JOB,
     "Parent": _PARENT,
     "Potcar": _POTCAR,
     "Refusal": _REFUSAL,
+    "Setting": _SETTING,
+    "StepInputs": _STEP_INPUTS,
     "Submitted": _SUBMITTED,
     "Summary": _SUMMARY,
 }

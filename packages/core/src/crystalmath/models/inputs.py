@@ -1,0 +1,139 @@
+"""What programs get: the input of a job's calculations, step by step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from attrs import asdict, field, fields, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from crystalmath.errors import Finding
+
+__all__ = ["Inputs", "JobCheck", "Origin", "Setting", "StepInputs"]
+
+#: Who has set something: the user, a preset, the recipe's own code, quacc (as where it swaps what
+#: does not go together), the structure, or the calculator's default.
+Origin: TypeAlias = Literal["asked", "preset", "recipe", "quacc", "structure", "default"]
+
+
+@frozen(kw_only=True)
+class Setting:
+    """One thing that a program is told.
+
+    Parameters
+    ----------
+    file : str
+        The input file in which it stands.
+    name : str
+        A tag (``ENCUT``), a variable (``ecutwfc``), a card (``K_POINTS``), a parameter; the name of
+        the file where it is the whole of it (``KPOINTS``).
+    value : str or None
+        As it stands there; ``None`` where a preset has it and it was left out.
+    origin : Origin, optional
+        Who has set it; ``None`` where that is not known, as of files that were read again.
+    instead_of : str, optional
+        What it stands in the place of, and whose that was: ``preset: 520``.
+    certain : bool
+        No result of an earlier step changes it.
+    """
+
+    file: str
+    name: str
+    value: str | None
+    origin: Origin | None = None
+    instead_of: str | None = None
+    certain: bool = True
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Make it of JSON; what a later release adds is left out."""
+        return cls(**_known(cls, document))
+
+
+@frozen(kw_only=True)
+class StepInputs:
+    """What a program gets in one step.
+
+    Parameters
+    ----------
+    program : str
+        What people call it: ``VASP``, ``pw.x``; else the name of the calculator's class.
+    formula : str
+        Of the structure that is calculated.
+    preset : str, optional
+        The preset that the recipe uses.
+    files : mapping of str to str
+        The input files by their names, and ``POTCAR.titel`` with the titles of the POTCARs, whose
+        content is nobody's to give away.
+    settings : tuple of Setting
+        What stands in them.
+    certain : bool
+        No result of an earlier step changes any of it.
+    directory : str, optional
+        Where the files are, of a job that has written them.
+    """
+
+    program: str
+    formula: str = ""
+    preset: str | None = None
+    files: Mapping[str, str] = field(factory=dict)
+    settings: tuple[Setting, ...] = ()
+    certain: bool = True
+    directory: str | None = None
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Make it of JSON; what a later release adds is left out."""
+        settings = tuple(map(Setting.read, document["settings"]))
+        return cls(**{**_known(cls, document), "settings": settings})
+
+
+@frozen(kw_only=True)
+class Inputs:
+    """What the programs of a job get.
+
+    Parameters
+    ----------
+    steps : tuple of StepInputs
+        The calculations, in order, as far as they are known.
+    written : bool
+        The job has written these files; else the recipe was asked what it would write.
+    rest : str, optional
+        Why there may be more steps.
+    """
+
+    steps: tuple[StepInputs, ...] = ()
+    written: bool = False
+    rest: str | None = None
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Make it of what ``jobs.inputs`` and ``jobs.check`` tell."""
+        steps = tuple(map(StepInputs.read, document["steps"]))
+        return cls(**{**_known(cls, document), "steps": steps})
+
+    def document(self) -> dict[str, Any]:
+        """Write it as ``jobs.inputs`` and ``jobs.check`` tell it."""
+        return asdict(self)
+
+
+@frozen(kw_only=True)
+class JobCheck:
+    """What was found of a job that was not submitted, and what its programs would get.
+
+    Parameters
+    ----------
+    findings : sequence of Finding
+        All that is wrong with it.
+    inputs : Inputs
+        Its steps, as far as they are known.
+    """
+
+    findings: Sequence[Finding]
+    inputs: Inputs
+
+
+def _known(record: type, document: Mapping[str, Any]) -> dict[str, Any]:
+    return {one.name: document[one.name] for one in fields(record) if one.name in document}

@@ -1,0 +1,69 @@
+"""What of a later step's input is known beforehand: all that no earlier result changes.
+
+A recipe is called again, and its calculations end with another structure, and with other moments or
+none. What stays the same whatever they end with is known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from crystalmath.models.inputs import StepInputs
+    from crystalmath.preflight.report import Report, Step
+
+__all__ = ["MOMENTS", "move", "with_certainty"]
+
+#: What calculations end with on each atom, in µB.
+MOMENTS = (0.0, 1.25)
+#: How far from where they began, as strain and in Å: meshes of k-points that are made from the cell
+#: become others, too.
+_STRAIN = 0.3
+_STEP = 0.1
+
+
+def move(atoms: Atoms) -> None:
+    """Move atoms in place, as if they had been relaxed."""
+    import numpy as np
+
+    constraints, atoms.constraints = atoms.constraints, []
+    atoms.set_cell(atoms.cell.array * (1 + _STRAIN), scale_atoms=True)
+    numbers = np.arange(3 * len(atoms)).reshape(-1, 3)
+    atoms.positions += _STEP * np.sin(1.0 + numbers)
+    atoms.constraints = constraints
+
+
+def with_certainty(report: Report, other: Report) -> Report:
+    """Mark what of the inputs is not known beforehand.
+
+    Parameters
+    ----------
+    report, other : Report
+        What the recipe said, and what it said when its calculations ended elsewhere.
+    """
+    others = [*other.steps, *[None] * len(report.steps)]
+    steps = [_compared(*pair) for pair in zip(report.steps, others, strict=False)]
+    return evolve(report, steps=tuple(steps))
+
+
+def _compared(step: Step, other: Step | None) -> Step:
+    if step.inputs is None:
+        return step
+    then = None if other is None or other.calculator != step.calculator else other.inputs
+    return evolve(step, inputs=_marked(step.inputs, then))
+
+
+def _marked(inputs: StepInputs, then: StepInputs | None) -> StepInputs:
+    known = (
+        set() if then is None else {(each.file, each.name, each.value) for each in then.settings}
+    )
+    settings = tuple(
+        evolve(each, certain=each.certain and (each.file, each.name, each.value) in known)
+        for each in inputs.settings
+    )
+    certain = inputs.certain and then is not None and inputs.files == then.files
+    return evolve(inputs, settings=settings, certain=certain)
