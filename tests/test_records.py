@@ -27,7 +27,9 @@ from crystalmath.client.request import document
 from crystalmath.errors import InvalidJob
 from crystalmath.models import (
     Attempt,
+    Filters,
     Job,
+    JobFilter,
     JobSpec,
     JobState,
     MapOptions,
@@ -160,6 +162,20 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
     for name, written in SubmissionOptions.__annotations__.items():
         said = written.__forward_arg__
         assert said in {types[name], f"{types[name]} | None"}, name
+
+
+def test_filters_are_declared_once():
+    declared_there = names(JobFilter)
+    assert Filters.__annotations__.keys() == declared_there
+    filters = METHODS["jobs.list"].params["properties"].items()
+    assert dict(filters) | JobFilter.schemas() == dict(filters)
+    assert METHODS["jobs.summary"].params["properties"] == JobFilter.schemas()
+    taken = {param.name: param for param in typer.main.get_command(app).commands["list"].params}
+    for one in declared(JobFilter):
+        if one.about.option is not None:
+            assert taken[one.name].opts == [one.about.option.name]
+    text = (Path(__file__).parents[1] / "docs/protocol.md").read_text(encoding="utf-8")
+    assert [name for name in declared_there if f"`{name}" not in text] == []
 
 
 def test_what_a_client_takes_is_what_a_submission_has():

@@ -17,9 +17,13 @@ from rich.cells import cell_len
 
 from commands import finish, limited, start
 from conftest import eventually
-from crystalmath.cli import list_
+from crystalmath import config
+from crystalmath.cli.shared import job_table
 from crystalmath.client import remote
 from crystalmath.errors import ServerError
+from crystalmath.jobs.changes import Change
+from crystalmath.models import JobState, NewJob
+from crystalmath.quacc.store import JobStore
 from server.home_server import HomeServer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -238,9 +242,9 @@ def test_ids_and_swept_values_are_whole_in_a_narrow_line(monkeypatch, columns, e
         ("POSCAR opt_params.fmax=0.01", *same, "7d0e11aa"),
         ("slab", "failed", "lab_recipes.value", "local", "", "", "1 d", "91ae6abe"),
     ]
-    cells = dict(zip(list_._COLUMNS, zip(*rows, strict=True), strict=True))
+    cells = dict(zip(job_table._COLUMNS, zip(*rows, strict=True), strict=True))
     del cells["RESOURCES"]  # as where no job asks for any
-    fitted = list_._fitted(cells, columns)
+    fitted = job_table._fitted(cells, columns)
     assert fitted["ID"] == ["338c1a2b", "7d0e11aa", "91ae6abe"]
     assert [name.rpartition("=")[2] for name in fitted["NAME"]] == ["0.1", "0.01", "slab"]
     widths = [max(map(len, (name, *texts))) for name, texts in fitted.items()]
@@ -305,6 +309,118 @@ def test_list_filters(here, cli):
     assert len(both.json["jobs"]) == 2
     assert [job["job_id"] for job in names(cli, "--error", "out of LUCK").values()] == [bad]
     assert cli("list", "--state", "asleep").code == 2
+
+
+@pytest.fixture(scope="module")
+def listed(served):
+    """Three jobs that are on record alone: two of copper that completed, one of an oxide."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(served.home))
+        url = config.load().database_url
+    with JobStore(url) as store:
+        jobs = [
+            NewJob(
+                job_id=f"00000000-0000-4000-8000-00000000000{index}",
+                recipe="quacc.recipes.emt.core.static_job",
+                engine="other",
+                spec_hash="0",
+                specification="{}",
+                created_at=1.7e9 + index,
+                name=name,
+                formula=formula,
+                labels={"of": "listed", "encut": encut},
+            )
+            for index, (name, formula, encut) in enumerate(
+                [("bulk Cu", "Cu4", "400"), ("slab, Cu", "Cu8", "500"), ("oxide", "CuO", "500")]
+            )
+        ]
+        store.insert(jobs)
+        done = [{"energy_ev": -2.0, "natoms": 4}, {"energy_ev": -3.0, "natoms": 8}]
+        store.apply(
+            [
+                Change(job_id=job.job_id, state=JobState.COMPLETED, at=1.7e9 + 60, summary=summary)
+                for job, summary in zip(jobs, done, strict=False)
+            ]
+            + [Change(job_id=jobs[2].job_id, state=JobState.FAILED, at=1.7e9 + 9, error="boom")]
+        )
+    return ["--label", "of=listed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("--name CU", ["slab, Cu", "bulk Cu"]),
+        ("--recipe emt --formula Cu4", ["bulk Cu"]),
+        ("--formula Cu --sort energy_ev", ["slab, Cu", "bulk Cu"]),
+        ("--sort energy_per_atom_ev", ["bulk Cu", "slab, Cu", "oxide"]),
+        ("--sort -energy_ev", ["bulk Cu", "slab, Cu", "oxide"]),
+        ("--elements O,cu", ["oxide"]),
+        ("--energy-min -2.5", ["bulk Cu"]),
+        ("--energy-max -2.5", ["slab, Cu"]),
+        ("--since 2h", []),
+        ("--until 2h --cluster local", ["oxide", "slab, Cu", "bulk Cu"]),
+        ("--since 2023-11-14 --until 2023-11-16T00:00", ["oxide", "slab, Cu", "bulk Cu"]),
+        ("--exclude state=failed --exclude label=encut=400", ["slab, Cu"]),
+        ("--exclude elements=O", ["slab, Cu", "bulk Cu"]),
+    ],
+)
+def test_list_filters_and_sorts(here, cli, listed, options, found):
+    document = cli("list", *listed, *options.split(), "--json").json
+    assert [job["name"] for job in document["jobs"]] == found
+    assert sum(document["totals"].values()) == len(found)
+
+
+def test_list_has_the_columns_that_were_asked_for(here, cli, listed):
+    asked = [*listed, "--columns", "name,labels.encut,energy_ev,created_at", "--sort", "energy_ev"]
+    header, *rows = cli("list", *asked).lines
+    assert header.split() == ["name", "labels.encut", "energy_ev", "created_at"]
+    assert [row.split()[0] for row in rows] == ["slab,", "bulk", "oxide"]
+    written = cli("list", *asked, "--csv")
+    assert written.out.splitlines() == [
+        "name,labels.encut,energy_ev,created_at",
+        '"slab, Cu",500,-3.0,2023-11-14T22:13:21+00:00',
+        "bulk Cu,400,-2.0,2023-11-14T22:13:20+00:00",
+        "oxide,500,,2023-11-14T22:13:22+00:00",
+    ]
+    cut = cli("list", *asked, "--csv", "--limit", 1)
+    assert len(cut.out.splitlines()) == 2
+    assert cut.err.startswith("2 more; --limit 0 shows all; 3 jobs: 2 completed, 1 failed")
+    assert "job_id,name,state" in cli("list", *listed, "--csv").out
+
+
+def test_a_list_that_goes_to_no_terminal_is_not_cut(here, cli, listed, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    name = "a long name of a job " * 10
+    submit(cli, "value", "--name", name, "--label", "set=wide")
+    assert name.strip() in cli("list", "--label", "set=wide").out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--columns", "nam"], "there is no column 'nam', did you mean 'name'?"),
+        (["--sort", "energie_ev"], "jobs are not sorted by 'energie_ev'; there are created_at"),
+        (["--since", "yesterday"], "'yesterday' is no time; write 2h"),
+        (["--exclude", "colour=red"], "'colour=red' is no FILTER=VALUE; the filters are state"),
+        (["--exclude", "name=a", "--exclude", "name=b"], "another name is excluded already"),
+        (["--exclude", "state=asleep"], "'asleep' is no state"),
+        (["--energy-min", "nan"], "must be a finite number"),
+        (["--csv", "--json"], "does not go with --json"),
+        (["--name", ""], "must not be empty"),
+    ],
+)
+def test_what_cannot_be_listed(cli, options, told):
+    answer = cli("list", *options)
+    assert answer.code == 2
+    assert told in " ".join(answer.err.split())
+
+
+def test_list_refuses_what_is_no_formula(here, cli, listed):
+    answer = cli("list", "--formula", "cuo")
+    assert (answer.code, answer.err) == (
+        1, "error: 'cuo' is no formula; write it as NaCl or Fe2(SO4)3\n"
+    )  # fmt: skip
+    assert "'Qq' is no element" in cli("list", "--elements", "Cu,Qq").err
 
 
 def test_list_summary_groups_failures_by_their_error(here, cli):

@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -401,6 +402,11 @@ def test_jobs_are_listed_page_by_page(client, monkeypatch):
     assert [job.job_id for job in client.list(**chosen, limit=3)] == ids[:3]
     assert [job.name for job in client.list(**chosen, state=["completed"], name="p3")] == ["p3"]
     assert client.summary(**chosen)["states"] == {"completed": 5}
+    assert client.totals(**chosen, exclude={"name": "p3"}) == {"completed": 4}
+    assert [job.name for job in client.list(**chosen, sort="name")] == [f"p{n}" for n in range(5)]
+    now = datetime.now(UTC)
+    assert [f.name for f in client.jobs(**chosen, name="P4", elements="Al", until=now)] == ["p4"]
+    assert client.jobs(**chosen, since=now) == []
     assert client.find(ids[0][:30]) == ids[0]
     with pytest.raises(InvalidJob, match="several job ids begin with ''"):
         client.find("")

@@ -49,8 +49,9 @@ def test_a_job_is_summarised(real):
     assert summarize(result) == {
         "energy_ev": pytest.approx(result["results"]["energy"], abs=1e-12),
         "max_force_ev_ang": pytest.approx(max(np.sqrt((forces**2).sum(axis=1))), rel=1e-12),
-        "formula": "Al",
+        "formula": "Al2",
         "work_dir": str(result["dir_name"]),
+        "natoms": 2,
     }
     assert summarize(real["relax"])["energy_ev"] == pytest.approx(-0.005681511358581304, abs=1e-9)
 
@@ -88,16 +89,27 @@ def test_real_results_survive_the_codec(real):
         ("/a:b/c", "/a:b/c"),
         ("", None),
         (7, None),
+        (".", None),
     ],
 )
 def test_the_work_directory(directory, expected):
     assert summarize({"dir_name": directory})["work_dir"] == expected
 
 
+def test_the_energy_of_a_thermochemistry_is_no_result():
+    thermo = {"vib_freqs": [1600.0], "energy": 0.0, "gibbs_energy": 0.3}
+    assert summarize({"results": thermo, "atoms": Atoms("H2O"), "dir_name": "."}) == {
+        **NOTHING,
+        "formula": "H2O",
+        "natoms": 3,
+    }
+
+
 def test_the_formula():
     assert summarize({"atoms": Atoms("H2O")})["formula"] == "H2O"
-    assert summarize({"atoms": bulk("NaCl", "rocksalt", a=5.6) * 2})["formula"] == "ClNa"
-    assert summarize({"formula_pretty": "NaCl", "atoms": Atoms("H")})["formula"] == "NaCl"
+    assert summarize({"atoms": bulk("NaCl", "rocksalt", a=5.6) * 2})["formula"] == "Cl8Na8"
+    assert summarize({"formula_pretty": "NaCl", "atoms": Atoms("Na2Cl2")})["formula"] == "Cl2Na2"
+    assert summarize({"formula_pretty": "NaCl"})["formula"] == "NaCl"
     assert summarize({"structure_metadata": {"formula_pretty": "Fe2O3"}})["formula"] == "Fe2O3"
     assert summarize({"atoms": Atoms()})["formula"] is None
 

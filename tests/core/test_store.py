@@ -392,6 +392,104 @@ def test_list_filters_in_any_combination(store):
     assert store.unfinished(engine="local") == []
 
 
+FILTERED = [
+    ({"name": "ENCUT=400"}, "1"),
+    ({"name": "%"}, ""),
+    ({"name": "\0"}, ""),
+    ({"recipe": "emt"}, "21"),
+    ({"recipe": "quacc.recipes.emt.core.relax_job"}, "2"),
+    ({"recipe": "emt.core.relax"}, ""),
+    ({"formula": "NaCl"}, "32"),
+    ({"formula": "Cl4Na4"}, "3"),
+    ({"formula": "Na4Cl4"}, "3"),
+    ({"elements": ["na"]}, "32"),
+    ({"elements": ["C"]}, "1"),
+    ({"elements": ["Na", "C"]}, ""),
+    ({"energy_min": -3.0}, "2"),
+    ({"energy_max": -3.0}, "1"),
+    ({"energy_min": -4.0, "energy_max": -2.0}, "21"),
+    ({"since": 2.0}, "432"),
+    ({"since": 2.0, "until": 4.0}, "32"),
+    ({"cluster": "slurm"}, "4"),
+    ({"exclude": {"state": ["completed"]}}, "43"),
+    ({"exclude": {"label": {"p": "x", "q": "y"}}}, "43"),
+    ({"exclude": {"elements": ["C", "Cl"]}}, "4"),
+    ({"exclude": {"name": "encut", "recipe": "lab"}}, "2"),
+    ({"exclude": {"error": "boom"}}, "421"),
+    ({"error": "BOOM", "name": "three"}, "3"),
+    ({"error": "boom", "exclude": {"name": "three"}}, ""),
+]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """Four jobs: two that completed, one that failed, one that waits."""
+    with JobStore(f"sqlite:///{tmp_path_factory.mktemp('four')}/jobs.sqlite") as store:
+        emt = "quacc.recipes.emt.core"
+        common = {"recipe": f"{emt}.relax_job", "name": "two"}
+        store.insert(
+            [
+                new("1", recipe=f"{emt}.static_job", name="CO2 encut=400", formula="CO2",
+                    labels={"p": "x"}, created_at=1.0),
+                new("2", formula="Cl2Na2", labels={"q": "y"}, created_at=2.0, **common),
+                new("3", recipe="lab.f", name="three", formula="Cl4Na4", created_at=3.0),
+                new("4", recipe="lab.g", name=None, created_at=4.0, cluster="slurm"),
+            ]
+        )  # fmt: skip
+        store.apply(
+            [
+                change("1", "completed", summary={"energy_ev": -4.0, "natoms": 3}),
+                change("2", "completed", summary={"energy_ev": -2.0, "natoms": 1}),
+                change("3", "failed", error="Boom"),
+            ]
+        )
+        yield store
+
+
+@pytest.mark.parametrize(("filters", "found"), FILTERED)
+def test_lists_are_filtered(four, filters, found):
+    assert "".join(job.job_id for job in four.list(**filters)) == found
+    assert "".join(job.job_id for job in four.list(newest_first=False, **filters)) == found[::-1]
+    totals = four.totals(**filters)
+    assert sum(totals.values()) == len(found)
+    assert four.summary(**filters)[0] == totals
+
+
+@pytest.mark.parametrize(
+    ("sort", "order"),
+    [
+        ("energy_ev", "1243"),
+        ("-energy_ev", "2143"),
+        ("energy_per_atom_ev", "2143"),
+        ("name", "1324"),
+        ("-name", "2314"),
+        ("created_at", "1234"),
+        ("-created_at", "4321"),
+        ("state", "2134"),
+        ("formula", "1234"),
+    ],
+)
+def test_lists_are_sorted_and_paged(four, sort, order):
+    assert "".join(job.job_id for job in four.list(sort=sort)) == order
+    before, pages = None, ""
+    while page := four.list(sort=sort, limit=1, before=before):
+        before = page[0].job_id
+        pages += before
+    assert pages == order
+
+
+def test_what_cannot_be_asked_of_a_list(four):
+    for wrong, told in (
+        ({"sort": "energy"}, "not sorted by 'energy'; there are created_at, .*energy_ev"),
+        ({"formula": "nacl"}, "'nacl' is no formula"),
+        ({"formula": ""}, "'' is no formula"),
+        ({"elements": ["Qq"]}, "'Qq' is no element"),
+        ({"exclude": {"elements": ["Qq"]}}, "'Qq' is no element"),
+    ):
+        with pytest.raises(InvalidJob, match=told):
+            four.list(**wrong)
+
+
 def test_get_many_keeps_the_order_and_leaves_out_what_is_unknown(store):
     store.insert([new("1"), new("2")])
     assert [job.job_id for job in store.get_many(["2", "none", "1"])] == ["2", "1"]

@@ -6,10 +6,12 @@ import sqlite3
 import stat
 import traceback
 
+import attrs
 import pytest
 
 from crystalmath.errors import StoreError
-from crystalmath.models import Resources
+from crystalmath.jobs.changes import Change
+from crystalmath.models import JobState, Resources
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.store.tables import HEAD
 
@@ -50,8 +52,11 @@ def test_a_newer_schema_is_refused_in_plain_words(file, version):
 
 def test_an_older_schema_is_migrated_and_keeps_its_jobs(file):
     with JobStore(f"sqlite:///{file}") as store:
-        store.insert([JOB])
+        store.insert([attrs.evolve(JOB, formula="Al4")])
+        done = {"energy_ev": -1.5, "natoms": 4}
+        store.apply([Change(job_id="1", state=JobState.COMPLETED, at=2.0, summary=done)])
     with sqlite3.connect(file) as connection:
+        connection.execute("DROP TABLE listed")
         connection.execute("ALTER TABLE jobs DROP COLUMN reason")
         connection.execute("ALTER TABLE jobs DROP COLUMN priority")
         connection.execute("ALTER TABLE jobs DROP COLUMN resources")
@@ -70,6 +75,8 @@ def test_an_older_schema_is_migrated_and_keeps_its_jobs(file):
         assert store.get(JOB.job_id).removed is None
         assert store.specification(JOB.job_id) == JOB.specification
         assert store.pseudopotentials(JOB.job_id) == []
+        assert [job.job_id for job in store.list(formula="Al", energy_max=-1)] == ["1"]
+        assert [job.job_id for job in store.list(sort="energy_per_atom_ev")] == ["1"]
 
 
 def test_a_missing_database_is_made_only_on_request(file):

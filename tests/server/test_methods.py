@@ -216,7 +216,7 @@ def test_pages_by_a_cursor(service, recorded):
         ({"error": "WRONG: Ä"}, 1),
         ({"error": "\0"}, 0),
         ({"recipe": "lab_recipes.fail"}, 6),
-        ({"recipe": "lab_recipes"}, 0),
+        ({"recipe": "lab_recipes"}, 12),
         ({"name": "slab 7"}, 1),
         ({"prefix": "00000000-0000-4000-8000-00000000011"}, 2),
         ({"prefix": ""}, 12),

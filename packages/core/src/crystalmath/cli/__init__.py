@@ -150,7 +150,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "status": {"result": None},
     "result": {"result": None},
     "cancel": {"cancelled": False},
-    "list_jobs": {"jobs": []},
+    "list_jobs": {"jobs": [], "totals": {}},
     "wait": {"jobs": []},
     "prune": {"jobs": [], "left": []},
     "files": {"files": []},
@@ -183,7 +183,7 @@ def _add(name: str, function: Callable[..., int], example: str) -> None:
 _add("run", run.run, " emt.core.relax_job Al.poscar --param relax_cell=true --walltime 1h")
 _add("submit", submit.submit, " vasp.core.static_job 'runs/*/POSCAR' --sweep encut=[400,500]")
 _add("check", check.check, " vasp.core.static_job POSCAR --param kpts=[3,3,3] --inputs")
-_add("list", list_.list_jobs, " --label project=alloys --state failed --summary")
+_add("list", list_.list_jobs, " --elements Cu,O --sort energy_ev --columns name,energy_ev --csv")
 _add("status", status.status, " 3f2a91c4")
 _add("wait", wait.wait, " 3f2a91c4 && crystalmath result 3f2a91c4 --json")
 _add("result", result.result, " 3f2a91c4 --json")

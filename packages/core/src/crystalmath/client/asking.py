@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast
 
 from crystalmath import config
 from crystalmath.client.client_errors import raise_answered
 from crystalmath.client.event_log import changes, news
+from crystalmath.client.filters_document import filters_document
 from crystalmath.client.result_fetcher import ResultFetcher
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
@@ -18,6 +19,7 @@ from crystalmath.recipes.changed_settings import changed_settings
 
 if TYPE_CHECKING:
     from crystalmath.client.transport import Transport
+    from crystalmath.models import Filters
     from crystalmath.models.answers import (
         ClusterEntry,
         Counted,
@@ -34,13 +36,12 @@ if TYPE_CHECKING:
         Usage,
     )
 
-__all__ = ["Asking", "RecipeLike", "States"]
+__all__ = ["Asking", "RecipeLike"]
 
 # The class has a method called list, which hides the type inside it.
 _Engines: TypeAlias = "list[EngineEntry]"
 _Clusters: TypeAlias = "list[ClusterEntry]"
 _Recipes: TypeAlias = "list[RecipeEntry]"
-_Names: TypeAlias = list[str]
 
 #: A state, or several.
 States: TypeAlias = str | Sequence[str] | None
@@ -128,70 +129,56 @@ class Asking:
     def list(
         self,
         *,
-        labels: Mapping[str, str] | None = None,
-        state: States = None,
-        engine: str | None = None,
-        recipe: str | None = None,
-        name: str | None = None,
-        error: str | None = None,
-        prefix: str | None = None,
+        sort: str | None = None,
         limit: int | None = None,
+        **filters: Unpack[Filters],
     ) -> Iterator[Job]:
         """Go through jobs, newest first, fetching them page by page.
 
         Parameters
         ----------
-        labels, state, engine, recipe, name
-            See :meth:`jobs`.
-        error : str, optional
-            Only jobs whose error contains this text.
-        prefix : str, optional
-            Only jobs whose id begins so.
+        sort : str, optional
+            In another order: ``energy_ev``, with a minus from the largest
+            (:data:`~crystalmath.models.filters.SORTED_BY`). Jobs without a value come last.
         limit : int, optional
             So many at most.
+        **filters
+            The fields of :class:`~crystalmath.models.JobFilter`; all must agree. Times are seconds
+            since the epoch or a ``datetime``, energies are in eV.
         """
-        filters = {
-            "labels": dict(labels) if labels else None,
-            "state": _states(state),
-            "engine": engine,
-            "recipe": recipe,
-            "name": name,
-            "error": error,
-            "prefix": prefix,
-        }
+        given = filters_document(filters)
         cursor: str | None = None
         left = limit
         while left is None or left > 0:
             size = PAGE if left is None else min(left, PAGE)
-            page = self._answer("jobs.list", limit=size, cursor=cursor, **filters)
+            page = self._answer("jobs.list", limit=size, cursor=cursor, sort=sort, **given)
             yield from map(Job.read, page["jobs"])
             cursor = page["cursor"]
             if cursor is None:
                 return
             left = None if left is None else left - len(page["jobs"])
 
-    def summary(
-        self,
-        *,
-        labels: Mapping[str, str] | None = None,
-        state: States = None,
-        engine: str | None = None,
-        error: str | None = None,
-    ) -> Counted:
+    def totals(self, **filters: Unpack[Filters]) -> dict[str, int]:
+        """Count jobs by state; states that none is in are left out.
+
+        Parameters
+        ----------
+        **filters
+            See :meth:`list`.
+        """
+        answer = self._answer("jobs.list", limit=0, totals=True, **filters_document(filters))
+        totals: dict[str, int] = answer["totals"]
+        return totals
+
+    def summary(self, **filters: Unpack[Filters]) -> Counted:
         """Count jobs by state and by error: ``{"states", "errors"}``.
 
         Parameters
         ----------
-        labels, state, engine, error
+        **filters
             See :meth:`list`.
         """
-        chosen = dict(labels) if labels else None
-        return cast(
-            "Counted",
-            self._answer(
-                "jobs.summary", labels=chosen, state=_states(state), engine=engine, error=error
-            ),
-        )
+        return cast("Counted", self._answer("jobs.summary", **filters_document(filters)))
 
     def counts(
         self,
@@ -239,20 +226,12 @@ class Asking:
             ),
         )
 
-    def usage(
-        self,
-        *,
-        labels: Mapping[str, str] | None = None,
-        state: States = None,
-        engine: str | None = None,
-        recipe: str | None = None,
-        name: str | None = None,
-    ) -> Usage:
+    def usage(self, **filters: Unpack[Filters]) -> Usage:
         """Measure what the files of jobs take: in all, by state, by recipe and by label.
 
         Parameters
         ----------
-        labels, state, engine, recipe, name
+        **filters
             See :meth:`list`.
 
         Returns
@@ -261,14 +240,7 @@ class Asking:
             ``{"total", "states", "recipes", "labels"}``, of each ``{"jobs", "files", "size",
             "heavy_size"}``, sizes in bytes; heavy are the files that can be computed again.
         """
-        filters = {
-            "labels": dict(labels) if labels else None,
-            "state": _states(state),
-            "engine": engine,
-            "recipe": recipe,
-            "name": name,
-        }
-        return cast("Usage", self._answered("jobs.usage", filters, LONG_S))
+        return cast("Usage", self._answered("jobs.usage", filters_document(filters), LONG_S))
 
     def prune(
         self,
@@ -278,12 +250,7 @@ class Asking:
         larger: int | None = None,
         keep_results: bool = False,
         dry_run: bool = False,
-        labels: Mapping[str, str] | None = None,
-        state: States = None,
-        engine: str | None = None,
-        recipe: str | None = None,
-        name: str | None = None,
-        error: str | None = None,
+        **filters: Unpack[Filters],
     ) -> Pruned:
         """Throw away the run directories of jobs that have ended; their records stay.
 
@@ -299,7 +266,7 @@ class Asking:
             Only the heavy files: wave functions, charge densities, copies of POTCARs.
         dry_run : bool
             Remove nothing, and tell of which jobs files would be removed.
-        labels, state, engine, recipe, name, error
+        **filters
             See :meth:`list`.
 
         Returns
@@ -319,12 +286,7 @@ class Asking:
             "larger": larger,
             "keep_results": keep_results,
             "dry_run": dry_run,
-            "labels": dict(labels) if labels else None,
-            "state": _states(state),
-            "engine": engine,
-            "recipe": recipe,
-            "name": name,
-            "error": error,
+            **filters_document(filters),
         }
         if job_ids is None:
             return self._prune(asked)
@@ -601,5 +563,5 @@ class Asking:
         return codec.decode_result_json(text)
 
 
-def _states(state: States) -> str | _Names | None:
-    return state if state is None or isinstance(state, str) else list(state)
+def _states(state: States) -> str | Sequence[str] | None:
+    return state if state is None or isinstance(state, str) else [*state]

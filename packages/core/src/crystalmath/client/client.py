@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, overload
 
-from crystalmath.client.asking import Asking, RecipeLike, States
+from crystalmath.client.asking import Asking, RecipeLike
 from crystalmath.client.client_errors import answered_error, raise_answered
 from crystalmath.client.follower import Follower
 from crystalmath.errors import CrystalMathError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client.future import JobFuture
     from crystalmath.client.transport import Transport
-    from crystalmath.models import HasJobId, MapOptions, SubmissionOptions
+    from crystalmath.models import Filters, HasJobId, MapOptions, SubmissionOptions
 
 __all__ = ["Client"]
 
@@ -271,28 +271,22 @@ class Client(Asking):
     def jobs(
         self,
         *,
-        labels: Mapping[str, str] | None = None,
         label: Mapping[str, str] | None = None,
-        state: States = None,
-        engine: str | None = None,
-        recipe: str | None = None,
-        name: str | None = None,
+        sort: str | None = None,
+        **filters: Unpack[Filters],
     ) -> _Futures:
         """Give futures of jobs, newest first: those of an earlier kernel too.
 
         Parameters
         ----------
-        labels, label : mapping of str to str, optional
-            Only jobs with all of these labels.
-        state : str or sequence of str, optional
-            Only jobs in this state, or one of these.
-        engine, recipe, name : str, optional
-            Only jobs of exactly this engine, recipe or name.
+        label : mapping of str to str, optional
+            The same as ``labels``.
+        sort, **filters
+            See :meth:`list`.
         """
-        every = {**(labels or {}), **(label or {})}
-        return self._futures(
-            self.list(labels=every, state=state, engine=engine, recipe=recipe, name=name)
-        )
+        if every := {**(filters.get("labels") or {}), **(label or {})}:
+            filters["labels"] = every
+        return self._futures(self.list(sort=sort, **filters))
 
     def _futures(self, infos: Iterable[Job]) -> _Futures:
         from crystalmath.client.future import JobFuture

@@ -5,6 +5,8 @@
 ``resources``     what a job asks of a machine
 ``job``           what is on record of a job
 ``progress``      how far a job's calculation has come
+``columns``       what of a job stands in lists and tables
+``filters``       which jobs are meant, and how lists are sorted
 ``answers``       what the server's answers hold, for type checkers
 ``inputs``        what programs get, step by step
 ``cluster``       a target of an engine, as the configuration file describes it
@@ -18,6 +20,7 @@
 from crystalmath.errors import Finding
 from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
 from crystalmath.models.cluster import Cluster
+from crystalmath.models.filters import Filters, JobFilter
 from crystalmath.models.inputs import Inputs, JobCheck, Setting, StepInputs
 from crystalmath.models.job import Job, JobChange, JobState, NewJob, Pseudopotential
 from crystalmath.models.progress import IonicStep, Progress
@@ -36,6 +39,7 @@ __all__ = [
     "Capabilities",
     "Cluster",
     "EngineSettings",
+    "Filters",
     "Finding",
     "HasJobId",
     "Inputs",
@@ -43,6 +47,7 @@ __all__ = [
     "Job",
     "JobChange",
     "JobCheck",
+    "JobFilter",
     "JobSpec",
     "JobState",
     "MapOptions",

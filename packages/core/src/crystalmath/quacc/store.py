@@ -16,6 +16,7 @@ from crystalmath.store import database
 from crystalmath.store.event_counts import count_reached
 from crystalmath.store.eventlog import last_event, read_events
 from crystalmath.store.failures import newest_failures
+from crystalmath.store.ordering import sorted_page
 from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
 from crystalmath.store.rows import (
     check,
@@ -24,15 +25,24 @@ from crystalmath.store.rows import (
     insert_for_jobs,
     limited,
     save,
+    to_listed,
     to_row,
 )
-from crystalmath.store.selection import begins_with, count_errors, count_states, selected
+from crystalmath.store.selection import (
+    begins_with,
+    count_errors,
+    count_states,
+    is_short,
+    selected,
+    source,
+)
 from crystalmath.store.tables import (
     events,
     is_storable,
     jobs,
     labels,
     lineage,
+    listed,
     specifications,
 )
 from crystalmath.store.transitions import event_row, follow
@@ -318,6 +328,7 @@ class JobStore:
         limit: int | None = None,
         newest_first: bool = True,
         before: str | None = None,
+        sort: str | None = None,
         **filters: Any,
     ) -> _Jobs:
         """Give the jobs for which everything that is asked for holds.
@@ -327,9 +338,11 @@ class JobStore:
         limit : int, optional
             No more than this many.
         newest_first : bool
-            In the order of their recording, or from the newest back.
+            From the newest back, or in the order of their recording (then without `sort`).
         before : str, optional
             Only jobs recorded before this one: the id that ends one page begins the next.
+        sort : str, optional
+            Another order, and pages of it; see :func:`crystalmath.store.ordering.sorted_page`.
         **filters
             See :func:`crystalmath.store.selection.selected`.
 
@@ -337,8 +350,15 @@ class JobStore:
         ------
         UnknownJob
             No job has the id `before`.
+        InvalidJob
+            Nothing is sorted by `sort`, or a formula or an element is none.
         """
+        if newest_first and (sort is not None or is_short(filters)):
+            with self._database.reading() as connection:
+                return _searched(connection, sort, before, limit, filters)
         query = _RECORD.order_by(jobs.c.number.desc() if newest_first else jobs.c.number)
+        if is_short(filters):
+            query = query.join(listed, listed.c.number == jobs.c.number)
         query = query.where(selected(**filters))
         with self._database.reading() as connection:
             if before is not None:
@@ -353,9 +373,19 @@ class JobStore:
         **filters
             See :func:`crystalmath.store.selection.selected`.
         """
-        where, seen = selected(**filters), filters.get("seen") or {}
         with self._database.reading() as connection:
-            return count_states(connection, where, seen), count_errors(connection, where)
+            return count_states(connection, filters), count_errors(connection, filters)
+
+    def totals(self, **filters: Any) -> dict[JobState, int]:
+        """Count the jobs by their state.
+
+        Parameters
+        ----------
+        **filters
+            See :func:`crystalmath.store.selection.selected`.
+        """
+        with self._database.reading() as connection:
+            return count_states(connection, filters)
 
     def counts(
         self,
@@ -515,7 +545,9 @@ def _record(connection: Connection, fresh: Sequence[_Fresh]) -> None:
         for job, _ in fresh
     ]
     log = [event_row(job, job.state, job.created_at, "submitted", new=True) for _, job in fresh]
+    short = [{"job_id": job.job_id, **to_listed(job)} for _, job in fresh]
     connection.execute(insert(jobs), [to_row(job) for _, job in fresh])
+    insert_for_jobs(connection, listed, short)
     insert_for_jobs(connection, specifications, asked)
     insert_for_jobs(connection, labels, tagged)
     insert_for_jobs(connection, lineage, parents)
@@ -554,6 +586,30 @@ def _number(connection: Connection, job_id: str) -> int:
 
 def _read(connection: Connection, query: Select[Any]) -> _Jobs:
     return [JobMetadata(**from_row(row)) for row in connection.execute(query).mappings()]
+
+
+def _searched(
+    connection: Connection,
+    sort: str | None,
+    before: str | None,
+    limit: int | None,
+    filters: Mapping[str, Any],
+) -> _Jobs:
+    """Find the numbers of jobs in their short rows, and read only what was found."""
+    query = select(listed.c.number).select_from(source(filters))
+    query = query.where(selected(of=listed, **filters))
+    query = limited(sorted_page(connection, query, sort, before), limit)
+    numbers = [int(number) for number in connection.execute(query).scalars()]
+    rows: dict[int, Mapping[Any, Any]] = {}
+    for start in range(0, len(numbers), _CHUNK):
+        chunk = numbers[start : start + _CHUNK]
+        wanted = _RECORD.add_columns(jobs.c.number).where(jobs.c.number.in_(chunk))
+        rows |= {row["number"]: row for row in connection.execute(wanted).mappings()}
+    return [_from_numbered(rows[number]) for number in numbers]
+
+
+def _from_numbered(row: Mapping[Any, Any]) -> JobMetadata:
+    return JobMetadata(**from_row({name: row[name] for name in _FIELDS}))
 
 
 def _pending(job: NewJob) -> JobMetadata:

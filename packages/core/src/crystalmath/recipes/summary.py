@@ -28,8 +28,9 @@ def summarize(result: object) -> dict[str, Any]:
     -------
     dict
         ``energy_ev`` (float or None, eV), ``max_force_ev_ang`` (the largest norm of the force on
-        an atom, float or None, eV/Å), ``formula`` (str or None), ``work_dir`` (str or None), and
-        ``steps``, the number of results, for a flow's collection.
+        an atom, float or None, eV/Å), ``formula`` (of all atoms that the energy is of, in Hill's
+        order, str or None), ``work_dir`` (str or None); where there are atoms ``natoms``, their
+        number; and ``steps``, the number of results, for a flow's collection.
     """
     steps = list(_steps(result, 0))
     last = steps[-1] if steps else result
@@ -39,6 +40,9 @@ def summarize(result: object) -> dict[str, Any]:
         "formula": _quiet(_formula, last),
         "work_dir": _quiet(_work_dir, last),
     }
+    natoms = _quiet(_natoms, last)
+    if natoms:
+        summary["natoms"] = natoms
     if steps and last is not result:
         summary["steps"] = len(steps)
     return summary
@@ -66,7 +70,9 @@ def _steps(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
 
 
 def _energy(result: Mapping[str, Any]) -> float | None:
-    return _number(result["results"].get("energy"))
+    results = result["results"]
+    # Of vibrations it is the reference that the caller gave, 0 unless they gave one.
+    return None if "vib_freqs" in results else _number(results.get("energy"))
 
 
 def _number(value: Any) -> float | None:
@@ -90,23 +96,27 @@ def _max_force(result: Mapping[str, Any]) -> float | None:
 
 
 def _formula(result: Mapping[str, Any]) -> str | None:
+    if (atoms := _atoms(result)) is not None:
+        return str(atoms.get_chemical_formula(mode="hill"))
     metadata = result.get("structure_metadata")
     named = result.get("formula_pretty")
     if named is None and isinstance(metadata, Mapping):
         named = metadata.get("formula_pretty")
-    if isinstance(named, str) and named:
-        return str(named)
-    return _atoms_formula(result.get("atoms"))
+    return str(named) if isinstance(named, str) and named else None
 
 
-def _atoms_formula(atoms: Any) -> str | None:
+def _natoms(result: Mapping[str, Any]) -> int | None:
+    atoms = _atoms(result)
+    return None if atoms is None else len(atoms)
+
+
+def _atoms(result: Mapping[str, Any]) -> Any:
+    atoms = result.get("atoms")
     if isinstance(atoms, Mapping):
         from crystalmath.recipes.asejson import decode_atoms
 
         atoms = decode_atoms(atoms.get("atoms_json", atoms), finite=False)
-    if atoms is None or not len(atoms):
-        return None
-    return str(atoms.get_chemical_formula(mode="hill", empirical=True))
+    return atoms if atoms is not None and len(atoms) else None
 
 
 def _work_dir(result: Mapping[str, Any]) -> str | None:
@@ -116,4 +126,6 @@ def _work_dir(result: Mapping[str, Any]) -> str | None:
     if not isinstance(directory, (str, PurePath)) or not str(directory):
         return None
     # emmet prefixes the host: node17:/scratch/run
-    return re.sub(r"^[\w.-]+:(?=/)", "", str(directory))
+    found = re.sub(r"^[\w.-]+:(?=/)", "", str(directory))
+    # Where the recipe ran, which a relative one means, is nowhere any more.
+    return found if found.startswith("/") else None

@@ -124,7 +124,12 @@ class Queries:
         return self.as_found([job for job in found.values() if job is not None])
 
     def jobs(
-        self, *, limit: int | None = None, before: str | None = None, **filters: Any
+        self,
+        *,
+        limit: int | None = None,
+        before: str | None = None,
+        sort: str | None = None,
+        **filters: Any,
     ) -> list[JobMetadata]:
         """List jobs, newest first.
 
@@ -133,7 +138,9 @@ class Queries:
         limit : int, optional
             No more than this many.
         before : str, optional
-            Only jobs recorded before this one.
+            Only jobs that come after this one.
+        sort : str, optional
+            Another order; see :func:`crystalmath.store.ordering.sorted_page`.
         **filters
             See :func:`crystalmath.store.selection.selected`.
         """
@@ -143,10 +150,23 @@ class Queries:
         self.disk.look()
         seen = self._seen_elsewhere()
         states = {job_id: job.state for job_id, job in seen.items()}
-        found = self._store.list(limit=limit, before=before, seen=states, **filters)
+        found = self._store.list(limit=limit, before=before, sort=sort, seen=states, **filters)
         if not found and not self._store.list(limit=1):
             self._require_no_directories()
         return self.as_found([seen.get(job.job_id, job) for job in found])
+
+    def totals(self, **filters: Any) -> dict[JobState, int]:
+        """Count jobs by their state.
+
+        Parameters
+        ----------
+        **filters
+            See :func:`crystalmath.store.selection.selected`.
+        """
+        if not self._recorder.exists():
+            return {}
+        seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
+        return self._store.totals(seen=seen, **filters)
 
     def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
         """Count jobs by their state, and those that failed by their error.

@@ -10,7 +10,8 @@ from sqlalchemy import bindparam, false, insert, select, update
 from crystalmath.errors import InvalidJob, StoreError
 from crystalmath.models import JobState, NewJob
 from crystalmath.models.fields import declared, plain
-from crystalmath.store.tables import events, is_storable, jobs, labels
+from crystalmath.recipes.formulas import composition
+from crystalmath.store.tables import events, is_storable, jobs, labels, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +22,17 @@ if TYPE_CHECKING:
 
     from crystalmath.store.records import JobMetadata
 
-__all__ = ["check", "equal", "from_row", "insert_for_jobs", "labelled", "limited", "save", "to_row"]
+__all__ = [
+    "check",
+    "equal",
+    "from_row",
+    "insert_for_jobs",
+    "labelled",
+    "limited",
+    "save",
+    "to_listed",
+    "to_row",
+]
 
 _COLUMNS = tuple(column.name for column in jobs.c if column.name != "number")
 _JSON = ("labels", "owner", "parents", "resources", "summary", "warnings")
@@ -51,6 +62,16 @@ _COMPARE_AND_SET = update(jobs).where(
 )
 # The number of the job whose id is given.
 _NUMBER = select(jobs.c.number).where(jobs.c.job_id == bindparam("job_id")).scalar_subquery()
+_LIST = update(listed).where(
+    listed.c.number
+    == select(jobs.c.number).where(jobs.c.job_id == bindparam("which")).scalar_subquery()
+)
+#: What of a listed row is the job's own, and what its summary's.
+_SAME = tuple(
+    column.name for column in listed.c if column.name != "number" and column.name in jobs.c
+)
+_OF_SUMMARY = ("natoms", "energy_ev", "max_force_ev_ang")
+_LISTED_CHANGES = ("state", "started_at", "finished_at", *_OF_SUMMARY)
 # Bytes; PostgreSQL refuses longer index entries.
 _LONGEST = 1000
 
@@ -87,6 +108,12 @@ def save(
     result = connection.execute(_COMPARE_AND_SET, rows)
     if result.supports_sane_multi_rowcount() and result.rowcount != len(rows):
         raise StoreError("jobs were changed past the lock of this store; nothing was recorded")
+    short = [
+        {"which": job.job_id} | {name: row[name] for name in _LISTED_CHANGES}
+        for _, job in changed
+        for row in [to_listed(job)]
+    ]
+    connection.execute(_LIST, short)
     insert_for_jobs(connection, events, log)
 
 
@@ -103,6 +130,20 @@ def to_row(job: JobMetadata) -> dict[str, Any]:
         row[name] = None if row[name] is None else json.dumps(plain(row[name]))
     row["state"] = job.state.value
     return row
+
+
+def to_listed(job: JobMetadata) -> dict[str, Any]:
+    """Give what lists are filtered and sorted by, without the number."""
+    row = {name: getattr(job, name) for name in _SAME}
+    found = composition(job.formula) if job.formula else None
+    summary = job.summary or {}
+    return {
+        **row,
+        "state": job.state.value,
+        "reduced_formula": found and found.reduced,
+        "elements": found and f" {' '.join(found.elements)} ",
+        **{name: summary.get(name) for name in _OF_SUMMARY},
+    }
 
 
 def labelled(name: str, value: str) -> Select[Any]:

@@ -5,72 +5,198 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, false, func, not_, or_, select, true
+from sqlalchemy import and_, bindparam, case, false, func, not_, or_, select, true
 
 from crystalmath.models import JobState
+from crystalmath.recipes.formulas import read_elements, read_formula
 from crystalmath.store.grouping import group_errors
 from crystalmath.store.rows import equal, labelled
-from crystalmath.store.tables import is_storable, jobs
+from crystalmath.store.tables import is_storable, jobs, listed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from sqlalchemy import Column, Table
     from sqlalchemy.engine import Connection
-    from sqlalchemy.sql import ColumnElement
+    from sqlalchemy.sql import ColumnElement, FromClause
 
     from crystalmath.store.records import ErrorCount
 
-__all__ = ["begins_with", "count_errors", "count_states", "selected"]
+__all__ = [
+    "begins_with",
+    "count_errors",
+    "count_states",
+    "is_short",
+    "is_wide",
+    "selected",
+    "source",
+]
 
 
 def selected(
     *,
+    of: Table = jobs,
     state: JobState | Collection[JobState] | None = None,
     seen: Mapping[str, JobState] | None = None,
     engine: str | None = None,
+    cluster: str | None = None,
     label: Mapping[str, str] | None = None,
     recipe: str | None = None,
     name: str | None = None,
+    formula: str | None = None,
+    elements: Collection[str] | None = None,
+    energy_min: float | None = None,
+    energy_max: float | None = None,
+    since: float | None = None,
+    until: float | None = None,
     error: str | None = None,
     prefix: str | None = None,
     owner: str | None = None,
+    exclude: Mapping[str, Any] | None = None,
 ) -> ColumnElement[bool]:
     """Make the condition that all of this holds.
 
     Parameters
     ----------
+    of : Table
+        ``jobs``, or ``listed``, which has the columns of most filters in shorter rows; the others
+        (`is_wide`) need it joined with ``jobs``.
     state : JobState or collection of JobState, optional
         One of these states.
     seen : mapping of str to JobState, optional
         The states of some jobs, by id, where more is known than the row says.
-    engine, recipe, name : str, optional
-        Exactly this engine, recipe, name.
+    engine, cluster : str, optional
+        Exactly this engine, cluster.
     label : mapping of str to str, optional
         All of these labels.
-    error : str, optional
-        A text that its error contains, in upper or lower case.
+    recipe : str, optional
+        This recipe, or this group of recipes; ``quacc.recipes.`` may be left out.
+    name, error : str, optional
+        A text that its name, its error contains, in upper or lower case.
+    formula : str, optional
+        This formula, however written; one that cannot be reduced stands for its multiples.
+    elements : collection of str, optional
+        All of these elements.
+    energy_min, energy_max : float, optional
+        An energy in this range (eV).
+    since, until : float, optional
+        Submitted in this time, in seconds since the epoch.
     prefix : str, optional
         How its id begins.
     owner : str, optional
         Exactly this owner, as the row has it.
+    exclude : mapping, optional
+        Filters none of which may hold.
+
+    Raises
+    ------
+    InvalidJob
+        A formula or an element is none.
     """
-    texts = {jobs.c.engine: engine, jobs.c.recipe: recipe, jobs.c.name: name, jobs.c.owner: owner}
-    conditions = [equal(where, text) for where, text in texts.items() if text is not None]
-    conditions += [
-        jobs.c.number.in_(labelled(named, value)) for named, value in (label or {}).items()
-    ]
+    conditions = _named(of, label=label, recipe=recipe, name=name, error=error)
+    texts = {of.c.engine: engine, of.c.cluster: cluster, jobs.c.owner: owner}
+    conditions += [equal(where, text) for where, text in texts.items() if text is not None]
+    conditions += _made_of(formula, elements)
+    conditions += _between(listed.c.energy_ev, energy_min, energy_max)
+    if since is not None:
+        conditions.append(of.c.created_at >= float(since))
+    if until is not None:
+        conditions.append(of.c.created_at < float(until))
     if state is not None:
         states = [state] if isinstance(state, str) else state
-        conditions.append(_is_in({JobState(one) for one in states}, seen or {}))
-    if error is not None:
-        conditions.append(_contains(error))
+        conditions.append(_is_in(of, {JobState(one) for one in states}, seen or {}))
     if prefix:
         conditions.append(begins_with(prefix))
+    # What is not known of a job does not hold.
+    conditions += [each.is_not(true()) for each in _each(of, exclude or {}, seen)]
     return and_(true(), *conditions)
 
 
-def _is_in(states: set[JobState], seen: Mapping[str, JobState]) -> ColumnElement[bool]:
-    on_record = jobs.c.state.in_(sorted(state.value for state in states))
+#: Filters whose columns only ``listed`` has, or has in shorter rows.
+_SHORT = {
+    *("cluster", "recipe", "name", "formula", "elements", "energy_min", "energy_max"),
+    *("since", "until", "exclude"),
+}
+
+
+def is_short(filters: Mapping[str, Any]) -> bool:
+    """Tell whether these filters are better looked for in ``listed``."""
+    return any(filters.get(name) is not None for name in _SHORT)
+
+
+def is_wide(filters: Mapping[str, Any]) -> bool:
+    """Tell whether these filters need ``jobs``."""
+    excluded = filters.get("exclude") or {}
+    return any(filters.get(name) for name in ("seen", "prefix", "owner")) or any(
+        given.get("error") is not None for given in (filters, excluded)
+    )
+
+
+def _each(
+    of: Table, exclude: Mapping[str, Any], seen: Mapping[str, JobState] | None
+) -> list[ColumnElement[bool]]:
+    """Make a condition of each filter, of each label, and of each element."""
+    single: list[dict[str, Any]] = [
+        {name: part}
+        for name, value in exclude.items()
+        for part in (
+            [{key: text} for key, text in value.items()]
+            if name == "label"
+            else [[one] for one in value]
+            if name == "elements"
+            else [value]
+        )
+    ]
+    return [selected(of=of, seen=seen if "state" in one else None, **one) for one in single]
+
+
+def _named(
+    of: Table,
+    *,
+    label: Mapping[str, str] | None,
+    recipe: str | None,
+    name: str | None,
+    error: str | None,
+) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [
+        of.c.number.in_(labelled(key, value)) for key, value in (label or {}).items()
+    ]
+    if recipe is not None:
+        conditions.append(_of_recipe(of.c.recipe, recipe))
+    if name is not None:
+        conditions.append(_contains(of.c.name, name))
+    if error is not None:
+        conditions.append(_contains(jobs.c.error, error))
+    return conditions
+
+
+def _of_recipe(where: Column[Any], recipe: str) -> ColumnElement[bool]:
+    names = {recipe, f"quacc.recipes.{recipe}"}
+    return or_(
+        *(equal(where, name) for name in sorted(names)),
+        *(starts_with(where, f"{name}.") for name in sorted(names)),
+    )
+
+
+def _made_of(formula: str | None, elements: Collection[str] | None) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if formula is not None:
+        asked = read_formula(formula)
+        column = listed.c.reduced_formula if asked.formula == asked.reduced else listed.c.formula
+        conditions.append(equal(column, asked.formula))
+    symbols = () if elements is None else read_elements(elements)
+    return conditions + [listed.c.elements.contains(f" {symbol} ") for symbol in symbols]
+
+
+def _between(
+    where: Column[Any], least: float | None, most: float | None
+) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [] if least is None else [where >= float(least)]
+    return conditions if most is None else [*conditions, where <= float(most)]
+
+
+def _is_in(of: Table, states: set[JobState], seen: Mapping[str, JobState]) -> ColumnElement[bool]:
+    on_record = of.c.state.in_(sorted(state.value for state in states))
     if not seen:
         return on_record
     found = [job_id for job_id, state in seen.items() if state in states]
@@ -86,39 +212,57 @@ def has_id(job_ids: Collection[str]) -> ColumnElement[bool]:
 
 def begins_with(prefix: str) -> ColumnElement[bool]:
     """Make the condition that a job's id begins so."""
+    return starts_with(jobs.c.job_id, prefix)
+
+
+def starts_with(where: Column[Any], text: str) -> ColumnElement[bool]:
+    """Make the condition that a column's text begins so."""
     # A range uses the index, which LIKE does not, and knows no wildcards.
-    if not is_storable(prefix):
-        return false()
-    return and_(jobs.c.job_id >= prefix, jobs.c.job_id < prefix + "\U0010ffff")
-
-
-def _contains(text: str) -> ColumnElement[bool]:
     if not is_storable(text):
-        return equal(jobs.c.error, text)
-    error = func.lower(jobs.c.error)
+        return false()
+    return and_(where >= text, where < text + "\U0010ffff")
+
+
+def _contains(where: Column[Any], text: str) -> ColumnElement[bool]:
+    if not is_storable(text):
+        return equal(where, text)
+    found = func.lower(where)
     # SQLite knows upper and lower case of ASCII only, PostgreSQL of all letters.
     ways = {text.lower(), "".join(c.lower() if c.isascii() else c for c in text)}
-    return or_(*(error.contains(way, autoescape=True) for way in sorted(ways)))
+    return or_(*(found.contains(way, autoescape=True) for way in sorted(ways)))
 
 
-def count_states(
-    connection: Connection, where: ColumnElement[bool], seen: Mapping[str, JobState]
-) -> dict[JobState, int]:
-    """Count jobs by their state; states that none has are left out."""
-    query = select(jobs.c.state, func.count()).where(where).group_by(jobs.c.state)
-    counts = Counter({JobState(state): int(count) for state, count in connection.execute(query)})
+def count_states(connection: Connection, filters: Mapping[str, Any]) -> dict[JobState, int]:
+    """Count the jobs that are selected by their state; states that none has are left out."""
+    where, seen = selected(of=listed, **filters), filters.get("seen") or {}
+    # One pass; to group 100,000 rows, SQLite sorts them.
+    counted = [func.sum(case((listed.c.state == state.value, 1), else_=0)) for state in JobState]
+    query = select(*counted).select_from(source(filters)).where(where)
+    found = connection.execute(query).one()
+    counts = Counter({state: int(count or 0) for state, count in zip(JobState, found, strict=True)})
     if seen:
-        more = select(jobs.c.job_id, jobs.c.state).where(where, has_id(seen))
+        joined = listed.join(jobs, listed.c.number == jobs.c.number)
+        more = select(jobs.c.job_id, jobs.c.state).select_from(joined).where(where, has_id(seen))
         for job_id, state in connection.execute(more):
             counts[JobState(state)] -= 1
             counts[seen[job_id]] += 1
     return {state: counts[state] for state in JobState if counts[state]}
 
 
-def count_errors(connection: Connection, where: ColumnElement[bool]) -> list[ErrorCount]:
+def source(filters: Mapping[str, Any]) -> FromClause:
+    """Give what is to be selected from: ``listed``, with ``jobs`` where that is needed."""
+    if is_wide(filters):
+        return listed.join(jobs, listed.c.number == jobs.c.number)
+    return listed
+
+
+def count_errors(connection: Connection, filters: Mapping[str, Any]) -> list[ErrorCount]:
     """Count the failed jobs by what their errors have in common, the most frequent first."""
-    failed = and_(where, jobs.c.state == JobState.FAILED.value, jobs.c.error.is_not(None))
-    query = select(jobs.c.error, jobs.c.job_id).where(failed).order_by(jobs.c.number.desc())
+    where = selected(of=listed, **filters)
+    failed = and_(where, listed.c.state == JobState.FAILED.value, jobs.c.error.is_not(None))
+    joined = listed.join(jobs, listed.c.number == jobs.c.number)
+    query = select(jobs.c.error, jobs.c.job_id).select_from(joined).where(failed)
+    query = query.order_by(listed.c.number.desc())
     # Row by row: 100,000 errors would fill the memory.
     rows = connection.execution_options(yield_per=1000).execute(query)
     return group_errors((str(error), str(job_id)) for error, job_id in rows)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import inspect
+import math
+import time
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crystalmath.cli.shared import completion
 from crystalmath.cli.shared.parameter_options import parse_labels
 from crystalmath.errors import CrystalMathError, ServerNotRunning
+from crystalmath.models.fields import declared
+from crystalmath.models.filters import EXCLUDABLE, JobFilter
+from crystalmath.models.timespans import read_timespan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from crystalmath.client import Client, Job
+    from crystalmath.models.fields import Field
 
 __all__ = [
     "JobId",
@@ -26,6 +34,7 @@ __all__ = [
     "require_choice",
     "select",
     "states",
+    "with_filters",
 ]
 
 JobId = Annotated[
@@ -146,3 +155,120 @@ def require_choice(
     if not job_ids and not label and not state:
         raise typer.BadParameter("name jobs, or choose them with --label or --state")
     return parse_labels(label or ()), states(state)
+
+
+# --- all filters -----------------------------------------------------------------------------
+
+
+def with_filters(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of :class:`~crystalmath.models.JobFilter`.
+
+    They stand before its own; its parameter ``filters`` gets what was given, as the client takes
+    it.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    own = [one for one in signature.parameters.values() if one.name != "filters"]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [*map(_filter_option, _FILTERS), *(one.replace(kind=keyword) for one in own)]
+
+    @wraps(function)
+    def command(**given: Any) -> int:
+        values = {one.name: given.pop(one.name) for one in _FILTERS}
+        filters = {name: _read(name, value) for name, value in values.items() if value is not None}
+        return function(filters=filters, **given)
+
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _filter_option(one: Field) -> inspect.Parameter:
+    option = one.about.option
+    assert option is not None  # noqa: S101 - _FILTERS has no others
+    told = typer.Option(
+        option.name,
+        metavar=option.metavar,
+        help=option.help,
+        autocompletion=_COMPLETED.get(one.name),
+    )
+    kind: Any = str | None
+    if one.name in _REPEATED:
+        kind = list[str] | None
+    elif one.name in _ENERGIES:
+        kind = float | None
+    return inspect.Parameter(
+        one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, told]
+    )
+
+
+_FILTERS = [one for one in declared(JobFilter) if one.about.option is not None]
+_REPEATED = ("state", "labels", "exclude")
+_ENERGIES = ("energy_min", "energy_max")
+_COMPLETED: dict[str, Any] = {
+    "state": completion.states,
+    "engine": completion.engines,
+    "cluster": completion.clusters,
+    "recipe": completion.recipes,
+    "labels": completion.labels,
+}
+
+
+def _read(name: str, value: Any) -> Any:
+    """Read what was written after a filter's option."""
+    if name == "state":
+        return states(value)
+    if name == "labels":
+        return parse_labels(value)
+    if name == "elements":
+        return [symbol.strip() for symbol in value.split(",")]
+    if name in _ENERGIES and not math.isfinite(value):
+        option = f"--{name.replace('_', '-')}"
+        raise typer.BadParameter(f"must be a finite number, not {value}", param_hint=option)
+    if name in {"since", "until"}:
+        return _moment(value, f"--{name}")
+    if name == "exclude":
+        return _excluded(value)
+    if value == "":
+        raise typer.BadParameter("must not be empty", param_hint=f"--{name}")
+    return value
+
+
+def _moment(text: str, option: str) -> float:
+    """Read a moment: a date and time of this machine, or how long ago it was."""
+    from datetime import datetime
+
+    ago = read_timespan(text)
+    if ago is not None:
+        return time.time() - ago
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise typer.BadParameter(
+            f"{text!r} is no time; write 2h or 3d (ago), 2026-11-20, or '2026-11-20 14:30'",
+            param_hint=option,
+        ) from None
+
+
+def _excluded(given: Sequence[str]) -> dict[str, Any]:
+    excluded: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        name = {"label": "labels"}.get(name, name)
+        if name not in EXCLUDABLE or not equals or not value:
+            known = ", ".join("label" if one == "labels" else one for one in EXCLUDABLE)
+            raise typer.BadParameter(
+                f"{text!r} is no FILTER=VALUE; the filters are {known}", param_hint="--exclude"
+            )
+        read = _read(name, [value] if name in _REPEATED else value)
+        if isinstance(read, list):
+            excluded[name] = [*excluded.get(name, []), *read]
+        elif name == "labels" and not read.keys() & excluded.get(name, {}).keys():
+            excluded[name] = excluded.get(name, {}) | read
+        elif name not in excluded:
+            excluded[name] = read
+        else:
+            raise typer.BadParameter(
+                f"{text!r}: another {name} is excluded already; only one can be",
+                param_hint="--exclude",
+            )
+    return excluded

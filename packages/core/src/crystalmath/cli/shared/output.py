@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ __all__ = [
     "error_document",
     "fields",
     "first_line",
+    "full_width",
     "grid",
     "note",
     "note_of_delay",
@@ -42,7 +44,6 @@ __all__ = [
     "size",
     "summary_fields",
     "table",
-    "width",
     "write",
     "write_json",
 ]
@@ -51,6 +52,8 @@ __all__ = [
 #: How a job ended, in a sentence.
 ENDED = {"failed": "failed", "cancelled": "was cancelled", "completed": "had completed"}
 
+#: A width that cuts no line, in columns.
+_WIDEST = 100_000
 _ORDER = ("completed", "failed", "cancelled", "running", "pending")
 
 
@@ -193,21 +196,21 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], whole: Sequence
     show(grid(headers, rows, whole=whole))
 
 
-def show(grid: Table) -> None:
-    """Print a table that fits the terminal (80 columns where there is none)."""
-    console().print(grid)
+def show(grid: Table, width: int | None = None) -> None:
+    """Print a table that fits the terminal (80 columns where there is none), or a width."""
+    console(width).print(grid)
 
 
-def console() -> Console:
+def console(width: int | None = None) -> Console:
     """Give standard output as Rich knows it."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False)
+    return Console(file=sys.stdout, highlight=False, width=width)
 
 
-def width() -> int:
-    """Tell how many columns there are to write in."""
-    return console().width
+def full_width() -> int | None:
+    """Give a width for whole lines where they go to no terminal, unless ``COLUMNS`` says one."""
+    return None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDEST
 
 
 def printable(text: str) -> str:

@@ -10,8 +10,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import UnknownJob
-from crystalmath.models import Job, JobState, Submission
+from crystalmath.models import Job, JobFilter, JobState, Submission
 from crystalmath.models.fields import array, nullable, properties, reference, to_wire
+from crystalmath.models.filters import SORTED_BY
 from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
 from crystalmath.server.handlers.documents import JOB_SIZE, PAGE, job_document
@@ -24,11 +25,8 @@ from crystalmath.server.rpc.shapes import (
     JOB,
     JOB_ID,
     JOB_IDS,
-    LABELS,
     MOST_JOBS,
-    NAME,
     REQUIRED,
-    STATE,
     SUBMISSION,
     record,
 )
@@ -54,17 +52,11 @@ __all__ = [
 ]
 
 #: Which jobs, for ``jobs.list`` and all others that choose among them.
-FILTERS = {
-    "state": {
-        "anyOf": [STATE, array(STATE, minItems=1)],
-        "description": "in this state, or one of these",
-    },
-    "engine": {**NAME, "description": "of this engine"},
-    "labels": LABELS,
-    "recipe": {**NAME, "description": "of exactly this recipe"},
-    "name": {**NAME, "description": "of exactly this name"},
-    "error": {**NAME, "description": "whose error contains this text, in any case"},
-    "prefix": {"type": "string", "description": "whose id begins so"},
+FILTERS = JobFilter.schemas()
+_TOTALS = {
+    "type": "object",
+    "additionalProperties": {"type": "integer"},
+    "description": "how many jobs there are in each state",
 }
 #: What ``jobs.specification`` gives back of a submission.
 _SPECIFIED = {
@@ -180,27 +172,47 @@ def handle_jobs_cancel(service: JobService, params: dict[str, Any]) -> Mapping[s
         **FILTERS,
         "limit": _LIMIT,
         "cursor": {"type": "string", "description": "the `cursor` of the page before"},
+        "sort": {
+            "type": "string",
+            "enum": [f"{minus}{name}" for name in SORTED_BY for minus in ("", "-")],
+            "description": "by this from the smallest, with a minus from the largest; jobs without "
+            "it come last; default: -created_at",
+        },
+        "totals": {
+            "type": "boolean",
+            "description": "count all that match, also on other pages; default: false",
+        },
     },
     result=record(
         {
             "jobs": array(JOB),
             "cursor": {"type": ["string", "null"], "description": "of the next page, if any"},
+            "totals": nullable(_TOTALS),
             "error": ERROR,
         }
     ),
-    refused={"jobs": [], "cursor": None},
+    refused={"jobs": [], "cursor": None, "totals": None},
     answer_size=lambda params: JOB_SIZE * number(params.get("limit"), 100, MOST_JOBS),
 )
 async def handle_jobs_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """List jobs, newest first.
 
-    All filters must agree. There is another page where ``cursor`` is not ``null``.
+    All filters must agree. There is another page where ``cursor`` is not ``null``; it is asked for
+    with the same filters and ``sort``.
     """
     limit = params.pop("limit", 100)
     before = params.pop("cursor", None)
-    listed = _listed(service, limit, before, read_filters(params))
+    sort = params.pop("sort", None)
+    counted = params.pop("totals", False)
+    filters = read_filters(params)
+    listed = _listed(service, limit, before, filters | {"sort": sort})
     jobs, cursor = await in_slices("computing", listed)
-    return {"jobs": jobs, "cursor": cursor, "error": None}
+    totals = await in_pool("asking", _totals, service, filters) if counted else None
+    return {"jobs": jobs, "cursor": cursor, "totals": totals, "error": None}
+
+
+def _totals(service: JobService, filters: dict[str, Any]) -> dict[str, int]:
+    return {state.value: count for state, count in service.totals(**filters).items()}
 
 
 def _listed(
@@ -223,7 +235,7 @@ def _listed(
     params=FILTERS,
     result=record(
         {
-            "states": {"type": "object", "additionalProperties": {"type": "integer"}},
+            "states": _TOTALS,
             "errors": array(
                 record(
                     {
@@ -318,4 +330,6 @@ def read_filters(params: Mapping[str, Any]) -> dict[str, Any]:
     if "state" in given:
         states = given["state"] if isinstance(given["state"], list) else [given["state"]]
         given["state"] = [JobState(state) for state in states]
+    if "exclude" in given:
+        given["exclude"] = read_filters(given["exclude"])
     return given

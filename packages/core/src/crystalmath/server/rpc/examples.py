@@ -32,6 +32,7 @@ _JOB: dict[str, Any] = {
         "max_force_ev_ang": 0.0,
         "formula": "Al",
         "work_dir": f"{_DIRECTORY}/1.work",
+        "natoms": 1,
     },
     **_TERMS,
     "key": None,
@@ -179,8 +180,14 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "jobs.list": (
-        {"state": "completed", "labels": {"set": "metals"}},
-        {"jobs": [_JOB], "cursor": None, "error": None},
+        {
+            "elements": ["Al"],
+            "labels": {"set": "metals"},
+            "exclude": {"state": ["failed", "cancelled"]},
+            "sort": "-energy_ev",
+            "totals": True,
+        },
+        {"jobs": [_JOB], "cursor": None, "totals": {"completed": 1}, "error": None},
     ),
     "jobs.logs": (
         {"job_id": _ID, "tail": 1},

@@ -70,10 +70,11 @@ _SUMMARY = record(
             "type": ["number", "null"],
             "description": "the largest force on an atom in eV/Å",
         },
-        "formula": nullable(_TEXT),
+        "formula": {**nullable(_TEXT), "description": "of all atoms that the energy is of"},
         "work_dir": nullable(_TEXT),
     },
     {
+        "natoms": {"type": "integer", "description": "the number of atoms, where there are any"},
         "steps": {"type": "integer", "description": "the number of results of a flow"},
         "as_text": {
             **array(_TEXT),

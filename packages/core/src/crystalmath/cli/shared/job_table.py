@@ -1,0 +1,149 @@
+"""Jobs as a table: for people, with the usual columns or chosen ones, and as CSV."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from crystalmath.cli.shared import output
+from crystalmath.models.columns import JOB_COLUMNS, TIMES, job_values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from crystalmath.client import Job
+
+__all__ = ["CSV_COLUMNS", "chosen", "usual", "write_csv"]
+
+#: The columns of CSV where none are chosen.
+CSV_COLUMNS = tuple(JOB_COLUMNS)
+
+_COLUMNS = ("NAME", "STATE", "RECIPE", "ENGINE", "RESOURCES", "ENERGY/eV", "AGE", "ID")
+#: What gives way where a line is too narrow, in this order, and how many columns it keeps.
+_GIVE_WAY = (
+    ("RESOURCES", 10),
+    ("RECIPE", 10),
+    ("ENGINE", 8),
+    ("NAME", 8),
+    ("RECIPE", 6),
+    ("ENGINE", 6),
+)
+#: How much of these is kept at the beginning; swept values stand at the end of a name.
+_BEGINNING = {"NAME": 0.3, "RECIPE": 0.0, "ENGINE": 1.0}
+
+#: The cells of each column.
+_Cells: TypeAlias = "dict[str, Sequence[str]]"
+
+
+def usual(jobs: Sequence[Job], width: int) -> Table:
+    """Lay out what most want to see of jobs, in so many columns of text."""
+    rows = zip(*map(_row, jobs), strict=True)
+    columns: _Cells = dict(zip(_COLUMNS, rows, strict=True))
+    if not any(columns["RESOURCES"]):  # most ask for none
+        del columns["RESOURCES"]
+    cells = _fitted(columns, width)
+    whole = [column for column in cells if column != "NAME"]
+    return output.grid(
+        list(cells), zip(*cells.values(), strict=True), right=("ENERGY/eV", "AGE"), whole=whole
+    )
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    energy = (job.summary or {}).get("energy_ev")
+    return (
+        job.name or "",
+        _state(job),
+        output.short_recipe(job.recipe),
+        job.engine,
+        output.resources(job).replace(", ", " "),
+        "" if energy is None else f"{energy:.4f}",
+        output.age(job.created_at),
+        job.job_id[:8],
+    )
+
+
+def _state(job: Job) -> str:
+    """Tell a job's state, and whether its files are there."""
+    files = {"all": "removed", "gone": "gone"}.get(job.removed or "")
+    return f"{job.state.value}, {files}" if files else job.state.value
+
+
+def _fitted(cells: _Cells, width: int) -> _Cells:
+    """Make rows fit, so that ids stay whole: shorten recipes, engines and names.
+
+    What all rows share is left out before a name is shortened.
+    """
+    for column in ("RECIPE", "ENGINE"):
+        alike = len(cells["ID"]) > 1 and len(set(cells[column])) == 1
+        if alike and _shrunk(cells, width)["NAME"] < _widths(cells)["NAME"]:
+            cells = {name: texts for name, texts in cells.items() if name != column}
+    widths = _shrunk(cells, width)
+    return {
+        column: [_shortened(cell, widths[column], _BEGINNING.get(column, 1.0)) for cell in texts]
+        for column, texts in cells.items()
+    }
+
+
+def _shrunk(cells: _Cells, width: int) -> dict[str, int]:
+    widths = _widths(cells)
+    excess = sum(widths.values()) + 2 * (len(widths) - 1) - width
+    for column, least in _GIVE_WAY:
+        given = max(0, min(excess, widths.get(column, 0) - least))
+        if given:
+            widths[column] -= given
+            excess -= given
+    return widths
+
+
+def _widths(cells: _Cells) -> dict[str, int]:
+    from rich.cells import cell_len
+
+    return {column: max(map(cell_len, (column, *texts))) for column, texts in cells.items()}
+
+
+def _shortened(text: str, width: int, beginning: float) -> str:
+    from rich.cells import cell_len, set_cell_size  # some characters take two columns
+
+    if cell_len(text) <= width:
+        return text
+    head = int((width - 1) * beginning)
+    tail = set_cell_size(text[::-1], width - 1 - head)[::-1]
+    return f"{set_cell_size(text, head).rstrip()}…{tail.lstrip()}"
+
+
+# --- chosen columns --------------------------------------------------------------------------
+
+
+def chosen(jobs: Sequence[Job], names: Sequence[str]) -> Table:
+    """Lay out columns by their names; numbers are rounded, and times are this machine's."""
+    rows = [
+        [_told(name, value) for name, value in zip(names, job_values(job, names), strict=True)]
+        for job in jobs
+    ]
+    numbers = [name for name in names if name.endswith(("_ev", "_ang", "_s")) or name == "natoms"]
+    return output.grid(names, rows, right=numbers, whole=["job_id", *numbers])
+
+
+def _told(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name in TIMES:
+        from datetime import datetime
+
+        return f"{datetime.fromisoformat(value).astimezone():%Y-%m-%d %H:%M:%S}"
+    if name == "recipe":
+        return output.short_recipe(value)
+    if isinstance(value, float):
+        return f"{value:.1f}" if name.endswith("_s") else f"{value:.6f}"
+    return " ".join(str(value).split())
+
+
+def write_csv(jobs: Sequence[Job], names: Sequence[str]) -> None:
+    """Write jobs as comma-separated values, one line for the names of the columns."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(job_values(job, names) for job in jobs)

@@ -1,0 +1,93 @@
+"""The columns of lists and tables that a job's record gives, by their names."""
+
+from __future__ import annotations
+
+import difflib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob
+from crystalmath.models.fields import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from crystalmath.models.job import Job
+
+__all__ = ["JOB_COLUMNS", "TIMES", "job_values", "read_columns"]
+
+#: Moments, in seconds since the epoch on the wire, in ISO 8601 (UTC) in tables.
+TIMES = ("created_at", "started_at", "finished_at")
+
+
+def _of_summary(name: str) -> Callable[[Job], Any]:
+    return lambda job: (job.summary or {}).get(name)
+
+
+def _per_atom(job: Job) -> float | None:
+    summary = job.summary or {}
+    energy, natoms = summary.get("energy_ev"), summary.get("natoms")
+    return None if energy is None or not natoms else energy / natoms
+
+
+def _runtime(job: Job) -> float | None:
+    if job.started_at is None or job.finished_at is None:
+        return None
+    return job.finished_at - job.started_at
+
+
+def _time(name: str) -> Callable[[Job], str | None]:
+    def told(job: Job) -> str | None:
+        seconds = getattr(job, name)
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+
+    return told
+
+
+def _field(name: str) -> Callable[[Job], Any]:
+    return lambda job: plain(getattr(job, name))
+
+
+#: What a job's record gives, by the name of the column.
+JOB_COLUMNS: dict[str, Callable[[Job], Any]] = {
+    **{name: _field(name) for name in ("job_id", "name", "state", "recipe", "engine", "cluster")},
+    "formula": lambda job: (job.summary or {}).get("formula") or job.formula,
+    "natoms": _of_summary("natoms"),
+    "energy_ev": _of_summary("energy_ev"),
+    "energy_per_atom_ev": _per_atom,
+    "max_force_ev_ang": _of_summary("max_force_ev_ang"),
+    **{name: _time(name) for name in TIMES},
+    "runtime_s": _runtime,
+    **{name: _field(name) for name in ("priority", "walltime_s", "attempt", "key")},
+    **{name: _field(name) for name in ("error", "reason", "work_dir")},
+}
+
+
+def job_values(job: Job, names: Iterable[str]) -> list[Any]:
+    """Give a job's values in columns that :func:`read_columns` knows, ``None`` for none."""
+    return [
+        job.labels.get(name.removeprefix("labels."))
+        if name.startswith("labels.")
+        else JOB_COLUMNS[name](job)
+        for name in names
+    ]
+
+
+def read_columns(text: str) -> list[str]:
+    """Read the names of columns, with commas between them.
+
+    Raises
+    ------
+    InvalidJob
+        There is no such column.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in JOB_COLUMNS and not (name.startswith("labels.") and name != "labels."):
+            near = difflib.get_close_matches(name, JOB_COLUMNS, 1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise InvalidJob(
+                f"there is no column {name!r}{hint}; there are {', '.join(JOB_COLUMNS)}, and "
+                "labels.NAME for each label"
+            )
+    return names

@@ -1,0 +1,241 @@
+"""Which jobs somebody means: the one declaration of the filters of lists, and how lists are sorted.
+
+The command line, the client, the wire and the store know a filter by the same name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from attrs import field, fields, frozen
+
+from crystalmath.models.fields import Option, about, array, documented, properties
+from crystalmath.models.job import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+__all__ = ["EXCLUDABLE", "SORTED_BY", "Filters", "JobFilter"]
+
+_TEXT = {"type": "string", "minLength": 1}
+# A database has no larger numbers.
+_NUMBER = {"type": "number", "minimum": -1e300, "maximum": 1e300}
+_STATE = {"type": "string", "enum": [state.value for state in JobState]}
+_ELEMENTS = array(_TEXT, minItems=1, maxItems=120)
+
+#: What cannot be excluded: ranges say so by their ends, and an id is what one looks for.
+_NEVER_EXCLUDED = ("energy_min", "energy_max", "since", "until", "prefix", "exclude")
+#: By what lists can be sorted, from the smallest; a minus before it turns that round.
+SORTED_BY = (
+    "created_at",
+    "started_at",
+    "finished_at",
+    "runtime_s",
+    "name",
+    "state",
+    "recipe",
+    "engine",
+    "cluster",
+    "priority",
+    "formula",
+    "natoms",
+    "energy_ev",
+    "energy_per_atom_ev",
+    "max_force_ev_ang",
+)
+
+
+class Filters(TypedDict, total=False):
+    """The filters of lists as a client takes them, for type checkers; see :class:`JobFilter`."""
+
+    state: str | Sequence[str] | None
+    engine: str | None
+    cluster: str | None
+    recipe: str | None
+    name: str | None
+    labels: Mapping[str, str] | None
+    formula: str | None
+    elements: str | Sequence[str] | None
+    energy_min: float | None
+    energy_max: float | None
+    since: float | datetime | None
+    until: float | datetime | None
+    error: str | None
+    prefix: str | None
+    exclude: Mapping[str, Any] | None
+
+
+@documented
+@frozen(kw_only=True)
+class JobFilter:
+    """Jobs for which all of this holds."""
+
+    state: str | Sequence[str] | None = field(
+        default=None,
+        metadata=about(
+            "in this state, or one of these",
+            {"anyOf": [_STATE, array(_STATE, minItems=1)]},
+            option=Option(
+                name="--state",
+                metavar="STATE",
+                help="Only jobs in this state; repeated: in one of them.",
+            ),
+        ),
+    )
+    engine: str | None = field(
+        default=None,
+        metadata=about(
+            "of this engine",
+            _TEXT,
+            option=Option(name="--engine", metavar="E", help="Only jobs of this engine."),
+        ),
+    )
+    cluster: str | None = field(
+        default=None,
+        metadata=about(
+            "for this cluster",
+            _TEXT,
+            option=Option(name="--cluster", metavar="C", help="Only jobs for this cluster."),
+        ),
+    )
+    recipe: str | None = field(
+        default=None,
+        metadata=about(
+            "of this recipe, or of a group of them (`emt.core`); `quacc.recipes.` may be left out",
+            _TEXT,
+            option=Option(
+                name="--recipe",
+                metavar="R",
+                help="Only jobs of this recipe, or of a group of them: vasp, vasp.core.",
+            ),
+        ),
+    )
+    name: str | None = field(
+        default=None,
+        metadata=about(
+            "whose name contains this text, in any case",
+            _TEXT,
+            option=Option(
+                name="--name", metavar="TEXT", help="Only jobs whose name contains this."
+            ),
+        ),
+    )
+    labels: Mapping[str, str] | None = field(
+        default=None,
+        metadata=about(
+            "names and values of labels; all must agree",
+            {"type": "object", "additionalProperties": {"type": "string"}},
+            option=Option(
+                name="--label",
+                metavar="K=V",
+                help="Only jobs with this label; repeated: with all of them.",
+            ),
+        ),
+    )
+    formula: str | None = field(
+        default=None,
+        metadata=about(
+            "of this formula, in any order: `NaCl` finds `Na4Cl4` too, `Na4Cl4` only itself",
+            _TEXT,
+            option=Option(
+                name="--formula",
+                metavar="F",
+                help="Only jobs of this formula: NaCl finds Na4Cl4 too, Na4Cl4 only itself.",
+            ),
+        ),
+    )
+    elements: Sequence[str] | None = field(
+        default=None,
+        metadata=about(
+            "whose structure contains all of these elements",
+            _ELEMENTS,
+            option=Option(
+                name="--elements",
+                metavar="A,B",
+                help="Only jobs whose structure contains all of these elements.",
+            ),
+        ),
+    )
+    energy_min: float | None = field(
+        default=None,
+        metadata=about(
+            "of at least this energy, in eV",
+            _NUMBER,
+            option=Option(
+                name="--energy-min", metavar="EV", help="Only jobs of at least this energy in eV."
+            ),
+        ),
+    )
+    energy_max: float | None = field(
+        default=None,
+        metadata=about(
+            "of at most this energy, in eV",
+            _NUMBER,
+            option=Option(
+                name="--energy-max", metavar="EV", help="Only jobs of at most this energy in eV."
+            ),
+        ),
+    )
+    since: float | None = field(
+        default=None,
+        metadata=about(
+            "submitted then or later, in seconds since the epoch",
+            _NUMBER,
+            option=Option(
+                name="--since",
+                metavar="TIME",
+                help="Only jobs submitted since: 2h, 3d (ago), 2026-11-20, '2026-11-20 14:30'.",
+            ),
+        ),
+    )
+    until: float | None = field(
+        default=None,
+        metadata=about(
+            "submitted before that, in seconds since the epoch",
+            _NUMBER,
+            option=Option(
+                name="--until", metavar="TIME", help="Only jobs submitted before, as --since."
+            ),
+        ),
+    )
+    error: str | None = field(
+        default=None,
+        metadata=about(
+            "whose error contains this text, in any case",
+            _TEXT,
+            option=Option(
+                name="--error", metavar="TEXT", help="Only jobs whose error contains this."
+            ),
+        ),
+    )
+    prefix: str | None = field(
+        default=None, metadata=about("whose id begins so", {"type": "string"})
+    )
+    exclude: Mapping[str, Any] | None = field(
+        default=None,
+        metadata=about(
+            "filters none of which may hold; of several labels and elements, not one",
+            {"type": "object"},
+            option=Option(
+                name="--exclude",
+                metavar="F=V",
+                help="Not the jobs for which this filter holds: state=failed, elements=Cu, "
+                "label=set=test; may be repeated.",
+            ),
+        ),
+    )
+
+    @classmethod
+    def schemas(cls) -> dict[str, dict[str, Any]]:
+        """Give the JSON Schemas of the filters by their names, those of `exclude` in it."""
+        every = properties(cls)
+        every["exclude"] |= {
+            "properties": {name: every[name] for name in EXCLUDABLE},
+            "additionalProperties": False,
+        }
+        return every
+
+
+#: The filters that can be turned round.
+EXCLUDABLE = tuple(one.name for one in fields(JobFilter) if one.name not in _NEVER_EXCLUDED)

@@ -1,0 +1,108 @@
+"""Chemical formulas: how they are compared, whoever wrote them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from crystalmath.errors import InvalidJob, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["Composition", "composition", "read_elements", "read_formula"]
+
+_PART = re.compile(r"([A-Z][a-z]?)([0-9]*)")
+
+
+@frozen
+class Composition:
+    """What a formula says, in one form.
+
+    Parameters
+    ----------
+    formula : str
+        All atoms, in Hill's order: ``C2H6O``, ``Cl4Na4``.
+    reduced : str
+        The same by its smallest whole numbers: ``ClNa``.
+    elements : tuple of str
+        The symbols, in alphabetical order.
+    natoms : int
+        The number of atoms.
+    """
+
+    formula: str
+    reduced: str
+    elements: tuple[str, ...]
+    natoms: int
+
+
+@lru_cache(maxsize=4096)
+def composition(formula: str) -> Composition | None:
+    """Read a formula without brackets, as :class:`ase.Atoms` gives it; ``None`` for another."""
+    parts = _PART.findall(formula)
+    if not parts or "".join(f"{symbol}{number}" for symbol, number in parts) != formula:
+        return None
+    counts: Counter[str] = Counter()
+    for symbol, number in parts:
+        counts[symbol] += int(number or 1)
+    counts = +counts
+    return _composition(counts) if counts else None
+
+
+def read_formula(text: str) -> Composition:
+    """Read a formula as people write it: ``NaCl``, ``Fe2(SO4)3``.
+
+    Raises
+    ------
+    InvalidJob
+        It is none.
+    """
+    from ase.formula import Formula
+
+    try:
+        counts = Formula(text).count()
+    except (ValueError, RecursionError):
+        counts = {}
+    found = {symbol: count for symbol, count in counts.items() if count}
+    if not found:
+        raise InvalidJob(f"{shown(text)} is no formula; write it as NaCl or Fe2(SO4)3")
+    return _composition(found)
+
+
+def read_elements(symbols: Iterable[str]) -> tuple[str, ...]:
+    """Check symbols of elements, however capitalised.
+
+    Raises
+    ------
+    InvalidJob
+        One is none.
+    """
+    from ase.data import atomic_numbers
+
+    found = tuple(symbol.strip().capitalize() for symbol in symbols)
+    for symbol in found:
+        if symbol not in atomic_numbers:
+            raise InvalidJob(f"{shown(symbol)} is no element; write symbols, as Cu,O")
+    return found
+
+
+def _composition(counts: Mapping[str, int]) -> Composition:
+    divisor = math.gcd(*counts.values())
+    return Composition(
+        formula=_hill(counts),
+        reduced=_hill({symbol: count // divisor for symbol, count in counts.items()}),
+        elements=tuple(sorted(counts)),
+        natoms=sum(counts.values()),
+    )
+
+
+def _hill(counts: Mapping[str, int]) -> str:
+    first = [symbol for symbol in ("C", "H") if "C" in counts and symbol in counts]
+    order = [*first, *sorted(counts.keys() - set(first))]
+    return "".join(f"{one}{counts[one] if counts[one] > 1 else ''}" for one in order)
