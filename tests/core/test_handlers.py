@@ -90,7 +90,7 @@ def test_a_job_from_submission_to_summary(service):
     assert summary.keys() >= {"energy_ev", "max_force_ev_ang", "formula", "work_dir"}
     assert isinstance(summary["energy_ev"], float)
     assert summary["max_force_ev_ang"] < 1e-6
-    assert summary["formula"] == "Al"
+    assert summary["formula"] == "Al4"
     # quacc makes a folder of its own in ours.
     assert summary["work_dir"].startswith(str(service.work_directory(job_id)))
     assert call(service, "jobs.cancel", job_id=job_id) == {

@@ -102,8 +102,9 @@ def test_silicon_as_pw_has_it(service, environment, tmp_path, recipe, calculatio
     assert job.summary == {
         "energy_ev": pytest.approx(energy, abs=1e-6 * Ry),
         "max_force_ev_ang": pytest.approx(force, abs=1e-3),
-        "formula": "Si",
+        "formula": SI.get_chemical_formula(),
         "work_dir": str(result["dir_name"]),
+        "natoms": len(SI),
     }
     assert job.job_id in job.summary["work_dir"]
     assert os.path.exists(f"{job.summary['work_dir']}/pw.out.gz")
