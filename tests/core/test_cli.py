@@ -117,7 +117,7 @@ def test_an_unknown_job(cli, jobs):
 
 def test_asking_makes_no_database(cli, home):
     assert cli("status", "ffffffff").code == 1
-    assert cli("list", "--json").json == {"jobs": [], "error": None}
+    assert cli("list", "--json").json == {"jobs": [], "totals": {}, "error": None}
     assert list(home.iterdir()) == []
 
 
