@@ -228,10 +228,18 @@ def _must_be_there(one):
 def test_schemas_are_those_of_the_records():
     assert properties(Submission) == SUBMISSION
     assert METHODS["jobs.submit"].params["properties"] == SUBMISSION
-    assert METHODS["jobs.check"].params["properties"] == SUBMISSION
+    checked_too = METHODS["jobs.check"].params["properties"]
+    assert checked_too.keys() - SUBMISSION.keys() == {"inputs"}
+    assert SUBMISSION.items() <= checked_too.items()
     assert METHODS["jobs.submit"].params["required"] == ["recipe"]
     assert COMPONENTS["Job"]["properties"] == properties(Job, answer=True)
-    for name, record in (("Finding", crystalmath.models.Finding), ("Potcar", Pseudopotential)):
+    for name, record in (
+        ("Finding", crystalmath.models.Finding),
+        ("Potcar", Pseudopotential),
+        ("Inputs", crystalmath.models.Inputs),
+        ("StepInputs", crystalmath.models.StepInputs),
+        ("Setting", crystalmath.models.Setting),
+    ):
         assert COMPONENTS[name]["properties"].keys() == attrs.fields_dict(record).keys()
 
 
