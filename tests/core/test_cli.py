@@ -25,6 +25,7 @@ AL = str(EXAMPLES / "Al.poscar")
 COMMANDS = ("run", "submit", "check", "list", "status", "wait", "result", "logs", "path", "cancel")
 COMMANDS += ("files", "counts", "du", "prune", "engines", "recipes", "serve", "stop")
 COMMANDS += ("init", "doctor", "conform")
+COMMANDS += ("plot",)
 
 
 @pytest.fixture(scope="module")

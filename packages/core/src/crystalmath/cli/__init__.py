@@ -30,6 +30,7 @@ from crystalmath.cli import (
     list_,
     logs,
     path,
+    plot,
     progress,
     prune,
     recipes,
@@ -190,6 +191,7 @@ _add("result", result.result, " 3f2a91c4 --json")
 _add("logs", logs.logs, " 3f2a91c4 OUTCAR --follow")
 _add("files", files.files, " 3f2a91c4")
 _add("progress", progress.progress, " 3f2a91c4")
+_add("plot", plot.plot, " --label project=al --x encut --y energy_per_atom --by kpts")
 _add("path", path.path, " 3f2a91c4")
 _add("cancel", cancel.cancel, " 3f2a91c4")
 _add("counts", counts.counts, " --bucket 1d --last 30d --label project=alloys")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, overload
 
-from crystalmath.client.asking import Asking, RecipeLike
+from crystalmath.client.asking import PAGE, Asking, RecipeLike
 from crystalmath.client.client_errors import answered_error, raise_answered
 from crystalmath.client.follower import Follower
 from crystalmath.errors import CrystalMathError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crystalmath.client.future import JobFuture
     from crystalmath.client.transport import Transport
     from crystalmath.models import Filters, HasJobId, MapOptions, SubmissionOptions
+    from crystalmath.models.curves import EquationOfState, Sweep
 
 __all__ = ["Client"]
 
@@ -27,6 +28,7 @@ _Futures: TypeAlias = "list[JobFuture]"
 _Accepted: TypeAlias = "list[JobFuture | CrystalMathError]"
 _Findings: TypeAlias = "list[Finding]"
 _Values: TypeAlias = list[Any]
+_Jobs: TypeAlias = list[Job]
 
 #: A structure (Å), or what ``jobs.submit`` takes in its place; a job for its final geometry.
 Structure: TypeAlias = "Atoms | str | Mapping[str, Any] | HasJobId"
@@ -261,6 +263,65 @@ class Client(Asking):
             return findings
         told = answer.get("inputs")
         return JobCheck(findings=findings, inputs=Inputs.read(told) if told else Inputs())
+
+    # --- curves ---------------------------------------------------------------------------------
+
+    def sweep(
+        self,
+        job_ids: Sequence[str],
+        x: str,
+        y: str = "energy_per_atom",
+        by: str | None = None,
+    ) -> Sweep:
+        """Give a value of completed jobs against a label or a parameter of theirs.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs; `UnknownJob` if there is no such one.
+        x : str
+            A label, else a parameter: ``encut``, ``opt_params.fmax``.
+        y : str
+            ``energy`` (eV), ``energy_per_atom`` (eV), ``max_force`` (eV/Å), or a number in the
+            result by its path: ``results.free_energy``.
+        by : str, optional
+            Another label or parameter, which tells several series apart.
+
+        Raises
+        ------
+        InvalidJob
+            No job has such a label or parameter, or none has a value.
+        """
+        from crystalmath.client.sweeping import make_sweep
+
+        return make_sweep(self, self._records(job_ids), x, y, by)
+
+    def equation_of_state(self, job_ids: Sequence[str]) -> EquationOfState:
+        """Fit the energies of completed jobs of one cell against its volume (Birch-Murnaghan).
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs, at five volumes or more; `UnknownJob` if there is no such one.
+
+        Raises
+        ------
+        InvalidJob
+            They are of different cells, too few, or have no minimum.
+        """
+        from crystalmath.client.sweeping import make_equation_of_state
+
+        return make_equation_of_state(self, self._records(job_ids))
+
+    def _records(self, job_ids: Sequence[str]) -> _Jobs:
+        found = []
+        for start in range(0, len(job_ids), PAGE):
+            page = list(job_ids[start : start + PAGE])
+            for told in self._answer("jobs.status_many", job_ids=page)["jobs"]:
+                if told["status"] == "error":
+                    raise_answered(told)
+                found.append(Job.read(told))
+        return found
 
     # --- futures -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@
 ``progress``      how far a job's calculation has come
 ``columns``       what of a job stands in lists and tables
 ``filters``       which jobs are meant, and how lists are sorted
+``curves``        what is drawn of several jobs: a sweep, an equation of state
 ``answers``       what the server's answers hold, for type checkers
 ``inputs``        what programs get, step by step
 ``cluster``       a target of an engine, as the configuration file describes it

@@ -100,7 +100,12 @@ def _all(
                 "job_id": job_id,
                 "status": job.state.value,
                 "error": job.error,
-                "progress": None if read is None else to_wire(read),
+                "progress": None if read is None else _document(read),
             }
         )
     return answers
+
+
+def _document(read: Progress) -> dict[str, Any]:
+    steps = None if read.history is None else [to_wire(step) for step in read.history]
+    return {**to_wire(read), "history": steps}

@@ -1,0 +1,275 @@
+"""``crystalmath plot``: steps of jobs, a sweep, an equation of state."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - Typer reads annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.job_filters import JobIds, LabelFilter, any_client, select
+from crystalmath.cli.shared.parameter_options import parse_labels
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.errors import InvalidJob
+from crystalmath.models.fields import to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from crystalmath.cli.shared.figure import Curve, Panel
+    from crystalmath.client import Client, Job
+    from crystalmath.models import Progress
+    from crystalmath.models.curves import EquationOfState, Sweep
+
+__all__ = ["plot"]
+
+#: The steps of more jobs in one frame tell nobody anything.
+_MOST_JOBS = 8
+_Y = "energy_per_atom"
+#: The lines that a frame's inside takes in a terminal, by how many there are.
+_HEIGHTS = {1: 18, 2: 11}
+#: The points of a fitted curve.
+_FINE = 100
+#: So many jobs that are not drawn are told one by one.
+_SHOWN = 3
+_UNITS = {
+    "energy": "eV",
+    "energy_ev": "eV",
+    "energy_per_atom": "eV/atom",
+    "energy_per_atom_ev": "eV/atom",
+    "max_force": "eV/Å",
+    "max_force_ev_ang": "eV/Å",
+}
+
+
+def plot(
+    job_ids: JobIds = None,
+    *,
+    label: LabelFilter = None,
+    x: Annotated[
+        str | None,
+        typer.Option("--x", metavar="NAME", help="A sweep: against this label or parameter."),
+    ] = None,
+    y: Annotated[
+        str | None,
+        typer.Option(
+            "--y",
+            metavar="VALUE",
+            help="energy, energy_per_atom (the default), max_force, or a field of the result: "
+            "results.free_energy.",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A curve for each value of this label or parameter."),
+    ] = None,
+    eos: Annotated[
+        bool, typer.Option("--eos", help="An equation of state: energy against volume, fitted.")
+    ] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE", help="Draw into this file, which ends in .png or .svg."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Draw jobs: their ionic steps, a sweep (--x), or an equation of state (--eos).
+
+    Without --x and --eos it is energy and largest force after each ionic step, of jobs that run,
+    too. A sweep takes the completed jobs with their labels and parameters; lists such as
+    kpts=[3,3,3] stand beside each other in their order. The equation of state is Birch-Murnaghan's.
+    """
+    _check(job_ids, label, {"--x": x, "--y": y, "--by": by}, eos=eos)
+    if file is not None:
+        from crystalmath.cli.shared.image_plot import FORMATS
+
+        if file.suffix.lower() not in FORMATS:
+            raise typer.BadParameter(
+                f"{str(file)!r} must end in {' or '.join(FORMATS)}", param_hint="--output"
+            )
+    with any_client() as client:
+        jobs = select(client, job_ids, parse_labels(label or ()), None)
+        ids = [job.job_id for job in jobs]
+        if eos:
+            state = client.equation_of_state(ids)
+            document, panels, left_out = to_wire(state), _of_state(state), state.left_out
+        elif x is not None:
+            sweep = client.sweep(ids, x, y or _Y, by)
+            series = [to_wire(one) for one in sweep.series]
+            document = {**to_wire(sweep), "series": series}
+            panels, left_out = _of_sweep(sweep), sweep.left_out
+        else:
+            document, panels, left_out = _of_steps(client, jobs)
+    if file is not None:
+        from crystalmath.cli.shared.image_plot import save
+
+        save(panels, file)
+    if as_json:
+        output.write_json({**document, "error": None})
+    elif file is None:
+        _show(panels)
+    else:
+        output.note(f"written to {file}")
+    if eos and not as_json:
+        output.write(_told(state))
+    _say_what_is_missing(jobs, left_out)
+    return 0
+
+
+def _check(
+    job_ids: Sequence[str] | None,
+    label: Sequence[str] | None,
+    options: Mapping[str, str | None],
+    *,
+    eos: bool,
+) -> None:
+    if not job_ids and not label:
+        raise typer.BadParameter("name jobs, or choose them with --label")
+    for name, value in options.items():
+        if value is not None and eos:
+            raise typer.BadParameter("does not go with --eos", param_hint=name)
+        if value == "":
+            raise typer.BadParameter("must not be empty", param_hint=name)
+        if value is not None and options["--x"] is None:
+            raise typer.BadParameter(
+                "is of a sweep: say with --x against which label or parameter", param_hint=name
+            )
+
+
+def _show(panels: Sequence[Panel]) -> None:
+    from crystalmath.cli.shared.terminal_plot import draw
+
+    console = output.console()
+    for panel in panels:
+        for line in draw(panel, console.width, _HEIGHTS[len(panels)]):
+            console.print(line, no_wrap=True, overflow="crop")
+
+
+def _say_what_is_missing(jobs: Sequence[Job], left_out: Mapping[str, str]) -> None:
+    names = {job.job_id: job.name for job in jobs}
+    for job_id, why in list(left_out.items())[:_SHOWN]:
+        name = f" ({names[job_id]})" if names[job_id] else ""
+        output.note(output.printable(f"not drawn: job {job_id[:8]}{name}: {why}"))
+    if (more := len(left_out) - _SHOWN) > 0:
+        output.note(f"not drawn: {more} more; --json tells all (left_out)")
+
+
+# --- steps -----------------------------------------------------------------------------------
+
+
+def _of_steps(
+    client: Client, jobs: Sequence[Job]
+) -> tuple[dict[str, Any], list[Panel], dict[str, str]]:
+    if len(jobs) > _MOST_JOBS:
+        raise InvalidJob(
+            f"the steps of {len(jobs)} jobs would be drawn over each other; name {_MOST_JOBS} at "
+            "most, or draw a sweep with --x"
+        )
+    read = client.progress([job.job_id for job in jobs], history=True)
+    told = {job.job_id: read[job.job_id] for job in jobs}
+    left_out = {
+        job.job_id: "it has written no ionic step yet that can be read"
+        for job in jobs
+        if not _steps(told[job.job_id])
+    }
+    drawn = [job for job in jobs if job.job_id not in left_out]
+    if not drawn:
+        raise InvalidJob(
+            "there is nothing to plot: "
+            + ("the job has" if len(jobs) == 1 else "the jobs have")
+            + " written no ionic step that can be read; crystalmath files ID lists what there is"
+        )
+    document = {
+        "jobs": [
+            {
+                "job_id": job.job_id,
+                "status": job.state.value,
+                "name": job.name,
+                "history": [to_wire(step) for step in _steps(told[job.job_id])],
+            }
+            for job in jobs
+        ]
+    }
+    return document, _step_panels(drawn, told), left_out
+
+
+def _steps(read: Progress | None) -> Sequence[Any]:
+    return (read and read.history) or ()
+
+
+def _step_panels(jobs: Sequence[Job], told: Mapping[str, Progress | None]) -> list[Panel]:
+    from crystalmath.cli.shared.figure import Curve, Panel
+
+    energies: list[Curve] = []
+    forces: list[Curve] = []
+    for job in jobs:
+        name = output.printable(job.name or job.job_id[:8]) if len(jobs) > 1 else ""
+        steps = list(enumerate(_steps(told[job.job_id]), 1))
+        for curves, field in ((energies, "energy_ev"), (forces, "max_force_ev_ang")):
+            points = [(at, getattr(step, field)) for at, step in steps]
+            known = [(at, value) for at, value in points if value is not None]
+            if known:
+                curves.append(Curve(name, [at for at, _ in known], [value for _, value in known]))
+    x = "ionic step"
+    panels = [Panel(x, "energy / eV", energies)] if energies else []
+    if any(y > 0 for curve in forces for y in curve.y):
+        panels.append(Panel(x, "largest force / (eV/Å)", forces, log_y=True))
+    return panels
+
+
+# --- several jobs ----------------------------------------------------------------------------
+
+
+def _of_sweep(sweep: Sweep) -> list[Panel]:
+    from crystalmath.cli.shared.figure import Curve, Panel
+
+    names = list(sweep.categories)
+    curves = [
+        Curve(
+            output.printable(series.name or ""),
+            [names.index(x) if isinstance(x, str) else x for x in series.x],
+            series.y,
+        )
+        for series in sweep.series
+    ]
+    unit = _UNITS.get(sweep.y)
+    y_label = f"{sweep.y} / {f'({unit})' if '/' in unit else unit}" if unit else sweep.y
+    return [Panel(sweep.x, y_label, curves, x_names=[output.printable(name) for name in names])]
+
+
+def _of_state(state: EquationOfState) -> list[Panel]:
+    from ase.eos import birchmurnaghan
+    from ase.units import GPa
+
+    from crystalmath.cli.shared.figure import Curve, Panel
+
+    low = min(state.volumes_ang3[0], state.v0_ang3)
+    high = max(state.volumes_ang3[-1], state.v0_ang3)
+    fine = [low + (high - low) * number / _FINE for number in range(_FINE + 1)]
+    b = state.b_gpa * GPa
+    fitted = [
+        float(birchmurnaghan(volume, state.e0_ev, b, state.b_prime, state.v0_ang3))
+        for volume in fine
+    ]
+    curves = [
+        Curve("computed", state.volumes_ang3, state.energies_ev, line=False),
+        Curve("Birch-Murnaghan", fine, fitted, points=False),
+    ]
+    return [Panel("volume / Å³", "energy / eV", curves, title=state.formula)]
+
+
+def _told(state: EquationOfState) -> str:
+    if not state.is_bracketed:
+        output.note(
+            "warning: the smallest energy lies outside of the volumes; compute some beyond "
+            f"{state.v0_ang3:.2f} Å³"
+        )
+    pairs = [
+        ("V0", f"{state.v0_ang3:.4f} Å³"),
+        ("E0", f"{state.e0_ev:.6f} eV"),
+        ("B", f"{state.b_gpa:.2f} GPa"),
+        ("B'", f"{state.b_prime:.2f}"),
+    ]
+    return output.fields(pairs)

@@ -1,0 +1,177 @@
+"""Values of jobs by their names: labels, parameters, energies, fields of a result."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob, shown
+from crystalmath.models import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ase import Atoms
+
+    from crystalmath.client.asking import Asking
+    from crystalmath.models import Job
+
+__all__ = ["JobValues", "nearest", "suggestion"]
+
+#: What a job's summary gives; its own names of these are understood, too.
+_SUMMARY = {"energy": "energy_ev", "max_force": "max_force_ev_ang"}
+_PER_ATOM = ("energy_per_atom", "energy_per_atom_ev")
+#: So many names are told where there is not the one that was asked for.
+_SHOWN = 12
+
+
+class JobValues:
+    """What can be asked of one job; each of its documents is fetched once, when it is needed.
+
+    Parameters
+    ----------
+    client : Asking
+        Whom to ask.
+    job : Job
+        The job.
+    """
+
+    def __init__(self, client: Asking, job: Job) -> None:
+        self.job = job
+        self._client = client
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, Any]:
+        return self._client.specification(self.job.job_id)["params"]
+
+    @cached_property
+    def _result(self) -> bytes:
+        return self._client.result_json(self.job.job_id) or b"null"
+
+    @cached_property
+    def atoms(self) -> Atoms:
+        """The structure whose energy the summary tells (`InvalidJob` if the result has none)."""
+        from crystalmath.recipes.result_structures import find_structures, read_structure
+
+        return read_structure(find_structures(self._result).final)
+
+    # --- what it was asked -------------------------------------------------------------------
+
+    def asked(self, name: str) -> Any:
+        """Give a label, else a parameter: ``opt_params.fmax`` (`KeyError` if it has neither)."""
+        if name in self.job.labels:
+            return _read_label(self.job.labels[name])
+        value: Any = self._parameters
+        for key in name.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                raise KeyError(name)
+            value = value[key]
+        return value
+
+    def asked_names(self) -> set[str]:
+        """Tell what there is to ask for."""
+        return {*self.job.labels, *_dotted(self._parameters)}
+
+    # --- what it gave ------------------------------------------------------------------------
+
+    def given(self, name: str) -> float:
+        """Give a number of its result: an energy in eV, the largest force in eV/Å, or a field.
+
+        Raises
+        ------
+        InvalidJob
+            It has none.
+        """
+        if self.job.state is not JobState.COMPLETED:
+            raise InvalidJob(f"is {self.job.state.value}")
+        summary = self.job.summary or {}
+        if name in _PER_ATOM:
+            return self._energy() / (summary.get("natoms") or len(self.atoms))
+        kept = _SUMMARY.get(name, name)
+        if kept in _SUMMARY.values():
+            value = summary.get(kept)
+            if value is None:
+                raise InvalidJob(f"its result tells no {name}")
+            return float(value)
+        return self._field(name)
+
+    def _energy(self) -> float:
+        return self.given("energy")
+
+    def _field(self, path: str) -> float:
+        value = _untagged(json.loads(self._result))
+        reached: list[str] = []
+        for key in path.split("."):
+            if isinstance(value, list) and key.lstrip("-").isdigit():
+                try:
+                    value = value[int(key)]
+                except IndexError:
+                    raise InvalidJob(
+                        f"{'.'.join(reached)} of its result has {len(value)} items, and none "
+                        f"numbered {key}"
+                    ) from None
+            elif isinstance(value, Mapping) and key in value:
+                value = value[key]
+            else:
+                raise InvalidJob(_no_field(path, key, reached, value))
+            value = _untagged(value)
+            reached.append(key)
+        return _number(path, value)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Say which name may have been meant, and which there are."""
+    names = sorted(known)
+    near = nearest(name, names)
+    hint = f"; did you mean {near}?" if near else ""
+    if not names:
+        return hint
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{hint or ';'} there are {', '.join(names[:_SHOWN])}{more}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Give the name that is most like another, if one is."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
+
+
+def _read_label(text: str) -> Any:
+    """Read a label as the value that was swept."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _dotted(values: Mapping[str, Any]) -> Iterable[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and not any(str(name).startswith("@") for name in value):
+            yield from (f"{key}.{name}" for name in _dotted(value))
+        else:
+            yield key
+
+
+def _no_field(path: str, key: str, reached: list[str], value: Any) -> str:
+    place = f"{'.'.join(reached)} of its result" if reached else "its result"
+    if not isinstance(value, Mapping):
+        return f"{place} has no fields, so that there is no {path!r}"
+    return f"{place} has no field {key!r}{suggestion(key, map(str, value))}"
+
+
+def _untagged(value: Any) -> Any:
+    """Give what is in monty's form of an array."""
+    if isinstance(value, Mapping) and value.get("@class") == "array":
+        return value.get("data")
+    return value
+
+
+def _number(path: str, value: Any) -> float:
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidJob(f"{path} of its result is no number, but {shown(value)}")
+    return float(value)

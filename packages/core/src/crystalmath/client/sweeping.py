@@ -1,0 +1,202 @@
+"""Make curves of jobs: a sweep, an equation of state."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.client.job_values import JobValues, suggestion
+from crystalmath.errors import InvalidJob
+from crystalmath.models.curves import EquationOfState, Series, Sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crystalmath.client.asking import Asking
+    from crystalmath.models import Job
+
+__all__ = ["make_equation_of_state", "make_sweep"]
+
+#: The fit has four unknowns.
+_LEAST_VOLUMES = 5
+#: Volumes that differ by less are the same, relatively.
+_SAME = 1e-6
+
+
+def make_sweep(
+    client: Asking, jobs: Sequence[Job], x: str, y: str = "energy_per_atom", by: str | None = None
+) -> Sweep:
+    """See :meth:`crystalmath.client.Client.sweep`."""
+    every = [JobValues(client, job) for job in jobs]
+    for name in filter(None, (x, by)):
+        _require(name, every)
+
+    def point(values: JobValues) -> tuple[Any, float, Any]:
+        given = values.given(y)
+        return _asked(values, x), given, None if by is None else _asked(values, by)
+
+    points, left_out = _taken(every, point)
+    # 3.0 and 3 are one point; [3, 3, 3] and "fine" have an order, and no distance.
+    numbers = all(_is_number(at) for _, (at, _, _) in points)
+    groups: dict[str, list[tuple[Any, float, str]]] = defaultdict(list)
+    for job, (at, value, group) in sorted(points, key=lambda one: _order(one[1][2])):
+        groups[_text(group)].append((at, value, job.job_id))
+    series = []
+    for group, members in groups.items():
+        members.sort(key=lambda one: _order(one[0]))
+        ats, values, job_ids = zip(*members, strict=True)
+        series.append(
+            Series(
+                name=None if by is None else f"{by}={group}",
+                x=[float(at) if numbers else _text(at) for at in ats],
+                y=values,
+                job_ids=job_ids,
+            )
+        )
+    ordered = sorted((at for _, (at, _, _) in points), key=_order)
+    return Sweep(
+        x=x,
+        y=y,
+        by=by,
+        series=series,
+        categories=[] if numbers else list(dict.fromkeys(map(_text, ordered))),
+        left_out=left_out,
+    )
+
+
+def make_equation_of_state(client: Asking, jobs: Sequence[Job]) -> EquationOfState:
+    """See :meth:`crystalmath.client.Client.equation_of_state`."""
+    every = [JobValues(client, job) for job in jobs]
+
+    def point(values: JobValues) -> tuple[float, float, str]:
+        energy, atoms = values.given("energy"), values.atoms
+        if atoms.cell.rank < len(atoms.cell):
+            raise InvalidJob("its cell has no volume")
+        return float(atoms.get_volume()), energy, str(atoms.get_chemical_formula())
+
+    points, left_out = _taken(every, point)
+    formulas: dict[str, list[Job]] = defaultdict(list)
+    for job, (_, _, formula) in points:
+        formulas[formula].append(job)
+    if len(formulas) > 1:
+        told = ", ".join(
+            f"{formula} ({len(of)} jobs, {of[0].job_id[:8]})" for formula, of in formulas.items()
+        )
+        raise InvalidJob(
+            f"an equation of state is of one cell, and these jobs are of several: {told}; choose "
+            "those of one"
+        )
+    points.sort(key=lambda one: one[1][:2])
+    volumes = [volume for _, (volume, _, _) in points]
+    energies = [energy for _, (_, energy, _) in points]
+    v0, e0, b_gpa, b_prime = _fitted(volumes, energies)
+    return EquationOfState(
+        formula=next(iter(formulas)),
+        volumes_ang3=volumes,
+        energies_ev=energies,
+        job_ids=[job.job_id for job, _ in points],
+        v0_ang3=v0,
+        e0_ev=e0,
+        b_gpa=b_gpa,
+        b_prime=b_prime,
+        left_out=left_out,
+    )
+
+
+def _fitted(volumes: Sequence[float], energies: Sequence[float]) -> tuple[float, ...]:
+    from ase.eos import EquationOfState as Fit
+    from ase.units import GPa
+
+    distinct = 1 + sum(
+        after - before > _SAME * after for before, after in itertools.pairwise(volumes)
+    )
+    if distinct < _LEAST_VOLUMES:
+        raise InvalidJob(
+            f"an equation of state takes jobs at {_LEAST_VOLUMES} volumes or more, and these are "
+            f"at {distinct}"
+        )
+    fit = Fit(volumes, energies, eos="birchmurnaghan")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of scipy, that it cannot tell errors of the fit
+            v0, e0, b = fit.fit(warn=False)
+    except (RuntimeError, ValueError) as error:
+        raise InvalidJob(f"no equation of state fits these energies: {error}") from error
+    if not (b > 0 and v0 > 0):
+        raise InvalidJob(
+            "no equation of state fits these energies: they have no minimum; take volumes on both "
+            "sides of it"
+        )
+    return float(v0), float(e0), float(b / GPa), float(fit.eos_parameters[2])
+
+
+# --- points ----------------------------------------------------------------------------------
+
+
+def _taken(
+    every: Sequence[JobValues], point: Callable[[JobValues], tuple[Any, ...]]
+) -> tuple[list[tuple[Job, Any]], Mapping[str, str]]:
+    """Give a point of each job that has one, and why the others have none.
+
+    Raises
+    ------
+    InvalidJob
+        None has.
+    """
+    points = []
+    left_out: dict[str, str] = {}
+    for values in every:
+        try:
+            points.append((values.job, point(values)))
+        except InvalidJob as error:
+            left_out[values.job.job_id] = str(error)
+    if not points:
+        reasons = list(dict.fromkeys(left_out.values()))
+        first = next((job for job, why in left_out.items() if why == reasons[0]), "")
+        more = f" ({len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+        raise InvalidJob(
+            f"there is nothing to plot: none of the jobs has a point; job {first[:8]}: {reasons[0]}"
+            f"{more}"
+        )
+    return points, left_out
+
+
+def _require(name: str, every: Sequence[JobValues]) -> None:
+    """Refuse the name of a label or parameter that no job has."""
+    for values in every:
+        try:
+            values.asked(name)
+        except KeyError:
+            continue
+        return
+    known = set[str]().union(*(values.asked_names() for values in every))
+    raise InvalidJob(
+        f"none of these jobs has a label or a parameter {name!r}{suggestion(name, known)}"
+    )
+
+
+def _asked(values: JobValues, name: str) -> Any:
+    try:
+        return values.asked(name)
+    except KeyError:
+        raise InvalidJob(f"has no label and was given no parameter {name!r}") from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _order(value: Any) -> tuple[int, Any]:
+    """Sort numbers, then lists of numbers, then the rest by their texts."""
+    if _is_number(value):
+        return 0, value
+    if isinstance(value, list) and all(map(_is_number, value)):
+        return 1, value
+    return 2, _text(value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
