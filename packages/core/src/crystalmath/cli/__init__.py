@@ -25,6 +25,7 @@ from crystalmath.cli import (
     doctor,
     du,
     engines,
+    export,
     files,
     init,
     list_,
@@ -188,6 +189,7 @@ _add("list", list_.list_jobs, " --elements Cu,O --sort energy_ev --columns name,
 _add("status", status.status, " 3f2a91c4")
 _add("wait", wait.wait, " 3f2a91c4 && crystalmath result 3f2a91c4 --json")
 _add("result", result.result, " 3f2a91c4 --json")
+_add("export", export.export, " alloys.csv --label project=alloys --state completed")
 _add("logs", logs.logs, " 3f2a91c4 OUTCAR --follow")
 _add("files", files.files, " 3f2a91c4")
 _add("progress", progress.progress, " 3f2a91c4")

@@ -12,6 +12,7 @@ from crystalmath.models import Finding, Inputs, Job, JobCheck, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from os import PathLike
     from types import TracebackType
 
     from ase import Atoms
@@ -359,6 +360,79 @@ class Client(Asking):
             futures.append(future)
         self._follower.follow(futures)
         return futures
+
+    # --- tables ------------------------------------------------------------------------------
+
+    def table(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[Filters],
+    ) -> Any:
+        """Give jobs as a pandas DataFrame: parameters, labels, energies, geometry, results.
+
+        Columns are named as in ``crystalmath list``; labels are ``labels.NAME``, parameters
+        ``params.NAME``, and what a recipe gives has the recipe's own names
+        (``results.gibbs_energy``). Of a flow the last result counts, as in its summary.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Which columns; default: all that any of the jobs has.
+        sort, limit, **filters
+            See :meth:`list`.
+
+        Raises
+        ------
+        CrystalMathError
+            pandas is not installed.
+        """
+        from crystalmath.client.table_files import frame
+        from crystalmath.client.table_rows import lines
+
+        return frame(lines(self, self.list(sort=sort, limit=limit, **filters)), columns)
+
+    def export(
+        self,
+        path: str | PathLike[str],
+        *,
+        columns: Sequence[str] | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[Filters],
+    ) -> tuple[int, int]:
+        """Write jobs as a table to a file.
+
+        Parameters
+        ----------
+        path : str or path
+            A new file; its end names the format: ``.csv``, ``.jsonl``, ``.extxyz``, ``.db``,
+            ``.parquet``.
+        columns, sort, limit, **filters
+            See :meth:`table`.
+
+        Returns
+        -------
+        tuple of int
+            How many jobs were written, and how many were left out of ``.extxyz`` and ``.db``
+            because they have no geometry.
+
+        Raises
+        ------
+        InvalidJob
+            The file is there already, or its name ends in no format.
+        CrystalMathError
+            pyarrow, which Parquet needs, is not installed.
+        """
+        from pathlib import Path
+
+        from crystalmath.client.table_files import write_table
+        from crystalmath.client.table_rows import lines
+
+        jobs = self.list(sort=sort, limit=limit, **filters)
+        return write_table(Path(path), lines(self, jobs), columns)
 
     def result(self, job_id: str, *, original: bool = False) -> Any:
         """Give what a job's recipe returned, as :meth:`JobFuture.result` does, without waiting.

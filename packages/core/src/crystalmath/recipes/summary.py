@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["summarize"]
+__all__ = ["steps", "summarize"]
 
 # Flows nest a few levels ({"relax": [...], "static": [...]}); deeper is something else.
 _MAX_DEPTH = 8
@@ -32,8 +32,8 @@ def summarize(result: object) -> dict[str, Any]:
         order, str or None), ``work_dir`` (str or None); where there are atoms ``natoms``, their
         number; and ``steps``, the number of results, for a flow's collection.
     """
-    steps = list(_steps(result, 0))
-    last = steps[-1] if steps else result
+    found = list(steps(result))
+    last = found[-1] if found else result
     summary = {
         "energy_ev": _quiet(_energy, last),
         "max_force_ev_ang": _quiet(_max_force, last),
@@ -43,8 +43,8 @@ def summarize(result: object) -> dict[str, Any]:
     natoms = _quiet(_natoms, last)
     if natoms:
         summary["natoms"] = natoms
-    if steps and last is not result:
-        summary["steps"] = len(steps)
+    if found and last is not result:
+        summary["steps"] = len(found)
     return summary
 
 
@@ -56,7 +56,8 @@ def _quiet(read: Any, result: object) -> Any:
         return None
 
 
-def _steps(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
+def steps(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    """Go through the results that a flow's collection, a list or a dict of them, is made of."""
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, Mapping):
@@ -66,7 +67,7 @@ def _steps(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _steps(item, depth + 1)
+            yield from steps(item, depth + 1)
 
 
 def _energy(result: Mapping[str, Any]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,12 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_logs", "handle_jobs_result", "handle_jobs_results"]
+__all__ = [
+    "handle_jobs_logs",
+    "handle_jobs_parameters",
+    "handle_jobs_result",
+    "handle_jobs_results",
+]
 
 #: How often a file is looked at that somebody follows, in seconds.
 _LOOK_S = 0.25
@@ -110,6 +116,61 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
             left -= len(text)
             found.append(wire.Raw(text))
             yield
+    return found
+
+
+@method(
+    "jobs.parameters",
+    params={"job_ids": JOB_IDS},
+    required=("job_ids",),
+    result=record(
+        {
+            "parameters": array(
+                record(
+                    {
+                        "job_id": JOB_ID,
+                        "params": {
+                            "type": ["object", "null"],
+                            "description": "as jobs.specification gives them",
+                        },
+                        "error": ERROR,
+                    },
+                    {"code": _TEXT},
+                )
+            ),
+            "error": ERROR,
+        }
+    ),
+    refused={"parameters": []},
+    answer_size=lambda _: 2 * _TOGETHER,
+)
+async def handle_jobs_parameters(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Give the recipe's parameters of many jobs, of as many of the first ones as fit together.
+
+    ``parameters`` ends before more than 1 MiB would be sent, with at least one. Ask again for the
+    rest.
+    """
+    found = await in_slices("files", _all_parameters(service, params["job_ids"]))
+    return {"parameters": found, "error": None}
+
+
+def _all_parameters(
+    service: JobService, job_ids: list[str]
+) -> Generator[None, None, list[wire.Raw]]:
+    found: list[wire.Raw] = []
+    left = _TOGETHER
+    for job_id in job_ids:
+        try:
+            encoded = json.loads(service.specification(job_id).partition("\n")[2])
+            told = {"job_id": job_id, "params": encoded["parameters"], "error": None}
+        except CrystalMathError as error:
+            told = {"job_id": job_id, "params": None, **trouble(error)}
+        text = wire.dumps(told)
+        if found and len(text) > left:
+            return found
+        left -= len(text)
+        found.append(wire.Raw(text))
+        yield
     return found
 
 

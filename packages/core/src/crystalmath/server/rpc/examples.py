@@ -251,6 +251,13 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "error": None,
         },
     ),
+    "jobs.parameters": (
+        {"job_ids": [_ID]},
+        {
+            "parameters": [{"job_id": _ID, "params": {"calc_kwargs": {}}, "error": None}],
+            "error": None,
+        },
+    ),
     "jobs.result": ({"job_id": _ID}, _RESULT),
     "jobs.results": ({"job_ids": [_ID]}, {"results": [_RESULT], "error": None}),
     "jobs.specification": (

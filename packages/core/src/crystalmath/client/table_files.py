@@ -1,0 +1,307 @@
+"""Writes tables to files: CSV, JSON lines, extended XYZ, an ASE database, Parquet.
+
+A line is written when it comes. Where the columns have to be known first, the lines wait in a
+temporary file, not in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from importlib.util import find_spec
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any
+
+from crystalmath.errors import CrystalMathError, InvalidJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Self
+
+    from crystalmath.client.table_rows import Line
+
+__all__ = ["FORMATS", "Spool", "frame", "write_table"]
+
+#: So many lines of Parquet are made at once.
+_GROUP = 1000
+#: What stands first in a table; labels, parameters and results follow by their names.
+_ARRAYS = ("cell_ang", "pbc", "numbers", "positions_ang")
+
+
+def write_table(
+    path: Path, lines: Iterable[Line], columns: Sequence[str] | None, form: str | None = None
+) -> tuple[int, int]:
+    """Write lines to a new file; it appears once it is whole.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    lines : iterable of Line
+        What is written.
+    columns : sequence of str, optional
+        Which columns; default: all.
+    form : str, optional
+        One of ``FORMATS``; default: what the file's name ends with.
+
+    Returns
+    -------
+    tuple of int
+        How many jobs were written, and how many left out because they have no geometry.
+
+    Raises
+    ------
+    InvalidJob
+        The format is not known, or the file is there already.
+    CrystalMathError
+        What the format needs is not installed.
+    """
+    form = form or path.suffix.lstrip(".").lower()
+    if form not in FORMATS:
+        raise InvalidJob(
+            f"{path.name!r} ends in no format that is known; name one of {', '.join(FORMATS)}"
+        )
+    if path.exists():
+        raise InvalidJob(f"{path} is there already; remove it, or write another file")
+    _require(form)
+    # ASE tells the kind of a database by the end of its name.
+    part = path.with_name(f".{path.stem}.{os.getpid()}.{form}")
+    try:
+        counted = FORMATS[form](part, lines, columns)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return counted
+
+
+def frame(lines: Iterable[Line], columns: Sequence[str] | None) -> Any:
+    """Make a pandas DataFrame of lines, a column for each that any of them has."""
+    if find_spec("pandas") is None:
+        raise CrystalMathError(f"a table needs pandas, which is missing: {_REMEDY}")
+    import pandas as pd
+
+    rows = [line.values for line in lines]
+    names = _ordered({name for row in rows for name in row}) if columns is None else columns
+    return pd.DataFrame(
+        {name: [row.get(name) for row in rows] for name in names}, columns=list(names)
+    )
+
+
+class Spool:
+    """Lines in a temporary file, and the columns that they have.
+
+    Parameters
+    ----------
+    lines : iterable of Line
+        They are read at once.
+    """
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self._file: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
+        self.types: dict[str, set[type]] = {}
+        self.count = 0
+        try:
+            for line in lines:
+                for name, value in line.values.items():
+                    self.types.setdefault(name, set()).add(type(value))
+                self._file.write(json.dumps(line.values) + "\n")
+                self.count += 1
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns: those of the record first."""
+        return _ordered(self.types)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self._file.seek(0)
+        return map(json.loads, self._file)
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    from crystalmath.models.columns import JOB_COLUMNS
+    from crystalmath.recipes.result_values import GEOMETRY
+
+    known = set(names)
+    groups: list[list[str]] = [
+        [name for name in JOB_COLUMNS if name in known],
+        sorted(name for name in known if name.startswith("labels.")),
+        sorted(name for name in known if name.startswith("params.")),
+    ]
+    taken = {*GEOMETRY, *(name for group in groups for name in group)}
+    groups.append(sorted(known - taken))
+    return [*(name for group in groups for name in group), *(n for n in GEOMETRY if n in known)]
+
+
+# --- formats ---------------------------------------------------------------------------------
+
+
+def _csv(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -> tuple[int, int]:
+    import csv
+
+    with Spool(lines) as spool, path.open("w", encoding="utf-8", newline="") as file:
+        names = spool.columns if columns is None else columns
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        for row in spool:
+            writer.writerow([_cell(row.get(name)) for name in names])
+        return spool.count, 0
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (list, dict, bool)) else value
+
+
+def _jsonl(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -> tuple[int, int]:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(json.dumps(_chosen(line.values, columns)) + "\n")
+            count += 1
+    return count, 0
+
+
+def _chosen(values: Mapping[str, Any], columns: Sequence[str] | None) -> dict[str, Any]:
+    return dict(values) if columns is None else {name: values.get(name) for name in columns}
+
+
+def _described(line: Line, columns: Sequence[str] | None) -> dict[str, Any]:
+    """Give the scalars that go with a geometry, but those that the geometry has itself."""
+    own = {*_ARRAYS, "volume_ang3", "natoms", "formula"}
+    values = _chosen(line.values, columns)
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in own and isinstance(value, (str, int, float, bool))
+    }
+
+
+def _extxyz(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -> tuple[int, int]:
+    from ase.io.extxyz import write_extxyz
+
+    count = left = 0
+    with path.open("w", encoding="utf-8") as file:
+        for line in lines:
+            if line.atoms is None:
+                left += 1
+                continue
+            # What a recipe leaves in info may be of any size and type.
+            line.atoms.info = {
+                name: " ".join(value.split()) if isinstance(value, str) else value
+                for name, value in _described(line, columns).items()
+            }
+            write_extxyz(file, [line.atoms])
+            count += 1
+    return count, left
+
+
+def _db(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -> tuple[int, int]:
+    from ase.db import connect
+
+    count = left = 0
+    rest = iter(lines)
+    with contextlib.closing(_Closing(connect(path, append=False))) as opened:
+        while page := list(islice(rest, _GROUP)):
+            with opened.database as database:
+                for line in page:
+                    if line.atoms is None:
+                        left += 1
+                        continue
+                    line.atoms.info = {}
+                    described = _described(line, columns)
+                    database.write(line.atoms, data=described, key_value_pairs=_pairs(described))
+                    count += 1
+    return count, left
+
+
+class _Closing:
+    def __init__(self, database: Any) -> None:
+        self.database = database
+
+    def close(self) -> None:
+        connection = getattr(self.database, "connection", None)
+        if connection is not None:
+            connection.close()
+
+
+def _pairs(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what ASE can select by: names of letters and digits, and numbers for their texts."""
+    from ase.db.core import convert_str_to_int_float_bool_or_str, reserved_keys
+
+    pairs = {}
+    for name, value in described.items():
+        key = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
+        key = f"job_{key}" if key in reserved_keys or not key[0].islower() else key
+        read = convert_str_to_int_float_bool_or_str(value) if isinstance(value, str) else value
+        pairs[key] = read
+    return pairs
+
+
+def _parquet(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -> tuple[int, int]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with Spool(lines) as spool:
+        names = spool.columns if columns is None else columns
+        readers = {name: _reader(name, spool.types.get(name, set()), pa) for name in names}
+        schema = pa.schema([(name, kind) for name, (kind, _) in readers.items()])
+        rows = iter(spool)
+        with parquet.ParquetWriter(path, schema) as writer:
+            while page := list(islice(rows, _GROUP)):
+                made = {
+                    name: [None if row.get(name) is None else read(row[name]) for row in page]
+                    for name, (_, read) in readers.items()
+                }
+                writer.write_table(pa.table(made, schema=schema))
+        return spool.count, 0
+
+
+def _reader(name: str, types: set[type], pa: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Give a column's type, and what makes its values of it; what is mixed becomes JSON."""
+    lists: dict[str, Any] = {
+        "cell_ang": pa.list_(pa.list_(pa.float64())),
+        "positions_ang": pa.list_(pa.list_(pa.float64())),
+        "numbers": pa.list_(pa.int64()),
+        "pbc": pa.list_(pa.bool_()),
+    }
+    if name in lists:
+        return lists[name], lambda value: value
+    single: dict[type, Any] = {
+        bool: pa.bool_(),
+        int: pa.int64(),
+        float: pa.float64(),
+        str: pa.string(),
+    }
+    if len(types) == 1 and (one := next(iter(types))) in single:
+        return single[one], lambda value: value
+    if types and types <= {int, float}:
+        return pa.float64(), float
+    return pa.string(), lambda value: value if isinstance(value, str) else json.dumps(value)
+
+
+#: How a table is written, by the end of the file's name.
+FORMATS: dict[str, Callable[[Path, Iterable[Line], Sequence[str] | None], tuple[int, int]]] = {
+    "csv": _csv,
+    "jsonl": _jsonl,
+    "extxyz": _extxyz,
+    "xyz": _extxyz,
+    "db": _db,
+    "parquet": _parquet,
+}
+_REMEDY = "pip install 'crystalmath[tables]'"
+
+
+def _require(form: str) -> None:
+    if form == "parquet" and find_spec("pyarrow") is None:
+        raise CrystalMathError(f"Parquet needs pyarrow, which is missing: {_REMEDY}")

@@ -1,0 +1,128 @@
+"""Jobs as lines of a table: what was asked for, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from crystalmath.client.client_errors import raise_answered
+from crystalmath.errors import CrystalMathError
+from crystalmath.models import JobState
+from crystalmath.models.columns import JOB_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ase import Atoms
+
+    from crystalmath.client.asking import Asking
+    from crystalmath.models import Job
+
+__all__ = ["Line", "lines"]
+
+#: Jobs whose results are in memory at once.
+_PAGE = 100
+
+
+@frozen
+class Line:
+    """One job of a table.
+
+    Parameters
+    ----------
+    job : Job
+        Its record.
+    values : dict
+        Its values by the names of the columns, without those that it does not have.
+    atoms : ase.Atoms or None
+        Its final geometry.
+    """
+
+    job: Job
+    values: dict[str, Any]
+    atoms: Atoms | None
+
+
+def lines(client: Asking, jobs: Iterable[Job]) -> Iterator[Line]:
+    """Make a line of each job, in their order; no more than a page of results is in memory.
+
+    Parameters
+    ----------
+    client : Asking
+        Whom to ask for results and parameters.
+    jobs : iterable of Job
+        The jobs.
+    """
+    rest = iter(jobs)
+    while page := list(islice(rest, _PAGE)):
+        asked = _parameters(client, [job.job_id for job in page])
+        completed = [job.job_id for job in page if job.state is JobState.COMPLETED]
+        results = _results(client, completed)
+        for job in page:
+            has_result = job.state is JobState.COMPLETED
+            result = next(results) if has_result else None
+            yield _line(job, asked.get(job.job_id) or {}, result)
+
+
+def _line(job: Job, params: dict[str, Any], result: Any) -> Line:
+    from crystalmath.recipes.result_values import final_atoms, geometry_values, result_values
+
+    values = {name: value(job) for name, value in JOB_COLUMNS.items()}
+    values |= {f"labels.{name}": value for name, value in job.labels.items()}
+    values |= dict(_flat(params, "params."))
+    atoms = None
+    if result is not None:
+        # The record goes first: what recipes call name is that of a method.
+        given = result_values(result).items()
+        values |= {f"result.{n}" if n in values else n: value for n, value in given}
+        atoms = final_atoms(result)
+    if atoms is not None:
+        values |= geometry_values(atoms)
+        values["natoms"] = len(atoms)  # which summaries of earlier releases do not have
+        if values["energy_ev"] is not None:
+            values["energy_per_atom_ev"] = values["energy_ev"] / len(atoms)
+    known = {name: value for name, value in values.items() if value is not None}
+    return Line(job, known, atoms)
+
+
+def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, dict) and "@module" not in value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _parameters(client: Asking, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    left = list(job_ids)
+    while left:
+        answer = client.call("jobs.parameters", {"job_ids": left})
+        raise_answered(answer)
+        found |= {each["job_id"]: each["params"] or {} for each in answer["parameters"]}
+        left = left[len(answer["parameters"]) :]
+    return found
+
+
+def _results(client: Asking, job_ids: Sequence[str]) -> Iterator[Any]:
+    """Give results as plain JSON, in order; ``None`` where the files are gone."""
+    left = list(job_ids)
+    while left:
+        answer = client.call("jobs.results", {"job_ids": left})
+        raise_answered(answer)
+        for each in answer["results"]:
+            yield each["result"]
+        if not answer["results"]:
+            yield _large(client, left[0])
+        left = left[max(1, len(answer["results"])) :]
+
+
+def _large(client: Asking, job_id: str) -> Any:
+    try:
+        text = client.result_json(job_id)
+    except CrystalMathError:
+        return None
+    return None if text is None else json.loads(text)

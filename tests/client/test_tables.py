@@ -1,0 +1,198 @@
+"""Jobs as tables: what stands in them is what the single results say."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import sqlite3
+
+import ase.db
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+from crystalmath.client import Submission, in_process
+from crystalmath.client import table_files as files_module
+from crystalmath.client import table_rows as rows_module
+from crystalmath.errors import CrystalMathError, InvalidJob
+
+OF = {"of": "tables"}
+LONG = 300
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory):
+    """Give a client, and jobs of its home: two of EMT that completed, one that failed."""
+    home = tmp_path_factory.mktemp("tables")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(home))
+        rattled = bulk("Cu", cubic=True)
+        rattled.rattle(0.05, seed=1)
+        asked = [
+            Submission(
+                recipe="emt.core.static_job",
+                atoms=bulk("Al"),
+                name="Al, bulk",
+                labels={**OF, "encut": "400"},
+            ),
+            Submission(
+                recipe="emt.core.relax_job",
+                atoms=rattled,
+                parameters={"opt_params": {"fmax": 0.02, "max_steps": 100}},
+                labels=OF,
+            ),
+            Submission(recipe="emt.core.static_job", atoms=molecule("LiH"), labels=OF),
+        ]
+        with in_process() as client:
+            futures = client.submit_many(asked)
+            errors = [future.exception(LONG) for future in futures]
+            assert [error is None for error in errors] == [True, True, False]
+            yield client, futures, home
+
+
+def rows(client, path):
+    assert client.export(path, labels=OF, sort="created_at") == (3, 0)
+    return path
+
+
+def written(client, folder):
+    return [json.loads(line) for line in rows(client, folder / "t.jsonl").read_text().splitlines()]
+
+
+def expected(future):
+    """What the job's own result and record say."""
+    result = future.result()
+    forces = np.linalg.norm(result["results"]["forces"], axis=1).max()
+    return {
+        "results.energy": result["results"]["energy"],
+        "energy_ev": result["results"]["energy"],
+        "energy_per_atom_ev": result["results"]["energy"] / len(result["atoms"]),
+        "max_force_ev_ang": pytest.approx(forces, abs=1e-12),
+        "natoms": len(result["atoms"]),
+        "formula": result["atoms"].get_chemical_formula(),
+        "numbers": result["atoms"].numbers.tolist(),
+        "positions_ang": result["atoms"].positions.tolist(),
+        "cell_ang": result["atoms"].cell.tolist(),
+        "volume_ang3": pytest.approx(result["atoms"].get_volume()),
+    }
+
+
+def test_json_lines_equal_the_single_results(computed, tmp_path):
+    client, futures, _ = computed
+    lines = written(client, tmp_path)
+    assert [line["job_id"] for line in lines] == [future.job_id for future in futures]
+    for line, future in zip(lines[:2], futures, strict=False):
+        assert {name: line[name] for name in expected(future)} == expected(future)
+    assert lines[0]["labels.encut"] == "400"
+    assert lines[1]["params.opt_params.fmax"] == 0.02
+    assert lines[1]["converged"] is True
+    assert (lines[2]["state"], "energy_ev" in lines[2]) == ("failed", False)
+    assert "Li" in lines[2]["formula"]
+    assert lines[2]["error"]
+
+
+def test_csv_has_the_same_lines(computed, tmp_path):
+    client, *_ = computed
+    lines = written(client, tmp_path)
+    with rows(client, tmp_path / "t.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0])[:3] == ["job_id", "name", "state"]
+    for line, row in zip(lines, table, strict=True):
+        assert row.keys() >= line.keys()
+        for name, cell in row.items():
+            value = line.get(name, "")
+            assert cell == (value if isinstance(value, str) else json.dumps(value)), name
+
+
+def test_columns_are_chosen(computed, tmp_path):
+    client, *_ = computed
+    chosen = ["name", "labels.encut", "results.energy"]
+    path = tmp_path / "t.csv"
+    client.export(path, columns=chosen, labels=OF, elements="Al")
+    header, row = path.read_text().splitlines()
+    assert header == "name,labels.encut,results.energy"
+    assert row.startswith('"Al, bulk",400,-0.00')
+
+
+def test_geometries_carry_energy_forces_and_what_describes_them(computed, tmp_path):
+    client, futures, _ = computed
+    for name in ("t.extxyz", "t.db"):
+        assert client.export(tmp_path / name, labels=OF, sort="created_at") == (2, 1)
+    frames = ase.io.read(tmp_path / "t.extxyz", ":")
+    with ase.db.connect(tmp_path / "t.db") as database:
+        (row,) = database.select(labels_encut=400)
+        stored = [row.toatoms() for row in database.select()]
+        assert row.data["labels.encut"] == "400"
+    for found in (frames, stored):
+        for atoms, future in zip(found, futures[:2], strict=True):
+            result = future.result()
+            energy = result["results"]["energy"]
+            assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-8)
+            assert atoms.get_forces() == pytest.approx(result["results"]["forces"], abs=1e-7)
+            assert atoms.positions == pytest.approx(result["atoms"].positions, abs=1e-7)
+            assert all(atoms.pbc)
+    assert frames[0].info["job_id"] == futures[0].job_id
+    assert frames[1].info["params.opt_params.fmax"] == 0.02
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="there is no pandas")
+def test_a_frame_has_the_same_lines(computed, tmp_path):
+    client, *_ = computed
+    lines = written(client, tmp_path)
+    table = client.table(labels=OF, sort="created_at")
+    assert set(table.columns) == {name for line in lines for name in line}
+    for (_, row), line in zip(table.iterrows(), lines, strict=True):
+        assert {name: row[name] for name in line} == line
+    assert list(client.table(labels=OF, columns=["name"]).columns) == ["name"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="there is no pyarrow")
+def test_parquet_has_the_same_lines(computed, tmp_path):
+    from pyarrow import parquet
+
+    client, *_ = computed
+    lines = written(client, tmp_path)
+    table = parquet.read_table(rows(client, tmp_path / "t.parquet"))
+    found = [{n: v for n, v in row.items() if v is not None} for row in table.to_pylist()]
+    assert found == lines
+    assert str(table.schema.field("energy_ev").type) == "double"
+
+
+def test_pages_of_results_are_joined(computed, tmp_path, monkeypatch):
+    client, *_ = computed
+    whole = rows(client, tmp_path / "whole.jsonl").read_text()
+    monkeypatch.setattr(rows_module, "_PAGE", 2)
+    assert rows(client, tmp_path / "pages.jsonl").read_text() == whole
+
+
+def test_what_cannot_be_written_changes_nothing(computed, tmp_path, monkeypatch):
+    client, *_ = computed
+    path = tmp_path / "t.csv"
+    path.write_text("mine")
+    with pytest.raises(InvalidJob, match=r"t\.csv is there already; remove it"):
+        client.export(path)
+    assert path.read_text() == "mine"
+    with pytest.raises(InvalidJob, match=r"'t\.xlsx' ends in no format .* csv, jsonl, extxyz"):
+        client.export(tmp_path / "t.xlsx")
+    with pytest.raises(InvalidJob, match="'Qq' is no element"):
+        client.export(tmp_path / "new.csv", elements="Qq")
+    monkeypatch.setattr(files_module, "find_spec", lambda _: None)
+    for ask in (client.table, lambda: client.export(tmp_path / "t.parquet")):
+        with pytest.raises(CrystalMathError, match=r"pip install 'crystalmath\[tables\]'"):
+            ask()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_the_command_exports_what_is_asked_for(computed, cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(computed[2]))
+    path = tmp_path / "t.db"
+    said = cli("export", path, "--label", "of=tables", "--exclude", "state=failed")
+    assert (said.code, said.err) == (0, f"2 jobs written to {path}\n")
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM systems").fetchone() == (2,)
+    connection.close()
+    told = cli("export", tmp_path / "t.extxyz", "--label", "of=tables", "--json").json
+    assert (told["jobs"], told["left_out"], told["error"]) == (2, 1, None)
+    assert cli("export", path).code == 1
