@@ -27,7 +27,7 @@ PSIJ = "./packages/engine-psij"
 DASK = "./examples/engine-dask"
 SOURCES = [f"{package}/src" for package in (CORE, PARSL, COVALENT, PSIJ, DASK)]
 #: What the tests run on: the source tree, so that an environment can be used again.
-EDITABLE = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}"]
+EDITABLE = [f"--editable={CORE}[quacc,tables,testing]", f"--editable={PARSL}"]
 #: Where the session `build` leaves a wheel of each distribution.
 WHEELS = ROOT / ".nox/.cache/wheels"
 #: Where measured sessions leave what ran (`COVERAGE=1`), for the session `coverage`: each process
