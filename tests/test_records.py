@@ -260,6 +260,7 @@ def test_what_a_client_answers_is_what_the_methods_declare():
         (answers.LogPart, shape("jobs.logs")),
         (answers.JobFiles, shape("jobs.files")),
         (answers.JobFile, shape("jobs.files", "files")),
+        (answers.CancelledJob, shape("jobs.cancel_many", "jobs")),
         (answers.Usage, shape("jobs.usage")),
         (answers.Pruned, shape("jobs.prune")),
         (answers.PrunedJob, shape("jobs.prune", "jobs")),

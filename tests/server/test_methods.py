@@ -152,6 +152,34 @@ def test_a_value_of_the_environment_is_never_repeated(service):
             assert "SECRET" not in one["error"]
 
 
+def test_many_are_cancelled_each_on_its_own(service, tmp_path):
+    ended = submit(service)
+    done(service, ended)
+    params = {"path": str(tmp_path / "never")}
+    waiting = [
+        submit(service, recipe="lab_recipes.wait_for", params=params, labels={"set": "stopped"})
+        for _ in range(3)
+    ]
+    answers = call(service, "jobs.cancel_many", job_ids=[waiting[0], ended, NOBODY])["jobs"]
+    assert [answer["job_id"] for answer in answers] == [waiting[0], ended, NOBODY]
+    assert [answer["cancelled"] for answer in answers] == [True, False, False]
+    assert answers[1]["error"] == "the job had completed before"
+    assert answers[2]["code"] == "unknown_job"
+    done(service, waiting[0])
+    rest = call(service, "jobs.cancel_many", labels={"set": "stopped"})["jobs"]
+    assert {answer["job_id"] for answer in rest} == {*waiting[1:]}
+    assert {job["status"] for job in done(service, *waiting)} == {"cancelled"}
+    for asked, said in (
+        ({}, "nothing says which jobs"),
+        ({"prefix": "", "labels": {}}, "nothing says which jobs"),
+        ({"job_ids": [ended], "labels": {"set": "stopped"}}, "leave out one of both"),
+        ({"state": ["completed"]}, "completed jobs have ended"),
+    ):
+        refused = call(service, "jobs.cancel_many", **asked)
+        assert (refused["code"], refused["jobs"]) == ("invalid_job", [])
+        assert said in refused["error"]
+
+
 # --- list and summary ----------------------------------------------------------------------------
 
 

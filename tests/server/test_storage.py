@@ -97,6 +97,8 @@ def test_files_are_removed_by_age_state_label_recipe_and_size(here):
         ({"larger": 50_000}, {young}),
         ({"larger": 50_000, "keep_results": True}, {young}),
         ({"larger": 10**9}, set()),
+        ({"energy_min": 0}, set()),
+        ({"energy_max": 0, "exclude": {"recipe": STATIC}}, {old}),
         ({"older_s": 0, "labels": {"project": "b"}, "state": ["completed"]}, set()),
         ({"job_ids": [young, old]}, {young, old}),
         ({"job_ids": []}, set()),

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import (
-    LabelFilter,
-    StateFilter,
-    UnfinishedIds,
-    any_client,
-    find,
-    require_choice,
-    select,
-)
+from crystalmath.cli.shared.job_filters import UnfinishedIds, any_client, find, with_filters
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from crystalmath.client import Client
 
@@ -27,25 +21,26 @@ __all__ = ["cancel"]
 _UNFINISHED = ("pending", "running")
 
 
-def cancel(
-    job_ids: UnfinishedIds = None,
-    *,
-    label: LabelFilter = None,
-    state: StateFilter = None,
-    as_json: Json = False,
-) -> int:
+@with_filters
+def cancel(job_ids: UnfinishedIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
     """Ask for jobs to be stopped: those named, or all unfinished ones that fit the filters.
 
     A job reads cancelled once none of its processes is alive. Exits 1 where one had ended before.
     """
-    labels, states = require_choice(job_ids, label, state)
-    many = len(job_ids or ()) != 1 or bool(labels or states)
+    if not job_ids and not filters:
+        raise typer.BadParameter("name jobs, or choose them with --label, --state or others")
+    many = len(job_ids or ()) != 1 or bool(filters)
     with any_client() as client:
         if not many and job_ids:
-            answers = [_cancel(client, find(client, job_ids[0]))]
+            answers = _cancel(client, [find(client, job_ids[0])])
+            if "code" in answers[0]:
+                raise _refusal(answers[0])
+        elif job_ids:
+            answers = _cancel(client, _wanted(client, job_ids, filters))
         else:
-            wanted = _wanted(client, job_ids or (), labels, states)
-            answers = [_guarded(client, job_id) for job_id in wanted]
+            answers = [dict(answer) for answer in client.cancel_many(**filters)]
+            if not answers:
+                raise CrystalMathError(_none({"state": _UNFINISHED, **filters}))
     if as_json:
         output.write_json({"jobs": answers, "error": None} if many else answers[0])
     else:
@@ -53,32 +48,43 @@ def cancel(
     return 0 if all(answer["cancelled"] for answer in answers) else 1
 
 
-def _wanted(
-    client: Client, job_ids: Sequence[str], labels: dict[str, str], states: list[str] | None
-) -> list[str]:
-    if labels or states:
-        chosen = states or (None if job_ids else _UNFINISHED)
-        return [job.job_id for job in select(client, job_ids, labels, chosen)]
-    return list(dict.fromkeys(job_ids))
+def _refusal(answer: Mapping[str, Any]) -> CrystalMathError:
+    from crystalmath.client.client_errors import answered_error
+
+    return answered_error(answer)
 
 
-def _guarded(client: Client, prefix: str) -> dict[str, Any]:
-    """Cancel one of several: what is wrong with it hinders none of the others."""
-    try:
-        return _cancel(client, find(client, prefix))
-    except CrystalMathError as error:
-        return output.error_document(error, error.code, prefix, cancelled=False)
+def _wanted(client: Client, job_ids: Sequence[str], filters: Mapping[str, Any]) -> list[str]:
+    if not filters:
+        return list(dict.fromkeys(job_ids))
+    named = {find(client, prefix) for prefix in job_ids}
+    fitting = [job.job_id for job in client.list(**filters) if job.job_id in named]
+    if not fitting:
+        raise CrystalMathError(_none(filters))
+    return fitting
 
 
-def _cancel(client: Client, job_id: str) -> dict[str, Any]:
-    requested = client.cancel(job_id)
-    error = None
-    if not requested:
-        state = client.job(job_id).state.value
-        # Its outcome may not be on record yet.
-        ended = f"{output.ENDED[state]} before" if state in output.ENDED else "has just ended"
-        error = f"the job {ended}"
-    return {"job_id": job_id, "cancelled": requested, "error": error}
+def _none(filters: Mapping[str, Any]) -> str:
+    states = " or ".join(filters.get("state") or ())
+    labels = ", ".join(f"{name}={value}" for name, value in filters.get("labels", {}).items())
+    said = f"there is no {states} job" if states else "there is no job"
+    others = filters.keys() - {"state", "labels"}
+    fits = " that fits the filters" if others else ""
+    return said + (f" labelled {labels}" if labels else "") + fits
+
+
+def _cancel(client: Client, prefixes: Sequence[str]) -> list[dict[str, Any]]:
+    """Cancel jobs: what is wrong with one of them hinders none of the others."""
+    answers: dict[str, dict[str, Any]] = {}
+    found: dict[str, str] = {}
+    for prefix in prefixes:
+        try:
+            found[prefix] = find(client, prefix)
+        except CrystalMathError as error:
+            answers[prefix] = output.error_document(error, error.code, prefix, cancelled=False)
+    told = {answer["job_id"]: answer for answer in client.cancel_many([*found.values()])}
+    answers |= {prefix: dict(told[job_id]) for prefix, job_id in found.items()}
+    return [answers[prefix] for prefix in prefixes]
 
 
 def _tell(answers: Sequence[dict[str, Any]]) -> None:

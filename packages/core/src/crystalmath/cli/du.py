@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import LabelFilter, StateFilter, any_client, states
-from crystalmath.cli.shared.parameter_options import parse_labels
+from crystalmath.cli.shared.job_filters import any_client, with_filters
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["du"]
 
@@ -18,13 +17,14 @@ __all__ = ["du"]
 _SHOWN = 20
 
 
-def du(*, label: LabelFilter = None, state: StateFilter = None, as_json: Json = False) -> int:
+@with_filters
+def du(*, filters: dict[str, Any], as_json: Json = False) -> int:
     """Measure what the files of jobs take: by recipe, by label, and in all.
 
     HEAVY is what crystalmath prune --keep-results would remove.
     """
     with any_client() as client:
-        usage = client.usage(labels=parse_labels(label or ()) or None, state=states(state))
+        usage = client.usage(**filters)
     if as_json:
         output.write_json(usage)
         return 0
@@ -38,14 +38,11 @@ def du(*, label: LabelFilter = None, state: StateFilter = None, as_json: Json = 
     return 0
 
 
-def _rows(groups: Sequence[Any], name: Any) -> list[tuple[str, ...]]:
+def _rows(groups: Sequence[Any], name: Callable[[Any], str]) -> list[tuple[str, ...]]:
     shown = [_row(name(one), one) for one in groups[:_SHOWN]]
     left = len(groups) - _SHOWN
-    return (
-        [*shown, ("", "", "", "", f"({left} smaller ones; --json tells them)")]
-        if left > 0
-        else shown
-    )
+    more = ("", "", "", "", f"({left} smaller ones; --json tells them)")
+    return [*shown, more] if left > 0 else shown
 
 
 def _row(name: str, use: Mapping[str, Any]) -> tuple[str, ...]:

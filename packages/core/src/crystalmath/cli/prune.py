@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import (
-    JobIds,
-    LabelFilter,
-    StateFilter,
-    any_client,
-    find,
-    states,
-)
-from crystalmath.cli.shared.parameter_options import parse_labels, parse_size
+from crystalmath.cli.shared.job_filters import JobIds, any_client, find, with_filters
+from crystalmath.cli.shared.parameter_options import parse_size
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.models.timespans import read_timespan
 
@@ -32,9 +25,11 @@ __all__ = ["prune"]
 _SHOWN = 20
 
 
+@with_filters
 def prune(
     job_ids: JobIds = None,
     *,
+    filters: dict[str, Any],
     older: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Only jobs that ended longer ago: 30d, 12h."),
@@ -42,11 +37,6 @@ def prune(
     larger: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Only jobs of which more would be removed: 500MB, 2GB."),
-    ] = None,
-    label: LabelFilter = None,
-    state: StateFilter = None,
-    recipe: Annotated[
-        str | None, typer.Option(metavar="RECIPE", help="Only jobs of this recipe.")
     ] = None,
     keep_results: Annotated[
         bool,
@@ -66,16 +56,14 @@ def prune(
     It shows what would be removed, and asks. Never a job that has not ended. Exits 1 where files
     stay that were meant.
     """
-    chosen: dict[str, Any] = {
+    chosen = {
         "older_s": _age(older),
         "larger": None if larger is None else parse_size(larger),
-        "labels": parse_labels(label or ()) or None,
-        "state": states(state),
-        "recipe": recipe,
+        **filters,
     }
     if not job_ids and all(value is None for value in chosen.values()):
         raise typer.BadParameter(
-            "name jobs, or choose them with --older, --larger, --label, --state or --recipe"
+            "name jobs, or choose them with --older, --larger, --label, --state or others"
         )
     if not (yes or dry_run or sys.stdin.isatty()):
         raise typer.BadParameter("nobody can be asked here; give --dry-run, then --yes")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crystalmath.client.transport import Transport
     from crystalmath.models import Filters
     from crystalmath.models.answers import (
+        CancelledJob,
         ClusterEntry,
         Counted,
         CountedOverTime,
@@ -42,6 +43,7 @@ __all__ = ["Asking", "RecipeLike"]
 _Engines: TypeAlias = "list[EngineEntry]"
 _Clusters: TypeAlias = "list[ClusterEntry]"
 _Recipes: TypeAlias = "list[RecipeEntry]"
+_Cancelled: TypeAlias = "list[CancelledJob]"
 
 #: A state, or several.
 States: TypeAlias = str | Sequence[str] | None
@@ -508,6 +510,38 @@ class Asking:
         It reads cancelled once none of its processes is alive.
         """
         return bool(self._answer("jobs.cancel", job_id=job_id)["cancelled"])
+
+    def cancel_many(
+        self, job_ids: Sequence[str] | None = None, **filters: Unpack[Filters]
+    ) -> _Cancelled:
+        """Ask for jobs to be stopped: exactly these, or all unfinished ones that fit filters.
+
+        Parameters
+        ----------
+        job_ids : sequence of str, optional
+            The jobs.
+        **filters
+            See :meth:`list`.
+
+        Returns
+        -------
+        list of dict
+            Of each job ``{"job_id", "cancelled", "error"}``; ``error`` tells why it cannot be
+            stopped, as one that had ended.
+
+        Raises
+        ------
+        InvalidJob
+            Nothing says which jobs are meant. Nothing was stopped.
+        """
+        asked = filters_document(filters)
+        if job_ids is None:
+            return cast("_Cancelled", self._answered("jobs.cancel_many", asked, LONG_S)["jobs"])
+        answers: _Cancelled = []
+        for start in range(0, len(job_ids), PAGE):
+            part = {**asked, "job_ids": list(job_ids[start : start + PAGE])}
+            answers += self._answered("jobs.cancel_many", part, LONG_S)["jobs"]
+        return answers
 
     # --- what there is -----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "CancelledJob",
     "Counted",
     "CountedOverTime",
     "CountsBucket",
@@ -155,6 +156,16 @@ class JobFiles(TypedDict):
     files: list[JobFile]
     more: int
     error: str | None
+
+
+class CancelledJob(TypedDict):
+    """Whether it was asked that a job be stopped, or why not (``jobs.cancel_many``)."""
+
+    job_id: str
+    cancelled: bool
+    error: str | None
+    code: NotRequired[str]
+    status: NotRequired[Literal["error"]]
 
 
 class Used(TypedDict):

@@ -150,7 +150,8 @@ async def handle_jobs_prune(service: JobService, params: dict[str, Any]) -> Mapp
     """
     controls = {name: params[name] for name in ("dry_run", "limit", "cursor") if name in params}
     chosen = {name: params[name] for name in _CHOICE if name in params}
-    filters = {name: params[name] for name in FILTERS if params.get(name)}
+    # One that is empty chooses nothing: all jobs would be meant.
+    filters = {name: params[name] for name in FILTERS if params.get(name) not in (None, "", [], {})}
     choice = Choice(**chosen, filters=read_filters(filters))
     pruned: Pruned = await in_slices("files", service.prune(choice, **controls))
     return {

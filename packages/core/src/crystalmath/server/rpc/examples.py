@@ -133,6 +133,10 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "jobs.cancel": ({"job_id": _ID}, {"job_id": _ID, "cancelled": True, "error": None}),
+    "jobs.cancel_many": (
+        {"labels": {"set": "metals"}, "state": "pending"},
+        {"jobs": [{"job_id": _ID, "cancelled": True, "error": None}], "error": None},
+    ),
     "jobs.check": (
         {**_ASKED, "inputs": True},
         {

@@ -1,0 +1,107 @@
+"""The handler that stops many jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.models import JobState
+from crystalmath.models.fields import array
+from crystalmath.server.handlers.jobs import FILTERS, read_filters
+from crystalmath.server.pools import in_slices
+from crystalmath.server.rpc.declare import method, trouble
+from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, record
+from crystalmath.service.usage import pages
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from crystalmath.service import JobService
+
+__all__ = ["handle_jobs_cancel_many"]
+
+_UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
+_ANSWER_SIZE = 300
+_ENDED = {
+    JobState.COMPLETED: "had completed before",
+    JobState.FAILED: "failed before",
+    JobState.CANCELLED: "was cancelled before",
+}
+
+
+@method(
+    "jobs.cancel_many",
+    params={
+        **FILTERS,
+        "job_ids": {**JOB_IDS, "description": "exactly these jobs, without filters"},
+    },
+    result=record(
+        {
+            "jobs": array(
+                record(
+                    {
+                        "job_id": {"type": "string"},
+                        "cancelled": {
+                            "type": "boolean",
+                            "description": "it was asked that the job be stopped",
+                        },
+                        "error": ERROR,
+                    },
+                    {"code": {"type": "string"}, "status": {"const": "error"}},
+                )
+            ),
+            "error": ERROR,
+        }
+    ),
+    refused={"jobs": []},
+    answer_size=lambda _: _ANSWER_SIZE * MOST_JOBS,
+)
+async def handle_jobs_cancel_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Request that jobs be stopped: those that are named, or all unfinished ones that fit filters.
+
+    Something must say which jobs are meant. ``error`` tells of each why it cannot be stopped; what
+    is wrong with one hinders no other. A job reads ``cancelled`` once no process of it is alive.
+    """
+    job_ids = params.pop("job_ids", None)
+    filters = {name: value for name, value in params.items() if value not in ("", [], {})}
+    if job_ids is None and not filters:
+        raise InvalidJob("nothing says which jobs are to be stopped; name them, or give filters")
+    if job_ids is not None and filters:
+        given = ", ".join(filters)
+        raise InvalidJob(f"jobs are named, or chosen by {given}; leave out one of both")
+    chosen = read_filters(filters)
+    states = chosen.get("state", _UNFINISHED)
+    if all(state.is_terminal() for state in states):
+        ended = " and ".join(state.value for state in states)
+        raise InvalidJob(f"{ended} jobs have ended; only pending and running ones can be stopped")
+    work = _cancelled(service, job_ids, chosen)
+    return {"jobs": await in_slices("cancelling", work), "error": None}
+
+
+def _cancelled(
+    service: JobService, job_ids: list[str] | None, filters: dict[str, Any]
+) -> Generator[None, None, list[dict[str, Any]]]:
+    chosen = job_ids is None
+    if job_ids is None:
+        found = pages(service, **{"state": _UNFINISHED, **filters})
+        job_ids = [job.job_id for page in found for job in page if not job.state.is_terminal()]
+    answers = []
+    for job_id in dict.fromkeys(job_ids):
+        answer = _cancel(service, job_id)
+        # One that was chosen, and has ended since, is not among those that are meant any more.
+        if not chosen or answer["cancelled"] or "code" in answer:
+            answers.append(answer)
+        yield
+    return answers
+
+
+def _cancel(service: JobService, job_id: str) -> dict[str, Any]:
+    try:
+        requested = service.cancel(job_id)
+        error = None
+        if not requested:
+            # Its outcome may not be on record yet.
+            error = f"the job {_ENDED.get(service.job(job_id).state, 'has just ended')}"
+    except CrystalMathError as failure:
+        return {"job_id": job_id, "status": "error", "cancelled": False, **trouble(failure)}
+    return {"job_id": job_id, "cancelled": requested, "error": error}
