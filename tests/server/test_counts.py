@@ -98,7 +98,10 @@ def test_ends_are_counted_by_bucket_and_state(service):
     [
         ({"labels": {"project": "a"}}, {"completed": 2, "failed": 1, "cancelled": 0}),
         ({"labels": {"project": "c"}}, {"completed": 0, "failed": 0, "cancelled": 0}),
-        ({"name": "job 1"}, {"completed": 0, "failed": 1, "cancelled": 0}),
+        ({"recipe": "emt.core"}, {"completed": 3, "failed": 1, "cancelled": 1}),
+        ({"exclude": {"state": "failed"}}, {"completed": 3, "failed": 0, "cancelled": 1}),
+        ({"prefix": "0000", "since": HOUR}, {"completed": 0, "failed": 0, "cancelled": 0}),
+        ({"name": "B 1"}, {"completed": 0, "failed": 1, "cancelled": 0}),
         ({"engine": "parsl"}, {"completed": 0, "failed": 0, "cancelled": 0}),
         ({"state": "failed"}, {"failed": 1}),
         # What was noted of a running job is no other beginning.

@@ -128,7 +128,8 @@ async def heard(peer, ids):
 FILTERS = {
     "labels": {"labels": {"set": "a"}},
     "recipe": {"recipe": "lab_recipes.where"},
-    "name": {"name": "one"},
+    "name": {"name": "ON"},
+    "cluster": {"cluster": "local", "recipe": "lab_recipes.where"},
 }
 
 

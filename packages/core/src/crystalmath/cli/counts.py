@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from crystalmath.cli.shared import completion, output
-from crystalmath.cli.shared.job_filters import LabelFilter, StateFilter, any_client, states
-from crystalmath.cli.shared.parameter_options import parse_labels
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.job_filters import any_client, with_filters
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.models.timespans import read_timespan
 
 __all__ = ["counts"]
 
 
+@with_filters
 def counts(
     *,
+    filters: dict[str, Any],
     bucket: Annotated[
         str, typer.Option(metavar="TIME", help="The length of a bucket: 10m, 1h, 1d.")
     ] = "1h",
     last: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="How far back: 2h, 7d. Default: 24 buckets."),
-    ] = None,
-    label: LabelFilter = None,
-    state: StateFilter = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="E", help="Only jobs of this engine.", autocompletion=completion.engines
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="R", help="Only jobs of this recipe.", autocompletion=completion.recipes
-        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -48,14 +35,7 @@ def counts(
     bucket_s = _seconds(bucket, "--bucket")
     start = None if last is None else max(0.0, time.time() - _seconds(last, "--last"))
     with any_client() as client:
-        counted = client.counts(
-            bucket_s=bucket_s,
-            start=start,
-            labels=parse_labels(label or ()) or None,
-            state=states(state),
-            engine=engine,
-            recipe=recipe,
-        )
+        counted = client.counts(bucket_s=bucket_s, start=start, **filters)
     if as_json:
         output.write_json(counted)
         return 0

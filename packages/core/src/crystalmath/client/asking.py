@@ -343,8 +343,9 @@ class Asking:
         after: int | None = None,
         job: bool = False,
         labels: Mapping[str, str] | None = None,
-        state: States = None,
+        state: str | Sequence[str] | None = None,
         engine: str | None = None,
+        cluster: str | None = None,
         recipe: str | None = None,
         name: str | None = None,
         timeout: float | None = None,
@@ -358,7 +359,7 @@ class Asking:
             happens from now on; 0 is all that ever happened.
         job : bool
             Whether each comes with the job, as it is by then.
-        labels, engine, recipe, name
+        labels, engine, cluster, recipe, name
             Only of these jobs; see :meth:`list`.
         state : str or sequence of str, optional
             Only changes to this state, or to one of these.
@@ -371,15 +372,15 @@ class Asking:
             Each once, whatever becomes of connections and servers meanwhile.
         """
         filters = {
-            "labels": dict(labels) if labels else None,
-            "state": _states(state),
+            "labels": labels,
+            "state": state,
             "engine": engine,
+            "cluster": cluster,
             "recipe": recipe,
             "name": name,
-            "job": job or None,
         }
-        given = {name: value for name, value in filters.items() if value is not None}
-        return news(self._waiting, after, timeout, given)
+        asked = {**filters_document(filters), **({"job": True} if job else {})}
+        return news(self._waiting, after, timeout, asked)
 
     # --- one job -----------------------------------------------------------------------------
 

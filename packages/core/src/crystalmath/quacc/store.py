@@ -414,10 +414,9 @@ class JobStore:
         dict
             By the number of the bucket and the state; what there was none of is left out.
         """
-        where = selected(**filters) if filters else None
         with self._database.reading() as connection:
             return count_reached(
-                connection, states, start=start, end=end, bucket_s=bucket_s, where=where
+                connection, states, start=start, end=end, bucket_s=bucket_s, filters=filters
             )
 
     def failures(self, limit: int) -> _Failures:

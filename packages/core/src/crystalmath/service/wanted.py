@@ -17,13 +17,20 @@ __all__ = ["FOLLOWED", "News", "Wanted"]
 #: The filters of lists that events can be chosen by, by the names that the service takes.
 _HOLDS: Mapping[str, Callable[[Job, Any], bool]] = {
     "engine": lambda job, engine: job.engine == engine,
-    "recipe": lambda job, recipe: job.recipe == recipe,
-    "name": lambda job, name: job.name == name,
+    "cluster": lambda job, cluster: job.cluster == cluster,
+    "recipe": lambda job, recipe: _is_of(job.recipe, recipe),
+    "name": lambda job, text: text.casefold() in (job.name or "").casefold(),
     "label": lambda job, labels: labels.items() <= job.labels.items(),
     "error": lambda job, text: text.casefold() in (job.error or "").casefold(),
     "prefix": lambda job, prefix: job.job_id.startswith(prefix),
 }
 FOLLOWED = ("state", *_HOLDS)
+
+
+def _is_of(recipe: str, wanted: str) -> bool:
+    """Tell whether a recipe is the one that is wanted, or of that group."""
+    names = (wanted, f"quacc.recipes.{wanted}")
+    return any(f"{recipe}.".startswith(f"{name}.") for name in names)
 
 
 @frozen

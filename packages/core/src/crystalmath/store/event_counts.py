@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Integer, cast, func, or_, select
 
 from crystalmath.models import JobState
-from crystalmath.store.tables import events, jobs
+from crystalmath.store.selection import selected, source
+from crystalmath.store.tables import events, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql import ColumnElement
@@ -25,7 +26,7 @@ def count_reached(
     start: float,
     end: float,
     bucket_s: float,
-    where: ColumnElement[bool] | None = None,
+    filters: Mapping[str, Any],
 ) -> dict[tuple[int, JobState], int]:
     """Count the changes to some states, by the bucket of time in which they were seen.
 
@@ -39,8 +40,8 @@ def count_reached(
         From when on, and until before when, in seconds since the epoch.
     bucket_s : float
         The length of a bucket in seconds; the first begins at `start` and has the number 0.
-    where : condition, optional
-        Only of these jobs.
+    filters : mapping
+        Only of these jobs; see :func:`crystalmath.store.selection.selected`.
     """
     number = _whole((events.c.at - start) / bucket_s, connection)
     query = select(number, events.c.to_state, func.count()).where(
@@ -50,8 +51,9 @@ def count_reached(
         # What was only noted changed no state.
         or_(events.c.from_state.is_(None), events.c.from_state != events.c.to_state),
     )
-    if where is not None:
-        query = query.join_from(events, jobs).where(where)
+    if filters:
+        joined = events.join(source(filters), events.c.number == listed.c.number)
+        query = query.select_from(joined).where(selected(of=listed, **filters))
     rows = connection.execute(query.group_by(number, events.c.to_state))
     return {(int(bucket), JobState(state)): int(count) for bucket, state, count in rows}
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState
 from crystalmath.models.fields import array
-from crystalmath.server.handlers.events import EVENT_FILTERS
-from crystalmath.server.handlers.jobs import read_filters
+from crystalmath.server.handlers.jobs import FILTERS, read_filters
 from crystalmath.server.rpc.declare import method
 from crystalmath.server.rpc.shapes import ERROR, record
 
@@ -51,10 +50,10 @@ _STATES: Mapping[str, Any] = {
             "description": "from then on, in seconds since the epoch; default: 24 buckets",
         },
         "end": {**_TIME, "description": "until then, in seconds since the epoch; default: now"},
-        **{name: schema for name, schema in EVENT_FILTERS.items() if name != "job"},
+        **FILTERS,
         "state": {
-            **EVENT_FILTERS["state"],
-            "description": "this state, or these; default: those in which a job ends",
+            **FILTERS["state"],
+            "description": "changes to this state, or these; default: those in which a job ends",
         },
     },
     result=record(
@@ -75,7 +74,7 @@ def handle_jobs_counts(service: JobService, params: dict[str, Any]) -> Mapping[s
 
     Buckets begin at whole multiples of ``bucket_s`` since the epoch, and the first and the last are
     whole ones; none is left out. A job that came to a state several times, as to ``running`` after
-    an attempt was lost, counts each time. All filters must agree, as in jobs.events.
+    an attempt was lost, counts each time. All filters must agree, as in jobs.list.
     """
     bucket_s = float(params.pop("bucket_s", 3600))
     start, end = params.pop("start", None), params.pop("end", None)

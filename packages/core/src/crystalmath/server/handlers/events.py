@@ -191,7 +191,10 @@ def _all_of(service: JobService, job_ids: list[str]) -> list[JobMetadata]:
 #: By which of the filters of jobs.list events can be chosen.
 EVENT_FILTERS = {
     "state": {**FILTERS["state"], "description": "only those by which a job came to this state"},
-    **{name: FILTERS[name] for name in ("engine", "labels", "recipe", "name", "error", "prefix")},
+    **{
+        name: FILTERS[name]
+        for name in ("engine", "cluster", "labels", "recipe", "name", "error", "prefix")
+    },
     "job": {
         "type": "boolean",
         "description": "tell with each the job, as jobs.list does; default: false",
