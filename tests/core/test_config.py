@@ -108,7 +108,7 @@ def test_workers_of_the_local_engine_must_be_a_number(home, workers):
 def test_workers_default_to_the_cores_that_may_be_used(monkeypatch):
     import os
 
-    from crystalmath.engines.local import available_cores
+    from crystalmath.processes import available_cores
 
     assert 1 <= available_cores() <= len(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, field, frozen
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Identity",
+    "available_cores",
     "boot_id",
     "children",
     "descendants",
@@ -356,3 +358,14 @@ def _send(pids: Iterable[int], number: signal.Signals) -> None:
         # A program of another user (setuid) cannot be signalled; it must not stop the others' end.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use, by affinity and by its cgroup's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        group = Path("/proc/self/cgroup").read_text(encoding="ascii").strip().split("::")[-1]
+        quota, period = Path(f"/sys/fs/cgroup{group}/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, int(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or its quota is "max"
+        return cores

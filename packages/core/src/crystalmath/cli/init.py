@@ -280,7 +280,7 @@ def _ask_number(question: str, found: int) -> int:
 
 
 def _cores() -> int:
-    from crystalmath.engines.local import available_cores
+    from crystalmath.processes import available_cores
 
     return available_cores()
 

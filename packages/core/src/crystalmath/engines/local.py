@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import queue
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalmath import worker
 from crystalmath.errors import ConfigError
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Capabilities, Finding, Sighting
+from crystalmath.processes import available_cores
 from crystalmath.quacc.engine import EngineRunner
 
 if TYPE_CHECKING:
@@ -135,17 +134,6 @@ def _workers(settings: EngineSettings) -> int:
             f"[engines.{settings.name}] workers must be a whole number from 1, not {workers!r}"
         )
     return workers
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use, by affinity and by its cgroup's quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        group = Path("/proc/self/cgroup").read_text(encoding="ascii").strip().split("::")[-1]
-        quota, period = Path(f"/sys/fs/cgroup{group}/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, int(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup v2, or its quota is "max"
-        return cores
 
 
 @hookimpl
