@@ -45,9 +45,6 @@ _Clusters: TypeAlias = "list[ClusterEntry]"
 _Recipes: TypeAlias = "list[RecipeEntry]"
 _Cancelled: TypeAlias = "list[CancelledJob]"
 
-#: A state, or several.
-States: TypeAlias = str | Sequence[str] | None
-
 #: A recipe's name, or the function as imported.
 RecipeLike: TypeAlias = str | Callable[..., Any]
 
@@ -188,11 +185,7 @@ class Asking:
         bucket_s: float | None = None,
         start: float | None = None,
         end: float | None = None,
-        labels: Mapping[str, str] | None = None,
-        state: States = None,
-        engine: str | None = None,
-        recipe: str | None = None,
-        name: str | None = None,
+        **filters: Unpack[Filters],
     ) -> CountedOverTime:
         """Count the jobs that ended in each state, over time.
 
@@ -202,10 +195,9 @@ class Asking:
             The length of a bucket in seconds; default: an hour.
         start, end : float, optional
             From when until when, in seconds since the epoch; default: 24 buckets until now.
-        labels, engine, recipe, name
-            Only of these jobs; see :meth:`list`.
-        state : str or sequence of str, optional
-            Changes to this state, or to these; default: those in which a job ends.
+        **filters
+            See :meth:`list`; ``state`` is that to which jobs changed, by default those in which
+            a job ends.
 
         Returns
         -------
@@ -213,20 +205,8 @@ class Asking:
             ``{"bucket_s", "buckets", "states"}``; each bucket is ``{"at", "states"}``, from the
             oldest to the newest without a gap.
         """
-        return cast(
-            "CountedOverTime",
-            self._answer(
-                "jobs.counts",
-                bucket_s=bucket_s,
-                start=start,
-                end=end,
-                labels=dict(labels) if labels else None,
-                state=_states(state),
-                engine=engine,
-                recipe=recipe,
-                name=name,
-            ),
-        )
+        asked = {"bucket_s": bucket_s, "start": start, "end": end, **filters_document(filters)}
+        return cast("CountedOverTime", self._answered("jobs.counts", asked))
 
     def usage(self, **filters: Unpack[Filters]) -> Usage:
         """Measure what the files of jobs take: in all, by state, by recipe and by label.
@@ -596,7 +576,3 @@ class Asking:
         if text is None:
             raise InvalidJob(f"the job {job_id} has not completed")
         return codec.decode_result_json(text)
-
-
-def _states(state: States) -> str | Sequence[str] | None:
-    return state if state is None or isinstance(state, str) else [*state]
