@@ -12,11 +12,14 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from hypothesis import given
+from hypothesis import strategies as st
 
-from crystalmath.client import Submission, in_process
+from crystalmath.client import JobFailed, Submission, in_process
 from crystalmath.client import table_files as files_module
 from crystalmath.client import table_rows as rows_module
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.recipes.json_parts import json_part
 
 OF = {"of": "tables"}
 LONG = 300
@@ -196,3 +199,62 @@ def test_the_command_exports_what_is_asked_for(computed, cli, tmp_path, monkeypa
     told = cli("export", tmp_path / "t.extxyz", "--label", "of=tables", "--json").json
     assert (told["jobs"], told["left_out"], told["error"]) == (2, 1, None)
     assert cli("export", path).code == 1
+
+
+# --- parts of results ----------------------------------------------------------------------------
+
+trees = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=12,
+)
+
+
+@given(trees, st.sampled_from([None, 1]))
+def test_a_part_of_a_text_is_what_decoding_gives(tree, indent):
+    text = json.dumps({"a.b": {"c": [1, tree, {"d": tree}]}, "e": tree}, indent=indent).encode()
+    for field in ("e", "a.b.c.1", "a.b.c.2.d"):
+        assert json.loads(json_part(text, field)) == tree
+    assert json.loads(json_part(text, "a.b.c"))[0] == 1
+
+
+def test_a_field_of_a_result(computed, cli, monkeypatch):
+    client, futures, home = computed
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
+    whole = futures[1].result()
+    job_id = futures[1].job_id
+    assert client.result(job_id, field="results.energy") == whole["results"]["energy"]
+    assert np.array_equal(client.result(job_id, field="results.forces"), whole["results"]["forces"])
+    assert client.result(job_id, field="atoms") == whole["atoms"]
+    with pytest.raises(InvalidJob, match="'results' has no field 'enrgy'; there are .*energy"):
+        client.result(job_id, field="results.enrgy")
+    with pytest.raises(JobFailed):
+        client.result(futures[2].job_id, field="results.energy")
+    assert (
+        float(cli("result", job_id, "--field", "results.energy").out)
+        == (whole["results"]["energy"])
+    )
+    assert cli("result", job_id, "--field", "name").out == f"{whole['name']}\n"
+    told = cli("result", job_id, "--field", "results.energy", "--json").json
+    assert told["result"] == whole["results"]["energy"]
+    wrong = cli("result", job_id, "--field", "result.energy")
+    assert (wrong.code, "the result has no field 'result.energy'" in wrong.err) == (1, True)
+    assert cli("result", futures[2].job_id, "--field", "results.energy").code == 1
+
+
+def test_the_final_geometry_goes_to_a_file(computed, cli, monkeypatch, tmp_path):
+    _, futures, home = computed
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
+    whole, job_id = futures[1].result(), futures[1].job_id
+    path = tmp_path / "out.extxyz"
+    said = cli("result", job_id, "--structure", path)
+    assert (said.code, said.out, said.err) == (0, "", f"Cu4 written to {path}\n")
+    atoms = ase.io.read(path)
+    assert atoms.positions == pytest.approx(whole["atoms"].positions, abs=1e-7)
+    assert atoms.get_potential_energy() == pytest.approx(whole["results"]["energy"], abs=1e-8)
+    again = cli("result", job_id, "--structure", path)
+    assert (again.code, "is there already; remove it" in again.err) == (1, True)
+    odd = cli("result", job_id, "--structure", tmp_path / "out.odd")
+    assert (odd.code, "name a file that ASE writes" in odd.err) == (1, True)
+    assert cli("result", job_id, "--structure", path, "--json").code == 2
+    assert [one.name for one in tmp_path.iterdir()] == ["out.extxyz"]

@@ -3,32 +3,93 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path  # noqa: TC003 - Typer reads annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.job_filters import JobId, any_client, find
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.errors import InvalidJob
 
 if TYPE_CHECKING:
-    from crystalmath.client import Job
+    from crystalmath.client import Client, Job
 
 __all__ = ["result"]
 
 
-def result(job_id: JobId, *, as_json: Json = False) -> int:
+def result(
+    job_id: JobId,
+    *,
+    field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Only this part of what the recipe returned: results.energy."
+        ),
+    ] = None,
+    structure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the final geometry to a new file, with energy and forces where its format "
+            "has them: out.extxyz, POSCAR, out.cif.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
     """Print a job's result; with --json the whole of what the recipe returned.
 
     Exits 1 where there is none: the job failed, was cancelled, or has not ended.
     """
+    if structure is not None and (field is not None or as_json):
+        other = "--json" if as_json else "--field"
+        raise typer.BadParameter(f"does not go with {other}", param_hint="--structure")
     with any_client() as client:
         job = client.job(find(client, job_id))
+        completed = job.state.value == "completed"
         if as_json:
             # The stored text goes out as it is: reading 20 MB to write them again helps nobody.
-            _splice(job, client.result_json(job.job_id) or b"null")
+            _splice(job, client.result_json(job.job_id, field) or b"null")
+        elif completed and field is not None:
+            _print_field(client.result_json(job.job_id, field) or b"null")
+        elif completed and structure is not None:
+            _write_structure(client, job, structure)
         else:
             failed = job.state.value == "failed"
             _print_result(job, client.traceback(job.job_id) if failed else None)
     return 0 if job.state.value == "completed" else 1
+
+
+def _print_field(raw: bytes) -> None:
+    """Print a text as it is, and all else as JSON."""
+    import json
+
+    text = raw.decode()
+    output.write(output.printable(json.loads(text)) if text.startswith('"') else text)
+
+
+def _write_structure(client: Client, job: Job, path: Path) -> None:
+    import json
+
+    import ase.io
+    from ase.io.formats import UnknownFileTypeError
+
+    from crystalmath.recipes.result_values import final_atoms
+
+    if path.exists():
+        raise InvalidJob(f"{path} is there already; remove it, or write another file")
+    atoms = final_atoms(json.loads(client.result_json(job.job_id) or b"null"))
+    if atoms is None:
+        raise InvalidJob(f"the result of job {job.job_id} has no structure")
+    try:
+        ase.io.write(path, atoms)
+    except (UnknownFileTypeError, ValueError, NotImplementedError) as error:
+        path.unlink(missing_ok=True)
+        raise InvalidJob(
+            f"{path} cannot be written: {error}; name a file that ASE writes"
+        ) from error
+    output.note(f"{atoms.get_chemical_formula()} written to {path}")
 
 
 def _splice(job: Job, raw: bytes) -> None:

@@ -364,9 +364,18 @@ class Asking:
 
     # --- one job -----------------------------------------------------------------------------
 
-    def result_json(self, job_id: str) -> bytes | None:
-        """Give a result as JSON text, as it is stored; ``None`` unless the job completed."""
-        answer = self._transport.call_raw("jobs.result", {"job_id": job_id})
+    def result_json(self, job_id: str, field: str | None = None) -> bytes | None:
+        """Give a result as JSON text, as it is stored; ``None`` unless the job completed.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        field : str, optional
+            Only this part of it: ``results.energy``.
+        """
+        part = {} if field is None else {"field": field}
+        answer = self._transport.call_raw("jobs.result", {"job_id": job_id, **part})
         told, result = split_last(answer, "result")
         raise_answered(told)
         return result if told["status"] == JobState.COMPLETED.value else None

@@ -434,8 +434,17 @@ class Client(Asking):
         jobs = self.list(sort=sort, limit=limit, **filters)
         return write_table(Path(path), lines(self, jobs), columns)
 
-    def result(self, job_id: str, *, original: bool = False) -> Any:
+    def result(self, job_id: str, *, field: str | None = None, original: bool = False) -> Any:
         """Give what a job's recipe returned, as :meth:`JobFuture.result` does, without waiting.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        field : str, optional
+            Only this part of it: ``results.energy``, ``static.0.atoms``.
+        original : bool
+            See :meth:`JobFuture.result`.
 
         Raises
         ------
@@ -443,5 +452,15 @@ class Client(Asking):
             The job has no result.
         TimeoutError
             It has not ended.
+        InvalidJob
+            The result has no such field.
         """
-        return self.future(job_id).result(timeout=0, original=original)
+        future = self.future(job_id)
+        if field is None or (future.done() and future.exception(timeout=0) is not None):
+            return future.result(timeout=0, original=original)
+        text = self.result_json(job_id, field)
+        if text is None:
+            return future.result(timeout=0, original=original)  # it has not ended, which this says
+        from crystalmath.recipes import codec
+
+        return codec.decode_result_json(text)

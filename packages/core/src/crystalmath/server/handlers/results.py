@@ -15,8 +15,9 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.workfiles import Found, check_inside, find, read_part, read_tail
 from crystalmath.models.fields import array, nullable
 from crystalmath.quacc.runner import JobState
+from crystalmath.recipes.json_parts import json_part
 from crystalmath.server.handlers.documents import PAGE
-from crystalmath.server.pools import in_slices
+from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.budget import room
 from crystalmath.server.rpc.declare import method, trouble
@@ -68,21 +69,40 @@ _RESULT: dict[str, Any] = {
 
 @method(
     "jobs.result",
-    params={"job_id": JOB_ID},
+    params={
+        "job_id": JOB_ID,
+        "field": {
+            **NAME,
+            "description": "give only this part of the result: results.energy, static.0.atoms",
+        },
+    },
     required=("job_id",),
     result=record(_RESULT, {"traceback": _TEXT, "code": _TEXT}),
     refused={"result": None},
-    pool="files",
     answer_size=lambda _: wire.CHUNK,
 )
-def handle_jobs_result(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_result(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Give what the recipe returned, whole, as its worker wrote it.
 
     ``result`` is ``null`` unless the job completed; of a failed job ``error`` and ``traceback``
     tell why. Arrays, structures and the like are in monty's form of JSON.
     """
-    job = service.job(params["job_id"])
-    return _described(service, job) | ({"traceback": job.traceback} if job.traceback else {})
+    job = await in_pool("files", service.job, params["job_id"])
+    if job.state is JobState.COMPLETED and "field" in params:
+        await room(2 * await in_pool("files", service.result_size, job))
+        return await in_pool("files", _part, service, job, params["field"])
+    told = {"traceback": job.traceback} if job.traceback else {}
+    return await in_pool("files", _described, service, job) | told
+
+
+def _part(service: JobService, job: JobMetadata, field: str) -> dict[str, Any]:
+    whole = b"".join(service.result_chunks(job))
+    return {
+        "job_id": job.job_id,
+        "status": job.state.value,
+        "error": job.error,
+        "result": wire.Raw(json_part(whole, field)),
+    }
 
 
 @method(
