@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.constraints import FixAtoms
 
+from conftest import LIGHT
 from crystalmath.client import JobFailed, Submission, connect
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.recipes.job_structure import JobStructure
@@ -14,7 +17,7 @@ from crystalmath.recipes.result_structures import find_structures
 
 SHIFT, REPORT = "lab_recipes.shift", "lab_recipes.report"
 NOBODY = "00000000-0000-4000-8000-000000000000"
-LONG = 60
+LONG = 300
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +26,8 @@ def client(one_home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(one_home.home))
         patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
+        # Its workers find no quacc, as those of the fixture `lab`.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(LIGHT), os.environ["PYTHONPATH"]]))
         one_home.start()
         with connect(start=False) as client:
             yield client

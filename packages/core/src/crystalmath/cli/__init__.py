@@ -36,6 +36,7 @@ from crystalmath.cli import (
     prune,
     recipes,
     result,
+    retry,
     run,
     serve,
     status,
@@ -155,6 +156,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "list_jobs": {"jobs": [], "totals": {}},
     "wait": {"jobs": []},
     "prune": {"jobs": [], "left": []},
+    "retry": {"jobs": []},
     "files": {"files": []},
     "progress": {"jobs": []},
     "conform": {"tests": []},
@@ -199,6 +201,7 @@ _add("cancel", cancel.cancel, " 3f2a91c4")
 _add("counts", counts.counts, " --bucket 1d --last 30d --label project=alloys")
 _add("du", du.du, " --label project=alloys")
 _add("prune", prune.prune, " --older 30d --label project=alloys --keep-results --dry-run")
+_add("retry", retry.retry, " --label project=alloys --error 'not converge' --walltime 4h")
 _add("engines", engines.engines, "")
 _add("clusters", clusters.clusters, " check slurm")
 _add("recipes", recipes.recipes, " emt.core.relax_job")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client
 
-__all__ = ["submit"]
+__all__ = ["submit", "tell_alike"]
 
 #: What goes into one request; the server takes 10,000 jobs and 64 MiB.
 _BATCH_JOBS = 1000
@@ -105,7 +105,7 @@ def submit(
         answers.append(answer)
         if not as_json and answer["job_id"] is not None:
             output.write(answer["job_id"])
-    _tell(answers)
+    tell_alike(answers)
     _tell_known(answers)
     if as_json:
         output.write_json({"jobs": answers, "error": None} if many else answers[0])
@@ -241,7 +241,7 @@ def _marked(client: Client, answers: list[_Answer], begun: float) -> list[_Answe
     return [{**answer, "known": answer["job_id"] in known} for answer in answers]
 
 
-def _tell(answers: Sequence[_Answer]) -> None:
+def tell_alike(answers: Sequence[_Answer]) -> None:
     """Tell of refusals and warnings; of many that are alike, once."""
     alike: dict[tuple[str, str], list[str]] = {}
     for answer in answers:

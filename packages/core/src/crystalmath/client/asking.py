@@ -44,6 +44,7 @@ _Engines: TypeAlias = "list[EngineEntry]"
 _Clusters: TypeAlias = "list[ClusterEntry]"
 _Recipes: TypeAlias = "list[RecipeEntry]"
 _Cancelled: TypeAlias = "list[CancelledJob]"
+_Retried: TypeAlias = "list[dict[str, Any]]"
 
 #: A recipe's name, or the function as imported.
 RecipeLike: TypeAlias = str | Callable[..., Any]
@@ -361,6 +362,31 @@ class Asking:
         }
         asked = {**filters_document(filters), **({"job": True} if job else {})}
         return news(self._waiting, after, timeout, asked)
+
+    def asked_again(
+        self,
+        changes: Mapping[str, Any],
+        *,
+        job_ids: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+    ) -> _Retried:
+        """Have jobs run again, and give what was answered of each; :meth:`Client.retry` uses it.
+
+        Parameters
+        ----------
+        changes : mapping
+            What is other this time, the fields of :class:`~crystalmath.models.retry.Retry`.
+        job_ids, filters, dry_run
+            As ``jobs.retry`` takes them.
+        """
+        from crystalmath.client.request import retry_document
+
+        asked = retry_document(changes)
+        found: _Retried = self._answer(
+            "jobs.retry", job_ids=job_ids, filters=filters, dry_run=dry_run, **asked
+        )["jobs"]
+        return found
 
     # --- one job -----------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, overload
 
 from crystalmath.client.asking import PAGE, Asking, RecipeLike
@@ -11,7 +12,7 @@ from crystalmath.errors import CrystalMathError
 from crystalmath.models import Finding, Inputs, Job, JobCheck, Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from os import PathLike
     from types import TracebackType
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from crystalmath.client.transport import Transport
     from crystalmath.models import Filters, HasJobId, MapOptions, SubmissionOptions
     from crystalmath.models.curves import EquationOfState, Sweep
+    from crystalmath.models.retry import RetryOptions
 
 __all__ = ["Client"]
 
@@ -324,6 +326,49 @@ class Client(Asking):
                 found.append(Job.read(told))
         return found
 
+    def retry(
+        self,
+        jobs: str | HasJobId | Iterable[str | HasJobId] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        **changes: Unpack[RetryOptions],
+    ) -> _Accepted:
+        """Run jobs again that have ended, each as a new job that points to the old one.
+
+        Parameters
+        ----------
+        jobs : str, Job, JobFuture, or several
+            The jobs, or their ids.
+        parameters, **changes
+            What is other this time, the fields of :class:`~crystalmath.models.retry.Retry`. The
+            rest is as it was submitted, the environment too.
+        filters : mapping, optional
+            In place of `jobs` the filters of :meth:`list`: those that failed or were cancelled,
+            unless ``state`` says otherwise. Those that were run again already are passed over.
+
+        Returns
+        -------
+        list of (JobFuture or CrystalMathError)
+            For each job the new one; what was refused has its error in its place.
+        """
+        from crystalmath.client.future import JobFuture
+
+        named = None if jobs is None else _ids(jobs)
+        given = {"parameters": parameters or {}, **changes}
+        with self._follower.submitting() as overheard:
+            answers = self.asked_again(given, job_ids=named, filters=filters)
+            told = [one for one in answers if one.get("code") != "retried"]
+            accepted: _Accepted = [
+                answered_error(one)
+                if one["job_id"] is None
+                else JobFuture(self, one["job_id"], one["name"], one["labels"])
+                for one in told
+            ]
+            futures = [one for one in accepted if isinstance(one, JobFuture)]
+            self._follower.follow(futures, overheard=overheard)
+        return accepted
+
     # --- futures -----------------------------------------------------------------------------
 
     def future(self, job_id: str) -> JobFuture:
@@ -464,3 +509,8 @@ class Client(Asking):
         from crystalmath.recipes import codec
 
         return codec.decode_result_json(text)
+
+
+def _ids(jobs: str | HasJobId | Iterable[str | HasJobId]) -> list[str]:
+    several = [jobs] if isinstance(jobs, str) or not isinstance(jobs, Iterable) else jobs
+    return [one if isinstance(one, str) else one.job_id for one in several]

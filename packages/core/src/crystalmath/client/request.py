@@ -16,7 +16,7 @@ from crystalmath.models.fields import declared, to_wire
 if TYPE_CHECKING:
     from crystalmath.config import Config
 
-__all__ = ["document", "recipe_name"]
+__all__ = ["document", "recipe_name", "retry_document"]
 
 #: What is sent as it is. Recipe and structure have more forms here than on the wire.
 _CHECKED = {one.name for one in declared(Submission)} - {"recipe", "atoms"}
@@ -61,6 +61,34 @@ def document(
         environment=environment if brought is None else brought,
     )
     return to_wire(sent, defaults=False)
+
+
+def retry_document(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what is to be changed of jobs as the parameters of ``jobs.retry``.
+
+    Parameters
+    ----------
+    changes : mapping
+        The arguments of :class:`~crystalmath.models.retry.Retry`.
+
+    Raises
+    ------
+    InvalidJob
+        Something in it cannot be sent.
+    """
+    from crystalmath.models.retry import Retry
+    from crystalmath.recipes import codec
+    from crystalmath.recipes.lookup import NAMESPACE
+    from crystalmath.recipes.source_paths import anchored
+
+    given = Retry(**changes)
+    check_fields(given, {one.name for one in declared(Retry)})
+    # Of what recipe the jobs are is not known here; the names are quacc's.
+    parameters = {
+        name: codec.encode_request(value, str(name))
+        for name, value in anchored(f"{NAMESPACE}.", given.parameters).items()
+    }
+    return to_wire(evolve(given, parameters=parameters), defaults=False)
 
 
 def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -> str:

@@ -295,6 +295,14 @@ class JobSpec(Terms):
         ),
     )
     parents: Sequence[Mapping[str, Any]] = field(default=(), hash=False, metadata=PARENTS)
+    replaced: Mapping[str, str | None] = field(
+        factory=dict,
+        metadata=about(
+            "what of the submitter's environment was replaced to tell the programs the resources; "
+            "null where there was nothing",
+            {"type": "object"},
+        ),
+    )
 
     def identity(self) -> dict[str, Any]:
         """Give what makes it this job and no other, beside structure and parameters."""

@@ -424,6 +424,18 @@ class JobStore:
         with self._database.reading() as connection:
             return newest_failures(connection, limit)
 
+    def retries(self, ids: Sequence[str]) -> dict[str, _Ids]:
+        """Give the ids of the jobs that are retries of these, by theirs, the oldest first."""
+        found: dict[str, _Ids] = {}
+        query = select(lineage.c.parent, jobs.c.job_id).join_from(lineage, jobs)
+        query = query.where(lineage.c.role == "retry").order_by(jobs.c.number)
+        with self._database.reading() as connection:
+            for start in range(0, len(ids), _CHUNK):
+                some = list(filter(is_storable, ids[start : start + _CHUNK]))
+                for parent, job_id in connection.execute(query.where(lineage.c.parent.in_(some))):
+                    found.setdefault(str(parent), []).append(str(job_id))
+        return found
+
     def owners(self) -> _Ids:
         """Give the owners that unfinished jobs have, each once, as `list` takes them."""
         query = select(jobs.c.owner).where(selected(state=_UNFINISHED)).distinct()

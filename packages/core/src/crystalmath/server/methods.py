@@ -17,6 +17,7 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
     progress,
     recipes,
     results,
+    retry,
     storage,
     submission,
     subscriptions,

@@ -156,8 +156,15 @@ class Admission:
             inputs=written,
         )
 
-    def read(self, submission: Submission) -> Asked:
+    def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> Asked:
         """Read what is asked for: its terms, its structure and parameters.
+
+        Parameters
+        ----------
+        submission : Submission
+            What is asked for.
+        parents : sequence of Parent
+            What it comes of, beside what its structure says.
 
         Raises
         ------
@@ -166,19 +173,18 @@ class Admission:
         """
         check_fields(submission, _VALUES | {"environment"})
         check_restrictions(submission, self._config)
-        return self._read(submission)
+        return self._read(submission, parents)
 
-    def _read(self, submission: Submission) -> Asked:
+    def _read(self, submission: Submission, parents: Sequence[Parent] = ()) -> Asked:
         from crystalmath.recipes import codec
         from crystalmath.recipes.ase_classes import with_classes
         from crystalmath.recipes.job_structure import JobStructure
         from crystalmath.recipes.structures import parse_and_keep
 
         given: object = submission.atoms
-        parents: list[Parent] = []
         if (of_job := JobStructure.read(given)) is not None:
             given, parent = self._take_geometry(of_job)
-            parents.append(parent)
+            parents = [*parents, parent]
         atoms, structure = (None, None) if given is None else parse_and_keep(given)
         spec = JobSpec(
             job_id=generate_job_id(),
@@ -252,7 +258,10 @@ class Admission:
 
     def _allotted(self, spec: JobSpec) -> JobSpec:
         """Tell a job's programs what it asks for; of a batch, equal environments stay one."""
+        before = spec.environment
         spec = self._runner(spec).allotted(spec)
+        if spec.environment is not before:
+            spec = evolve(spec, replaced=_replaced(before, spec.environment))
         for known in self._environments:
             if known == spec.environment:
                 return evolve(spec, environment=known)
@@ -356,6 +365,12 @@ class Admission:
         if named:
             return str(named)
         return get_workflow_engine(self._environ_of(submission)) or "local"
+
+
+def _replaced(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
+    """Give what brings an environment back to what it was before."""
+    names = before.keys() | after.keys()
+    return {name: before.get(name) for name in names if before.get(name) != after.get(name)}
 
 
 def _gives_command(parameters: Mapping[str, Any]) -> bool:

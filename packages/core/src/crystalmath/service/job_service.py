@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import attrs
 
@@ -24,6 +24,7 @@ from crystalmath.service.pruning import Pruned, prune
 from crystalmath.service.queries import Queries
 from crystalmath.service.recorder import Recorder
 from crystalmath.service.recovery import Recovery
+from crystalmath.service.retrying import Again, again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -31,12 +32,19 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from crystalmath.models import Submission
+    from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.pruning import Choice
+
+    #: For each job that is asked for, the job or why there is none.
+    _Answers: TypeAlias = list[JobMetadata | CrystalMathError | ImportError]
 
 __all__ = ["JobService", "default_service"]
 
 _LOG = logging.getLogger("crystalmath.service")
+
+#: So many jobs are run again in one transaction: their structures are in memory meanwhile.
+_RETRIED = 500
 
 
 class JobService(Queries):
@@ -139,34 +147,98 @@ class JobService(Queries):
 
     def submit_many(
         self, submissions: Sequence[Submission], *, wanted: Callable[[], bool] = lambda: True
-    ) -> list[JobMetadata | CrystalMathError | ImportError]:
+    ) -> _Answers:
         """Take many jobs, each accepted or refused on its own, in order.
 
         They are recorded in one transaction, with those that others submit at the time; none if
         they are not `wanted` any more. What a key has given before is given again, whatever has
         become of the files that the job was found to need.
         """
+        return self._submit([Again(submission) for submission in submissions], wanted)
+
+    def _submit(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> _Answers:
         from crystalmath.preflight.recipe_imports import reading_once
 
         with reading_once():
-            answers, prepared = self._prepare(submissions, wanted)
+            answers, prepared = self._prepare(asked, wanted)
         _require(wanted)
         answers |= self._record(prepared)
-        return [answers[index] for index in range(len(submissions))]
+        return [answers[index] for index in range(len(asked))]
+
+    def retry(
+        self,
+        job_ids: Sequence[str],
+        changes: Retry,
+        *,
+        dry_run: bool = False,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> _Answers:
+        """Run jobs again that have ended, each as a new job that points to the old one.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs.
+        changes : Retry
+            What is other this time; the rest is as it was submitted.
+        dry_run : bool
+            Record and start nothing.
+        wanted : callable
+            Whether the next ones are still to be recorded.
+
+        Returns
+        -------
+        list of (JobMetadata or CrystalMathError or ImportError)
+            For each in turn the new job, or why there is none: it passes what any submission must
+            pass. In a dry run, the new job as it would be.
+        """
+        answers: _Answers = []
+        for start in range(0, len(job_ids), _RETRIED):
+            some = job_ids[start : start + _RETRIED]
+            answers += self._retry(
+                some, changes, self._rehearse if dry_run else self._submit, wanted
+            )
+        return answers
+
+    def _retry(
+        self,
+        job_ids: Sequence[str],
+        changes: Retry,
+        submit: Callable[[Sequence[Again], Callable[[], bool]], _Answers],
+        wanted: Callable[[], bool],
+    ) -> _Answers:
+        refused: dict[int, Any] = {}
+        asked: dict[int, Again] = {}
+        for index, job_id in enumerate(job_ids):
+            try:
+                job, text = self.job(job_id), self.specification(job_id)
+                asked[index] = again(job, text, changes, self.config)
+            except CrystalMathError as error:
+                refused[index] = error
+        told = submit(list(asked.values()), wanted)
+        answers = refused | dict(zip(asked, told, strict=True))
+        return [answers[index] for index in range(len(job_ids))]
+
+    def _rehearse(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> _Answers:
+        """Give what would be submitted, and record nothing of it."""
+        answers, prepared = self._prepare(asked, wanted)
+        answers |= {index: item.row for index, item in prepared.items()}
+        return [answers[index] for index in range(len(asked))]
 
     def _prepare(
-        self, submissions: Sequence[Submission], wanted: Callable[[], bool]
+        self, submissions: Sequence[Again], wanted: Callable[[], bool]
     ) -> tuple[dict[int, Any], dict[int, Prepared]]:
         """Give, by their numbers, what is answered already, and what is to be recorded."""
         admission = self._admission()
         answers: dict[int, Any] = {}
         prepared: dict[int, Prepared] = {}
-        known = self._of_keys(submissions)
-        for index, submission in enumerate(submissions):
+        known = self._of_keys([item.submission for item in submissions])
+        for index, item in enumerate(submissions):
+            submission = item.submission
             _require(wanted)
             try:
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
-                asked = admission.read(submission)
+                asked = admission.read(submission, item.parents)
                 if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._recovery.seen([job])[0]
                 else:

@@ -168,6 +168,14 @@ class Queries:
         seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
         return self._store.totals(seen=seen, **filters)
 
+    def retried(self, job_ids: Sequence[str]) -> dict[str, JobMetadata]:
+        """Give the last retry of each of some jobs that has one, by the id of the job."""
+        if not self._recorder.exists():
+            return {}
+        last = {parent: found[-1] for parent, found in self._store.retries(job_ids).items()}
+        jobs = {job.job_id: job for job in self.some_jobs(list(last.values()))}
+        return {parent: jobs[job_id] for parent, job_id in last.items()}
+
     def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
         """Count jobs by their state, and those that failed by their error.
 

@@ -21,9 +21,10 @@ from crystalmath.cli.shared.parameter_options import (
 from crystalmath.cli.shared.structure_files import read_document
 from crystalmath.models import Resources, Submission
 from crystalmath.models.fields import declared
+from crystalmath.models.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from crystalmath.models import SubmissionOptions
     from crystalmath.models.fields import Field
@@ -38,6 +39,7 @@ __all__ = [
     "is_asked",
     "make_submission",
     "require_none",
+    "with_changes",
     "with_options",
 ]
 
@@ -125,15 +127,24 @@ def with_options(function: Callable[..., int]) -> Callable[..., int]:
     They stand where its parameter ``options`` stands, which gets what was given, as
     :class:`~crystalmath.models.Submission` takes it.
     """
+    return _with(function, _OPTIONAL)
+
+
+def with_changes(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command likewise the options of :class:`~crystalmath.models.retry.Retry`."""
+    return _with(function, _CHANGES)
+
+
+def _with(function: Callable[..., int], optional: Sequence[Field]) -> Callable[..., int]:
     signature = inspect.signature(function, eval_str=True)
     own = [one for one in signature.parameters.values() if one.name != "options"]
     # The last of a command's own is --json.
-    parameters = [*own[:-1], *map(_parameter, [*_OPTIONAL, *_RESOURCES]), own[-1]]
+    parameters = [*own[:-1], *map(_parameter, [*optional, *_RESOURCES]), own[-1]]
 
     @wraps(function)
     def command(**given: Any) -> int:
         asked = _given(_RESOURCES, given)
-        options = _given(_OPTIONAL, given) | ({"resources": asked} if asked else {})
+        options = _given(optional, given) | ({"resources": asked} if asked else {})
         return function(options=options, **given)
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -153,7 +164,7 @@ def _given(fields: Iterable[Field], given: dict[str, Any]) -> dict[str, Any]:
 
 def _parameter(one: Field) -> inspect.Parameter:
     option, schema = one.about.option, one.about.schema
-    assert option is not None  # noqa: S101 - _OPTIONAL has no others
+    assert option is not None  # noqa: S101 - there are no others
     told = typer.Option(
         option.name,
         metavar=option.metavar,
@@ -170,6 +181,8 @@ def _parameter(one: Field) -> inspect.Parameter:
 
 #: The fields of a submission that have an option.
 _OPTIONAL = [one for one in declared(Submission) if one.about.option is not None]
+#: Those of a retry.
+_CHANGES = [one for one in declared(Retry) if one.about.option is not None]
 #: Those of its resources, each with one.
 _RESOURCES = declared(Resources)
 #: What an option takes, by the type of its field in JSON; labels are pairs, and may be repeated.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from crystalmath.service import JobService
 
 __all__ = [
+    "answered",
     "handle_jobs_check",
     "handle_jobs_submit_many",
     "read_submission",
@@ -89,7 +90,7 @@ def _all_submitted(
 ) -> list[dict[str, Any]]:
     good = [item for item in read if not isinstance(item, dict)]
     answers = iter(service.submit_many(good, wanted=is_wanted))
-    return [item if isinstance(item, dict) else _answered(next(answers)) for item in read]
+    return [item if isinstance(item, dict) else answered(next(answers)) for item in read]
 
 
 def _all_read(jobs: list[Any]) -> Generator[None, None, list[Submission | dict[str, Any]]]:
@@ -99,7 +100,7 @@ def _all_read(jobs: list[Any]) -> Generator[None, None, list[Submission | dict[s
         try:
             read.append(read_submission(checked(job, _ONE)))
         except CrystalMathError as error:
-            read.append(_answered(error))
+            read.append(answered(error))
         yield
     return read
 
@@ -177,7 +178,8 @@ def read_submission(params: Mapping[str, Any]) -> Submission:
     return Submission(parameters=parameters, **given)
 
 
-def _answered(job: JobMetadata | CrystalMathError | ImportError) -> dict[str, Any]:
+def answered(job: JobMetadata | CrystalMathError | ImportError) -> dict[str, Any]:
+    """Describe one of many jobs, accepted or refused."""
     if isinstance(job, Exception):
         return {"job_id": None, "status": "error", **trouble(job)}
     return submitted(job)

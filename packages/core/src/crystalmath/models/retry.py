@@ -1,0 +1,64 @@
+"""What may be changed of jobs that are to run again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from attrs import evolve, field, frozen
+
+from crystalmath.models.fields import About, about, declared, documented
+from crystalmath.models.resources import Resources, ResourcesGiven, as_resources
+from crystalmath.models.submission import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Retry", "RetryOptions"]
+
+_OF_SUBMISSION = {one.name: one.about for one in declared(Submission)}
+
+
+def _other(name: str, doc: str) -> dict[str, About]:
+    """Declare a field as that of a submission, whose default is what the job had."""
+    return {"crystalmath": evolve(_OF_SUBMISSION[name], doc=f"{doc}; default: as before")}
+
+
+class RetryOptions(TypedDict, total=False):
+    """The arguments of :class:`Retry` beside the parameters, for type checkers."""
+
+    engine: str | None
+    cluster: str | None
+    walltime_s: float | None
+    resources: Resources | ResourcesGiven | None
+    priority: int | None
+    strict: bool
+
+
+@documented
+@frozen(kw_only=True)
+class Retry:
+    """What is other in the next try at a job; all else is as it was submitted before."""
+
+    parameters: Mapping[str, Any] = field(
+        factory=dict,
+        metadata=about(
+            "what changes of the recipe's parameters; a table changes in what is named of it alone",
+            {"type": "object"},
+            wire="params",
+        ),
+    )
+    engine: str | None = field(default=None, metadata=_other("engine", "another engine"))
+    cluster: str | None = field(default=None, metadata=_other("cluster", "another cluster"))
+    walltime_s: float | None = field(
+        default=None,
+        metadata=_other("walltime_s", "time after which it is stopped, in seconds from its start"),
+    )
+    resources: Resources = field(
+        factory=Resources,
+        converter=as_resources,
+        metadata=_other("resources", "what changes of what it asks of the machine"),
+    )
+    priority: int | None = field(
+        default=None, metadata=_other("priority", "whether it is launched before others that wait")
+    )
+    strict: bool = field(default=False, metadata={"crystalmath": _OF_SUBMISSION["strict"]})

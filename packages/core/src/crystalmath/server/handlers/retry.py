@@ -1,0 +1,120 @@
+"""Jobs that are run again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob
+from crystalmath.models.fields import array, from_wire, nullable, properties, reference
+from crystalmath.models.retry import Retry
+from crystalmath.server.handlers.jobs import FILTERS, read_filters
+from crystalmath.server.handlers.submission import answered
+from crystalmath.server.pools import is_wanted
+from crystalmath.server.rpc.declare import length, method
+from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, STATE, record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.errors import CrystalMathError
+    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service import JobService
+
+__all__ = ["handle_jobs_retry"]
+
+#: What the answer to one of many jobs takes in memory about, in bytes.
+_ANSWER_SIZE = 1500
+_TEXT: Mapping[str, Any] = {"type": "string"}
+#: How jobs have ended that somebody wants to run again.
+_NO_RESULT = ["failed", "cancelled"]
+
+
+@method(
+    "jobs.retry",
+    params={
+        "job_ids": {**JOB_IDS, "description": "these jobs"},
+        "filters": {
+            "type": "object",
+            "properties": FILTERS,
+            "additionalProperties": False,
+            "description": "in place of ids, the filters of jobs.list; those that failed or were "
+            "cancelled, unless `state` says otherwise, and have not been run again yet",
+        },
+        **properties(Retry),
+        "dry_run": {
+            "type": "boolean",
+            "description": "say what would come of it, and submit nothing; default: false",
+        },
+    },
+    result=record(
+        {
+            "jobs": array(
+                record(
+                    {
+                        "retry_of": {**_TEXT, "description": "the job that was asked for"},
+                        "name": nullable(_TEXT),
+                        "labels": {"type": "object", "additionalProperties": _TEXT},
+                        "job_id": {**nullable(_TEXT), "description": "the new job"},
+                        "status": {"type": "string", "enum": [*STATE["enum"], "ok", "error"]},
+                        "error": ERROR,
+                    },
+                    {
+                        "code": _TEXT,
+                        "findings": array(reference("Finding")),
+                        "warnings": array(reference("Finding")),
+                    },
+                )
+            ),
+            "error": ERROR,
+        }
+    ),
+    refused={"jobs": []},
+    pool="retrying",
+    copies=1,
+    answer_size=lambda params: _ANSWER_SIZE * length(params.get("job_ids"), MOST_JOBS),
+)
+def handle_jobs_retry(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Run jobs again that have ended, each as a new job that points to the old one.
+
+    All is as it was submitted before, the environment too, but for what is given here. Each is
+    accepted or refused on its own, as by jobs.submit. In a dry run ``status`` is ``ok`` where there
+    would be a job, and ``job_id`` is ``null``.
+    """
+    from crystalmath.recipes import codec
+
+    dry_run = params.pop("dry_run", False)
+    named, filters = params.pop("job_ids", None), params.pop("filters", None)
+    if (named is None) == (filters is None):
+        raise InvalidJob("say which jobs: either 'job_ids' or 'filters'")
+    given = from_wire(Retry, params)
+    changes = Retry(**{**given, "parameters": codec.decode_request(given.get("parameters", {}))})
+    before: dict[str, JobMetadata] = {}
+    if named is None:
+        found = service.jobs(limit=MOST_JOBS, **read_filters({"state": _NO_RESULT, **filters}))
+        named = [job.job_id for job in reversed(found)]
+        before = service.retried(named)
+    named = list(dict.fromkeys(named))
+    new = [job_id for job_id in named if job_id not in before]
+    told = service.retry(new, changes, dry_run=dry_run, wanted=is_wanted)
+    answers = {job_id: _passed_over(job) for job_id, job in before.items()}
+    for job_id, job in zip(new, told, strict=True):
+        answers[job_id] = _rehearsed(job) if dry_run else answered(job)
+    jobs = {job.job_id: job for job in service.some_jobs(named)}
+    told_of = {job_id: {"name": job.name, "labels": job.labels} for job_id, job in jobs.items()}
+    nothing: dict[str, Any] = {"name": None, "labels": {}}
+    return {
+        "jobs": [
+            {"retry_of": job_id, **told_of.get(job_id, nothing), **answers[job_id]}
+            for job_id in named
+        ],
+        "error": None,
+    }
+
+
+def _passed_over(job: JobMetadata) -> dict[str, Any]:
+    told = f"it was run again already, as job {job.job_id}, which is {job.state.value}"
+    return {"job_id": None, "status": "error", "error": told, "code": "retried"}
+
+
+def _rehearsed(job: JobMetadata | CrystalMathError | ImportError) -> dict[str, Any]:
+    return answered(job) | ({} if isinstance(job, Exception) else {"job_id": None, "status": "ok"})

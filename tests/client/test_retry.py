@@ -1,0 +1,245 @@
+"""Jobs that are run again: command line, client and wire."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from ase.build import bulk
+
+from conftest import LIGHT
+from crystalmath.client import JobFailed, connect
+from crystalmath.errors import InvalidJob, UnknownJob
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import JobState
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+LONG = 300
+AL = bulk("Al")
+
+
+@pytest.fixture(scope="module")
+def client(one_home):
+    """Give a client of a server that the tests of this module share."""
+    config = one_home.home / "config.toml"
+    config.write_text(f'{config.read_text()}\n[clusters.there]\nengine = "none-such"\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(one_home.home))
+        patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
+        # Its workers find no quacc, as those of the fixture `lab`.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(LIGHT), os.environ["PYTHONPATH"]]))
+        one_home.start()
+        with connect(start=False) as client:
+            yield client
+
+
+@pytest.fixture(autouse=True)
+def _here(server):
+    """Have commands ask that server."""
+
+
+def failing(client, *messages, **terms):
+    """Give jobs that have failed, each with its message."""
+    recipe = "lab_recipes.fail"
+    jobs = [client.submit(recipe, AL, {"message": message}, **terms) for message in messages]
+    for job in jobs:
+        with pytest.raises(JobFailed):
+            job.result(LONG)
+    return jobs
+
+
+def header(client, job_id):
+    """Read what its run directory says of a job, its environment among it."""
+    return RunDirectory(client.job(job_id).work_dir.parent).read_header()
+
+
+def test_all_stays_the_same_but_for_what_is_changed(client, cli):
+    terms = {"name": "a", "labels": {"set": "same", "x": "1"}, "walltime_s": 600, "priority": 3}
+    asked = {"number": {"a": [1, 2], "b": {"c": 1, "d": "PBE"}}}
+    environment = {"QUACC_OF_THE_TEST": "then"}
+    old = client.submit(
+        "lab_recipes.value",
+        f"job:{client.submit('lab_recipes.shift', AL).job_id}@0",
+        asked,
+        key="once",
+        environment=environment,
+        resources={"cores_per_rank": 1},
+        **terms,
+    )
+    old.result(LONG)
+    answer = cli("retry", old.job_id[:8], "--param", "number.b.c=2", "--priority", 5, "--json")
+    (told,) = answer.json["jobs"]
+    assert (answer.code, told["status"], told["retry_of"]) == (0, "pending", old.job_id)
+    new = client.future(told["job_id"])
+    assert new.result(LONG) == {"a": [1, 2], "b": {"c": 2, "d": "PBE"}}
+    before, after = old.info(), new.info()
+    for name in ("name", "labels", "walltime_s", "resources", "recipe", "engine", "cluster"):
+        assert getattr(after, name) == getattr(before, name), name
+    assert (after.key, after.priority) == (None, 5)
+    assert after.parents == [*before.parents, {"job_id": old.job_id, "role": "retry"}]
+    given = client.specification(old.job_id), client.specification(new.job_id)
+    assert given[0]["structure"] == given[1]["structure"]
+    assert given[1]["parents"] == after.parents
+    told = [header(client, job.job_id)["environment"] for job in (old, new)]
+    assert told[0] == told[1]
+    assert told[1].items() >= {**environment, "OMP_NUM_THREADS": "1"}.items()
+    shown = " ".join(cli("status", new.job_id).out.split())
+    assert f"{old.job_id} (a retry of it)" in shown
+
+
+def test_other_resources_are_told_to_the_programs_anew(client):
+    environment = {"QUACC_VASP_PARALLEL_CMD": "mpirun -np {ranks}"}
+    resources = {"ranks": 1, "cores_per_rank": 2}
+    old = client.submit("lab_recipes.value", AL, environment=environment, resources=resources)
+    old.result(LONG)
+    before = header(client, old.job_id)["environment"]
+    assert (before["QUACC_VASP_PARALLEL_CMD"], before["OMP_NUM_THREADS"]) == ("mpirun -np 1", "2")
+    (new,) = client.retry(old, resources={"ranks": 2, "cores_per_rank": 1}, walltime_s=60)
+    after = header(client, new.job_id)["environment"]
+    assert (after["QUACC_VASP_PARALLEL_CMD"], after["OMP_NUM_THREADS"]) == ("mpirun -np 2", "1")
+    assert new.info().resources.given() == {"ranks": 2, "cores_per_rank": 1}
+    assert new.info().walltime_s == 60
+    (refused,) = client.retry(old, resources={"ranks": 100_000})
+    assert isinstance(refused, InvalidJob)
+    assert "cannot honour 100000 ranks" in str(refused)
+
+
+def test_the_failed_ones_by_their_error(client, cli):
+    labels = {"set": "alloys"}
+    mended = failing(client, "did not converge", "it did NOT converge at all", labels=labels)
+    other = failing(client, "no POTCAR", labels=labels)
+    good = client.submit("lab_recipes.value", AL, labels=labels)
+    good.result(LONG)
+    filters = ("--label", "set=alloys", "--error", "not converge")
+    rehearsed = cli("retry", *filters, "--dry-run")
+    assert (rehearsed.code, rehearsed.out) == (0, "")
+    assert "2 would be run again" in rehearsed.err
+    assert sum(client.summary(labels=labels)["states"].values()) == 4
+    answer = cli("retry", *filters, "--param", "message=still")
+    assert answer.code == 0, answer.err
+    assert "2 are run again" in answer.err
+    new = [client.future(job_id) for job_id in answer.lines]
+    assert [job.info().parents[0]["job_id"] for job in new] == [job.job_id for job in mended]
+    assert all("still" in str(job.exception(LONG)) for job in new)
+    # What was run again is passed over from then on, and what came of it is not.
+    again = cli("retry", "--label", "set=alloys", "--state", "failed", "--dry-run", "--json")
+    told = {job["retry_of"]: job for job in again.json["jobs"]}
+    assert again.code == 0
+    assert {job_id for job_id, job in told.items() if job["status"] == "ok"} == {
+        *(job.job_id for job in new), *(job.job_id for job in other)
+    }  # fmt: skip
+    for old, by in zip(mended, new, strict=True):
+        assert told[old.job_id]["code"] == "retried"
+        assert f"as job {by.job_id}, which is failed" in told[old.job_id]["error"]
+    assert cli("retry", "--label", "set=alloys", "--dry-run").err.endswith(
+        "3 would be run again, 2 were run again before, and are passed over\n"
+    )
+    # Whoever names one means it.
+    assert cli("retry", mended[0].job_id, "--dry-run").code == 0
+
+
+def test_each_that_cannot_is_told_with_the_reason(client, cli, go):
+    good = client.submit("lab_recipes.value", AL, name="good")
+    good.result(LONG)
+    waiting = client.submit("lab_recipes.wait_for", AL, {"path": str(go)}, name="waits")
+    before = sum(client.summary()["states"].values())
+    answer = cli("retry", waiting.job_id, good.job_id, NOBODY, "zz", "--param", "numbr=2")
+    assert (answer.code, answer.out) == (1, "")
+    assert "error: waits: job" in answer.err
+    assert "can run again once it has ended" in answer.err
+    assert "error: good: " in answer.err
+    assert "numbr" in answer.err
+    assert f"no job has the id '{NOBODY}'" in answer.err
+    assert "no job has the id 'zz'" in answer.err
+    assert "0 are run again, 4 cannot be" in answer.err
+    assert sum(client.summary()["states"].values()) == before
+    go.touch()
+    waiting.result(LONG)
+    accepted, unknown = client.retry([good, NOBODY], {"number": 5})
+    assert accepted.result(LONG) == 5
+    assert isinstance(unknown, UnknownJob)
+
+
+def test_many_refusals_that_are_alike_are_told_once(client, cli):
+    failing(client, *"abcde", labels={"set": "alike"})
+    answer = cli("retry", "--label", "set=alike", "--param", "mesage=x")
+    assert answer.code == 1
+    assert answer.err.count("mesage") <= 2
+    assert "and 2 more: " in answer.err
+    assert "0 are run again, 5 cannot be" in answer.err
+
+
+def test_a_cluster_of_the_configuration_file_has_its_engine(client):
+    job = client.submit("lab_recipes.value", AL)
+    job.result(LONG)
+    for changes, words in {
+        ("cluster", "there"): "none-such",
+        ("cluster", "nowhere"): "the engine 'local' has no cluster 'nowhere'",
+        ("engine", "nextflow"): "nextflow",
+    }.items():
+        (refused,) = client.retry(job, **dict([changes]))
+        assert words in str(refused)
+    (new,) = client.retry(job, engine="local", cluster="local")
+    assert new.result(LONG) == 1
+
+
+def test_a_job_that_a_filter_finds_in_python(client):
+    (old,) = failing(client, "once", labels={"set": "python"})
+    (new,) = client.retry(filters={"labels": {"set": "python"}}, parameters={"message": "twice"})
+    assert "twice" in str(new.exception(LONG))
+    assert new.labels == {"set": "python"}
+    assert new.info().parents == [{"job_id": old.job_id, "role": "retry"}]
+    assert client.retry(filters={"labels": {"set": "none such"}}) == []
+    cancelled = client.submit("lab_recipes.long_sleep", AL, labels={"set": "stopped"})
+    assert cancelled.cancel()
+    (third,) = client.retry(filters={"labels": {"set": "stopped"}}, parameters={"seconds": 0})
+    third.result(LONG)
+    assert third.info().state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "name jobs, or choose them"),
+        (("a", "--label", "x=1"), "name jobs, or choose them"),
+        (("--state", "done"), "'done' is no state"),
+        (("a", "--param", "x"), "write KEY=VALUE"),
+    ],
+)
+def test_wrong_usage(cli, arguments, words):
+    answer = cli("retry", *arguments, "--json")
+    assert answer.code == 2
+    assert words in answer.json["error"]
+
+
+def test_filters_that_nothing_fits(client, cli):
+    answer = cli("retry", "--label", "set=none", "--error", "x")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == (
+        "there is no failed or cancelled job labelled set=none whose error contains 'x'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({}, "either 'job_ids' or 'filters'"),
+        ({"job_ids": [], "filters": {}}, "either 'job_ids' or 'filters'"),
+        ({"job_ids": [NOBODY], "recipe": "x"}, "'recipe' is not a known parameter"),
+        ({"filters": {"lable": "x"}}, "did you mean"),
+        ({"job_ids": [NOBODY], "params": {"x": {"@module": "os", "@class": "x"}}}, "os"),
+    ],
+)
+def test_what_the_wire_does_not_take(client, params, words):
+    answer = client.call("jobs.retry", params)
+    assert answer["jobs"] == []
+    assert words in answer["error"]
+
+
+def test_a_parameter_that_json_has_no_form_for(client):
+    job = client.submit("lab_recipes.report", AL, {"kpts": (1, 2, 3)})
+    job.result(LONG)
+    (new,) = client.retry(job, {"more": (4, 5)})
+    asked = json.loads(json.dumps(client.specification(new.job_id)["params"]))
+    assert asked["kpts"]["@class"] == asked["more"]["@class"] == "tuple"
