@@ -205,6 +205,7 @@ def test_a_text_that_is_no_job():
 def test_structures_are_found_in_the_text_of_a_large_result():
     rows = b",".join([b"[1.0,2.0,3.0]"] * 200_000)
     atoms = b'{"@class":"MSONAtoms","atoms_json":"{\\"a\\":\\"}]\\"}"}'
-    text = b'{"trajectory":[%s],"results":{"f":[%s]},"atoms":%s}' % (atoms, rows, atoms)
+    note = b'"note":"%s",' % (b'\\n\\"results\\":{ ' * 300_000)
+    text = b'{"trajectory":[%s],%s"results":{"f":[%s]},"atoms":%s}' % (atoms, note, rows, atoms)
     found = find_structures(text)
     assert (found.final, found.trajectory) == (atoms, (atoms,))

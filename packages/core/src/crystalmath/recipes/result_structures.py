@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FoundStructures", "find_structures", "read_structure"]
 
-#: Strings, with the colon that makes keys of them, and brackets.
-_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)"(:?)|[{}\[\]]', re.DOTALL)
+#: Strings, with the colon that makes keys of them, and brackets. Possessive: a string may have
+#: megabytes, and nothing of it is to be looked at twice.
+_TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(:?)|[{}\[\]]', re.DOTALL)
 #: As deep as :mod:`crystalmath.recipes.summary` looks for the results of a flow.
 _MAX_DEPTH = 8
 

@@ -44,7 +44,7 @@ __all__ = ["JobService", "default_service"]
 _LOG = logging.getLogger("crystalmath.service")
 
 #: So many jobs are run again in one transaction: their structures are in memory meanwhile.
-_RETRIED = 500
+_RETRIED = 200
 
 
 class JobService(Queries):
