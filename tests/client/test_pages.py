@@ -51,3 +51,19 @@ def test_relax_then_static(follow, server):
     assert energies[0] > energies[-1]
     assert energies[1] > energies[-1]
     assert energies[-2] == pytest.approx(energies[-1], abs=1e-6)
+
+
+def test_repair(follow, server):
+    said = follow("repair.md")
+    with connect(start=False) as client:
+        jobs = list(client.list(labels={"project": "metals"}))
+    old = {job.job_id: job for job in jobs if not job.parents}
+    new = [job for job in jobs if job.parents]
+    assert old
+    assert {job.state.value for job in old.values()} == {"failed"}
+    assert {job.state.value for job in new} == {"completed"}
+    assert sorted(job.parents[-1]["job_id"] for job in new) == sorted(old)
+    for job in new:
+        assert job.name == old[job.parents[-1]["job_id"]].name
+        assert "/opt.traj" in job.parents[0]["file"]
+        assert job.job_id in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from ase.io import read, write
 from ase.units import Ry
 
 from crystalmath.errors import JobRefused
+from crystalmath.models.retry import Retry
+from crystalmath.recipes.structures import parse_structure
 from ends import ENGINES, completed, failed, finish, opened, submit
 
 PW = shutil.which("pw.x")
@@ -98,6 +101,11 @@ def test_silicon_as_pw_has_it(service, environment, tmp_path, recipe, calculatio
     energy = expected.get_potential_energy()
     assert result["results"]["energy"] == pytest.approx(energy, abs=1e-6 * Ry)
     assert abs(result["atoms"].positions - expected.positions).max() < 1e-4
+    (next_try,) = service.retry([job_id], Retry(continued=True), dry_run=True)
+    assert Path(next_try.parents[0]["file"]).name == "pw.out.gz"
+    taken = json.loads(next_try.specification.partition("\n")[2])["atoms"]["data"]
+    positions = parse_structure({"format": "ase-json", "data": taken}).positions
+    assert abs(positions - result["atoms"].positions).max() < 1e-4
     force = (expected.get_forces() ** 2).sum(axis=1).max() ** 0.5
     assert job.summary == {
         "energy_ev": pytest.approx(energy, abs=1e-6 * Ry),

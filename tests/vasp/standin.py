@@ -59,6 +59,14 @@ class Input:
     def number(self, tag, default):
         return float(self.incar.get(tag, str(default)).split()[0])
 
+    def moments(self):
+        """Give the magnetic moments of the ions: what INCAR begins with is found to be right."""
+        ions = sum(count for _, count in self.blocks)
+        if self.integer("ISPIN", 1) != 2 or "MAGMOM" not in self.incar:
+            return [0.0] * ions
+        words = [word.rpartition("*") for word in self.incar["MAGMOM"].split()]
+        return [float(moment) for count, _, moment in words for _ in range(int(count or 1))]
+
     def _read_incar(self):
         try:
             lines = self._lines("INCAR")

@@ -62,13 +62,14 @@ def _fermi(asked):
 def _outcar(asked, steps, relaxed, electronic, converged):
     reason = "EDIFF is reached" if converged else "EDIFF was not reached (unconverged)"
     lines = []
+    moments = asked.moments()
     for number, step in enumerate(steps, 1):
         results = step.info["results"]
         energy = f"{results['energy']:18.8f}"
         lines += [
             f"{RULE}\n\n\n- Iteration {number:6d}({electronic:4d})  ---------------------------",
             f"------------------------ aborting loop because {reason} ----------",
-            f" number of electron {_electrons(asked):14.7f} magnetization      0.0000000",
+            f" number of electron {_electrons(asked):14.7f} magnetization {sum(moments):14.7f}",
             f" E-fermi : {_fermi(asked):8.4f}     XC(G=0):  -8.0000     alpha+bet : -5.0000",
             f"  free  energy   TOTEN  = {energy} eV",
             f"  energy  without entropy= {energy}  energy(sigma->0) = {energy}",
@@ -82,9 +83,11 @@ def _outcar(asked, steps, relaxed, electronic, converged):
         lines += [" " + RULE[:83], "    total drift:" + "".join(f"{x:20.6f}" for x in drift), ""]
     lines += ["", " magnetization (x)", "", "# of ion       s       p       d       tot", RULE[:40]]
     lines += [
-        f"{ion:5d}        0.000   0.000   0.000   0.000" for ion in range(1, len(steps[-1]) + 1)
+        f"{ion:5d}        0.000   0.000 {moment:7.3f} {moment:7.3f}"
+        for ion, moment in enumerate(moments, 1)
     ]
-    lines += [RULE[:40], "tot          0.000   0.000   0.000   0.000", ""]
+    total = sum(moments)
+    lines += [RULE[:40], f"tot          0.000   0.000 {total:7.3f} {total:7.3f}", ""]
     if relaxed:
         lines.append(" reached required accuracy - stopping structural energy minimisation")
         print(lines[-1])

@@ -71,12 +71,13 @@ class Parent(TypedDict):
     """A job that another came of.
 
     `role` is ``structure`` (its geometry was taken: its final one, or that of `frame`, counted from
-    0) or ``retry`` (it was done again).
+    0, or what was read from the `file` in its run directory) or ``retry`` (it was done again).
     """
 
     job_id: str
     role: Literal["structure", "retry"]
     frame: NotRequired[int]
+    file: NotRequired[str]
 
 
 class ErrorGroup(TypedDict):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import evolve, field, frozen
 
-from crystalmath.models.fields import About, about, declared, documented
+from crystalmath.models.fields import About, Option, about, declared, documented
 from crystalmath.models.resources import Resources, ResourcesGiven, as_resources
 from crystalmath.models.submission import Submission
 
@@ -32,6 +32,7 @@ class RetryOptions(TypedDict, total=False):
     resources: Resources | ResourcesGiven | None
     priority: int | None
     strict: bool
+    continued: bool
 
 
 @documented
@@ -62,3 +63,17 @@ class Retry:
         default=None, metadata=_other("priority", "whether it is launched before others that wait")
     )
     strict: bool = field(default=False, metadata={"crystalmath": _OF_SUBMISSION["strict"]})
+    continued: bool = field(
+        default=False,
+        metadata=about(
+            "go on from the last whole geometry that the job has left, with the constraints, tags "
+            "and magnetic moments that it was given; default: begin anew",
+            {"type": "boolean"},
+            wire="continue",
+            option=Option(
+                name="--continue",
+                metavar="",
+                help="Go on from the last whole geometry of each job, in place of its first.",
+            ),
+        ),
+    )

@@ -75,7 +75,8 @@ class Geometries:
         if job.state is not JobState.COMPLETED:
             raise InvalidJob(
                 f"job {job.job_id} {_ENDED[job.state]}, and has no final geometry; what it was "
-                f"given is job:{job.job_id[:8]}@0"
+                f"given is job:{job.job_id[:8]}@0, and crystalmath retry --continue "
+                f"{job.job_id[:8]} goes on from its last one"
             )
         try:
             atoms = self._of_result(job, frame)

@@ -212,7 +212,7 @@ class JobService(Queries):
         for index, job_id in enumerate(job_ids):
             try:
                 job, text = self.job(job_id), self.specification(job_id)
-                asked[index] = again(job, text, changes, self.config)
+                asked[index] = again(job, text, changes, self.config, self._directory(job_id))
             except CrystalMathError as error:
                 refused[index] = error
         told = submit(list(asked.values()), wanted)

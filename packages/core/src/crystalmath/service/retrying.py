@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crystalmath.config import Config
+    from crystalmath.jobs.last_geometry import LastGeometry
+    from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.models.answers import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.models.submission import TermsGiven
@@ -31,7 +33,13 @@ class Again:
     parents: Sequence[Parent] = ()
 
 
-def again(job: JobMetadata, specification: str, changes: Retry, configured: Config) -> Again:
+def again(
+    job: JobMetadata,
+    specification: str,
+    changes: Retry,
+    configured: Config,
+    directory: RunDirectory,
+) -> Again:
     """Ask for a job once more: as it was submitted, but for what is changed.
 
     Its key stays with it, as a key never gives a second job.
@@ -46,11 +54,13 @@ def again(job: JobMetadata, specification: str, changes: Retry, configured: Conf
         What is other this time.
     configured : Config
         The home's configuration, which says what engine a cluster is of.
+    directory : RunDirectory
+        Where its files are.
 
     Raises
     ------
     InvalidJob
-        It has not ended, or a change cannot be made.
+        It has not ended, a change cannot be made, or there is nothing to go on from.
     """
     from crystalmath.recipes import codec
 
@@ -62,7 +72,12 @@ def again(job: JobMetadata, specification: str, changes: Retry, configured: Conf
         )
     header, document = specification.split("\n", 1)
     asked = json.loads(document)
-    atoms = asked["atoms"]
+    given = asked["atoms"] and {"format": "ase-json", "data": asked["atoms"]["data"]}
+    parents = [parent for parent in job.parents if parent["role"] == "structure"]
+    if changes.continued:
+        found = _last(job, given, directory, configured)
+        given = found.atoms
+        parents = [{"job_id": job.job_id, "role": "structure", "file": found.file}]
     parameters = codec.decode_request(asked["parameters"])
     engine, cluster = _place(job, changes, configured)
     terms: TermsGiven = {
@@ -76,16 +91,65 @@ def again(job: JobMetadata, specification: str, changes: Retry, configured: Conf
     submission = Submission(
         **terms,
         recipe=job.recipe,
-        atoms=atoms and {"format": "ase-json", "data": atoms["data"]},
+        atoms=given,
         parameters=_merged(parameters, changes.parameters),
         engine=engine,
         strict=changes.strict,
         # A restricted home takes none, and gives its own.
         environment=_environment(json.loads(header)) if configured.restricted is None else None,
     )
-    parents = cast("Sequence[Parent]", job.parents)
-    taken = [parent for parent in parents if parent["role"] == "structure"]
-    return Again(submission, [*taken, {"job_id": job.job_id, "role": "retry"}])
+    retried: Parent = {"job_id": job.job_id, "role": "retry"}
+    return Again(submission, [*cast("Sequence[Parent]", parents), retried])
+
+
+def _last(
+    job: JobMetadata,
+    given: Mapping[str, Any] | None,
+    directory: RunDirectory,
+    configured: Config,
+) -> LastGeometry:
+    """Find the geometry from which a job can go on."""
+    from crystalmath.jobs.last_geometry import last_geometry
+    from crystalmath.recipes.structures import parse_structure
+
+    if given is None:
+        raise InvalidJob(
+            f"job {job.job_id} was given no structure, and there is none to go on from; without "
+            "--continue it begins anew"
+        )
+    if not _moves_atoms_alone(job.recipe, configured):
+        raise InvalidJob(
+            f"job {job.job_id} cannot be continued: {job.recipe} computes also geometries that are "
+            "not on the way to its own, such as displaced or strained ones; without --continue it "
+            "begins anew"
+        )
+    try:
+        return last_geometry(directory, job.attempt, parse_structure(given))
+    except InvalidJob as error:
+        raise InvalidJob(
+            f"job {job.job_id} cannot be continued: {error}; without --continue it begins anew"
+        ) from error
+
+
+def _moves_atoms_alone(name: str, configured: Config) -> bool:
+    """Tell whether a recipe's last geometry is one that it may go on from."""
+    from crystalmath.recipes.lookup import look_up
+
+    words = set(name.rpartition(".")[2].split("_"))
+    if words & _OTHER_GEOMETRIES:
+        return False
+    try:
+        is_flow = look_up(name, configured.recipes_allow).kind == "flow"
+    except InvalidJob:
+        return True  # what is wrong with the recipe is told where it is checked
+    return not is_flow or "relax" in words
+
+
+#: What recipes are called that look at geometries beside their own.
+_OTHER_GEOMETRIES = {
+    *("band", "bands", "defects", "elastic", "eos", "freq", "irc", "neb", "phonon", "phonons"),
+    *("slabs", "tensor", "thermo", "vib"),
+}
 
 
 def _place(job: JobMetadata, changes: Retry, configured: Config) -> tuple[str | None, str]:

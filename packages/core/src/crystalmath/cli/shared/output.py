@@ -128,6 +128,8 @@ def parent(given: Mapping[str, Any]) -> str:
     """Tell which job another came of, and how."""
     which = {None: "its final geometry", 0: "what it was given"}
     frame = given.get("frame")
+    if "file" in given:
+        return f"{given['job_id']} (the geometry in {given['file']})"
     if given["role"] == "structure":
         return f"{given['job_id']} ({which.get(frame, f'geometry {frame} of it')})"
     return f"{given['job_id']} (a retry of it)"

@@ -130,7 +130,8 @@ _PARENT = record(
         "frame": {
             "type": "integer",
             "description": "which of its geometries, counted from 0; default: its final one",
-        }
+        },
+        "file": {**_TEXT, "description": "the file of its run directory that it was read from"},
     },
 )
 

@@ -1,0 +1,136 @@
+"""Relax, continue, make static: an antiferromagnet keeps its order, with the stand-in for VASP."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.constraints import FixAtoms
+
+from crystalmath.errors import InvalidJob
+from crystalmath.models import Submission
+from crystalmath.models.retry import Retry
+from crystalmath.recipes.structures import parse_structure
+from ends import completed, failed, finish, opened, submit
+from vasp import potcars, standin
+
+MOMENTS = [2, 0, -2, 0, -2, 0, 2, 0]
+
+
+def nickel_oxide():
+    """Ni and O in turn, which ASE has to sort for VASP."""
+    atoms = bulk("NiO", "rocksalt", a=4.17, cubic=True)
+    atoms.rattle(0.05, seed=1)
+    atoms.set_initial_magnetic_moments(MOMENTS)
+    atoms.set_tags(range(8))
+    atoms.set_constraint(FixAtoms([0]))
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    root = tmp_path_factory.mktemp("vasp")
+    for version in ("54", "64"):
+        potcars.library(root / "potcars", "Ni_pv", "Ni", "O", folder=f"potpaw_PBE.{version}")
+    standin.install(root / "bin")
+    return {
+        "PATH": f"{root / 'bin'}:/usr/bin:/bin",
+        "VASP_PP_PATH": str(root / "potcars"),
+        "QUACC_VASP_PARALLEL_CMD": "",
+    }
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with opened(tmp_path_factory.mktemp("home"), "local") as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def stopped(service, environment):
+    """Give a relaxation that did not converge in three steps."""
+    asked = {"nsw": 3, "system": "STANDIN_UNCONVERGED=1", "use_custodian": False}
+    job = finish(
+        service, submit(service, "vasp.core.relax_job", nickel_oxide(), environment, **asked)
+    )
+    failed(service, job, "VASP calculation did not converge")
+    return job
+
+
+def incar(job):
+    with gzip.open(Path(job.summary["work_dir"]) / "INCAR.gz", "rt") as file:
+        lines = (line.partition("=") for line in file)
+        return {tag.strip(): value.strip() for tag, _, value in lines}
+
+
+def magmom(job):
+    """Give the moments of the ions, in VASP's order: Ni first."""
+    words = [word.rpartition("*") for word in incar(job)["MAGMOM"].split()]
+    return [float(moment) for count, _, moment in words for _ in range(int(count or 1))]
+
+
+def rehearsed(service, job):
+    """Give the structure from which a job would go on, and the file that it is read from."""
+    (row,) = service.retry([job.job_id], Retry(continued=True), dry_run=True)
+    if isinstance(row, Exception):
+        raise row
+    body = json.loads(row.specification.partition("\n")[2])
+    atoms = parse_structure({"format": "ase-json", "data": body["atoms"]["data"]})
+    return atoms, row.parents[0]["file"]
+
+
+def test_an_antiferromagnet_keeps_its_order(service, stopped, environment):
+    changes = Retry(continued=True, parameters={"nsw": 200, "system": "NiO"})
+    (again,) = service.retry([stopped.job_id], changes)
+    relaxed = finish(service, again.job_id)
+    final = completed(service, relaxed)["atoms"]
+    sorted_moments = [2, -2, -2, 2, 0, 0, 0, 0]
+    assert magmom(relaxed) == sorted_moments
+    assert incar(relaxed)["NSW"] == "200"
+    structure = {"format": "job", "job_id": relaxed.job_id}
+    asked = Submission(
+        recipe="quacc.recipes.vasp.core.static_job", atoms=structure, environment=environment
+    )
+    static = finish(service, service.submit(asked).job_id)
+    result = completed(service, static)
+    assert incar(static)["NSW"] == "0"
+    assert magmom(static) == sorted_moments
+    assert result["atoms"].get_initial_magnetic_moments().tolist() == MOMENTS
+    assert np.abs(result["atoms"].positions - final.positions).max() < 1e-5
+    assert result["atoms"].get_tags().tolist() == list(range(8))
+    assert [fix.get_indices().tolist() for fix in final.constraints] == [[0]]
+    assert [parent["role"] for parent in relaxed.parents] == ["structure", "retry"]
+
+
+def test_files_that_are_torn_are_passed_over(service, stopped):
+    directory = service.config.jobs_directory / stopped.job_id
+    given = nickel_oxide()
+
+    def cut(name, size):
+        path = directory / Path(taken).with_name(f"{name}.gz")
+        with gzip.open(path) as file:
+            text = file.read()
+        with gzip.open(path, "wb") as file:
+            file.write(text[:size])
+
+    last, taken = rehearsed(service, stopped)
+    assert Path(taken).name == "CONTCAR.gz"
+    assert last.symbols.get_chemical_formula("reduce") == "NiONiONiONiO"
+    assert 1e-3 < np.abs(last.positions - given.positions)[1:].max() < 0.5
+    assert last.get_initial_magnetic_moments().tolist() == MOMENTS
+    # The last number has lost its last digits, and is a number still.
+    cut("CONTCAR", -3)
+    same, taken = rehearsed(service, stopped)
+    assert Path(taken).name == "vasprun.xml.gz"
+    assert np.abs(same.positions - last.positions).max() < 1e-6
+    cut("vasprun.xml", -2000)
+    before, taken = rehearsed(service, stopped)
+    assert Path(taken).name == "vasprun.xml.gz"
+    assert 1e-4 < np.abs(before.positions - last.positions).max() < 0.5
+    cut("vasprun.xml", 300)
+    with pytest.raises(InvalidJob, match=r"torn, or of other atoms: .*CONTCAR.gz, .*vasprun.xml"):
+        rehearsed(service, stopped)
