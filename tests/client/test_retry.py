@@ -243,3 +243,30 @@ def test_a_parameter_that_json_has_no_form_for(client):
     (new,) = client.retry(job, {"more": (4, 5)})
     asked = json.loads(json.dumps(client.specification(new.job_id)["params"]))
     assert asked["kpts"]["@class"] == asked["more"]["@class"] == "tuple"
+
+
+def test_the_whole_story(client, cli):
+    (old,) = failing(client, "in vain", name="first", labels={"set": "story"})
+    (new,) = client.retry(old, {"message": "again in vain"})
+    assert new.exception(LONG) is not None
+    told = client.show(old.job_id)
+    assert told["job"] == old.info().document()
+    assert (told["params"], told["potcars"], told["parents"]) == ({"message": "in vain"}, [], [])
+    relative = {"name": "first", "recipe": "lab_recipes.fail", "status": "failed", "role": "retry"}
+    assert told["children"] == [{"job_id": new.job_id, **relative}]
+    (attempt,) = told["attempts"]
+    assert (attempt["attempt"], attempt["outcome"]) == (1, "failed")
+    assert attempt["host"]
+    assert "in vain" in attempt["error"]
+    assert attempt["work_dir"] == str(old.info().work_dir)
+    steps = [(event["from"], event["to"], event["reason"]) for event in told["events"]]
+    assert steps[0] == (None, "pending", "submitted")
+    assert steps[-1][:2] == ("running", "failed")
+    assert client.show(new.job_id)["parents"] == [{"job_id": old.job_id, **relative}]
+    shown = " ".join(cli("show", old.job_id[:8]).out.split())
+    assert f"led to {new.job_id} (a retry of it): first, lab_recipes.fail, failed" in shown
+    assert f"attempts 1 on {attempt['host']}, process {attempt['pid']}, failed: " in shown
+    assert " pending: submitted " in shown
+    assert cli("show", new.job_id, "--json").json["parents"][0]["job_id"] == old.job_id
+    unknown = cli("show", NOBODY, "--json")
+    assert (unknown.code, unknown.json["job"], unknown.json["code"]) == (1, None, "unknown_job")

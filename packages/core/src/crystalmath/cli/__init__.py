@@ -39,6 +39,7 @@ from crystalmath.cli import (
     retry,
     run,
     serve,
+    show,
     status,
     stop,
     submit,
@@ -151,6 +152,7 @@ def _reporting(function: Callable[..., int]) -> Callable[..., int]:
 _SHAPES: dict[str, dict[str, Any]] = {
     "run": {"result": None},
     "status": {"result": None},
+    "show": {"job": None},
     "result": {"result": None},
     "cancel": {"cancelled": False},
     "list_jobs": {"jobs": [], "totals": {}},
@@ -189,6 +191,7 @@ _add("submit", submit.submit, " vasp.core.static_job 'runs/*/POSCAR' --sweep enc
 _add("check", check.check, " vasp.core.static_job POSCAR --param kpts=[3,3,3] --inputs")
 _add("list", list_.list_jobs, " --elements Cu,O --sort energy_ev --columns name,energy_ev --csv")
 _add("status", status.status, " 3f2a91c4")
+_add("show", show.show, " 3f2a91c4")
 _add("wait", wait.wait, " 3f2a91c4 && crystalmath result 3f2a91c4 --json")
 _add("result", result.result, " 3f2a91c4 --json")
 _add("export", export.export, " alloys.csv --label project=alloys --state completed")

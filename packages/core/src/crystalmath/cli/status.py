@@ -10,13 +10,13 @@ from crystalmath.cli.shared.job_filters import JobId, any_client, find
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.client import Job
     from crystalmath.models import Progress
-    from crystalmath.models.answers import Specification
+    from crystalmath.models.answers import Potcar
 
-__all__ = ["status"]
+__all__ = ["each", "status", "status_fields"]
 
 #: So much is shown of a parameter.
 _SHOWN = 60
@@ -31,15 +31,31 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
     if as_json:
         output.write_json({**job.document(), "potcars": asked.get("potcars", [])})
     else:
-        output.write(output.fields(_status_fields(job, asked, reached)))
+        # A server of an earlier release tells of no files.
+        told = status_fields(job, asked["params"], asked.get("potcars", []), reached)
+        output.write(output.fields(told))
     return 0
 
 
-def _status_fields(
-    job: Job, asked: Specification, reached: Progress | None
+def status_fields(
+    job: Job,
+    parameters: Mapping[str, object],
+    files: Sequence[Potcar],
+    reached: Progress | None = None,
 ) -> list[tuple[str, object]]:
-    parameters: Mapping[str, object] = asked["params"]
-    files = asked.get("potcars", [])  # a server of an earlier release tells none
+    """Give what is told of a job, line by line.
+
+    Parameters
+    ----------
+    job : Job
+        What is on record of it.
+    parameters : mapping
+        Those of its recipe.
+    files : sequence of Potcar
+        The pseudopotentials that it reads.
+    reached : Progress, optional
+        How far it has come.
+    """
     kind = "POTCARs" if any(file["titel"] for file in files) else "UPF files"
     stopping = job.cancel_requested_at is not None and not job.state.is_terminal()
     return [
@@ -50,16 +66,16 @@ def _status_fields(
         *output.summary_fields(job),
         ("name", job.name),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
-        *_each("came of", map(output.parent, job.parents)),
+        *each("came of", map(output.parent, job.parents)),
         ("recipe", output.short_recipe(job.recipe)),
         ("parameters", ", ".join(f"{key}={_short(value)}" for key, value in parameters.items())),
-        *_each(kind, map(output.potcar, files)),
-        *_each("warnings", map(output.sentence, job.warnings)),
+        *each(kind, map(output.potcar, files)),
+        *each("warnings", map(output.sentence, job.warnings)),
         ("engine", f"{job.engine}, cluster {job.cluster}"),
         ("resources", output.resources(job)),
         ("submitted", f"{output.age(job.created_at)} ago"),
         ("took", _took(job)),
-        *_each("files", _removed(job)),
+        *each("files", _removed(job)),
         ("job", job.job_id),
     ]
 
@@ -74,7 +90,7 @@ def _removed(job: Job) -> list[str]:
     return [job.without_files() or job.removed]
 
 
-def _each(name: str, values: Iterable[str]) -> Iterator[tuple[str, object]]:
+def each(name: str, values: Iterable[str]) -> Iterator[tuple[str, object]]:
     """Give values a line each, of which only the first has a name."""
     for value in values:
         yield name, value

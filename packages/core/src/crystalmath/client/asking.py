@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ServerStatus,
         ServerVersion,
         Specification,
+        Story,
         Usage,
     )
 
@@ -421,6 +422,16 @@ class Asking:
         """Give what :meth:`job` and :meth:`specification` do, by one request."""
         asked = self._answer("jobs.specification", job_id=job_id, job=True)
         return Job.read(asked.pop("job")), cast("Specification", asked)
+
+    def show(self, job_id: str) -> Story:
+        """Tell a job's whole story: what it came of, its attempts and events, what came of it.
+
+        Returns
+        -------
+        dict
+            ``{"job", "params", "potcars", "parents", "children", "attempts", "events"}``.
+        """
+        return cast("Story", self._answer("jobs.show", job_id=job_id))
 
     def traceback(self, job_id: str) -> str | None:
         """Give the traceback of a job that failed, if its recipe raised."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "AttemptEntry",
     "CancelledJob",
     "Counted",
     "CountedOverTime",
@@ -32,9 +33,11 @@ __all__ = [
     "PrunedJob",
     "RecipeDescription",
     "RecipeEntry",
+    "Relative",
     "ServerStatus",
     "ServerVersion",
     "Specification",
+    "Story",
     "Told",
     "Usage",
     "Used",
@@ -78,6 +81,38 @@ class Parent(TypedDict):
     role: Literal["structure", "retry"]
     frame: NotRequired[int]
     file: NotRequired[str]
+
+
+class Relative(Parent):
+    """A job that another came of, or that came of it, with what is on record of it."""
+
+    name: str | None
+    recipe: str | None
+    status: str | None
+
+
+class AttemptEntry(TypedDict):
+    """One try at a job (``jobs.show``): where it began, and how it ended."""
+
+    attempt: int
+    host: str | None
+    pid: int | None
+    outcome: str | None
+    error: str | None
+    work_dir: str
+
+
+class Story(TypedDict):
+    """A job's whole story (``jobs.show``)."""
+
+    job: Mapping[str, Any]
+    params: Mapping[str, Any]
+    potcars: list[Potcar]
+    parents: list[Relative]
+    children: list[Relative]
+    attempts: list[AttemptEntry]
+    events: list[dict[str, Any]]
+    error: str | None
 
 
 class ErrorGroup(TypedDict):

@@ -436,6 +436,13 @@ class JobStore:
                     found.setdefault(str(parent), []).append(str(job_id))
         return found
 
+    def children(self, job_id: str, *, limit: int | None = None) -> _Rows:
+        """Give the ids and roles of the jobs that came of a job, the oldest first."""
+        query = select(jobs.c.job_id, lineage.c.role).join_from(lineage, jobs)
+        query = query.where(equal(lineage.c.parent, job_id)).order_by(jobs.c.number)
+        with self._database.reading() as connection:
+            return [dict(row) for row in connection.execute(limited(query, limit)).mappings()]
+
     def owners(self) -> _Ids:
         """Give the owners that unfinished jobs have, each once, as `list` takes them."""
         query = select(jobs.c.owner).where(selected(state=_UNFINISHED)).distinct()

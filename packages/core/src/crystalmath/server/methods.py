@@ -19,6 +19,7 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
     results,
     retry,
     storage,
+    story,
     submission,
     subscriptions,
     system,

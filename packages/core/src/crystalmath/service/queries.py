@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
     from crystalmath.jobs.moved import Move
-    from crystalmath.models.answers import Potcar
+    from crystalmath.models.answers import Parent, Potcar
     from crystalmath.quacc.store import ErrorCount, Event, JobMetadata, JobStore
     from crystalmath.service.engine_pool import Runners
     from crystalmath.service.event_feed import Feed
@@ -175,6 +175,11 @@ class Queries:
         last = {parent: found[-1] for parent, found in self._store.retries(job_ids).items()}
         jobs = {job.job_id: job for job in self.some_jobs(list(last.values()))}
         return {parent: jobs[job_id] for parent, job_id in last.items()}
+
+    def children(self, job_id: str, *, limit: int | None = None) -> list[Parent]:
+        """Give the jobs that came of a job, the oldest first, each with its role."""
+        found = self._existing(job_id).children(job_id, limit=limit)
+        return cast("list[Parent]", found)
 
     def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
         """Count jobs by their state, and those that failed by their error.

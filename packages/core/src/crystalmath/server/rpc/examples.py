@@ -280,6 +280,36 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "error": None,
         },
     ),
+    "jobs.show": (
+        {"job_id": _ID},
+        {
+            "job": _JOB,
+            "params": {},
+            "potcars": [],
+            "parents": [],
+            "children": [
+                {
+                    "job_id": "5f0cf2b1-94b3-4cd5-96d4-6a3b7f8f5a0e",
+                    "role": "structure",
+                    "name": "Al",
+                    "recipe": _RECIPE,
+                    "status": "pending",
+                }
+            ],
+            "attempts": [
+                {
+                    "attempt": 1,
+                    "host": "workstation",
+                    "pid": 4712,
+                    "outcome": "completed",
+                    "error": None,
+                    "work_dir": f"{_DIRECTORY}/1.work",
+                }
+            ],
+            "events": [_EVENT],
+            "error": None,
+        },
+    ),
     "jobs.specification": (
         {"job_id": _ID},
         {

@@ -1,0 +1,62 @@
+"""``crystalmath show``: a job's whole story."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.job_filters import JobId, any_client, find
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.status import each, status_fields
+from crystalmath.client import Job
+
+if TYPE_CHECKING:
+    from crystalmath.models.answers import AttemptEntry, Relative, Story
+
+__all__ = ["show"]
+
+
+def show(job_id: JobId, *, as_json: Json = False) -> int:
+    """Tell a job's whole story: what it came of, its attempts and events, and what came of it.
+
+    crystalmath files ID lists what it has written, crystalmath logs ID prints it.
+    """
+    with any_client() as client:
+        told = client.show(find(client, job_id))
+    if as_json:
+        output.write_json(told)
+    else:
+        output.write(output.fields(_story(told)))
+    return 0
+
+
+def _story(told: Story) -> list[tuple[str, object]]:
+    job = Job.read(told["job"])
+    known = status_fields(job, told["params"], told["potcars"])
+    return [
+        *((name, value) for name, value in known if name != "came of"),
+        *each("came of", map(_relative, told["parents"])),
+        *each("led to", map(_relative, told["children"])),
+        *each("attempts", map(_attempt, told["attempts"])),
+        *each("events", (_event(one) for one in told["events"])),
+        ("work dir", job.work_dir),
+    ]
+
+
+def _relative(one: Relative) -> str:
+    known = [one["name"], one["recipe"] and output.short_recipe(one["recipe"]), one["status"]]
+    told = ", ".join(text for text in known if text) or "not on record any more"
+    return f"{output.parent(one)}: {told}"
+
+
+def _attempt(one: AttemptEntry) -> str:
+    where = f"on {one['host']}, process {one['pid']}" if one["host"] else "not begun"
+    error = f": {output.first_line(one['error'])}" if one["error"] else ""
+    return f"{one['attempt']} {where}{', ' + one['outcome'] if one['outcome'] else ''}{error}"
+
+
+def _event(one: dict[str, object]) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(str(one["at"]))))
+    reason = f": {output.first_line(str(one['reason']))}" if one["reason"] else ""
+    return f"{at}  {one['to']}{reason}"
