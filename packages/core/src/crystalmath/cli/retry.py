@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import (
-    JobIds,
-    LabelFilter,
-    StateFilter,
-    any_client,
-    find,
-    states,
-)
-from crystalmath.cli.shared.parameter_options import parse_labels, parse_parameters
+from crystalmath.cli.shared.job_filters import JobIds, any_client, find, with_filters_but
+from crystalmath.cli.shared.parameter_options import parse_parameters
 from crystalmath.cli.shared.submission_options import Json, Params, ParamsFile, with_changes
 from crystalmath.cli.submit import tell_alike
 from crystalmath.errors import CrystalMathError
@@ -31,15 +24,12 @@ __all__ = ["retry"]
 _Answer = dict[str, Any]
 
 
+@with_filters_but("engine", "cluster")  # these are what may be changed
 @with_changes
 def retry(
     job_ids: JobIds = None,
     *,
-    label: LabelFilter = None,
-    state: StateFilter = None,
-    error: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Only jobs whose error contains this.")
-    ] = None,
+    filters: dict[str, Any],
     param: Params = None,
     params: ParamsFile = None,
     dry_run: Annotated[
@@ -56,20 +46,18 @@ def retry(
     """
     from crystalmath.client import connect
 
-    filters = {"labels": parse_labels(label or ()), "state": states(state), "error": error}
-    chosen = {name: value for name, value in filters.items() if value}
-    if bool(job_ids) == bool(chosen):
-        raise typer.BadParameter("name jobs, or choose them with --label, --state or --error")
+    if bool(job_ids) == bool(filters):
+        raise typer.BadParameter("name jobs, or choose them with --label, --state, --error ...")
     changes = {"parameters": parse_parameters(param or (), params), **options}
     with any_client() if dry_run else connect() as client:
         named, unknown = _found(client, job_ids or ())
-        which = {"job_ids": named} if job_ids else {"filters": chosen}
-        told = client.asked_again(changes, dry_run=dry_run, **which) if named or chosen else []
+        which = {"job_ids": named} if job_ids else {"filters": filters}
+        told = client.asked_again(changes, dry_run=dry_run, **which) if named or filters else []
     answers = [*unknown, *told]
     if as_json:
         output.write_json({"jobs": answers, "error": None})
     else:
-        _tell(answers, chosen, dry_run=dry_run)
+        _tell(answers, filters, dry_run=dry_run)
     refused = any(answer["status"] == "error" and answer["code"] != "retried" for answer in answers)
     return 1 if refused or not answers else 0
 
@@ -86,7 +74,7 @@ def _found(client: Client, prefixes: Sequence[str]) -> tuple[list[str], list[_An
     return found, unknown
 
 
-def _tell(answers: Sequence[_Answer], chosen: Mapping[str, Any], *, dry_run: bool) -> None:
+def _tell(answers: Sequence[_Answer], filters: Mapping[str, Any], *, dry_run: bool) -> None:
     for answer in answers:
         if answer["job_id"] is not None:
             output.write(answer["job_id"])
@@ -98,7 +86,7 @@ def _tell(answers: Sequence[_Answer], chosen: Mapping[str, Any], *, dry_run: boo
             if answer not in again
         ]
     )
-    output.note(_counted(answers, len(again), dry_run=dry_run) if answers else _none(chosen))
+    output.note(_counted(answers, len(again), dry_run=dry_run) if answers else _none(filters))
 
 
 def _counted(answers: Sequence[_Answer], again: int, *, dry_run: bool) -> str:
@@ -110,9 +98,6 @@ def _counted(answers: Sequence[_Answer], again: int, *, dry_run: bool) -> str:
     return ", ".join(told)
 
 
-def _none(chosen: Mapping[str, Any]) -> str:
-    kinds: Iterable[str] = chosen.get("state") or ("failed", "cancelled")
-    labelled = [f"{key}={value}" for key, value in chosen.get("labels", {}).items()]
-    told = [f"labelled {', '.join(labelled)}"] if labelled else []
-    told += [f"whose error contains {chosen['error']!r}"] if "error" in chosen else []
-    return output.printable(f"there is no {' or '.join(kinds)} job {' '.join(told)}".rstrip())
+def _none(filters: Mapping[str, Any]) -> str:
+    kinds: Iterable[str] = filters.get("state") or ("failed", "cancelled")
+    return f"there is no {' or '.join(kinds)} job that fits the filters"

@@ -384,8 +384,9 @@ class Asking:
         from crystalmath.client.request import retry_document
 
         asked = retry_document(changes)
+        chosen = None if filters is None else filters_document(filters)
         found: _Retried = self._answer(
-            "jobs.retry", job_ids=job_ids, filters=filters, dry_run=dry_run, **asked
+            "jobs.retry", job_ids=job_ids, filters=chosen, dry_run=dry_run, **asked
         )["jobs"]
         return found
 

@@ -331,7 +331,7 @@ class Client(Asking):
         jobs: str | HasJobId | Iterable[str | HasJobId] | None = None,
         parameters: Mapping[str, Any] | None = None,
         *,
-        filters: Mapping[str, Any] | None = None,
+        filters: Filters | None = None,
         **changes: Unpack[RetryOptions],
     ) -> _Accepted:
         """Run jobs again that have ended, each as a new job that points to the old one.

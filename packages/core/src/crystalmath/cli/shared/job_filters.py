@@ -35,6 +35,7 @@ __all__ = [
     "select",
     "states",
     "with_filters",
+    "with_filters_but",
 ]
 
 JobId = Annotated[
@@ -166,16 +167,26 @@ def with_filters(function: Callable[..., int]) -> Callable[..., int]:
     They stand before its own; its parameter ``filters`` gets what was given, as the client takes
     it.
     """
+    return _with_filters(function, _FILTERS)
+
+
+def with_filters_but(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command those options without some, whose names mean something else there."""
+    filters = [one for one in _FILTERS if one.name not in names]
+    return lambda function: _with_filters(function, filters)
+
+
+def _with_filters(function: Callable[..., int], filters: Sequence[Field]) -> Callable[..., int]:
     signature = inspect.signature(function, eval_str=True)
     own = [one for one in signature.parameters.values() if one.name != "filters"]
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [*map(_filter_option, _FILTERS), *(one.replace(kind=keyword) for one in own)]
+    parameters = [*map(_filter_option, filters), *(one.replace(kind=keyword) for one in own)]
 
     @wraps(function)
     def command(**given: Any) -> int:
-        values = {one.name: given.pop(one.name) for one in _FILTERS}
-        filters = {name: _read(name, value) for name, value in values.items() if value is not None}
-        return function(filters=filters, **given)
+        values = {one.name: given.pop(one.name) for one in filters}
+        read = {name: _read(name, value) for name, value in values.items() if value is not None}
+        return function(filters=read, **given)
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

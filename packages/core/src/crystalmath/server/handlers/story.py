@@ -96,7 +96,7 @@ def handle_jobs_show(service: JobService, params: dict[str, Any]) -> Mapping[str
         "parents": _told(service, job.parents),
         "children": _told(service, service.children(job_id, limit=_MOST)),
         "attempts": attempts(RunDirectory(service.config.jobs_directory / job_id), job.attempt),
-        "events": [event_document(event) for event in events],
+        "events": [event_document(service, event) for event in events],
         "error": None,
     }
 
