@@ -497,3 +497,20 @@ def test_resolving_imports(tmp_path, monkeypatch):
         sys.modules.pop("mylabr", None)
     with pytest.raises(ModuleNotFoundError):
         lookup.resolve("nowhere7.f", ["nowhere7"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("phonon", "did you mean .*emt.phonons.phonon_flow"),
+        ("vasp.relax", "did you mean vasp.core.relax_job or vasp.slabs.relax_job"),
+        ("relax_job", r"did you mean \w+.\w+.relax_job or"),
+        ("emt.core.phonon", "did you mean .*emt.phonons.phonon_flow"),
+        ("vasp.slab", "did you mean slabs"),
+        ("xyzzy", "has no function 'xyzzy'$"),
+        ("vasp.x", "has no function 'x'$"),
+    ],
+)
+def test_a_mistyped_group_is_answered_with_what_may_be_meant(name, said):
+    with pytest.raises(InvalidJob, match=said):
+        lookup.look_up(f"quacc.recipes.{name}")

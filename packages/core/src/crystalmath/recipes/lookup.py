@@ -200,6 +200,9 @@ def _foreign(home: Module, binding: Binding, allow: Sequence[str]) -> str | None
 
 
 _MAX_IMPORTS = 8
+#: So many recipes of other modules are asked back with, for a word of at least so many letters.
+_ASKED = 4
+_WORD = 3
 
 
 def _follow(module: Module, binding: Binding) -> tuple[Module, Binding]:
@@ -304,10 +307,26 @@ def _check_absent(module: Module, function: str, name: str) -> None:
     if module.dynamic:
         return
     known = [key for key, binding in module.bindings.items() if not binding.problem]
+    known += [found.name for found in pkgutil.iter_modules(module.path or [])]
     raise InvalidJob(
         f"there is no recipe {name}: {module.name} has no function {function!r}"
-        f"{nearest(function, known)}"
+        f"{nearest(function, known) or _elsewhere(module.name, function)}"
     )
+
+
+def _elsewhere(package: str, word: str) -> str:
+    """Ask back with quacc's recipes that have a word in their names, first those of a package."""
+    if not _is_below(f"{package}.", NAMESPACE) or len(word) < _WORD:
+        return ""
+    named = {name: name.split(".") for name in (recipe.name for recipe in catalogue())}
+    found = [name for name, parts in named.items() if any(word.lower() in p for p in parts[2:])]
+
+    def order(name: str) -> tuple[bool, bool, int]:
+        function = named[name][-1]
+        return not _is_below(name, package), not function.startswith(word.lower()), len(function)
+
+    near = [name.removeprefix(f"{NAMESPACE}.") for name in sorted(found, key=order)[:_ASKED]]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
