@@ -13,6 +13,7 @@ from pathlib import Path
 import ase.io
 import pytest
 from ase.build import bulk
+from ase.io import write
 from rich.cells import cell_len
 
 from commands import finish, limited, start
@@ -309,6 +310,24 @@ def test_list_filters(here, cli):
     assert len(both.json["jobs"]) == 2
     assert [job["job_id"] for job in names(cli, "--error", "out of LUCK").values()] == [bad]
     assert cli("list", "--state", "asleep").code == 2
+
+
+def test_what_frames_say_of_themselves_becomes_labels(here, cli):
+    frames = [bulk("Cu"), bulk("Al")]
+    frames[0].info = {"config_type": "bulk fcc", "batch": 3, "of": "file", "weights": [1.0, 2.0]}
+    frames[1].info = {"good": True}
+    write(here / "frames.extxyz", frames)
+    asked = ["lab_recipes.value", here / "frames.extxyz", "--label", "of=test"]
+    labels = {}
+    for options in ([], ["--label-info"]):
+        said = cli("submit", *asked, "--name", "x", *options, "--json")
+        assert said.code == 0, said.err
+        for answer in said.json["jobs"]:
+            labels[answer["job_id"]] = cli("status", answer["job_id"], "--json").json["labels"]
+    without, also, first, second = labels.values()
+    assert without == also == {"of": "test"}
+    assert first == {"of": "test", "config_type": "bulk fcc", "batch": "3"}
+    assert second == {"of": "test", "good": "True"}
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,9 @@ _NO_RESULT = ("failed", "cancelled")
 #: So many names of refused jobs are told.
 _NAMED = 3
 
+#: So many characters a label's name has at most.
+_LABEL = 255
+
 # The name of a structure, and what was read; neither for a recipe that takes none.
 _Read = tuple[str | None, Document | InvalidJob | None]
 # A job's name, and the parameters of `jobs.submit`, or why there are none.
@@ -79,6 +82,14 @@ def submit(
             "each combination.",
         ),
     ] = None,
+    label_info: Annotated[
+        bool,
+        typer.Option(
+            "--label-info",
+            help="Label each job with what its frame of an extxyz file says of itself (info): "
+            "texts, numbers, true and false. --label and --sweep go before it.",
+        ),
+    ] = False,
     param: Params = None,
     params: ParamsFile = None,
     options: SubmissionOptions,
@@ -99,7 +110,7 @@ def submit(
         require_none(recipe)
     read: list[_Read] = list(read_documents(structures)) if structures else [(None, None)]
     many = bool(structures and not names_one(structures)) or bool(sweep) or len(read) > 1
-    asked = _asked(recipe, read, combinations, options, many=many)
+    asked = _asked(recipe, read, combinations, options, many=many, label_info=label_info)
     answers = []
     for answer in _submitted(asked):
         answers.append(answer)
@@ -143,6 +154,7 @@ def _asked(
     options: SubmissionOptions,
     *,
     many: bool,
+    label_info: bool = False,
 ) -> Iterator[_Asked]:
     from crystalmath import config
     from crystalmath.client.request import document
@@ -161,7 +173,9 @@ def _asked(
             if isinstance(structure, InvalidJob):
                 yield full, structure
                 continue
-            each: SubmissionOptions = {**options, "name": full, "labels": {**labels, **swept}}
+            of_info = _info_labels(structure) if label_info else {}
+            every = {**of_info, **labels, **swept}
+            each: SubmissionOptions = {**options, "name": full, "labels": every}
             if resources:
                 own_resources = as_resources(options.get("resources"))
                 each["resources"] = evolve(own_resources, **resources)
@@ -172,6 +186,20 @@ def _asked(
                 yield full, document(asked, configured, environment)
             except CrystalMathError as error:
                 yield full, error
+
+
+def _info_labels(structure: Document | None) -> dict[str, str]:
+    """Make labels of what a frame says of itself, of all that can be one."""
+    data = structure.get("data") if isinstance(structure, dict) else None
+    info = data.get("info", {}) if isinstance(data, dict) else {}
+    texts = {
+        name: str(value) for name, value in info.items() if isinstance(value, (str, int, float))
+    }
+    return {
+        name: text
+        for name, text in texts.items()
+        if name.isprintable() and 0 < len(name) <= _LABEL and text.isprintable()
+    }
 
 
 def _submitted(asked: Iterable[_Asked]) -> Iterator[_Answer]:
