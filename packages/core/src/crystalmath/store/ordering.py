@@ -59,7 +59,8 @@ def sorted_page(
         last, number = _place(connection, value, before)
         query = query.where(_after(value, last, number, falls=falls))
     order = value.desc() if falls else value.asc()
-    return query.order_by(value.is_(None), order, listed.c.number.desc())
+    last = [] if name not in _MADE and not listed.c[name].nullable else [value.is_(None)]
+    return query.order_by(*last, order, listed.c.number.desc())
 
 
 def _place(connection: Connection, value: ColumnElement[Any], job_id: str) -> tuple[object, int]:

@@ -234,12 +234,17 @@ def _contains(where: Column[Any], text: str) -> ColumnElement[bool]:
 
 def count_states(connection: Connection, filters: Mapping[str, Any]) -> dict[JobState, int]:
     """Count the jobs that are selected by their state; states that none has are left out."""
+    if all(value is None or value == {} for value in filters.values()):
+        # All jobs: an index has them in this order.
+        every = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        found = {JobState(state): int(count) for state, count in connection.execute(every)}
+        return {state: found[state] for state in JobState if state in found}
     where, seen = selected(of=listed, **filters), filters.get("seen") or {}
     # One pass; to group 100,000 rows, SQLite sorts them.
     counted = [func.sum(case((listed.c.state == state.value, 1), else_=0)) for state in JobState]
     query = select(*counted).select_from(source(filters)).where(where)
-    found = connection.execute(query).one()
-    counts = Counter({state: int(count or 0) for state, count in zip(JobState, found, strict=True)})
+    sums = connection.execute(query).one()
+    counts = Counter({state: int(count or 0) for state, count in zip(JobState, sums, strict=True)})
     if seen:
         joined = listed.join(jobs, listed.c.number == jobs.c.number)
         more = select(jobs.c.job_id, jobs.c.state).select_from(joined).where(where, has_id(seen))
