@@ -141,7 +141,7 @@ def written(work):
     found = {}
     for path in Path(work).rglob("*"):
         name = path.name.removesuffix(".gz")
-        if name in {"INCAR", "KPOINTS", "POSCAR", "POTCAR"} or re.fullmatch(r"\w+\.in", name):
+        if name in {"INCAR", "KPOINTS", "POSCAR", "POTCAR.titel"} or re.fullmatch(r"\w+\.in", name):
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             found.setdefault(path.parent, {})[name] = data
     # quacc-<time>-<number>, failed-quacc-... where it died.
@@ -150,7 +150,8 @@ def written(work):
 
 
 def _as_told(folder, files):
-    if potcar := files.pop("POTCAR", None):
+    # Made of the POTCAR that the job has read, which is not kept.
+    if potcar := files.pop("POTCAR.titel", None):
         titles = re.findall(rb"TITEL\s*=\s*(.*\S)", potcar)
         files["POTCAR.titel"] = b"".join(title + b"\n" for title in titles)
     running = re.compile(re.escape(str(folder.parent)).encode() + rb"/tmp-quacc-[\d-]+")
