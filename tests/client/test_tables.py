@@ -179,6 +179,9 @@ def test_what_cannot_be_written_changes_nothing(computed, tmp_path, monkeypatch)
     assert path.read_text() == "mine"
     with pytest.raises(InvalidJob, match=r"'t\.xlsx' ends in no format .* csv, jsonl, extxyz"):
         client.export(tmp_path / "t.xlsx")
+    for name in ("new.csv", "new.jsonl"):
+        with pytest.raises(InvalidJob, match="'results.enrgy'; did you mean 'results.energy'"):
+            client.export(tmp_path / name, columns=["results.enrgy"])
     with pytest.raises(InvalidJob, match="'Qq' is no element"):
         client.export(tmp_path / "new.csv", elements="Qq")
     monkeypatch.setattr(files_module, "find_spec", lambda _: None)

@@ -7,6 +7,7 @@ temporary file, not in memory.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
 import tempfile
@@ -55,7 +56,7 @@ def write_table(
     Raises
     ------
     InvalidJob
-        The format is not known, or the file is there already.
+        The format is not known, the file is there already, or no job has one of the columns.
     CrystalMathError
         What the format needs is not installed.
     """
@@ -70,7 +71,9 @@ def write_table(
     # ASE tells the kind of a database by the end of its name.
     part = path.with_name(f".{path.stem}.{os.getpid()}.{form}")
     try:
-        counted = FORMATS[form](part, lines, columns)
+        seen: set[str] = set()
+        counted = FORMATS[form](part, _noting(lines, seen), columns)
+        _refuse_unknown(columns, seen)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -83,11 +86,32 @@ def frame(lines: Iterable[Line], columns: Sequence[str] | None) -> Any:
         raise CrystalMathError(f"a table needs pandas, which is missing: {_REMEDY}")
     import pandas as pd
 
-    rows = [line.values for line in lines]
+    seen: set[str] = set()
+    rows = [line.values for line in _noting(lines, seen)]
+    _refuse_unknown(columns, seen)
     names = _ordered({name for row in rows for name in row}) if columns is None else columns
     return pd.DataFrame(
         {name: [row.get(name) for row in rows] for name in names}, columns=list(names)
     )
+
+
+def _noting(lines: Iterable[Line], seen: set[str]) -> Iterator[Line]:
+    for line in lines:
+        seen.update(line.values)
+        yield line
+
+
+def _refuse_unknown(columns: Sequence[str] | None, seen: set[str]) -> None:
+    """Refuse columns that no job has, where there are jobs."""
+    from crystalmath.models.columns import JOB_COLUMNS
+    from crystalmath.recipes.result_values import GEOMETRY
+
+    known = seen | {*JOB_COLUMNS, *GEOMETRY}
+    for name in (columns or ()) if seen else ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "without --columns all are written"
+            raise InvalidJob(f"no job has a column {name!r}; {hint}")
 
 
 class Spool:
