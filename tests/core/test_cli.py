@@ -96,6 +96,8 @@ def test_status(cli, jobs):
     assert "-0.0056815114 eV" in said.out
     assert cli("status", jobs["sleeping"], "--json").json["status"] == "running"
     assert "parameters  number=7" in cli("status", jobs["value"]).out
+    document = cli("status", jobs["value"], "--json").json
+    assert (document["params"], document["attempt"]) == ({"number": 7}, 1)
 
 
 def test_a_summary_says_null_for_what_a_result_does_not_have(cli, jobs):

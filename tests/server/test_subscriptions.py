@@ -217,3 +217,33 @@ async def test_a_filter_that_cannot_be_is_refused(connect, asked, named):
     assert answer["code"] == "invalid_job"
     assert named in answer["error"]
     assert (await peer.call("jobs.events", asked))["code"] == "invalid_job"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"engine": "local"},
+        {"engine": "parsl"},
+        {"cluster": "local", "name": "al"},
+        {"name": "L 1%"},
+        {"recipe": "lab_recipes"},
+        {"recipe": "lab_recipes.val"},
+        {"recipe": "lab_recipes.value", "labels": {"alike": "1"}},
+        {"labels": {"alike": "1", "also": "2"}},
+        {"labels": {"alike": "2"}},
+        {"error": "CANCEL"},
+        {"prefix": "0"},
+    ],
+)
+async def test_filters_mean_what_they_mean_in_a_list(connect, asked):
+    peer = await connect()
+    if not (await peer.call("jobs.list", {"name": "Al 1%"}))["jobs"]:
+        await submit(peer, name="Al 1%", labels={"alike": "1", "also": "2"})
+        await submit(peer, name="Al 12", labels={"alike": "1"})
+    unfinished = {"state": ["pending", "running"]}
+    while (await peer.call("jobs.list", unfinished))["jobs"]:  # what was noted of them may differ
+        ids = [job["job_id"] for job in (await peer.call("jobs.list", unfinished))["jobs"]]
+        await peer.call("jobs.wait", {"job_ids": ids, "timeout_s": 10})
+    listed = (await peer.call("jobs.list", {**asked, "limit": 1000}))["jobs"]
+    told = (await peer.call("jobs.events", {**asked, "limit": 10_000}))["events"]
+    assert {event["job_id"] for event in told} == {job["job_id"] for job in listed}

@@ -29,7 +29,8 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
         running = job.state.value == "running"
         reached = client.progress([job.job_id])[job.job_id] if running and not as_json else None
     if as_json:
-        output.write_json({**job.document(), "potcars": asked.get("potcars", [])})
+        more = {"params": asked["params"], "potcars": asked.get("potcars", [])}
+        output.write_json({**job.document(), **more})
     else:
         # A server of an earlier release tells of no files.
         told = status_fields(job, asked["params"], asked.get("potcars", []), reached)
