@@ -42,6 +42,8 @@ SERVERS = [
 ]
 #: VASP and Quantum ESPRESSO, and warm children that import quacc.
 VASP = ["tests/preflight", "tests/vasp", "tests/espresso"]
+#: Pages that are typed in from top to bottom, and take more than some seconds.
+PAGES = ["tests/client/test_convergence_page.py"]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 
 #: The deaths of Parsl's processes; ``KILL_RUNS=20 KILLS_A_RUN=25`` is the long run.
@@ -124,7 +126,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests; arguments go to pytest."""
     _development(session, "test")
     # The deaths of Parsl's processes take minutes: they are part of the session `contract(parsl)`.
-    elsewhere = [*DEATHS, *SERVERS, *VASP]
+    elsewhere = [*DEATHS, *SERVERS, *VASP, *PAGES]
     _pytest(session, *[f"--ignore={file}" for file in elsewhere])
 
 
@@ -184,7 +186,7 @@ def vasp(session: nox.Session) -> None:
     """VASP's stand-in and Quantum ESPRESSO, end to end, and the checks before submission."""
     _install(session, *EDITABLE, "quacc[atomate2]", *_groups("test"))
     cases = os.environ.get("DIFFERENTIAL_CASES", "2000")
-    _pytest(session, *VASP, DIFFERENTIAL_CASES=cases)
+    _pytest(session, *VASP, *PAGES, DIFFERENTIAL_CASES=cases)
 
 
 @nox.session

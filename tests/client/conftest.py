@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from conftest import LAB
@@ -9,6 +16,8 @@ from crystalmath.client import connect, in_process
 from server.home_server import HomeServer
 
 CONFIG = "[engines.local]\nworkers = 1\n"
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=["in process", "server"])
@@ -57,3 +66,28 @@ def go(tmp_path):
     path = tmp_path / "go"
     yield path
     path.touch()
+
+
+@pytest.fixture
+def follow(server, with_quacc, tmp_path):
+    """Type in a page's commands one after the other, and give what they printed."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    environment = {
+        **os.environ,
+        "CRYSTALMATH_HOME": str(server.home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+    def follow(page):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        assert blocks
+        script = "set -euo pipefail\n" + "".join(blocks)
+        command = ("bash", "-c", script)
+        done = subprocess.run(
+            command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return follow

@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from crystalmath.client import connect
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def follow(server, with_quacc, tmp_path):
-    """Type in a page's commands one after the other, and give what they printed."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    environment = {
-        **os.environ,
-        "CRYSTALMATH_HOME": str(server.home),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-
-    def follow(page):
-        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-        blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-        assert blocks
-        script = "set -euo pipefail\n" + "".join(blocks)
-        command = ("bash", "-c", script)
-        done = subprocess.run(
-            command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return follow
 
 
 def test_relax_then_static(follow, server):
