@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -313,6 +314,19 @@ def test_prune_shows_first_and_removes_what_it_showed(here, cli):
     again = cli("prune", job_id, "--yes")
     assert (again.code, "was removed on 20" in again.err) == (1, True)
     assert cli("prune", "--older", "30d", "--yes").err == "there is nothing to remove\n"
+
+
+def test_the_lines_of_the_readme(here, cli):
+    job_id = here.make(VASP, ended_s=40 * DAY)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
+    commands = ("crystalmath files ", "crystalmath du ", "crystalmath prune ")
+    lines = [line for line in readme if line.startswith(commands)]
+    assert len(lines) == len(commands)
+    for line in lines:
+        _, *arguments = shlex.split(line.replace("$id", job_id), comments=True)
+        answer = cli(*arguments)
+        assert (answer.code, answer.err) == (0, ""), line
+        assert answer.out, line
 
 
 @pytest.mark.parametrize(
