@@ -239,6 +239,7 @@ def test_schemas_are_those_of_the_records():
         ("Inputs", crystalmath.models.Inputs),
         ("StepInputs", crystalmath.models.StepInputs),
         ("Setting", crystalmath.models.Setting),
+        ("Preset", crystalmath.models.Preset),
     ):
         assert COMPONENTS[name]["properties"].keys() == attrs.fields_dict(record).keys()
 

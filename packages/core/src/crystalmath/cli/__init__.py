@@ -32,6 +32,7 @@ from crystalmath.cli import (
     logs,
     path,
     plot,
+    presets,
     progress,
     prune,
     recipes,
@@ -207,6 +208,7 @@ _add("prune", prune.prune, " --older 30d --label project=alloys --keep-results -
 _add("retry", retry.retry, " --label project=alloys --error 'not converge' --walltime 4h")
 _add("engines", engines.engines, "")
 _add("clusters", clusters.clusters, " check slurm")
+_add("presets", presets.presets, " DefaultSetGGA")
 _add("recipes", recipes.recipes, " emt.core.relax_job")
 _add("serve", serve.serve, "")
 _add("stop", stop.stop, "")

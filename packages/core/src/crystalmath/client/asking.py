@@ -13,7 +13,7 @@ from crystalmath.client.filters_document import filters_document
 from crystalmath.client.result_fetcher import ResultFetcher
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.models import Job, JobChange, JobState, Progress
+from crystalmath.models import Job, JobChange, JobState, Preset, Progress
 from crystalmath.models.fields import from_wire
 from crystalmath.recipes.changed_settings import changed_settings
 
@@ -46,6 +46,7 @@ _Clusters: TypeAlias = "list[ClusterEntry]"
 _Recipes: TypeAlias = "list[RecipeEntry]"
 _Cancelled: TypeAlias = "list[CancelledJob]"
 _Retried: TypeAlias = "list[dict[str, Any]]"
+_Presets: TypeAlias = "list[Preset]"
 
 #: A recipe's name, or the function as imported.
 RecipeLike: TypeAlias = str | Callable[..., Any]
@@ -587,6 +588,12 @@ class Asking:
         """List the recipes there are, or those whose name begins so (``emt``)."""
         found: _Recipes = self._answer("recipes.list", prefix=prefix)["recipes"]
         return found
+
+    def presets(self, name: str | None = None) -> _Presets:
+        """List quacc's presets with what each sets, or those of one name (`InvalidJob` if none)."""
+        _, environment = self._configured()
+        answer = self._answer("presets.list", name=name, environment=environment)
+        return [Preset.read(each) for each in answer["presets"]]
 
     def describe(self, recipe: RecipeLike) -> RecipeDescription:
         """Tell a recipe's docstring, and the JSON Schema of its parameters."""

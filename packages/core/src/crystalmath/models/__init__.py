@@ -22,7 +22,7 @@ from crystalmath.errors import Finding
 from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
 from crystalmath.models.cluster import Cluster
 from crystalmath.models.filters import Filters, JobFilter
-from crystalmath.models.inputs import Inputs, JobCheck, Setting, StepInputs
+from crystalmath.models.inputs import Inputs, JobCheck, Preset, Setting, StepInputs
 from crystalmath.models.job import Job, JobChange, JobState, NewJob, Pseudopotential
 from crystalmath.models.progress import IonicStep, Progress
 from crystalmath.models.resources import Resources, ResourcesGiven
@@ -53,6 +53,7 @@ __all__ = [
     "JobState",
     "MapOptions",
     "NewJob",
+    "Preset",
     "Progress",
     "Pseudopotential",
     "Resources",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from crystalmath.errors import Finding
 
-__all__ = ["Inputs", "JobCheck", "Origin", "Setting", "StepInputs"]
+__all__ = ["Inputs", "JobCheck", "Origin", "Preset", "Setting", "StepInputs"]
 
 #: Who has set something: the user, a preset, the recipe's own code, quacc (as where it swaps what
 #: does not go together), the structure, or the calculator's default.
@@ -133,6 +133,33 @@ class JobCheck:
 
     findings: Sequence[Finding]
     inputs: Inputs
+
+
+@frozen(kw_only=True)
+class Preset:
+    """A preset of quacc's, or of a user's own.
+
+    Parameters
+    ----------
+    name : str
+        As the parameter ``preset`` of a recipe has it.
+    program : str
+        Whose recipes take it: ``VASP``, ``pw.x``.
+    file : str
+        Where it stands.
+    settings : mapping of str to object
+        What it sets, with what it inherits.
+    """
+
+    name: str
+    program: str
+    file: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Make it of JSON; what a later release adds is left out."""
+        return cls(**_known(cls, document))
 
 
 def _known(record: type, document: Mapping[str, Any]) -> dict[str, Any]:

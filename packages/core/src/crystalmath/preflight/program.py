@@ -98,6 +98,9 @@ class Program:
         quacc's setting that stands before the program (``VASP_PARALLEL_CMD``).
     input_files : tuple of str
         The names of its input files in a run directory, the first of which is always there.
+    presets : tuple of str and str, optional
+        quacc's setting that names the folder of its presets (``VASP_PRESET_DIR``), and where that
+        is below quacc itself.
     """
 
     name: ClassVar[str]
@@ -106,6 +109,7 @@ class Program:
     files: ClassVar[FileKind] = FileKind()
     launcher: ClassVar[str | None] = None
     input_files: ClassVar[tuple[str, ...]] = ()
+    presets: ClassVar[tuple[str, str] | None] = None
 
     # ---- in the child, where quacc is imported ----
 
@@ -213,6 +217,10 @@ class Program:
             By their names, as :class:`~crystalmath.models.inputs.StepInputs` has them.
         """
         return [whole(name, text) for name, text in files.items()]
+
+    def preset(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give what a file among its presets sets; nothing where others only inherit from it."""
+        return document
 
     def conditions(self, environment: Mapping[str, str]) -> Iterable[Condition]:  # noqa: ARG002
         """Say for ``crystalmath doctor`` what is there of it on this machine."""

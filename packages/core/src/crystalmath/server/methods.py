@@ -14,6 +14,7 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
     events,
     files,
     jobs,
+    presets,
     progress,
     recipes,
     results,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from crystalmath.models import Submission
+    from crystalmath.models.inputs import Preset
     from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.pruning import Choice
@@ -258,6 +259,24 @@ class JobService(Queries):
             Also say what its programs would get; any recipe is asked then, which may take seconds.
         """
         return self._admission().check(submission, inputs=inputs)
+
+    def presets(
+        self, environment: Mapping[str, str] | None = None, name: str | None = None
+    ) -> list[Preset]:
+        """List quacc's presets with what each sets.
+
+        Parameters
+        ----------
+        environment : mapping of str to str, optional
+            The caller's, of which the home's configuration picks what a job sees.
+        name : str, optional
+            Only those of this name (`InvalidJob` if there is none).
+        """
+        from crystalmath.preflight.preset_files import presets
+        from crystalmath.quacc.engine import submission_environment
+
+        given = self._environ if environment is None else environment
+        return presets(submission_environment(self.config, given), name)
 
     def _admission(self) -> Admission:
         if self._source is not None:

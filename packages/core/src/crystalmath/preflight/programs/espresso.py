@@ -76,6 +76,7 @@ class Espresso(Program):
     files = FileKind(title="pw.x", noun="pseudopotential", code="upf", choice="pseudopotentials")
     launcher = "ESPRESSO_PARALLEL_CMD"
     input_files = ("pw.in",)
+    presets = ("ESPRESSO_PRESET_DIR", "calculators/espresso/presets")
 
     def install(self) -> None:
         """Import what the first question would wait for."""

@@ -43,6 +43,7 @@ class Vasp(Program):
     )
     launcher = "VASP_PARALLEL_CMD"
     input_files = ("INCAR", "KPOINTS", "POSCAR", "POTCAR")
+    presets = ("VASP_PRESET_DIR", "calculators/vasp/presets")
 
     def install(self) -> None:
         """Close the gate in what quacc has for VASP alone."""
@@ -73,6 +74,11 @@ class Vasp(Program):
         from crystalmath.preflight.programs import vasp_inputs
 
         return vasp_inputs.settings(files)
+
+    def preset(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give its parameters; files of moments or POTCARs alone are for others to inherit."""
+        told: Mapping[str, Any] = document.get("inputs", {})
+        return told if told.keys() - {"elemental_magmoms", "pp", "pp_version", "setups"} else {}
 
     def read(self, path: str, data: bytes) -> FileFacts:
         """Judge the content of a POTCAR."""

@@ -350,6 +350,21 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"job_ids": [_ID], "timeout_s": 60},
         {"jobs": [_JOB], "done": True, "error": None},
     ),
+    "presets.list": (
+        {"name": "DefaultSetGGA"},
+        {
+            "presets": [
+                {
+                    "name": "DefaultSetGGA",
+                    "program": "VASP",
+                    "file": "/usr/lib/python3/dist-packages/quacc/calculators/vasp/presets/"
+                    "DefaultSetGGA.yaml",
+                    "settings": {"encut": 520, "ivdw": 12, "xc": "pbe"},
+                }
+            ],
+            "error": None,
+        },
+    ),
     "recipes.describe": (
         {"recipe": _RECIPE},
         {

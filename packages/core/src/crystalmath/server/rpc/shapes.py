@@ -174,6 +174,15 @@ _STEP_INPUTS = record(
     }
 )
 
+_PRESET = record(
+    {
+        "name": {**_TEXT, "description": "as the parameter preset of a recipe has it"},
+        "program": {**_TEXT, "description": "whose recipes take it"},
+        "file": _TEXT,
+        "settings": {"type": "object", "description": "what it sets, with what it inherits"},
+    }
+)
+
 _INPUTS = record(
     {
         "steps": array(reference("StepInputs")),
@@ -238,6 +247,7 @@ COMPONENTS: dict[str, _Schema] = {
     "Job": _JOB,
     "Parent": _PARENT,
     "Potcar": _POTCAR,
+    "Preset": _PRESET,
     "Refusal": _REFUSAL,
     "Setting": _SETTING,
     "StepInputs": _STEP_INPUTS,

@@ -1,0 +1,77 @@
+"""quacc's presets: which there are, and what each sets.
+
+They are read by quacc's own function, from its file: to import quacc takes seconds, and a server
+never does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob, shown
+from crystalmath.models.inputs import Preset
+from crystalmath.preflight.programs_here import programs
+from crystalmath.recipes.potcar_path import quacc_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from crystalmath.preflight.program import Program
+
+__all__ = ["presets"]
+
+
+def presets(environment: Mapping[str, str], name: str | None = None) -> list[Preset]:
+    """Give the presets of all programs, or those of one name.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        The variables that a job would see; quacc's settings name the folders.
+    name : str, optional
+        As the parameter ``preset`` of a recipe has it.
+
+    Raises
+    ------
+    InvalidJob
+        There is none of that name, or one cannot be read.
+    """
+    found = [each for program in programs() for each in _of_program(program, environment)]
+    if name is None:
+        return found
+    if chosen := [each for each in found if each.name == name]:
+        return chosen
+    known = ", ".join(each.name for each in found) or "none, as quacc is not installed"
+    raise InvalidJob(f"there is no preset {shown(name)}; there are {known}")
+
+
+def _of_program(program: Program, environment: Mapping[str, str]) -> Iterator[Preset]:
+    quacc = importlib.util.find_spec("quacc")
+    if program.presets is None or quacc is None or quacc.origin is None:
+        return
+    setting, below = program.presets
+    named = quacc_setting(setting, environment)
+    folder = Path(quacc.origin).parent / below if named is None else Path(str(named[0]))
+    load = _loader(str(Path(quacc.origin).parent / "utils/files.py"))
+    for file in sorted(folder.expanduser().glob("*.yaml")):
+        try:
+            document = json.loads(json.dumps(load(file), default=str))
+        except Exception as error:
+            raise InvalidJob(f"the preset {file} cannot be read: {error}") from error
+        if told := program.preset(document):
+            yield Preset(name=file.stem, program=program.files.title, file=str(file), settings=told)
+
+
+@cache
+def _loader(file: str) -> Callable[[Path], Any]:
+    spec = importlib.util.spec_from_file_location("_crystalmath_quacc_files", file)
+    assert spec is not None  # noqa: S101 - a file of Python's
+    assert spec.loader is not None  # noqa: S101 - as above
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    load: Callable[[Path], Any] = module.load_yaml_calc
+    return load

@@ -1,0 +1,57 @@
+"""Which presets there are, and what each sets, without quacc being imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from crystalmath.client import in_process
+from crystalmath.errors import InvalidJob
+
+
+def test_all_of_them_and_one(cli):
+    answer = cli("presets")
+    assert answer.code == 0
+    assert "  ivdw = 12" in answer.lines
+    assert any(line.startswith("  setups = of ") for line in answer.lines)
+    for name in ("DefaultSetGGA  (VASP, ", "sssp_1.3.0_pbe_efficiency  (pw.x, "):
+        assert any(line.startswith(name) for line in answer.lines), name
+    # What others only inherit is no preset.
+    assert "setups_default  (" not in answer.out
+    one = cli("presets", "DefaultSetGGA", "--json").json["presets"]
+    assert [each["name"] for each in one] == ["DefaultSetGGA"]
+    assert (one[0]["settings"]["ivdw"], one[0]["settings"]["encut"]) == (12, 520)
+    assert one[0]["settings"]["setups"]["Ba"] == "Ba_sv"  # of the parent
+
+
+def test_one_that_there_is_not_is_told_with_those_there_are(cli):
+    answer = cli("presets", "DefaultSet")
+    assert answer.code == 1
+    assert "no preset 'DefaultSet'; there are " in answer.err
+    assert "DefaultSetGGA" in answer.err
+
+
+def test_a_folder_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "base.yaml").write_text("inputs:\n  setups:\n    Al: Al\n")
+    (tmp_path / "mine.yaml").write_text("inputs:\n  encut: 333\nparent: base\n")
+    monkeypatch.setenv("QUACC_VASP_PRESET_DIR", str(tmp_path))
+    with in_process() as client:
+        (mine,) = client.presets("mine")
+        assert mine.settings == {"encut": 333, "setups": {"Al": "Al"}}
+        assert (mine.program, mine.file) == ("VASP", str(tmp_path / "mine.yaml"))
+        assert "base" not in {each.name for each in client.presets()}
+        (tmp_path / "bad.yaml").write_text("inputs: [\n")
+        with pytest.raises(InvalidJob, match=r"bad\.yaml cannot be read"):
+            client.presets()
+
+
+def test_quacc_is_not_imported():
+    code = (
+        "import sys\n"
+        "from crystalmath.preflight.preset_files import presets\n"
+        "assert presets({})\n"
+        "assert 'quacc' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
