@@ -314,8 +314,8 @@ def _document(variables: Mapping[str, str], workers: int | None, cluster: str | 
 
     lines = ["# Written by crystalmath init; docs/configuration.md has all settings."]
     if variables:
-        lines += ["", "[environment.set]", "# What jobs see where their submitter's shell sets"]
-        lines[-1] += " nothing else."
+        said = "# What jobs see where their submitter's shell says nothing else."
+        lines += ["", "[environment.set]", said]
         lines += [f"{name} = {_quoted(value)}" for name, value in variables.items()]
     if workers is not None:
         lines += ["", "[engines.local]", f"workers = {workers}"]
