@@ -302,10 +302,12 @@ titles = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_s
 shorts = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=9)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)
 label_sets = st.dictionaries(titles, shorts, max_size=3)
+# hypothesis draws constants of the code, too, and what is tagged with @module is no plain JSON.
+keys = texts.filter(lambda text: not text.startswith("@"))
 walltimes = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | texts | walltimes,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
     max_leaves=5,
 )  # fmt: skip
 counts = st.none() | st.integers(1, 1_000_000)
@@ -336,7 +338,7 @@ terms = st.fixed_dictionaries(
 
 
 @settings(max_examples=60, deadline=None)
-@given(terms, st.dictionaries(texts, json_values, max_size=3))
+@given(terms, st.dictionaries(keys, json_values, max_size=3))
 def test_a_submission_comes_out_as_it_went_in(options, parameters):
     atoms = bulk("Al")
     asked = Submission(recipe="emt.core.static_job", atoms=atoms, parameters=parameters, **options)
