@@ -73,7 +73,7 @@ def test_any_recipe_is_asked_and_nothing_is_left(cli, lab, home, where):
 
 def test_what_goes_on_the_wire(cli, lab, tmp_path):
     document = cli("check", "lab_recipes.value", AL, "--inputs", tmp_path / "new", "--json").json
-    assert document["inputs"] == {"steps": [], "written": False, "rest": None}
+    assert document["inputs"] == {"steps": [], "rest": None}
     assert not (tmp_path / "new").exists()
     assert "inputs" not in cli("check", "lab_recipes.value", AL, "--json").json
     # What cannot be called is not asked.

@@ -71,8 +71,6 @@ class StepInputs:
         What stands in them.
     certain : bool
         No result of an earlier step changes any of it.
-    directory : str, optional
-        Where the files are, of a job that has written them.
     """
 
     program: str
@@ -81,7 +79,6 @@ class StepInputs:
     files: Mapping[str, str] = field(factory=dict)
     settings: tuple[Setting, ...] = ()
     certain: bool = True
-    directory: str | None = None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
@@ -98,24 +95,21 @@ class Inputs:
     ----------
     steps : tuple of StepInputs
         The calculations, in order, as far as they are known.
-    written : bool
-        The job has written these files; else the recipe was asked what it would write.
     rest : str, optional
         Why there may be more steps.
     """
 
     steps: tuple[StepInputs, ...] = ()
-    written: bool = False
     rest: str | None = None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Make it of what ``jobs.inputs`` and ``jobs.check`` tell."""
+        """Make it of what ``jobs.check`` tells."""
         steps = tuple(map(StepInputs.read, document["steps"]))
         return cls(**{**_known(cls, document), "steps": steps})
 
     def document(self) -> dict[str, Any]:
-        """Write it as ``jobs.inputs`` and ``jobs.check`` tell it."""
+        """Write it as ``jobs.check`` tells it."""
         return asdict(self)
 
 

@@ -23,7 +23,7 @@ _Work: TypeAlias = "Generator[None, None, _T]"
 
 #: So many steps of a job are told, the last ones.
 MOST_STEPS = 2000
-#: So much of a file is read, decompressed, in bytes: an OUTCAR's first 256 MiB take 3 s.
+#: So much of a file is read, decompressed, in bytes.
 _MOST_READ = 2**28
 #: A longer line is none of a text file, in bytes.
 _LONGEST_LINE = 2**20

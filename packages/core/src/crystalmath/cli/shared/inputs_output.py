@@ -46,8 +46,6 @@ def show(inputs: Inputs) -> None:
 def _step(step: StepInputs, number: int, count: int) -> Iterator[str]:
     what = [step.program, step.formula, f"preset {step.preset}" if step.preset else ""]
     yield f"step {number} of {count}: {', '.join(filter(None, what))}"
-    if step.directory:
-        yield f"in {step.directory}"
     if not step.certain:
         yield "what an earlier step's result may still change is marked with ?"
     for name, text in step.files.items():

@@ -79,7 +79,7 @@ def handle_jobs_counts(service: JobService, params: dict[str, Any]) -> Mapping[s
     bucket_s = float(params.pop("bucket_s", 3600))
     start, end = params.pop("start", None), params.pop("end", None)
     last = math.floor((time.time() if end is None else end) / bucket_s)
-    first = last - _USUAL + 1 if start is None else math.floor(start / bucket_s)
+    first = max(0, last - _USUAL + 1) if start is None else math.floor(start / bucket_s)
     if start is not None and first > last:
         raise InvalidJob(f"'start' ({start:g}) is after 'end' ({(last + 1) * bucket_s:g})")
     count = last - first + 1

@@ -87,10 +87,8 @@ _INPUTS: dict[str, Any] = {
                 }
             ],
             "certain": True,
-            "directory": None,
         }
     ],
-    "written": False,
     "rest": None,
 }
 

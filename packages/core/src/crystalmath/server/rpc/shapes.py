@@ -170,7 +170,6 @@ _STEP_INPUTS = record(
         },
         "settings": array(reference("Setting")),
         "certain": {"type": "boolean", "description": "no earlier step's result changes any of it"},
-        "directory": {**nullable(_TEXT), "description": "where the job has written them"},
     }
 )
 
@@ -186,10 +185,6 @@ _PRESET = record(
 _INPUTS = record(
     {
         "steps": array(reference("StepInputs")),
-        "written": {
-            "type": "boolean",
-            "description": "the job has written these; else its recipe was asked",
-        },
         "rest": {**nullable(_TEXT), "description": "why there may be more steps"},
     }
 )
