@@ -43,7 +43,7 @@ SERVERS = [
 #: VASP and Quantum ESPRESSO, and warm children that import quacc.
 VASP = ["tests/preflight", "tests/vasp", "tests/espresso"]
 #: Pages that are typed in from top to bottom, and take more than some seconds.
-PAGES = ["tests/client/test_convergence_page.py"]
+PAGES = ["tests/client/test_convergence_page.py", "tests/client/test_readme_page.py"]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 
 #: The deaths of Parsl's processes; ``KILL_RUNS=20 KILLS_A_RUN=25`` is the long run.
