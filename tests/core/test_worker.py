@@ -59,9 +59,16 @@ POTCARS = {
 @pytest.mark.parametrize(
     ("end", "state"), [("return", "completed"), ("fail", "failed"), ("sleep", "cancelled")]
 )
-def test_a_potcar_does_not_stay_with_a_job_that_has_ended(make, end, state):
+def test_a_potcar_does_not_stay_with_a_job_that_has_ended(make, end, state, tmp_path):
+    library, scratch = tmp_path / "library", tmp_path / "failed-quacc-2026"
+    for folder in (library, scratch):
+        folder.mkdir()
+        (folder / "POTCAR").write_text(POTCARS["step/POTCAR"])
     directory = make("lab_recipes.leave_files", texts=POTCARS, end=end)
     work = Path(directory.work(1))
+    work.mkdir()
+    (work / "symlink-library").symlink_to(library)
+    (work / "symlink-failed-quacc-2026").symlink_to(scratch)
     thread = threading.Thread(target=worker.run, args=[directory.path])
     thread.start()
     eventually((work / "written").exists)
@@ -73,6 +80,9 @@ def test_a_potcar_does_not_stay_with_a_job_that_has_ended(make, end, state):
     assert {path.name for path in (work / "step").iterdir()} == {"OUTCAR", "POTCAR.titel"}
     said = (work / "step" / "POTCAR.titel").read_text()
     assert "TITEL = PAW_PBE Al 04Jan2001\nTITEL = PAW_PBE Cu\nSHA-256 = " in said
+    # Nor where quacc says that it has left a calculation; but no other link is followed.
+    assert [path.name for path in scratch.iterdir()] == ["POTCAR.titel"]
+    assert (library / "POTCAR").read_text() == POTCARS["step/POTCAR"]
 
 
 def test_a_file_that_is_not_what_is_on_record_is_named(make, tmp_path):

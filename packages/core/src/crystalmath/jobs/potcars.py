@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from pathlib import Path
 
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.scratch import scratch_folders
 from crystalmath.jobs.workfiles import read_chunks
 from crystalmath.jobs.worktree import files_below
 
@@ -31,19 +31,14 @@ def is_potcar(path: str) -> bool:
 def replace_potcars(work: str) -> None:
     """Replace all POTCARs below a work directory; what cannot be removed stays.
 
-    quacc leaves a failed calculation where it ran, which may be elsewhere, and a link to it.
+    quacc leaves a failed calculation where it ran, which may be elsewhere, and a link to it. No
+    other link is followed: it may lead to the library of POTCARs.
     """
-    for folder in [work, *_linked(work)]:
+    for folder in [work, *scratch_folders(work)]:
         for file in files_below(folder):
             if is_potcar(file.path) and not file.is_link:
                 with contextlib.suppress(OSError):
                     replace_potcar(Path(folder, file.path))
-
-
-def _linked(work: str) -> list[str]:
-    with contextlib.suppress(OSError), os.scandir(work) as entries:
-        return [one.path for one in entries if one.is_symlink() and one.name.startswith("symlink-")]
-    return []
 
 
 def replace_potcar(path: Path) -> None:
