@@ -49,11 +49,11 @@ def submit(service, **parameters):
 
 def test_a_result_waits_until_there_is_room(service, disk):
     job_id = submit(service, path=str(disk / "filler"))
-    eventually(lambda: os.statvfs(disk).f_bavail == 0, 60)
+    eventually(lambda: os.statvfs(disk).f_bavail == 0)
     time.sleep(1)
     assert not service.job(job_id).state.is_terminal()
     (disk / "filler").unlink()
-    eventually(lambda: service.job(job_id).state is JobState.COMPLETED, 30)
+    eventually(lambda: service.job(job_id).state is JobState.COMPLETED)
     job = service.job(job_id)
     assert (job.state, job.attempt) == (JobState.COMPLETED, 1), job.error
     assert service.result(job_id) == {"sum": "x" * 10_000}
@@ -67,22 +67,22 @@ def told(service, job_id):
 def test_a_job_whose_result_waits_says_so(service, disk):
     job_id = submit(service, path=str(disk / "filler"))
     full = {"status": "running", "reason": "disk full"}
-    eventually(lambda: told(service, job_id).items() >= full.items(), 60)
+    eventually(lambda: told(service, job_id).items() >= full.items())
     listed = asyncio.run(METHODS["jobs.list"](service, {}))["jobs"]
     assert [(job["status"], job["reason"]) for job in listed] == [("running", "disk full")]
     assert service.disk.last.free < 2**20
     (disk / "filler").unlink()
-    eventually(lambda: told(service, job_id)["status"] == "completed", 30)
+    eventually(lambda: told(service, job_id)["status"] == "completed")
     assert told(service, job_id)["reason"] is None
 
 
 def test_who_fills_the_disk_can_be_cancelled(service, disk, tmp_path):
     job_id = submit(service, path=str(disk / "filler"), gate=str(tmp_path / "never"))
-    eventually(lambda: os.statvfs(disk).f_bavail == 0, 60)
+    eventually(lambda: os.statvfs(disk).f_bavail == 0)
     assert service.cancel(job_id)
     eventually(lambda: not running(job_id), 10, "its process goes on")
     (disk / "filler").unlink()
-    eventually(lambda: service.job(job_id).state is JobState.CANCELLED, 30)
+    eventually(lambda: service.job(job_id).state is JobState.CANCELLED)
 
 
 def running(job_id):
