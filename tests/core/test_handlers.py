@@ -264,7 +264,8 @@ def test_what_is_refused_leaves_nothing(idle, home, judge, change, said, code):
     assert answer["code"] == (code or "invalid_job")
     assert re.search(said, answer["error"]), answer["error"]
     assert bool(more) == (code == "refused")
-    assert call(idle, "jobs.list") == {"jobs": [], "cursor": None, "error": None}
+    nothing = {"jobs": [], "cursor": None, "totals": None, "error": None}
+    assert call(idle, "jobs.list") == nothing
     assert list(home.iterdir()) == []
 
 

@@ -73,7 +73,7 @@ def test_two_hundred_equal_refusals_are_one_line(capsys):
         {"job_id": None, "error": "no good", "warnings": warnings, "name": f"Al-{number}"}
         for number in range(200)
     ]
-    submit._tell(answers)
+    submit.tell_alike(answers)
     assert capsys.readouterr().err.splitlines() == [
         "error: Al-0, Al-1, Al-2 and 197 more: no good",
         "warning: Al-0, Al-1, Al-2 and 197 more: warned of this",

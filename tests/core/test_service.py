@@ -116,7 +116,7 @@ def test_finished_jobs_are_answered_from_the_store_alone(service):
         shutil.rmtree(service.config.jobs_directory / each.job_id)
     with JobService(service.config) as other:
         for asked in (service, other):
-            assert asked.job(job.job_id) == job
+            assert asked.job(job.job_id) == evolve(job, removed="gone")
             assert asked.cancel(job.job_id) is False
             assert asked.result(failed.job_id)["error"] == "RuntimeError: gone too"
             for question in (asked.result, asked.result_json):

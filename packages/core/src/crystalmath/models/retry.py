@@ -69,7 +69,6 @@ class Retry:
             "go on from the last whole geometry that the job has left, with the constraints, tags "
             "and magnetic moments that it was given; default: begin anew",
             {"type": "boolean"},
-            wire="continue",
             option=Option(
                 name="--continue",
                 metavar="",

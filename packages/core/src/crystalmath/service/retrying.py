@@ -70,7 +70,11 @@ def again(
             f"job {job.job_id} is {job.state.value}, and can run again once it has ended; wait for "
             f"it (crystalmath wait {short}), or stop it (crystalmath cancel {short})"
         )
-    header, document = specification.split("\n", 1)
+    header, _, document = specification.partition("\n")
+    if not document:
+        raise InvalidJob(
+            f"job {job.job_id} cannot run again: what it was asked to do is not on record any more"
+        )
     asked = json.loads(document)
     given = asked["atoms"] and {"format": "ase-json", "data": asked["atoms"]["data"]}
     parents = [parent for parent in job.parents if parent["role"] == "structure"]
