@@ -1,14 +1,16 @@
 """Throw away the files of a job again and again, killed one operation later each time.
 
 Started with a home, it writes how many moments there were. It forks, which is for a process without
-threads.
+threads: all that has some is done in children.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -39,11 +41,38 @@ class KilledAt:
         return operation
 
 
-def prune_and_die(root, number, asked):
-    """Throw away in a child; tell whether it was killed."""
+def in_child(function, *args):
+    """Call a function in a child; tell what it gave, and whether the child was killed."""
+    ours, theirs = os.pipe()
     child = os.fork()
-    if child:
-        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    if not child:
+        with os.fdopen(theirs, "w") as answer:
+            try:
+                json.dump(function(*args), answer)
+            except BaseException:  # noqa: BLE001 - it must not come back into the parent
+                traceback.print_exc()
+                os._exit(1)
+        os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours) as answer:
+        text = answer.read()
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return None, True
+    assert status == 0
+    return json.loads(text), False
+
+
+def make(root):
+    """Make a job that has ended; give its id."""
+    here = Home(root)
+    job_id = here.make(VASP, ended_s=10)
+    here.close()
+    return job_id
+
+
+def prune_and_die(root, number, asked):
+    """Throw away, and be killed at an operation, if there are as many."""
     killed = KilledAt(number)
     for name in ("rename", "unlink", "rmdir", "mkdir"):
         setattr(os, name, killed.around(getattr(os, name)))
@@ -53,7 +82,6 @@ def prune_and_die(root, number, asked):
     killed.left = number  # making the home is none of the moments
     answer = here.call("jobs.prune", **asked)
     assert answer["error"] is None, answer
-    os._exit(0)
 
 
 def check(root, job_id, asked, whole):
@@ -82,11 +110,9 @@ def main(root):
     for asked in ({"older_s": 0}, {"older_s": 0, "keep_results": True}):
         number, killed = 0, True
         while killed:
-            here = Home(root)
-            job_id = here.make(VASP, ended_s=10)
-            here.close()
-            killed = prune_and_die(root, number, asked)
-            check(root, job_id, asked, "keep_results" not in asked)
+            job_id, _ = in_child(make, root)
+            _, killed = in_child(prune_and_die, root, number, asked)
+            in_child(check, root, job_id, asked, "keep_results" not in asked)
             number += 1
         moments += number
     sys.stdout.write(str(moments))

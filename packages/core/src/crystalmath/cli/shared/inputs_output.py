@@ -28,7 +28,7 @@ _NAME = re.compile(r"[\s\"]*([A-Za-z][\w%]*(?:\([\d, ]+\))?)")
 def with_value(arguments: list[str]) -> list[str]:
     """Let ``--inputs`` stand without a folder: the last word, or before another option."""
     told = []
-    for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for word, after in zip(arguments, [*arguments, "--"][1:], strict=True):
         alone = word == "--inputs" and after.startswith("-") and after != SHOWN
         told.append(f"{word}={SHOWN}" if alone else word)
     return told
