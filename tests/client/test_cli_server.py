@@ -290,6 +290,7 @@ def test_status_shows_the_parameters(here, cli):
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_status_takes_two_round_trips(here, cli, monkeypatch, more):
     job_id = submit(cli, "value")
+    assert cli("wait", job_id).code == 0  # of one that runs it also asks for the progress
     ask, asked = remote.Connection.ask, []
     monkeypatch.setattr(
         remote.Connection,
