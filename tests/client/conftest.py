@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import LAB
+from conftest import LAB, LIGHT
 from crystalmath.client import connect, in_process
 from server.home_server import HomeServer
 
@@ -51,6 +51,19 @@ def one_home(tmp_path_factory):
         yield server
     finally:
         server.end()
+
+
+@pytest.fixture(scope="module")
+def light_client(one_home):
+    """Give a client of a server that the tests of a module share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(one_home.home))
+        patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
+        # Its workers find no quacc, as those of the fixture `lab`.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(LIGHT), os.environ["PYTHONPATH"]]))
+        one_home.start()
+        with connect(start=False) as client:
+            yield client
 
 
 @pytest.fixture

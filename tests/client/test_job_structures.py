@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.constraints import FixAtoms
 
-from conftest import LIGHT
-from crystalmath.client import JobFailed, Submission, connect
+from crystalmath.client import JobFailed, Submission
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.recipes.job_structure import JobStructure
 from crystalmath.recipes.result_structures import find_structures
@@ -21,16 +18,9 @@ LONG = 300
 
 
 @pytest.fixture(scope="module")
-def client(one_home):
-    """Give a client of a server that the tests of this module share."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CRYSTALMATH_HOME", str(one_home.home))
-        patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
-        # Its workers find no quacc, as those of the fixture `lab`.
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(LIGHT), os.environ["PYTHONPATH"]]))
-        one_home.start()
-        with connect(start=False) as client:
-            yield client
+def client(light_client):
+    """Ask a server that the tests of this module share."""
+    return light_client
 
 
 @pytest.fixture(autouse=True)

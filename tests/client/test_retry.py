@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 from ase.build import bulk
 
-from conftest import LIGHT
-from crystalmath.client import JobFailed, connect
+from crystalmath.client import JobFailed
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
@@ -20,18 +18,17 @@ AL = bulk("Al")
 
 
 @pytest.fixture(scope="module")
-def client(one_home):
-    """Give a client of a server that the tests of this module share."""
+def one_home(one_home):
+    """Have that home know a cluster whose engine is not installed."""
     config = one_home.home / "config.toml"
     config.write_text(f'{config.read_text()}\n[clusters.there]\nengine = "none-such"\n')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CRYSTALMATH_HOME", str(one_home.home))
-        patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
-        # Its workers find no quacc, as those of the fixture `lab`.
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(LIGHT), os.environ["PYTHONPATH"]]))
-        one_home.start()
-        with connect(start=False) as client:
-            yield client
+    return one_home
+
+
+@pytest.fixture(scope="module")
+def client(light_client):
+    """Ask a server that the tests of this module share."""
+    return light_client
 
 
 @pytest.fixture(autouse=True)
