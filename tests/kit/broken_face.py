@@ -281,3 +281,11 @@ class IgnoresWalltime(Engine):
 
     def start(self, spec, document=None):
         super().start(attrs.evolve(spec, walltime_s=None), document)
+
+
+class WritesToStandardOutput(Engine):
+    """Tells the user's standard output what it does."""
+
+    def launch(self, attempts):
+        print(f"launching {len(attempts)} jobs")
+        return super().launch(attempts)

@@ -87,6 +87,11 @@ CASES = [
     ("SpawnsWhenMade", "test_making_a_runner_starts_nothing", "sleep"),
     ("NoLocalCluster", "test_clusters", "the default must be"),
     ("BlocksInClusters", "test_a_slow_launch_slows_nobody", "submit took"),
+    (
+        "WritesToStandardOutput",
+        "test_nothing_is_written_to_standard_output",
+        "your engine wrote `launching 1 jobs` to standard output",
+    ),
     ("ImportsEarly", "test_import_starts_nothing", "imports the engine's library"),
     ("ImportsEarly", "test_listed_without_its_library", "fake_library"),
     ("SilentAboutLibrary", "test_listed_without_its_library", "does not say so"),

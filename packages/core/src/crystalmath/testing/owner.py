@@ -1,23 +1,30 @@
 """A process of its own that owns jobs: asked in lines of JSON, and killed when a test wants it.
 
-Started as ``python -P -m crystalmath.testing.owner ENGINE CLUSTER``. Each line of standard input is
-``[method, arguments, keywords]``; each answer a line ``{"answer": ...}`` or ``{"error": ...}``.
+Started as ``python -P -m crystalmath.testing.owner ENGINE CLUSTER QUESTIONS ANSWERS``, with the
+numbers of two pipes: what the engine writes to standard output is then no answer. Each question is
+a line ``[method, arguments, keywords]``; each answer a line ``{"answer": ...}`` or
+``{"error": ..., "traceback": ...}``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import select
 import subprocess
 import sys
+import tempfile
 import threading
-from typing import TYPE_CHECKING, Any, Self, cast
+import time
+import traceback
+import weakref
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
+    from typing import IO
 
     from crystalmath.models import Sighting
     from crystalmath.quacc.engine import EngineRunner
@@ -25,10 +32,12 @@ if TYPE_CHECKING:
 __all__ = ["Owner", "OwnerError"]
 
 RECIPES = "crystalmath.testing.recipes"
+#: How often a process that does not answer is looked at, in seconds.
+_TICK = 0.5
 
 
 class OwnerError(AssertionError):
-    """The process raised, ended, or did not answer; its message."""
+    """The process raised, ended, or did not answer; its message, and its traceback below."""
 
 
 class Owner:
@@ -41,7 +50,7 @@ class Owner:
     environment : dict
         The whole environment of the process.
     errors : pathlib.Path, optional
-        Where its standard error goes, if not to the test's own.
+        Takes its standard error.
     cluster : str
         Where its jobs go.
 
@@ -51,6 +60,9 @@ class Owner:
         How long an answer may take, in seconds; then the process is killed.
     """
 
+    #: All of this process that are still referred to.
+    made: ClassVar[weakref.WeakSet[Owner]] = weakref.WeakSet()
+
     def __init__(
         self,
         engine: str,
@@ -59,16 +71,29 @@ class Owner:
         cluster: str = "local",
     ) -> None:
         self.patience_s = 120.0
-        with contextlib.ExitStack() as files:
+        # Files, as a full pipe would stop the engine.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this
+        self._errors = tempfile.TemporaryFile() if errors is None else errors.open("w+b")  # noqa: SIM115
+        self._read = dict.fromkeys((self._output, self._errors), 0)
+        for file in self._read:
+            weakref.finalize(self, file.close)
+        asked, self._questions = os.pipe()
+        self._answers, answered = os.pipe()
+        try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, engine, cluster],
+                [sys.executable, "-P", "-m", __name__, engine, cluster, str(asked), str(answered)],
                 env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=None if errors is None else files.enter_context(errors.open("wb")),
-                text=True,
+                pass_fds=(asked, answered),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._errors,
                 start_new_session=True,
             )
+        finally:
+            os.close(asked)
+            os.close(answered)
+        self._unread = b""
+        Owner.made.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +106,11 @@ class Owner:
     ) -> None:
         self.kill()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the process has ended."""
+        return self.process.poll() is not None
+
     def ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """Have a method of :class:`_Owner` called over there."""
         self.tell(method, *arguments, **keywords)
@@ -88,24 +118,44 @@ class Owner:
 
     def tell(self, method: str, *arguments: Any, **keywords: Any) -> None:
         """Ask without waiting for the answer, which :meth:`hear` gives."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([method, arguments, keywords]) + "\n")
-        self.process.stdin.flush()
+        question = json.dumps([method, arguments, keywords]) + "\n"
+        try:
+            os.write(self._questions, question.encode())
+        except OSError:
+            code = self.process.wait()
+            raise OwnerError(f"the process ended with {code} before {method!r}") from None
 
     def hear(self, method: str) -> Any:
         """Wait for the answer to what was asked last."""
-        assert self.process.stdout is not None
-        # There is one answer at a time, so nothing of it waits in Python's buffer.
-        if not select.select([self.process.stdout], [], [], self.patience_s)[0]:
-            self.kill()
-            raise OwnerError(f"{method!r} gave no answer in {self.patience_s:g} s")
-        line = self.process.stdout.readline()
-        if not line:
-            raise OwnerError(f"the process ended with {self.process.wait()} during {method!r}")
+        deadline = time.monotonic() + self.patience_s
+        while b"\n" not in self._unread:
+            # What it forked may hold its end of the pipe: look at the process, too.
+            ended = self.process.poll() is not None
+            if select.select([self._answers], [], [], 0 if ended else _TICK)[0]:
+                more = os.read(self._answers, 2**16)
+                self._unread += more
+                ended = not more
+            if ended:
+                raise OwnerError(f"the process ended with {self.process.wait()} during {method!r}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise OwnerError(f"{method!r} gave no answer in {self.patience_s:g} s")
+        line, _, self._unread = self._unread.partition(b"\n")
         answer = json.loads(line)
         if "error" in answer:
-            raise OwnerError(answer["error"])
+            raise OwnerError(f"{answer['error']}\n\n{answer['traceback']}".rstrip())
         return answer["answer"]
+
+    @property
+    def output(self) -> str:
+        """What it wrote to standard output."""
+        return _text(self._output, 0)
+
+    def news(self) -> tuple[str, str]:
+        """Give what it wrote to standard output and to standard error since this was asked last."""
+        told = tuple(_text(file, self._read[file]) for file in (self._output, self._errors))
+        self._read = {file: os.fstat(file.fileno()).st_size for file in self._read}
+        return told[0], told[1]
 
     def kill(self) -> None:
         """Kill it (SIGKILL), and nothing else."""
@@ -114,8 +164,7 @@ class Owner:
 
     def leave(self, timeout: float = 60.0) -> int:
         """Have it end as a script ends; give its exit code."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self._hang_up()
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -127,11 +176,22 @@ class Owner:
             self.kill()
 
     def _reap(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None and not pipe.closed:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        self._hang_up()
+        if self._answers >= 0:
+            os.close(self._answers)
+            self._answers = -1
         self.process.wait()
+
+    def _hang_up(self) -> None:
+        if self._questions >= 0:
+            os.close(self._questions)
+            self._questions = -1
+
+
+def _text(file: IO[bytes], start: int) -> str:
+    # It shares its position with the process, which goes on writing.
+    size = os.fstat(file.fileno()).st_size - start
+    return os.pread(file.fileno(), size, start).decode(errors="replace")
 
 
 class _Owner:
@@ -253,15 +313,27 @@ def _spelt(sighting: Sighting) -> list[str | None]:
 
 
 def _main() -> None:
-    owner = _Owner(*sys.argv[1:])
-    for line in sys.stdin:
-        method, arguments, keywords = json.loads(line)
-        try:
-            answer = {"answer": getattr(owner, method)(*arguments, **keywords)}
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test shall see it
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        sys.stdout.write(json.dumps(answer, default=str) + "\n")
-        sys.stdout.flush()
+    engine, cluster, asked, answered = sys.argv[1:]
+    for pipe in (asked, answered):
+        # Else what the engine starts would keep them open.
+        os.set_inheritable(int(pipe), False)  # noqa: FBT003 - the only form
+    owner = _Owner(engine, cluster)
+    with open(int(asked), encoding="utf-8") as questions, open(int(answered), "wb", 0) as answers:  # noqa: PTH123
+        for line in questions:
+            method, arguments, keywords = json.loads(line)
+            try:
+                answer = {"answer": getattr(owner, method)(*arguments, **keywords)}
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test shall see it
+                answer = {"error": f"{type(error).__name__}: {error}", "traceback": _trace(error)}
+            answers.write(json.dumps(answer, default=str).encode() + b"\n")
+
+
+def _trace(error: BaseException) -> str:
+    """Give a traceback without the frames of this module above it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Door:
     @property
     def closed(self) -> bool:
         """Whether the process has ended."""
-        return self.owner.process.poll() is not None
+        return self.owner.closed
 
     def close(self) -> None:
         """End the engine, then the process."""

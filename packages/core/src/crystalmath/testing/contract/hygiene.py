@@ -16,6 +16,7 @@ from crystalmath.engines.registry import ENGINES, plugins
 from crystalmath.models import EngineSettings, Finding
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.testing.contract.base import Base
+from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,6 +163,20 @@ class Hygiene(Base):
         # Its runner was made before it could answer.
         assert made.ask("threads") == []
         assert psutil.Process(made.process.pid).children(recursive=True) == []
+
+    def test_nothing_is_written_to_standard_output(
+        self, engine: EngineUnderTest, owner: Callable[..., Owner]
+    ) -> None:
+        """Standard output is the user's: a front end reads a document there."""
+        process = owner()
+        (job_id,) = process.ask("submit", "echo")
+        limit = engine.start_s + 10 * engine.turn_s
+        what = "it did not finish"
+        eventually(lambda: process.ask("status", job_id) == "completed", limit, what)
+        process.ask("close")
+        process.leave()
+        written = process.output.strip()
+        assert not written, f"your engine wrote `{written}` to standard output"
 
 
 def _python(*arguments: str) -> Any:
