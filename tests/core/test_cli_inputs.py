@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from crystalmath.cli.shared import inputs_output
 from crystalmath.errors import CrystalMathError
@@ -73,9 +74,22 @@ def test_any_recipe_is_asked_and_nothing_is_left(cli, lab, home, where):
 
 def test_what_goes_on_the_wire(cli, lab, tmp_path):
     document = cli("check", "lab_recipes.value", AL, "--inputs", tmp_path / "new", "--json").json
-    assert document["inputs"] == {"steps": [], "rest": None}
+    assert document["inputs"] == {"steps": [], "rest": None, "source": "recipe"}
     assert not (tmp_path / "new").exists()
     assert "inputs" not in cli("check", "lab_recipes.value", AL, "--json").json
     # What cannot be called is not asked.
     refused = cli("check", "lab_recipes.none_such", AL, "--inputs", "--json")
     assert (refused.code, refused.json["inputs"]) == (1, None)
+
+
+def test_of_a_job_that_is_not_known(cli, lab):
+    answer = cli("inputs", "3f2a91c4", "--json")
+    assert (answer.code, answer.json["code"], answer.json["inputs"]) == (1, "unknown_job", None)
+
+
+def test_what_differs():
+    changed = evolve(FIRST, files={}, settings=FIRST.settings[1:])
+    mine, its = Inputs(steps=(FIRST, SECOND)), Inputs(steps=(changed,))
+    told = [(each.step, each.name, each.value, each.other) for each in mine.differences(its)]
+    assert told == [(1, "ENCUT", "400.0", None), (2, "ISPIN", "2", None)]
+    assert mine.differences(mine) == []

@@ -6,6 +6,7 @@ against these; where EMT has no such element, and for Quantum ESPRESSO, jobs end
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import importlib.util
 import re
@@ -14,8 +15,11 @@ from pathlib import Path
 import pytest
 from ase.build import add_adsorbate, bulk, fcc111
 from ase.constraints import FixAtoms
+from ase.io import write
+from attrs import evolve
 
-from crystalmath.models import Submission
+from crystalmath.models import Inputs, Submission
+from crystalmath.server.methods import METHODS
 from ends import finish, opened
 from vasp import potcars, standin
 
@@ -189,6 +193,78 @@ def test_what_is_known_is_what_the_job_writes(service, jobs, number):
     for step, files in zip(inputs.steps, calculations, strict=False):
         if step.certain:
             assert told(step) == files
+
+
+def kept_inputs(service, job_id):
+    """Ask for the inputs of a job as anybody does on the wire."""
+    answer = asyncio.run(METHODS["jobs.inputs"](service, {"job_id": job_id}))
+    assert answer["error"] is None
+    return Inputs.read(answer["inputs"])
+
+
+def test_a_job_keeps_its_inputs(service, jobs):
+    """Of 30 recipes: what is read of what they wrote is what was told, and differs in nothing."""
+    for inputs, job_id in jobs:
+        finish(service, job_id)
+        kept = kept_inputs(service, job_id)
+        assert kept.source == "files"
+        assert not [each for step in kept.steps for each in step.settings if each.origin]
+        calculations = written(service.work_directory(job_id))
+        assert [set(step.files) for step in kept.steps] == [set(files) for files in calculations]
+        assert kept.steps[0].program == inputs.steps[0].program
+        first = evolve(kept, steps=kept.steps[:1])
+        assert first.differences(evolve(inputs, steps=inputs.steps[:1])) == []
+
+
+def test_inputs_that_no_file_tells_are_asked_for(service, environment):
+    """As before a job has run, and of calculators that write none."""
+    job_id = service.submit(asked("emt.core.static_job", AL, environment, {})).job_id
+    finish(service, job_id)
+    kept = kept_inputs(service, job_id)
+    assert (kept.source, kept.steps[0].program) == ("recipe", "EMT")
+
+
+@pytest.fixture
+def in_its_home(service, as_submitter, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(service.config.home))
+
+
+def test_inputs_are_shown_written_and_compared(cli, service, jobs, in_its_home, tmp_path):
+    _, job_id = jobs[0]
+    finish(service, job_id)
+    answer = cli("inputs", job_id[:8])
+    assert answer.code == 0, answer.err
+    assert answer.lines[0] == "step 1 of 1: VASP"
+    assert "IVDW = 12" in answer.lines
+    assert "PAW_PBE Al 01Jan2001" in answer.lines
+    assert "Dataset" not in answer.out  # no POTCAR itself
+    assert cli("inputs", job_id, "--dir", tmp_path / "kept").code == 0
+    (incar,) = service.work_directory(job_id).rglob("INCAR.gz")
+    assert (tmp_path / "kept/INCAR").read_bytes() == gzip.decompress(incar.read_bytes())
+    structure = tmp_path / "Al.json"
+    write(structure, AL)
+    same = cli("check", "vasp.core.static_job", structure, "--diff", job_id)
+    assert same.lines[0] == "no differences in 1 step", same.out
+    other = ["--param", "encut=400", "--param", "ivdw=null", "--diff", job_id]
+    told = cli("check", "vasp.core.static_job", structure, *other)
+    assert told.lines[:3] == [
+        "step 1, INCAR:",
+        "  ENCUT = 400.000000  (other: 520.000000)",
+        "  IVDW = (none)  (other: 12)",
+    ]
+    (difference, _) = cli("check", "vasp.core.static_job", structure, *other, "--json").json[
+        "differences"
+    ]
+    assert difference == {
+        "step": 1,
+        "file": "INCAR",
+        "name": "ENCUT",
+        "value": "400.000000",
+        "other": "520.000000",
+    }
+    mixed = cli("inputs", job_id, "--diff", jobs[1][1][:8])
+    assert "step 1, KPOINTS:" in mixed.lines
+    assert "  +PAW_PBE Al 01Jan2001" not in mixed.lines
 
 
 # --- as it is shown ------------------------------------------------------------------------------

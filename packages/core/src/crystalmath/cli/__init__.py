@@ -28,6 +28,7 @@ from crystalmath.cli import (
     export,
     files,
     init,
+    inputs,
     list_,
     logs,
     path,
@@ -161,6 +162,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "prune": {"jobs": [], "left": []},
     "retry": {"jobs": []},
     "files": {"files": []},
+    "inputs": {"inputs": None},
     "progress": {"jobs": []},
     "conform": {"tests": []},
 }
@@ -198,6 +200,7 @@ _add("result", result.result, " 3f2a91c4 --json")
 _add("export", export.export, " alloys.csv --label project=alloys --state completed")
 _add("logs", logs.logs, " 3f2a91c4 OUTCAR --follow")
 _add("files", files.files, " 3f2a91c4")
+_add("inputs", inputs.inputs, " 3f2a91c4 --diff 0b77c1d2")
 _add("progress", progress.progress, " 3f2a91c4")
 _add("plot", plot.plot, " --label project=al --x encut --y energy_per_atom --by kpts")
 _add("path", path.path, " 3f2a91c4")

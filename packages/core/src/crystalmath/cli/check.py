@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.inputs_output import SHOWN, show, write
-from crystalmath.cli.shared.job_filters import any_client
+from crystalmath.cli.shared.inputs_output import (
+    SHOWN,
+    Diff,
+    document,
+    show,
+    show_differences,
+    write,
+)
+from crystalmath.cli.shared.job_filters import any_client, find
 from crystalmath.cli.shared.submission_options import (
     Json,
     Params,
@@ -24,6 +31,7 @@ from crystalmath.models import Inputs, SubmissionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from crystalmath.client import Client, Submission
 
@@ -47,6 +55,7 @@ def check(
             "folder; stands last, or before another option, where no folder is named.",
         ),
     ] = None,
+    diff: Diff = None,
     as_json: Json = False,
 ) -> int:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
@@ -56,25 +65,34 @@ def check(
     that stays warm. Exits 1 where the job would be refused.
 
     With --inputs any recipe is asked. Beside each line stands who has set it: asked (you), the
-    preset, the recipe, quacc, the structure, or the program's default.
+    preset, the recipe, quacc, the structure, or the program's default. --diff JOB shows what
+    differs from the inputs of another job.
     """
     submission = make_submission(recipe, structure, param=param, params=params, options=options)
     with any_client() as client:
-        answer = _checked(client, submission, inputs=inputs is not None)
-    told = answer.get("inputs")
-    written = inputs not in {None, SHOWN}
-    paths = write(Inputs.read(told), str(inputs)) if told and written else []
+        other = None if diff is None else client.inputs(find(client, diff))
+        answer = _checked(client, submission, inputs=inputs is not None or other is not None)
+    told = Inputs.read(answer["inputs"]) if answer.get("inputs") else None
+    folder = None if inputs in {None, SHOWN} else inputs
+    paths = write(told, folder) if told and folder else []
     if as_json:
-        output.write_json(answer)
+        output.write_json({**answer, **(document(told, other) if told else {})})
     else:
-        if told and not written:
-            show(Inputs.read(told))
-        for path in paths:
-            output.write(output.printable(f"wrote {path}"))
-        if told and written and told["rest"]:
-            output.write(output.printable(told["rest"]))
+        if told:
+            _show_inputs(told, other, paths)
         _show(answer)
     return 0 if answer["ok"] else 1
+
+
+def _show_inputs(inputs: Inputs, other: Inputs | None, paths: Sequence[Path]) -> None:
+    if other is not None:
+        show_differences(inputs, other)
+    elif not paths:
+        show(inputs)
+    for path in paths:
+        output.write(output.printable(f"wrote {path}"))
+    if paths and inputs.rest:
+        output.write(output.printable(inputs.rest))
 
 
 def _show(answer: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from crystalmath.client.filters_document import filters_document
 from crystalmath.client.result_fetcher import ResultFetcher
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.models import Job, JobChange, JobState, Preset, Progress
+from crystalmath.models import Inputs, Job, JobChange, JobState, Preset, Progress
 from crystalmath.models.fields import from_wire
 from crystalmath.recipes.changed_settings import changed_settings
 
@@ -502,6 +502,19 @@ class Asking:
             "size", "modified_at", "is_link"}``, and :meth:`logs` reads it by its ``file``.
         """
         return cast("JobFiles", self._answer("jobs.files", job_id=job_id, attempt=attempt))
+
+    def inputs(self, job_id: str) -> Inputs:
+        """Tell what the programs of a job get, calculation by calculation, before it ran and after.
+
+        Once the job has written input files, they are read (``source`` is ``files``). Before, and
+        of calculators that write none, its recipe is asked, which may take seconds.
+
+        Parameters
+        ----------
+        job_id : str
+            The job; `UnknownJob` if there is no such one.
+        """
+        return Inputs.read(self._answer("jobs.inputs", job_id=job_id)["inputs"])
 
     def progress(
         self, job_ids: Sequence[str], *, history: bool = False

@@ -15,7 +15,7 @@ from crystalmath.jobs.scratch import scratch_folders
 from crystalmath.jobs.workfiles import read_chunks
 from crystalmath.jobs.worktree import files_below
 
-__all__ = ["INSTEAD", "is_potcar", "replace_potcar", "replace_potcars"]
+__all__ = ["INSTEAD", "is_potcar", "replace_potcar", "replace_potcars", "titles"]
 
 #: What the file is called that stays in the place of a POTCAR.
 INSTEAD = "POTCAR.titel"
@@ -51,6 +51,21 @@ def replace_potcar(path: Path) -> None:
         with beside.open("x") as file:
             file.write(said)
     path.unlink()
+
+
+def titles(folder: Path) -> list[str] | None:
+    """Name the datasets of the POTCAR of a calculation, whether or not the file is kept still."""
+    for path in (folder / "POTCAR", folder / "POTCAR.gz", folder / INSTEAD):
+        lines: list[str] = []
+        try:
+            rest = b""
+            for chunk in read_chunks(path):
+                *whole, rest = (rest + chunk).split(b"\n")
+                lines += [title for line in whole if (title := _title(line)) is not None]
+        except InvalidJob:
+            continue
+        return lines
+    return None
 
 
 def _described(path: Path) -> list[str]:

@@ -22,7 +22,7 @@ from crystalmath.errors import Finding
 from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
 from crystalmath.models.cluster import Cluster
 from crystalmath.models.filters import Filters, JobFilter
-from crystalmath.models.inputs import Inputs, JobCheck, Preset, Setting, StepInputs
+from crystalmath.models.inputs import Difference, Inputs, JobCheck, Preset, Setting, StepInputs
 from crystalmath.models.job import Job, JobChange, JobState, NewJob, Pseudopotential
 from crystalmath.models.progress import IonicStep, Progress
 from crystalmath.models.resources import Resources, ResourcesGiven
@@ -39,6 +39,7 @@ __all__ = [
     "Attempt",
     "Capabilities",
     "Cluster",
+    "Difference",
     "EngineSettings",
     "Filters",
     "Finding",

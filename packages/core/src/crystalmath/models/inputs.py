@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from crystalmath.errors import Finding
 
-__all__ = ["Inputs", "JobCheck", "Origin", "Preset", "Setting", "StepInputs"]
+__all__ = ["Difference", "Inputs", "JobCheck", "Origin", "Preset", "Setting", "StepInputs"]
 
 #: Who has set something: the user, a preset, the recipe's own code, quacc (as where it swaps what
 #: does not go together), the structure, or the calculator's default.
@@ -97,20 +97,69 @@ class Inputs:
         The calculations, in order, as far as they are known.
     rest : str, optional
         Why there may be more steps.
+    source : {"recipe", "files"}
+        The recipe was asked; or the job has run, and these are the files that it has written.
     """
 
     steps: tuple[StepInputs, ...] = ()
     rest: str | None = None
+    source: Literal["recipe", "files"] = "recipe"
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Make it of what ``jobs.check`` tells."""
+        """Make it of what ``jobs.check`` and ``jobs.inputs`` tell."""
         steps = tuple(map(StepInputs.read, document["steps"]))
         return cls(**{**_known(cls, document), "steps": steps})
 
     def document(self) -> dict[str, Any]:
-        """Write it as ``jobs.check`` tells it."""
+        """Write it as ``jobs.check`` and ``jobs.inputs`` tell it."""
         return asdict(self)
+
+    def differences(self, other: Inputs) -> list[Difference]:
+        """Compare with another job's, step by step; comments and the order of lines do not count.
+
+        Parameters
+        ----------
+        other : Inputs
+            The other's.
+
+        Returns
+        -------
+        list of Difference
+            What is not the same, in the order in which it stands in the files.
+        """
+        found = []
+        for number in range(max(len(self.steps), len(other.steps))):
+            mine, its = _values(self.steps, number), _values(other.steps, number)
+            for place in {**mine, **its}:
+                one, another = mine.get(place), its.get(place)
+                if one != another:
+                    file, name = place
+                    found.append(
+                        Difference(step=number + 1, file=file, name=name, value=one, other=another)
+                    )
+        return found
+
+
+@frozen(kw_only=True)
+class Difference:
+    """What stands otherwise in the inputs of two jobs.
+
+    Parameters
+    ----------
+    step : int
+        The number of the calculation, from 1.
+    file, name : str
+        As a :class:`Setting` has them.
+    value, other : str or None
+        What the one and what the other has; ``None`` where it has none.
+    """
+
+    step: int
+    file: str
+    name: str
+    value: str | None
+    other: str | None
 
 
 @frozen(kw_only=True)
@@ -154,6 +203,12 @@ class Preset:
     def read(cls, document: Mapping[str, Any]) -> Self:
         """Make it of JSON; what a later release adds is left out."""
         return cls(**_known(cls, document))
+
+
+def _values(steps: Sequence[StepInputs], number: int) -> dict[tuple[str, str], str]:
+    """Give what stands in the files of a step."""
+    settings = steps[number].settings if number < len(steps) else ()
+    return {(each.file, each.name): each.value for each in settings if each.value is not None}
 
 
 def _known(record: type, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
 
+from crystalmath.models.inputs import StepInputs
 from crystalmath.preflight.checked_job import FileKind, brief
 from crystalmath.preflight.folders import Folders
 from crystalmath.preflight.input_files import of_parameters, whole
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models import Finding
-    from crystalmath.models.inputs import Setting, StepInputs
+    from crystalmath.models.inputs import Setting
     from crystalmath.preflight.checked_job import CheckedJob, Wanted
     from crystalmath.preflight.launching import Launch
     from crystalmath.preflight.report import Trouble
@@ -97,7 +98,7 @@ class Program:
     launcher : str, optional
         quacc's setting that stands before the program (``VASP_PARALLEL_CMD``).
     input_files : tuple of str
-        The names of its input files in a run directory, the first of which is always there.
+        The names of its input files in the folder of a calculation, of which one at least is there.
     presets : tuple of str and str, optional
         quacc's setting that names the folder of its presets (``VASP_PRESET_DIR``), and where that
         is below quacc itself.
@@ -217,6 +218,17 @@ class Program:
             By their names, as :class:`~crystalmath.models.inputs.StepInputs` has them.
         """
         return [whole(name, text) for name, text in files.items()]
+
+    def written(self, files: Mapping[str, str]) -> StepInputs:
+        """Tell what a calculation got whose input files were found (`input_files`).
+
+        Parameters
+        ----------
+        files : mapping of str to str
+            Those that are there, by their names. In the place of POTCAR stands ``POTCAR.titel``.
+        """
+        settings = tuple(self.settings(files))
+        return StepInputs(program=self.files.title, files=files, settings=settings)
 
     def preset(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give what a file among its presets sets; nothing where others only inherit from it."""

@@ -13,6 +13,7 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
     engines,
     events,
     files,
+    inputs,
     jobs,
     presets,
     progress,

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from crystalmath.cli.shared import output
+import typer
+
+from crystalmath.cli.shared import completion, output
 from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crystalmath.models.inputs import Inputs, Setting, StepInputs
+    from crystalmath.models.inputs import Difference, Inputs, Setting, StepInputs
 
-__all__ = ["SHOWN", "show", "with_value", "write"]
+__all__ = ["SHOWN", "Diff", "document", "show", "show_differences", "with_value", "write"]
+
+Diff = Annotated[
+    str | None,
+    typer.Option(
+        "--diff",
+        metavar="JOB",
+        help="Show what differs from the inputs of another job, in place of the files.",
+        autocompletion=completion.job_ids,
+    ),
+]
 
 #: What ``--inputs`` is without a folder: show them.
 SHOWN = "-"
@@ -41,6 +54,47 @@ def show(inputs: Inputs) -> None:
     if inputs.rest or not inputs.steps:
         none = "the recipe begins no calculation that could be seen"
         output.write(output.printable(inputs.rest or none))
+
+
+def show_differences(inputs: Inputs, other: Inputs) -> None:
+    """Write what differs to standard output: of each setting what the one and the other has."""
+    found = inputs.differences(other)
+    before = None
+    for one in found:
+        place = (one.step, one.file)
+        if place != before:
+            output.write(output.printable(f"step {one.step}, {one.file}:"))
+            before = place
+        output.write(output.printable("\n".join(_difference(one))))
+    if not found:
+        steps = len(inputs.steps)
+        output.write(f"no differences in {steps} step{'' if steps == 1 else 's'}")
+
+
+def _difference(one: Difference) -> Iterator[str]:
+    texts = [one.value, one.other]
+    if any(text is not None and "\n" in text for text in texts):
+        ours, others = ((text or "").splitlines() for text in texts)
+        # The two lines before the first hunk name files, and there are none.
+        changed = list(difflib.unified_diff(others, ours, n=1, lineterm=""))[2:]
+        if one.name != one.file:
+            yield f"  {one.name}"
+        yield from (f"  {line}" for line in changed[:_LINES])
+        if len(changed) > _LINES:
+            yield f"  ... and {len(changed) - _LINES} more lines"
+    else:
+        mine, its = ("(none)" if text is None else text for text in texts)
+        yield f"  {one.name} = {mine}  (other: {its})"
+
+
+def document(inputs: Inputs, other: Inputs | None) -> dict[str, Any]:
+    """Give inputs as the commands write them as JSON, and what differs from another job's."""
+    from attrs import asdict
+
+    told: dict[str, Any] = {"inputs": inputs.document()}
+    if other is not None:
+        told["differences"] = [asdict(each) for each in inputs.differences(other)]
+    return told
 
 
 def _step(step: StepInputs, number: int, count: int) -> Iterator[str]:
@@ -77,7 +131,7 @@ def _with_mark(line: str, setting: Setting | None) -> str:
     return f"{line:{_COLUMN}}  {told}{'' if setting.certain else ' ?'}"
 
 
-def write(inputs: Inputs, directory: str) -> list[Path]:
+def write(inputs: Inputs, directory: str, option: str = "--inputs") -> list[Path]:
     """Write the files into a folder; those of several steps into one for each, ``step-1`` and on.
 
     Returns
@@ -101,7 +155,7 @@ def write(inputs: Inputs, directory: str) -> list[Path]:
         if path.exists():
             raise CrystalMathError(
                 f"{path} is there already, and is not overwritten; name another folder with "
-                "--inputs"
+                f"{option}"
             )
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,11 @@ _PW = frozenset(
         *("dos.dos_flow", "dos.projwfc_flow", "bands.bands_pw_job", "bands.bands_flow"),
     )
 )
+#: Those that quacc has recipes for, as they name their input.
+_PROGRAMS = (
+    *("pw", "ph", "phcg", "bands", "dos", "projwfc", "pp", "fs", "q2r", "matdyn", "dvscf_q2r"),
+    "postahc",
+)
 
 
 @frozen(slots=False)
@@ -75,7 +80,7 @@ class Espresso(Program):
     imports = ("quacc.calculators.espresso", "ase.calculators.espresso")
     files = FileKind(title="pw.x", noun="pseudopotential", code="upf", choice="pseudopotentials")
     launcher = "ESPRESSO_PARALLEL_CMD"
-    input_files = ("pw.in",)
+    input_files = tuple(f"{name}.in" for name in _PROGRAMS)
     presets = ("ESPRESSO_PRESET_DIR", "calculators/espresso/presets")
 
     def install(self) -> None:
@@ -105,6 +110,13 @@ class Espresso(Program):
         from crystalmath.preflight.programs import espresso_inputs
 
         return espresso_inputs.settings(files)
+
+    def written(self, files: Mapping[str, str]) -> StepInputs:
+        """Tell by the name of the input which of its programs got it."""
+        from attrs import evolve
+
+        title = f"{next(iter(files)).removesuffix('.in')}.x"
+        return evolve(super().written(files), program=title)
 
     def read(self, path: str, data: bytes) -> FileFacts:
         """Judge the content of a pseudopotential."""

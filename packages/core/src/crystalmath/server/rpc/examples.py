@@ -90,6 +90,7 @@ _INPUTS: dict[str, Any] = {
         }
     ],
     "rest": None,
+    "source": "recipe",
 }
 
 #: Method -> parameters and result.
@@ -159,6 +160,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "error": None,
         },
     ),
+    "jobs.inputs": ({"job_id": _ID}, {"job_id": _ID, "inputs": _INPUTS, "error": None}),
     "jobs.events": (
         {"after": 2, "timeout_s": 10},
         {"events": [_EVENT], "last": 3, "error": None},

@@ -186,6 +186,11 @@ _INPUTS = record(
     {
         "steps": array(reference("StepInputs")),
         "rest": {**nullable(_TEXT), "description": "why there may be more steps"},
+        "source": {
+            **_TEXT,
+            "enum": ["recipe", "files"],
+            "description": "the recipe was asked, or these are the files that the job has written",
+        },
     }
 )
 

@@ -1,0 +1,52 @@
+"""``crystalmath inputs``: what the programs of a job get, or got."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.inputs_output import (
+    Diff,
+    document,
+    show,
+    show_differences,
+    write,
+)
+from crystalmath.cli.shared.job_filters import JobId, any_client, find
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+
+__all__ = ["inputs"]
+
+
+def inputs(
+    job_id: JobId,
+    *,
+    directory: Annotated[
+        str | None,
+        typer.Option("--dir", metavar="DIR", help="Write the files into this folder."),
+    ] = None,
+    diff: Diff = None,
+    as_json: Json = False,
+) -> int:
+    """Show what the programs of a job get, calculation by calculation, before it ran and after.
+
+    Once the job has written input files, these are shown. Before, and of calculators that write
+    none, its recipe is asked, and beside each line stands who has set it. Of POTCARs the titles are
+    shown.
+    """
+    with any_client() as client:
+        found = client.inputs(find(client, job_id))
+        other = None if diff is None else client.inputs(find(client, diff))
+    paths = write(found, directory, "--dir") if directory else []
+    if as_json:
+        output.write_json({**document(found, other), "error": None})
+        return 0
+    if other is not None:
+        show_differences(found, other)
+    elif not directory:
+        show(found)
+    for path in paths:
+        output.write(output.printable(f"wrote {path}"))
+    return 0

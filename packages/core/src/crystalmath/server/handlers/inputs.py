@@ -1,0 +1,46 @@
+"""The handler that tells what the programs of a job get."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.models.fields import nullable, reference
+from crystalmath.preflight.written_inputs import MOST_BYTES
+from crystalmath.server.handlers.submission import submitting_pool
+from crystalmath.server.pools import in_pool, in_slices
+from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import ERROR, JOB_ID, record
+from crystalmath.service.job_inputs import asked_of_job, written_by_job
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.service import JobService
+
+__all__ = ["handle_jobs_inputs"]
+
+
+@method(
+    "jobs.inputs",
+    params={"job_id": JOB_ID},
+    required=("job_id",),
+    result=record(
+        {"job_id": nullable(JOB_ID), "inputs": nullable(reference("Inputs")), "error": ERROR}
+    ),
+    refused={"inputs": None},
+    answer_size=lambda _: MOST_BYTES,
+)
+async def handle_jobs_inputs(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Tell what the programs of a job get, calculation by calculation, before it runs and after.
+
+    Once it has written input files they are read; who has set what in them is not known any more.
+    Before, and of calculators that write none, its recipe is asked with what the job was given,
+    which may take seconds.
+    """
+    job_id = params["job_id"]
+    job = await in_pool("files", service.job, job_id)
+    inputs = await in_slices("files", written_by_job(service, job))
+    if not inputs.steps:
+        asking = submitting_pool({"recipe": job.recipe, "inputs": True})
+        inputs = await in_pool(asking, asked_of_job, service, job)
+    return {"job_id": job_id, "inputs": inputs.document(), "error": None}
