@@ -6,22 +6,20 @@ import math
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from parsl.executors import HighThroughputExecutor
+from parsl.executors import HighThroughputExecutor, MPIExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.launchers import SimpleLauncher, SrunLauncher
 from parsl.providers import SlurmProvider
 
+from crystalmath_engine_parsl.config import BLOCK_ENDS, block_s
 from crystalmath_engine_parsl.executor import escaped, tethered_interchange
 
 if TYPE_CHECKING:
     from crystalmath.models import Cluster
 
 __all__ = ["batch_executor"]
-
-#: How long a pilot job lasts where the cluster does not say, in seconds.
-WALLTIME_S = 3600.0
 
 
 def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughputExecutor:
@@ -36,30 +34,42 @@ def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughpu
     mark : str
         Shell assignment that the interchange carries in its environment.
     """
+    mpi = cluster.engine_options.get("mpi")
     workers = cluster.engine_options.get("workers_per_node")
     script = Path(sys.executable).with_name("process_worker_pool.py")
     block = Path(__file__).with_name("block.py")
     pool = shlex.join([sys.executable, str(block), sys.executable, str(script)])
-    return HighThroughputExecutor(
-        label=cluster.name,
+    common: dict[str, Any] = {
+        "label": cluster.name,
         # Without one the nodes try all addresses of this host.
-        address=cluster.engine_options.get("address"),
-        max_workers_per_node=workers,
-        # Where their number is given, it alone decides; else each has a core.
-        cores_per_worker=1e-6 if workers else 1,
+        "address": cluster.engine_options.get("address"),
         # A busy network delays; who is cut off for longer takes no more work, and its jobs go on.
-        heartbeat_period=5,
-        heartbeat_threshold=30,
-        poll_period=100,
-        interchange_launch_cmd=tethered_interchange(temporary, mark),
-        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", escaped(pool), 1),
-        provider=_provider(cluster),
-    )
+        "heartbeat_period": 5,
+        "heartbeat_threshold": 30,
+        "poll_period": 100,
+        "launch_cmd": DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", escaped(pool), 1),
+        "provider": _provider(cluster),
+    }
+    executor: HighThroughputExecutor
+    if mpi:
+        jobs = cluster.count("jobs_per_block", cluster.resources.nodes or 1, least=1)
+        executor = MPIExecutor(mpi_launcher=mpi, max_workers_per_block=jobs, **common)
+    else:
+        executor = HighThroughputExecutor(
+            max_workers_per_node=workers,
+            # Where their number is given, it alone decides; else each has a core.
+            cores_per_worker=1e-6 if workers else 1,
+            **common,
+        )
+    # The constructor of the one for MPI takes no list.
+    executor.interchange_launch_cmd = tethered_interchange(temporary, mark)
+    return executor
 
 
 def _provider(cluster: Cluster) -> SlurmProvider:
     resources = cluster.resources
     nodes = resources.nodes or 1
+    mpi = cluster.engine_options.get("mpi")
     cores = cluster.engine_options.get("cores_per_node")
     options = [
         f"--{key}={value}" if value else f"--{key}" for key, value in resources.options.items()
@@ -79,15 +89,18 @@ def _provider(cluster: Cluster) -> SlurmProvider:
         init_blocks=0,
         min_blocks=0,
         max_blocks=cluster.count("max_blocks", 1, least=1),
-        walltime=_clock(cluster.walltime_s or WALLTIME_S),
+        walltime=_clock(block_s(cluster)),
         scheduler_options="\n".join(f"#SBATCH {option}" for option in options),
-        # It reaches the claims, so that who reads them can ask Slurm.
-        worker_init=f"{cluster.worker_init}\nexport CRYSTALMATH_ALLOCATION=$SLURM_JOB_ID",
-        launcher=SimpleLauncher() if nodes == 1 else SrunLauncher(),
+        # The id reaches the claims, so that who reads them can ask Slurm.
+        worker_init=(
+            f"{cluster.worker_init}\nexport CRYSTALMATH_ALLOCATION=$SLURM_JOB_ID "
+            f"{BLOCK_ENDS}=$(($(date +%s) + {block_s(cluster):.0f}))"
+        ),
+        # In MPI mode one pool, on the first node, hands out the nodes of all.
+        launcher=SimpleLauncher() if nodes == 1 or mpi else SrunLauncher(),
     )
 
 
 def _clock(seconds: float) -> str:
-    # Slurm counts whole minutes.
-    minutes = max(1, math.ceil(seconds / 60))
+    minutes = int(seconds // 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:00"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import EngineUnavailable
 from crystalmath.models import Sighting
-from crystalmath_engine_parsl import batch_executor
+from crystalmath_engine_parsl import batch_executor, config
+from crystalmath_engine_parsl.idle_blocks import IdleBlocks
 from crystalmath_engine_parsl.ownership import BLOCKS
 from crystalmath_engine_parsl.pool import Pool
 from crystalmath_engine_parsl.pools import Pools
 from crystalmath_engine_parsl.slurm_queue import SlurmQueue
+from crystalmath_engine_parsl.task import BlockEndsTooSoon
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
@@ -52,6 +55,8 @@ class BatchPools(Pools):
         """Submit a task for each attempt; the first brings a pilot job."""
         super().launch(attempts)
         self._given.update({attempt.id: attempt for attempt in attempts})
+        if self._pool is not None and not self._pool.states():
+            self._pool.scale_out()  # all were ended for having nothing to do
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Tell what Slurm and Parsl know of attempts; another pilot job may be asked for."""
@@ -65,7 +70,18 @@ class BatchPools(Pools):
         configured = batch_executor.batch_executor(
             self._cluster, self._ownership.temporary, self._mark
         )
-        return BatchPool(configured, directory, self._queue)
+        return BatchPool(configured, directory, self._cluster, self._queue, self._runner.log)
+
+    def _mend(self) -> None:
+        if self._pool is not None:
+            for task in self._tasks.copy().values():
+                error = task.future.exception() if task.future.done() else None
+                if isinstance(error, BlockEndsTooSoon):
+                    self._pool.hold(error.block)
+        super()._mend()
+
+    def _is_unbegun(self, error: BaseException | None) -> bool:
+        return isinstance(error, BlockEndsTooSoon) or super()._is_unbegun(error)
 
     def _grow(self, pool: BatchPool) -> None:
         """Ask for one more pilot job where tasks wait and all pilot jobs are running."""
@@ -119,16 +135,44 @@ class BatchPool(Pool):
     ----------
     executor, directory
         As of a :class:`Pool`.
+    cluster : Cluster
+        What a pilot job asks for.
     queue : SlurmQueue
         Slurm.
+    log : logging.Logger
+        The engine's.
     """
 
     def __init__(
-        self, executor: HighThroughputExecutor, directory: Path, queue: SlurmQueue
+        self,
+        executor: HighThroughputExecutor,
+        directory: Path,
+        cluster: Cluster,
+        queue: SlurmQueue,
+        log: logging.Logger,
     ) -> None:
         super().__init__(executor, directory)
+        self._cluster = cluster
         self._queue = queue
         self._record = directory.parent / BLOCKS
+        self._idle = IdleBlocks(executor, cluster.timespan("max_idletime", config.IDLE_S), log)
+
+    def start(self) -> None:
+        """Start it; see :meth:`Pool.start`."""
+        super().start()
+        self._idle.start()
+
+    def end(self) -> None:
+        """Clean up after it; see :meth:`Pool.end`."""
+        self._idle.stop()
+        super().end()
+
+    def hold(self, allocation: str) -> None:
+        """Give a pilot job no more work."""
+        try:
+            self._idle.hold(allocation)
+        except Exception as error:
+            raise EngineUnavailable(f"Parsl does not answer: {error!r}") from error
 
     def scale_out(self) -> None:
         """Ask for one more pilot job, and record it for whoever comes after us."""
@@ -153,12 +197,28 @@ class BatchPool(Pool):
         with contextlib.suppress(EngineUnavailable):
             self._queue.cancel([job for job in self._blocks() if job not in but])
 
+    def _asked_for(self, attempt: Attempt) -> dict[str, Any]:
+        if "mpi" not in self._cluster.engine_options:
+            return {}
+        asked = attempt.resources
+        each = -(-asked.total_ranks // asked.total_nodes)
+        cores = asked.cores_per_rank
+        return {
+            "num_nodes": asked.total_nodes,
+            "num_ranks": asked.total_ranks,
+            "ranks_per_node": each,
+            # What the others call it differs from one MPI to the next.
+            "launcher_options": f"--cpus-per-task={cores}"
+            if cores and self._cluster.engine_options["mpi"] == "srun"
+            else "",
+        }
+
     def _block_trouble(self) -> str | None:
         try:
             states = self.states()
         except EngineUnavailable:
             return None  # nobody knows
-        if states:
+        if states or self._idle.ended.issuperset(self._blocks()):
             return None
         return f"Slurm's job {', '.join(self._blocks()) or '?'} with Parsl's workers is over"
 

@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING
 
-from crystalmath.errors import ConfigError
+from attrs import evolve
+
+from crystalmath.errors import ConfigError, InvalidJob, shown
 
 if TYPE_CHECKING:
-    from crystalmath.models import EngineSettings
+    from crystalmath.models import Cluster, EngineSettings, JobSpec
 
-__all__ = ["CLUSTER_OPTIONS", "check_clusters", "workers"]
+__all__ = [
+    "BEGIN_S",
+    "BLOCK_ENDS",
+    "IDLE_S",
+    "PREFIX",
+    "as_jobs_see",
+    "block_s",
+    "check_clusters",
+    "check_fits",
+    "workers",
+]
+
+#: Variable of the workers of a pilot job: when it is over, in seconds since the epoch, by the clock
+#: of its first node.
+BLOCK_ENDS = "CRYSTALMATH_BLOCK_ENDS"
+#: Variable in which Parsl's MPI mode says what starts ranks on the nodes of a task. It stands in
+#: quacc's commands until a worker knows.
+PREFIX = "PARSL_MPI_PREFIX"
+#: How long a job may take until its recipe begins, from when its walltime counts, in seconds.
+BEGIN_S = 60.0
 
 #: What a cluster may say beside what core knows; docs/configuration.md explains each.
-CLUSTER_OPTIONS = ("workers_per_node", "max_blocks", "cores_per_node", "address")
-#: What a pilot job is not asked for: it runs one rank of each of several jobs.
+CLUSTER_OPTIONS = (
+    "workers_per_node",
+    "max_blocks",
+    "cores_per_node",
+    "address",
+    "max_idletime",
+    "mpi",
+    "jobs_per_block",
+)
+#: How long a pilot job lasts where the cluster does not say, in seconds.
+WALLTIME_S = 3600.0
+#: How long a pilot job may have nothing to do, in seconds: Parsl's own figure.
+IDLE_S = 120.0
+#: What can start ranks on nodes of a pilot job, as Parsl calls it.
+_LAUNCHERS = ("srun", "mpiexec", "aprun")
+#: What a pilot job is not asked for: it runs several jobs.
 _OF_RANKS = ("ranks", "ranks_per_node", "cores_per_rank", "gpus_per_rank")
+#: What counts workers, and what counts jobs over several nodes: a cluster has one or the other.
+_OF_WORKERS, _OF_MPI = ("workers_per_node", "cores_per_node"), ("jobs_per_block",)
 
 
 def workers(settings: EngineSettings) -> int:
@@ -35,14 +73,65 @@ def check_clusters(settings: EngineSettings) -> None:
         cluster.check_options(*CLUSTER_OPTIONS)
         if cluster.scheduler != "slurm":
             raise cluster.refused("scheduler", 'must be "slurm" for the engine parsl')
-        for key in _OF_RANKS:
-            if key in cluster.resources.given():
-                raise cluster.refused(
-                    key,
-                    "cannot be used: workers of a pilot job run one process each; "
-                    "workers_per_node and cores_per_node say how many share a node",
-                )
-        for key in ("workers_per_node", "max_blocks", "cores_per_node"):
+        _check_ranks(cluster)
+        for key in ("workers_per_node", "max_blocks", "cores_per_node", "jobs_per_block"):
             cluster.count(key, 1, least=1)
         if not isinstance(cluster.engine_options.get("address", ""), str):
             raise cluster.refused("address", "must be a text: a host's name or address")
+        cluster.timespan("max_idletime", IDLE_S)
+
+
+def _check_ranks(cluster: Cluster) -> None:
+    """Hold apart clusters of small jobs, many on a node, and of jobs over several nodes."""
+    launcher = cluster.engine_options.get("mpi")
+    if launcher is not None and launcher not in _LAUNCHERS:
+        known = ", ".join(f'"{each}"' for each in _LAUNCHERS)
+        raise cluster.refused("mpi", f"must be one of {known}, not {shown(launcher)}")
+    for key in _OF_WORKERS if launcher else _OF_MPI:
+        if key in cluster.engine_options:
+            raise cluster.refused(key, f"cannot be used {'with' if launcher else 'without'} mpi")
+    for key in _OF_RANKS:
+        if key in cluster.resources.given():
+            raise cluster.refused(
+                key,
+                "cannot be used: the nodes of a pilot job are shared by several jobs; "
+                + ("each says it itself" if launcher else "see workers_per_node, cores_per_node"),
+            )
+
+
+def block_s(cluster: Cluster) -> float:
+    """Tell how long a pilot job lasts, in seconds: Slurm counts whole minutes."""
+    return math.ceil((cluster.walltime_s or WALLTIME_S) / 60) * 60.0
+
+
+def check_fits(spec: JobSpec, cluster: Cluster) -> None:
+    """Refuse a job for which a pilot job of a cluster has not enough nodes, or time.
+
+    Raises
+    ------
+    InvalidJob
+        It would wait for ever.
+    """
+    nodes = cluster.resources.nodes or 1
+    if cluster.engine_options.get("mpi") and spec.resources.total_nodes > nodes:
+        raise InvalidJob(
+            f"a pilot job of the cluster {cluster.name!r} has {nodes} nodes, not "
+            f"{spec.resources.total_nodes}; ask for fewer with --nodes, or give the cluster more"
+        )
+    if spec.walltime_s is not None and spec.walltime_s + BEGIN_S > block_s(cluster):
+        raise InvalidJob(
+            f"a pilot job of the cluster {cluster.name!r} lasts {block_s(cluster):g} s, in which "
+            f"a walltime of {spec.walltime_s:g} s, and {BEGIN_S:g} s to begin, do not fit; ask for "
+            "less with --walltime, or give the cluster more"
+        )
+
+
+def as_jobs_see(cluster: Cluster) -> Cluster:
+    """Give a cluster as its jobs see it: its nodes are a pilot job's, and not theirs."""
+    if not cluster.engine_options.get("mpi"):
+        return cluster
+    return evolve(
+        cluster,
+        resources=evolve(cluster.resources, nodes=None),
+        launcher=cluster.launcher or f"${PREFIX}",
+    )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from parsl.executors import HighThroughputExecutor
 
+    from crystalmath.models import Attempt
+
 __all__ = ["Pool"]
 
 #: How long the interchange may take to start, in seconds.
@@ -86,13 +88,21 @@ class Pool:
         """Start a block of workers."""
         self._executor.scale_out_facade(1)
 
-    def submit(self, directory: Path) -> Future[Any]:
-        """Queue the job of a run directory; :class:`EngineUnavailable` if that is refused."""
+    def submit(self, attempt: Attempt) -> Future[Any]:
+        """Queue a task for an attempt; :class:`EngineUnavailable` if that is refused."""
+        asked = self._asked_for(attempt)
         try:
-            future: Future[Any] = self._executor.submit(task.run, {}, str(directory))
+            future: Future[Any] = self._executor.submit(
+                task.run, asked, str(attempt.directory), attempt.walltime_s
+            )
         except Exception as error:
             raise EngineUnavailable(f"Parsl takes no task: {_told(error)}") from error
         return future
+
+    def _asked_for(self, attempt: Attempt) -> dict[str, Any]:
+        """Give Parsl's resource specification of an attempt."""
+        del attempt
+        return {}
 
     def trouble(self) -> str | None:
         """Tell why it takes no work any more, if it is known to be dead."""

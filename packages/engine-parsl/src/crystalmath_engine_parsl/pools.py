@@ -110,7 +110,7 @@ class Pools:
         for task in list(self._tasks.values()):
             if (
                 task.future.done()
-                and _is_parsls(task.future.exception())
+                and self._is_unbegun(task.future.exception())
                 and not self._runner.has_begun(task.attempt)
             ):
                 self._submit(pool, task.attempt)
@@ -163,7 +163,7 @@ class Pools:
         pool.end()
 
     def _submit(self, pool: Pool, attempt: Attempt) -> None:
-        task = _Task(attempt, pool.submit(attempt.directory))
+        task = _Task(attempt, pool.submit(attempt))
         self._tasks.pop(attempt.id, None)  # it goes to the end of the queue, here as there
         self._tasks[attempt.id] = task
         task.future.add_done_callback(functools.partial(self._done, pool, task))
@@ -213,7 +213,7 @@ class Pools:
         if task is None:
             return Sighting("gone")
         error = task.future.exception() if task.future.done() else None
-        if error is None or _is_parsls(error):
+        if error is None or self._is_unbegun(error):
             mended = self._pool is not None and self._pool.proved
             return Sighting("queued", None if mended else self._trouble)
         return Sighting("gone", f"{type(error).__name__}: {error}")
@@ -229,7 +229,6 @@ class Pools:
             self._tasks.pop(attempt, None)
         self._runner.notice(attempt)
 
-
-def _is_parsls(error: BaseException | None) -> bool:
-    """Tell whether an error is Parsl's own: a worker or a manager died, and the task with it."""
-    return type(error).__module__.partition(".")[0] == "parsl"
+    def _is_unbegun(self, error: BaseException | None) -> bool:
+        """Tell whether a task came back as it went: its worker or manager died."""
+        return type(error).__module__.partition(".")[0] == "parsl"

@@ -16,9 +16,12 @@ from crystalmath_engine_parsl.pools import Pools
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystalmath.models import Attempt, EngineSettings, Sighting
+    from crystalmath.models import Attempt, EngineSettings, JobSpec, Sighting
 
 __all__ = ["ParslRunner"]
+
+_ON_A_NODE = frozenset({"ranks", "cores_per_rank"})
+_OVER_NODES = _ON_A_NODE | {"nodes", "ranks_per_node"}
 
 
 class ParslRunner(EngineRunner):
@@ -34,14 +37,17 @@ class ParslRunner(EngineRunner):
         ``workers`` defaults to the number of cores that this process may use.
     """
 
-    capabilities = Capabilities(max_queued=1000, resources=frozenset({"ranks", "cores_per_rank"}))
+    capabilities = Capabilities(max_queued=1000, resources=_ON_A_NODE)
 
     def __init__(self, settings: EngineSettings) -> None:
-        super().__init__(settings)
-        self._workers = config.workers(settings)
         config.check_clusters(settings)
+        blocks = settings.clusters
+        seen = {name: config.as_jobs_see(cluster) for name, cluster in blocks.items()}
+        super().__init__(evolve(settings, clusters=seen))
+        self._workers = config.workers(settings)
+        self._blocks = blocks
         self._of: dict[str, Pools] = {"local": Pools(self, self._workers)}
-        for name, cluster in settings.clusters.items():
+        for name, cluster in blocks.items():
             self._of[name] = BatchPools(self, cluster)
         if settings.clusters:
             # The scheduler says when what runs on its nodes is over; nobody here sees it.
@@ -57,10 +63,21 @@ class ParslRunner(EngineRunner):
         """Tell how many jobs run at once on this machine."""
         return self._workers
 
+    def honoured(self, cluster: str) -> frozenset[str]:
+        """Name the resources that a cluster can honour: several nodes with Parsl's MPI mode."""
+        return _OVER_NODES if self._is_mpi(cluster) else _ON_A_NODE
+
+    def allotted(self, spec: JobSpec) -> JobSpec:
+        """Refuse what no pilot job can hold as well; see :meth:`EngineRunner.allotted`."""
+        spec = super().allotted(spec)
+        if spec.cluster in self._blocks:
+            config.check_fits(spec, self._blocks[spec.cluster])
+        return spec
+
     def cores(self, cluster: str) -> int | None:
         """Tell how many cores a job may have: this machine's, or those asked for on a node."""
-        if cluster in self.settings.clusters:
-            cores = self.settings.clusters[cluster].engine_options.get("cores_per_node")
+        if cluster in self._blocks:
+            cores = self._blocks[cluster].engine_options.get("cores_per_node")
             return None if cores is None else int(cores)
         return len(os.sched_getaffinity(0))
 
@@ -84,6 +101,9 @@ class ParslRunner(EngineRunner):
         """End Parsl and everything that it started."""
         for pools in self._of.values():
             pools.stop()
+
+    def _is_mpi(self, cluster: str) -> bool:
+        return cluster in self._blocks and "mpi" in self._blocks[cluster].engine_options
 
     def _by_cluster(self, attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
         found: dict[str, list[Attempt]] = {}

@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 from crystalmath import worker
+from crystalmath_engine_parsl.config import BEGIN_S, BLOCK_ENDS, PREFIX
 
-__all__ = ["run"]
+__all__ = ["BlockEndsTooSoon", "run"]
+
+_MPI = (PREFIX, "PARSL_MPI_NODELIST", "PARSL_NUM_NODES", "PARSL_NUM_RANKS", "PARSL_RANKS_PER_NODE")
 
 
-def run(directory: str) -> None:
-    """Run the job of a run directory, as every engine's worker does."""
-    worker.run(directory)
+class BlockEndsTooSoon(Exception):  # noqa: N818 - named for what is so
+    """A pilot job will be over before a job's walltime is.
+
+    Parameters
+    ----------
+    block : str
+        Slurm's id of the pilot job.
+    """
+
+    def __init__(self, block: str) -> None:
+        super().__init__(block)  # what it is made again of on the other side
+        self.block = block
+
+    def __str__(self) -> str:
+        """Say so."""
+        return f"the pilot job {self.block} is over before the job's walltime would be"
+
+
+def run(directory: str, walltime_s: float | None) -> None:
+    """Run the job of a run directory, as every engine's worker does.
+
+    Parameters
+    ----------
+    directory : str
+        The run directory.
+    walltime_s : float, optional
+        The job's walltime, in seconds.
+
+    Raises
+    ------
+    BlockEndsTooSoon
+        Nothing was begun.
+    """
+    ends = os.environ.get(BLOCK_ENDS)
+    if ends and walltime_s and time.time() + walltime_s + BEGIN_S > float(ends):
+        raise BlockEndsTooSoon(os.environ["CRYSTALMATH_ALLOCATION"])
+    # What Parsl's MPI mode says of this task's nodes: PREFIX, and more.
+    worker.run(directory, {name: os.environ[name] for name in os.environ if name in _MPI})

@@ -39,6 +39,8 @@ walltime = "04:00:00"            # of a pilot job
 # nodes = 1                      # of a pilot job
 # workers_per_node = 8           # jobs at a time on a node; default: its cores
 # max_blocks = 2                 # pilot jobs at a time
+# max_idletime = "2m"            # one without work ends after this time
+# mpi = "srun"                   # jobs take --nodes and --ranks, and share a pilot job's nodes
 # cores_per_node = 64            # asked for on each node; default: whole nodes (exclusive)
 # memory_mb = 128000             # on each node
 # options = { constraint = "skylake" }         # more options of sbatch, without dashes

@@ -69,6 +69,11 @@ class Cluster:
             return value
         raise self.refused(key, f"must be a whole number from {least}, not {shown(value)}")
 
+    def timespan(self, key: str, default: float) -> float:
+        """Give one of the engine's own keys that is a span of time, in seconds."""
+        given = self.engine_options.get(key)
+        return default if given is None else _timespan(self.name, key, given)
+
     def defaults(self, names: Collection[str]) -> Resources:
         """Give what a job has by default of some resources."""
         given: dict[str, Any] = {**self.resources.given()}
@@ -115,14 +120,14 @@ def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
             f'[clusters.{name}] names no engine; write engine = "parsl", or another that '
             "`crystalmath engines` lists"
         )
-    scheduler = texts["scheduler"] or "local"
+    scheduler, given = texts["scheduler"] or "local", table.get("walltime")
     if scheduler not in SCHEDULERS:
         raise ConfigError(f"[clusters.{name}] scheduler {_unknown(scheduler, SCHEDULERS)}")
     return Cluster(
         name=name,
         engine=texts["engine"],
         scheduler=scheduler,
-        walltime_s=_walltime(name, table.get("walltime")),
+        walltime_s=_timespan(name, "walltime", given) if given is not None else None,
         worker_init=texts["worker_init"] or "",
         launcher=texts["launcher"],
         resources=_resources(name, table),
@@ -137,14 +142,12 @@ def _text(name: str, table: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
-def _walltime(name: str, given: object) -> float | None:
-    if given is None:
-        return None
+def _timespan(name: str, key: str, given: object) -> float:
     numeric = isinstance(given, int | float) and not isinstance(given, bool)
     seconds = read_timespan(str(given)) if numeric or isinstance(given, str) else None
     if not seconds:
         wanted = 'a time above zero, as "00:10:00" or "2h"'
-        raise ConfigError(f"[clusters.{name}] walltime must be {wanted}, not {shown(given)}")
+        raise ConfigError(f"[clusters.{name}] {key} must be {wanted}, not {shown(given)}")
     return seconds
 
 

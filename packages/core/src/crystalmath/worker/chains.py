@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["WorkerLost", "close_idle", "run"]
 
@@ -22,7 +26,7 @@ class WorkerLost(CrystalMathError):  # noqa: N818 - named for what happened
     code = "lost"
 
 
-def run(directory: str | os.PathLike[str]) -> None:
+def run(directory: str | os.PathLike[str], environment: Mapping[str, str] | None = None) -> None:
     """Run the job of a run directory, and return once its outcome is published.
 
     May be called from several threads at once. A job that somebody else has claimed is left
@@ -32,6 +36,10 @@ def run(directory: str | os.PathLike[str]) -> None:
     ----------
     directory : str or path-like
         The job's run directory (``Attempt.directory``).
+    environment : mapping of str to str, optional
+        Environment variables of the job that only its worker can know, as the nodes that it was
+        given of an allocation. They go before what was submitted, where ``$NAME`` of one is
+        filled in.
 
     Raises
     ------
@@ -41,6 +49,8 @@ def run(directory: str | os.PathLike[str]) -> None:
         There is no such run directory on this host.
     """
     header = RunDirectory(directory).read_header()
+    if environment:
+        header["environment"] = _with(header["environment"], environment)
     request = {"directory": os.path.abspath(directory), "header": header}
     fresh = False
     while not fresh:
@@ -55,6 +65,13 @@ def run(directory: str | os.PathLike[str]) -> None:
     raise WorkerLost(
         f"no supervisor could take {request['directory']}: the worker's standard error says why"
     )
+
+
+def _with(submitted: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    def filled(value: str) -> str:
+        return re.sub(r"\$(\w+)", lambda found: known.get(found[1], found[0]), value)
+
+    return {**{name: filled(value) for name, value in submitted.items()}, **known}
 
 
 class _Chain:

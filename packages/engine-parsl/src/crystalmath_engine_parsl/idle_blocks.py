@@ -1,0 +1,115 @@
+"""Pilot jobs that have nothing to do are ended: allocations are paid for by the hour."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import EngineUnavailable
+from crystalmath_engine_parsl.slurm_queue import SlurmQueue
+
+if TYPE_CHECKING:
+    import logging
+
+    from parsl.executors import HighThroughputExecutor
+
+__all__ = ["IdleBlocks"]
+
+#: The longest pause between two looks, in seconds.
+LOOK_S = 15.0
+#: How long the interchange may take to answer, in seconds.
+ANSWER_S = 10
+
+
+class IdleBlocks:
+    """End the pilot jobs of one pool that had nothing to do for a while.
+
+    It looks from a thread of its own: nobody asks an engine about anything while it has no jobs.
+
+    Parameters
+    ----------
+    executor : HighThroughputExecutor
+        The pool's, started.
+    idle_s : float
+        For how long one may have nothing to do, in seconds.
+    log : logging.Logger
+        The engine's.
+    """
+
+    def __init__(
+        self, executor: HighThroughputExecutor, idle_s: float, log: logging.Logger
+    ) -> None:
+        self._executor = executor
+        self._idle_s = idle_s
+        self._log = log
+        self._queue = SlurmQueue()
+        self._held: set[str] = set()
+        self._stopping = threading.Event()
+        #: Slurm's ids of those that were ended.
+        self.ended: set[str] = set()
+
+    def start(self) -> None:
+        """Begin to look."""
+        threading.Thread(target=self._watch, name="idle blocks", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()
+
+    def hold(self, allocation: str) -> None:
+        """Give a pilot job no more work: it ends after what it has."""
+        block = self._executor.job_ids_to_block.get(allocation)
+        if block is None or block in self._held:
+            return
+        self._held.add(block)
+        self._hold(self._managers().get(block, []))
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(min(self._idle_s / 4, LOOK_S)):
+            try:
+                self._end_idle()
+            except EngineUnavailable as error:
+                self._log.warning("idle pilot jobs are not ended: %s", error)
+            except Exception as error:  # noqa: BLE001 - whatever Parsl raises
+                # Its answers may still come, and be taken for those to other questions.
+                self._log.warning("idle pilot jobs are not ended any more: %r", error)
+                return
+
+    def _end_idle(self) -> None:
+        idle = {
+            block: managers
+            for block, managers in self._managers().items()
+            if self._is_idle(block, managers)
+        }
+        if not idle:
+            return
+        for managers in idle.values():
+            self._hold(managers)
+        # A task may have been given to one meanwhile; now none is any more.
+        for block, managers in self._managers().items():
+            if block in idle and not any(manager["tasks"] for manager in managers):
+                job = self._executor.blocks_to_job_id[block]
+                self._log.info("pilot job %s had nothing to do, and is ended", job)
+                self._queue.cancel([job])
+                self.ended.add(job)
+        self._held.update(idle)
+
+    def _is_idle(self, block: str, managers: list[dict[str, Any]]) -> bool:
+        if self._executor.blocks_to_job_id[block] in self.ended:
+            return False
+        enough = 0.0 if block in self._held else self._idle_s
+        return all(
+            not manager["tasks"] and manager["idle_duration"] >= enough for manager in managers
+        )
+
+    def _managers(self) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for manager in self._executor.command_client.run("MANAGERS", timeout_s=ANSWER_S):
+            found.setdefault(manager["block_id"], []).append(manager)
+        return found
+
+    def _hold(self, managers: list[dict[str, Any]]) -> None:
+        for manager in managers:
+            self._executor.command_client.run(
+                ["HOLD_MANAGER", manager["manager"]], timeout_s=ANSWER_S
+            )
