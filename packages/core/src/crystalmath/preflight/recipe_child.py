@@ -23,7 +23,7 @@ from crystalmath import config
 from crystalmath.preflight.opened_files import OpenedFiles
 from crystalmath.recipes import codec, lookup, potcar_path
 from crystalmath.worker.imports import Edited, install
-from crystalmath.worker.isolation import Baseline, belongs_to
+from crystalmath.worker.isolation import Baseline, begin_below
 
 if TYPE_CHECKING:
     from crystalmath.preflight.report import Report
@@ -46,8 +46,7 @@ _LEAVES_NOTHING = {
 def main() -> None:
     """Answer the supervisor's questions, until it is gone."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    if not belongs_to(parent):
-        return
+    begin_below(parent)
     os.environ.update(_LEAVES_NOTHING)
     os.chdir("/")
     with socket.socket(fileno=descriptor) as control:

@@ -7,12 +7,12 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.worker.isolation import belongs_to
+from crystalmath.worker.isolation import begin_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["in_fork"]
+__all__ = ["end_as", "in_fork"]
 
 #: More than a message has, and no more than a pipe holds, in bytes.
 _LONGEST = 1 << 16
@@ -36,8 +36,8 @@ def in_fork(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     child = os.fork()
     if child == 0:
         try:
-            if belongs_to(parent):
-                os.write(theirs, json.dumps(run()).encode())
+            begin_below(parent)
+            os.write(theirs, json.dumps(run()).encode())
         finally:
             os._exit(0)
     os.close(theirs)
@@ -50,13 +50,13 @@ def in_fork(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         said = b""
     os.close(ours)
     if not said:
-        _end_as(status)
+        end_as(status)
     message: dict[str, Any] = json.loads(said)
     return message
 
 
-def _end_as(status: int) -> None:
-    """End as the child did: the supervisor says how, and counts it as a runner's end."""
+def end_as(status: int) -> None:
+    """End as a child did (`os.waitpid` gives its status), so that our own parent sees how."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number not in {signal.SIGKILL, signal.SIGSTOP}:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import ctypes
 import gc
 import os
 import random
@@ -13,10 +12,12 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.worker.parent_death import end_with_parent
+
 if TYPE_CHECKING:
     from crystalmath.worker.pristine import Pristine
 
-__all__ = ["Baseline", "belongs_to"]
+__all__ = ["Baseline", "begin_below"]
 
 #: How much a runner may grow before it is replaced, in bytes.
 GROWTH = 512 * 1024**2
@@ -25,20 +26,17 @@ DESCRIPTORS = 16
 
 _LIMITS = sorted(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_PR_SET_PDEATHSIG = 1
 
 
-def belongs_to(parent: int) -> bool:
-    """Begin as a process that ends with its parent; ``False`` if the parent is gone already.
+def begin_below(parent: int) -> None:
+    """Begin as a process that ends with its parent, and before it when memory runs out.
 
     Parameters
     ----------
     parent : int
         The pid of the process that watches this one.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        return False
+    end_with_parent(parent)
     # When memory runs out it is the recipe that must go, not those who watch it.
     with (
         contextlib.suppress(OSError),
@@ -46,7 +44,6 @@ def belongs_to(parent: int) -> bool:
     ):
         file.write("500")
     os.umask(0o077)
-    return True
 
 
 class Baseline:

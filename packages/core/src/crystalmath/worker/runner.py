@@ -27,7 +27,7 @@ from crystalmath.worker.child import BEGUN
 from crystalmath.worker.disk_space import when_there_is_room
 from crystalmath.worker.fork import in_fork
 from crystalmath.worker.imports import Edited, install
-from crystalmath.worker.isolation import Baseline, belongs_to
+from crystalmath.worker.isolation import Baseline, begin_below
 from crystalmath.worker.marking import Mark
 from crystalmath.worker.postmortem import describe
 from crystalmath.worker.pristine import Pristine
@@ -46,8 +46,7 @@ def main() -> None:
     """Run the jobs that the supervisor hands over, until it is gone."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     # A runner whose supervisor was killed must not go on: nobody would fence or publish it.
-    if not belongs_to(parent):
-        return
+    begin_below(parent)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with socket.socket(fileno=descriptor) as control:
         _serve(control)

@@ -1,0 +1,316 @@
+"""A process of an engine's own, in which its library lives: it ends with its owner.
+
+Most libraries live in the process that uses them, with their threads, handlers and children. An
+engine's owner is a user's script, or a server: what the library starts must be gone when that is
+killed, and must not run what nobody owns. So the library gets a process of its own, and the engine
+calls functions in it::
+
+    agent = Agent(settings.directory / "log")
+    agent.start(60.0, pool.start, workers)  # a function of a module of yours, called there
+    agent.ask(5.0, pool.submit, directories)
+    agent.stop()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from crystalmath import processes
+from crystalmath.engines.agent_process import LENGTH
+from crystalmath.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["Agent", "AgentEnded", "AgentSilent"]
+
+#: How long all of an agent may take to end, in seconds.
+STOP_S = 10.0
+_CHUNK = 1 << 16
+#: As much of the end of a log is looked at for its last line, in bytes.
+_TAIL = 4096
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AgentEnded(EngineUnavailable):
+    """The agent's process has ended, or was not started; the message says how and where its log is.
+
+    It can be started again.
+    """
+
+
+class AgentSilent(EngineUnavailable):  # noqa: N818 - named for what happened
+    """The agent has not answered in time. What was asked of it may still be done."""
+
+
+class Agent:
+    """A process that belongs to this one; one of its threads may ask at a time, others wait.
+
+    It has a session of its own, so that Ctrl-C is for its owner alone, works in ``/``, and writes
+    what it prints to its log. Functions are called on its main thread. When its owner ends,
+    however, the agent is killed at once, with all that it has started; jobs go on.
+
+    Parameters
+    ----------
+    log : pathlib.Path
+        The file for what it prints; made with its folder.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line: socket.socket | None = None
+        self._received = b""
+        self._owes = False  # an answer to a question that has run out of time
+        self._ending = "was not started"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        if os.getpid() != self._owner:
+            return False  # a forked process: it is the parent's
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def ending(self) -> str | None:
+        """How it ended, in words that follow a subject; ``None`` while it is alive."""
+        if self.alive:
+            return None
+        if self._process is None:
+            return self._ending
+        if os.getpid() != self._owner:
+            return "belongs to the process that this one was forked from"
+        return _ending(self._process.returncode)
+
+    def start(
+        self, limit_s: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Start the process, and call a first function in it; where that fails, nothing is left.
+
+        One that was started before is ended first.
+
+        Parameters
+        ----------
+        limit_s : float
+            How long both may take, in seconds.
+        function, *args, **kwargs
+            As of :meth:`ask`.
+
+        Returns
+        -------
+        object
+            What the function returned.
+
+        Raises
+        ------
+        AgentEnded, AgentSilent, Exception
+            As of :meth:`ask`.
+        """
+        deadline = time.monotonic() + limit_s
+        question = _message(function, args, kwargs)
+        self.stop()
+        with self._held(limit_s):
+            try:
+                self._spawn()
+                return self._asked(question, function, deadline, limit_s)  # type: ignore[no-any-return]
+            except BaseException:
+                self._end("could not be started")
+                raise
+
+    def ask(self, limit_s: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in the process.
+
+        Parameters
+        ----------
+        limit_s : float
+            How long it may take, in seconds.
+        function : callable
+            One that can be imported: it travels by its name, as pickle has it.
+        *args, **kwargs
+            Its arguments; they are pickled, and so is its answer.
+
+        Returns
+        -------
+        object
+            What the function returned.
+
+        Raises
+        ------
+        AgentEnded
+            There is no process, or it ended before it had answered.
+        AgentSilent
+            The time is over. What was asked goes on, and its answer is thrown away; until then,
+            nothing else is handed over.
+        Exception
+            What the function raised, with its traceback there as a note. One that cannot be
+            pickled comes as a `RuntimeError` that names it.
+        """
+        deadline = time.monotonic() + limit_s
+        question = _message(function, args, kwargs)
+        with self._held(limit_s):
+            return self._asked(question, function, deadline, limit_s)  # type: ignore[no-any-return]
+
+    def stop(self) -> None:
+        """End it at once, and all that it has started.
+
+        What a library has to tidy up is a function of its own, to be asked for before.
+        """
+        with self._lock:
+            if os.getpid() == self._owner:
+                self._end("was stopped")
+
+    @contextlib.contextmanager
+    def _held(self, limit_s: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=limit_s):
+            raise AgentSilent(f"the agent has been busy for {limit_s:g} s with another question")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _spawn(self) -> None:
+        self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ours, theirs = socket.socketpair()
+        log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        me = os.getpid()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [
+                    # -P: a file of the working directory must never stand in for a library.
+                    *(sys.executable, "-P", "-m", "crystalmath.engines.agent_process"),
+                    *(str(theirs.fileno()), str(me), str(processes.start_time(me))),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(log)
+        self._owner, self._line, self._received, self._owes = me, ours, b"", False
+
+    def _asked(
+        self, question: bytes, function: Callable[..., Any], deadline: float, limit_s: float
+    ) -> Any:
+        if self._line is None or not self.alive:
+            raise self._ended()
+        name = getattr(function, "__qualname__", repr(function))
+        try:
+            while self._owes:
+                self._receive(deadline)
+            self._send(question, deadline)
+            self._owes = True
+            returned, answer = self._receive(deadline)
+        except TimeoutError:
+            raise AgentSilent(
+                f"the agent (pid {self._process and self._process.pid}) has not answered "
+                f"{name} in {limit_s:g} s; its log is {self._log}"
+            ) from None
+        except OSError:
+            self._end()
+            raise self._ended() from None
+        if not returned:
+            raise answer
+        return answer
+
+    def _send(self, question: bytes, deadline: float) -> None:
+        assert self._line is not None  # noqa: S101 - looked at by `_asked`
+        self._line.settimeout(_left(deadline))
+        try:
+            self._line.sendall(question)
+        except TimeoutError:
+            # Half a question makes the line useless.
+            self._end("was stopped: it took no question in time")
+            raise
+
+    def _receive(self, deadline: float) -> tuple[bool, Any]:
+        """Take the next answer off the line; what has come of one is kept if time is over."""
+        head = LENGTH.size
+        while len(self._received) < head or len(self._received) < head + self._length():
+            assert self._line is not None  # noqa: S101 - looked at by `_asked`
+            self._line.settimeout(_left(deadline))
+            data = self._line.recv(_CHUNK)
+            if not data:
+                raise ConnectionResetError
+            self._received += data
+        end = head + self._length()
+        body, self._received = self._received[head:end], self._received[end:]
+        self._owes = False
+        answer: tuple[bool, Any] = pickle.loads(body)  # noqa: S301 - our own process wrote it
+        return answer
+
+    def _length(self) -> int:
+        length: int = LENGTH.unpack(self._received[: LENGTH.size])[0]
+        return length
+
+    def _end(self, ending: str | None = None) -> None:
+        """Have the guard end all, and wait for it; say how it ended by itself, or this."""
+        process, line = self._process, self._line
+        self._process = self._line = None
+        if line is not None:
+            line.close()
+        if process is None:
+            return
+        if process.poll() is not None:
+            ending = None
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)  # somebody may have stopped it
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()  # and so the kernel kills the agent
+            process.wait()
+        self._ending = ending or _ending(process.returncode)
+
+    def _ended(self) -> AgentEnded:
+        last = self._last_line()
+        said = f"; its log {self._log} ends with: {last}" if last else ""
+        return AgentEnded(f"the agent {self.ending or 'is not to be reached'}{said}")
+
+    def _last_line(self) -> str:
+        with contextlib.suppress(OSError), self._log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+            return lines[-1].strip() if lines else ""
+        return ""
+
+
+def _message(function: Callable[..., Any], args: Any, kwargs: Any) -> bytes:
+    body = pickle.dumps((function, args, kwargs))
+    return LENGTH.pack(len(body)) + body
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal
+        return f"was killed by signal {-code}"

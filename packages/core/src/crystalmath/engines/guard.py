@@ -1,0 +1,150 @@
+"""What stands between a process and its owner: it ends all below it when the owner is gone.
+
+A library's processes know nothing of who started them, and a process that was killed tells nobody.
+So a guard is forked off before anything is imported or started. It waits, and does nothing else:
+for the end of the owner, of which the kernel tells it at once, and for that of the process below.
+As a child subreaper it keeps what detaches itself within its reach. Jobs are no part of that:
+supervisors, and what is below them, go on without worker and guard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystalmath import processes
+from crystalmath.worker import become_subreaper, end_with_parent
+from crystalmath.worker.fork import end_as
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["end_with_owner"]
+
+#: How long those may take that tidy up after others, once these have ended, in seconds.
+TIDY_S = 2.0
+_SUPERVISOR = b"crystalmath.worker.supervisor"
+#: It removes semaphores and shared memory of processes that were killed, and ends after them.
+_TIDIES_UP = b"resource_tracker"
+
+
+def end_with_owner(
+    owner: int,
+    started: int,
+    *,
+    line: int | None = None,
+    at_end: Callable[[], None] | None = None,
+) -> None:
+    """Go on as a child of this process, which stays as the guard and never returns.
+
+    To be called before threads are started. Whatever this process starts from here on ends with
+    the owner, and after this process; the guard ends last, as this process did.
+
+    Parameters
+    ----------
+    owner : int
+        The owner's pid.
+    started : int
+        The owner's start time (`crystalmath.processes.start_time`), in clock ticks since boot.
+    line : int, optional
+        File descriptor of a socket to the owner. All ends when the owner closes its end, too.
+    at_end : callable, optional
+        What the guard does last of all.
+    """
+    become_subreaper()
+    guard = os.getpid()
+    child = os.fork()
+    if child == 0:
+        end_with_parent(guard)
+        return
+    status = None
+    try:
+        status = _Watch(child, line).until_end(owner, started)
+        _end_all_below()
+        if at_end is not None:
+            at_end()
+    finally:
+        if status is not None:
+            end_as(status)
+        os._exit(0)
+
+
+class _Watch:
+    """Wait for ends: of the process below, of the owner, and of this process (SIGTERM)."""
+
+    def __init__(self, child: int, line: int | None) -> None:
+        self._child = child
+        self._line = line
+        self._told = False
+        self._wake, written = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._end)
+
+    def _end(self, *_: object) -> None:
+        self._told = True
+
+    def until_end(self, owner: int, started: int) -> int | None:
+        """Return how the process below has ended; ``None`` if it is to be ended."""
+        try:
+            owner_end = os.pidfd_open(owner)
+        except ProcessLookupError:
+            return None
+        ends = select.poll()
+        ends.register(owner_end, select.POLLIN)
+        ends.register(self._wake, select.POLLIN)
+        if self._line is not None:
+            ends.register(self._line, select.POLLRDHUP)
+        # The pid may have been another's before it was opened.
+        if not processes.is_alive(owner, started):
+            return None
+        while not self._told:
+            if (status := self._collect()) is not None:
+                return status
+            if {descriptor for descriptor, _ in ends.poll()} != {self._wake}:
+                return None
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+        return None
+
+    def _collect(self) -> int | None:
+        # What was orphaned is our child, too.
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid in {0, self._child}:
+                return status if pid else None
+
+
+def _end_all_below() -> None:
+    processes.end_processes(lambda: [pid for pid in _below() if not _tidies_up(pid)], grace_s=0.0)
+    processes.end_processes(_below, grace_s=TIDY_S)
+
+
+def _below() -> list[int]:
+    processes.reap_children()
+    me = os.getpid()
+    # One that was orphaned during the first look is found by the second.
+    return [*_living(me)] or [*_living(me)]
+
+
+def _living(pid: int) -> Iterator[int]:
+    for child in processes.children(pid):
+        if _SUPERVISOR in _command(child).split(b"\0"):
+            continue
+        if processes.start_time(child) is not None:
+            yield child
+        yield from _living(child)
+
+
+def _tidies_up(pid: int) -> bool:
+    return _TIDIES_UP in _command(pid)
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
