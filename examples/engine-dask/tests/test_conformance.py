@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def outage() -> Iterator[None]:
-    """Stop the clusters for a while: their schedulers do not answer."""
-    clusters = [
+    """Stop the agents for a while: they do not answer."""
+    agents = [
         process
         for process in psutil.Process().children(recursive=True)
-        if "crystalmath_engine_dask.cluster" in process.cmdline()
+        if "crystalmath.engines.agent_process" in process.cmdline()
     ]
-    for process in clusters:
+    for process in agents:
         process.suspend()
     try:
         yield
     finally:
-        for process in clusters:
+        for process in agents:
             process.resume()
 
 

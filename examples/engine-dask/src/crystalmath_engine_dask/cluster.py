@@ -1,37 +1,73 @@
-"""A process that holds a Dask cluster, and ends with the process that started it.
-
-Dask itself would start its workers from the user's process. They import that process's main module:
-a script without ``if __name__ == "__main__"`` would submit its jobs again, in each worker.
-"""
+"""What the agent calls: Dask lives in its process, and not in the user's."""
 
 from __future__ import annotations
 
-import os
-import pickle
-import select
-import socket
-import sys
+from typing import TYPE_CHECKING, Any
 
 import dask
-from distributed import LocalCluster, Security
+from distributed import Client, Future, LocalCluster, Security, default_client
 
-if __name__ == "__main__":
-    owner, workers, directory = os.getppid(), int(sys.argv[1]), sys.argv[2]
-    line = socket.socket(fileno=sys.stdin.fileno())
+from crystalmath import worker
+from crystalmath.models import Sighting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_futures: dict[str, Future] = {}  # Dask drops a task whose future nobody holds
+
+
+def start(workers: int, directory: str) -> None:
+    """Start the cluster, and a client that stays the default one."""
     # Dask tidies up there itself: what a cluster that was killed has left goes with the next one.
     # Unless told that jobs are long, Dask queues one behind another while a worker is idle.
     long_jobs = {"distributed.scheduler.unknown-task-duration": "1h"}
     dask.config.set({"temporary-directory": directory, **long_jobs})
     # Else whoever may log in here could have Dask run what they like, as us.
     security = Security.temporary()
-    with LocalCluster(
+    cluster = LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
         memory_limit=None,  # jobs run in processes that Dask does not know
         dashboard_address=None,
         security=security,
-    ) as cluster:
-        line.sendall(pickle.dumps((cluster.scheduler_address, security)))
-        # A child that the owner forked may keep the line open: look at the parent, too.
-        while os.getppid() == owner and not select.select([line], [], [], 0.5)[0]:
-            pass
+    )
+    Client(cluster, security=security)
+
+
+def submit(directories: Mapping[str, str]) -> None:
+    """Submit one task for each attempt, with the attempt's id for its key."""
+    client, keys = default_client(), list(directories)
+    release(keys)  # else Dask answers a second launch with the first one's future
+    futures = client.map(worker.run, directories.values(), key=keys, pure=False, retries=0)
+    _futures.update(zip(keys, futures, strict=True))
+    client.nthreads()  # `map` alone waits for no answer
+
+
+def look(keys: Sequence[str]) -> dict[str, Sighting]:
+    """Ask the scheduler, which finds tasks by their keys."""
+    # What was submitted a moment ago may still be on its way to the scheduler.
+    sent = {key for key, future in _futures.items() if future.status == "pending"}
+
+    def see(dask_scheduler: Any) -> dict[str, Sighting]:
+        seen = {key: Sighting("queued" if key in sent else "gone") for key in keys}
+        for task in filter(None, map(dask_scheduler.tasks.get, keys)):
+            if task.state in {"memory", "erred", "forgotten"}:
+                seen[task.key] = Sighting("gone", task.exception_text or None)
+            else:
+                runs = task.processing_on and task in task.processing_on.executing
+                seen[task.key] = Sighting("running" if runs else "queued")
+        return seen
+
+    return dict(default_client().run_on_scheduler(see))
+
+
+def release(keys: Sequence[str]) -> None:
+    """Have the scheduler drop the tasks, and those that are over."""
+    over = {key for key, future in _futures.items() if future.status == "finished"}
+    for key in _futures.keys() & over.union(keys):
+        _futures.pop(key).release()
+
+
+def close() -> None:
+    """End the cluster as Dask does it: it removes its files."""
+    default_client().shutdown()

@@ -12,6 +12,7 @@ group, where Ctrl-C ends it before its owner can close it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing.util
 import os
 import runpy
@@ -19,26 +20,22 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 from crystalmath import processes
+from crystalmath.engines.guard import end_with_owner
 from crystalmath_engine_parsl import ownership
 
 __all__ = ["main"]
 
-#: How often the owner is looked for, in seconds.
-LOOK_S = 0.5
-
 
 def main() -> None:
-    """Run the script, and end all of the owner's pool when the owner is gone."""
+    """Run the script below a guard, which ends it with the owner."""
     owner, start = int(sys.argv[1]), int(sys.argv[2])
     temporary, argv = sys.argv[3], sys.argv[4:]
     if os.getpgrp() == os.getpgid(owner):
         os.setpgid(0, 0)
-    threading.Thread(target=_follow, args=(owner, start, temporary), daemon=True).start()
+    end_with_owner(owner, start, at_end=functools.partial(_tidy_up, owner, start, temporary))
     # Processes that are started by multiprocessing inherit it; jobs do not, nor TMPDIR.
     tempfile.tempdir = temporary
     multiprocessing.util.get_temp_dir()
@@ -48,21 +45,16 @@ def main() -> None:
     runpy.run_path(argv[0], run_name="__main__")
 
 
-def _follow(owner: int, start: int, temporary: str) -> None:
-    while processes.is_alive(owner, start):
-        time.sleep(LOOK_S)
+def _tidy_up(owner: int, start: int, temporary: str) -> None:
+    if processes.is_alive(owner, start):
+        return  # it has another pool by now, or will have
     shutil.rmtree(temporary, ignore_errors=True)
-    # Jobs live on: their supervisors are in sessions of their own. The other processes of the pool
-    # may have lost their tether.
+    # The other processes of the pool may have lost their guard.
     if token := os.environ.get(ownership.MARK):
-        _kill(ownership.pool_processes(token, os.getsid(0)))
-    os.killpg(0, signal.SIGKILL)
-
-
-def _kill(pids: list[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        while left := ownership.pool_processes(token, os.getsid(0)):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

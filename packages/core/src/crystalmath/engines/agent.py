@@ -51,7 +51,7 @@ class AgentEnded(EngineUnavailable):
     """
 
 
-class AgentSilent(EngineUnavailable):  # noqa: N818 - named for what happened
+class AgentSilent(EngineUnavailable):
     """The agent has not answered in time. What was asked of it may still be done."""
 
 
