@@ -189,3 +189,20 @@ def test_an_engine_that_cannot_be_imported_hinders_nothing(environment, threads,
     assert "the flux capacitor is missing" in document["error"]
     environment.uninstall("strange-threads", "strange-broken")
     assert list(environment.engines()) == ["local"]
+
+
+def test_an_engine_of_the_template_passes_the_kit_as_it_was_written(environment, tmp_path):
+    folder = tmp_path / "engine"
+    code, document = environment.crystalmath("engine-template", "my-pool", "--dir", folder)
+    assert code == 0, document
+    environment.install(build(folder, tmp_path / "dist"), "psutil", "pytest")
+    assert environment.engines()["my-pool"]["loads"]
+    done = subprocess.run(
+        [environment.folder / "bin/crystalmath", "conform", "my-pool"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    environment.uninstall("crystalmath-engine-my-pool")
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -24,6 +24,7 @@ from crystalmath.cli import (
     counts,
     doctor,
     du,
+    engine_template,
     engines,
     export,
     files,
@@ -217,4 +218,5 @@ _add("serve", serve.serve, "")
 _add("stop", stop.stop, "")
 _add("init", init.init, " --potcars /opt/vasp/potcars --workers 4 --yes")
 _add("doctor", doctor.doctor, " --run --engine local")
+_add("engine-template", engine_template.engine_template, " mine")
 _add("conform", conform.conform, " local --workers 2 -k cancel")
