@@ -27,7 +27,7 @@ PSIJ = "./packages/engine-psij"
 DASK = "./examples/engine-dask"
 SOURCES = [f"{package}/src" for package in (CORE, PARSL, COVALENT, PSIJ, DASK)]
 #: What the tests run on: the source tree, so that an environment can be used again.
-EDITABLE = [f"--editable={CORE}[quacc,tables,testing]", f"--editable={PARSL}"]
+EDITABLE = [f"--editable={CORE}[postgresql,quacc,tables,testing]", f"--editable={PARSL}"]
 #: The same where the lock is not used: with pyarrow and atomate2, uv settles on a pyzmq of 2021,
 #: which cannot be built any more.
 UNLOCKED = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}"]
@@ -152,6 +152,16 @@ def store(session: nox.Session, sqlalchemy: str) -> None:
     """Run the store's tests on each SQLAlchemy that is supported."""
     _install(session, f"--editable={CORE}", *_groups("test"), f"sqlalchemy=={sqlalchemy}")
     _pytest(session, *STORE)
+
+
+@nox.session
+@nox.parametrize("sqlalchemy", [nox.param("1.4.37", id="1.4"), nox.param("2.1.*", id="2.1")])
+def postgresql(session: nox.Session, sqlalchemy: str) -> None:
+    """Run the store's tests on a PostgreSQL server, which they start (Debian's `postgresql`)."""
+    core = f"--editable={CORE}[postgresql]"
+    _install(session, core, *_groups("test"), f"sqlalchemy=={sqlalchemy}")
+    tests = [STORE[0], "tests/core/test_store_postgresql.py", "--keyword=postgresql"]
+    _pytest(session, *tests, CRYSTALMATH_TEST_POSTGRESQL="1")
 
 
 @nox.session

@@ -128,6 +128,15 @@ def judge(install):
     install("the-judge", "judge", JUDGE, group="crystalmath.plugins")
 
 
+@pytest.fixture(scope="session")
+def postgresql():
+    """Give a PostgreSQL server of these tests' own."""
+    from postgresql_server import PostgreSQL
+
+    with PostgreSQL() as server:
+        yield server
+
+
 def parse(path):
     """Parse a Python file; once more where a thread of Parsl's disturbs it (see quacc.source)."""
     text = path.read_text(encoding="utf-8")

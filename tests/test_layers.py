@@ -48,6 +48,7 @@ LAYERS = [
         "crystalmath.config",
         "crystalmath.models",
         "crystalmath._permissions",
+        "crystalmath._storage",
         "crystalmath.errors",
         "crystalmath.processes",
         "crystalmath",
@@ -161,4 +162,4 @@ def test_a_file_name_says_what_is_inside_and_occurs_once() -> None:
 def test_at_the_top_stands_only_what_outsiders_import() -> None:
     top = {path.name for path in (SOURCE / "crystalmath").glob("*.py")}
     public = {"hookspecs.py", "errors.py", "config.py", "processes.py"}
-    assert top == public | {"__init__.py", "__main__.py", "_permissions.py"}
+    assert top == public | {"__init__.py", "__main__.py", "_permissions.py", "_storage.py"}

@@ -1,4 +1,4 @@
-"""The job store, on SQLite; on PostgreSQL too where ``CRYSTALMATH_TEST_POSTGRESQL`` has a URL."""
+"""The job store, on SQLite; on PostgreSQL too where ``CRYSTALMATH_TEST_POSTGRESQL`` is set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import inspect
 
 from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
 from crystalmath.jobs.changes import Change
@@ -49,20 +49,10 @@ HOSTILE = [
 ]
 
 
-def wiped(url):
-    """Empty a PostgreSQL database."""
-    engine = create_engine(url, future=True)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
-        metadata.drop_all(connection)
-    engine.dispose()
-    return url
-
-
 @pytest.fixture(params=["sqlite", *(["postgresql"] if POSTGRESQL else [])])
 def url(request, tmp_path):
     if request.param == "postgresql":
-        return wiped(POSTGRESQL)
+        return request.getfixturevalue("postgresql").new_url()
     return f"sqlite:///{tmp_path}/home/jobs.sqlite"
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from crystalmath._permissions import require_own_home
+from crystalmath._storage import url_of_home
 from crystalmath.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -162,10 +163,13 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     return Config(
         home=root,
         engine=environ.get("CRYSTALMATH_ENGINE") or table.get("engine"),
-        database_url=_absolute(
-            environ.get("CRYSTALMATH_DATABASE_URL")
-            or table.get("database_url")
-            or f"sqlite:///{root / 'jobs.sqlite'}"
+        database_url=url_of_home(
+            _absolute(
+                environ.get("CRYSTALMATH_DATABASE_URL")
+                or table.get("database_url")
+                or f"sqlite:///{root / 'jobs.sqlite'}"
+            ),
+            root,
         ),
         recipes_allow=tuple(dict.fromkeys(allow)),
         recipes_fresh=tuple(table.get("recipes", {}).get("fresh", [])),

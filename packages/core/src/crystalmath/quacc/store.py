@@ -17,6 +17,7 @@ from crystalmath.store.event_counts import count_reached
 from crystalmath.store.eventlog import last_event, read_events
 from crystalmath.store.failures import newest_failures
 from crystalmath.store.ordering import sorted_page
+from crystalmath.store.postgresql import patient
 from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
 from crystalmath.store.rows import (
     check,
@@ -114,15 +115,16 @@ class JobStore:
 
     @staticmethod
     def exists(url: str) -> bool:
-        """Tell whether there is a database, without opening it (a server's is taken to exist).
+        """Tell whether there is a database, without making one.
 
         Raises
         ------
         StoreError
-            The URL names no database that can be used.
+            The URL names no database that can be used, or a server that cannot be reached.
         """
         return database.exists(url)
 
+    @patient
     def insert(self, jobs: Sequence[NewJob]) -> _Jobs:
         """Record jobs as pending, all of them in one durable transaction, or none.
 
@@ -147,6 +149,7 @@ class JobStore:
                 recorded.append(answer)
         return recorded
 
+    @patient
     def insert_each(self, jobs: Sequence[NewJob]) -> _Answers:
         """Record jobs as :meth:`insert` does, each accepted or refused on its own.
 
@@ -158,6 +161,7 @@ class JobStore:
         with self._database.writing() as connection:
             return _insert_each(connection, jobs)
 
+    @patient
     def apply(self, changes: Sequence[Change]) -> _Jobs:
         """Record changes of state, in their order and in one durable transaction.
 
@@ -184,6 +188,7 @@ class JobStore:
             save(connection, changed, log)
         return [job for _, job in changed]
 
+    @patient
     def note_cancel(self, job_id: str, at: float) -> JobMetadata:
         """Record that somebody asked for a job to be stopped; the first request counts.
 
@@ -206,6 +211,7 @@ class JobStore:
             save(connection, [(job.revision, noted)], [log])
         return noted
 
+    @patient
     def set_owner(
         self, job_ids: Sequence[str], owner: Mapping[str, Any], reason: str, at: float
     ) -> None:
@@ -216,6 +222,7 @@ class JobStore:
             changed = [(job.revision, now) for job, now in zip(found, owned, strict=True)]
             save(connection, changed, [event_row(job, job.state, at, reason) for job in found])
 
+    @patient
     def note_removed(self, job_ids: Sequence[str], removed: str, reason: str, at: float) -> _Jobs:
         """Record what was removed of the files of ended jobs, in one durable transaction.
 
@@ -260,6 +267,7 @@ class JobStore:
         with self._database.reading() as connection:
             yield from ((str(job_id), str(text)) for job_id, text in connection.execute(query))
 
+    @patient
     def get(self, job_id: str) -> JobMetadata:
         """Give one job.
 
@@ -271,17 +279,20 @@ class JobStore:
         with self._database.reading() as connection:
             return _fetch_one(connection, job_id)
 
+    @patient
     def get_many(self, ids: Sequence[str]) -> _Jobs:
         """Give jobs in the order of their ids; those that do not exist are left out."""
         with self._database.reading() as connection:
             found = {job.job_id: job for job in _fetch(connection, ids)}
         return [found[name] for name in filter(is_storable, ids) if name in found]
 
+    @patient
     def by_key(self, keys: Sequence[str]) -> dict[str, JobMetadata]:
         """Give the jobs that have these keys, by key; what no job has is left out."""
         with self._database.reading() as connection:
             return {str(job.key): job for job in _fetch(connection, keys, by="key")}
 
+    @patient
     def specification(self, job_id: str) -> str:
         """Give the text that was recorded as a job's specification.
 
@@ -293,6 +304,7 @@ class JobStore:
         with self._database.reading() as connection:
             return str(_asked(connection, job_id).specification)
 
+    @patient
     def specification_size(self, job_id: str) -> int:
         """Tell how long that text is, without reading it.
 
@@ -309,6 +321,7 @@ class JobStore:
             raise UnknownJob(job_id)
         return int(size)
 
+    @patient
     def pseudopotentials(self, job_id: str) -> _Rows:
         """Give what was recorded of the pseudopotential files that a job reads.
 
@@ -322,6 +335,7 @@ class JobStore:
         found: _Rows = [] if potcars is None else json.loads(potcars)
         return found
 
+    @patient
     def list(
         self,
         *,
@@ -365,6 +379,7 @@ class JobStore:
                 query = query.where(jobs.c.number < _number(connection, before))
             return _read(connection, limited(query, limit))
 
+    @patient
     def summary(self, **filters: Any) -> tuple[dict[JobState, int], _Errors]:
         """Count the jobs by their state, and those that failed by their error.
 
@@ -376,6 +391,7 @@ class JobStore:
         with self._database.reading() as connection:
             return count_states(connection, filters), count_errors(connection, filters)
 
+    @patient
     def totals(self, **filters: Any) -> dict[JobState, int]:
         """Count the jobs by their state.
 
@@ -387,6 +403,7 @@ class JobStore:
         with self._database.reading() as connection:
             return count_states(connection, filters)
 
+    @patient
     def counts(
         self,
         states: Collection[JobState],
@@ -419,11 +436,13 @@ class JobStore:
                 connection, states, start=start, end=end, bucket_s=bucket_s, filters=filters
             )
 
+    @patient
     def failures(self, limit: int) -> _Failures:
         """Give the jobs that failed last, the newest failure first, at most `limit` of them."""
         with self._database.reading() as connection:
             return newest_failures(connection, limit)
 
+    @patient
     def retries(self, ids: Sequence[str]) -> dict[str, _Ids]:
         """Give the ids of the jobs that are retries of these, by theirs, the oldest first."""
         found: dict[str, _Ids] = {}
@@ -436,6 +455,7 @@ class JobStore:
                     found.setdefault(str(parent), []).append(str(job_id))
         return found
 
+    @patient
     def children(self, job_id: str, *, limit: int | None = None) -> _Rows:
         """Give the ids and roles of the jobs that came of a job, the oldest first."""
         query = select(jobs.c.job_id, lineage.c.role).join_from(lineage, jobs)
@@ -443,6 +463,7 @@ class JobStore:
         with self._database.reading() as connection:
             return [dict(row) for row in connection.execute(limited(query, limit)).mappings()]
 
+    @patient
     def owners(self) -> _Ids:
         """Give the owners that unfinished jobs have, each once, as `list` takes them."""
         query = select(jobs.c.owner).where(selected(state=_UNFINISHED)).distinct()
@@ -453,6 +474,7 @@ class JobStore:
         """Give the jobs that are not terminal, the oldest first."""
         return self.list(state=_UNFINISHED, engine=engine, owner=owner, newest_first=False)
 
+    @patient
     def find(self, prefix: str, *, limit: int = 20) -> _Ids:
         """Give ids that begin with a text, in alphabetical order, at most `limit` of them."""
         query = select(jobs.c.job_id).where(begins_with(prefix))
@@ -481,6 +503,7 @@ class JobStore:
         """
         return self.follow(after, job_id, limit)[0]
 
+    @patient
     def follow(
         self,
         after: int = 0,
@@ -491,6 +514,7 @@ class JobStore:
         with self._database.reading() as connection:
             return read_events(connection, after, job_id, limit)
 
+    @patient
     def last_event(self) -> int:
         """Give the ``seq`` of the newest event, 0 before the first."""
         with self._database.reading() as connection:

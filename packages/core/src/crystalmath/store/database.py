@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import column, create_engine, event, inspect, select, table
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine, RootTransaction, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from crystalmath.errors import StoreError
+from crystalmath.store import postgresql
 from crystalmath.store.tables import HEAD
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Database", "exists", "open_database"]
 
 _LOCK_TIMEOUT_S = 60.0
-# Any number will do that other programs in the same PostgreSQL database are unlikely to use.
-_ADVISORY_LOCK = 0x6372_7973
 _version = table("alembic_version", column("version_num"))
 
 
@@ -46,13 +45,21 @@ class Database:
         What to call it in messages: the file, or the URL without any password.
     file : pathlib.Path or None
         The SQLite file.
+    schema : str or None
+        The schema of PostgreSQL in which all tables are; else the connection's own.
     """
 
     def __init__(self, url: URL) -> None:
         self.file = _file(url)
-        self.place = _place(url)
+        self.schema: str | None = None
         self._secrets = _secrets(url)
-        self._engine = _engine(url, self.place)
+        if self.file is None:
+            url, self.schema = postgresql.split_schema(url)
+        self.place = _place(url) + (f" (schema {self.schema})" if self.schema else "")
+        self._engine = _engine(url, self.place, self.schema)
+        self._reader = self._engine
+        if self.file is None:
+            self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self._writer = self._engine.execution_options(crystalmath_write=True)
         self._opened: tuple[int, int] | None = None
         # SQLite's writers poll for their turn; threads of one process can queue instead.
@@ -61,17 +68,35 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection that sees one state of the database."""
-        with self._translated(), self._engine.connect() as connection:
+        with self._translated(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Give the only connection that writes just now; commit at the end, or nothing at all."""
-        with self._translated(), self._turn, self._writer.begin() as connection:
-            if self._opened is not None:
-                # A newer release may have migrated it while it was open here.
-                _refuse_unknown(_recorded_version(connection), self.place)
-            yield connection
+        with self._translated(), self._turn, self._writer.connect() as connection:
+            transaction = connection.begin()
+            try:
+                if self._opened is not None:
+                    # A newer release may have migrated it while it was open here.
+                    _refuse_unknown(_recorded_version(connection), self.place)
+                yield connection
+            except BaseException:
+                transaction.rollback()
+                raise
+            self._commit(connection, transaction)
+
+    def _commit(self, connection: Connection, transaction: RootTransaction) -> None:
+        number = connection.info.get(postgresql.TRANSACTION)
+        try:
+            transaction.commit()
+        except BaseException as error:
+            transaction.rollback()
+            # Whether it went through before the connection was lost, only the server knows.
+            if number is None or not postgresql.is_dropped(error):
+                raise
+            if not postgresql.was_committed(self._engine, number):
+                raise
 
     def is_replaced(self) -> bool:
         """Tell whether the SQLite file is not the one any more that was opened: cheap to ask."""
@@ -102,7 +127,9 @@ class Database:
             for secret in self._secrets:
                 told = told.replace(secret, "***")
             message = f"the job database {self.place} cannot be used: {told}"
-            raise StoreError(message) from (None if leaks else error)
+            dropped = self.file is None and postgresql.is_dropped(error)
+            kind = postgresql.DroppedError if dropped else StoreError
+            raise kind(message) from (None if leaks else error)
 
 
 def open_database(url: str, *, create: bool = True) -> Database:
@@ -125,17 +152,23 @@ def open_database(url: str, *, create: bool = True) -> Database:
 
 
 def exists(url: str) -> bool:
-    """Tell whether there is a job database, without opening it.
-
-    The database of a server (PostgreSQL) is taken to exist.
+    """Tell whether there is a job database, without making one.
 
     Raises
     ------
     StoreError
-        The URL names no database that can be used.
+        The URL names no database that can be used, or a server that cannot be reached.
     """
-    file = _file(_parse(url))
-    return file is None or _has_content(file)
+    parsed = _parse(url)
+    file = _file(parsed)
+    if file is not None:
+        return _has_content(file)
+    database = Database(parsed)
+    try:
+        with database.reading() as connection:
+            return _schema_version(connection) is not None
+    finally:
+        database.close()
 
 
 def _prepare(database: Database, *, create: bool) -> None:
@@ -155,6 +188,8 @@ def _prepare(database: Database, *, create: bool) -> None:
 
 def _migrate(database: Database) -> None:
     with database.writing() as connection:
+        if database.schema is not None:
+            postgresql.make_schema(connection, database.schema)
         # Another process may have been here first.
         version = _schema_version(connection)
         if version != HEAD:
@@ -278,24 +313,28 @@ def _secrets(url: URL) -> tuple[str, ...]:
     return tuple(str(secret) for secret in (url.password, *named) if secret)
 
 
-def _engine(url: URL, place: str) -> Engine:
+def _engine(url: URL, place: str, schema: str | None) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
-    options: dict[str, Any] = (
+    options: dict[str, Any]
+    if sqlite:
         # A pool, because SQLite tidies the WAL away when the last connection closes.
-        {"poolclass": QueuePool, "connect_args": {"check_same_thread": False, "timeout": 30.0}}
-        if sqlite
-        else {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
-    )
+        connecting = {"check_same_thread": False, "timeout": 30.0}
+        options = {"poolclass": QueuePool, "connect_args": connecting}
+    else:
+        url = postgresql.with_driver(url)
+        options = postgresql.engine_options(url)
     try:
         engine = create_engine(url, future=True, hide_parameters=True, **options)
     except (ImportError, SQLAlchemyError) as error:
         raise StoreError(
-            f"no driver for the job database {place}: {error}; install it, for example with "
-            "pip install 'psycopg[binary]' and a URL that begins with postgresql+psycopg://"
+            f"no driver for the job database {place}: {error}; "
+            "pip install 'crystalmath[postgresql]'"
         ) from error
     if sqlite:
         event.listen(engine, "connect", _set_pragmas)
-    event.listen(engine, "begin", _begin_sqlite if sqlite else _begin_postgresql)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        postgresql.listen(engine, schema)
     return engine
 
 
@@ -315,15 +354,5 @@ def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # A writer takes its lock at once: one that began as a reader could fail half-way.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
-
-
-def _begin_postgresql(connection: Connection) -> None:
-    # One writer at a time, as with SQLite: otherwise events could appear out of order, behind
-    # the back of somebody who follows them.
-    if _writes(connection):
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-
-
-def _writes(connection: Connection) -> bool:
-    return bool(connection.get_execution_options().get("crystalmath_write"))
+    writes = connection.get_execution_options().get("crystalmath_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

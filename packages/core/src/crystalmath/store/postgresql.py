@@ -1,0 +1,196 @@
+"""What the job store needs of PostgreSQL: a schema for each home, and connections that may drop."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import wraps
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateSchema
+
+from crystalmath.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import URL, Connection, Engine
+
+__all__ = [
+    "TRANSACTION",
+    "DroppedError",
+    "engine_options",
+    "is_dropped",
+    "listen",
+    "make_schema",
+    "patient",
+    "split_schema",
+    "was_committed",
+    "with_driver",
+]
+
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
+
+#: For so long it is waited for a server that has gone, in seconds.
+PATIENCE_S = 30.0
+#: How often it is tried again, in seconds.
+PAUSE_S = 0.2
+# Any number will do that other programs in the same database are unlikely to use. A schema that is
+# not there yet is no current one.
+_BEGIN = (
+    "SELECT pg_advisory_xact_lock(1668446579, hashtext(coalesce(current_schema(), %s))), "
+    "txid_current()"
+)
+#: Under this name a writing connection's `info` has the server's number of its transaction.
+TRANSACTION = "crystalmath_transaction"
+#: A writer that hangs with the lock is cut off, so that others may write.
+_IDLE_MS = "60000"
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_DRIVERS = ("psycopg2", "psycopg")
+#: That an attempt to connect ends, and a server that has vanished is noticed, in seconds.
+_CONNECT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+
+
+class DroppedError(StoreError):
+    """A connection was lost before its transaction was committed: nothing of it is recorded."""
+
+
+def patient(method: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
+    """Have a method of the store begin again, for a while, where its connection was dropped."""
+
+    @wraps(method)
+    def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
+        deadline = None
+        while True:
+            try:
+                return method(*args, **kwargs)
+            except DroppedError:
+                now = time.monotonic()
+                deadline = now + PATIENCE_S if deadline is None else deadline
+                if now >= deadline:
+                    raise
+            time.sleep(PAUSE_S)
+
+    return again
+
+
+def split_schema(url: URL) -> tuple[URL, str | None]:
+    """Take the schema out of a URL, which no driver knows: ``?schema=NAME``."""
+    named = url.query.get("schema")
+    if named is None:
+        return url, None
+    if not isinstance(named, str) or not _NAME.fullmatch(named):
+        raise StoreError(
+            "the schema in the database URL (CRYSTALMATH_DATABASE_URL, or database_url in "
+            f"config.toml) must be one name of a-z, 0-9 and _, not {named!r}"
+        )
+    return url.difference_update_query(["schema"]), named
+
+
+def with_driver(url: URL) -> URL:
+    """Name the driver that is installed, where a URL names none."""
+    if url.drivername != "postgresql":
+        return url
+    for driver in _DRIVERS:
+        if find_spec(driver) is not None:
+            return url.set(drivername=f"postgresql+{driver}")
+    return url
+
+
+def engine_options(url: URL) -> dict[str, Any]:
+    """Give what an engine of SQLAlchemy is made with."""
+    ours = url.get_driver_name() in _DRIVERS
+    return {
+        "pool_pre_ping": True,
+        "isolation_level": "READ COMMITTED",
+        "connect_args": {k: v for k, v in _CONNECT.items() if k not in url.query} if ours else {},
+    }
+
+
+def listen(engine: Engine, schema: str | None) -> None:
+    """Have each connection use a schema, and one writer at a time write to it."""
+
+    def use(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        for name, value in (
+            *([("search_path", schema)] if schema else []),
+            ("idle_in_transaction_session_timeout", _IDLE_MS),
+        ):
+            cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
+        cursor.close()
+        connection.commit()
+
+    # First: SQLAlchemy asks each engine's first connection for its schema.
+    event.listen(engine, "connect", use, insert=True)
+
+    def begin(connection: Connection) -> None:
+        # One writer at a time, as with SQLite: otherwise events could appear out of order, behind
+        # the back of somebody who follows them.
+        if connection.get_execution_options().get("crystalmath_write"):
+            begun = connection.exec_driver_sql(_BEGIN, (schema or "public",))
+            connection.info[TRANSACTION] = int(begun.one()[1])
+
+    event.listen(engine, "begin", begin)
+
+
+def make_schema(connection: Connection, schema: str) -> None:
+    """Make a schema, if it is not there."""
+    found = connection.exec_driver_sql("SELECT to_regnamespace(%s)", (schema,)).scalar()
+    if found is None:
+        connection.execute(CreateSchema(schema))
+
+
+def is_dropped(error: BaseException) -> bool:
+    """Tell whether an error means that the server has gone, or is going or coming."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    # Without a code: no connection could be made. 57P: it shuts down, or starts; 08: no connection.
+    known = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    operational = type(error.orig).__name__ == "OperationalError"
+    return (known is None and operational) or str(known).startswith(("57P", "08"))
+
+
+def was_committed(engine: Engine, number: int) -> bool:
+    """Tell what became of a transaction whose commit was not answered, once the server is there.
+
+    Parameters
+    ----------
+    engine : Engine
+        Makes another connection.
+    number : int
+        The transaction's; see :data:`TRANSACTION`.
+
+    Raises
+    ------
+    StoreError
+        The server does not come back, or has forgotten it.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        state: object = None
+        try:
+            with engine.connect() as connection:
+                asked = connection.exec_driver_sql("SELECT txid_status(%s)", (number,))
+                state = asked.scalar()
+        except DBAPIError as error:
+            if not is_dropped(error):
+                raise
+        if state in {"committed", "aborted"}:
+            return state == "committed"
+        if time.monotonic() >= deadline:
+            raise StoreError(
+                f"the database server went away during a commit and has not said for "
+                f"{PATIENCE_S:.0f} s what became of it; list the jobs to see what is on record"
+            )
+        time.sleep(PAUSE_S)

@@ -1,0 +1,201 @@
+"""What only a database server does to a job store: it goes and comes back, and serves many homes.
+
+Runs where ``CRYSTALMATH_TEST_POSTGRESQL`` is set, on a server of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from crystalmath import config
+from crystalmath.errors import StoreError
+from crystalmath.jobs.changes import Change
+from crystalmath.models import JobState
+from crystalmath.quacc.store import JobStore, NewJob
+
+AL = Path(__file__).parents[2] / "examples/Al.poscar"
+
+pytestmark = pytest.mark.skipif(
+    "CRYSTALMATH_TEST_POSTGRESQL" not in os.environ, reason="CRYSTALMATH_TEST_POSTGRESQL not set"
+)
+
+
+def new(job_id, **given):
+    asked = {"recipe": "r", "engine": "local", "spec_hash": "h", "specification": "{}"}
+    return NewJob(job_id=job_id, created_at=1.0, **(asked | given))
+
+
+@pytest.fixture
+def url(postgresql):
+    return postgresql.new_url()
+
+
+@pytest.fixture
+def store(url):
+    with JobStore(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def homes(postgresql, tmp_path):
+    """Give the configurations of two homes whose users name the same database."""
+    environments = [
+        {"CRYSTALMATH_HOME": str(tmp_path / name), "CRYSTALMATH_DATABASE_URL": postgresql.url}
+        for name in ("one", "two")
+    ]
+    return [config.load(environment) for environment in environments]
+
+
+def test_two_homes_on_one_server_see_their_own_jobs_only(homes, tmp_path):
+    one, two = homes
+    with JobStore(one.database_url) as first, JobStore(two.database_url) as second:
+        # The same keys and ids are no conflict: neither knows of the other.
+        first.insert([new("1", key="k", spec_hash="a", labels={"x": "y"}, formula="Cu4")])
+        assert second.list() == []
+        assert second.by_key(["k"]) == {}
+        second.insert([new("1", key="k", spec_hash="b"), new("2")])
+        second.apply([Change(job_id="2", state=JobState.CANCELLED, at=2.0)])
+        assert [job.spec_hash for job in first.list(elements=["Cu"], label={"x": "y"})] == ["a"]
+        assert (len(first.events()), len(second.events())) == (1, 3)
+        assert second.totals() == {JobState.PENDING: 1, JobState.CANCELLED: 1}
+    # A home that was moved keeps its jobs.
+    (tmp_path / "one").rename(tmp_path / "three")
+    there = {"CRYSTALMATH_HOME": str(tmp_path / "three")}
+    moved = config.load(there | {"CRYSTALMATH_DATABASE_URL": one.database_url.partition("&")[0]})
+    assert moved.database_url == one.database_url
+    assert JobStore.exists(moved.database_url)
+
+
+def test_a_schema_can_be_named(postgresql):
+    assert not JobStore.exists(f"{postgresql.url}&schema=mine")
+    with JobStore(f"{postgresql.url}&schema=mine") as store:
+        assert "(schema mine)" in repr(store)
+        store.insert([new("1")])
+    assert postgresql.ask("SELECT job_id FROM mine.jobs") == "1"
+    with pytest.raises(StoreError, match="one name of a-z, 0-9 and _"):
+        JobStore(f"{postgresql.url}&schema=Mine;drop")
+
+
+def test_an_older_schema_is_migrated_and_keeps_its_jobs(postgresql, url):
+    with JobStore(url) as store:
+        store.insert([new("1", formula="Al4")])
+        done = {"energy_ev": -1.5, "natoms": 4}
+        store.apply([Change(job_id="1", state=JobState.COMPLETED, at=2.0, summary=done)])
+    schema = url.partition("schema=")[2]
+    gone = ("reason", "priority", "resources", "parents", "removed", "removed_at")
+    columns = ", ".join(f"DROP COLUMN {name}" for name in gone)
+    postgresql.ask(
+        f"SET search_path = {schema}; DROP TABLE listed; DROP TABLE lineage;"
+        f"ALTER TABLE jobs {columns}; ALTER TABLE specifications DROP COLUMN potcars;"
+        "UPDATE alembic_version SET version_num = '0001'"
+    )
+    with JobStore(url) as store:
+        assert (store.get("1").reason, store.get("1").priority, store.get("1").removed) == (
+            None,
+            0,
+            None,
+        )
+        assert store.pseudopotentials("1") == []
+        assert [job.job_id for job in store.list(formula="Al", energy_max=-1)] == ["1"]
+        assert [job.job_id for job in store.list(sort="energy_per_atom_ev")] == ["1"]
+
+
+def test_a_server_that_is_not_there_is_told_at_once(postgresql):
+    url = postgresql.url.replace("host=", "host=/nowhere")
+    for ask in (JobStore, JobStore.exists):
+        with pytest.raises(StoreError, match="cannot be used"):
+            ask(url)
+
+
+def test_connections_that_are_dropped_lose_nothing(postgresql, store):
+    """Threads record, change and read jobs while all connections are cut again and again."""
+    steps = threading.Semaphore(0)
+    ended = threading.Event()
+    dropped = []
+
+    def drop():
+        while not ended.is_set():
+            for _ in range(6):
+                steps.acquire()
+            dropped.append(postgresql.drop_connections())
+
+    def live(number):
+        names = [f"{number}-{count}" for count in range(8)]
+        for name in names:
+            store.insert_each([new(name, key=name)])
+            steps.release()
+            store.apply([Change(job_id=name, state=JobState.RUNNING, at=2.0)])
+            store.note_cancel(name, 3.0)
+            steps.release()
+            store.apply([Change(job_id=name, state=JobState.CANCELLED, at=4.0)])
+            assert store.get(name).state is JobState.CANCELLED
+        return names
+
+    cutting = threading.Thread(target=drop)
+    cutting.start()
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            names = [name for some in pool.map(live, range(3)) for name in some]
+    finally:
+        ended.set()
+        steps.release(6)
+        cutting.join()
+    assert sum(dropped) > 0
+    assert sorted(job.job_id for job in store.list()) == sorted(names)
+    # Each once: a step that was recorded and carried out again would be there twice.
+    log = [(event.job_id, event.to_state.value, event.reason) for event in store.events()]
+    assert len(log) == len(set(log)) == 4 * len(names)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
+def test_a_server_that_comes_back_is_waited_for(postgresql, store, number):
+    store.insert([new("1")])
+    postgresql.stop(number)
+    with ThreadPoolExecutor(2) as pool:
+        written = pool.submit(store.insert, [new("2", key="k")])
+        read = pool.submit(store.get, "1")
+        postgresql.start()
+        assert read.result().state is JobState.PENDING
+        assert [job.job_id for job in written.result()] == ["2"]
+    assert store.by_key(["k"])["k"].job_id == "2"
+
+
+@pytest.mark.parametrize("through", [True, False], ids=["committed", "not committed"])
+def test_a_commit_whose_answer_is_lost_is_asked_for(store, monkeypatch, through):
+    """What was committed is not done again; what was not, is."""
+    dialect = store._database._engine.dialect
+    commit = dialect.do_commit
+    lost = []
+
+    def lose(connection):
+        if not lost:
+            lost.append(True)
+            if through:
+                commit(connection)
+            connection.dbapi_connection.close()
+            raise dialect.dbapi.OperationalError("server closed the connection unexpectedly")
+        commit(connection)
+
+    monkeypatch.setattr(dialect, "do_commit", lose)
+    (job,) = store.insert([new("1")])
+    assert lost
+    assert store.get("1") == job
+    assert len(store.events()) == 1
+
+
+def test_a_home_whose_jobs_are_on_a_server(postgresql, lab, cli, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_DATABASE_URL", postgresql.url)
+    assert cli("list", "--json").json["jobs"] == []
+    ran = cli("run", "lab_recipes.value", AL, "--label", "x=y", "--json")
+    assert ran.json["status"] == "completed"
+    listed = cli("list", "--elements", "Al", "--label", "x=y", "--sort", "-runtime_s", "--json")
+    assert [job["job_id"] for job in listed.json["jobs"]] == [ran.json["job_id"]]
+    checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    assert checks["database"]["state"] == "ok"
+    assert "(schema crystalmath_" in checks["database"]["message"]
