@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from attrs import evolve
-from sqlalchemy import func, insert, select
+from sqlalchemy import bindparam, func, insert, select
 
 from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
 from crystalmath.models import NewJob
@@ -73,6 +73,10 @@ _Answers: TypeAlias = list[JobMetadata | InvalidJob]
 
 _FIELDS = tuple(one.name for one in declared(JobMetadata) if one.about.stored)
 _RECORD = select(*(jobs.c[name] for name in _FIELDS))
+# Made once, as those in `rows`.
+_WANTED = bindparam("wanted", expanding=True)
+_BY = {name: _RECORD.where(jobs.c[name].in_(_WANTED)) for name in ("job_id", "key")}
+_INSERT = insert(jobs)
 _UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
 
 # Older SQLite takes no more than 999 parameters in a statement.
@@ -588,7 +592,7 @@ def _record(connection: Connection, fresh: Sequence[_Fresh]) -> None:
     ]
     log = [event_row(job, job.state, job.created_at, "submitted", new=True) for _, job in fresh]
     short = [{"job_id": job.job_id, **to_listed(job)} for _, job in fresh]
-    connection.execute(insert(jobs), [to_row(job) for _, job in fresh])
+    connection.execute(_INSERT, [to_row(job) for _, job in fresh])
     insert_for_jobs(connection, listed, short)
     insert_for_jobs(connection, specifications, asked)
     insert_for_jobs(connection, labels, tagged)
@@ -599,9 +603,7 @@ def _record(connection: Connection, fresh: Sequence[_Fresh]) -> None:
 def _fetch(connection: Connection, values: Sequence[object], *, by: str = "job_id") -> _Jobs:
     wanted = list(dict.fromkeys(filter(is_storable, values)))
     chunks = [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
-    return [
-        job for chunk in chunks for job in _read(connection, _RECORD.where(jobs.c[by].in_(chunk)))
-    ]
+    return [job for chunk in chunks for job in _read(connection, _BY[by], {"wanted": chunk})]
 
 
 def _fetch_one(connection: Connection, job_id: str) -> JobMetadata:
@@ -626,8 +628,10 @@ def _number(connection: Connection, job_id: str) -> int:
     return int(number)
 
 
-def _read(connection: Connection, query: Select[Any]) -> _Jobs:
-    return [JobMetadata(**from_row(row)) for row in connection.execute(query).mappings()]
+def _read(
+    connection: Connection, query: Select[Any], given: Mapping[str, Any] | None = None
+) -> _Jobs:
+    return [JobMetadata(**from_row(row)) for row in connection.execute(query, given).mappings()]
 
 
 def _searched(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Database", "exists", "open_database"]
 
 _LOCK_TIMEOUT_S = 60.0
-_version = table("alembic_version", column("version_num"))
+_VERSION = select(column("version_num")).select_from(table("alembic_version"))
 
 
 class Database:
@@ -216,7 +216,7 @@ def _schema_version(connection: Connection) -> str | None:
 
 
 def _recorded_version(connection: Connection) -> str | None:
-    version: str | None = connection.execute(select(_version.c.version_num)).scalar()
+    version: str | None = connection.execute(_VERSION).scalar()
     return version
 
 
