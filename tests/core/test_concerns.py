@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from crystalmath.preflight.inspector import concerns
-from crystalmath.preflight.recipe_imports import reading_once
 
 ALLOWED = {"CRYSTALMATH_RECIPES": "ours.recipes, single"}
 
@@ -86,11 +85,11 @@ def test_what_is_not_there_is_somebody_elses_to_say(recipe):
     assert concerns(recipe, ALLOWED) is False
 
 
-def test_a_batch_reads_a_source_once_and_the_next_one_again(write):
+def test_a_source_that_was_mended_is_read_again_at_once(write):
+    write("single.py", "import helpers")
+    write("helpers.py", "")
+    assert not concerns("single.f", ALLOWED)
+    write("helpers.py", "from quacc.recipes.vasp.core import static_job")
+    assert concerns("single.f", ALLOWED)
     write("single.py", "def f(atoms): ...")
-    with reading_once():
-        assert not concerns("single.f", ALLOWED)
-        write("single.py", "from quacc.recipes.vasp.core import static_job as f")
-        assert not concerns("single.f", ALLOWED)
-    with reading_once():
-        assert concerns("single.f", ALLOWED)
+    assert not concerns("single.f", ALLOWED)

@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
 import importlib.util
 import re
 import sys
-from contextvars import ContextVar
+import time
 from typing import TYPE_CHECKING, TypeAlias
+
+from attrs import frozen
 
 from crystalmath.recipes.source import find_spec, parse
 from crystalmath.worker.imports import Edited, signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
 
-__all__ = ["imports_any", "reading_once"]
+__all__ = ["imports_any"]
 
 #: As ``import_module()`` takes it.
 _NAMED = re.compile(r"\w+(\.\w+)+")
 
 
-_Question: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...]]
-_answers: ContextVar[dict[_Question, bool] | None] = ContextVar("answers", default=None)
+#: How long an answer holds while the files are as they were, in seconds: by then it is noticed
+#: too where another module is found by a name. To find the modules takes ten times as long as to
+#: see that none has changed.
+_HOLDS_S = 1.0
+
+_Question: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
-@contextlib.contextmanager
-def reading_once() -> Iterator[None]:
-    """Have each question of this thread answered once meanwhile: a batch has mostly one recipe."""
-    token = _answers.set({})
-    try:
-        yield
-    finally:
-        _answers.reset(token)
+@frozen
+class _Answer:
+    """What a question was answered, when (monotonic, in s), and of which files."""
+
+    value: bool
+    at: float
+    files: Mapping[str, tuple[int, ...]]
+
+    def holds(self) -> bool:
+        return time.monotonic() - self.at < _HOLDS_S and all(
+            signature(file) == known for file, known in self.files.items()
+        )
+
+
+#: The last questions, with their answers; at most so many.
+_answers: dict[_Question, _Answer] = {}
+_MOST_ANSWERS = 256
 
 
 def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> bool:
@@ -53,19 +67,28 @@ def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> boo
     roots : sequence of str
         Packages whose own modules are followed wherever they are.
     """
-    known, question = _answers.get(), (module, tuple(wanted), tuple(roots))
-    if known is None:
-        return _imports_any(*question)
-    if question not in known:
-        known[question] = _imports_any(*question)
-    return known[question]
+    question = module, tuple(wanted), tuple(roots), tuple(sys.path)
+    answer = _answers.get(question)
+    if answer is None or not answer.holds():
+        at, files = time.monotonic(), {}
+        answer = _Answer(_imports_any(module, question[1], question[2], files), at, files)
+        if len(_answers) >= _MOST_ANSWERS:
+            _answers.clear()
+        _answers[question] = answer
+    return answer.value
 
 
-def _imports_any(module: str, wanted: tuple[str, ...], roots: tuple[str, ...]) -> bool:
+def _imports_any(
+    module: str,
+    wanted: tuple[str, ...],
+    roots: tuple[str, ...],
+    files: dict[str, tuple[int, ...]],
+) -> bool:
+    """Answer the question; `files` gets what was read for it, with the signatures."""
     queue, seen = [module], {module}
     follow: dict[str, bool] = {}
     while queue:
-        imported, named = _imports(queue.pop())
+        imported, named = _imports(queue.pop(), files)
         if any(_is_below(name, wanted) for name in imported | named):
             return True
         for name in imported:
@@ -94,14 +117,17 @@ def _is_edited(top: str, edited: Edited) -> bool:
     return any(edited.covers(top, place) for place in places if place)
 
 
-def _imports(module: str) -> tuple[frozenset[str], frozenset[str]]:
+def _imports(
+    module: str, files: dict[str, tuple[int, ...]]
+) -> tuple[frozenset[str], frozenset[str]]:
     """Name all that a module imports, modules and what is in them, and what its text may name."""
     spec = _find(module)
     file = spec.origin if spec else None
     if spec is None or file is None or not file.endswith((".py", ".pyw")):
         return _NOTHING
     package = module if spec.submodule_search_locations is not None else spec.parent
-    return _read(file, package or "", signature(file))
+    files[file] = signature(file)
+    return _read(file, package or "", files[file])
 
 
 def _find(module: str) -> ModuleSpec | None:

@@ -158,10 +158,7 @@ class JobService(Queries):
         return self._submit([Again(submission) for submission in submissions], wanted)
 
     def _submit(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> _Answers:
-        from crystalmath.preflight.recipe_imports import reading_once
-
-        with reading_once():
-            answers, prepared = self._prepare(asked, wanted)
+        answers, prepared = self._prepare(asked, wanted)
         _require(wanted)
         answers |= self._record(prepared)
         return [answers[index] for index in range(len(asked))]
