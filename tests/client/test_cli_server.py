@@ -287,16 +287,25 @@ def test_status_shows_the_parameters(here, cli):
     assert "x" * 60 not in said
 
 
-@pytest.mark.parametrize("more", [(), ("--json",)])
-def test_status_takes_two_round_trips(here, cli, monkeypatch, more):
-    job_id = submit(cli, "value")
-    assert cli("wait", job_id).code == 0  # of one that runs it also asks for the progress
-    ask, asked = remote.Connection.ask, []
+@pytest.fixture
+def asked(monkeypatch):
+    """Give the methods that commands ask a server for, as they do."""
+    ask, methods = remote.Connection.ask, []
     monkeypatch.setattr(
         remote.Connection,
         "ask",
-        lambda connection, method, *rest: (asked.append(method), ask(connection, method, *rest))[1],
+        lambda connection, method, *rest: (methods.append(method), ask(connection, method, *rest))[
+            1
+        ],
     )
+    return methods
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_status_takes_two_round_trips(here, cli, asked, more):
+    job_id = submit(cli, "value")
+    assert cli("wait", job_id).code == 0
+    asked.clear()
     assert cli("status", job_id, *more).code == 0
     assert asked == ["system.version", "jobs.specification"]
 
@@ -761,7 +770,7 @@ DAV:   1    -0.372241135530E+01   -0.21119E-03   -0.21012E-03  3216   0.112E-01
 """
 
 
-def test_progress_tells_how_far_a_calculation_has_come(here, cli):
+def test_progress_tells_how_far_a_calculation_has_come(here, cli, asked):
     go = here / "go"
     given = ["--param", f"files={json.dumps({'tmp-1/OSZICAR': OSZICAR})}", "--param", f"path={go}"]
     job = submit(cli, "write_and_wait", *given, "--label", "set=progress")
@@ -778,7 +787,9 @@ def test_progress_tells_how_far_a_calculation_has_come(here, cli):
         header, row = cli("progress", "--label", "set=progress").lines
         assert header.split()[:6] == ["ID", "NAME", "PROGRAM", "CALC", "IONIC", "SCF"]
         assert row.split()[:7] == [job[:8], "Al", "VASP", "1", "5", "1", "-3.7210"]
+        asked.clear()
         status = cli("status", job).out
+        assert asked == ["system.version", "jobs.specification"]
         assert "VASP, calculation 1, ionic step 5, electronic step 1, -3.721000 eV" in status
     finally:
         go.touch()

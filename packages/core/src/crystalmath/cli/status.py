@@ -25,9 +25,7 @@ _SHOWN = 60
 def status(job_id: JobId, *, as_json: Json = False) -> int:
     """Tell what became of a job."""
     with any_client() as client:
-        job, asked = client.described(find(client, job_id))
-        running = job.state.value == "running"
-        reached = client.progress([job.job_id])[job.job_id] if running and not as_json else None
+        job, asked, reached = client.described(find(client, job_id), progress=not as_json)
     if as_json:
         more = {"params": asked["params"], "potcars": asked.get("potcars", [])}
         output.write_json({**job.document(), **more})

@@ -420,10 +420,25 @@ class Asking:
         """
         return cast("Specification", self._answer("jobs.specification", job_id=job_id))
 
-    def described(self, job_id: str) -> tuple[Job, Specification]:
-        """Give what :meth:`job` and :meth:`specification` do, by one request."""
-        asked = self._answer("jobs.specification", job_id=job_id, job=True)
-        return Job.read(asked.pop("job")), cast("Specification", asked)
+    def described(
+        self, job_id: str, *, progress: bool = False
+    ) -> tuple[Job, Specification, Progress | None]:
+        """Give what :meth:`job` and :meth:`specification` do, by one request.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        progress : bool
+            Of a job that runs also tell what :meth:`progress` does.
+        """
+        # A server of an earlier release knows no progress here.
+        asked = self._answer(
+            "jobs.specification", job_id=job_id, job=True, progress=progress or None
+        )
+        job, read = Job.read(asked.pop("job")), asked.pop("progress", None)
+        reached = read and Progress(**from_wire(Progress, read))
+        return job, cast("Specification", asked), reached
 
     def show(self, job_id: str) -> Story:
         """Tell a job's whole story: what it came of, its attempts and events, what came of it.

@@ -159,6 +159,7 @@ class Specification(CommonTerms):
     parents: list[Parent]
     error: str | None
     job: NotRequired[Mapping[str, Any]]
+    progress: NotRequired[Mapping[str, Any] | None]
 
 
 class LogPart(TypedDict):

@@ -70,7 +70,8 @@ def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> boo
     question = module, tuple(wanted), tuple(roots), tuple(sys.path)
     answer = _answers.get(question)
     if answer is None or not answer.holds():
-        at, files = time.monotonic(), {}
+        at = time.monotonic()
+        files: dict[str, tuple[int, ...]] = {}
         answer = _Answer(_imports_any(module, question[1], question[2], files), at, files)
         if len(_answers) >= _MOST_ANSWERS:
             _answers.clear()

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql import Select
+    from sqlalchemy.sql.expression import BindParameter
 
     from crystalmath.jobs.changes import Change
 
@@ -74,7 +75,7 @@ _Answers: TypeAlias = list[JobMetadata | InvalidJob]
 _FIELDS = tuple(one.name for one in declared(JobMetadata) if one.about.stored)
 _RECORD = select(*(jobs.c[name] for name in _FIELDS))
 # Made once, as those in `rows`.
-_WANTED = bindparam("wanted", expanding=True)
+_WANTED: BindParameter[Any] = bindparam("wanted", expanding=True)
 _BY = {name: _RECORD.where(jobs.c[name].in_(_WANTED)) for name in ("job_id", "key")}
 _INSERT = insert(jobs)
 _UNFINISHED = tuple(state for state in JobState if not state.is_terminal())

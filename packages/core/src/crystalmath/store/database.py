@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+    from sqlalchemy.sql import Select
+
 __all__ = ["Database", "exists", "open_database"]
 
 _LOCK_TIMEOUT_S = 60.0
-_VERSION = select(column("version_num")).select_from(table("alembic_version"))
+_VERSION: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
 
 
 class Database:

@@ -16,6 +16,7 @@ from crystalmath.models.filters import SORTED_BY
 from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
 from crystalmath.server.handlers.documents import JOB_SIZE, PAGE, job_document
+from crystalmath.server.handlers.progress import PROGRESS, progress_document
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
 from crystalmath.server.rpc.budget import room
@@ -271,6 +272,10 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
     params={
         "job_id": JOB_ID,
         "job": {"type": "boolean", "description": "give the job itself, too; default: false"},
+        "progress": {
+            "type": "boolean",
+            "description": "tell how far a job that runs has come; default: false",
+        },
     },
     required=("job_id",),
     result=record(
@@ -284,7 +289,14 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
             "parents": properties(Job)["parents"],
             "error": ERROR,
         },
-        {"job": {**JOB, "description": "what jobs.status tells, where that was asked for"}},
+        {
+            "job": {**JOB, "description": "what jobs.status tells, where that was asked for"},
+            "progress": {
+                **PROGRESS,
+                "description": "as jobs.progress tells it, where that was asked for; null unless "
+                "the job runs",
+            },
+        },
     ),
     refused={
         **dict.fromkeys(_SPECIFIED),
@@ -302,15 +314,20 @@ async def handle_jobs_specification(
     """
     # It is there as text, decoded, and as text again.
     await room(3 * await in_pool("files", service.specification_size, params["job_id"]))
-    return await in_pool("files", _specification, service, **params)
+    return await in_slices("files", _specification(service, **params))
 
 
-def _specification(service: JobService, job_id: str, *, job: bool = False) -> dict[str, Any]:
+def _specification(
+    service: JobService, job_id: str, *, job: bool = False, progress: bool = False
+) -> Generator[None, None, dict[str, Any]]:
     _, document = service.specification(job_id).split("\n", 1)
     encoded = json.loads(document)
     atoms = encoded["atoms"]
     recorded = service.job(job_id)
     asked = to_wire(recorded)
+    reached = None
+    if progress and recorded.state is JobState.RUNNING:
+        reached = yield from progress_document(service, recorded)
     return {
         "job_id": job_id,
         **{name: asked.get(name) for name in _SPECIFIED},
@@ -320,6 +337,7 @@ def _specification(service: JobService, job_id: str, *, job: bool = False) -> di
         "parents": asked["parents"],
         "error": None,
         **({"job": job_document(service, recorded)} if job else {}),
+        **({"progress": reached} if progress else {}),
     }
 
 

@@ -19,9 +19,10 @@ from crystalmath.server.rpc.shapes import ERROR, JOB_ID, STATE, record
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_progress"]
+__all__ = ["PROGRESS", "handle_jobs_progress", "progress_document"]
 
 #: Each is read from the files of its calculation.
 _MOST = 200
@@ -30,7 +31,8 @@ _MOST_HISTORIES = 20
 _STEP_SIZE = 150
 _TOLD = properties(Progress, answer=True)
 _STEPS = {**_TOLD["history"], "items": record(properties(IonicStep, answer=True))}
-_PROGRESS = nullable(record({**_TOLD, "history": _STEPS}))
+#: What is told of a calculation.
+PROGRESS = nullable(record({**_TOLD, "history": _STEPS}))
 
 
 @method(
@@ -52,7 +54,7 @@ _PROGRESS = nullable(record({**_TOLD, "history": _STEPS}))
                         "job_id": JOB_ID,
                         "status": {"type": "string", "enum": [*STATE["enum"], "error"]},
                         "error": ERROR,
-                        "progress": _PROGRESS,
+                        "progress": PROGRESS,
                     },
                     {"code": {"type": "string"}},
                 )
@@ -85,7 +87,6 @@ async def handle_jobs_progress(service: JobService, params: dict[str, Any]) -> M
 def _all(
     service: JobService, job_ids: list[str], *, history: bool
 ) -> Generator[None, None, list[dict[str, Any]]]:
-    readers = plugins().progress_readers()
     jobs = {job.job_id: job for job in service.some_jobs(job_ids)}
     answers: list[dict[str, Any]] = []
     for job_id in job_ids:
@@ -93,19 +94,25 @@ def _all(
             told = {"status": "error", **trouble(UnknownJob(job_id)), "progress": None}
             answers.append({"job_id": job_id, **told})
             continue
-        work = RunDirectory(service.config.jobs_directory / job_id).work(job.attempt)
-        read = yield from read_progress(Path(work), readers, history=history)
         answers.append(
             {
                 "job_id": job_id,
                 "status": job.state.value,
                 "error": job.error,
-                "progress": None if read is None else _document(read),
+                "progress": (yield from progress_document(service, job, history=history)),
             }
         )
     return answers
 
 
-def _document(read: Progress) -> dict[str, Any]:
+def progress_document(
+    service: JobService, job: JobMetadata, *, history: bool = False
+) -> Generator[None, None, dict[str, Any] | None]:
+    """Describe how far a job's newest calculation has come."""
+    work = RunDirectory(service.config.jobs_directory / job.job_id).work(job.attempt)
+    readers = plugins().progress_readers()
+    read = yield from read_progress(Path(work), readers, history=history)
+    if read is None:
+        return None
     steps = None if read.history is None else [to_wire(step) for step in read.history]
     return {**to_wire(read), "history": steps}
