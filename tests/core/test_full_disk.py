@@ -22,11 +22,12 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a sm
 
 
 @pytest.fixture
-def disk(tmp_path):
-    """Give a small file system of its own."""
+def disk(tmp_path, request):
+    """Give a small file system of its own; as a rule too small for a reserve."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(place)]
+    size = getattr(request, "param", 8)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}m,mode=700", "tmpfs", str(place)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("file systems cannot be mounted here")
     yield place
@@ -57,6 +58,17 @@ def test_a_result_waits_until_there_is_room(service, disk):
     job = service.job(job_id)
     assert (job.state, job.attempt) == (JobState.COMPLETED, 1), job.error
     assert service.result(job_id) == {"sum": "x" * 10_000}
+
+
+@pytest.mark.parametrize("disk", [128], indirect=True)
+def test_a_reserve_is_given_up_for_a_result(service, disk):
+    for number in range(2):  # it is put aside again once there is room
+        filler = disk / f"filler-{number}"
+        job_id = submit(service, path=str(filler))
+        eventually(lambda job_id=job_id: service.job(job_id).state is JobState.COMPLETED)
+        assert filler.stat().st_size > 100 * 2**20
+        assert not (disk / "home/jobs/.reserve").exists()
+        filler.unlink()
 
 
 def told(service, job_id):

@@ -1,15 +1,21 @@
-"""A full disk: what a job has computed waits in memory until there is room."""
+"""A full disk: what a job has computed waits in memory until there is room.
+
+A reserve beside the run directories is given up for that first: whoever fills the disk may go on
+doing so, but mostly has seen that it is full by then.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FULL", "when_there_is_room"]
+__all__ = ["FULL", "keep_reserve", "when_there_is_room"]
 
 _T = TypeVar("_T")
 
@@ -18,10 +24,36 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: How long to wait until the next try, first and at most, in seconds.
 FIRST_S = 0.1
 MOST_S = 5.0
+#: The reserve's file among the run directories, and its size in bytes.
+RESERVE = ".reserve"
+RESERVED = 2**20
+#: It is kept where it takes at most this part of what is free.
+_PART = 16
+
+
+def keep_reserve(jobs_directory: str) -> None:
+    """Put a reserve aside, if there is none and there is room enough."""
+    path = f"{jobs_directory}/{RESERVE}"
+    with contextlib.suppress(OSError):
+        if os.path.exists(path):
+            return
+        there = os.statvfs(jobs_directory)
+        if there.f_bavail * there.f_frsize < _PART * RESERVED:
+            return
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVED)
+        except OSError:
+            os.unlink(path)
+        finally:
+            os.close(descriptor)
 
 
 def when_there_is_room(
-    write: Callable[[], _T], *, is_wanted: Callable[[], bool] = lambda: True
+    write: Callable[[], _T],
+    jobs_directory: str,
+    *,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> _T:
     """Write, again and again as long as the disk is full.
 
@@ -29,6 +61,8 @@ def when_there_is_room(
     ----------
     write : callable
         Writes all or nothing.
+    jobs_directory : str
+        Whose reserve is given up for it.
     is_wanted : callable
         Whether to go on trying.
 
@@ -44,5 +78,9 @@ def when_there_is_room(
         except OSError as error:
             if error.errno not in FULL or not is_wanted():
                 raise
-        time.sleep(pause)
+        try:
+            os.unlink(f"{jobs_directory}/{RESERVE}")
+            continue
+        except OSError:
+            time.sleep(pause)
         pause = min(2 * pause, MOST_S)

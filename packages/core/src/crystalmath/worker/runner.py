@@ -142,7 +142,9 @@ def _run(
         os._exit(0)
     header |= {"started": started, "finished": time.time()}
     # The supervisor watches meanwhile: a cancel and the walltime end this, too.
-    return when_there_is_room(lambda: directory.prepare_outcome(header, payload))
+    return when_there_is_room(
+        lambda: directory.prepare_outcome(header, payload), os.path.dirname(directory.path)
+    )
 
 
 def _call(

@@ -28,7 +28,7 @@ from crystalmath.jobs.identities import IDENTITIES, IdentityFile
 from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
-from crystalmath.worker.disk_space import when_there_is_room
+from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
 from crystalmath.worker.guardian import go_below_guardian
 from crystalmath.worker.logfile import LogFile
 from crystalmath.worker.stopping import ask_to_stop
@@ -163,6 +163,7 @@ class Supervisor:
             job.publish("cancelled", error="cancelled")
             return
         os.makedirs(job.directory.work(job.attempt), mode=0o700, exist_ok=True)
+        keep_reserve(job.jobs_directory)
         try:
             while not self._run_once(job):
                 self._end_all()
@@ -225,6 +226,7 @@ class Supervisor:
         replace_potcars(job.directory.work(job.attempt))
         when_there_is_room(
             lambda: job.directory.publish_prepared(job.attempt, message["outcome"]),
+            job.jobs_directory,
             is_wanted=self._goes_on,
         )
 
@@ -270,6 +272,7 @@ class _Job:
         self, directory: RunDirectory, header: dict[str, Any], is_wanted: Callable[[], bool]
     ) -> None:
         self.directory = directory
+        self.jobs_directory = os.path.dirname(directory.path)
         self._is_wanted = is_wanted
         self.attempt: int = header["attempt"]
         self.started: float | None = time.time()
@@ -332,7 +335,9 @@ class _Job:
             "summary": None,
         }
         when_there_is_room(
-            lambda: self.directory.publish(self.attempt, header), is_wanted=self._is_wanted
+            lambda: self.directory.publish(self.attempt, header),
+            self.jobs_directory,
+            is_wanted=self._is_wanted,
         )
 
 
