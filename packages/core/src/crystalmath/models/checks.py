@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_fields", "checked"]
 
+_VALUES = "additionalProperties"
+
 
 def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
     """Hold fields of a record against what they declare.
@@ -96,15 +98,32 @@ def _check(value: object, schema: Mapping[str, Any], where: str) -> None:
     if not _fits(value, schema):
         _refuse_job_id(value, schema)
         raise InvalidJob(f"{shown(where)} must be {_words(schema)}, not {_told(value, schema)}")
-    if isinstance(value, Mapping) and "properties" in schema:
+    if "properties" in schema and isinstance(value, Mapping):
         _object(value, schema, f"{where}.")
-    elif isinstance(value, Mapping) and "additionalProperties" in schema:
+    elif _VALUES in schema and isinstance(value, Mapping):
+        if _fit_together(value, schema):
+            return
         for name, item in value.items():
             _check_name(name, schema.get("propertyNames"), where)
-            _check(item, schema["additionalProperties"], f"{where}.{name}")
-    elif isinstance(value, list) and "items" in schema:
+            _check(item, schema[_VALUES], f"{where}.{name}")
+    elif "items" in schema and isinstance(value, list):
         for index, item in enumerate(value):
             _check(item, schema["items"], f"{where}[{index}]")
+
+
+def _fit_together(value: Mapping[Any, Any], schema: Mapping[str, Any]) -> bool:
+    """Tell at one go that the names and values of an environment fit.
+
+    Each submission brings one; to look at a hundred variables one by one took a third of its time.
+    """
+    formats = [schema.get(part, {}).get("format") for part in ("propertyNames", _VALUES)]
+    if formats != ["variable", "no-nul"]:
+        return False
+    try:
+        names, values = "".join(value), "".join(value.values())
+    except TypeError:  # one is no string
+        return False
+    return "" not in value and "=" not in names and "\0" not in names + values
 
 
 def _check_name(name: object, schema: Mapping[str, Any] | None, where: str) -> None:

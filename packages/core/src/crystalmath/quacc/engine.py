@@ -266,6 +266,9 @@ class EngineRunner(JobRunner):
         honoured = self.honoured(spec.cluster)
         # Of the rest, as the queue of pilot jobs, a job has no share of its own.
         resources = spec.resources.over(cluster.defaults(honoured)) if cluster else spec.resources
+        launcher = cluster.launcher if cluster else None
+        if not resources and launcher is None:
+            return spec
         check_honoured(
             resources,
             honoured,
@@ -273,9 +276,6 @@ class EngineRunner(JobRunner):
             cluster=spec.cluster,
             cores=self.cores(spec.cluster),
         )
-        launcher = cluster.launcher if cluster else None
-        if not resources and launcher is None:
-            return spec
         told = job_environment(resources, spec.environment, launcher)
         return evolve(spec, environment=told)
 
