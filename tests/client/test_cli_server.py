@@ -482,12 +482,22 @@ def test_list_watch_shows_changes_until_it_is_left(here, cli, tmp_path):
         assert finish(process).code == 0
 
 
+ONE_STEP = """\
+      Step     Time          Energy          fmax
+BFGS:    0 12:00:00       -0.004900        0.012345
+"""
+
+
 def test_list_watch_on_a_low_terminal_shows_what_runs_and_counts_the_rest(
     here, cli, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("LINES", "5")
     job_id = submit(cli, "wait_for", "--param", f"path={tmp_path / 'go'}", "--label", "set=live")
     cli("submit", "lab_recipes.value", AL, "--sweep", "number=[1,2,3]", "--label", "set=live")
+    work = Path(cli("path", job_id).out.strip())
+    assert eventually(work.is_dir)
+    (work / "opt.log").write_text(ONE_STEP)
+    monkeypatch.setenv("COLUMNS", "120")
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "crystalmath", "list", "--watch", "--label", "set=live"],
@@ -498,7 +508,9 @@ def test_list_watch_on_a_low_terminal_shows_what_runs_and_counts_the_rest(
     os.close(theirs)
     with limited(process):
         shown = b""
-        while not (job_id[:8].encode() in shown and b"4 jobs: 3 completed, 1 running" in shown):
+        counted = b"4 jobs: 3 completed, 1 running"
+        # Of the one that runs also how far it has come.
+        while not all(each in shown for each in (job_id[:8].encode(), counted, b"0.0123")):
             shown += os.read(ours, 4096)
         (tmp_path / "go").touch()
         process.send_signal(signal.SIGINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 
 from crystalmath.errors import InvalidJob
-from crystalmath.models import Submission
+from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.recipes.structures import parse_structure
 from ends import completed, failed, finish, opened, submit
@@ -134,3 +135,84 @@ def test_files_that_are_torn_are_passed_over(service, stopped):
     cut("vasprun.xml", 300)
     with pytest.raises(InvalidJob, match=r"torn, or of other atoms: .*CONTCAR.gz, .*vasprun.xml"):
         rehearsed(service, stopped)
+
+
+def test_files_of_the_last_calculation_go_along(service, stopped):
+    """As WAVECAR and CHGCAR, which the stand-in does not write."""
+    copy = ("OUTCAR", "CONTCAR")
+    (row,) = service.retry([stopped.job_id], Retry(continued=True, copy=copy), dry_run=True)
+    body = json.loads(row.specification.partition("\n")[2])
+    (spec,) = body["parameters"]["copy_files"]
+    assert spec["filenames"] == list(copy)
+    assert Path(spec["source"], "OUTCAR.gz").exists() or Path(spec["source"], "OUTCAR").exists()
+    for name, said in (
+        ("WAVECAR", r"has left no OUTCAR and WAVECAR in .*without --copy"),
+        ("POTCAR", "'POTCAR' is no file of a calculation to begin with"),
+        ("../spec", "is no file of a calculation to begin with"),
+    ):
+        (told,) = service.retry([stopped.job_id], Retry(copy=("OUTCAR", name)), dry_run=True)
+        assert re.search(said, str(told))
+
+
+# --- read again ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(environment, tmp_path):
+    """Give an environment whose program notes each of its starts, and that note."""
+    log, program = tmp_path / "log", tmp_path / "vasp_watched"
+    program.write_text(f"#!/bin/sh\necho started >> '{log}'\nexec vasp_std\n")
+    program.chmod(0o755)
+    told = {"QUACC_VASP_CMD": str(program), "QUACC_VASP_CUSTODIAN_HANDLERS": "[]"}
+    return {**environment, **told}, log
+
+
+UNCONVERGED = {"nsw": 3, "system": "STANDIN_UNCONVERGED=1", "use_custodian": False}
+LET_PASS = {"CHECK_CONVERGENCE": "False"}
+
+
+def test_what_has_ended_and_was_refused_is_read_again(service, watched):
+    """Its program is not started, and the result is that of the calculation that was refused."""
+    environment, log = watched
+    job_id = submit(service, "vasp.core.relax_job", nickel_oxide(), environment, **UNCONVERGED)
+    job = finish(service, job_id)
+    failed(service, job, "did not converge")
+    assert log.read_text() == "started\n"
+    # As before, and refused as before.
+    same = service.reread(job_id, Retry())
+    failed(service, finish(service, same.job_id), "did not converge")
+    new = service.reread(job_id, Retry(), LET_PASS)
+    assert new.parents == [{"job_id": job_id, "role": "reread"}]
+    result = completed(service, finish(service, new.job_id))
+    assert result["results"]["energy"] < 0
+    assert log.read_text() == "started\n"
+    # A reading is not run again: the job itself is.
+    (told,) = service.retry([same.job_id], Retry())
+    assert f"has read job {job_id} again" in str(told)
+    with pytest.raises(InvalidJob, match="is completed: its result is there"):
+        service.reread(new.job_id, Retry())
+
+
+def test_what_has_not_ended_is_not_read_again(service, environment):
+    asked = {"system": "STANDIN_CRASH=3", "use_custodian": False}
+    job_id = submit(service, "vasp.core.static_job", nickel_oxide(), environment, **asked)
+    failed(service, finish(service, job_id), "EDDDAV")
+    with pytest.raises(InvalidJob, match=r"did not come to its end.*OUTCAR.*retry --continue"):
+        service.reread(job_id, Retry())
+    # Not even a program.
+    job_id = submit(service, "emt.core.static_job", bulk("Si"), environment)
+    failed(service, finish(service, job_id), "NotImplementedError")
+    with pytest.raises(InvalidJob, match=r"no calculation of a program that can be read.*VASP"):
+        service.reread(job_id, Retry())
+
+
+def test_nothing_is_computed_that_was_not_there(service, watched):
+    """A flow whose first calculation was refused would go on with another one."""
+    environment, log = watched
+    asked = {"relax1_kwargs": UNCONVERGED}
+    job_id = submit(service, "vasp.core.double_relax_flow", nickel_oxide(), environment, **asked)
+    failed(service, finish(service, job_id), "did not converge")
+    new = finish(service, service.reread(job_id, Retry(), LET_PASS).job_id)
+    assert new.state is JobState.FAILED
+    assert "had the input that stands in" in new.error, new.error
+    assert log.read_text() == "started\n"

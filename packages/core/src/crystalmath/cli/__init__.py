@@ -38,6 +38,7 @@ from crystalmath.cli import (
     progress,
     prune,
     recipes,
+    reread,
     result,
     retry,
     run,
@@ -210,6 +211,7 @@ _add("counts", counts.counts, " --bucket 1d --last 30d --label project=alloys")
 _add("du", du.du, " --label project=alloys")
 _add("prune", prune.prune, " --older 30d --label project=alloys --keep-results --dry-run")
 _add("retry", retry.retry, " --label project=alloys --error 'not converge' --walltime 4h")
+_add("reread", reread.reread, " 3f2a91c4 --setting CHECK_CONVERGENCE=False")
 _add("engines", engines.engines, "")
 _add("clusters", clusters.clusters, " check slurm")
 _add("presets", presets.presets, " DefaultSetGGA")

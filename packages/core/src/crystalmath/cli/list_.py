@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from crystalmath.cli.shared import job_table, output
 from crystalmath.cli.shared.job_filters import any_client, with_filters
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
-from crystalmath.errors import InvalidJob, ServerNotRunning
+from crystalmath.errors import CrystalMathError, InvalidJob, ServerNotRunning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from crystalmath.client import Client, Job
+    from crystalmath.models import Progress
+
+    _Progress: TypeAlias = Mapping[str, Progress | None]
+    _Look: TypeAlias = tuple[list[Job], dict[str, int], _Progress]
 
 __all__ = ["list_jobs"]
 
@@ -27,6 +31,8 @@ __all__ = ["list_jobs"]
 _RENEW_S = 1.0
 #: At least so many times as long as looking takes.
 _REST = 4.0
+#: Of so many running jobs it is told how far they have come; a screen has room for fewer.
+_FOLLOWED = 200
 
 
 @with_filters
@@ -55,7 +61,13 @@ def list_jobs(
     csv: Annotated[
         bool, typer.Option("--csv", help="Write comma-separated values, unrounded.")
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show them live, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Show them live, until Ctrl-C; of those that run also how far they have come.",
+        ),
+    ] = False,
     summary: Annotated[
         bool,
         typer.Option("--summary", help="Count them by state, and failures by their error."),
@@ -123,13 +135,19 @@ def _jobs(client: Client, wanted: Mapping[str, Any], limit: int) -> list[Job]:
     return list(client.list(**wanted, limit=limit or None))
 
 
-def _show(jobs: Sequence[Job], names: Sequence[str] | None) -> None:
+def _show(
+    jobs: Sequence[Job], names: Sequence[str] | None, progress: _Progress | None = None
+) -> None:
     width = output.full_width()
-    output.show(_laid_out(jobs, names, width or output.console().width), width)
+    output.show(_laid_out(jobs, names, width or output.console().width, progress), width)
 
 
-def _laid_out(jobs: Sequence[Job], names: Sequence[str] | None, width: int) -> Table:
-    return job_table.usual(jobs, width) if names is None else job_table.chosen(jobs, names)
+def _laid_out(
+    jobs: Sequence[Job], names: Sequence[str] | None, width: int, progress: _Progress | None = None
+) -> Table:
+    if names is None:
+        return job_table.usual(jobs, width, progress)
+    return job_table.chosen(jobs, names)
 
 
 # --- live ------------------------------------------------------------------------------------
@@ -146,7 +164,19 @@ def _watch(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) -
     return 0
 
 
-def _look(client: Client, wanted: Mapping[str, Any], most: int) -> tuple[list[Job], dict[str, int]]:
+def _look(client: Client, wanted: Mapping[str, Any], most: int) -> _Look:
+    """Give jobs, all counted by state, and how far those have come that run."""
+    jobs, counts = _jobs_and_counts(client, wanted, most)
+    running = [job.job_id for job in jobs if job.state.value == "running"]
+    try:
+        return jobs, counts, client.progress(running[:_FOLLOWED])
+    except CrystalMathError:  # what it would add is not worth the list
+        return jobs, counts, {}
+
+
+def _jobs_and_counts(
+    client: Client, wanted: Mapping[str, Any], most: int
+) -> tuple[list[Job], dict[str, int]]:
     """Give jobs, and all counted by state; where not all have room, first those that run."""
     counts = client.totals(**{name: value for name, value in wanted.items() if name != "sort"})
     if wanted["sort"] or not most or sum(counts.values()) <= most:
@@ -159,9 +189,7 @@ def _look(client: Client, wanted: Mapping[str, Any], most: int) -> tuple[list[Jo
     return jobs, counts
 
 
-def _renewed(
-    wanted: Mapping[str, Any], limit: Callable[[], int]
-) -> Iterator[tuple[list[Job], dict[str, int]]]:
+def _renewed(wanted: Mapping[str, Any], limit: Callable[[], int]) -> Iterator[_Look]:
     """Look at the jobs again and again, whatever becomes of the server."""
     from crystalmath.client.client_errors import ConnectionLost
 
@@ -186,20 +214,20 @@ def _live(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) ->
             rows = max(1, live.console.height - 3)  # the header, the counts, and the cursor's line
             return min(limit or rows, rows)
 
-        for jobs, counts in _renewed(wanted, most):
+        for jobs, counts, progress in _renewed(wanted, most):
             told = Text(output.counts(counts))
-            shown = _laid_out(jobs, names, live.console.width) if jobs else None
+            shown = _laid_out(jobs, names, live.console.width, progress) if jobs else None
             live.update(Group(shown, told) if shown else told, refresh=True)
 
 
 def _repeat(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) -> None:
     """Where there is no terminal: print the table again when something has changed."""
     shown = None
-    for jobs, counts in _renewed(wanted, lambda: limit):
+    for jobs, counts, progress in _renewed(wanted, lambda: limit):
         if (seen := ([(job.job_id, job.revision) for job in jobs], counts)) != shown:
             shown = seen
             if jobs:
-                _show(jobs, names)
+                _show(jobs, names, progress)
             output.write(f"{output.counts(counts)}\n")
             sys.stdout.flush()
 

@@ -369,6 +369,37 @@ class Client(Asking):
             self._follower.follow(futures, overheard=overheard)
         return accepted
 
+    def reread(
+        self,
+        job_id: str,
+        *,
+        settings: Mapping[str, str] | None = None,
+        engine: str | None = None,
+        cluster: str | None = None,
+    ) -> JobFuture:
+        """Read the calculations of a failed job again, as a new job that points to it.
+
+        For a job whose program came to its end, and whose output could not be read, or was refused.
+        Nothing is computed.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        settings : mapping of str to str, optional
+            Settings of quacc that are other this time (``{"CHECK_CONVERGENCE": "False"}``).
+        engine, cluster : str, optional
+            Where they are read; default: where the job ran.
+
+        Raises
+        ------
+        InvalidJob
+            It has not failed, or its last calculation has not come to its end.
+        """
+        place = {"engine": engine, "cluster": cluster}
+        answer = self._answer("jobs.reread", job_id=job_id, settings=settings or None, **place)
+        return self.future(answer["job_id"])
+
     # --- futures -----------------------------------------------------------------------------
 
     def future(self, job_id: str) -> JobFuture:

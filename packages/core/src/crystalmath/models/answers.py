@@ -74,11 +74,12 @@ class Parent(TypedDict):
     """A job that another came of.
 
     `role` is ``structure`` (its geometry was taken: its final one, or that of `frame`, counted from
-    0, or what was read from the `file` in its run directory) or ``retry`` (it was done again).
+    0, or what was read from the `file` in its run directory) ``retry`` (it was done again),
+    or ``reread`` (its calculations were read again).
     """
 
     job_id: str
-    role: Literal["structure", "retry"]
+    role: Literal["structure", "retry", "reread"]
     frame: NotRequired[int]
     file: NotRequired[str]
 

@@ -11,7 +11,7 @@ from crystalmath.models.resources import Resources, ResourcesGiven, as_resources
 from crystalmath.models.submission import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Retry", "RetryOptions"]
 
@@ -33,6 +33,7 @@ class RetryOptions(TypedDict, total=False):
     priority: int | None
     strict: bool
     continued: bool
+    copy: Sequence[str]
 
 
 @documented
@@ -73,6 +74,20 @@ class Retry:
                 name="--continue",
                 metavar="",
                 help="Go on from the last whole geometry of each job, in place of its first.",
+            ),
+        ),
+    )
+    copy: Sequence[str] = field(
+        default=(),
+        converter=tuple,
+        metadata=about(
+            "files of the job's last calculation that the next one begins with, as WAVECAR and "
+            "CHGCAR; default: none",
+            {"type": "array", "items": {"type": "string"}, "maxItems": 20},
+            option=Option(
+                name="--copy",
+                metavar="FILE",
+                help="Begin with this file of each job's last calculation, as WAVECAR; repeated.",
             ),
         ),
     )

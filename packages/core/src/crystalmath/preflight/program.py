@@ -99,6 +99,9 @@ class Program:
         quacc's setting that stands before the program (``VASP_PARALLEL_CMD``).
     input_files : tuple of str
         The names of its input files in the folder of a calculation, of which one at least is there.
+    endings : mapping of str to str
+        Its output files, and what stands near the end of one when the program came to its end. With
+        these and a `launcher`, calculations can be read again (``crystalmath reread``).
     presets : tuple of str and str, optional
         quacc's setting that names the folder of its presets (``VASP_PRESET_DIR``), and where that
         is below quacc itself.
@@ -110,6 +113,7 @@ class Program:
     files: ClassVar[FileKind] = FileKind()
     launcher: ClassVar[str | None] = None
     input_files: ClassVar[tuple[str, ...]] = ()
+    endings: ClassVar[Mapping[str, str]] = {}
     presets: ClassVar[tuple[str, str] | None] = None
 
     # ---- in the child, where quacc is imported ----

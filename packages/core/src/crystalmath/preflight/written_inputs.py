@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crystalmath.models.inputs import StepInputs
     from crystalmath.preflight.program import Program
 
-__all__ = ["MOST_BYTES", "written_inputs"]
+__all__ = ["MOST_BYTES", "calculations", "written_inputs"]
 
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
@@ -54,7 +54,7 @@ def written_inputs(work: str, programs: Sequence[Program]) -> _Work[Inputs]:
         In the order in which the calculations began; no step where no program has written any.
         Who has set what is not told.
     """
-    found = yield from _calculations(work, programs)
+    found = yield from calculations(work, programs)
     steps: list[StepInputs] = []
     room = MOST_BYTES
     for folder, program in found:
@@ -77,8 +77,14 @@ def _step(program: Program, files: dict[str, str]) -> StepInputs:
     return evolve(program.written(plain), files=files)
 
 
-def _calculations(work: str, programs: Sequence[Program]) -> _Work[list[tuple[Path, Program]]]:
-    """Give the folders in which a program's input lies, in the order of their calculations."""
+def calculations(work: str, programs: Sequence[Program]) -> _Work[list[tuple[Path, Program]]]:
+    """Give the folders in which a program's input lies, in the order of their calculations.
+
+    Parameters
+    ----------
+    work, programs
+        As for :func:`written_inputs`.
+    """
     owners = {name: program for program in programs for name in program.input_files}
     began: dict[Path, tuple[str, float]] = {}
     whose: dict[Path, Program] = {}

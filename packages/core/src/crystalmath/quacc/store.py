@@ -449,10 +449,10 @@ class JobStore:
 
     @patient
     def retries(self, ids: Sequence[str]) -> dict[str, _Ids]:
-        """Give the ids of the jobs that are retries of these, by theirs, the oldest first."""
+        """Give the ids of those that run, or read, these jobs again, by theirs, oldest first."""
         found: dict[str, _Ids] = {}
         query = select(lineage.c.parent, jobs.c.job_id).join_from(lineage, jobs)
-        query = query.where(lineage.c.role == "retry").order_by(jobs.c.number)
+        query = query.where(lineage.c.role.in_(["retry", "reread"])).order_by(jobs.c.number)
         with self._database.reading() as connection:
             for start in range(0, len(ids), _CHUNK):
                 some = list(filter(is_storable, ids[start : start + _CHUNK]))

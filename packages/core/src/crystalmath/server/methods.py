@@ -18,6 +18,7 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
     presets,
     progress,
     recipes,
+    reread,
     results,
     retry,
     storage,

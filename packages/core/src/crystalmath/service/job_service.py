@@ -24,6 +24,7 @@ from crystalmath.service.pruning import Pruned, prune
 from crystalmath.service.queries import Queries
 from crystalmath.service.recorder import Recorder
 from crystalmath.service.recovery import Recovery
+from crystalmath.service.reread_job import reading_again
 from crystalmath.service.retrying import Again, again
 
 if TYPE_CHECKING:
@@ -197,6 +198,18 @@ class JobService(Queries):
                 some, changes, self._rehearse if dry_run else self._submit, wanted
             )
         return answers
+
+    def reread(
+        self, job_id: str, changes: Retry, settings: Mapping[str, str] | None = None
+    ) -> JobMetadata:
+        """Read the calculations of a failed job again; see :mod:`.reread_job` for what it takes."""
+        job, text = self.job(job_id), self.specification(job_id)
+        told = changes, settings or {}
+        asked = reading_again(job, text, self.config, self._directory(job_id), told)
+        (answer,) = self._submit([asked], lambda: True)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _retry(
         self,

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Submission
+from crystalmath.service.copied_files import copied_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +71,12 @@ def again(
             f"job {job.job_id} is {job.state.value}, and can run again once it has ended; wait for "
             f"it (crystalmath wait {short}), or stop it (crystalmath cancel {short})"
         )
+    for parent in job.parents:
+        if parent["role"] == "reread":
+            raise InvalidJob(
+                f"job {job.job_id} has read job {parent['job_id']} again, and computed nothing; "
+                "name that one"
+            )
     header, _, document = specification.partition("\n")
     if not document:
         raise InvalidJob(
@@ -82,7 +89,9 @@ def again(
         found = _last(job, given, directory, configured)
         given = found.atoms
         parents = [{"job_id": job.job_id, "role": "structure", "file": found.file}]
-    parameters = codec.decode_request(asked["parameters"])
+    parameters = _merged(codec.decode_request(asked["parameters"]), changes.parameters)
+    if changes.copy:
+        parameters |= copied_files(job, changes.copy, directory, configured)
     engine, cluster = _place(job, changes, configured)
     terms: TermsGiven = {
         **job.terms(),
@@ -96,7 +105,7 @@ def again(
         **terms,
         recipe=job.recipe,
         atoms=given,
-        parameters=_merged(parameters, changes.parameters),
+        parameters=parameters,
         engine=engine,
         strict=changes.strict,
         # A restricted home takes none, and gives its own.

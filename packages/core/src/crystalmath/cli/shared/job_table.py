@@ -9,18 +9,26 @@ from crystalmath.cli.shared import output
 from crystalmath.models.columns import JOB_COLUMNS, TIMES, job_values
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
     from crystalmath.client import Job
+    from crystalmath.models import Progress
 
 __all__ = ["CSV_COLUMNS", "chosen", "usual", "write_csv"]
 
 #: The columns of CSV where none are chosen.
 CSV_COLUMNS = tuple(JOB_COLUMNS)
 
-_COLUMNS = ("NAME", "STATE", "RECIPE", "ENGINE", "RESOURCES", "ENERGY/eV", "AGE", "ID")
+_STEPS = ("IONIC", "SCF")
+_FORCE = "FORCE/(eV/Å)"
+_COLUMNS = (
+    *("NAME", "STATE", "RECIPE", "ENGINE", "RESOURCES", *_STEPS, "ENERGY/eV", _FORCE, "AGE", "ID"),
+)
+#: Columns that are left out where they have nothing to say: most jobs ask for no resources, and
+#: how far one has come is told of those that run.
+_OPTIONAL = ("RESOURCES", *_STEPS, _FORCE)
 #: What gives way where a line is too narrow, in this order, and how many columns it keeps.
 _GIVE_WAY = (
     ("RESOURCES", 10),
@@ -37,28 +45,46 @@ _BEGINNING = {"NAME": 0.3, "RECIPE": 0.0, "ENGINE": 1.0}
 _Cells: TypeAlias = "dict[str, Sequence[str]]"
 
 
-def usual(jobs: Sequence[Job], width: int) -> Table:
-    """Lay out what most want to see of jobs, in so many columns of text."""
-    rows = zip(*map(_row, jobs), strict=True)
+def usual(
+    jobs: Sequence[Job], width: int, progress: Mapping[str, Progress | None] | None = None
+) -> Table:
+    """Lay out what most want to see of jobs, in so many columns of text.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        The jobs.
+    width : int
+        How many columns of text there are.
+    progress : mapping of str to Progress or None, optional
+        How far those have come that run, by their ids.
+    """
+    told = progress or {}
+    rows = zip(*(_row(job, told.get(job.job_id)) for job in jobs), strict=True)
     columns: _Cells = dict(zip(_COLUMNS, rows, strict=True))
-    if not any(columns["RESOURCES"]):  # most ask for none
-        del columns["RESOURCES"]
+    columns = {name: each for name, each in columns.items() if name not in _OPTIONAL or any(each)}
     cells = _fitted(columns, width)
     whole = [column for column in cells if column != "NAME"]
-    return output.grid(
-        list(cells), zip(*cells.values(), strict=True), right=("ENERGY/eV", "AGE"), whole=whole
-    )
+    right = (*_STEPS, "ENERGY/eV", _FORCE, "AGE")
+    return output.grid(list(cells), zip(*cells.values(), strict=True), right=right, whole=whole)
 
 
-def _row(job: Job) -> tuple[str, ...]:
+def _row(job: Job, reached: Progress | None) -> tuple[str, ...]:
     energy = (job.summary or {}).get("energy_ev")
+    force = ionic = electronic = None
+    if reached is not None:
+        energy, force = reached.energy_ev, reached.max_force_ev_ang
+        ionic, electronic = reached.ionic_step, reached.electronic_step
     return (
         job.name or "",
         _state(job),
         output.short_recipe(job.recipe),
         job.engine,
         output.resources(job).replace(", ", " "),
+        "" if ionic is None else str(ionic),
+        "" if electronic is None else str(electronic),
         "" if energy is None else f"{energy:.4f}",
+        "" if force is None else f"{force:.4f}",
         output.age(job.created_at),
         job.job_id[:8],
     )

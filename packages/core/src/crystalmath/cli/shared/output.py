@@ -132,7 +132,8 @@ def parent(given: Mapping[str, Any]) -> str:
         return f"{given['job_id']} (the geometry in {given['file']})"
     if given["role"] == "structure":
         return f"{given['job_id']} ({which.get(frame, f'geometry {frame} of it')})"
-    return f"{given['job_id']} (a retry of it)"
+    how = "its calculations read again" if given["role"] == "reread" else "a retry of it"
+    return f"{given['job_id']} ({how})"
 
 
 def summary_fields(job: Job) -> list[tuple[str, object]]:

@@ -192,6 +192,7 @@ _TYPES: dict[str, Any] = {
     "integer": int | None,
     "number": float | None,
     "object": list[str] | None,
+    "array": list[str] | None,
 }
 #: Numbers that people write as texts.
 _TEXTS = ("walltime_s", "memory_mb")

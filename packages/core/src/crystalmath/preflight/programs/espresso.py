@@ -81,6 +81,7 @@ class Espresso(Program):
     files = FileKind(title="pw.x", noun="pseudopotential", code="upf", choice="pseudopotentials")
     launcher = "ESPRESSO_PARALLEL_CMD"
     input_files = tuple(f"{name}.in" for name in _PROGRAMS)
+    endings = {f"{name}.out": "JOB DONE." for name in _PROGRAMS}  # noqa: RUF012 - never changed
     presets = ("ESPRESSO_PRESET_DIR", "calculators/espresso/presets")
 
     def install(self) -> None:

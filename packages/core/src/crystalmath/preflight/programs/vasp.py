@@ -43,6 +43,7 @@ class Vasp(Program):
     )
     launcher = "VASP_PARALLEL_CMD"
     input_files = ("INCAR", "KPOINTS", "POSCAR", "POTCAR")
+    endings = {"OUTCAR": "General timing and accounting"}  # noqa: RUF012 - never changed
     presets = ("VASP_PRESET_DIR", "calculators/vasp/presets")
 
     def install(self) -> None:

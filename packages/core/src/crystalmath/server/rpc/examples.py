@@ -264,6 +264,10 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "jobs.result": ({"job_id": _ID}, _RESULT),
     "jobs.results": ({"job_ids": [_ID]}, {"results": [_RESULT], "error": None}),
+    "jobs.reread": (
+        {"job_id": _ID, "settings": {"CHECK_CONVERGENCE": "False"}},
+        {"job_id": "5f0cf2b1-94b3-4cd5-96d4-6a3b7f8f5a0e", "status": "pending", "error": None},
+    ),
     "jobs.retry": (
         {"filters": {"error": "not converge"}, "params": {"opt_params": {"max_steps": 500}}},
         {

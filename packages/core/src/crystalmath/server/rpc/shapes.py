@@ -122,7 +122,7 @@ _PARENT = record(
         "job_id": _TEXT,
         "role": {
             "type": "string",
-            "enum": ["structure", "retry"],
+            "enum": ["structure", "retry", "reread"],
             "description": "its geometry was taken, or it was done again",
         },
     },

@@ -1,0 +1,47 @@
+"""The handler that has the calculations of a failed job read again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.models.fields import from_wire, properties, reference
+from crystalmath.models.retry import Retry
+from crystalmath.server.handlers.submission import submitted, submitting_pool
+from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import JOB_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.service import JobService
+
+__all__ = ["handle_jobs_reread"]
+
+_PLACE = ("engine", "cluster")
+
+
+@method(
+    "jobs.reread",
+    params={
+        "job_id": JOB_ID,
+        **{name: properties(Retry)[name] for name in _PLACE},
+        "settings": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "propertyNames": {"pattern": "^[A-Z][A-Z0-9_]*$"},
+            "description": "settings of quacc that are other this time, as CHECK_CONVERGENCE",
+        },
+    },
+    required=("job_id",),
+    result=reference("Submitted"),
+    pool=lambda _: submitting_pool({"inputs": True}),
+)
+def handle_jobs_reread(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Read the calculations of a failed job again, as a new job that points to it.
+
+    For a job whose program came to its end, and whose output could not be read, or was refused. The
+    recipe is called again, and in the place of the program its files are given which it wrote then;
+    what has no such files is not computed.
+    """
+    job_id, settings = params.pop("job_id"), params.pop("settings", {})
+    return submitted(service.reread(job_id, Retry(**from_wire(Retry, params)), settings))

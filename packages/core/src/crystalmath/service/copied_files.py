@@ -1,0 +1,84 @@
+"""The files of a job's calculation with which its next try begins: WAVECAR, CHGCAR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob
+from crystalmath.jobs.potcars import is_potcar
+from crystalmath.jobs.scratch import scratch_folders
+from crystalmath.jobs.worktree import files_below
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crystalmath.config import Config
+    from crystalmath.jobs.rundir import RunDirectory
+    from crystalmath.quacc.store import JobMetadata
+
+__all__ = ["copied_files"]
+
+#: The parameter of quacc's recipes.
+PARAMETER = "copy_files"
+
+
+def copied_files(
+    job: JobMetadata, names: Sequence[str], directory: RunDirectory, configured: Config
+) -> dict[str, Any]:
+    """Give the parameter with which a recipe copies files of a job's last calculation.
+
+    Parameters
+    ----------
+    job : JobMetadata
+        The job.
+    names : sequence of str
+        The files. They must all lie in one folder, compressed or not, and the newest such counts.
+    directory : RunDirectory
+        The job's.
+    configured : Config
+        The home's configuration, which admits recipes.
+
+    Raises
+    ------
+    InvalidJob
+        The recipe copies no files, one is not there or empty, or it is none to be copied.
+    """
+    for name in names:
+        if not name or "/" in name or is_potcar(name):
+            raise InvalidJob(
+                f"{name!r} is no file of a calculation to begin with; name one as WAVECAR or CHGCAR"
+            )
+    _check_recipe(job.recipe, names, configured)
+    found: dict[str, dict[str, float]] = {}
+    for number in range(job.attempt, 0, -1):
+        work = directory.work(number)
+        for root in [work, *scratch_folders(work)]:
+            for file in files_below(root):
+                path = Path(root, file.path)
+                name = path.name.removesuffix(".gz")
+                if name in names and file.size and not file.is_link:
+                    found.setdefault(str(path.parent), {})[name] = file.modified_at
+    whole = {
+        folder: max(times.values())
+        for folder, times in found.items()
+        if len(times) == len(set(names))
+    }
+    if not whole:
+        raise InvalidJob(
+            f"job {job.job_id} has left no {' and '.join(names)} in {directory.path}, or an empty "
+            "one; without --copy it begins without"
+        )
+    source = max(whole, key=lambda folder: (whole[folder], folder))
+    return {PARAMETER: [{"source": source, "filenames": list(names)}]}
+
+
+def _check_recipe(recipe: str, names: Sequence[str], configured: Config) -> None:
+    from crystalmath.recipes.lookup import look_up
+
+    signature = look_up(recipe, configured.recipes_allow).signature
+    if signature is not None and PARAMETER not in signature.parameters:
+        raise InvalidJob(
+            f"{recipe} has no parameter {PARAMETER}, and cannot begin with {' and '.join(names)}; "
+            "without --copy it begins without"
+        )
