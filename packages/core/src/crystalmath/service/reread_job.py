@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING, TypeVar
@@ -29,6 +30,7 @@ __all__ = ["reading_again"]
 _T = TypeVar("_T")
 #: Of an output so many bytes are looked at, from its end.
 _TAIL = 2**16
+_SETTING = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)
 _LINES = 1000
 
 
@@ -73,6 +75,9 @@ def reading_again(
         )
     command = [sys.executable, "-P", "-m", "crystalmath.worker.given_outputs", work]
     command.append(",".join(name for name in program.input_files if not is_potcar(name)))
+    for name in settings:
+        if not _SETTING.fullmatch(name):
+            raise InvalidJob(f"{name!r} is no setting of quacc; write one as CHECK_CONVERGENCE")
     told = {f"QUACC_{name}": value for name, value in settings.items()}
     launcher = {f"QUACC_{program.launcher}": shlex.join(command)}
     reread: Parent = {"job_id": job.job_id, "role": "reread"}

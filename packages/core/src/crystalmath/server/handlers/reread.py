@@ -28,7 +28,6 @@ _PLACE = ("engine", "cluster")
         "settings": {
             "type": "object",
             "additionalProperties": {"type": "string"},
-            "propertyNames": {"pattern": "^[A-Z][A-Z0-9_]*$"},
             "description": "settings of quacc that are other this time, as CHECK_CONVERGENCE",
         },
     },
