@@ -201,7 +201,9 @@ def test_what_has_not_ended_is_not_read_again(service, environment):
         service.reread(job_id, Retry())
     # Not even a program.
     job_id = submit(service, "emt.core.static_job", bulk("Si"), environment)
-    failed(service, finish(service, job_id), "NotImplementedError")
+    job = finish(service, job_id)
+    assert job.state is JobState.FAILED
+    assert "NotImplementedError" in job.error
     with pytest.raises(InvalidJob, match=r"no calculation of a program that can be read.*VASP"):
         service.reread(job_id, Retry())
 
