@@ -8,7 +8,7 @@ import time
 import attrs
 from broken_engines import Engine
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import EngineUnavailable, InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 
@@ -289,3 +289,12 @@ class WritesToStandardOutput(Engine):
     def launch(self, attempts):
         print(f"launching {len(attempts)} jobs")
         return super().launch(attempts)
+
+
+class NeverThere(Engine):
+    """Says at each launch that it cannot be reached."""
+
+    start_s = 5.0
+
+    def launch(self, attempts):
+        raise EngineUnavailable(f"nobody answers at port {len(attempts)}")

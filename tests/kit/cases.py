@@ -5,6 +5,7 @@ from __future__ import annotations
 #: Engine, test, and a pattern of what the failure says.
 CASES = [
     # What a caller sees.
+    ("NeverThere", "test_one_job_ends", r"the engine said last: .*nobody answers at port 1"),
     ("FailedReadsCompleted", "test_an_exception_is_told[plain]", "JobState.COMPLETED"),
     ("CancelsOnPaper", "test_a_running_job_is_gone_with_all_its_processes", "assert not"),
     ("CancelledTooSoon", "test_a_running_job_is_gone_with_all_its_processes", "assert not"),

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from crystalmath.testing import EngineUnderTest, RunnerContract
+from crystalmath.testing.contract.base import Base
+from crystalmath.testing.promises import GUIDE
 from crystalmath.testing.pytest_session import run_pytest
 
+ROOT = Path(__file__).parents[2]
 TEST = "test_an_unknown_cluster_is_refused"
 
 
@@ -75,7 +81,9 @@ class TestMine(RunnerContract):
 class TestOther(RunnerContract):
     @pytest.fixture
     def engine(self):
-        return EngineUnderTest("QueuesNothing", options={"workers": 1}, workers=1)
+        return EngineUnderTest(
+            "QueuesNothing", options={"workers": 1}, workers=1, start_s=60.0, turn_s=3.0
+        )
 """
 
 
@@ -97,6 +105,21 @@ def test_an_xfail_with_a_reason_holds(verdicts):
     assert verdict["reason"] == "our clusters are made when they are needed"
     assert verdict["topic"] == "submission"
     assert verdicts["TestOther", TEST]["outcome"] == "passed"
+
+
+def test_each_topic_names_its_section_of_the_guide():
+    topics = [base for base in RunnerContract.__mro__[1:] if issubclass(base, Base)]
+    guide = (ROOT / GUIDE).read_text()
+    headings = re.findall(r"^##+ (?:\d+\. )?(.*)$", guide, re.MULTILINE)
+    named = {base.__name__: vars(base).get("guide") for base in topics if base is not Base}
+    assert len(named) > 9
+    assert {name for name, section in named.items() if section not in headings} == set()
+
+
+def test_a_failure_is_explained(verdicts):
+    details = verdicts["TestOther", "test_capabilities_are_sane"]["details"]
+    assert "--- What is asked of the engine ---\ncapabilities are sane" in details
+    assert "See 'What capabilities promise' in docs/writing-an-engine.md." in details
 
 
 def test_a_failure_shows_values(verdicts):

@@ -34,6 +34,8 @@ __all__ = ["Owner", "OwnerError"]
 RECIPES = "crystalmath.testing.recipes"
 #: How often a process that does not answer is looked at, in seconds.
 _TICK = 0.5
+#: How much is told of what it wrote, in characters.
+_TAIL = 5000
 
 
 class OwnerError(AssertionError):
@@ -156,6 +158,14 @@ class Owner:
         told = tuple(_text(file, self._read[file]) for file in (self._output, self._errors))
         self._read = {file: os.fstat(file.fileno()).st_size for file in self._read}
         return told[0], told[1]
+
+    def told(self) -> list[str]:
+        """Put into words what it wrote since this or :meth:`news` was asked last."""
+        output, errors = (text.strip() for text in self.news())
+        found = [f"your engine wrote `{output[-_TAIL:]}` to standard output"] if output else []
+        if errors:
+            found.append(f"standard error of the process {self.process.pid}:\n{errors[-_TAIL:]}")
+        return found
 
     def kill(self) -> None:
         """Kill it (SIGKILL), and nothing else."""

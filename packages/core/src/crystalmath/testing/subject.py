@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+import attrs
+from attrs import define, field
+
+from crystalmath.testing.owner import RECIPES
+from crystalmath.testing.pace import FIRST_S, UNKNOWN, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,8 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineUnderTest"]
 
+_OURS = "CRYSTALMATH_"
 
-@frozen
+
+@define
 class EngineUnderTest:
     """One installed engine, and what it needs to be tested.
 
@@ -33,10 +40,12 @@ class EngineUnderTest:
         How many jobs run at a time with these options.
     environment : mapping of str to str
         Environment variables that the engine needs.
-    start_s : float
+    start_s : float, optional
         How long the engine may take from its first launch to its first running job, in seconds.
-    turn_s : float
-        How long one job that does nothing may take on the warm engine, in seconds.
+        Without it the kit measures a job, and allows four times as long, and at least 60 s.
+    turn_s : float, optional
+        How long one job that does nothing may take on the warm engine, in seconds. Without it four
+        times as long as the measured one, and at least 3 s.
     library : str, optional
         The top-level module of the library that the engine needs, for the tests that hide it.
     outage : callable, optional
@@ -52,16 +61,57 @@ class EngineUnderTest:
     clusters: Mapping[str, Mapping[str, Any]] = field(factory=dict, kw_only=True)
     workers: int = field(default=2, kw_only=True)
     environment: Mapping[str, str] = field(factory=dict, kw_only=True)
-    start_s: float = field(default=60.0, kw_only=True)
-    turn_s: float = field(default=3.0, kw_only=True)
+    _start_s: float | None = field(default=None, kw_only=True)
+    _turn_s: float | None = field(default=None, kw_only=True)
     library: str | None = field(default=None, kw_only=True)
     outage: Callable[[], AbstractContextManager[object]] | None = field(default=None, kw_only=True)
     linger_s: float = field(default=10.0, kw_only=True)
+    #: Set by the kit, unless both limits are given.
+    pace: Pace = field(default=UNKNOWN, init=False, eq=False)
+
+    @property
+    def start_s(self) -> float:
+        """How long the engine may take from its first launch to its first running job."""
+        return self.pace.start_s if self._start_s is None else self._start_s
+
+    @property
+    def turn_s(self) -> float:
+        """How long one job that does nothing may take on the warm engine."""
+        return self.pace.turn_s if self._turn_s is None else self._turn_s
+
+    @property
+    def first_s(self) -> float:
+        """How long the first job may take that is measured."""
+        return FIRST_S if self._start_s is None else self._start_s
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether its author has named both limits, so that nothing need be measured."""
+        return self._start_s is not None and self._turn_s is not None
 
     @property
     def cluster(self) -> str:
         """Where the kit's jobs go."""
         return next(iter(self.clusters), "local")
+
+    def limited(self) -> EngineUnderTest:
+        """Give the same with the limits that hold now, so that it is not measured again."""
+        return attrs.evolve(self, start_s=self.start_s, turn_s=self.turn_s)
+
+    def as_plain(self) -> dict[str, Any]:
+        """Give what makes another one like this, as JSON has it; an outage is none of it."""
+        fields = [each for each in attrs.fields(type(self)) if each.init]
+        return {each.alias: getattr(self, each.name) for each in fields if each.name != "outage"}
+
+    def environ(self, home: Path) -> dict[str, str]:
+        """Give the environment of the processes that own jobs in a home."""
+        inherited = {name: v for name, v in os.environ.items() if not name.startswith(_OURS)}
+        return {
+            **inherited,
+            **self.environment,
+            "CRYSTALMATH_HOME": str(home),
+            "CRYSTALMATH_RECIPES": RECIPES,
+        }
 
     def configure(self, home: Path) -> None:
         """Write the configuration file of a fresh home."""

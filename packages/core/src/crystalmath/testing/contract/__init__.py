@@ -9,6 +9,7 @@ from crystalmath.testing.contract.boundary import Boundary
 from crystalmath.testing.contract.cancelling import Cancelling
 from crystalmath.testing.contract.closing import Closing
 from crystalmath.testing.contract.failures import Failures
+from crystalmath.testing.contract.first_job import FirstJob
 from crystalmath.testing.contract.honesty import Honesty
 from crystalmath.testing.contract.hygiene import Hygiene
 from crystalmath.testing.contract.resources_asked import ResourcesAsked
@@ -30,6 +31,7 @@ class RunnerContract(
     Restarts,
     Closing,
     Hygiene,
+    FirstJob,
     Base,
 ):
     """What an engine must do; subclass it and fill in the fixture ``engine``.

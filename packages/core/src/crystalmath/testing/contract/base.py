@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
 from ase.build import bulk
@@ -18,9 +18,12 @@ from crystalmath.quacc.engine import submission_environment
 from crystalmath.quacc.engines import close_all
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.testing.attempts import attempt_of, write_down
+from crystalmath.testing.contract import explanation
 from crystalmath.testing.contract.door import Door
+from crystalmath.testing.measuring import PaceError, measure
 from crystalmath.testing.oracle import Oracle
 from crystalmath.testing.owner import RECIPES, Owner
+from crystalmath.testing.pace import Pace
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -30,11 +33,19 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["AL", "Base", "still_unbegun"]
+__all__ = ["AL", "Base", "alone", "still_unbegun"]
 
+_Test = TypeVar("_Test", bound="Callable[..., None]")
 AL = bulk("Al", a=4.05)
 _HOME = pytest.StashKey[Path]()
 _DOOR = pytest.StashKey[Door]()
+_PACE = pytest.StashKey["Pace | PaceError"]()
+
+
+def alone(test: _Test) -> _Test:
+    """Mark a test that needs the machine to itself: it measures how long calls take."""
+    test.runs_alone = True  # type: ignore[attr-defined]
+    return test
 
 
 class Base:
@@ -65,12 +76,39 @@ class Base:
     def _environment(
         self, engine: EngineUnderTest, contract_home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in [name for name in os.environ if name.startswith("CRYSTALMATH_")]:
+        environment = engine.environ(contract_home)
+        for name in os.environ.keys() - environment.keys():
             monkeypatch.delenv(name)
-        for name, value in engine.environment.items():
+        for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("CRYSTALMATH_HOME", str(contract_home))
-        monkeypatch.setenv("CRYSTALMATH_RECIPES", RECIPES)
+
+    @pytest.fixture(autouse=True)
+    def _pace(
+        self,
+        engine: EngineUnderTest,
+        request: pytest.FixtureRequest,
+        tmp_path_factory: pytest.TempPathFactory,
+        _environment: None,
+    ) -> None:
+        """Measure the engine before anything of a class runs, unless its author has set limits."""
+        explanation.explain(request)
+        if engine.has_limits:
+            return
+        node = request.node.getparent(pytest.Class)
+        if _PACE not in node.stash:
+            try:
+                node.stash[_PACE] = measure(engine, tmp_path_factory.mktemp("pace"))
+            except PaceError as error:
+                node.stash[_PACE] = error
+        pace = node.stash[_PACE]
+        if isinstance(pace, Pace):
+            engine.pace = pace
+
+    @pytest.fixture
+    def unmeasured(self, request: pytest.FixtureRequest) -> PaceError | None:
+        """Give the reason why no job could be measured, if none could."""
+        pace = request.node.getparent(pytest.Class).stash.get(_PACE, None)
+        return pace if isinstance(pace, PaceError) else None
 
     @pytest.fixture
     def oracle(self, contract_home: Path) -> Oracle:

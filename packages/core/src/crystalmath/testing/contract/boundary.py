@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -44,6 +44,8 @@ class Boundary(Base):
     That process refuses handles that are no strings, sightings that are none, and answers about
     attempts that it did not ask about.
     """
+
+    guide: ClassVar[str] = "Who calls what"
 
     @pytest.fixture(params=["recorded", "unrecorded"])
     def handles(
@@ -86,7 +88,7 @@ class Boundary(Base):
         attempt = door.write("count_and_wait", count=str(count), path=str(gate))
         door.launch(attempt)
         door.launch(attempt)
-        eventually(count.exists, engine.start_s, "it did not run")
+        eventually(count.exists, engine.start_s + 10 * engine.turn_s, "it did not run")
         door.launch(attempt)
         gate.touch()
         assert door.ended(attempt) == ["completed"]

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -31,6 +31,8 @@ GONE_S = 10.0
 
 class Cancelling(Base):
     """`cancel`, at every moment of a job's life."""
+
+    guide: ClassVar[str] = "Release and stop"
 
     def test_a_waiting_job_never_runs(
         self,

@@ -8,7 +8,7 @@ import secrets
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 import pytest
@@ -82,6 +82,11 @@ class Tenant:
             eventually(lambda id_=job_id: self._oracle.claimed(id_), limit, "it was not begun")  # type: ignore[misc]
         return jobs
 
+    def finishes(self, job_id: str) -> None:
+        """Wait until a job has completed."""
+        limit = self._engine.start_s + 10 * self._engine.turn_s
+        eventually(lambda: self.ask("status", job_id) == "completed", limit, "it did not finish")
+
     def leaves_nothing(self) -> None:
         """Check that nothing is left, whether the process itself has ended or not."""
         if self.owner.process.poll() is None:
@@ -149,6 +154,8 @@ def _is_of_a_living(identity: Path) -> bool:
 class Closing(Base):
     """Each test looks at a process of its own, past every interface of the engine."""
 
+    guide: ClassVar[str] = "Release and stop"
+
     @pytest.fixture
     def tenant(
         self,
@@ -167,7 +174,7 @@ class Closing(Base):
 
     def test_close_of_an_idle_engine(self, tenant: Tenant, oracle: Oracle) -> None:
         (job_id,) = tenant.submit("echo", 1)
-        eventually(lambda: tenant.ask("status", job_id) == "completed", 60, "it did not finish")
+        tenant.finishes(job_id)
         tenant.ask("close")
         tenant.leaves_nothing()
         assert tenant.ask("status", job_id) == "completed"
@@ -236,7 +243,7 @@ class Closing(Base):
         tenant.ask("close")
         assert tenant.ask("renew"), "get_runner gives the runner that was closed"
         (job_id,) = tenant.submit("echo", 1)
-        eventually(lambda: tenant.ask("status", job_id) == "completed", 60, "it did not finish")
+        tenant.finishes(job_id)
         tenant.ask("close")
         tenant.leaves_nothing()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 import pytest
@@ -35,6 +35,8 @@ LEFT_S = 3.0
 
 class Honesty(Base):
     """A capability that is declared is put to the test; one that is not skips its test."""
+
+    guide: ClassVar[str] = "What capabilities promise"
 
     def test_capabilities_are_sane(self, runner: EngineRunner) -> None:
         capabilities = runner.capabilities

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
 import pytest
@@ -95,6 +95,8 @@ SIGNATURES = {
 
 class Hygiene(Base):
     """Nothing is imported, started or promised too early."""
+
+    guide: ClassVar[str] = "The plugin"
 
     def test_entry_point(self, engine: EngineUnderTest) -> None:
         from importlib.metadata import entry_points

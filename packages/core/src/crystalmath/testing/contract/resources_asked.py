@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -56,6 +56,8 @@ def _spec(**resources: Any) -> JobSpec:
 
 class ResourcesAsked(Base):
     """On the cluster ``local``. What only a scheduler sees is for an engine's own tests."""
+
+    guide: ClassVar[str] = "Resources"
 
     def test_names_of_resources(self, runner: EngineRunner) -> None:
         known = {one.name for one in declared(Resources)}

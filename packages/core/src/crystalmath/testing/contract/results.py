@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import time
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -67,6 +67,8 @@ NAMES = _TABLE.split()
 
 class Results(Base):
     """Parameters, structures and results."""
+
+    guide: ClassVar[str] = "What an engine is"
 
     def test_parameters_reach_the_recipe_and_come_back(
         self, submit: Callable[..., str], finish: Callable[..., Any]

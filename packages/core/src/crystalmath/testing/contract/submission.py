@@ -9,12 +9,12 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from crystalmath.quacc import JobState, get_runner
-from crystalmath.testing.contract.base import AL, Base
+from crystalmath.testing.contract.base import AL, Base, alone
 from crystalmath.testing.owner import RECIPES
 from crystalmath.testing.waiting import eventually
 
@@ -82,6 +82,8 @@ UNWRITABLE: dict[str, Any] = {
 
 class Submission(Base):
     """What `submit` promises, and the two that must never wait for an engine."""
+
+    guide: ClassVar[str] = "Who calls what"
 
     @pytest.fixture
     def calm(self, oracle: Oracle) -> Iterator[None]:
@@ -160,6 +162,7 @@ class Submission(Base):
         assert all(runner is runners[0] for runner in runners)
         assert get_runner(engine.name) is runners[0]
 
+    @alone
     def test_submit_and_status_do_not_wait_for_busy_workers(
         self, wait_in_line: Callable[[], str], runner: EngineRunner, oracle: Oracle
     ) -> None:
@@ -171,6 +174,7 @@ class Submission(Base):
         assert {runner.get_status(job_id) for job_id in jobs} == {JobState.PENDING}
         assert not any(map(oracle.claimed, jobs))
 
+    @alone
     def test_a_slow_launch_slows_nobody(
         self,
         runner: EngineRunner,

@@ -1,0 +1,36 @@
+"""The job that is run before all others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from crystalmath.quacc import JobState
+from crystalmath.testing.contract.base import Base
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crystalmath.testing.measuring import PaceError
+
+__all__ = ["FirstJob"]
+
+
+class FirstJob(Base):
+    """An engine that does not pass here passes nowhere."""
+
+    guide: ClassVar[str] = "Launch"
+
+    def test_one_job_ends(
+        self,
+        unmeasured: PaceError | None,
+        submit: Callable[..., str],
+        finish: Callable[..., tuple[JobState, Any]],
+    ) -> None:
+        """It is launched, run by a worker, and its result is there."""
+        if unmeasured is not None:
+            pytest.fail(str(unmeasured), pytrace=False)
+        state, result = finish(submit("echo", x=1))
+        assert state is JobState.COMPLETED, result
+        assert result == {"symbols": ["Al"], "x": 1}

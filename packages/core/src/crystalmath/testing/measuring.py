@@ -1,0 +1,107 @@
+"""How long a job takes on a cold and on a warm engine, measured in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.pace import MARGIN, Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["PaceError", "measure"]
+
+_TICK = 0.02
+#: How long a second process may take at least until its job has run, in seconds.
+_APART_S = 10.0
+
+
+class PaceError(AssertionError):
+    """No job came through; what the engine said."""
+
+
+def measure(engine: EngineUnderTest, home: Path, *, share: bool = False) -> Pace:
+    """Run a job on a cold engine and one on the warm engine, in a process of its own.
+
+    Parameters
+    ----------
+    engine : EngineUnderTest
+        The engine.
+    home : pathlib.Path
+        An empty home; workers see it under the same path.
+    share : bool
+        Whether to find out if two processes share workers.
+
+    Raises
+    ------
+    PaceError
+        A job failed, or did not end in time.
+    """
+    engine.configure(home)
+    with Owner(engine.name, engine.environ(home), cluster=engine.cluster) as owner:
+        owner.patience_s = max(owner.patience_s, engine.first_s)
+        cold_s = _one_job(owner, engine.first_s)
+        warm_s = _one_job(owner, engine.first_s)
+        apart = share and _is_apart(owner, engine, home, cold_s)
+        owner.ask("close")
+    return Pace(cold_s, warm_s, apart)
+
+
+def _one_job(owner: Owner, limit_s: float) -> float:
+    began = time.monotonic()
+    try:
+        (job_id,) = owner.ask("submit", "echo")
+        if not _comes_true(lambda: _is_over(owner, job_id), limit_s):
+            raise PaceError(_told(owner, f"a job that does nothing did not end in {limit_s:g} s"))
+    except OwnerError as error:
+        raise PaceError(_told(owner, str(error))) from None
+    return time.monotonic() - began
+
+
+def _is_over(owner: Owner, job_id: str) -> bool:
+    state = owner.ask("status", job_id)
+    if state in {"failed", "cancelled"}:
+        result = owner.ask("result", job_id)
+        raise PaceError(_told(owner, f"a job that does nothing {state}: {result['error']}"))
+    return bool(state == "completed")
+
+
+def _is_apart(first: Owner, engine: EngineUnderTest, home: Path, cold_s: float) -> bool:
+    """Tell whether a second process's job runs while all workers of the first are busy."""
+    gate = home / "gate"
+    busy = first.ask("submit", "wait_for", engine.workers, path=str(gate))
+
+    def all_busy() -> bool:
+        return {first.ask("status", job_id) for job_id in busy} == {"running"}
+
+    with Owner(engine.name, engine.environ(home), cluster=engine.cluster) as second:
+        try:
+            if not _comes_true(all_busy, MARGIN * cold_s):
+                return False
+            (job_id,) = second.ask("submit", "echo")
+            return _comes_true(lambda: _is_over(second, job_id), max(_APART_S, 2 * cold_s))
+        except OwnerError:
+            return False  # the tests will say what is the matter
+        finally:
+            gate.touch()
+            with contextlib.suppress(OwnerError):
+                second.ask("close")
+
+
+def _comes_true(condition: Callable[[], bool], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_TICK)
+    return True
+
+
+def _told(owner: Owner, what: str) -> str:
+    return "\n\n".join([what, *owner.told()])
