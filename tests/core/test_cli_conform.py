@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,16 +13,23 @@ import pytest
 from crystalmath import __version__
 
 REFUSED = "test_an_unknown_cluster_is_refused"
+#: With these nothing is measured.
+LIMITS = ("--start", "60", "--turn", "3")
 
 PLUGIN = """
 import os
 
 from crystalmath.engines.local import LocalRunner
-from crystalmath.errors import ConfigError
+from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.hookspecs import hookimpl
 
 
 class Runner(LocalRunner):
+    def launch(self, attempts):
+        if self.settings.options.get("away"):
+            raise EngineUnavailable(f"nobody answers at port {len(attempts)}")
+        return super().launch(attempts)
+
     def check_cluster(self, cluster):
         if self.settings.options.get("exits"):
             os._exit(7)
@@ -80,23 +88,41 @@ def conform(*arguments, code=None, **environment):
 def test_a_good_engine(tmp_path, home):
     # What the user has set for pytest is no business of the kit.
     answer = conform(
-        "local", "-k", REFUSED, TMPDIR=str(tmp_path), PYTEST_ADDOPTS="--no-such-option"
+        "local", "-k", f"{REFUSED} or one_job", TMPDIR=str(tmp_path), PYTEST_ADDOPTS="--no-such"
     )
     assert answer.code == 0, answer.err
-    rows = [line.split() for line in answer.out.splitlines()]
-    assert ["submission", "passed", REFUSED.removeprefix("test_")] in rows
-    assert f"local {__version__}: 1 passed" in answer.out
+    rows = [" ".join(line.split()) for line in answer.out.splitlines()]
+    assert "submission kept an unknown cluster is refused" in rows
+    # Whole, as it goes to no terminal.
+    assert (
+        "first_job kept one job ends: It is launched, run by a worker, and its result is there."
+        in rows
+    )
+    assert f"local {__version__}: 2 passed in " in answer.out
     assert f"s  {REFUSED}" in answer.err
+    told = r"a job takes [\d.]+ s on the cold engine, [\d.]+ s once it is warm: .* take about \d"
+    assert re.search(told, answer.err)
     assert list(tmp_path.iterdir()) == []
     assert list(home.iterdir()) == []
 
 
 def test_one_that_breaks_a_rule(engine):
-    answer = conform(engine, "-k", REFUSED, "--json")
+    answer = conform(engine, *LIMITS, "-k", REFUSED, "--json")
     assert answer.code == 1, answer.err
     document = answer.json
     (test,) = document.pop("tests")
+    assert document.pop("seconds") > 0
+    (promise,) = document.pop("promises")
+    assert "DID NOT RAISE" in promise.pop("reason")
+    assert promise == {
+        "topic": "submission",
+        "test": REFUSED,
+        "promise": "an unknown cluster is refused",
+        "guide": "Who calls what",
+        "state": "broken",
+    }
     assert document == {
+        "pace": None,
         "engine": "lax",
         "version": "1.5",
         "passed": 0,
@@ -111,15 +137,19 @@ def test_one_that_breaks_a_rule(engine):
 
 
 def test_the_table_says_why(engine):
-    answer = conform(engine, "-k", REFUSED)
+    answer = conform(engine, *LIMITS, "-k", REFUSED, "--option", "refuses=false")
     assert answer.code == 1
     assert "DID NOT RAISE" in answer.out
+    assert "See 'Who calls what' in docs/writing-an-engine.md." in answer.out
+    again = "crystalmath conform lax --option=refuses=false --start=60 --turn=3"
+    assert f"Look closer: {again} -k {REFUSED}\n" in answer.out
     assert "lax 1.5: 1 failed" in answer.out
+    assert "--- What is asked of the engine ---\nan unknown cluster is refused" in answer.err
 
 
 def test_options_come_from_the_configuration_and_the_command_line(engine, home):
     (home / "config.toml").write_text("[engines.lax]\nrefuses = true\nworkers = 3\n")
-    chosen = (engine, "-k", REFUSED)
+    chosen = (engine, *LIMITS, "-k", REFUSED)
     assert conform(*chosen, "--option", "expected=3").code == 0
     assert conform(*chosen, "--option", "expected=4", "--workers", "4").code == 0
     other = conform(*chosen, "--option", "expected=3", "--option", "refuses=false")
@@ -128,11 +158,60 @@ def test_options_come_from_the_configuration_and_the_command_line(engine, home):
 
 
 def test_an_engine_that_ends_the_process(engine):
-    answer = conform(engine, "-k", REFUSED, "--option", "exits=true", "--json")
+    answer = conform(engine, *LIMITS, "-k", REFUSED, "--option", "exits=true", "--json")
     assert answer.code == 1, answer.err
     (test,) = answer.json["tests"]
     assert (test["name"], test["outcome"]) == (REFUSED, "failed")
     assert test["reason"] == "the process of the tests was ended with code 7"
+
+
+def test_one_that_runs_no_job(engine):
+    chosen = ("-k", f"{REFUSED} or clusters")
+    answer = conform(engine, *chosen, "--option", "away=true", "--start", "2", "--json")
+    assert answer.code == 1, answer.err
+    (test,) = answer.json["tests"]
+    assert test["name"] == "test_one_job_ends"
+    # The engine's own words.
+    assert "a job that does nothing did not end in 2 s" in test["reason"]
+    assert "nobody answers at port 1" in test["reason"]
+    states = [promise["state"] for promise in answer.json["promises"]]
+    assert states == ["broken", "not tried", "not tried"]
+    assert "no job came through" in answer.json["promises"][1]["reason"]
+
+
+def test_one_whose_constructor_fails(engine):
+    answer = conform(engine, "-k", REFUSED, "--option", "expected=7")
+    assert answer.code == 1
+    (broken,) = [part for part in answer.out.split("\n\n") if part.startswith("broken:")]
+    assert "in crystalmath_make_runner" in broken
+    assert "ConfigError: there are 2 workers" in broken
+
+
+def test_the_first_failure_ends_it(engine):
+    chosen = ("-k", f"{REFUSED} or an_unknown_job or signatures", "-x")
+    answer = conform(engine, *LIMITS, *chosen)
+    assert answer.code == 1
+    states = [line.split()[1:3] for line in answer.out.splitlines()[1:4]]
+    assert states[-1][0] == "broken"
+    assert "1 failed" in answer.out
+
+
+def test_tests_are_listed(engine):
+    answer = conform(engine, "--list", "-k", "signatures or one_job", "--json")
+    assert answer.code == 0, answer.err
+    tests = answer.json["tests"]
+    assert len(tests) == 5
+    assert tests[0] == {
+        "name": "test_one_job_ends",
+        "topic": "first_job",
+        "promise": "one job ends: It is launched, run by a worker, and its result is there.",
+        "guide": "Launch",
+    }
+    text = conform(engine, "--list", "-k", "signatures")
+    assert [line.split()[:2] for line in text.out.splitlines()] == [
+        ["TOPIC", "TEST"],
+        ["hygiene", "test_signatures"],
+    ]
 
 
 def test_one_that_cannot_be_loaded(engine):
@@ -151,6 +230,9 @@ def test_one_that_cannot_be_loaded(engine):
         (["lax", "--option", "workers=many"], "workers must be a whole number from 1, not 'many'"),
         (["lax", "--option", "table={}"], "table is {}"),
         (["lax", "-k", "no_such_test"], "no test of the kit"),
+        (["lax", "--list", "-k", "no_such_test"], "no test of the kit"),
+        (["lax", "--turn", "soon"], "--turn"),
+        (["lax", "--start", "0"], "--start"),
         (["lax", "-k", "a and"], "a and"),
     ],
 )

@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import completion, output
-from crystalmath.cli.shared.parameter_options import parse_parameters
+from crystalmath.cli.shared.parameter_options import parse_parameters, parse_walltime
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from crystalmath.quacc.engines import EngineInfo
     from crystalmath.testing import EngineUnderTest
+    from crystalmath.testing.run import KitRun
+    from crystalmath.testing.verdicts import Verdict
 
 __all__ = ["conform"]
 
 _WORKERS = 2
 _SHOWN = ("name", "topic", "outcome", "reason", "seconds")
+_LISTED = ("name", "topic", "promise", "guide")
 _OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
 
@@ -52,29 +55,61 @@ def conform(
             help="A setting of [engines.ENGINE], instead of the configured one; may be repeated.",
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="How long the engine may take to start its first job: 90s, 5m. Else measured.",
+        ),
+    ] = None,
+    turn: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="How long a job that does nothing may take on the warm engine, its wait "
+            "included: 10s. Else measured.",
+        ),
+    ] = None,
+    library: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE",
+            help="The module of the engine's library, for the tests that hide it.",
+        ),
+    ] = None,
     keyword: Annotated[
         str | None,
         typer.Option("-k", metavar="EXPRESSION", help="Only tests whose names match, as pytest."),
     ] = None,
+    stops: Annotated[bool, typer.Option("-x", help="Stop at the first failure.")] = False,
+    lists: Annotated[
+        bool, typer.Option("--list", help="Show the tests and what they ask; run none.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Test whether an installed engine does what every engine must do.
 
     It runs in a home of its own. Exits 1 where a test fails.
     """
+    import attrs
+
     info = _find(engine)
     _require_testing()
-    subject = _subject(engine, workers, option or ())
-    tests = _run(subject, keyword)
-    counts = {outcome: sum(t["outcome"] == outcome for t in tests) for outcome in _OUTCOMES}
+    start_s, turn_s = _seconds(start, "--start"), _seconds(turn, "--turn")
+    subject = attrs.evolve(
+        _subject(engine, workers, option or ()), library=library, start_s=start_s, turn_s=turn_s
+    )
+    if lists:
+        return _list(subject, keyword, as_json=as_json)
+    run = _run(subject, keyword, stops=stops)
+    counts = {outcome: sum(t["outcome"] == outcome for t in run.ended) for outcome in _OUTCOMES}
     if as_json:
-        shown = [{key: test[key] for key in _SHOWN} for test in tests]
-        named = {"engine": engine, "version": info.version}
-        output.write_json({**named, **counts, "tests": shown})
+        _write_document(info, run, counts)
     else:
-        _report(tests)
+        given = {"workers": workers, "start": start, "turn": turn, "library": library}
+        _report(run.verdicts, _again(engine, option or (), given))
         told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        output.write(f"\n{engine} {info.version}: {told}")
+        output.write(f"\n{engine} {info.version}: {told} in {_duration(run.seconds)}")
     return 1 if counts["failed"] else 0
 
 
@@ -101,6 +136,13 @@ def _require_testing() -> None:
         )
 
 
+def _seconds(text: str | None, option: str) -> float | None:
+    try:
+        return None if text is None else parse_walltime(text)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(error.message, param_hint=option) from None
+
+
 def _subject(engine: str, workers: int | None, option: Iterable[str]) -> EngineUnderTest:
     from crystalmath import config
     from crystalmath.testing import EngineUnderTest
@@ -124,37 +166,99 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, str | int | float)
 
 
-def _run(subject: EngineUnderTest, keyword: str | None) -> list[dict[str, Any]]:
+def _run(subject: EngineUnderTest, keyword: str | None, *, stops: bool) -> KitRun:
     import tempfile
     from pathlib import Path
 
-    from crystalmath.testing.pytest_session import SessionError, run_kit
+    from crystalmath.testing.pytest_session import SessionError
+    from crystalmath.testing.run import KitRun
 
-    tests = []
     try:
         # The name is short: the paths of sockets below it have 107 bytes.
         with tempfile.TemporaryDirectory(prefix="cm-") as folder, _Progress() as progress:
-            for event in run_kit(subject, Path(folder), keyword):
+            run = KitRun(subject, Path(folder), keyword, stops=stops)
+            for event in run:
                 progress.show(event)
-                if event["event"] == "finished":
-                    tests.append(event)
     except SessionError as error:
         if error.usage:
             raise typer.BadParameter(str(error), param_hint="-k") from None
         raise
-    return tests
+    return run
 
 
-def _report(tests: Iterable[Mapping[str, Any]]) -> None:
-    rows = [(test["topic"], test["outcome"], _told(test)) for test in tests]
-    output.table(("TOPIC", "", "TEST"), rows, whole=("TOPIC", ""))
+def _list(subject: EngineUnderTest, keyword: str | None, *, as_json: bool) -> int:
+    import tempfile
+    from pathlib import Path
+
+    from crystalmath.testing.pytest_session import SessionError, list_kit
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="cm-") as folder:
+            tests = list_kit(subject, Path(folder) / "list", keyword)
+    except SessionError as error:
+        if error.usage:
+            raise typer.BadParameter(str(error), param_hint="-k") from None
+        raise
+    if as_json:
+        shown = [{key: test[key] for key in _LISTED} for test in tests]
+        output.write_json({"engine": subject.name, "tests": shown})
+    else:
+        promises = {test["function"]: test for test in tests}
+        rows = [(test["topic"], name, test["promise"]) for name, test in promises.items()]
+        headers = ("TOPIC", "TEST", "PROMISE")
+        output.show(output.grid(headers, rows, whole=("TOPIC", "TEST")), output.full_width())
+    return 0
 
 
-def _told(test: Mapping[str, Any]) -> str:
-    # Names of tests are long: beside them a reason would have no room on most terminals.
-    name: str = test["name"].removeprefix("test_")
-    reason = " ".join((test["reason"] or "").split())
-    return f"{name}\n  {reason}" if reason else name
+def _write_document(info: EngineInfo, run: KitRun, counts: Mapping[str, int]) -> None:
+    import attrs
+
+    shown = [{key: test[key] for key in _SHOWN} for test in run.ended]
+    named = {"engine": info.name, "version": info.version}
+    pace = None if run.pace is None else {"cold_s": run.pace.cold_s, "warm_s": run.pace.warm_s}
+    told = {"pace": pace, "seconds": round(run.seconds, 1)}
+    promises = [attrs.asdict(verdict) for verdict in run.verdicts]
+    output.write_json({**named, **counts, **told, "promises": promises, "tests": shown})
+
+
+def _report(verdicts: Sequence[Verdict], again: str) -> None:
+    rows = [(each.topic, each.state, _told(each)) for each in verdicts]
+    grid = output.grid(("TOPIC", "", "PROMISE"), rows, whole=("TOPIC", ""))
+    output.show(grid, output.full_width())
+    for each in verdicts:
+        if each.state == "broken":
+            output.write(output.printable(f"\nbroken: {each.promise}"))
+            for line in (each.reason or "").splitlines():
+                output.write(output.printable(f"  {line}"))
+            output.write(f"  See {each.guide!r} in {_guide()}.")
+            output.write(f"  Look closer: {again} -k {each.test}")
+
+
+def _told(verdict: Verdict) -> str:
+    if verdict.state == "not tried":
+        return f"{verdict.promise}\n  {output.first_line(verdict.reason or '')}"
+    return verdict.promise
+
+
+def _guide() -> str:
+    from crystalmath.testing.promises import GUIDE
+
+    return GUIDE
+
+
+def _again(engine: str, option: Iterable[str], given: Mapping[str, object]) -> str:
+    """Give the command that was called, without what chose the tests."""
+    import shlex
+
+    options = [f"--option={each}" for each in option]
+    options += [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return shlex.join(["crystalmath", "conform", engine, *options])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:  # noqa: PLR2004 - below, minutes say too little
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes"
 
 
 class _Progress(output.LiveLine):
@@ -167,18 +271,27 @@ class _Progress(output.LiveLine):
 
     def show(self, event: Mapping[str, Any]) -> None:
         """Show what happened."""
-        if event["event"] == "collected":
+        if event["event"] == "chosen":
             self._count = event["count"]
+            self._say(f"{self._count} tests; at first one job is measured")
+        elif event["event"] == "measured":
+            self._say(_estimate(event))
         elif event["event"] == "started":
-            self._started(event["name"])
-        else:
+            self.update(f"{self._done + 1} of {self._count}  {output.printable(event['name'])}")
+        elif event["event"] == "finished":
             self._done += 1
             self._say(f"{event['outcome']:8}{event['seconds']:6.1f} s  {event['name']}")
             if event["outcome"] == "failed":
                 self._say(event["details"] or event["reason"])
 
-    def _started(self, name: str) -> None:
-        self.update(f"{self._done + 1} of {self._count}  {output.printable(name)}")
-
     def _say(self, text: str) -> None:
         self.say(output.printable(text))
+
+
+def _estimate(event: Mapping[str, Any]) -> str:
+    pace = event["pace"]
+    told = (
+        f"a job takes {pace.cold_s:.1f} s on the cold engine, {pace.warm_s:.1f} s on the warm one"
+    )
+    beside = f", {event['lanes']} side by side" if event["lanes"] > 1 else ""
+    return f"{told}: all tests{beside} take about {_duration(event['seconds'])}"

@@ -1,7 +1,7 @@
-"""One run of the kit in a process of its own: ``-m crystalmath.testing.pytest_session FOLDER``.
+"""Runs of the kit in processes of their own, and what happens there, as it happens.
 
-The engine is started, killed and counted there, not in the process of whoever asks; and pytest is
-set up as the kit needs it, whatever the user's own plugins and options are.
+Engines are started, killed and counted there, not in the process of whoever asks; and pytest is set
+up as the kit needs it, whatever the user's own plugins and options are.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from crystalmath.errors import CrystalMathError
+from crystalmath.testing.pytest_plugins import ENDED, EVENTS, SHARES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
 
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Reporter", "SessionError", "run_kit", "run_pytest"]
+__all__ = ["SessionError", "list_kit", "run_kit", "run_pytest"]
 
 _MODULE = """\
 import json
@@ -40,13 +39,13 @@ class TestEngine(RunnerContract):
     def engine(self):
         return EngineUnderTest(**json.loads({subject!r}))
 """
-_EVENTS = "events"
+_PROGRAM = "crystalmath.testing.pytest_plugins"
 _OUTPUT = "output"
-#: How often the news of the other process are read, in seconds.
+#: How often the news of the other processes are read, in seconds.
 _TICK = 0.1
 #: How long it may take to put things away after Ctrl-C, in seconds.
 _LEAVE_S = 60.0
-_INTERNAL, _USAGE, _NOTHING = 3, 4, 5
+_USAGE, _NOTHING = 4, 5
 
 
 class SessionError(CrystalMathError):
@@ -59,8 +58,24 @@ class SessionError(CrystalMathError):
         self.usage = usage
 
 
-def run_kit(
+def list_kit(
     subject: EngineUnderTest, folder: Path, keyword: str | None = None
+) -> list[dict[str, Any]]:
+    """Give the tests that :func:`run_kit` would run, and run none."""
+    folder.mkdir()
+    arguments = [*_chosen(subject, folder, keyword), "--collect-only"]
+    (event,) = run_pytest(folder, arguments)
+    tests: list[dict[str, Any]] = event["tests"]
+    return tests
+
+
+def run_kit(
+    subject: EngineUnderTest,
+    folder: Path,
+    keyword: str | None = None,
+    *,
+    lanes: int = 1,
+    stops: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Run the kit on one engine; give what happens, as it happens.
 
@@ -69,44 +84,127 @@ def run_kit(
     subject : EngineUnderTest
         The engine.
     folder : pathlib.Path
-        An empty one, for all files of the tests.
+        For all files of the tests.
     keyword : str, optional
         Which tests, as pytest's ``-k``.
+    lanes : int
+        How many processes share the tests, each with an engine of its own.
+    stops : bool
+        Whether the first failure ends all of them.
 
     Yields
     ------
     dict
-        ``{"event": "collected", "count"}``, then for each test ``{"event": "started", "name"}``
-        and ``{"event": "finished", "class", "name", "topic", "outcome", "phase", "reason",
-        "details", "seconds"}``; the outcome is ``passed``, ``failed``, ``skipped`` or ``xfailed``.
+        For each test ``{"event": "started", "name"}`` and ``{"event": "finished", "class", "name",
+        "function", "topic", "promise", "guide", "outcome", "phase", "reason", "details",
+        "seconds"}``; the outcome is ``passed``, ``failed``, ``skipped`` or ``xfailed``. Before
+        that, for each process, ``{"event": "collected", "tests"}``.
 
     Raises
     ------
     SessionError
         No test was run.
     """
-    fields = attrs.asdict(subject)
-    module = folder / "test_conform.py"
-    module.write_text(_MODULE.format(subject=json.dumps(fields)), encoding="utf-8")
-    return run_pytest(folder, [str(module), *(["-k", keyword] if keyword else [])])
+    arguments = [*_chosen(subject, folder, keyword), *(["-x"] if stops else [])]
+    (folder / SHARES).mkdir()
+    children = []
+    for number in range(lanes):
+        place = folder / str(number)
+        place.mkdir()
+        children.append(_Child(place, arguments, number, lanes))
+    with contextlib.closing(_run(children)) as events:
+        for event in events:
+            yield event
+            if stops and event["event"] == "finished" and event["outcome"] == "failed":
+                return
 
 
 def run_pytest(folder: Path, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Run pytest with these arguments, as :func:`run_kit` does."""
-    # Else pytest would look for a configuration in the folders above.
-    (folder / "pytest.ini").write_text("[pytest]\n", encoding="ascii")
-    with (folder / _OUTPUT).open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(folder), *arguments],
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield from _follow(process, folder)
-    finally:
-        _end(process)
+    return _run([_Child(folder, arguments)])
+
+
+def _chosen(subject: EngineUnderTest, folder: Path, keyword: str | None) -> list[str]:
+    module = folder / "test_conform.py"
+    text = _MODULE.format(subject=json.dumps(subject.as_plain()))
+    module.write_text(text, encoding="utf-8")
+    return [str(module), *(["-k", keyword] if keyword else [])]
+
+
+class _Child:
+    """A process that runs pytest, and how far its news were read."""
+
+    def __init__(
+        self, folder: Path, arguments: Sequence[str], number: int = 0, of: int = 1
+    ) -> None:
+        self._folder = folder
+        self._arguments = [str(folder), str(number), str(of), *arguments]
+        self._ended = folder.parent / SHARES / ENDED.format(number) if of > 1 else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._running: dict[str, Any] | None = None
+        self._tests: dict[str, dict[str, Any]] = {}
+        self._rest = b""
+        self._position = 0
+        self.has_begun = False
+        self.code: int | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        # Else pytest would look for a configuration in the folders above.
+        (self._folder / "pytest.ini").write_text("[pytest]\n", encoding="ascii")
+        (self._folder / EVENTS).touch()
+        with (self._folder / _OUTPUT).open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _PROGRAM, *self._arguments],
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def news(self) -> Iterator[dict[str, Any]]:
+        """Give what has happened; `code` is set once it has ended."""
+        assert self._process is not None
+        code = self._process.poll()
+        with (self._folder / EVENTS).open("rb") as file:
+            file.seek(self._position)
+            *lines, self._rest = (self._rest + file.read()).split(b"\n")
+            self._position = file.tell()
+        for event in map(json.loads, lines):
+            self._note(event)
+            yield event
+        if code is not None and self.code is None:
+            self.code = code
+            if self._ended is not None:
+                self._ended.touch()
+            if self._running is not None:
+                yield _cut_short(self._running, code, self.tail())
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event["event"] == "collected":
+            self._tests = {test["name"]: test for test in event["tests"]}
+        is_start = event["event"] == "started"
+        self._running = self._tests.get(event["name"], event) if is_start else None
+        self.has_begun = self.has_begun or is_start
+
+    def tail(self) -> str:
+        """Give the end of what it wrote."""
+        path = self._folder / _OUTPUT
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-30:])
+
+    def end(self) -> None:
+        """End it, wherever it is."""
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            # Ctrl-C has reached it, too, unless only this process was told.
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LEAVE_S)
+            process.kill()
+        process.wait()
 
 
 def _environment() -> dict[str, str]:
@@ -115,142 +213,35 @@ def _environment() -> dict[str, str]:
     return environment | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
-def _follow(process: subprocess.Popen[bytes], folder: Path) -> Iterator[dict[str, Any]]:
-    running: str | None = None
-    seen = False
-    for event in _events(process, folder / _EVENTS):
-        running = event["name"] if event["event"] == "started" else None
-        seen = seen or running is not None
-        yield event
-    code = process.wait()
-    if running is not None:
-        yield _cut_short(running, code, _tail(folder))
-    elif code == _NOTHING:
-        raise SessionError("no test of the kit was chosen", usage=True)
-    elif code == _USAGE or not seen:
-        message = f"pytest ended with code {code}:\n{_tail(folder)}"
-        raise SessionError(message, usage=code == _USAGE)
+def _run(children: Sequence[_Child]) -> Generator[dict[str, Any]]:
+    try:
+        for child in children:
+            child.start()
+        while any(child.code is None for child in children):
+            for child in children:
+                yield from child.news()
+            time.sleep(_TICK)
+    finally:
+        for child in children:
+            child.end()
+    has_begun = any(child.has_begun for child in children)
+    for child in children:
+        if child.code == _NOTHING:
+            raise SessionError("no test of the kit was chosen", usage=True)
+        if child.code == _USAGE or (child.code and not has_begun):
+            message = f"pytest ended with code {child.code}:\n{child.tail()}"
+            raise SessionError(message, usage=child.code == _USAGE)
 
 
-def _events(process: subprocess.Popen[bytes], path: Path) -> Iterator[dict[str, Any]]:
-    path.touch()
-    with path.open("rb") as file:
-        rest = b""
-        ended = False
-        while not ended:
-            ended = process.poll() is not None
-            *lines, rest = (rest + file.read()).split(b"\n")
-            yield from map(json.loads, lines)
-            if not ended:
-                time.sleep(_TICK)
-
-
-def _cut_short(name: str, code: int, tail: str) -> dict[str, Any]:
+def _cut_short(test: dict[str, Any], code: int, tail: str) -> dict[str, Any]:
     how = f"with code {code}" if code >= 0 else f"by signal {signal.Signals(-code).name}"
     reason = f"the process of the tests was ended {how}"
     return {
+        **test,
         "event": "finished",
-        "class": None,
-        "name": name,
-        "topic": "",
         "outcome": "failed",
         "phase": "call",
         "reason": reason,
         "details": f"{reason}; the end of its output:\n{tail}",
         "seconds": 0.0,
     }
-
-
-def _tail(folder: Path) -> str:
-    lines = (folder / _OUTPUT).read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(lines[-30:])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        # Ctrl-C has reached it, too, unless only this process was told.
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LEAVE_S)
-        process.kill()
-    process.wait()
-
-
-class Reporter:
-    """A pytest plugin: appends what happens to a file, a line of JSON each.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._items: dict[str, Any] = {}
-        self._reports: list[Any] = []
-
-    def pytest_collection_finish(self, session: Any) -> None:
-        self._items = {item.nodeid: item for item in session.items}
-        self._tell("collected", count=len(self._items))
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._reports = []
-        self._tell("started", name=self._items[nodeid].name)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        self._reports.append(report)
-
-    def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        item = self._items[nodeid]
-        report = next((each for each in self._reports if not each.passed), self._reports[-1])
-        outcome = report.outcome
-        if hasattr(report, "wasxfail") and report.skipped:
-            outcome = "xfailed"
-        self._tell(
-            "finished",
-            **{"class": item.cls.__name__ if item.cls else None},
-            name=item.name,
-            topic=_topic(item),
-            outcome=outcome,
-            phase=report.when,
-            reason=_reason(report),
-            details=report.longreprtext if report.failed else None,
-            seconds=round(sum(each.duration for each in self._reports), 3),
-        )
-
-    def _tell(self, event: str, **more: Any) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, **more}) + "\n")
-
-
-def _topic(item: Any) -> str:
-    from crystalmath.testing import RunnerContract
-
-    # A test that is marked xfail is defined twice; the topic is the original's.
-    function = getattr(RunnerContract, item.originalname, item.function)
-    return str(function.__module__.rpartition(".")[2])
-
-
-def _reason(report: Any) -> str | None:
-    if report.passed:
-        return None
-    if hasattr(report, "wasxfail"):
-        return str(report.wasxfail).removeprefix("reason: ")
-    if isinstance(report.longrepr, tuple):
-        return str(report.longrepr[2]).removeprefix("Skipped: ")
-    crash = getattr(report.longrepr, "reprcrash", None)
-    where = "" if report.when == "call" else f"in {report.when}: "
-    return where + str(crash.message if crash else report.longreprtext)
-
-
-def _main() -> int:
-    import pytest
-
-    folder = Path(sys.argv[1])
-    fixed = ["-p", "no:cacheprovider", f"--rootdir={folder}", f"--basetemp={folder / 'tmp'}"]
-    return pytest.main([*fixed, *sys.argv[2:]], plugins=[Reporter(folder / _EVENTS)])
-
-
-if __name__ == "__main__":
-    sys.exit(_main())
