@@ -1,0 +1,54 @@
+"""A recipe called as quacc's own documentation has it, and as a job: both give the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from crystalmath.client import JobFailed
+from crystalmath.recipes.lookup import resolve
+from same.comparing import assert_same
+
+__all__ = ["assert_runs_as_bare"]
+
+LONG = 600
+
+
+def assert_runs_as_bare(client, name, atoms, parameters, folder, **instead):
+    """Run a recipe both ways and compare what it gave, or its error, and give that.
+
+    Parameters
+    ----------
+    client : Client
+        The client.
+    name : str
+        The recipe's, without ``quacc.recipes.``
+    atoms : ase.Atoms or None
+        What it is given, if it takes a structure.
+    parameters : mapping of str to object
+        Its parameters.
+    folder : path-like
+        Where the bare calculation leaves its files.
+    **instead
+        Parameters that are others for the bare one: files that it writes to.
+    """
+    job = client.submit(name, atoms, parameters, engine="local")
+    bare, error = _bare(name, atoms, {**parameters, **instead}, folder)
+    if error is not None:
+        with pytest.raises(JobFailed) as failed:
+            job.result(LONG)
+        assert f"{type(error).__name__}: " in failed.value.traceback
+        return error
+    assert_same(job.result(LONG), bare, name)
+    return bare
+
+
+def _bare(name, atoms, parameters, folder):
+    from quacc import change_settings
+
+    recipe = resolve(f"quacc.recipes.{name}", ())
+    given = () if atoms is None else (atoms.copy(),)
+    try:
+        with change_settings({"RESULTS_DIR": folder}):
+            return recipe(*given, **parameters), None
+    except Exception as error:  # noqa: BLE001 - whatever it is, ours must be the same
+        return None, error

@@ -1,0 +1,72 @@
+"""Compare what came back from a job with what a recipe returned, down to numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ase import Atoms
+
+__all__ = ["assert_same"]
+
+#: What tells of one run, and not of what was computed.
+OWN = {"dir_name", "nid", "uuid", "directory", "quacc_version", "machine", "_id", "_old_ids"}
+#: A mode that others share the frequency with may come out as any mixture of them.
+OWN |= {"eigenvectors", "group_velocities"}
+#: Sums in which modes at Gamma count whose frequency is zero but for noise.
+OWN |= {"thermal_properties"}
+#: Threads of tblite add up in any order, so that two bare runs differ by so much (eV, Å, cm^-1).
+NEAR = 1e-5
+
+
+def assert_same(ours, bare, place):
+    """Compare; ``place`` says in a message where that is."""
+    for kind, compare in _KINDS.items():
+        if isinstance(bare, kind):
+            compare(ours, bare, place)
+            return
+    if isinstance(ours, Mapping) and ours.keys() >= {"type", "text"}:  # it has no form in JSON
+        assert ours["type"] == f"{type(bare).__module__}.{type(bare).__qualname__}", place
+        if isinstance(bare, Sequence):
+            assert_same(ours["items"], list(bare), f"{place}.items")
+        return
+    assert type(ours) is type(bare), (place, ours, bare)
+    if hasattr(bare, "as_dict"):
+        assert_same(ours.as_dict(), bare.as_dict(), place)
+
+
+def _tables(ours, bare, place):
+    assert set(map(str, ours)) == set(map(str, bare)), place
+    for key, value in bare.items():
+        if key not in OWN:
+            assert_same(ours[key], value, f"{place}.{key}")
+
+
+def _structures(ours, bare, place):
+    assert isinstance(ours, Atoms), place
+    for one in ("numbers", "positions", "cell", "pbc"):
+        _numbers(getattr(ours, one), getattr(bare, one), f"{place}.{one}")
+    assert_same(ours.info, bare.info, f"{place}.info")
+
+
+def _lists(ours, bare, place):
+    assert len(ours) == len(bare), place
+    for number, (one, other) in enumerate(zip(ours, bare, strict=True)):
+        assert_same(one, other, f"{place}[{number}]")
+
+
+def _numbers(ours, bare, place):
+    ours, bare = np.asarray(ours), np.asarray(bare)
+    assert ours.shape == bare.shape, place
+    if bare.dtype.kind in "fc":
+        assert np.allclose(ours, bare, rtol=NEAR, atol=NEAR, equal_nan=True), (place, ours, bare)
+    else:
+        assert (ours == bare).all(), (place, ours, bare)
+
+
+_KINDS = {
+    Mapping: _tables,
+    Atoms: _structures,
+    (list, tuple): _lists,
+    (bool, int, float, complex, str, np.ndarray, np.generic, type(None)): _numbers,
+}

@@ -1,0 +1,137 @@
+"""Quantum ESPRESSO's recipes give through us what they give bare, with the real programs.
+
+What follows a calculation finds its files by ``copy_files``, so that both ways begin with the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+
+from crystalmath.client import in_process
+from crystalmath.recipes.lookup import catalogue
+from same.both_ways import assert_runs_as_bare
+
+#: Where Debian's `quantum-espresso` has them.
+PSEUDO = Path("/usr/share/espresso/pseudo")
+
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("ph.x") is None or not (PSEUDO / "Si.pz-vbc.UPF").exists(),
+        reason="there is no ph.x, or no pseudopotentials: apt-get install quantum-espresso",
+    ),
+    pytest.mark.filterwarnings("default"),  # quacc's own are no concern of ours
+]
+
+SI = bulk("Si", a=5.43)
+BANDS = {
+    "pseudopotentials": {"Si": "Si.pz-vbc.UPF"},
+    "input_data": {"control": {"tprnfor": True}, "system": {"ecutwfc": 12.0}},
+    "kpts": [2, 2, 2],
+    "kspacing": None,
+}
+SCF = {"preset": None, **BANDS}
+PHONON = {"input_data": {"inputph": {"tr2_ph": 1e-8}}}
+#: On a grid of one point, which is quick.
+GRID = {"input_data": {"inputph": {"tr2_ph": 1e-8, "ldisp": True, "nq1": 1, "nq2": 1, "nq3": 1}}}
+DENSITIES = {"static_job": SCF, "non_scf_job": SCF}
+#: Recipe -> structure, parameters, and the recipe whose files it begins with.
+CASES = {
+    "core.static_job": (SI, SCF, None),
+    "core.relax_job": (SI, SCF, None),
+    "core.ase_relax_job": (SI, SCF, None),
+    "core.non_scf_job": (SI, SCF, "core.static_job"),
+    "core.post_processing_job": (None, {}, "core.static_job"),
+    "dos.dos_job": (None, {}, "core.static_job"),
+    "dos.projwfc_job": (None, {}, "core.static_job"),
+    "dos.dos_flow": (SI, {"job_params": DENSITIES}, None),
+    "dos.projwfc_flow": (SI, {"job_params": DENSITIES}, None),
+    "bands.bands_pw_job": (SI, {"line_density": 1, **BANDS}, "core.static_job"),
+    "bands.bands_pp_job": (None, {}, "bands.bands_pw_job"),
+    "bands.fermi_surface_job": (None, {}, "core.static_job"),
+    "bands.bands_flow": (
+        SI,
+        {"line_density": 1, "job_params": {"bands_pw_job": BANDS}},
+        "core.static_job",
+    ),
+    "phonons.phonon_job": (None, GRID, "core.static_job"),
+    "phonons.q2r_job": (
+        None,
+        {"input_data": {"input": {"fildyn": "matdyn", "flfrc": "q2r.fc"}}},
+        "phonons.phonon_job",
+    ),
+    "phonons.matdyn_job": (
+        None,
+        {"input_data": {"input": {"dos": True, "nk1": 2, "nk2": 2, "nk3": 2, "flfrc": "q2r.fc"}}},
+        "phonons.q2r_job",
+    ),
+    "phonons.phonon_dos_flow": (
+        None,
+        {
+            "job_params": {
+                "phonon_job": GRID,
+                "matdyn_job": {"input_data": {"input": {"nk1": 2, "nk2": 2, "nk3": 2}}},
+            }
+        },
+        "core.static_job",
+    ),
+    "phonons.grid_phonon_flow": (
+        None,
+        {"job_params": dict.fromkeys(("ph_init_job", "ph_job", "ph_recover_job"), PHONON)},
+        "core.static_job",
+    ),
+    "phonons.dvscf_q2r_job": (None, {}, "phonons.phonon_job"),
+    "phonons.postahc_job": (None, {}, "phonons.phonon_job"),
+}
+
+
+#: These want a grid, and an integration, that take longer: their errors are compared.
+FAIL = {"phonons.dvscf_q2r_job", "phonons.postahc_job"}
+#: This one looks for files in the folder of the calculation before it, and writes there.
+IN_PLACE = "phonons.grid_phonon_flow"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(home))
+        patch.setenv("QUACC_ESPRESSO_PSEUDO", str(PSEUDO))
+        # Open MPI refuses to run as root, as tests may, unless it is told so twice.
+        for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
+            patch.setenv(name, "1")
+        with in_process() as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def bare():
+    """What recipes gave bare, by their names."""
+    return {}
+
+
+def test_each_recipe_has_a_case():
+    prefix = "quacc.recipes.espresso."
+    names = [one.name for one in catalogue() if one.name.startswith(prefix)]
+    assert sorted(names) == sorted(f"{prefix}{name}" for name in CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same(client, bare, monkeypatch, tmp_path, name):
+    atoms, parameters, before = CASES[name]
+    monkeypatch.chdir(tmp_path)
+    instead = {}
+    if before is not None:
+        source = bare[before]["dir_name"]
+        if name == IN_PLACE:
+            ours, theirs = (shutil.copytree(source, tmp_path / way) for way in ("job", "bare"))
+            parameters, instead = {**parameters, "prev_outdir": ours}, {"prev_outdir": theirs}
+        else:
+            parameters = {**parameters, "copy_files": [{"source": source, "filenames": ["*"]}]}
+    given = assert_runs_as_bare(client, f"espresso.{name}", atoms, parameters, tmp_path, **instead)
+    assert isinstance(given, Exception) == (name in FAIL), given
+    bare[name] = given
