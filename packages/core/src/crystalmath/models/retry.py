@@ -78,8 +78,8 @@ class Retry:
         ),
     )
     copy: Sequence[str] = field(
-        default=(),
-        converter=tuple,
+        factory=list,
+        converter=list,
         metadata=about(
             "files of the job's last calculation that the next one begins with, as WAVECAR and "
             "CHGCAR; default: none",
