@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["end_with_owner"]
 
 #: How long those may take that tidy up after others, once these have ended, in seconds.
-TIDY_S = 2.0
+TIDY_S = 10.0
 _SUPERVISOR = b"crystalmath.worker.supervisor"
 #: It removes semaphores and shared memory of processes that were killed, and ends after them.
 _TIDIES_UP = b"resource_tracker"

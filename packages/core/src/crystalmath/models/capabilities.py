@@ -135,5 +135,6 @@ class EngineSettings:
         for option in self.options:
             if option not in known:
                 near = difflib.get_close_matches(option, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                there = f"known are {', '.join(known)}" if known else "it has none"
+                hint = f"did you mean {near[0]!r}?" if near else there
                 raise ConfigError(f"[engines.{self.name}] {option} is no option; {hint}")

@@ -1,0 +1,49 @@
+"""The batch engine of `docs/writing-an-engine.md`, typed in from the page, passes the kit.
+
+Its commands are those of a small queue of this host, on which jobs really run; the session `slurm`
+runs the same engine on Slurm. (`tests/test_docs.py` compares the Dask example with its files, and
+the session `contract(dask)` runs the kit on these.)
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small_slurm
+
+from crystalmath.testing.pytest_session import run_pytest
+from guide_page import type_in
+
+LIGHT = Path(__file__).parents[1] / "light"
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    """Give a batch system that runs two jobs at a time; its commands are on PATH."""
+    spool, folder = tmp_path / "spool", tmp_path / "bin"
+    small_slurm.install(spool, folder)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    command = [sys.executable, small_slurm.__file__, str(spool), "serve", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") as server:
+        assert server.stdout.readline() == b"ready\n"
+        yield spool
+        (spool / "stop").touch()
+
+
+def test_the_batch_engine_passes(queue, tmp_path, monkeypatch):
+    site = type_in("batch", tmp_path / "site")
+    # Each job is a fresh Python: hundreds of them would import quacc.
+    paths = [str(site), str(LIGHT), os.environ["PYTHONPATH"]]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    folder = tmp_path / "k"
+    folder.mkdir()
+    chosen = [str(site / "test_batch.py"), "-k", os.environ.get("GUIDE_TESTS", "not quacc")]
+    events = [event for event in run_pytest(folder, chosen) if event["event"] == "finished"]
+    told = [f"{each['name']}: {each['details']}" for each in events if each["outcome"] == "failed"]
+    assert not told, "\n".join(told)
+    assert sum(each["outcome"] == "passed" for each in events) > 0
+    assert not os.listdir(queue / "pending") + os.listdir(queue / "running")
