@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 STATES = ("pending", "running", "over")
-KNOWN = {"parsable", "no-requeue", "job-name", "chdir", "output", "time", "ntasks", "partition"}
+KNOWN = {"parsable", "no-requeue", "job-name", "chdir", "output", "time", "partition", "account"}
+KNOWN |= {"nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "mem"}
 
 
 def install(spool, folder):

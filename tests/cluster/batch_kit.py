@@ -1,0 +1,14 @@
+"""The guide's batch engine keeps the contract on Slurm; `test_guide_batch.py` has it run there."""
+
+from __future__ import annotations
+
+import pytest
+
+from crystalmath.testing import EngineUnderTest, RunnerContract
+
+
+class TestBatchOnSlurm(RunnerContract):
+    @pytest.fixture
+    def engine(self):
+        # Two nodes of two cores, and each job a fresh Python.
+        return EngineUnderTest("batch", workers=4, turn_s=15.0, linger_s=30.0)
