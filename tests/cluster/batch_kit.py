@@ -11,4 +11,4 @@ class TestBatchOnSlurm(RunnerContract):
     @pytest.fixture
     def engine(self):
         # Two nodes of two cores, and each job a fresh Python.
-        return EngineUnderTest("batch", workers=4, turn_s=15.0, linger_s=30.0)
+        return EngineUnderTest("batch", workers=4, linger_s=30.0)
