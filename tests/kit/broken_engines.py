@@ -68,4 +68,4 @@ class Truthful(Engine):
 class Modest(Engine):
     """Declares nothing, though it could."""
 
-    capabilities = Capabilities(workers_here=False)
+    capabilities = Capabilities(workers_here=False, starts_in_order=False)

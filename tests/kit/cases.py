@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from broken_calls import FAULTS, STEPS, named
+
+#: What an engine starts too early, in the kit's words.
+STARTED = {
+    "Process": "process: /bin/true",
+    "Thread": "thread: ",
+    "Port": r"port: \('127.0.0.1', 0\)",
+    "File": "file: .*/note",
+}
+
 #: Engine, test, and a pattern of what the failure says.
 CASES = [
     # What a caller sees.
@@ -97,4 +107,28 @@ CASES = [
     ("ImportsEarly", "test_listed_without_its_library", "fake_library"),
     ("SilentAboutLibrary", "test_listed_without_its_library", "does not say so"),
     ("SilentAboutLibrary", "test_missing_library_is_named", "does not name"),
+    # What core calls, and when
+    *(
+        (named("Slow", step), f"test_calls_are_quick[{step}]", r"took \d\.\d+ s, and may")
+        for step in STEPS
+        if step != "constructor"
+    ),
+    # The first time may take long, for what it imports.
+    (named("Slow", "constructor"), "test_calls_are_quick[remade]", r"took \d\.\d+ s, and may"),
+    *(
+        (named(fault, step), f"test_calls_start_nothing[{step}]", STARTED[fault])
+        for step in STEPS
+        for fault in FAULTS
+        if fault != "Slow"
+    ),
+    ("BringsItsLibrary", "test_import_brings_no_library", "imports fake_library"),
+    ("BringsNumpy", "test_import_brings_no_library", "imports numpy"),
+    ("StopHangs", "test_stop_ends_in_time", "did not come back"),
+    # What is launched, and when it runs
+    ("IgnoresASecondLaunch", "test_launched_again_after_its_worker_was_killed", "a second time"),
+    ("DeadWorkerIsRunning", "test_launched_again_after_its_worker_was_killed", "is under way"),
+    ("MixesUpHandles", "test_probe_of_many_in_mixed_states", "mixes them up"),
+    ("LastComeFirst", "test_starts_in_order", "number 4 of those .* before number 1"),
+    ("FewerAtOnce", "test_as_many_at_once_as_workers_says", "says 2, and 1 jobs"),
+    ("MoreAtOnce", "test_as_many_at_once_as_workers_says", "says 1, and 2 jobs"),
 ]

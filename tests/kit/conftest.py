@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import broken_boundary  # noqa: F401
+import broken_calls  # noqa: F401
 import broken_ends  # noqa: F401
 import broken_engines
 import broken_face  # noqa: F401
@@ -50,6 +51,8 @@ def site(tmp_path_factory):
         for name, engine in broken_engines.ENGINES.items()
     ]
     (metadata / "entry_points.txt").write_text("\n".join(["[crystalmath.engines]", *lines]))
+    own = {engine.__module__ for engine in broken_engines.ENGINES.values()} | {"broken_engines"}
+    (metadata / "top_level.txt").write_text("\n".join(own))
     with pytest.MonkeyPatch.context() as patch:
         path = [str(folder), str(HERE), os.environ.get("PYTHONPATH")]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))

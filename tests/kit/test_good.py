@@ -12,7 +12,7 @@ from crystalmath.testing import RunnerContract
 
 TESTS = [name for name in dir(RunnerContract) if name.startswith("test")]
 #: The topics in which an engine's capabilities matter.
-TOPICS = ("boundary", "honesty")
+TOPICS = ("boundary", "honesty", "turns")
 
 
 def topic(name):
@@ -54,6 +54,7 @@ def test_a_good_engine_passes(verdicts):
         ("test_queue_dies_with_owner", "queue_dies_with_owner"),
         ("test_release_drops_what_is_queued", "drops_queued"),
         ("test_workers_here", "workers_here"),
+        ("test_starts_in_order", "starts_in_order"),
     ],
 )
 def test_a_test_is_skipped_with_the_name_of_what_is_lacking(verdicts, engine, name, capability):

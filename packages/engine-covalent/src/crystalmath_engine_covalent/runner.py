@@ -50,7 +50,8 @@ class CovalentRunner(EngineRunner):
     """
 
     # A launch takes a tenth of a second, and nothing else is asked of the engine meanwhile.
-    capabilities = Capabilities(max_queued=200, drops_queued=True)
+    # Its server's Dask cluster queues a task behind each running one, and does not reorder them.
+    capabilities = Capabilities(max_queued=200, drops_queued=True, starts_in_order=False)
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)

@@ -47,7 +47,10 @@ class PsijRunner(EngineRunner):
         self._workers = options.workers(settings)
         self._clusters = options.clusters(settings)
         if self._clusters:
-            elsewhere = evolve(self.capabilities, workers_here=False, resources=_ALL)
+            # A batch system has an order of its own.
+            elsewhere = evolve(
+                self.capabilities, workers_here=False, starts_in_order=False, resources=_ALL
+            )
             self.capabilities = elsewhere  # type: ignore[misc]
         self._local = LocalJobs(settings.directory, self._workers, self.log, self.notice)
         self._batch: dict[str, BatchJobs] = {}

@@ -91,6 +91,9 @@ class Capabilities:
         After ``release`` an attempt that had not begun is not started any more.
     workers_here : bool
         Jobs run on the host of the process that submits them.
+    starts_in_order : bool
+        Of two attempts of the same priority on one cluster, the one that was launched first starts
+        first.
     resources : frozenset of str
         The names of the resources (:class:`~crystalmath.models.Resources`) that it can honour;
         a job that asks for another one is refused.
@@ -101,6 +104,7 @@ class Capabilities:
     queue_dies_with_owner: bool = False
     drops_queued: bool = False
     workers_here: bool = True
+    starts_in_order: bool = True
     resources: frozenset[str] = frozenset()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.contract.boundary import Boundary
+from crystalmath.testing.contract.calls import Calls
 from crystalmath.testing.contract.cancelling import Cancelling
 from crystalmath.testing.contract.closing import Closing
 from crystalmath.testing.contract.failures import Failures
@@ -16,6 +17,7 @@ from crystalmath.testing.contract.resources_asked import ResourcesAsked
 from crystalmath.testing.contract.restarts import Restarts
 from crystalmath.testing.contract.results import Results
 from crystalmath.testing.contract.submission import Submission
+from crystalmath.testing.contract.turns import Turns
 
 __all__ = ["RunnerContract"]
 
@@ -26,10 +28,12 @@ class RunnerContract(
     Failures,
     Cancelling,
     Boundary,
+    Turns,
     Honesty,
     ResourcesAsked,
     Restarts,
     Closing,
+    Calls,
     Hygiene,
     FirstJob,
     Base,

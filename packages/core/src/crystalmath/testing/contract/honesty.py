@@ -31,6 +31,14 @@ __all__ = ["Honesty"]
 WATCH_S = 2.0
 #: How long processes are watched that a dead supervisor left, in seconds.
 LEFT_S = 3.0
+#: The capabilities that are had or not.
+BOOLEANS = (
+    "gone_means_dead",
+    "queue_dies_with_owner",
+    "drops_queued",
+    "workers_here",
+    "starts_in_order",
+)
 
 
 class Honesty(Base):
@@ -43,7 +51,7 @@ class Honesty(Base):
         assert isinstance(capabilities, Capabilities)
         assert type(capabilities.max_queued) is int
         assert capabilities.max_queued >= 1
-        for name in ("gone_means_dead", "queue_dies_with_owner", "drops_queued", "workers_here"):
+        for name in BOOLEANS:
             assert type(getattr(capabilities, name)) is bool, name
         workers = runner.workers()
         assert workers is None or (type(workers) is int and workers >= 1)

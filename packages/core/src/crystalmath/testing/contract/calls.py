@@ -1,0 +1,157 @@
+"""What core calls comes back in time, and starts nothing before the first launch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crystalmath.testing.contract.base import Base
+from crystalmath.testing.early_calls import STEPS
+from crystalmath.testing.owner import OwnerError
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crystalmath.testing.contract.door import Door
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["Calls"]
+
+#: How long loading the plugin may take, making the first runner, with all that this imports,
+#: making another one, and each call that core makes at a submission, in seconds.
+LIMITS_S = {"import": 1.0, "constructor": 60.0, "remade": 0.5} | dict.fromkeys(STEPS[3:], 0.2)
+#: A machine that is busy with something else is no engine's fault: the quickest of these counts.
+TRIES = 3
+#: How long `stop` may take, in seconds: a server that is stopped waits for it, and a script's end.
+STOP_S = 30.0
+_EARLY = pytest.StashKey[dict[str, Any]]()
+_GUIDE = "docs/writing-an-engine.md"
+
+
+class Calls(Base):
+    """What core calls, when, and how long it may take: "Who calls what" in the guide."""
+
+    # --- before the first launch -------------------------------------------------------------
+
+    @pytest.fixture
+    def early(
+        self, engine: EngineUnderTest, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> dict[str, Any]:
+        """Give what fresh processes saw of the calls that precede a launch."""
+        node = request.node.getparent(pytest.Class)
+        if _EARLY not in node.stash:
+            node.stash[_EARLY] = _call_early(engine, tmp_path)
+        found: dict[str, Any] = node.stash[_EARLY]
+        return found
+
+    @pytest.mark.parametrize("step", STEPS)
+    def test_calls_are_quick(self, early: dict[str, Any], step: str) -> None:
+        took, limit = early["steps"][step]["seconds"], LIMITS_S[step]
+        assert took <= limit, (
+            f"{_CALLS[step]} took {took:.2f} s, and may take {limit:g} s: everybody who submits a "
+            f"job waits for it ({_GUIDE}, 'Who calls what')"
+        )
+
+    @pytest.mark.parametrize("step", STEPS)
+    def test_calls_start_nothing(self, early: dict[str, Any], step: str) -> None:
+        started = early["steps"][step]["started"]
+        assert not started, (
+            f"{_CALLS[step]} must start no process and no thread, open no port and write no file: "
+            f"an engine starts at its first launch ({_GUIDE}, 'Who calls what'). It did: "
+            + "; ".join(started)
+        )
+
+    def test_import_brings_no_library(self, early: dict[str, Any]) -> None:
+        assert not early["modules"], (
+            f"loading the plugin imports {', '.join(early['modules'])}: `crystalmath engines` "
+            "loads it, must be quick, and must work where that is missing; import it within "
+            f"crystalmath_make_runner ({_GUIDE}, '2. The plugin')"
+        )
+
+    # --- at the end --------------------------------------------------------------------------
+
+    def test_stop_ends_in_time(
+        self,
+        engine: EngineUnderTest,
+        owner: Callable[[], Owner],
+        door: Door,
+        started: Callable[[str], None],
+        oracle: Oracle,
+        gate: Path,
+    ) -> None:
+        """Of an engine that has begun to serve, and of one whose job is let go."""
+        idle, busy = owner(), owner()
+        (job_id,) = busy.ask("submit", "wait_for", path=str(gate))
+        # It starts the engine, and costs a worker nothing.
+        removed = door.write("echo")
+        shutil.rmtree(removed.directory)
+        door.launch(removed, by=idle)
+        _ends(idle, "stop", "of an engine that runs nothing")
+        started(job_id)
+        _ends(busy, "close", "of an engine whose job is let go", cancel=False)
+        gate.touch()
+        limit = engine.start_s + 10 * engine.turn_s
+        outcome = eventually(lambda: oracle.outcome(job_id), limit, "what was let go did not end")
+        assert outcome is not None
+        assert outcome["state"] == "completed"
+
+
+_CALLS = {
+    "import": "loading the plugin",
+    "constructor": "crystalmath_make_runner",
+    "remade": "making another runner",
+} | {step: f"{step}()" for step in STEPS[3:]}
+
+
+def _call_early(engine: EngineUnderTest, folder: Path) -> dict[str, Any]:
+    """Make the early calls in fresh processes, until one was quick enough in all of them."""
+    best: dict[str, Any] | None = None
+    for number in range(TRIES):
+        home, temporary = folder / f"home.{number}", folder / f"tmp.{number}"
+        home.mkdir()
+        temporary.mkdir()
+        engine.configure(home)
+        places = {"CRYSTALMATH_HOME": str(home), "TMPDIR": str(temporary)}
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "crystalmath.testing.early_calls", engine.name],
+            env={**os.environ, **places},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, f"the runner could not be made:\n{done.stderr}"
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if best is not None:
+            for step, seen in found["steps"].items():
+                seen["seconds"] = min(seen["seconds"], best["steps"][step]["seconds"])
+        best = found
+        if all(seen["seconds"] <= LIMITS_S[step] for step, seen in found["steps"].items()):
+            break
+    assert best is not None
+    return best
+
+
+def _ends(owner: Owner, method: str, what: str, **keywords: bool) -> None:
+    owner.patience_s = STOP_S
+    began = time.monotonic()
+    try:
+        owner.ask(method, **keywords)
+    except OwnerError as error:
+        if time.monotonic() - began < STOP_S:
+            raise
+        raise AssertionError(
+            f"stop {what} did not come back in {STOP_S:g} s: a script's end and a server's stop "
+            f"wait for it ({_GUIDE}, 'Who calls what')"
+        ) from error

@@ -1,0 +1,307 @@
+"""What is launched runs in its turn: again, in order, and as many at once as there are workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from crystalmath.testing.contract.base import Base, still_unbegun
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from crystalmath.models import Attempt
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.door import Door
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["Turns"]
+
+#: How long nobody must begin what nobody may begin, in seconds.
+WATCH_S = 1.0
+
+#: What an engine may say of an attempt, and what it may not, by what has become of it.
+WRONG = {
+    "running": {"gone"},
+    "queued": {"gone", "running"},
+    "finished": {"queued", "running"},
+    "never launched": {"queued", "running"},
+}
+_GUIDE = "docs/writing-an-engine.md"
+
+
+class Turns(Base):
+    """Attempts are handed over past core, as in `Boundary`."""
+
+    # --- a second launch ---------------------------------------------------------------------
+
+    @pytest.fixture
+    def stuck(self, door: Door, shared: Path) -> Iterator[Stuck]:
+        """Give an attempt whose worker waits before its claim, until it is killed."""
+        go = shared / "go"
+        go.touch()
+        stuck = Stuck(door.write("count_and_wait", count=str(shared / "count"), path=str(go)))
+        yield stuck
+        stuck.let_go()
+
+    def test_launched_again_after_its_worker_was_killed(
+        self,
+        needs: Callable[[str], None],
+        engine: EngineUnderTest,
+        owner: Callable[[], Owner],
+        door: Door,
+        oracle: Oracle,
+        shared: Path,
+        line: Line,
+        stuck: Stuck,
+    ) -> None:
+        """Before its claim, and by the same process: core launches it again, and it runs."""
+        needs("workers_here")
+        # An engine of its own: one that lacks a worker for a while is none for other tests.
+        launcher, attempt = owner(), stuck.attempt
+        door.launch(attempt, by=launcher)
+        limit = engine.start_s + 10 * engine.turn_s
+        pid = eventually(stuck.worker, limit, f"no worker called worker.run for {attempt.id}")
+        assert pid is not None
+        is_shared = not stuck.is_below(pid, launcher.process.pid)
+        stuck.kill(pid, spare=launcher.process.pid)
+
+        def is_over() -> bool:
+            (word,) = launcher.ask("probe", [attempt.job_id]).values()
+            return oracle.claimed(attempt.job_id) or word[0] not in {"queued", "running"}
+
+        over = f"the worker of {attempt.id} was killed, and probe says that it is under way"
+        eventually(is_over, limit, f"{over} ({_GUIDE}, 'What `probe` says')")
+        door.launch(attempt, by=launcher)
+        eventually(
+            lambda: oracle.outcome(attempt.job_id),
+            limit,
+            f"the worker of {attempt.id} was killed before it began; launch took the attempt a "
+            f"second time, and nobody began it ({_GUIDE}, 'Ids and handles')",
+        )
+        assert door.ended(attempt) == ["completed"]
+        assert (shared / "count").read_text() == "x"
+        launcher.ask("stop")
+        if is_shared:
+            _await_workers(engine, door, line)
+
+    # --- many handles ------------------------------------------------------------------------
+
+    def test_probe_of_many_in_mixed_states(
+        self, engine: EngineUnderTest, door: Door, oracle: Oracle, gate: Path
+    ) -> None:
+        """Each by its handle, in an order that is not that in which they were launched."""
+        finished = [door.write("echo") for _ in range(3)]
+        handles = door.launch(*finished)
+        door.ended(*finished)
+        running = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers)]
+        handles |= door.launch(*running)
+        door.started(*running)
+        queued = [door.write("echo") for _ in range(3)]
+        handles |= door.launch(*queued)
+        kinds = {
+            "never launched": [door.write("echo") for _ in range(2)],
+            "queued": queued[::-1],
+            "finished": finished,
+            "running": running[::-1],
+        }
+        mixed = list(filter(None, chain.from_iterable(zip_longest(*kinds.values()))))
+        truth = {each.job_id: kind for kind, those in kinds.items() for each in those}
+        for asked in (mixed, mixed[::-1]):
+            _check_sightings(door, asked, truth, handles, engine.start_s + 10 * engine.turn_s)
+        gate.touch()
+        assert door.ended(*running, *queued) == ["completed"] * (len(running) + 3)
+        assert not any(oracle.claimed(each.job_id) for each in kinds["never launched"])
+
+    # --- whose turn it is --------------------------------------------------------------------
+
+    def test_starts_in_order(
+        self, needs: Callable[[str], None], engine: EngineUnderTest, door: Door, line: Line
+    ) -> None:
+        """First come, first served: a worker that is free takes what was launched first."""
+        needs("starts_in_order")
+        first, *others = line.add(engine.workers), line.add(1), line.add(3)
+        door.launch(*first)
+        door.started(*first)
+        for some in others:
+            door.launch(*some)
+        waiting = list(chain.from_iterable(others))
+        for number, (leaves, expected) in enumerate(zip(line.attempts, waiting, strict=False)):
+            line.let_go(leaves)
+            left = waiting[number:]
+            begun = eventually(
+                lambda left=left: [each for each in left if line.has_begun(each)],  # type: ignore[misc]
+                engine.start_s + 10 * engine.turn_s,
+                "a worker is free, jobs wait, and none begins",
+            )
+            assert begun == [expected], (
+                f"number {waiting.index(begun[0]) + 1} of those that waited began before number "
+                f"{number + 1}, which was launched before it: say starts_in_order=False in "
+                f"Capabilities if the engine keeps no order ({_GUIDE}, 'What capabilities promise')"
+            )
+
+    def test_as_many_at_once_as_workers_says(
+        self, engine: EngineUnderTest, runner: EngineRunner, door: Door, oracle: Oracle, line: Line
+    ) -> None:
+        """No fewer, and no more where `workers()` says a number."""
+        said = runner.workers() if engine.cluster == "local" else None
+        number = engine.workers if said is None else said
+        who = "EngineUnderTest.workers" if said is None else "workers()"
+        attempts = line.add(number + 1)
+        door.launch(*attempts)
+
+        def begun() -> int:
+            return sum(map(line.has_begun, attempts))
+
+        eventually(
+            lambda: begun() >= number,
+            engine.start_s + 10 * engine.turn_s,
+            lambda: (
+                f"{who} says {number}, and {begun()} jobs run at once ({_GUIDE}, 'Who calls what')"
+            ),
+        )
+        if said is not None:
+            (last,) = [each for each in attempts if not line.has_begun(each)] or attempts[-1:]
+            assert still_unbegun(oracle, last.job_id, WATCH_S), (
+                f"workers() says {number}, and {number + 1} jobs run at once ({_GUIDE}, "
+                "'Who calls what')"
+            )
+
+    @pytest.fixture
+    def line(self, door: Door, oracle: Oracle, shared: Path) -> Iterator[Line]:
+        """Give a line of attempts, each of which runs until it is let go."""
+        line = Line(door, oracle, shared)
+        yield line
+        for attempt in line.attempts:
+            line.let_go(attempt)
+        if not door.closed:
+            door.ended(*line.attempts)
+
+
+class Line:
+    """Attempts that are begun in some order, and each let go by itself."""
+
+    def __init__(self, door: Door, oracle: Oracle, folder: Path) -> None:
+        self.attempts: list[Attempt] = []
+        self._door, self._oracle, self._folder = door, oracle, folder
+
+    def add(self, count: int) -> list[Attempt]:
+        """Write some down."""
+        places = range(len(self.attempts), len(self.attempts) + count)
+        added = [
+            self._door.write("wait_for", path=str(self._folder / f"go.{place}")) for place in places
+        ]
+        self.attempts += added
+        return added
+
+    def let_go(self, attempt: Attempt) -> None:
+        """Have one end, now or as soon as it is begun."""
+        (self._folder / f"go.{self.attempts.index(attempt)}").touch()
+
+    def has_begun(self, attempt: Attempt) -> bool:
+        """Tell whether a worker has begun one."""
+        return self._oracle.claimed(attempt.job_id)
+
+
+class Stuck:
+    """An attempt whose specification is a pipe: whoever reads it waits, and can be found."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self._spec = attempt.directory / "spec"
+        self._kept = attempt.directory / "spec.kept"
+        self._spec.rename(self._kept)
+        os.mkfifo(self._spec, 0o600)
+        self._pipe: int | None = os.open(self._spec, os.O_RDWR | os.O_CLOEXEC)
+        found = os.fstat(self._pipe)
+        self._inode = found.st_dev, found.st_ino
+
+    def worker(self) -> int | None:
+        """Give the pid of whoever reads it."""
+        for place in Path("/proc").glob("[0-9]*/fd/*"):
+            with contextlib.suppress(OSError):
+                found = place.stat()
+                pid = int(place.parts[2])
+                if (found.st_dev, found.st_ino) == self._inode and pid != os.getpid():
+                    return pid
+        return None
+
+    @staticmethod
+    def is_below(pid: int, owner: int) -> bool:
+        """Tell whether a process is another one, or descends from it."""
+        try:
+            return pid == owner or owner in [each.pid for each in psutil.Process(pid).parents()]
+        except psutil.NoSuchProcess:
+            return False
+
+    def kill(self, pid: int, *, spare: int) -> None:
+        """Kill the worker; one that is a thread of the process to be spared meets an error."""
+        self._kept.rename(self._spec)
+        if pid != spare:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).send_signal(signal.SIGKILL)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Let nobody wait any more."""
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+
+def _await_workers(engine: EngineUnderTest, door: Door, line: Line) -> None:
+    """Wait until a server has as many workers again as before one of them was killed.
+
+    It may give a worker that is left two jobs meanwhile, and leave them to it.
+    """
+    deadline = time.monotonic() + 2 * engine.start_s
+    while time.monotonic() < deadline:
+        some = line.add(engine.workers)
+        door.launch(*some)
+        until = time.monotonic() + 10 * engine.turn_s
+        while not (all_begun := all(map(line.has_begun, some))) and time.monotonic() < until:
+            time.sleep(0.05)
+        for attempt in some:
+            line.let_go(attempt)
+        door.ended(*some)
+        if all_begun:
+            return
+
+
+def _check_sightings(
+    door: Door,
+    asked: list[Attempt],
+    truth: Mapping[str, str],
+    handles: Mapping[str, str],
+    limit_s: float,
+) -> None:
+    """Ask about all of them at once, until what has ended is not under way any more."""
+    jobs = [each.job_id for each in asked]
+
+    def mistakes() -> list[tuple[str, str, str]]:
+        said = door.owner.ask("probe", jobs, handles)
+        answers = [(job_id, truth[job_id], said[job_id][0]) for job_id in jobs]
+        return [each for each in answers if each[2] in WRONG[each[1]]]
+
+    deadline = time.monotonic() + limit_s
+    # An engine may need a while until it knows that something has ended; of nothing else.
+    while (wrong := mistakes()) and all(kind == "finished" for _, kind, _ in wrong):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    told = [f"{job_id}, which is {kind}, is {state!r}" for job_id, kind, state in wrong]
+    assert not wrong, (
+        f"asked about {len(jobs)} attempts at once, each with the handle that launch gave for it, "
+        f"probe mixes them up: {'; '.join(told)} ({_GUIDE}, 'Ids and handles')"
+    )

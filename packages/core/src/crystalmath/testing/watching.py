@@ -1,0 +1,166 @@
+"""What a call starts: processes, threads, ports and files, also those that are gone at its end.
+
+Python's audit events tell of what Python code starts, with the line that did it (of threads they
+tell from Python 3.12 on alone); what is there afterwards and was not before also tells of what a
+library starts past Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import sysconfig
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+__all__ = ["Watched", "watched"]
+
+_PROCESSES = frozenset(
+    {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "pty.spawn"}
+)
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_LIBRARY = sysconfig.get_path("stdlib")
+
+
+@define
+class Watched:
+    """What one call did.
+
+    Parameters
+    ----------
+    seconds : float
+        How long it took.
+    started : list of str
+        What it started or wrote, each in words, and who did it: ``process: sleep 1 (mine.py:7)``.
+    """
+
+    seconds: float = 0.0
+    started: list[str] = field(factory=list)
+
+
+_now: Watched | None = None
+_skips_imports = False
+_installed = False
+
+
+@contextlib.contextmanager
+def watched(folders: Sequence[Path] = (), *, skip_imports: bool = False) -> Iterator[Watched]:
+    """Watch what this process does within the ``with`` block; one at a time.
+
+    Parameters
+    ----------
+    folders : sequence of pathlib.Path
+        Files that come up there count, whoever writes them: nobody else uses these.
+    skip_imports : bool
+        Do not blame a call for what a library does while it is imported, unless it is still there
+        afterwards.
+
+    Yields
+    ------
+    Watched
+        Complete after the block.
+    """
+    global _now, _skips_imports, _installed  # noqa: PLW0603 - an audit hook is the process's
+    if not _installed:
+        _installed = True
+        sys.addaudithook(_hear)
+    before = _there(folders)
+    now = Watched()
+    start = threading.Thread.start
+
+    def start_noted(thread: threading.Thread) -> None:
+        _note(f"thread: {thread.name}", sys._getframe(1))  # noqa: SLF001
+        start(thread)
+
+    _now, _skips_imports = now, skip_imports
+    threading.Thread.start = start_noted  # type: ignore[assignment,method-assign]
+    began = time.perf_counter()
+    try:
+        yield now
+    finally:
+        now.seconds = time.perf_counter() - began
+        threading.Thread.start = start  # type: ignore[method-assign]
+        _now = None
+        told = {each.partition(":")[0] for each in now.started}
+        now.started += [
+            f"{kind}: {what} (still there)"
+            for kind, what in sorted(_there(folders) - before)
+            if kind not in told
+        ]
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    """Note an audit event; these come for everything that the process does."""
+    if _now is not None and (what := _told(event, arguments)) is not None:
+        _note(what, sys._getframe(1))  # noqa: SLF001 - there is no other way to the caller
+
+
+def _note(what: str, frame: FrameType) -> None:
+    if _now is not None and not (_skips_imports and _imports(frame)):
+        _now.started.append(f"{what} ({_place(frame)})")
+
+
+def _told(event: str, arguments: tuple[Any, ...]) -> str | None:
+    if event in _PROCESSES:
+        command = arguments[1] if event == "subprocess.Popen" else event
+        words = map(str, command) if isinstance(command, list | tuple) else [str(command)]
+        return f"process: {' '.join(words)}"
+    if event == "socket.bind":
+        return f"port: {arguments[1]}"
+    is_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES
+    if (event == "os.mkdir" or is_write) and isinstance(arguments[0], str | bytes | os.PathLike):
+        name = os.fsdecode(arguments[0])
+        if not name.startswith(("/dev/", "/proc/")) and "__pycache__" not in name:
+            return f"file: {name}"
+    return None
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _imports(frame: FrameType) -> bool:
+    return any("importlib._bootstrap" in each.f_code.co_filename for each in _frames(frame))
+
+
+def _place(frame: FrameType) -> str:
+    """Tell the line of the first caller outside Python's own library."""
+    for each in _frames(frame):
+        name = each.f_code.co_filename
+        if not name.startswith("<") and (_LIBRARY not in name or "-packages" in name):
+            return f"{Path(name).name}:{each.f_lineno}"
+    return "in Python's library"
+
+
+def _there(folders: Sequence[Path]) -> set[tuple[str, str]]:
+    """Give what there is now, as pairs of kind and words."""
+    me = psutil.Process()
+    found = {("thread", thread.name) for thread in threading.enumerate()}
+    found |= {("process", _command(child)) for child in me.children(recursive=True)}
+    # It has another name from psutil 6 on.
+    sockets = getattr(me, "net_connections", None) or me.connections
+    ports = (each for each in sockets("inet") if each.status == psutil.CONN_LISTEN)
+    found |= {("port", str(tuple(each.laddr))) for each in ports}
+    for folder in folders:
+        for place, folders_there, files in os.walk(folder):
+            found |= {("file", f"{place}/{name}") for name in (*folders_there, *files)}
+    return found
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {' '.join(process.cmdline())}"
+    except psutil.Error:
+        return str(process.pid)

@@ -1,0 +1,198 @@
+"""Engines that start something too early, do not come back, or serve out of turn.
+
+Of `STEPS` times `FAULTS` each is an engine: `ProcessInClusters` starts a process in `clusters()`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from broken_engines import Engine, Plugin
+
+from crystalmath.models import Sighting
+
+
+def block():
+    """Wait for somebody."""
+    time.sleep(1.2)
+
+
+def spawn():
+    """Have a command answer, and end."""
+    subprocess.run(["/bin/true"], check=True)
+
+
+def start_thread():
+    """Have a thread do something, and end."""
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+
+
+def listen():
+    """Open a port, and close it."""
+    socket.create_server(("127.0.0.1", 0)).close()
+
+
+def write():
+    """Leave a note below the home."""
+    Path(os.environ["CRYSTALMATH_HOME"], "note").write_text("x")
+
+
+FAULTS = {
+    "Slow": block,
+    "Process": spawn,
+    "Thread": start_thread,
+    "Port": listen,
+    "File": write,
+}
+
+
+class Loading:
+    """A plugin that does something when its entry point is loaded."""
+
+    def __init__(self, runner, fault):
+        self._runner, self._fault = runner, fault
+        self._plugin = None
+
+    def __get__(self, instance, owner):
+        if self._plugin is None:
+            self._plugin = Plugin(self._runner)
+            self._fault()
+        return self._plugin
+
+
+def _in_constructor(name, fault):
+    def __init__(self, settings):  # noqa: N807 - it becomes a method
+        Engine.__init__(self, settings)
+        fault()
+
+    return type(name, (Engine,), {"__init__": __init__})
+
+
+def _in_method(method):
+    def make(name, fault):
+        def broken(self, *arguments):
+            fault()
+            return getattr(Engine, method)(self, *arguments)
+
+        return type(name, (Engine,), {method: broken})
+
+    return make
+
+
+def _in_import(name, fault):
+    engine = type(name, (Engine,), {})
+    engine.plugin = Loading(engine, fault)
+    return engine
+
+
+#: The steps of `crystalmath.testing.early_calls`, and what puts a fault there.
+STEPS = {
+    "import": _in_import,
+    "constructor": _in_constructor,
+    "clusters": _in_method("clusters"),
+    "workers": _in_method("workers"),
+}
+
+
+def named(fault, step):
+    """Give the name of the engine that breaks in this way there."""
+    return f"{fault}In{step.capitalize()}"
+
+
+for _step, _make in STEPS.items():
+    for _name, _fault in FAULTS.items():
+        _class = _make(named(_name, _step), _fault)
+        _class.__module__ = __name__
+        globals()[_class.__name__] = _class
+
+
+class BringsItsLibrary(Engine):
+    """Imports its library when its plugin is loaded, and tells nobody of the library."""
+
+
+class BringsNumpy(Engine):
+    """Imports what core has, but does not load before it needs it."""
+
+
+BringsItsLibrary.plugin = Loading(BringsItsLibrary, lambda: importlib.import_module("fake_library"))
+BringsNumpy.plugin = Loading(BringsNumpy, lambda: importlib.import_module("numpy"))
+
+
+class StopHangs(Engine):
+    """Waits for ever at its end."""
+
+    def stop(self):
+        super().stop()
+        threading.Event().wait()
+
+
+class IgnoresASecondLaunch(Engine):
+    """Takes what it has seen before for done, and says that it took it."""
+
+    start_s = 30.0
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._seen = set()
+
+    def launch(self, attempts):
+        new = [attempt for attempt in attempts if attempt.id not in self._seen]
+        self._seen |= {attempt.id for attempt in new}
+        super().launch(new)
+        return {attempt.id: attempt.id for attempt in attempts}
+
+
+class DeadWorkerIsRunning(Engine):
+    """Says running of what failed before it began."""
+
+    start_s = 30.0
+
+    def probe(self, attempts):
+        return {
+            i: Sighting("running") if s.reason else s for i, s in super().probe(attempts).items()
+        }
+
+
+class MixesUpHandles(Engine):
+    """Takes the answers of its library in the wrong order where it asks about many."""
+
+    def probe(self, attempts):
+        seen = super().probe(attempts)
+        return dict(zip(seen, reversed(seen.values()), strict=True))
+
+
+class LastComeFirst(Engine):
+    """Starts what was launched last first."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        numbers = self._number
+        self._number = iter(lambda: -next(numbers), None)
+
+
+class FewerAtOnce(Engine):
+    """Says that it runs one job more at once than it does."""
+
+    start_s = 30.0
+
+    def workers(self):
+        return super().workers() + 1
+
+
+class MoreAtOnce(Engine):
+    """Runs one job more at once than it says."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._workers += 1
+
+    def workers(self):
+        return super().workers() - 1
