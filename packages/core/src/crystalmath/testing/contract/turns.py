@@ -85,7 +85,7 @@ class Turns(Base):
         eventually(is_over, limit, f"{over} ({_GUIDE}, 'What `probe` says')")
         door.launch(attempt, by=launcher)
         eventually(
-            lambda: oracle.outcome(attempt.job_id),
+            lambda: oracle.claimed(attempt.job_id),
             limit,
             f"the worker of {attempt.id} was killed before it began; launch took the attempt a "
             f"second time, and nobody began it ({_GUIDE}, 'Ids and handles')",
