@@ -44,6 +44,7 @@ def test_the_environment_goes_before_the_file(home, monkeypatch):
         ("engines = 3", "must be a table"),
         ("[server]\nquiet_s = -1", "server.quiet_s must be a number from 0"),
         ("[server]\nquiet_s = true", "must be a number"),
+        ("[cancel]\ngrace_s = -1", "cancel.grace_s must be a number from 0"),
         ("[server]\nquiet_s = nan", "must be a number"),
         ("[server]\nquiet_s = '5 min'", "must be a number"),
         (f"[server]\nquiet_s = 1{'0' * 400}", "quiet_s is too large; inf means for ever"),

@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import worker
+from crystalmath.models import JobState, Submission
 from crystalmath.worker.chains import close_idle
+from ends import opened
 from rundirs import write_job
 
 HIDDEN = ["FORKS_AND_EXITS", "HAS_NO_MAIN_THREAD"]
@@ -62,12 +65,11 @@ def test_nothing_hides_from_a_subreaper(tmp_path, script):
         "import sys\n"
         "from lab_recipes import start_hidden\n"
         "from crystalmath.worker import child\n"
-        "child.GRACE_S = 0.05\n"
         "child.become_subreaper()\n"
         "for number in range(5):\n"
         "    for other in range(number + 1):\n"
         "        start_hidden(sys.argv[1], f'{sys.argv[2]}/{number}.{other}')\n"
-        "    child.end_descendants()\n"
+        "    child.end_descendants(0.05)\n"
     )
     subprocess.run([sys.executable, "-c", code, script, str(tmp_path)], check=True, timeout=60)
     assert_silent(*tmp_path.iterdir())
@@ -92,3 +94,19 @@ def test_nothing_hides_from_the_end_of_a_job(make, tmp_path, script):
     assert_silent(marks)
     assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
     assert "left running" in Path(directory.log(1)).read_text()
+
+
+def test_a_program_may_be_given_time_to_tidy_up(home, tmp_path):
+    """Two seconds are more than it has where nothing is said."""
+    (home / "config.toml").write_text(
+        '[recipes]\nallow = ["lab_recipes"]\n[cancel]\ngrace_s = 60\n'
+    )
+    path = tmp_path / "file"
+    with opened(home, "local") as service:
+        parameters = {"path": str(path), "seconds": 2}
+        asked = Submission(recipe="lab_recipes.tidy_up", atoms=bulk("Al"), parameters=parameters)
+        job_id = service.submit(asked).job_id
+        eventually(path.exists)
+        assert service.cancel(job_id)
+        eventually(lambda: service.job(job_id).state is JobState.CANCELLED)
+    assert path.read_text() == "tidy"

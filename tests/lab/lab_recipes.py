@@ -368,6 +368,21 @@ def alone(atoms, path, seconds):
     return {}
 
 
+def tidy_up(atoms, path, seconds):
+    """Run a program that takes some time to end when it is asked to, and leaves a file then."""
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "def end(*_):\n"
+        f"    time.sleep({seconds})\n"
+        "    pathlib.Path(sys.argv[1]).write_text('tidy')\n"
+        "    sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "time.sleep(600)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, path], check=True)
+
+
 def with_ranks(atoms, ranks=1):
     """Have a parameter of the name of a resource."""
     return {"ranks": ranks}

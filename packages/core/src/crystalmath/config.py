@@ -28,6 +28,7 @@ __all__ = [
     "Config",
     "Source",
     "admitted",
+    "cancel_grace",
     "forwarded",
     "home",
     "is_fresh",
@@ -56,6 +57,10 @@ LOG_MB = 64.0
 LOG_VARIABLE = "CRYSTALMATH_LOG_MB"
 #: Tells a job's supervisor how long before its walltime is over its program is asked to stop.
 NOTICE_VARIABLE = "CRYSTALMATH_WALLTIME_NOTICE_S"
+#: How long a job's processes may take to end once they are asked to, in seconds.
+GRACE_S = 1.0
+#: Tells it to a job's supervisor.
+GRACE_VARIABLE = "CRYSTALMATH_CANCEL_GRACE_S"
 #: By this variable `recipes_fresh` reaches a worker.
 FRESH_VARIABLE = "CRYSTALMATH_FRESH"
 #: What is wrong with most TOML that cannot be read.
@@ -90,6 +95,9 @@ class Config:
         How long a job's log may grow, in MB; beyond, its middle is left out.
     walltime_notice_s : float
         How long before its walltime is over a job's program is asked to stop, in seconds; 0: never.
+    cancel_grace_s : float
+        How long the processes of a job that is stopped may take to end, in seconds; then they are
+        killed.
     restricted : mapping of str to tuple of str, optional
         The only recipes that the home takes, with their only parameters; ``None`` if not limited.
     engines : mapping of str to mapping
@@ -109,6 +117,7 @@ class Config:
     quiet_s: float = QUIET_S
     log_mb: float = LOG_MB
     walltime_notice_s: float = 0.0
+    cancel_grace_s: float = GRACE_S
     restricted: Mapping[str, tuple[str, ...]] | None = None
     engines: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     clusters: Mapping[str, Cluster] = field(factory=dict)
@@ -179,6 +188,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         quiet_s=float(table.get("server", {}).get("quiet_s", QUIET_S)),
         log_mb=float(table.get("logs", {}).get("max_mb", LOG_MB)),
         walltime_notice_s=float(table.get("walltime", {}).get("notice_s", 0.0)),
+        cancel_grace_s=float(table.get("cancel", {}).get("grace_s", GRACE_S)),
         restricted=(
             {name: tuple(names) for name, names in table["restricted"].items()}
             if "restricted" in table
@@ -225,6 +235,11 @@ def log_bytes(environment: Mapping[str, str]) -> float:
 def walltime_notice(environment: Mapping[str, str]) -> float:
     """Tell how long before its walltime is over the program of a job is asked to stop, in s."""
     return float(environment.get(NOTICE_VARIABLE, 0))
+
+
+def cancel_grace(environment: Mapping[str, str]) -> float:
+    """Tell how long the processes of a job may take to end once they are asked to, in s."""
+    return float(environment.get(GRACE_VARIABLE, GRACE_S))
 
 
 def admitted(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -323,6 +338,7 @@ _SHAPE: dict[str, Any] = {
     "server": {"quiet_s": float},
     "logs": {"max_mb": float},
     "walltime": {"notice_s": float},
+    "cancel": {"grace_s": float},
     # Any key: the names of recipes.
     "restricted": {_ANY: list},
     "engines": None,

@@ -335,6 +335,9 @@ def submission_environment(
     environment.pop(config.NOTICE_VARIABLE, None)
     if settings.walltime_notice_s:
         environment[config.NOTICE_VARIABLE] = repr(settings.walltime_notice_s)
+    environment.pop(config.GRACE_VARIABLE, None)
+    if settings.cancel_grace_s != config.GRACE_S:
+        environment[config.GRACE_VARIABLE] = repr(settings.cancel_grace_s)
     if settings.recipes_allow:
         environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
     return environment

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BEGUN", "Ending", "Runner", "become_subreaper", "end_descendants"]
 
-#: How long what must end may take to do so by itself, in seconds.
-GRACE_S = 1.0
 #: What a runner says, before its message, when all is imported and the recipe is called.
 BEGUN = {"begun": True}
 _CHUNK = 1 << 16
@@ -40,10 +38,10 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "cannot become a child subreaper; Linux is needed")
 
 
-def end_descendants() -> None:
-    """End everything that descends from this process."""
+def end_descendants(grace_s: float = config.GRACE_S) -> None:
+    """End everything that descends from this process; what has not in `grace_s` is killed."""
     me = os.getpid()
-    processes.end_processes(lambda: processes.descendants(me), grace_s=GRACE_S, reap=True)
+    processes.end_processes(lambda: processes.descendants(me), grace_s=grace_s, reap=True)
 
 
 @frozen

@@ -87,6 +87,7 @@ class Supervisor:
         self._guardian = guardian
         self._identity: IdentityFile | None = None
         self._runner: Runner | None = None
+        self._grace_s = config.GRACE_S
         self._stopping = False
         self._busy = False
         signal.signal(signal.SIGTERM, self._on_term)
@@ -162,6 +163,7 @@ class Supervisor:
             job.started = None
             job.publish("cancelled", error="cancelled")
             return
+        self._grace_s = config.cancel_grace(job.environment)
         os.makedirs(job.directory.work(job.attempt), mode=0o700, exist_ok=True)
         keep_reserve(job.jobs_directory)
         try:
@@ -256,7 +258,7 @@ class Supervisor:
 
     def _end_all(self) -> None:
         """End the runner and everything that descends from us."""
-        end_descendants()
+        end_descendants(self._grace_s)
         self._runner = None
 
 
