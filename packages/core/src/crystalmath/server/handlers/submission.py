@@ -80,8 +80,7 @@ async def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -
 
     They are recorded in one transaction.
     """
-    read = await in_slices("computing", _all_read(params["jobs"]))
-    kind = await in_pool("asking", submitting_pool, params)
+    read, kind = await in_slices("computing", _all_read(params["jobs"]))
     return {"jobs": await in_pool(kind, _all_submitted, service, read), "error": None}
 
 
@@ -93,8 +92,13 @@ def _all_submitted(
     return [item if isinstance(item, dict) else answered(next(answers)) for item in read]
 
 
-def _all_read(jobs: list[Any]) -> Generator[None, None, list[Submission | dict[str, Any]]]:
-    """Read many submissions; what is refused becomes its answer, an error holds on to much."""
+def _all_read(
+    jobs: list[Any],
+) -> Generator[None, None, tuple[list[Submission | dict[str, Any]], str]]:
+    """Read many submissions, and tell which threads they are for.
+
+    What is refused becomes its answer: an error holds on to much.
+    """
     read: list[Submission | dict[str, Any]] = []
     for job in jobs:
         try:
@@ -102,7 +106,7 @@ def _all_read(jobs: list[Any]) -> Generator[None, None, list[Submission | dict[s
         except CrystalMathError as error:
             read.append(answered(error))
         yield
-    return read
+    return read, submitting_pool({"jobs": jobs})
 
 
 @method(
