@@ -33,7 +33,7 @@ from crystalmath.worker.postmortem import describe
 from crystalmath.worker.pristine import Pristine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["main"]
 
@@ -193,12 +193,20 @@ def _changed(files: Mapping[str, str]) -> list[str]:
     return changed
 
 
-def _results_in(work: Path) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _results_in(work: Path) -> Iterator[None]:
+    """Have quacc put a job's results into its work directory."""
     quacc = sys.modules.get("quacc")
     if quacc is None:
-        return contextlib.nullcontext()
-    changed: contextlib.AbstractContextManager[None] = quacc.change_settings({"RESULTS_DIR": work})
-    return changed
+        yield
+        return
+    # By quacc's own `change_settings` the whole configuration is read again, twice for each job.
+    before = quacc.get_settings().RESULTS_DIR
+    object.__setattr__(quacc.get_settings(), "RESULTS_DIR", work)
+    try:
+        yield
+    finally:
+        object.__setattr__(quacc.get_settings(), "RESULTS_DIR", before)
 
 
 if __name__ == "__main__":
