@@ -40,6 +40,7 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
 
 def count_workers(settings: EngineSettings) -> int:
     """Read ``workers`` in ``[engines.dask]``; without it, the cores that we may use."""
+    settings.check_options("workers")
     workers = settings.options.get("workers", len(os.sched_getaffinity(0)))
     if type(workers) is not int or workers < 1:
         raise ConfigError(f"[engines.dask] workers must be a number from 1, not {workers!r}")
