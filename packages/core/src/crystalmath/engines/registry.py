@@ -69,6 +69,20 @@ class Plugins:
         self.require(name)
         return self._load(ENGINES, self._installed(ENGINES)[name])
 
+    def plugin(self, name: str) -> Any:
+        """Load a plugin that is no engine.
+
+        Raises
+        ------
+        PluginError
+            Nobody provides it, or as for `engine`.
+        """
+        installed = self._installed(PLUGINS)
+        if name not in installed:
+            known = ", ".join(sorted(installed))
+            raise PluginError(f"there is no plugin {name!r} in {PLUGINS}; installed are: {known}")
+        return self._load(PLUGINS, installed[name])
+
     def require(self, name: str) -> None:
         """See that an engine is installed, without loading it.
 

@@ -1,14 +1,18 @@
-"""Load an engine's plugin, make its runner, and ask it what core asks at each submission.
+"""Load a plugin, and call what core calls before the plugin has anything to do.
 
-Run as ``python -P -m crystalmath.testing.early_calls ENGINE``, in a fresh process with a home and a
-``TMPDIR`` of its own. It writes one JSON document: for each step how long it took and what it
-started, and which modules came in.
+Of an engine: make its runner, and ask it what core asks at each submission. Of another plugin: have
+it provide its programs and readers.
+
+Run as ``python -P -m crystalmath.testing.early_calls GROUP NAME``, by the plugin's entry point, in
+a fresh process with a home and a ``TMPDIR`` of its own. It writes one JSON document: for each step
+how long it took and what it started, and which modules came in.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -28,7 +32,7 @@ from crystalmath.testing.watching import Watched, watched
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["STEPS"]
+__all__ = ["STEPS", "call_early"]
 
 #: What is called, in this order; ``remade`` is the constructor again, with everything imported.
 STEPS = ("import", "constructor", "remade", "clusters", "workers", "honoured", "cores")
@@ -50,18 +54,68 @@ class _Recorder:
         return answer
 
 
-def _look(engine: str) -> dict[str, Any]:
+def call_early(group: str, name: str, folder: Path, configure: Callable[[Path], None]) -> Any:
+    """Run this module in a fresh process, and give what it says.
+
+    Parameters
+    ----------
+    group, name : str
+        The plugin's entry point.
+    folder : pathlib.Path
+        An empty one, for the process's home and temporary files.
+    configure : callable
+        Writes what the home needs.
+    """
+    home, temporary = folder / "home", folder / "tmp"
+    home.mkdir(parents=True)
+    temporary.mkdir()
+    configure(home)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", __name__, group, name],
+        env={**os.environ, "CRYSTALMATH_HOME": str(home), "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"the plugin {name!r} could not be used:\n{done.stderr}"
+    # What the plugin itself has written to standard output stands before it.
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _look(group: str, name: str) -> dict[str, Any]:
+    folders = [config.load().home, Path(os.environ["TMPDIR"])]
+    recorder = _Recorder(folders)
+    before = set(sys.modules)
+    plugin = recorder.call("import", lambda: _load(group, name))
+    came = Counter(name.partition(".")[0] for name in set(sys.modules) - before)
+    if group == ENGINES:
+        _call_engine(recorder, plugin, name)
+    else:
+        for hook in ("crystalmath_programs", "crystalmath_progress_readers"):
+            if provide := getattr(plugin, hook, None):
+                recorder.call(hook, provide)
+    return {
+        "steps": {
+            name: {"seconds": each.seconds, "started": each.started}
+            for name, each in recorder.steps.items()
+        },
+        "modules": strangers(came, group, name),
+    }
+
+
+def _load(group: str, name: str) -> Any:
+    return plugins().engine(name) if group == ENGINES else plugins().plugin(name)
+
+
+def _call_engine(recorder: _Recorder, plugin: Any, name: str) -> None:
     configured = config.load()
     settings = EngineSettings(
-        name=engine,
+        name=name,
         home=configured.home,
-        options=configured.engines.get(engine, {}),
-        clusters=configured.clusters_of(engine),
+        options=configured.engines.get(name, {}),
+        clusters=configured.clusters_of(name),
     )
-    recorder = _Recorder([configured.home, Path(os.environ["TMPDIR"])])
-    before = set(sys.modules)
-    plugin = recorder.call("import", lambda: plugins().engine(engine))
-    came = Counter(name.partition(".")[0] for name in set(sys.modules) - before)
 
     def make() -> Any:
         return plugins().call_engine(plugin, "crystalmath_make_runner", settings=settings)
@@ -72,17 +126,10 @@ def _look(engine: str) -> dict[str, Any]:
     recorder.call("workers", runner.workers)
     recorder.call("honoured", lambda: runner.honoured(cluster))
     recorder.call("cores", lambda: runner.cores(cluster))
-    return {
-        "steps": {
-            name: {"seconds": each.seconds, "started": each.started}
-            for name, each in recorder.steps.items()
-        },
-        "modules": strangers(came, ENGINES, engine),
-    }
 
 
 def _main() -> None:
-    sys.stdout.write(json.dumps(_look(sys.argv[1])))
+    sys.stdout.write(json.dumps(_look(*sys.argv[1:])))
     sys.stdout.flush()
     # What should not have been started must not outlive the answer, nor keep this process.
     for child in psutil.Process().children(recursive=True):

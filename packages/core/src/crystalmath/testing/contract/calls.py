@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crystalmath.engines.registry import ENGINES
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.early_calls import STEPS
+from crystalmath.testing.early_calls import STEPS, call_early
 from crystalmath.testing.owner import OwnerError
 from crystalmath.testing.waiting import eventually
 
@@ -118,21 +115,9 @@ def _call_early(engine: EngineUnderTest, folder: Path) -> dict[str, Any]:
     """Make the early calls in fresh processes, until one was quick enough in all of them."""
     best: dict[str, Any] | None = None
     for number in range(TRIES):
-        home, temporary = folder / f"home.{number}", folder / f"tmp.{number}"
-        home.mkdir()
-        temporary.mkdir()
-        engine.configure(home)
-        places = {"CRYSTALMATH_HOME": str(home), "TMPDIR": str(temporary)}
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "crystalmath.testing.early_calls", engine.name],
-            env={**os.environ, **places},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+        found: dict[str, Any] = call_early(
+            ENGINES, engine.name, folder / f"early.{number}", engine.configure
         )
-        assert done.returncode == 0, f"the runner could not be made:\n{done.stderr}"
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         if best is not None:
             for step, seen in found["steps"].items():
                 seen["seconds"] = min(seen["seconds"], best["steps"][step]["seconds"])
