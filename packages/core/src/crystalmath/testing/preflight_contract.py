@@ -9,7 +9,7 @@ import pytest
 
 from crystalmath.engines.registry import plugins
 from crystalmath.models import JobSpec
-from crystalmath.preflight import inspector, preflight_plugin
+from crystalmath.preflight import inspector
 from crystalmath.recipes import codec
 from crystalmath.testing.plugin_contract import PluginContract, quickest, unchanged
 
@@ -55,11 +55,10 @@ class PreflightContract(PluginContract):
                 "environment": case.environment,
                 "document": _document(case),
             }
-            if own:
-                hook = "crystalmath_preflight"
-                answers = plugins().call_engine(loaded, hook, **asked)
-                return [finding for answer in answers for finding in answer]
-            return list(preflight_plugin.crystalmath_preflight(**asked))
+            # Core's own check is the one that knows what to do with programs.
+            whose = loaded if own else plugins().plugin("recipes")
+            answers = plugins().call_engine(whose, "crystalmath_preflight", **asked)
+            return [finding for answer in answers for finding in answer]
 
         yield judge
         # The processes in which recipes are asked.
