@@ -235,12 +235,15 @@ class Agent:
 
     def _send(self, question: bytes, deadline: float) -> None:
         assert self._line is not None  # noqa: S101 - looked at by `_asked`
-        self._line.settimeout(_left(deadline))
+        left = memoryview(question)
         try:
-            self._line.sendall(question)
+            while left:
+                self._line.settimeout(_left(deadline))
+                left = left[self._line.send(left) :]
         except TimeoutError:
-            # Half a question makes the line useless.
-            self._end("was stopped: it took no question in time")
+            if len(left) < len(question):
+                # Half a question makes the line useless.
+                self._end("was stopped: it took no question in time")
             raise
 
     def _receive(self, deadline: float) -> tuple[bool, Any]:
