@@ -63,7 +63,7 @@ def may_be_asked(recipe: str) -> bool:
     That takes seconds for the first one. Of quacc's own only those of a known program are asked;
     what a user's recipe calls is in its source.
     """
-    return not recipe.startswith(f"{NAMESPACE}.") or program_of(recipe) is not None
+    return program_of(recipe) is not None or not recipe.startswith(f"{NAMESPACE}.")
 
 
 def conditions(environment: Mapping[str, str]) -> Iterator[Condition]:

@@ -56,7 +56,7 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     # Only names that exist: a pool is never given up.
     known = len(engines) == 1 and engines <= set(get_installed_engines())
     to = f" to {engines.pop()}" if known else ""
-    asked = params.get("inputs") or any(may_be_asked(str(job.get("recipe"))) for job in jobs)
+    asked = any(may_be_asked(str(job.get("recipe"))) for job in jobs) or params.get("inputs")
     return f"submitting{to}{' after asking the recipe' if asked else ''}"
 
 

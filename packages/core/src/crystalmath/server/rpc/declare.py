@@ -182,11 +182,15 @@ def _answering(
             return await function(controller if of_session else _service(controller), params)
 
     else:
+        chosen = isinstance(pool, str)
 
         async def answer(controller: Any, params: dict[str, Any]) -> Any:
+            nonlocal chosen
             subject = (lambda: controller) if of_session else (lambda: _service(controller))
-            # Looking for installed engines reads files.
-            kind = pool if isinstance(pool, str) else await in_pool("asking", pool, params)
+            # The first time plugins are looked for, and loaded; then all is in memory.
+            choose = pool if callable(pool) else lambda _: pool
+            kind = choose(params) if chosen else await in_pool("asking", choose, params)
+            chosen = True
             return await in_pool(kind, lambda: function(subject(), params))
 
     return answer
