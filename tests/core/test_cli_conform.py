@@ -157,6 +157,23 @@ def test_options_come_from_the_configuration_and_the_command_line(engine, home):
     assert "there are 3 workers" in conform(*chosen).err
 
 
+def test_jobs_go_to_a_cluster(engine, home):
+    (home / "config.toml").write_text(
+        '[clusters.big]\nengine = "lax"\nscheduler = "slurm"\nqueue = "long"\n'
+        "[clusters.odd]\nengine = \"lax\"\noptions = {qos = 'low'}\n"
+    )
+    chosen = (engine, *LIMITS, "-k", "one_job", "--option", "refuses=true", "--option", "workers=2")
+    answer = conform(*chosen, "--cluster", "big")
+    # It has no such cluster, whatever the configuration says.
+    assert "the engine 'lax' has no cluster 'big'; it has: local" in answer.out
+    assert "--cluster=big --start=60 --turn=3 -k test_one_job_ends" in answer.out
+    assert list(home.iterdir()) == [home / "config.toml"]
+    assert "has no cluster 'huge' in config.toml; it has: big, odd" in " ".join(
+        conform(*chosen, "--cluster", "huge").err.split()
+    )
+    assert "options is {'qos': 'low'}" in conform(*chosen, "--cluster", "odd").err
+
+
 def test_an_engine_that_ends_the_process(engine):
     answer = conform(engine, *LIMITS, "-k", REFUSED, "--option", "exits=true", "--json")
     assert answer.code == 1, answer.err

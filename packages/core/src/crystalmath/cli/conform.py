@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["conform"]
 
 _WORKERS = 2
+#: A scheduler takes its time to end an allocation, in seconds.
+_CLUSTER_LINGER_S = 30.0
 _SHOWN = ("name", "topic", "outcome", "reason", "seconds")
 _LISTED = ("name", "topic", "promise", "guide")
 _OUTCOMES = ("passed", "failed", "skipped", "xfailed")
@@ -44,7 +46,15 @@ def conform(
             metavar="N",
             min=1,
             help="How many jobs it runs at a time; else as configured, or 2. Becomes the "
-            "engine's option of that name.",
+            "engine's option of that name, unless there is a --cluster.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLUSTER",
+            help="A cluster of the engine, [clusters.NAME] in config.toml, to which the jobs go.",
+            autocompletion=completion.clusters,
         ),
     ] = None,
     option: Annotated[
@@ -89,7 +99,8 @@ def conform(
 ) -> int:
     """Test whether an installed engine does what every engine must do.
 
-    It runs in a home of its own. Exits 1 where a test fails.
+    It runs in a home of its own; with --cluster that lies in yours, where nodes see it. Exits 1
+    where a test fails.
     """
     import attrs
 
@@ -97,7 +108,10 @@ def conform(
     _require_testing()
     start_s, turn_s = _seconds(start, "--start"), _seconds(turn, "--turn")
     subject = attrs.evolve(
-        _subject(engine, workers, option or ()), library=library, start_s=start_s, turn_s=turn_s
+        _subject(engine, workers, option or (), cluster),
+        library=library,
+        start_s=start_s,
+        turn_s=turn_s,
     )
     if lists:
         return _list(subject, keyword, as_json=as_json)
@@ -106,7 +120,13 @@ def conform(
     if as_json:
         _write_document(info, run, counts)
     else:
-        given = {"workers": workers, "start": start, "turn": turn, "library": library}
+        given: dict[str, object] = {
+            "workers": workers,
+            "cluster": cluster,
+            "start": start,
+            "turn": turn,
+            "library": library,
+        }
         _report(run.verdicts, _again(engine, option or (), given))
         told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
         output.write(f"\n{engine} {info.version}: {told} in {_duration(run.seconds)}")
@@ -143,21 +163,56 @@ def _seconds(text: str | None, option: str) -> float | None:
         raise typer.BadParameter(error.message, param_hint=option) from None
 
 
-def _subject(engine: str, workers: int | None, option: Iterable[str]) -> EngineUnderTest:
+def _subject(
+    engine: str, workers: int | None, option: Iterable[str], cluster: str | None
+) -> EngineUnderTest:
     from crystalmath import config
     from crystalmath.testing import EngineUnderTest
 
     options = {**config.load().engines.get(engine, {}), **parse_parameters(option)}
+    if cluster is not None:
+        tables = {cluster: _cluster(engine, cluster)}
+        _require_plain(options, f"[engines.{engine}]")
+        return EngineUnderTest(
+            engine,
+            options=options,
+            clusters=tables,
+            workers=workers or _WORKERS,
+            linger_s=_CLUSTER_LINGER_S,
+        )
     options["workers"] = workers or options.get("workers", _WORKERS)
-    for name, value in options.items():
-        if not _is_plain(value):
-            message = f"{name} is {value!r}; the tests take text, numbers, booleans, and lists"
-            raise typer.BadParameter(message, param_hint=f"[engines.{engine}]")
+    _require_plain(options, f"[engines.{engine}]")
     count = options["workers"]
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         message = f"workers must be a whole number from 1, not {count!r}"
         raise typer.BadParameter(message, param_hint=f"[engines.{engine}]")
     return EngineUnderTest(engine, options=options, workers=count)
+
+
+def _cluster(engine: str, name: str) -> dict[str, Any]:
+    """Give the table of a cluster as it stands in the configuration file."""
+    import tomllib
+
+    from crystalmath import config
+
+    settings = config.load()
+    known = settings.clusters_of(engine)
+    if name not in known:
+        message = f"the engine {engine!r} has no cluster {name!r} in config.toml; "
+        message += f"it has: {', '.join(known)}" if known else "it has none"
+        raise typer.BadParameter(message, param_hint="--cluster")
+    text = (settings.home / "config.toml").read_text(encoding="utf-8")
+    table: dict[str, Any] = tomllib.loads(text)["clusters"][name]
+    table.pop("engine")
+    _require_plain(table, f"[clusters.{name}]")
+    return table
+
+
+def _require_plain(table: Mapping[str, object], place: str) -> None:
+    for name, value in table.items():
+        if not _is_plain(value):
+            message = f"{name} is {value!r}; the tests take text, numbers, booleans, and lists"
+            raise typer.BadParameter(message, param_hint=place)
 
 
 def _is_plain(value: object) -> bool:
@@ -170,12 +225,17 @@ def _run(subject: EngineUnderTest, keyword: str | None, *, stops: bool) -> KitRu
     import tempfile
     from pathlib import Path
 
+    from crystalmath import config
     from crystalmath.testing.pytest_session import SessionError
     from crystalmath.testing.run import KitRun
 
+    place = config.load().home if subject.clusters else None
     try:
         # The name is short: the paths of sockets below it have 107 bytes.
-        with tempfile.TemporaryDirectory(prefix="cm-") as folder, _Progress() as progress:
+        with (
+            tempfile.TemporaryDirectory(prefix="cm-", dir=place) as folder,
+            _Progress() as progress,
+        ):
             run = KitRun(subject, Path(folder), keyword, stops=stops)
             for event in run:
                 progress.show(event)

@@ -89,7 +89,8 @@ class KitRun:
         if not self._subject.has_limits:
             yield {"event": "chosen", "count": len(self._chosen)}
             cores = len(os.sched_getaffinity(0))
-            lanes = cores if len(self._chosen) >= _MANY else 1
+            # The nodes of a cluster are everybody's.
+            lanes = cores if len(self._chosen) >= _MANY and not self._subject.clusters else 1
             home = self._folder / "pace"
             home.mkdir()
             try:
