@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from crystalmath.engines.registry import ENGINES
-from crystalmath.testing.contract.base import Base
+from crystalmath.testing.contract.base import Base, alone
 from crystalmath.testing.early_calls import STEPS, call_early
 from crystalmath.testing.owner import OwnerError
 from crystalmath.testing.waiting import eventually
@@ -39,6 +39,8 @@ _GUIDE = "docs/writing-an-engine.md"
 class Calls(Base):
     """What core calls, when, and how long it may take: "Who calls what" in the guide."""
 
+    guide: ClassVar[str] = "Who calls what"
+
     # --- before the first launch -------------------------------------------------------------
 
     @pytest.fixture
@@ -53,6 +55,7 @@ class Calls(Base):
         return found
 
     @pytest.mark.parametrize("step", STEPS)
+    @alone
     def test_calls_are_quick(self, early: dict[str, Any], step: str) -> None:
         took, limit = early["steps"][step]["seconds"], LIMITS_S[step]
         assert took <= limit, (
@@ -61,6 +64,7 @@ class Calls(Base):
         )
 
     @pytest.mark.parametrize("step", STEPS)
+    @alone
     def test_calls_start_nothing(self, early: dict[str, Any], step: str) -> None:
         started = early["steps"][step]["started"]
         assert not started, (
@@ -69,6 +73,7 @@ class Calls(Base):
             + "; ".join(started)
         )
 
+    @alone
     def test_import_brings_no_library(self, early: dict[str, Any]) -> None:
         assert not early["modules"], (
             f"loading the plugin imports {', '.join(early['modules'])}: `crystalmath engines` "

@@ -8,7 +8,7 @@ import signal
 import time
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 import pytest
@@ -43,6 +43,8 @@ _GUIDE = "docs/writing-an-engine.md"
 
 class Turns(Base):
     """Attempts are handed over past core, as in `Boundary`."""
+
+    guide: ClassVar[str] = "Launch"
 
     # --- a second launch ---------------------------------------------------------------------
 
