@@ -608,7 +608,7 @@ def test_the_owners_of_what_is_not_finished(store):
     assert {job.owner["pid"] for job in store.unfinished(owner=owner)} == {1}
 
 
-def test_the_schema_is_what_alembic_makes_of_it(store):
+def test_the_schema_is_what_alembic_makes_of_it(url):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
@@ -619,7 +619,8 @@ def test_the_schema_is_what_alembic_makes_of_it(store):
     assert scripts.get_heads() == [HEAD]
     # SQLite's own table shows under SQLAlchemy 1.4.
     options = {"include_name": lambda name, *_: name != "sqlite_sequence"}
-    with store._database.reading() as connection:
+    JobStore(url).close()
+    with JobStore(url) as store, store._database.reading() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
         for table in metadata.sorted_tables:

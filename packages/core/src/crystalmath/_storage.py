@@ -8,11 +8,12 @@ import re
 import secrets
 from pathlib import Path
 
+from crystalmath._permissions import require_own
 from crystalmath.errors import ConfigError
 
-__all__ = ["HOME_ID", "file_system", "is_network", "url_of_home"]
+__all__ = ["HOME_ID", "file_system", "is_network", "is_shared", "place_runs", "url_of_home"]
 
-#: The file in a home that tells it from all others on a database server.
+#: The file in a home that tells it from all others where they share a database server or a folder.
 HOME_ID = "home-id"
 #: File systems that several hosts write to, by their names in Linux's table of mounts; those made
 #: of FUSE have a name of their own behind ``fuse.``, which `statfs` would not tell.
@@ -57,6 +58,61 @@ def is_network(kind: str) -> bool:
     return kind.removeprefix("fuse.") in NETWORK
 
 
+def is_shared(file: Path, home: Path) -> bool:
+    """Tell whether whoever sees a home sees a file, too: it lies beside it, or on a network."""
+    folder = file.parent
+    try:
+        if folder.stat().st_dev == home.stat().st_dev:
+            return True
+    except OSError:
+        pass  # one of them is not there yet
+    return file.is_relative_to(home) or is_network(file_system(folder))
+
+
+def place_runs(home: Path, named: str | None) -> None:
+    """Have the run directories of a home lie elsewhere: ``<home>/jobs`` becomes a link.
+
+    Parameters
+    ----------
+    home : pathlib.Path
+        The home.
+    named : str, optional
+        The folder in which the home gets one for itself; default: nothing is done.
+
+    Raises
+    ------
+    ConfigError
+        There are run directories in another place already, or the folder cannot be made.
+    """
+    if named is None:
+        return
+    runs = Path(os.path.expanduser(named))  # noqa: PTH111 - one of an unknown user stays as it is
+    if not runs.is_absolute():
+        raise ConfigError(f"[storage] runs must be an absolute path, not {named!r}")
+    link = home / "jobs"
+    wanted = runs / f"crystalmath-{_home_id(home)}"
+    try:
+        if not link.is_symlink() or not wanted.is_dir():
+            require_own(str(runs), f"the folder {runs} ([storage] runs)")
+            wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                link.symlink_to(wanted)
+        there = link.resolve()
+    except OSError as error:
+        raise ConfigError(
+            f"the folder {wanted} ([storage] runs) cannot be made: {error.strerror}; name one in "
+            "which you may write, on all hosts"
+        ) from error
+    if there != wanted.resolve():
+        move = f"mv {there}/* {there}/.[!.]* {wanted}/" + (
+            f" && rmdir {link}" if there == link else f" && rm {link}"
+        )
+        raise ConfigError(
+            f"[storage] runs says {runs}, but the run directories are in {there}: "
+            f"`crystalmath stop` once no job runs, and then `{move}`; or take the setting back"
+        )
+
+
 def url_of_home(url: str, home: Path) -> str:
     """Give a home a schema of its own on a database server, unless its URL names one.
 
@@ -80,13 +136,13 @@ def _home_id(home: Path) -> str:
         found = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{file} cannot be made or read ({error}); by it the home finds its jobs on the "
-            "database server. Make the home writable, or name a schema: postgresql://...?schema=NAME"
+            f"{file} cannot be made or read ({error}); by it the home finds what is its own in a "
+            "place that others use, too. Make the home writable"
         ) from error
     if not re.fullmatch(r"[0-9a-f]{12}", found):
         raise ConfigError(
-            f"{file} is damaged; write the 12 characters into it that the home's schema on the "
-            "database server has behind crystalmath_"
+            f"{file} is damaged; write the 12 characters into it that stand behind crystalmath "
+            "in the name of the home's schema on the database server, or of its folder of runs"
         )
     return found
 

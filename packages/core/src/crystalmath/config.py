@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from crystalmath._permissions import require_own_home
-from crystalmath._storage import url_of_home
+from crystalmath._storage import file_system, is_network, place_runs, url_of_home
 from crystalmath.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ class Config:
         The engine of submissions that name none, where the user configured one.
     database_url : str
         SQLAlchemy URL of the job database.
+    network : bool, optional
+        Whether several hosts write to the file system of the home at once; default: as its kind
+        tells.
     recipes_allow : tuple of str
         Namespaces of recipes admitted beside ``quacc.recipes``.
     recipes_fresh : tuple of str
@@ -109,6 +112,7 @@ class Config:
     home: Path
     engine: str | None = None
     database_url: str = field(repr=False)
+    network: bool | None = None
     recipes_allow: tuple[str, ...] = ()
     recipes_fresh: tuple[str, ...] = ()
     forward: tuple[str, ...] = DEFAULT_FORWARD
@@ -125,6 +129,11 @@ class Config:
     def clusters_of(self, engine: str) -> Mapping[str, Cluster]:
         """Give the clusters of one engine."""
         return {name: one for name, one in self.clusters.items() if one.engine == engine}
+
+    @property
+    def is_on_network(self) -> bool:
+        """Whether other hosts may write to the home's file system."""
+        return is_network(file_system(self.home)) if self.network is None else self.network
 
     @property
     def jobs_directory(self) -> Path:
@@ -168,18 +177,14 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     """
     root = home(environ)
     table = _read(root / "config.toml")
+    storage = table.get("storage", {})
+    place_runs(root, storage.get("runs"))
     allow = [*admitted(environ), *table.get("recipes", {}).get("allow", [])]
     return Config(
         home=root,
         engine=environ.get("CRYSTALMATH_ENGINE") or table.get("engine"),
-        database_url=url_of_home(
-            _absolute(
-                environ.get("CRYSTALMATH_DATABASE_URL")
-                or table.get("database_url")
-                or f"sqlite:///{root / 'jobs.sqlite'}"
-            ),
-            root,
-        ),
+        database_url=url_of_home(_absolute(_database(table, root, environ)), root),
+        network=storage.get("network"),
         recipes_allow=tuple(dict.fromkeys(allow)),
         recipes_fresh=tuple(table.get("recipes", {}).get("fresh", [])),
         forward=tuple(table.get("environment", {}).get("forward", DEFAULT_FORWARD)),
@@ -197,6 +202,16 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         engines=table.get("engines", {}),
         clusters=_clusters(table.get("clusters", {}), root / "config.toml"),
     )
+
+
+def _database(table: Mapping[str, Any], root: Path, environ: Mapping[str, str]) -> str:
+    named, url = table.get("storage", {}).get("database"), table.get("database_url")
+    if named is not None and url is not None:
+        raise ConfigError(
+            f"{root / 'config.toml'} has both database_url and storage.database; keep one"
+        )
+    sqlite = f"sqlite:///{named or root / 'jobs.sqlite'}"
+    return environ.get("CRYSTALMATH_DATABASE_URL") or url or sqlite
 
 
 def _clusters(tables: Mapping[str, Any], path: Path) -> dict[str, Cluster]:
@@ -332,6 +347,7 @@ _WORDS: dict[Any, str] = {str: "a str", list: "a list", bool: "true or false"}
 _SHAPE: dict[str, Any] = {
     "engine": str,
     "database_url": str,
+    "storage": {"database": str, "runs": str, "network": bool},
     "strict": bool,
     "recipes": {"allow": list, "fresh": list},
     "environment": {"forward": list, "set": {_ANY: str}},

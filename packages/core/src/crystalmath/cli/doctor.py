@@ -12,6 +12,7 @@ from attrs import asdict
 
 from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.health import Check, server_checks, show
+from crystalmath.cli.shared.storage_health import storage_checks
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import CrystalMathError
 
@@ -71,6 +72,7 @@ def _checks(*, run: bool, engine: str | None, again: bool) -> Iterator[Check]:
         return
     yield _guarded("home", _home, config)
     yield _guarded("disk", _disk, config)
+    yield from storage_checks(config)
     yield _config(config)
     if again:
         yield _guarded("rebuild", _rebuild, config)
@@ -149,7 +151,7 @@ def _rebuild(config: Config) -> Check:
     from crystalmath.quacc.store import JobStore
     from crystalmath.service.rebuild import rebuild
 
-    with JobStore(config.database_url) as store:
+    with JobStore(config.database_url, network=config.network) as store:
         found = rebuild(store, config.jobs_directory)
     message = f"recorded {len(found.recorded)} jobs again from {config.jobs_directory}"
     if not found.left_out:
@@ -169,7 +171,7 @@ def _database(config: Config) -> Check:
         return Check(name="database", state="error", message=message, remedy=remedy)
     if not JobStore.exists(config.database_url):
         return Check(name="database", state="ok", message="not there yet; the first job makes it")
-    with JobStore(config.database_url, create=False) as store:
+    with JobStore(config.database_url, create=False, network=config.network) as store:
         newest = store.list(limit=1)
         if count and not newest:
             message = f"{store!r} is empty, and {config.jobs_directory} has {count} jobs"
@@ -184,7 +186,7 @@ def _failures(config: Config) -> Iterator[Check]:
     try:
         if not JobStore.exists(config.database_url):
             return
-        with JobStore(config.database_url, create=False) as store:
+        with JobStore(config.database_url, create=False, network=config.network) as store:
             newest = store.failures(FAILURES)
     except CrystalMathError:
         return  # the line about the database says it

@@ -93,6 +93,8 @@ class JobStore:
         An SQLAlchemy URL, ``sqlite:///PATH`` or ``postgresql://...``.
     create : bool
         Whether to make a database that does not exist.
+    network : bool, optional
+        Whether other hosts may write to a SQLite file; default: as its file system's kind tells.
 
     Raises
     ------
@@ -101,8 +103,8 @@ class JobStore:
         release. Every method raises it when the database fails.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
-        self._database = database.open_database(url, create=create)
+    def __init__(self, url: str, *, create: bool = True, network: bool | None = None) -> None:
+        self._database = database.open_database(url, create=create, network=network)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._database.place!r})"

@@ -78,7 +78,9 @@ class JobService(Queries):
         self._process = os.getpid()
         self._leaving = False
         self.disk = HomeDisk(lambda: self.config.jobs_directory)
-        self._recorder = Recorder(self.config.database_url, self.config.jobs_directory)
+        self._recorder = Recorder(
+            self.config.database_url, self.config.jobs_directory, network=self.config.network
+        )
         self._runners = Runners(lambda: self.config, self._recorder.report)
         self._recovery = Recovery(
             self._recorder, self._runners.get, self._follows, self.config.jobs_directory

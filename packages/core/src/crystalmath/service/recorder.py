@@ -39,6 +39,8 @@ class Recorder:
         The job database, which is opened, and made, when it is first used.
     jobs_directory : pathlib.Path
         Where the run directories are: what is there can be recorded again.
+    network : bool, optional
+        Whether other hosts may write to the database; see :class:`JobStore`.
 
     Attributes
     ----------
@@ -50,8 +52,9 @@ class Recorder:
         Each gets the jobs of every transaction, as they are afterwards.
     """
 
-    def __init__(self, url: str, jobs_directory: Path) -> None:
+    def __init__(self, url: str, jobs_directory: Path, *, network: bool | None = None) -> None:
         self._url = url
+        self._network = network
         self._jobs_directory = jobs_directory
         self._lock = threading.Lock()
         self._opened: JobStore | None = None
@@ -71,7 +74,7 @@ class Recorder:
             if self._opened is not None and self._opened.is_replaced():
                 self._reopen(self._opened)
             if self._opened is None:
-                self._opened = JobStore(self._url)
+                self._opened = JobStore(self._url, network=self._network)
             return self._opened
 
     def _reopen(self, lost: JobStore) -> None:
@@ -85,7 +88,7 @@ class Recorder:
             )
         _LOG.error("%r was removed or replaced; its rows are made again", lost)
         lost.close()
-        store = JobStore(self._url)
+        store = JobStore(self._url, network=self._network)
         try:
             found = rebuild(store, self._jobs_directory)
         except BaseException:

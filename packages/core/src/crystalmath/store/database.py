@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from sqlalchemy.engine import URL, Connection, Engine, RootTransaction, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from crystalmath._storage import file_system, is_network
 from crystalmath.errors import StoreError
 from crystalmath.store import postgresql
 from crystalmath.store.tables import HEAD
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Database", "exists", "open_database"]
 
 _LOCK_TIMEOUT_S = 60.0
+#: Readers and writers of a WAL share memory, which those on two hosts have not (SQLite's own words:
+#: "WAL does not work over a network filesystem").
+_JOURNALS = {False: "WAL", True: "DELETE"}
 _VERSION: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
 
 
@@ -40,6 +45,8 @@ class Database:
     ----------
     url : sqlalchemy.engine.URL
         Where it is.
+    network : bool, optional
+        Whether other hosts may write to a SQLite file; default: as its file system's kind tells.
 
     Attributes
     ----------
@@ -51,14 +58,16 @@ class Database:
         The schema of PostgreSQL in which all tables are; else the connection's own.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, network: bool | None = None) -> None:
         self.file = _file(url)
         self.schema: str | None = None
         self._secrets = _secrets(url)
         if self.file is None:
             url, self.schema = postgresql.split_schema(url)
         self.place = _place(url) + (f" (schema {self.schema})" if self.schema else "")
-        self._engine = _engine(url, self.place, self.schema)
+        if network is None:
+            network = self.file is not None and is_network(file_system(self.file))
+        self._engine = _engine(url, self.place, self.schema, network=network)
         self._reader = self._engine
         if self.file is None:
             self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
@@ -134,7 +143,7 @@ class Database:
             raise kind(message) from (None if leaks else error)
 
 
-def open_database(url: str, *, create: bool = True) -> Database:
+def open_database(url: str, *, create: bool = True, network: bool | None = None) -> Database:
     """Open a job database; create it, or bring an older schema forward, where that is needed.
 
     Raises
@@ -143,7 +152,7 @@ def open_database(url: str, *, create: bool = True) -> Database:
         It cannot be opened, its schema is newer than this release, or there is none and
         ``create`` is false.
     """
-    database = Database(_parse(url))
+    database = Database(_parse(url), network=network)
     try:
         _prepare(database, create=create)
         database.remember_file()
@@ -315,7 +324,7 @@ def _secrets(url: URL) -> tuple[str, ...]:
     return tuple(str(secret) for secret in (url.password, *named) if secret)
 
 
-def _engine(url: URL, place: str, schema: str | None) -> Engine:
+def _engine(url: URL, place: str, schema: str | None, *, network: bool) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     options: dict[str, Any]
     if sqlite:
@@ -333,20 +342,20 @@ def _engine(url: URL, place: str, schema: str | None) -> Engine:
             "pip install 'crystalmath[postgresql]'"
         ) from error
     if sqlite:
-        event.listen(engine, "connect", _set_pragmas)
+        event.listen(engine, "connect", partial(_set_pragmas, journal=_JOURNALS[network]))
         event.listen(engine, "begin", _begin_sqlite)
     else:
         postgresql.listen(engine, schema)
     return engine
 
 
-def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+def _set_pragmas(connection: sqlite3.Connection, _record: object, *, journal: str) -> None:
     # The driver must not begin transactions of its own; _begin_sqlite does.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
         "busy_timeout = 30000",
-        "journal_mode = WAL",
+        f"journal_mode = {journal}",
         "synchronous = FULL",
         "foreign_keys = ON",
     ):

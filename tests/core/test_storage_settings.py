@@ -1,0 +1,152 @@
+"""Where a home's data lies: on what file system, in which database, in whose folders."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from crystalmath import config
+from crystalmath._storage import file_system, is_network
+from crystalmath.errors import ConfigError
+
+AL = Path(__file__).parents[2] / "examples/Al.poscar"
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+40 22 0:50 / /home rw,relatime shared:9 - nfs4 filer:/home rw,vers=4.2
+41 22 0:51 / /scratch rw,relatime - lustre mds:/scratch rw
+42 22 0:52 / /data/my\\040disk rw - fuse.beegfs none rw
+43 22 0:53 / /gpfs rw - gpfs fs1 rw
+44 40 8:2 / /home/local rw - xfs /dev/sdb1 rw
+45 22 0:54 / /over rw - nfs filer:/a rw
+46 45 0:55 / /over rw - tmpfs tmpfs rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "network"),
+    [
+        ("/srv/x", "ext4", False),
+        ("/home/me/.local/share/crystalmath", "nfs4", True),
+        ("/homes", "ext4", False),
+        ("/home/local/me", "xfs", False),
+        ("/scratch", "lustre", True),
+        ("/data/my disk/home", "fuse.beegfs", True),
+        ("/gpfs/me", "gpfs", True),
+        ("/over/me", "tmpfs", False),
+    ],
+)
+def test_a_file_system_is_known_by_the_table_of_mounts(path, kind, network):
+    assert file_system(Path(path), MOUNTS) == kind
+    assert is_network(kind) is network
+
+
+def test_this_machine_has_a_table_of_mounts(home):
+    assert file_system(home) != "unknown"
+    assert not is_network(file_system(Path("/proc")))
+
+
+def test_a_database_may_lie_elsewhere(home, tmp_path):
+    (home / "config.toml").write_text(f'[storage]\ndatabase = "{tmp_path}/db/jobs.sqlite"\n')
+    assert config.load().database_url == f"sqlite:///{tmp_path}/db/jobs.sqlite"
+    (home / "config.toml").write_text('database_url = "sqlite:////x"\n[storage]\ndatabase = "/y"\n')
+    with pytest.raises(ConfigError, match="both database_url and storage.database"):
+        config.load()
+
+
+def test_run_directories_on_another_file_system_follow_the_home(
+    home, lab, cli, tmp_path, monkeypatch
+):
+    runs, setting = tmp_path / "scratch", home / "config.toml"
+    setting.write_text(f'[storage]\nruns = "{runs}"\n')
+    ran = cli("run", "lab_recipes.value", AL, "--json").json
+    kept = cli("run", "lab_recipes.value", AL, "--json").json
+    (own,) = runs.iterdir()
+    assert {path.name for path in own.glob("[!.]*")} == {ran["job_id"], kept["job_id"]}
+    assert Path(cli("path", ran["job_id"]).out.strip()).resolve().is_relative_to(own)
+
+    # Another home may name the same folder, and the home may be moved.
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    (other / "config.toml").write_text(f'[storage]\nruns = "{runs}"\n')
+    config.load({"CRYSTALMATH_HOME": str(other)})
+    assert len(list(runs.iterdir())) == 2
+    moved = tmp_path / "moved"
+    home.rename(moved)
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(moved))
+    assert cli("result", kept["job_id"], "--json").code == 0
+
+    # The rows are made again from there, and what is pruned is gone there.
+    for file in moved.glob("jobs.sqlite*"):
+        file.unlink()
+    rebuilt = {one["name"]: one for one in cli("doctor", "--rebuild", "--json").json["checks"]}
+    assert "recorded 2 jobs" in rebuilt["rebuild"]["message"]
+    assert cli("prune", ran["job_id"], "--yes", "--json").code == 0
+    assert {path.name for path in own.glob("[!.]*")} == {kept["job_id"]}
+
+    # What has run stays where it is; the setting is not followed past it.
+    (moved / "config.toml").write_text(f'[storage]\nruns = "{tmp_path}/new"\n')
+    with pytest.raises(ConfigError, match=f"run directories are in {own}.*take the setting back"):
+        config.load()
+    (moved / "config.toml").write_text("")
+    assert cli("result", kept["job_id"], "--json").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('runs = "scratch"', "storage. runs must be an absolute path, not 'scratch'"),
+        ('runs = "/proc/nothing"', "cannot be made"),
+        ("network = 'yes'", "storage.network must be true or false"),
+        ('run = "/x"', "did you mean 'runs'"),
+    ],
+)
+def test_what_cannot_be_used_is_named(home, text, said):
+    (home / "config.toml").write_text(f"[storage]\n{text}\n")
+    with pytest.raises(ConfigError, match=said.replace("storage. runs", "runs")):
+        config.load()
+    assert not (home / "jobs").is_symlink()
+
+
+def test_run_directories_that_are_there_are_not_left_behind(home, tmp_path):
+    (home / "jobs" / "a-job").mkdir(parents=True)
+    (home / "config.toml").write_text(f'[storage]\nruns = "{tmp_path}/scratch"\n')
+    with pytest.raises(ConfigError, match=f"mv {home}/jobs/.*take the setting back"):
+        config.load()
+    assert (home / "jobs" / "a-job").is_dir()
+
+
+def checks_of(cli):
+    found = cli("doctor", "--json").json["checks"]
+    return [(one["state"], one["message"]) for one in found if one["name"] == "storage"]
+
+
+def test_the_database_of_a_home_on_a_network_has_no_memory_to_share(home, lab, cli, tmp_path):
+    (said,) = checks_of(cli)
+    assert said[0] == "ok"
+    assert said[1].endswith("a local file system; SQLite keeps a write-ahead log")
+    assert cli("run", "lab_recipes.value", AL, "--json").code == 0
+
+    # A home that turns out to be on a network keeps its jobs.
+    (home / "config.toml").write_text("[storage]\nnetwork = true\n")
+    assert len(cli("list", "--json").json["jobs"]) == 1
+    with sqlite3.connect(home / "jobs.sqlite") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    connection.close()
+    assert cli("run", "lab_recipes.value", AL, "--json").code == 0
+    assert {file.name for file in home.glob("jobs.sqlite*")} == {"jobs.sqlite", "jobs.sqlite.lock"}
+    (said,) = checks_of(cli)
+    assert said[0] == "ok"
+    assert "a network file system ([storage] network says so)" in said[1]
+    assert "rollback journal, as its write-ahead log needs memory" in said[1]
+
+
+def test_a_database_of_one_host_is_told(home, cli):
+    (home / "config.toml").write_text(
+        '[storage]\nnetwork = true\ndatabase = "/proc/nowhere/jobs.sqlite"\n'
+    )
+    apart, alone = checks_of(cli)
+    assert apart[1].endswith("the database is apart, at /proc/nowhere/jobs.sqlite")
+    assert alone[0] == "warning"
+    assert "is on proc, of this host alone" in alone[1]
