@@ -67,8 +67,8 @@ def run(
 
 
 def run_submission(submission: Submission, interrupts: Interrupts) -> Job:
-    """Run a job to its end, on the home's server if it runs, else in this process."""
-    with any_client() as client, Progress() as progress:
+    """Run a job to its end, on the home's server if it runs on this host, else in this process."""
+    with any_client(runs=True) as client, Progress() as progress:
         job = client.job(_submitted(client, submission, interrupts))
         for warning in job.warnings:
             output.note(output.printable(f"warning: {output.sentence(warning)}"))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from crystalmath import config
 from crystalmath.client.client import Client
 from crystalmath.client.remote import Remote
 from crystalmath.server.endpoint import Place
 
-__all__ = ["connect", "in_process"]
+if TYPE_CHECKING:
+    from crystalmath.server.endpoint import Server
+
+__all__ = ["connect", "in_process", "is_served_elsewhere"]
 
 
 def connect(*, start: bool = True) -> Client:
     """Connect to the server of the present home.
 
-    Jobs are the server's: they go on when this process ends.
+    Jobs are the server's: they go on when this process ends. Where it runs on another host that
+    sees the home, requests and answers go through files in the home.
 
     Parameters
     ----------
@@ -29,6 +35,11 @@ def connect(*, start: bool = True) -> Client:
         None could be started; or it speaks another version of the protocol.
     """
     place = Place.of(config.home())
+    server = _elsewhere(place)
+    if server is not None:
+        from crystalmath.client.other_host import OtherHost
+
+        return Client(OtherHost(place, server))
     remote = Remote(place, (lambda: _start(place)) if start else None)
     remote.open()
     return Client(remote)
@@ -40,12 +51,34 @@ def _start(place: Place) -> None:
     launch.start(place)
 
 
+def _elsewhere(place: Place) -> Server | None:
+    """Give who serves the home on another host, or in another container."""
+    server = place.read_lock()
+    return None if server is None or server.is_here() else server
+
+
+def is_served_elsewhere() -> bool:
+    """Tell whether the server of the present home is on another host, or in another container."""
+    return _elsewhere(Place.of(config.home())) is not None
+
+
 def in_process() -> Client:
-    """Run jobs in this process, without a server.
+    """Run jobs in this process, without a server, or beside one.
 
     The jobs of the home are all seen, those of this process are its own: they are cancelled when
     the client is closed or the process ends.
+
+    Raises
+    ------
+    ServedElsewhere
+        A server on another host has the job database for itself.
     """
+    place = Place.of(config.home())
+    server = _elsewhere(place)
+    if server is not None:
+        from crystalmath.client.other_host import require_readable_here
+
+        require_readable_here(place, server)
     from crystalmath.client.embedded import InProcess
 
     return Client(InProcess())

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import __version__
 from crystalmath.config import forwarded
 from crystalmath.errors import CrystalMathError, PlaceError, ServerError
+from crystalmath.server.inbox import Inbox
 from crystalmath.server.lock import HomeLock
 from crystalmath.server.log import log_to
 from crystalmath.server.memory import hand_back, prepare
@@ -218,6 +219,7 @@ class Server:
                 loop.add_signal_handler(number, lambda: self.stop(cancel=False))
         self.connections = Connections(self, METHODS)
         care = asyncio.create_task(self._care())
+        inbox = asyncio.create_task(Inbox(self.place).run())
         self._listening = await asyncio.start_unix_server(
             self._connected, sock=listener, backlog=BACKLOG
         )
@@ -234,6 +236,7 @@ class Server:
                 async with asyncio.timeout(EXIT_S):  # the home's file system may hang
                     await in_pool("stopping", self._withdraw)
             care.cancel()
+            inbox.cancel()
             await self.connections.close()
 
     def _withdraw(self) -> None:

@@ -135,6 +135,11 @@ class Place:
         """What a server in the background, and what it starts, print."""
         return self.directory / "output"
 
+    @property
+    def inbox(self) -> Path:
+        """The folder in which other hosts leave requests; a server that knows it makes it."""
+        return self.directory / "inbox"
+
     def mark(self) -> tuple[int, ...] | None:
         """Tell the socket from another at the same path, in a home that was made anew."""
         try:

@@ -62,9 +62,13 @@ def server_checks(configured: Config) -> Iterator[Check]:
     try:
         place = Place.of(configured.home)
         server = place.read_lock()
-        place.address()
         if server is None:
             yield _nobody(place)
+        elif not server.is_here() and place.inbox.is_dir():
+            message = f"{server}; here jobs are read in the home, and requests go there as files"
+            yield Check(name="server", state="ok", message=message)
+        elif not server.is_here():
+            raise place.elsewhere(server)
         else:
             yield from _present(place, server)
     except (CrystalMathError, OSError) as error:

@@ -80,10 +80,19 @@ StateFilter = Annotated[
 _FULL = 36  # characters of an id
 
 
-def any_client() -> Client:
-    """Give a client of the home's server; where none runs, of this process."""
-    from crystalmath.client import connect, in_process
+def any_client(*, runs: bool = False) -> Client:
+    """Give a client of the home's server; where none runs, of this process.
 
+    Parameters
+    ----------
+    runs : bool
+        It is to run a job on this host: beside a server that is on another one.
+    """
+    from crystalmath.client import connect, in_process
+    from crystalmath.client.opening import is_served_elsewhere
+
+    if runs and is_served_elsewhere():
+        return in_process()
     try:
         return connect(start=False)
     except ServerNotRunning:

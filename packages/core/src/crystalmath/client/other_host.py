@@ -1,0 +1,189 @@
+"""Asks the server of a home that is on another host, through files in the home.
+
+What only looks is answered in this process, from the home, which both hosts see: it needs no
+server. What changes something is left in the home's inbox (`crystalmath.server.inbox`), and its
+answer is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import config
+from crystalmath._storage import is_shared
+from crystalmath.client.client_errors import ConnectionLost
+from crystalmath.client.remote import ANSWER_S, read_result
+from crystalmath.client.transport import split_last
+from crystalmath.errors import ServedElsewhere
+from crystalmath.server.endpoint import require_private
+from crystalmath.server.inbox import ANSWER, REQUEST, publish
+from crystalmath.server.rpc import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from crystalmath.client.embedded import InProcess
+    from crystalmath.server.endpoint import Place, Server
+
+__all__ = ["OtherHost", "can_read_here", "require_readable_here"]
+
+#: How long a server may take to take a request, in seconds; NFS shows a host what another has made
+#: in a folder only after a minute.
+TAKEN_S = 120.0
+#: How often is looked for an answer at first, and at last, in seconds.
+FIRST_S, LAST_S = 0.05, 1.0
+#: What changes something, or is about the server itself.
+_OF_SERVER = ("jobs.submit", "jobs.cancel", "jobs.retry", "jobs.prune", "system.")
+
+
+def can_read_here(configured: config.Config) -> bool:
+    """Tell whether the job database is seen on whatever host the home is."""
+    scheme, _, path = configured.database_url.partition(":///")
+    return not scheme.startswith("sqlite") or is_shared(Path(path), configured.home)
+
+
+def require_readable_here(place: Place, server: Server) -> None:
+    """Refuse to run jobs on a host that would make a job database of its own.
+
+    Raises
+    ------
+    ServedElsewhere
+        The database is of the serving host alone.
+    """
+    if not can_read_here(config.load()):
+        raise ServedElsewhere(
+            f"the job database of {place.home} is on the host of the {server} alone: submit the "
+            "job, so that it runs there, or have the database beside the home or on PostgreSQL "
+            "([storage] in config.toml)"
+        )
+
+
+class OtherHost:
+    """The server of a home, on another host.
+
+    Parameters
+    ----------
+    place : Place
+        Where the home is.
+    server : Server
+        Who serves it.
+
+    Raises
+    ------
+    ServedElsewhere
+        The server is of a release that has no inbox.
+    """
+
+    ends_jobs = False
+
+    def __init__(self, place: Place, server: Server) -> None:
+        self._place = place
+        self._server = server
+        self._here: InProcess | None = None
+        if not place.inbox.is_dir():
+            raise place.elsewhere(server)
+        require_private(place.inbox)
+        self._reads = can_read_here(config.load())
+
+    def call(
+        self, method: str, params: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Give a method's result; see :class:`~crystalmath.client.transport.Transport`."""
+        if self._is_read_here(method):
+            return self._reader().call(method, params, timeout)
+        return read_result(self._answered(method, params, timeout))
+
+    def call_raw(
+        self, method: str, params: Mapping[str, Any], timeout: float | None = None
+    ) -> bytes:
+        """Give a method's result as JSON text."""
+        if self._is_read_here(method):
+            return self._reader().call_raw(method, params, timeout)
+        message = self._answered(method, params, timeout)
+        _, result = split_last(message, "result")
+        return wire.dumps(read_result(message)) if result is None else result
+
+    def for_waiting(self) -> OtherHost:
+        """Give itself."""
+        return self
+
+    def adopt_orphans(self, job_ids: Collection[str]) -> None:
+        """Do nothing: the server looks after jobs."""
+
+    def finish(self) -> None:
+        """Do nothing: the jobs are the server's."""
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._here is not None:
+            self._here.close()
+
+    def _is_read_here(self, method: str) -> bool:
+        return self._reads and not method.startswith(_OF_SERVER)
+
+    def _reader(self) -> InProcess:
+        if self._here is None:
+            from crystalmath.client.embedded import InProcess
+
+            self._here = InProcess()
+        return self._here
+
+    def _answered(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
+        name = secrets.token_hex(16)
+        request = self._place.inbox / f"{name}{REQUEST}"
+        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": _keyed(params, name)}
+        publish(request, wire.dumps(message))
+        answer = self._place.inbox / f"{name}{ANSWER}"
+        try:
+            return self._awaited(method, request, answer, timeout)
+        except BaseException:
+            # Ctrl-C too: what nobody has taken is not carried out behind the back of who left.
+            request.unlink(missing_ok=True)
+            raise
+        finally:
+            answer.unlink(missing_ok=True)
+
+    def _awaited(self, method: str, request: Path, answer: Path, timeout: float | None) -> bytes:
+        begun = time.monotonic()
+        pause = FIRST_S
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                return answer.read_bytes()
+            waited = time.monotonic() - begun
+            if waited >= min(TAKEN_S, timeout or TAKEN_S) and _withdrawn(request):
+                raise ConnectionLost(
+                    f"the {self._server} has not taken {method} out of {self._place.inbox} for "
+                    f"{waited:.0f} s, and it was withdrawn: nothing was changed. "
+                    f"{self._place.elsewhere(self._server)}"
+                )
+            if waited >= TAKEN_S + (ANSWER_S if timeout is None else timeout):
+                raise ConnectionLost(
+                    f"the {self._server} has taken {method} and not answered for {waited:.0f} s; "
+                    f"list the jobs to see whether it was carried out; its log is {self._place.log}"
+                )
+            time.sleep(pause)
+            pause = min(1.2 * pause, LAST_S)
+
+
+def _withdrawn(request: Path) -> bool:
+    try:
+        request.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _keyed(params: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Give each job that is submitted a key: a request that is carried out twice makes one job."""
+    jobs = params.get("jobs")
+    if isinstance(jobs, list):
+        return {**params, "jobs": [_with_key(job, f"{name}-{at}") for at, job in enumerate(jobs)]}
+    return _with_key(params, name) if "recipe" in params else dict(params)
+
+
+def _with_key(job: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {**job, "key": key if job.get("key") is None else job["key"]}

@@ -1,0 +1,149 @@
+"""Requests of other hosts, which see the home and cannot reach the server's socket, as files.
+
+A request is a file ``<name>.request`` with a message of JSON-RPC in the folder ``server/inbox``.
+The server takes it by renaming it, asks itself through its own socket, as any client would, and
+leaves the message that answers it as ``<name>.answer``. Whoever asked removes that. A file is there
+with all its content, or not at all. A request that a killed server has taken is the next one's:
+what must not be done twice carries a key (`crystalmath.client.other_host`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from typing import TYPE_CHECKING
+
+from crystalmath.jobs.documents import write
+from crystalmath.server.pools import in_pool
+from crystalmath.server.rpc import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from pathlib import Path
+
+    from crystalmath.server.endpoint import Place
+
+__all__ = ["ANSWER", "REQUEST", "Inbox", "publish"]
+
+_LOG = logging.getLogger("crystalmath.server")
+
+#: How the name of a request ends, of one that is being carried out, and of an answer.
+REQUEST, TAKEN, ANSWER = ".request", ".taken", ".answer"
+_NAME = re.compile(r"[0-9a-f]{32}\.request")
+#: How often is looked for requests, in seconds: usually, while some come, and while it cannot be.
+PAUSE_S, BUSY_PAUSE_S, TROUBLE_PAUSE_S = 1.0, 0.1, 30.0
+BUSY_S = 10.0
+#: So many are carried out at a time.
+AT_ONCE = 16
+#: The answer of a server that is going has fewer bytes.
+_SMALL = 1024
+#: An answer that nobody has come for is thrown away after so long, in seconds.
+KEPT_S = 86400.0
+
+
+class Inbox:
+    """The inbox of a home.
+
+    Parameters
+    ----------
+    place : Place
+        The home's place.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._folder = place.inbox
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy_until = 0.0
+
+    async def run(self) -> None:
+        """Carry out requests as they come, until this is cancelled."""
+        try:
+            pause = await self._after(self._open())
+            while True:
+                await asyncio.sleep(pause)
+                pause = await self._after(self._look())
+        finally:
+            # What was taken and not answered is the next server's.
+            for task in list(self._tasks):
+                task.cancel()
+
+    async def _after(self, step: Awaitable[None]) -> float:
+        """Do something, and tell when to look again."""
+        try:
+            await step
+        except OSError as error:
+            _LOG.warning("cannot look for requests of other hosts", exc_info=error)
+            return TROUBLE_PAUSE_S
+        return BUSY_PAUSE_S if time.monotonic() < self._busy_until else PAUSE_S
+
+    async def _open(self) -> None:
+        await in_pool("inbox", _make_ready, self._folder)
+
+    async def _look(self) -> None:
+        for name in await in_pool("inbox", _take, self._folder, AT_ONCE - len(self._tasks)):
+            self._busy_until = time.monotonic() + BUSY_S
+            task = asyncio.create_task(self._carry_out(name))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _carry_out(self, name: str) -> None:
+        taken = self._folder / f"{name}{TAKEN}"
+        try:
+            message = await in_pool("inbox", taken.read_bytes)
+            answer = await self._ask(message)
+            if _is_stopping(answer):
+                return  # the next server takes it
+            await in_pool("inbox", publish, self._folder / f"{name}{ANSWER}", answer)
+            await in_pool("inbox", taken.unlink)
+        except (OSError, EOFError, asyncio.IncompleteReadError) as error:
+            _LOG.warning("a request of another host could not be answered", exc_info=error)
+
+    async def _ask(self, message: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(self._place.socket)
+        try:
+            writer.write(wire.frame(message))
+            await writer.drain()
+            header = await reader.readuntil(b"\r\n\r\n")
+            return await reader.readexactly(wire.read_length(header[:-2], most=None))
+        finally:
+            writer.close()
+
+
+def _is_stopping(answer: bytes) -> bool:
+    """Tell whether this server only says that it is going."""
+    if len(answer) > _SMALL or b'"stopping"' not in answer:
+        return False
+    return bool((wire.loads(answer).get("error") or {}).get("data", {}).get("code") == "stopping")
+
+
+def publish(file: Path, content: bytes) -> None:
+    """Make a file that is there with all its content, whoever looks, or not at all."""
+    draft = file.with_name(f".{file.name}")
+    write(str(draft), content, durable=True)
+    draft.rename(file)
+
+
+def _make_ready(folder: Path) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for file in folder.iterdir():
+        if file.suffix == TAKEN:
+            file.rename(file.with_suffix(REQUEST))
+        elif time.time() - file.stat().st_mtime > KEPT_S and not _NAME.fullmatch(file.name):
+            file.unlink()
+
+
+def _take(folder: Path, most: int) -> list[str]:
+    taken: list[str] = []
+    for file in folder.iterdir():
+        if len(taken) >= most:
+            break
+        if _NAME.fullmatch(file.name):
+            # Whoever asked may have withdrawn it.
+            with contextlib.suppress(FileNotFoundError):
+                file.rename(file.with_suffix(TAKEN))
+                taken.append(file.stem)
+    return taken

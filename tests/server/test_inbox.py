@@ -1,0 +1,94 @@
+"""A home whose server is on another host: jobs are read in the home, and asked for through it.
+
+That the server is elsewhere is written into its lock; tests/cluster has hosts that are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from conftest import eventually
+from server.home_server import CELL
+
+ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
+
+
+def written(place, **changes):
+    """Change in its lock where the server is; give what the lock said."""
+    text = place.lock.read_text()
+    place.lock.write_text(json.dumps({**json.loads(text), **changes}))
+    return text
+
+
+@pytest.fixture
+def elsewhere(server):
+    """Give a home that is served, by what its lock says, on another host."""
+    server.start()
+    text = written(server.place, host="login", boot_id="theirs", machine_id="theirs")
+    yield server
+    server.place.lock.write_text(text)
+
+
+def ask(server, *arguments):
+    answer = server.run(*arguments, "--json")
+    assert answer.stdout, answer.stderr
+    return json.loads(answer.stdout)
+
+
+def test_other_hosts_read_in_the_home_and_ask_through_its_inbox(elsewhere, go):
+    waits = ("submit", "lab_recipes.wait_for", ALUMINIUM, f"--param=path={go}", "--engine=local")
+    job_id = ask(elsewhere, *waits)["job_id"]
+    eventually(lambda: ask(elsewhere, "status", job_id)["status"] == "running")
+    # It is the server's, and not of the process that asked.
+    owner = json.loads((elsewhere.home / "jobs" / job_id / "spec").read_text().splitlines()[0])
+    assert owner["owner"]["pid"] == elsewhere.process.pid
+    assert ask(elsewhere, "cancel", job_id)["cancelled"] is True
+    (job,) = ask(elsewhere, "wait", job_id)["jobs"]
+    assert job["status"] == "cancelled"
+    assert [job["job_id"] for job in ask(elsewhere, "list")["jobs"]] == [job_id]
+    refused = ask(elsewhere, "submit", "lab_recipes.nothing", ALUMINIUM)
+    assert (refused["status"], refused["code"]) == ("error", "invalid_job")
+    assert list(elsewhere.place.inbox.iterdir()) == []
+
+
+def test_a_request_that_a_killed_server_had_taken_is_the_next_ones(server):
+    server.start()
+    server.kill()
+    asked = {"recipe": "lab_recipes.value", "structure": CELL, "engine": "local", "key": "k"}
+    names = [f"{number:032x}" for number in range(3)]
+    for name, message in zip(
+        names,
+        (
+            json.dumps({"jsonrpc": "2.0", "id": 1, "method": "jobs.submit", "params": asked}),
+            json.dumps({"jsonrpc": "2.0", "id": 1, "method": "jobs.submit", "params": asked}),
+            "no message",
+        ),
+        strict=True,
+    ):
+        (server.place.inbox / f"{name}.taken").write_text(message)
+    server.start()
+    answers = [server.place.inbox / f"{name}.answer" for name in names]
+    eventually(lambda: all(file.exists() for file in answers), message=server.log())
+    first, second, wrong = (json.loads(file.read_text()) for file in answers)
+    assert first["result"]["job_id"] == second["result"]["job_id"]
+    assert wrong["error"]["code"] == -32700
+    assert {file.stat().st_mode & 0o777 for file in answers} == {0o600}
+    eventually(lambda: sorted(os.listdir(server.place.inbox)) == sorted(f.name for f in answers))
+
+
+def test_a_job_is_not_run_beside_a_database_that_is_elsewhere(elsewhere, tmp_path):
+    database = Path("/dev/shm") / f"{tmp_path.name}-{os.getpid()}.sqlite"
+    if database.parent.stat().st_dev == elsewhere.home.stat().st_dev:
+        pytest.skip("this machine has one file system")
+    (elsewhere.home / "config.toml").write_text(f'[storage]\ndatabase = "{database}"\n')
+    refused = ask(elsewhere, "run", "lab_recipes.value", ALUMINIUM)
+    assert refused["code"] == "served_elsewhere"
+    assert "submit the job, so that it runs there" in refused["error"]
+    assert not database.exists()
+    # What this host cannot read it asks for.
+    assert ask(elsewhere, "list")["jobs"] == []
+    assert not database.exists()
