@@ -46,7 +46,7 @@ SERVERS = [
 #: VASP and Quantum ESPRESSO, and warm children that import quacc.
 VASP = ["tests/preflight", "tests/vasp", "tests/espresso"]
 #: Pages that are typed in from top to bottom, and take more than some seconds.
-PAGES = ["tests/client/test_convergence_page.py", "tests/client/test_readme_page.py"]
+PAGES = [f"tests/client/test_{page}_page.py" for page in ("convergence", "readme", "screening")]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 
 #: The deaths of Parsl's processes; ``KILL_RUNS=20 KILLS_A_RUN=25`` is the long run.

@@ -208,6 +208,9 @@ def test_wait_tells_what_failed(here, cli):
     assert cli("wait", "--label", "set=wait").code == 1
     assert cli("wait", "--label", "set=wait", "--state", "completed").code == 0
     assert cli("wait", "--label", "set=nothing").code == 1
+    assert cli("wait", "--label", "set=wait", "--error", "bad luck").code == 1
+    chosen = cli("wait", "--label", "set=wait", "--exclude", "state=failed", "--json")
+    assert [job["job_id"] for job in chosen.json["jobs"]] == [good]
     assert cli("wait").code == 2
     assert cli("wait", "ffffffff").code == 1
 

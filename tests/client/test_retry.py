@@ -112,6 +112,10 @@ def test_the_failed_ones_by_their_error(client, cli):
     rehearsed = cli("retry", *filters, "--dry-run")
     assert (rehearsed.code, rehearsed.out) == (0, "")
     assert "2 would be run again" in rehearsed.err
+    wanted = {"labels": labels, "error": "not converge"}
+    assert client.retry(filters=wanted, dry_run=True) == [None, None]
+    (refused,) = client.retry(mended[0], {"none_such": 1}, dry_run=True)
+    assert isinstance(refused, InvalidJob)
     assert sum(client.summary(labels=labels)["states"].values()) == 4
     answer = cli("retry", *filters, "--param", "message=still")
     assert answer.code == 0, answer.err

@@ -28,6 +28,7 @@ from crystalmath.cli import (
     engines,
     export,
     files,
+    import_,
     init,
     inputs,
     list_,
@@ -165,6 +166,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "retry": {"jobs": []},
     "files": {"files": []},
     "inputs": {"inputs": None},
+    "import_jobs": {"job_ids": [], "known": []},
     "progress": {"jobs": []},
     "conform": {"tests": []},
 }
@@ -200,6 +202,7 @@ _add("show", show.show, " 3f2a91c4")
 _add("wait", wait.wait, " 3f2a91c4 && crystalmath result 3f2a91c4 --json")
 _add("result", result.result, " 3f2a91c4 --json")
 _add("export", export.export, " alloys.csv --label project=alloys --state completed")
+_add("import", import_.import_jobs, " alloys.zip")
 _add("logs", logs.logs, " 3f2a91c4 OUTCAR --follow")
 _add("files", files.files, " 3f2a91c4")
 _add("inputs", inputs.inputs, " 3f2a91c4 --diff 0b77c1d2")

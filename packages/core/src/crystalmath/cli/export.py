@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - Typer reads annotations
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import any_client, with_filters
+from crystalmath.cli.shared.job_filters import any_client, find, with_filters
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["export"]
 
 
 @with_filters
 def export(
-    file: Annotated[
-        Path,
+    what: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="FILE", help="A new file: .csv, .jsonl, .extxyz, .db (ASE's) or .parquet."
+            metavar="FILE|ID...",
+            help="A new file: .csv, .jsonl, .extxyz, .db (ASE's) or .parquet. With --script or "
+            "--inputs a job, with --archive jobs.",
         ),
-    ],
+    ] = None,
     *,
     filters: dict[str, Any],
     columns: Annotated[
@@ -37,6 +42,23 @@ def export(
     limit: Annotated[
         int, typer.Option(min=0, metavar="N", help="So many jobs at most; 0 for all.")
     ] = 0,
+    script: Annotated[
+        bool,
+        typer.Option("--script", help="Write a job as a Python script that needs quacc alone."),
+    ] = False,
+    inputs: Annotated[
+        str | None,
+        typer.Option("--inputs", metavar="DIR", help="Write a folder that runs without us."),
+    ] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--archive",
+            metavar="FILE",
+            help="Write jobs that have ended into a .zip that crystalmath import takes in "
+            "elsewhere; POTCARs and environments never travel.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Write jobs as a table: record, labels, parameters, energies, results, geometry.
@@ -45,6 +67,16 @@ def export(
     as the recipe names it (results.energy). Units are eV, Å and s. Parquet needs pyarrow:
     pip install 'crystalmath[tables]'.
     """
+    given = list(what or ())
+    if sum((script, inputs is not None, archive is not None)) > 1:
+        raise typer.BadParameter("give one of --script, --inputs and --archive")
+    if script or inputs is not None:
+        return _one(given, inputs, as_json=as_json)
+    if archive is not None:
+        return _archive(given, archive, filters, as_json=as_json)
+    if len(given) != 1:
+        raise typer.BadParameter("name one file, such as alloys.csv", param_hint="FILE")
+    file = Path(given[0])
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     with any_client() as client:
         written, left = client.export(
@@ -57,4 +89,41 @@ def export(
         return 0
     told = f"; {left} without a geometry left out" if left else ""
     output.note(f"{written} job{'s' if written != 1 else ''} written to {file}{told}")
+    return 0
+
+
+def _one(given: Sequence[str], directory: str | None, *, as_json: bool) -> int:
+    """Write one job as a script to standard output, or as a folder."""
+    if len(given) != 1:
+        raise typer.BadParameter("name one job by its id", param_hint="ID")
+    with any_client() as client:
+        job_id = find(client, given[0])
+        if directory is None:
+            text = client.script(job_id)
+        else:
+            paths = client.export_inputs(job_id, directory)
+    if directory is None:
+        if as_json:
+            output.write_json({"job_id": job_id, "script": text, "error": None})
+        else:
+            output.write(text.rstrip("\n"))
+        return 0
+    if as_json:
+        files = [str(path) for path in paths]
+        output.write_json({"job_id": job_id, "files": files, "error": None})
+    for path in () if as_json else paths:
+        output.write(output.printable(f"wrote {path}"))
+    return 0
+
+
+def _archive(given: Sequence[str], file: Path, filters: dict[str, Any], *, as_json: bool) -> int:
+    if bool(given) == bool(filters):
+        raise typer.BadParameter("name jobs, or choose them with --label, --state ...")
+    with any_client() as client:
+        job_ids = [find(client, each) for each in given] if given else None
+        count = client.archive(file, job_ids, **filters)
+    if as_json:
+        output.write_json({"file": str(file.absolute()), "jobs": count, "error": None})
+        return 0
+    output.note(f"{count} job{'s' if count != 1 else ''} written to {file}")
     return 0

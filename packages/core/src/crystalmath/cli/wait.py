@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import (
-    JobIds,
-    LabelFilter,
-    StateFilter,
-    any_client,
-    find,
-    require_choice,
-    select,
-)
+from crystalmath.cli.shared.job_filters import JobIds, any_client, find, with_filters
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from crystalmath.client import Job
+    from crystalmath.client import Client, Job
 
 __all__ = ["wait"]
 
 
-def wait(
-    job_ids: JobIds = None,
-    *,
-    label: LabelFilter = None,
-    state: StateFilter = None,
-    as_json: Json = False,
-) -> int:
-    """Wait until jobs have ended, and show how far they are.
+@with_filters
+def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
+    """Wait until jobs have ended, named or chosen by filters, and show how far they are.
 
     Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1.
     """
-    labels, states = require_choice(job_ids, label, state)
+    if not job_ids and not filters:
+        raise typer.BadParameter("name jobs, or choose them with --label, --state or others")
     with any_client() as client:
-        if labels or states:
-            wanted = [job.job_id for job in select(client, job_ids, labels, states)]
-        else:
-            wanted = list(dict.fromkeys(find(client, prefix) for prefix in job_ids or ()))
+        wanted = _chosen(client, job_ids or (), filters)
         jobs = {job.job_id: job for job in client.wait(wanted, timeout=0)}
     with output.LiveLine("") as line:
         for job in jobs.values():
@@ -56,6 +44,18 @@ def wait(
         documents = [jobs[job_id].document() for job_id in wanted]
         output.write_json({"jobs": documents, "done": True, "error": None})
     return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
+
+
+def _chosen(client: Client, prefixes: Sequence[str], filters: Mapping[str, Any]) -> list[str]:
+    """Give the jobs that are named, all that fit the filters, or of those named what fits them."""
+    named = list(dict.fromkeys(find(client, prefix) for prefix in prefixes))
+    if not filters:
+        return named
+    found = [job.job_id for job in client.list(**filters)]
+    chosen = [job_id for job_id in named if job_id in set(found)] if named else found
+    if not chosen:
+        raise CrystalMathError("there is no job that fits the filters")
+    return chosen
 
 
 def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast
 
 from crystalmath import config
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         Counted,
         CountedOverTime,
         EngineEntry,
+        ImportedJobs,
         JobFiles,
         LogPart,
         Pruned,
@@ -47,6 +49,7 @@ _Recipes: TypeAlias = "list[RecipeEntry]"
 _Cancelled: TypeAlias = "list[CancelledJob]"
 _Retried: TypeAlias = "list[dict[str, Any]]"
 _Presets: TypeAlias = "list[Preset]"
+_Paths: TypeAlias = "list[Path]"
 
 #: A recipe's name, or the function as imported.
 RecipeLike: TypeAlias = str | Callable[..., Any]
@@ -308,16 +311,32 @@ class Asking:
             raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
         return found[0]
 
-    def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[Job]:
+    def wait(
+        self,
+        job_ids: Sequence[str] | None = None,
+        timeout: float | None = None,
+        **filters: Unpack[Filters],
+    ) -> Iterator[Job]:
         """Yield the present state of each job and then each change, until all have ended.
 
         Parameters
         ----------
-        job_ids : sequence of str
+        job_ids : sequence of str, optional
             The jobs.
         timeout : float, optional
             Time in seconds after which it ends all the same.
+        **filters
+            In place of `job_ids` the filters of :meth:`list`, of the jobs that there are now.
+
+        Raises
+        ------
+        InvalidJob
+            Nothing says which jobs are meant.
         """
+        if (job_ids is None) == (not filters):
+            raise InvalidJob("say which jobs to wait for: either ids or filters")
+        if job_ids is None:
+            job_ids = [job.job_id for job in self.list(**filters)]
         return changes(self._waiting, job_ids, timeout)
 
     def changes(
@@ -530,6 +549,101 @@ class Asking:
             The job; `UnknownJob` if there is no such one.
         """
         return Inputs.read(self._answer("jobs.inputs", job_id=job_id)["inputs"])
+
+    def script(self, job_id: str) -> str:
+        """Write a job as a Python script that runs the same calculation with quacc alone.
+
+        Raises
+        ------
+        InvalidJob
+            A parameter cannot be written as Python.
+        """
+        return str(self._answer("jobs.script", job_id=job_id)["script"])
+
+    def export_inputs(self, job_id: str, directory: str | os.PathLike[str]) -> _Paths:
+        """Write a folder from which a job's calculation runs without us.
+
+        ``run.py`` runs it with quacc. Of VASP and Quantum ESPRESSO there are the input files, too,
+        and ``run.sh`` starts the program, of several steps each in ``step-1`` and so on. A POTCAR
+        is put together there from where it is kept.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        directory : str or path
+            The folder; it may be there already.
+
+        Returns
+        -------
+        list of pathlib.Path
+            What was written.
+
+        Raises
+        ------
+        CrystalMathError
+            One of the files is there already; nothing was written.
+        """
+        from crystalmath.client.input_folder import input_files, write_texts
+
+        told = self._answered("jobs.script", {"job_id": job_id, "shell": True})
+        texts = input_files(self.inputs(job_id), os.fspath(directory))
+        texts[Path(directory, "run.py")] = told["script"]
+        if told["shell"] is not None:
+            texts[Path(directory, "run.sh")] = told["shell"]
+        return write_texts(texts, "--inputs")
+
+    def archive(
+        self,
+        path: str | os.PathLike[str],
+        job_ids: Sequence[str] | None = None,
+        **filters: Unpack[Filters],
+    ) -> int:
+        """Write jobs that have ended into a file that another home takes in.
+
+        Record, results and files are in it; POTCARs and environments never are.
+
+        Parameters
+        ----------
+        path : str or path
+            The new file, a zip.
+        job_ids : sequence of str, optional
+            Exactly these jobs.
+        **filters
+            In their place the filters of :meth:`list`.
+
+        Returns
+        -------
+        int
+            How many jobs are in it.
+
+        Raises
+        ------
+        InvalidJob
+            The file is there already, or a job has not ended. Nothing was written.
+        """
+        asked: dict[str, Any] = {"file": str(Path(path).absolute())}
+        if job_ids is None:
+            asked["filters"] = filters_document(filters)
+        else:
+            asked["job_ids"] = list(job_ids)
+        return int(self._answered("jobs.archive", asked, LONG_S)["jobs"])
+
+    def import_archive(self, path: str | os.PathLike[str]) -> ImportedJobs:
+        """Take in the jobs of an archive that :meth:`archive` of another home has written.
+
+        Returns
+        -------
+        dict
+            ``{"job_ids", "known"}``; the latter were here already, and stay as they are.
+
+        Raises
+        ------
+        InvalidJob
+            Something in it is not as it should be. Nothing was taken in.
+        """
+        answer = self._answered("jobs.import", {"file": str(Path(path).absolute())}, LONG_S)
+        return {"job_ids": answer["job_ids"], "known": answer["known"]}
 
     def progress(
         self, job_ids: Sequence[str], *, history: bool = False

@@ -29,6 +29,7 @@ __all__ = ["Client"]
 # The client has a method called list, which hides the type inside its class.
 _Futures: TypeAlias = "list[JobFuture]"
 _Accepted: TypeAlias = "list[JobFuture | CrystalMathError]"
+_Rehearsed: TypeAlias = "list[CrystalMathError | None]"
 _Findings: TypeAlias = "list[Finding]"
 _Values: TypeAlias = list[Any]
 _Jobs: TypeAlias = list[Job]
@@ -326,14 +327,37 @@ class Client(Asking):
                 found.append(Job.read(told))
         return found
 
+    @overload
     def retry(
         self,
         jobs: str | HasJobId | Iterable[str | HasJobId] | None = None,
         parameters: Mapping[str, Any] | None = None,
         *,
         filters: Filters | None = None,
+        dry_run: Literal[False] = False,
         **changes: Unpack[RetryOptions],
-    ) -> _Accepted:
+    ) -> _Accepted: ...
+
+    @overload
+    def retry(
+        self,
+        jobs: str | HasJobId | Iterable[str | HasJobId] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        filters: Filters | None = None,
+        dry_run: Literal[True],
+        **changes: Unpack[RetryOptions],
+    ) -> _Rehearsed: ...
+
+    def retry(
+        self,
+        jobs: str | HasJobId | Iterable[str | HasJobId] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        filters: Filters | None = None,
+        dry_run: bool = False,
+        **changes: Unpack[RetryOptions],
+    ) -> _Accepted | _Rehearsed:
         """Run jobs again that have ended, each as a new job that points to the old one.
 
         Parameters
@@ -346,16 +370,23 @@ class Client(Asking):
         filters : mapping, optional
             In place of `jobs` the filters of :meth:`list`: those that failed or were cancelled,
             unless ``state`` says otherwise. Those that were run again already are passed over.
+        dry_run : bool
+            Say what would come of it, and submit nothing.
 
         Returns
         -------
         list of (JobFuture or CrystalMathError)
-            For each job the new one; what was refused has its error in its place.
+            For each job the new one; what was refused has its error in its place. In a dry run
+            ``None`` stands for each new job.
         """
         from crystalmath.client.future import JobFuture
 
         named = None if jobs is None else _ids(jobs)
         given = {"parameters": parameters or {}, **changes}
+        if dry_run:
+            answers = self.asked_again(given, job_ids=named, filters=filters, dry_run=True)
+            told = [one for one in answers if one.get("code") != "retried"]
+            return [answered_error(one) if one["status"] == "error" else None for one in told]
         with self._follower.submitting() as overheard:
             answers = self.asked_again(given, job_ids=named, filters=filters)
             told = [one for one in answers if one.get("code") != "retried"]

@@ -23,6 +23,7 @@ __all__ = [
     "EngineEntry",
     "ErrorGroup",
     "FailedJob",
+    "ImportedJobs",
     "JobFile",
     "JobFiles",
     "LeftJob",
@@ -194,6 +195,13 @@ class JobFiles(TypedDict):
     files: list[JobFile]
     more: int
     error: str | None
+
+
+class ImportedJobs(TypedDict):
+    """The jobs that were taken in (``jobs.import``), and those that were there already."""
+
+    job_ids: list[str]
+    known: list[str]
 
 
 class CancelledJob(TypedDict):

@@ -234,6 +234,23 @@ class Program:
         settings = tuple(self.settings(files))
         return StepInputs(program=self.files.title, files=files, settings=settings)
 
+    def command(self, step: StepInputs, environment: Mapping[str, str]) -> str | None:  # noqa: ARG002
+        """Write how a step is started by ``sh`` in the folder of its input.
+
+        Parameters
+        ----------
+        step : StepInputs
+            What it gets.
+        environment : mapping of str to str
+            The variables that its job saw.
+
+        Returns
+        -------
+        str or None
+            ``None`` where it is not this program's, or that cannot be told.
+        """
+        return None
+
     def preset(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give what a file among its presets sets; nothing where others only inherit from it."""
         return document

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -15,7 +16,7 @@ from crystalmath.progress.history import read_history
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from crystalmath.progress.reader import ProgressReader
+    from crystalmath.progress.reader import ProgressReader, Reading
 
 __all__ = ["END", "read_progress"]
 
@@ -29,6 +30,12 @@ _LINES = 20_000
 _DEPTH = 4
 #: After so many names others may come between.
 _STEPS = 1000
+#: So long ago a file must have been written for what was read of it to be remembered, in seconds.
+_SETTLED_S = 2.0
+#: Of so many calculations, as whoever looks on asks again and again.
+_KEPT = 2000
+#: By the file by which a calculation is known: what it was then, and what was read.
+_known: dict[Path, tuple[tuple[int, int, int], Reading]] = {}
 
 
 def read_progress(
@@ -55,15 +62,13 @@ def read_progress(
     if not found:
         return None
     _, path, reader = max(found, key=lambda each: each[0])
-    texts: dict[str, Sequence[str]] = {}
-    names = {reader.file, *reader.others}
-    for name in names:
-        texts[name] = yield from _lines(path.parent, name)
-    reading = reader.read(lambda name: texts.get(name, ()))
     try:
-        updated_at = path.stat().st_mtime
+        seen = path.stat()
     except FileNotFoundError:  # it has just been compressed; whoever asks again sees it
         return None
+    reading = _read(path, reader, seen)
+    yield
+    updated_at = seen.st_mtime
     steps = (yield from read_history(found)) if history else None
     return Progress(
         program=reader.program,
@@ -76,6 +81,32 @@ def read_progress(
         max_force_ev_ang=reading.max_force_ev_ang,
         history=steps,
     )
+
+
+def _read(path: Path, reader: ProgressReader, seen: os.stat_result) -> Reading:
+    """Read what a program has written, if it has written anything since it was read last."""
+    signature = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
+    known, reading = _known.get(path, (None, None))
+    if reading is not None and known == signature:
+        return reading
+    names = {reader.file, *reader.others}
+    reading = reader.read(lambda name: _whole(path.parent, name) if name in names else ())
+    # What has just been written may be written to again without that being seen in its time.
+    if time.time() - seen.st_mtime > _SETTLED_S:
+        while len(_known) >= _KEPT:
+            _known.pop(next(iter(_known)), None)
+        _known[path] = signature, reading
+    return reading
+
+
+def _whole(folder: Path, name: str) -> Sequence[str]:
+    work = _lines(folder, name)
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            lines: Sequence[str] = stop.value
+            return lines
 
 
 def _calculations(

@@ -6,6 +6,7 @@ A handler declares its method with :func:`crystalmath.server.rpc.declare.method`
 from __future__ import annotations
 
 from crystalmath.server.handlers import (  # noqa: F401 - each declares its methods
+    archive,
     cancelling,
     clusters,
     counts,
@@ -21,6 +22,7 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
     reread,
     results,
     retry,
+    script,
     storage,
     story,
     submission,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from crystalmath.models import Submission
+    from crystalmath.models import Job, NewJob, Submission
     from crystalmath.models.inputs import Preset
     from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
@@ -364,6 +364,12 @@ class JobService(Queries):
             if runner is item.runner:
                 raise
             runner.start(item.spec, item.document)
+
+    def record_ended(self, ended: Sequence[tuple[Job, NewJob, str | None]]) -> None:
+        """Record jobs that have ended elsewhere; see :mod:`crystalmath.service.job_archive`."""
+        from crystalmath.service.job_archive import record_rows
+
+        record_rows(self._recorder.store, ended)
 
     # --- throwing away -----------------------------------------------------------------------
 

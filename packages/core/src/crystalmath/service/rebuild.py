@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import fields_dict, frozen
 
@@ -18,11 +18,11 @@ from crystalmath.models import JobSpec, NewJob
 from crystalmath.service.admission import spec_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from crystalmath.quacc.store import JobMetadata, JobStore
 
-__all__ = ["Rebuilt", "count_directories", "rebuild"]
+__all__ = ["Rebuilt", "count_directories", "rebuild", "row_of"]
 
 #: So many jobs are recorded in one transaction.
 _BATCH = 500
@@ -105,6 +105,19 @@ def _names(jobs_directory: Path) -> Iterator[str]:
 
 def _row(directory: RunDirectory) -> NewJob:
     header, body = directory.read_spec()
+    return row_of(header, body, Path(directory.file("spec")).stat().st_mtime)
+
+
+def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
+    """Make the row of a job from what was written down of it.
+
+    Parameters
+    ----------
+    header, body : mapping, str
+        Of its specification.
+    created_at : float
+        When it was submitted, in seconds since the epoch.
+    """
     given = {name: header[name] for name in fields_dict(JobSpec) if name in header}
     spec = JobSpec(atoms=None, **given)
     return NewJob(
@@ -113,8 +126,20 @@ def _row(directory: RunDirectory) -> NewJob:
         engine=str(spec.engine),
         spec_hash=spec_hash(spec.identity(), body),
         specification=f"{json.dumps(spec.header())}\n{body}",
-        created_at=Path(directory.file("spec")).stat().st_mtime,
+        created_at=created_at,
+        formula=_formula(body),
         owner=header.get("owner") or {},
         parents=spec.parents,
         **spec.terms(),
     )
+
+
+def _formula(body: str) -> str | None:
+    """Give the formula of the structure that went in, as a submission records it."""
+    from crystalmath.recipes.structures import parse_structure
+
+    atoms = json.loads(body)["atoms"]
+    if not atoms:
+        return None
+    given = parse_structure({"format": "ase-json", "data": atoms["data"]})
+    return str(given.get_chemical_formula())

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crystalmath.cli.shared import completion, output
-from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from crystalmath.models.inputs import Difference, Inputs, Setting, StepInputs
 
@@ -144,20 +143,6 @@ def write(inputs: Inputs, directory: str, option: str = "--inputs") -> list[Path
     CrystalMathError
         One of the files is there already; nothing was written.
     """
-    root = Path(directory)
-    several = len(inputs.steps) > 1
-    texts = {
-        (root / f"step-{number}" if several else root) / name: text
-        for number, step in enumerate(inputs.steps, 1)
-        for name, text in step.files.items()
-    }
-    for path in texts:
-        if path.exists():
-            raise CrystalMathError(
-                f"{path} is there already, and is not overwritten; name another folder with "
-                f"{option}"
-            )
-    for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="")
-    return list(texts)
+    from crystalmath.client.input_folder import input_files, write_texts
+
+    return write_texts(input_files(inputs, directory), option)

@@ -27,11 +27,9 @@ __all__ = [
     "JobId",
     "JobIds",
     "LabelFilter",
-    "StateFilter",
     "UnfinishedIds",
     "any_client",
     "find",
-    "require_choice",
     "select",
     "states",
     "with_filters",
@@ -67,15 +65,7 @@ LabelFilter = Annotated[
         autocompletion=completion.labels,
     ),
 ]
-StateFilter = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--state",
-        metavar="STATE",
-        help="Only jobs in this state; repeated: in one of them.",
-        autocompletion=completion.states,
-    ),
-]
+
 
 _FULL = 36  # characters of an id
 
@@ -150,21 +140,6 @@ def select(
 
 def _fits(job: Job, labels: Mapping[str, str], wanted: Sequence[str] | None) -> bool:
     return labels.items() <= job.labels.items() and (not wanted or job.state.value in wanted)
-
-
-def require_choice(
-    job_ids: Sequence[str] | None, label: Sequence[str] | None, state: Sequence[str] | None
-) -> tuple[dict[str, str], list[str] | None]:
-    """Refuse a command that names no jobs; give the filters, read.
-
-    Raises
-    ------
-    typer.BadParameter
-        Nothing says which jobs are meant, or a filter cannot be read.
-    """
-    if not job_ids and not label and not state:
-        raise typer.BadParameter("name jobs, or choose them with --label or --state")
-    return parse_labels(label or ()), states(state)
 
 
 # --- all filters -----------------------------------------------------------------------------

@@ -119,6 +119,17 @@ class Espresso(Program):
         title = f"{next(iter(files)).removesuffix('.in')}.x"
         return evolve(super().written(files), program=title)
 
+    def command(self, step: StepInputs, environment: Mapping[str, str]) -> str | None:
+        """Start the program that the step names, as quacc's settings say."""
+        name = next(iter(step.files), "").removesuffix(".in")
+        launcher = Command.of_setting("ESPRESSO_PARALLEL_CMD", "", environment)
+        if name not in _PROGRAMS or step.program != f"{name}.x" or launcher is None:
+            return None
+        setting = quacc_setting("ESPRESSO_BIN_DIR", environment)
+        folder = setting[0] if setting and isinstance(setting[0], str) else ""
+        program = shlex.quote(str(Path(folder, f"{name}.x")))
+        return f"{launcher.text} {program} -in {name}.in > {name}.out".strip()
+
     def read(self, path: str, data: bytes) -> FileFacts:
         """Judge the content of a pseudopotential."""
         from crystalmath.preflight.programs import upf_file

@@ -76,6 +76,14 @@ class Vasp(Program):
 
         return vasp_inputs.settings(files)
 
+    def command(self, step: StepInputs, environment: Mapping[str, str]) -> str | None:
+        """Start ``vasp_std`` as quacc's settings say."""
+        launch = self.launch("", environment)
+        program = launch.programs[0]
+        if step.program != self.files.title or launch.launcher is None or program is None:
+            return None
+        return f"{launch.launcher.text} {program.text} > vasp.out".strip()
+
     def preset(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give its parameters; files of moments or POTCARs alone are for others to inherit."""
         told: Mapping[str, Any] = document.get("inputs", {})
@@ -143,7 +151,7 @@ class Vasp(Program):
             remedy=f"mend it: {VARIABLE} there must name the folder that holds potpaw_PBE.64",
         )
 
-    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002
+    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch:  # noqa: ARG002
         """Tell how VASP is started; which of its two programs depends on the k-points."""
         launcher = Command.of_setting("VASP_PARALLEL_CMD", "", environment)
         programs = (

@@ -8,7 +8,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import UnknownJob
+from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.models.fields import array, reference
 from crystalmath.server.handlers.documents import (
     EVENT_SIZE,
@@ -25,6 +25,7 @@ from crystalmath.server.rpc.shapes import (
     ERROR,
     JOB,
     JOB_IDS,
+    MOST_JOBS,
     TIMEOUT,
     record,
 )
@@ -131,8 +132,11 @@ async def _adopt_orphans(service: JobService, job_ids: Collection[str]) -> None:
 
 @method(
     "jobs.wait",
-    params={"job_ids": JOB_IDS, "timeout_s": {**TIMEOUT, "description": "in seconds; default: 30"}},
-    required=("job_ids",),
+    params={
+        "job_ids": {**JOB_IDS, "description": "exactly these jobs"},
+        **FILTERS,
+        "timeout_s": {**TIMEOUT, "description": "in seconds; default: 30"},
+    },
     result=record({"jobs": array(JOB), "done": {"type": "boolean"}, "error": ERROR}),
     refused={"jobs": [], "done": False},
 )
@@ -140,10 +144,18 @@ async def handle_jobs_wait(service: JobService, params: dict[str, Any]) -> Mappi
     """Wait until all of some jobs have ended, or the time is over.
 
     The answer has their states at that moment, in the order of the ids; ``done`` tells whether all
-    have ended. A job whose owner has died is taken over.
+    have ended. A job whose owner has died is taken over. In place of ``job_ids`` filters choose, as
+    in jobs.list, among the jobs that there are now.
     """
-    job_ids = list(dict.fromkeys(params["job_ids"]))
-    end = time.monotonic() + params.get("timeout_s", 30)
+    end = time.monotonic() + params.pop("timeout_s", 30)
+    named = params.pop("job_ids", None)
+    if (named is None) == (not params):
+        raise InvalidJob("say which jobs to wait for: either 'job_ids' or filters")
+    job_ids = (
+        await in_pool("asking", _chosen, service, read_filters(params))
+        if named is None
+        else list(dict.fromkeys(named))
+    )
     async with listening(service, job_ids) as subscriber:
         while True:
             done = await in_slices("computing", _have_ended(service, job_ids))
@@ -154,6 +166,15 @@ async def handle_jobs_wait(service: JobService, params: dict[str, Any]) -> Mappi
     await room(JOB_SIZE * len(job_ids))
     documents, done = await in_slices("computing", _told_of(service, job_ids))
     return {"jobs": documents, "done": done, "error": None}
+
+
+def _chosen(service: JobService, filters: dict[str, Any]) -> list[str]:
+    found = service.jobs(limit=MOST_JOBS + 1, **filters)
+    if not found:
+        raise InvalidJob("there is no job that fits the filters")
+    if len(found) > MOST_JOBS:
+        raise InvalidJob(f"more than {MOST_JOBS} jobs fit the filters; wait for fewer at once")
+    return [job.job_id for job in found]
 
 
 def _have_ended(service: JobService, job_ids: list[str]) -> Generator[None, None, bool]:

@@ -131,6 +131,10 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "error": None,
         },
     ),
+    "jobs.archive": (
+        {"file": "/home/ann/alloys.zip", "filters": {"labels": {"set": "metals"}}},
+        {"jobs": 12, "files": 180, "error": None},
+    ),
     "jobs.cancel": ({"job_id": _ID}, {"job_id": _ID, "cancelled": True, "error": None}),
     "jobs.cancel_many": (
         {"labels": {"set": "metals"}, "state": "pending"},
@@ -159,6 +163,10 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "states": {"completed": 15, "failed": 1, "cancelled": 0},
             "error": None,
         },
+    ),
+    "jobs.import": (
+        {"file": "/home/ann/alloys.zip"},
+        {"job_ids": [_ID], "known": [], "error": None},
     ),
     "jobs.inputs": ({"job_id": _ID}, {"job_id": _ID, "inputs": _INPUTS, "error": None}),
     "jobs.events": (
@@ -281,6 +289,15 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     "error": None,
                 }
             ],
+            "error": None,
+        },
+    ),
+    "jobs.script": (
+        {"job_id": _ID},
+        {
+            "job_id": _ID,
+            "script": "from ase import Atoms\n...\nresult = relax_job(atoms, **parameters)\n",
+            "shell": None,
             "error": None,
         },
     ),

@@ -1,0 +1,39 @@
+"""``crystalmath import``: take in jobs that another home has archived."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - Typer reads annotations
+from typing import Annotated
+
+import typer
+
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.job_filters import any_client
+from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+
+__all__ = ["import_jobs"]
+
+
+def import_jobs(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What crystalmath export --archive has written.")
+    ],
+    *,
+    as_json: Json = False,
+) -> int:
+    """Take in the jobs of an archive, with their records, results and files.
+
+    Jobs that are here already stay as they are. Where anything in the archive is not as it should
+    be, nothing is taken in.
+    """
+    with any_client() as client:
+        taken = client.import_archive(file)
+    if as_json:
+        output.write_json({**taken, "error": None})
+        return 0
+    for job_id in taken["job_ids"]:
+        output.write(job_id)
+    count, known = len(taken["job_ids"]), len(taken["known"])
+    there = f"; {known} were here already" if known else ""
+    output.note(f"{count} job{'s' if count != 1 else ''} taken in{there}")
+    return 0

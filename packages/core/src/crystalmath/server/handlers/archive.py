@@ -1,0 +1,111 @@
+"""The handlers with which jobs travel between homes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob
+from crystalmath.models.fields import array
+from crystalmath.server.handlers.jobs import FILTERS, read_filters
+from crystalmath.server.pools import in_slices
+from crystalmath.server.rpc.declare import length, method
+from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, record
+from crystalmath.service.usage import pages
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from crystalmath.service import JobService
+
+__all__ = ["handle_jobs_archive", "handle_jobs_import"]
+
+_FILE = {"type": "string", "description": "the whole path of the archive"}
+_IDS = {"type": "array", "items": {"type": "string"}}
+_COUNT = {"type": "integer", "minimum": 0}
+#: What an id takes in an answer.
+_ID_SIZE = 60
+
+
+@method(
+    "jobs.archive",
+    params={
+        "file": {**_FILE, "description": "the whole path of the archive, which is made"},
+        "job_ids": {**JOB_IDS, "description": "these jobs"},
+        "filters": {
+            "type": "object",
+            "properties": FILTERS,
+            "additionalProperties": False,
+            "description": "in place of ids, the filters of jobs.list; of jobs that have ended",
+        },
+    },
+    required=("file",),
+    result=record(
+        {
+            "jobs": {**_COUNT, "description": "how many jobs are in it"},
+            "files": {**_COUNT, "description": "how many files of theirs"},
+            "error": ERROR,
+        }
+    ),
+    refused={"jobs": 0, "files": 0},
+)
+async def handle_jobs_archive(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Write jobs that have ended into a file that another home takes in (``jobs.import``).
+
+    Record, results and files are in it; POTCARs and environments never are.
+    """
+    return await in_slices("files", _archived(service, _path(service, params), **params))
+
+
+def _archived(
+    service: JobService,
+    path: Path,
+    job_ids: list[str] | None = None,
+    filters: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> Generator[None, None, dict[str, Any]]:
+    from crystalmath.service.job_archive import write_archive
+
+    if (job_ids is None) == (filters is None):
+        raise InvalidJob("say which jobs: either 'job_ids' or 'filters'")
+    if job_ids is None:
+        found = pages(service, **read_filters(filters or {}))
+        job_ids = [job.job_id for page in found for job in page if job.state.is_terminal()]
+    if not job_ids:
+        raise InvalidJob("there is no job that has ended and fits the filters; nothing was written")
+    count = yield from write_archive(service, path, list(dict.fromkeys(job_ids)))
+    return {"jobs": len(set(job_ids)), "files": count, "error": None}
+
+
+@method(
+    "jobs.import",
+    params={"file": _FILE},
+    required=("file",),
+    result=record(
+        {
+            "job_ids": array({"type": "string"}),
+            "known": {**_IDS, "description": "jobs that were there already, and stay as they are"},
+            "error": ERROR,
+        }
+    ),
+    refused={"job_ids": [], "known": []},
+    answer_size=lambda params: _ID_SIZE * length(params.get("file"), MOST_JOBS),
+)
+async def handle_jobs_import(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Take in the jobs of an archive that another home has written (``jobs.archive``).
+
+    All of them, or, where anything in it is not as it should be, none.
+    """
+    from crystalmath.service.job_archive import import_archive
+
+    taken = await in_slices("files", import_archive(service, _path(service, params)))
+    return {"job_ids": list(taken.job_ids), "known": list(taken.known), "error": None}
+
+
+def _path(service: JobService, params: Mapping[str, Any]) -> Path:
+    if service.config.restricted is not None:
+        raise InvalidJob("this home is restricted, and reads and writes no files that are named")
+    path = Path(params["file"])
+    if not path.is_absolute():
+        raise InvalidJob(f"{params['file']!r:.200} is no whole path; write it from the root on")
+    return path

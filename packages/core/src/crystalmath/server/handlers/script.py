@@ -1,0 +1,84 @@
+"""The handler that writes a job as scripts which run without us."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.models import Inputs
+from crystalmath.models.fields import nullable
+from crystalmath.server.handlers.inputs import handle_jobs_inputs
+from crystalmath.server.pools import in_pool
+from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.shapes import ERROR, JOB_ID, record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.service import JobService
+
+__all__ = ["handle_jobs_script"]
+
+_TEXT = {"type": "string"}
+#: A structure and parameters, written as Python.
+_SIZE = 16 * 2**20
+
+
+@method(
+    "jobs.script",
+    params={
+        "job_id": JOB_ID,
+        "shell": {
+            "type": "boolean",
+            "description": "also tell how the programs are started in folders of their inputs, as "
+            "jobs.inputs tells these; default: false",
+        },
+    },
+    required=("job_id",),
+    result=record(
+        {
+            "job_id": nullable(JOB_ID),
+            "script": {**nullable(_TEXT), "description": "in Python; it needs quacc alone"},
+            "shell": {
+                **nullable(_TEXT),
+                "description": "for sh; null where that was not asked for, or a step is no "
+                "program's that a command starts",
+            },
+            "error": ERROR,
+        }
+    ),
+    refused={"script": None, "shell": None},
+    answer_size=lambda _: _SIZE,
+)
+async def handle_jobs_script(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Write a job as a Python script that runs the same calculation with quacc alone."""
+    job_id = params["job_id"]
+    told = await in_pool("files", _script, service, job_id)
+    shell = None
+    if params.get("shell"):
+        answer = await handle_jobs_inputs(service, {"job_id": job_id})
+        if answer["error"]:
+            return {**answer, "script": None, "shell": None}
+        shell = await in_pool("files", _shell, service, job_id, Inputs.read(answer["inputs"]))
+    return {"job_id": job_id, "script": told, "shell": shell, "error": None}
+
+
+def _script(service: JobService, job_id: str) -> str:
+    from crystalmath.service.job_script import python_script
+
+    return python_script(service.job(job_id), service.specification(job_id))
+
+
+def _shell(service: JobService, job_id: str, inputs: Inputs) -> str | None:
+    from crystalmath.preflight.programs_here import programs
+    from crystalmath.service.job_script import shell_script
+
+    header = json.loads(service.specification(job_id).partition("\n")[0])
+    environment = header.get("environment", {})
+    commands = [
+        next((told for each in programs() if (told := each.command(step, environment))), None)
+        for step in inputs.steps
+    ]
+    return shell_script(
+        service.job(job_id), inputs.steps, commands, service.pseudopotentials(job_id)
+    )

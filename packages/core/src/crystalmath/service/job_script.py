@@ -1,0 +1,233 @@
+"""Writes a job as a Python script that runs the same calculation with quacc alone."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shlex
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob
+from crystalmath.recipes.encoding import Sentinel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ase import Atoms
+
+    from crystalmath.models.answers import Potcar
+    from crystalmath.models.inputs import StepInputs
+    from crystalmath.quacc.store import JobMetadata
+
+__all__ = ["python_script", "shell_script"]
+
+#: The variables of a job's environment that its calculation may depend on.
+_SETTINGS = ("QUACC_", "VASP_", "ESPRESSO_", "ASE_")
+#: What Python writes as it is read.
+_PLAIN = (NoneType, bool, int, float, str, bytes, complex)
+_WORKFLOW = "QUACC_WORKFLOW_ENGINE"
+
+
+def python_script(job: JobMetadata, specification: str) -> str:
+    """Write what a job computes as a script.
+
+    Parameters
+    ----------
+    job : JobMetadata
+        What is on record of it.
+    specification : str
+        What was recorded of what was asked for.
+
+    Raises
+    ------
+    InvalidJob
+        A parameter cannot be written as Python, such as a random generator in some state.
+    """
+    from crystalmath.recipes import codec
+    from crystalmath.recipes.structures import parse_structure
+
+    header, _, document = specification.partition("\n")
+    asked = json.loads(document)
+    source = _Source()
+    body = []
+    arguments = "**parameters"
+    if asked["atoms"]:
+        atoms = parse_structure({"format": "ase-json", "data": asked["atoms"]["data"]})
+        body += [f"atoms = {source.atoms(atoms)}", ""]
+        arguments = f"atoms, {arguments}"
+    module, _, name = job.recipe.rpartition(".")
+    parameters = codec.decode_request(asked["parameters"])
+    body += [f"parameters = {source.value(parameters)}", ""]
+    environment = json.loads(header).get("environment", {})
+    settings = {
+        name: value
+        for name, value in sorted(environment.items())
+        if name.startswith(_SETTINGS) and name != _WORKFLOW
+    }
+    imports = sorted({*source.imports, f"from {module} import {name}"} - {"import os"})
+    submitted = dt.datetime.fromtimestamp(job.created_at, dt.UTC)
+    lines = [
+        f'"""What job {job.job_id} computes, with quacc alone: {job.recipe}.',
+        "",
+        f"Submitted on {submitted:%Y-%m-%d %H:%M} UTC. Results are written into the folder in",
+        "which this is started.",
+        '"""',
+        "",
+        "import os",
+        "",
+        "# The settings that the job had; what the environment says goes before.",
+        f"SETTINGS = {source.value(settings)}",
+        "for name, value in SETTINGS.items():",
+        "    os.environ.setdefault(name, value)",
+        "# Recipes are plain functions then.",
+        f'os.environ["{_WORKFLOW}"] = "None"',
+        "",
+        *(f"{line}  # noqa: E402" for line in imports),
+        "",
+        *body,
+        'if __name__ == "__main__":',
+        f"    result = {name}({arguments})",
+        '    if isinstance(result, dict) and "energy" in result.get("results", {}):',
+        """        print(f"{result['results']['energy']} eV")""",
+        "    else:",
+        "        print(result)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class _Source:
+    """Writes values as Python, and keeps what has to be imported for them."""
+
+    def __init__(self) -> None:
+        self.imports: set[str] = set()
+
+    def atoms(self, atoms: Atoms) -> str:
+        self.imports.add("from ase import Atoms")
+        document = atoms.todict()
+        if atoms.constraints:
+            document["constraints"] = [each.todict() for each in atoms.constraints]
+        return f"Atoms.fromdict({self.value(document)})"
+
+    def value(self, value: Any, indent: int = 0) -> str:
+        """Write a value; tables and lists of lists go over several lines."""
+        if type(value) in _PLAIN:
+            return repr(value)
+        writers: Sequence[tuple[Any, Callable[[Any, int], str]]] = (
+            (dict, self._dict),
+            (list, self._list),
+            (tuple, self._tuple),
+            ((set, frozenset), self._set),
+            (Path, self._path),
+            (dt.date, self._time),
+            (type, self._class),
+            (Sentinel, self._sentinel),
+        )
+        for kinds, write in writers:
+            if isinstance(value, kinds):
+                return write(value, indent)
+        return self._of_library(value, indent)
+
+    def _dict(self, value: dict[Any, Any], indent: int) -> str:
+        pairs = [f"{self.value(k)}: {self.value(v, indent + 4)}" for k, v in value.items()]
+        return self._several("{", pairs, "}", indent)
+
+    def _list(self, value: list[Any], indent: int) -> str:
+        items = [self.value(each, indent + 4) for each in value]
+        plain = not any(isinstance(each, list | dict) for each in value)
+        return f"[{', '.join(items)}]" if plain else self._several("[", items, "]", indent)
+
+    def _tuple(self, value: tuple[Any, ...], indent: int) -> str:
+        items = [self.value(each, indent) for each in value]
+        return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+
+    def _set(self, value: set[Any] | frozenset[Any], indent: int) -> str:
+        items = sorted(self.value(each, indent) for each in value)
+        return f"{type(value).__name__}([{', '.join(items)}])"
+
+    def _path(self, value: Path, _: int) -> str:
+        self.imports.add("from pathlib import Path")
+        return f"Path({str(value)!r})"
+
+    def _time(self, value: dt.date, _: int) -> str:
+        self.imports.add("import datetime")
+        return repr(value)
+
+    def _class(self, value: type, _: int) -> str:
+        self.imports.add(f"from {value.__module__} import {value.__qualname__}")
+        return value.__qualname__
+
+    def _sentinel(self, value: Sentinel, _: int) -> str:
+        self.imports.add(f"from quacc import {value.name}")
+        return value.name
+
+    def _of_library(self, value: Any, indent: int) -> str:
+        import numpy as np
+        from ase import Atoms
+
+        if isinstance(value, np.ndarray | np.generic):
+            self.imports.add("import numpy as np")
+            return f'np.array({self.value(value.tolist(), indent)}, dtype="{value.dtype}")'
+        if isinstance(value, Atoms):
+            return self.atoms(value)
+        raise InvalidJob(
+            f"a {type(value).__name__} among the parameters cannot be written as Python; submit "
+            "the job again with a plain value in its place"
+        )
+
+    def _several(self, opened: str, items: Sequence[str], closed: str, indent: int) -> str:
+        if not items:
+            return opened + closed
+        inner = " " * (indent + 4)
+        return "\n".join([opened, *(f"{inner}{each}," for each in items), " " * indent + closed])
+
+
+def shell_script(
+    job: JobMetadata,
+    steps: Sequence[StepInputs],
+    commands: Sequence[str | None],
+    potcars: Sequence[Potcar],
+) -> str | None:
+    """Write how the programs are started in folders of their inputs.
+
+    Parameters
+    ----------
+    job : JobMetadata
+        The job.
+    steps : sequence of StepInputs
+        What they get. One step lies in the folder itself, several in ``step-1`` and so on.
+    commands : sequence of str or None
+        How each is started.
+    potcars : sequence of Potcar
+        Where the job's pseudopotentials were.
+
+    Returns
+    -------
+    str or None
+        ``None`` where a step is no program's that is started by a command.
+    """
+    if not steps or None in commands:
+        return None
+    lines = [
+        "#!/bin/sh -e",
+        f"# The programs of job {job.job_id} ({job.recipe}), without quacc.",
+        'cd "$(dirname "$0")"',
+    ]
+    paths = {each["titel"]: each["path"] for each in potcars if each["titel"]}
+    for number, (step, command) in enumerate(zip(steps, commands, strict=True), 1):
+        if not step.certain:
+            lines.append("# What this one gets depends on the result of an earlier one.")
+        inner = [f"cd step-{number}"] if len(steps) > 1 else []
+        if (titles := step.files.get("POTCAR.titel")) is not None:
+            inner.append(_potcar(titles.splitlines(), paths))
+        lines.append(f"({' && '.join([*inner, str(command)])})")
+    return "\n".join(lines) + "\n"
+
+
+def _potcar(titles: Sequence[str], paths: Mapping[str, str]) -> str:
+    """Put POTCAR together, which is a licensed file: it stays where it is kept."""
+    if any(title not in paths for title in titles):
+        return "{ [ -e POTCAR ] || { echo 'put a POTCAR there; see POTCAR.titel' >&2; exit 1; }; }"
+    files = " ".join(shlex.quote(paths[title]) for title in titles)
+    return f"{{ [ -e POTCAR ] || cat {files} > POTCAR; }}"

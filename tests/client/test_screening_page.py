@@ -1,0 +1,37 @@
+"""`docs/screening.md`, word by word, at a shell: 200 structures, and the repair of what failed."""
+
+from __future__ import annotations
+
+import csv
+
+import ase.io
+
+from crystalmath.client import connect
+
+COUNT = 200
+
+
+def test_screening(follow, server, tmp_path):
+    said = follow("screening.md")
+    assert f"{COUNT} structures\n" in said
+    assert f"{COUNT} completed\n" in said
+    with connect(start=False) as client:
+        jobs = list(client.list(labels={"project": "screening"}))
+    failed = {job.job_id: job for job in jobs if job.state.value == "failed"}
+    assert failed
+    assert f"{len(failed)} failed" in said
+    assert f"{len(jobs)} taken in\n" in said
+    # Each of them was repaired by one that goes on from it.
+    again = {job.parents[-1]["job_id"]: job for job in jobs if job.parents}
+    assert again.keys() == failed.keys()
+    for job_id, job in again.items():
+        assert (job.name, job.labels) == (failed[job_id].name, failed[job_id].labels)
+        assert "/opt.traj" in job.parents[0]["file"]
+    with (tmp_path / "screening.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["name"] for row in rows}) == len(rows) == COUNT
+    assert all(float(row["max_force_ev_ang"]) < 0.0201 for row in rows)
+    frames = ase.io.read(tmp_path / "relaxed.extxyz", index=":")
+    energies = sorted(atoms.get_potential_energy() / len(atoms) for atoms in frames)
+    told = sorted(float(row["energy_per_atom_ev"]) for row in rows)
+    assert all(abs(one - other) < 1e-6 for one, other in zip(energies, told, strict=True))

@@ -1,0 +1,230 @@
+"""Jobs that leave their home: as a script, as a folder, and as an archive for another home."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from ase.constraints import FixAtoms
+
+from conftest import LAB
+from crystalmath.client import in_process
+from crystalmath.errors import InvalidJob
+
+AL = bulk("Al", a=4.1, cubic=True)
+AL.rattle(0.05, seed=1)
+AL.set_tags([1, 2, 3, 4])
+AL.set_constraint(FixAtoms([0]))
+LABELS = {"project": "travel"}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """Give a client of a home whose jobs run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("first")))
+        patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
+        patch.syspath_prepend(LAB)
+        with in_process() as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def relaxed(client):
+    """Give a job that has completed."""
+    asked = {"opt_params": {"fmax": 0.02, "optimizer": "FIRE"}, "asap_cutoff": True}
+    job = client.submit(
+        "emt.core.relax_job",
+        AL,
+        asked,
+        name="Al",
+        labels=LABELS,
+        key="once",
+        environment={**os.environ, "QUACC_OF_THE_TEST": "secret"},
+    )
+    job.result(300)
+    return job
+
+
+@pytest.fixture
+def here(client, monkeypatch):
+    """Have commands ask about that home."""
+    monkeypatch.setenv("CRYSTALMATH_HOME", client.version()["home"])
+
+
+@pytest.fixture
+def archive(client, relaxed, tmp_path):
+    file = tmp_path / "jobs.zip"
+    assert client.archive(file, labels=LABELS) == 1
+    return file
+
+
+def test_a_script_computes_the_same_with_quacc_alone(client, relaxed, here, cli, tmp_path):
+    answer = cli("export", relaxed.job_id[:8], "--script")
+    assert answer.code == 0, answer.err
+    assert answer.out == client.script(relaxed.job_id)
+    assert "crystalmath" not in answer.out
+    folder = tmp_path / "out"
+    assert cli("export", relaxed.job_id, "--inputs", folder).code == 0
+    # A machine that is slow tells no parameters of the calculator, which no program would read.
+    assert {path.name for path in folder.iterdir()} - {"parameters.json"} == {"run.py"}
+    assert (folder / "run.py").read_text() == answer.out
+    # Nothing of ours is there to be imported.
+    plain = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-I", "run.py"],
+        cwd=folder,
+        env=plain,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    energy = client.job(relaxed.job_id).summary["energy_ev"]
+    assert float(done.stdout.split()[-2]) == pytest.approx(energy, abs=1e-9)
+    assert cli("export", relaxed.job_id, "--inputs", folder).code == 1
+
+
+def test_another_home_takes_jobs_in(client, relaxed, here, cli, tmp_path, monkeypatch):
+    file = tmp_path / "jobs.zip"
+    assert cli("export", "--archive", file, "--label", "project=travel").code == 0
+    assert b"secret" not in b"".join(
+        zipfile.ZipFile(file).read(name) for name in zipfile.ZipFile(file).namelist()
+    )
+    again = cli("export", "--archive", file, relaxed.job_id)
+    assert (again.code, "is there already" in again.err) == (1, True)
+    first = client.job(relaxed.job_id)
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
+    answer = cli("import", file, "--json")
+    assert answer.json == {"job_ids": [relaxed.job_id], "known": [], "error": None}, answer.err
+    with in_process() as other:
+        taken = other.job(relaxed.job_id)
+        for name in ("state", "name", "labels", "recipe", "created_at", "finished_at", "formula"):
+            assert getattr(taken, name) == getattr(first, name), name
+        assert (taken.key, first.key) == (None, "once")
+        assert taken.summary["energy_ev"] == first.summary["energy_ev"]
+        assert other.result(relaxed.job_id)["atoms"] == relaxed.result()["atoms"]
+        assert str(taken.work_dir).startswith(str(tmp_path / "second"))
+        assert "opt.log.gz" in str(other.files(relaxed.job_id)["files"])
+        assert [job.job_id for job in other.list(elements=["Al"])] == [relaxed.job_id]
+        spec = other.specification(relaxed.job_id)
+        assert spec["params"] == client.specification(relaxed.job_id)["params"]
+        # It is as good as one of its own: what was archived can run again.
+        assert [
+            one["status"] for one in other.asked_again({}, job_ids=[first.job_id], dry_run=True)
+        ] == ["ok"]
+        # And travels on.
+        other.archive(tmp_path / "third.zip", [relaxed.job_id])
+    assert cli("import", tmp_path / "third.zip", "--json").json["known"] == [relaxed.job_id]
+
+
+def test_only_what_has_ended_is_archived(client, tmp_path):
+    file = tmp_path / "jobs.zip"
+    with pytest.raises(InvalidJob, match="no job that has ended"):
+        client.archive(file, labels={"project": "none such"})
+    job = client.submit("lab_recipes.wait_for", AL, {"path": str(tmp_path / "go")})
+    with pytest.raises(InvalidJob, match="only jobs that have ended are archived"):
+        client.archive(file, [job.job_id])
+    job.cancel()
+    assert list(tmp_path.glob("*.zip")) == []
+    assert list(tmp_path.glob(".*")) == []
+
+
+# --- what is no archive of ours ------------------------------------------------------------------
+
+
+def link(name):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+HOSTILE = {
+    "a path above": (lambda job: f"{job}/files/../../../evil", b"x", "can be none of a job's"),
+    "a whole path": (lambda _: "/tmp/evil", b"x", "can be none of a job's"),
+    "another folder": (lambda _: "evil/files/x", b"x", "can be none of a job's"),
+    "a link": (lambda job: link(f"{job}/files/1.work/x"), b"/etc/passwd", "is a link"),
+    "a POTCAR": (lambda job: f"{job}/files/1.work/POTCAR", b"PAW", "never travels"),
+    "a claim": (lambda job: f"{job}/files/1.claim", b"x", "never travels"),
+    "the same again": (lambda job: f"{job}/record.json", b"{}", "has a file twice"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_may_be_in_no_archive_is_refused(client, relaxed, archive, other_home, what):
+    name, data, said = HOSTILE[what]
+    with (
+        zipfile.ZipFile(archive, "a") as opened,
+        pytest.warns() if "again" in what else contextlib.nullcontext(),
+    ):
+        opened.writestr(name(relaxed.job_id), data)
+    refused(other_home, archive, said)
+
+
+CHANGED = {
+    "a record of another job": ("record.json", '"attempt": 1', '"attempt": "1"', "is damaged"),
+    "a module of somebody's": ("1.outcome", "numpy", "posix", "names 'posix'"),
+    "a later format": ("archive.json", '"format": 1', '"format": 2', "has the format 2"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_what_was_changed_is_refused(client, relaxed, archive, other_home, tmp_path, what):
+    end, before, after, said = CHANGED[what]
+    new = tmp_path / "changed.zip"
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(new, "w") as changed:
+        for info in old.infolist():
+            data = old.read(info)
+            if info.filename.endswith(end):
+                if end == "1.outcome":
+                    head, _, payload = data.partition(b"\n")
+                    text = gzip.decompress(payload)
+                    assert before.encode() in text
+                    payload = gzip.compress(text.replace(before.encode(), after.encode()))
+                    told = {**json.loads(head), "size": len(payload)}
+                    data = json.dumps(told).encode() + b"\n" + payload
+                else:
+                    assert before.encode() in data
+                    data = data.replace(before.encode(), after.encode())
+            changed.writestr(info.filename, data)
+    refused(other_home, new, said)
+
+
+def test_what_would_fill_the_disk_is_refused(client, archive, other_home, monkeypatch):
+    usage = type("Usage", (), {"free": 600 * 2**20, "total": 2**40})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("crystalmath.service.job_archive._FREE", 600 * 2**20)
+    refused(other_home, archive, "has room for 0")
+
+
+def test_what_is_no_archive_at_all_is_refused(other_home, tmp_path):
+    file = tmp_path / "no.zip"
+    file.write_bytes(b"PK, but not quite")
+    refused(other_home, file, "cannot be read as an archive of jobs")
+    refused(other_home, tmp_path / "none-such.zip", "cannot be read as an archive of jobs")
+
+
+@pytest.fixture(scope="module")
+def other_home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("other")))
+        with in_process() as other:
+            yield other
+
+
+def refused(other, file, said):
+    """Nothing is taken in, and nothing left behind."""
+    with pytest.raises(InvalidJob, match=said):
+        other.import_archive(file)
+    assert list(other.list()) == []
+    left = Path(other.version()["home"], "jobs")
+    assert list(left.glob("*import*")) == [] if left.exists() else True
