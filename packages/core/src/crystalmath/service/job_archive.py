@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, frozen
 
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
-from crystalmath.jobs.changes import Change
 from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.worktree import files_below
@@ -36,10 +35,10 @@ from crystalmath.service.rebuild import row_of
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from crystalmath.quacc.store import JobMetadata, JobStore
+    from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.job_service import JobService
 
-__all__ = ["Imported", "import_archive", "record_rows", "write_archive"]
+__all__ = ["Imported", "import_archive", "write_archive"]
 
 _FORMAT = 1
 _HEAD = "archive.json"
@@ -348,30 +347,3 @@ def _check_named(value: Any, place: str) -> None:
             told = shown((strange or ["a function"])[0])
             raise InvalidJob(f"{place} names {told}, which no recipe of quacc returns")
         left += node.values()
-
-
-def record_rows(store: JobStore, ended: Sequence[tuple[Job, NewJob, str | None]]) -> None:
-    """Record jobs that have ended elsewhere, with when and how they did."""
-    answers = store.insert_each([row for _, row, _ in ended])
-    changes = []
-    for (job, _, trace), answer in zip(ended, answers, strict=True):
-        if isinstance(answer, InvalidJob):
-            raise answer
-        changes.append(
-            Change(
-                job_id=job.job_id,
-                state=job.state,
-                at=job.finished_at or job.created_at,
-                reason=job.reason,
-                attempt=job.attempt,
-                error=job.error,
-                traceback=trace,
-                summary=job.summary,
-                started_at=job.started_at,
-            )
-        )
-    store.apply(changes)
-    for job, _, _ in ended:
-        if job.removed in {"heavy", "all"} and job.removed_at is not None:
-            told = "removed before it was archived"
-            store.note_removed([job.job_id], job.removed, told, job.removed_at)

@@ -17,6 +17,7 @@ from crystalmath.jobs.changes import Change
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
+from crystalmath.service.ended_elsewhere import record_rows
 from crystalmath.service.engine_pool import Runners
 from crystalmath.service.geometries import Geometries
 from crystalmath.service.home_disk import HomeDisk
@@ -367,8 +368,6 @@ class JobService(Queries):
 
     def record_ended(self, ended: Sequence[tuple[Job, NewJob, str | None]]) -> None:
         """Record jobs that have ended elsewhere; see :mod:`crystalmath.service.job_archive`."""
-        from crystalmath.service.job_archive import record_rows
-
         record_rows(self._recorder.store, ended)
 
     # --- throwing away -----------------------------------------------------------------------
