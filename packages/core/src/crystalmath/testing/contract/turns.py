@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -65,7 +64,6 @@ class Turns(Base):
         door: Door,
         oracle: Oracle,
         shared: Path,
-        line: Line,
         stuck: Stuck,
     ) -> None:
         """Before its claim, and by the same process: core launches it again, and it runs."""
@@ -76,8 +74,7 @@ class Turns(Base):
         limit = engine.start_s + 10 * engine.turn_s
         pid = eventually(stuck.worker, limit, f"no worker called worker.run for {attempt.id}")
         assert pid is not None
-        is_shared = not stuck.is_below(pid, launcher.process.pid)
-        stuck.kill(pid, spare=launcher.process.pid)
+        stuck.kill(pid, below=launcher.process.pid)
 
         def is_over() -> bool:
             (word,) = launcher.ask("probe", [attempt.job_id]).values()
@@ -95,8 +92,6 @@ class Turns(Base):
         assert door.ended(attempt) == ["completed"]
         assert (shared / "count").read_text() == "x"
         launcher.ask("stop")
-        if is_shared:
-            _await_workers(engine, door, line)
 
     # --- many handles ------------------------------------------------------------------------
 
@@ -239,20 +234,17 @@ class Stuck:
                     return pid
         return None
 
-    @staticmethod
-    def is_below(pid: int, owner: int) -> bool:
-        """Tell whether a process is another one, or descends from it."""
-        try:
-            return pid == owner or owner in [each.pid for each in psutil.Process(pid).parents()]
-        except psutil.NoSuchProcess:
-            return False
+    def kill(self, pid: int, *, below: int) -> None:
+        """Kill the worker, if it is a process that another one has started.
 
-    def kill(self, pid: int, *, spare: int) -> None:
-        """Kill the worker; one that is a thread of the process to be spared meets an error."""
+        One that is a thread of that process, or a worker of a server that others share, meets an
+        error instead.
+        """
         self._kept.rename(self._spec)
-        if pid != spare:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(pid).send_signal(signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker = psutil.Process(pid)
+            if below in [each.pid for each in worker.parents()]:
+                worker.kill()
         self.let_go()
 
     def let_go(self) -> None:
@@ -260,25 +252,6 @@ class Stuck:
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
-
-
-def _await_workers(engine: EngineUnderTest, door: Door, line: Line) -> None:
-    """Wait until a server has as many workers again as before one of them was killed.
-
-    It may give a worker that is left two jobs meanwhile, and leave them to it.
-    """
-    deadline = time.monotonic() + 2 * engine.start_s
-    while time.monotonic() < deadline:
-        some = line.add(engine.workers)
-        door.launch(*some)
-        until = time.monotonic() + 10 * engine.turn_s
-        while not (all_begun := all(map(line.has_begun, some))) and time.monotonic() < until:
-            time.sleep(0.05)
-        for attempt in some:
-            line.let_go(attempt)
-        door.ended(*some)
-        if all_begun:
-            return
 
 
 def _check_sightings(
