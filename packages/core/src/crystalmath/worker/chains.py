@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["WorkerLost", "close_idle", "run"]
+
+
+_STDERR = 2
 
 
 class WorkerLost(CrystalMathError):  # noqa: N818 - named for what happened
@@ -78,7 +83,7 @@ class _Chain:
     """A supervisor, seen through the socket that ties it to this process."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
+        ours, theirs = map(_beside_streams, socket.socketpair())
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 # -P: a file of the working directory must never stand in for a library.
@@ -86,6 +91,7 @@ class _Chain:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=None if _is_open(_STDERR) else subprocess.DEVNULL,
                 start_new_session=True,
                 cwd="/",
             )
@@ -119,6 +125,21 @@ class _Chain:
         self._socket.close()
         # Its exit code is of no interest; waiting keeps it from becoming a zombie.
         threading.Thread(target=self.process.wait, daemon=True).start()
+
+
+def _is_open(descriptor: int) -> bool:
+    with contextlib.suppress(OSError):
+        os.fstat(descriptor)
+        return True
+    return False
+
+
+def _beside_streams(end: socket.socket) -> socket.socket:
+    """Give a socket that takes the place of no standard stream, where a worker has closed those."""
+    if end.fileno() > _STDERR:
+        return end
+    with end:
+        return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1))
 
 
 _lock = threading.Lock()

@@ -47,7 +47,9 @@ def main() -> None:
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     # A runner whose supervisor was killed must not go on: nobody would fence or publish it.
     begin_below(parent)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # A log is UTF-8, and what a recipe prints is no reason to fail, whatever the worker's locale.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     with socket.socket(fileno=descriptor) as control:
         _serve(control)
 

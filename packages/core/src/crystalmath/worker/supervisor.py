@@ -31,6 +31,7 @@ from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
 from crystalmath.worker.guardian import go_below_guardian
 from crystalmath.worker.logfile import LogFile
+from crystalmath.worker.signals import hear_all_signals
 from crystalmath.worker.stopping import ask_to_stop
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ ASK_S = 1.0
 def main() -> None:
     """Serve one engine worker until it lets go."""
     descriptor = int(sys.argv[1])
+    hear_all_signals()
     group = ControlGroup.make()
     guardian = None if group else go_below_guardian(descriptor)
     become_subreaper()
