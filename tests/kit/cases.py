@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cases_surroundings
 from broken_calls import FAULTS, STEPS, named
 
 #: What an engine starts too early, in the kit's words.
@@ -131,4 +132,6 @@ CASES = [
     ("LastComeFirst", "test_starts_in_order", "number 4 of those .* before number 1"),
     ("FewerAtOnce", "test_as_many_at_once_as_workers_says", "says 2, and 1 jobs"),
     ("MoreAtOnce", "test_as_many_at_once_as_workers_says", "says 1, and 2 jobs"),
+    # What it does to its surroundings.
+    *cases_surroundings.CASES,
 ]

@@ -10,6 +10,7 @@ import broken_calls  # noqa: F401
 import broken_ends  # noqa: F401
 import broken_engines
 import broken_face  # noqa: F401
+import broken_surroundings  # noqa: F401
 import early_engine  # noqa: F401
 import psutil
 import pytest
@@ -17,6 +18,8 @@ import pytest
 from crystalmath.testing.pytest_session import run_pytest
 
 HERE = Path(__file__).parent
+#: Hides quacc, which no case needs: its import takes seconds.
+LIGHT = HERE.parent / "light"
 HEAD = """\
 import pytest
 from crystalmath.testing import EngineUnderTest, RunnerContract
@@ -54,7 +57,7 @@ def site(tmp_path_factory):
     own = {engine.__module__ for engine in broken_engines.ENGINES.values()} | {"broken_engines"}
     (metadata / "top_level.txt").write_text("\n".join(own))
     with pytest.MonkeyPatch.context() as patch:
-        path = [str(folder), str(HERE), os.environ.get("PYTHONPATH")]
+        path = [str(folder), str(HERE), str(LIGHT), os.environ.get("PYTHONPATH")]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         yield folder
     for process in psutil.process_iter():

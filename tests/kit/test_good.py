@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from broken_engines import ENGINES
+from cases_surroundings import MENDED
 
 from crystalmath.engines.local import LocalRunner
 from crystalmath.testing import RunnerContract
@@ -64,3 +65,25 @@ def test_a_test_is_skipped_with_the_name_of_what_is_lacking(verdicts, engine, na
     else:
         assert verdicts[name]["outcome"] == "skipped"
         assert capability in verdicts[name]["reason"]
+
+
+@pytest.fixture(scope="session")
+def mended(judge):
+    """Run the tests of what core puts right on engines that get it wrong."""
+    wrong = {engine: [test] for engine, test in MENDED}
+    right = {"Restricted": sorted({test for _, test in MENDED} | {INHERITED})}
+    return judge(wrong | right, workers=1)
+
+
+INHERITED = "test_a_job_finds_the_pythonpath_of_its_owner"
+
+
+@pytest.mark.parametrize(("engine", "test"), MENDED)
+def test_core_puts_right_what_an_engine_does_to_its_workers(mended, engine, test):
+    assert mended[engine, test]["outcome"] == "passed", mended[engine, test]["details"]
+
+
+def test_workers_with_an_environment_of_their_own_pass_where_they_are_declared(mended):
+    verdicts = {test: v for (engine, test), v in mended.items() if engine == "Restricted"}
+    assert verdicts.pop(INHERITED)["outcome"] == "skipped"
+    assert {verdict["outcome"] for verdict in verdicts.values()} == {"passed"}

@@ -44,11 +44,16 @@ class Pool:
         As it was configured.
     directory : pathlib.Path
         Where Parsl writes its files; it is removed at the end.
+    alias : pathlib.Path, optional
+        What Parsl is told of it.
     """
 
-    def __init__(self, executor: HighThroughputExecutor, directory: Path) -> None:
+    def __init__(
+        self, executor: HighThroughputExecutor, directory: Path, alias: Path | None = None
+    ) -> None:
         self._executor = executor
         self._directory = directory
+        self._alias = alias or directory
         self._beginning = threading.Thread(target=self._begin, daemon=True)
         self._failure: Exception | None = None
         self._ending = False
@@ -57,11 +62,10 @@ class Pool:
 
     def start(self) -> None:
         """Start it; :class:`EngineUnavailable` if it dies meanwhile."""
-        scripts = self._directory / "submit_scripts"
-        scripts.mkdir(mode=0o700, parents=True)
+        (self._directory / "submit_scripts").mkdir(mode=0o700, parents=True)
         self._executor.run_id = str(uuid.uuid4())
-        self._executor.run_dir = str(self._directory)
-        self._executor.provider.script_dir = str(scripts)
+        self._executor.run_dir = str(self._alias)
+        self._executor.provider.script_dir = str(self._alias / "submit_scripts")
         self._beginning.start()
         deadline = time.monotonic() + START_S
         while self._beginning.is_alive() and time.monotonic() < deadline:

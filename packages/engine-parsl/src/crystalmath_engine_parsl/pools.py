@@ -7,6 +7,7 @@ import functools
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
@@ -19,7 +20,6 @@ from crystalmath_engine_parsl.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from concurrent.futures import Future
-    from pathlib import Path
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
@@ -142,7 +142,10 @@ class Pools:
 
     def _make(self, directory: Path) -> Pool:
         configured = executor.local_executor(self._workers, self._ownership.temporary, self._mark)
-        return Pool(configured, directory)
+        # Parsl has shells read its paths, which a home with blanks in its name does not survive.
+        alias = Path(self._ownership.temporary, directory.name)
+        alias.symlink_to(directory)
+        return Pool(configured, directory, alias)
 
     def _give_up(self, pool: Pool, trouble: str) -> None:
         """End a pool: a job that runs belongs to its supervisor, and goes on."""

@@ -94,6 +94,9 @@ class Capabilities:
     starts_in_order : bool
         Of two attempts of the same priority on one cluster, the one that was launched first starts
         first.
+    workers_inherit : bool
+        Workers have the environment, the locale and the limits of the process that launched; no
+        where they belong to a server that somebody else has started.
     resources : frozenset of str
         The names of the resources (:class:`~crystalmath.models.Resources`) that it can honour;
         a job that asks for another one is refused.
@@ -105,6 +108,7 @@ class Capabilities:
     drops_queued: bool = False
     workers_here: bool = True
     starts_in_order: bool = True
+    workers_inherit: bool = True
     resources: frozenset[str] = frozenset()
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["Oracle", "alive", "living"]
+__all__ = ["Oracle", "alive", "living", "shown"]
 
 _MARK = "CRYSTALMATH_ATTEMPT"
 
@@ -101,6 +101,13 @@ def living(variable: str, prefix: str) -> list[psutil.Process]:
             if value.startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def shown(process: psutil.Process) -> str:
+    """Name a process as a message does."""
+    with contextlib.suppress(psutil.Error):
+        return f"{process.pid} ({' '.join(process.cmdline())[:200]})"
+    return str(process.pid)
 
 
 def _head(path: Path) -> dict[str, Any]:

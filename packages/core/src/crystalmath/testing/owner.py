@@ -1,5 +1,7 @@
 """A process of its own that owns jobs: asked in lines of JSON, and killed when a test wants it.
 
+It carries a mark, and so does what it starts: what is left of it can be found.
+
 Started as ``python -P -m crystalmath.testing.owner ENGINE CLUSTER QUESTIONS ANSWERS``, with the
 numbers of two pipes: what the engine writes to standard output is then no answer. Each question is
 a line ``[method, arguments, keywords]``; each answer a line ``{"answer": ...}`` or
@@ -8,9 +10,12 @@ a line ``[method, arguments, keywords]``; each answer a line ``{"answer": ...}``
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,17 +25,23 @@ import traceback
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
+from crystalmath.testing import snapshot
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import IO
 
+    import psutil
+
     from crystalmath.models import Sighting
     from crystalmath.quacc.engine import EngineRunner
 
-__all__ = ["Owner", "OwnerError"]
+__all__ = ["MARK", "Owner", "OwnerError"]
 
+#: The environment variable that marks it.
+MARK = "CRYSTALMATH_KIT"
 RECIPES = "crystalmath.testing.recipes"
 #: How often a process that does not answer is looked at, in seconds.
 _TICK = 0.5
@@ -55,6 +66,8 @@ class Owner:
         Takes its standard error.
     cluster : str
         Where its jobs go.
+    folder : pathlib.Path, optional
+        Its working directory, if not the test's own.
 
     Attributes
     ----------
@@ -71,8 +84,11 @@ class Owner:
         environment: dict[str, str],
         errors: Path | None = None,
         cluster: str = "local",
+        folder: Path | None = None,
     ) -> None:
         self.patience_s = 120.0
+        self._mark = environment.get(MARK, "") + secrets.token_hex(8)
+        self._started: list[psutil.Process] = []
         # Files, as a full pipe would stop the engine.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this
         self._errors = tempfile.TemporaryFile() if errors is None else errors.open("w+b")  # noqa: SIM115
@@ -84,7 +100,8 @@ class Owner:
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__, engine, cluster, str(asked), str(answered)],
-                env=environment,
+                env={**environment, MARK: self._mark},
+                cwd=folder,
                 pass_fds=(asked, answered),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
@@ -167,10 +184,36 @@ class Owner:
             found.append(f"standard error of the process {self.process.pid}:\n{errors[-_TAIL:]}")
         return found
 
+    def has_answered(self) -> bool:
+        """Tell whether :meth:`hear` would not wait."""
+        return bool(select.select([self._answers], [], [], 0)[0])
+
     def kill(self) -> None:
         """Kill it (SIGKILL), and nothing else."""
+        if self.process.poll() is None:
+            # Else what it starts now would not be known.
+            self.process.send_signal(signal.SIGSTOP)
+            self._started = self.children()
         self.process.kill()
         self._reap()
+
+    def children(self) -> list[psutil.Process]:
+        """List the processes that descend from it."""
+        import psutil
+
+        found: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found = psutil.Process(self.process.pid).children(recursive=True)
+        return found
+
+    def others(self) -> list[psutil.Process]:
+        """List what is alive of that which it has started, whether it is alive itself or not."""
+        from crystalmath.testing.oracle import alive, living
+
+        descended = self.children() + [each for each in self._started if each.is_running()]
+        left = {process.pid: process for process in living(MARK, self._mark) + descended}
+        left.pop(self.process.pid, None)
+        return [left[pid] for pid in alive(left)]
 
     def leave(self, timeout: float = 60.0) -> int:
         """Have it end as a script ends; give its exit code."""
@@ -210,6 +253,7 @@ class _Owner:
     def __init__(self, engine: str, cluster: str) -> None:
         from crystalmath.quacc import get_runner
 
+        self._born = snapshot.take()
         self._cluster = cluster
         self._runner = cast("EngineRunner", get_runner(engine))
 
@@ -282,6 +326,18 @@ class _Owner:
     def crash(self) -> None:
         """End as a script does that an exception ends."""
         raise _Crash("as the test wanted")
+
+    def changes(self) -> dict[str, list[str]]:
+        """Tell what of this process is not as it was before it had a runner."""
+        return snapshot.differences(self._born, snapshot.take())
+
+    def limits(self) -> dict[str, list[int]]:
+        """Give this process's limits."""
+        return snapshot.limits()
+
+    def encodings(self) -> dict[str, str]:
+        """Tell how text becomes bytes here."""
+        return snapshot.encodings()
 
     def threads(self) -> list[str]:
         """Name the threads that are alive, but for the one that asks."""

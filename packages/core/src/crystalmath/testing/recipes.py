@@ -336,16 +336,19 @@ def spoil(atoms: Atoms, path: str) -> dict[str, Any]:
 
 def surroundings(atoms: Atoms) -> dict[str, Any]:
     """Tell what a recipe finds around itself."""
+    from crystalmath.testing import snapshot
+
     del atoms
-    umask = os.umask(0o077)
-    os.umask(umask)
     return {
         "cwd": str(Path.cwd()),
         "environment": dict(os.environ),
-        "umask": umask,
+        "umask": snapshot.umask(),
         "path": sys.path[:],
         "arguments": len(sys.argv),  # one of them is a pid
-        "ignores SIGTERM": signal.getsignal(signal.SIGTERM) is signal.SIG_IGN,
+        "signals": snapshot.signals(),
+        "streams": snapshot.streams(),
+        "limits": snapshot.limits(),
+        "encodings": snapshot.encodings(),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 import time
 from pathlib import Path
@@ -21,13 +22,15 @@ from crystalmath.testing.attempts import attempt_of, write_down
 from crystalmath.testing.contract import explanation
 from crystalmath.testing.contract.door import Door
 from crystalmath.testing.measuring import PaceError, measure
-from crystalmath.testing.oracle import Oracle
-from crystalmath.testing.owner import RECIPES, Owner
+from crystalmath.testing.oracle import Oracle, living, shown
+from crystalmath.testing.owner import MARK, RECIPES, Owner
 from crystalmath.testing.pace import Pace
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    import psutil
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
@@ -39,6 +42,7 @@ _Test = TypeVar("_Test", bound="Callable[..., None]")
 AL = bulk("Al", a=4.05)
 _HOME = pytest.StashKey[Path]()
 _DOOR = pytest.StashKey[Door]()
+_TOKEN = pytest.StashKey[str]()
 _PACE = pytest.StashKey["Pace | PaceError"]()
 
 
@@ -67,20 +71,27 @@ class Base:
         node = request.node.getparent(pytest.Class)
         if _HOME not in node.stash:
             node.stash[_HOME] = tmp_path_factory.mktemp("contract")
+            token = node.stash[_TOKEN] = secrets.token_hex(8)
             engine.configure(node.stash[_HOME])
+            node.addfinalizer(lambda: _all_gone(engine, "all tests", lambda: living(MARK, token)))
             node.addfinalizer(close_all)
         home: Path = node.stash[_HOME]
         return home
 
     @pytest.fixture(autouse=True)
     def _environment(
-        self, engine: EngineUnderTest, contract_home: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        engine: EngineUnderTest,
+        contract_home: Path,
+        request: pytest.FixtureRequest,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         environment = engine.environ(contract_home)
         for name in os.environ.keys() - environment.keys():
             monkeypatch.delenv(name)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setenv(MARK, request.node.getparent(pytest.Class).stash[_TOKEN])
 
     @pytest.fixture(autouse=True)
     def _pace(
@@ -109,6 +120,17 @@ class Base:
         """Give the reason why no job could be measured, if none could."""
         pace = request.node.getparent(pytest.Class).stash.get(_PACE, None)
         return pace if isinstance(pace, PaceError) else None
+
+    @pytest.fixture(autouse=True)
+    def _owners(
+        self, engine: EngineUnderTest, request: pytest.FixtureRequest
+    ) -> Iterator[list[Owner]]:
+        """Take the processes of a test; after all else of it, check that nothing is left."""
+        owners: list[Owner] = []
+        yield owners
+        name = request.node.name
+        for owner in owners:
+            _all_gone(engine, f"{name}, which killed its process,", owner.others)
 
     @pytest.fixture
     def oracle(self, contract_home: Path) -> Oracle:
@@ -208,22 +230,22 @@ class Base:
 
     @pytest.fixture
     def owner(
-        self, engine: EngineUnderTest, _environment: None, tmp_path: Path
+        self, engine: EngineUnderTest, _environment: None, _owners: list[Owner], tmp_path: Path
     ) -> Iterator[Callable[..., Owner]]:
         """Start processes that own jobs of the same home; each is killed at the end.
 
         What is given goes into its environment: ``owner(TMPDIR=...)``. Its standard error goes
         to ``owner.<number>.err`` in `tmp_path`.
         """
-        owners: list[Owner] = []
 
         def start(**environment: str) -> Owner:
-            errors = tmp_path / f"owner.{len(owners)}.err"
-            owners.append(Owner(engine.name, {**os.environ, **environment}, errors, engine.cluster))
-            return owners[-1]
+            errors = tmp_path / f"owner.{len(_owners)}.err"
+            given = {**os.environ, **environment}
+            _owners.append(Owner(engine.name, given, errors, engine.cluster))
+            return _owners[-1]
 
         yield start
-        for each in owners:
+        for each in _owners:
             each.kill()
 
     @pytest.fixture
@@ -284,3 +306,20 @@ def still_unbegun(oracle: Oracle, job_id: str, seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def _all_gone(
+    engine: EngineUnderTest, after: str, alive: Callable[[], list[psutil.Process]]
+) -> None:
+    """Check that no process of the engine outlives what has ended."""
+    limit = engine.linger_s + 10 * engine.turn_s
+
+    def what() -> str:
+        return (
+            f"after {after} these processes of the engine are alive {limit:g} s later: "
+            f"{'; '.join(map(shown, alive()))}; what an engine starts must end with the process "
+            "that it is for, also when that is killed (docs/writing-an-engine.md, "
+            '"What your engine leaves as it was")'
+        )
+
+    eventually(lambda: not alive(), limit, what)

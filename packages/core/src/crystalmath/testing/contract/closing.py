@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import stat
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ import psutil
 import pytest
 
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.oracle import alive, living
+from crystalmath.testing.oracle import alive
 from crystalmath.testing.owner import Owner, OwnerError
 from crystalmath.testing.waiting import eventually
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Closing"]
 
-_MARK = "CRYSTALMATH_KIT"
 #: How long `close` may take, in seconds.
 CLOSE_S = 30.0
 #: How long a thread or a socket may outlive `close`, in seconds.
@@ -51,13 +49,12 @@ class Tenant:
     def __init__(self, engine: EngineUnderTest, oracle: Oracle, folder: Path) -> None:
         self._engine = engine
         self._oracle = oracle
-        self._mark = secrets.token_hex(8)
         self._temporary = folder / "tmp"
         self._temporary.mkdir()
         self._errors = folder / "errors"
         self._born = time.time()
         self._before = self._litter()
-        environment = {**os.environ, _MARK: self._mark, "TMPDIR": str(self._temporary)}
+        environment = {**os.environ, "TMPDIR": str(self._temporary)}
         self.owner = Owner(engine.name, environment, self._errors, engine.cluster)
         self.ask = self.owner.ask
         # What its imports start is no engine's.
@@ -93,7 +90,7 @@ class Tenant:
             eventually(lambda: not self.ask("threads"), LINGER_S, self._threads)
             what = "a socket is still open"
             eventually(lambda: self._count_sockets() <= self._sockets, LINGER_S, what)
-        eventually(lambda: not self._others(), self._engine.linger_s, self._processes)
+        eventually(lambda: not self.owner.others(), self._engine.linger_s, self._processes)
         left = sorted(str(path) for path in self._temporary.rglob("*"))
         assert not left, f"temporary files are left: {left}"
         # What somebody else on this machine makes meanwhile comes and goes.
@@ -109,11 +106,7 @@ class Tenant:
         return f"these threads go on: {self.ask('threads')}"
 
     def _processes(self) -> str:
-        return f"these processes go on: {self._others()}"
-
-    def _others(self) -> list[str]:
-        found = living(_MARK, self._mark)
-        return [str(process) for process in found if process.pid != self.owner.process.pid]
+        return f"these processes go on: {[str(process) for process in self.owner.others()]}"
 
     def _count_sockets(self) -> int:
         return sum(

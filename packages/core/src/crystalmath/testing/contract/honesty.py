@@ -37,6 +37,7 @@ BOOLEANS = (
     "queue_dies_with_owner",
     "drops_queued",
     "workers_here",
+    "workers_inherit",
     "starts_in_order",
 )
 

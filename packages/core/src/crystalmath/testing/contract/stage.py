@@ -1,0 +1,192 @@
+"""A process whose surroundings are known, before and after it has used its engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from crystalmath.testing import ports
+from crystalmath.testing.oracle import shown
+from crystalmath.testing.owner import Owner
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["JOBS", "Stage"]
+
+#: So many jobs are run one after another; who keeps something of each keeps so much.
+JOBS = 4
+#: How long what was of use for a job alone may be kept, in seconds.
+SETTLE_S = 3.0
+#: How long a descriptor or a thread may outlive `close`, in seconds.
+LINGER_S = 5.0
+MODULE = "a_module_of_the_submitter"
+
+
+class Stage:
+    """One process runs some jobs and closes its engine; everything that a test asks is noted.
+
+    Parameters
+    ----------
+    engine : EngineUnderTest
+        The engine.
+    oracle : Oracle
+        Sees the home.
+    folder : pathlib.Path
+        An empty one, for the process's working directory, temporary files and home directory.
+
+    Attributes
+    ----------
+    job : dict
+        What a job found.
+    born, changed_by_use, changed : dict
+        What the process was given, and by topic what its engine changed, before and after `close`.
+    strange_ports, open_ports, files_in_use, leaks, files, descriptors : list of str
+        What should not be; each is said in words.
+    """
+
+    def __init__(self, engine: EngineUnderTest, oracle: Oracle, folder: Path) -> None:
+        self._engine = engine
+        self._oracle = oracle
+        self._folder = folder
+        self.born = self._environment()
+        files = self._files()
+        errors = folder / "errors"
+        work = folder / "work"
+        with Owner(engine.name, self.born, errors, engine.cluster, work) as self._owner:
+            # What its imports open is no engine's.
+            self._owner.ask("write", "echo")
+            descriptors = self._descriptors()
+            self._use()
+            self._owner.ask("close")
+            self.changed: dict[str, list[str]] = self._owner.ask("changes")
+            with contextlib.suppress(AssertionError):
+                eventually(lambda: not self._descriptors() - descriptors, LINGER_S, "")
+            self.descriptors = sorted((self._descriptors() - descriptors).elements())
+        after = self._files()
+        self.files = sorted(
+            f"{path} was {files.get(path, 'not there')}, is {after.get(path, 'not there')}"
+            for path in files.keys() | after.keys()
+            if files.get(path) != after.get(path)
+        )
+
+    def _use(self) -> None:
+        job_id = self._begin("surroundings")
+        self._end([job_id])
+        self.directory = str(self._oracle.directory(job_id) / "1.work")
+        self.job: dict[str, Any] = self._oracle.payload(job_id)
+        # Each worker has had its first job before anything is counted.
+        self._end(self._owner.ask("submit", "echo", self._engine.workers))
+        self.limits: dict[str, list[int]] = self._owner.ask("limits")
+        self.encodings: dict[str, str] = self._owner.ask("encodings")
+        self.changed_by_use: dict[str, list[str]] = self._owner.ask("changes")
+        processes = [psutil.Process(self._owner.process.pid), *self._owner.others()]
+        found = ports.listening(processes)
+        self.strange_ports = [str(port) for port in found if not port.is_loopback]
+        self.open_ports = ports.open_to_strangers(found)
+        self.files_in_use = [each for process in processes for each in self._written(process)]
+        self.leaks = self._leaks()
+
+    def _leaks(self) -> list[str]:
+        before = self._count()
+        jobs = [self._begin("echo") for _ in range(JOBS)]
+        self._end(jobs)
+
+        def grown() -> list[str]:
+            now = self._count()
+            return [
+                f"{now[what] - before[what]} more {what} after {JOBS} jobs"
+                for what in before
+                if now[what] - before[what] >= JOBS
+            ]
+
+        deadline = time.monotonic() + SETTLE_S
+        while grown() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return grown()
+
+    def _count(self) -> dict[str, int]:
+        pid = self._owner.process.pid
+        return {
+            "descriptors": sum(self._descriptors().values()),
+            "threads": len(list(Path(f"/proc/{pid}/task").iterdir())),
+            "processes": len(self._owner.children()),
+        }
+
+    def _begin(self, recipe: str) -> str:
+        """Submit a job, and wait until it is begun: what it was handed over with is over."""
+        job_id: str
+        (job_id,) = self._owner.ask("submit", recipe)
+        limit = self._engine.start_s + 10 * self._engine.turn_s
+        eventually(lambda: self._oracle.claimed(job_id), limit, f"the job {job_id} was not begun")
+        return job_id
+
+    def _end(self, jobs: list[str]) -> None:
+        limit = self._engine.start_s + (10 + len(jobs)) * self._engine.turn_s
+        for job_id in jobs:
+            what = f"the job {job_id} did not finish"
+            outcome = eventually(lambda id_=job_id: self._oracle.outcome(id_), limit, what)  # type: ignore[misc]
+            assert outcome is not None
+            assert outcome["state"] == "completed", outcome["error"]
+
+    def _environment(self) -> dict[str, str]:
+        """Make the places of the process, and give its environment."""
+        home, temporary, modules = (self._folder / each for each in ("home", "tmp", "modules"))
+        for place in (home, temporary, modules, self._folder / "work"):
+            place.mkdir()
+        # What its libraries look for in there must be found; what is made there is seen.
+        for path in Path.home().iterdir():
+            (home / path.name).symlink_to(path)
+        own = home / "a file of the user's"
+        own.write_text("as it was\n", encoding="ascii")
+        own.chmod(0o644)
+        (modules / f"{MODULE}.py").touch()
+        paths = [str(modules), os.environ.get("PYTHONPATH")]
+        return {
+            **os.environ,
+            "A_VARIABLE_OF_THE_SUBMITTER": "some words, \N{GREEK SMALL LETTER ALPHA}",
+            "VASP_VARIABLE_OF_THE_SUBMITTER": "forwarded",
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "HOME": str(home),
+            "TMPDIR": str(temporary),
+        }
+
+    def _descriptors(self) -> Counter[str]:
+        """List what the process has open."""
+        folder = Path(f"/proc/{self._owner.process.pid}/fd")
+        found: Counter[str] = Counter()
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found[str(path.readlink())] += 1
+        return found
+
+    def _files(self) -> dict[str, str]:
+        """Tell of all files in the places of the process what they are."""
+        found = {}
+        for place in ("home", "tmp", "work"):
+            for path in (self._folder / place).rglob("*"):
+                if not path.is_symlink():
+                    status = path.lstat()
+                    found[str(path)] = f"{status.st_mode:o}, {status.st_size} bytes"
+        return found
+
+    def _written(self, process: psutil.Process) -> list[str]:
+        """List the files outside the home that a process has open for writing."""
+        places = [str(self._oracle.home), str(self._folder), "/dev/", "/proc/"]
+        try:
+            files = process.open_files()
+        except psutil.Error:
+            return []
+        return [
+            f"{file.path}, open in {shown(process)}"
+            for file in files
+            if file.mode != "r" and not file.path.startswith(tuple(places))
+        ]

@@ -1,0 +1,238 @@
+"""What an engine does to its surroundings: to its jobs, to its owner, and to the machine."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from crystalmath.testing.contract.base import Base
+from crystalmath.testing.contract.stage import Stage
+from crystalmath.testing.oracle import Oracle, shown
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crystalmath.models import Attempt
+    from crystalmath.testing.contract.door import Door
+    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["Surroundings"]
+
+_STAGE = pytest.StashKey["Stage | Exception"]()
+_GUIDE = "docs/writing-an-engine.md"
+INHERITED, LEFT_ALONE = "What a job inherits", "What your engine leaves as it was"
+
+
+class Surroundings(Base):
+    """One process runs a few jobs; what they, it and the machine found is compared at the end."""
+
+    @pytest.fixture
+    def stage(
+        self,
+        engine: EngineUnderTest,
+        oracle: Oracle,
+        request: pytest.FixtureRequest,
+        tmp_path_factory: pytest.TempPathFactory,
+        _environment: None,
+    ) -> Stage:
+        """Give what was noted; the tests of a class share it."""
+        node = request.node.getparent(pytest.Class)
+        stage: Stage | Exception | None = node.stash.get(_STAGE, None)
+        if stage is None:
+            try:
+                stage = Stage(engine, oracle, tmp_path_factory.mktemp("stage"))
+            except Exception as error:  # noqa: BLE001 - once for all tests, in each of them
+                stage = error
+            node.stash[_STAGE] = stage
+        if isinstance(stage, Exception):
+            raise stage
+        return stage
+
+    # --- what a job finds --------------------------------------------------------------------
+
+    @pytest.mark.parametrize("name", ["A_VARIABLE", "VASP_VARIABLE", "HOME", "LANG", "LC_ALL"])
+    def test_a_job_finds_the_variables_of_its_owner(
+        self, needs: Callable[[str], None], stage: Stage, name: str
+    ) -> None:
+        name = f"{name}_OF_THE_SUBMITTER" if name.endswith("VARIABLE") else name
+        if not name.startswith("VASP_"):  # which core brings itself
+            needs("workers_inherit")
+        found, expected = stage.job["environment"].get(name), stage.born.get(name)
+        what = f"a worker that has the variable {name} of the process that submits, {expected!r}"
+        _kept(found == expected, what, found, INHERITED)
+
+    def test_a_job_finds_the_pythonpath_of_its_owner(
+        self, needs: Callable[[str], None], stage: Stage
+    ) -> None:
+        needs("workers_inherit")
+        expected = stage.born["PYTHONPATH"].split(":")
+        what = f"a worker that has the PYTHONPATH of the process that submits, {expected}"
+        found = stage.job["path"]
+        _kept(set(expected) <= set(found), what, found, INHERITED)
+
+    def test_a_job_hears_all_signals(self, stage: Stage) -> None:
+        found = stage.job["signals"]
+        what = "no signal that is ignored or blocked, SIGINT and SIGTERM above all"
+        _kept(not any(found.values()), what, found, INHERITED)
+
+    def test_a_job_has_standard_streams(self, stage: Stage) -> None:
+        found = stage.job["streams"]
+        expected = {"input": "at its end", "output": "open, utf-8", "error": "open, utf-8"}
+        _kept(found == expected, f"standard streams that are {expected}", found, INHERITED)
+
+    def test_a_job_has_the_locale_of_its_owner(
+        self, needs: Callable[[str], None], stage: Stage
+    ) -> None:
+        needs("workers_inherit")
+        what = f"a worker with the locale of the process that submits, {stage.encodings}"
+        found = stage.job["encodings"]
+        _kept(found == stage.encodings, what, found, INHERITED)
+
+    def test_a_job_has_the_umask_that_keeps_others_out(self, stage: Stage) -> None:
+        found = f"{stage.job['umask']:03o}"
+        _kept(found == "077", "the umask 077, which core sets", found, INHERITED)
+
+    def test_a_job_has_the_limits_of_its_owner(
+        self, needs: Callable[[str], None], stage: Stage
+    ) -> None:
+        needs("workers_inherit")
+        needs("workers_here")
+        lowered = [
+            f"{name} is {found[0]} and was {stage.limits[name][0]}"
+            for name, found in stage.job["limits"].items()
+            if _is_lower(found[0], stage.limits[name][0])
+        ]
+        what = "a worker with the resource limits of the process that submits, or higher ones"
+        _kept(not lowered, what, lowered, INHERITED)
+
+    def test_a_job_begins_in_its_work_directory(self, stage: Stage) -> None:
+        found = stage.job["cwd"]
+        _kept(found == stage.directory, f"the work directory {stage.directory}", found, INHERITED)
+
+    def test_a_home_with_blanks_and_accents(
+        self, engine: EngineUnderTest, owner: Callable[..., Owner], contract_home: Path
+    ) -> None:
+        home = contract_home / "a b \N{LATIN SMALL LETTER E WITH ACUTE}"
+        home.mkdir()
+        engine.configure(home)
+        tenant = owner(CRYSTALMATH_HOME=str(home))
+        (job_id,) = tenant.ask("submit", "echo")
+        oracle = Oracle(home)
+        limit = engine.start_s + 10 * engine.turn_s
+
+        def what() -> str:
+            told = f"a job that is {tenant.ask('status', job_id)!r}, of {limit:g} s"
+            return _promise(f"that it runs jobs in a home named {home.name!r}", told, LEFT_ALONE)
+
+        outcome = eventually(lambda: oracle.outcome(job_id), limit, what)
+        assert outcome is not None
+        kept = outcome["state"] == "completed"
+        what_for = f"that it runs jobs in a home named {home.name!r}"
+        _kept(kept, what_for, outcome["error"], LEFT_ALONE)
+        tenant.ask("close")
+
+    # --- what its owner finds ----------------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        "topic",
+        [
+            "working directory",
+            "umask",
+            "signal handlers",
+            "environment",
+            "root logger",
+            "limits",
+            "interpreter",
+        ],
+    )
+    def test_its_owner_stays_as_it_was(self, stage: Stage, topic: str) -> None:
+        what = f"that it leaves the {topic} of the process that submits alone"
+        found = stage.changed_by_use[topic] or stage.changed[topic]
+        _kept(not found, what, found, LEFT_ALONE)
+
+    def test_no_descriptor_is_left_open(self, stage: Stage) -> None:
+        what = "no descriptor that its owner has not had before, once it is closed"
+        _kept(not stage.descriptors, what, stage.descriptors, LEFT_ALONE)
+
+    def test_a_job_costs_its_owner_nothing(self, stage: Stage) -> None:
+        what = "no descriptor, thread or process more in its owner for each job that has ended"
+        _kept(not stage.leaks, what, stage.leaks, LEFT_ALONE)
+
+    # --- what the machine finds --------------------------------------------------------------
+
+    def test_no_port_beyond_loopback(self, stage: Stage) -> None:
+        what = "that it listens on this machine alone (127.0.0.1)"
+        _kept(not stage.strange_ports, what, stage.strange_ports, LEFT_ALONE)
+
+    def test_no_port_for_everybody(self, stage: Stage) -> None:
+        what = "that its ports serve nobody who shows no key: other users reach them, too"
+        _kept(not stage.open_ports, what, stage.open_ports, LEFT_ALONE)
+
+    def test_no_file_elsewhere(self, stage: Stage) -> None:
+        found = stage.files + stage.files_in_use
+        what = "that it writes below `settings.directory`, and changes no file or mode elsewhere"
+        _kept(not found, what, found, LEFT_ALONE)
+
+    def test_killed_at_each_moment_of_a_launch(
+        self, engine: EngineUnderTest, owner: Callable[..., Owner], door: Door
+    ) -> None:
+        owners = {moment: owner() for moment in MOMENTS}
+        attempts = {moment: door.write("echo") for moment in MOMENTS}
+        took = 0.0
+        # How long it takes is known once one was let finish.
+        for moment, each in reversed(owners.items()):
+            each.ask("threads")
+            took = _launch_until(moment, door, each, attempts[moment], took)
+            each.kill()
+        limit = engine.linger_s + 10 * engine.turn_s
+        for moment, each in owners.items():
+
+            def what(moment: str = moment, each: Owner = each) -> str:
+                expected = f"that nothing is alive {limit:g} s after its owner was killed {moment}"
+                return _promise(expected, [shown(process) for process in each.others()], LEFT_ALONE)
+
+            eventually(lambda each=each: not each.others(), limit, what)  # type: ignore[misc]
+
+
+MOMENTS = (
+    "before a launch",
+    "as a launch begins",
+    "at the first process of a launch",
+    "in the middle of a launch",
+    "after a launch",
+)
+BEFORE, BEGINS, FIRST, MIDDLE, AFTER = MOMENTS
+
+
+def _launch_until(moment: str, door: Door, owner: Owner, attempt: Attempt, took: float) -> float:
+    """Begin a launch, and come back at a moment of it; give how long a whole one takes, in s."""
+    began = time.monotonic()
+    if moment == AFTER:
+        door.launch(attempt, by=owner)
+        return time.monotonic() - began
+    if moment != BEFORE:
+        owner.tell("launch", [attempt.job_id])
+    if moment == MIDDLE:
+        time.sleep(took / 2)
+    while moment == FIRST and not owner.children() and not owner.has_answered():
+        time.sleep(0.001)
+    return took
+
+
+def _is_lower(limit: int, other: int) -> bool:
+    unlimited = -1
+    return limit != unlimited and (other == unlimited or limit < other)
+
+
+def _kept(kept: bool, expected: str, found: object, section: str) -> None:  # noqa: FBT001
+    if not kept:
+        pytest.fail(_promise(expected, found, section))
+
+
+def _promise(expected: str, found: object, section: str) -> str:
+    return f'expected of the engine: {expected}; found: {found} ({_GUIDE}, "{section}")'

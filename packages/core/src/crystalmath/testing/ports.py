@@ -1,0 +1,92 @@
+"""The ports on which processes listen, and what these say to a stranger."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import psutil
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Port", "listening", "open_to_strangers"]
+
+#: How long a port may take to say something, in seconds.
+ANSWER_S = 0.5
+#: How a peer of ZeroMQ begins, with the mechanism that it wants: none (its RFC 23).
+_ZMQ_HEAD, _ZMQ_MECHANISM = 12, 20
+_ZMQ = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(_ZMQ_MECHANISM, b"\0") + bytes(32)
+
+
+@frozen
+class Port:
+    """A port on which a process listens (TCP)."""
+
+    host: str
+    number: int
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.number} of process {self.pid} ({self.command})"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        address = ipaddress.ip_address(self.host.partition("%")[0])
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def listening(processes: Iterable[psutil.Process]) -> list[Port]:
+    """List the ports on which some processes listen, each once."""
+    found: dict[tuple[str, int], Port] = {}
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            command = " ".join(process.cmdline())[:200]
+            for each in process.net_connections("tcp"):
+                if each.status == psutil.CONN_LISTEN:
+                    host, number = each.laddr
+                    found.setdefault((host, number), Port(host, number, process.pid, command))
+    return list(found.values())
+
+
+def open_to_strangers(ports: Iterable[Port]) -> list[str]:
+    """Say which ports serve who shows no key, as far as they speak what is known here.
+
+    Asked are ZeroMQ, Dask and HTTP. What speaks something else, or says nothing, passes.
+    """
+    ports = list(ports)
+    if not ports:
+        return []
+    with ThreadPoolExecutor(len(ports)) as pool:
+        answers = pool.map(_serves_strangers, ports)
+        return [f"{port} {what}" for port, what in zip(ports, answers, strict=True) if what]
+
+
+def _serves_strangers(port: Port) -> str | None:
+    said = _talk(port, b"")
+    if b"pickle-protocol" in said:
+        return "speaks Dask's protocol without TLS"
+    if said[:1] == _ZMQ[:1]:
+        mechanism = _talk(port, _ZMQ)[_ZMQ_HEAD : _ZMQ_HEAD + _ZMQ_MECHANISM].rstrip(b"\0")
+        return "speaks ZeroMQ without a key" if mechanism == b"NULL" else None
+    line = _talk(port, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").partition(b"\r\n")[0]
+    if line.startswith(b"HTTP/") and b" 2" in line:
+        return f"answers HTTP of anybody with {line.decode('latin-1')!r}"
+    return None
+
+
+def _talk(port: Port, words: bytes) -> bytes:
+    """Connect, say something, and give what is said within a short time."""
+    said = b""
+    with contextlib.suppress(OSError), socket.create_connection((port.host, port.number)) as peer:
+        peer.settimeout(ANSWER_S)
+        peer.sendall(words)
+        while len(said) < len(_ZMQ) and (more := peer.recv(1024)):
+            said += more
+    return said

@@ -1,0 +1,141 @@
+"""What a process finds around itself and what an engine could change of it, as JSON has it.
+
+It imports only what every Python has: recipes take it in workers, too.
+"""
+
+from __future__ import annotations
+
+import locale
+import logging
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TOPICS", "differences", "encodings", "limits", "signals", "streams", "take", "umask"]
+
+#: What `take` takes down.
+TOPICS = (
+    "working directory",
+    "umask",
+    "signal handlers",
+    "environment",
+    "root logger",
+    "limits",
+    "interpreter",
+)
+#: Python itself ignores these.
+_IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
+#: How long standard input is waited for, in seconds: at its end it is ready at once.
+_READY_S = 1.0
+
+
+def take() -> dict[str, dict[str, str]]:
+    """Take down what belongs to the whole process: by topic, what each thing is."""
+    root = logging.getLogger()
+    heard = {_name(each): repr(signal.getsignal(each)) for each in signal.valid_signals()}
+    found = [
+        {"it": str(Path.cwd())},
+        {"it": f"{umask():03o}"},
+        {**heard, **{f"{name} signals": repr(each) for name, each in signals().items()}},
+        dict(os.environ),
+        {
+            "handlers": repr(root.handlers),
+            "filters": repr(root.filters),
+            "level": logging.getLevelName(root.level),
+            "logging.disable": str(logging.root.manager.disable),
+        },
+        {name: repr(pair) for name, pair in limits().items()},
+        {
+            "sys.path": repr(sys.path),
+            "sys.stdout": repr(sys.stdout),
+            "sys.stderr": repr(sys.stderr),
+            "sys.excepthook": repr(sys.excepthook),
+            "threading.excepthook": repr(threading.excepthook),
+            "locale": locale.setlocale(locale.LC_ALL),
+        },
+    ]
+    return dict(zip(TOPICS, found, strict=True))
+
+
+def differences(
+    before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]
+) -> dict[str, list[str]]:
+    """Say of each topic what is not as it was."""
+    return {topic: _changes(before[topic], after[topic]) for topic in TOPICS}
+
+
+def _changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [
+        f"{name} was {before.get(name)}, is {after.get(name)}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def umask() -> int:
+    """Tell which permissions new files lack."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def signals() -> dict[str, list[str]]:
+    """Name the signals that are ignored, by other than Python itself, and those blocked."""
+    valid = sorted(signal.valid_signals() - _IGNORED)
+    ignored = [number for number in valid if signal.getsignal(number) is signal.SIG_IGN]
+    blocked = sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    return {"ignored": [_name(each) for each in ignored], "blocked": [_name(e) for e in blocked]}
+
+
+def limits() -> dict[str, list[int]]:
+    """Give the soft and the hard limit of each resource; -1 is none."""
+    names = sorted(name for name in vars(resource) if name.startswith("RLIMIT_"))
+    return {name: list(resource.getrlimit(getattr(resource, name))) for name in names}
+
+
+def encodings() -> dict[str, str]:
+    """Tell how text becomes bytes."""
+    return {
+        "text files": locale.getencoding().lower(),
+        "names of files": sys.getfilesystemencoding(),
+    }
+
+
+def streams() -> dict[str, str]:
+    """Tell of each standard stream whether it is open, and what that means for it."""
+    return {
+        "input": _input(),
+        "output": _output(sys.stdout),
+        "error": _output(sys.stderr),
+    }
+
+
+def _input() -> str:
+    try:
+        if not select.select([0], [], [], _READY_S)[0]:
+            return "somebody could write to it"
+        return "something to read" if os.read(0, 1) else "at its end"
+    except OSError as error:
+        return f"closed ({error.strerror})"
+
+
+def _output(stream: Any) -> str:
+    try:
+        os.fstat(stream.fileno())
+        stream.write("\N{GREEK SMALL LETTER ALPHA}\n")
+        stream.flush()
+    except (AttributeError, OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return f"open, {stream.encoding}"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return str(int(number))

@@ -1,0 +1,395 @@
+"""Engines that do something to their surroundings: to jobs, to their owner, to the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import locale
+import logging
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import attrs
+from broken_engines import LEAK, Engine
+
+SPOIL = str(Path(__file__).with_name("spoil"))
+SCRIPT = "import sys; from crystalmath import worker; worker.run(sys.argv[1])"
+
+
+class InAProcess(Engine):
+    """Calls core's worker in a process of its own for each job, as it should."""
+
+    def _work(self):
+        while (attempt := self._queue.get()[2]) is not None:
+            self._running.add(attempt.id)
+            self._queued.discard(attempt.id)
+            self._run(str(attempt.directory))
+            self._running.discard(attempt.id)
+            self.notice(attempt.id)
+
+    def _run(self, directory):
+        command = [sys.executable, "-P", "-c", SCRIPT, directory]
+        subprocess.run(command, env=self.environment(), preexec_fn=self.prepare, check=False)
+
+    def environment(self):
+        return dict(os.environ)
+
+    def prepare(self):
+        """Do something to the new process."""
+
+
+# --- to jobs: what core cannot put right ----------------------------------------------------------
+
+
+class EmptyEnvironment(InAProcess):
+    """Starts its workers with an empty environment."""
+
+    def environment(self):
+        return {}
+
+
+class DropsVariable(InAProcess):
+    """Passes on what it knows, and nothing else of the submitter's."""
+
+    def environment(self):
+        return {name: v for name, v in os.environ.items() if not name.startswith("A_")}
+
+
+class DropsPythonPath(InAProcess):
+    """Starts its workers without the user's modules."""
+
+    def environment(self):
+        return {name: v for name, v in os.environ.items() if name != "PYTHONPATH"}
+
+
+class OtherLocale(InAProcess):
+    """Has workers that write text in another encoding than their owner."""
+
+    def environment(self):
+        utf8 = locale.getencoding().lower() == "utf-8"
+        return {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"} | (
+            {"LC_ALL": "C"} if utf8 else {"LC_ALL": "C.UTF-8"}
+        )
+
+
+class FewerFiles(InAProcess):
+    """Lowers a limit for its own sake, and its jobs inherit it."""
+
+    def prepare(self):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+
+
+class UnquotedPaths(Engine):
+    """Builds a command line as a text."""
+
+    start_s = 30.0
+
+    def _work(self):
+        while (attempt := self._queue.get()[2]) is not None:
+            command = f"{sys.executable} -P -c '{SCRIPT}' {attempt.directory}"
+            subprocess.run(command, shell=True, check=False, stderr=subprocess.DEVNULL)
+            self._queued.discard(attempt.id)
+            self.notice(attempt.id)
+
+
+# --- to jobs: what core puts right before the recipe begins ---------------------------------------
+
+
+class IgnoresSignals(InAProcess):
+    """Keeps Ctrl-C and the like from its workers, and so from their jobs."""
+
+    def prepare(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
+
+
+class ClosesStreams(InAProcess):
+    """Closes the standard streams of its workers, as daemons do."""
+
+    def prepare(self):
+        os.closerange(0, 3)
+
+
+class OpenToAll(InAProcess):
+    """Clears the umask of its workers."""
+
+    def prepare(self):
+        os.umask(0)
+
+
+class WorksInRoot(InAProcess):
+    """Has its workers work in the root directory."""
+
+    def prepare(self):
+        os.chdir("/")
+
+
+# --- to jobs: past what core puts right -----------------------------------------------------------
+
+
+class PastCore(InAProcess):
+    """Does the like of it as the recipe begins."""
+
+    what: ClassVar[str]
+
+    def environment(self):
+        path = os.pathsep.join(filter(None, [SPOIL, os.environ.get("PYTHONPATH")]))
+        return {**os.environ, "PYTHONPATH": path, "SPOIL": self.what}
+
+
+class JobsIgnoreSignals(PastCore):
+    what = "ignore_signals"
+
+
+class JobsBlockSignals(PastCore):
+    what = "block_signals"
+
+
+class JobsWithoutStreams(PastCore):
+    what = "close_streams"
+
+
+class JobsOpenToAll(PastCore):
+    what = "open_to_all"
+
+
+class JobsElsewhere(PastCore):
+    what = "leave_directory"
+
+
+# --- to its owner ---------------------------------------------------------------------------------
+
+
+class AtLaunch(Engine):
+    """Does something at its first launch, and ends it in `stop`."""
+
+    def launch(self, attempts):
+        if not self._threads:
+            self.begin()
+        return super().launch(attempts)
+
+    def stop(self):
+        super().stop()
+        self.end()
+
+    def begin(self):
+        """Do it."""
+
+    def end(self):
+        """Undo it."""
+
+
+class ChangesDirectory(AtLaunch):
+    def begin(self):
+        os.chdir("/")
+
+
+class ChangesUmask(AtLaunch):
+    def begin(self):
+        os.umask(0o007)
+
+
+class HandlesSignals(Engine):
+    """Takes SIGTERM for itself."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        signal.signal(signal.SIGTERM, lambda *_: self.close())
+
+
+class SetsVariable(AtLaunch):
+    def begin(self):
+        os.environ["BROKEN_ENGINE_ADDRESS"] = "localhost:1"
+
+
+class ConfiguresLogging(AtLaunch):
+    def begin(self):
+        logging.basicConfig(level=logging.DEBUG, filename=os.devnull)
+
+
+class LowersLimit(AtLaunch):
+    def begin(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+
+
+class ChangesPath(AtLaunch):
+    def begin(self):
+        sys.path.append("/broken/engine")
+
+
+class LeavesDescriptor(AtLaunch):
+    def begin(self):
+        os.open(os.devnull, os.O_RDONLY)
+
+
+class KeepsOfEachJob(Engine):
+    """Keeps something of each job until it is stopped."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._kept = contextlib.ExitStack()
+
+    def launch(self, attempts):
+        for _ in attempts:
+            self.keep(self._kept)
+        return super().launch(attempts)
+
+    def stop(self):
+        self._kept.close()
+        super().stop()
+
+
+class DescriptorPerJob(KeepsOfEachJob):
+    def keep(self, kept):
+        kept.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+
+
+class ThreadPerJob(KeepsOfEachJob):
+    def keep(self, kept):
+        over = threading.Event()
+        thread = threading.Thread(target=over.wait, daemon=True)
+        thread.start()
+        kept.callback(thread.join)
+        kept.callback(over.set)
+
+
+class ProcessPerJob(KeepsOfEachJob):
+    def keep(self, kept):
+        process = subprocess.Popen(["sleep", "120"], env={**os.environ, LEAK: "1"})
+        kept.callback(process.wait)
+        kept.callback(process.kill)
+
+
+# --- to the machine -------------------------------------------------------------------------------
+
+
+class ListensToAll(AtLaunch):
+    """Listens on all of the machine's addresses; says nothing to anybody."""
+
+    def begin(self):
+        self._listening = socket.create_server(("0.0.0.0", 0))
+
+    def end(self):
+        if hasattr(self, "_listening"):
+            self._listening.close()
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Answers whoever asks."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+class ServesAnybody(AtLaunch):
+    """Serves a page on this machine, to all of its users."""
+
+    def begin(self):
+        self._server = http.server.HTTPServer(("127.0.0.1", 0), Page)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.05], daemon=True)
+        self._thread.start()
+
+    def end(self):
+        if hasattr(self, "_server"):
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+
+class WritesToHome(AtLaunch):
+    def begin(self):
+        (Path.home() / ".broken-engine").touch()
+
+
+class WritesWhereItStands(AtLaunch):
+    def begin(self):
+        Path("broken-engine.log").touch()
+
+
+class ChangesModes(AtLaunch):
+    def begin(self):
+        for path in Path.home().iterdir():
+            if path.is_file() and not path.is_symlink():
+                path.chmod(0o666)
+
+
+class WritesElsewhere(AtLaunch):
+    """Keeps its log in a folder that it has chosen itself."""
+
+    def begin(self):
+        self._log = Path(f"/var/tmp/broken-engine-{os.getpid()}.log").open("w")  # noqa: SIM115
+
+    def end(self):
+        if hasattr(self, "_log"):
+            self._log.close()
+            Path(self._log.name).unlink(missing_ok=True)
+
+
+# --- when its owner is killed ---------------------------------------------------------------------
+
+#: Ends with its owner once it has been told who that is, and not before.
+UNTOLD = """
+import os, sys, time
+owner = int(sys.stdin.readline() or 0)
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline and (not owner or os.path.exists(f"/proc/{owner}")):
+    time.sleep(0.05)
+"""
+
+
+class TiedTooLate(AtLaunch):
+    """Starts a process, and a moment later has it end with its owner."""
+
+    def begin(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", UNTOLD],
+            env={**os.environ, LEAK: "1"},
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        time.sleep(1.0)
+        self._process.stdin.write(f"{os.getpid()}\n")
+        self._process.stdin.flush()
+
+    def end(self):
+        if hasattr(self, "_process"):
+            self._process.kill()
+            self._process.wait()
+            self._process.stdin.close()
+
+
+class NeverTied(AtLaunch):
+    """Starts a process that only `stop` ends."""
+
+    def begin(self):
+        self._process = subprocess.Popen(["sleep", "60"], env={**os.environ, LEAK: "1"})
+
+    def end(self):
+        if hasattr(self, "_process"):
+            self._process.kill()
+            self._process.wait()
+
+
+class Restricted(InAProcess):
+    """Declares that its workers have an environment of their own: it is right."""
+
+    capabilities = attrs.evolve(Engine.capabilities, workers_inherit=False)
+
+    def environment(self):
+        return {"PATH": os.environ["PATH"], "HOME": "/"}

@@ -1,0 +1,50 @@
+"""Which test catches which engine that does something to its surroundings, and what it says."""
+
+from __future__ import annotations
+
+#: Engine, test, and a pattern of what the failure says.
+CASES = [
+    # To jobs.
+    ("EmptyEnvironment", "test_a_job_finds_the_variables_of_its_owner[HOME]", "found: None"),
+    ("DropsVariable", "test_a_job_finds_the_variables_of_its_owner[A_VARIABLE]", "some words"),
+    ("DropsPythonPath", "test_a_job_finds_the_pythonpath_of_its_owner", "stage0/modules"),
+    ("OtherLocale", "test_a_job_has_the_locale_of_its_owner", "text files"),
+    ("FewerFiles", "test_a_job_has_the_limits_of_its_owner", "RLIMIT_NOFILE is 200"),
+    ("UnquotedPaths", "test_a_home_with_blanks_and_accents", "a home named 'a b"),
+    ("JobsIgnoreSignals", "test_a_job_hears_all_signals", "'ignored': .'SIGINT', 'SIGTERM'"),
+    ("JobsBlockSignals", "test_a_job_hears_all_signals", "'blocked': .'SIGINT', 'SIGTERM'"),
+    ("JobsWithoutStreams", "test_a_job_has_standard_streams", "closed"),
+    ("JobsOpenToAll", "test_a_job_has_the_umask_that_keeps_others_out", "found: 000"),
+    ("JobsElsewhere", "test_a_job_begins_in_its_work_directory", "found: / "),
+    # To its owner.
+    ("ChangesDirectory", "test_its_owner_stays_as_it_was[working directory]", "is / *'"),
+    ("ChangesUmask", "test_its_owner_stays_as_it_was[umask]", "is 007"),
+    ("HandlesSignals", "test_its_owner_stays_as_it_was[signal handlers]", "SIGTERM was"),
+    ("SetsVariable", "test_its_owner_stays_as_it_was[environment]", "BROKEN_ENGINE_ADDRESS was"),
+    ("ConfiguresLogging", "test_its_owner_stays_as_it_was[root logger]", "handlers was"),
+    ("LowersLimit", "test_its_owner_stays_as_it_was[limits]", "RLIMIT_NOFILE was"),
+    ("ChangesPath", "test_its_owner_stays_as_it_was[interpreter]", "/broken/engine"),
+    ("LeavesDescriptor", "test_no_descriptor_is_left_open", "/dev/null"),
+    ("DescriptorPerJob", "test_a_job_costs_its_owner_nothing", "4 more descriptors"),
+    ("ThreadPerJob", "test_a_job_costs_its_owner_nothing", "4 more threads"),
+    ("ProcessPerJob", "test_a_job_costs_its_owner_nothing", "4 more processes"),
+    # To the machine.
+    ("ListensToAll", "test_no_port_beyond_loopback", r"0\.0\.0\.0:"),
+    ("ServesAnybody", "test_no_port_for_everybody", "answers HTTP of anybody"),
+    ("WritesToHome", "test_no_file_elsewhere", r"home/\.broken-engine was not there"),
+    ("WritesWhereItStands", "test_no_file_elsewhere", "work/broken-engine.log was not there"),
+    ("ChangesModes", "test_no_file_elsewhere", "was 100644, .* is 100666"),
+    ("WritesElsewhere", "test_no_file_elsewhere", "/var/tmp/broken-engine-"),
+    # When its owner is killed.
+    ("TiedTooLate", "test_killed_at_each_moment_of_a_launch", "at the first process of a launch"),
+    ("NeverTied", "test_killed_at_each_moment_of_a_launch", "after a launch"),
+    ("NeverTied", "test_finished_job_of_a_killed_process", "which killed its process, these"),
+]
+
+#: Engines that do to their workers what core puts right for jobs, and the test that shows it.
+MENDED = [
+    ("IgnoresSignals", "test_a_job_hears_all_signals"),
+    ("ClosesStreams", "test_a_job_has_standard_streams"),
+    ("OpenToAll", "test_a_job_has_the_umask_that_keeps_others_out"),
+    ("WorksInRoot", "test_a_job_begins_in_its_work_directory"),
+]
