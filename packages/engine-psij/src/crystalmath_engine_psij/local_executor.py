@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from psij import Job
     from psij.executors.local import LocalJobExecutor
 
 __all__ = ["Reaper", "local_executor"]
 
 #: How often it is looked whether a process has ended, in seconds.
 LOOK_S = 0.05
+#: Starts a command with its standard error in a file. PSI/J's scripts do not quote the names of
+#: files, and fail where one has a blank.
+_START = 'exec "$@" </dev/null >/dev/null 2>"$0"'
 
 
 class Reaper:
@@ -57,12 +61,12 @@ class Reaper:
 
 
 def local_executor(directory: Path, reaper: Reaper) -> LocalJobExecutor:
-    """Make the executor; its launcher scripts lie below a directory of ours.
+    """Make the executor, which starts processes without PSI/J's launcher scripts.
 
     Parameters
     ----------
     directory : pathlib.Path
-        PSI/J would use ``~/.psij``.
+        Where PSI/J may write; it would use ``~/.psij``.
     reaper : Reaper
         Notices the ends.
     """
@@ -70,14 +74,37 @@ def local_executor(directory: Path, reaper: Reaper) -> LocalJobExecutor:
     importer = threading.Thread(target=_import, name="crystalmath-psij-import", daemon=True)
     importer.start()
     importer.join()
-    from psij import JobExecutor, JobExecutorConfig
+    from psij import JobExecutor, JobExecutorConfig, Launcher
     from psij.executors.local import LocalJobExecutor
+
+    class Start(Launcher):  # type: ignore[misc]
+        def get_launch_command(self, job: Job) -> list[str]:
+            spec = job.spec
+            return [
+                "/bin/sh",
+                "-c",
+                _START,
+                str(spec.stderr_path),
+                spec.executable,
+                *spec.arguments,
+            ]
+
+        def is_launcher_failure(self, output: str) -> bool:
+            del output  # what cannot start says so in the file
+            return False
+
+        def get_launcher_failure_message(self, output: str) -> str:
+            return output
 
     class Executor(LocalJobExecutor):  # type: ignore[misc]  # may be missing
         def __init__(self) -> None:
             # Past its parent's, which starts a thread.
             JobExecutor.__init__(self, config=JobExecutorConfig(work_directory=directory))
             self._reaper: Any = reaper
+
+        def _get_launcher(self, name: str, version_constraint: str | None = None) -> Launcher:
+            del name, version_constraint
+            return Start(self.config)
 
     return Executor()
 
