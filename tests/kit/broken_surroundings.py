@@ -355,6 +355,8 @@ while time.monotonic() < deadline and (not owner or os.path.exists(f"/proc/{owne
 class TiedTooLate(AtLaunch):
     """Starts a process, and a moment later has it end with its owner."""
 
+    start_s = 15.0
+
     def begin(self):
         self._process = subprocess.Popen(
             [sys.executable, "-c", UNTOLD],
@@ -376,6 +378,8 @@ class TiedTooLate(AtLaunch):
 
 class NeverTied(AtLaunch):
     """Starts a process that only `stop` ends."""
+
+    start_s = 15.0
 
     def begin(self):
         self._process = subprocess.Popen(["sleep", "60"], env={**os.environ, LEAK: "1"})

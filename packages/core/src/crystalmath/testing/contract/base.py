@@ -312,7 +312,8 @@ def _all_gone(
     engine: EngineUnderTest, after: str, alive: Callable[[], list[psutil.Process]]
 ) -> None:
     """Check that no process of the engine outlives what has ended."""
-    limit = engine.linger_s + 10 * engine.turn_s
+    # What had begun may end first.
+    limit = engine.linger_s + engine.start_s + 10 * engine.turn_s
 
     def what() -> str:
         return (

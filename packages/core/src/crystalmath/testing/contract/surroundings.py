@@ -189,7 +189,7 @@ class Surroundings(Base):
             each.ask("threads")
             took = _launch_until(moment, door, each, attempts[moment], took)
             each.kill()
-        limit = engine.linger_s + 10 * engine.turn_s
+        limit = engine.linger_s + engine.start_s + 10 * engine.turn_s  # a job that has begun may end
         for moment, each in owners.items():
 
             def what(moment: str = moment, each: Owner = each) -> str:
