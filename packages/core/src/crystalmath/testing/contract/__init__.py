@@ -17,7 +17,7 @@ from crystalmath.testing.contract.resources_asked import ResourcesAsked
 from crystalmath.testing.contract.restarts import Restarts
 from crystalmath.testing.contract.results import Results
 from crystalmath.testing.contract.submission import Submission
-from crystalmath.testing.contract.surroundings import Surroundings
+from crystalmath.testing.contract.surroundings import Inheritance, Surroundings
 from crystalmath.testing.contract.turns import Turns
 
 __all__ = ["RunnerContract"]
@@ -35,6 +35,7 @@ class RunnerContract(
     Restarts,
     Closing,
     Calls,
+    Inheritance,
     Surroundings,
     Hygiene,
     FirstJob,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Surroundings"]
+__all__ = ["Inheritance", "Surroundings"]
 
 _STAGE = pytest.StashKey["Stage | Exception"]()
-_GUIDE = "docs/writing-an-engine.md"
-INHERITED, LEFT_ALONE = "What a job inherits", "What your engine leaves as it was"
 
 
-class Surroundings(Base):
+class Staged(Base):
     """One process runs a few jobs; what they, it and the machine found is compared at the end."""
 
     @pytest.fixture
@@ -53,7 +51,11 @@ class Surroundings(Base):
             raise stage
         return stage
 
-    # --- what a job finds --------------------------------------------------------------------
+
+class Inheritance(Staged):
+    """What a job finds around itself, compared inside it with what core promises."""
+
+    guide: ClassVar[str] = "What a job inherits"
 
     @pytest.mark.parametrize("name", ["A_VARIABLE", "VASP_VARIABLE", "HOME", "LANG", "LC_ALL"])
     def test_a_job_finds_the_variables_of_its_owner(
@@ -64,7 +66,7 @@ class Surroundings(Base):
             needs("workers_inherit")
         found, expected = stage.job["environment"].get(name), stage.born.get(name)
         what = f"a worker that has the variable {name} of the process that submits, {expected!r}"
-        _kept(found == expected, what, found, INHERITED)
+        _kept(found == expected, what, found)
 
     def test_a_job_finds_the_pythonpath_of_its_owner(
         self, needs: Callable[[str], None], stage: Stage
@@ -73,17 +75,17 @@ class Surroundings(Base):
         expected = stage.born["PYTHONPATH"].split(":")
         what = f"a worker that has the PYTHONPATH of the process that submits, {expected}"
         found = stage.job["path"]
-        _kept(set(expected) <= set(found), what, found, INHERITED)
+        _kept(set(expected) <= set(found), what, found)
 
     def test_a_job_hears_all_signals(self, stage: Stage) -> None:
         found = stage.job["signals"]
         what = "no signal that is ignored or blocked, SIGINT and SIGTERM above all"
-        _kept(not any(found.values()), what, found, INHERITED)
+        _kept(not any(found.values()), what, found)
 
     def test_a_job_has_standard_streams(self, stage: Stage) -> None:
         found = stage.job["streams"]
         expected = {"input": "at its end", "output": "open, utf-8", "error": "open, utf-8"}
-        _kept(found == expected, f"standard streams that are {expected}", found, INHERITED)
+        _kept(found == expected, f"standard streams that are {expected}", found)
 
     def test_a_job_has_the_locale_of_its_owner(
         self, needs: Callable[[str], None], stage: Stage
@@ -91,11 +93,11 @@ class Surroundings(Base):
         needs("workers_inherit")
         what = f"a worker with the locale of the process that submits, {stage.encodings}"
         found = stage.job["encodings"]
-        _kept(found == stage.encodings, what, found, INHERITED)
+        _kept(found == stage.encodings, what, found)
 
     def test_a_job_has_the_umask_that_keeps_others_out(self, stage: Stage) -> None:
         found = f"{stage.job['umask']:03o}"
-        _kept(found == "077", "the umask 077, which core sets", found, INHERITED)
+        _kept(found == "077", "the umask 077, which core sets", found)
 
     def test_a_job_has_the_limits_of_its_owner(
         self, needs: Callable[[str], None], stage: Stage
@@ -108,33 +110,17 @@ class Surroundings(Base):
             if _is_lower(found[0], stage.limits[name][0])
         ]
         what = "a worker with the resource limits of the process that submits, or higher ones"
-        _kept(not lowered, what, lowered, INHERITED)
+        _kept(not lowered, what, lowered)
 
     def test_a_job_begins_in_its_work_directory(self, stage: Stage) -> None:
         found = stage.job["cwd"]
-        _kept(found == stage.directory, f"the work directory {stage.directory}", found, INHERITED)
+        _kept(found == stage.directory, f"the work directory {stage.directory}", found)
 
-    def test_a_home_with_blanks_and_accents(
-        self, engine: EngineUnderTest, owner: Callable[..., Owner], contract_home: Path
-    ) -> None:
-        home = contract_home / "a b \N{LATIN SMALL LETTER E WITH ACUTE}"
-        home.mkdir()
-        engine.configure(home)
-        tenant = owner(CRYSTALMATH_HOME=str(home))
-        (job_id,) = tenant.ask("submit", "echo")
-        oracle = Oracle(home)
-        limit = engine.start_s + 10 * engine.turn_s
 
-        def what() -> str:
-            told = f"a job that is {tenant.ask('status', job_id)!r}, of {limit:g} s"
-            return _promise(f"that it runs jobs in a home named {home.name!r}", told, LEFT_ALONE)
+class Surroundings(Staged):
+    """What its owner and the machine find: nothing has changed."""
 
-        outcome = eventually(lambda: oracle.outcome(job_id), limit, what)
-        assert outcome is not None
-        kept = outcome["state"] == "completed"
-        what_for = f"that it runs jobs in a home named {home.name!r}"
-        _kept(kept, what_for, outcome["error"], LEFT_ALONE)
-        tenant.ask("close")
+    guide: ClassVar[str] = "What your engine leaves as it was"
 
     # --- what its owner finds ----------------------------------------------------------------
 
@@ -153,30 +139,52 @@ class Surroundings(Base):
     def test_its_owner_stays_as_it_was(self, stage: Stage, topic: str) -> None:
         what = f"that it leaves the {topic} of the process that submits alone"
         found = stage.changed_by_use[topic] or stage.changed[topic]
-        _kept(not found, what, found, LEFT_ALONE)
+        _kept(not found, what, found)
 
     def test_no_descriptor_is_left_open(self, stage: Stage) -> None:
         what = "no descriptor that its owner has not had before, once it is closed"
-        _kept(not stage.descriptors, what, stage.descriptors, LEFT_ALONE)
+        _kept(not stage.descriptors, what, stage.descriptors)
 
     def test_a_job_costs_its_owner_nothing(self, stage: Stage) -> None:
         what = "no descriptor, thread or process more in its owner for each job that has ended"
-        _kept(not stage.leaks, what, stage.leaks, LEFT_ALONE)
+        _kept(not stage.leaks, what, stage.leaks)
 
     # --- what the machine finds --------------------------------------------------------------
 
     def test_no_port_beyond_loopback(self, stage: Stage) -> None:
         what = "that it listens on this machine alone (127.0.0.1)"
-        _kept(not stage.strange_ports, what, stage.strange_ports, LEFT_ALONE)
+        _kept(not stage.strange_ports, what, stage.strange_ports)
 
     def test_no_port_for_everybody(self, stage: Stage) -> None:
         what = "that its ports serve nobody who shows no key: other users reach them, too"
-        _kept(not stage.open_ports, what, stage.open_ports, LEFT_ALONE)
+        _kept(not stage.open_ports, what, stage.open_ports)
 
     def test_no_file_elsewhere(self, stage: Stage) -> None:
         found = stage.files + stage.files_in_use
         what = "that it writes below `settings.directory`, and changes no file or mode elsewhere"
-        _kept(not found, what, found, LEFT_ALONE)
+        _kept(not found, what, found)
+
+    def test_a_home_with_blanks_and_accents(
+        self, engine: EngineUnderTest, owner: Callable[..., Owner], contract_home: Path
+    ) -> None:
+        home = contract_home / "a b \N{LATIN SMALL LETTER E WITH ACUTE}"
+        home.mkdir()
+        engine.configure(home)
+        tenant = owner(CRYSTALMATH_HOME=str(home))
+        (job_id,) = tenant.ask("submit", "echo")
+        oracle = Oracle(home)
+        limit = engine.start_s + 10 * engine.turn_s
+
+        def what() -> str:
+            told = f"a job that is {tenant.ask('status', job_id)!r}, of {limit:g} s"
+            return _promise(f"that it runs jobs in a home named {home.name!r}", told)
+
+        outcome = eventually(lambda: oracle.outcome(job_id), limit, what)
+        assert outcome is not None
+        kept = outcome["state"] == "completed"
+        what_for = f"that it runs jobs in a home named {home.name!r}"
+        _kept(kept, what_for, outcome["error"])
+        tenant.ask("close")
 
     def test_killed_at_each_moment_of_a_launch(
         self, engine: EngineUnderTest, owner: Callable[..., Owner], door: Door
@@ -189,12 +197,12 @@ class Surroundings(Base):
             each.ask("threads")
             took = _launch_until(moment, door, each, attempts[moment], took)
             each.kill()
-        limit = engine.linger_s + engine.start_s + 10 * engine.turn_s  # a job that has begun may end
+        limit = engine.linger_s + engine.start_s + 10 * engine.turn_s
         for moment, each in owners.items():
 
             def what(moment: str = moment, each: Owner = each) -> str:
                 expected = f"that nothing is alive {limit:g} s after its owner was killed {moment}"
-                return _promise(expected, [shown(process) for process in each.others()], LEFT_ALONE)
+                return _promise(expected, [shown(process) for process in each.others()])
 
             eventually(lambda each=each: not each.others(), limit, what)  # type: ignore[misc]
 
@@ -229,10 +237,10 @@ def _is_lower(limit: int, other: int) -> bool:
     return limit != unlimited and (other == unlimited or limit < other)
 
 
-def _kept(kept: bool, expected: str, found: object, section: str) -> None:  # noqa: FBT001
+def _kept(kept: bool, expected: str, found: object) -> None:  # noqa: FBT001
     if not kept:
-        pytest.fail(_promise(expected, found, section))
+        pytest.fail(_promise(expected, found))
 
 
-def _promise(expected: str, found: object, section: str) -> str:
-    return f'expected of the engine: {expected}; found: {found} ({_GUIDE}, "{section}")'
+def _promise(expected: str, found: object) -> str:
+    return f"expected of the engine: {expected}; found: {found}"
