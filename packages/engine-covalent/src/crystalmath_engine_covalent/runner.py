@@ -50,8 +50,8 @@ class CovalentRunner(EngineRunner):
     """
 
     # A launch takes a tenth of a second, and nothing else is asked of the engine meanwhile.
-    # Its server's Dask cluster queues a task behind each running one, and does not reorder them. Its
-    # workers have the environment that it was started with.
+    # Its server's Dask cluster queues a task behind each running one, and does not reorder them.
+    # Its workers have the environment that this server was started with.
     capabilities = Capabilities(
         max_queued=200, drops_queued=True, starts_in_order=False, workers_inherit=False
     )
