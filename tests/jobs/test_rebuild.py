@@ -55,7 +55,7 @@ def test_doctor_rebuilds_what_is_gone(service, home, cli):
         assert (again.state, again.name, again.key) == (JobState.COMPLETED, "n", "k")
         assert (again.labels, again.spec_hash) == ({"a": "b"}, job.spec_hash)
         assert again.formula == job.formula == "Al"
-        for filters in ({"elements": ["Al"]}, {"formula": "Al2"}):
+        for filters in ({"elements": ["Al"]}, {"formula": "Al"}):
             assert [one.job_id for one in other.jobs(**filters)] == [job.job_id]
         assert other.result(job.job_id) == {"value": 1}
         assert other.submit(value(1, key="k")).job_id == job.job_id
