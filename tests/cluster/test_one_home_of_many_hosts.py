@@ -1,0 +1,83 @@
+"""One home that several hosts see: one of them serves, the others read in it and ask through it.
+
+The hosts have no network file system, but all else of a cluster: names, boots and processes of
+their own. ``[storage] network`` says that the home is on one.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import LAB, LIGHT, eventually
+
+COMMAND = (sys.executable, "-m", "crystalmath")
+AL = Path(__file__).parents[2] / "examples/Al.poscar"
+
+
+class Hosts:
+    """Commands on any host, with one home."""
+
+    def __init__(self, cluster, home):
+        self.cluster, self.home = cluster, home
+        self.environment = {
+            "CRYSTALMATH_HOME": str(home),
+            "CRYSTALMATH_RECIPES": "lab_recipes",
+            "PYTHONPATH": os.pathsep.join([str(LIGHT), str(LAB)]),
+        }
+
+    def run(self, host, *arguments, check=True):
+        command = [*COMMAND, *arguments, "--json"]
+        done = self.cluster.run(*command, on=host, env=self.environment, check=check, timeout=300)
+        return json.loads(done.stdout)
+
+    def said(self, host, *arguments):
+        command = [*COMMAND, *arguments]
+        return self.cluster.run(*command, on=host, env=self.environment, timeout=300).stdout
+
+    def state(self, host, job_id):
+        return self.run(host, "status", job_id, check=False)["status"]
+
+    def server(self):
+        return json.loads((self.home / "server" / "lock").read_text())
+
+
+@pytest.fixture
+def hosts(slurm, home):
+    (home / "config.toml").write_text("[storage]\nnetwork = true\n", encoding="ascii")
+    hosts = Hosts(slurm, home)
+    yield hosts
+    slurm.run(*COMMAND, "stop", "--cancel", env=hosts.environment, check=False, timeout=120)
+
+
+def test_other_hosts_read_in_the_home_and_ask_through_it(hosts, home, tmp_path):
+    done = hosts.run("login", "submit", "lab_recipes.chatter", str(AL), "--param=count=2")
+    job_id = done["job_id"]
+    hosts.run("login", "wait", job_id)
+    assert hosts.server()["host"] == "login"
+
+    # Reading: at once, by whatever host.
+    for host in ("node1", "node2"):
+        assert [job["job_id"] for job in hosts.run(host, "list")["jobs"]] == [job_id]
+        assert hosts.state(host, job_id) == "completed"
+        assert hosts.run(host, "result", job_id)["result"] == {}
+        assert hosts.said(host, "path", job_id).startswith(f"{home}/jobs/{job_id}/")
+        assert hosts.said(host, "logs", job_id) == "line 0\nline 1\n"
+
+    # What is submitted on a node runs where the server is; a key gives the same job again.
+    asked = ("submit", "lab_recipes.wait_for", str(AL), f"--param=path={tmp_path}/go", "--key=k")
+    there = hosts.run("node1", *asked)["job_id"]
+    assert hosts.run("node2", *asked)["job_id"] == there
+    eventually(lambda: hosts.state("node2", there) == "running")
+    claim = json.loads((home / "jobs" / there / "1.claim").read_text().splitlines()[0])
+    assert claim["host"] == "login"
+    assert hosts.run("node2", "cancel", there)["cancelled"] is True
+    assert hosts.run("node1", "wait", there, check=False)["jobs"][0]["status"] == "cancelled"
+    refused = hosts.run("node1", "submit", "lab_recipes.nothing", str(AL), check=False)
+    assert "lab_recipes.nothing" in refused["error"]
+
+    # One server for all hosts, and nothing is left in the inbox.
+    assert hosts.server()["host"] == "login"
+    assert list((home / "server" / "inbox").iterdir()) == []
