@@ -71,10 +71,10 @@ class Disk:
 class MemoryDirectory(RunDirectory):
     """A run directory on a `Disk`: the files are bytes in the form of real ones."""
 
-    def __init__(self, disk, alive, path):
+    def __init__(self, disk, host, path):
         super().__init__(path)
         self._disk = disk
-        self._alive = alive
+        self._host = host  # which looks
 
     # --- reading ---
 
@@ -130,9 +130,13 @@ class MemoryDirectory(RunDirectory):
         except KeyError as error:
             raise BadFile("nobody's claim") from error
 
-    def is_claimant_alive(self, attempt):
+    def is_claimant_alive(self, attempt, claimant=None):
+        claimant = claimant or self.claimant(attempt)
+        return None if claimant is None else self._host.knows(claimant)
+
+    def heart(self, attempt):
         claimant = self.claimant(attempt)
-        return None if claimant is None else self._alive(claimant.pid)
+        return None if claimant is None else self._host.world.heart_of(claimant)
 
     def is_claim_held(self, attempt):
         return (self.path, attempt) in self._disk.held

@@ -7,7 +7,7 @@ import errno
 from crystalmath.jobs.life import ATTEMPTS
 from crystalmath.models import JobState
 
-from .world import JOBS, World
+from .world import JOBS, LEASE_S, NODES, World
 
 STEPS = 60
 #: How long it takes at most until all jobs have ended once nothing goes wrong any more, in seconds.
@@ -90,13 +90,37 @@ class Life:
     def crash_soon(self):
         self.world.disk.crash_in = self.random.randrange(8)
 
+    def cut_off(self):
+        busy = [worker.process.host for worker in self.world.workers]
+        self.world.cut_off(self.random.choice(busy or self.world.nodes))
+        for _ in range(self.random.choice((0, 0, 40))):  # also for longer than several leases
+            self.world.let_pass(LEASE_S / 10)
+            self.turn()
+            self.world.begin()
+            self.check()
+
+    def connect(self):
+        if self.world.cut:
+            self.world.cut.pop(self.random.choice(sorted(self.world.cut)))
+
+    def power_off(self):
+        if self.world.several_hosts:
+            self.world.power_off(self.random.choice(NODES))
+
+    def stall_owner(self):
+        if self.world.several_hosts:
+            self.world.stall_owner()
+
+    def resume_owner(self):
+        self.world.resume_owner()
+
     def new_owner(self):
         if self.world.owner is None:
             self.world.begin_owner()
             self.world.act(lambda owner: owner.take_over())
 
     def time_passes(self):
-        self.world.time += self.random.choice((0.1, 0.5, 1.5, 6.0, 20.0))
+        self.world.let_pass(self.random.choice((0.1, 0.5, 1.5, 6.0, 20.0)))
 
     def unreadable(self):
         job_id = self.some_job()
@@ -148,6 +172,8 @@ class Life:
     def quieten(self):
         world = self.world
         world.disk.crash_in = None
+        world.cut.clear()
+        world.resume_owner()
         self.trace.append(f"{world.time:.1f} quiet")
         end = world.time + QUIET_S
         while world.ledger.unfinished() and world.time < end:
@@ -159,7 +185,7 @@ class Life:
             for worker in list(world.workers):
                 world.work(worker)
             self.check()
-            world.time += 1.0
+            world.let_pass(1.0)
             if world.time > end - QUIET_S / 2:
                 world.left.clear()  # what is left running ends by itself some time
 
@@ -182,7 +208,7 @@ class Life:
         if job_id in world.removed or job_id in world.damaged:
             return
         assert "was removed" not in (row.error or ""), f"{job_id}: {row.error}"
-        assert "the engine" not in (row.error or ""), f"{job_id}: {row.error}"
+        assert "the engine lost" not in (row.error or ""), f"{job_id}: {row.error}"
         attempts = [world.of(job_id).outcome(number) for number in range(1, row.attempt + 1)]
         assert all(outcome["state"] == "lost" for outcome in attempts[:-1]), attempts
         last = attempts[-1]
@@ -194,7 +220,9 @@ RULES = [
     (Life.submit, 4), (Life.turn, 16), (Life.begin, 6), (Life.drop, 1), (Life.launch_twice, 1),
     (Life.work, 3), (Life.kill_worker, 2), (Life.cancel, 1), (Life.cancel_by_stranger, 1),
     (Life.look, 4), (Life.kill_owner, 1), (Life.crash_soon, 2), (Life.new_owner, 4),
-    (Life.time_passes, 8), (Life.unreadable, 2), (Life.short_of_descriptors, 1),
+    (Life.cut_off, 2), (Life.connect, 2), (Life.power_off, 1), (Life.stall_owner, 1),
+    (Life.resume_owner, 1), (Life.time_passes, 8), (Life.unreadable, 2),
+    (Life.short_of_descriptors, 1),
     (Life.damage, 2), (Life.lose_spec, 1), (Life.remove, 1),
 ]  # fmt: skip
 

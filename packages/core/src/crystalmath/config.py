@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_FORWARD",
+    "LEASE_S",
     "QUIET_S",
     "UNQUOTED",
     "Config",
@@ -33,6 +34,7 @@ __all__ = [
     "home",
     "is_fresh",
     "job_environment",
+    "lease",
     "load",
     "log_bytes",
     "submitters_environment",
@@ -61,6 +63,12 @@ NOTICE_VARIABLE = "CRYSTALMATH_WALLTIME_NOTICE_S"
 GRACE_S = 1.0
 #: Tells it to a job's supervisor.
 GRACE_VARIABLE = "CRYSTALMATH_CANCEL_GRACE_S"
+#: How long nothing may be heard of who owns or runs jobs on another host, in seconds.
+LEASE_S = 1200.0
+#: A shorter lease leaves no time to notice its half, in seconds.
+SHORTEST_LEASE_S = 2.0
+#: The variable that takes it to the worker.
+LEASE_VARIABLE = "CRYSTALMATH_LEASE_S"
 #: By this variable `recipes_fresh` reaches a worker.
 FRESH_VARIABLE = "CRYSTALMATH_FRESH"
 #: What is wrong with most TOML that cannot be read.
@@ -101,6 +109,9 @@ class Config:
     cancel_grace_s : float
         How long the processes of a job that is stopped may take to end, in seconds; then they are
         killed.
+    lease_s : float
+        How long nothing may be heard of who owns or runs jobs on another host before it is taken
+        for dead, in seconds; ``inf``: never.
     restricted : mapping of str to tuple of str, optional
         The only recipes that the home takes, with their only parameters; ``None`` if not limited.
     engines : mapping of str to mapping
@@ -122,6 +133,7 @@ class Config:
     log_mb: float = LOG_MB
     walltime_notice_s: float = 0.0
     cancel_grace_s: float = GRACE_S
+    lease_s: float = LEASE_S
     restricted: Mapping[str, tuple[str, ...]] | None = None
     engines: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     clusters: Mapping[str, Cluster] = field(factory=dict)
@@ -194,6 +206,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         log_mb=float(table.get("logs", {}).get("max_mb", LOG_MB)),
         walltime_notice_s=float(table.get("walltime", {}).get("notice_s", 0.0)),
         cancel_grace_s=float(table.get("cancel", {}).get("grace_s", GRACE_S)),
+        lease_s=_lease(table.get("jobs", {}), root / "config.toml"),
         restricted=(
             {name: tuple(names) for name, names in table["restricted"].items()}
             if "restricted" in table
@@ -223,6 +236,16 @@ def _clusters(tables: Mapping[str, Any], path: Path) -> dict[str, Cluster]:
         return {name: read_cluster(name, table) for name, table in tables.items()}
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _lease(table: Mapping[str, float], path: Path) -> float:
+    lease_s = float(table.get("lease_s", LEASE_S))
+    if lease_s < SHORTEST_LEASE_S:
+        raise ConfigError(
+            f"{path}: jobs.lease_s must be at least {SHORTEST_LEASE_S:g} s, not {lease_s:g}; "
+            f"{LEASE_S:g} bears a file system that hangs for minutes"
+        )
+    return lease_s
 
 
 def _variables(table: Mapping[str, str], path: Path) -> Mapping[str, str]:
@@ -255,6 +278,11 @@ def walltime_notice(environment: Mapping[str, str]) -> float:
 def cancel_grace(environment: Mapping[str, str]) -> float:
     """Tell how long the processes of a job may take to end once they are asked to, in s."""
     return float(environment.get(GRACE_VARIABLE, GRACE_S))
+
+
+def lease(environment: Mapping[str, str]) -> float:
+    """Tell the lease of who runs a job with this environment, in seconds."""
+    return float(environment.get(LEASE_VARIABLE, LEASE_S))
 
 
 def admitted(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -355,6 +383,7 @@ _SHAPE: dict[str, Any] = {
     "logs": {"max_mb": float},
     "walltime": {"notice_s": float},
     "cancel": {"grace_s": float},
+    "jobs": {"lease_s": float},
     # Any key: the names of recipes.
     "restricted": {_ANY: list},
     "engines": None,

@@ -92,6 +92,10 @@ class Identity:
         same_boot = self.boot_id == boot_id() and self.namespace in {"", _namespace()}
         return same_boot and self._is_of_this_machine()
 
+    def is_of_this_boot(self) -> bool:
+        """Tell whether it is, or was, a process of this kernel, also in another container."""
+        return self.boot_id == boot_id()
+
     def is_alive(self, lock: str | os.PathLike[str] | None = None) -> bool | None:
         """Tell whether it lives; ``None`` where this host cannot know.
 
@@ -115,7 +119,7 @@ class Identity:
             return is_alive(self.pid, self.start_time)
         if held:
             return True
-        free_here = held is False and self.boot_id == boot_id()
+        free_here = held is False and self.is_of_this_boot()
         return False if free_here or self._was_rebooted() else None
 
     def is_dead(self, lock: str | os.PathLike[str] | None = None) -> bool:

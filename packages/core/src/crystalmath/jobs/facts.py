@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
+from crystalmath.config import LEASE_S
 from crystalmath.models import Capabilities, JobState, Sighting
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "Outcome",
     "Reading",
     "Record",
+    "Silence",
     "Spec",
     "Unreadable",
 ]
@@ -53,12 +55,35 @@ class Spec:
     foreign: bool = False
 
 
+@frozen(kw_only=True)
+class Silence:
+    """For how long a heart on another host has not been heard to beat, by the clock of who looks.
+
+    Parameters
+    ----------
+    for_s, lease_s : float
+        That time, and the lease, in seconds.
+    hosts, silent_hosts : int
+        How many hosts are listened to, and on how many of them no heart has beaten for half of the
+        lease. Both are 0 where this one has.
+    """
+
+    for_s: float
+    lease_s: float
+    hosts: int = 0
+    silent_hosts: int = 0
+
+
 @frozen
 class Claim:
-    """Who claimed an attempt, in words, and whether it is alive; ``None`` if nobody can tell."""
+    """Who claimed an attempt, in words, and whether it is alive; ``None`` if nobody can tell.
+
+    `silence` is there of a process that only its heart tells of for sure.
+    """
 
     who: str
     alive: bool | None = None
+    silence: Silence | None = None
 
 
 @frozen(kw_only=True)
@@ -99,6 +124,9 @@ class Files:
     processes : bool, optional
         Whether somebody runs the attempt, where the claim does not tell: its lock is held, or
         processes of the attempt are alive on this host.
+    lease_s : float
+        So long after its claim was damaged or removed nobody runs an attempt on any host, in
+        seconds: a supervisor looks at its claim when its heart beats.
     """
 
     attempt: int
@@ -108,6 +136,7 @@ class Files:
     cancel: bool | Unreadable | None = None
     directory: Absent | Unreadable | None = None
     processes: bool | None = None
+    lease_s: float = LEASE_S
 
 
 @frozen

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
 from crystalmath.errors import BadFile
 from crystalmath.jobs.containment import end_contained
+from crystalmath.jobs.documents import read_document
+from crystalmath.jobs.heartbeat import Heart
+from crystalmath.jobs.hearts import Hearts
 from crystalmath.jobs.identities import IDENTITIES, is_alive, own_identity
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import Identity
@@ -55,8 +60,23 @@ class Host:
         """
         (self._jobs_directory / IDENTITIES).mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    @property
+    def lease_s(self) -> float:
+        """The lease of this process, in seconds."""
+        return self.identity.lease_s
+
+    @property
+    def hearts(self) -> Hearts:
+        """What is heard here of processes on other hosts."""
+        return _hearts(os.fspath(self._jobs_directory), os.getpid())
+
+    def sees(self, process: Identity) -> bool:
+        """Tell whether this host's kernel knows for sure what became of a process."""
+        return process.is_of_this_boot()
+
     def own_fields(self) -> dict[str, Any]:
-        """Give this process as an owner."""
+        """Give this process as an owner, whose heart beats from now on."""
+        self.identity.keep_beating()
         return self.identity.identity.as_dict()
 
     def is_own(self, owner: object) -> bool:
@@ -74,7 +94,26 @@ class Host:
             identity = Identity.read(owner)  # type: ignore[arg-type]
         except (KeyError, TypeError):
             return False  # a newer release may say it otherwise
-        return is_alive(identity, self._jobs_directory) is False
+        alive = is_alive(identity, self._jobs_directory)
+        if alive is not None and (alive is False or self.sees(identity)):
+            return not alive
+        return self._is_silent(identity)
+
+    def _is_silent(self, identity: Identity) -> bool:
+        """Tell whether the lease of an owner on another host has ended."""
+        if not identity.lock:
+            return False
+        path = f"{self._jobs_directory}/{IDENTITIES}/{identity.lock}"
+        try:
+            heart = Heart.read(read_document(path)[0])
+        except FileNotFoundError:
+            heart = Heart("", self.lease_s)  # who has ended in order, or will make it anew
+        except (BadFile, OSError):
+            return False
+        if heart is None:
+            return False
+        silence = self.hearts.listen(path, heart)
+        return silence.for_s >= silence.lease_s
 
     def has_processes(self, attempt: str) -> bool:
         """Tell whether any process of an attempt is alive on this host."""
@@ -101,3 +140,10 @@ class Host:
         if claimant is None or not claimant.is_here() or not claimant.is_dead():
             return True
         return end_contained(containment, SWEEP_S)
+
+
+@functools.cache
+def _hearts(jobs_directory: str, pid: int) -> Hearts:
+    # All that look in one process know what any of them has heard.
+    del jobs_directory, pid
+    return Hearts()

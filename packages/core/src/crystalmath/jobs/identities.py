@@ -9,18 +9,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
-import functools
 import os
 import secrets
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from crystalmath import processes
+from crystalmath.config import LEASE_S
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import document, read_document, write_all
+from crystalmath.jobs.heartbeat import Heart, Heartbeat
 from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ __all__ = ["IDENTITIES", "IdentityFile", "is_alive", "own_identity", "remove_dea
 IDENTITIES = ".identities"
 #: A file of that folder that was begun so long ago is not going to be finished, in seconds.
 UNFINISHED_S = 60.0
+#: One of another host that has not beaten for so long, by the file system's clock, is litter.
+LITTER_S = 86400.0
+#: A beat, and where it is written over in place: it stands first in the header.
+_BEAT = b"%020d"
+_BEAT_AT = document({"heart": ""}, b"").index(b'""') + 1
 
 
 class IdentityFile:
@@ -48,6 +53,8 @@ class IdentityFile:
         The process that claims.
     containment : mapping, optional
         What holds together the processes of what it runs (:mod:`crystalmath.jobs.containment`).
+    lease_s : float
+        For how long it may be silent before those on other hosts take it for dead, in seconds.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class IdentityFile:
         directory: str | os.PathLike[str],
         identity: Identity,
         containment: Mapping[str, Any] | None = None,
+        lease_s: float = LEASE_S,
     ) -> None:
         self._directory = os.fspath(directory)
         self._identity = identity
@@ -63,10 +71,15 @@ class IdentityFile:
         self._path = f"{self._directory}/{self._nonce}"
         # An older one stays open: claims that are links to it are locked by it.
         self._descriptors: list[int] = []
+        self._beating: list[int] = []
         self._durable = False
+        self._claims: set[str] = set()
+        self._beats = 0
+        self.lease_s = lease_s
+        self._heartbeat = Heartbeat(self.beat, lease_s)
         self._lock = threading.Lock()
         # A forked child has an identity of its own, and must not hold the lock of this one.
-        os.register_at_fork(after_in_child=self._let_go)
+        os.register_at_fork(after_in_child=self._let_go_in_child)
 
     @property
     def identity(self) -> Identity:
@@ -75,6 +88,28 @@ class IdentityFile:
             if not self._descriptors:
                 self._make()
         return self._identity
+
+    def keep_beating(self) -> None:
+        """Let those on other hosts hear that this process lives, until it ends."""
+        self._heartbeat.begin()
+
+    def beat(self) -> None:
+        """Write one beat, durably; `OSError` if that cannot be done."""
+        with self._lock:
+            if not self._descriptors:
+                return
+            if not os.path.exists(self._path):
+                self._make()  # somebody has tidied it away
+            self._beats += 1
+            # Not under the lock: the file system may hang. Nobody else closes copies.
+            self._beating = [os.dup(each) for each in self._descriptors]
+        try:
+            for descriptor in self._beating:
+                os.pwrite(descriptor, _BEAT % self._beats, _BEAT_AT)
+                os.fdatasync(descriptor)
+        finally:
+            with self._lock:
+                self._beating = _closed(self._beating)
 
     def link(self, name: str) -> None:
         """Make a claim; `FileExistsError` if the name exists."""
@@ -88,11 +123,23 @@ class IdentityFile:
             try:
                 os.link(self._path, name)
             except FileExistsError:
-                raise
+                if not self._is_ours(name):
+                    raise
             except OSError:
                 # The file was tidied away, or has as many links as the file system allows.
                 self._make(durable=True)
                 os.link(self._path, name)
+            self._claims.add(name)
+
+    def _is_ours(self, name: str) -> bool:
+        """Tell whether we have just made a claim, but the network lost the server's word for it.
+
+        The request is sent again then, and finds the name that it made itself.
+        """
+        if name in self._claims:
+            return False
+        claim, own = os.stat(name), os.fstat(self._descriptors[-1])
+        return os.path.samestat(claim, own)
 
     def remove(self) -> None:
         """Remove the file, and let go of the lock; the claims stay."""
@@ -104,16 +151,17 @@ class IdentityFile:
 
     def _make(self, *, durable: bool = False) -> None:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        remove_dead(self._directory)
         temporary = f"{self._directory}/.{secrets.token_hex(8)}"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             # Whoever can read it must find it locked.
             lock = self._nonce if _lock(descriptor) else ""
             identity = attrs.evolve(self._identity, lock=lock)
-            header = {**identity.as_dict(), "nonce": self._nonce, **self._containment}
-            content = document(header, b"")
+            heart = {"heart": (_BEAT % self._beats).decode(), "lease_s": self.lease_s}
+            own = {"nonce": self._nonce, **self._containment}
+            content = document({**heart, **identity.as_dict(), **own}, b"")
             write_all(descriptor, content, durable=durable)
+            remove_dead(self._directory, os.fstat(descriptor).st_mtime)
             os.replace(temporary, self._path)
         except BaseException:
             os.close(descriptor)
@@ -124,13 +172,14 @@ class IdentityFile:
         self._identity, self._durable = identity, durable
 
     def _let_go(self) -> None:
-        descriptors, self._descriptors = self._descriptors, []
-        for descriptor in descriptors:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        self._descriptors = _closed(self._descriptors)
+
+    def _let_go_in_child(self) -> None:
+        self._let_go()
+        self._beating = _closed(self._beating)
 
 
-def own_identity(jobs_directory: str | os.PathLike[str]) -> IdentityFile:
+def own_identity(jobs_directory: str | os.PathLike[str], lease_s: float = LEASE_S) -> IdentityFile:
     """Give the identity of this process among those that own or run jobs of a home.
 
     The file is made when it is needed first, and goes with the process.
@@ -139,18 +188,20 @@ def own_identity(jobs_directory: str | os.PathLike[str]) -> IdentityFile:
     ----------
     jobs_directory : str or path-like
         Where the run directories are.
+    lease_s : float
+        Its lease, in seconds, where this is the first call.
     """
-    return _own_identity(os.fspath(jobs_directory), os.getpid())
+    key = (os.fspath(jobs_directory), os.getpid())  # a forked child is somebody else
+    with _making:
+        if key not in _files:
+            directory = f"{key[0]}/{IDENTITIES}"
+            _files[key] = IdentityFile(directory, processes.own_identity(), lease_s=lease_s)
+            _own.append((os.getpid(), _files[key]))
+        return _files[key]
 
 
-@functools.cache
-def _own_identity(jobs_directory: str, pid: int) -> IdentityFile:
-    del pid  # a forked child is somebody else
-    file = IdentityFile(f"{jobs_directory}/{IDENTITIES}", processes.own_identity())
-    _own.append((os.getpid(), file))
-    return file
-
-
+_making = threading.Lock()
+_files: dict[tuple[str, int], IdentityFile] = {}
 _own: list[tuple[int, IdentityFile]] = []
 
 
@@ -180,25 +231,45 @@ def is_alive(process: Identity, jobs_directory: str | os.PathLike[str]) -> bool 
     return process.is_alive(f"{directory}/{IDENTITIES}/{process.lock}" if process.lock else None)
 
 
-def remove_dead(directory: str) -> None:
+def remove_dead(directory: str, now: float) -> None:
     """Remove the files of processes that were killed.
 
     Parameters
     ----------
     directory : str
         Where the identities are. Claims that are links to them stay.
+    now : float
+        The time by the clock of the file system, in seconds since the epoch.
     """
     for name in os.listdir(directory):
         path = f"{directory}/{name}"
         with contextlib.suppress(OSError, BadFile, KeyError, TypeError):
             if name.startswith("."):
                 # One that was killed while it wrote its own.
-                if time.time() - os.stat(path).st_mtime > UNFINISHED_S:
+                if now - os.stat(path).st_mtime > UNFINISHED_S:
                     os.unlink(path)
                 continue
-            identity = Identity.read(read_document(path)[0])
-            if identity.is_alive(path if identity.lock else None) is False:
+            header, _ = read_document(path)
+            identity, heart = Identity.read(header), Heart.read(header)
+            alive = identity.is_alive(path if identity.lock else None)
+            if alive is False or (heart and _is_litter(identity, heart, now - _written(path))):
                 os.unlink(path)
+
+
+def _is_litter(identity: Identity, heart: Heart, silent_s: float) -> bool:
+    """Tell whether nobody misses a file; a process that lives would make it anew."""
+    return not identity.is_of_this_boot() and silent_s > max(LITTER_S, 3 * heart.lease_s)
+
+
+def _written(path: str) -> float:
+    return os.stat(path).st_mtime
+
+
+def _closed(descriptors: list[int]) -> list[int]:
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    return []
 
 
 def _lock(descriptor: int) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
+from crystalmath.jobs import leases, word
 from crystalmath.jobs.actions import (
     Action,
     EndProcesses,
@@ -158,8 +159,8 @@ def _owned(record: Record, files: Files, now: float, engine: Engine) -> Decision
 def _decided(record: Record, outcome: Outcome, now: float, engine: Engine) -> Decision:
     if _may_be_alive(record, outcome, engine):
         return evolve(_running(record, now), actions=_release(record))
-    if outcome.state == "lost" and not outcome.cancelled and _is_fatal(engine):
-        error = f"{_told(engine)} ({outcome.error})"
+    if outcome.state == "lost" and not outcome.cancelled and word.is_fatal(engine):
+        error = f"{word.told(engine)} ({outcome.error})"
         failed = Publish(state="failed", error=error, replace=True)
         return evolve(_running(record, now), actions=(failed,))
     return _ended(record, outcome, now)
@@ -242,22 +243,8 @@ def _may_be_alive(record: Record, outcome: Outcome, engine: Engine) -> bool:
     if not (stopped and record.launched):
         return False
     can = engine.capabilities
-    return can.gone_means_dead and not can.workers_here and not _is_over(engine)
-
-
-def _is_over(engine: Engine) -> bool:
-    """Tell whether the engine vouches that nothing of an attempt is alive."""
-    sighting = engine.sighting
-    return sighting is not None and sighting.state == "gone" and engine.capabilities.gone_means_dead
-
-
-def _is_fatal(engine: Engine) -> bool:
-    return _is_over(engine) and engine.sighting is not None and engine.sighting.fatal
-
-
-def _told(engine: Engine) -> str:
-    reason = (engine.sighting.reason if engine.sighting else None) or "it is gone"
-    return f"the engine ended it: {reason}"
+    # What it has lost sight of was decided by a lease, or by the supervisor itself.
+    return can.gone_means_dead and not can.workers_here and not word.is_gone(engine)
 
 
 def _claimed(record: Record, claim: Claim, files: Files, now: float, engine: Engine) -> Decision:
@@ -268,17 +255,21 @@ def _claimed(record: Record, claim: Claim, files: Files, now: float, engine: Eng
     if claim.alive is False:
         error = f"the supervisor ({claim.who}) died"
         actions += [EndProcesses(record.attempt), _publish_lost(record, files, error)]
-    elif claim.alive is None and _is_over(engine):
+    elif claim.alive is None and word.is_over(engine):
         # Should its supervisor have been quicker, what it published stands.
         actions.append(_publish_engines_end(record, files, engine))
-    return evolve(_running(record, now), actions=tuple(actions))
+    elif leases.is_over(claim):
+        actions.append(
+            _publish_lost(record, files, f"{leases.unheard(claim)} for all of its lease")
+        )
+    return evolve(_running(record, now), actions=tuple(actions), waits=leases.waits_for(claim))
 
 
 def _publish_engines_end(record: Record, files: Files, engine: Engine) -> Publish:
     """Decide an attempt on another host that is over by its engine's word."""
-    if _is_fatal(engine) and not _is_cancelled(record, files):
-        return Publish(state="failed", error=_told(engine))
-    return _publish_lost(record, files, _told(engine))
+    if word.is_fatal(engine) and not _is_cancelled(record, files):
+        return Publish(state="failed", error=word.told(engine))
+    return _publish_lost(record, files, word.told(engine))
 
 
 def _unbegun(record: Record, files: Files, now: float, engine: Engine) -> Decision:
@@ -345,7 +336,8 @@ def _without_claim(record: Record, files: Files, now: float, engine: Engine) -> 
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
     lasts = now - doubt.since >= DAMAGED_S
-    nobody = files.processes is False and _vouches_for_end(engine)
+    vouched = word.vouches_for_end(engine) or now - doubt.since >= files.lease_s
+    nobody = files.processes is False and vouched
     # Who asked that it be stopped does not care whose it was.
     if lasts and (nobody or (files.processes and _is_cancelled(record, files))):
         why = files.claim.why if isinstance(files.claim, Damaged) else "its claim was removed"
@@ -355,11 +347,6 @@ def _without_claim(record: Record, files: Files, now: float, engine: Engine) -> 
         actions += [EndProcesses(record.attempt), lost]
     waits = "nobody can tell who runs it: its claim says nothing" if lasts else None
     return evolve(_running(record, now), actions=tuple(actions), doubt=doubt, waits=waits)
-
-
-def _vouches_for_end(engine: Engine) -> bool:
-    """Tell whether an attempt without processes on this host has none at all."""
-    return _is_over(engine) or engine.capabilities.workers_here
 
 
 def _wait(record: Record, why: str, now: float) -> Decision:

@@ -24,6 +24,7 @@ from crystalmath.models import JobState
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from crystalmath.jobs.heartbeat import Heart
     from crystalmath.jobs.host import Host
     from crystalmath.processes import Identity
 
@@ -61,8 +62,14 @@ class Readable(Protocol):
     def claimant(self, attempt: int) -> Identity | None:
         """Tell who claimed an attempt."""
 
-    def is_claimant_alive(self, attempt: int) -> bool | None:
+    def file(self, name: str) -> str:
+        """Give the path of a file."""
+
+    def is_claimant_alive(self, attempt: int, claimant: Identity | None = None) -> bool | None:
         """Tell whether who claimed an attempt is alive."""
+
+    def heart(self, attempt: int) -> Heart | None:
+        """Read the heart of who claimed an attempt."""
 
     def is_claim_held(self, attempt: int) -> bool | None:
         """Tell whether who made a claim, which may be damaged, is alive."""
@@ -98,9 +105,11 @@ def read(
         if claimed is not True:
             return Files(attempt=attempt, claim=claimed)
     outcome = _try(lambda: _outcome(directory.outcome(attempt)))
+    if isinstance(outcome, Outcome):
+        host.hearts.forget(directory.file(f"{attempt}.claim"))
     if depth is Depth.GLANCE or isinstance(outcome, Outcome):
         return Files(attempt=attempt, spec=spec, claim=Claim("somebody"), outcome=outcome)
-    claim = _try(lambda: _claim(directory, attempt))
+    claim = _try(lambda: _claim(directory, attempt, host))
     unclear = isinstance(claim, Damaged) or (begun and isinstance(claim, Absent))
     runs = _is_run(directory, record, attempt, claim, host) if unclear else None
     gone = _try(lambda: directory.is_gone() or None) if isinstance(spec, Absent) else None
@@ -112,6 +121,7 @@ def read(
         cancel=_cancel(directory),
         directory=Absent() if gone is True else gone if isinstance(gone, Unreadable) else None,
         processes=runs,
+        lease_s=host.lease_s,
     )
 
 
@@ -141,12 +151,20 @@ def _spec(directory: Readable, record: Record, host: Host, depth: Depth) -> Read
     return Spec(header["attempt"], is_of_another(header.get("owner"), host))
 
 
-def _claim(directory: Readable, attempt: int) -> Claim | None:
+def _claim(directory: Readable, attempt: int, host: Host) -> Claim | None:
     claimant = directory.claimant(attempt)
     if claimant is None:
         return None
     who = f"pid {claimant.pid} on {claimant.host}"
-    return Claim(who, directory.is_claimant_alive(attempt))
+    alive = directory.is_claimant_alive(attempt, claimant)
+    if alive is False or (alive and host.sees(claimant)):
+        return Claim(who, alive)
+    # A lock that is held tells of a kernel that lives, or that has not been missed yet.
+    heart = directory.heart(attempt)
+    if heart is None:
+        return Claim(who, alive)
+    where = (claimant.machine_id, claimant.boot_id)
+    return Claim(who, alive, host.hearts.listen(directory.file(f"{attempt}.claim"), heart, where))
 
 
 def _outcome(head: Mapping[str, Any] | None) -> Outcome | None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import document, read_document, read_header, write
+from crystalmath.jobs.heartbeat import Heart
 from crystalmath.processes import Identity, is_locked
 
 if TYPE_CHECKING:
@@ -168,13 +169,21 @@ class RunDirectory:
         except (KeyError, TypeError) as error:
             raise BadFile(f"{self.file(f'{attempt}.claim')} does not tell who made it") from error
 
-    def is_claimant_alive(self, attempt: int) -> bool | None:
+    def is_claimant_alive(self, attempt: int, claimant: Identity | None = None) -> bool | None:
         """Tell whether who claimed the attempt is alive; ``None`` if nobody can tell, or did."""
-        claimant = self.claimant(attempt)
+        claimant = claimant or self.claimant(attempt)
         if claimant is None:
             return None
         # The claim is a link to the file that its maker locks.
         return claimant.is_alive(self.file(f"{attempt}.claim") if claimant.lock else None)
+
+    def heart(self, attempt: int) -> Heart | None:
+        """Read the heart of who claimed the attempt; ``None`` if it has none."""
+        try:
+            header, _ = read_document(self.file(f"{attempt}.claim"))
+        except FileNotFoundError:
+            return None
+        return Heart.read(header)
 
     def containment(self, attempt: int) -> dict[str, Any]:
         """Tell what holds the processes of a claimed attempt together (jobs.containment)."""
@@ -225,11 +234,14 @@ class RunDirectory:
 
         It stays prepared where that cannot be done (`OSError`).
         """
+        outcome = self.file(f"{attempt}.outcome")
         try:
-            os.link(temporary, self.file(f"{attempt}.outcome"))
+            os.link(temporary, outcome)
         except FileExistsError:
-            os.unlink(temporary)
-            return False
+            if not os.path.samefile(temporary, outcome):
+                os.unlink(temporary)
+                return False
+            # A network lost the word for our own link, and asked for it again.
         # Where the disk is full, what was prepared stays: it is all that there is of the result.
         os.unlink(temporary)
         _sync_directory(self.path)

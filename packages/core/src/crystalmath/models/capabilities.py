@@ -67,11 +67,15 @@ class Sighting:
     fatal : bool
         Of what is ``gone``: another attempt would end the same way (``TIMEOUT``). Where it was
         running, and `Capabilities.gone_means_dead`, the job fails with the reason.
+    unseen : bool
+        Of what is ``gone``: the engine has lost sight of the host (``NODE_FAIL``), where it may go
+        on. `Capabilities.gone_means_dead` does not vouch for it; its heart tells.
     """
 
     state: Literal["queued", "running", "gone", "unknown"]
     reason: str | None = None
     fatal: bool = False
+    unseen: bool = False
 
 
 @frozen(kw_only=True)

@@ -338,6 +338,9 @@ def submission_environment(
     environment.pop(config.GRACE_VARIABLE, None)
     if settings.cancel_grace_s != config.GRACE_S:
         environment[config.GRACE_VARIABLE] = repr(settings.cancel_grace_s)
+    environment.pop(config.LEASE_VARIABLE, None)
+    if settings.lease_s != config.LEASE_S:
+        environment[config.LEASE_VARIABLE] = repr(settings.lease_s)
     if settings.recipes_allow:
         environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
     return environment

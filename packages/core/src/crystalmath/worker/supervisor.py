@@ -23,11 +23,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import config, processes
+from crystalmath.errors import BadFile
 from crystalmath.jobs.cgroups import ControlGroup
+from crystalmath.jobs.heartbeat import Heartbeat
 from crystalmath.jobs.identities import IDENTITIES, IdentityFile
 from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.worker.child import Runner, become_subreaper, end_descendants
+from crystalmath.worker.child import GRACE_S, Runner, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
 from crystalmath.worker.guardian import go_below_guardian
 from crystalmath.worker.logfile import LogFile
@@ -88,6 +90,8 @@ class Supervisor:
         self._group = group
         self._guardian = guardian
         self._identity: IdentityFile | None = None
+        self._heartbeat = Heartbeat(self._beat, math.inf)
+        self._job: _Job | None = None
         self._runner: Runner | None = None
         self._grace_s = config.GRACE_S
         self._stopping = False
@@ -136,14 +140,43 @@ class Supervisor:
         attempt = request["header"]["attempt"]
         if self._identity is None:
             jobs = os.path.dirname(directory.path)
-            self._identity = IdentityFile(
-                f"{jobs}/{IDENTITIES}", processes.own_identity(), self._containment()
-            )
-        claimed = directory.claim(attempt, self._identity)
-        self._tell("claimed")
-        if claimed:
-            self._run(_Job(directory, request["header"], self._goes_on))
+            lease_s = config.lease(request["header"]["environment"])
+            me = processes.own_identity()
+            self._identity = IdentityFile(f"{jobs}/{IDENTITIES}", me, self._containment(), lease_s)
+            self._heartbeat = Heartbeat(self._beat, lease_s, self._end_cut_off)
+        self._heartbeat.begin()
+        try:
+            claimed = directory.claim(attempt, self._identity)
+            self._tell("claimed")
+            if claimed:
+                self._job = _Job(directory, request["header"], self._goes_on)
+                self._run(self._job)
+        finally:
+            self._job = None
+            self._heartbeat.rest()
         self._tell("done")
+
+    def _beat(self) -> None:
+        """Tell hosts that see nothing else of us that we live; hear whether they gave us up."""
+        if self._identity:
+            self._identity.beat()
+        if (job := self._job) is not None:
+            job.given_up = job.directory.decided(job.attempt) or not self._has_claim(job)
+
+    def _has_claim(self, job: _Job) -> bool:
+        try:
+            return job.directory.claimant(job.attempt) == processes.own_identity()
+        except BadFile:
+            return False
+
+    def _end_cut_off(self) -> None:
+        """End what runs, while the file system may hold up everybody else: others may run it."""
+        me = os.getpid()
+        processes.end_processes(
+            lambda: processes.descendants(me) if self._heartbeat.is_overdue() else [],
+            grace_s=GRACE_S,
+            limit_s=self._heartbeat.lease_s / 4,
+        )
 
     def _containment(self) -> dict[str, Any]:
         """Say in our claims what holds our processes together (jobs.containment)."""
@@ -166,6 +199,9 @@ class Supervisor:
             job.publish("cancelled", error="cancelled")
             return
         self._grace_s = config.cancel_grace(job.environment)
+        if self._heartbeat.is_overdue():
+            job.publish("lost", error=self._cut_off())
+            return
         os.makedirs(job.directory.work(job.attempt), mode=0o700, exist_ok=True)
         keep_reserve(job.jobs_directory)
         try:
@@ -210,12 +246,23 @@ class Supervisor:
                 return {"state": "lost", "error": "the worker was told to stop (SIGTERM)"}
             if job.directory.cancel_requested():
                 return {"state": "cancelled", "error": "cancelled"}
+            if self._heartbeat.is_overdue():
+                return {"state": "lost", "error": self._cut_off()}
+            if job.given_up:
+                return {"state": "lost", "error": "it was taken for lost, though it was not"}
             left = job.left(begun=runner.begun)
             if left <= 0:
                 return {"state": "failed", "error": job.overdue()}
             job.ask_to_stop(left)
             runner.pump(job.write_log, min(LOOK_S, left))
         return None
+
+    def _cut_off(self) -> str:
+        lease_s = self._heartbeat.lease_s
+        return (
+            f"it could not tell for {lease_s / 2:g} s, half of its lease, that it lives: its file "
+            "system was out, or its host stood still"
+        )
 
     def _finish(self, job: _Job, runner: Runner, message: dict[str, Any]) -> None:
         """Publish what the runner has written, once its leavings are gone."""
@@ -244,6 +291,8 @@ class Supervisor:
         error = f"the process that ran the recipe {ending.how}{said}"
         if self._is_stopping_with_all():
             job.publish("lost", error="the worker was told to stop (SIGTERM)")
+        elif self._heartbeat.is_overdue():
+            job.publish("lost", error=self._cut_off())
         elif not ending.by_somebody:
             job.publish("failed", error=error)
         elif job.directory.cancel_requested():
@@ -280,6 +329,8 @@ class _Job:
         self._is_wanted = is_wanted
         self.attempt: int = header["attempt"]
         self.started: float | None = time.time()
+        #: Whether others have decided it: then nobody waits for what it computes.
+        self.given_up = False
         self.walltime_s: float = header["walltime_s"] or math.inf
         self._begun = False
         self._deadline = time.monotonic() + max(self.walltime_s, BEGIN_S)
