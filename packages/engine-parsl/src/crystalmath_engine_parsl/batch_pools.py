@@ -116,7 +116,8 @@ class BatchPools(Pools):
             return Sighting("unknown")
         if allocation in self._queue.active():
             return Sighting("running")
-        return Sighting("gone", f"Slurm's job {allocation}, in which it ran, is over")
+        why = f"Slurm's job {allocation}, in which it ran, is over"
+        return Sighting("gone", why, unseen=not self._queue.saw_end(allocation))
 
     def _see_waiting(self, attempt: Attempt) -> Sighting:
         seen = super()._see(attempt)

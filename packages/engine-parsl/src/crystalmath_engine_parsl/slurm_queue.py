@@ -35,6 +35,7 @@ class SlurmQueue:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, str]] = {}
         self._at = float("-inf")
+        self._ended: set[str] = set()
 
     def active(self) -> dict[str, tuple[str, str]]:
         """Give state and reason of each job that is not over, by its id.
@@ -45,15 +46,21 @@ class SlurmQueue:
             Slurm does not answer.
         """
         if time.monotonic() - self._at >= FRESH_S:
-            told = _slurm("squeue", "--noheader", "--me", "--format=%i %T %r")
-            lines = (line.split(None, 2) for line in told.splitlines() if line.strip())
+            told = _slurm("squeue", "--noheader", "--me", "--states=all", "--format=%i %T %r")
+            lines = [line.split(None, 2) for line in told.splitlines() if line.strip()]
             self._seen = {
                 line[0]: (line[1], line[2] if len(line) > 2 else "")  # noqa: PLR2004
                 for line in lines
                 if line[1] not in _OVER
             }
+            # It saw the ends of these. A node that it does not hear of any more may go on.
+            self._ended |= {line[0] for line in lines if line[1] in _OVER - {"NODE_FAIL"}}
             self._at = time.monotonic()
         return self._seen
+
+    def saw_end(self, job: str) -> bool:
+        """Tell whether Slurm saw that nothing of a job, which is over, is alive."""
+        return job in self._ended
 
     def cancel(self, jobs: list[str], *, pending_only: bool = False) -> None:
         """Cancel jobs, or those of them that wait; `EngineUnavailable` if Slurm does not answer."""

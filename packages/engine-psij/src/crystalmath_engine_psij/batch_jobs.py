@@ -37,6 +37,8 @@ _PASSING = re.compile(
 )
 #: Ends that another attempt would meet again.
 _FINAL = frozenset({"TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"})
+#: Ends of nodes of which nothing is heard any more: what ran there may go on.
+_UNSEEN = frozenset({"NODE_FAIL"})
 #: So much of what an allocation printed is told, in characters.
 _TOLD = 300
 
@@ -199,11 +201,12 @@ class BatchJobs:
         if live:
             return Sighting(live[0].state, live[0].reason)
         if not rows:
-            return Sighting("gone", f"{self._scheduler} does not know it (any more)")
+            why = f"{self._scheduler} does not know it (any more)"
+            return Sighting("gone", why, unseen=True)
         reason = rows[-1].reason or "it is over"
         if reason == "FAILED" and (printed := _printed(attempt, rows[-1].native_id)):
             reason = f"FAILED: {printed}"
-        return Sighting("gone", reason, fatal=reason in _FINAL)
+        return Sighting("gone", reason, fatal=reason in _FINAL, unseen=reason in _UNSEEN)
 
     def _command(self, call: Callable[[], None]) -> None:
         from psij import InvalidJobException, SubmitException

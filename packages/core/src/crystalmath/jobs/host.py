@@ -20,6 +20,7 @@ from crystalmath.processes import Identity
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from crystalmath.jobs.facts import Silence
     from crystalmath.jobs.identities import IdentityFile
 
 __all__ = ["Host"]
@@ -97,23 +98,21 @@ class Host:
         alive = is_alive(identity, self._jobs_directory)
         if alive is not None and (alive is False or self.sees(identity)):
             return not alive
-        return self._is_silent(identity)
+        silence = self.silence(identity)
+        return silence is not None and silence.for_s >= silence.lease_s
 
-    def _is_silent(self, identity: Identity) -> bool:
-        """Tell whether the lease of an owner on another host has ended."""
+    def silence(self, identity: Identity) -> Silence | None:
+        """Tell for how long nothing was heard of an owner on another host; ``None``: unknown."""
         if not identity.lock:
-            return False
+            return None
         path = f"{self._jobs_directory}/{IDENTITIES}/{identity.lock}"
         try:
             heart = Heart.read(read_document(path)[0])
         except FileNotFoundError:
             heart = Heart("", self.lease_s)  # who has ended in order, or will make it anew
         except (BadFile, OSError):
-            return False
-        if heart is None:
-            return False
-        silence = self.hearts.listen(path, heart)
-        return silence.for_s >= silence.lease_s
+            return None
+        return None if heart is None else self.hearts.listen(path, heart)
 
     def has_processes(self, attempt: str) -> bool:
         """Tell whether any process of an attempt is alive on this host."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import __version__
 from crystalmath.config import forwarded
 from crystalmath.errors import CrystalMathError, PlaceError, ServerError
+from crystalmath.jobs.identities import own_identity
 from crystalmath.server.inbox import Inbox
 from crystalmath.server.lock import HomeLock
 from crystalmath.server.log import log_to
@@ -93,6 +94,7 @@ def serve(
         The place of the socket must not be trusted.
     """
     place.make()
+    own_identity(place.home / "jobs", source.last.lease_s)
     with HomeLock(place) as lock:
         lock.take(LEAVE_S)
         with log_to(place.log, secret=source.last.database_url, stream=stream):

@@ -213,7 +213,8 @@ class Place:
         """Make the error that names a server which cannot be reached from here."""
         return ServedElsewhere(
             f"the server of {self.home} is the {server}: run the command there, or end it with "
-            f"`crystalmath stop` there; if that host is gone for good, remove {self.lock}"
+            f"`crystalmath stop` there; if that host is gone, `crystalmath serve` here takes its "
+            "place once nothing was heard of it for the lease of 20 minutes ([jobs] lease_s)"
         )
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from crystalmath import __version__
 from crystalmath.errors import ServerError
+from crystalmath.jobs.host import Host
 from crystalmath.jobs.identities import own_identity
 from crystalmath.server.endpoint import Server
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from crystalmath.processes import Identity
     from crystalmath.server.endpoint import Place
 
 __all__ = ["AlreadyServed", "HomeLock"]
@@ -60,7 +63,7 @@ class HomeLock:
         self.release()
 
     def take(self, patience_s: float) -> None:
-        """Become the one who serves.
+        """Become the one who serves; that of one on another host takes its lease, once it is dead.
 
         Parameters
         ----------
@@ -72,7 +75,7 @@ class HomeLock:
         AlreadyServed
             Another process serves the home.
         ServedElsewhere
-            One on another host does, or did when it was last heard of.
+            One on another host does.
         """
         deadline = time.monotonic() + patience_s
         while not self._try():
@@ -85,9 +88,28 @@ class HomeLock:
         last = self._place.named()
         # The lock on the file is ours now, so nobody else of this kernel serves.
         if last and not last.is_here() and last.identity.is_alive_if(held=False) is not False:
+            self._outlast(last)
+        identity = own_identity(self._place.home / "jobs")
+        identity.keep_beating()
+        self._write(self._name(identity.identity))
+
+    def _outlast(self, server: Server) -> None:
+        """Wait until the lease of a server on another host has ended; raise if it lives."""
+        host = Host(self._place.home / "jobs")
+        silence = host.silence(server.identity)
+        if silence is not None:
+            sys.stderr.write(
+                f"{self._place.home} was served by the {server}: listening for it before this one "
+                f"takes its place, for {silence.lease_s:g} s\n"
+            )
+        while silence is not None and silence.for_s < silence.lease_s:
+            time.sleep(min(1.0, silence.lease_s / 20))
+            before, silence = silence, host.silence(server.identity)
+            if silence is not None and silence.for_s < before.for_s:
+                silence = None  # it has beaten
+        if silence is None:
             self._let_go()
-            raise self._place.elsewhere(last)
-        self._write(self._name())
+            raise self._place.elsewhere(server)
 
     def is_ours(self) -> bool:
         """Tell whether the file in its place is the one that is held; a home may be made anew."""
@@ -119,9 +141,9 @@ class HomeLock:
         os.register_at_fork(after_in_child=self._let_go)
         return True
 
-    def _name(self) -> str:
+    def _name(self, identity: Identity) -> str:
         return Server(
-            identity=own_identity(self._place.home / "jobs").identity,
+            identity=identity,
             socket=os.fspath(self._place.socket),
             version=__version__,
             started_at=time.time(),

@@ -14,6 +14,7 @@ import attrs
 from crystalmath import config
 from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob, StoreError
 from crystalmath.jobs.changes import Change
+from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
@@ -83,6 +84,7 @@ class JobService(Queries):
             self.config.database_url, self.config.jobs_directory, network=self.config.network
         )
         self._runners = Runners(lambda: self.config, self._recorder.report)
+        own_identity(self.config.jobs_directory, self.config.lease_s)
         self._recovery = Recovery(
             self._recorder, self._runners.get, self._follows, self.config.jobs_directory
         )

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.worker.losses import declare_lost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +65,7 @@ def run(directory: str | os.PathLike[str], environment: Mapping[str, str] | None
             # An idle chain may end at the very moment it is given work: nothing was claimed.
             continue
         if reply == "lost":
+            declare_lost(directory, header["attempt"])
             raise WorkerLost(f"the supervisor of {request['directory']} ended without an outcome")
         _give_back(chain)
         return
