@@ -1,8 +1,8 @@
-"""A real Slurm cluster on this machine: three hosts made of namespaces, and nothing is pretended.
+"""A real Slurm cluster on this machine: four hosts made of namespaces, and nothing is pretended.
 
-``login``, ``node1`` and ``node2`` have a network, a name, processes, a machine id and a boot id of
-their own, and see the same files; ``/dev/shm`` is not among these. All of them live below one
-process, the room, which reads from a pipe of ours: however we end, the kernel ends all of it.
+``login``, ``login2``, ``node1`` and ``node2`` have a network, a name, processes, a machine id and a
+boot id of their own, and see the same files; ``/dev/shm`` is not among these. All of them live
+below one process, the room, which reads from a pipe of ours: however we end, the kernel ends all.
 
 Needs root, and Debian's ``slurmctld slurmd slurm-client munge iproute2``.
 """
@@ -19,9 +19,15 @@ from pathlib import Path
 __all__ = ["NODES", "SlurmCluster", "missing"]
 
 LOGIN = "login"
+OTHER_LOGIN = "login2"
 NODES = ("node1", "node2")
 #: Where each host's end of the network is.
-ADDRESSES = {LOGIN: "10.77.0.10", "node1": "10.77.0.11", "node2": "10.77.0.12"}
+ADDRESSES = {
+    LOGIN: "10.77.0.10",
+    "node1": "10.77.0.11",
+    "node2": "10.77.0.12",
+    OTHER_LOGIN: "10.77.0.13",
+}
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare")
 #: How long hosts, and what is on them, may take to be there, in seconds.
 START_S = 30.0
@@ -73,7 +79,7 @@ if [ "$NAME" = login ]; then
         --pid-file="$FOLDER/munge/pid" --seed-file="$FOLDER/munge/seed" \
         --log-file="$FOLDER/munge/log"
     slurmctld -D &
-else
+elif [ "$NAME" != login2 ]; then
     slurmd -D -N "$NAME" &
 fi
 while :; do wait; sleep 0.2; done
@@ -115,6 +121,11 @@ class SlurmCluster:
     def environment(self):
         """The variable by which Slurm's commands find the cluster, and this process's others."""
         return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    @property
+    def hosts(self):
+        """The names of the hosts that are on."""
+        return list(self._hosts)
 
     def start(self):
         """Start all hosts, and wait until Slurm takes jobs on both nodes."""

@@ -20,6 +20,9 @@ TESTS = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "crystalmath")
 CONFIGURATIONS = {
     "parsl": """
+[jobs]
+lease_s = 30
+
 [clusters.slurm]
 engine = "parsl"
 scheduler = "slurm"
@@ -28,6 +31,9 @@ workers_per_node = 2
 max_blocks = 2
 """,
     "psij": """
+[jobs]
+lease_s = 30
+
 [clusters.slurm]
 engine = "psij"
 scheduler = "slurm"

@@ -11,6 +11,9 @@ from conftest import eventually
 ROOT = Path(__file__).parents[2]
 CRYSTALMATH = (sys.executable, "-m", "crystalmath")
 CLUSTER = """
+[jobs]
+lease_s = 30
+
 [clusters.slurm]
 engine = "parsl"
 scheduler = "slurm"

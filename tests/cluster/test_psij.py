@@ -49,7 +49,8 @@ class Login:
 @pytest.fixture
 def login(slurm, home):
     (home / "config.toml").write_text(
-        '[clusters.slurm]\nengine = "psij"\nscheduler = "slurm"\n', encoding="ascii"
+        '[jobs]\nlease_s = 30\n[clusters.slurm]\nengine = "psij"\nscheduler = "slurm"\n',
+        encoding="ascii",
     )
     login = Login(slurm, home)
     yield login
