@@ -1,13 +1,11 @@
-"""Hosts that see nothing of each other but the home: nodes and servers that fall silent."""
+"""Hosts that see nothing of each other but the home: nodes that fall silent."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cluster.slurm_cluster import OTHER_LOGIN
 from conftest import LAB, eventually
 
 pytest.importorskip("psij")
@@ -23,10 +21,6 @@ lease_s = {LEASE_S}
 [clusters.psij]
 engine = "psij"
 scheduler = "slurm"
-
-[clusters.parsl]
-engine = "parsl"
-scheduler = "slurm"
 """
 
 
@@ -39,9 +33,9 @@ class Home:
         self.environment = {"CRYSTALMATH_RECIPES": "lab_recipes", "PYTHONPATH": str(LAB)}
         self.notes = path / "notes"
 
-    def run(self, *arguments, on="login", check=True):
+    def run(self, *arguments, check=True):
         done = self.slurm.run(
-            *COMMAND, *arguments, "--json", on=on, env=self.environment, check=check, timeout=120
+            *COMMAND, *arguments, "--json", env=self.environment, check=check, timeout=120
         )
         return json.loads(done.stdout)
 
@@ -57,14 +51,14 @@ class Home:
         eventually(lambda: self.status(job)["status"] == "running" and self.notes.exists())
         return job, self.slurm.run("squeue", "--noheader", "--format=%N").stdout.strip()
 
-    def status(self, job, on="login"):
-        return self.run("status", job, on=on, check=False)
+    def status(self, job):
+        return self.run("status", job, check=False)
 
-    def ended(self, job, on="login"):
+    def ended(self, job):
         """Wait for the end of a job, and give it with what was noted of its attempts."""
         states = {"completed", "failed", "cancelled"}
-        eventually(lambda: self.status(job, on)["status"] in states, 240)
-        return self.status(job, on), self.notes.read_text().split()
+        eventually(lambda: self.status(job)["status"] in states, 240)
+        return self.status(job), self.notes.read_text().split()
 
     def left(self):
         """Name what is left of jobs, on any host."""
@@ -79,62 +73,12 @@ class Home:
 def shared(slurm, home):
     made = Home(slurm, home)
     yield made
-    for host in ("login", OTHER_LOGIN):
-        slurm.run(*COMMAND, "stop", "--cancel", on=host, env=made.environment, check=False)
+    slurm.run(*COMMAND, "stop", "--cancel", env=made.environment, check=False)
     eventually(lambda: not made.left(), message="something is left over")
 
 
-@pytest.mark.parametrize("cluster", ["psij", "parsl"])
-def test_a_job_whose_node_lost_its_cable_goes_on_and_runs_once(slurm, shared, cluster):
-    """Slurm says NODE_FAIL, but the job lives, and its heart tells so."""
-    job, node = shared.running(cluster, 90)
-    slurm.pull_cable(node)
-    eventually(lambda: slurm.node_states()[node].startswith("down"))
-    told, noted = shared.ended(job)
-    slurm.plug_cable(node)
-    assert (told["status"], told["attempt"], noted) == ("completed", 1, ["end"])
-
-
-@pytest.mark.parametrize("cluster", ["psij", "parsl"])
-def test_a_job_whose_node_lost_its_power_runs_again_once_its_lease_is_over(slurm, shared, cluster):
-    job, node = shared.running(cluster, 40)
+def test_a_job_whose_node_lost_its_power_runs_again_once_its_lease_is_over(slurm, shared):
+    job, node = shared.running("psij", 40)
     slurm.power_off(node)
     told, noted = shared.ended(job)
     assert (told["status"], told["attempt"], noted) == ("completed", 2, ["end"])
-
-
-def test_a_node_that_stood_still_ends_what_it_ran_before_it_goes_on(slurm, shared):
-    """As a virtual machine that is suspended; somebody else may have run the job meanwhile."""
-    job, node = shared.running("psij", 40)
-    slurm.run("kill", "-STOP", "--", "-1", on=node)
-    eventually(lambda: shared.status(job)["attempt"] == 2, 240)
-    slurm.run("kill", "-CONT", "--", "-1", on=node)
-    told, noted = shared.ended(job)
-    assert (told["status"], told["attempt"]) == ("completed", 2)
-    assert noted.count("end") == 1
-
-
-def test_a_server_that_was_killed_is_followed_by_one_on_another_host(slurm, shared):
-    running, _ = shared.running("psij", 40)
-    slurm.run("scontrol", "update", "nodename=node[1-2]", "state=drain", "reason=test")
-    waiting = shared.submit("psij", 0)
-    eventually(lambda: len(slurm.queue()) == 2)
-    told = shared.run("list", on=OTHER_LOGIN, check=False)
-    servers = slurm.processes("login").items()
-    (server,) = (pid for pid, args in servers if "-m crystalmath.server" in args)
-    slurm.run("kill", "-9", server)
-    other = subprocess.Popen(
-        slurm.command(*COMMAND, "serve", on=OTHER_LOGIN),
-        env=slurm.environment | shared.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with other:
-        waits = other.stderr.readline()
-        assert "listening for it before this one takes its place" in waits, (waits, told)
-        ended, noted = shared.ended(running, OTHER_LOGIN)
-        assert (ended["status"], ended["attempt"], noted) == ("completed", 1, ["end"])
-        slurm.run("scontrol", "update", "nodename=node[1-2]", "state=resume")
-        ended, noted = shared.ended(waiting, OTHER_LOGIN)
-        assert (ended["status"], ended["attempt"], noted) == ("completed", 1, ["end", "end"])
-        slurm.run(*COMMAND, "stop", on=OTHER_LOGIN, env=shared.environment)

@@ -29,7 +29,7 @@ from crystalmath.jobs.heartbeat import Heartbeat
 from crystalmath.jobs.identities import IDENTITIES, IdentityFile
 from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.worker.child import GRACE_S, Runner, become_subreaper, end_descendants
+from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
 from crystalmath.worker.guardian import go_below_guardian
 from crystalmath.worker.logfile import LogFile
@@ -174,7 +174,7 @@ class Supervisor:
         me = os.getpid()
         processes.end_processes(
             lambda: processes.descendants(me) if self._heartbeat.is_overdue() else [],
-            grace_s=GRACE_S,
+            grace_s=config.GRACE_S,
             limit_s=self._heartbeat.lease_s / 4,
         )
 
