@@ -115,17 +115,32 @@ def test_a_server_whose_home_was_made_anew_leaves_it_to_the_next(server):
     assert server.call("system.version")["pid"] == server.process.pid
 
 
-def test_a_server_on_another_host_is_told_and_no_second_is_started(server):
-    server.start()
+def die_elsewhere(server):
+    """Kill a server, and have its lock say that it was one of another host."""
     text = server.place.lock.read_text()
     server.kill()
     me = processes.own_identity()
     for here, there in {me.host: "elsewhere", me.boot_id: "their boot", me.machine_id: "x"}.items():
         text = text.replace(f'"{here}"', f'"{there}"')
     server.place.lock.write_text(text)
+
+
+def test_the_next_server_takes_the_place_of_one_whose_host_is_gone(server):
+    server.home.mkdir()
+    (server.home / "config.toml").write_text("[jobs]\nlease_s = 2\n")
+    server.start()
+    die_elsewhere(server)
+    server.spawn()
+    eventually(lambda: f'"pid": {server.process.pid}' in server.place.lock.read_text())
+    eventually(lambda: server.call("system.version")["pid"] == server.process.pid)
+
+
+def test_a_server_on_another_host_is_told_and_no_second_is_started(server):
+    server.start()
+    die_elsewhere(server)
     # As a server of a release without an inbox; see test_inbox.
     server.place.inbox.rmdir()
-    for command in (["submit", "emt.core.static_job", ALUMINIUM], ["stop"], ["serve"], ["list"]):
+    for command in (["submit", "emt.core.static_job", ALUMINIUM], ["stop"], ["list"]):
         answer = server.run(*command, "--json")
         assert answer.returncode == 1
         told = json.loads(answer.stdout)

@@ -214,7 +214,8 @@ class Place:
         return ServedElsewhere(
             f"the server of {self.home} is the {server}: run the command there, or end it with "
             f"`crystalmath stop` there; if that host is gone, `crystalmath serve` here takes its "
-            "place once nothing was heard of it for the lease of 20 minutes ([jobs] lease_s)"
+            "place once nothing was heard of it for a lease ([jobs] lease_s); or "
+            f"remove {self.lock}"
         )
 
 
