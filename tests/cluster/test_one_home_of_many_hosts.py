@@ -6,6 +6,7 @@ their own. ``[storage] network`` says that the home is on one.
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,6 +33,15 @@ class Hosts:
         command = [*COMMAND, *arguments, "--json"]
         done = self.cluster.run(*command, on=host, env=self.environment, check=check, timeout=300)
         return json.loads(done.stdout)
+
+    def start(self, host, *arguments):
+        """Start a command that is to be waited for later."""
+        return subprocess.Popen(
+            self.cluster.command(*COMMAND, *arguments, "--json", on=host),
+            env=self.cluster.environment | self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def said(self, host, *arguments):
         command = [*COMMAND, *arguments]
@@ -81,3 +91,26 @@ def test_other_hosts_read_in_the_home_and_ask_through_it(hosts, home, tmp_path):
     # One server for all hosts, and nothing is left in the inbox.
     assert hosts.server()["host"] == "login"
     assert list((home / "server" / "inbox").iterdir()) == []
+
+
+def test_a_batch_script_runs_jobs_beside_the_server(hosts, home, slurm, tmp_path):
+    first = hosts.run("login", "submit", "lab_recipes.value", str(AL))["job_id"]
+    script = tmp_path / "run.sh"
+    script.write_text(
+        "#!/bin/bash\n#SBATCH --nodes=1 --nodelist=node1\n"
+        f"{' '.join(COMMAND)} run lab_recipes.where {AL} --label in=script --json\n"
+    )
+    waits = ("--wait", "--export=ALL", f"--output={tmp_path}/output", "--error=/dev/null")
+    # Beside it another node writes to the same database, and the server does.
+    other = hosts.start("node2", "run", "lab_recipes.where", str(AL))
+    slurm.run("sbatch", *waits, script, env=hosts.environment, timeout=300)
+    ran = json.loads((tmp_path / "output").read_text())
+    also = json.loads(other.communicate(timeout=300)[0])
+    assert (ran["status"], also["status"]) == ("completed", "completed")
+    for job, node in ((ran, "node1"), (also, "node2")):
+        claim = json.loads((home / "jobs" / job["job_id"] / "1.claim").read_text().splitlines()[0])
+        assert claim["host"] == node
+    # The server tells of all of them, and is still the one.
+    listed = {job["job_id"] for job in hosts.run("login", "list")["jobs"]}
+    assert listed == {first, ran["job_id"], also["job_id"]}
+    assert hosts.server()["host"] == "login"
