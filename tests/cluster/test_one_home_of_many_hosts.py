@@ -114,3 +114,34 @@ def test_a_batch_script_runs_jobs_beside_the_server(hosts, home, slurm, tmp_path
     listed = {job["job_id"] for job in hosts.run("login", "list")["jobs"]}
     assert listed == {first, ran["job_id"], also["job_id"]}
     assert hosts.server()["host"] == "login"
+
+
+def test_a_request_outlives_the_server(hosts, home):
+    hosts.run("login", "submit", "lab_recipes.value", str(AL))
+    hosts.cluster.run("kill", "-STOP", str(hosts.server()["pid"]))
+    asking = hosts.start("node1", "submit", "lab_recipes.value", str(AL), "--label", "x=y")
+    eventually(lambda: list((home / "server" / "inbox").glob("*.request")))
+    hosts.cluster.run("kill", "-KILL", str(hosts.server()["pid"]))
+    # As if it had been killed after it took it.
+    (request,) = (home / "server" / "inbox").glob("*.request")
+    request.rename(request.with_suffix(".taken"))
+    hosts.run("login", "submit", "lab_recipes.value", str(AL))
+    job_id = json.loads(asking.communicate(timeout=300)[0])["job_id"]
+    (listed,) = hosts.run("node2", "list", "--label", "x=y")["jobs"]
+    assert listed["job_id"] == job_id
+
+
+def test_a_database_of_one_host_is_asked_there(hosts, home):
+    database = "/dev/shm/jobs.sqlite"  # each host has its own
+    (home / "config.toml").write_text(f'[storage]\nnetwork = true\ndatabase = "{database}"\n')
+    job_id = hosts.run("login", "submit", "lab_recipes.value", str(AL))["job_id"]
+    hosts.run("login", "wait", job_id)
+    assert hosts.state("node1", job_id) == "completed"
+    assert [job["job_id"] for job in hosts.run("node1", "list")["jobs"]] == [job_id]
+    refused = hosts.run("node1", "run", "lab_recipes.value", str(AL), check=False)
+    assert refused["code"] == "served_elsewhere"
+    assert "submit the job, so that it runs there" in refused["error"]
+    assert hosts.cluster.run("ls", database, on="node1", check=False).returncode
+    checks = {check["name"]: check for check in hosts.run("node1", "doctor", check=False)["checks"]}
+    assert "of this host alone" in checks["storage"]["message"]
+    assert "requests go there as files" in checks["server"]["message"]
