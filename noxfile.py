@@ -37,12 +37,10 @@ WHEELS = ROOT / ".nox/.cache/wheels"
 #: a file, whose name begins so.
 COVERED = ROOT / ".nox/.cache/coverage/data"
 STORE = ["tests/core/test_store.py", "tests/core/test_store_database.py"]
-#: Tests in which servers come and go.
-SERVERS = [
-    "tests/client/test_remote.py",
-    "tests/server/test_daemon.py",
-    "tests/server/test_environment.py",
-]
+#: Tests that need a server, or a client that starts one.
+SERVERS = ["tests/server", "tests/client", "tests/protocol"]
+#: Tests in which workers, owners and what they leave are started, killed and taken over.
+PROCESSES = ["tests/processes"]
 #: VASP and Quantum ESPRESSO, and warm children that import quacc.
 VASP = ["tests/preflight", "tests/vasp", "tests/espresso"]
 #: Pages that are typed in from top to bottom, and take more than some seconds.
@@ -126,17 +124,18 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments go to pytest."""
+    """Run the tests that need no server, and kill nothing; arguments go to pytest."""
     _development(session, "test")
-    # The deaths of Parsl's processes take minutes: they are part of the session `contract(parsl)`.
-    elsewhere = [*DEATHS, *SERVERS, *VASP, *PAGES]
-    _pytest(session, *[f"--ignore={file}" for file in elsewhere])
+    elsewhere = [*DEATHS, *PROCESSES, *SERVERS, *VASP]
+    _pytest(session, *[f"--ignore={folder}" for folder in elsewhere])
 
 
 @nox.session(python=["3.12", "3.13"])
 def pythons(session: nox.Session) -> None:
-    """Run all tests on the other Pythons."""
-    tests(session)
+    """Run the tests on the other Pythons, those with servers and killed processes, too."""
+    _development(session, "test")
+    elsewhere = [*DEATHS, *PAGES, *VASP]
+    _pytest(session, "tests", *[f"--ignore={folder}" for folder in elsewhere])
 
 
 @nox.session
@@ -171,7 +170,7 @@ def minimums(session: nox.Session) -> None:
     _pytest(
         session,
         "tests/core",
-        "tests/engines/test_engines.py",
+        "tests/processes",
         "tests/client/test_client.py",
         "tests/server",
     )
@@ -189,9 +188,16 @@ def kit(session: nox.Session) -> None:
 
 @nox.session
 def server(session: nox.Session) -> None:
-    """Have servers come and go, and talk to Node and to clients that break the protocol."""
+    """Have servers come and go, and talk to our client, Node, and who breaks the protocol."""
     _development(session, "test")
-    _pytest(session, "tests/protocol", *SERVERS)
+    _pytest(session, *SERVERS, *[f"--ignore={page}" for page in PAGES])
+
+
+@nox.session
+def processes(session: nox.Session) -> None:
+    """Start workers and owners, kill them, and see that nothing is lost or left over."""
+    _development(session, "test")
+    _pytest(session, *PROCESSES)
 
 
 @nox.session
