@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import tempfile
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import psutil
 import pytest
 from ase.build import bulk
 
@@ -29,8 +31,6 @@ from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    import psutil
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
@@ -323,4 +323,11 @@ def _all_gone(
             '"What your engine leaves as it was")'
         )
 
-    eventually(lambda: not alive(), limit, what)
+    try:
+        eventually(lambda: not alive(), limit, what)
+    except AssertionError:
+        # Told once is enough, and they would disturb what follows.
+        for process in alive():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        raise
