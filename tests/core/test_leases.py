@@ -89,6 +89,18 @@ def test_who_cannot_beat_for_half_of_its_lease_ends_what_it_runs_and_stays_overd
     assert not heart.is_overdue()
 
 
+@pytest.mark.parametrize("sleeps", [True, False])
+def test_a_night_asleep_counts_where_other_hosts_see_the_files(monkeypatch, sleeps):
+    """On a file system that no other host sees, a job goes on in the morning."""
+    times = {time.CLOCK_MONOTONIC: 0.0, time.CLOCK_BOOTTIME: 0.0}
+    monkeypatch.setattr("crystalmath.jobs.heartbeat.time.clock_gettime", times.__getitem__)
+    heart = Heartbeat(lambda: None, 1200.0, sleeps=sleeps)
+    heart.begin()
+    times[time.CLOCK_BOOTTIME] += 8 * 3600.0
+    assert heart.is_overdue() is not sleeps
+    heart.stop()
+
+
 def test_a_beat_that_hangs_holds_nobody_up():
     hangs, ended = threading.Event(), threading.Event()
     heart = Heartbeat(hangs.wait, 0.5, ended.set)

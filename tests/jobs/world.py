@@ -60,6 +60,9 @@ class SimulatedHost(Host):
     def own_fields(self):
         return self.process.as_dict()
 
+    def rest(self):
+        pass
+
     def is_own(self, owner):
         return bool(owner) and owner.get("pid") == self.process.pid
 

@@ -11,7 +11,15 @@ from pathlib import Path
 from crystalmath._permissions import require_own
 from crystalmath.errors import ConfigError
 
-__all__ = ["HOME_ID", "file_system", "is_network", "is_shared", "place_runs", "url_of_home"]
+__all__ = [
+    "HOME_ID",
+    "file_system",
+    "is_local",
+    "is_network",
+    "is_shared",
+    "place_runs",
+    "url_of_home",
+]
 
 #: The file in a home that tells it from all others where they share a database server or a folder.
 HOME_ID = "home-id"
@@ -23,6 +31,10 @@ NETWORK = frozenset(
         *("panfs", "pvfs2", "orangefs", "wekafs", "glusterfs", "gfs2", "ocfs2", "sshfs", "9p"),
         *("cephfs", "ceph-fuse", "juicefs", "moosefs", "mfs", "virtiofs", "cvmfs2", "dvs"),
     )
+)
+#: File systems that nobody but the kernel of this machine writes to.
+LOCAL = frozenset(
+    ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs", "overlay")
 )
 _MOUNTS = "/proc/self/mountinfo"
 _ESCAPED = re.compile(r"\\([0-7]{3})")
@@ -56,6 +68,11 @@ def file_system(path: Path, mounts: str | None = None) -> str:
 def is_network(kind: str) -> bool:
     """Tell whether several hosts may write to a file system of this kind at once."""
     return kind.removeprefix("fuse.") in NETWORK
+
+
+def is_local(kind: str) -> bool:
+    """Tell whether for sure no other host writes to a file system of this kind."""
+    return kind in LOCAL
 
 
 def is_shared(file: Path, home: Path) -> bool:

@@ -35,6 +35,10 @@ class Reaper:
 
     def register(self, entry: Any) -> None:
         """Follow a process of PSI/J's."""
+        if entry.process.stdout is not None:
+            # Nothing comes through it, and a job that is let go would keep it open.
+            entry.process.stdout.close()
+            entry.process.stdout = None
         with self._lock:
             self._entries.append(entry)
             if self._works:

@@ -68,8 +68,8 @@ class LocalJobs:
                 self._executor = local_executor(self._directory, self._reaper)
             for attempt in attempts:
                 self._troubles.pop(attempt.id, None)
-                if attempt.id not in self._running:
-                    self._queued[attempt.id] = attempt
+                # One whose process was killed may still count as running: it goes after that.
+                self._queued[attempt.id] = attempt
             self._start_next()
         return {attempt.id: attempt.id for attempt in attempts}
 
@@ -79,10 +79,10 @@ class LocalJobs:
             queued, troubles = set(self._queued), dict(self._troubles)
         alive = _alive()
         return {
-            attempt.id: Sighting("queued")
-            if attempt.id in queued
-            else Sighting("running")
+            attempt.id: Sighting("running")
             if attempt.id in alive
+            else Sighting("queued")
+            if attempt.id in queued
             else Sighting("gone", troubles.get(attempt.id))
             for attempt in attempts
         }
@@ -101,8 +101,11 @@ class LocalJobs:
         self._reaper.stop()
 
     def _start_next(self) -> None:
-        while self._queued and len(self._running) < self._workers:
-            attempt = max(self._queued.values(), key=lambda each: each.priority)
+        while len(self._running) < self._workers:
+            ready = [each for each in self._queued.values() if each.id not in self._running]
+            if not ready:
+                return
+            attempt = max(ready, key=lambda each: each.priority)
             del self._queued[attempt.id]
             self._running.add(attempt.id)
             try:

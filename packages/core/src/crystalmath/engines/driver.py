@@ -256,6 +256,7 @@ class Driver:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=CLOSE_S)
+        self.host.rest()
         self._ended = True
 
     def _let_go(self, job: Job) -> None:

@@ -52,52 +52,71 @@ class Heartbeat:
     end : callable, optional
         Called, again and again, in a thread of its own once the heart is overdue. It must not touch
         the file system of the jobs: that is what hangs.
+    sleeps : bool
+        Time in which this host is suspended does not count: no other host sees the files, and a
+        laptop that was closed over night goes on with its job.
     """
 
     def __init__(
-        self, beat: Callable[[], None], lease_s: float, end: Callable[[], None] | None = None
+        self,
+        beat: Callable[[], None],
+        lease_s: float,
+        end: Callable[[], None] | None = None,
+        *,
+        sleeps: bool = False,
     ) -> None:
         self._beat = beat
+        self._clock = time.CLOCK_MONOTONIC if sleeps else time.CLOCK_BOOTTIME
         self.lease_s = lease_s
         self._end = end
         self._lock = threading.Lock()
         self._beats = False
         self._overdue = False
         self._last = 0.0
-        self._started = False
+        self._stopping: threading.Event | None = None
 
     def begin(self) -> None:
         """Have it beat from now on: a claim is about to be made, which is a sign of life, too."""
         with self._lock:
-            self._last, self._beats, self._overdue = _now(), True, False
-            started, self._started = self._started, True
-        if not started and math.isfinite(self.lease_s):
-            threads = [self._go_on, *([self._watch_over] if self._end else [])]
-            for target in threads:
-                threading.Thread(target=target, name="crystalmath-heart", daemon=True).start()
+            self._last, self._beats, self._overdue = self._now(), True, False
+            if self._stopping is not None:
+                return
+            self._stopping = stopping = threading.Event()
+        if math.isfinite(self.lease_s):
+            for target in [self._go_on, *([self._watch_over] if self._end else [])]:
+                threading.Thread(
+                    target=target, args=[stopping], name="crystalmath-heart", daemon=True
+                ).start()
 
     def rest(self) -> None:
-        """Have it beat no more until the next beginning."""
+        """Have it beat no more until the next beginning, which is soon."""
         with self._lock:
             self._beats = False
+
+    def stop(self) -> None:
+        """Have it beat no more, and its threads end."""
+        with self._lock:
+            self._beats = False
+            stopping, self._stopping = self._stopping, None
+        if stopping is not None:
+            stopping.set()
 
     def is_overdue(self) -> bool:
         """Tell whether it could not beat for half of the lease; once it is so, it stays so."""
         with self._lock:
-            if self._beats and _now() - self._last >= self.lease_s / 2:
+            if self._beats and self._now() - self._last >= self.lease_s / 2:
                 self._overdue = True
             return self._overdue
 
-    def _go_on(self) -> None:
-        while True:
-            time.sleep(self.lease_s / BEATS)
+    def _go_on(self, stopping: threading.Event) -> None:
+        while not stopping.wait(self.lease_s / BEATS):
             # Looked at first: after a night asleep a beat must not hide that night.
             if self._beats and not self.is_overdue():
                 self._try()
 
     def _try(self) -> None:
         # A reader cannot have seen the beat before this.
-        began = _now()
+        began = self._now()
         try:
             self._beat()
         except OSError:
@@ -106,13 +125,10 @@ class Heartbeat:
             with self._lock:
                 self._last = max(self._last, began)
 
-    def _watch_over(self) -> None:
-        while True:
-            time.sleep(self.lease_s / LOOKS)
+    def _watch_over(self, stopping: threading.Event) -> None:
+        while not stopping.wait(self.lease_s / LOOKS):
             if self.is_overdue() and self._end is not None:
                 self._end()
 
-
-def _now() -> float:
-    """Tell the time that goes on while a host is suspended, in seconds."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    def _now(self) -> float:
+        return time.clock_gettime(self._clock)

@@ -76,9 +76,13 @@ class Host:
         return process.is_of_this_boot()
 
     def own_fields(self) -> dict[str, Any]:
-        """Give this process as an owner, whose heart beats from now on."""
-        self.identity.keep_beating()
+        """Give this process as an owner, whose heart beats until `rest` is called."""
+        self.identity.keep_beating(self)
         return self.identity.identity.as_dict()
+
+    def rest(self) -> None:
+        """Own nothing any more."""
+        self.identity.rest(self)
 
     def is_own(self, owner: object) -> bool:
         """Tell whether this process is the owner."""

@@ -77,6 +77,7 @@ class IdentityFile:
         self._beats = 0
         self.lease_s = lease_s
         self._heartbeat = Heartbeat(self.beat, lease_s)
+        self._hearts_of: set[object] = set()
         self._lock = threading.Lock()
         # A forked child has an identity of its own, and must not hold the lock of this one.
         os.register_at_fork(after_in_child=self._let_go_in_child)
@@ -89,9 +90,22 @@ class IdentityFile:
                 self._make()
         return self._identity
 
-    def keep_beating(self) -> None:
-        """Let those on other hosts hear that this process lives, until it ends."""
+    def keep_beating(self, whom: object) -> None:
+        """Let those on other hosts hear that this process lives, until `rest` is called.
+
+        Parameters
+        ----------
+        whom : object
+            For whom: others of this process may want that, too.
+        """
+        self._hearts_of.add(whom)
         self._heartbeat.begin()
+
+    def rest(self, whom: object) -> None:
+        """Beat no more for somebody, and not at all where that was the last one."""
+        self._hearts_of.discard(whom)
+        if not self._hearts_of:
+            self._heartbeat.stop()
 
     def beat(self) -> None:
         """Write one beat, durably; `OSError` if that cannot be done."""

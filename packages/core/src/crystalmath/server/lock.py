@@ -90,7 +90,7 @@ class HomeLock:
         if last and not last.is_here() and last.identity.is_alive_if(held=False) is not False:
             self._outlast(last)
         identity = own_identity(self._place.home / "jobs")
-        identity.keep_beating()
+        identity.keep_beating(self)
         self._write(self._name(identity.identity))
 
     def _outlast(self, server: Server) -> None:

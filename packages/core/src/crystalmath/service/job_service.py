@@ -118,6 +118,7 @@ class JobService(Queries):
             self._recovery.disown(own=not cancel)
         except CrystalMathError as error:
             _LOG.warning("cannot record that jobs are let go: %s", error)
+        self._recovery.host.rest()
         self._recorder.close()
 
     # --- submitting --------------------------------------------------------------------------

@@ -20,9 +20,11 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import config, processes
+from crystalmath._storage import file_system, is_local
 from crystalmath.errors import BadFile
 from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.jobs.heartbeat import Heartbeat
@@ -143,7 +145,8 @@ class Supervisor:
             lease_s = config.lease(request["header"]["environment"])
             me = processes.own_identity()
             self._identity = IdentityFile(f"{jobs}/{IDENTITIES}", me, self._containment(), lease_s)
-            self._heartbeat = Heartbeat(self._beat, lease_s, self._end_cut_off)
+            sleeps = is_local(file_system(Path(jobs)))
+            self._heartbeat = Heartbeat(self._beat, lease_s, self._end_cut_off, sleeps=sleeps)
         self._heartbeat.begin()
         try:
             claimed = directory.claim(attempt, self._identity)
