@@ -240,14 +240,15 @@ def test_a_long_name_pushes_no_column_out_of_the_line(here, cli, monkeypatch):
 @pytest.mark.parametrize(("columns", "engine"), [(80, "local"), (66, "an-engine-with-a-long-name")])
 def test_ids_and_swept_values_are_whole_in_a_narrow_line(monkeypatch, columns, engine):
     monkeypatch.setenv("COLUMNS", str(columns))
-    same = ("completed", "emt.core.relax_job", engine, "", "-1234.5678", "12 min")
+    same = ("completed", "emt.core.relax_job", engine, "", "", "", "-1234.5678", "", "12 min")
     rows = [
         ("POSCAR opt_params.fmax=0.1", *same, "338c1a2b"),
         ("POSCAR opt_params.fmax=0.01", *same, "7d0e11aa"),
-        ("slab", "failed", "lab_recipes.value", "local", "", "", "1 d", "91ae6abe"),
+        ("slab", "failed", "lab_recipes.value", "local", *[""] * 5, "1 d", "91ae6abe"),
     ]
     cells = dict(zip(job_table._COLUMNS, zip(*rows, strict=True), strict=True))
-    del cells["RESOURCES"]  # as where no job asks for any
+    for optional in job_table._OPTIONAL:  # as where no job has any
+        del cells[optional]
     fitted = job_table._fitted(cells, columns)
     assert fitted["ID"] == ["338c1a2b", "7d0e11aa", "91ae6abe"]
     assert [name.rpartition("=")[2] for name in fitted["NAME"]] == ["0.1", "0.01", "slab"]
