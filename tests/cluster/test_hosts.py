@@ -21,6 +21,10 @@ lease_s = {LEASE_S}
 [clusters.psij]
 engine = "psij"
 scheduler = "slurm"
+
+[clusters.parsl]
+engine = "parsl"
+scheduler = "slurm"
 """
 
 
@@ -77,8 +81,31 @@ def shared(slurm, home):
     eventually(lambda: not made.left(), message="something is left over")
 
 
-def test_a_job_whose_node_lost_its_power_runs_again_once_its_lease_is_over(slurm, shared):
-    job, node = shared.running("psij", 40)
+@pytest.mark.parametrize("cluster", ["psij", "parsl"])
+def test_a_job_whose_node_lost_its_cable_goes_on_and_runs_once(slurm, shared, cluster):
+    """Slurm says NODE_FAIL, but the job lives, and its heart tells so."""
+    job, node = shared.running(cluster, 90)
+    slurm.pull_cable(node)
+    eventually(lambda: slurm.node_states()[node].startswith("down"))
+    told, noted = shared.ended(job)
+    slurm.plug_cable(node)
+    assert (told["status"], told["attempt"], noted) == ("completed", 1, ["end"])
+
+
+@pytest.mark.parametrize("cluster", ["psij", "parsl"])
+def test_a_job_whose_node_lost_its_power_runs_again_once_its_lease_is_over(slurm, shared, cluster):
+    job, node = shared.running(cluster, 40)
     slurm.power_off(node)
     told, noted = shared.ended(job)
     assert (told["status"], told["attempt"], noted) == ("completed", 2, ["end"])
+
+
+def test_a_node_that_stood_still_ends_what_it_ran_before_it_goes_on(slurm, shared):
+    """As a virtual machine that is suspended; somebody else may have run the job meanwhile."""
+    job, node = shared.running("psij", 40)
+    slurm.run("kill", "-STOP", "--", "-1", on=node)
+    eventually(lambda: shared.status(job)["attempt"] == 2, 240)
+    slurm.run("kill", "-CONT", "--", "-1", on=node)
+    told, noted = shared.ended(job)
+    assert (told["status"], told["attempt"]) == ("completed", 2)
+    assert noted.count("end") == 1
