@@ -100,7 +100,7 @@ def test_a_good_engine(tmp_path, home):
     )
     assert f"local {__version__}: 2 passed in " in answer.out
     assert f"s  {REFUSED}" in answer.err
-    told = r"a job takes [\d.]+ s on the cold engine, [\d.]+ s once it is warm: .* take about \d"
+    told = r"a job takes [\d.]+ s on the cold engine, [\d.]+ s on the warm one: .* take about \d"
     assert re.search(told, answer.err)
     assert list(tmp_path.iterdir()) == []
     assert list(home.iterdir()) == []
@@ -193,7 +193,8 @@ def test_one_that_runs_no_job(engine):
     assert "a job that does nothing did not end in 2 s" in test["reason"]
     assert "nobody answers at port 1" in test["reason"]
     states = [promise["state"] for promise in answer.json["promises"]]
-    assert states == ["broken", "not tried", "not tried"]
+    assert states[0] == "broken"
+    assert set(states[1:]) == {"not tried"}
     assert "no job came through" in answer.json["promises"][1]["reason"]
 
 

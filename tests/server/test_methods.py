@@ -759,7 +759,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].of_session])
 def test_whatever_is_sent_there_is_an_answer(service, name):
-    fine = {"job_id": NOBODY, "job_ids": [], "jobs": [], **VALUE}
+    fine = {"job_id": NOBODY, "job_ids": [], "jobs": [], "file": "/no/archive", **VALUE}
 
     async def send():
         for parameter in METHODS[name].params["properties"]:

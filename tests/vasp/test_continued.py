@@ -107,6 +107,23 @@ def test_an_antiferromagnet_keeps_its_order(service, stopped, environment):
     assert [parent["role"] for parent in relaxed.parents] == ["structure", "retry"]
 
 
+def test_files_of_the_last_calculation_go_along(service, stopped):
+    copy = ("WAVECAR", "CONTCAR")
+    (row,) = service.retry([stopped.job_id], Retry(continued=True, copy=copy), dry_run=True)
+    assert not isinstance(row, Exception), row
+    body = json.loads(row.specification.partition("\n")[2])
+    (spec,) = body["parameters"]["copy_files"]
+    assert [name.removesuffix(".gz") for name in spec["filenames"]] == list(copy)
+    assert all(Path(spec["source"], name).is_file() for name in spec["filenames"])
+    for name, said in (
+        ("PROCAR", r"has left no WAVECAR and PROCAR in .*without --copy"),
+        ("POTCAR", "'POTCAR' is no file of a calculation to begin with"),
+        ("../spec", "is no file of a calculation to begin with"),
+    ):
+        (told,) = service.retry([stopped.job_id], Retry(copy=("WAVECAR", name)), dry_run=True)
+        assert re.search(said, str(told))
+
+
 def test_files_that_are_torn_are_passed_over(service, stopped):
     directory = service.config.jobs_directory / stopped.job_id
     given = nickel_oxide()
@@ -135,23 +152,6 @@ def test_files_that_are_torn_are_passed_over(service, stopped):
     cut("vasprun.xml", 300)
     with pytest.raises(InvalidJob, match=r"torn, or of other atoms: .*CONTCAR.gz, .*vasprun.xml"):
         rehearsed(service, stopped)
-
-
-def test_files_of_the_last_calculation_go_along(service, stopped):
-    """As WAVECAR and CHGCAR, which the stand-in does not write."""
-    copy = ("OUTCAR", "CONTCAR")
-    (row,) = service.retry([stopped.job_id], Retry(continued=True, copy=copy), dry_run=True)
-    body = json.loads(row.specification.partition("\n")[2])
-    (spec,) = body["parameters"]["copy_files"]
-    assert spec["filenames"] == list(copy)
-    assert Path(spec["source"], "OUTCAR.gz").exists() or Path(spec["source"], "OUTCAR").exists()
-    for name, said in (
-        ("WAVECAR", r"has left no OUTCAR and WAVECAR in .*without --copy"),
-        ("POTCAR", "'POTCAR' is no file of a calculation to begin with"),
-        ("../spec", "is no file of a calculation to begin with"),
-    ):
-        (told,) = service.retry([stopped.job_id], Retry(copy=("OUTCAR", name)), dry_run=True)
-        assert re.search(said, str(told))
 
 
 # --- read again ----------------------------------------------------------------------------------

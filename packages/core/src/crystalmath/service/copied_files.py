@@ -50,7 +50,7 @@ def copied_files(
                 f"{name!r} is no file of a calculation to begin with; name one as WAVECAR or CHGCAR"
             )
     _check_recipe(job.recipe, names, configured)
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, tuple[float, str]]] = {}
     for number in range(job.attempt, 0, -1):
         work = directory.work(number)
         for root in [work, *scratch_folders(work)]:
@@ -58,11 +58,12 @@ def copied_files(
                 path = Path(root, file.path)
                 name = path.name.removesuffix(".gz")
                 if name in names and file.size and not file.is_link:
-                    found.setdefault(str(path.parent), {})[name] = file.modified_at
+                    there = found.setdefault(str(path.parent), {})
+                    there[name] = max(there.get(name, (0.0, "")), (file.modified_at, path.name))
     whole = {
-        folder: max(times.values())
-        for folder, times in found.items()
-        if len(times) == len(set(names))
+        folder: max(there.values())
+        for folder, there in found.items()
+        if len(there) == len(set(names))
     }
     if not whole:
         raise InvalidJob(
@@ -70,7 +71,9 @@ def copied_files(
             "one; without --copy it begins without"
         )
     source = max(whole, key=lambda folder: (whole[folder], folder))
-    return {PARAMETER: [{"source": source, "filenames": list(names)}]}
+    # By their own names: quacc finds no WAVECAR.gz where WAVECAR is asked for.
+    filenames = [found[source][name][1] for name in names]
+    return {PARAMETER: [{"source": source, "filenames": filenames}]}
 
 
 def _check_recipe(recipe: str, names: Sequence[str], configured: Config) -> None:
