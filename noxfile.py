@@ -33,7 +33,7 @@ EDITABLE = [f"--editable={CORE}[postgresql,quacc,tables,testing]", f"--editable=
 UNLOCKED = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}"]
 #: Where the session `build` leaves a wheel of each distribution.
 WHEELS = ROOT / ".nox/.cache/wheels"
-#: Where measured sessions leave what ran (`COVERAGE=1`), for the session `coverage`: each process
+#: Where the sessions that `COVERAGE` names leave what ran, for the session `coverage`: each process
 #: a file, whose name begins so.
 COVERED = ROOT / ".nox/.cache/coverage/data"
 STORE = ["tests/core/test_store.py", "tests/core/test_store_database.py"]
@@ -95,7 +95,7 @@ def _pytest(session: nox.Session, *tests: str, **environment: str) -> None:
     cores = "0" if session.parallel else "logical"
     options = [f"--numprocesses={cores}", "--dist=loadfile", "--no-loadscope-reorder"]
     command = ["pytest", *options, *tests, *session.posargs]
-    if "COVERAGE" in os.environ:
+    if session.name in os.environ.get("COVERAGE", "").split(","):
         environment = {**environment, "COVERAGE_FILE": str(COVERED)}
         command = ["coverage", "run", "-m", *command]
     session.run(*command, env=environment)
@@ -275,7 +275,7 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
-    """Show which branches of core the sessions reached that ran with ``COVERAGE=1``."""
+    """Show which branches of core the sessions reached that ``COVERAGE`` names."""
     _install(session, *_groups("test"), f"--constraint={LOCK}")
     session.env["COVERAGE_FILE"] = str(COVERED)
     # What a killed process left is no data; the rest counts.
