@@ -64,7 +64,6 @@ def test_jobs_share_the_nodes_of_a_block_which_ends_when_it_is_idle(slurm, there
     words = launcher.split("_")
     assert words[:5] == ["srun", "--ntasks", "4", "--ntasks-per-node", "2"]
     assert words[-1] == "--cpus-per-task=1"
-    (block,) = slurm.queue()
 
     # Each waits for the other, so they run at once; and each is on the node that is its own.
     meet = (
@@ -76,7 +75,7 @@ def test_jobs_share_the_nodes_of_a_block_which_ends_when_it_is_idle(slurm, there
         for names in (("one", "other"), ("other", "one"))
     )
     assert {*there.lines(one), *there.lines(other)} == {"node1", "node2"}
-    assert slurm.queue() in ([block], [])
+    assert len(slurm.queue()) <= 1
     eventually(lambda: not slurm.queue())
 
     again = there.submit("lab_recipes.run_command", command=["hostname"])

@@ -17,6 +17,7 @@ from broken_engines import LEAK, Engine, declare
 from crystalmath.errors import EngineUnavailable
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Sighting
+from crystalmath.worker import chains
 
 
 class QueueOutlivesOwner(Engine):
@@ -53,9 +54,16 @@ class GoneIsAlive(Engine):
 
 
 class GoneAfterItsOwner(Engine):
-    """Vouches for the processes of an owner that was killed, without looking."""
+    """Vouches for the processes of an owner that was killed, without looking.
+
+    Its workers do not look after what their supervisors leave, either, as core's do.
+    """
 
     capabilities = declare(gone_means_dead=True)
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        chains.declare_lost = lambda *_: None
 
 
 class QueuesNothing(Engine):

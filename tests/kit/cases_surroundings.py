@@ -36,7 +36,7 @@ CASES = [
     ("ChangesModes", "test_no_file_elsewhere", "was 100644, .* is 100666"),
     ("WritesElsewhere", "test_no_file_elsewhere", "/var/tmp/broken-engine-"),
     # When its owner is killed.
-    ("TiedTooLate", "test_killed_at_each_moment_of_a_launch", "at the first process of a launch"),
+    ("TiedTooLate", "test_killed_at_each_moment_of_a_launch", "after its owner was killed"),
     ("NeverTied", "test_killed_at_each_moment_of_a_launch", "sleep 60"),
     ("NeverTied", "test_finished_job_of_a_killed_process", "which killed its process, these"),
 ]

@@ -40,6 +40,7 @@ class Host:
 
     def __init__(self, jobs_directory: Path) -> None:
         self._jobs_directory = jobs_directory
+        self._rests = False
 
     @property
     def identity(self) -> IdentityFile:
@@ -77,11 +78,13 @@ class Host:
 
     def own_fields(self) -> dict[str, Any]:
         """Give this process as an owner, whose heart beats until `rest` is called."""
-        self.identity.keep_beating(self)
+        if not self._rests:
+            self.identity.keep_beating(self)
         return self.identity.identity.as_dict()
 
     def rest(self) -> None:
-        """Own nothing any more."""
+        """Own nothing any more, for good."""
+        self._rests = True
         self.identity.rest(self)
 
     def is_own(self, owner: object) -> bool:
