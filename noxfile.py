@@ -159,7 +159,7 @@ def postgresql(session: nox.Session, sqlalchemy: str) -> None:
     """Run the store's tests on a PostgreSQL server, which they start (Debian's `postgresql`)."""
     core = f"--editable={CORE}[postgresql]"
     _install(session, core, *_groups("test"), f"sqlalchemy=={sqlalchemy}")
-    tests = [STORE[0], "tests/core/test_store_postgresql.py", "--keyword=postgresql"]
+    tests = [STORE[0], "tests/core/test_store_postgresql.py", "-k", "postgresql"]
     _pytest(session, *tests, CRYSTALMATH_TEST_POSTGRESQL="1")
 
 
