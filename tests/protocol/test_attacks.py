@@ -36,9 +36,10 @@ SECONDS = 3.0
 #: busy with other tests.
 PING_S = 3.0
 OTHERS_S = 10.0
-#: What the server may have in memory, ever and soon after, in MB.
+#: What the server may have in memory, ever and soon after, in MB. It comes back to between 195 and
+#: 210 (200 is aimed at), of which it has 130 after its first job.
 PEAK = 1000
-AFTERWARDS = 200
+AFTERWARDS = 230
 
 JOBS = 10_000
 MANY = 64
