@@ -92,9 +92,8 @@ def test_a_job_whose_node_lost_its_cable_goes_on_and_runs_once(slurm, shared, cl
     assert (told["status"], told["attempt"], noted) == ("completed", 1, ["end"])
 
 
-@pytest.mark.parametrize("cluster", ["psij", "parsl"])
-def test_a_job_whose_node_lost_its_power_runs_again_once_its_lease_is_over(slurm, shared, cluster):
-    job, node = shared.running(cluster, 40)
+def test_a_job_whose_node_lost_its_power_runs_again_once_its_lease_is_over(slurm, shared):
+    job, node = shared.running("psij", 40)
     slurm.power_off(node)
     told, noted = shared.ended(job)
     assert (told["status"], told["attempt"], noted) == ("completed", 2, ["end"])
