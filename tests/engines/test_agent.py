@@ -89,9 +89,9 @@ def test_what_a_function_raises_comes_with_its_traceback(agent):
     with pytest.raises(RuntimeError, match=r"exit called sys\.exit\(7\)"):
         agent.ask(LONG, sys.exit, 7)
     # What cannot be pickled here is not even sent; what cannot be there is an answer, too.
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises(Exception, match="pickle|local object"):
         agent.ask(LONG, lambda: None)
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises(Exception, match="pickle|local object"):
         agent.ask(LONG, calls.unpicklable)
     assert agent.ask(LONG, calls.double, 1) == 2
 

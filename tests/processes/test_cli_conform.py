@@ -85,7 +85,8 @@ def conform(*arguments, code=None, **environment):
     )
 
 
-def test_a_good_engine(tmp_path, home):
+def test_a_good_engine(tmp_path, home, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # lines are whole unless it says how long
     # What the user has set for pytest is no business of the kit.
     answer = conform(
         "local", "-k", f"{REFUSED} or one_job", TMPDIR=str(tmp_path), PYTEST_ADDOPTS="--no-such"

@@ -57,6 +57,7 @@ def test_other_hosts_read_in_the_home_and_ask_through_its_inbox(elsewhere, go):
 
 def test_a_request_that_a_killed_server_had_taken_is_the_next_ones(server):
     server.start()
+    eventually(server.place.inbox.is_dir)
     server.kill()
     asked = {"recipe": "lab_recipes.value", "structure": CELL, "engine": "local", "key": "k"}
     names = [f"{number:032x}" for number in range(3)]
