@@ -245,10 +245,11 @@ class Supervisor:
     def _watch(self, job: _Job, runner: Runner) -> dict[str, str] | None:
         """Wait for the runner; give the verdict if it must be stopped before it is done."""
         while not runner.ended and runner.message is None:
-            if self._stopping:
-                return {"state": "lost", "error": "the worker was told to stop (SIGTERM)"}
+            # First: a scheduler that is told of a cancel ends all with SIGTERM.
             if job.directory.cancel_requested():
                 return {"state": "cancelled", "error": "cancelled"}
+            if self._stopping:
+                return {"state": "lost", "error": "the worker was told to stop (SIGTERM)"}
             if self._heartbeat.is_overdue():
                 return {"state": "lost", "error": self._cut_off()}
             if job.given_up:
