@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from crystalmath.client import JobFailed
+from crystalmath.client import JobFailed, in_process
 from crystalmath.recipes.lookup import resolve
 from same.comparing import assert_same
 
-__all__ = ["assert_runs_as_bare"]
+__all__ = ["assert_runs_as_bare", "opened"]
 
 LONG = 600
+
+
+@contextlib.contextmanager
+def opened(home, **environment):
+    """Give a client of a home with one worker, in an environment with more variables."""
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(home))
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with in_process() as client:
+            yield client
 
 
 def assert_runs_as_bare(client, name, atoms, parameters, folder, **instead):

@@ -12,9 +12,8 @@ from ase.build import bulk, molecule
 from ase.md.langevin import Langevin
 from ase.optimize import FIRE
 
-from crystalmath.client import in_process
 from crystalmath.recipes.lookup import catalogue
-from same.both_ways import assert_runs_as_bare
+from same.both_ways import assert_runs_as_bare, opened
 
 CU = bulk("Cu", cubic=True)
 CU.rattle(0.05, seed=1)
@@ -66,12 +65,8 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CRYSTALMATH_HOME", str(home))
-        with in_process() as client:
-            yield client
+    with opened(tmp_path_factory.mktemp("home")) as client:
+        yield client
 
 
 def test_each_recipe_has_a_case():

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 
-from crystalmath.client import in_process
 from crystalmath.recipes.lookup import catalogue
-from same.both_ways import assert_runs_as_bare
+from same.both_ways import assert_runs_as_bare, opened
 
 #: Where Debian's `quantum-espresso` has them.
 PSEUDO = Path("/usr/share/espresso/pseudo")
@@ -96,16 +95,11 @@ IN_PLACE = "phonons.grid_phonon_flow"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CRYSTALMATH_HOME", str(home))
-        patch.setenv("QUACC_ESPRESSO_PSEUDO", str(PSEUDO))
-        # Open MPI refuses to run as root, as tests may, unless it is told so twice.
-        for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
-            patch.setenv(name, "1")
-        with in_process() as client:
-            yield client
+    # Open MPI refuses to run as root, as tests may, unless it is told so twice.
+    root = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
+    environment = {"QUACC_ESPRESSO_PSEUDO": str(PSEUDO), **dict.fromkeys(root, "1")}
+    with opened(tmp_path_factory.mktemp("home"), **environment) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
