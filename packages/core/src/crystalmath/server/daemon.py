@@ -222,9 +222,7 @@ class Server:
         self.connections = Connections(self, METHODS)
         care = asyncio.create_task(self._care())
         inbox = asyncio.create_task(Inbox(self.place).run())
-        self._listening = await asyncio.start_unix_server(
-            self._connected, sock=listener, backlog=BACKLOG
-        )
+        self._listening = await self._listen_on(listener)
         try:
             await self._stop.wait()
             if self._cancel:
@@ -240,6 +238,15 @@ class Server:
             care.cancel()
             inbox.cancel()
             await self.connections.close()
+
+    async def _listen_on(self, listener: socket.socket) -> asyncio.Server:
+        if sys.version_info >= (3, 13):
+            # Closed, it would remove what lies at its path, from the event loop: when the socket is
+            # made anew that may be its successor, for inode numbers come again.
+            return await asyncio.start_unix_server(
+                self._connected, sock=listener, backlog=BACKLOG, cleanup_socket=False
+            )
+        return await asyncio.start_unix_server(self._connected, sock=listener, backlog=BACKLOG)
 
     def _withdraw(self) -> None:
         """Remove the socket, unless it is another server's: the home may have been made anew."""
@@ -306,9 +313,7 @@ class Server:
             self.stop(cancel=False)
             return
         self._listening.close()
-        self._listening = await asyncio.start_unix_server(
-            self._connected, sock=listener, backlog=BACKLOG
-        )
+        self._listening = await self._listen_on(listener)
         _LOG.warning("the socket was gone; it is there again")
 
     def _made_again(self) -> socket.socket | None:
