@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -101,6 +102,25 @@ def test_an_interchange_that_dies_while_it_starts(runner, reasons):
     thread.join()
     told = "Parsl's interchange ended (-9); a new pool is started after 1 s"
     assert reasons[0] == f"trying again: {told}"
+
+
+def test_an_interchange_that_dies_before_it_has_read_its_configuration(
+    runner, reasons, monkeypatch
+):
+    class Killed(subprocess.Popen):
+        def __init__(self, command, *arguments, **options):
+            super().__init__(command, *arguments, **options)
+            if "interchange.py" in str(command) and not dead:
+                dead.append(self)
+                self.kill()
+                self.wait()
+
+    dead = []
+    monkeypatch.setattr(subprocess, "Popen", Killed)
+    run(runner)
+    told = "Parsl's interchange ended (-9); a new pool is started after 1 s"
+    assert reasons[0] == f"trying again: {told}"
+    assert dead[0].stdin.closed
 
 
 def test_pools_that_do_not_start_are_replaced_later_and_later(runner, reasons, monkeypatch):

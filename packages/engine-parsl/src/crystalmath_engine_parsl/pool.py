@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
 import threading
 import time
 import uuid
@@ -31,6 +32,8 @@ START_S = 120.0
 #: How long a socket may refuse a task, in milliseconds: it does so without end once the interchange
 #: has died.
 SEND_MS = 2000
+#: How long after its pipe an interchange that dies may be seen to be dead, in seconds.
+DEATH_S = 1.0
 #: How long Parsl may take to clean up after itself, in seconds.
 CLEANUP_S = 10.0
 
@@ -86,7 +89,18 @@ class Pool:
             if not self._ending:
                 self.scale_out()
         except Exception as error:  # noqa: BLE001 - whatever Parsl raises
+            self._settle_interchange()
             self._failure = error
+
+    def _settle_interchange(self) -> None:
+        """See the death of an interchange that Parsl met as a broken pipe, and close that pipe."""
+        process = self._executor.interchange_proc
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(DEATH_S)
 
     def scale_out(self) -> None:
         """Start a block of workers."""
@@ -111,6 +125,8 @@ class Pool:
     def trouble(self) -> str | None:
         """Tell why it takes no work any more, if it is known to be dead."""
         if self._failure is not None:
+            if ended := self._interchange_trouble():
+                return ended
             return f"Parsl could not start: {_told(self._failure)}"
         if self._beginning.is_alive():
             return self._interchange_trouble() or f"Parsl did not start in {START_S:g} s"
