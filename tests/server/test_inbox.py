@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,23 @@ def test_other_hosts_read_in_the_home_and_ask_through_its_inbox(elsewhere, go):
     refused = ask(elsewhere, "submit", "lab_recipes.nothing", ALUMINIUM)
     assert (refused["status"], refused["code"]) == ("error", "invalid_job")
     assert list(elsewhere.place.inbox.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["cancel", "retry", "reread"])
+def test_what_changes_something_is_left_to_the_server(elsewhere, command):
+    job_id = ask(elsewhere, "submit", "lab_recipes.value", ALUMINIUM)["job_id"]
+    ask(elsewhere, "wait", job_id)
+    elsewhere.process.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor() as pool:
+            asking = pool.submit(ask, elsewhere, command, job_id)
+            requests = eventually(lambda: [*elsewhere.place.inbox.glob("*.request")])
+            message = json.loads(requests[0].read_text())
+            elsewhere.process.send_signal(signal.SIGCONT)
+            asking.result()
+    finally:
+        elsewhere.process.send_signal(signal.SIGCONT)
+    assert message["method"].startswith(f"jobs.{command}")
 
 
 def test_a_request_that_a_killed_server_had_taken_is_the_next_ones(server):

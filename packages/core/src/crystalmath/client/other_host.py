@@ -36,8 +36,6 @@ __all__ = ["OtherHost", "can_read_here", "require_readable_here"]
 TAKEN_S = 120.0
 #: How often is looked for an answer at first, and at last, in seconds.
 FIRST_S, LAST_S = 0.05, 1.0
-#: What changes something, or is about the server itself.
-_OF_SERVER = ("jobs.submit", "jobs.cancel", "jobs.retry", "jobs.prune", "system.")
 
 
 def can_read_here(configured: config.Config) -> bool:
@@ -123,7 +121,9 @@ class OtherHost:
             self._here.close()
 
     def _is_read_here(self, method: str) -> bool:
-        return self._reads and not method.startswith(_OF_SERVER)
+        from crystalmath.server.methods import METHODS  # all handlers: not at every start
+
+        return self._reads and method in METHODS and not METHODS[method].by_server
 
     def _reader(self) -> InProcess:
         if self._here is None:

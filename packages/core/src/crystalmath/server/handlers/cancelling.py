@@ -55,6 +55,7 @@ _ENDED = {
     ),
     refused={"jobs": []},
     answer_size=lambda _: _ANSWER_SIZE * MOST_JOBS,
+    by_server=True,
 )
 async def handle_jobs_cancel_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Request that jobs be stopped: those that are named, or all unfinished ones that fit filters.

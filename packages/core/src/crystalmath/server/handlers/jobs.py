@@ -81,6 +81,7 @@ _LIMIT = {
     refused={"job_id": None},
     pool=submitting_pool,
     copies=2,  # the structure, and what is recorded of it
+    by_server=True,
 )
 def handle_jobs_submit(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Submit a job.
@@ -156,6 +157,7 @@ def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None,
     ),
     refused={"cancelled": False},
     pool="cancelling",
+    by_server=True,
 )
 def handle_jobs_cancel(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Request that a job be stopped.

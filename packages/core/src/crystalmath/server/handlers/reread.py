@@ -34,6 +34,7 @@ _PLACE = ("engine", "cluster")
     required=("job_id",),
     result=reference("Submitted"),
     pool=lambda _: submitting_pool({"inputs": True}),
+    by_server=True,
 )
 def handle_jobs_reread(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Read the calculations of a failed job again, as a new job that points to it.

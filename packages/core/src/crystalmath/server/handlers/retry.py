@@ -72,6 +72,7 @@ _NO_RESULT = ["failed", "cancelled"]
     pool="retrying",
     copies=1,
     answer_size=lambda params: _ANSWER_SIZE * length(params.get("job_ids"), MOST_JOBS),
+    by_server=True,
 )
 def handle_jobs_retry(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Run jobs again that have ended, each as a new job that points to the old one.

@@ -139,6 +139,7 @@ _CHOICE: Mapping[str, Any] = {
     ),
     refused={"jobs": [], "left": [], "cursor": None},
     answer_size=lambda params: _GROUP_SIZE * number(params.get("limit"), 1000, MOST_JOBS),
+    by_server=True,
 )
 async def handle_jobs_prune(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Throw away the run directories of jobs that have ended, or only what is large in them.

@@ -74,6 +74,7 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     refused={"jobs": []},
     copies=2,
     answer_size=lambda params: _ANSWER_SIZE * length(params.get("jobs"), MOST_JOBS),
+    by_server=True,
 )
 async def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Submit many jobs, each accepted or refused on its own, in order.

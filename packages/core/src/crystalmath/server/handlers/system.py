@@ -63,6 +63,7 @@ _FAILURE = record(
     "system.ping",
     result={"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]},
     of_session=True,
+    by_server=True,
 )
 async def ping(session: Any, params: dict[str, Any]) -> dict[str, Any]:
     """Answer, whatever else the server is doing."""
@@ -88,6 +89,7 @@ async def ping(session: Any, params: dict[str, Any]) -> dict[str, Any]:
         "required": ["version", "protocol", "pid", "host"],
     },
     of_session=True,
+    by_server=True,
 )
 async def version(session: Any, params: dict[str, Any]) -> dict[str, Any]:
     """Tell what serves: release, protocol, process, interpreter and admitted recipes.
@@ -155,6 +157,7 @@ def describe_process(home: Path, configured: Config, started_at: float) -> dict[
         "required": ["jobs", "connections", "quiet_s", "engines"],
     },
     of_session=True,
+    by_server=True,
 )
 async def status(session: Any, params: dict[str, Any]) -> dict[str, Any]:
     """Tell what the server is doing, what it can do, and what has failed lately.
@@ -216,6 +219,7 @@ def _failure(failure: Failure) -> dict[str, Any]:
         "required": ["pending", "running", "cancel"],
     },
     of_session=True,
+    by_server=True,
 )
 async def stop(session: Any, params: dict[str, Any]) -> dict[str, Any]:
     """End the server.

@@ -63,6 +63,7 @@ class Method:
     summary: str
     description: str = field(repr=False)
     of_session: bool = False
+    by_server: bool = False
     copies: int = 0
     answer_size: Callable[[Mapping[str, Any]], int] = field(default=lambda _: 0, repr=False)
 
@@ -91,6 +92,7 @@ def method(
     refused: Mapping[str, Any] | None = None,
     pool: Pool = "asking",
     of_session: bool = False,
+    by_server: bool = False,
     copies: int = 0,
     answer_size: Callable[[Mapping[str, Any]], int] = lambda _: 0,
 ) -> Callable[[Callable[[Any, dict[str, Any]], Any]], Handler]:
@@ -117,6 +119,9 @@ def method(
         The kind of thread that a plain function runs in; it may depend on the parameters.
     of_session : bool
         Whether it is called with the session.
+    by_server : bool
+        Whether the home's server alone can answer, because something is changed or it is asked
+        about itself; what only looks is answered by any process that sees the home.
     copies : int
         How often the parameters are in memory meanwhile, beside once.
     answer_size : callable
@@ -155,6 +160,7 @@ def method(
             summary=documented.partition("\n")[0],
             description=documented,
             of_session=of_session,
+            by_server=by_server,
             copies=copies,
             answer_size=answer_size,
         )
