@@ -186,6 +186,15 @@ def test_a_calculation_in_quaccs_scratch_directory_is_found(tmp_path):
     assert read(work) is None
 
 
+@pytest.mark.parametrize("cut", ["-", "-0.", "-0.0152"])
+def test_a_line_that_is_being_written_is_not_read(tmp_path, cut):
+    before, _, _ = PW.rpartition("-0.01529149")
+    (tmp_path / "pw.out").write_text(before + cut)
+    found = read(tmp_path)
+    assert found.energy_ev == -15.61606979 * Ry
+    assert found.max_force_ev_ang is None  # of a table that is not whole
+
+
 @given(st.data())
 def test_a_file_that_is_cut_anywhere_is_read_as_far_as_it_goes(tmp_path_factory, data):
     work = tmp_path_factory.mktemp("work")

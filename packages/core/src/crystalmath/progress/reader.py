@@ -11,7 +11,8 @@ from attrs import frozen
 
 __all__ = ["Lines", "ProgressReader", "Reading", "StepCollector", "largest"]
 
-#: Gives the last lines of a file of the calculation by its name; none where there is no such file.
+#: Gives the last lines of a file of the calculation by its name, without one that has no end yet;
+#: none where there is no such file.
 Lines: TypeAlias = Callable[[str], Sequence[str]]
 
 

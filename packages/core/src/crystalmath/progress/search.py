@@ -149,5 +149,7 @@ def _lines(folder: Path, name: str) -> _Work[Sequence[str]]:
             part = yield from read_tail(check_inside(folder, path), _LINES, END, whole=False)
         except (InvalidJob, FileNotFoundError):  # a link, a pipe, broken, or gone meanwhile
             continue
-        return part.text.splitlines()
+        # A line that is being written may end within a number.
+        whole, _, _ = part.text.rpartition("\n")
+        return whole.splitlines()
     return ()
