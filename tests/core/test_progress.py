@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from conftest import at_once
 from crystalmath.engines.registry import plugins
+from crystalmath.progress.reader import ProgressReader, StepCollector
 from crystalmath.progress.search import END, read_progress
 
 # As VASP 6 writes them; of a relaxation in its second step.
@@ -184,6 +185,34 @@ def test_a_calculation_in_quaccs_scratch_directory_is_found(tmp_path):
     (work / "symlink-tmp-quacc-1").unlink()
     (work / "link").symlink_to(tmp_path / "scratch", target_is_directory=True)
     assert read(work) is None
+
+
+class Broken(ProgressReader, StepCollector):
+    program, file = "Broken", "broken.log"
+
+    def read(self, lines):
+        return float(lines(self.file)[0])
+
+    def collector(self):
+        return self
+
+    def take(self, file, lines):
+        float(lines[0])
+
+    def steps(self):
+        return ()
+
+
+def test_a_reader_that_raises_is_named_and_the_job_is_told_of(tmp_path, caplog):
+    (tmp_path / "OSZICAR").write_text(OSZICAR)
+    (tmp_path / "broken.log").write_text("words\n")
+    os.utime(tmp_path / "OSZICAR", (1, 1))
+    readers = {**plugins().progress_readers(), "broken.log": Broken()}
+    found = at_once(read_progress(tmp_path, readers, history=True))
+    assert (found.program, found.energy_ev) == ("Broken", None)
+    assert [step.energy_ev for step in found.history] == [-3.7210001]
+    assert f"{Broken.__module__}.Broken cannot read {tmp_path}/broken.log" in caplog.text
+    assert "could not convert string to float: 'words'" in caplog.text
 
 
 @pytest.mark.parametrize("cut", ["-", "-0.", "-0.0152"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
     from crystalmath.progress.reader import ProgressReader, Reading, StepCollector
 
-__all__ = ["MOST_STEPS", "read_history"]
+__all__ = ["MOST_STEPS", "read_history", "tell_failure"]
+
+_LOG = logging.getLogger("crystalmath.progress")
 
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
@@ -71,12 +74,22 @@ def _read(folder: Path, reader: ProgressReader) -> _Work[Sequence[Reading]]:
     collector = reader.collector()
     if collector is None:
         return ()
-    for name in (reader.file, *reader.others):
-        for path in (folder / name, folder / f"{name}.gz"):
-            if os.path.lexists(path):
-                yield from _hand_over(path, name, collector)
-                break
-    return collector.steps()
+    try:
+        for name in (reader.file, *reader.others):
+            for path in (folder / name, folder / f"{name}.gz"):
+                if os.path.lexists(path):
+                    yield from _hand_over(path, name, collector)
+                    break
+        return collector.steps()
+    except Exception:  # noqa: BLE001 - a plugin's; the other calculations have steps, too
+        tell_failure(reader, folder / reader.file)
+        return ()
+
+
+def tell_failure(reader: ProgressReader, path: Path) -> None:
+    """Log that a reader raised, by its class: it is a plugin, and may be anybody's."""
+    kind = f"{type(reader).__module__}.{type(reader).__qualname__}"
+    _LOG.warning("the progress reader %s cannot read %s", kind, path, exc_info=True)
 
 
 def _hand_over(path: Path, name: str, collector: StepCollector) -> _Work[None]:

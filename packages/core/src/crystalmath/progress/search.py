@@ -11,12 +11,13 @@ from crystalmath.errors import InvalidJob
 from crystalmath.jobs.scratch import scratch_folders
 from crystalmath.jobs.workfiles import check_inside, read_tail
 from crystalmath.models.progress import Progress
-from crystalmath.progress.history import read_history
+from crystalmath.progress.history import read_history, tell_failure
+from crystalmath.progress.reader import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from crystalmath.progress.reader import ProgressReader, Reading
+    from crystalmath.progress.reader import ProgressReader
 
 __all__ = ["END", "read_progress"]
 
@@ -90,7 +91,11 @@ def _read(path: Path, reader: ProgressReader, seen: os.stat_result) -> Reading:
     if reading is not None and known == signature:
         return reading
     names = {reader.file, *reader.others}
-    reading = reader.read(lambda name: _whole(path.parent, name) if name in names else ())
+    try:
+        reading = reader.read(lambda name: _whole(path.parent, name) if name in names else ())
+    except Exception:  # noqa: BLE001 - whatever a plugin raises is no reason to say nothing of a job
+        tell_failure(reader, path)
+        reading = Reading()
     # What has just been written may be written to again without that being seen in its time.
     if time.time() - seen.st_mtime > _SETTLED_S:
         while len(_known) >= _KEPT:
