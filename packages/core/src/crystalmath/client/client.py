@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, overload
 
-from crystalmath.client.asking import PAGE, Asking, RecipeLike
+from crystalmath.client.asking import Asking
+from crystalmath.client.caller import PAGE
 from crystalmath.client.client_errors import answered_error, raise_answered
 from crystalmath.client.follower import Follower
 from crystalmath.errors import CrystalMathError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.client.future import JobFuture
+    from crystalmath.client.installed import RecipeLike
     from crystalmath.client.transport import Transport
     from crystalmath.models import Filters, HasJobId, MapOptions, SubmissionOptions
     from crystalmath.models.curves import EquationOfState, Sweep
