@@ -1,0 +1,223 @@
+"""Submit jobs, run a recipe on many structures, and check what would be submitted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
+
+from crystalmath.client.asking import Asking
+from crystalmath.client.client_errors import answered_error, raise_answered
+from crystalmath.client.follower import Follower
+from crystalmath.errors import CrystalMathError
+from crystalmath.models import Finding, Inputs, JobCheck, Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ase import Atoms
+
+    from crystalmath.client.future import JobFuture
+    from crystalmath.client.installed import RecipeLike
+    from crystalmath.client.transport import Transport
+    from crystalmath.models import HasJobId, MapOptions, SubmissionOptions
+
+__all__ = ["Submitting"]
+
+#: A structure (Å), or what ``jobs.submit`` takes in its place; a job for its final geometry.
+Structure: TypeAlias = "Atoms | str | Mapping[str, Any] | HasJobId"
+
+
+class Submitting(Asking):
+    """Submit jobs and get their futures, which one thread follows."""
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport)
+        self._follower = Follower(self._waiting)
+
+    def submit(
+        self,
+        recipe: RecipeLike,
+        atoms: Structure | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **options: Unpack[SubmissionOptions],
+    ) -> JobFuture:
+        """Submit a job; it is on record when this returns.
+
+        Parameters
+        ----------
+        recipe, atoms, parameters, **options
+            The fields of :class:`~crystalmath.models.Submission`.
+
+        Raises
+        ------
+        InvalidJob
+            The job was refused (`JobRefused` with the findings of the preflight). Nothing of it
+            is left behind.
+        UnknownEngine
+            The engine is not installed.
+        """
+        asked = Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
+        (answer,) = self.submit_many([asked])
+        if isinstance(answer, CrystalMathError):
+            raise answer
+        return answer
+
+    def submit_many(self, submissions: Sequence[Submission]) -> list[JobFuture | CrystalMathError]:
+        """Submit jobs with one call, each accepted or refused on its own.
+
+        Returns
+        -------
+        list of (JobFuture or CrystalMathError)
+            In their order; what was refused has its error in its place. So has what was not
+            answered once others were accepted, as where the server went away.
+        """
+        from crystalmath.client.batches import batches
+
+        answers: list[JobFuture | CrystalMathError] = []
+        for batch in batches(submissions, *self._configured()):
+            refused = {i: one for i, one in batch.items() if isinstance(one, CrystalMathError)}
+            given = {i: one for i, one in batch.items() if not isinstance(one, CrystalMathError)}
+            try:
+                told = refused | (self._submit(given) if given else {})
+            except CrystalMathError as error:
+                if all(isinstance(one, CrystalMathError) for one in answers):
+                    raise
+                # What earlier batches were answered must not be lost with this one.
+                told = {**refused, **dict.fromkeys(given, error)}
+            answers += [told[index] for index in batch]
+        return answers
+
+    def _submit(
+        self, documents: Mapping[int, dict[str, Any]]
+    ) -> dict[int, JobFuture | CrystalMathError]:
+        from crystalmath.client.future import JobFuture
+
+        answers: dict[int, JobFuture | CrystalMathError] = {}
+        futures: list[JobFuture] = []
+        begun = False
+        with self._follower.submitting() as overheard:
+            answer = self._answer("jobs.submit_many", jobs=list(documents.values()))
+            for (index, document), job in zip(documents.items(), answer["jobs"], strict=True):
+                if job["job_id"] is None:
+                    answers[index] = answered_error(job)
+                else:
+                    future = JobFuture(
+                        self, job["job_id"], document.get("name"), document.get("labels", {})
+                    )
+                    answers[index] = future
+                    futures.append(future)
+                    # Its key has given the job of an earlier submission.
+                    begun = begun or job["status"] != "pending"
+            self._follower.follow(futures, overheard=overheard, look=begun)
+        return answers
+
+    def map(
+        self,
+        recipe: RecipeLike,
+        structures: Iterable[Structure],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        progress: bool | None = None,
+        return_exceptions: bool = False,
+        **options: Unpack[MapOptions],
+    ) -> list[Any]:
+        """Run a recipe on each of many structures, and wait for all results.
+
+        Parameters
+        ----------
+        recipe, parameters, **options
+            For all jobs alike; the fields of :class:`~crystalmath.models.Submission`.
+        structures : iterable of ase.Atoms
+            One job for each.
+        key : str, optional
+            The jobs get the keys ``key/0``, ``key/1`` and so on: the same call again, in a new
+            kernel too, gives the same jobs.
+        progress : bool, optional
+            Whether to show a bar; default: on a terminal and in a notebook.
+        return_exceptions : bool
+            Give the error of a job that was refused, failed or was cancelled in its place.
+
+        Returns
+        -------
+        list
+            What the recipe returned for each structure, in their order.
+
+        Raises
+        ------
+        InvalidJob
+            A job was refused: at once. Those that were accepted go on.
+        JobFailed, concurrent.futures.CancelledError
+            A job has no result: the first such, once all have ended.
+        """
+        from crystalmath.client.gathering import gather
+
+        submissions = [
+            Submission(
+                recipe=recipe,
+                atoms=atoms,
+                parameters=parameters or {},
+                key=None if key is None else f"{key}/{index}",
+                **options,
+            )
+            for index, atoms in enumerate(structures)
+        ]
+        answers = self.submit_many(submissions)
+        return gather(answers, progress=progress, return_exceptions=return_exceptions)
+
+    @overload
+    def check(
+        self,
+        recipe: RecipeLike,
+        atoms: Structure | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        inputs: Literal[False] = False,
+        **options: Unpack[SubmissionOptions],
+    ) -> list[Finding]: ...
+
+    @overload
+    def check(
+        self,
+        recipe: RecipeLike,
+        atoms: Structure | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        inputs: Literal[True],
+        **options: Unpack[SubmissionOptions],
+    ) -> JobCheck: ...
+
+    def check(
+        self,
+        recipe: RecipeLike,
+        atoms: Structure | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        inputs: bool = False,
+        **options: Unpack[SubmissionOptions],
+    ) -> list[Finding] | JobCheck:
+        """Say all that is wrong with a job, without submitting it.
+
+        Parameters
+        ----------
+        recipe, atoms, parameters, **options
+            The fields of :class:`~crystalmath.models.Submission`.
+        inputs : bool
+            Also tell what its programs would get, step by step.
+
+        Returns
+        -------
+        list of Finding, or JobCheck
+            The latter with `inputs`.
+        """
+        from crystalmath.client.request import document
+
+        asked = Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
+        sent = document(asked, *self._configured())
+        answer = self._transport.call("jobs.check", {**sent, "inputs": True} if inputs else sent)
+        if not answer.get("findings"):
+            raise_answered(answer)
+        findings = [Finding(**finding) for finding in answer["findings"]]
+        if not inputs:
+            return findings
+        told = answer.get("inputs")
+        return JobCheck(findings=findings, inputs=Inputs.read(told) if told else Inputs())
