@@ -79,13 +79,14 @@ def test_a_request_that_a_killed_server_had_taken_is_the_next_ones(server):
     eventually(server.place.inbox.is_dir)
     server.kill()
     asked = {"recipe": "lab_recipes.value", "structure": CELL, "engine": "local", "key": "k"}
-    names = [f"{number:032x}" for number in range(3)]
+    names = [f"{number:032x}" for number in range(4)]
     for name, message in zip(
         names,
         (
             json.dumps({"jsonrpc": "2.0", "id": 1, "method": "jobs.submit", "params": asked}),
             json.dumps({"jsonrpc": "2.0", "id": 1, "method": "jobs.submit", "params": asked}),
             "no message",
+            json.dumps({"jsonrpc": "2.0", "id": 1, "method": "jobs.retry", "params": {}}),
         ),
         strict=True,
     ):
@@ -93,9 +94,11 @@ def test_a_request_that_a_killed_server_had_taken_is_the_next_ones(server):
     server.start()
     answers = [server.place.inbox / f"{name}.answer" for name in names]
     eventually(lambda: all(file.exists() for file in answers), message=server.log())
-    first, second, wrong = (json.loads(file.read_text()) for file in answers)
+    first, second, wrong, retried = (json.loads(file.read_text()) for file in answers)
     assert first["result"]["job_id"] == second["result"]["job_id"]
     assert wrong["error"]["code"] == -32700
+    # It may have made a job, which it would make again.
+    assert retried["error"]["data"]["code"] == "unknown_outcome"
     assert {file.stat().st_mode & 0o777 for file in answers} == {0o600}
     eventually(lambda: sorted(os.listdir(server.place.inbox)) == sorted(f.name for f in answers))
 

@@ -3,8 +3,8 @@
 A request is a file ``<name>.request`` with a message of JSON-RPC in the folder ``server/inbox``.
 The server takes it by renaming it, asks itself through its own socket, as any client would, and
 leaves the message that answers it as ``<name>.answer``. Whoever asked removes that. A file is there
-with all its content, or not at all. A request that a killed server has taken is the next one's:
-what must not be done twice carries a key (`crystalmath.client.other_host`).
+with all its content, or not at all. A request that a killed server has taken is the next one's if
+it may be carried out twice: a submission has a key (`crystalmath.client.other_host`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from crystalmath.jobs.documents import write
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.messages import REFUSED, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -40,6 +41,13 @@ BUSY_S = 10.0
 AT_ONCE = 16
 #: The answer of a server that is going has fewer bytes.
 _SMALL = 1024
+#: To who asked for what a killed server may have done, and what must not be done twice.
+_UNKNOWN = RpcError(
+    REFUSED,
+    "the server died while it carried this out, and may have made the new jobs: look for them "
+    "(crystalmath list), and ask again for what is not there",
+    data={"code": "unknown_outcome"},
+)
 #: An answer that nobody has come for is thrown away after so long, in seconds.
 KEPT_S = 86400.0
 
@@ -127,11 +135,25 @@ def publish(file: Path, content: bytes) -> None:
     draft.rename(file)
 
 
+def _is_repeatable(file: Path) -> bool:
+    from crystalmath.server.methods import METHODS  # a client imports this module, and not those
+
+    try:
+        message = wire.loads(file.read_bytes())
+    except wire.WireError:
+        return True  # it is refused, as often as it comes
+    method = METHODS.get(str(message.get("method"))) if isinstance(message, dict) else None
+    return method is None or method.repeatable
+
+
 def _make_ready(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     for file in folder.iterdir():
-        if file.suffix == TAKEN:
+        if file.suffix == TAKEN and _is_repeatable(file):
             file.rename(file.with_suffix(REQUEST))
+        elif file.suffix == TAKEN:
+            publish(file.with_suffix(ANSWER), wire.dumps(_UNKNOWN.document(1)))
+            file.unlink()
         elif time.time() - file.stat().st_mtime > KEPT_S and not _NAME.fullmatch(file.name):
             file.unlink()
 

@@ -35,6 +35,7 @@ _PLACE = ("engine", "cluster")
     result=reference("Submitted"),
     pool=lambda _: submitting_pool({"inputs": True}),
     by_server=True,
+    repeatable=False,  # it would make a second job
 )
 def handle_jobs_reread(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Read the calculations of a failed job again, as a new job that points to it.

@@ -73,6 +73,7 @@ _NO_RESULT = ["failed", "cancelled"]
     copies=1,
     answer_size=lambda params: _ANSWER_SIZE * length(params.get("job_ids"), MOST_JOBS),
     by_server=True,
+    repeatable=False,  # it would make a second job
 )
 def handle_jobs_retry(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Run jobs again that have ended, each as a new job that points to the old one.

@@ -64,6 +64,7 @@ class Method:
     description: str = field(repr=False)
     of_session: bool = False
     by_server: bool = False
+    repeatable: bool = True
     copies: int = 0
     answer_size: Callable[[Mapping[str, Any]], int] = field(default=lambda _: 0, repr=False)
 
@@ -93,6 +94,7 @@ def method(
     pool: Pool = "asking",
     of_session: bool = False,
     by_server: bool = False,
+    repeatable: bool = True,
     copies: int = 0,
     answer_size: Callable[[Mapping[str, Any]], int] = lambda _: 0,
 ) -> Callable[[Callable[[Any, dict[str, Any]], Any]], Handler]:
@@ -122,6 +124,9 @@ def method(
     by_server : bool
         Whether the home's server alone can answer, because something is changed or it is asked
         about itself; what only looks is answered by any process that sees the home.
+    repeatable : bool
+        Whether the same request, carried out twice, does no more than once. A submission with a key
+        is such a one.
     copies : int
         How often the parameters are in memory meanwhile, beside once.
     answer_size : callable
@@ -161,6 +166,7 @@ def method(
             description=documented,
             of_session=of_session,
             by_server=by_server,
+            repeatable=repeatable,
             copies=copies,
             answer_size=answer_size,
         )
