@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import Parent
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.recipes.job_structure import JobStructure
-    from crystalmath.service.queries import Queries
+    from crystalmath.service.job_results import JobResults
 
 __all__ = ["Geometries"]
 
@@ -26,11 +26,11 @@ class Geometries:
 
     Parameters
     ----------
-    jobs : Queries
-        What can be asked of jobs.
+    jobs : JobResults
+        Tells what is on record of jobs, and their results.
     """
 
-    def __init__(self, jobs: Queries) -> None:
+    def __init__(self, jobs: JobResults) -> None:
         self._jobs = jobs
 
     def take(self, asked: JobStructure) -> tuple[Atoms | dict[str, Any], Parent]:

@@ -1,0 +1,216 @@
+"""Take submissions: check them, record them, and only then hand them to engines."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob
+from crystalmath.jobs.changes import Change
+from crystalmath.models import JobState
+from crystalmath.service.admission import Admission, Checked, Prepared
+from crystalmath.service.geometries import Geometries
+from crystalmath.service.job_results import JobResults
+from crystalmath.service.retrying import Again
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crystalmath import config
+    from crystalmath.models import Submission
+    from crystalmath.models.inputs import Preset
+    from crystalmath.quacc.store import JobMetadata
+
+    #: For each job that is asked for, the job or why there is none.
+    Answers: TypeAlias = list[JobMetadata | CrystalMathError | ImportError]
+
+__all__ = ["Intake"]
+
+
+class Intake(JobResults):
+    """The way of a job from its submission to its engine."""
+
+    _environ: Mapping[str, str]
+    _leaving: bool
+    _source: config.Source | None
+
+    def submit(
+        self, submission: Submission, *, wanted: Callable[[], bool] = lambda: True
+    ) -> JobMetadata:
+        """Take one job.
+
+        Parameters
+        ----------
+        submission : Submission
+            What is asked for.
+        wanted : callable
+            Whether it is still to be recorded once it has been checked, which may take seconds.
+
+        Returns
+        -------
+        JobMetadata
+            As recorded, durably; the engine hears of it afterwards.
+
+        Raises
+        ------
+        InvalidJob
+            Something in it cannot be used (`JobRefused` with the findings of the preflight).
+            Nothing was recorded, written or started.
+        UnknownEngine, ImportError
+            The engine is not installed, or its plugin cannot load.
+        """
+        answer = self.submit_many([submission], wanted=wanted)[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def submit_many(
+        self, submissions: Sequence[Submission], *, wanted: Callable[[], bool] = lambda: True
+    ) -> Answers:
+        """Take many jobs, each accepted or refused on its own, in order.
+
+        They are recorded in one transaction, with those that others submit at the time; none if
+        they are not `wanted` any more. What a key has given before is given again, whatever has
+        become of the files that the job was found to need.
+        """
+        return self._submit([Again(submission) for submission in submissions], wanted)
+
+    def _submit(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
+        answers, prepared = self._prepare(asked, wanted)
+        _require(wanted)
+        answers |= self._record(prepared)
+        return [answers[index] for index in range(len(asked))]
+
+    def _prepare(
+        self, submissions: Sequence[Again], wanted: Callable[[], bool]
+    ) -> tuple[dict[int, Any], dict[int, Prepared]]:
+        """Give, by their numbers, what is answered already, and what is to be recorded."""
+        admission = self._admission()
+        answers: dict[int, Any] = {}
+        prepared: dict[int, Prepared] = {}
+        known = self._of_keys([item.submission for item in submissions])
+        for index, item in enumerate(submissions):
+            submission = item.submission
+            _require(wanted)
+            try:
+                job = known.get(submission.key) if isinstance(submission.key, str) else None
+                asked = admission.read(submission, item.parents)
+                if job is not None and asked.spec_hash == job.spec_hash:
+                    answers[index] = self._recovery.seen([job])[0]
+                else:
+                    prepared[index] = admission.prepare(asked)
+            except (CrystalMathError, ImportError) as error:
+                answers[index] = error
+        return answers, prepared
+
+    def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
+        """Say all that is wrong with a submission, and what it would read; submit nothing.
+
+        Parameters
+        ----------
+        submission : Submission
+            What is asked for.
+        inputs : bool
+            Also say what its programs would get; any recipe is asked then, which may take seconds.
+        """
+        return self._admission().check(submission, inputs=inputs)
+
+    def presets(
+        self, environment: Mapping[str, str] | None = None, name: str | None = None
+    ) -> list[Preset]:
+        """List quacc's presets with what each sets.
+
+        Parameters
+        ----------
+        environment : mapping of str to str, optional
+            The caller's, of which the home's configuration picks what a job sees.
+        name : str, optional
+            Only those of this name (`InvalidJob` if there is none).
+        """
+        from crystalmath.preflight.preset_files import presets
+        from crystalmath.quacc.engine import submission_environment
+
+        given = self._environ if environment is None else environment
+        return presets(submission_environment(self.config, given), name)
+
+    def _admission(self) -> Admission:
+        if self._source is not None:
+            # Where the jobs are cannot change while somebody has them open.
+            url = self.config.database_url
+            self.config = attrs.evolve(self._source.current(), database_url=url)
+        return Admission(self.config, self._runners.get, self._environ, Geometries(self).take)
+
+    def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
+        """Give the jobs that have the keys of these."""
+        keys = [each.key for each in submissions if isinstance(each.key, str)]
+        return self._recorder.store.by_key(keys) if keys and self._recorder.exists() else {}
+
+    def _record(self, prepared: dict[int, Prepared]) -> dict[int, Any]:
+        """Commit the rows, and only then let the engines hear of them."""
+        if not prepared:
+            return {}
+        owner = self._recovery.host.own_fields()
+        rows = [attrs.evolve(item.row, owner=owner) for item in prepared.values()]
+        recorded = dict(zip(prepared, self._recorder.insert(rows), strict=True))
+        refused = {at: job for at, job in recorded.items() if isinstance(job, InvalidJob)}
+        accepted = {at: job for at, job in recorded.items() if not isinstance(job, InvalidJob)}
+        return refused | self._start_all(prepared, accepted)
+
+    def _start_all(
+        self, prepared: Mapping[int, Prepared], accepted: Mapping[int, JobMetadata]
+    ) -> dict[int, JobMetadata]:
+        answers = dict(accepted)
+        unstarted = dict(answers)
+        try:
+            for index, job in accepted.items():
+                if job.job_id == prepared[index].spec.job_id:
+                    answers[index] = self._start(prepared[index], job)
+                else:
+                    # A key that was there already has given the job of an earlier submission.
+                    answers[index] = self._recovery.seen([job])[0]
+                del unstarted[index]
+        except BaseException as error:
+            # Ctrl-C: what is on record and was not handed over must not stay pending for ever.
+            fresh = [row for row in unstarted.values() if row.state is JobState.PENDING]
+            told = f"not handed to the engine: {type(error).__name__}"
+            changes = [
+                Change(job_id=row.job_id, state=JobState.FAILED, at=time.time(), error=told)
+                for row in fresh
+                if not self._follows(row.job_id)
+            ]
+            self._recorder.apply(*changes)
+            raise
+        return answers
+
+    def _start(self, item: Prepared, recorded: JobMetadata) -> JobMetadata:
+        try:
+            self._hand_over(item)
+        except Exception as error:  # noqa: BLE001 - the row must not stay pending for ever
+            if self._leaving:
+                return recorded  # it is for whoever comes next, as all others
+            failed = Change(
+                job_id=recorded.job_id,
+                state=JobState.FAILED,
+                at=time.time(),
+                error=f"could not be handed to the engine: {error}",
+            )
+            self._recorder.apply(failed)
+            return self._store.get(recorded.job_id)
+        return recorded
+
+    def _hand_over(self, item: Prepared) -> None:
+        try:
+            item.runner.start(item.spec, item.document)
+        except EngineUnavailable:
+            # Its options have changed meanwhile, and another runner was made.
+            runner = self._runners.get(item.row.engine)
+            if runner is item.runner:
+                raise
+            runner.start(item.spec, item.document)
+
+
+def _require(wanted: Callable[[], bool]) -> None:
+    if not wanted():
+        raise CrystalMathError("nobody waits for the answer any more; nothing was recorded")

@@ -1,0 +1,101 @@
+"""Give what was asked of a job, as it is stored, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from crystalmath.errors import FilesRemoved
+from crystalmath.jobs.moved import move_of
+from crystalmath.models import JobState
+from crystalmath.service.current_jobs import CurrentJobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from crystalmath.jobs.moved import Move
+    from crystalmath.models.answers import Potcar
+    from crystalmath.quacc.store import JobMetadata
+
+__all__ = ["JobResults"]
+
+
+class JobResults(CurrentJobs):
+    """Specifications, results and where the files of a job are."""
+
+    def specification(self, job_id: str) -> str:
+        """Give the text that was recorded of a job; see :mod:`crystalmath.recipes.codec`."""
+        return self._existing(job_id).specification(job_id)
+
+    def specification_size(self, job_id: str) -> int:
+        """Tell how many bytes at most the text has that was recorded of what was asked for."""
+        return self._existing(job_id).specification_size(job_id)
+
+    def pseudopotentials(self, job_id: str) -> list[Potcar]:
+        """Name the pseudopotential files that the job was found to read when it was submitted."""
+        return cast("list[Potcar]", self._existing(job_id).pseudopotentials(job_id))
+
+    def result(self, job_id: str) -> dict[str, Any] | None:
+        """Give what the recipe returned, as `JobRunner.get_result` does."""
+        from crystalmath.recipes import codec
+
+        job = self.job(job_id)
+        if not job.state.is_terminal():
+            return None
+        if job.state is JobState.COMPLETED:
+            value = codec.decode_result_json(b"".join(self.result_chunks(job)))
+            return value if isinstance(value, dict) else {"value": value}
+        more = {"traceback": job.traceback} if job.traceback else {}
+        return {"error": job.error, **more}
+
+    def result_json(self, job_id: str) -> bytes | None:
+        """Give the stored JSON of a result, undecoded; ``None`` unless the job completed."""
+        job = self.job(job_id)
+        if job.state is not JobState.COMPLETED:
+            return None
+        return b"".join(self.result_chunks(job))
+
+    def result_size(self, job: JobMetadata) -> int:
+        """Tell how many bytes the stored JSON of a completed job's result has."""
+        from crystalmath.recipes import codec
+
+        with _readable(job), self._directory(job.job_id).open_payload(job.attempt) as file:
+            size = codec.result_size(file)
+            move = self._move(job)
+            return size + move.growth(codec.result_chunks(file)) if move else size
+
+    def result_chunks(self, job: JobMetadata) -> Iterator[bytes]:
+        """Give the stored JSON of a completed job's result piece by piece, undecoded.
+
+        Where its home has moved since, paths in it lead to where its files are now.
+        """
+        from crystalmath.recipes import codec
+
+        with _readable(job), self._directory(job.job_id).open_payload(job.attempt) as file:
+            chunks, move = codec.result_chunks(file), self._move(job)
+            yield from move.texts(chunks) if move else chunks
+
+    def _move(self, job: JobMetadata) -> Move | None:
+        written = (job.summary or {}).get("work_dir")
+        return move_of(written, self._directory(job.job_id).path)
+
+    def work_directory(self, job_id: str) -> Path:
+        """Give the working directory of a job's present attempt; it may not exist yet."""
+        return Path(self._directory(job_id).work(self.job(job_id).attempt))
+
+    def log_file(self, job_id: str) -> Path:
+        """Give the log of a job's present attempt; it exists once the job has printed."""
+        return Path(self._directory(job_id).log(self.job(job_id).attempt))
+
+
+@contextlib.contextmanager
+def _readable(job: JobMetadata) -> Iterator[None]:
+    """Say in plain words that the files of a finished job are gone."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        said = job.without_files()
+        raise FilesRemoved(
+            said or f"the result of job {job.job_id} is gone: {error.filename} was removed"
+        ) from error

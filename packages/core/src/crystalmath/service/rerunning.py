@@ -1,0 +1,98 @@
+"""Run jobs again that have ended, and read the calculations of failed ones again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import CrystalMathError
+from crystalmath.service.intake import Intake
+from crystalmath.service.reread_job import reading_again
+from crystalmath.service.retrying import Again, again
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crystalmath.models.retry import Retry
+    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.intake import Answers
+
+__all__ = ["Rerunning"]
+
+#: So many jobs are run again in one transaction: their structures are in memory meanwhile.
+_RETRIED = 200
+
+
+class Rerunning(Intake):
+    """Submissions that are made of jobs on record."""
+
+    def retry(
+        self,
+        job_ids: Sequence[str],
+        changes: Retry,
+        *,
+        dry_run: bool = False,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Answers:
+        """Run jobs again that have ended, each as a new job that points to the old one.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs.
+        changes : Retry
+            What is other this time; the rest is as it was submitted.
+        dry_run : bool
+            Record and start nothing.
+        wanted : callable
+            Whether the next ones are still to be recorded.
+
+        Returns
+        -------
+        list of (JobMetadata or CrystalMathError or ImportError)
+            For each in turn the new job, or why there is none: it passes what any submission must
+            pass. In a dry run, the new job as it would be.
+        """
+        answers: Answers = []
+        for start in range(0, len(job_ids), _RETRIED):
+            some = job_ids[start : start + _RETRIED]
+            answers += self._retry(
+                some, changes, self._rehearse if dry_run else self._submit, wanted
+            )
+        return answers
+
+    def reread(
+        self, job_id: str, changes: Retry, settings: Mapping[str, str] | None = None
+    ) -> JobMetadata:
+        """Read the calculations of a failed job again; see :mod:`.reread_job` for what it takes."""
+        job, text = self.job(job_id), self.specification(job_id)
+        told = changes, settings or {}
+        asked = reading_again(job, text, self.config, self._directory(job_id), told)
+        (answer,) = self._submit([asked], lambda: True)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _retry(
+        self,
+        job_ids: Sequence[str],
+        changes: Retry,
+        submit: Callable[[Sequence[Again], Callable[[], bool]], Answers],
+        wanted: Callable[[], bool],
+    ) -> Answers:
+        refused: dict[int, Any] = {}
+        asked: dict[int, Again] = {}
+        for index, job_id in enumerate(job_ids):
+            try:
+                job, text = self.job(job_id), self.specification(job_id)
+                asked[index] = again(job, text, changes, self.config, self._directory(job_id))
+            except CrystalMathError as error:
+                refused[index] = error
+        told = submit(list(asked.values()), wanted)
+        answers = refused | dict(zip(asked, told, strict=True))
+        return [answers[index] for index in range(len(job_ids))]
+
+    def _rehearse(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
+        """Give what would be submitted, and record nothing of it."""
+        answers, prepared = self._prepare(asked, wanted)
+        answers |= {index: item.row for index, item in prepared.items()}
+        return [answers[index] for index in range(len(asked))]
