@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from crystalmath.errors import CrystalMathError, JobRefused
 from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
-from crystalmath.quacc.runner import generate_job_id
+from crystalmath.service.asked_job import AskedJob, SubmissionReader
 from crystalmath.service.restrictions import check_restrictions
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from crystalmath.recipes.job_structure import JobStructure
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["Admission", "Asked", "Checked", "Prepared"]
+__all__ = ["Admission", "Checked", "Prepared"]
 
 #: What of a submission is no structure and no environment.
 _VALUES = {one.name for one in declared(Submission)} - {"atoms", "environment"}
@@ -61,20 +60,6 @@ class Checked:
     def errors(self) -> tuple[Finding, ...]:
         """Those that refuse the job."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
-
-
-@frozen
-class Asked:
-    """A submission that was read: what is to be run, and the text that the worker reads of it.
-
-    The structure is decoded here for good, and the text is what everybody gets who is no part of
-    this process: the recipe's child, the database, the run directory.
-    """
-
-    spec: JobSpec
-    document: str
-    spec_hash: str
-    strict: bool = False
 
 
 @frozen
@@ -111,10 +96,8 @@ class Admission:
     ) -> None:
         self._config = configured
         self._runner_of = runner_of
-        self._environ = environ
-        self._take_geometry = take_geometry
+        self._reader = SubmissionReader(configured, environ, take_geometry)
         # Of a batch all have mostly the same.
-        self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
         self._environments: list[Mapping[str, str]] = []
         self._recipes: dict[str, Recipe] = {}
         self._commands: dict[tuple[object, ...], tuple[Mapping[str, str], list[Finding]]] = {}
@@ -137,7 +120,7 @@ class Admission:
         passes(lambda: check_restrictions(submission, self._config))
         if not passes(lambda: check_fields(submission, {"environment"})):
             return Checked(findings=tuple(findings))
-        asked = self._read(submission)
+        asked = self._reader.read(submission)
         # What cannot be called has nothing to say for itself.
         answers = can_be_called and passes(lambda: self._preflight(asked))
         files, told = self._pseudopotentials(asked) if answers else ([], [])
@@ -156,7 +139,7 @@ class Admission:
             inputs=written,
         )
 
-    def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> Asked:
+    def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> AskedJob:
         """Read what is asked for: its terms, its structure and parameters.
 
         Parameters
@@ -173,34 +156,9 @@ class Admission:
         """
         check_fields(submission, _VALUES | {"environment"})
         check_restrictions(submission, self._config)
-        return self._read(submission, parents)
+        return self._reader.read(submission, parents)
 
-    def _read(self, submission: Submission, parents: Sequence[Parent] = ()) -> Asked:
-        from crystalmath.recipes import codec
-        from crystalmath.recipes.ase_classes import with_classes
-        from crystalmath.recipes.job_structure import JobStructure
-        from crystalmath.recipes.structures import parse_and_keep
-
-        given: object = submission.atoms
-        if (of_job := JobStructure.read(given)) is not None:
-            given, parent = self._take_geometry(of_job)
-            parents = [*parents, parent]
-        atoms, structure = (None, None) if given is None else parse_and_keep(given)
-        spec = JobSpec(
-            job_id=generate_job_id(),
-            recipe=str(submission.recipe),
-            atoms=atoms,
-            parameters=with_classes(str(submission.recipe), submission.parameters),
-            engine=self._engine_of(submission),
-            environment=self._environment(submission),
-            parents=parents,
-            **submission.terms(),
-        )
-        document = codec.encode_body(structure, spec.parameters)
-        strict = submission.strict or self._config.strict
-        return Asked(spec, document, spec_hash(spec.identity(), document), strict)
-
-    def prepare(self, asked: Asked) -> Prepared:
+    def prepare(self, asked: AskedJob) -> Prepared:
         """Check what was read, and make it ready; `InvalidJob` says what is wrong with it.
 
         The engine's plugin is loaded last: a job that is refused touches no engine.
@@ -276,24 +234,24 @@ class Admission:
     def _runner(self, spec: JobSpec) -> EngineRunner:
         return self._runner_of(str(spec.engine))
 
-    def _preflight(self, asked: Asked) -> list[Finding]:
+    def _preflight(self, asked: AskedJob) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
         return plugins().preflight(**_of_hooks(asked))
 
-    def _engine_preflight(self, asked: Asked) -> list[Finding]:
+    def _engine_preflight(self, asked: AskedJob) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
         return plugins().engine_preflight(str(asked.spec.engine), **_of_hooks(asked))
 
-    def _pseudopotentials(self, asked: Asked) -> tuple[list[Pseudopotential], list[Finding]]:
+    def _pseudopotentials(self, asked: AskedJob) -> tuple[list[Pseudopotential], list[Finding]]:
         from crystalmath.engines.registry import plugins
 
         told = plugins().pseudopotentials(**_of_hooks(asked))
         files = [each for each in told if isinstance(each, Pseudopotential)]
         return files, [each for each in told if isinstance(each, Finding)]
 
-    def _inputs(self, asked: Asked) -> Inputs:
+    def _inputs(self, asked: AskedJob) -> Inputs:
         from crystalmath.preflight.asked_inputs import asked_inputs
 
         return asked_inputs(**_of_hooks(asked))
@@ -339,33 +297,6 @@ class Admission:
             found.append(check_ranks(recipe, environment, workers))
         return [finding for finding in found if finding is not None]
 
-    def _environment(self, submission: Submission) -> dict[str, str]:
-        """Give what the job sees of its submitter's environment; the preflight sees the same."""
-        from crystalmath.quacc.engine import submission_environment
-
-        environ = self._environ_of(submission)
-        for known, forwarded in self._forwarded:
-            if known is environ or known == environ:
-                return forwarded
-        forwarded = submission_environment(self._config, environ)
-        self._forwarded[:] = [(environ, forwarded)]
-        return forwarded
-
-    def _environ_of(self, submission: Submission) -> Mapping[str, str]:
-        given = submission.environment
-        # Where none is taken, an empty one is none.
-        takes = given is not None and self._config.restricted is None
-        return given if takes and given is not None else self._environ
-
-    def _engine_of(self, submission: Submission) -> str:
-        from crystalmath.quacc.engines import get_workflow_engine
-
-        cluster = self._config.clusters.get(submission.cluster)
-        named = submission.engine or (cluster and cluster.engine) or self._config.engine
-        if named:
-            return str(named)
-        return get_workflow_engine(self._environ_of(submission)) or "local"
-
 
 def _replaced(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
     """Give what brings an environment back to what it was before."""
@@ -382,7 +313,7 @@ def _gives_command(parameters: Mapping[str, Any]) -> bool:
     )
 
 
-def _of_hooks(asked: Asked) -> dict[str, Any]:
+def _of_hooks(asked: AskedJob) -> dict[str, Any]:
     """Give what a preflight hook is told."""
     spec = asked.spec
     return {
@@ -411,11 +342,3 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
             told.add(finding.source)
         kept.append(finding)
     return kept
-
-
-def spec_hash(what: Mapping[str, Any], document: str) -> str:
-    """Tell two specifications apart."""
-    # The environment is left out: another shell must not make the same job another one.
-    # So is the order of the names: JSON objects have none.
-    hashed = json.dumps([what, json.loads(document)], sort_keys=True)
-    return hashlib.sha256(hashed.encode()).hexdigest()

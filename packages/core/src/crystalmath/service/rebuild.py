@@ -15,7 +15,7 @@ from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.view import view
 from crystalmath.models import JobSpec, NewJob
-from crystalmath.service.admission import spec_hash
+from crystalmath.service.asked_job import spec_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
