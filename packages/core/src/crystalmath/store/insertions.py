@@ -1,0 +1,99 @@
+"""Record new jobs, each accepted or refused on its own."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sqlalchemy import insert
+
+from crystalmath.errors import InvalidJob, KeyConflict
+from crystalmath.store.fetching import fetch
+from crystalmath.store.records import JobMetadata
+from crystalmath.store.rows import check, from_row, insert_for_jobs, to_listed, to_row
+from crystalmath.store.tables import events, jobs, labels, lineage, listed, specifications
+from crystalmath.store.transitions import event_row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy.engine import Connection
+
+    from crystalmath.models import NewJob
+
+__all__ = ["insert_each"]
+
+_INSERT = insert(jobs)
+
+
+def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetadata | InvalidJob]:
+    """Record jobs as pending; give for each what is on record, or why it is not."""
+    by_id = {job.job_id: job for job in fetch(connection, [job.job_id for job in new])}
+    keys = [job.key for job in new if job.key is not None]
+    by_key = {job.key: job for job in fetch(connection, keys, by="key")}
+    answers: list[JobMetadata | InvalidJob] = []
+    fresh: list[tuple[NewJob, JobMetadata]] = []
+    for job in new:
+        try:
+            known = _known(job, by_id, by_key)
+        except InvalidJob as error:
+            answers.append(error)
+            continue
+        if known is None:
+            known = by_id[job.job_id] = by_key[job.key] = _pending(job)
+            fresh.append((job, known))
+        answers.append(known)
+    if fresh:
+        _record(connection, fresh)
+    return answers
+
+
+def _known(
+    job: NewJob, by_id: Mapping[str, JobMetadata], by_key: Mapping[str | None, JobMetadata]
+) -> JobMetadata | None:
+    """Give the job that a key belongs to already; `InvalidJob` where it cannot be recorded."""
+    check(job)
+    known = by_key.get(job.key) if job.key is not None else None
+    if known is None:
+        if job.job_id in by_id:
+            raise InvalidJob(f"a job with the id {job.job_id!r} exists; make a new id")
+    elif known.spec_hash != job.spec_hash:
+        raise KeyConflict(
+            f"the key {job.key!r} belongs to job {known.job_id}, which has another "
+            "specification; submit the same again, or this job with another key"
+        )
+    return known
+
+
+def _record(connection: Connection, fresh: Sequence[tuple[NewJob, JobMetadata]]) -> None:
+    tagged = [
+        {"job_id": job.job_id, "name": name, "value": value}
+        for job, _ in fresh
+        for name, value in job.labels.items()
+    ]
+    parents = [
+        {"job_id": job.job_id, "parent": parent["job_id"], "role": parent["role"]}
+        for job, _ in fresh
+        for parent in job.parents
+    ]
+    asked = [
+        {
+            "job_id": job.job_id,
+            "specification": job.specification,
+            "potcars": json.dumps(list(job.pseudopotentials)) if job.pseudopotentials else None,
+        }
+        for job, _ in fresh
+    ]
+    log = [event_row(job, job.state, job.created_at, "submitted", new=True) for _, job in fresh]
+    short = [{"job_id": job.job_id, **to_listed(job)} for _, job in fresh]
+    connection.execute(_INSERT, [to_row(job) for _, job in fresh])
+    insert_for_jobs(connection, listed, short)
+    insert_for_jobs(connection, specifications, asked)
+    insert_for_jobs(connection, labels, tagged)
+    insert_for_jobs(connection, lineage, parents)
+    insert_for_jobs(connection, events, log)
+
+
+def _pending(job: NewJob) -> JobMetadata:
+    # Through the form in the database, so that it equals what is read later.
+    return JobMetadata(**from_row(to_row(job)))

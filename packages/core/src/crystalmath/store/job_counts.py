@@ -1,0 +1,88 @@
+"""Count jobs by state and error, and changes of them over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.store.event_counts import count_reached
+from crystalmath.store.failures import newest_failures
+from crystalmath.store.postgresql import patient
+from crystalmath.store.selection import count_errors, count_states
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from crystalmath.models import JobState
+    from crystalmath.store.database import Database
+    from crystalmath.store.records import ErrorCount, Failure
+
+__all__ = ["JobCounts"]
+
+
+class JobCounts:
+    """What the job store tells of many jobs together."""
+
+    _database: Database
+
+    @patient
+    def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
+        """Count the jobs by their state, and those that failed by their error.
+
+        Parameters
+        ----------
+        **filters
+            See :func:`crystalmath.store.selection.selected`.
+        """
+        with self._database.reading() as connection:
+            return count_states(connection, filters), count_errors(connection, filters)
+
+    @patient
+    def totals(self, **filters: Any) -> dict[JobState, int]:
+        """Count the jobs by their state.
+
+        Parameters
+        ----------
+        **filters
+            See :func:`crystalmath.store.selection.selected`.
+        """
+        with self._database.reading() as connection:
+            return count_states(connection, filters)
+
+    @patient
+    def counts(
+        self,
+        states: Collection[JobState],
+        *,
+        start: float,
+        end: float,
+        bucket_s: float,
+        **filters: Any,
+    ) -> dict[tuple[int, JobState], int]:
+        """Count the changes of jobs to some states over time.
+
+        Parameters
+        ----------
+        states : collection of JobState
+            Only changes to these.
+        start, end : float
+            From when on, and until before when, in seconds since the epoch.
+        bucket_s : float
+            The length of a bucket in seconds; the first begins at `start` and has the number 0.
+        **filters
+            Only of these jobs; see :func:`crystalmath.store.selection.selected`.
+
+        Returns
+        -------
+        dict
+            By the number of the bucket and the state; what there was none of is left out.
+        """
+        with self._database.reading() as connection:
+            return count_reached(
+                connection, states, start=start, end=end, bucket_s=bucket_s, filters=filters
+            )
+
+    @patient
+    def failures(self, limit: int) -> list[Failure]:
+        """Give the jobs that failed last, the newest failure first, at most `limit` of them."""
+        with self._database.reading() as connection:
+            return newest_failures(connection, limit)
