@@ -34,7 +34,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile, InvalidJob
-from crystalmath.recipes.asejson import check_atoms
+from crystalmath.recipes.checked_atoms import check_atoms
 from crystalmath.recipes.decoding import RESULT_BUILDERS, Decoder, RequestDecoder, as_monty_writes
 from crystalmath.recipes.encoding import ResultEncoder, Sentinel, StrictEncoder, tagged_atoms
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.ase_classes import class_named, is_named_here
-from crystalmath.recipes.asejson import array_from, decode_atoms
+from crystalmath.recipes.asejson_reading import decode_atoms
 from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder, place_name
+from crystalmath.recipes.json_arrays import array_from
 
 __all__ = ["RESULT_BUILDERS", "Decoder", "RequestDecoder", "as_monty_writes"]
 

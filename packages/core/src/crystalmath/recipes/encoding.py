@@ -16,7 +16,9 @@ from attrs import frozen
 
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.ase_classes import class_named, is_named_here
-from crystalmath.recipes.asejson import array_items, check_atoms, encode_atoms, prepare
+from crystalmath.recipes.asejson_writing import encode_atoms
+from crystalmath.recipes.checked_atoms import check_atoms, prepare
+from crystalmath.recipes.json_arrays import array_items
 
 if TYPE_CHECKING:
     import numpy as np
@@ -324,7 +326,7 @@ def place_name(place: tuple[Any, ...]) -> str:
 
 
 def tagged_atoms(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Tag what :func:`~crystalmath.recipes.asejson.encode_atoms` wrote as a structure."""
+    """Tag what :func:`~crystalmath.recipes.asejson_writing.encode_atoms` wrote as a structure."""
     return _tag("ase.atoms", "Atoms", data=document)
 
 

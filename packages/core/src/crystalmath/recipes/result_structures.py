@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 
 from crystalmath.errors import InvalidJob
-from crystalmath.recipes.asejson import check_atoms, decode_atoms
+from crystalmath.recipes.asejson_reading import decode_atoms
+from crystalmath.recipes.checked_atoms import check_atoms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -63,7 +63,7 @@ def last_step(document: object) -> object:
 
 def final_atoms(document: object) -> Atoms | None:
     """Give the geometry of a stored result, with its energy (eV) and forces (eV/Å), if any."""
-    from crystalmath.recipes.asejson import decode_atoms
+    from crystalmath.recipes.asejson_reading import decode_atoms
 
     last = last_step(document)
     if not isinstance(last, Mapping) or not isinstance(stored := last.get("atoms"), Mapping):

@@ -9,14 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, shown
-from crystalmath.recipes.asejson import (
-    check_atoms,
-    check_count,
-    decode_atoms,
-    encode_atoms,
-    is_as_written,
-    prepare,
-)
+from crystalmath.recipes.asejson_reading import decode_atoms
+from crystalmath.recipes.asejson_writing import encode_atoms, is_as_written
+from crystalmath.recipes.checked_atoms import check_atoms, check_count, prepare
 
 if TYPE_CHECKING:
     import os
@@ -125,7 +120,7 @@ def to_ase_json(atoms: Atoms) -> dict[str, Any]:
 
     Constraints, initial magnetic moments and charges, tags, masses, momenta and further arrays
     survive; so does of ``info`` what JSON can hold. The calculator does not (see
-    :func:`crystalmath.recipes.asejson.prepare`).
+    :func:`crystalmath.recipes.checked_atoms.prepare`).
 
     Returns
     -------

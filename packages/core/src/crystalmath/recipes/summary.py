@@ -114,7 +114,7 @@ def _natoms(result: Mapping[str, Any]) -> int | None:
 def _atoms(result: Mapping[str, Any]) -> Any:
     atoms = result.get("atoms")
     if isinstance(atoms, Mapping):
-        from crystalmath.recipes.asejson import decode_atoms
+        from crystalmath.recipes.asejson_reading import decode_atoms
 
         atoms = decode_atoms(atoms.get("atoms_json", atoms), finite=False)
     return atoms if atoms is not None and len(atoms) else None
