@@ -47,6 +47,7 @@ LAYERS = [
     [
         "crystalmath.config",
         "crystalmath.models",
+        "crystalmath._config_file",
         "crystalmath._permissions",
         "crystalmath._storage",
         "crystalmath.errors",
@@ -162,4 +163,5 @@ def test_a_file_name_says_what_is_inside_and_occurs_once() -> None:
 def test_at_the_top_stands_only_what_outsiders_import() -> None:
     top = {path.name for path in (SOURCE / "crystalmath").glob("*.py")}
     public = {"hookspecs.py", "errors.py", "config.py", "processes.py"}
-    assert top == public | {"__init__.py", "__main__.py", "_permissions.py", "_storage.py"}
+    own = {"_config_file.py", "_permissions.py", "_storage.py"}
+    assert top == public | {"__init__.py", "__main__.py", *own}

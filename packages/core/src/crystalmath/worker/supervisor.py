@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crystalmath import config, processes
 from crystalmath._storage import file_system, is_local
@@ -34,12 +34,8 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
 from crystalmath.worker.guardian import go_below_guardian
-from crystalmath.worker.logfile import LogFile
+from crystalmath.worker.running_job import RunningJob
 from crystalmath.worker.signals import hear_all_signals
-from crystalmath.worker.stopping import ask_to_stop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["main"]
 
@@ -47,15 +43,8 @@ __all__ = ["main"]
 IDLE_S = 60.0
 #: How often a running job looks for a request to cancel, in seconds.
 LOOK_S = 0.2
-#: How long it may take until the recipe of a job with a walltime begins, at least, in seconds.
-BEGIN_S = 600.0
-#: How much of the end of a log goes into an error message, in bytes and in lines.
-TAIL = 1000
-TAIL_LINES = 5
 #: How long a scheduler may take to signal all processes of an allocation, in seconds.
 SIGNALLED_S = 0.5
-#: How often a program is looked for that is to stop before the walltime is over, in seconds.
-ASK_S = 1.0
 
 
 def main() -> None:
@@ -93,7 +82,7 @@ class Supervisor:
         self._guardian = guardian
         self._identity: IdentityFile | None = None
         self._heartbeat = Heartbeat(self._beat, math.inf)
-        self._job: _Job | None = None
+        self._job: RunningJob | None = None
         self._runner: Runner | None = None
         self._grace_s = config.GRACE_S
         self._stopping = False
@@ -152,7 +141,7 @@ class Supervisor:
             claimed = directory.claim(attempt, self._identity)
             self._tell("claimed")
             if claimed:
-                self._job = _Job(directory, request["header"], self._goes_on)
+                self._job = RunningJob(directory, request["header"], self._goes_on)
                 self._run(self._job)
         finally:
             self._job = None
@@ -166,7 +155,7 @@ class Supervisor:
         if (job := self._job) is not None:
             job.given_up = job.directory.decided(job.attempt) or not self._has_claim(job)
 
-    def _has_claim(self, job: _Job) -> bool:
+    def _has_claim(self, job: RunningJob) -> bool:
         try:
             return job.directory.claimant(job.attempt) == processes.own_identity()
         except BadFile:
@@ -195,7 +184,7 @@ class Supervisor:
         with contextlib.suppress(OSError):
             self._owner.sendall(word.encode() + b"\n")
 
-    def _run(self, job: _Job) -> None:
+    def _run(self, job: RunningJob) -> None:
         # Whoever asked to cancel before the claim was made is heard only here.
         if job.directory.cancel_requested():
             job.started = None
@@ -213,7 +202,7 @@ class Supervisor:
         finally:
             job.log.close()
 
-    def _run_once(self, job: _Job) -> bool:
+    def _run_once(self, job: RunningJob) -> bool:
         """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
         runner = self._runner_for(job)
         runner.give({"directory": job.directory.path, "attempt": job.attempt, "fresh": job.fresh})
@@ -231,7 +220,7 @@ class Supervisor:
             self._finish(job, runner, runner.message)
         return True
 
-    def _runner_for(self, job: _Job) -> Runner:
+    def _runner_for(self, job: RunningJob) -> Runner:
         runner = self._runner
         # Somebody may have killed it while it had nothing to do; no job need pay for that.
         if runner and (runner.environment != job.environment or runner.is_dead()):
@@ -242,7 +231,7 @@ class Supervisor:
                 self._group.add(self._runner.pid)
         return self._runner
 
-    def _watch(self, job: _Job, runner: Runner) -> dict[str, str] | None:
+    def _watch(self, job: RunningJob, runner: Runner) -> dict[str, str] | None:
         """Wait for the runner; give the verdict if it must be stopped before it is done."""
         while not runner.ended and runner.message is None:
             # First: a scheduler that is told of a cancel ends all with SIGTERM.
@@ -268,7 +257,7 @@ class Supervisor:
             "system was out, or its host stood still"
         )
 
-    def _finish(self, job: _Job, runner: Runner, message: dict[str, Any]) -> None:
+    def _finish(self, job: RunningJob, runner: Runner, message: dict[str, Any]) -> None:
         """Publish what the runner has written, once its leavings are gone."""
         leavings = runner.leavings()
         if leavings or not message["keep"]:
@@ -285,14 +274,12 @@ class Supervisor:
             is_wanted=self._goes_on,
         )
 
-    def _ended_early(self, job: _Job, runner: Runner) -> None:
+    def _ended_early(self, job: RunningJob, runner: Runner) -> None:
         """Publish what became of an attempt whose runner has ended before it was done."""
         ending = runner.end()
         self._end_all()
         runner.drain(job.write_log)
-        tail = job.tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
-        said = "\n".join(["\nthe end of its log:", *tail]) if tail else ""
-        error = f"the process that ran the recipe {ending.how}{said}"
+        error = f"the process that ran the recipe {ending.how}{job.last_words()}"
         if self._is_stopping_with_all():
             job.publish("lost", error="the worker was told to stop (SIGTERM)")
         elif self._heartbeat.is_overdue():
@@ -320,84 +307,6 @@ class Supervisor:
 def _allocation() -> str | None:
     """Tell in which allocation of a scheduler's we are, where the engine says so."""
     return os.environ.get("CRYSTALMATH_ALLOCATION")
-
-
-class _Job:
-    """The attempt that is being run."""
-
-    def __init__(
-        self, directory: RunDirectory, header: dict[str, Any], is_wanted: Callable[[], bool]
-    ) -> None:
-        self.directory = directory
-        self.jobs_directory = os.path.dirname(directory.path)
-        self._is_wanted = is_wanted
-        self.attempt: int = header["attempt"]
-        self.started: float | None = time.time()
-        #: Whether others have decided it: then nobody waits for what it computes.
-        self.given_up = False
-        self.walltime_s: float = header["walltime_s"] or math.inf
-        self._begun = False
-        self._deadline = time.monotonic() + max(self.walltime_s, BEGIN_S)
-        self._notice_s = config.walltime_notice(header["environment"])
-        if self._notice_s >= self.walltime_s:
-            self._notice_s = self.walltime_s / 2  # asked at once, it might as well not begin
-        self._ask_at = 0.0
-        self._asked = ""
-        self.environment: dict[str, str] = header["environment"]
-        self.fresh = config.is_fresh(header["recipe"], self.environment)
-        self.tail = b""
-        self.log = LogFile(directory.log(self.attempt), config.log_bytes(self.environment))
-
-    def left(self, *, begun: bool) -> float:
-        """Tell how much time it has, in seconds; its walltime counts from when it has begun."""
-        if begun and not self._begun:
-            self._begun = True
-            self._deadline = time.monotonic() + self.walltime_s
-        return self._deadline - time.monotonic()
-
-    def ask_to_stop(self, left: float) -> None:
-        """Ask the program to stop by itself where the time left is short, in seconds."""
-        if not self._begun or left > self._notice_s or time.monotonic() < self._ask_at:
-            return
-        self._ask_at = time.monotonic() + ASK_S
-        urgent = left <= self._notice_s / 2
-        path = ask_to_stop(self.directory.work(self.attempt), urgent=urgent)
-        if path is not None:
-            name = os.path.basename(path)
-            self._asked = f"; {name} had asked its program to stop"
-            self.directory.note_asked_to_stop(self.attempt, name)
-            told = f"crystalmath: {left:.0f} s are left of the walltime: wrote {path}\n"
-            self.write_log(told.encode())
-
-    def overdue(self) -> str:
-        """Say which time is over."""
-        if self._begun:
-            return f"stopped: the walltime of {self.walltime_s:g} s is over{self._asked}"
-        return (
-            f"stopped: the recipe had not begun after {max(self.walltime_s, BEGIN_S):g} s; look at "
-            "what its module does when it is imported, and at the file system of the libraries"
-        )
-
-    def write_log(self, data: bytes) -> None:
-        """Append to the log."""
-        self.log.write(data)
-        self.tail = (self.tail + data)[-TAIL:]
-
-    def publish(self, state: str, error: str) -> None:
-        """Publish an end that is not the recipe's own; none of its processes is alive."""
-        replace_potcars(self.directory.work(self.attempt))
-        header = {
-            "state": state,
-            "error": error,
-            "started": self.started,
-            "finished": time.time(),
-            "summary": None,
-        }
-        when_there_is_room(
-            lambda: self.directory.publish(self.attempt, header),
-            self.jobs_directory,
-            is_wanted=self._is_wanted,
-        )
 
 
 if __name__ == "__main__":

@@ -291,7 +291,7 @@ def _merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def _read_file(path: Path) -> dict[str, Any]:
     import tomllib
 
-    from crystalmath.config import UNQUOTED
+    from crystalmath._config_file import UNQUOTED
 
     toml = path.suffix.lower() == ".toml"
     try:
