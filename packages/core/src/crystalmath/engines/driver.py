@@ -9,8 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from crystalmath import processes
 from crystalmath.engines.handover import Engine, Handover, is_passing
+from crystalmath.engines.left_jobs import LeftJobs
 from crystalmath.engines.rounds import Rounds
 from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
 from crystalmath.jobs import facts
@@ -93,7 +93,8 @@ class Driver:
         self._wake_watcher = threading.Event()
         self._look_at = 0.0
         self._adopting = threading.Lock()
-        self._left: list[Job] = []
+        #: Those that were let go.
+        self.left = LeftJobs()
         self._threads: list[threading.Thread] = []
         self.listeners: list[Callable[[Sequence[Change]], None]] = []
 
@@ -265,26 +266,8 @@ class Driver:
                 return
             self._rounds.forget(job.job_id)
             self._handover.forget(job)
-            self._left.append(job)
+            self.left.add(job)
         job.let_go()
-
-    @property
-    def left(self) -> frozenset[str]:
-        """The ids of the attempts that were let go."""
-        return frozenset(job.attempt().id for job in self._left)
-
-    def spared(self) -> set[int]:
-        """Give the pids of jobs that were let go and run on this host."""
-        found: set[int] = set()
-        for job in self._left:
-            claimant, guardian = None, []
-            with contextlib.suppress(BadFile, OSError):
-                claimant = job.directory.claimant(job.record.attempt)
-                containment = job.directory.containment(job.record.attempt)
-                guardian = containment.get("guardian", [])[:1]
-            if claimant and claimant.is_here():
-                found |= {claimant.pid, *guardian, *processes.descendants(claimant.pid)}
-        return found
 
     def directory(self, job_id: str) -> RunDirectory:
         """Give the run directory of a job; `UnknownJob` if there is none."""

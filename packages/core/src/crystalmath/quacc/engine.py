@@ -120,14 +120,14 @@ class EngineRunner(JobRunner):
     @property
     def left(self) -> frozenset[str]:
         """The ids of the attempts that `close` let go unfinished."""
-        return self._driver.left
+        return self._driver.left.attempts()
 
     def spared(self) -> set[int]:
         """Give the pids of this host that `stop` must not end.
 
         They belong to jobs that were let go unfinished.
         """
-        return self._driver.spared()
+        return self._driver.left.processes()
 
     def has_begun(self, attempt: Attempt) -> bool:
         """Tell whether somebody has claimed an attempt; who comes later leaves it alone."""
