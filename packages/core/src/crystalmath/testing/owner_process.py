@@ -1,0 +1,191 @@
+"""A process that owns jobs, asked in lines of JSON: the side of :mod:`~crystalmath.testing.owner`.
+
+Started as ``python -P -m crystalmath.testing.owner_process ENGINE CLUSTER QUESTIONS ANSWERS``, with
+the numbers of two pipes: what the engine writes to standard output is then no answer. Each question
+is a line ``[method, arguments, keywords]``; each answer a line ``{"answer": ...}`` or
+``{"error": ..., "traceback": ...}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any, cast
+
+from crystalmath.testing import snapshot
+from crystalmath.testing.owner import RECIPES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from crystalmath.models import Sighting
+    from crystalmath.quacc.engine import EngineRunner
+
+
+class OwnerProcess:
+    """What the process does when it is asked."""
+
+    def __init__(self, engine: str, cluster: str) -> None:
+        from crystalmath.quacc import get_runner
+
+        self._born = snapshot.take()
+        self._cluster = cluster
+        self._runner = cast("EngineRunner", get_runner(engine))
+
+    def submit(self, recipe: str, times: int = 1, /, **parameters: Any) -> list[str]:
+        """Submit a recipe of the kit, some times."""
+        from ase.build import bulk
+
+        return [
+            self._runner.submit(f"{RECIPES}.{recipe}", bulk("Al"), self._cluster, **parameters)
+            for _ in range(times)
+        ]
+
+    def status(self, job_id: str) -> str:
+        """Tell a state."""
+        return self._runner.get_status(job_id).value
+
+    def result(self, job_id: str) -> Any:
+        """Give a result."""
+        return self._runner.get_result(job_id)
+
+    def cancel(self, job_id: str) -> bool:
+        """Request a cancellation."""
+        return self._runner.cancel(job_id)
+
+    def launch(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Hand attempts to the engine past core; ``{job id: handle}``, and none is recorded."""
+        attempts = self._attempts(job_ids)
+        handles: Mapping[str, Any] = self._runner.launch(attempts)
+        wrong = {key: each for key, each in handles.items() if not isinstance(each, str)}
+        if wrong:
+            raise TypeError(f"these handles are no strings: {wrong}")
+        return _by_job(attempts, handles)
+
+    def probe(
+        self, job_ids: Sequence[str], handles: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Ask the engine past core; ``{job id: [state, reason]}``."""
+        attempts = self._attempts(job_ids, handles or {})
+        seen = _by_job(attempts, self._runner.probe(attempts))
+        answers = {job_id: _spelt(sighting) for job_id, sighting in seen.items()}
+        return {attempt.job_id: ["unknown", None] for attempt in attempts} | answers
+
+    def release(self, job_ids: Sequence[str]) -> None:
+        """Have the engine drop attempts, past core."""
+        self._runner.release(self._attempts(job_ids))
+
+    def stop(self) -> None:
+        """End the engine, past core."""
+        self._runner.stop()
+
+    def write(self, recipe: str, **parameters: Any) -> str:
+        """Write a job down that nobody has launched; it belongs to this process."""
+        from crystalmath.testing.attempts import write_down
+
+        settings = self._runner.settings
+        return write_down(settings.home, settings.name, recipe, self._cluster, **parameters)
+
+    def close(self, *, cancel: bool = True) -> None:
+        """Close the runner; cancel its jobs, or let them go."""
+        self._runner.close(cancel=cancel)
+
+    def renew(self) -> bool:
+        """Ask for the runner again; tell whether it is another object."""
+        from crystalmath.quacc import get_runner
+
+        former = self._runner
+        self._runner = cast("EngineRunner", get_runner(former.settings.name))
+        return former is not self._runner
+
+    def crash(self) -> None:
+        """End as a script does that an exception ends."""
+        raise _Crash("as the test wanted")
+
+    def changes(self) -> dict[str, list[str]]:
+        """Tell what of this process is not as it was before it had a runner."""
+        return snapshot.differences(self._born, snapshot.take())
+
+    def limits(self) -> dict[str, list[int]]:
+        """Give this process's limits."""
+        return snapshot.limits()
+
+    def encodings(self) -> dict[str, str]:
+        """Tell how text becomes bytes here."""
+        return snapshot.encodings()
+
+    def threads(self) -> list[str]:
+        """Name the threads that are alive, but for the one that asks."""
+        return [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+
+    def _attempts(self, job_ids: Sequence[str], handles: dict[str, str] | None = None) -> Any:
+        from crystalmath.testing.attempts import attempt_of
+
+        home = self._runner.settings.home
+        known = handles or {}
+        return [
+            attempt_of(home, job_id, known.get(job_id), cluster=self._cluster) for job_id in job_ids
+        ]
+
+
+class _Crash(BaseException):
+    """What nobody catches."""
+
+
+def _by_job(attempts: Sequence[Any], answers: Mapping[str, Any]) -> dict[str, Any]:
+    jobs = {attempt.id: attempt.job_id for attempt in attempts}
+    strange = set(answers) - set(jobs)
+    if strange:
+        raise ValueError(f"an answer about {strange}, which was not asked about")
+    return {jobs[attempt]: answer for attempt, answer in answers.items()}
+
+
+def _spelt(sighting: Sighting) -> list[str | None]:
+    """Give a sighting as JSON has it, once it is known to be one."""
+    from crystalmath.models import Sighting
+
+    if not isinstance(sighting, Sighting):
+        raise TypeError(f"{sighting!r} is no Sighting")
+    if sighting.state not in {"queued", "running", "gone", "unknown"}:
+        raise ValueError(f"{sighting!r} has no legal state")
+    if not isinstance(sighting.reason, str | None):
+        raise TypeError(f"the reason of {sighting!r} is no string")
+    return [sighting.state, sighting.reason]
+
+
+def _main() -> None:
+    engine, cluster, asked, answered = sys.argv[1:]
+    for pipe in (asked, answered):
+        # Else what the engine starts would keep them open.
+        os.set_inheritable(int(pipe), False)  # noqa: FBT003 - the only form
+    owner = OwnerProcess(engine, cluster)
+    with open(int(asked), encoding="utf-8") as questions, open(int(answered), "wb", 0) as answers:  # noqa: PTH123
+        for line in questions:
+            method, arguments, keywords = json.loads(line)
+            try:
+                answer = {"answer": getattr(owner, method)(*arguments, **keywords)}
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test shall see it
+                answer = {"error": f"{_kind(error)}: {error}", "traceback": _trace(error)}
+            answers.write(json.dumps(answer, default=str).encode() + b"\n")
+
+
+def _kind(error: BaseException) -> str:
+    """Name an error; one of an author's own that core takes for another bears that one's name."""
+    from crystalmath.errors import EngineUnavailable
+
+    return (EngineUnavailable if isinstance(error, EngineUnavailable) else type(error)).__name__
+
+
+def _trace(error: BaseException) -> str:
+    """Give a traceback without the frames of this module above it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
+
+
+if __name__ == "__main__":
+    _main()
