@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +11,7 @@ import pytest
 
 from crystalmath.errors import UnknownJob
 from crystalmath.testing.contract.base import Base, still_unbegun
+from crystalmath.testing.estate import Estate, occupy
 from crystalmath.testing.owner import Owner, OwnerError
 from crystalmath.testing.waiting import eventually
 
@@ -43,36 +43,6 @@ CANCEL_S = 20.0
 _ESTATE = pytest.StashKey["Estate"]()
 
 
-class Estate:
-    """What a killed process leaves: jobs that its engine had queued, or had not even got.
-
-    Parameters
-    ----------
-    engine : EngineUnderTest
-        The engine.
-    oracle : Oracle
-        Tells when its workers are busy.
-    home : pathlib.Path
-        The home; the files of the jobs go there, too.
-    """
-
-    def __init__(self, engine: EngineUnderTest, oracle: Oracle, home: Path) -> None:
-        folder = home / "estate"
-        folder.mkdir()
-        self.gate = folder / "gate"
-        path = str(self.gate)
-        self.jobs: dict[str, tuple[str, dict[str, str]]] = {}
-        with Owner(engine.name, dict(os.environ), cluster=engine.cluster) as owner:
-            _occupy(owner, engine, oracle, path)
-            for how in ("submitted", "launched", "written"):
-                counted = {"count": str(folder / how), "path": path}
-                past_core = how in {"launched", "written"}
-                method = "write" if past_core else "submit"
-                answer = owner.ask(method, "count_and_wait", **counted)
-                self.jobs[how] = (answer if past_core else answer[0], counted)
-            owner.ask("launch", [self.jobs["launched"][0]])
-
-
 class Restarts(Base):
     """The present process is the one that asks, and so takes over; some tests use another."""
 
@@ -89,7 +59,7 @@ class Restarts(Base):
     ) -> Owner:
         """Give a process all of whose workers wait for `gate`."""
         busy = owner()
-        _occupy(busy, engine, oracle, str(gate))
+        occupy(busy, engine, oracle, str(gate))
         return busy
 
     @pytest.fixture
@@ -382,13 +352,6 @@ class Restarts(Base):
                 else:
                     assert word != "gone", "what cannot be reached cannot be known to be gone"
         assert not oracle.claimed(queued.job_id)
-
-
-def _occupy(owner: Owner, engine: EngineUnderTest, oracle: Oracle, path: str) -> None:
-    limit = engine.start_s + 10 * engine.turn_s
-    for job_id in owner.ask("submit", "wait_for", engine.workers, path=path):
-        what = f"{job_id} was not begun"
-        eventually(lambda id_=job_id: oracle.claimed(id_), limit, what)  # type: ignore[misc]
 
 
 def _touch(path: str) -> None:

@@ -1,0 +1,55 @@
+"""What a killed process leaves to whoever asks for its jobs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from crystalmath.testing.owner import Owner
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["Estate", "occupy"]
+
+
+class Estate:
+    """What a killed process leaves: jobs that its engine had queued, or had not even got.
+
+    Parameters
+    ----------
+    engine : EngineUnderTest
+        The engine.
+    oracle : Oracle
+        Tells when its workers are busy.
+    home : pathlib.Path
+        The home; the files of the jobs go there, too.
+    """
+
+    def __init__(self, engine: EngineUnderTest, oracle: Oracle, home: Path) -> None:
+        folder = home / "estate"
+        folder.mkdir()
+        self.gate = folder / "gate"
+        path = str(self.gate)
+        self.jobs: dict[str, tuple[str, dict[str, str]]] = {}
+        with Owner(engine.name, dict(os.environ), cluster=engine.cluster) as owner:
+            occupy(owner, engine, oracle, path)
+            for how in ("submitted", "launched", "written"):
+                counted = {"count": str(folder / how), "path": path}
+                past_core = how in {"launched", "written"}
+                method = "write" if past_core else "submit"
+                answer = owner.ask(method, "count_and_wait", **counted)
+                self.jobs[how] = (answer if past_core else answer[0], counted)
+            owner.ask("launch", [self.jobs["launched"][0]])
+
+
+def occupy(owner: Owner, engine: EngineUnderTest, oracle: Oracle, path: str) -> None:
+    """Have all workers of a process's engine wait for a file."""
+    limit = engine.start_s + 10 * engine.turn_s
+    for job_id in owner.ask("submit", "wait_for", engine.workers, path=path):
+        what = f"{job_id} was not begun"
+        eventually(lambda id_=job_id: oracle.claimed(id_), limit, what)  # type: ignore[misc]
