@@ -20,6 +20,7 @@ from crystalmath.preflight.calculator_errors import is_passing, trouble
 from crystalmath.preflight.certainty import MOMENTS, move, with_certainty
 from crystalmath.preflight.program import Asked, Program
 from crystalmath.preflight.report import FileFacts, Report, Step, Trouble
+from crystalmath.preflight.stand_ins import Outcome, Summary, Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -145,6 +146,12 @@ def _inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> St
 
 
 _gate = _Gate()
+
+
+def _stop(reason: str) -> _Unknown:
+    return _gate.stop(reason)
+
+
 _programs: Sequence[Program] = ()
 
 
@@ -244,76 +251,27 @@ def _is_of_preset(error: BaseException) -> bool:
     return frame.f_code.co_name == "load_yaml_calc"
 
 
-class _Unseen(dict[str, Any]):
-    """The results of a calculation that nobody has made."""
-
-    moments: Any = None
-
-    def _stop(self, *_: object, **__: object) -> Any:
-        raise _gate.stop("the results of a calculation are needed")
-
-    __getitem__ = __contains__ = __iter__ = __len__ = _stop
-    items = keys = values = copy = pop = clear = update = _stop
-
-    def get(self, key: str, default: object = None) -> Any:
-        # quacc and pymatgen hand these on to the next calculation of the same atoms, if they are
-        # there; they choose no file.
-        if key == "magmoms" and self.moments is not None:
-            return self.moments
-        return default if key in {"magmoms", "charges"} else self[key]
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __deepcopy__(self, memo: object) -> _Unseen:
-        return self
-
-
-class _Outcome:
-    """An optimizer, a dynamics or a vibration analysis that was not run."""
-
-    def __init__(self, atoms: Atoms) -> None:
-        self.atoms = atoms
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise _gate.stop(f"the {name!r} of a calculation is needed")
-
-
-class _Summary(dict[str, Any]):
-    """The summary of a calculation that nobody has made: some of it is known beforehand."""
-
-    def __missing__(self, key: str) -> Any:
-        raise _gate.stop(f"the {key!r} of a result is needed")
-
-    def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or self.__missing__(str(key))
-
-    def get(self, key: str, default: object = None) -> Any:  # noqa: ARG002 - dict's signature
-        return self[key]
-
-
 def summary(summarizer: Any, result: Any, *_: object, **__: object) -> dict[str, Any]:
     """Stand in for a summary: some of it is known beforehand."""
     return _known_of(result if isinstance(result, Atoms) else result.atoms, summarizer)
 
 
-def _vib_summary(summarizer: Any, *_: object, **__: object) -> _Summary:
+def _vib_summary(summarizer: Any, *_: object, **__: object) -> Summary:
     return _known_of(summarizer.vib_object.atoms, summarizer)
 
 
-def _known_of(atoms: Atoms, summarizer: Any) -> _Summary:
+def _known_of(atoms: Atoms, summarizer: Any) -> Summary:
     ended = atoms.copy()
     if _gate.moment is not None and getattr(summarizer, "move_magmoms", False):
         ended.set_initial_magnetic_moments([_gate.moment] * len(ended))
-    return _Summary(
+    return Summary(
         {
             "atoms": ended,
             "dir_name": Path(atoms.calc.directory),
             "parameters": atoms.calc.parameters,
             **summarizer.additional_fields,
-        }
+        },
+        _stop,
     )
 
 
@@ -326,7 +284,7 @@ def _begin(
         image.calc = copy.deepcopy(calculator) if several else calculator
         folder = _gate.take(image.calc, image.copy(), copy_files)
         image.calc.directory = folder
-        image.calc.results = _Unseen()
+        image.calc.results = Unseen(_stop)
         if _gate.moment is not None:
             move(image)
             image.calc.results.moments = [_gate.moment] * len(image)
@@ -339,8 +297,9 @@ def _run_calc(runner: Any, *_: object, **__: object) -> Any:
     return runner.atoms
 
 
-def _run(runner: Any, *_: object, **__: object) -> _Outcome:
-    return _Outcome(runner.atoms[0] if isinstance(runner.atoms, list) else runner.atoms)
+def _run(runner: Any, *_: object, **__: object) -> Outcome:
+    atoms = runner.atoms[0] if isinstance(runner.atoms, list) else runner.atoms
+    return Outcome(atoms, _stop)
 
 
 def _cannot_run(*_: object, **__: object) -> Any:
