@@ -17,7 +17,7 @@ from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Float, Integer, Text
+from sqlalchemy import Boolean, Float, Integer, Text
 
 import crystalmath.models
 from crystalmath import client, config
@@ -128,6 +128,7 @@ def test_an_engine_hears_the_terms():
         "walltime_s": 5.0,
         "resources": Resources(ranks=4, options={"constraint": "skylake"}),
         "priority": 7,
+        "continue_lost": True,
         "name": "n",
         "labels": {"a": "b"},
         "key": "k",
@@ -194,7 +195,8 @@ def test_a_command_takes_every_option(name):
     for one in [*declared(Submission), *declared(Resources)]:
         if one.about.option is not None:
             param, option = taken[one.name], one.about.option
-            assert (param.opts, param.help) == ([option.name], option.help)
+            told = "/".join([*param.opts, *param.secondary_opts])
+            assert (told, param.help) == (option.name, option.help)
     assert taken["options"].opts == ["--scheduler-option"]
 
 
@@ -215,7 +217,7 @@ def test_a_row_has_what_a_job_has():
     assert names(NewJob) - names(Job) == {"specification", "pseudopotentials"}
     assert {column.name for column in specifications.c} == {"number", "specification", "potcars"}
     for name, one in stored.items():
-        kinds = {"integer": Integer, "number": Float}
+        kinds = {"integer": Integer, "number": Float, "boolean": Boolean}
         kind = kinds.get(one.about.schema.get("type"), Text)
         assert isinstance(jobs.c[name].type, kind), name
         assert jobs.c[name].nullable == (one.default is None and not _must_be_there(one)), name

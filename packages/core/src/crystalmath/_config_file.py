@@ -30,7 +30,7 @@ _SHAPE: dict[str, Any] = {
     "logs": {"max_mb": float},
     "walltime": {"notice_s": float},
     "cancel": {"grace_s": float},
-    "jobs": {"lease_s": float},
+    "jobs": {"lease_s": float, "continue_lost": bool},
     # Any key: the names of recipes.
     "restricted": {_ANY: list},
     "engines": None,

@@ -111,6 +111,9 @@ class Config:
     lease_s : float
         How long nothing may be heard of who owns or runs jobs on another host before it is taken
         for dead, in seconds; ``inf``: never.
+    continue_lost : bool
+        Whether a relaxation that was lost goes on from its last geometry, where its cluster and its
+        submission do not say otherwise.
     restricted : mapping of str to tuple of str, optional
         The only recipes that the home takes, with their only parameters; ``None`` if not limited.
     engines : mapping of str to mapping
@@ -133,6 +136,7 @@ class Config:
     walltime_notice_s: float = 0.0
     cancel_grace_s: float = GRACE_S
     lease_s: float = LEASE_S
+    continue_lost: bool = False
     restricted: Mapping[str, tuple[str, ...]] | None = None
     engines: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     clusters: Mapping[str, Cluster] = field(factory=dict)
@@ -206,6 +210,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         walltime_notice_s=float(table.get("walltime", {}).get("notice_s", 0.0)),
         cancel_grace_s=float(table.get("cancel", {}).get("grace_s", GRACE_S)),
         lease_s=_lease(table.get("jobs", {}), root / "config.toml"),
+        continue_lost=table.get("jobs", {}).get("continue_lost", False),
         restricted=(
             {name: tuple(names) for name, names in table["restricted"].items()}
             if "restricted" in table

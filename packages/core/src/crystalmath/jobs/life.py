@@ -211,9 +211,16 @@ def _ended(record: Record, outcome: Outcome, now: float) -> Decision:
         traceback=outcome.traceback,
         summary=outcome.summary,
         started_at=outcome.started,
+        reason=_begun_from(record, outcome),
     )
     release = _release(record) if state is JobState.CANCELLED else ()
     return Decision(state, record.attempt, release, (*told, change))
+
+
+def _begun_from(record: Record, outcome: Outcome) -> str | None:
+    if outcome.begun_from is None:
+        return None
+    return f"attempt {record.attempt} began from the geometry in {outcome.begun_from}"
 
 
 def _lost(record: Record, outcome: Outcome, told: tuple[Change, ...], now: float) -> Decision:

@@ -178,6 +178,7 @@ def _outcome(head: Mapping[str, Any] | None) -> Outcome | None:
         traceback=head.get("traceback"),
         summary=head.get("summary"),
         started=head.get("started"),
+        begun_from=head.get("begun_from"),
         cancelled=bool(head.get("cancelled")),
     )
 

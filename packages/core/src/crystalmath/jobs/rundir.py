@@ -6,6 +6,7 @@
 ``N.claim``               hard link to the identity file of whoever runs attempt N
 ``N.handle``              the engine's handle, where it differs from the attempt's id
 ``N.asked_to_stop``       names the file that asked its program to stop before its time was up
+``N.begun_from``          names the file of an earlier attempt from whose geometry N has begun
 ``N.outcome``             header (JSON) and payload (gzipped result): the one decision
 ``N.log``                 standard output and error, made at the first byte; bounded
 ``N.work``                working directory, and quacc's ``RESULTS_DIR``
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import document, read_document, read_header, write
 from crystalmath.jobs.heartbeat import Heart
+from crystalmath.jobs.worktree import as_text
 from crystalmath.processes import Identity, is_locked
 
 if TYPE_CHECKING:
@@ -209,6 +211,19 @@ class RunDirectory:
         try:
             with open(self.file(f"{attempt}.asked_to_stop"), "rb") as file:
                 return os.fsdecode(file.read())
+        except OSError:
+            return None
+
+    def note_begun_from(self, attempt: int, file: str) -> None:
+        """Note from which file of an earlier attempt an attempt has its first geometry."""
+        temporary = self._temporary("begun", os.fsencode(file))
+        os.replace(temporary, self.file(f"{attempt}.begun_from"))
+
+    def begun_from(self, attempt: int) -> str | None:
+        """Name the file of an earlier attempt from which an attempt has its first geometry."""
+        try:
+            with open(self.file(f"{attempt}.begun_from"), "rb") as file:
+                return as_text(os.fsdecode(file.read()))
         except OSError:
             return None
 

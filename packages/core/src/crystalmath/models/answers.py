@@ -101,6 +101,7 @@ class AttemptEntry(TypedDict):
     pid: int | None
     outcome: str | None
     error: str | None
+    begun_from: str | None
     work_dir: str
 
 
@@ -301,6 +302,7 @@ class ClusterEntry(TypedDict):
     walltime_s: float | None
     worker_init: str
     launcher: str | None
+    continue_lost: bool | None
     resources: dict[str, Any]
     engine_options: dict[str, Any]
     error: str | None

@@ -20,7 +20,10 @@ __all__ = ["SCHEDULERS", "Cluster", "read_cluster"]
 SCHEDULERS = ("slurm", "pbs", "lsf", "flux", "local")
 
 _RESOURCES = tuple(one.name for one in declared(Resources))
-_KNOWN = ("engine", "scheduler", "walltime", "worker_init", "launcher", *_RESOURCES)
+_KNOWN = (
+    *("engine", "scheduler", "walltime", "worker_init", "launcher", "continue_lost"),
+    *_RESOURCES,
+)
 
 
 @frozen(kw_only=True)
@@ -41,6 +44,8 @@ class Cluster:
         Shell commands that come before the worker, on each node.
     launcher : str, optional
         What starts a job's ranks, ``srun -N {nodes} -n {ranks}``; else ``mpirun -np {ranks}``.
+    continue_lost : bool, optional
+        Whether relaxations that were lost go on from their last geometries; else as the home says.
     resources : Resources
         What an allocation has where a submission does not say otherwise.
     engine_options : mapping of str to object
@@ -53,6 +58,7 @@ class Cluster:
     walltime_s: float | None = None
     worker_init: str = ""
     launcher: str | None = None
+    continue_lost: bool | None = None
     resources: Resources = field(factory=Resources)
     engine_options: Mapping[str, Any] = field(factory=dict)
 
@@ -92,6 +98,7 @@ class Cluster:
             "walltime_s": self.walltime_s,
             "worker_init": self.worker_init,
             "launcher": self.launcher,
+            "continue_lost": self.continue_lost,
             "resources": {
                 name: dict(value) if isinstance(value, Mapping) else value
                 for name, value in self.resources.given().items()
@@ -130,6 +137,7 @@ def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
         walltime_s=_timespan(name, "walltime", given) if given is not None else None,
         worker_init=texts["worker_init"] or "",
         launcher=texts["launcher"],
+        continue_lost=_switch(name, table, "continue_lost"),
         resources=_resources(name, table),
         engine_options={key: value for key, value in table.items() if key not in _KNOWN},
     )
@@ -139,6 +147,13 @@ def _text(name: str, table: Mapping[str, Any], key: str) -> str | None:
     value = table.get(key)
     if value is not None and not isinstance(value, str):
         raise ConfigError(f"[clusters.{name}] {key} must be a text, not {shown(value)}")
+    return value
+
+
+def _switch(name: str, table: Mapping[str, Any], key: str) -> bool | None:
+    value = table.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(f"[clusters.{name}] {key} must be true or false, not {shown(value)}")
     return value
 
 

@@ -31,6 +31,7 @@ class RetryOptions(TypedDict, total=False):
     walltime_s: float | None
     resources: Resources | ResourcesGiven | None
     priority: int | None
+    continue_lost: bool | None
     strict: bool
     continued: bool
     copy: Sequence[str]
@@ -62,6 +63,12 @@ class Retry:
     )
     priority: int | None = field(
         default=None, metadata=_other("priority", "whether it is launched before others that wait")
+    )
+    continue_lost: bool | None = field(
+        default=None,
+        metadata=_other(
+            "continue_lost", "whether an attempt goes on from the geometry of one that was lost"
+        ),
     )
     strict: bool = field(default=False, metadata={"crystalmath": _OF_SUBMISSION["strict"]})
     continued: bool = field(

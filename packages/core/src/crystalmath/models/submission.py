@@ -98,6 +98,7 @@ class CommonTerms(TypedDict, total=False):
     walltime_s: float | None
     resources: Resources | ResourcesGiven | None
     priority: int
+    continue_lost: bool | None
     name: str | None
     labels: Mapping[str, str] | None
 
@@ -164,6 +165,21 @@ class Terms:
                 name="--priority",
                 metavar="N",
                 help="Launch it before waiting jobs with a lower number, -1000 to 1000; else 0.",
+            ),
+        ),
+    )
+    continue_lost: bool | None = field(
+        default=None,
+        metadata=about(
+            "an attempt that follows a lost one begins from the last whole geometry that this has "
+            "left, not anew; default: as the cluster, else [jobs] continue_lost, says for "
+            "relaxations",
+            {"type": "boolean"},
+            option=Option(
+                name="--continue-lost/--no-continue-lost",
+                metavar="",
+                help="Where a try is lost, begin the next from its last geometry, or anew; else as "
+                "the cluster says, for relaxations.",
             ),
         ),
     )

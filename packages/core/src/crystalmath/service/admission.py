@@ -14,6 +14,7 @@ from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Submis
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
 from crystalmath.service.asked_job import AskedJob, SubmissionReader
+from crystalmath.service.going_on import with_continuation
 from crystalmath.service.restrictions import check_restrictions
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Admission:
         written = self._inputs(asked) if inputs and can_be_called else None
         passes(lambda: self._check_ranks(asked.spec))
         if passes(lambda: self._check_engine(asked.spec)):
+            passes(lambda: self._check_continuation(asked.spec))
             passes(lambda: self._engine_preflight(asked))
             passes(lambda: self._check_commands(self._allotted(asked.spec)))
             passes(lambda: self._check_sources(asked.spec))
@@ -174,7 +176,8 @@ class Admission:
         files, told = self._pseudopotentials(asked)
         findings += [*told, *self._check_ranks(asked.spec)]
         self._check_engine(asked.spec)
-        asked = evolve(asked, spec=self._allotted(asked.spec))
+        spec = with_continuation(self._allotted(asked.spec), self._config)
+        asked = evolve(asked, spec=spec)
         findings += [*self._engine_preflight(asked), *self._check_commands(asked.spec)]
         findings += [*self._check_sources(asked.spec), *self._check_packages(asked.spec)]
         findings = _judged(findings, strict=asked.strict)
@@ -209,6 +212,9 @@ class Admission:
             recipe = self._recipes[name] = look_up(name, self._config.recipes_allow)
         findings = check_arguments(recipe, asked.parameters, structure=asked.atoms is not None)
         return [*findings, *check_unread(recipe, asked.parameters)]
+
+    def _check_continuation(self, spec: JobSpec) -> None:
+        with_continuation(spec, self._config)
 
     def _check_engine(self, spec: JobSpec) -> None:
         self._runner(spec).check_cluster(spec.cluster)

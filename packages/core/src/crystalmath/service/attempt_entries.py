@@ -34,6 +34,7 @@ def _attempt(directory: RunDirectory, number: int) -> AttemptEntry:
         "pid": None,
         "outcome": None,
         "error": None,
+        "begun_from": directory.begun_from(number),
         "work_dir": str(Path(directory.work(number))),
     }
     try:

@@ -11,6 +11,7 @@ from attrs import frozen
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Submission
 from crystalmath.service.copied_files import copied_files
+from crystalmath.service.going_on import moves_atoms_alone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +101,9 @@ def again(
         "walltime_s": changes.walltime_s or job.walltime_s,
         "resources": changes.resources.over(job.resources),
         "priority": job.priority if changes.priority is None else changes.priority,
+        "continue_lost": (
+            job.continue_lost if changes.continue_lost is None else changes.continue_lost
+        ),
     }
     submission = Submission(
         **terms,
@@ -130,7 +134,7 @@ def _last(
             f"job {job.job_id} was given no structure, and there is none to go on from; without "
             "--continue it begins anew"
         )
-    if not _moves_atoms_alone(job.recipe, configured):
+    if not moves_atoms_alone(job.recipe, configured):
         raise InvalidJob(
             f"job {job.job_id} cannot be continued: {job.recipe} computes also geometries that are "
             "not on the way to its own, such as displaced or strained ones; without --continue it "
@@ -142,27 +146,6 @@ def _last(
         raise InvalidJob(
             f"job {job.job_id} cannot be continued: {error}; without --continue it begins anew"
         ) from error
-
-
-def _moves_atoms_alone(name: str, configured: Config) -> bool:
-    """Tell whether a recipe's last geometry is one that it may go on from."""
-    from crystalmath.recipes.lookup import look_up
-
-    words = set(name.rpartition(".")[2].split("_"))
-    if words & _OTHER_GEOMETRIES:
-        return False
-    try:
-        is_flow = look_up(name, configured.recipes_allow).kind == "flow"
-    except InvalidJob:
-        return True  # what is wrong with the recipe is told where it is checked
-    return not is_flow or "relax" in words
-
-
-#: What recipes are called that look at geometries beside their own.
-_OTHER_GEOMETRIES = {
-    *("band", "bands", "defects", "elastic", "eos", "freq", "irc", "neb", "phonon", "phonons"),
-    *("slabs", "tensor", "thermo", "vib"),
-}
 
 
 def _place(job: JobMetadata, changes: Retry, configured: Config) -> tuple[str | None, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
-HEAD = "0009"
+HEAD = "0010"
 
 # SQLite counts up by itself only in a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -55,6 +56,7 @@ jobs = Table(
     Column("walltime_s", Float),
     Column("resources", Text, nullable=False, server_default="{}"),
     Column("priority", Integer, nullable=False, server_default="0"),
+    Column("continue_lost", Boolean),
     Column("formula", Text),
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),

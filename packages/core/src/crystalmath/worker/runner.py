@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
+from crystalmath.errors import InvalidJob
+from crystalmath.jobs.last_geometry import last_geometry
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.recipes import codec, lookup, potcar_path
 from crystalmath.recipes.summary import summarize
@@ -34,6 +36,8 @@ from crystalmath.worker.pristine import Pristine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from ase import Atoms
 
 __all__ = ["main"]
 
@@ -142,7 +146,11 @@ def _run(
     if os.getpid() != me:
         # The recipe forked, and the child came back: it must not speak for the job.
         os._exit(0)
-    header |= {"started": started, "finished": time.time()}
+    header |= {
+        "started": started,
+        "finished": time.time(),
+        "begun_from": directory.begun_from(attempt),
+    }
     # The supervisor watches meanwhile: a cancel and the walltime end this, too.
     return when_there_is_room(
         lambda: directory.prepare_outcome(header, payload), os.path.dirname(directory.path)
@@ -156,6 +164,8 @@ def _call(
     work = directory.work(attempt)
     os.chdir(work)
     atoms, parameters = codec.decode_spec(body)
+    if atoms is not None and attempt > 1 and header.get("continue_lost"):
+        atoms = _last_of_lost(directory, attempt, atoms)
     function = lookup.resolve(header["recipe"], allow)
     changed = _changed(header.get("files", {}))
     if header["walltime_s"] is not None:
@@ -176,6 +186,18 @@ def _call(
         for what in as_text[:_TOLD]:
             print(f"crystalmath: warning: {what} is stored as text", file=sys.stderr)
     return payload, {"state": "completed", "error": None, "summary": summary}
+
+
+def _last_of_lost(directory: RunDirectory, attempt: int, given: Atoms) -> Atoms:
+    """Give the geometry to which the attempts before had come; if there is none, the given one."""
+    try:
+        found = last_geometry(directory, attempt - 1, given)
+    except InvalidJob as error:
+        print(f"crystalmath: attempt {attempt} begins anew: {error}", file=sys.stderr)
+        return given
+    directory.note_begun_from(attempt, found.file)
+    print(f"crystalmath: begins from the geometry in {found.file}", file=sys.stderr)
+    return found.atoms
 
 
 def _asked_to_stop(directory: RunDirectory, attempt: int) -> str:

@@ -114,6 +114,7 @@ class RunningJob:
             "started": self.started,
             "finished": time.time(),
             "summary": None,
+            "begun_from": self.directory.begun_from(self.attempt),
         }
         when_there_is_room(
             lambda: self.directory.publish(self.attempt, header),

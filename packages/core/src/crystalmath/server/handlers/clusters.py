@@ -41,6 +41,11 @@ _TEXT: dict[str, Any] = {"type": "string"}
                             **nullable(_TEXT),
                             "description": "what starts a job's ranks; default: mpirun",
                         },
+                        "continue_lost": {
+                            **nullable({"type": "boolean"}),
+                            "description": "relaxations that were lost go on from their last "
+                            "geometries; default: as [jobs] continue_lost says",
+                        },
                         "resources": {
                             **RESOURCES,
                             "description": "what an allocation has by default",

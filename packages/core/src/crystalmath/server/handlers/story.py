@@ -43,6 +43,11 @@ _ATTEMPT = record(
             "description": "completed, failed, cancelled or lost; null where it has none",
         },
         "error": {**nullable(_TEXT), "description": "what was wrong, for people"},
+        "begun_from": {
+            **nullable(_TEXT),
+            "description": "the file of an earlier attempt from whose geometry it began; null "
+            "where it began with what the job was given",
+        },
         "work_dir": _TEXT,
     }
 )

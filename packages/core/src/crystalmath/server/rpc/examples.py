@@ -20,6 +20,7 @@ _TERMS: dict[str, Any] = {
     "walltime_s": None,
     "resources": {},
     "priority": 0,
+    "continue_lost": None,
     "name": None,
     "labels": {"set": "metals"},
 }
@@ -106,6 +107,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     "walltime_s": 3600.0,
                     "worker_init": "module load vasp",
                     "launcher": "srun -N {nodes} -n {ranks}",
+                    "continue_lost": True,
                     "resources": {"nodes": 4, "queue": "compute", "account": "chem"},
                     "engine_options": {},
                     "error": None,
@@ -324,6 +326,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     "pid": 4712,
                     "outcome": "completed",
                     "error": None,
+                    "begun_from": None,
                     "work_dir": f"{_DIRECTORY}/1.work",
                 }
             ],
