@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from conftest import at_once
 from crystalmath.engines.registry import plugins
+from crystalmath.progress.last_lines import LastLines
 from crystalmath.progress.reader import ProgressReader, StepCollector
 from crystalmath.progress.search import END, read_progress
 
@@ -368,3 +369,14 @@ def test_the_history_of_whatever_lies_there_harms_nobody(name, tmp_path):
     (tmp_path / "running").mkdir()
     (tmp_path / "running/OSZICAR").write_text(OSZICAR)
     assert (1, -3.7210001) in {step[1:3] for step in steps(tmp_path)}
+
+
+@given(st.lists(st.text(st.sampled_from("aé∑ \t\x0c"), max_size=9), max_size=30), st.integers(0, 3))
+def test_lines_are_the_same_from_either_end(some, times):
+    """Also where they are cut into blocks, at which a character may not be."""
+    lines = [*some, "Å" * 40_000, *some] * times
+    text = "".join(f"{line}\n" for line in lines)
+    wanted = text.splitlines()
+    last = LastLines(text.encode())
+    assert list(reversed(last)) == wanted[::-1]
+    assert (list(last), len(last), last[-3:]) == (wanted, len(wanted), wanted[-3:])

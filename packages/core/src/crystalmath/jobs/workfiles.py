@@ -26,7 +26,16 @@ from crystalmath.jobs.worktree import as_text
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-__all__ = ["Found", "Part", "check_inside", "find", "read_chunks", "read_part", "read_tail"]
+__all__ = [
+    "Found",
+    "Part",
+    "check_inside",
+    "find",
+    "read_chunks",
+    "read_end",
+    "read_part",
+    "read_tail",
+]
 
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
@@ -205,6 +214,12 @@ def _middle(path: Path) -> _Work[int | None]:
         position, before = position + len(chunk), chunk[-len(LEFT_OUT) :]
         yield
     return None
+
+
+def read_end(path: Path, most: int) -> _Work[bytes]:
+    """Read the last `most` bytes of a file that grows; see :func:`read_part`."""
+    data, _ = yield from _window(path, None, most)
+    return data
 
 
 def read_tail(path: Path, lines: int, most: int, *, whole: bool) -> _Work[Part]:

@@ -63,7 +63,8 @@ class ProgressReader(ABC):
         Parameters
         ----------
         lines : callable
-            Gives the last lines of `file` or one of `others`: 1 MiB of them at most.
+            Gives the last lines of `file` or one of `others`: 1 MiB of them at most. Going through
+            them with ``reversed`` costs only what is looked at; the server asks again and again.
         """
 
     def collector(self) -> StepCollector | None:

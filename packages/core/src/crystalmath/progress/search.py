@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.scratch import scratch_folders
-from crystalmath.jobs.workfiles import check_inside, read_tail
+from crystalmath.jobs.workfiles import check_inside, read_end
 from crystalmath.models.progress import Progress
 from crystalmath.progress.history import read_history, tell_failure
+from crystalmath.progress.last_lines import LastLines
 from crystalmath.progress.reader import Reading
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ _Work: TypeAlias = "Generator[None, None, _T]"
 
 #: So much of the end of a file is read, in bytes: a table of the forces on some 10,000 atoms.
 END = 2**20
-_LINES = 20_000
 #: So deep are calculations in a work directory; recipes make one folder for each.
 _DEPTH = 4
 #: After so many names others may come between.
@@ -151,10 +151,9 @@ def _lines(folder: Path, name: str) -> _Work[Sequence[str]]:
         if not os.path.lexists(path):
             continue
         try:
-            part = yield from read_tail(check_inside(folder, path), _LINES, END, whole=False)
+            data = yield from read_end(check_inside(folder, path), END)
         except (InvalidJob, FileNotFoundError):  # a link, a pipe, broken, or gone meanwhile
             continue
         # A line that is being written may end within a number.
-        whole, _, _ = part.text.rpartition("\n")
-        return whole.splitlines()
+        return LastLines(data[: data.rfind(b"\n") + 1])
     return ()

@@ -88,14 +88,20 @@ class _VaspSteps(StepCollector):
 
 def _largest_force(lines: Sequence[str]) -> float | None:
     """Give the largest force of the last whole table, a line of six numbers an ion, in eV/Å."""
-    end = len(lines)
-    for at in range(len(lines) - 1, -1, -1):
-        if _FORCES not in lines[at]:
-            continue
-        for below in range(at + 2, end):
-            if _is_rule(lines[below]):
-                return _largest_of(lines[at + 2 : below])
-        end = at
+    rows: list[str] = []
+    table: list[str] | None = None
+    ended = False
+    for line in reversed(lines):
+        if "---" in line and _is_rule(line):
+            # Between two rules, of which the upper one stands below the heading.
+            rows, table = [], rows if ended else None
+            ended = True
+        elif _FORCES in line:
+            if table is not None:
+                return _largest_of(table)
+            rows, ended = [], False  # this one is cut
+        else:
+            rows.append(line)
     return None
 
 

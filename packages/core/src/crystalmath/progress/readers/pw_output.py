@@ -32,29 +32,18 @@ class PwOutput(ProgressReader):
     file = "pw.out"
 
     def read(self, lines: Lines) -> Reading:
-        """Read forwards from the oldest line there is."""
+        """Read backwards: what is written of a step stands before its end."""
         from ase.units import Bohr, Ry
 
         text = lines(self.file)
-        done, electronic = 0, None
-        energy: float | None = None
-        first: float | None = None
-        for line in text:
-            if found := _ELECTRONIC.match(line):
-                electronic = int(found[1])
-            elif found := _ENERGY.match(line):
-                if found[1]:
-                    energy = float(found[2]) * Ry
-                else:
-                    first = float(found[2]) * Ry
-            elif found := _IONIC.match(line):
-                done, electronic = int(found[found.lastindex or 0]), None
+        done, electronic = _steps(text)
+        energy = _last_energy(text)
         if electronic is None and not done:
             return Reading()
         return Reading(
             ionic_step=done + (electronic is not None),
             electronic_step=electronic,
-            energy_ev=first if energy is None else energy,
+            energy_ev=None if energy is None else energy * Ry,
             max_force_ev_ang=_largest_force(text, Ry / Bohr),
         )
 
@@ -104,20 +93,44 @@ class _PwSteps(StepCollector):
         return [*self._steps, self._step((last or 0) + 1)]
 
 
+def _steps(lines: Sequence[str]) -> tuple[int, int | None]:
+    """Give the last ionic step that has ended, 0 for none, and the electronic step after it."""
+    electronic: int | None = None
+    for line in reversed(lines):
+        if found := _IONIC.match(line):
+            return int(found[found.lastindex or 0]), electronic
+        if electronic is None and (found := _ELECTRONIC.match(line)):
+            electronic = int(found[1])
+    return 0, electronic
+
+
+def _last_energy(lines: Sequence[str]) -> float | None:
+    """Give the last energy that is converged, in Ry; in the first step also one that is not."""
+    first: float | None = None
+    for line in reversed(lines):
+        if "total energy" in line and (found := _ENERGY.match(line)):
+            if found[1]:
+                return float(found[2])
+            if first is None:
+                first = float(found[2])
+    return first
+
+
 def _largest_force(lines: Sequence[str], unit: float) -> float | None:
     """Give the largest force of the last whole table, in eV/Å.
 
     With high verbosity tables of contributions follow the total, each under a heading of its own.
     """
-    end = len(lines)
-    for at in range(len(lines) - 1, -1, -1):
-        if _FORCES not in lines[at]:
+    below: list[str] = []
+    for above in reversed(lines):
+        if _FORCES not in above:
+            below.append(above)
             continue
         rows = []
-        for line in lines[at + 1 : end]:
+        for line in reversed(below):
             if found := _FORCE.match(line):
                 rows.append([float(word) for word in found[1].split()])
             elif rows:
                 return largest(rows, unit)
-        end = at
+        below = []
     return None
