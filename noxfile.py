@@ -40,14 +40,15 @@ STORE = ["tests/core/test_store.py", "tests/core/test_store_database.py"]
 #: Tests that need a server, or a client that starts one.
 SERVERS = ["tests/server", "tests/client", "tests/protocol"]
 #: Tests in which workers, owners and what they leave are started, killed and taken over.
-PROCESSES = ["tests/processes"]
+PROCESSES = ["tests/processes", "tests/engines/test_local_kills.py"]
 #: VASP and Quantum ESPRESSO, and warm children that import quacc.
 VASP = ["tests/preflight", "tests/vasp", "tests/espresso"]
 #: Pages that are typed in from top to bottom, and take more than some seconds.
 PAGES = [f"tests/client/test_{page}_page.py" for page in ("convergence", "readme", "screening")]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 
-#: The deaths of Parsl's processes; ``KILL_RUNS=20 KILLS_A_RUN=25`` is the long run.
+#: The deaths of Parsl's processes; ``KILL_RUNS=20 KILLS_A_RUN=25`` is the long run, as of
+#: `test_local_kills`.
 DEATHS = [
     "tests/engines/test_parsl.py",
     "tests/engines/test_parsl_pools.py",

@@ -18,4 +18,4 @@ KILLS = int(os.environ.get("KILLS_A_RUN", "8"))
 
 @pytest.mark.parametrize("seed", range(1, RUNS + 1))
 def test_no_job_is_lost_stuck_or_run_twice(seed, home):
-    assert random_kills.run(seed, home, KILLS)["wrong"] == {}
+    assert random_kills.run("parsl", seed, home, KILLS)["wrong"] == {}

@@ -1,0 +1,19 @@
+"""Random kills, by seed, under the jobs of the local engine; see `random_kills`.
+
+The long run: ``KILL_RUNS=20 KILLS_A_RUN=25 pytest tests/engines/test_local_kills.py``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import random_kills
+
+RUNS = int(os.environ.get("KILL_RUNS", "2"))
+KILLS = int(os.environ.get("KILLS_A_RUN", "8"))
+
+
+@pytest.mark.parametrize("seed", range(1, RUNS + 1))
+def test_no_job_is_lost_stuck_or_run_twice(seed, home):
+    assert random_kills.run("local", seed, home, KILLS)["wrong"] == {}
