@@ -66,6 +66,63 @@ def test_what_a_recipe_can_take_passes(recipe, parameters):
     assert check(recipe, **parameters) == []
 
 
+OWN = """
+def relax(
+    atoms,
+    fmax: float = 0.01,
+    steps: "Optional[int]" = None,
+    options: dict[str, float] | None = None,
+    elements: list[str] = (),
+    cutoff: float = "auto",
+    label: str = "",
+    either: float | str = 1.0,
+    mask: np.ndarray = None,
+    loose=None,
+):
+    return {}
+"""
+
+
+@pytest.fixture
+def check_own(tmp_path, monkeypatch):
+    """Check parameters of a user's own recipe, which says in its annotations what it takes."""
+    (tmp_path / "own_kinds.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = look_up("own_kinds.relax", allow=["own_kinds"])
+    return lambda **parameters: check_arguments(recipe, parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"fmax": "tight"}, "'fmax' must be a number, not 'tight'"),
+        ({"fmax": {"value": 1}}, "'fmax' must be a number"),
+        ({"steps": Path("/x")}, "'steps' must be a number"),
+        ({"options": "kpts=4"}, "'options' must be a table, .* not 'kpts=4'"),
+        ({"options": 4}, "'options' must be a table"),
+        ({"elements": "Al"}, "'elements' must be a list, not 'Al'"),
+        ({"fmax": "tight", "elements": "Al"}, "'fmax' must be .*; .*'elements' must be"),
+    ],
+)
+def test_a_users_own_annotations_are_taken_at_their_word(check_own, parameters, said):
+    with pytest.raises(InvalidJob, match=said):
+        check_own(**parameters)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"fmax": "0.05", "steps": np.int64(5), "options": {}, "elements": ["Al"]},
+        {"fmax": [0.1, 0.2], "options": [("a", 1.0)], "elements": np.array(["Al"])},
+        {"fmax": None, "steps": None, "options": None, "elements": None},
+        {"cutoff": "none"},  # its default is a text, too
+        {"label": 5, "either": "low", "mask": "all", "loose": "anything"},
+    ],
+)
+def test_what_a_users_own_recipe_may_take_passes(check_own, parameters):
+    assert check_own(**parameters) == []
+
+
 def test_two_hundred_equal_refusals_are_one_line(capsys):
     """Each of them told with a warning, too, which is one line of its own."""
     warnings = [{"message": f"warned of {what}", "remedy": None} for what in ("this", "that")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Finding
 from crystalmath.recipes.lookup import nearest
-from crystalmath.recipes.parameter_kinds import check_kinds
+from crystalmath.recipes.parameter_kinds import check_kinds, members
 from crystalmath.recipes.structure_argument import check_structure, structure_argument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from crystalmath.recipes.lookup import Recipe
 
@@ -118,34 +117,9 @@ def _check_flag(recipe: Recipe, argument: inspect.Parameter, value: object) -> N
     # Any text but the empty one is true: "no" would switch on what it is to switch off.
     if not isinstance(value, str) or argument.annotation is inspect.Parameter.empty:
         return
-    if _is_flag(repr(argument.annotation)):
+    kinds = members(repr(argument.annotation))
+    if "bool" in kinds and kinds <= {"bool", "None"}:
         raise InvalidJob(
             f"the parameter {argument.name!r} of {recipe.name} must be true or false, "
             f"not the text {value!r:.80}"
         )
-
-
-def _is_flag(annotation: str) -> bool:
-    try:
-        members = set(_members(ast.parse(annotation, mode="eval").body))
-    except (SyntaxError, SystemError):  # a note in words; SystemError: see quacc.source
-        return False
-    return "bool" in members and members <= {"bool", "None"}
-
-
-def _members(node: ast.expr) -> Iterator[str]:
-    """Take an annotation apart into the types that it unites."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a reference forward
-        node = ast.parse(node.value, mode="eval").body
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        yield from _members(node.left)
-        yield from _members(node.right)
-    elif isinstance(node, ast.Subscript) and _last(node.value) in {"Optional", "Union"}:
-        for part in node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]:
-            yield from _members(part)
-    else:
-        yield _last(node)
-
-
-def _last(node: ast.expr) -> str:
-    return ast.unparse(node).rpartition(".")[2]

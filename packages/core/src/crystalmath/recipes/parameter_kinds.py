@@ -1,13 +1,15 @@
-"""Parameters of quacc's recipes that are of another kind than their annotation says.
+"""Parameters that are of another kind than a recipe's annotation says.
 
 The recipe would die of them, with words of Python's own (``'list' object has no attribute
-'items'``). Only what is certain to be wrong is refused: a number or a text where a table is due, a
-text where a number is.
+'items'``), or take a text for a list of its letters. Only what is certain to be wrong is refused: a
+number or a text where a table is due, a text where a number is. Of users' own recipes that is less
+than of quacc's: their annotations may be loose, and a recipe may make a number of a text itself.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -16,11 +18,12 @@ from crystalmath.errors import InvalidJob, shown
 from crystalmath.recipes.lookup import NAMESPACE
 
 if TYPE_CHECKING:
+    import inspect
     from collections.abc import Iterator
 
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["check_kinds"]
+__all__ = ["check_kinds", "members"]
 
 _NUMBERS = frozenset(("int", "float"))
 _TABLES = frozenset(("dict", "Mapping"))
@@ -30,30 +33,111 @@ _TABLE_ENDS = ("Params", "ParamsNoCell", "Kwargs")
 _NOT_NUMBERS = (str, list, tuple, Mapping, PurePath)
 #: What quacc's runners take in `opt_params` and `md_params`, beside tables, which end in `_kwargs`.
 _INNER_NUMBERS = frozenset(("fmax", "max_steps", "steps"))
+#: What annotations of users' own recipes name, by what it is called here.
+_OWN = {
+    "a number": _NUMBERS,
+    'a table, {"key": value}': _TABLES | {"MutableMapping", "Dict"},
+    "a list": frozenset(("list", "tuple", "set", "List", "Tuple", "Sequence", "Iterable")),
+}
 _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]'
 
 
 def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters of a wrong kind; a user's own recipes may take what they like.
+    """Refuse parameters of a wrong kind.
 
     Raises
     ------
     InvalidJob
         The message names all such parameters, and what each should be.
     """
-    if recipe.signature is None or not recipe.name.startswith(f"{NAMESPACE}."):
+    if recipe.signature is None:
         return
     arguments = recipe.signature.parameters
-    wrong = [
-        told
-        for name, value in parameters.items()
-        if value is not None
-        for told in _wrong(
-            name, value, repr(arguments[name].annotation) if name in arguments else ""
-        )
-    ]
+    given = {name: value for name, value in parameters.items() if value is not None}
+    if recipe.name.startswith(f"{NAMESPACE}."):
+        wrong = [
+            told
+            for name, value in given.items()
+            for told in _wrong(
+                name, value, repr(arguments[name].annotation) if name in arguments else ""
+            )
+        ]
+    else:
+        wrong = [
+            _must(name, what, value)
+            for name, value in given.items()
+            if name in arguments and (what := _due(arguments[name], value)) is not None
+        ]
     if wrong:
         raise InvalidJob(f"the recipe {recipe.name} cannot run: {'; '.join(wrong)}")
+
+
+def members(annotation: str) -> set[str]:
+    """Take an annotation apart into the types that it unites.
+
+    Parameters
+    ----------
+    annotation : str
+        As the source writes it.
+
+    Returns
+    -------
+    set of str
+        Without their modules and what they are of: ``list`` and ``None`` of
+        ``list[int] | None``. Empty for a note in words.
+    """
+    try:
+        return set(_members(ast.parse(annotation, mode="eval").body))
+    except (SyntaxError, SystemError):  # SystemError: see recipes.source
+        return set()
+
+
+def _members(node: ast.expr) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a reference forward
+        node = ast.parse(node.value, mode="eval").body
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        yield from _members(node.left)
+        yield from _members(node.right)
+    elif isinstance(node, ast.Subscript) and _last(node.value) in {"Optional", "Union"}:
+        for part in node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]:
+            yield from _members(part)
+    else:
+        yield _last(node.value if isinstance(node, ast.Subscript) else node)
+
+
+def _last(node: ast.expr) -> str:
+    return ast.unparse(node).rpartition(".")[2]
+
+
+def _due(argument: inspect.Parameter, value: object) -> str | None:
+    """Tell what a value of a user's own recipe should be, if it cannot be what it is."""
+    if argument.annotation is argument.empty:
+        return None
+    kinds = members(repr(argument.annotation)) - {"None"}
+    what = next((what for what, names in _OWN.items() if kinds and kinds <= names), None)
+    if what is None or not _is_other(what, value):
+        return None
+    default = None
+    with contextlib.suppress(ValueError, SyntaxError, SystemError):
+        default = ast.literal_eval(repr(argument.default))
+    # Where the default is no better, the annotation is not meant to the letter.
+    return None if _is_other(what, default) else what
+
+
+def _is_other(what: str, value: object) -> bool:
+    text = isinstance(value, (str, PurePath)) and bool(value)
+    if what == "a number":
+        return isinstance(value, Mapping) or (text and not _spells_number(str(value)))
+    if what == "a list":
+        return text
+    return text or (isinstance(value, (int, float)) and bool(value))
+
+
+def _spells_number(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        float(text)
+        return True
+    return False
 
 
 def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:
