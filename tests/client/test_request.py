@@ -24,6 +24,19 @@ from crystalmath.errors import (
 )
 from crystalmath.server.rpc.wire import Raw, WireError, dumps
 
+
+def test_a_cluster_says_itself_which_engine_it_is_of(home):
+    (home / "config.toml").write_text('engine = "local"\n[clusters.big]\nengine = "there"\n')
+
+    def sent(**more):
+        asked = Submission(recipe="emt.core.relax_job", atoms=bulk("Al"), **more)
+        return document(asked, config.load(), {}).get("engine")
+
+    assert sent() == "local"
+    assert sent(cluster="big") is None
+    assert sent(cluster="big", engine="odd") == "odd"
+
+
 # --- recipes -------------------------------------------------------------------------------------
 
 

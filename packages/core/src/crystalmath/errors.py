@@ -127,6 +127,14 @@ class KeyConflict(InvalidJob):
 
     code = "key_conflict"
 
+    @classmethod
+    def of(cls, key: str | None, job_id: str) -> KeyConflict:
+        """Name the key, and the job that it belongs to."""
+        return cls(
+            f"the key {key!r} belongs to job {job_id}, which has another specification; submit the "
+            "same again, or this job with another key"
+        )
+
 
 class JobRefused(InvalidJob):
     """A preflight check found that the job would fail.

@@ -13,6 +13,7 @@ from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.launchers import SimpleLauncher, SrunLauncher
 from parsl.providers import SlurmProvider
 
+from crystalmath.worker import init_script
 from crystalmath_engine_parsl.config import BLOCK_ENDS, block_s
 from crystalmath_engine_parsl.executor import escaped, tethered_interchange
 
@@ -93,7 +94,7 @@ def _provider(cluster: Cluster) -> SlurmProvider:
         scheduler_options="\n".join(f"#SBATCH {option}" for option in options),
         # The id reaches the claims, so that who reads them can ask Slurm.
         worker_init=(
-            f"{cluster.worker_init}\nexport CRYSTALMATH_ALLOCATION=$SLURM_JOB_ID "
+            f"{init_script(cluster.worker_init)}export CRYSTALMATH_ALLOCATION=$SLURM_JOB_ID "
             f"{BLOCK_ENDS}=$(($(date +%s) + {block_s(cluster):.0f}))"
         ),
         # In MPI mode one pool, on the first node, hands out the nodes of all.

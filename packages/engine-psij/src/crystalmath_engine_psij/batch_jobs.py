@@ -10,6 +10,7 @@ import subprocess
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from crystalmath import worker
 from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Sighting
 from crystalmath_engine_psij import allocation
@@ -179,7 +180,7 @@ class BatchJobs:
         if not cluster.worker_init:
             return None
         path = self._directory / f"{cluster.name}.worker_init.sh"
-        text = cluster.worker_init.rstrip() + "\n"
+        text = worker.init_script(cluster.worker_init)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

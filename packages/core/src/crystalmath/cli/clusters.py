@@ -45,6 +45,7 @@ walltime = "04:00:00"            # of a pilot job
 # memory_mb = 128000             # on each node
 # options = { constraint = "skylake" }         # more options of sbatch, without dashes
 # worker_init = "module load vasp"             # on each node, before anything else
+# environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
 """
 }
 

@@ -56,8 +56,7 @@ def document(
         recipe=recipe,
         atoms=_structure(submission.atoms),
         parameters=parameters,
-        # CRYSTALMATH_ENGINE is this process's; the server was started with another one.
-        engine=submission.engine or configured.engine,
+        engine=submission.engine or _configured_engine(submission.cluster, configured),
         environment=environment if brought is None else brought,
     )
     return to_wire(sent, defaults=False)
@@ -89,6 +88,12 @@ def retry_document(changes: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in anchored(f"{NAMESPACE}.", given.parameters).items()
     }
     return to_wire(evolve(given, parameters=parameters), defaults=False)
+
+
+def _configured_engine(cluster: str, configured: Config) -> str | None:
+    # CRYSTALMATH_ENGINE is this process's; the server was started with another one. A cluster of
+    # the configuration file says itself which engine it is of.
+    return None if cluster in configured.clusters else configured.engine
 
 
 def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -> str:

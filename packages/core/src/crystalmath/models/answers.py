@@ -301,6 +301,7 @@ class ClusterEntry(TypedDict):
     scheduler: str
     walltime_s: float | None
     worker_init: str
+    environment: dict[str, str]
     launcher: str | None
     continue_lost: bool | None
     resources: dict[str, Any]

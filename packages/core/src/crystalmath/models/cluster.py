@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -21,9 +22,10 @@ SCHEDULERS = ("slurm", "pbs", "lsf", "flux", "local")
 
 _RESOURCES = tuple(one.name for one in declared(Resources))
 _KNOWN = (
-    *("engine", "scheduler", "walltime", "worker_init", "launcher", "continue_lost"),
+    *("engine", "scheduler", "walltime", "worker_init", "environment", "launcher", "continue_lost"),
     *_RESOURCES,
 )
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @frozen(kw_only=True)
@@ -42,6 +44,8 @@ class Cluster:
         How long an allocation lasts, in seconds.
     worker_init : str
         Shell commands that come before the worker, on each node.
+    environment : mapping of str to str
+        Variables that its jobs see in place of their submitters'.
     launcher : str, optional
         What starts a job's ranks, ``srun -N {nodes} -n {ranks}``; else ``mpirun -np {ranks}``.
     continue_lost : bool, optional
@@ -57,6 +61,7 @@ class Cluster:
     scheduler: str = "local"
     walltime_s: float | None = None
     worker_init: str = ""
+    environment: Mapping[str, str] = field(factory=dict)
     launcher: str | None = None
     continue_lost: bool | None = None
     resources: Resources = field(factory=Resources)
@@ -97,6 +102,7 @@ class Cluster:
             "scheduler": self.scheduler,
             "walltime_s": self.walltime_s,
             "worker_init": self.worker_init,
+            "environment": dict(self.environment),
             "launcher": self.launcher,
             "continue_lost": self.continue_lost,
             "resources": {
@@ -136,6 +142,7 @@ def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
         scheduler=scheduler,
         walltime_s=_timespan(name, "walltime", given) if given is not None else None,
         worker_init=texts["worker_init"] or "",
+        environment=_environment(name, table.get("environment", {})),
         launcher=texts["launcher"],
         continue_lost=_switch(name, table, "continue_lost"),
         resources=_resources(name, table),
@@ -155,6 +162,22 @@ def _switch(name: str, table: Mapping[str, Any], key: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise ConfigError(f"[clusters.{name}] {key} must be true or false, not {shown(value)}")
     return value
+
+
+def _environment(name: str, table: object) -> Mapping[str, str]:
+    place = f"[clusters.{name}] environment"
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{place} must be a table of variables, not {shown(table)}")
+    for variable, value in table.items():
+        if not isinstance(value, str):
+            raise ConfigError(f"{place}.{variable} must be a text, not {shown(value)}")
+        if not _VARIABLE.fullmatch(variable) or "\0" in value:
+            raise ConfigError(f"{place}.{variable} cannot be an environment variable")
+        if variable.startswith("CRYSTALMATH_"):
+            raise ConfigError(
+                f"{place}.{variable} cannot be set for jobs; the file has settings of its own"
+            )
+    return table
 
 
 def _timespan(name: str, key: str, given: object) -> float:

@@ -13,7 +13,7 @@ from crystalmath.errors import CrystalMathError, JobRefused
 from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
-from crystalmath.service.asked_job import AskedJob, SubmissionReader
+from crystalmath.service.asked_job import AskedJob, SubmissionReader, replaced
 from crystalmath.service.going_on import with_continuation
 from crystalmath.service.restrictions import check_restrictions
 
@@ -121,6 +121,8 @@ class Admission:
         passes(lambda: check_restrictions(submission, self._config))
         if not passes(lambda: check_fields(submission, {"environment"})):
             return Checked(findings=tuple(findings))
+        from crystalmath.store.rows import check as check_row
+
         asked = self._reader.read(submission)
         # What cannot be called has nothing to say for itself.
         answers = can_be_called and passes(lambda: self._preflight(asked))
@@ -130,10 +132,10 @@ class Admission:
         passes(lambda: self._check_ranks(asked.spec))
         if passes(lambda: self._check_engine(asked.spec)):
             passes(lambda: self._check_continuation(asked.spec))
-            passes(lambda: self._engine_preflight(asked))
-            passes(lambda: self._check_commands(self._allotted(asked.spec)))
-            passes(lambda: self._check_sources(asked.spec))
-            passes(lambda: self._check_packages(asked.spec))
+            there = evolve(asked, spec=self._allotted(asked.spec))
+            for look in self._looks(there):
+                passes(look)
+            passes(lambda: check_row(_row(there, files, findings)))
         return Checked(
             findings=tuple(_judged(findings, strict=asked.strict)),
             pseudopotentials=tuple(files),
@@ -178,28 +180,25 @@ class Admission:
         self._check_engine(asked.spec)
         spec = with_continuation(self._allotted(asked.spec), self._config)
         asked = evolve(asked, spec=spec)
-        findings += [*self._engine_preflight(asked), *self._check_commands(asked.spec)]
-        findings += [*self._check_sources(asked.spec), *self._check_packages(asked.spec)]
+        for look in self._looks(asked):
+            findings += look()
         findings = _judged(findings, strict=asked.strict)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         runner = self._runner(asked.spec)
         spec = evolve(asked.spec, files={file.path: file.sha256 for file in files})
-        row = NewJob(
-            job_id=spec.job_id,
-            recipe=spec.recipe,
-            engine=str(spec.engine),
-            spec_hash=asked.spec_hash,
-            specification=f"{json.dumps(spec.header())}\n{asked.document}",
-            created_at=time.time(),
-            formula=None if spec.atoms is None else spec.atoms.get_chemical_formula(),
-            parents=spec.parents,
-            warnings=[asdict(finding) for finding in findings],
-            pseudopotentials=[asdict(file) for file in files],
-            **spec.terms(),
-        )
+        row = _row(evolve(asked, spec=spec), files, findings)
         check(row)  # the store does so too, but only after it has made its database
         return Prepared(row, spec, asked.document, runner)
+
+    def _looks(self, asked: AskedJob) -> tuple[Callable[[], list[Finding]], ...]:
+        """Give the checks of a job that its engine takes, with its resources told to it."""
+        return (
+            lambda: self._engine_preflight(asked),
+            lambda: self._check_commands(asked.spec),
+            lambda: self._check_sources(asked.spec),
+            lambda: self._check_packages(asked.spec),
+        )
 
     def _check_recipe(self, asked: Submission | JobSpec) -> list[Finding]:
         from crystalmath.recipes.arguments import check_arguments
@@ -225,7 +224,9 @@ class Admission:
         before = spec.environment
         spec = self._runner(spec).allotted(spec)
         if spec.environment is not before:
-            spec = evolve(spec, replaced=_replaced(before, spec.environment))
+            # What the cluster has replaced already was the submitter's own.
+            own = {**replaced(before, spec.environment), **spec.replaced}
+            spec = evolve(spec, replaced=own)
         for known in self._environments:
             if known == spec.environment:
                 return evolve(spec, environment=known)
@@ -243,7 +244,11 @@ class Admission:
     def _preflight(self, asked: AskedJob) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
-        return plugins().preflight(**_of_hooks(asked))
+        told = plugins().preflight(**_of_hooks(asked))
+        cluster = self._config.clusters.get(asked.spec.cluster)
+        if cluster is None or not cluster.worker_init:
+            return told
+        return [_unless_set_there(finding, cluster.name) for finding in told]
 
     def _engine_preflight(self, asked: AskedJob) -> list[Finding]:
         from crystalmath.engines.registry import plugins
@@ -304,12 +309,6 @@ class Admission:
         return [finding for finding in found if finding is not None]
 
 
-def _replaced(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
-    """Give what brings an environment back to what it was before."""
-    names = before.keys() | after.keys()
-    return {name: before.get(name) for name in names if before.get(name) != after.get(name)}
-
-
 def _gives_command(parameters: Mapping[str, Any]) -> bool:
     """Tell whether a job, or one of a flow's, has a command of its own."""
     return any(
@@ -329,6 +328,35 @@ def _of_hooks(asked: AskedJob) -> dict[str, Any]:
         "environment": spec.environment,
         "document": asked.document,
     }
+
+
+def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[Finding]) -> NewJob:
+    spec = asked.spec
+    return NewJob(
+        job_id=spec.job_id,
+        recipe=spec.recipe,
+        engine=str(spec.engine),
+        spec_hash=asked.spec_hash,
+        specification=f"{json.dumps(spec.header())}\n{asked.document}",
+        created_at=time.time(),
+        formula=None if spec.atoms is None else spec.atoms.get_chemical_formula(),
+        parents=spec.parents,
+        warnings=[asdict(finding) for finding in findings],
+        pseudopotentials=[asdict(file) for file in files],
+        **spec.terms(),
+    )
+
+
+def _unless_set_there(finding: Finding, cluster: str) -> Finding:
+    """Let a job pass for which a cluster's commands may set what its submitter has not set."""
+    if finding.severity != "error" or not finding.code.endswith("_unset"):
+        return finding
+    table = f"[clusters.{cluster}]"
+    remedy = (
+        f"{finding.remedy}; worker_init of {table} may do so, which is known on its nodes alone: "
+        f"what stands in environment of {table} can be checked"
+    )
+    return evolve(finding, severity="warning", remedy=remedy)
 
 
 def _judged(findings: Sequence[Finding], *, strict: bool) -> list[Finding]:

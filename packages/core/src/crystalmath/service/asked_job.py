@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from crystalmath.models import JobSpec
 from crystalmath.quacc.runner import generate_job_id
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import Parent
     from crystalmath.recipes.job_structure import JobStructure
 
-__all__ = ["AskedJob", "SubmissionReader", "spec_hash"]
+__all__ = ["AskedJob", "SubmissionReader", "replaced", "spec_hash"]
 
 
 @frozen
@@ -94,6 +94,7 @@ class SubmissionReader:
             **submission.terms(),
         )
         document = codec.encode_body(structure, spec.parameters)
+        spec = self._placed(spec)
         strict = submission.strict or self._config.strict
         return AskedJob(spec, document, spec_hash(spec.identity(), document), strict)
 
@@ -109,6 +110,14 @@ class SubmissionReader:
         self._forwarded[:] = [(environ, forwarded)]
         return forwarded
 
+    def _placed(self, spec: JobSpec) -> JobSpec:
+        """Give a job the variables of its cluster, in place of its submitter's."""
+        cluster = self._config.clusters.get(spec.cluster)
+        if cluster is None or not cluster.environment:
+            return spec
+        there = {**spec.environment, **cluster.environment}
+        return evolve(spec, environment=there, replaced=replaced(spec.environment, there))
+
     def _environ_of(self, submission: Submission) -> Mapping[str, str]:
         given = submission.environment
         # Where none is taken, an empty one is none.
@@ -123,6 +132,12 @@ class SubmissionReader:
         if named:
             return str(named)
         return get_workflow_engine(self._environ_of(submission)) or "local"
+
+
+def replaced(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
+    """Give what brings an environment back to what it was before."""
+    names = before.keys() | after.keys()
+    return {name: before.get(name) for name in names if before.get(name) != after.get(name)}
 
 
 def spec_hash(what: Mapping[str, Any], document: str) -> str:

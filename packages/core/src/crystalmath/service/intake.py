@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob
+from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob, KeyConflict
 from crystalmath.jobs.changes import Change
-from crystalmath.models import JobState
+from crystalmath.models import Finding, JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.geometries import Geometries
 from crystalmath.service.job_results import JobResults
@@ -115,7 +115,20 @@ class Intake(JobResults):
         inputs : bool
             Also say what its programs would get; any recipe is asked then, which may take seconds.
         """
-        return self._admission().check(submission, inputs=inputs)
+        admission = self._admission()
+        checked = admission.check(submission, inputs=inputs)
+        known = self._of_keys([submission]).get(str(submission.key))
+        if known is None:
+            return checked
+        try:
+            same = admission.read(submission).spec_hash == known.spec_hash
+        except CrystalMathError:
+            return checked  # which says why it cannot be read
+        if same:
+            return attrs.evolve(checked, findings=(_given_before(known),))
+        told = str(KeyConflict.of(known.key, known.job_id))
+        conflict = Finding(severity="error", code=KeyConflict.code, message=told)
+        return attrs.evolve(checked, findings=(*checked.findings, conflict))
 
     def presets(
         self, environment: Mapping[str, str] | None = None, name: str | None = None
@@ -209,6 +222,17 @@ class Intake(JobResults):
             if runner is item.runner:
                 raise
             runner.start(item.spec, item.document)
+
+
+def _given_before(job: JobMetadata) -> Finding:
+    """Say that a submission is no new one: whatever is found now, it gives the job that it gave."""
+    return Finding(
+        severity="warning",
+        code="key_known",
+        message=f"the key {job.key!r} has given job {job.job_id} already, which is "
+        f"{job.state.value}: submitting it again gives that job, and starts nothing",
+        remedy="take another key for another job",
+    )
 
 
 def _require(wanted: Callable[[], bool]) -> None:

@@ -58,10 +58,7 @@ def _known(
         if job.job_id in by_id:
             raise InvalidJob(f"a job with the id {job.job_id!r} exists; make a new id")
     elif known.spec_hash != job.spec_hash:
-        raise KeyConflict(
-            f"the key {job.key!r} belongs to job {known.job_id}, which has another "
-            "specification; submit the same again, or this job with another key"
-        )
+        raise KeyConflict.of(job.key, known.job_id)
     return known
 
 

@@ -12,6 +12,7 @@ between worker and supervisor (:mod:`crystalmath.worker.guardian`).
 
 from crystalmath.worker.chains import run
 from crystalmath.worker.child import become_subreaper
+from crystalmath.worker.node_environment import init_script
 from crystalmath.worker.parent_death import end_with_parent
 
-__all__ = ["become_subreaper", "end_with_parent", "run"]
+__all__ = ["become_subreaper", "end_with_parent", "init_script", "run"]

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from crystalmath import config, processes
 from crystalmath.worker.marking import PLACE
+from crystalmath.worker.node_environment import BEFORE, with_init
 from crystalmath.worker.oom import OomKills
 
 if TYPE_CHECKING:
@@ -203,13 +204,16 @@ def _environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     """Build the runner's environment: the worker's own, and exactly what was forwarded.
 
     A variable of the forwarded families that the submitter had not set must not leak in from the
-    worker; without a ``PATH`` of the submitter's, the worker's is the only usable one.
+    worker, unless its cluster's commands have set it there; without a ``PATH`` of the submitter's,
+    the worker's is the only usable one.
     """
     own = dict(os.environ)
+    told = with_init(forwarded, own)
+    own.pop(BEFORE, None)
     if forwarded:
         for name in config.forwarded(config.DEFAULT_FORWARD[1:], own):
             del own[name]
-    own.update(forwarded)
+    own.update(told)
     # One thread for each process unless the user says otherwise: an engine runs as many jobs at
     # once as there are cores.
     own.setdefault("OMP_NUM_THREADS", "1")

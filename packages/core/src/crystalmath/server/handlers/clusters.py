@@ -37,6 +37,12 @@ _TEXT: dict[str, Any] = {"type": "string"}
                             **_TEXT,
                             "description": "shell commands that come before the worker",
                         },
+                        "environment": {
+                            "type": "object",
+                            "additionalProperties": _TEXT,
+                            "description": "variables that its jobs see in place of their "
+                            "submitters'",
+                        },
                         "launcher": {
                             **nullable(_TEXT),
                             "description": "what starts a job's ranks; default: mpirun",

@@ -145,7 +145,9 @@ def _all_read(
 def handle_jobs_check(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
 
-    Nothing is recorded, and no engine is started. Recipes of VASP, Quantum ESPRESSO and the
+    It takes what ``jobs.submit`` takes, and finds what that would find: with the environment and
+    the limits of its ``cluster``, and of a known ``key``. Nothing is recorded, and no engine is
+    started. Recipes of VASP, Quantum ESPRESSO and the
     programs that plugins check are asked which files they read, in a process of their own and
     under the caller's environment. For ``inputs`` any recipe is asked; they are ``null`` where it
     cannot even be called.

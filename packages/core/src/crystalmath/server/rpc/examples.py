@@ -106,6 +106,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     "scheduler": "slurm",
                     "walltime_s": 3600.0,
                     "worker_init": "module load vasp",
+                    "environment": {"VASP_PP_PATH": "/sw/potcars"},
                     "launcher": "srun -N {nodes} -n {ranks}",
                     "continue_lost": True,
                     "resources": {"nodes": 4, "queue": "compute", "account": "chem"},
