@@ -549,3 +549,13 @@ async def test_a_timeout_of_a_coroutine_cancels_the_job_without_holding_up_its_l
     ticking.cancel()
     assert future.cancelled()
     assert longest < LONG / 10
+
+
+def test_a_cluster_is_checked(client):
+    told = client.check_cluster("local", timeout=120)
+    assert (told["status"], told["error"]) == ("completed", None)
+    assert {"queue", "node", "home", "clock"} <= {check.name for check in told["checks"]}
+    again = client.check_cluster("local", told["job_id"])
+    assert again["job_id"] == told["job_id"]
+    with pytest.raises(InvalidJob, match="no cluster 'huge'"):
+        client.check_cluster("huge")

@@ -10,11 +10,11 @@ from importlib.metadata import version
 import pytest
 
 from crystalmath import config
-from crystalmath.cli.clusters import _clock, _version
 from crystalmath.errors import ConfigError
 from crystalmath.models import Job, JobState
 from crystalmath.quacc.engines import runner_for
 from crystalmath.service import JobService
+from crystalmath.service.cluster_probe import _clock, _version
 
 SLURM = """
 [clusters.big]

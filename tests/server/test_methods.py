@@ -748,6 +748,27 @@ def test_the_schemas_of_all_recipes(service):
     assert {"boolean", "string", "['number', 'null']", "None"} <= types
 
 
+# --- clusters ------------------------------------------------------------------------------------
+
+
+def test_a_cluster_is_checked_by_a_job_there(service):
+    asked = {"cluster": "local", "environment": {"PATH": os.environ["PATH"], "VASP_PP_PATH": "/no"}}
+    sent = call(service, "clusters.check", **asked)
+    assert (sent["status"], sent["checks"], sent["error"]) == ("pending", [], None)
+    done(service, sent["job_id"])
+    told = call(service, "clusters.check", cluster="local", job_id=sent["job_id"])
+    assert told["status"] == "completed", told
+    found = {check["name"]: check for check in told["checks"]}
+    assert found["clock"]["state"] == "ok"
+    assert found["POTCARs"]["state"] == "warning"
+    assert "/no" in found["POTCARs"]["message"]
+    for wrong in ({"cluster": "huge"}, {"cluster": "huge", "job_id": sent["job_id"]}):
+        answer = call(service, "clusters.check", **wrong)
+        assert (answer["code"], answer["checks"]) == ("invalid_job", [])
+    other = call(service, "clusters.check", cluster="local", job_id=submit(service))
+    assert "was not sent to check 'local'" in other["error"]
+
+
 # --- last, as these leave jobs behind -------------------------------------------------------------
 
 HOSTILE = [
@@ -760,6 +781,7 @@ HOSTILE = [
 @pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].of_session])
 def test_whatever_is_sent_there_is_an_answer(service, name):
     fine = {"job_id": NOBODY, "job_ids": [], "jobs": [], "file": "/no/archive", **VALUE}
+    fine["cluster"] = "none-such"
 
     async def send():
         for parameter in METHODS[name].params["properties"]:

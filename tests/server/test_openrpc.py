@@ -35,7 +35,7 @@ PROMISED = {
         "jobs.logs",
     ),
     *("jobs.events", "jobs.subscribe", "jobs.unsubscribe"),
-    *("engines.list", "clusters.list", "recipes.list", "recipes.describe"),
+    *("engines.list", "clusters.list", "clusters.check", "recipes.list", "recipes.describe"),
 }
 
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-import time
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from attrs import asdict
 
-from crystalmath import __version__
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.health import Check, show
+from crystalmath.cli.shared.health import show
 from crystalmath.cli.shared.job_filters import any_client
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import ConfigError
+from crystalmath.models.checkup import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from crystalmath.client import Job
-
 __all__ = ["EXAMPLES", "clusters"]
 
-#: So much may the clocks of a node and of this host differ, in seconds.
-_CLOCK_S = 5.0
 #: What `clusters init` and `init` write, by the kind of scheduler.
 EXAMPLES = {
     "slurm": """
@@ -147,73 +139,18 @@ def _check(name: str, *, as_json: bool) -> int:
 def _checks(name: str) -> Iterator[Check]:
     from crystalmath.cli.run import Interrupts, run_submission
     from crystalmath.client import Submission
-    from crystalmath.client.client_errors import JobFailed
     from crystalmath.recipes.lookup import PROBE
 
     with any_client() as client:
         entry = next((each for each in client.clusters() if each["name"] == name), None)
-    if entry is not None:
+    if entry is not None and entry["error"]:
         message = f"{name}: engine {entry['engine']}, scheduler {entry['scheduler']}"
-        state = "error" if entry["error"] else "ok"
-        yield Check(name="cluster", state=state, message=message, remedy=entry["error"])
-        if entry["error"]:
-            return
+        yield Check(name="cluster", state="error", message=message, remedy=entry["error"])
+        return
     with Interrupts() as interrupts:
         asked = Submission(recipe=PROBE, atoms=None, cluster=name, name=f"check {name}")
         job = run_submission(asked, interrupts)
     if interrupts.received is not None:
         raise SystemExit(128 + interrupts.received)
-    if job.state.value != "completed":
-        error = JobFailed(job.job_id, job.error or job.state.value)
-        remedy = f"see crystalmath logs {job.job_id[:8]}, crystalmath result {job.job_id[:8]}"
-        yield Check(name="job", state="error", message=str(error), remedy=remedy)
-        return
     with any_client() as client:
-        found = client.decoded(job.job_id)
-    yield from _found(job, found)
-
-
-def _found(job: Job, found: dict[str, Any]) -> Iterator[Check]:
-    """Judge what the probe job has told."""
-    waited = f"{(job.started_at or job.created_at) - job.created_at:.0f} s"
-    yield Check(name="queue", state="ok", message=f"the job waited {waited} until it ran")
-    where = f"{found['host']}, {found['cores']} cores, Python {found['python']} ({found['prefix']})"
-    same = found["python"].rpartition(".")[0] == platform.python_version().rpartition(".")[0]
-    remedy = None if same else f"here it is {platform.python_version()} ({sys.prefix})"
-    yield Check(name="node", state="ok" if same else "warning", message=where, remedy=remedy)
-    yield Check(name="home", state="ok", message=f"{found['directory']} was written to there")
-    yield _clock(job, found["time"])
-    for distribution, there in found["versions"].items():
-        yield _version(distribution, there)
-    for each in found["conditions"]:
-        state = "ok" if each["ok"] else "warning"
-        yield Check(name=each["name"], state=state, message=each["message"], remedy=each["remedy"])
-
-
-def _clock(job: Job, there: float) -> Check:
-    """Hold the node's clock against what was recorded here before and after it was read."""
-    ahead = there - time.time()
-    behind = job.created_at - there
-    if max(ahead, behind) <= _CLOCK_S:
-        message = f"the node's agrees with this host's to {_CLOCK_S:g} s"
-        return Check(name="clock", state="ok", message=message)
-    word = "ahead of" if ahead > behind else "behind"
-    message = f"the node's is at least {max(ahead, behind):.0f} s {word} this host's"
-    remedy = "times of jobs will be wrong; ask the administrator to synchronize the clocks"
-    return Check(name="clock", state="warning", message=message, remedy=remedy)
-
-
-def _version(distribution: str, there: str | None) -> Check:
-    here: str | None
-    try:
-        here = __version__ if distribution == "crystalmath" else version(distribution)
-    except PackageNotFoundError:
-        here = None
-    if there is None:
-        state = "warning" if here is None else "error"
-        remedy = "install it into the Python that the node uses"
-        return Check(name=distribution, state=state, message="is not installed", remedy=remedy)
-    if here == there:
-        return Check(name=distribution, state="ok", message=there)
-    told = f"here it is {here or 'not installed'}"
-    return Check(name=distribution, state="warning", message=there, remedy=told)
+        yield from client.check_cluster(name, job.job_id)["checks"]

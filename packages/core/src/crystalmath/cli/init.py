@@ -13,9 +13,10 @@ import typer
 from attrs import frozen
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.health import Check, show
+from crystalmath.cli.shared.health import show
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import ConfigError
+from crystalmath.models.checkup import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

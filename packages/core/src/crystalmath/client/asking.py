@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from crystalmath.client.cluster_checks import ClusterChecks
 from crystalmath.client.installed import Installed
-from crystalmath.client.job_changes import JobChanges
 from crystalmath.client.job_control import JobControl
 from crystalmath.client.job_storage import JobStorage
 from crystalmath.client.one_job import OneJob
@@ -11,7 +11,7 @@ from crystalmath.client.one_job import OneJob
 __all__ = ["Asking"]
 
 
-class Asking(JobChanges, OneJob, JobControl, JobStorage, Installed):
+class Asking(ClusterChecks, OneJob, JobControl, JobStorage, Installed):
     """What a client can ask without a future, a subject a file.
 
     Parameters

@@ -15,6 +15,7 @@
 ``capabilities``  what core and an engine tell each other
 ``fields``        how a record declares its fields; names on the wire and JSON Schemas
 ``checks``        what holds values to their schemas
+``checkup``       one thing that was looked at, here or on a cluster
 ================  =========================================================================
 """
 

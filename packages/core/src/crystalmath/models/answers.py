@@ -13,6 +13,8 @@ from crystalmath.models.submission import CommonTerms
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.models.checkup import Check
+
 __all__ = [
     "AttemptEntry",
     "CancelledJob",
@@ -306,6 +308,15 @@ class ClusterEntry(TypedDict):
     continue_lost: bool | None
     resources: dict[str, Any]
     engine_options: dict[str, Any]
+    error: str | None
+
+
+class ClusterChecked(TypedDict):
+    """What a job has found on a cluster (``clusters.check``)."""
+
+    job_id: str | None
+    status: str
+    checks: list[Check]
     error: str | None
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from crystalmath.cli.shared import output
 from crystalmath.errors import CrystalMathError
+from crystalmath.models.checkup import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,34 +16,12 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.server.endpoint import Place, Server
 
-__all__ = ["Check", "server_checks", "show"]
+__all__ = ["server_checks", "show"]
 
 #: How long the server may take to answer, in seconds.
 ANSWER_S = 5.0
 #: How much of its log is looked at, in bytes.
 TAIL = 200_000
-
-
-@frozen(kw_only=True)
-class Check:
-    """One thing that was looked at.
-
-    Parameters
-    ----------
-    name : str
-        What was looked at.
-    state : {"ok", "warning", "error"}
-        An error keeps every job from running, a warning some.
-    message : str
-        What was seen.
-    remedy : str, optional
-        What to do about it.
-    """
-
-    name: str
-    state: str
-    message: str
-    remedy: str | None = None
 
 
 def show(check: Check) -> None:

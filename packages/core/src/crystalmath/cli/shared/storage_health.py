@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalmath._storage import file_system, is_shared
-from crystalmath.cli.shared.health import Check
+from crystalmath.models.checkup import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

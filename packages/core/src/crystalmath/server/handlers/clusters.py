@@ -1,22 +1,36 @@
-"""The handler of ``clusters.list``."""
+"""The handlers of ``clusters.*``: which there are, and whether one works."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.models import JobState
 from crystalmath.models.fields import array, nullable
 from crystalmath.models.resources import RESOURCES
+from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, record
+from crystalmath.server.rpc.shapes import ERROR, JOB_ID, NAME, SUBMISSION, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.service import JobService
 
-__all__ = ["handle_clusters_list"]
+__all__ = ["handle_clusters_check", "handle_clusters_list"]
 
 _TEXT: dict[str, Any] = {"type": "string"}
+_CHECK = record(
+    {
+        "name": {**_TEXT, "description": "what was looked at"},
+        "state": {
+            "type": "string",
+            "enum": ["ok", "warning", "error"],
+            "description": "an error keeps every job from running there, a warning some",
+        },
+        "message": {**_TEXT, "description": "what was seen"},
+        "remedy": {**nullable(_TEXT), "description": "what to do about it"},
+    }
+)
 
 
 @method(
@@ -81,3 +95,62 @@ def handle_clusters_list(service: JobService, params: dict[str, Any]) -> Mapping
 
     del service, params
     return {"clusters": describe_clusters(config.load()), "error": None}
+
+
+@method(
+    "clusters.check",
+    params={
+        "cluster": {**NAME, "description": "its name; every engine has one named local"},
+        "job_id": {
+            **JOB_ID,
+            "description": "the job that was sent there before; default: send one now",
+        },
+        "environment": SUBMISSION["environment"],
+    },
+    required=("cluster",),
+    result=record(
+        {
+            "job_id": {**nullable(_TEXT), "description": "the job that looks around there"},
+            "status": {
+                "type": "string",
+                "enum": [*(state.value for state in JobState), "error"],
+                "description": "that of the job",
+            },
+            "checks": {
+                **array(_CHECK),
+                "description": "what was looked at; of the node once the job has ended",
+            },
+            "error": ERROR,
+        }
+    ),
+    refused={"checks": []},
+    # Its engine is loaded, and a stranger's may hang.
+    pool="checking clusters",
+    by_server=True,
+)
+def handle_clusters_check(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+    """Prove a cluster by a small job there, which tells what jobs find.
+
+    It is sent as any submission, with the caller's ``environment``, and may wait for hours: ask
+    again with its ``job_id``, once it has ended. Then ``checks`` has what it found: host, versions,
+    programs, POTCARs, clock, and how long it waited.
+    """
+    from attrs import asdict
+
+    from crystalmath.service.cluster_probe import described, judged, probe
+
+    name = params["cluster"]
+    checks = described(name, service.config)
+    job_id, status, error = params.get("job_id"), "error", None
+    if job_id is not None:
+        job = service.job(job_id)
+        done = job.state is JobState.COMPLETED
+        checks += judged(name, job, service.result(job_id) if done else None)
+        status, error = job.state.value, job.error
+    elif any(check.state == "error" for check in checks):
+        error = checks[0].remedy
+    else:
+        job = service.submit(probe(name, params.get("environment")), wanted=is_wanted)
+        job_id, status = job.job_id, job.state.value
+    told = [asdict(check) for check in checks]
+    return {"job_id": job_id, "status": status, "checks": told, "error": error}

@@ -96,6 +96,29 @@ _INPUTS: dict[str, Any] = {
 
 #: Method -> parameters and result.
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "clusters.check": (
+        {"cluster": "slurm", "job_id": "3f2a91c4-5d3e-4a0b-9c1d-2e7f8a6b5c4d"},
+        {
+            "job_id": "3f2a91c4-5d3e-4a0b-9c1d-2e7f8a6b5c4d",
+            "status": "completed",
+            "checks": [
+                {
+                    "name": "cluster",
+                    "state": "ok",
+                    "message": "slurm: engine parsl, scheduler slurm",
+                    "remedy": None,
+                },
+                {
+                    "name": "clock",
+                    "state": "warning",
+                    "message": "the node's is at least 60 s behind this host's",
+                    "remedy": "times of jobs will be wrong; ask the administrator to synchronize "
+                    "the clocks",
+                },
+            ],
+            "error": None,
+        },
+    ),
     "clusters.list": (
         {},
         {

@@ -1,0 +1,130 @@
+"""Proves a cluster: a small job that tells what it finds there, and what that means."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import __version__
+from crystalmath.errors import InvalidJob
+from crystalmath.models import JobState, Submission
+from crystalmath.models.checkup import Check
+from crystalmath.recipes.lookup import PROBE
+from crystalmath.service.cluster_entries import describe_clusters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from crystalmath.config import Config
+    from crystalmath.quacc.store import JobMetadata
+
+__all__ = ["described", "judged", "probe"]
+
+#: So much may the clocks of a node and of this host differ, in seconds.
+_CLOCK_S = 5.0
+
+
+def probe(cluster: str, environment: Mapping[str, str] | None) -> Submission:
+    """Ask for the job that looks around on a cluster, for a submitter with an environment."""
+    return Submission(
+        recipe=PROBE,
+        atoms=None,
+        cluster=cluster,
+        name=f"check {cluster}",
+        environment=environment,
+    )
+
+
+def described(cluster: str, configured: Config) -> list[Check]:
+    """Say what is configured; nothing of the clusters that engines have of themselves."""
+    return [
+        Check(
+            name="cluster",
+            state="error" if entry["error"] else "ok",
+            message=f"{cluster}: engine {entry['engine']}, scheduler {entry['scheduler']}",
+            remedy=entry["error"],
+        )
+        for entry in describe_clusters(configured)
+        if entry["name"] == cluster
+    ]
+
+
+def judged(cluster: str, job: JobMetadata, found: Mapping[str, Any] | None) -> list[Check]:
+    """Say what a job has found on a cluster, and what is to be mended there.
+
+    Parameters
+    ----------
+    cluster : str
+        The cluster.
+    job : JobMetadata
+        What is on record of the job.
+    found : mapping, optional
+        What it returned, once it has completed.
+
+    Raises
+    ------
+    InvalidJob
+        It is no job that was to look around there.
+    """
+    if job.recipe != PROBE or job.cluster != cluster:
+        raise InvalidJob(
+            f"job {job.job_id} runs {job.recipe} on the cluster {job.cluster!r}, and was not sent "
+            f"to check {cluster!r}; leave job_id out, so that one is sent"
+        )
+    if not job.state.is_terminal():
+        return []
+    if job.state is not JobState.COMPLETED or found is None:
+        short = job.job_id[:8]
+        message = f"job {job.job_id} {job.state.value}: {job.error or 'no reason is known'}"
+        remedy = f"see crystalmath logs {short}, crystalmath result {short}"
+        return [Check(name="job", state="error", message=message, remedy=remedy)]
+    return list(_found(job, found))
+
+
+def _found(job: JobMetadata, found: Mapping[str, Any]) -> Iterator[Check]:
+    """Judge what the probe job has told."""
+    waited = f"{(job.started_at or job.created_at) - job.created_at:.0f} s"
+    yield Check(name="queue", state="ok", message=f"the job waited {waited} until it ran")
+    where = f"{found['host']}, {found['cores']} cores, Python {found['python']} ({found['prefix']})"
+    same = found["python"].rpartition(".")[0] == platform.python_version().rpartition(".")[0]
+    remedy = None if same else f"here it is {platform.python_version()} ({sys.prefix})"
+    yield Check(name="node", state="ok" if same else "warning", message=where, remedy=remedy)
+    yield Check(name="home", state="ok", message=f"{found['directory']} was written to there")
+    yield _clock(job, found["time"])
+    for distribution, there in found["versions"].items():
+        yield _version(distribution, there)
+    for each in found["conditions"]:
+        state = "ok" if each["ok"] else "warning"
+        yield Check(name=each["name"], state=state, message=each["message"], remedy=each["remedy"])
+
+
+def _clock(job: JobMetadata, there: float) -> Check:
+    """Hold the node's clock against what was recorded here before and after it was read."""
+    ahead = there - time.time()
+    behind = job.created_at - there
+    if max(ahead, behind) <= _CLOCK_S:
+        message = f"the node's agrees with this host's to {_CLOCK_S:g} s"
+        return Check(name="clock", state="ok", message=message)
+    word = "ahead of" if ahead > behind else "behind"
+    message = f"the node's is at least {max(ahead, behind):.0f} s {word} this host's"
+    remedy = "times of jobs will be wrong; ask the administrator to synchronize the clocks"
+    return Check(name="clock", state="warning", message=message, remedy=remedy)
+
+
+def _version(distribution: str, there: str | None) -> Check:
+    here: str | None
+    try:
+        here = __version__ if distribution == "crystalmath" else version(distribution)
+    except PackageNotFoundError:
+        here = None
+    if there is None:
+        state = "warning" if here is None else "error"
+        remedy = "install it into the Python that the node uses"
+        return Check(name=distribution, state=state, message="is not installed", remedy=remedy)
+    if here == there:
+        return Check(name=distribution, state="ok", message=there)
+    told = f"here it is {here or 'not installed'}"
+    return Check(name=distribution, state="warning", message=there, remedy=told)
