@@ -436,6 +436,21 @@ def four(tmp_path_factory):
         yield store
 
 
+def test_totals_are_those_of_now(url):
+    """Though they are counted once for all who ask: whoever changes something."""
+    with JobStore(url) as store, JobStore(url) as other:
+        store.insert([new("1", recipe="lab.f"), new("2", recipe="lab.g"), new("3")])
+        for _ in range(2):
+            assert store.totals(recipe="lab") == {JobState.PENDING: 2}
+        store.totals(recipe="lab").clear()
+        other.apply([change("1", "cancelled")])
+        assert store.totals(recipe="lab") == {JobState.PENDING: 1, JobState.CANCELLED: 1}
+        store.insert([new("4", recipe="lab.h")])
+        assert store.totals(recipe="lab")[JobState.PENDING] == 2
+        assert store.totals(recipe="lab", seen={"4": JobState.RUNNING})[JobState.RUNNING] == 1
+        assert store.totals(recipe="lab.h") == {JobState.PENDING: 1}
+
+
 @pytest.mark.parametrize(("filters", "found"), FILTERED)
 def test_lists_are_filtered(four, filters, found):
     assert "".join(job.job_id for job in four.list(**filters)) == found

@@ -49,6 +49,7 @@ class JobStore(JobReader, JobCounts):
 
     def __init__(self, url: str, *, create: bool = True, network: bool | None = None) -> None:
         self._database = database.open_database(url, create=create, network=network)
+        self._totals = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._database.place!r})"

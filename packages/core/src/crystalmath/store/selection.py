@@ -241,10 +241,10 @@ def count_states(connection: Connection, filters: Mapping[str, Any]) -> dict[Job
         return {state: found[state] for state in JobState if state in found}
     where, seen = selected(of=listed, **filters), filters.get("seen") or {}
     # One pass; to group 100,000 rows, SQLite sorts them.
-    counted = [func.sum(case((listed.c.state == state.value, 1), else_=0)) for state in JobState]
+    counted = [func.count(case((listed.c.state == state.value, 1))) for state in JobState]
     query = select(*counted).select_from(source(filters)).where(where)
     sums = connection.execute(query).one()
-    counts = Counter({state: int(count or 0) for state, count in zip(JobState, sums, strict=True)})
+    counts = Counter({state: int(count) for state, count in zip(JobState, sums, strict=True)})
     if seen:
         joined = listed.join(jobs, listed.c.number == jobs.c.number)
         more = select(jobs.c.job_id, jobs.c.state).select_from(joined).where(where, has_id(seen))
