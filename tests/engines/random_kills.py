@@ -102,13 +102,14 @@ def _left(mark: str) -> dict[int, str]:
 def _wrong(jobs: dict[str, list[Any]], notes: dict[str, list[str]]) -> dict[str, object]:
     """Name the jobs with which something is wrong, by what it is.
 
-    One fails only if both of its attempts were killed.
+    One fails only if both of its attempts were killed, and comes to its end twice only if the first
+    was killed between that and its outcome.
     """
     found = {
         "stuck": {job: told for job, told in jobs.items() if told[0] in ("pending", "running")},
         "failed": {job: told for job, told in jobs.items() if told[0] == "failed" and told[3] < 2},
         "not run": [job for job, told in jobs.items() if told[0] == "completed" and not notes[job]],
-        "twice": [job for job, said in notes.items() if said.count("end") > 1],
+        "twice": [job for job, said in notes.items() if said.count("end") > jobs[job][3]],
         "overlapping": [job for job, said in notes.items() if "overlap" in said],
     }
     return {what: which for what, which in found.items() if which}
