@@ -208,7 +208,10 @@ def test_a_job_keeps_its_inputs(service, jobs):
         finish(service, job_id)
         kept = kept_inputs(service, job_id)
         assert kept.source == "files"
-        assert not [each for step in kept.steps for each in step.settings if each.origin]
+        # Nothing has changed since: who has set what is told as it was.
+        first, told_first = kept.steps[0], inputs.steps[0]
+        assert first.settings == told_first.settings
+        assert (first.preset, first.formula) == (told_first.preset, told_first.formula)
         calculations = written(service.work_directory(job_id))
         assert [set(step.files) for step in kept.steps] == [set(files) for files in calculations]
         assert kept.steps[0].program == inputs.steps[0].program
@@ -234,8 +237,8 @@ def test_inputs_are_shown_written_and_compared(cli, service, jobs, in_its_home, 
     finish(service, job_id)
     answer = cli("inputs", job_id[:8])
     assert answer.code == 0, answer.err
-    assert answer.lines[0] == "step 1 of 1: VASP"
-    assert "IVDW = 12" in answer.lines
+    assert answer.lines[0] == "step 1 of 1: VASP, Al4, preset DefaultSetGGA"
+    assert "IVDW = 12 preset" in [" ".join(line.split()) for line in answer.lines]
     assert "PAW_PBE Al 01Jan2001" in answer.lines
     assert "Dataset" not in answer.out  # no POTCAR itself
     assert cli("inputs", job_id, "--dir", tmp_path / "kept").code == 0

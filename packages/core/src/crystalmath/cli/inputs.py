@@ -32,9 +32,9 @@ def inputs(
 ) -> int:
     """Show what the programs of a job get, calculation by calculation, before it ran and after.
 
-    Once the job has written input files, these are shown. Before, and of calculators that write
-    none, its recipe is asked, and beside each line stands who has set it. Of POTCARs the titles are
-    shown.
+    Once the job has written input files, these are shown; before, and of calculators that write
+    none, what its recipe tells. Beside each line stands who has set it, as the recipe says with the
+    presets of now. Of POTCARs the titles are shown.
     """
     with any_client() as client:
         found = client.inputs(find(client, job_id))

@@ -32,7 +32,8 @@ class Setting:
     value : str or None
         As it stands there; ``None`` where a preset has it and it was left out.
     origin : Origin, optional
-        Who has set it; ``None`` where that is not known, as of files that were read again.
+        Who has set it; ``None`` where that is not known, as of a file that a job has written where
+        its recipe would write something else now.
     instead_of : str, optional
         What it stands in the place of, and whose that was: ``preset: 520``.
     certain : bool

@@ -52,7 +52,7 @@ def written_inputs(work: str, programs: Sequence[Program]) -> _Work[Inputs]:
     -------
     Inputs
         In the order in which the calculations began; no step where no program has written any.
-        Who has set what is not told.
+        Who has set what is not told; see :mod:`.marked_inputs`.
     """
     found = yield from calculations(work, programs)
     steps: list[StepInputs] = []

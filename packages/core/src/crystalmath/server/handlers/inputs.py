@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.models.fields import nullable, reference
+from crystalmath.preflight.marked_inputs import with_marks
 from crystalmath.preflight.written_inputs import MOST_BYTES
 from crystalmath.server.handlers.submission import submitting_pool
 from crystalmath.server.pools import in_pool, in_slices
@@ -33,14 +34,14 @@ __all__ = ["handle_jobs_inputs"]
 async def handle_jobs_inputs(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Tell what the programs of a job get, calculation by calculation, before it runs and after.
 
-    Once it has written input files they are read; who has set what in them is not known any more.
-    Before, and of calculators that write none, its recipe is asked with what the job was given,
-    which may take seconds.
+    Once it has written input files they are read. Its recipe is asked, too, with what the job was
+    given, which may take seconds: it tells who has set what, and of calculators that have written
+    nothing all.
     """
     job_id = params["job_id"]
     job = await in_pool("files", service.job, job_id)
     inputs = await in_slices("files", written_by_job(service, job))
-    if not inputs.steps:
-        asking = submitting_pool({"recipe": job.recipe, "inputs": True})
-        inputs = await in_pool(asking, asked_of_job, service, job)
+    asking = submitting_pool({"recipe": job.recipe, "inputs": True})
+    asked = await in_pool(asking, asked_of_job, service, job)
+    inputs = with_marks(inputs, asked) if inputs.steps else asked
     return {"job_id": job_id, "inputs": inputs.document(), "error": None}
