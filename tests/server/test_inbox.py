@@ -115,3 +115,22 @@ def test_a_job_is_not_run_beside_a_database_that_is_elsewhere(elsewhere, tmp_pat
     # What this host cannot read it asks for.
     assert ask(elsewhere, "list")["jobs"] == []
     assert not database.exists()
+
+
+def test_who_waits_for_a_server_whose_host_is_gone_is_told_what_to_do(server):
+    server.home.mkdir()
+    (server.home / "config.toml").write_text("[jobs]\nlease_s = 3\n")
+    server.start()
+    eventually(server.place.inbox.is_dir)
+    text = server.place.lock.read_text()
+    server.kill()
+    server.place.lock.write_text(text)
+    written(server.place, host="login", boot_id="theirs", machine_id="theirs")
+    told = ask(server, "submit", "lab_recipes.value", ALUMINIUM)
+    assert told["code"] == "connection_lost"
+    assert f"nothing was heard of the process {server.process.pid} on login" in told["error"]
+    assert "lease of 3 s" in told["error"]
+    assert "jobs.submit was withdrawn" in told["error"]
+    assert "`crystalmath serve` here takes its place" in told["error"]
+    assert list(server.place.inbox.iterdir()) == []
+    server.place.lock.unlink()

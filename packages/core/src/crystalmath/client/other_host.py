@@ -8,6 +8,7 @@ answer is waited for.
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import time
 from pathlib import Path
@@ -18,7 +19,9 @@ from crystalmath._storage import is_shared
 from crystalmath.client.client_errors import ConnectionLost
 from crystalmath.client.remote import ANSWER_S, read_result
 from crystalmath.client.transport import split_last
-from crystalmath.errors import ServedElsewhere
+from crystalmath.errors import BadFile, ServedElsewhere
+from crystalmath.jobs.hearts import Hearts
+from crystalmath.jobs.host import heart_of
 from crystalmath.server.endpoint import require_private
 from crystalmath.server.inbox import ANSWER, REQUEST, publish
 from crystalmath.server.rpc import wire
@@ -31,9 +34,13 @@ if TYPE_CHECKING:
 
 __all__ = ["OtherHost", "can_read_here", "require_readable_here"]
 
+_LOG = logging.getLogger("crystalmath.client")
+
 #: How long a server may take to take a request, in seconds; NFS shows a host what another has made
 #: in a folder only after a minute.
 TAKEN_S = 120.0
+#: After so long it is said that a request waits, in seconds.
+NOTICE_S = 10.0
 #: How often is looked for an answer at first, and at last, in seconds.
 FIRST_S, LAST_S = 0.05, 1.0
 
@@ -150,14 +157,31 @@ class OtherHost:
     def _awaited(self, method: str, request: Path, answer: Path, timeout: float | None) -> bytes:
         begun = time.monotonic()
         pause = FIRST_S
+        listening = _Listening(self._place, self._server)
+        noticed = False
         while True:
             with contextlib.suppress(FileNotFoundError):
                 return answer.read_bytes()
             waited = time.monotonic() - begun
+            heard = listening.heard()
+            if listening.is_dead and _withdrawn(request):
+                raise ConnectionLost(
+                    f"{heard}, so that its host is gone, or cut off; {method} was withdrawn: "
+                    f"nothing was changed. {self._place.elsewhere(self._server)}"
+                )
+            if waited >= NOTICE_S and not noticed:
+                noticed = True
+                _LOG.warning(
+                    "the %s has not taken %s yet; it has %.0f s (%s)",
+                    self._server,
+                    method,
+                    min(TAKEN_S, timeout or TAKEN_S),
+                    heard,
+                )
             if waited >= min(TAKEN_S, timeout or TAKEN_S) and _withdrawn(request):
                 raise ConnectionLost(
                     f"the {self._server} has not taken {method} out of {self._place.inbox} for "
-                    f"{waited:.0f} s, and it was withdrawn: nothing was changed. "
+                    f"{waited:.0f} s, and it was withdrawn: nothing was changed; {heard}. "
                     f"{self._place.elsewhere(self._server)}"
                 )
             if waited >= TAKEN_S + (ANSWER_S if timeout is None else timeout):
@@ -167,6 +191,35 @@ class OtherHost:
                 )
             time.sleep(pause)
             pause = min(1.2 * pause, LAST_S)
+
+
+class _Listening:
+    """Listens whether a server on another host lives, from now on."""
+
+    def __init__(self, place: Place, server: Server) -> None:
+        self._jobs = place.home / "jobs"
+        self._server = server
+        self._hearts = Hearts()
+        self._beats: set[str] = set()
+        self.is_dead = False
+
+    def heard(self) -> str:
+        """Say what was heard of it so far."""
+        try:
+            heart = heart_of(self._server.identity, self._jobs)
+        except (BadFile, OSError):
+            heart = None
+        if heart is None:
+            return "whether it lives cannot be seen here"
+        silence = self._hearts.listen("", heart)
+        self._beats.add(heart.beat)
+        self.is_dead = silence.for_s >= silence.lease_s
+        if len(self._beats) > 1 and not self.is_dead:
+            return "it has shown meanwhile that it lives"
+        return (
+            f"nothing was heard of the {self._server} for {silence.for_s:.0f} s of its lease of "
+            f"{silence.lease_s:g} s"
+        )
 
 
 def _withdrawn(request: Path) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from crystalmath.jobs.facts import Silence
     from crystalmath.jobs.identities import IdentityFile
 
-__all__ = ["Host"]
+__all__ = ["Host", "heart_of"]
 
 #: How long it is tried at a time to end what a lost attempt left alive, in seconds.
 SWEEP_S = 5.0
@@ -112,14 +112,14 @@ class Host:
         """Tell for how long nothing was heard of an owner on another host; ``None``: unknown."""
         if not identity.lock:
             return None
-        path = f"{self._jobs_directory}/{IDENTITIES}/{identity.lock}"
         try:
-            heart = Heart.read(read_document(path)[0])
+            heart = heart_of(identity, self._jobs_directory)
         except FileNotFoundError:
             heart = Heart("", self.lease_s)  # who has ended in order, or will make it anew
         except (BadFile, OSError):
             return None
-        return None if heart is None else self.hearts.listen(path, heart)
+        whose = f"{self._jobs_directory}/{IDENTITIES}/{identity.lock}"
+        return None if heart is None else self.hearts.listen(whose, heart)
 
     def has_processes(self, attempt: str) -> bool:
         """Tell whether any process of an attempt is alive on this host."""
@@ -146,6 +146,17 @@ class Host:
         if claimant is None or not claimant.is_here() or not claimant.is_dead():
             return True
         return end_contained(containment, SWEEP_S)
+
+
+def heart_of(identity: Identity, jobs_directory: Path) -> Heart | None:
+    """Read the heart of a process as it stands now; ``None`` where it has none.
+
+    Raises
+    ------
+    BadFile, OSError
+        It cannot be read.
+    """
+    return Heart.read(read_document(f"{jobs_directory}/{IDENTITIES}/{identity.lock}")[0])
 
 
 @functools.cache

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from crystalmath._permissions import may_be_closed
-from crystalmath.errors import PlaceError, ServedElsewhere
+from crystalmath.errors import BadFile, PlaceError, ServedElsewhere
 from crystalmath.jobs.identities import is_alive
 from crystalmath.processes import Identity
 
@@ -214,9 +216,22 @@ class Place:
         return ServedElsewhere(
             f"the server of {self.home} is the {server}: run the command there, or end it with "
             f"`crystalmath stop` there; if that host is gone, `crystalmath serve` here takes its "
-            "place once nothing was heard of it for a lease ([jobs] lease_s); or "
+            f"place once nothing was heard of it for {self._lease_of(server)}; or "
             f"remove {self.lock}"
         )
+
+    def _lease_of(self, server: Server) -> str:
+        """Say how long is listened for it, and when that would be over for who begins now."""
+        from crystalmath.jobs.host import heart_of
+
+        try:
+            heart = heart_of(server.identity, self.home / "jobs")
+        except (BadFile, OSError):
+            heart = None
+        if heart is None or not math.isfinite(heart.lease_s):
+            return "its lease ([jobs] lease_s)"
+        ends = time.strftime("%H:%M:%S", time.localtime(time.time() + heart.lease_s))
+        return f"its lease of {heart.lease_s:g} s ([jobs] lease_s), at {ends} at the earliest"
 
 
 def _socket_of(home: Path, environ: Mapping[str, str]) -> Path:
