@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import signal
 import time
@@ -62,6 +63,23 @@ def lab(monkeypatch):
     monkeypatch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
     monkeypatch.syspath_prepend(LAB)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(LIGHT), os.environ["PYTHONPATH"]]))
+
+
+@pytest.fixture
+def make(home):
+    """Write down a job of the home, which nobody has launched; see :func:`rundirs.write_job`."""
+    from rundirs import write_job
+
+    return functools.partial(write_job, home)
+
+
+@pytest.fixture
+def chains_end(lab):
+    """End the worker processes that the test has left idle."""
+    from crystalmath.worker.chains import close_idle
+
+    yield
+    close_idle()
 
 
 @pytest.fixture

@@ -12,6 +12,9 @@ from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.recipes.job_structure import JobStructure
 from crystalmath.recipes.result_structures import find_structures
 
+# Commands ask that server, too.
+pytestmark = pytest.mark.usefixtures("server")
+
 SHIFT, REPORT = "lab_recipes.shift", "lab_recipes.report"
 NOBODY = "00000000-0000-4000-8000-000000000000"
 LONG = 300
@@ -21,11 +24,6 @@ LONG = 300
 def client(light_client):
     """Ask a server that the tests of this module share."""
     return light_client
-
-
-@pytest.fixture(autouse=True)
-def _here(server):
-    """Have commands ask that server."""
 
 
 def nickel_oxide():

@@ -12,6 +12,9 @@ from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 
+# Commands ask that server, too.
+pytestmark = pytest.mark.usefixtures("server")
+
 NOBODY = "00000000-0000-4000-8000-000000000000"
 LONG = 300
 AL = bulk("Al")
@@ -29,11 +32,6 @@ def one_home(one_home):
 def client(light_client):
     """Ask a server that the tests of this module share."""
     return light_client
-
-
-@pytest.fixture(autouse=True)
-def _here(server):
-    """Have commands ask that server."""
 
 
 def failing(client, *messages, **terms):

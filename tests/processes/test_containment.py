@@ -5,7 +5,6 @@ Once with a control group, where this machine lets us make one, and once without
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
@@ -22,7 +21,6 @@ from crystalmath.jobs.host import Host
 from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.models import JobState
-from rundirs import write_job
 
 
 def can_make_groups():
@@ -66,11 +64,6 @@ def begin(home, lab, held):
     for worker in workers:
         worker.kill()
         worker.wait()
-
-
-@pytest.fixture
-def make(home):
-    return functools.partial(write_job, home)
 
 
 def started(pids):

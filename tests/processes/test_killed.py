@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
@@ -14,20 +13,9 @@ import pytest
 
 from conftest import eventually
 from crystalmath import processes, worker
-from crystalmath.worker.chains import close_idle
 from crystalmath.worker.oom import OomKills
-from rundirs import write_job
 
-
-@pytest.fixture(autouse=True)
-def _chains_end(lab):
-    yield
-    close_idle()
-
-
-@pytest.fixture
-def make(home):
-    return functools.partial(write_job, home)
+pytestmark = pytest.mark.usefixtures("chains_end")
 
 
 def runner_of(directory):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 import threading
@@ -15,22 +14,11 @@ from ase.build import bulk
 from conftest import eventually
 from crystalmath import worker
 from crystalmath.models import JobState, Submission
-from crystalmath.worker.chains import close_idle
 from ends import opened
-from rundirs import write_job
+
+pytestmark = pytest.mark.usefixtures("chains_end")
 
 HIDDEN = ["FORKS_AND_EXITS", "HAS_NO_MAIN_THREAD"]
-
-
-@pytest.fixture(autouse=True)
-def _chains_end(lab):
-    yield
-    close_idle()
-
-
-@pytest.fixture
-def make(home):
-    return functools.partial(write_job, home)
 
 
 @pytest.fixture

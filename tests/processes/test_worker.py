@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import signal
@@ -19,19 +18,8 @@ from crystalmath import processes, worker
 from crystalmath.jobs.documents import FORMAT
 from crystalmath.jobs.identities import IdentityFile
 from crystalmath.jobs.view import read_result
-from crystalmath.worker.chains import close_idle
-from rundirs import write_job
 
-
-@pytest.fixture(autouse=True)
-def _chains_end(lab):
-    yield
-    close_idle()
-
-
-@pytest.fixture
-def make(home):
-    return functools.partial(write_job, home)
+pytestmark = pytest.mark.usefixtures("chains_end")
 
 
 @pytest.fixture
