@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from crystalmath.errors import InvalidJob
-from crystalmath.jobs.scratch import scratch_folders
+from crystalmath.jobs.calculation_files import calculation_files
+from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.workfiles import check_inside, read_end
 from crystalmath.models.progress import Progress
 from crystalmath.progress.history import read_history, tell_failure
@@ -27,10 +28,6 @@ _Work: TypeAlias = "Generator[None, None, _T]"
 
 #: So much of the end of a file is read, in bytes: a table of the forces on some 10,000 atoms.
 END = 2**20
-#: So deep are calculations in a work directory; recipes make one folder for each.
-_DEPTH = 4
-#: After so many names others may come between.
-_STEPS = 1000
 #: So long ago a file must have been written for what was read of it to be remembered, in seconds.
 _SETTLED_S = 2.0
 #: Of so many calculations, as whoever looks on asks again and again.
@@ -59,9 +56,11 @@ def read_progress(
     Progress or None
         ``None`` where no calculation has written anything that a reader knows.
     """
-    found = yield from _calculations(work, readers)
-    if not found:
+    files = yield from calculation_files(str(work), lambda name: _shown(name) in readers)
+    if not files:
         return None
+    paths = [(at, Path(path)) for at, path in files]
+    found = [(at, path, readers[_shown(path.name)]) for at, path in paths]
     _, path, reader = max(found, key=lambda each: each[0])
     try:
         seen = path.stat()
@@ -92,7 +91,9 @@ def _read(path: Path, reader: ProgressReader, seen: os.stat_result) -> Reading:
         return reading
     names = {reader.file, *reader.others}
     try:
-        reading = reader.read(lambda name: _whole(path.parent, name) if name in names else ())
+        reading = reader.read(
+            lambda name: at_once(_lines(path.parent, name)) if name in names else ()
+        )
     except Exception:  # noqa: BLE001 - whatever a plugin raises is no reason to say nothing of a job
         tell_failure(reader, path)
         reading = Reading()
@@ -104,46 +105,9 @@ def _read(path: Path, reader: ProgressReader, seen: os.stat_result) -> Reading:
     return reading
 
 
-def _whole(folder: Path, name: str) -> Sequence[str]:
-    work = _lines(folder, name)
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            lines: Sequence[str] = stop.value
-            return lines
-
-
-def _calculations(
-    work: Path, readers: Mapping[str, ProgressReader]
-) -> _Work[list[tuple[float, Path, ProgressReader]]]:
-    """Give the files by which calculations are known, with the times of their last changes."""
-    found = []
-    folders = [(work, 0), *((Path(each), 1) for each in scratch_folders(str(work)))]
-    seen = 0
-    while folders:
-        folder, depth = folders.pop()
-        try:
-            entries = os.scandir(folder)
-        except OSError:  # gone meanwhile, or not readable
-            continue
-        with entries:
-            for entry in entries:
-                seen += 1
-                if seen % _STEPS == 0:
-                    yield
-                if entry.is_dir(follow_symlinks=False):
-                    if depth < _DEPTH:
-                        folders.append((Path(entry.path), depth + 1))
-                elif reader := readers.get(entry.name.removesuffix(".gz")):
-                    try:
-                        found.append(
-                            (entry.stat(follow_symlinks=False).st_mtime, Path(entry.path), reader)
-                        )
-                    except FileNotFoundError:
-                        continue
-    yield
-    return found
+def _shown(name: str) -> str:
+    """Give the name of a file without what says that quacc has compressed it."""
+    return name.removesuffix(".gz")
 
 
 def _lines(folder: Path, name: str) -> _Work[Sequence[str]]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.potcars import is_potcar
 from crystalmath.models import JobState, Resources
 from crystalmath.service.retrying import Again, again
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from crystalmath.config import Config
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["reading_again"]
 
-_T = TypeVar("_T")
 #: Of an output so many bytes are looked at, from its end.
 _TAIL = 2**16
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)
@@ -95,7 +95,7 @@ def _ended_program(work: str, short: str) -> Program:
     from crystalmath.preflight.written_inputs import calculations
 
     known = [each for each in programs() if each.endings and each.launcher]
-    found = _all(calculations(work, known))
+    found = at_once(calculations(work, known))
     if not found:
         titles = ", ".join(each.files.title for each in known)
         raise InvalidJob(
@@ -121,15 +121,5 @@ def _end_of(folder: Path, name: str) -> str | None:
 
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
-            return _all(read_tail(check_inside(folder, path), _LINES, _TAIL, whole=True)).text
+            return at_once(read_tail(check_inside(folder, path), _LINES, _TAIL, whole=True)).text
     return None
-
-
-def _all(work: Generator[None, None, _T]) -> _T:
-    """Carry out at once what others may come between."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            value: _T = stop.value
-            return value

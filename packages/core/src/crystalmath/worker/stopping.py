@@ -12,15 +12,14 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from crystalmath.jobs.scratch import scratch_folders
+from crystalmath.jobs.calculation_files import calculation_files
+from crystalmath.jobs.piecewise import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["ask_to_stop"]
 
-#: So deep are calculations in a work directory; recipes make one folder for each.
-_DEPTH = 4
 _PREFIX = re.compile(r"""^\s*prefix\s*=\s*['"]([\w.-]+)['"]""", re.IGNORECASE | re.MULTILINE)
 
 
@@ -39,9 +38,10 @@ def ask_to_stop(work: str, *, urgent: bool) -> str | None:
     str or None
         The file that was written, unless it is there already, or no program is known to run.
     """
-    if (newest := _newest_output(work)) is None:
+    outputs = at_once(calculation_files(work, _PROGRAMS.__contains__))
+    if not outputs:
         return None
-    folder, output = os.path.split(newest)
+    folder, output = os.path.split(max(outputs)[1])
     name, text = _PROGRAMS[output](folder, urgent)
     path = os.path.join(folder, name)
     with contextlib.suppress(OSError):  # a full disk, or the calculation has just ended
@@ -68,20 +68,6 @@ _PROGRAMS: dict[str, Callable[[str, bool], tuple[str, str]]] = {
     "OSZICAR": _stopcar,
     "pw.out": _exit_file,
 }
-
-
-def _newest_output(work: str) -> str | None:
-    newest, path = 0.0, None
-    for top in [work, *scratch_folders(work)]:
-        for folder, folders, files in os.walk(top):
-            if folder.count("/") - top.count("/") >= _DEPTH:
-                folders.clear()
-            for name in _PROGRAMS.keys() & set(files):
-                with contextlib.suppress(OSError):
-                    changed = os.lstat(os.path.join(folder, name)).st_mtime
-                    if changed > newest:
-                        newest, path = changed, os.path.join(folder, name)
-    return path
 
 
 def _read(path: str) -> str | None:
