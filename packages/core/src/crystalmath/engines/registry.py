@@ -15,7 +15,7 @@ from crystalmath.errors import InvalidJob, PluginError, UnknownEngine
 from crystalmath.models import Finding, Pseudopotential
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from crystalmath.preflight.program import Program
     from crystalmath.progress.reader import ProgressReader
@@ -134,38 +134,29 @@ class Plugins:
         return found
 
     def programs(self) -> tuple[Program, ...]:
-        """Give the programs that recipes run and plugins know; of two of a name the first."""
+        """Give the programs that recipes run and plugins know; a name has but one."""
         if self._programs is None:
             found: dict[str, Program] = {}
-            for name in self._usable():
-                try:
-                    self._provided(name, found)
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - of a stranger
-                    self.broken[name] = error if isinstance(error, Exception) else _exits(error)
+            self._gather("crystalmath_programs", lambda given: _take_programs(given, found))
             self._programs = tuple(found.values())
         return self._programs
 
     def progress_readers(self) -> Mapping[str, ProgressReader]:
-        """Give the readers of progress by the names of their files."""
+        """Give the readers of progress by the names of their files; of two of a name the first."""
         if self._readers is None:
             found: dict[str, ProgressReader] = {}
-            for name in self._usable():
-                ask = self._only(self._loaded[PLUGINS, name], "crystalmath_progress_readers")
-                try:
-                    given = [each for answer in ask() for each in answer]
-                    found |= {each.file: each for each in given if each.file not in found}
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - of a stranger
-                    self.broken[name] = error if isinstance(error, Exception) else _exits(error)
+            self._gather("crystalmath_progress_readers", lambda given: _take_readers(given, found))
             self._readers = found
         return self._readers
 
-    def _provided(self, name: str, found: dict[str, Program]) -> None:
-        ask = self._only(self._loaded[PLUGINS, name], "crystalmath_programs")
-        for program in [each for answer in ask() for each in answer]:
-            if program.name in found:
-                other = type(found[program.name]).__module__
-                raise PluginError(f"the program {program.name!r} is known by {other} already")
-            found[program.name] = program
+    def _gather(self, hook: str, take: Callable[[list[Any]], None]) -> None:
+        """Take what each plugin gives; one that fails, or whose gift is refused, is broken."""
+        for name in self._usable():
+            ask = self._only(self._loaded[PLUGINS, name], hook)
+            try:
+                take([each for answer in ask() for each in answer])
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - of a stranger
+                self.broken[name] = error if isinstance(error, Exception) else _exits(error)
 
     def unusable(self) -> list[Finding]:
         """Load all plugins that are no engines, and say which cannot be, and why."""
@@ -266,6 +257,19 @@ def _import(entry: EntryPoint) -> Any:
 
 def _exits(error: SystemExit) -> PluginError:
     return PluginError(f"it ends the program when it is imported: SystemExit({error.code!r})")
+
+
+def _take_programs(given: Iterable[Program], found: dict[str, Program]) -> None:
+    for program in given:
+        if program.name in found:
+            other = type(found[program.name]).__module__
+            raise PluginError(f"the program {program.name!r} is known by {other} already")
+        found[program.name] = program
+
+
+def _take_readers(given: Iterable[ProgressReader], found: dict[str, ProgressReader]) -> None:
+    for reader in given:
+        found.setdefault(reader.file, reader)
 
 
 def _not_checked(code: str, what: str, error: BaseException, remedy: str) -> Finding:
