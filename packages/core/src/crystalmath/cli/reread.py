@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from crystalmath.cli.shared import completion, output
+from crystalmath.cli.shared import output
 from crystalmath.cli.shared.job_filters import JobId, find
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.submission_options import Json, PlaceOptions, with_place
 
 __all__ = ["reread"]
 
 
+@with_place
 def reread(
     job_id: JobId,
     *,
@@ -24,24 +25,7 @@ def reread(
             help="A setting of quacc, other this time, as CHECK_CONVERGENCE=False; repeated.",
         ),
     ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            "--engine",
-            metavar="ENGINE",
-            help="Read them on another engine.",
-            autocompletion=completion.engines,
-        ),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            "--cluster",
-            metavar="CLUSTER",
-            help="Read them on another cluster.",
-            autocompletion=completion.clusters,
-        ),
-    ] = None,
+    options: PlaceOptions,
     as_json: Json = False,
 ) -> int:
     """Read the calculations of a failed job again, as a new job that points to it.
@@ -55,9 +39,7 @@ def reread(
 
     settings = dict(_read(text) for text in setting or ())
     with connect() as client:
-        future = client.reread(
-            find(client, job_id), settings=settings, engine=engine, cluster=cluster
-        )
+        future = client.reread(find(client, job_id), settings=settings, **options)
         told = future.info().state.value
     if as_json:
         output.write_json({"job_id": future.job_id, "status": told, "error": None})

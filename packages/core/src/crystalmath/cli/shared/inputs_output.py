@@ -131,18 +131,7 @@ def _with_mark(line: str, setting: Setting | None) -> str:
 
 
 def write(inputs: Inputs, directory: str, option: str = "--inputs") -> list[Path]:
-    """Write the files into a folder; those of several steps into one for each, ``step-1`` and on.
-
-    Returns
-    -------
-    list of pathlib.Path
-        What was written.
-
-    Raises
-    ------
-    CrystalMathError
-        One of the files is there already; nothing was written.
-    """
+    """Write the files into a folder; see :mod:`crystalmath.client.input_folder`."""
     from crystalmath.client.input_folder import input_files, write_texts
 
     return write_texts(input_files(inputs, directory), option)

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
@@ -33,6 +33,7 @@ __all__ = [
     "Json",
     "Params",
     "ParamsFile",
+    "PlaceOptions",
     "Recipe",
     "Structure",
     "asking",
@@ -41,6 +42,7 @@ __all__ = [
     "require_none",
     "with_changes",
     "with_options",
+    "with_place",
 ]
 
 Recipe = Annotated[
@@ -77,6 +79,15 @@ ParamsFile = Annotated[
         help="Parameters from JSON or TOML; --param and --sweep go before what it says.",
     ),
 ]
+
+
+class PlaceOptions(TypedDict, total=False):
+    """Where a job runs, if elsewhere than before."""
+
+    engine: str
+    cluster: str
+
+
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
 
@@ -135,15 +146,25 @@ def with_changes(function: Callable[..., int]) -> Callable[..., int]:
     return _with(function, _CHANGES)
 
 
-def _with(function: Callable[..., int], optional: Sequence[Field]) -> Callable[..., int]:
+def with_place(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command those of them that say where a job runs."""
+    return _with(function, _PLACE, ())
+
+
+def _with(
+    function: Callable[..., int],
+    optional: Sequence[Field],
+    resources: Sequence[Field] | None = None,
+) -> Callable[..., int]:
+    resources = _RESOURCES if resources is None else resources
     signature = inspect.signature(function, eval_str=True)
     own = [one for one in signature.parameters.values() if one.name != "options"]
     # The last of a command's own is --json.
-    parameters = [*own[:-1], *map(_parameter, [*optional, *_RESOURCES]), own[-1]]
+    parameters = [*own[:-1], *map(_parameter, [*optional, *resources]), own[-1]]
 
     @wraps(function)
     def command(**given: Any) -> int:
-        asked = _given(_RESOURCES, given)
+        asked = _given(resources, given)
         options = _given(optional, given) | ({"resources": asked} if asked else {})
         return function(options=options, **given)
 
@@ -183,6 +204,8 @@ def _parameter(one: Field) -> inspect.Parameter:
 _OPTIONAL = [one for one in declared(Submission) if one.about.option is not None]
 #: Those of a retry.
 _CHANGES = [one for one in declared(Retry) if one.about.option is not None]
+#: Those of them that say where it runs.
+_PLACE = [one for one in _CHANGES if one.name in PlaceOptions.__annotations__]
 #: Those of its resources, each with one.
 _RESOURCES = declared(Resources)
 #: What an option takes, by the type of its field in JSON; labels are pairs, and may be repeated.
