@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import sys
 import pytest
 from ase.build import bulk
 
+from conftest import eventually
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
+from crystalmath.quacc.engines import runner_for
 from crystalmath.service import JobService
 from crystalmath.worker import init_script
 
@@ -131,6 +134,14 @@ def test_a_clusters_environment_goes_before_the_submitters(service, with_quacc):
     seen, _ = _seen(service, again)
     assert seen["ESPRESSO_PSEUDO"] == "/mine"
     assert "QUACC_VASP_PP_VERSION" not in seen
+
+
+def test_it_does_so_for_who_submits_to_the_engine_itself(service, with_quacc, monkeypatch):
+    monkeypatch.setenv("ESPRESSO_PSEUDO", "/mine")
+    with contextlib.closing(runner_for("there")) as runner:
+        job = runner.submit("lab_recipes.where", AL, "big")
+        eventually(lambda: runner.get_status(job).is_terminal(), timeout=120)
+        assert runner.get_result(job)["environment"]["ESPRESSO_PSEUDO"] == "/there"
 
 
 def _seen(service, job):

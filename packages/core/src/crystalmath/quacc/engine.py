@@ -172,13 +172,15 @@ class EngineRunner(JobRunner):
 
         environ = {**os.environ, **changed_settings()}
         name = str(recipe_fullname)
+        cluster = self.settings.clusters.get(cluster_name)
+        there = cluster.environment if cluster else {}
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=recipe_fullname,
             atoms=atoms,
             parameters=with_classes(name, anchored(name, kwargs)),
             cluster=cluster_name,
-            environment=submission_environment(config.load(), environ),
+            environment={**submission_environment(config.load(), environ), **there},
         )
         self.start(spec)
         return spec.job_id
