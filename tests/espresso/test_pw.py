@@ -195,3 +195,26 @@ def test_what_pw_finds_by_itself_is_not_refused(service, environment, tmp_path):
     else:
         with pytest.raises(JobRefused, match="/no/such/library"):
             submit(service, "espresso.core.static_job", SI, wrong, **SMALL)
+
+
+def test_an_exported_folder_runs_by_pw_alone(cli, service, environment, monkeypatch, tmp_path):
+    job = finish(service, submit(service, "espresso.core.static_job", SI, environment, **SMALL))
+    energy = completed(service, job)["results"]["energy"]
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(service.config.home))
+    folder = tmp_path / "out it is"
+    answer = cli("export", job.job_id, "--inputs", folder)
+    assert answer.code == 0, answer.err
+    # Open MPI wants a home.
+    plain = {"PATH": environment["PATH"], "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    done = subprocess.run(
+        [folder / "run.sh"],
+        cwd="/",
+        env={**plain, **allowed},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    alone = read(folder / "pw.out", format="espresso-out").get_potential_energy()
+    assert alone == pytest.approx(energy, abs=1e-6 * Ry)

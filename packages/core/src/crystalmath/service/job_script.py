@@ -230,4 +230,5 @@ def _potcar(titles: Sequence[str], paths: Mapping[str, str]) -> str:
     if any(title not in paths for title in titles):
         return "{ [ -e POTCAR ] || { echo 'put a POTCAR there; see POTCAR.titel' >&2; exit 1; }; }"
     files = " ".join(shlex.quote(paths[title]) for title in titles)
-    return f"{{ [ -e POTCAR ] || cat {files} > POTCAR; }}"
+    # One that is cut would be taken for whole the next time.
+    return f"{{ [ -e POTCAR ] || {{ cat {files} > POTCAR.new && mv POTCAR.new POTCAR; }}; }}"
