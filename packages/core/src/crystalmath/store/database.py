@@ -71,7 +71,6 @@ class Database:
         self._reader = self._engine
         if self.file is None:
             self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
-        self._writer = self._engine.execution_options(crystalmath_write=True)
         self._opened: tuple[int, int] | None = None
         # SQLite's writers poll for their turn; threads of one process can queue instead.
         self._turn = threading.Lock()
@@ -79,15 +78,24 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection that sees one state of the database."""
-        with self._translated(), self._reader.connect() as connection:
+        with self._translated(), self._reader.connect() as connection, connection.begin():
+            if self.file is not None:
+                connection.exec_driver_sql("BEGIN")
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Give the only connection that writes just now; commit at the end, or nothing at all."""
-        with self._translated(), self._turn, self._writer.connect() as connection:
+        with self._translated(), self._turn, self._engine.connect() as connection:
             transaction = connection.begin()
             try:
+                # Not as a listener of SQLAlchemy's: an engine that has one goes through all that
+                # it could tell, at each statement, which is a fifth of its time.
+                if self.file is not None:
+                    # At once: a writer that began as a reader could fail half-way.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                else:
+                    postgresql.take_turn(connection, self.schema)
                 if self._opened is not None:
                     # A newer release may have migrated it while it was open here.
                     _refuse_unknown(_recorded_version(connection), self.place)
@@ -343,14 +351,13 @@ def _engine(url: URL, place: str, schema: str | None, *, network: bool) -> Engin
         ) from error
     if sqlite:
         event.listen(engine, "connect", partial(_set_pragmas, journal=_JOURNALS[network]))
-        event.listen(engine, "begin", _begin_sqlite)
     else:
         postgresql.listen(engine, schema)
     return engine
 
 
 def _set_pragmas(connection: sqlite3.Connection, _record: object, *, journal: str) -> None:
-    # The driver must not begin transactions of its own; _begin_sqlite does.
+    # The driver must not begin transactions of its own; Database does.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
@@ -361,9 +368,3 @@ def _set_pragmas(connection: sqlite3.Connection, _record: object, *, journal: st
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes its lock at once: one that began as a reader could fail half-way.
-    writes = connection.get_execution_options().get("crystalmath_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -28,6 +28,7 @@ __all__ = [
     "make_schema",
     "patient",
     "split_schema",
+    "take_turn",
     "was_committed",
     "with_driver",
 ]
@@ -117,7 +118,7 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 
 def listen(engine: Engine, schema: str | None) -> None:
-    """Have each connection use a schema, and one writer at a time write to it."""
+    """Have each connection use a schema."""
 
     def use(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
@@ -132,14 +133,15 @@ def listen(engine: Engine, schema: str | None) -> None:
     # First: SQLAlchemy asks each engine's first connection for its schema.
     event.listen(engine, "connect", use, insert=True)
 
-    def begin(connection: Connection) -> None:
-        # One writer at a time, as with SQLite: otherwise events could appear out of order, behind
-        # the back of somebody who follows them.
-        if connection.get_execution_options().get("crystalmath_write"):
-            begun = connection.exec_driver_sql(_BEGIN, (schema or "public",))
-            connection.info[TRANSACTION] = int(begun.one()[1])
 
-    event.listen(engine, "begin", begin)
+def take_turn(connection: Connection, schema: str | None) -> None:
+    """Wait until nobody else writes to a schema, for the transaction that has just begun.
+
+    One writer at a time, as with SQLite: otherwise events could appear out of order, behind the
+    back of somebody who follows them.
+    """
+    begun = connection.exec_driver_sql(_BEGIN, (schema or "public",))
+    connection.info[TRANSACTION] = int(begun.one()[1])
 
 
 def make_schema(connection: Connection, schema: str) -> None:
