@@ -175,8 +175,12 @@ class Plugins:
     def _ask(
         self, group: str, name: str, hook: str, kind: type[Any], arguments: Mapping[str, Any]
     ) -> Iterator[Any]:
-        """Call a hook of one plugin, and see that it answers what it should."""
-        ask = self._only(self._loaded[group, name], hook)
+        """Call a hook of one plugin, if it has it, and see that it answers what it should."""
+        plugin = self._loaded[group, name]
+        implemented = getattr(self._manager.hook, hook).get_hookimpls()
+        if not any(each.plugin is plugin for each in implemented):
+            return
+        ask = self._only(plugin, hook)
         try:
             items = [item for answer in ask(**arguments) for item in answer]
             if odd := [item for item in items if not isinstance(item, kind)]:
