@@ -6,7 +6,7 @@ from collections.abc import Collection
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from crystalmath.models import JobState
 from crystalmath.store.records import Event
@@ -28,6 +28,11 @@ _EVENT = select(
     events.c.to_state,
     events.c.reason,
 ).join(jobs)
+# Made once, as those in `rows`: who follows asks again and again.
+_SINCE = _EVENT.where(
+    events.c.seq > bindparam("after"), events.c.seq <= bindparam("last")
+).order_by(events.c.seq)
+_LAST = select(func.max(events.c.seq))
 
 #: The events of more jobs than this are picked out of all; older SQLite takes 999 parameters.
 _NAMED = 500
@@ -42,14 +47,14 @@ def read_events(
     appears behind another with a larger ``seq``.
     """
     wanted = _wanted(job_id)
-    query = _EVENT.where(events.c.seq > after).order_by(events.c.seq)
+    query = _SINCE
     if wanted is None or len(wanted) <= _NAMED:
         if wanted is not None:
             query = query.where(jobs.c.job_id.in_(list(wanted)))
         query = limited(query, limit)
     last = last_event(connection)
     # What came since the line before this one is for the next time.
-    rows = connection.execute(query.where(events.c.seq <= last)).mappings()
+    rows = connection.execute(query, {"after": after, "last": last}).mappings()
     named = (row for row in rows if wanted is None or row["job_id"] in wanted)
     log = [_to_event(row) for row in islice(named, limit)]
     return log, last if limit is None or len(log) < limit else log[-1].seq if log else after
@@ -57,7 +62,7 @@ def read_events(
 
 def last_event(connection: Connection) -> int:
     """Give the ``seq`` of the newest event, 0 before the first."""
-    return int(connection.execute(select(func.max(events.c.seq))).scalar() or 0)
+    return int(connection.execute(_LAST).scalar() or 0)
 
 
 def _wanted(job_id: object) -> set[str] | None:
