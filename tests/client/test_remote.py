@@ -214,10 +214,10 @@ def test_a_submission_is_not_repeated_unless_it_has_a_key(home):
     with Broken(home, lambda request: None) as broken:
         with connect(start=False) as client, pytest.raises(ConnectionLost, match="list the jobs"):
             client.submit("emt.core.static_job", AL)
-        assert broken.asked == ["jobs.submit_many"]
+        assert broken.asked.count("jobs.submit_many") == 1
         with connect(start=False) as client, pytest.raises(ConnectionLost):
             client.submit("emt.core.static_job", AL, key="k")
-        assert broken.asked == 3 * ["jobs.submit_many"]
+        assert broken.asked.count("jobs.submit_many") == 3
 
 
 def test_what_was_accepted_is_not_lost_with_a_later_batch(home, monkeypatch):
@@ -239,6 +239,53 @@ def test_what_was_accepted_is_not_lost_with_a_later_batch(home, monkeypatch):
 def document(status):
     fields = dict.fromkeys(("job_id", "recipe", "engine", "cluster"), "x")
     return {**fields, "status": status, "created_at": 0.0}
+
+
+class Told:
+    """Accepts jobs, whose ids are their names; each is cancelled at once, as `events` says."""
+
+    def __init__(self):
+        self.events = []
+        self.submitted = []
+        self.go = threading.Event()
+
+    def __call__(self, request):
+        params = request["params"]
+        if request["method"] == "jobs.submit_many":
+            self.submitted += params["jobs"]
+            names = [job["name"] for job in params["jobs"]]
+            self.events += [{"job_id": name, "to": "cancelled"} for name in names]
+            if "slow" in names:
+                self.go.wait(LONG)
+            jobs = [{"job_id": name, "status": "pending", "error": None} for name in names]
+            return {"jobs": jobs}
+        if request["method"] == "jobs.events":
+            return {"events": self.events[params["after"] :], "last": len(self.events)}
+        return {"jobs": [document("cancelled") for _ in params["job_ids"]]}
+
+
+def test_jobs_are_followed_by_what_happens_to_them(home):
+    told = Told()
+    with Broken(home, told) as broken, connect(start=False) as client:
+        asked = [Submission(recipe="emt.core.static_job", atoms=AL, name=name) for name in "ab"]
+        for future in client.submit_many(asked):
+            assert eventually(future.cancelled)
+    assert "jobs.status_many" not in broken.asked
+
+
+def test_a_submission_that_another_one_overtakes_misses_nothing(home):
+    told = Told()
+    with (
+        Broken(home, told),
+        connect(start=False) as client,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        slow = pool.submit(client.submit, "emt.core.static_job", AL, name="slow")
+        eventually(lambda: told.submitted)
+        # What happened to the first stands before the log that is read from the second on.
+        client.submit("emt.core.static_job", AL, name="quick")
+        told.go.set()
+        assert eventually(slow.result(LONG).cancelled)
 
 
 def test_a_question_is_repeated(home):

@@ -34,10 +34,13 @@ class Overheard:
         Job id -> its last state.
     is_all : bool
         Whether nothing can have been missed.
+    log : EventLog, optional
+        Begun before the submission, where nobody reads one yet.
     """
 
     states: dict[str, str] = field(factory=dict)
     is_all: bool = True
+    log: EventLog | None = None
 
 
 class Follower:
@@ -68,6 +71,11 @@ class Follower:
         overheard = Overheard()
         with self._lock:
             self._submissions.append(overheard)
+            is_first = self._thread is None
+        if is_first:
+            # Else the thread would have to ask for all that it is to follow.
+            with contextlib.suppress(CrystalMathError, OSError):
+                overheard.log = EventLog(self._transport)
         try:
             yield overheard
         finally:
@@ -98,8 +106,12 @@ class Follower:
                 self._futures.setdefault(future.job_id, []).append(future)
             started = bool(new) and self._thread is None
             if started:
+                log = None if overheard is None else overheard.log
+                for other in self._submissions:
+                    # What is said of theirs may stand before the beginning of this log.
+                    other.is_all = False
                 self._thread = threading.Thread(
-                    target=self._run, name="crystalmath-follow", daemon=True
+                    target=self._run, args=[log], name="crystalmath-follow", daemon=True
                 )
                 self._thread.start()
             knows = overheard is not None and overheard.is_all and not look
@@ -135,8 +147,7 @@ class Follower:
         for future in (future for group in left.values() for future in group):
             future.abandon_in_fork()
 
-    def _run(self) -> None:
-        log: EventLog | None = None
+    def _run(self, log: EventLog | None) -> None:
         backoff = Backoff()
         while self._goes_on():
             try:
