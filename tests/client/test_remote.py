@@ -288,6 +288,15 @@ def test_a_submission_that_another_one_overtakes_misses_nothing(home):
         assert eventually(slow.result(LONG).cancelled)
 
 
+def test_a_client_heeds_the_configuration_as_it_is_now(home):
+    told = Told()
+    with Broken(home, told), connect(start=False) as client:
+        for engine in ("one", "another"):
+            (home / "config.toml").write_text(f'engine = "{engine}"')
+            client.submit("emt.core.static_job", AL, name=engine)
+    assert [job["engine"] for job in told.submitted] == ["one", "another"]
+
+
 def test_a_question_is_repeated(home):
     answers = iter([None, document("pending")])
     with Broken(home, lambda request: next(answers)), connect(start=False) as client:

@@ -320,12 +320,14 @@ class Source:
         ConfigError
             The file cannot be used as it is now; `last` stays.
         """
-        with self._lock:
-            signature = _signature(self._file)
-            if signature != self._seen:
-                self.last = load(self._environ)
-                self._seen = signature
-            return self.last
+        if _signature(self._file) != self._seen:
+            with self._lock:
+                # Before the file is read: what is written meanwhile is read the next time.
+                signature = _signature(self._file)
+                if signature != self._seen:
+                    self.last = load(self._environ)
+                    self._seen = signature
+        return self.last
 
 
 def _absolute(url: str) -> str:

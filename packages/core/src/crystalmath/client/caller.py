@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
@@ -38,9 +39,14 @@ class Caller:
         # It belongs to the home that it was made for, whatever becomes of os.environ.
         self._environ = dict(os.environ)
 
+    @cached_property
+    def _source(self) -> config.Source:
+        # Not before it is needed: a client that only looks does without a configuration.
+        return config.Source(self._environ)
+
     def _configured(self) -> tuple[config.Config, dict[str, str]]:
         """Give the home's configuration, and what reaches a job of the environment as it is now."""
-        configured = config.load(self._environ)
+        configured = self._source.current()
         environ = {**os.environ, **changed_settings()}
         return configured, config.submitters_environment(configured, environ)
 
