@@ -73,6 +73,21 @@ def make(home):
     return functools.partial(write_job, home)
 
 
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """Give a service that the tests of a module share, so that its worker is warm."""
+    from crystalmath import config
+    from crystalmath.service import JobService
+
+    root = tmp_path_factory.mktemp("shared")
+    (root / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(LAB)
+        environ = {"CRYSTALMATH_HOME": str(root), "CRYSTALMATH_RECIPES": "lab_recipes"}
+        with JobService(config.load(environ)) as service:
+            yield service
+
+
 @pytest.fixture
 def chains_end(lab):
     """End the worker processes that the test has left idle."""

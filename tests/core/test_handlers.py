@@ -14,7 +14,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import write
 
-from conftest import LAB, eventually
+from conftest import eventually
 from crystalmath import config
 from crystalmath.errors import CrystalMathError
 from crystalmath.recipes.structures import to_ase_json
@@ -26,18 +26,6 @@ SITES = [[0, 0, 0], [0, 1.9, 1.9], [1.9, 0, 1.9], [1.9, 1.9, 0]]
 AL = {"symbols": "Al4", "positions": SITES, "cell": CELL, "pbc": True}
 VALUE = {"recipe": "lab_recipes.value", "structure": AL}
 NOBODY = "00000000-0000-4000-8000-000000000000"
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    """One service for the module, so that its workers are warm after the first job."""
-    root = tmp_path_factory.mktemp("shared")
-    (root / "config.toml").write_text("[engines.local]\nworkers = 1\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(LAB)
-        environ = {"CRYSTALMATH_HOME": str(root), "CRYSTALMATH_RECIPES": "lab_recipes"}
-        with JobService(config.load(environ)) as service:
-            yield service
 
 
 @pytest.fixture

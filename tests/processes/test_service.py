@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.build import bulk
 from attrs import evolve
 
-from conftest import LAB, eventually
+from conftest import eventually
 from crystalmath import config
 from crystalmath.client import Request
 from crystalmath.client.request import document
@@ -37,18 +37,6 @@ from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.service import JobService, default_service
 
 AL = bulk("Al", a=4.0, cubic=True)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    """One service for the module, so that its worker is warm after the first job."""
-    root = tmp_path_factory.mktemp("shared")
-    (root / "config.toml").write_text("[engines.local]\nworkers = 1\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(LAB)
-        environ = {"CRYSTALMATH_HOME": str(root), "CRYSTALMATH_RECIPES": "lab_recipes"}
-        with JobService(config.load(environ)) as service:
-            yield service
 
 
 @pytest.fixture

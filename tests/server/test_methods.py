@@ -12,8 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from conftest import LAB, at_once, eventually
-from crystalmath import config
+from conftest import at_once, eventually
 from crystalmath.jobs import workfiles
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.workfiles import read_tail
@@ -27,17 +26,6 @@ from crystalmath.service import JobService
 AL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
 VALUE = {"recipe": "lab_recipes.value", "structure": AL}
 NOBODY = "00000000-0000-4000-8000-000000000000"
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shared")
-    (root / "config.toml").write_text("[engines.local]\nworkers = 1\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(LAB)
-        environ = {"CRYSTALMATH_HOME": str(root), "CRYSTALMATH_RECIPES": "lab_recipes"}
-        with JobService(config.load(environ)) as service:
-            yield service
 
 
 @pytest.fixture

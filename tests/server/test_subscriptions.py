@@ -7,26 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from conftest import LAB
-from crystalmath import config
 from crystalmath.models import Job, JobState
 from crystalmath.server.methods import METHODS
 from crystalmath.server.rpc.shapes import COMPONENTS
-from crystalmath.service import JobService
 from peer import serving
 
 STRUCTURE = {"symbols": "Al", "cell": [3, 3, 3], "pbc": True}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shared")
-    (root / "config.toml").write_text("[engines.local]\nworkers = 1\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(LAB)
-        environ = {"CRYSTALMATH_HOME": str(root), "CRYSTALMATH_RECIPES": "lab_recipes"}
-        with JobService(config.load(environ)) as service:
-            yield service
 
 
 @pytest.fixture
