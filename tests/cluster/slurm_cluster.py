@@ -1,8 +1,9 @@
-"""A real Slurm cluster on this machine: three hosts made of namespaces, and nothing is pretended.
+"""A real Slurm cluster on this machine: four hosts made of namespaces, and nothing is pretended.
 
-``login``, ``node1`` and ``node2`` have a network, a name, processes, a machine id and a boot id of
-their own, and see the same files; ``/dev/shm`` is not among these. All of them live below one
-process, the room, which reads from a pipe of ours: however we end, the kernel ends all of it.
+``login``, ``login2``, ``node1`` and ``node2`` have a network, a name, processes, a machine id and
+a boot id of their own, and see the same files; ``/dev/shm`` is not among these. All of them live
+below one process, the room, which reads from a pipe of ours: however we end, the kernel ends all of
+it.
 
 Needs root, and Debian's ``slurmctld slurmd slurm-client munge iproute2``.
 """
@@ -16,12 +17,18 @@ import time
 import uuid
 from pathlib import Path
 
-__all__ = ["NODES", "SlurmCluster", "missing"]
+__all__ = ["LOGIN", "LOGIN2", "NODES", "SlurmCluster", "missing"]
 
-LOGIN = "login"
+#: Where Slurm's controller is, and another login node, on which nothing of Slurm's runs.
+LOGIN, LOGIN2 = "login", "login2"
 NODES = ("node1", "node2")
 #: Where each host's end of the network is.
-ADDRESSES = {LOGIN: "10.77.0.10", "node1": "10.77.0.11", "node2": "10.77.0.12"}
+ADDRESSES = {
+    LOGIN: "10.77.0.10",
+    "node1": "10.77.0.11",
+    "node2": "10.77.0.12",
+    LOGIN2: "10.77.0.13",
+}
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare")
 #: How long hosts, and what is on them, may take to be there, in seconds.
 START_S = 30.0
@@ -73,7 +80,7 @@ if [ "$NAME" = login ]; then
         --pid-file="$FOLDER/munge/pid" --seed-file="$FOLDER/munge/seed" \
         --log-file="$FOLDER/munge/log"
     slurmctld -D &
-else
+elif [ "$NAME" != login2 ]; then
     slurmd -D -N "$NAME" &
 fi
 while :; do wait; sleep 0.2; done

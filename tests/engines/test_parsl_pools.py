@@ -72,10 +72,10 @@ def test_a_worker_that_died_with_the_lock_of_its_queue(runner, reasons):
     assert "Parsl's workers left work alone for 10 s; a new pool is started" in reasons
 
 
-def test_a_record_that_cannot_be_written_is_written_the_next_time(tmp_path):
+def test_a_record_that_cannot_be_written_is_written_the_next_time(runner, tmp_path):
     runs = tmp_path / "runs"
     runs.touch()  # in the way
-    mine = ownership.Ownership(runs)
+    mine = ownership.Ownership(runs, runner)
     with pytest.raises(OSError, match="runs"):
         mine.record()
     runs.unlink()

@@ -14,13 +14,16 @@ import secrets
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
 from crystalmath.errors import EngineUnavailable
 from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 
-__all__ = ["BLOCKS", "MARK", "Ownership", "pool_processes"]
+if TYPE_CHECKING:
+    from crystalmath.quacc.engine import EngineRunner
+
+__all__ = ["BLOCKS", "MARK", "Ownership", "pool_processes", "temporary_folder"]
 
 #: The variable that holds the token.
 MARK = "CRYSTALMATH_PARSL"
@@ -44,10 +47,13 @@ class Ownership:
     ----------
     runs : pathlib.Path
         Where the folders of all owners of the home are.
+    runner : EngineRunner
+        Tells who lives.
     """
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, runner: EngineRunner) -> None:
         self._runs = runs
+        self._runner = runner
         self.token = secrets.token_hex(8)
         self.directory = runs / self.token
         self.temporary = ""
@@ -56,10 +62,9 @@ class Ownership:
         """Make the folders, and the record of whose they are."""
         if self.temporary:
             return
-        short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST
-        temporary = tempfile.mkdtemp(prefix=_PREFIX, dir=None if short else "/tmp")  # noqa: S108
+        temporary = temporary_folder()
         record = {
-            "owner": processes.own_identity().as_dict(),
+            "owner": self._runner.own_name(),
             "session": os.getsid(0),
             "temporary": temporary,
         }
@@ -76,14 +81,20 @@ class Ownership:
         self.temporary = temporary
 
     def end_dead_pools(self) -> None:
-        """End what is left of pools whose owners are known to have died, and their folders."""
+        """End what is left of pools whose owners have died, and their folders.
+
+        Of one that died on another host, or in another container, the pilot jobs that wait: its
+        processes are for who comes after it there.
+        """
         for file in self._runs.glob(f"*/{_FILE}"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 record = json.loads(file.read_text(encoding="utf-8"))
                 owner = processes.Identity.read(record["owner"])
-                # Another host, or container, looks after its own.
-                if owner.is_here() and owner.is_dead():
-                    _end_dead(file.parent, record)
+                if owner.is_here():
+                    if owner.is_dead():
+                        _end_dead(file.parent, record)
+                elif self._runner.is_orphan(record["owner"]):
+                    _cancel_waiting(file.parent)
 
     def end_processes(self) -> None:
         """End what is left of the pools."""
@@ -97,6 +108,12 @@ class Ownership:
             self.temporary = ""
 
 
+def temporary_folder() -> str:
+    """Make a folder of this host for the sockets of a pool."""
+    short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST
+    return tempfile.mkdtemp(prefix=_PREFIX, dir=None if short else "/tmp")  # noqa: S108
+
+
 def pool_processes(token: str, session: int) -> list[int]:
     """List the processes of an owner's pools, but for the one that asks."""
     return [pid for pid in processes.marked(MARK, token) if _session(pid) == session]
@@ -104,14 +121,19 @@ def pool_processes(token: str, session: int) -> list[int]:
 
 def _end_dead(directory: Path, record: dict[str, Any]) -> None:
     _end(directory.name, record["session"])
-    with contextlib.suppress(FileNotFoundError, EngineUnavailable):
-        # Those that run have lost their interchange, and end after the jobs in them.
-        blocks = (directory / BLOCKS).read_text(encoding="ascii").split()
-        SlurmQueue().cancel(blocks, pending_only=True)
+    _cancel_waiting(directory)
     temporary = Path(record["temporary"])
     if temporary.name.startswith(_PREFIX):
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _cancel_waiting(directory: Path) -> None:
+    """Cancel an owner's pilot jobs that wait; those that run end after the jobs in them."""
+    with contextlib.suppress(FileNotFoundError, EngineUnavailable):
+        blocks = directory / BLOCKS
+        SlurmQueue().cancel(blocks.read_text(encoding="ascii").split(), pending_only=True)
+        blocks.unlink()
 
 
 def _end(token: str, session: int) -> None:

@@ -64,7 +64,7 @@ class Pools:
     def __init__(self, runner: EngineRunner, workers: int) -> None:
         self._runner = runner
         self._workers = workers
-        self._ownership = Ownership(runner.settings.directory / "runs")
+        self._ownership = Ownership(runner.settings.directory / "runs", runner)
         self._pool: Pool | None = None
         self._pools = 0
         # In the order in which Parsl was given them.

@@ -148,6 +148,17 @@ class EngineRunner(JobRunner):
             return None
         return told if isinstance(told, str) else None
 
+    def own_name(self) -> dict[str, Any]:
+        """Give this process as :meth:`is_orphan` knows it, for a record of what it has started."""
+        return self._driver.host.own_fields()
+
+    def is_orphan(self, owner: object) -> bool:
+        """Tell whether the process of such a record has died.
+
+        Of one on another host nothing was heard for its lease: what it left there is that host's.
+        """
+        return self._driver.host.is_orphan(owner)
+
     def notice(self, attempt: str) -> None:
         """Tell core that something happened to an attempt; it looks at once."""
         self._driver.notice(attempt)
