@@ -39,7 +39,7 @@ def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughpu
     workers = cluster.engine_options.get("workers_per_node")
     script = Path(sys.executable).with_name("process_worker_pool.py")
     block = Path(__file__).with_name("block.py")
-    pool = shlex.join([sys.executable, str(block), sys.executable, str(script)])
+    pool = shlex.join([sys.executable, str(block), str(script)])
     common: dict[str, Any] = {
         "label": cluster.name,
         # Without one the nodes try all addresses of this host.

@@ -10,7 +10,7 @@ from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.providers import LocalProvider
 
-from crystalmath import processes
+from crystalmath_engine_parsl.tether import tethered
 
 __all__ = ["escaped", "local_executor", "tethered_interchange"]
 
@@ -18,20 +18,10 @@ __all__ = ["escaped", "local_executor", "tethered_interchange"]
 EXECUTOR = "local"
 
 
-def tether_script() -> str:
-    """Give the path of the script that ends Parsl's processes with their owner."""
-    return str(Path(__file__).with_name("tether.py"))
-
-
 def escaped(command: str) -> str:
     """Have a command survive what Parsl does to it."""
     # Parsl formats its launch command twice.
     return command.replace("{", "{{{{").replace("}", "}}}}")
-
-
-def _tether(temporary: str) -> list[str]:
-    me = processes.own_identity()
-    return [sys.executable, tether_script(), str(me.pid), str(me.start_time), temporary]
 
 
 def tethered_interchange(temporary: str, mark: str = "") -> list[str]:
@@ -47,7 +37,7 @@ def tethered_interchange(temporary: str, mark: str = "") -> list[str]:
         # Ctrl-C must not end it before its owner can close it, not even while it starts; and
         # the title that it gives itself must not overwrite its environment (SPT_NOENV).
         *("/bin/sh", "-c", f'trap "" INT; {export}export SPT_NOENV=1; exec "$@"', "sh"),
-        *_tether(temporary),
+        *tethered(temporary),
         str(Path(sys.executable).parent / "interchange.py"),
     ]
 
@@ -68,7 +58,7 @@ def local_executor(count: int, temporary: str, mark: str = "") -> HighThroughput
     export = f"export {mark}; " if mark else ""
     # Parsl starts these by bare name, which fails where the environment is not activated; and
     # not every installer puts them beside the interpreter.
-    pool = shlex.join([*_tether(temporary), str(scripts / "process_worker_pool.py")])
+    pool = shlex.join([*tethered(temporary), str(scripts / "process_worker_pool.py")])
     return HighThroughputExecutor(
         label=EXECUTOR,
         address="127.0.0.1",

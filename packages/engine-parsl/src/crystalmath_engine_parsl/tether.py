@@ -26,7 +26,21 @@ from crystalmath import processes
 from crystalmath.engines.guard import end_with_owner
 from crystalmath_engine_parsl import ownership
 
-__all__ = ["main"]
+__all__ = ["main", "tethered"]
+
+
+def tethered(temporary: str, *script: str) -> list[str]:
+    """Give the command that starts a script, named last or here, so that it ends with this process.
+
+    Parameters
+    ----------
+    temporary : str
+        A folder for its sockets; its path must be short.
+    script : str
+        The script, and its arguments.
+    """
+    me = processes.own_identity()
+    return [sys.executable, __file__, str(me.pid), str(me.start_time), temporary, *script]
 
 
 def main() -> None:
