@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -79,6 +80,13 @@ def check_clusters(settings: EngineSettings) -> None:
         if not isinstance(cluster.engine_options.get("address", ""), str):
             raise cluster.refused("address", "must be a text: a host's name or address")
         cluster.timespan("max_idletime", IDLE_S)
+    place = str(settings.home)
+    if settings.clusters and shlex.quote(place) != place:
+        # Parsl quotes nothing of what shells and Slurm read.
+        raise ConfigError(
+            f"batch scripts cannot name {place!r}: CRYSTALMATH_HOME must be a plain path, without "
+            "blanks"
+        )
 
 
 def _check_ranks(cluster: Cluster) -> None:
