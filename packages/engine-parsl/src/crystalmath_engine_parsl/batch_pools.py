@@ -154,6 +154,7 @@ class BatchPool(Pool):
     ) -> None:
         super().__init__(executor, directory)
         self._cluster = cluster
+        self._own_launcher = cluster.launcher is not None
         self._queue = queue
         self._record = directory.parent / BLOCKS
         self._idle = IdleBlocks(executor, cluster.timespan("max_idletime", config.IDLE_S), log)

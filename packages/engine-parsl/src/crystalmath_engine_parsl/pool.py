@@ -60,6 +60,7 @@ class Pool:
         self._beginning = threading.Thread(target=self._begin, daemon=True)
         self._failure: Exception | None = None
         self._ending = False
+        self._own_launcher = False
         #: Whether it has run anything.
         self.proved = False
 
@@ -111,7 +112,11 @@ class Pool:
         asked = self._asked_for(attempt)
         try:
             future: Future[Any] = self._executor.submit(
-                task.run, asked, str(attempt.directory), attempt.walltime_s
+                task.run,
+                asked,
+                str(attempt.directory),
+                attempt.walltime_s,
+                own_launcher=self._own_launcher,
             )
         except Exception as error:
             raise EngineUnavailable(f"Parsl takes no task: {_told(error)}") from error

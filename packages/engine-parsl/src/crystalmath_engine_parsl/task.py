@@ -31,7 +31,7 @@ class BlockEndsTooSoon(Exception):  # noqa: N818 - named for what is so
         return f"the pilot job {self.block} is over before the job's walltime would be"
 
 
-def run(directory: str, walltime_s: float | None) -> None:
+def run(directory: str, walltime_s: float | None, *, own_launcher: bool = False) -> None:
     """Run the job of a run directory, as every engine's worker does.
 
     Parameters
@@ -40,6 +40,8 @@ def run(directory: str, walltime_s: float | None) -> None:
         The run directory.
     walltime_s : float, optional
         The job's walltime, in seconds.
+    own_launcher : bool
+        The cluster says itself what starts ranks: quacc would take what Parsl says for that.
 
     Raises
     ------
@@ -50,4 +52,8 @@ def run(directory: str, walltime_s: float | None) -> None:
     if ends and walltime_s and time.time() + walltime_s + BEGIN_S > float(ends):
         raise BlockEndsTooSoon(os.environ["CRYSTALMATH_ALLOCATION"])
     # What Parsl's MPI mode says of this task's nodes: PREFIX, and more.
-    worker.run(directory, {name: os.environ[name] for name in os.environ if name in _MPI})
+    known = {name: os.environ[name] for name in os.environ if name in _MPI}
+    if own_launcher:
+        # Parsl sets it anew for each task, and what is started here would inherit it.
+        os.environ.pop(PREFIX, None)
+    worker.run(directory, known, only_filled=(PREFIX,) if own_launcher else ())

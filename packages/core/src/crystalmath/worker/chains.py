@@ -18,7 +18,7 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.losses import declare_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 __all__ = ["WorkerLost", "close_idle", "run"]
 
@@ -32,7 +32,12 @@ class WorkerLost(CrystalMathError):  # noqa: N818 - named for what happened
     code = "lost"
 
 
-def run(directory: str | os.PathLike[str], environment: Mapping[str, str] | None = None) -> None:
+def run(
+    directory: str | os.PathLike[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    only_filled: Collection[str] = (),
+) -> None:
     """Run the job of a run directory, and return once its outcome is published.
 
     May be called from several threads at once. A job that somebody else has claimed is left
@@ -46,6 +51,8 @@ def run(directory: str | os.PathLike[str], environment: Mapping[str, str] | None
         Environment variables of the job that only its worker can know, as the nodes that it was
         given of an allocation. They go before what was submitted, where ``$NAME`` of one is
         filled in.
+    only_filled : collection of str
+        Names of those that are filled in, and that the job is not to find as variables.
 
     Raises
     ------
@@ -56,7 +63,7 @@ def run(directory: str | os.PathLike[str], environment: Mapping[str, str] | None
     """
     header = RunDirectory(directory).read_header()
     if environment:
-        header["environment"] = _with(header["environment"], environment)
+        header["environment"] = _with(header["environment"], environment, only_filled)
     request = {"directory": os.path.abspath(directory), "header": header}
     fresh = False
     while not fresh:
@@ -74,11 +81,14 @@ def run(directory: str | os.PathLike[str], environment: Mapping[str, str] | None
     )
 
 
-def _with(submitted: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+def _with(
+    submitted: Mapping[str, str], known: Mapping[str, str], only_filled: Collection[str]
+) -> dict[str, str]:
     def filled(value: str) -> str:
         return re.sub(r"\$(\w+)", lambda found: known.get(found[1], found[0]), value)
 
-    return {**{name: filled(value) for name, value in submitted.items()}, **known}
+    own = {name: value for name, value in known.items() if name not in only_filled}
+    return {**{name: filled(value) for name, value in submitted.items()}, **own}
 
 
 class _Chain:
