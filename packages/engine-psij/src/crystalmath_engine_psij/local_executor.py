@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING, Any
+
+from crystalmath_engine_psij.quiet_import import import_psij
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,10 +75,7 @@ def local_executor(directory: Path, reaper: Reaper) -> LocalJobExecutor:
     reaper : Reaper
         Notices the ends.
     """
-    # Imported by the main thread, it would take SIGCHLD for itself; by another one it warns.
-    importer = threading.Thread(target=_import, name="crystalmath-psij-import", daemon=True)
-    importer.start()
-    importer.join()
+    import_psij()
     from psij import JobExecutor, JobExecutorConfig, Launcher
     from psij.executors.local import LocalJobExecutor
 
@@ -111,12 +109,3 @@ def local_executor(directory: Path, reaper: Reaper) -> LocalJobExecutor:
             return Start(self.config)
 
     return Executor()
-
-
-def _import() -> None:
-    log = logging.getLogger("psij.executors.local")
-    before, log.disabled = log.disabled, True
-    try:
-        import psij.executors.local  # noqa: F401
-    finally:
-        log.disabled = before

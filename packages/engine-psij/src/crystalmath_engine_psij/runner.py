@@ -12,6 +12,7 @@ from crystalmath.models import Capabilities, Resources
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_psij import options
 from crystalmath_engine_psij.local_jobs import LocalJobs
+from crystalmath_engine_psij.quiet_import import import_psij
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -118,6 +119,7 @@ class PsijRunner(EngineRunner):
 
     def _batch_jobs(self, scheduler: str) -> BatchJobs:
         if scheduler not in self._batch:
+            import_psij()
             from crystalmath_engine_psij.batch_jobs import BatchJobs
 
             self._batch[scheduler] = BatchJobs(scheduler, self.settings.directory, self.log)
