@@ -160,12 +160,3 @@ def test_an_allocation_that_somebody_else_ends_costs_an_attempt(slurm, login, tm
     slurm.run("scancel", *slurm.queue())
     assert login.reached(job_id, "completed", "failed", timeout=120)["status"] == "completed"
     assert count.read_text() == "xx"
-
-
-def test_the_engine_keeps_the_contract_past_core(slurm):
-    """Handles that were lost, attempts launched twice, what is queued: the kit, on `login`."""
-    boundary = "(launch or probe or release) and not many"
-    kit = ("tests/cluster/psij_kit.py", "--config-file=tests/contract/pytest.ini", "-k", boundary)
-    command = (sys.executable, "-m", "pytest", "-q", *kit)
-    done = slurm.run(*command, cwd=ROOT, check=False, timeout=600)
-    assert done.returncode == 0, done.stdout[-5000:]

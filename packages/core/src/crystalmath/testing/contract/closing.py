@@ -31,6 +31,7 @@ __all__ = ["Closing"]
 CLOSE_S = 30.0
 #: How long a thread or a socket may outlive `close`, in seconds.
 LINGER_S = 5.0
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Tenant:
@@ -138,10 +139,12 @@ class Tenant:
 def _is_of_a_living(identity: Path) -> bool:
     try:
         with identity.open("rb") as file:
-            pid: int = json.loads(file.readline())["pid"]
-        return bool(psutil.pid_exists(pid))
+            fields = json.loads(file.readline())
     except FileNotFoundError:
         return False
+    # That of a process on another host is for who comes after it there.
+    is_here = fields["boot_id"] == _BOOT.read_text(encoding="ascii").strip()
+    return not is_here or bool(psutil.pid_exists(fields["pid"]))
 
 
 class Closing(Base):
@@ -196,19 +199,19 @@ class Closing(Base):
         self,
         tenant: Tenant,
         oracle: Oracle,
-        shared: Path,
+        gate: Path,
         runner: EngineRunner,
         finish: Callable[..., Any],
     ) -> None:
         """A server that is stopped: what runs goes on, and the next one follows all of it."""
-        gate = shared / "gate"
         running = tenant.begin("wait_for", path=str(gate))
         waiting = tenant.submit("wait_for", 1, path=str(gate))
         tenant.ask("close", cancel=False)
         ended = [job_id for job_id in running + waiting if oracle.outcome(job_id)]
         assert not ended, f"jobs that were to be let go were ended: {ended}"
-        supervisors = [oracle.supervisor(job_id) for job_id in running]
-        assert alive(supervisors) == supervisors
+        if runner.capabilities.workers_here:
+            supervisors = [oracle.supervisor(job_id) for job_id in running]
+            assert alive(supervisors) == supervisors
         # This process takes them over while that one is still there.
         assert {runner.get_status(job_id).value for job_id in running} == {"running"}
         gate.touch()
