@@ -121,7 +121,7 @@ class Strikes:
         self.struck.append(f"{kind.removeprefix('strike_')}{'' if hit else ' (nothing there)'}")
 
     def strike_server(self):
-        """Kill the server; the next command starts another."""
+        """Kill the server; the next command that needs one starts another."""
         return self._kill("login", "-m crystalmath.server")
 
     def strike_interchange(self):
@@ -199,14 +199,10 @@ class Strikes:
             self._run("scontrol", "update", node, "state=resume", check=False)
 
     def _end(self):
-        """Wait for the ends of all jobs, and tell them."""
-        deadline = time.monotonic() + END_S
-        told = {}
-        while time.monotonic() < deadline:
-            told = json.loads(self._run(*COMMAND, "list", "--json", "--limit=1000"))["jobs"]
-            if all(job["status"] not in {"pending", "running"} for job in told):
-                break
-            time.sleep(1)
+        """Wait for the ends of all jobs, and tell them; who waits has a killed server replaced."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._run(*COMMAND, "wait", *self._jobs, check=False, timeout=END_S)
+        told = json.loads(self._run(*COMMAND, "list", "--json", "--limit=1000"))["jobs"]
         return {job["key"]: [job["status"], str(job.get("error") or "")] for job in told}
 
     def _left(self):

@@ -83,6 +83,24 @@ def test_jobs_share_the_nodes_of_a_block_which_ends_when_it_is_idle(slurm, there
     assert there.status(again)["attempt"] == 1
 
 
+def test_nothing_is_alive_on_any_node_when_cancelled_is_told(slurm, there):
+    there.configure('nodes = 2\nmpi = "srun"\n')
+    job = there.submit(
+        "lab_recipes.run_command",
+        *("--nodes=2", "--ranks=2"),
+        command=["sh", "-c", "$PARSL_MPI_PREFIX sleep 6062"],
+    )
+
+    def sleeps():
+        found = [slurm.processes(node).values() for node in ("node1", "node2")]
+        return [[each for each in one if each.endswith("/sleep 6062")] for one in found]
+
+    eventually(lambda: all(sleeps()))
+    there.run("cancel", job)
+    eventually(lambda: there.status(job)["status"] == "cancelled")
+    assert sleeps() == [[], []]
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

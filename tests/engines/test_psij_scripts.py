@@ -12,6 +12,7 @@ pytest.importorskip("psij")
 
 from crystalmath_engine_psij import batch_jobs, options
 from crystalmath_engine_psij.batch_queues import QUEUES
+from crystalmath_engine_psij.runner import PsijRunner
 
 ID = "3f2a91c4-0000-4000-8000-000000000000.1"
 ALL = Resources(
@@ -201,6 +202,36 @@ def test_a_home_that_scripts_cannot_name_is_refused(tmp_path):
     settings = EngineSettings(name="psij", home=home, clusters={"there": cluster})
     with pytest.raises(ConfigError, match="must be a plain path"):
         options.clusters(settings)
+
+
+def test_a_poll_of_500_allocations_on_two_clusters_costs_the_scheduler_one_call(
+    tmp_path, monkeypatch
+):
+    attempts = [
+        Attempt(
+            id=f"{ID[:-2]}.{number}",
+            job_id=ID[:-2],
+            directory=tmp_path,
+            cluster=("one", "other")[number % 2],
+            handle=str(number),
+        )
+        for number in range(1, 501)
+    ]
+    told = "".join(f"{each.handle}|RUNNING|None|{each.id}\n" for each in attempts)
+    (tmp_path / "told").write_text(told)
+    command = tmp_path / "squeue"
+    command.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/calls\ncat {tmp_path}/told\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    clusters = {
+        name: Cluster(name=name, engine="psij", scheduler="slurm") for name in ("one", "other")
+    }
+    runner = PsijRunner(EngineSettings(name="psij", home=tmp_path, clusters=clusters))
+    seen = runner.probe(attempts)
+    assert {each.id: seen[each.id].state for each in attempts} == {
+        each.id: "running" for each in attempts
+    }
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
 
 
 def rows(scheduler, text):
