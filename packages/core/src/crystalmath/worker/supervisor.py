@@ -280,7 +280,11 @@ class Supervisor:
         self._end_all()
         runner.drain(job.write_log)
         error = f"the process that ran the recipe {ending.how}{job.last_words()}"
-        if self._is_stopping_with_all():
+        stopping = self._is_stopping_with_all()
+        if stopping and job.directory.cancel_requested():
+            # A scheduler that was told of a cancel has ended the runner before we read of it.
+            job.publish("cancelled", error="cancelled")
+        elif stopping:
             job.publish("lost", error="the worker was told to stop (SIGTERM)")
         elif self._heartbeat.is_overdue():
             job.publish("lost", error=self._cut_off())
