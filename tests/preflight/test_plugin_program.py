@@ -21,6 +21,7 @@ from crystalmath.models import JobSpec
 from crystalmath.preflight import inspector
 from crystalmath.preflight.commands import check_commands
 from crystalmath.recipes import codec
+from crystalmath.testing import PreflightCase, PreflightContract
 
 SOURCE = Path(__file__).parents[2] / "examples/preflight-dftb/src/crystalmath_preflight_dftb.py"
 RECIPE = "quacc.recipes.dftb.core.static_job"
@@ -137,3 +138,30 @@ def test_its_command(environment, standin, tmp_path):
     assert "dftb+ (ASE's default) is not on the PATH" in check_commands(RECIPE, nowhere).message
     assert check_commands(RECIPE, environment) is None
     assert check_commands(RECIPE, {**nowhere, "DFTB_COMMAND": str(standin)}) is None
+
+
+class TestContract(PreflightContract):
+    """It keeps the contract of preflights, as core's own do."""
+
+    @pytest.fixture
+    def plugin(self, environment):
+        return "dftb"
+
+    @pytest.fixture
+    def cases(self, environment, tmp_path):
+        water = molecule("H2O")
+        broken = {"name": "O-O.skf", "content": "x\n0 0 0 0 0 0 0 x\n"}
+
+        def case(parameters, **findings):
+            given = {"parameters": parameters, "environment": environment, **findings}
+            return PreflightCase(RECIPE, water, **given)
+
+        return [
+            case(library(tmp_path / "good")),
+            case({"slako_dir": "/none"}),
+            case(library(tmp_path / "pair", name="H-O.skf"), errors=["skf_missing"]),
+            case(library(tmp_path / "empty", name="O-O.skf", content=""), errors=["skf_empty"]),
+            case(library(tmp_path / "broken", **broken), errors=["input_fails"]),
+            case({"method": "DFTB", "slako_dir": f"{tmp_path}/gone/"}, errors=["skf_path"]),
+            case({"method": "DFTB"}, errors=["skf_unset"]),
+        ]
