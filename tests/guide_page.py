@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-__all__ = ["BLOCKS", "GUIDE", "type_in"]
+__all__ = ["BLOCKS", "GUIDE", "register", "type_in"]
 
 GUIDE = (Path(__file__).parents[1] / "docs/writing-an-engine.md").read_text()
 #: A line with nothing but a path and a colon, and the block below it.
@@ -20,8 +20,14 @@ def type_in(folder: str, into: Path) -> Path:
         if name.startswith(f"{folder}/"):
             with (into / name.removeprefix(f"{folder}/")).open("a", encoding="utf-8") as file:
                 file.write(block + "\n")
-    project = tomllib.loads((into / "pyproject.toml").read_text())["project"]
-    metadata = into / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    register(into / "pyproject.toml", into)
+    return into
+
+
+def register(pyproject: Path, folder: Path) -> None:
+    """Have a distribution count as installed in a folder that has its modules."""
+    project = tomllib.loads(pyproject.read_text())["project"]
+    metadata = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
@@ -32,4 +38,3 @@ def type_in(folder: str, into: Path) -> Path:
         for line in (f"[{group}]", *(f"{key} = {value}" for key, value in entries.items()))
     ]
     (metadata / "entry_points.txt").write_text("\n".join(points))
-    return into

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-import attrs
 from broken_engines import LEAK, Engine
 
 SPOIL = str(Path(__file__).with_name("spoil"))
@@ -29,11 +28,17 @@ class InAProcess(Engine):
 
     def _work(self):
         while (attempt := self._queue.get()[2]) is not None:
+            self.wait()
+            if attempt.id not in self._queued:
+                continue
             self._running.add(attempt.id)
             self._queued.discard(attempt.id)
             self._run(str(attempt.directory))
             self._running.discard(attempt.id)
             self.notice(attempt.id)
+
+    def wait(self):
+        """Wait until the job at the head of the queue may begin."""
 
     def _run(self, directory):
         command = [sys.executable, "-P", "-c", SCRIPT, directory]
@@ -388,12 +393,3 @@ class NeverTied(AtLaunch):
         if hasattr(self, "_process"):
             self._process.kill()
             self._process.wait()
-
-
-class Restricted(InAProcess):
-    """Declares that its workers have an environment of their own: it is right."""
-
-    capabilities = attrs.evolve(Engine.capabilities, workers_inherit=False)
-
-    def environment(self):
-        return {"PATH": os.environ["PATH"], "HOME": "/"}

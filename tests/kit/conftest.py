@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import broken_boundary  # noqa: F401
@@ -12,8 +14,10 @@ import broken_engines
 import broken_face  # noqa: F401
 import broken_surroundings  # noqa: F401
 import early_engine  # noqa: F401
+import good_engines  # noqa: F401
 import psutil
 import pytest
+import small_slurm
 
 from crystalmath.testing.pytest_session import run_pytest
 
@@ -31,7 +35,7 @@ class Test{name}(RunnerContract):
     def engine(self):
         return EngineUnderTest(
             {name!r},
-            options={{"workers": {workers}}},
+            options={options},
             workers={workers},
             library={library!r},
             start_s={start_s},
@@ -73,10 +77,12 @@ def site(tmp_path_factory):
 def judge(site, tmp_path_factory):
     """Run the kit on engines: ``judge({engine: tests}, ...)`` gives what became of each test."""
 
-    def judge(chosen, workers=2, limits=""):
+    def judge(chosen, workers=2, limits="", options=None):
         folder = tmp_path_factory.mktemp("k")
         module = folder / "test_engines.py"
-        module.write_text(HEAD + "".join(_class(name, workers, limits) for name in chosen))
+        given = {"workers": workers} if options is None else options
+        classes = [_class(name, workers, limits, given) for name in chosen]
+        module.write_text(HEAD + "".join(classes))
         nodes = [
             f"{module}::Test{name}::{test}" for name, tests in chosen.items() for test in tests
         ]
@@ -90,12 +96,30 @@ def judge(site, tmp_path_factory):
     return judge
 
 
-def _class(name, workers, limits):
-    engine = broken_engines.ENGINES.get(name, broken_engines.Engine)
+def _class(name, workers, limits, options):
+    engine = broken_engines.ENGINES.get(name)
     return CLASS.format(
         name=name,
         workers=workers,
-        library=engine.library,
-        start_s=engine.start_s,
+        options=options,
+        library=engine.library if engine else None,
+        start_s=engine.start_s if engine else None,
         limits=limits,
     )
+
+
+@pytest.fixture(scope="session")
+def queue(tmp_path_factory):
+    """Give a batch system that runs two jobs at a time; its commands are on PATH."""
+    place = tmp_path_factory.mktemp("queue")
+    spool, folder = place / "spool", place / "bin"
+    small_slurm.install(spool, folder)
+    command = [sys.executable, small_slurm.__file__, str(spool), "serve", "2"]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") as server,
+    ):
+        patch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        assert server.stdout.readline() == b"ready\n"
+        yield spool
+        (spool / "stop").touch()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 from broken_engines import ENGINES
@@ -10,6 +14,8 @@ from cases_surroundings import MENDED
 
 from crystalmath.engines.local import LocalRunner
 from crystalmath.testing import RunnerContract
+from crystalmath.testing.written_template import write_engine
+from guide_page import register, type_in
 
 TESTS = [name for name in dir(RunnerContract) if name.startswith("test")]
 #: The topics in which an engine's capabilities matter.
@@ -87,3 +93,88 @@ def test_workers_with_an_environment_of_their_own_pass_where_they_are_declared(m
     verdicts = {test: v for (engine, test), v in mended.items() if engine == "Restricted"}
     assert verdicts.pop(INHERITED)["outcome"] == "skipped"
     assert {verdict["outcome"] for verdict in verdicts.values()} == {"passed"}
+
+
+# --- the kinds of engines that there are ----------------------------------------------------------
+
+#: The long run, while the cores are kept busy: ``GOOD_RUNS=10``, so often on each kind, and
+#: ``GOOD_TESTS=test``, all of the kit, or those in whose names that stands; it takes hours.
+RUNS = int(os.environ.get("GOOD_RUNS", "0"))
+#: Else those in which it matters most how soon an engine comes to a job, and where that runs.
+FEW = [
+    "test_one_job_ends",
+    "test_launched_again_after_its_worker_was_killed",
+    "test_as_many_at_once_as_workers_says",
+    "test_probe_of_many_in_mixed_states",
+    "test_starts_in_order",
+    "test_the_walltime_does_not_run_while_a_job_waits",
+]
+# None of these engines has quacc.
+CHOSEN = [
+    name
+    for name in TESTS
+    if os.environ.get("GOOD_TESTS", "nothing") in name and name != "test_a_recipe_of_quacc"
+] or FEW
+#: Kind -> engine, its workers, its options, and what else its author tells the kit.
+KINDS = {
+    "threads": ("local", 2, {"workers": 2}, ""),
+    "processes": ("Processes", 2, {"workers": 2}, ""),
+    "a process for each job": ("FreshProcesses", 2, {"workers": 2}, ""),
+    "agent": ("pool", 2, {"workers": 2}, ""),
+    "slow queue": ("SlowQueue", 2, {"workers": 2}, ""),
+    "batch": ("batch", 2, {}, "linger_s=30.0"),
+    "restricted environment": ("Restricted", 2, {"workers": 2}, ""),
+    "one worker": ("OneWorker", 1, {"workers": 1}, ""),
+    "many workers": ("Many", 8, {"workers": 8}, ""),
+}
+BURN = "import os\nwhile os.getppid() == {}: pass"
+
+
+@pytest.fixture(scope="module")
+def installed(site, tmp_path_factory):
+    """Install the engine of the template, and the batch engine of the guide, too."""
+    folder = tmp_path_factory.mktemp("engines")
+    write_engine("pool", folder / "pool")
+    register(folder / "pool/pyproject.toml", folder / "pool/src")
+    paths = [str(folder / "pool/src"), str(type_in("batch", folder / "batch"))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ["PYTHONPATH"]]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Keep the cores busy in the long run."""
+    with ExitStack() as stack:
+        for _ in os.sched_getaffinity(0) if RUNS else ():
+            command = [sys.executable, "-c", BURN.format(os.getpid())]
+            burning = stack.enter_context(subprocess.Popen(command))
+            stack.callback(burning.kill)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(request, judge, installed, load, queue):
+    """Run the kit on the kinds that were selected, side by side."""
+    chosen = [
+        (item.callspec.params["kind"], item.callspec.params["number"])
+        for item in request.session.items
+        if item.originalname == test_a_kind_of_engine_passes.__name__
+    ]
+
+    def run(case):
+        engine, workers, options, limits = KINDS[case[0]]
+        return case, judge({engine: CHOSEN}, workers=workers, options=options, limits=limits)
+
+    with ThreadPoolExecutor(len(KINDS)) as pool:
+        return dict(pool.map(run, chosen))
+
+
+@pytest.mark.parametrize("number", range(max(RUNS, 1)))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_engine_passes(runs, kind, number):
+    verdicts = runs[kind, number]
+    told = {n: v["details"] for (_, n), v in verdicts.items() if v["outcome"] == "failed"}
+    assert not told, "\n".join(f"{name}: {details}" for name, details in told.items())
+    assert len(verdicts) >= len(CHOSEN)
+    assert "passed" in {verdict["outcome"] for verdict in verdicts.values()}

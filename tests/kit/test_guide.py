@@ -8,12 +8,7 @@ the session `contract(dask)` runs the kit on these.)
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
-
-import pytest
-import small_slurm
 
 from crystalmath.testing.pytest_session import run_pytest
 from guide_page import type_in
@@ -22,19 +17,6 @@ from guide_page import type_in
 #: to the engines' own sessions; ``GUIDE_TESTS`` chooses others.
 CHOSEN = "not quacc and not cancel and not clos and not exit and not script and not exception"
 LIGHT = Path(__file__).parents[1] / "light"
-
-
-@pytest.fixture
-def queue(tmp_path, monkeypatch):
-    """Give a batch system that runs two jobs at a time; its commands are on PATH."""
-    spool, folder = tmp_path / "spool", tmp_path / "bin"
-    small_slurm.install(spool, folder)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    command = [sys.executable, small_slurm.__file__, str(spool), "serve", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") as server:
-        assert server.stdout.readline() == b"ready\n"
-        yield spool
-        (spool / "stop").touch()
 
 
 def test_the_batch_engine_passes(queue, tmp_path, monkeypatch):

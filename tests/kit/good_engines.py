@@ -1,0 +1,113 @@
+"""Engines that are right, of the kinds that there are; each keeps what it declares.
+
+Beside these: the local engine (threads of its owner), that of `crystalmath engine-template` (an
+agent), and the batch engine of the guide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import attrs
+from broken_engines import Engine
+from broken_surroundings import InAProcess
+
+#: Calls core's worker for each run directory that it reads; standard output is for the answers.
+SERVE = """
+import contextlib, os, sys
+from crystalmath import worker
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+worker.end_with_parent(int(sys.argv[1]))
+for line in sys.stdin:
+    with contextlib.suppress(Exception):
+        worker.run(line.rstrip("\\n"))
+    print(file=answers, flush=True)
+"""
+#: Where quacc seems not to be installed, so that no worker imports it.
+LIGHT = str(Path(__file__).parents[1] / "light")
+
+
+class Good(Engine):
+    """Measured by the kit, as engines are of which nothing is known."""
+
+    start_s = None
+
+
+class FreshProcesses(InAProcess):
+    """Starts a process for each job."""
+
+    start_s = None
+
+
+class Processes(InAProcess):
+    """Has processes that stay, and each runs one job after the other."""
+
+    start_s = None
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._mine = threading.local()
+
+    def _work(self):
+        try:
+            super()._work()
+        finally:
+            self._put_away()
+
+    def _run(self, directory):
+        if not hasattr(self._mine, "process"):
+            self._mine.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", SERVE, str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        process = self._mine.process
+        with contextlib.suppress(BrokenPipeError):
+            print(directory, file=process.stdin, flush=True)
+        if not process.stdout.readline():
+            self._put_away()  # it was killed
+
+    def _put_away(self):
+        process = self._mine.__dict__.pop("process", None)
+        if process is not None:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            process.stdout.close()
+            process.wait()
+
+
+class OneWorker(Processes):
+    """Has a single process."""
+
+
+class Many(Good):
+    """Runs many jobs at once."""
+
+
+class SlowQueue(InAProcess):
+    """Lets each job wait for a while before it starts a process for it."""
+
+    start_s = None
+    #: In seconds.
+    WAIT_S = 2.0
+
+    def wait(self):
+        time.sleep(self.WAIT_S)
+
+
+class Restricted(InAProcess):
+    """Declares that its workers have an environment of their own."""
+
+    start_s = None
+    capabilities = attrs.evolve(Engine.capabilities, workers_inherit=False)
+
+    def environment(self):
+        return {"PATH": os.environ["PATH"], "HOME": "/", "PYTHONPATH": LIGHT}
