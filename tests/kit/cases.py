@@ -122,11 +122,13 @@ CASES = [
         for fault in FAULTS
         if fault != "Slow"
     ),
+    ("AsksItsServer", "test_calls_start_nothing[findings]", "process: /bin/true"),
     ("BringsItsLibrary", "test_import_brings_no_library", "imports fake_library"),
     ("BringsNumpy", "test_import_brings_no_library", "imports numpy"),
     ("StopHangs", "test_stop_ends_in_time", "did not come back"),
     # What is launched, and when it runs
     ("IgnoresASecondLaunch", "test_launched_again_after_its_worker_was_killed", "a second time"),
+    ("LosesWorkers", "test_launched_again_after_its_worker_was_killed", "a second time"),
     ("DeadWorkerIsRunning", "test_launched_again_after_its_worker_was_killed", "is under way"),
     ("MixesUpHandles", "test_probe_of_many_in_mixed_states", "mixes them up"),
     ("LastComeFirst", "test_starts_in_order", "number 4 of those .* before number 1"),

@@ -1,6 +1,7 @@
 """Load a plugin, and call what core calls before the plugin has anything to do.
 
-Of an engine: make its runner, and ask it what core asks at each submission. Of another plugin: have
+Of an engine: ask what keeps it from serving, make its runner, and ask that what core asks at each
+submission. Of another plugin: have
 it provide its programs and readers.
 
 Run as ``python -P -m crystalmath.testing.early_calls GROUP NAME``, by the plugin's entry point, in
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["STEPS", "call_early"]
 
 #: What is called, in this order; ``remade`` is the constructor again, with everything imported.
-STEPS = ("import", "constructor", "remade", "clusters", "workers", "honoured", "cores")
+STEPS = ("import", "findings", "constructor", "remade", "clusters", "workers", "honoured", "cores")
 
 
 class _Recorder:
@@ -120,6 +121,10 @@ def _call_engine(recorder: _Recorder, plugin: Any, name: str) -> None:
     def make() -> Any:
         return plugins().call_engine(plugin, "crystalmath_make_runner", settings=settings)
 
+    def find() -> Any:
+        return plugins().call_engine(plugin, "crystalmath_engine_findings", settings=settings)
+
+    recorder.call("findings", find)
     runner = recorder.call("constructor", make)
     runner = recorder.call("remade", make)
     cluster = next(iter(recorder.call("clusters", runner.clusters)), "local")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import locale
 import logging
+import multiprocessing
 import os
 import resource
 import select
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -48,6 +50,8 @@ def take() -> dict[str, dict[str, str]]:
             "filters": repr(root.filters),
             "level": logging.getLevelName(root.level),
             "logging.disable": str(logging.root.manager.disable),
+            "class of loggers": repr(logging.getLoggerClass()),
+            "factory of records": repr(logging.getLogRecordFactory()),
         },
         {name: repr(pair) for name, pair in limits().items()},
         {
@@ -56,6 +60,10 @@ def take() -> dict[str, dict[str, str]]:
             "sys.stderr": repr(sys.stderr),
             "sys.excepthook": repr(sys.excepthook),
             "threading.excepthook": repr(threading.excepthook),
+            "sys.unraisablehook": repr(sys.unraisablehook),
+            "timeout of sockets": str(socket.getdefaulttimeout()),
+            "start of processes": multiprocessing.get_start_method(allow_none=True)
+            or multiprocessing.get_all_start_methods()[0],
             "locale": locale.setlocale(locale.LC_ALL),
         },
     ]

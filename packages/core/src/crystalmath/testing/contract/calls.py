@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Calls"]
 
-#: How long loading the plugin may take, making the first runner, with all that this imports,
-#: making another one, and each call that core makes at a submission, in seconds.
-LIMITS_S = {"import": 1.0, "constructor": 60.0, "remade": 0.5} | dict.fromkeys(STEPS[3:], 0.2)
+#: How long loading the plugin and its findings may take, making the first runner, with all that
+#: this imports, making another one, and each call that core makes at a submission, in seconds.
+LIMITS_S = {"import": 1.0, "findings": 1.0, "constructor": 60.0, "remade": 0.5}
+LIMITS_S |= dict.fromkeys(STEPS[4:], 0.2)
 #: A machine that is busy with something else is no engine's fault: the quickest of these counts.
 TRIES = 3
 #: How long `stop` may take, in seconds: a server that is stopped waits for it, and a script's end.
@@ -111,9 +112,10 @@ class Calls(Base):
 
 _CALLS = {
     "import": "loading the plugin",
+    "findings": "crystalmath_engine_findings",
     "constructor": "crystalmath_make_runner",
     "remade": "making another runner",
-} | {step: f"{step}()" for step in STEPS[3:]}
+} | {step: f"{step}()" for step in STEPS[4:]}
 
 
 def _call_early(engine: EngineUnderTest, folder: Path) -> dict[str, Any]:

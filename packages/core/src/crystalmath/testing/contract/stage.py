@@ -29,6 +29,10 @@ SETTLE_S = 3.0
 #: How long a descriptor or a thread may outlive `close`, in seconds.
 LINGER_S = 5.0
 MODULE = "a_module_of_the_submitter"
+#: What a variable may hold: a shell that exports functions has such ones.
+WORDS = "some words, \N{GREEK SMALL LETTER ALPHA} {\n  '$HOME' \"\\\n}"
+#: Folders of a home in which each program makes a folder of its own, and those below them.
+_SHARED = frozenset({".cache", ".config", ".local", "share", "state"})
 
 
 class Stage:
@@ -142,9 +146,7 @@ class Stage:
         home, temporary, modules = (self._folder / each for each in ("home", "tmp", "modules"))
         for place in (home, temporary, modules, self._folder / "work"):
             place.mkdir()
-        # What its libraries look for in there must be found; what is made there is seen.
-        for path in Path.home().iterdir():
-            (home / path.name).symlink_to(path)
+        _show(Path.home(), home)
         own = home / "a file of the user's"
         own.write_text("as it was\n", encoding="ascii")
         own.chmod(0o644)
@@ -152,10 +154,12 @@ class Stage:
         paths = [str(modules), os.environ.get("PYTHONPATH")]
         return {
             **os.environ,
-            "A_VARIABLE_OF_THE_SUBMITTER": "some words, \N{GREEK SMALL LETTER ALPHA}",
+            "A_VARIABLE_OF_THE_SUBMITTER": WORDS,
             "VASP_VARIABLE_OF_THE_SUBMITTER": "forwarded",
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "HOME": str(home),
+            # It goes with quacc, in which jobs run: that it keeps something there is no engine's.
+            "MPLCONFIGDIR": str(self._folder / "matplotlib"),
             "TMPDIR": str(temporary),
         }
 
@@ -190,3 +194,14 @@ class Stage:
             for file in files
             if file.mode != "r" and not file.path.startswith(tuple(places))
         ]
+
+
+def _show(home: Path, folder: Path) -> None:
+    """Show in a folder what is in a home: libraries find it, and what they make there is seen."""
+    for path in home.iterdir():
+        shown = folder / path.name
+        if path.name in _SHARED and path.is_dir() and not path.is_symlink():
+            shown.mkdir()
+            _show(path, shown)
+        else:
+            shown.symlink_to(path)

@@ -108,11 +108,13 @@ class Inheritance(Staged):
         needs("workers_inherit")
         needs("workers_here")
         lowered = [
-            f"{name} is {found[0]} and was {stage.limits[name][0]}"
+            f"{name} is {found} and was {stage.limits[name]}"
             for name, found in stage.job["limits"].items()
-            if _is_lower(found[0], stage.limits[name][0])
+            if any(map(_is_lower, found, stage.limits[name]))
         ]
-        what = "a worker with the resource limits of the process that submits, or higher ones"
+        what = (
+            "a worker with the limits, soft and hard, of the process that submits, or higher ones"
+        )
         _kept(not lowered, what, lowered)
 
     def test_a_job_begins_in_its_work_directory(self, stage: Stage) -> None:

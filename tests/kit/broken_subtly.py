@@ -1,0 +1,159 @@
+"""Engines that are broken in ways that show rarely, or elsewhere than one looks first."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+from broken_engines import LEAK, Engine, Plugin
+from broken_surroundings import AtLaunch, InAProcess
+from good_engines import Processes
+
+from crystalmath.hookspecs import hookimpl
+from crystalmath.models import Sighting
+
+
+class EnvironmentByLines(InAProcess):
+    """Hands its environment over as lines ``NAME=value``, as from ``env``."""
+
+    def environment(self):
+        lines = "\n".join(f"{name}={value}" for name, value in os.environ.items()).split("\n")
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+class LowersHardLimit(InAProcess):
+    """Takes from jobs the right to raise a limit, which it leaves as it is."""
+
+    def prepare(self):
+        for limit in (resource.RLIMIT_STACK, resource.RLIMIT_CORE):
+            soft, _ = resource.getrlimit(limit)
+            resource.setrlimit(limit, (soft, soft))
+
+
+class WritesToCache(AtLaunch):
+    """Keeps something below ~/.cache, where others keep theirs."""
+
+    def begin(self):
+        folder = Path.home() / ".cache/broken-engine"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "index").touch()
+
+
+class StampsLogRecords(AtLaunch):
+    """Has all log records of the user's process made by itself."""
+
+    def begin(self):
+        make = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(partial(make))
+
+
+class LosesWorkers(Processes):
+    """Has a worker less for each that was killed."""
+
+    start_s = 30.0
+
+    def _put_away(self):
+        process = self._mine.__dict__.get("process")
+        killed = process is not None and process.poll() is not None
+        super()._put_away()
+        if killed:
+            self._queued.discard(self._running.pop() if self._running else "")
+            sys.exit()  # this thread
+
+
+class AsksItsServer(Engine):
+    """Finds out by a command whether it can serve, wherever engines are listed."""
+
+
+class _Asking(Plugin):
+    @hookimpl
+    def crystalmath_engine_findings(self, settings):
+        del settings
+        subprocess.run(["/bin/true"], check=True)
+        return []
+
+
+AsksItsServer.plugin = _Asking(AsksItsServer)
+
+
+DAEMON = """
+import os, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+for _ in range(600):
+    time.sleep(0.1)
+"""
+
+
+class LeavesDaemon(AtLaunch):
+    """Starts a daemon with an environment of its own, and forgets it."""
+
+    start_s = 15.0
+
+    def begin(self):
+        command = [sys.executable, "-S", "-E", "-c", DAEMON]
+        subprocess.run(command, env={LEAK: "1"}, check=True)
+
+
+class WaitsForItsQueue(Engine):
+    """Comes back from stop when its queue is empty."""
+
+    def stop(self):
+        while self._queued:
+            threading.Event().wait(0.05)
+        super().stop()
+
+
+class RecyclesHandles(Engine):
+    """Numbers its tasks by the smallest number that is free, as operating systems do."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._tasks = {}
+
+    def launch(self, attempts):
+        super().launch(attempts)
+        return {attempt.id: self._task(attempt.id) for attempt in attempts}
+
+    def _task(self, attempt):
+        over = {n for n, a in self._tasks.items() if self._see(a).state == "gone"}
+        number = min(over | {len(self._tasks)} - {n for n in self._tasks if n not in over})
+        self._tasks[number] = attempt
+        return str(number)
+
+    def probe(self, attempts):
+        known = {a.id: self._tasks.get(int(a.handle), a.id) if a.handle else a.id for a in attempts}
+        return {each: self._see(task) for each, task in known.items()}
+
+
+class ThreadPerRelease(Engine):
+    """Has a thread wait for each attempt that it was told to drop."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._over = threading.Event()
+
+    def release(self, attempts):
+        super().release(attempts)
+        for _ in attempts:
+            threading.Thread(target=self._over.wait, daemon=True).start()
+
+    def stop(self):
+        super().stop()
+        self._over.set()
+
+
+class GoneWithItsWorker(Engine):
+    """Says gone of what is queued while it has no worker yet."""
+
+    def probe(self, attempts):
+        seen = super().probe(attempts)
+        idle = not self._running
+        return {i: Sighting("gone") if idle else s for i, s in seen.items()}
