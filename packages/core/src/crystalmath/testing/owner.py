@@ -35,6 +35,9 @@ RECIPES = "crystalmath.testing.recipes"
 SCRIPT = "crystalmath.testing.owner_process"
 #: How often a process that does not answer is looked at, in seconds.
 _TICK = 0.5
+#: How long Python, its imports and the engine's constructor may take on a machine that is busy with
+#: much else, in seconds: a limit on what hangs.
+_BIRTH_S = 600.0
 #: How much is told of what it wrote, in characters.
 _TAIL = 5000
 
@@ -62,7 +65,8 @@ class Owner:
     Attributes
     ----------
     patience_s : float
-        How long an answer may take, in seconds; then the process is killed.
+        How long an answer may take, in seconds; then the process is killed. The first may take
+        longer, as the process imports what it needs before.
     """
 
     #: All of this process that are still referred to.
@@ -102,6 +106,7 @@ class Owner:
             os.close(asked)
             os.close(answered)
         self._unread = b""
+        self._is_born = False
         Owner.made.add(self)
 
     def __enter__(self) -> Self:
@@ -136,7 +141,8 @@ class Owner:
 
     def hear(self, method: str) -> Any:
         """Wait for the answer to what was asked last."""
-        deadline = time.monotonic() + self.patience_s
+        patience_s = self.patience_s if self._is_born else max(self.patience_s, _BIRTH_S)
+        deadline = time.monotonic() + patience_s
         while b"\n" not in self._unread:
             # What it forked may hold its end of the pipe: look at the process, too.
             ended = self.process.poll() is not None
@@ -148,7 +154,8 @@ class Owner:
                 raise OwnerError(f"the process ended with {self.process.wait()} during {method!r}")
             if time.monotonic() > deadline:
                 self.kill()
-                raise OwnerError(f"{method!r} gave no answer in {self.patience_s:g} s")
+                raise OwnerError(f"{method!r} gave no answer in {patience_s:g} s")
+        self._is_born = True
         line, _, self._unread = self._unread.partition(b"\n")
         answer = json.loads(line)
         if "error" in answer:
