@@ -11,12 +11,11 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from broken_engines import LEAK, Engine, Plugin
+from broken_engines import Engine, Plugin
 from broken_surroundings import AtLaunch, InAProcess
 from good_engines import Processes
 
 from crystalmath.hookspecs import hookimpl
-from crystalmath.models import Sighting
 
 
 class EnvironmentByLines(InAProcess):
@@ -58,12 +57,10 @@ class LosesWorkers(Processes):
 
     start_s = 30.0
 
-    def _put_away(self):
-        process = self._mine.__dict__.get("process")
-        killed = process is not None and process.poll() is not None
-        super()._put_away()
-        if killed:
-            self._queued.discard(self._running.pop() if self._running else "")
+    def _run(self, directory):
+        super()._run(directory)
+        if not hasattr(self._mine, "process"):
+            self._running.clear()
             sys.exit()  # this thread
 
 
@@ -80,35 +77,6 @@ class _Asking(Plugin):
 
 
 AsksItsServer.plugin = _Asking(AsksItsServer)
-
-
-DAEMON = """
-import os, time
-if os.fork():
-    os._exit(0)
-os.setsid()
-for _ in range(600):
-    time.sleep(0.1)
-"""
-
-
-class LeavesDaemon(AtLaunch):
-    """Starts a daemon with an environment of its own, and forgets it."""
-
-    start_s = 15.0
-
-    def begin(self):
-        command = [sys.executable, "-S", "-E", "-c", DAEMON]
-        subprocess.run(command, env={LEAK: "1"}, check=True)
-
-
-class WaitsForItsQueue(Engine):
-    """Comes back from stop when its queue is empty."""
-
-    def stop(self):
-        while self._queued:
-            threading.Event().wait(0.05)
-        super().stop()
 
 
 class RecyclesHandles(Engine):
@@ -148,12 +116,3 @@ class ThreadPerRelease(Engine):
     def stop(self):
         super().stop()
         self._over.set()
-
-
-class GoneWithItsWorker(Engine):
-    """Says gone of what is queued while it has no worker yet."""
-
-    def probe(self, attempts):
-        seen = super().probe(attempts)
-        idle = not self._running
-        return {i: Sighting("gone") if idle else s for i, s in seen.items()}

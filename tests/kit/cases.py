@@ -131,6 +131,7 @@ CASES = [
     ("LosesWorkers", "test_launched_again_after_its_worker_was_killed", "a second time"),
     ("DeadWorkerIsRunning", "test_launched_again_after_its_worker_was_killed", "is under way"),
     ("MixesUpHandles", "test_probe_of_many_in_mixed_states", "mixes them up"),
+    ("RecyclesHandles", "test_probe_of_many_in_mixed_states", "mixes them up"),
     ("LastComeFirst", "test_starts_in_order", "number 4 of those .* before number 1"),
     ("FewerAtOnce", "test_as_many_at_once_as_workers_says", "says 2, and 1 jobs"),
     ("MoreAtOnce", "test_as_many_at_once_as_workers_says", "says 1, and 2 jobs"),

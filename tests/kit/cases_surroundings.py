@@ -30,6 +30,7 @@ CASES = [
     ("LeavesDescriptor", "test_no_descriptor_is_left_open", "/dev/null"),
     ("DescriptorPerJob", "test_a_job_costs_its_owner_nothing", "4 more descriptors"),
     ("ThreadPerJob", "test_a_job_costs_its_owner_nothing", "4 more threads"),
+    ("ThreadPerRelease", "test_a_job_costs_its_owner_nothing", "[45] more threads"),
     ("ProcessPerJob", "test_a_job_costs_its_owner_nothing", "4 more processes"),
     # To the machine.
     ("ListensToAll", "test_no_port_beyond_loopback", r"0\.0\.0\.0:"),

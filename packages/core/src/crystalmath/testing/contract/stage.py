@@ -103,11 +103,14 @@ class Stage:
         before = self._count()
         jobs = [self._begin("echo") for _ in range(JOBS)]
         self._end(jobs)
+        for job_id in self._owner.ask("submit", "wait_for", JOBS, path=str(self._folder / "never")):
+            self._owner.ask("cancel", job_id)
+            self._end([job_id], "cancelled")
 
         def grown() -> list[str]:
             now = self._count()
             return [
-                f"{now[what] - before[what]} more {what} after {JOBS} jobs"
+                f"{now[what] - before[what]} more {what} after {JOBS} jobs and {JOBS} cancelled"
                 for what in before
                 if now[what] - before[what] >= JOBS
             ]
@@ -133,13 +136,13 @@ class Stage:
         eventually(lambda: self._oracle.claimed(job_id), limit, f"the job {job_id} was not begun")
         return job_id
 
-    def _end(self, jobs: list[str]) -> None:
+    def _end(self, jobs: list[str], state: str = "completed") -> None:
         limit = self._engine.start_s + (10 + len(jobs)) * self._engine.turn_s
         for job_id in jobs:
             what = f"the job {job_id} did not finish"
             outcome = eventually(lambda id_=job_id: self._oracle.outcome(id_), limit, what)  # type: ignore[misc]
             assert outcome is not None
-            assert outcome["state"] == "completed", outcome["error"]
+            assert outcome["state"] == state, outcome["error"]
 
     def _environment(self) -> dict[str, str]:
         """Make the places of the process, and give its environment."""
