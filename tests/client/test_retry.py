@@ -76,6 +76,8 @@ def test_all_stays_the_same_but_for_what_is_changed(client, cli):
     given = client.specification(old.job_id), client.specification(new.job_id)
     assert given[0]["structure"] == given[1]["structure"]
     assert given[1]["parents"] == after.parents
+    # Of two parents each is named once.
+    assert cli("show", new.job_id).out.count(f"{old.job_id} (a retry of it)") == 1
     told = [header(client, job.job_id)["environment"] for job in (old, new)]
     assert told[0] == told[1]
     assert told[1].items() >= {**environment, "OMP_NUM_THREADS": "1"}.items()
@@ -110,6 +112,7 @@ def test_the_failed_ones_by_their_error(client, cli):
     rehearsed = cli("retry", *filters, "--dry-run")
     assert (rehearsed.code, rehearsed.out) == (0, "")
     assert "2 would be run again" in rehearsed.err
+    assert "error" not in rehearsed.err
     wanted = {"labels": labels, "error": "not converge"}
     assert client.retry(filters=wanted, dry_run=True) == [None, None]
     (refused,) = client.retry(mended[0], {"none_such": 1}, dry_run=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.job_filters import JobId, any_client, find
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
@@ -33,9 +35,10 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
 
 def _story(told: Story) -> list[tuple[str, object]]:
     job = Job.read(told["job"])
-    known = status_fields(job, told["params"], told["potcars"])
+    # What it came of is told below, with what became of that.
+    known = status_fields(evolve(job, parents=()), told["params"], told["potcars"])
     return [
-        *((name, value) for name, value in known if name != "came of"),
+        *known,
         *each("came of", map(_relative, told["parents"])),
         *each("led to", map(_relative, told["children"])),
         *each("attempts", map(_attempt, told["attempts"])),

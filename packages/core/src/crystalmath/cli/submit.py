@@ -282,7 +282,7 @@ def tell_alike(answers: Sequence[_Answer]) -> None:
 
 
 def _told(answer: _Answer) -> Iterator[tuple[str, str]]:
-    if answer["job_id"] is None:
+    if answer["job_id"] is None and answer["status"] == "error":  # in a rehearsal there is none
         yield "error", answer["error"]
     for warning in answer.get("warnings", ()):
         yield "warning", output.sentence(warning)
