@@ -41,6 +41,7 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
+TmpFS={folder}/tmp-%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
@@ -287,7 +288,7 @@ class SlurmCluster:
         return "\n".join(f"{file.name}:\n{file.read_text()[-2000:]}" for file in files)
 
     def _write_files(self):
-        for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
+        for name in ("munge", "state", *_own_folders()):
             (self.folder / name).mkdir(mode=0o700, parents=True)
         key = self.folder / "munge" / "key"
         key.touch(mode=0o400)
@@ -307,6 +308,11 @@ class SlurmCluster:
 
     def _in_room(self, *command):
         subprocess.run([*self._entering(self._room[1]), *command], check=True)
+
+
+def _own_folders():
+    # PMIx has files in the second by which ranks of one job on two nodes would meet.
+    return [f"{what}-{node}" for what in ("spool", "tmp") for node in NODES]
 
 
 def _only_child(pid, timeout=START_S):
