@@ -63,6 +63,7 @@ def test_an_older_schema_is_migrated_and_keeps_its_jobs(file):
         connection.execute("ALTER TABLE jobs DROP COLUMN parents")
         connection.execute("ALTER TABLE jobs DROP COLUMN removed")
         connection.execute("ALTER TABLE jobs DROP COLUMN removed_at")
+        connection.execute("ALTER TABLE jobs DROP COLUMN continue_lost")
         connection.execute("DROP TABLE lineage")
         connection.execute("ALTER TABLE specifications DROP COLUMN potcars")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
@@ -73,6 +74,7 @@ def test_an_older_schema_is_migrated_and_keeps_its_jobs(file):
         assert store.get(JOB.job_id).resources == Resources()
         assert store.get(JOB.job_id).parents == []
         assert store.get(JOB.job_id).removed is None
+        assert store.get(JOB.job_id).continue_lost is None
         assert store.specification(JOB.job_id) == JOB.specification
         assert store.pseudopotentials(JOB.job_id) == []
         assert [job.job_id for job in store.list(formula="Al", energy_max=-1)] == ["1"]
