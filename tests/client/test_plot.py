@@ -83,6 +83,7 @@ class Home:
             labels=labels,
             created_at=time.time(),
             spec_hash="0",
+            formula=str(atoms.get_chemical_formula()),
             specification=f"{json.dumps(spec.header())}\n{text}",
         )
         self.store.insert([record])
@@ -107,6 +108,13 @@ def drawn(tmp_path_factory):
     root = tmp_path_factory.mktemp("drawn")
     home = Home(root)
     with home.store:
+        for encut, name, atoms in (
+            (200, "copper-200", bulk("Cu")),
+            (300, "copper-300", bulk("Cu")),
+            (500, "cell-500", bulk("Cu", cubic=True)),
+        ):
+            parameters = {"encut": encut, "kpts": [3, 3, 3]}
+            home.make(name, atoms, {"energy": 1.0 - encut / 100}, parameters, {"set": "metals"})
         two = bulk("Al", cubic=True)[:2]
         for encut in ENCUTS:
             for kpts in KPTS:
@@ -225,6 +233,22 @@ def test_a_sweep_is_sorted_and_has_a_series_for_each_value(ids, cli, client):
     assert shown.lines[0] == "energy / eV"
 
 
+def test_materials_that_share_a_sweep_have_a_curve_each(ids, cli, client):
+    jobs = [*chosen(ids, "sweep"), *chosen(ids, "copper"), *chosen(ids, "cell")]
+    sweep = client.sweep(jobs, "encut", "energy", by="kpts")
+    assert [series.name for series in sweep.series] == [
+        "Al, kpts=[3,3,3]",
+        "Al, kpts=[11,11,11]",
+        "Cu, kpts=[3,3,3]",
+    ]
+    copper = sweep.series[2]
+    # Cu and Cu4 are one material.
+    assert (copper.x, list(copper.y)) == ([200, 300, 500], [-1.0, -2.0, -4.0])
+    # One curve goes through materials that differ in x.
+    (series,) = client.sweep([ids["sweep-200-3"], ids["copper-300"]], "encut", "energy").series
+    assert (series.name, series.x) == (None, [200, 300])
+
+
 def test_lists_stand_beside_each_other_in_their_order(ids, cli):
     jobs = chosen(ids, "sweep-200")
     told = cli("plot", *jobs, "--x", "kpts", "--json").json
@@ -251,7 +275,7 @@ def test_what_gives_no_point_is_told(ids, cli):
     jobs = [*chosen(ids, "sweep"), ids["failed"], ids["deaf"]]
     answer = cli("plot", *jobs, "--x", "encut")
     assert answer.code == 0
-    assert f"not drawn: job {ids['failed'][:8]} (failed): is failed" in answer.err
+    assert f"not drawn: job {ids['failed'][:8]} (failed): has failed" in answer.err
     assert "(deaf): has no label and was given no parameter 'encut'" in answer.err
     assert cli("plot", *jobs, "--x", "encut", "--json").json["left_out"].keys() == {
         ids["failed"],
@@ -279,7 +303,7 @@ def test_names_that_nothing_has(ids, cli, asked, said):
 
 
 def test_a_sweep_of_what_failed_says_why(ids, client):
-    with pytest.raises(InvalidJob, match=r"none of the jobs has a point; job \S+: is failed"):
+    with pytest.raises(InvalidJob, match=r"none of the jobs has a point; job \S+: has failed"):
         client.sweep([ids["failed"]], "message")
     with pytest.raises(UnknownJob):
         client.sweep(["0" * 8 + ids["failed"][8:]], "message")

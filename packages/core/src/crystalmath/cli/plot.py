@@ -79,7 +79,8 @@ def plot(
 
     Without --x and --eos it is energy and largest force after each ionic step, of jobs that run,
     too. A sweep takes the completed jobs with their labels and parameters; lists such as
-    kpts=[3,3,3] stand beside each other in their order. The equation of state is Birch-Murnaghan's.
+    kpts=[3,3,3] stand beside each other in their order; materials that share them have a curve
+    each. The equation of state is Birch-Murnaghan's.
     """
     _check(job_ids, label, {"--x": x, "--y": y, "--by": by}, eos=eos)
     if file is not None:

@@ -39,7 +39,8 @@ class JobCurves(Asking):
             ``energy`` (eV), ``energy_per_atom`` (eV), ``max_force`` (eV/Å), or a number in the
             result by its path: ``results.free_energy``.
         by : str, optional
-            Another label or parameter, which tells several series apart.
+            Another label or parameter, which tells several series apart. Where jobs of several
+            formulas have the same `x`, each (reduced) formula has a series of its own, too.
 
         Raises
         ------

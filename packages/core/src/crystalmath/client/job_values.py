@@ -87,7 +87,8 @@ class JobValues:
             It has none.
         """
         if self.job.state is not JobState.COMPLETED:
-            raise InvalidJob(f"is {self.job.state.value}")
+            state = self.job.state
+            raise InvalidJob("has failed" if state is JobState.FAILED else f"is {state.value}")
         summary = self.job.summary or {}
         if name in _PER_ATOM:
             return self._energy() / (summary.get("natoms") or len(self.atoms))

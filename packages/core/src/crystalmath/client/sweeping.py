@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.client.job_values import JobValues, suggestion
 from crystalmath.errors import InvalidJob
 from crystalmath.models.curves import EquationOfState, Series, Sweep
+from crystalmath.recipes.formulas import composition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,16 +42,19 @@ def make_sweep(
     points, left_out = _taken(every, point)
     # 3.0 and 3 are one point; [3, 3, 3] and "fine" have an order, and no distance.
     numbers = all(_is_number(at) for _, (at, _, _) in points)
-    groups: dict[str, list[tuple[Any, float, str]]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[tuple[Any, float, str]]] = defaultdict(list)
+    parted = _share_points(points)
     for job, (at, value, group) in sorted(points, key=lambda one: _order(one[1][2])):
-        groups[_text(group)].append((at, value, job.job_id))
+        material = _material(job) if parted else ""
+        groups[material, _text(group)].append((at, value, job.job_id))
     series = []
-    for group, members in groups.items():
+    for (material, group), members in sorted(groups.items(), key=lambda one: one[0][0]):
+        names = [material, "" if by is None else f"{by}={group}"]
         members.sort(key=lambda one: _order(one[0]))
         ats, values, job_ids = zip(*members, strict=True)
         series.append(
             Series(
-                name=None if by is None else f"{by}={group}",
+                name=", ".join(filter(None, names)) or None,
                 x=[float(at) if numbers else _text(at) for at in ats],
                 y=values,
                 job_ids=job_ids,
@@ -162,6 +166,19 @@ def _taken(
             f"{more}"
         )
     return points, left_out
+
+
+def _share_points(points: Sequence[tuple[Job, Any]]) -> bool:
+    """Tell whether several materials have values at one place, which no one curve goes through."""
+    there: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for job, (at, _, group) in points:
+        there[_text(at), _text(group)].add(_material(job))
+    return any(len(materials) > 1 for materials in there.values())
+
+
+def _material(job: Job) -> str:
+    found = composition(job.formula) if job.formula else None
+    return found.reduced if found else job.formula or ""
 
 
 def _require(name: str, every: Sequence[JobValues]) -> None:
