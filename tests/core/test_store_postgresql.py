@@ -88,7 +88,7 @@ def test_an_older_schema_is_migrated_and_keeps_its_jobs(postgresql, url):
         done = {"energy_ev": -1.5, "natoms": 4}
         store.apply([Change(job_id="1", state=JobState.COMPLETED, at=2.0, summary=done)])
     schema = url.partition("schema=")[2]
-    gone = ("reason", "priority", "resources", "parents", "removed", "removed_at")
+    gone = ("reason", "priority", "resources", "parents", "removed", "removed_at", "continue_lost")
     columns = ", ".join(f"DROP COLUMN {name}" for name in gone)
     postgresql.ask(
         f"SET search_path = {schema}; DROP TABLE listed; DROP TABLE lineage;"
