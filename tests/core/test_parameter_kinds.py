@@ -127,7 +127,13 @@ def test_two_hundred_equal_refusals_are_one_line(capsys):
     """Each of them told with a warning, too, which is one line of its own."""
     warnings = [{"message": f"warned of {what}", "remedy": None} for what in ("this", "that")]
     answers = [
-        {"job_id": None, "error": "no good", "warnings": warnings, "name": f"Al-{number}"}
+        {
+            "job_id": None,
+            "status": "error",
+            "error": "no good",
+            "warnings": warnings,
+            "name": f"Al-{number}",
+        }
         for number in range(200)
     ]
     submit.tell_alike(answers)
