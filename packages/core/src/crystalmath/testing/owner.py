@@ -65,8 +65,8 @@ class Owner:
     Attributes
     ----------
     patience_s : float
-        How long an answer may take, in seconds; then the process is killed. The first may take
-        longer, as the process imports what it needs before.
+        How long an answer may take, in seconds, once the process has imported what it needs; then
+        it is killed.
     """
 
     #: All of this process that are still referred to.
@@ -141,7 +141,15 @@ class Owner:
 
     def hear(self, method: str) -> Any:
         """Wait for the answer to what was asked last."""
-        patience_s = self.patience_s if self._is_born else max(self.patience_s, _BIRTH_S)
+        if not self._is_born:
+            self._line(method, max(self.patience_s, _BIRTH_S))
+            self._is_born = True
+        answer = json.loads(self._line(method, self.patience_s))
+        if "error" in answer:
+            raise OwnerError(f"{answer['error']}\n\n{answer['traceback']}".rstrip())
+        return answer["answer"]
+
+    def _line(self, method: str, patience_s: float) -> bytes:
         deadline = time.monotonic() + patience_s
         while b"\n" not in self._unread:
             # What it forked may hold its end of the pipe: look at the process, too.
@@ -155,12 +163,8 @@ class Owner:
             if time.monotonic() > deadline:
                 self.kill()
                 raise OwnerError(f"{method!r} gave no answer in {patience_s:g} s")
-        self._is_born = True
         line, _, self._unread = self._unread.partition(b"\n")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise OwnerError(f"{answer['error']}\n\n{answer['traceback']}".rstrip())
-        return answer["answer"]
+        return line
 
     @property
     def output(self) -> str:

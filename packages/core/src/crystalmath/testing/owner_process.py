@@ -163,6 +163,7 @@ def _main() -> None:
         os.set_inheritable(int(pipe), False)  # noqa: FBT003 - the only form
     owner = OwnerProcess(engine, cluster)
     with open(int(asked), encoding="utf-8") as questions, open(int(answered), "wb", 0) as answers:  # noqa: PTH123
+        answers.write(b"\n")  # it is born
         for line in questions:
             method, arguments, keywords = json.loads(line)
             try:
