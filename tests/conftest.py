@@ -179,15 +179,6 @@ def parse(path):
         return ast.parse(text)
 
 
-def at_once(work):
-    """Carry out a generator that yields where others may come between; give what it returns."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            return stop.value
-
-
 def eventually(condition, timeout=120.0, message="it did not happen"):
     """Wait until a condition holds, and give what it gave."""
     deadline = time.monotonic() + timeout

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from conftest import at_once
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.workfiles import find, read_chunks
 
 

@@ -14,8 +14,8 @@ from ase.units import Bohr, Ry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import at_once
 from crystalmath.engines.registry import plugins
+from crystalmath.jobs.piecewise import at_once
 from crystalmath.progress.last_lines import LastLines
 from crystalmath.progress.reader import ProgressReader, StepCollector
 from crystalmath.progress.search import END, read_progress

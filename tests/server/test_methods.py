@@ -12,9 +12,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from conftest import at_once, eventually
+from conftest import eventually
 from crystalmath.jobs import workfiles
 from crystalmath.jobs.changes import Change
+from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.workfiles import read_tail
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
