@@ -120,10 +120,10 @@ def test_a_request_outlives_the_server(hosts, home):
     hosts.run("login", "submit", "lab_recipes.value", str(AL))
     hosts.cluster.run("kill", "-STOP", str(hosts.server()["pid"]))
     asking = hosts.start("node1", "submit", "lab_recipes.value", str(AL), "--label", "x=y")
-    eventually(lambda: list((home / "server" / "inbox").glob("*.request")))
+    eventually(lambda: list((home / "server" / "inbox").glob("[!.]*.request")))
     hosts.cluster.run("kill", "-KILL", str(hosts.server()["pid"]))
     # As if it had been killed after it took it.
-    (request,) = (home / "server" / "inbox").glob("*.request")
+    (request,) = (home / "server" / "inbox").glob("[!.]*.request")
     request.rename(request.with_suffix(".taken"))
     hosts.run("login", "submit", "lab_recipes.value", str(AL))
     job_id = json.loads(asking.communicate(timeout=300)[0])["job_id"]

@@ -65,7 +65,7 @@ def test_what_changes_something_is_left_to_the_server(elsewhere, command):
     try:
         with ThreadPoolExecutor() as pool:
             asking = pool.submit(ask, elsewhere, command, job_id)
-            requests = eventually(lambda: [*elsewhere.place.inbox.glob("*.request")])
+            requests = eventually(lambda: [*elsewhere.place.inbox.glob("[!.]*.request")])
             message = json.loads(requests[0].read_text())
             elsewhere.process.send_signal(signal.SIGCONT)
             asking.result()
