@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import stat
 import traceback
@@ -38,6 +40,22 @@ def test_commits_are_durable_and_files_private(file):
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
         assert set(modes.values()) == {0o600}, modes
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_what_is_in_use_when_it_is_closed_is_closed_when_let_go(file):
+    def opened():
+        return [fd for fd in os.listdir("/proc/self/fd") if is_of_file(f"/proc/self/fd/{fd}")]
+
+    def is_of_file(link):
+        with contextlib.suppress(FileNotFoundError):
+            return os.readlink(link).startswith(str(file))
+        return False
+
+    store = JobStore(f"sqlite:///{file}")
+    with store._database.reading(), store._database.writing():
+        store.close()
+        assert opened()
+    assert opened() == []
 
 
 @pytest.mark.parametrize("version", ["0999", "ae1027a6acf"])

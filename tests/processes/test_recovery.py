@@ -16,9 +16,12 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes
+from crystalmath.engines.local import LocalRunner
+from crystalmath.errors import StoreError
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Submission
 from crystalmath.quacc import JobState, get_runner
+from crystalmath.quacc.engine import EngineRunner
 from crystalmath.quacc.store import JobStore
 from crystalmath.service import JobService
 
@@ -188,6 +191,34 @@ def test_closing_lets_go_of_what_was_taken_over(owner, home, lab, go, tmp_path):
         go.touch()
         assert {job.state for job in finish(second, running, queued)} == {JobState.COMPLETED}
     assert (tmp_path / "count").read_text() == "x"
+
+
+def test_a_service_that_ends_while_it_takes_over_owns_nothing(owner, home, lab, go, monkeypatch):
+    running = owner.submit("wait_for", path=go)
+    eventually(lambda: claimed(home, running))
+    owner.kill()
+    adopted, ended = threading.Event(), threading.Event()
+
+    def adopt(runner, *job):
+        taken = EngineRunner.adopt(runner, *job)
+        adopted.set()
+        ended.wait(60)
+        return taken
+
+    monkeypatch.setattr(LocalRunner, "adopt", adopt)
+    late = JobService()
+    thread = threading.Thread(target=late.take_over)
+    thread.start()
+    assert adopted.wait(60)
+    late.close()
+    ended.set()
+    thread.join()
+    with pytest.raises(StoreError, match="has been closed"):
+        late.job(running)
+    with JobService() as service:
+        assert service.take_over() == [running]
+        go.touch()
+        assert finish(service, running)[0].state is JobState.COMPLETED
 
 
 def test_two_that_ask_at_a_time_adopt_it_once(owner, home, lab, go, tmp_path):

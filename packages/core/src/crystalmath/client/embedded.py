@@ -21,7 +21,7 @@ from crystalmath.server.rpc import wire
 from crystalmath.service import JobService
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
 __all__ = ["InProcess"]
 
@@ -44,6 +44,8 @@ class InProcess:
         self._process = os.getpid()
         self._started_at = time.time()
         self._tend_at = 0.0
+        self._closing = threading.Lock()
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="crystalmath-client", daemon=True
@@ -75,14 +77,16 @@ class InProcess:
             return wire.dumps(describe_process(configured.home, configured, self._started_at))
         if method == "system.status":
             self._service.disk.look()
-            return self._awaited(describe_service(self._service))
+            return self._awaited(lambda: describe_service(self._service))
         known = METHODS.get(method)
         if known is None or known.of_session:
             raise InvalidJob(f"there is no method {method!r} without a server")
-        return self._awaited(known.handler(self._service, params))
+        return self._awaited(lambda: known.handler(self._service, params))
 
-    def _awaited(self, coroutine: Awaitable[Any]) -> bytes:
-        answer = asyncio.run_coroutine_threadsafe(_carried_out(coroutine), self._loop)
+    def _awaited(self, ask: Callable[[], Awaitable[Any]]) -> bytes:
+        with self._closing:
+            self._check()  # again: what comes after the end would never be answered
+            answer = asyncio.run_coroutine_threadsafe(_carried_out(ask()), self._loop)
         try:
             return wire.dumps(answer.result())
         except CancelledError:
@@ -107,25 +111,30 @@ class InProcess:
         try:
             self._service.adopt_orphans(job_ids)
         except CrystalMathError as error:
-            _LOG.warning("cannot take over jobs whose owner has died: %s", error)
+            if not self._closed:
+                _LOG.warning("cannot take over jobs whose owner has died: %s", error)
         finally:
             self._tend_at = time.monotonic() + TEND_S
 
     def finish(self) -> None:
         """Cancel this service's own unfinished jobs, and wait until they have ended."""
-        if os.getpid() == self._process:
-            self._service.close()
+        self._service.finish()
 
     def close(self) -> None:
         """End the service and the loop."""
-        if os.getpid() != self._process or self._loop.is_closed():
+        if os.getpid() != self._process:
             return
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
         atexit.unregister(self.close)
-        self._service.close()
+        self._service.finish()
         asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._service.close()
 
     def _check(self) -> None:
         if os.getpid() != self._process:
@@ -133,7 +142,7 @@ class InProcess:
                 f"this client's jobs belong to process {self._process}, of which this one was "
                 "forked; make one of its own with crystalmath.client.in_process()"
             )
-        if self._loop.is_closed():
+        if self._closed:
             raise ClientClosed("this client was closed")
 
 

@@ -85,7 +85,13 @@ class JobService(JobListings, JobEvents, Rerunning, Takeover):
         self.close()
 
     def close(self, *, cancel: bool = True) -> None:
-        """End the engines, and close the store.
+        """End the engines, and close the store; see :meth:`finish`."""
+        self.finish(cancel=cancel)
+        if os.getpid() == self._process:
+            self._recorder.close()
+
+    def finish(self, *, cancel: bool = True) -> None:
+        """End the engines; what became of the jobs can be read still.
 
         Parameters
         ----------
@@ -103,7 +109,6 @@ class JobService(JobListings, JobEvents, Rerunning, Takeover):
         except CrystalMathError as error:
             _LOG.warning("cannot record that jobs are let go: %s", error)
         self._recovery.host.rest()
-        self._recorder.close()
 
     def record_ended(self, ended: Sequence[tuple[Job, NewJob, str | None]]) -> None:
         """Record jobs that have ended elsewhere; see :mod:`crystalmath.service.job_archive`."""

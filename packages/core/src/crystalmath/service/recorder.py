@@ -58,6 +58,7 @@ class Recorder:
         self._jobs_directory = jobs_directory
         self._lock = threading.Lock()
         self._opened: JobStore | None = None
+        self._closed = False
         self._thread: threading.Thread | None = None
         self._changes: queue.SimpleQueue[Sequence[Change] | None] = queue.SimpleQueue()
         self._insert = GroupCommit(self._insert_groups)
@@ -71,6 +72,8 @@ class Recorder:
         from crystalmath.quacc.store import JobStore
 
         with self._lock:
+            if self._closed:
+                raise StoreError("the job service has been closed, and its job database with it")
             if self._opened is not None and self._opened.is_replaced():
                 self._reopen(self._opened)
             if self._opened is None:
@@ -176,10 +179,11 @@ class Recorder:
             thread.join()
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store, for good: whoever comes too late must not open it again."""
         self.finish()
         self.feed.close()
         with self._lock:
+            self._closed = True
             store, self._opened = self._opened, None
         if store is not None:
             store.close()

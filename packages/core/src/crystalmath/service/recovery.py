@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -74,6 +75,8 @@ class Recovery:
         self.host = host or Host(jobs_directory)
         self._open = open_directory
         self._reconciler = Reconciler(self.host)
+        self._owning = threading.Lock()
+        self._disowned = False
         self._taken: set[str] = set()
         self._told: dict[str, str] = {}
         self._doubts: dict[str, Doubt] = {}
@@ -113,7 +116,9 @@ class Recovery:
             except (CrystalMathError, OSError, ValueError, KeyError, TypeError) as error:
                 # One job's bad file must not keep the others from being taken over.
                 self._warn(job.job_id, f"cannot take over job {job.job_id}: {error}")
-        if taken:
+        with self._owning:
+            if self._disowned or not taken:
+                return []  # an engine that ends has cancelled them, or let them go
             self._taken |= set(taken)
             me = self.host.own_fields()
             reason = f"taken over by the process {me['pid']} on {me['host']}"
@@ -121,13 +126,16 @@ class Recovery:
         return taken
 
     def disown(self, *, own: bool) -> None:
-        """Leave what was taken over, and is not finished, to whoever asks for it next.
+        """Leave what was taken over, and is not finished, to whoever asks for it next, for good.
 
         Parameters
         ----------
         own : bool
             Also what was submitted in this process.
         """
+        with self._owning:
+            # A thread that is about to record what it has taken would come too late.
+            self._disowned = True
         if not (own or self._taken) or not self._recorder.exists():
             return
         store = self._recorder.store

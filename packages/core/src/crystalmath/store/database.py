@@ -72,6 +72,7 @@ class Database:
         if self.file is None:
             self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self._opened: tuple[int, int] | None = None
+        self._closed = False
         # SQLite's writers poll for their turn; threads of one process can queue instead.
         self._turn = threading.Lock()
 
@@ -133,8 +134,10 @@ class Database:
         return None if found is None else (found.st_dev, found.st_ino)
 
     def close(self) -> None:
-        """Close the idle connections."""
-        self._engine.dispose()
+        """Close the idle connections now, and those in use as they are let go."""
+        self._closed = True
+        # Not the `dispose` of the engine, which forgets the pool that what is in use goes back to.
+        self._engine.pool.dispose()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -149,6 +152,9 @@ class Database:
             dropped = self.file is None and postgresql.is_dropped(error)
             kind = postgresql.DroppedError if dropped else StoreError
             raise kind(message) from (None if leaks else error)
+        finally:
+            if self._closed:
+                self._engine.pool.dispose()
 
 
 def open_database(url: str, *, create: bool = True, network: bool | None = None) -> Database:
