@@ -31,6 +31,8 @@ class Disk:
         #: What was published as an attempt's outcome, and was not damaged since.
         self.published: dict[tuple[str, int], bytes] = {}
         self.twice: list[str] = []
+        #: The attempts in which a recipe came to its end.
+        self.ended: set[tuple[str, int]] = set()
         self.held: set[tuple[str, int]] = set()  # claims whose maker is alive
 
     def reach(self, path):
@@ -146,9 +148,12 @@ class MemoryDirectory(RunDirectory):
 
     def outcome(self, attempt):
         try:
-            header, body = self._read(f"{attempt}.outcome")
+            return self._whole(f"{attempt}.outcome")
         except FileNotFoundError:
             return None
+
+    def _whole(self, name):
+        header, body = self._read(name)
         if len(body) < header.get("size", 0):
             raise BadFile("cut short")
         return header
@@ -190,20 +195,45 @@ class MemoryDirectory(RunDirectory):
     def write_handle(self, attempt, handle):
         raise AssertionError("the engine finds its work by the attempt's id")
 
+    def prepare_outcome(self, attempt, header, payload=b""):
+        with self._disk.change(self.path):
+            self._files()[f".{attempt}.prepared"] = _outcome(header, payload)
+            self._disk.ended.add((self.path, attempt))
+        return f".{attempt}.prepared"
+
+    def publish_prepared(self, attempt, temporary):
+        is_first = self._publish(attempt, self._content(temporary))
+        with self._disk.change(self.path):
+            del self._files()[temporary]
+        return is_first
+
+    def publish_left(self, attempt):
+        prepared = f".{attempt}.prepared"
+        with contextlib.suppress(BadFile, FileNotFoundError):
+            if "state" in self._whole(prepared):
+                return self.publish_prepared(attempt, prepared)
+        return False
+
     def publish(self, attempt, header, payload=b""):
+        return self._publish(attempt, _outcome(header, payload))
+
+    def _publish(self, attempt, content):
         files = self._files()
         if f"{attempt}.outcome" in files:
             return False
         with self._disk.change(self.path):
-            self._put(files, attempt, header, payload)
+            self._put(files, attempt, content)
         return True
 
     def replace_outcome(self, attempt, header):
         with self._disk.change(self.path):
-            self._put(self._files(), attempt, header, b"")
+            self._put(self._files(), attempt, _outcome(header))
 
-    def _put(self, files, attempt, header, payload):
-        content = document({**header, "size": len(payload)}, payload)
+    def _put(self, files, attempt, content):
         if self._disk.published.setdefault((self.path, attempt), content) != content:
             self._disk.twice.append(f"{self.path}: attempt {attempt} has two outcomes")
         files[f"{attempt}.outcome"] = content
+
+
+def _outcome(header, payload=b""):
+    return document({**header, "size": len(payload)}, payload)

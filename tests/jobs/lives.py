@@ -145,6 +145,8 @@ class Life:
             # A result that was read may be damaged afterwards; what was told stays so.
             self.world.damaged.add(job_id)
             self.world.disk.published.pop((str(JOBS / job_id), int(name.split(".")[0])), None)
+        elif name.endswith(".prepared"):
+            self.world.damaged.add(job_id)  # it is run once more
         files[name] = self.random.choice((*GARBAGE, files[name][: len(files[name]) // 2]))
 
     def lose_spec(self):
@@ -211,6 +213,8 @@ class Life:
         assert "the engine lost" not in (row.error or ""), f"{job_id}: {row.error}"
         attempts = [world.of(job_id).outcome(number) for number in range(1, row.attempt + 1)]
         assert all(outcome["state"] == "lost" for outcome in attempts[:-1]), attempts
+        ends = [number for path, number in world.disk.ended if path == str(JOBS / job_id)]
+        assert len(ends) <= 1, f"{job_id} was run to its end as attempts {ends}"
         last = attempts[-1]
         if last["state"] != "lost":
             assert last["state"] == row.state.value, f"{job_id}: {last}, and reads {row.state}"

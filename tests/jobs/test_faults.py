@@ -116,6 +116,11 @@ def spec_of_the_next_attempt_is_not_written(patch):
     patch.setattr(life, "_lost", forgetful)
 
 
+def prepared_outcomes_are_left(patch):
+    """A recipe that came to its end before the power went, unpublished, runs to its end again."""
+    patch.setattr(MemoryDirectory, "publish_left", lambda *_: False)
+
+
 FAULTS = [
     spec_is_not_written_again,
     one_look_is_enough,
@@ -127,6 +132,7 @@ FAULTS = [
     processes_outlive_their_attempt,
     lost_without_end,
     spec_of_the_next_attempt_is_not_written,
+    prepared_outcomes_are_left,
 ]
 
 

@@ -372,8 +372,13 @@ class World:
         error = None if state == "completed" else f"it {state}"
         header = {"state": state, "error": error, "summary": None, "started": self.time}
         self.workers.remove(worker)
+        directory = worker.directory
         try:
-            worker.directory.publish(worker.number, header, b"result")
+            if state in {"completed", "failed"}:
+                prepared = directory.prepare_outcome(worker.number, header, b"result")
+                directory.publish_prepared(worker.number, prepared)
+            else:
+                directory.publish(worker.number, header)
         except (OSError, Crash):
             self.die(worker)  # its supervisor ends with that
 
@@ -384,7 +389,7 @@ class World:
     def kill(self, worker, *, leaves):
         self.workers.remove(worker)
         self.die(worker)
-        if leaves:
+        if leaves and not worker.fenced:
             self.left[worker.attempt] = (1, worker.process)
 
     # --- who looks, and strangers ---

@@ -23,6 +23,7 @@ from crystalmath.models import Submission
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.quacc.store import JobStore
+from crystalmath.recipes.codec import encode_result
 from crystalmath.service import JobService
 
 OWNER = textwrap.dedent("""
@@ -136,6 +137,25 @@ def test_a_lost_attempt_waits_for_somebody_who_makes_another(owner, home, servic
     assert count.read_text() == "xx"
     lost = [reason for reason in reasons(service, job_id) if "was lost" in reason]
     assert len(lost) == 1
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "cut short"])
+def test_what_was_prepared_and_not_published(owner, home, service, go, tmp_path, whole):
+    count = tmp_path / "count"
+    job_id = owner.submit("count_and_sleep", path=count)
+    eventually(count.exists)
+    directory = RunDirectory(home / "jobs" / job_id)
+    # The power goes between the file with the result and its link.
+    header = {"state": "completed", "started": 1.0, "finished": 2.0, "summary": None}
+    prepared = directory.prepare_outcome(1, header, encode_result({"energy": -1.5}))
+    if not whole:
+        os.truncate(prepared, os.path.getsize(prepared) - 1)
+    owner.kill()
+    os.kill(directory.claimant(1).pid, signal.SIGKILL)
+    (job,) = finish(service, job_id)
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 1 if whole else 2)
+    assert count.read_text() == ("x" if whole else "xx")
+    assert not whole or service.result(job_id) == {"energy": -1.5}
 
 
 def test_a_crash_between_the_row_and_the_files(owner, home, service, go, tmp_path):

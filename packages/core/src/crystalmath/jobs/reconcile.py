@@ -267,6 +267,9 @@ def publish(directory: RunDirectory, attempt: int, end: Publish, host: Host) -> 
     }
     if end.state == "lost":
         replace_potcars(directory.work(attempt))
+        # Its recipe may have come to its end, and nobody have been left to publish that.
+        if not (end.cancelled or end.replace) and directory.publish_left(attempt):
+            return
     if end.replace:
         directory.replace_outcome(attempt, header)
     elif not end.unbegun:

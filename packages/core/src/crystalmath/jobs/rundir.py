@@ -7,6 +7,7 @@
 ``N.handle``              the engine's handle, where it differs from the attempt's id
 ``N.asked_to_stop``       names the file that asked its program to stop before its time was up
 ``N.begun_from``          names the file of an earlier attempt from whose geometry N has begun
+``.N.prepared.*``         the outcome before it is published: a link to it, named ``N.outcome``
 ``N.outcome``             header (JSON) and payload (gzipped result): the one decision
 ``N.log``                 standard output and error, made at the first byte; bounded
 ``N.work``                working directory, and quacc's ``RESULTS_DIR``
@@ -239,10 +240,9 @@ class RunDirectory:
         except FileNotFoundError:
             return None
 
-    def prepare_outcome(self, header: Mapping[str, Any], payload: bytes = b"") -> str:
-        """Write an outcome durably under a name that nobody reads, ready to be published."""
-        content = document({**header, "size": len(payload)}, payload)
-        return self._temporary("outcome", content, durable=True)
+    def prepare_outcome(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> str:
+        """Write what a recipe has come to durably, ready to be published as the outcome."""
+        return self._temporary(f"{attempt}.prepared", _outcome(header, payload), durable=True)
 
     def publish_prepared(self, attempt: int, temporary: str) -> bool:
         """Publish a prepared outcome, durably; ``False`` if another was first.
@@ -257,14 +257,27 @@ class RunDirectory:
                 os.unlink(temporary)
                 return False
             # A network lost the word for our own link, and asked for it again.
+        except FileNotFoundError:
+            if not self.decided(attempt):
+                raise
+            return False  # whoever took the attempt for lost has published it
         # Where the disk is full, what was prepared stays: it is all that there is of the result.
         os.unlink(temporary)
         _sync_directory(self.path)
         return True
 
+    def publish_left(self, attempt: int) -> bool:
+        """Publish what was prepared for an attempt whose processes died before they could."""
+        for name in sorted(os.listdir(self.path)):
+            if name.startswith(f".{attempt}.prepared."):
+                with contextlib.suppress(BadFile, FileNotFoundError):
+                    if "state" in (self._outcome_in(self.file(name)) or {}):
+                        return self.publish_prepared(attempt, self.file(name))
+        return False
+
     def publish(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> bool:
         """Publish an outcome, durably; ``False`` if another was first."""
-        temporary = self.prepare_outcome(header, payload)
+        temporary = self._temporary("outcome", _outcome(header, payload), durable=True)
         try:
             return self.publish_prepared(attempt, temporary)
         except OSError:
@@ -274,7 +287,8 @@ class RunDirectory:
 
     def replace_outcome(self, attempt: int, header: Mapping[str, Any]) -> None:
         """Publish an outcome, durably, in the place of one that says nothing."""
-        os.replace(self.prepare_outcome(header), self.file(f"{attempt}.outcome"))
+        temporary = self._temporary("outcome", _outcome(header), durable=True)
+        os.replace(temporary, self.file(f"{attempt}.outcome"))
         _sync_directory(self.path)
 
     def decided(self, attempt: int) -> bool:
@@ -283,8 +297,11 @@ class RunDirectory:
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
         """Read the header of an outcome, without its result; `BadFile` if a part is missing."""
+        return self._outcome_in(self.file(f"{attempt}.outcome"))
+
+    def _outcome_in(self, path: str) -> dict[str, Any] | None:
         try:
-            with open(self.file(f"{attempt}.outcome"), "rb") as file:
+            with open(path, "rb") as file:
                 line = file.readline()
                 header = read_header(line, file.name)
                 whole = len(line) + header.get("size", 0)  # older releases did not say
@@ -317,6 +334,10 @@ class RunDirectory:
                 os.unlink(path)
             raise
         return path
+
+
+def _outcome(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
+    return document({**header, "size": len(payload)}, payload)
 
 
 def _is_there(path: str) -> bool:

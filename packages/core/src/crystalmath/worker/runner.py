@@ -153,7 +153,7 @@ def _run(
     }
     # The supervisor watches meanwhile: a cancel and the walltime end this, too.
     return when_there_is_room(
-        lambda: directory.prepare_outcome(header, payload), os.path.dirname(directory.path)
+        lambda: directory.prepare_outcome(attempt, header, payload), os.path.dirname(directory.path)
     )
 
 
