@@ -56,7 +56,7 @@ def submit(service, /, **more):
 
 
 def done(service, *job_ids):
-    answer = call(service, "jobs.wait", job_ids=list(job_ids), timeout_s=60)
+    answer = call(service, "jobs.wait", job_ids=list(job_ids), timeout_s=120)
     assert answer["done"], answer
     return answer["jobs"]
 
@@ -276,9 +276,9 @@ def test_an_empty_home_has_nothing_to_tell(home):
 def test_events_are_told_once_whoever_wrote_them(service, other):
     """Two readers with different pages, while two writers write."""
 
-    async def read(limit, ended):
-        last, seen, answer = start, [], {}
-        while not ended.is_set() or answer["events"]:
+    async def read(limit, newest):
+        last, seen = start, []
+        while not newest.done() or last < newest.result():
             answer = await ask(service, "jobs.events", after=last, limit=limit, timeout_s=0.3)
             seen += answer["events"]
             last = answer["last"]
@@ -299,14 +299,18 @@ def test_events_are_told_once_whoever_wrote_them(service, other):
             other.apply([change])
 
     async def all_of_it():
-        ended = asyncio.Event()
-        readers = [asyncio.create_task(read(limit, ended)) for limit in (1, 7, 1000)]
+        newest = asyncio.Future()
+        readers = [asyncio.create_task(read(limit, newest)) for limit in (1, 7, 1000)]
         writer = asyncio.to_thread(write)
         mine = [await ask(service, "jobs.submit", **VALUE) for _ in range(5)]
         await writer
-        await ask(service, "jobs.wait", job_ids=[job["job_id"] for job in mine])
-        ended.set()
-        return await asyncio.gather(*readers)
+        ids = [job["job_id"] for job in mine]
+        waited = await ask(service, "jobs.wait", job_ids=ids, timeout_s=600)
+        assert waited["done"]
+        # What another process wrote is known here a moment later.
+        newest.set_result(other.last_event())
+        async with asyncio.timeout(60):
+            return await asyncio.gather(*readers)
 
     start = call(service, "jobs.events", after=2**53, limit=1)["last"]
     found = asyncio.run(all_of_it())
@@ -369,7 +373,8 @@ def test_wait_gives_the_states_at_the_end_of_its_time(service, tmp_path):
     assert ids(answer) == [held, ended]
 
     async def both():
-        waiting = asyncio.create_task(ask(service, "jobs.wait", job_ids=[held, ended]))
+        waiting = ask(service, "jobs.wait", job_ids=[held, ended], timeout_s=120)
+        waiting = asyncio.create_task(waiting)
         await eventually_listening(service)
         go.touch()
         return await waiting
@@ -634,7 +639,7 @@ def test_a_poll_that_is_cancelled_while_it_begins_leaves_no_listener(service):
             await asyncio.sleep(0.2)
             task.cancel()
             await asyncio.wait([task])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while service.feed.listened_to:  # noqa: ASYNC110 - a thread's affair
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
