@@ -273,7 +273,7 @@ def memory(server, name):
 
 def connect(server):
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(30)
+    connection.settimeout(120)
     connection.connect(os.fspath(server.place.address()))
     return connection
 
@@ -381,6 +381,7 @@ def test_huge_messages_cost_no_more_than_a_few_of_them(server):
         many = [stack.enter_context(connect(server)) for _ in range(12)]
 
         def send(connection, body):
+            connection.settimeout(600)  # they are taken in turn
             with contextlib.suppress(OSError):
                 connection.sendall(wire.frame(body))
                 return receive(connection.makefile("rb"))["error"]["code"]
@@ -390,13 +391,14 @@ def test_huge_messages_cost_no_more_than_a_few_of_them(server):
             answers = list(pool.map(send, many, itertools.cycle(bodies)))
             assert answers == [-32700] * len(many)
     assert memory(server, "VmHWM") - before < PEAK
-    assert memory(server, "VmRSS") - before < GROWTH
+    # The last one is answered before it is forgotten.
+    eventually(lambda: memory(server, "VmRSS") - before < GROWTH)
 
 
 def test_nothing_that_was_accepted_is_lost(server):
     job_ids = sorted(set(server.accepted))
-    told = server.call("jobs.wait", job_ids=job_ids, timeout_s=120)
-    assert told["done"]
+    eventually(lambda: server.call("jobs.wait", job_ids=job_ids, timeout_s=30)["done"], 600)
+    told = server.call("jobs.status_many", job_ids=job_ids)
     assert {job["job_id"]: job["status"] in ENDED for job in told["jobs"]} == dict.fromkeys(
         job_ids, True
     )
