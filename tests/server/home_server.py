@@ -29,8 +29,13 @@ class Wire:
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(60)
-        self.socket.connect(os.fspath(path))
+        # Longer than a server is asked to wait for jobs.
+        self.socket.settimeout(180)
+        try:
+            self.socket.connect(os.fspath(path))
+        except OSError:
+            self.socket.close()
+            raise
         self.file = self.socket.makefile("rb")
         self.ids = itertools.count(1)
 
@@ -163,7 +168,7 @@ class HomeServer:
 
     def finish(self, job_id):
         """Wait until a job has ended; give its document."""
-        answer = self.call("jobs.wait", job_ids=[job_id], timeout_s=60)
+        answer = self.call("jobs.wait", job_ids=[job_id], timeout_s=120)
         assert answer["done"], (answer, self.log())
         return answer["jobs"][0]
 
@@ -195,13 +200,17 @@ class HomeServer:
         for connection in self._connections:
             connection.close()
         server = self.place.read_lock()
-        if server is not None and server.is_here() and answers(self.place):
-            self.call("system.stop", cancel=True)
-            eventually(server.identity.is_dead, timeout=60, message=self.log())
+        if server is not None and server.is_here():
+            # One that is busy may take its time; one that is leaving already answers no more.
+            eventually(lambda: answers(self.place) or server.identity.is_dead(), message=self.log())
+            if not server.identity.is_dead():
+                self.call("system.stop", cancel=True)
+            eventually(server.identity.is_dead, message=self.log())
         if self.process is not None:
             self.process.wait(60)
         try:
-            eventually(lambda: not self.living(), timeout=15)
+            # Sooner than a supervisor that was forgotten ends for want of work.
+            eventually(lambda: not self.living(), timeout=45)
         except AssertionError:
             left = self.living()
             processes.end_processes(self.living)
