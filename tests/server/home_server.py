@@ -96,6 +96,19 @@ class HomeServer:
     def place(self):
         return Place.of(self.home, self.environment)
 
+    def install(self, site, **engines):
+        """Install engines for its processes: their names, and the source of each one's module."""
+        information = site / "strangers-1.0.dist-info"
+        information.mkdir(parents=True)
+        (information / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: strangers\nVersion: 1.0\n"
+        )
+        entries = [f"{name} = {name}_engine\n" for name in engines]
+        (information / "entry_points.txt").write_text("[crystalmath.engines]\n" + "".join(entries))
+        for name, source in engines.items():
+            (site / f"{name}_engine.py").write_text(source)
+        self.environment["PYTHONPATH"] += f"{os.pathsep}{site}"
+
     def start(self, **environment):
         """Start a server and wait until it answers."""
         self.spawn(**environment)

@@ -397,22 +397,14 @@ def test_the_configuration_is_read_again(one_worker, go):
 @pytest.fixture
 def strange_engines(server, tmp_path):
     """Install an engine whose import waits for a file, and one whose import fails."""
-    site = tmp_path / "site"
-    information = site / "strange-1.0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(
-        "[crystalmath.engines]\nslow = slow_engine\nbroken = broken_engine\n"
-    )
-    (site / "slow_engine.py").write_text(
+    slow = (
         "import os, pathlib, time\n"
         "while not pathlib.Path(os.environ['SLOW_ENGINE']).exists():\n    time.sleep(0.02)\n"
         "from crystalmath.engines.local import crystalmath_make_runner\n"
     )
-    (site / "broken_engine.py").write_text("raise RuntimeError('it is broken')\n")
+    server.install(tmp_path / "site", slow=slow, broken="raise RuntimeError('it is broken')\n")
     go = tmp_path / "loaded"
     server.environment["SLOW_ENGINE"] = str(go)
-    server.environment["PYTHONPATH"] += f"{os.pathsep}{site}"
     yield go
     go.touch()
 

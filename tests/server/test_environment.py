@@ -107,13 +107,7 @@ def crystalmath_make_runner(settings):
 @pytest.fixture
 def leaky(server, tmp_path):
     """Install an engine whose exceptions tell everything."""
-    site = tmp_path / "site"
-    information = site / "leaky-1.0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: leaky\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text("[crystalmath.engines]\nleaky = leaky_engine\n")
-    (site / "leaky_engine.py").write_text(LEAKY)
-    server.environment["PYTHONPATH"] += f"{os.pathsep}{site}"
+    server.install(tmp_path / "site", leaky=LEAKY)
     return server
 
 
