@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from pathlib import Path
 
 import pytest
 
-from conftest import eventually
-from crystalmath.server.log import log_to
+from crystalmath.server.log import SIZE, log_to
 
 VALUE = {"recipe": "lab_recipes.value", "structure": {"symbols": "Al"}, "engine": "local"}
 
@@ -156,19 +154,21 @@ def test_no_canary_is_ever_in_the_log(leaky, tmp_path):
 
 @pytest.fixture
 def log(tmp_path):
-    """Give a log of this process."""
+    """Give a place for a log of this process."""
     root, ours = logging.getLogger(), logging.getLogger("crystalmath")
     before = root.level, ours.level
-    url = "postgresql+psycopg://me:p%40ssword@server.host/mine?sslpassword=other"
-    with log_to(tmp_path / "log", secret=url) as handler:
-        yield handler
+    yield tmp_path / "log"
     root.setLevel(before[0])
     ours.setLevel(before[1])
 
 
-def read(log):
-    """Wait until a thread has written."""
-    return eventually(Path(log.baseFilename).read_text)
+def write(log, *lines, size=SIZE):
+    """Write lines into the log; a thread does, and is waited for."""
+    url = "postgresql+psycopg://me:p%40ssword@server.host/mine?sslpassword=other"
+    with log_to(log, secret=url) as handler:
+        handler.maxBytes = size
+        for line in lines:
+            logging.getLogger("crystalmath.test").warning("cannot open %s today", line)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def read(log):
     ],
 )
 def test_a_database_url_is_left_out_however_it_is_written(log, said):
-    logging.getLogger("crystalmath.test").warning("cannot open %s today", said)
-    text = read(log)
+    write(log, said)
+    text = log.read_text()
     assert "***" in text
     assert "today" in text
     for part in ("p%40ssword", "p@ssword", "server.host", "other"):
@@ -189,10 +189,7 @@ def test_a_database_url_is_left_out_however_it_is_written(log, said):
 
 
 def test_a_log_is_turned_over(log):
-    log.maxBytes = 1000
-    folder = Path(log.baseFilename).parent
-    for _ in range(100):
-        logging.getLogger("crystalmath.test").warning("x" * 30)
-    eventually(lambda: len(list(folder.glob("log*"))) == 4)
-    assert {path.name for path in folder.glob("log*")} == {"log", "log.1", "log.2", "log.3"}
-    assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.glob("log*"))
+    write(log, *["x" * 30] * 100, size=1000)
+    written = list(log.parent.glob("log*"))
+    assert {path.name for path in written} == {"log", "log.1", "log.2", "log.3"}
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in written)
