@@ -266,13 +266,27 @@ def test_stop_cancel_tells_those_who_wait(one_worker):
     assert "1 job: 1 cancelled" in told
 
 
-def test_stop_does_not_claim_what_a_killed_server_has_not_done(one_worker, go):
-    server = one_worker.start()
-    job_id = server.submit("wait_for", params={"path": str(go)})
-    # While this is not answered the server leaves slowly.
-    connection = server.connect()
-    params = {"job_ids": [job_id], "timeout_s": 60}
-    connection.send({"jsonrpc": "2.0", "id": 1, "method": "jobs.wait", "params": params})
+#: An engine with which a server leaves slowly: it is waited for, for 20 s.
+CLINGING = """
+import time
+from crystalmath.engines.local import LocalRunner
+from crystalmath.hookspecs import hookimpl
+
+class Clinging(LocalRunner):
+    def stop(self):
+        time.sleep(600)
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    return Clinging(settings)
+"""
+
+
+def test_stop_does_not_claim_what_a_killed_server_has_not_done(server, tmp_path, go):
+    server.install(tmp_path / "site", clinging=CLINGING)
+    server.start()
+    server.submit("wait_for", engine="clinging", params={"path": str(go)})
+    eventually(lambda: server.counts() == {"pending": 0, "running": 1})
     stopping = subprocess.Popen(
         [sys.executable, "-m", "crystalmath", "stop"],
         env=server.environment,
@@ -281,7 +295,7 @@ def test_stop_does_not_claim_what_a_killed_server_has_not_done(one_worker, go):
     )
     eventually(lambda: not server.place.socket.exists())
     server.kill()
-    _, told = stopping.communicate(timeout=30)
+    _, told = stopping.communicate(timeout=60)
     assert stopping.returncode == 1
     assert "was killed while it was leaving" in told
     go.touch()
