@@ -356,11 +356,19 @@ def test_jobs_of_a_script_that_died_are_taken_over(one_worker, go):
 # --- quiet time, and the configuration -----------------------------------------------------------
 
 
+def connected(server):
+    """Connect to a server as soon as it listens."""
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        return server.connect()
+    return None
+
+
 def test_it_leaves_when_it_has_been_quiet(server, go):
     server.home.mkdir()
     (server.home / "config.toml").write_text("[server]\nquiet_s = 0\n")
-    server.start()
-    connection = server.connect()
+    server.spawn()
+    # At once: a server that has begun to wait for its first client may leave meanwhile.
+    connection = eventually(lambda: connected(server), message=server.log())
     job_id = connection.call(
         "jobs.submit",
         recipe="lab_recipes.wait_for",
