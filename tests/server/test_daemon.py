@@ -453,12 +453,12 @@ def test_a_slow_and_a_broken_engine_hinder_nobody(server, strange_engines):
         refused = server.call("jobs.submit", **given, engine="broken")
         assert refused["code"] == "plugin"
         assert "it is broken" in refused["error"]
-    began = time.monotonic()
     job_id = server.submit("value")
     assert server.call("jobs.status", job_id=job_id)["error"] is None
     assert server.call("jobs.list")["jobs"]
-    assert server.call("system.status")["engines"]["broken"].startswith("broken: ")
-    assert time.monotonic() - began < 5
+    engines = server.call("system.status")["engines"]
+    assert engines["broken"].startswith("broken: ")
+    assert engines["slow"] == "loading", "they have waited for it"
     assert server.finish(job_id)["status"] == "completed"
     strange_engines.touch()
     answers = [waiting.read()["result"] for _ in range(20)]
