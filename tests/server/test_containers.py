@@ -93,7 +93,7 @@ def home_of(tmp_path):
     for server in servers:
         processes.end_processes(server.living)
         if server.process:
-            server.process.wait(30)
+            server.process.wait(60)
 
 
 @pytest.fixture

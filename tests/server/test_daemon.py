@@ -72,7 +72,7 @@ def test_it_says_what_serves(served):
 
 def test_commands_that_start_one_at_once_share_it(server):
     launchers = [launcher(server) for _ in range(3)]
-    told = [process.communicate(timeout=60) for process in launchers]
+    told = [process.communicate(timeout=120) for process in launchers]
     assert {process.returncode for process in launchers} == {0}, told
     assert {pid.strip() for pid, _ in told} == {str(server.pid)}
     eventually(lambda: len(server.living()) == 1)
@@ -263,15 +263,18 @@ def test_stop_cancel_ends_every_process(one_worker, tmp_path):
 def test_stop_cancel_tells_those_who_wait(one_worker):
     server = one_worker.start()
     job_id = server.submit("long_sleep")
+    watching = server.connect()
+    # Those of this test that are closed are so at the server's end, too.
+    eventually(lambda: watching.call("system.status")["connections"] == 1)
     waiting = subprocess.Popen(
         [sys.executable, "-m", "crystalmath", "wait", job_id],
         env=server.environment,
         stderr=subprocess.PIPE,
         text=True,
     )
-    eventually(lambda: server.call("system.status")["connections"] > 1)
+    eventually(lambda: watching.call("system.status")["connections"] > 1)
     assert server.run("stop", "--cancel").returncode == 0
-    _, told = waiting.communicate(timeout=30)
+    _, told = waiting.communicate(timeout=60)
     assert waiting.returncode == 1
     assert "1 job: 1 cancelled" in told
 
@@ -317,7 +320,7 @@ def test_stop_ends_a_server_whose_socket_was_removed(server):
     stopped = server.run("stop")
     assert stopped.returncode == 0
     assert "the server has left" in stopped.stderr
-    assert server.process.poll() == 0
+    assert server.wait() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
