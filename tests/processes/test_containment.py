@@ -6,10 +6,10 @@ Once with a control group, where this machine lets us make one, and once without
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,13 @@ def started(pids):
     found = {int(pid): processes.start_time(int(pid)) for pid in pids.read_text().split()}
     assert None not in found.values()
     return found
+
+
+def catches(pid, number):
+    """Tell whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)[1], 16)
+    return bool(caught >> (number - 1) & 1)
 
 
 def living(found):
@@ -146,17 +153,23 @@ class TestGuardian:
     def test_a_sigterm_reaches_the_supervisor(self, make, begin):
         directory = make("lab_recipes.long_sleep")
         begin(directory)
-        os.kill(directory.containment(1)["guardian"][0], signal.SIGTERM)
+        guardian = directory.containment(1)["guardian"][0]
+        # Its supervisor may have claimed a job before it has come so far.
+        eventually(lambda: catches(guardian, signal.SIGTERM))
+        os.kill(guardian, signal.SIGTERM)
         eventually(lambda: directory.decided(1))
         assert directory.outcome(1)["state"] == "lost"
 
-    def test_it_is_small(self, make, begin):
+    def test_it_is_small(self, make, begin, tmp_path):
         """What it has of its own: the rest it shares with its supervisor."""
-        directory = make("lab_recipes.long_sleep", seconds=5)
+        go = tmp_path / "go"
+        directory = make("lab_recipes.talk", path=str(go))
         begin(directory)
-        time.sleep(0.5)
+        log = Path(directory.log(1))
+        eventually(lambda: log.exists() and "line 2" in log.read_text())
         guardian = directory.containment(1)["guardian"][0]
         lines = Path(f"/proc/{guardian}/smaps_rollup").read_text().splitlines()
+        go.touch()
         private = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
         assert private < 8_000, f"{private} kB"
 
