@@ -247,7 +247,7 @@ def test_a_supervisor_told_to_stop_says_that_the_attempt_is_lost(make):
     thread.start()
     claimant = eventually(lambda: directory.claimant(1))
     os.kill(claimant.pid, signal.SIGTERM)
-    thread.join(10)
+    thread.join(60)
     assert directory.outcome(1)["state"] == "lost"
     eventually(claimant.is_dead)
 
@@ -274,17 +274,17 @@ def test_walltime(make):
 def test_the_walltime_counts_from_when_the_recipe_begins(make, tmp_path, monkeypatch):
     """Neither the import of quacc nor that of the recipe's module is the recipe's doing."""
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
-    code = "import time\ntime.sleep(1)\ndef f(atoms, seconds): time.sleep(seconds)\n"
+    code = "import time\ntime.sleep(3.5)\ndef f(atoms, seconds): time.sleep(seconds)\n"
     (tmp_path / "edited.py").write_text(code)
     environment = {"VASP_OWN": "a runner of its own"}
-    directory = make("edited.f", environment=environment, walltime_s=1.0, seconds=0.1)
+    directory = make("edited.f", environment=environment, walltime_s=3.0, seconds=0)
     worker.run(directory.path)
     assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
-    directory = make("edited.f", environment=environment, walltime_s=0.5, seconds=5)
+    directory = make("edited.f", environment=environment, walltime_s=0.5, seconds=600)
     worker.run(directory.path)
     outcome = directory.outcome(1)
     assert (outcome["state"], "walltime of 0.5 s" in outcome["error"]) == ("failed", True)
-    assert outcome["finished"] - outcome["started"] < 5
+    assert outcome["finished"] - outcome["started"] < 60
 
 
 def test_an_outcome_is_published_once(make):
@@ -352,7 +352,7 @@ def test_a_tree_that_resists_is_ended(tmp_path):
     processes.end_processes(living, grace_s=0.1)
     top.wait()
     assert living() == []
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_a_killed_recipe_tells_the_last_few_lines_of_its_log(make):
