@@ -92,7 +92,7 @@ def test_who_fills_the_disk_can_be_cancelled(service, disk, tmp_path):
     job_id = submit(service, path=str(disk / "filler"), gate=str(tmp_path / "never"))
     eventually(lambda: os.statvfs(disk).f_bavail == 0)
     assert service.cancel(job_id)
-    eventually(lambda: not running(job_id), 10, "its process goes on")
+    eventually(lambda: not running(job_id), 60, "its process goes on")
     (disk / "filler").unlink()
     eventually(lambda: service.job(job_id).state is JobState.CANCELLED)
 
