@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import attrs
@@ -91,7 +92,7 @@ def test_a_forked_child_asks_for_itself(server, go):
 def test_servers_come_and_go_while_a_job_is_waited_for(server, go, caplog):
     with connect() as client:
         future = waiting_job(client, go)
-        changes = client.wait([future.job_id], LONG)
+        changes = client.wait([future.job_id], 10 * LONG)  # for all that follows
         assert next(changes).state is JobState.RUNNING
 
         # One crashes. Nobody asks for anything; who waits has another started.
@@ -417,13 +418,20 @@ def test_stop_asks_the_server_that_was_there_not_the_next_one(home):
     identity = attrs.evolve(mine, pid=leaving.pid, start_time=processes.start_time(leaving.pid))
     server = Server(identity=identity, socket="", version=__version__, started_at=0.0)
     place.lock.write_text(server.write())
-    asked = []
+    asked, heard = [], threading.Event()
 
     def ask():
         asked.append(place.read_lock())
         place.lock.write_text(attrs.evolve(server, identity=mine).write())
+        heard.set()
 
-    gone = threading.Timer(0.2, lambda: (leaving.kill(), leaving.wait()))
+    def leave():
+        heard.wait(LONG)
+        time.sleep(0.2)  # it is looked at some times more
+        leaving.kill()
+        leaving.wait()
+
+    gone = threading.Thread(target=leave)
     gone.start()
     try:
         assert stop_module._await(server, place, ask, None) is None
