@@ -38,7 +38,7 @@ from crystalmath.server.endpoint import Place, Server
 from crystalmath.server.rpc import wire
 
 AL = bulk("Al", a=4.0, cubic=True)
-LONG = 60
+LONG = 120
 
 #: What Python 3.12 and newer say of every fork of a process with threads.
 forks = pytest.mark.filterwarnings("ignore:This process .*multi-threaded:DeprecationWarning")
@@ -92,7 +92,7 @@ def test_a_forked_child_asks_for_itself(server, go):
 def test_servers_come_and_go_while_a_job_is_waited_for(server, go, caplog):
     with connect() as client:
         future = waiting_job(client, go)
-        changes = client.wait([future.job_id], 10 * LONG)  # for all that follows
+        changes = client.wait([future.job_id], 5 * LONG)  # for all that follows
         assert next(changes).state is JobState.RUNNING
 
         # One crashes. Nobody asks for anything; who waits has another started.

@@ -145,7 +145,7 @@ def test_it_does_so_for_who_submits_to_the_engine_itself(service, with_quacc, mo
 
 
 def _seen(service, job):
-    *_, job = service.wait([job.job_id], 60)
+    *_, job = service.wait([job.job_id], 120)
     assert job.state is JobState.COMPLETED, job.error
     return service.result(job.job_id)["environment"], job
 

@@ -53,7 +53,7 @@ def value(number=1, **more):
     return lab_job("value", parameters={"number": number}, **more)
 
 
-def finish(service, job_id, timeout=60.0):
+def finish(service, job_id, timeout=120.0):
     *_, last = service.wait([job_id], timeout)
     assert last.state.is_terminal(), f"the job did not finish: {last}"
     return last
@@ -73,7 +73,7 @@ def here(root):
 def test_the_way_of_a_job_is_in_the_events(service, store):
     job = service.submit(value(7, name="seven", labels={"a": "b"}))
     assert (job.state, job.engine, job.cluster) == (JobState.PENDING, "local", "local")
-    seen = list(service.wait([job.job_id], 60))
+    seen = list(service.wait([job.job_id], 120))
     assert [each.revision for each in seen] == sorted({each.revision for each in seen})
     assert seen[-1].state is JobState.COMPLETED
     steps = [(event.from_state, event.to_state) for event in store.events(job_id=job.job_id)]
@@ -214,7 +214,7 @@ def test_of_many_each_is_accepted_or_refused_in_order(service, judge):
     new = {index: answers[index] for index in (0, 7, 10)}
     assert {job.job_id for job in service.jobs()} - before == {job.job_id for job in new.values()}
     assert [job.labels for job in new.values()] == [{"many": str(index)} for index in new]
-    for _ in service.wait([job.job_id for job in new.values()], 60):
+    for _ in service.wait([job.job_id for job in new.values()], 120):
         pass
     results = [service.result(job.job_id) for job in new.values()]
     assert results == [{"value": 1}, {"value": 3}, {"value": 5}]
