@@ -41,7 +41,7 @@ def start(*arguments, stderr=subprocess.PIPE, **more):
 
 
 @contextlib.contextmanager
-def limited(*running, seconds=60):
+def limited(*running, seconds=120):
     """End commands that have not said in time what is waited for, or are left behind."""
 
     def end():
@@ -59,7 +59,7 @@ def limited(*running, seconds=60):
 
 def finish(process):
     """Wait for it, and give what it left behind."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     return Answer(process.returncode, out, err)
 
 
