@@ -105,8 +105,9 @@ class Submission(Base):
         jobs: list[str] = []
 
         def wait_in_line() -> str:
-            jobs.append(submit("echo"))
-            return jobs[-1]
+            job_id = submit("echo")
+            jobs.append(job_id)
+            return job_id
 
         yield wait_in_line
         for job_id in jobs:
