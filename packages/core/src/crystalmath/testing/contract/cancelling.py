@@ -148,7 +148,8 @@ class Cancelling(Base):
         """The job ends once, and is not run again; whoever comes late is told."""
         count = shared / "count"
         job_id = submit("count_and_wait", count=str(count), path=str(shared / "never"))
-        eventually(count.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
+        limit = engine.start_s + 10 * engine.turn_s
+        eventually(lambda: _has_mark(count), limit, "the recipe did not begin")
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda _: runner.cancel(job_id), range(8)))
         assert True in answers
@@ -249,7 +250,8 @@ class Cancelling(Base):
         for number in range(4):
             count = shared / f"count {number}"
             job_id = submit("mark", path=str(count), number=number, seconds=0.2)
-            eventually(count.exists, engine.start_s + 10 * engine.turn_s, "it did not begin")
+            limit = engine.start_s + 10 * engine.turn_s
+            eventually(lambda count=count: _has_mark(count), limit, "it did not begin")  # type: ignore[misc]
             time.sleep(0.15 + 0.02 * number)
             cancelled = runner.cancel(job_id)
             ends[job_id] = end = finish(job_id, gone_s)
@@ -258,6 +260,11 @@ class Cancelling(Base):
             assert count.read_text() == f"{number}\n"
         for job_id, (state, result) in ends.items():
             assert (runner.get_status(job_id), runner.get_result(job_id)) == (state, result)
+
+
+def _has_mark(count: Path) -> bool:
+    """Tell whether a recipe has left its mark: a file is there before anything stands in it."""
+    return count.exists() and count.stat().st_size > 0
 
 
 def _check_end(
