@@ -117,8 +117,10 @@ class Tenant:
     def _litter(self) -> set[str]:
         """List what nobody needs any more once a process of this home is closed."""
         home = self._oracle.home
-        engines = (home / "engines" / self._engine.name).rglob("*")
-        channels = {str(path) for path in engines if _is_channel(path)}
+        # Unlike `rglob`, it survives that a folder goes meanwhile.
+        engines = os.walk(home / "engines" / self._engine.name)
+        files = (Path(place, name) for place, _, names in engines for name in names)
+        channels = {str(path) for path in files if _is_channel(path)}
         # An idle chain inside a worker that somebody else started may live for a while.
         names = (home / "jobs" / ".identities").glob("[!.]*")  # those of a dot are being written
         identities = {str(path) for path in names if not _is_of_a_living(path)}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +77,15 @@ class Stage:
             with contextlib.suppress(AssertionError):
                 eventually(lambda: not self._descriptors() - descriptors, LINGER_S, "")
             self.descriptors = sorted((self._descriptors() - descriptors).elements())
-        after = self._files()
-        self.files = sorted(
-            f"{path} was {files.get(path, 'not there')}, is {after.get(path, 'not there')}"
-            for path in files.keys() | after.keys()
-            if files.get(path) != after.get(path)
-        )
+        self.files: list[str] = []
+
+        def is_as_it_was() -> bool:
+            self.files = self._changes(files)
+            return not self.files
+
+        # What its processes have made goes with them, and they may outlive it for a while.
+        with contextlib.suppress(AssertionError):
+            eventually(is_as_it_was, engine.linger_s, "")
 
     def _use(self) -> None:
         job_id = self._begin("surroundings")
@@ -175,14 +180,25 @@ class Stage:
                 found[str(path.readlink())] += 1
         return found
 
+    def _changes(self, files: dict[str, str]) -> list[str]:
+        """Say which files in the places of the process are not as they were."""
+        after = self._files()
+        return sorted(
+            f"{path} was {files.get(path, 'not there')}, is {after.get(path, 'not there')}"
+            for path in files.keys() | after.keys()
+            if files.get(path) != after.get(path)
+        )
+
     def _files(self) -> dict[str, str]:
         """Tell of all files in the places of the process what they are."""
         found = {}
-        for place in ("home", "tmp", "work"):
-            for path in (self._folder / place).rglob("*"):
-                if not path.is_symlink():
+        places = [os.walk(self._folder / each) for each in ("home", "tmp", "work")]
+        for folder, folders, files in chain.from_iterable(places):
+            for path in (Path(folder, name) for name in (*folders, *files)):
+                with contextlib.suppress(FileNotFoundError):  # it goes meanwhile
                     status = path.lstat()
-                    found[str(path)] = f"{status.st_mode:o}, {status.st_size} bytes"
+                    if not stat.S_ISLNK(status.st_mode):
+                        found[str(path)] = f"{status.st_mode:o}, {status.st_size} bytes"
         return found
 
     def _written(self, process: psutil.Process) -> list[str]:

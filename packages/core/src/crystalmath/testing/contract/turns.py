@@ -226,13 +226,18 @@ class Stuck:
 
     def worker(self) -> int | None:
         """Give the pid of whoever reads it."""
-        for place in Path("/proc").glob("[0-9]*/fd/*"):
-            with contextlib.suppress(OSError):
-                found = place.stat()
-                pid = int(place.parts[2])
-                if (found.st_dev, found.st_ino) == self._inode and pid != os.getpid():
-                    return pid
-        return None
+        others = [pid for pid in psutil.pids() if pid != os.getpid()]
+        return next((pid for pid in others if self._is_open_in(pid)), None)
+
+    def _is_open_in(self, pid: int) -> bool:
+        # It may end at any moment, and its folder goes with it.
+        with contextlib.suppress(OSError):
+            for place in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found = place.stat()
+                    if (found.st_dev, found.st_ino) == self._inode:
+                        return True
+        return False
 
     def kill(self, pid: int, *, below: int) -> None:
         """Kill the worker, if it is a process that another one has started.
