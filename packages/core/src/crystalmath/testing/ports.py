@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Port", "listening", "open_to_strangers"]
 
 #: How long a port may take to say something, in seconds.
-ANSWER_S = 0.5
+ANSWER_S = 3.0
 #: How a peer of ZeroMQ begins, with the mechanism that it wants: none (its RFC 23).
 _ZMQ_HEAD, _ZMQ_MECHANISM = 12, 20
 _ZMQ = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(_ZMQ_MECHANISM, b"\0") + bytes(32)

@@ -26,9 +26,9 @@ __all__ = ["Boundary"]
 
 MANY = 50
 #: How long an engine may take to answer a `launch` of what cannot run yet, in seconds.
-ANSWER_S = 10.0
+ANSWER_S = 30.0
 #: How long it may take to be asked about 500 attempts, in seconds.
-MANY_PROBED_S = 10.0
+MANY_PROBED_S = 30.0
 #: How long nobody must begin what nobody may begin, in seconds.
 WATCH_S = 1.0
 #: How many times a state is asked for that must not change.

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Cancelling"]
 
 #: How long it may take until a running job and all its processes are gone, in seconds.
-GONE_S = 10.0
+GONE_S = 30.0
+#: How long a launch may take to begin, in seconds.
+ENTERED_S = 60.0
 
 
 class Cancelling(Base):
@@ -199,14 +201,14 @@ class Cancelling(Base):
 
         def slow(attempts: Any) -> Any:
             entered.set()
-            let_go.wait(30)
+            let_go.wait(ENTERED_S)
             return launch(attempts)
 
         monkeypatch.setattr(runner, "launch", slow)
         count = shared / "count"
         job_id = submit("mark", path=str(count))
         try:
-            assert entered.wait(10), "nothing was launched"
+            assert entered.wait(ENTERED_S), "nothing was launched"
             assert runner.cancel(job_id) is True
         finally:
             let_go.set()

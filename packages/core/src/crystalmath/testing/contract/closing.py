@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Closing"]
 
 #: How long `close` may take, in seconds.
-CLOSE_S = 30.0
+CLOSE_S = 60.0
 #: How long a thread or a socket may outlive `close`, in seconds.
-LINGER_S = 5.0
+LINGER_S = 30.0
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 

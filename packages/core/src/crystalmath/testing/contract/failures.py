@@ -31,8 +31,9 @@ MESSAGES = {
     "huge": "much " * 2**20,
 }
 
-#: In which a recipe that has begun does its little work, on a busy machine too, in seconds.
-WALLTIME_S = 4.0
+#: In which a recipe that has begun does its little work, on a busy machine too, in seconds; and in
+#: which one starts two processes.
+WALLTIME_S, PROCESSES_S = 4.0, 10.0
 
 SIGNALS = [signal.SIGTERM, signal.SIGSEGV]
 
@@ -333,7 +334,7 @@ class Failures(Base):
     ) -> None:
         needs("workers_here")
         pids = shared / "pids"
-        job_id = start("grandchild", {"pids": str(pids)}, WALLTIME_S)
+        job_id = start("grandchild", {"pids": str(pids)}, PROCESSES_S)
         blocked.touch()
         eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
         state, result = finish(job_id)

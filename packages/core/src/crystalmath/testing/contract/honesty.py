@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Honesty"]
 
 #: How long the queue of a dead process is watched, in seconds.
-WATCH_S = 2.0
+WATCH_S = 5.0
 #: How long processes are watched that a dead supervisor left, in seconds.
-LEFT_S = 3.0
+LEFT_S = 10.0
 #: The capabilities that are had or not.
 BOOLEANS = (
     "gone_means_dead",

@@ -27,9 +27,9 @@ __all__ = ["JOBS", "Stage"]
 #: So many jobs are run one after another; who keeps something of each keeps so much.
 JOBS = 4
 #: How long what was of use for a job alone may be kept, in seconds.
-SETTLE_S = 3.0
+SETTLE_S = 15.0
 #: How long a descriptor or a thread may outlive `close`, in seconds.
-LINGER_S = 5.0
+LINGER_S = 30.0
 MODULE = "a_module_of_the_submitter"
 #: What a variable may hold: a shell that exports functions has such ones.
 WORDS = "some words, \N{GREEK SMALL LETTER ALPHA} {\n  '$HOME' \"\\\n}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Turns"]
 
 #: How long nobody must begin what nobody may begin, in seconds.
-WATCH_S = 1.0
+WATCH_S = 5.0
 
 #: What an engine may say of an attempt, and what it may not, by what has become of it.
 WRONG = {
