@@ -94,7 +94,7 @@ class WaitsForAWorker(Engine):
 
     def launch(self, attempts):
         handles = super().launch(attempts)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 100
         while not self._queue.empty() and time.monotonic() < deadline:
             time.sleep(0.01)
         return handles
@@ -144,7 +144,7 @@ class HandleOfThisProcess(Engine):
 
 
 class RunsTwice(Engine):
-    """Runs what failed once more, behind core's back."""
+    """Runs what failed once more, before its next job and behind core's back."""
 
     def _work(self):
         while (attempt := self._queue.get()[2]) is not None:
@@ -152,14 +152,11 @@ class RunsTwice(Engine):
                 continue
             self._running.add(attempt.id)
             self._queued.discard(attempt.id)
-            directory = RunDirectory(attempt.directory)
             with contextlib.suppress(Exception):
                 worker.run(attempt.directory)
-                outcome = directory.outcome(1) or {}
+                outcome = RunDirectory(attempt.directory).outcome(1) or {}
                 if outcome.get("state") == "failed":
-                    os.unlink(directory.file("1.outcome"))
-                    directory.unclaim(1)
-                    worker.run(attempt.directory)
+                    RunsPastTheClaim._run_here(attempt)
             self._running.discard(attempt.id)
             self.notice(attempt.id)
 
@@ -233,7 +230,7 @@ class ProbeAsksOneByOne(Engine):
     """Asks its server about one attempt after the other."""
 
     def probe(self, attempts):
-        time.sleep(0.025 * len(attempts))
+        time.sleep(0.1 * len(attempts))
         return super().probe(attempts)
 
 

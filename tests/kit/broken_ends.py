@@ -29,7 +29,8 @@ class QueueOutlivesOwner(Engine):
         script = (
             "import os, sys, time\n"
             "from crystalmath import worker\n"
-            "deadline = time.monotonic() + 60\n"
+            "print(flush=True)\n"
+            "deadline = time.monotonic() + 300\n"
             "owner, *directories = sys.argv[1:]\n"
             "while os.getppid() == int(owner) and time.monotonic() < deadline: time.sleep(0.05)\n"
             "for directory in directories: worker.run(directory)\n"
@@ -37,7 +38,11 @@ class QueueOutlivesOwner(Engine):
         command = [sys.executable, "-P", "-c", script, str(os.getpid())]
         command += [str(attempt.directory) for attempt in attempts]
         environment = {**os.environ, LEAK: "1"}
-        subprocess.Popen(command, env=environment, start_new_session=True)
+        heir = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, start_new_session=True
+        )
+        # It is ready, so that it comes to it soon enough to be seen.
+        heir.stdout.readline()
         return super().launch(attempts)
 
 

@@ -104,10 +104,13 @@ class ReusesIds(Engine):
     def __init__(self, settings):
         super().__init__(settings)
         self._given = []
+        self._one_at_a_time = threading.Lock()
 
     def submit(self, *arguments, **keywords):
-        self._given.append(super().submit(*arguments, **keywords))
-        return self._given[-2 if len(self._given) % 10 == 0 else -1]
+        job_id = super().submit(*arguments, **keywords)
+        with self._one_at_a_time:
+            self._given.append(job_id)
+            return self._given[-2 if len(self._given) % 10 == 0 else -1]
 
 
 class SerialIds(Engine):
@@ -172,8 +175,9 @@ class MixesResults(Engine):
         self._all = []
 
     def submit(self, *arguments, **keywords):
-        self._all.append(super().submit(*arguments, **keywords))
-        return self._all[-1]
+        job_id = super().submit(*arguments, **keywords)
+        self._all.append(job_id)
+        return job_id
 
     def get_result(self, job_id):
         place = self._all.index(job_id) if job_id in self._all else 0
@@ -197,7 +201,7 @@ class KeepsAtoms(Engine):
             start(spec, document)
             self._late.discard(spec.job_id)
 
-        threading.Timer(0.3, late).start()
+        threading.Timer(3.0, late).start()
 
     def get_status(self, job_id):
         return JobState.PENDING if job_id in self._late else super().get_status(job_id)

@@ -351,7 +351,7 @@ class WritesElsewhere(AtLaunch):
 UNTOLD = """
 import os, sys, time
 owner = int(sys.stdin.readline() or 0)
-deadline = time.monotonic() + 60
+deadline = time.monotonic() + 600
 while time.monotonic() < deadline and (not owner or os.path.exists(f"/proc/{owner}")):
     time.sleep(0.05)
 """
@@ -360,7 +360,7 @@ while time.monotonic() < deadline and (not owner or os.path.exists(f"/proc/{owne
 class TiedTooLate(AtLaunch):
     """Starts a process, and a moment later has it end with its owner."""
 
-    start_s = 15.0
+    start_s = 30.0
 
     def begin(self):
         self._process = subprocess.Popen(
@@ -370,7 +370,7 @@ class TiedTooLate(AtLaunch):
             text=True,
             start_new_session=True,
         )
-        time.sleep(1.0)
+        time.sleep(3.0)
         self._process.stdin.write(f"{os.getpid()}\n")
         self._process.stdin.flush()
 
@@ -384,10 +384,10 @@ class TiedTooLate(AtLaunch):
 class NeverTied(AtLaunch):
     """Starts a process that only `stop` ends."""
 
-    start_s = 15.0
+    start_s = 30.0
 
     def begin(self):
-        self._process = subprocess.Popen(["sleep", "60"], env={**os.environ, LEAK: "1"})
+        self._process = subprocess.Popen(["sleep", "600"], env={**os.environ, LEAK: "1"})
 
     def end(self):
         if hasattr(self, "_process"):

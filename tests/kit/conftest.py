@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -66,12 +67,9 @@ def site(tmp_path_factory):
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         yield folder
     for process in psutil.process_iter():
-        try:
-            leaked = process.environ().get(broken_engines.LEAK)
-        except psutil.Error:
-            continue
-        if leaked:
-            process.kill()
+        with contextlib.suppress(psutil.Error):  # it ends meanwhile
+            if process.environ().get(broken_engines.LEAK):
+                process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ for each job does here. Started as ``small_slurm.py SPOOL serve SLOTS``, or by t
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -69,9 +70,8 @@ def scancel(spool, *numbers):
         try:
             (spool / "pending" / number).rename(spool / "over" / number)
         except FileNotFoundError:
-            running = spool / "running" / number
-            if running.exists():
-                (running / "cancel").touch()
+            with contextlib.suppress(FileNotFoundError):  # it is over
+                (spool / "running" / number / "cancel").touch()
 
 
 def serve(spool, slots):
@@ -83,8 +83,7 @@ def serve(spool, slots):
         else:
             time.sleep(0.02)
         _reap()
-    for number in _numbers(spool / "running"):
-        (spool / "running" / number / "cancel").touch()
+    scancel(spool, *_numbers(spool / "running"))
     while _reap():
         time.sleep(0.02)
 

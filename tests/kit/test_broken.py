@@ -22,7 +22,7 @@ def verdicts(request, judge):
             case = item.callspec.params
             chosen.setdefault(case["engine"], []).append(case["test"])
     shares = [dict(list(chosen.items())[part::PARTS]) for part in range(PARTS)]
-    limits = "turn_s=0.5, linger_s=4.0"
+    limits = "turn_s=0.5, linger_s=15.0"
     verdicts = {}
     with ThreadPoolExecutor(PARTS) as pool:
         judged = pool.map(lambda each: judge(each, workers=1, limits=limits), filter(None, shares))
