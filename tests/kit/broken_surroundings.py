@@ -387,7 +387,7 @@ class NeverTied(AtLaunch):
     start_s = 30.0
 
     def begin(self):
-        self._process = subprocess.Popen(["sleep", "600"], env={**os.environ, LEAK: "1"})
+        self._process = subprocess.Popen(["sleep", "120"], env={**os.environ, LEAK: "1"})
 
     def end(self):
         if hasattr(self, "_process"):

@@ -42,7 +42,7 @@ CASES = [
     ("WritesElsewhere", "test_no_file_elsewhere", "/var/tmp/broken-engine-"),
     # When its owner is killed.
     ("TiedTooLate", "test_killed_at_each_moment_of_a_launch", "after its owner was killed"),
-    ("NeverTied", "test_killed_at_each_moment_of_a_launch", "sleep 600"),
+    ("NeverTied", "test_killed_at_each_moment_of_a_launch", "sleep 120"),
     ("NeverTied", "test_finished_job_of_a_killed_process", "which killed its process, these"),
 ]
 
