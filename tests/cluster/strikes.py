@@ -41,7 +41,9 @@ walltime = "00:05:00"
 """,
 }
 #: How long all jobs may take to end after the last strike, in seconds.
-END_S = 300
+END_S = 900
+#: How long what is left of them may take to go once the server has been stopped, in seconds.
+LEAVE_S = 300
 #: Submits jobs that note in files of their own what they do: a folder, and a time in s for each.
 SUBMIT = """
 import json, sys
@@ -102,7 +104,7 @@ class Strikes:
         notes = {path.name: path.read_text().split() for path in self._notes.iterdir()}
         return wrong(told, notes) | self._left()
 
-    def _run(self, *command, check=True, timeout=120):
+    def _run(self, *command, check=True, timeout=300):
         done = self._slurm.run(*command, env=self._environment, check=check, timeout=timeout)
         return done.stdout
 
@@ -203,12 +205,14 @@ class Strikes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._run(*COMMAND, "wait", *self._jobs, check=False, timeout=END_S)
         told = json.loads(self._run(*COMMAND, "list", "--json", "--limit=1000"))["jobs"]
-        return {job["key"]: [job["status"], str(job.get("error") or "")] for job in told}
+        return {
+            job["key"]: [job["status"], str(job.get("error") or ""), job["attempt"]] for job in told
+        }
 
     def _left(self):
         """Name what is left of the jobs once the server has been stopped."""
         self._run(*COMMAND, "stop", check=False)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LEAVE_S
         while (left := self._alive()) and time.monotonic() < deadline:
             time.sleep(0.5)
         return {"left over": left} if left else {}
@@ -227,19 +231,24 @@ class Strikes:
 def wrong(jobs, notes):
     """Name the jobs with which something is wrong, by what it is.
 
+    One fails only if both of its attempts were struck, and comes to its end twice only if the first
+    was struck between that and its outcome.
+
     Parameters
     ----------
-    jobs : mapping of str to list of str
-        State and error of each.
+    jobs : mapping of str to list
+        State, error and number of attempts of each.
     notes : mapping of str to list of str
         What each has noted: ``overlap`` when it began, ``end`` at its end.
     """
     found = {
         "lost": sorted(set(notes) - set(jobs)),
         "stuck": {job: told for job, told in jobs.items() if told[0] in {"pending", "running"}},
-        "failed": {job: told for job, told in jobs.items() if told[0] == "failed"},
+        "failed": {job: told for job, told in jobs.items() if told[0] == "failed" and told[2] < 2},
         "not run": [job for job, told in jobs.items() if told[0] == "completed" and not notes[job]],
-        "twice": [job for job, said in notes.items() if said.count("end") > 1],
+        "twice": [
+            job for job, said in notes.items() if job in jobs and said.count("end") > jobs[job][2]
+        ],
         "overlapping": [job for job, said in notes.items() if "overlap" in said],
     }
     return {what: which for what, which in found.items() if which}

@@ -15,6 +15,16 @@ from conftest import LAB
 RUNS = int(os.environ.get("STRIKE_RUNS", "1"))
 STRIKES = int(os.environ.get("STRIKES", "5"))
 JOBS = int(os.environ.get("STRIKE_JOBS", "12"))
+#: A job's file, and what tells that this process, and that the other one, can begin.
+ALONE = """
+import pathlib, sys, time
+import lab_recipes
+path, mine, other = map(pathlib.Path, sys.argv[1:])
+mine.touch()
+while not other.exists():
+    time.sleep(0.01)
+lab_recipes.alone(None, path, 2)
+"""
 
 
 @pytest.mark.parametrize("engine", ["parsl", "psij"])
@@ -29,11 +39,22 @@ def test_no_strike_loses_a_job_or_has_it_run_twice(slurm, home, engine, seed):
 
 def test_who_runs_a_job_twice_is_found(tmp_path):
     """The checker is no good if it finds nothing wrong with two that run one job at once."""
-    path = tmp_path / "job-0"
-    code = f"import lab_recipes; lab_recipes.alone(None, {str(path)!r}, 1)"
+    path, ready = tmp_path / "job-0", [tmp_path / "one", tmp_path / "other"]
     environment = {**os.environ, "PYTHONPATH": str(LAB)}
-    both = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(2)]
+    both = [
+        subprocess.Popen([sys.executable, "-c", ALONE, path, *those], env=environment)
+        for those in (ready, ready[::-1])
+    ]
     assert [each.wait() for each in both] == [0, 0]
-    found = wrong({"job-0": ["completed", ""]}, {"job-0": path.read_text().split()})
+    found = wrong({"job-0": ["completed", "", 1]}, {"job-0": path.read_text().split()})
     assert found == {"twice": ["job-0"], "overlapping": ["job-0"]}
-    assert set(wrong({"job-0": ["pending", ""]}, {"job-0": [], "job-1": []})) == {"lost", "stuck"}
+    notes = {"job-0": [], "job-1": []}
+    assert set(wrong({"job-0": ["pending", "", 1]}, notes)) == {"lost", "stuck"}
+
+
+def test_what_strikes_bring_about_is_not_wrong():
+    notes = {"job-0": ["end", "end"], "job-1": []}
+    twice = {"job-0": ["completed", "", 2], "job-1": ["failed", "lost: it was killed", 2]}
+    assert wrong(twice, notes) == {}
+    once = {"job-0": ["completed", "", 1], "job-1": ["failed", "no luck", 1]}
+    assert wrong(once, notes) == {"twice": ["job-0"], "failed": {"job-1": once["job-1"]}}
