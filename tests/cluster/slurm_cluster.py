@@ -31,7 +31,7 @@ ADDRESSES = {
 }
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare")
 #: How long hosts, and what is on them, may take to be there, in seconds.
-START_S = 30.0
+START_S = 120.0
 
 CONFIGURATION = """\
 ClusterName=two
@@ -75,6 +75,7 @@ ip link set lo up
 until ip link show eth0 >/dev/null 2>&1; do sleep 0.02; done
 ip address add "$ADDRESS/24" dev eth0
 ip link set eth0 up
+: > "$FOLDER/$NAME.on"
 set +e
 if [ "$NAME" = login ]; then
     munged --force --key-file="$FOLDER/munge/key" --socket="$FOLDER/munge/socket" \
@@ -159,6 +160,8 @@ class SlurmCluster:
     def power_on(self, name):
         """Start a host that is off, as after a failure of its power: it has a new boot id."""
         (self.folder / f"{name}.boot").write_text(f"{uuid.uuid4()}\n")
+        is_on = self.folder / f"{name}.on"
+        is_on.unlink(missing_ok=True)
         new = ("unshare", "--net", "--uts", "--mount", "--ipc", "--pid", "--fork")
         with open(self.folder / f"{name}.console", "ab") as console:
             helper = subprocess.Popen(
@@ -193,6 +196,11 @@ class SlurmCluster:
         )
         self._in_room("ip", "link", "set", cable, "master", "bridge")
         self._in_room("ip", "link", "set", cable, "up")
+        # Slurm may still take it for the one that it was: only the host itself knows that it is on.
+        deadline = time.monotonic() + START_S
+        while not is_on.exists():
+            assert time.monotonic() < deadline, f"{name} does not come up\n{self._consoles()}"
+            time.sleep(0.02)
 
     def power_off(self, name):
         """Have a host lose its power: nothing on it does anything from now on."""
@@ -233,7 +241,7 @@ class SlurmCluster:
         where = f"--wdns={cwd or self.folder}"
         return [*self._entering(self._hosts[on][1]), where, "--", *map(str, command)]
 
-    def run(self, *command, on=LOGIN, cwd=None, env=None, timeout=60, check=True):
+    def run(self, *command, on=LOGIN, cwd=None, env=None, timeout=300, check=True):
         """Run a command on a host, and give what it has written, as text."""
         done = subprocess.run(
             self.command(*command, on=on, cwd=cwd),
