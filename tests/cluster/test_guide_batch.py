@@ -22,6 +22,6 @@ def test_it_keeps_the_contract_past_core(slurm, tmp_path):
         # None of these jobs needs quacc, and each is a fresh Python.
         env={"PYTHONPATH": os.pathsep.join([str(site), str(LIGHT), os.environ["PYTHONPATH"]])},
         check=False,
-        timeout=600,
+        timeout=3600,
     )
     assert done.returncode == 0, done.stdout[-5000:]

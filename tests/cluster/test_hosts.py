@@ -39,7 +39,7 @@ class Home:
 
     def run(self, *arguments, check=True):
         done = self.slurm.run(
-            *COMMAND, *arguments, "--json", env=self.environment, check=check, timeout=120
+            *COMMAND, *arguments, "--json", env=self.environment, check=check, timeout=300
         )
         return json.loads(done.stdout)
 
@@ -52,7 +52,7 @@ class Home:
     def running(self, cluster, seconds):
         """Submit a job, and give it and the node that it runs on."""
         job = self.submit(cluster, seconds)
-        eventually(lambda: self.status(job)["status"] == "running" and self.notes.exists())
+        eventually(lambda: self.status(job)["status"] == "running" and self.notes.exists(), 300)
         return job, self.slurm.run("squeue", "--noheader", "--format=%N").stdout.strip()
 
     def status(self, job):
@@ -61,7 +61,7 @@ class Home:
     def ended(self, job):
         """Wait for the end of a job, and give it with what was noted of its attempts."""
         states = {"completed", "failed", "cancelled"}
-        eventually(lambda: self.status(job)["status"] in states, 240)
+        eventually(lambda: self.status(job)["status"] in states, 600)
         return self.status(job), self.notes.read_text().split()
 
     def left(self):

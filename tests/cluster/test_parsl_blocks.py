@@ -29,7 +29,7 @@ class There:
         (self._home / "config.toml").write_text(CLUSTER + more)
 
     def run(self, *arguments, check=True):
-        done = self._slurm.run(*COMMAND, *arguments, "--json", check=check, timeout=120)
+        done = self._slurm.run(*COMMAND, *arguments, "--json", check=check, timeout=300)
         return json.loads(done.stdout or "null"), done.stderr
 
     def submit(self, recipe, *options, **parameters):
@@ -40,7 +40,7 @@ class There:
         return self.run("status", job, check=False)[0]
 
     def lines(self, job):
-        eventually(lambda: self.status(job)["status"] in {"completed", "failed"})
+        eventually(lambda: self.status(job)["status"] in {"completed", "failed"}, 600)
         assert self.status(job)["status"] == "completed", self.status(job)
         return self.run("result", job)[0]["result"]["lines"]
 
@@ -75,7 +75,8 @@ def test_jobs_share_the_nodes_of_a_block_which_ends_when_it_is_idle(slurm, there
         for names in (("one", "other"), ("other", "one"))
     )
     assert {*there.lines(one), *there.lines(other)} == {"node1", "node2"}
-    assert len(slurm.queue()) <= 1
+    # A block that was idle for too long between them may have to go.
+    eventually(lambda: len(slurm.queue()) <= 1)
     eventually(lambda: not slurm.queue())
 
     again = there.submit("lab_recipes.run_command", command=["hostname"])
@@ -95,7 +96,7 @@ def test_nothing_is_alive_on_any_node_when_cancelled_is_told(slurm, there):
         found = [slurm.processes(node).values() for node in ("node1", "node2")]
         return [[each for each in one if each.endswith("/sleep 6062")] for one in found]
 
-    eventually(lambda: all(sleeps()))
+    eventually(lambda: all(sleeps()), 300)
     there.run("cancel", job)
     eventually(lambda: there.status(job)["status"] == "cancelled")
     assert sleeps() == [[], []]
@@ -126,4 +127,4 @@ def test_a_block_that_ends_too_soon_for_a_job_gets_no_more(slurm, there, tmp_pat
     timed = there.submit("lab_recipes.run_command", "--walltime=2m", command=["hostname"])
     assert there.lines(timed)
     assert there.status(timed)["attempt"] == 1
-    assert old not in slurm.queue()
+    eventually(lambda: old not in slurm.queue())

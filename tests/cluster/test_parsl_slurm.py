@@ -29,7 +29,7 @@ def there(slurm, home):
 
     def run(*arguments, **more):
         return slurm.run(
-            *CRYSTALMATH, *arguments, cwd=ROOT, timeout=more.pop("timeout", 120), **more
+            *CRYSTALMATH, *arguments, cwd=ROOT, timeout=more.pop("timeout", 300), **more
         )
 
     yield run
@@ -53,20 +53,36 @@ def test_the_readmes_job_runs(slurm, there):
     eventually(lambda: not slurm.queue())
 
 
-def test_a_block_that_is_cancelled_loses_its_attempt_which_runs_again(slurm, there, lab):
-    job = submit(there, "lab_recipes.long_sleep", "examples/Al.poscar", "--param", "seconds=8")
-    eventually(lambda: status(there, job)["status"] == "running", timeout=60)
-    (block,) = slurm.queue()
-    slurm.run("scancel", block)
+@pytest.fixture
+def running(there, lab, tmp_path):
+    """Give a job that runs for as long as it is in its first attempt."""
+    go = tmp_path / "go"
+    path = f"path={json.dumps(str(go))}"
+    job = submit(there, "lab_recipes.wait_for", "examples/Al.poscar", "--param", path)
+    eventually(lambda: status(there, job)["status"] == "running", 300)
+    yield job
+    go.touch()
+
+
+def ends_in_its_second_attempt(there, job, go):
+    eventually(lambda: status(there, job)["attempt"] == 2, 300)
+    go.touch()
     assert there("wait", job).returncode == 0
     assert status(there, job)["attempt"] == 2
-    assert block not in slurm.queue()
 
 
-def test_a_node_that_loses_its_power_loses_its_attempt_which_runs_again(slurm, there, lab):
-    job = submit(there, "lab_recipes.long_sleep", "examples/Al.poscar", "--param", "seconds=8")
-    eventually(lambda: status(there, job)["status"] == "running", timeout=60)
+def test_a_block_that_is_cancelled_loses_its_attempt_which_runs_again(
+    slurm, there, running, tmp_path
+):
+    (block,) = slurm.queue()
+    slurm.run("scancel", block)
+    ends_in_its_second_attempt(there, running, tmp_path / "go")
+    eventually(lambda: block not in slurm.queue())
+
+
+def test_a_node_that_loses_its_power_loses_its_attempt_which_runs_again(
+    slurm, there, running, tmp_path
+):
     node = slurm.run("squeue", "--noheader", "--format=%N").stdout.strip()
     slurm.power_off(node)
-    assert there("wait", job, timeout=200).returncode == 0
-    assert status(there, job)["attempt"] == 2
+    ends_in_its_second_attempt(there, running, tmp_path / "go")

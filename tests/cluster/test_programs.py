@@ -62,7 +62,7 @@ class Login:
         self._slurm, self._folder = slurm, folder
 
     def run(self, *arguments):
-        done = self._slurm.run(*COMMAND, *arguments, "--json", env=self.environment, timeout=300)
+        done = self._slurm.run(*COMMAND, *arguments, "--json", env=self.environment, timeout=900)
         return json.loads(done.stdout)
 
     def two_ranks(self, recipe, atoms, cluster, **parameters):
@@ -81,7 +81,7 @@ def login(slurm, home, tmp_path):
     login = Login(slurm, home, tmp_path)
     yield login
     slurm.run(*COMMAND, "stop", "--cancel", env=login.environment, check=False)
-    eventually(lambda: not slurm.queue(), 60, "allocations are left over")
+    eventually(lambda: not slurm.queue(), message="allocations are left over")
 
 
 @pytest.mark.skipif(

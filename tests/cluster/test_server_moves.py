@@ -55,7 +55,7 @@ class Hosts:
 
     def run(self, host, *arguments, check=True):
         command = [*COMMAND, *arguments, "--json"]
-        done = self.slurm.run(*command, on=host, env=self.environment, check=check, timeout=120)
+        done = self.slurm.run(*command, on=host, env=self.environment, check=check, timeout=300)
         return json.loads(done.stdout)
 
     def submit(self, cluster):
@@ -70,7 +70,7 @@ class Hosts:
     def begun(self, cluster, count):
         """Submit jobs, and wait until they have begun."""
         names = [self.submit(cluster) for _ in range(count)]
-        eventually(lambda: all((self.notes / name).read_text() for name in names))
+        eventually(lambda: all((self.notes / name).read_text() for name in names), 300)
         return names
 
     def waiting_blocks(self):
@@ -111,7 +111,7 @@ def hosts(slurm, home):
     hosts = Hosts(slurm, home)
     yield hosts
     hosts.go.touch()
-    slurm.run(*COMMAND, "stop", "--cancel", env=hosts.environment, check=False, timeout=120)
+    slurm.run(*COMMAND, "stop", "--cancel", env=hosts.environment, check=False)
 
 
 def kill_server(hosts):
@@ -127,7 +127,7 @@ def test_jobs_of_a_dead_server_are_taken_over_on_another_host(hosts, strike):
     """Two of each engine run, and two wait; each runs to its end once, and as its first attempt."""
     names = [*hosts.begun("psij", 2), *hosts.begun("parsl", 2)]
     names += [hosts.submit(cluster) for cluster in ("psij", "psij", "parsl", "parsl")]
-    eventually(lambda: len(hosts.waiting_blocks()) == 1)
+    eventually(lambda: len(hosts.waiting_blocks()) == 1, 300)
     (block,) = hosts.waiting_blocks()
     assert hosts.server()["host"] == LOGIN2
     strike(hosts)
@@ -142,6 +142,7 @@ def test_jobs_of_a_dead_server_are_taken_over_on_another_host(hosts, strike):
     hosts.go.touch()
     eventually(
         lambda: {state for state, _ in hosts.jobs(LOGIN).values()} == {"completed"},
+        timeout=600,
         message="the jobs did not complete",
     )
     assert hosts.jobs(LOGIN) == dict.fromkeys(names, ("completed", 1))
@@ -149,5 +150,5 @@ def test_jobs_of_a_dead_server_are_taken_over_on_another_host(hosts, strike):
         names, "begin\nend\n"
     )
     hosts.run(LOGIN, "stop")
-    server.communicate(timeout=60)
-    eventually(lambda: not hosts.left(), 60, "something is left over")
+    server.communicate(timeout=300)
+    eventually(lambda: not hosts.left(), 300, "something is left over")

@@ -44,7 +44,7 @@ def test_the_page(slurm, home, folder):
             # One after the other, and with what the page's reader has set before.
             script = f"set -euo pipefail\n{text}"
             command = ("bash", "-c", script)
-            done = slurm.run(*command, cwd=folder, env=environment, timeout=200)
+            done = slurm.run(*command, cwd=folder, env=environment, timeout=900)
             said.append(done.stdout + done.stderr)
     finally:
         stop = (sys.executable, "-m", "crystalmath", "stop", "--cancel")
@@ -60,7 +60,7 @@ def test_the_page(slurm, home, folder):
     assert len(stopped.strip().splitlines()) <= 2  # squeue's head
     assert "-0.006006" in allocation
     assert "Submitted batch job" in batch
-    eventually(lambda: not slurm.queue(), 30)
+    eventually(lambda: not slurm.queue(), 300)
     asked = (sys.executable, "-m", "crystalmath", "list", "--json")
     done = slurm.run(*asked, env=environment | {"CRYSTALMATH_HOME": str(folder / "many")})
     states = [job["status"] for job in json.loads(done.stdout)["jobs"]]

@@ -94,4 +94,4 @@ def test_jobs_run_and_end_on_each_whatever_becomes_of_the_server(slurm, there, h
     for job in waits.values():
         assert there.run("status", job)["attempt"] == 1
     there.run("stop")
-    eventually(lambda: not slurm.queue(), timeout=60)
+    eventually(lambda: not slurm.queue())
