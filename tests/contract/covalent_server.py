@@ -62,10 +62,10 @@ class Server:
             env=self.environment(),
             stdout=subprocess.DEVNULL,
             check=True,
-            timeout=180,
+            timeout=600,
             start_new_session=True,
         )
-        eventually(lambda: client.listens(self.address), 60, "the server does not come up")
+        eventually(lambda: client.listens(self.address), 300, "the server does not come up")
 
     def own(self):
         """Name the processes of the server and of its Dask cluster, which share a session."""
@@ -76,7 +76,8 @@ class Server:
 
     def signal(self, number):
         for pid in self.own():
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def kill(self):
         """Kill it; ``covalent start`` also takes one for running that nobody has reaped yet."""

@@ -13,7 +13,7 @@ from crystalmath.testing import EngineUnderTest, RunnerContract
 
 WORKERS = 2
 # The supervisors inside the server's workers are not ours to end: they leave after 60 s.
-LINGER_S = 75
+LINGER_S = 120
 
 
 @pytest.fixture(scope="session")

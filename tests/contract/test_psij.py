@@ -17,7 +17,7 @@ class TestPsij(RunnerContract):
     def engine(self):
         # Each job is a fresh Python.
         return EngineUnderTest(
-            "psij", options={"workers": 2}, workers=2, library="psij", turn_s=10.0
+            "psij", options={"workers": 2}, workers=2, library="psij", turn_s=10.0, linger_s=30.0
         )
 
     @pytest.fixture(autouse=True)

@@ -73,7 +73,8 @@ class Environment:
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             capture_output=True,
             text=True,
-            timeout=120,
+            # Nothing of what it imports has been compiled yet.
+            timeout=600,
             check=False,
         )
         assert done.stdout, f"{done.args} ended with {done.returncode}: {done.stderr}"
