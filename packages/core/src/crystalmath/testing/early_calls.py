@@ -11,6 +11,7 @@ how long it took and what it started, and which modules came in.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -138,7 +139,8 @@ def _main() -> None:
     sys.stdout.flush()
     # What should not have been started must not outlive the answer, nor keep this process.
     for child in psutil.Process().children(recursive=True):
-        child.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
     os._exit(0)
 
 
