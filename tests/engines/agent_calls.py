@@ -53,6 +53,12 @@ def sleep(seconds):
     return seconds
 
 
+def wait_for(path):
+    """Take until a file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.02)
+
+
 def write(text):
     """Print, and leave."""
     print(text)

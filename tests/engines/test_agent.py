@@ -96,13 +96,15 @@ def test_what_a_function_raises_comes_with_its_traceback(agent):
     assert agent.ask(LONG, calls.double, 1) == 2
 
 
-def test_a_time_limit_leaves_the_agent_as_it_is(agent):
+def test_a_time_limit_leaves_the_agent_as_it_is(agent, tmp_path):
     agent.start(LONG, calls.pid)
-    with pytest.raises(AgentSilent, match=r"has not answered sleep in 0\.01 s; its log is .*log"):
-        agent.ask(0.01, calls.sleep, 1.0)
+    go = tmp_path / "go"
+    with pytest.raises(AgentSilent, match=r"has not answered wait_for in 1 s; its log is .*log"):
+        agent.ask(1.0, calls.wait_for, str(go))
     with pytest.raises(AgentSilent):
         agent.ask(0.01, calls.double, 1)  # is not even sent
     assert issubclass(AgentSilent, EngineUnavailable)
+    go.touch()
     # The late answer is nobody's.
     assert agent.ask(LONG, calls.double, 2) == 4
 
