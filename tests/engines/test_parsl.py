@@ -21,6 +21,10 @@ pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not 
 from crystalmath_engine_parsl.ownership import MARK
 
 AL = bulk("Al", a=4.0, cubic=True)
+#: How long a script may take to end, and all that it has started, in seconds.
+END_S = 120.0
+#: How long a job may take to begin or to end, also where a new pool is started first, in seconds.
+JOB_S = 300.0
 
 SCRIPT = """
 import sys, time
@@ -79,7 +83,7 @@ def outcome(home, job):
 
 def test_normal_end_without_an_activated_environment(script, home):
     process, job, alive = script("value", "normal")
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=END_S)
     assert (process.returncode, alive()) == (0, [])
     assert errors == ""
     assert outcome(home, job)["state"] == "completed"
@@ -88,7 +92,7 @@ def test_normal_end_without_an_activated_environment(script, home):
 
 def test_an_exception_cancels_the_job_and_leaves_no_process(script, home):
     process, job, alive = script("long_sleep", "exception")
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=END_S)
     assert (process.returncode, alive()) == (1, [])
     assert "RuntimeError: on purpose" in errors
     assert outcome(home, job)["state"] == "cancelled"
@@ -97,7 +101,7 @@ def test_an_exception_cancels_the_job_and_leaves_no_process(script, home):
 def test_ctrl_c_cancels_the_job_and_leaves_no_process(script, home):
     process, job, alive = script("long_sleep", "wait")
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=END_S)
     assert alive() == []
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert errors.count("Traceback") == 1  # ours; the interchange did not hear of it
@@ -107,8 +111,8 @@ def test_ctrl_c_cancels_the_job_and_leaves_no_process(script, home):
 def test_a_killed_owner_leaves_only_the_job_that_runs(script, home):
     process, job, alive = script("long_sleep", "wait", "3")
     os.killpg(process.pid, signal.SIGTERM)
-    process.communicate(timeout=10)
-    eventually(lambda: not alive(), 15, "processes were left behind")
+    process.communicate(timeout=END_S)
+    eventually(lambda: not alive(), END_S, "processes were left behind")
     assert outcome(home, job)["state"] == "completed"
 
 
@@ -144,15 +148,17 @@ def parent(pid):
         return int(file.read().rpartition(")")[2].split()[1])
 
 
-def test_jobs_outlive_parsl_and_new_ones_run(runner):
+def test_jobs_outlive_parsl_and_new_ones_run(runner, tmp_path):
     """A worker, the manager and the interchange are killed, each under a running job."""
     for victim in ("worker", "manager", "interchange"):
-        running = runner.submit("lab_recipes.long_sleep", AL, "local", seconds=2.0)
-        eventually(lambda job=running: runner.get_status(job) is JobState.RUNNING, 60)
+        go = tmp_path / victim
+        running = runner.submit("lab_recipes.wait_for", AL, "local", path=str(go))
+        eventually(lambda job=running: runner.get_status(job) is JobState.RUNNING, JOB_S)
         os.kill(victims(runner, running)[victim], signal.SIGKILL)
         waiting = runner.submit("lab_recipes.value", AL, "local")
+        go.touch()
         for job in (running, waiting):
-            eventually(lambda job=job: runner.get_status(job).is_terminal(), 60, victim)
+            eventually(lambda job=job: runner.get_status(job).is_terminal(), JOB_S, victim)
             assert runner.get_status(job) is JobState.COMPLETED, (victim, runner.get_result(job))
             # It was not started again.
             assert not runner._driver.directory(job).claimed(2)
