@@ -12,12 +12,13 @@ import os
 import sys
 import sysconfig
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 from attrs import define, field
+
+from crystalmath.testing.own_time import own_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ class Watched:
     Parameters
     ----------
     seconds : float
-        How long it took.
+        How long it took, as :func:`own_time` has it.
     started : list of str
         What it started or wrote, each in words, and who did it: ``process: sleep 1 (mine.py:7)``.
     """
@@ -84,11 +85,11 @@ def watched(folders: Sequence[Path] = (), *, skip_imports: bool = False) -> Iter
 
     _now, _skips_imports = now, skip_imports
     threading.Thread.start = start_noted  # type: ignore[assignment,method-assign]
-    began = time.perf_counter()
+    began = own_time()
     try:
         yield now
     finally:
-        now.seconds = time.perf_counter() - began
+        now.seconds = own_time() - began
         threading.Thread.start = start  # type: ignore[method-assign]
         _now = None
         told = {each.partition(":")[0] for each in now.started}
