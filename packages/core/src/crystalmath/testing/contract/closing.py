@@ -91,7 +91,9 @@ class Tenant:
             eventually(lambda: not self.ask("threads"), LINGER_S, self._threads)
             what = "a socket is still open"
             eventually(lambda: self._count_sockets() <= self._sockets, LINGER_S, what)
-        eventually(lambda: not self.owner.others(), self._engine.linger_s, self._processes)
+        # A turn tells how slow the machine is.
+        limit = self._engine.linger_s + 10 * self._engine.turn_s
+        eventually(lambda: not self.owner.others(), limit, self._processes)
         left = sorted(str(path) for path in self._temporary.rglob("*"))
         assert not left, f"temporary files are left: {left}"
         # What somebody else on this machine makes meanwhile comes and goes.

@@ -85,7 +85,7 @@ class Stage:
 
         # What its processes have made goes with them, and they may outlive it for a while.
         with contextlib.suppress(AssertionError):
-            eventually(is_as_it_was, engine.linger_s, "")
+            eventually(is_as_it_was, engine.linger_s + 10 * engine.turn_s, "")
 
     def _use(self) -> None:
         job_id = self._begin("surroundings")
