@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Restarts"]
 
-#: Moments after a submission has begun at which its process is killed, in seconds.
-MOMENTS_S = (0.0, 0.003, 0.01, 0.03, 0.1)
+#: Moments after a submission has begun at which its process is killed, in seconds; the last when it
+#: has answered, so that there are jobs on every machine.
+MOMENTS_S = (0.0, 0.003, 0.01, 0.03, None)
 #: How long another process's job is watched, in seconds.
 WATCH_S = 1.5
 #: How long an outage lasts, in seconds: core asks a silent engine every 5 s.
@@ -153,7 +154,10 @@ class Restarts(Base):
             known = oracle.jobs()
             each.tell("submit", "count_and_wait", 5, **counted)
             eventually(lambda known=known: oracle.jobs() - known, 60, "no job was written")  # type: ignore[misc]
-            time.sleep(moment)
+            if moment is None:
+                each.hear("submit")
+            else:
+                time.sleep(moment)
             each.kill()
         jobs = [job_id for job_id in oracle.jobs() - before if _is_known(runner, job_id)]
         assert jobs
