@@ -252,6 +252,12 @@ def fail(atoms, message):
     raise RuntimeError(message)
 
 
+def wait_and_fail(atoms, path, message):
+    """Run until a file is there, and fail."""
+    wait_for(atoms, path)
+    fail(atoms, message)
+
+
 #: Each generation writes a mark, starts the next, and is gone; for a minute.
 FORKS_AND_EXITS = """
 import os, sys, time
