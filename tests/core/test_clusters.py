@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from crystalmath import config
 from crystalmath.errors import ConfigError
 from crystalmath.models import Job, JobState
 from crystalmath.quacc.engines import runner_for
-from crystalmath.service import JobService
+from crystalmath.service import JobService, cluster_probe
 from crystalmath.service.cluster_probe import _clock, _version
 
 SLURM = """
@@ -131,12 +132,12 @@ def test_check_of_a_cluster_that_cannot_be_used_says_why(home, cli):
     assert "init, check" in cli("clusters", "chek").err
 
 
-def test_check_says_which_clocks_and_versions_differ():
-    job = Job(
-        job_id="1", recipe="r", engine="local", state=JobState.COMPLETED, created_at=time.time() - 9
-    )
-    assert _clock(job, time.time()).state == "ok"
-    behind, ahead = _clock(job, job.created_at - 60), _clock(job, time.time() + 60)
+def test_check_says_which_clocks_and_versions_differ(monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(cluster_probe, "time", SimpleNamespace(time=lambda: now))
+    job = Job(job_id="1", recipe="r", engine="local", state=JobState.COMPLETED, created_at=now - 9)
+    assert _clock(job, now).state == "ok"
+    behind, ahead = _clock(job, job.created_at - 60), _clock(job, now + 60)
     assert "at least 60 s behind" in behind.message
     assert "at least 60 s ahead" in ahead.message
     assert behind.state == ahead.state == "warning"
