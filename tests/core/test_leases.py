@@ -87,6 +87,7 @@ def test_who_cannot_beat_for_half_of_its_lease_ends_what_it_runs_and_stays_overd
     assert heart.is_overdue()  # somebody may have been told that it is dead
     heart.begin()
     assert not heart.is_overdue()
+    heart.stop()
 
 
 @pytest.mark.parametrize("sleeps", [True, False])
@@ -107,6 +108,7 @@ def test_a_beat_that_hangs_holds_nobody_up():
     heart.begin()
     assert ended.wait(30)
     hangs.set()
+    heart.stop()
 
 
 # --- who listens ------------------------------------------------------------------------------
