@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crystalmath.preflight import inspector
+from crystalmath.preflight.supervisor_client import SupervisorClient
 from vasp.potcars import library
 
 LAB = Path(__file__).parents[1] / "lab"
@@ -23,6 +24,19 @@ def _lab(monkeypatch):
 def _children_end():
     yield
     inspector.close()
+
+
+@pytest.fixture
+def questions(monkeypatch):
+    """Give the recipes that children are asked about, a list that grows with each question."""
+    asked, ask = [], SupervisorClient.ask
+
+    def noted(child, question, limit_s):
+        asked.append(question["recipe"])
+        return ask(child, question, limit_s)
+
+    monkeypatch.setattr(SupervisorClient, "ask", noted)
+    return asked
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from ase.constraints import FixedLine
 
 from conftest import eventually
 from crystalmath import processes
-from crystalmath.preflight import required
+from crystalmath.preflight import inspector as inspector_module
+from crystalmath.preflight import report_cache, required
 from crystalmath.preflight.inspector import CannotAsk, Inspector, ask
 from crystalmath.preflight.report_cache import THEIRS_S
 from crystalmath.preflight.verdict import judge
@@ -145,23 +146,27 @@ def test_many_environments_at_once_have_few_children_at_once(inspector, environm
     assert 1 <= most <= 3
 
 
-def test_settings_that_quacc_does_not_start_with_fail_once(inspector, environment, tmp_path):
+def test_settings_that_quacc_does_not_start_with_fail_once(
+    inspector, environment, tmp_path, questions, monkeypatch
+):
     """Not once for each job of a batch; and what was mended is tried at once."""
+    monkeypatch.setattr(inspector_module, "FAILED_S", 600.0)
     settings = tmp_path / "quacc.yaml"
     settings.write_text("NO_SUCH_SETTING: 1\n")
     own = {**environment, "QUACC_CONFIG_FILE": str(settings)}
     asking = inspector()
     for number in range(3):
-        began = time.monotonic()
         with pytest.raises(CannotAsk, match="NO_SUCH_SETTING"):
             asking.ask(STATIC, AL, {"encut": 300 + number}, own)
-    assert time.monotonic() - began < 0.2
+    assert questions == [STATIC]
     settings.write_text("CHECK_CONVERGENCE: false\n")
     assert problems(asking.ask(STATIC, AL, {}, own)) == {None}
 
 
-def test_who_comes_while_it_warms_up_waits(inspector, environment, tmp_path):
+def test_who_comes_while_it_warms_up_waits(inspector, environment, tmp_path, monkeypatch):
     """And what several want to know at once is asked once."""
+    # The other question may be answered in between.
+    monkeypatch.setattr(report_cache, "THEIRS_S", 600.0)
     settle()
     asking, reports = inspector(), []
 
@@ -202,14 +207,19 @@ def test_who_ends_the_child_harms_no_other(recipe, reason, environment):
     assert problems(ask(STATIC, AL, {"encut": new_cutoff()}, environment)) == {None}
 
 
-def test_who_hangs_is_stopped_and_that_is_not_waited_for_twice(inspector, environment, who):
-    asking = inspector(limit_s=1.0)
+def test_who_hangs_is_stopped_and_that_is_not_waited_for_twice(
+    inspector, environment, who, questions, monkeypatch
+):
+    monkeypatch.setattr(inspector_module, "FAILED_S", 600.0)
+    asking = inspector()
     pid, supervisor, _ = who(asking.ask)
-    began = time.monotonic()
-    for _ in range(2):
-        with pytest.raises(CannotAsk, match="longer than 1 s"):
-            asking.ask("asked_recipes.hang", AL, {}, environment)
-    assert time.monotonic() - began < 8
+    with monkeypatch.context() as patch:
+        # Those that answer may take longer.
+        patch.setattr(asking, "_limit_s", 1.0)
+        for _ in range(2):
+            with pytest.raises(CannotAsk, match="longer than 1 s"):
+                asking.ask("asked_recipes.hang", AL, {}, environment)
+    assert questions == ["asked_recipes.who", "asked_recipes.hang"]
     assert gone(pid)
     assert not gone(supervisor)
     assert problems(asking.ask(STATIC, AL, {}, environment)) == {None}
@@ -298,24 +308,13 @@ def test_its_files_go(environment, tmp_path, who):
 
 
 @pytest.fixture
-def remembered(who, environment):
-    """Tell whether a question is answered without asking: the supervisor is stopped meanwhile."""
+def remembered(questions, environment):
+    """Tell whether a question is answered without asking."""
 
-    def remembered(recipe, atoms, environment=environment, **parameters):
-        ask(STATIC, AL, {"encut": new_cutoff()}, environment)
-        supervisor = who(environment=environment, encut=new_cutoff())[1]
-        reports = []
-        thread = threading.Thread(
-            target=lambda: reports.append(ask(recipe, atoms, parameters, environment))
-        )
-        os.kill(supervisor, signal.SIGSTOP)
-        try:
-            thread.start()
-            thread.join(1.0)
-            return bool(reports)
-        finally:
-            os.kill(supervisor, signal.SIGCONT)
-            thread.join()
+    def remembered(recipe, atoms, **parameters):
+        before = len(questions)
+        ask(recipe, atoms, parameters, environment)
+        return len(questions) == before
 
     return remembered
 
@@ -472,7 +471,7 @@ def test_close_leaves_nothing(inspector, who, monkeypatch, tmp_path):
 
 
 def test_close_does_not_wait_for_a_recipe_that_hangs(inspector, environment, tmp_path):
-    asking, raised = inspector(), []
+    asking, raised = inspector(limit_s=600.0), []
     path = tmp_path / "who"
 
     def submit():
@@ -482,11 +481,11 @@ def test_close_does_not_wait_for_a_recipe_that_hangs(inspector, environment, tmp
 
     thread = threading.Thread(target=submit)
     thread.start()
-    eventually(path.exists)
+    eventually(lambda: path.exists() and path.read_text().endswith("\n"))
     began = time.monotonic()
     asking.close()
     thread.join()
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 60
     assert raised
     pid, supervisor, directory = path.read_text().split()
     assert gone(int(pid), int(supervisor))
