@@ -33,6 +33,13 @@ def hang(atoms, path=None):
     time.sleep(600)
 
 
+def wait_for(atoms, path):
+    """Be asked until a file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    return calculate(atoms)
+
+
 def kill_itself(atoms):
     os.kill(os.getpid(), signal.SIGKILL)
 

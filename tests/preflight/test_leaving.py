@@ -10,12 +10,12 @@ import time
 import pytest
 
 from commands import finish, limited, start
-
-JOB = ("vasp.core.static_job", "Al.cif")
+from crystalmath.preflight.inspector import LIMIT_S
 
 
 @pytest.fixture
-def shell(environment, monkeypatch, tmp_path):
+def job(environment, monkeypatch, tmp_path):
+    """Give a job whose recipe answers once the file `go` is there."""
     from ase.build import bulk
 
     bulk("Al").write(tmp_path / "Al.cif")
@@ -25,11 +25,12 @@ def shell(environment, monkeypatch, tmp_path):
     monkeypatch.setenv("QUACC_VASP_CMD", sys.executable)  # is found, as VASP would be
     # None of the other tests' children is asked.
     monkeypatch.setenv("VASP_PP_PATH", os.path.join(environment["VASP_PP_PATH"], ""))
+    return ("asked_recipes.wait_for", "Al.cif", "--param", f"path={tmp_path / 'go'}")
 
 
 @pytest.mark.parametrize("command", ["check", "run", "submit"])
-def test_a_signal_while_a_recipe_is_asked(home, shell, cli, command):
-    with start(command, *JOB) as process, limited(process):
+def test_a_signal_while_a_recipe_is_asked(home, job, cli, tmp_path, command):
+    with start(command, *job) as process, limited(process):
         line = process.stderr.readline()
         assert "asking the recipe" in line, line + process.stderr.read()
         process.send_signal(signal.SIGINT)
@@ -37,10 +38,11 @@ def test_a_signal_while_a_recipe_is_asked(home, shell, cli, command):
         answer = finish(process)
     try:
         assert (answer.code, answer.out, answer.err) == (130, "", "")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < LIMIT_S
         if command == "submit":
             # Its server asks on; this waits behind.
-            assert cli("check", *JOB).code == 0
+            (tmp_path / "go").touch()
+            assert cli("check", *job).code == 0
             assert cli("list", "--json").json["jobs"] == []
         else:
             assert list(home.iterdir()) == []
