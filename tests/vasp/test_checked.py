@@ -242,22 +242,25 @@ def test_start_the_server_then_export_and_submit(server, pots, monkeypatch):
     assert "asking" not in server.run(*command, **there).stderr
 
 
-def test_while_a_recipe_is_asked_for_the_first_time_others_are_answered(server):
-    server.start()
+def test_while_a_recipe_is_asked_for_the_first_time_others_are_answered(server, tmp_path):
+    server.start(CRYSTALMATH_RECIPES="asked_recipes")
     given = {"structure": {"symbols": "Al", "cell": [3.0] * 3, "pbc": True}, "engine": "local"}
+    asked = {"recipe": "asked_recipes.wait_for", "params": {"path": str(tmp_path / "go")}}
     ended = []
 
     def check():
-        server.call("jobs.check", recipe=STATIC, **given)
-        ended.append(time.monotonic())
+        ended.append(server.call("jobs.check", **asked, **given))
 
     threads = [threading.Thread(target=check) for _ in range(9)]  # more than a pool has
     for thread in threads:
         thread.start()
     time.sleep(0.2)
     emt = "quacc.recipes.emt.core.static_job"
-    assert server.call("jobs.check", recipe=emt, **given)["ok"]
-    answered = time.monotonic()
-    for thread in threads:
-        thread.join()
-    assert answered < min(ended)
+    try:
+        assert server.call("jobs.check", recipe=emt, **given)["ok"]
+        assert ended == []
+    finally:
+        (tmp_path / "go").touch()
+        for thread in threads:
+            thread.join()
+    assert len(ended) == len(threads)
