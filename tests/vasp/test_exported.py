@@ -31,7 +31,9 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    with opened(tmp_path_factory.mktemp("home"), "local") as service:
+    home = tmp_path_factory.mktemp("home")
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with opened(home, "local") as service:
         yield service
 
 
@@ -79,9 +81,12 @@ def test_it_runs_by_the_program_alone(service, environment, export, recipe, fold
 
 def test_of_a_job_that_has_not_run(service, environment, export):
     """Its recipe is asked; what goes wrong leaves nothing that a second run takes for whole."""
+    sleeping = {"system": "STANDIN_SLEEP=600"}
+    before = submit(service, "vasp.core.static_job", AL, environment, **sleeping)
     job_id = submit(service, "vasp.core.static_job", AL, environment)
     job = service.job(job_id)
     service.cancel(job_id)
+    service.cancel(before)
     folder = export(finish(service, job_id))
     script = folder / "run.sh"
     whole, library = script.read_text(), environment["VASP_PP_PATH"]
