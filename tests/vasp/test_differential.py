@@ -41,7 +41,7 @@ def test_the_verdict_is_what_happens(named, cases, tmp_path, capsys):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120 + cases,
+        timeout=600 + 2 * cases,
     )
     with capsys.disabled():
         print(f"\n{done.stdout}", end="")
