@@ -112,6 +112,16 @@ async def test_takers_part_by_part_all_come_to_an_end_and_give_back_all(budget):
     assert most < 100 + 12 * 40 + 10 * 200
 
 
+async def test_a_client_that_takes_all_is_not_cut_off_for_the_sum_of_many_answers(budget):
+    account = budget.account()
+    for _ in range(3):
+        with account.share() as share:
+            await share.grow(50)
+            await share.patiently(lambda: asyncio.sleep(0.01), 60)
+            assert 0 < account.waited_s < 0.5
+        assert account.waited_s == 0
+
+
 async def test_a_slow_client_is_waited_for_until_others_need_what_it_holds(budget, monkeypatch):
     monkeypatch.setattr(module, "_CUT_OFF_S", 0.05)
     monkeypatch.setattr(module, "_LOOK_S", 0.01)

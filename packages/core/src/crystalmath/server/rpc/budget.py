@@ -92,6 +92,8 @@ class Budget:
         share.common += size
         share.account.common += size
         self.was_used |= size > 0
+        if not share.account.common:
+            share.account.waited_s = 0.0
         if size < 0:
             if self._ahead is share and not share.common:
                 self._ahead = None
