@@ -17,6 +17,7 @@ from crystalmath import processes
 from crystalmath.worker.child import become_subreaper, end_descendants
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
 
 __all__ = ["go_below_guardian"]
@@ -37,17 +38,20 @@ def go_below_guardian(inherited: int) -> processes.Identity:
     """
     become_subreaper()
     guardian = processes.own_identity()
+    # One that comes before the guardian can pass it on waits for that.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return guardian
     os.close(inherited)
     try:
-        _guard(child)
+        _guard(child, before)
     finally:
         os._exit(0)
 
 
-def _guard(supervisor: int) -> None:
+def _guard(supervisor: int, mask: Iterable[int]) -> None:
     def pass_on(number: int, _: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(supervisor, number)
@@ -55,6 +59,7 @@ def _guard(supervisor: int) -> None:
     signal.signal(signal.SIGTERM, pass_on)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.waitpid(supervisor, 0)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     end_descendants()
