@@ -56,6 +56,8 @@ DEATHS = [
 ]
 #: What batch systems get of PSI/J; `slurm` runs jobs on a real one.
 SCRIPTS = ["tests/engines/test_psij_scripts.py"]
+#: What Parsl and PSI/J make of a cluster's keys: where both are.
+KEYS = ["tests/engines/test_cluster_keys.py"]
 #: Engine -> what brings it beside core, how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str], list[str]]] = {
     "local": ([], [*KIT, "tests/contract/test_local.py"], []),
@@ -264,7 +266,7 @@ def together(session: nox.Session) -> None:
     for engine in ENGINES:
         job = ["emt.core.relax_job", "examples/Cu.poscar", f"--engine={engine}"]
         session.run("crystalmath", "run", *job, env=environment)
-    _pytest(session, *STORE)
+    _pytest(session, *STORE, *KEYS)
 
 
 @nox.session(requires=["build"])
