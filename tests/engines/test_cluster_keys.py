@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,15 @@ def test_what_a_job_asks_of_a_pilot_job_reaches_it_or_is_refused(submitted, name
         assert seen["OMP_NUM_THREADS"] == "2"
     else:
         assert seen["QUACC_VASP_PARALLEL_CMD"] == ("$PARSL_MPI_PREFIX" if mpi else "mpirun -np 2")
+
+
+@pytest.mark.skipif(find_spec("psi4") is not None, reason="psi4 is installed")
+@pytest.mark.parametrize("engine", ["parsl", "psij"])
+def test_what_a_job_needs_is_looked_for_here_where_its_cluster_is_this_host(home, engine):
+    assert [runner(home, engine).runs_here(name) for name in ("local", "there")] == [True, False]
+    asked = {"recipe": "quacc.recipes.psi4.core.static_job", "atoms": AL, "engine": engine}
+    with JobService(config.load()) as service:
+        for cluster, severity in (("local", "error"), ("there", "warning")):
+            findings = service.check(Submission(**asked, cluster=cluster)).findings
+            found = {finding.code: finding.severity for finding in findings}
+            assert found["package_missing"] == severity, findings

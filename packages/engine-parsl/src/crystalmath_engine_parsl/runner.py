@@ -63,6 +63,10 @@ class ParslRunner(EngineRunner):
         """Tell how many jobs run at once on this machine."""
         return self._workers
 
+    def runs_here(self, cluster: str) -> bool:
+        """Tell whether a cluster is this machine; the others are pilot jobs of a scheduler."""
+        return cluster not in self._blocks
+
     def honoured(self, cluster: str) -> frozenset[str]:
         """Name the resources that a cluster can honour: several nodes with Parsl's MPI mode."""
         return _OVER_NODES if self._is_mpi(cluster) else _ON_A_NODE

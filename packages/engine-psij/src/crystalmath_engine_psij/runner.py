@@ -60,6 +60,10 @@ class PsijRunner(EngineRunner):
         """Name this host and the clusters that are configured."""
         return [_LOCAL, *self._clusters]
 
+    def runs_here(self, cluster: str) -> bool:
+        """Tell whether a cluster is this host; the others are batch systems."""
+        return cluster == _LOCAL
+
     def honoured(self, cluster: str) -> frozenset[str]:
         """Name the resources that a cluster can honour: a batch system all, this host a few."""
         return _HERE if cluster == _LOCAL else _ALL

@@ -99,6 +99,14 @@ class EngineRunner(JobRunner):
         del cluster
         return self.capabilities.resources
 
+    def runs_here(self, cluster: str) -> bool:
+        """Tell whether a cluster's jobs run on this host: what they need is then looked for here.
+
+        `workers_here` of `capabilities` tells it of all clusters together.
+        """
+        del cluster
+        return self.capabilities.workers_here
+
     def cores(self, cluster: str) -> int | None:
         """Tell how many cores a job can have on a node of a cluster; ``None`` if unknown."""
         del cluster

@@ -241,6 +241,9 @@ class Admission:
     def _runner(self, spec: JobSpec) -> EngineRunner:
         return self._runner_of(str(spec.engine))
 
+    def _runs_here(self, spec: JobSpec) -> bool:
+        return self._runner(spec).runs_here(spec.cluster)
+
     def _preflight(self, asked: AskedJob) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
@@ -270,7 +273,7 @@ class Admission:
     def _check_commands(self, spec: JobSpec) -> list[Finding]:
         """Look at what would start the program; of a batch once, for it reads quacc's settings."""
         own = _gives_command(spec.parameters)
-        key = (spec.recipe, spec.engine, own)
+        key = (spec.recipe, spec.engine, spec.cluster, own)
         seen, findings = self._commands.get(key, (None, []))
         if seen is not spec.environment:
             findings = self._commands_of(spec, own=own)
@@ -281,7 +284,7 @@ class Admission:
         """Look for the folders that files are taken from, where this machine's are the worker's."""
         from crystalmath.preflight.source_folders import check_sources
 
-        if not self._runner(spec).capabilities.workers_here:
+        if not self._runs_here(spec):
             return []
         return check_sources(spec.recipe, spec.parameters)
 
@@ -292,19 +295,17 @@ class Admission:
         recipe = self._recipes.get(spec.recipe)
         if recipe is None:  # it cannot be called, which was told
             return []
-        here = self._runner(spec).capabilities.workers_here
-        return check_packages(recipe, spec.environment, certain=here)
+        return check_packages(recipe, spec.environment, certain=self._runs_here(spec))
 
     def _commands_of(self, spec: JobSpec, *, own: bool) -> list[Finding]:
         from crystalmath.preflight.commands import check_commands
         from crystalmath.preflight.ranks import check_ranks
 
-        runner = self._runner(spec)
-        if not runner.capabilities.workers_here:
+        if not self._runs_here(spec):
             return []
         recipe, environment = spec.recipe, spec.environment
         found = [None if own else check_commands(recipe, environment)]
-        if (workers := runner.workers()) is not None:
+        if (workers := self._runner(spec).workers()) is not None:
             found.append(check_ranks(recipe, environment, workers))
         return [finding for finding in found if finding is not None]
 

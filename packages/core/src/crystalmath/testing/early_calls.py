@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["STEPS", "call_early"]
 
 #: What is called, in this order; ``remade`` is the constructor again, with everything imported.
-STEPS = ("import", "findings", "constructor", "remade", "clusters", "workers", "honoured", "cores")
+STEPS = (
+    *("import", "findings", "constructor", "remade"),
+    *("clusters", "workers", "honoured", "runs_here", "cores"),
+)
 
 
 class _Recorder:
@@ -131,6 +134,7 @@ def _call_engine(recorder: _Recorder, plugin: Any, name: str) -> None:
     cluster = next(iter(recorder.call("clusters", runner.clusters)), "local")
     recorder.call("workers", runner.workers)
     recorder.call("honoured", lambda: runner.honoured(cluster))
+    recorder.call("runs_here", lambda: runner.runs_here(cluster))
     recorder.call("cores", lambda: runner.cores(cluster))
 
 
