@@ -499,6 +499,28 @@ def test_changes_are_told_from_the_moment_of_asking(client):
     assert last.seq in [change.seq for change in client.changes(after=0, timeout=0)]
 
 
+def test_a_cancel_of_which_another_thread_hears_first(monkeypatch):
+    end = JobFuture._end
+
+    def slow_end(future):
+        is_first = end(future)
+        time.sleep(0.3 if is_first else 0.0)
+        return is_first
+
+    class Asked:
+        def cancel(self, job_id):
+            threading.Thread(target=future.observe, args=[JobState.CANCELLED]).start()
+            eventually(lambda: future._ended)
+
+        def wait(self, job_ids, timeout):
+            return []
+
+    monkeypatch.setattr(JobFuture, "_end", slow_end)
+    future = JobFuture(Asked(), "1", None, {})
+    assert future.cancel() is True
+    assert future.cancelled()
+
+
 # --- last, as it costs a warm worker --------------------------------------------------------------
 
 

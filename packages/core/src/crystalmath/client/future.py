@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.client.client_errors import ClientClosed, JobFailed
@@ -137,7 +137,7 @@ class JobFuture(Future[Any]):
             ).start()
         else:
             self._stop()
-        return self._seen[1] is JobState.CANCELLED
+        return self.cancelled()
 
     def _stop_aside(self) -> None:
         try:
@@ -156,6 +156,9 @@ class JobFuture(Future[Any]):
             self._client.cancel(self.job_id)
             for info in self._client.wait([self.job_id], CANCEL_S):
                 self.update(info)
+            if self._ended:
+                # Another thread that has heard of it, too, may be about to finish this.
+                wait([self], CANCEL_S)
 
     def update(self, info: Job) -> None:
         """Take in what is on record; the client calls it."""
