@@ -74,6 +74,32 @@ def test_what_is_read_is_not_told(recipe, parameters):
     assert unread(recipe, parameters) == []
 
 
+@pytest.mark.parametrize(
+    ("recipe", "parameters", "name", "remedy"),
+    [
+        (RELAX, {"opt_params": {"fmx": 0.1}}, "opt_params.fmx", "did you mean opt_params.fmax?"),
+        (RELAX, {"opt_params": {"encut": 4}}, "opt_params.encut", "leave it out"),
+        (
+            "emt.md.md_job",
+            {"md_params": {"step": 9}},
+            "md_params.step",
+            "did you mean md_params.steps?",
+        ),
+        (
+            "emt.slabs.bulk_to_slabs_flow",
+            {"job_params": {"relax_job": {"opt_params": {"max_step": 3}}}},
+            "job_params.relax_job.opt_params.max_step",
+            "did you mean job_params.relax_job.opt_params.max_steps?",
+        ),
+    ],
+)
+def test_a_key_that_quaccs_runner_does_not_take_is_refused(recipe, parameters, name, remedy):
+    (finding,) = unread(recipe, parameters)
+    assert (finding.severity, finding.code) == ("error", "parameter_unknown")
+    assert finding.source == f"the parameter {name}"
+    assert finding.remedy == remedy
+
+
 @pytest.mark.skipif(importlib.util.find_spec("tblite") is None, reason="tblite is not installed")
 def test_tblite():
     assert unread("tblite.core.static_job", {"accuracy": 1.0, "method": "GFN2-xTB"}) == []

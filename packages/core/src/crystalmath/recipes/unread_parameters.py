@@ -57,7 +57,8 @@ def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]
     Returns
     -------
     list of Finding
-        Warnings ``parameter_unread``, each with where the parameter may belong.
+        Warnings ``parameter_unread``, each with where the parameter may belong; errors
+        ``parameter_unknown`` of what quacc's runner would stumble over.
     """
     if not recipe.name.startswith(f"{NAMESPACE}."):
         return []
@@ -79,6 +80,7 @@ def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]
 
 
 def _of_job(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+    yield from _of_tables(recipe, parameters, place)
     family = recipe.name.removeprefix(f"{NAMESPACE}.").partition(".")[0]
     if family == "espresso":
         yield from _of_espresso(recipe, parameters.get("input_data"), place)
@@ -99,6 +101,26 @@ def _of_job(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterat
                 f"nothing reads the parameter {name!r} of {recipe.name}: the calculator "
                 f"{calculator[1]} takes it and never looks at it",
                 _belongs(name, arguments, taken, place),
+            )
+
+
+def _of_tables(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+    """Look into the tables whose keys quacc hands to a method that takes no others."""
+    arguments = {} if recipe.signature is None else recipe.signature.parameters
+    for table, method in _TABLES.items():
+        given = parameters.get(table)
+        if table not in arguments or not isinstance(given, Mapping):
+            continue
+        taken = _arguments(*_RUNNER, method)
+        for name in (name for name in given if taken and name not in taken):
+            like = difflib.get_close_matches(str(name)[:80], taken, 1, _LIKE)
+            full = f"{place}{table}.{name}"
+            yield Finding(
+                severity="error",
+                code="parameter_unknown",
+                message=f"{recipe.name} has no {full!r}: it takes {', '.join(taken)}",
+                source=f"the parameter {full}",
+                remedy=f"did you mean {place}{table}.{like[0]}?" if like else "leave it out",
             )
 
 
@@ -183,7 +205,7 @@ def _defaults(module: str, name: str) -> frozenset[str] | None:
 @functools.cache
 def _arguments(module: str, name: str, method: str) -> tuple[str, ...]:
     for node in _body(module, name):
-        if isinstance(node, ast.FunctionDef) and node.name == method:
+        if isinstance(node, ast.FunctionDef) and node.name == method and node.args.kwarg is None:
             return tuple(item.arg for item in (*node.args.args, *node.args.kwonlyargs))[1:]
     return ()
 
