@@ -335,6 +335,8 @@ def test_the_lines_of_the_readme(here, cli):
         [],
         ["--keep-results"],
         ["--older", "long ago"],
+        ["--older", "1"],
+        ["--older", "0.5 "],
         ["--larger", "huge"],
         ["--label", "x"],
         ["00000000", "--state", "failed"],

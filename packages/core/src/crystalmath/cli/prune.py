@@ -127,9 +127,13 @@ def _jobs(jobs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _age(text: str | None) -> float | None:
-    seconds = None if text is None else read_timespan(text)
-    if text is not None and seconds is None:
+    if text is None:
+        return None
+    # Elsewhere a number alone is one of seconds; here it would remove what ended a moment ago.
+    seconds = None if text.strip()[-1:].isdigit() else read_timespan(text)
+    if seconds is None:
         raise typer.BadParameter(
-            f"cannot read {text!r} as an age; write 30d, 12h or 1d12h", param_hint="--older"
+            f"cannot read {text!r} as an age with its unit; write 30d, 12h or 1d12h",
+            param_hint="--older",
         )
     return seconds
