@@ -242,7 +242,11 @@ def test_a_field_of_a_result(computed, cli, monkeypatch):
     assert told["result"] == whole["results"]["energy"]
     wrong = cli("result", job_id, "--field", "result.energy")
     assert (wrong.code, "the result has no field 'result.energy'" in wrong.err) == (1, True)
-    assert cli("result", futures[2].job_id, "--field", "results.energy").code == 1
+    for asked in (("--field", "results.energy"), ("--structure", "none.extxyz")):
+        none = cli("result", futures[2].job_id, *asked)
+        assert (none.code, none.out) == (1, "")
+        assert "failed, and has no result; 'crystalmath result" in none.err
+        assert "Traceback" not in none.err
 
 
 def test_the_final_geometry_goes_to_a_file(computed, cli, monkeypatch, tmp_path):

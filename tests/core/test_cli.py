@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk
+from attrs import evolve
 
 from commands import finish, limited, start
 from conftest import LAB, eventually
 from crystalmath.cli import submit
 from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.quacc import JobState
+from crystalmath.quacc.store import JobStore, NewJob
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 AL = str(EXAMPLES / "Al.poscar")
@@ -568,3 +570,25 @@ def test_the_jobs_of_a_sweep_without_a_structure_are_named_by_it(home):
     asked = list(submit._asked("lab.f", [(None, None)], swept, {}, many=True))
     assert [name for name, _ in asked] == ["number=1", "number=2"]
     assert all("structure" not in job for _, job in asked)
+
+
+def test_show_tells_of_each_relative_once_and_in_which_ways(cli, home):
+    old, new = (f"{number}" * 8 + "-0000-4000-8000-000000000000" for number in (1, 2))
+    job = NewJob(
+        job_id=old,
+        recipe="quacc.recipes.emt.core.relax_job",
+        engine="local",
+        spec_hash="h",
+        specification='{"owner": {}}\n{"parameters": {}}',
+        created_at=1.0,
+    )
+    taken = {"job_id": old, "role": "structure", "file": "1.work/opt.traj"}
+    parents = [taken, {"job_id": old, "role": "retry"}]
+    home.mkdir(exist_ok=True)
+    with JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
+        store.insert([job])
+        store.insert([evolve(job, job_id=new, parents=parents)])
+    led_to = f"led to {new} (from a geometry of it, a retry of it): emt.core.relax_job, pending"
+    assert led_to in " ".join(cli("show", old).out.split())
+    came_of = f"came of {old} (the geometry in 1.work/opt.traj, a retry of it): emt.core.relax_job"
+    assert came_of in " ".join(cli("show", new).out.split())

@@ -51,14 +51,23 @@ def result(
         if as_json:
             # The stored text goes out as it is: reading 20 MB to write them again helps nobody.
             _splice(job, client.result_json(job.job_id, field) or b"null")
-        elif completed and field is not None:
+        elif not completed and (field is not None or structure is not None):
+            raise InvalidJob(_without_result(job))
+        elif field is not None:
             _print_field(client.result_json(job.job_id, field) or b"null")
-        elif completed and structure is not None:
+        elif structure is not None:
             _write_structure(client, job, structure)
         else:
             failed = job.state.value == "failed"
             _print_result(job, client.traceback(job.job_id) if failed else None)
     return 0 if job.state.value == "completed" else 1
+
+
+def _without_result(job: Job) -> str:
+    if not job.state.is_terminal():
+        return f"job {job.job_id} is {job.state.value}; it has no result yet"
+    told = f"job {job.job_id} {output.ENDED[job.state.value]}, and has no result"
+    return f"{told}; 'crystalmath result {job.job_id[:8]}' tells why"
 
 
 def _print_field(raw: bytes) -> None:

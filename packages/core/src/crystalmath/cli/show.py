@@ -14,6 +14,8 @@ from crystalmath.cli.status import each, status_fields
 from crystalmath.client import Job
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from crystalmath.models.answers import AttemptEntry, Relative, Story
 
 __all__ = ["show"]
@@ -39,18 +41,28 @@ def _story(told: Story) -> list[tuple[str, object]]:
     known = status_fields(evolve(job, parents=()), told["params"], told["potcars"])
     return [
         *known,
-        *each("came of", map(_relative, told["parents"])),
-        *each("led to", map(_relative, told["children"])),
+        *each("came of", _relatives(told["parents"], output.taken_of)),
+        *each("led to", _relatives(told["children"], _given_on)),
         *each("attempts", map(_attempt, told["attempts"])),
         *each("events", (_event(one) for one in told["events"])),
         ("work dir", job.work_dir),
     ]
 
 
-def _relative(one: Relative) -> str:
-    known = [one["name"], one["recipe"] and output.short_recipe(one["recipe"]), one["status"]]
-    told = ", ".join(text for text in known if text) or "not on record any more"
-    return f"{output.parent(one)}: {told}"
+def _relatives(those: Sequence[Relative], how: Callable[[Relative], str]) -> Iterator[str]:
+    """Tell of each job once, in however many ways it is a relative."""
+    ways: dict[str, list[str]] = {}
+    for one in those:
+        ways.setdefault(one["job_id"], []).append(how(one))
+    for job_id, one in {one["job_id"]: one for one in those}.items():
+        known = [one["name"], one["recipe"] and output.short_recipe(one["recipe"]), one["status"]]
+        told = ", ".join(text for text in known if text) or "not on record any more"
+        yield f"{job_id} ({', '.join(ways[job_id])}): {told}"
+
+
+def _given_on(child: Relative) -> str:
+    # Which of its geometries, the child's own record tells.
+    return "from a geometry of it" if child["role"] == "structure" else output.taken_of(child)
 
 
 def _attempt(one: AttemptEntry) -> str:

@@ -44,6 +44,7 @@ __all__ = [
     "size",
     "summary_fields",
     "table",
+    "taken_of",
     "write",
     "write_json",
 ]
@@ -126,14 +127,18 @@ def resources(job: Job) -> str:
 
 def parent(given: Mapping[str, Any]) -> str:
     """Tell which job another came of, and how."""
+    return f"{given['job_id']} ({taken_of(given)})"
+
+
+def taken_of(given: Mapping[str, Any]) -> str:
+    """Tell what of a job another has."""
     which = {None: "its final geometry", 0: "what it was given"}
     frame = given.get("frame")
     if "file" in given:
-        return f"{given['job_id']} (the geometry in {given['file']})"
+        return f"the geometry in {given['file']}"
     if given["role"] == "structure":
-        return f"{given['job_id']} ({which.get(frame, f'geometry {frame} of it')})"
-    how = "its calculations read again" if given["role"] == "reread" else "a retry of it"
-    return f"{given['job_id']} ({how})"
+        return which.get(frame, f"geometry {frame} of it")
+    return "its calculations read again" if given["role"] == "reread" else "a retry of it"
 
 
 def summary_fields(job: Job) -> list[tuple[str, object]]:
