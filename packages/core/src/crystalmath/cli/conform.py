@@ -266,7 +266,7 @@ def _list(subject: EngineUnderTest, keyword: str | None, *, as_json: bool) -> in
         promises = {test["function"]: test for test in tests}
         rows = [(test["topic"], name, test["promise"]) for name, test in promises.items()]
         headers = ("TOPIC", "TEST", "PROMISE")
-        output.show(output.grid(headers, rows, whole=("TOPIC", "TEST")), output.full_width())
+        output.show(output.grid(headers, rows, whole=("TOPIC", "TEST")))
     return 0
 
 
@@ -284,7 +284,7 @@ def _write_document(info: EngineInfo, run: KitRun, counts: Mapping[str, int]) ->
 def _report(verdicts: Sequence[Verdict], again: str) -> None:
     rows = [(each.topic, each.state, _told(each)) for each in verdicts]
     grid = output.grid(("TOPIC", "", "PROMISE"), rows, whole=("TOPIC", ""))
-    output.show(grid, output.full_width())
+    output.show(grid)
     for each in verdicts:
         if each.state == "broken":
             output.write(output.printable(f"\nbroken: {each.promise}"))

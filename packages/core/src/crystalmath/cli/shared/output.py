@@ -205,8 +205,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], whole: Sequence
 
 
 def show(grid: Table, width: int | None = None) -> None:
-    """Print a table that fits the terminal (80 columns where there is none), or a width."""
-    console(width).print(grid)
+    """Print a table that fits the terminal, or a width; where it goes to none, whole lines."""
+    console(width or full_width()).print(grid)
 
 
 def console(width: int | None = None) -> Console:
