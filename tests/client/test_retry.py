@@ -133,7 +133,7 @@ def test_the_failed_ones_by_their_error(client, cli):
     }  # fmt: skip
     for old, by in zip(mended, new, strict=True):
         assert told[old.job_id]["code"] == "retried"
-        assert f"as job {by.job_id}, which is failed" in told[old.job_id]["error"]
+        assert f"as job {by.job_id} (failed)" in told[old.job_id]["error"]
     assert cli("retry", "--label", "set=alloys", "--dry-run").err.endswith(
         "3 would be run again, 2 were run again before, and are passed over\n"
     )

@@ -92,10 +92,15 @@ def _tell(answers: Sequence[_Answer], filters: Mapping[str, Any], *, dry_run: bo
 def _counted(answers: Sequence[_Answer], again: int, *, dry_run: bool) -> str:
     accepted = sum(answer["status"] != "error" for answer in answers)
     refused = len(answers) - accepted - again
-    told = [f"{accepted} {'would be' if dry_run else 'are'} run again"]
+    told = [f"{accepted} {'would be' if dry_run else _are(accepted)} run again"]
     told += [f"{refused} cannot be"] if refused else []
-    told += [f"{again} were run again before, and are passed over"] if again else []
+    before = "was run again before, and is" if again == 1 else "were run again before, and are"
+    told += [f"{again} {before} passed over"] if again else []
     return ", ".join(told)
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _none(filters: Mapping[str, Any]) -> str:

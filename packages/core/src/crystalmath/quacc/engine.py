@@ -272,7 +272,8 @@ class EngineRunner(JobRunner):
         if cluster not in self.clusters():
             raise InvalidJob(
                 f"the engine {self.settings.name!r} has no cluster {cluster!r}; "
-                f"it has: {', '.join(self.clusters())}"
+                f"it has: {', '.join(self.clusters())}; a table [clusters.{cluster}] in "
+                "config.toml makes one ('crystalmath clusters init' writes an example)"
             )
 
     def allotted(self, spec: JobSpec) -> JobSpec:

@@ -114,7 +114,7 @@ def handle_jobs_retry(service: JobService, params: dict[str, Any]) -> Mapping[st
 
 
 def _passed_over(job: JobMetadata) -> dict[str, Any]:
-    told = f"it was run again already, as job {job.job_id}, which is {job.state.value}"
+    told = f"it was run again already, as job {job.job_id} ({job.state.value})"
     return {"job_id": None, "status": "error", "error": told, "code": "retried"}
 
 
