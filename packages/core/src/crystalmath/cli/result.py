@@ -118,7 +118,7 @@ def _print_result(job: Job, traceback: str | None) -> None:
     for warning in job.warnings:
         output.note(output.printable(f"warning: {output.sentence(warning)}"))
     if not job.state.is_terminal():
-        output.note(f"job {job.job_id} is {job.state.value}; it has no result yet")
+        output.note(_without_result(job))
         return
     if job.state.value == "completed":
         where = (job.summary or {}).get("work_dir") or job.work_dir
