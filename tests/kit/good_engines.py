@@ -40,6 +40,26 @@ class Good(Engine):
     start_s = None
 
 
+class FillsUp(Good):
+    """Keeps a pool of descriptors, which is full after some jobs."""
+
+    size = 12
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._pool = []
+
+    def launch(self, attempts):
+        missing = self.size - len(self._pool)
+        self._pool += [os.open(os.devnull, os.O_RDONLY) for _ in attempts[:missing]]
+        return super().launch(attempts)
+
+    def stop(self):
+        super().stop()
+        while self._pool:
+            os.close(self._pool.pop())
+
+
 class FreshProcesses(InAProcess):
     """Starts a process for each job."""
 

@@ -95,6 +95,12 @@ def test_workers_with_an_environment_of_their_own_pass_where_they_are_declared(m
     assert {verdict["outcome"] for verdict in verdicts.values()} == {"passed"}
 
 
+def test_a_pool_that_fills_up_is_no_leak(judge):
+    test = "test_a_job_costs_its_owner_nothing"
+    ((_, verdict),) = judge({"FillsUp": [test]}).items()
+    assert verdict["outcome"] == "passed", verdict["details"]
+
+
 # --- the kinds of engines that there are ----------------------------------------------------------
 
 #: The long run, while the cores are kept busy: ``GOOD_RUNS=10``, so often on each kind, and
