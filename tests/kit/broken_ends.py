@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import threading
 import time
 from typing import ClassVar
 
-from broken_engines import LEAK, Engine, declare
+from broken_engines import LEAK, SHM, Engine, declare
 
 from crystalmath.errors import EngineUnavailable
 from crystalmath.hookspecs import hookimpl
@@ -130,6 +131,22 @@ class LeavesFile(Engine):
             descriptor, _ = tempfile.mkstemp(prefix="broken-engine-")
             os.close(descriptor)
         return super().launch(attempts)
+
+
+class LeavesSharedMemory(Engine):
+    """Leaves shared memory behind, as one does whose last process is killed."""
+
+    def launch(self, attempts):
+        if not self._threads:
+            with tempfile.NamedTemporaryFile(prefix=LEAK, dir=SHM, delete=False) as file:
+                file.write(b"x")
+                file.flush()
+                self._memory = mmap.mmap(file.fileno(), 1)
+        return super().launch(attempts)
+
+    def stop(self):
+        super().stop()
+        self._memory.close()
 
 
 class LeavesSocket(Engine):

@@ -20,6 +20,7 @@ ENGINES = {}
 
 #: What the engines here leave behind on purpose carries this, so that the tests can end it.
 LEAK = "BROKEN_ENGINE_LEAK"
+SHM = Path("/dev/shm")
 
 
 class Plugin:

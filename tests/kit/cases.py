@@ -90,6 +90,7 @@ CASES = [
     ("LeaksThread", "test_close_of_an_idle_engine", "these threads go on: .'leak'"),
     ("LeaksWorkers", "test_close_of_an_idle_engine", "these threads go on"),
     ("LeavesFile", "test_close_of_an_idle_engine", "temporary files are left"),
+    ("LeavesSharedMemory", "test_close_of_an_idle_engine", "these are left: .'/dev/shm/"),
     ("LeavesSocket", "test_close_of_an_idle_engine", "a socket is still open"),
     ("StopRaises", "test_script_that_does_not_close", "would not stop"),
     ("LoudAtTheEnd", "test_script_that_does_not_close", "Exception ignored"),

@@ -70,6 +70,8 @@ def site(tmp_path_factory):
         with contextlib.suppress(psutil.Error):  # it ends meanwhile
             if process.environ().get(broken_engines.LEAK):
                 process.kill()
+    for segment in broken_engines.SHM.glob(f"{broken_engines.LEAK}*"):
+        segment.unlink()
 
 
 @pytest.fixture(scope="session")

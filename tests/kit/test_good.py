@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from broken_engines import ENGINES
+from broken_engines import ENGINES, LEAK, SHM
 from cases_surroundings import MENDED
 
 from crystalmath.engines.local import LocalRunner
@@ -98,6 +99,31 @@ def test_workers_with_an_environment_of_their_own_pass_where_they_are_declared(m
 def test_a_pool_that_fills_up_is_no_leak(judge):
     test = "test_a_job_costs_its_owner_nothing"
     ((_, verdict),) = judge({"FillsUp": [test]}).items()
+    assert verdict["outcome"] == "passed", verdict["details"]
+
+
+@pytest.fixture
+def neighbour():
+    """Leave shared memory behind all the time, as programs that are killed do."""
+    over, made = threading.Event(), []
+
+    def litter():
+        while not over.wait(0.05):
+            made.append(SHM / f"{LEAK}-{os.getpid()}-{len(made)}")
+            made[-1].touch()
+
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(litter)
+        yield
+        over.set()
+        done.result()
+    for segment in made:
+        segment.unlink()
+    assert made
+
+
+def test_shared_memory_that_another_leaves_is_not_the_engines(judge, neighbour):
+    ((_, verdict),) = judge({"Truthful": ["test_close_of_an_idle_engine"]}).items()
     assert verdict["outcome"] == "passed", verdict["details"]
 
 

@@ -32,6 +32,7 @@ CLOSE_S = 60.0
 #: How long a thread or a socket may outlive `close`, in seconds.
 LINGER_S = 30.0
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux has it
 
 
 class Tenant:
@@ -54,10 +55,10 @@ class Tenant:
         self._temporary.mkdir()
         self._errors = folder / "errors"
         self._born = time.time()
+        self._segments: set[str] = set()
         self._before = self._litter()
         environment = {**os.environ, "TMPDIR": str(self._temporary)}
         self.owner = Owner(engine.name, environment, self._errors, engine.cluster)
-        self.ask = self.owner.ask
         # What its imports start is no engine's.
         self.ask("write", "echo")
         self._sockets = self._count_sockets()
@@ -66,6 +67,13 @@ class Tenant:
     def errors(self) -> str:
         """What it wrote to standard error."""
         return self._errors.read_text(errors="replace")
+
+    def ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
+        """Ask the process; see which shared memory it and what it has started hold."""
+        answer = self.owner.ask(method, *arguments, **keywords)
+        for process in (self.owner.process, *self.owner.others()):
+            self._segments |= _segments(process.pid)
+        return answer
 
     def submit(self, recipe: str, times: int, **parameters: str) -> list[str]:
         """Submit some jobs."""
@@ -126,18 +134,15 @@ class Tenant:
         # An idle chain inside a worker that somebody else started may live for a while.
         names = (home / "jobs" / ".identities").glob("[!.]*")  # those of a dot are being written
         identities = {str(path) for path in names if not _is_of_a_living(path)}
-        shared = {str(path) for path in Path("/dev/shm").glob("*") if self._is_leaked(path)}  # noqa: S108
-        return channels | identities | shared
+        return channels | identities | {each for each in self._segments if self._is_leaked(each)}
 
-    def _is_leaked(self, path: Path) -> bool:
-        """Tell whether a file of shared memory is new and belongs to nobody."""
+    def _is_leaked(self, segment: str) -> bool:
+        """Tell whether shared memory of this process's is new, and belongs to nobody any more."""
         try:
-            found = path.stat()
+            found = os.stat(segment)  # noqa: PTH116 - it is a name as the kernel tells it
         except FileNotFoundError:
             return False
-        # A segment is a file; a folder is somebody's scratch space.
-        is_segment = stat.S_ISREG(found.st_mode)
-        return is_segment and found.st_ctime >= self._born and not _is_open(str(path))
+        return found.st_ctime >= self._born and not _is_open(segment)
 
 
 def _is_of_a_living(identity: Path) -> bool:
@@ -287,12 +292,16 @@ def _is_channel(path: Path) -> bool:
     return stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
 
 
-def _is_open(name: str) -> bool:
-    """Tell whether a living process has mapped a file."""
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            if name in maps.read_text(errors="replace"):
-                return True
-        except OSError:
-            continue
-    return False
+def _segments(pid: int | str) -> set[str]:
+    """List the shared memory that a process has mapped."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    # Five columns, then the file, which may have blanks.
+    return {line.split(maxsplit=5)[5] for line in lines if f" {_SHARED_MEMORY}/" in line}
+
+
+def _is_open(segment: str) -> bool:
+    """Tell whether a living process has mapped shared memory."""
+    return any(segment in _segments(each) for each in os.listdir("/proc") if each.isdecimal())  # noqa: PTH208 - names are all it takes
