@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -660,8 +661,21 @@ def test_closing_twice_does_no_harm(store):
 # --- lives ----------------------------------------------------------------------------------------
 
 
+COUNTED = [
+    {},
+    {"name": "a"},
+    {"label": {"p": "x"}},
+    {"exclude": {"label": {"p": "x"}}},
+    {"prefix": "0", "since": 0.5},
+    {"state": [JobState.PENDING, JobState.FAILED], "name": "a"},
+    {"exclude": {"state": [JobState.RUNNING], "name": "a"}},
+    {"energy_min": -2.0},
+    {"error": "boom"},
+]
+
+
 class Lives(RuleBasedStateMachine):
-    """Whatever is asked, in whatever order: terminal states stay, events chain."""
+    """Whatever is asked, in whatever order: terminal states stay, events chain, totals agree."""
 
     def __init__(self):
         super().__init__()
@@ -674,9 +688,14 @@ class Lives(RuleBasedStateMachine):
         self.store.close()
         self.directory.cleanup()
 
-    @rule(keys=st.lists(st.sampled_from([None, "k", "l"]), min_size=1, max_size=3))
-    def submit(self, keys):
-        for job in self.store.insert([new(key=key) for key in keys]):
+    @rule(
+        keys=st.lists(st.sampled_from([None, "k", "l"]), min_size=1, max_size=3),
+        name=st.sampled_from([None, "a", "b"]),
+        labels=st.sampled_from([{}, {"p": "x"}, {"p": "y", "q": "x"}]),
+    )
+    def submit(self, keys, name, labels):
+        jobs = [new(key=key, name=name, labels=labels) for key in keys]
+        for job in self.store.insert(jobs):
             self.last.setdefault(job.job_id, job)
 
     @rule(
@@ -688,7 +707,16 @@ class Lives(RuleBasedStateMachine):
     def apply(self, drawn):
         ids = [*list(self.last)[-3:], "unknown"]
         changed = self.store.apply(
-            [Change(job_id=ids[i % len(ids)], state=state, at=at) for i, state, at in drawn]
+            [
+                change(
+                    ids[i % len(ids)],
+                    state,
+                    at,
+                    summary={"energy_ev": -float(i)} if state == "completed" else None,
+                    error="Boom" if state == "failed" else None,
+                )
+                for i, state, at in drawn
+            ]
         )
         assert all(job == self.store.get(job.job_id) for job in changed)
 
@@ -711,6 +739,12 @@ class Lives(RuleBasedStateMachine):
             assert job == before or (job.revision > before.revision and not ended(before))
             self.chained(job)
         self.last = {job_id: present[job_id] for job_id in self.last}
+
+    @rule(filters=st.sampled_from(COUNTED))
+    def count(self, filters):
+        """What was counted once, and kept up since, is what there is."""
+        states = Counter(job.state for job in self.store.list(**filters))
+        assert self.store.totals(**filters) == states
 
     def chained(self, job):
         log = history(self.store, job.job_id)

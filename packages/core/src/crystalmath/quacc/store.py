@@ -17,6 +17,7 @@ from crystalmath.store.job_reader import JobReader
 from crystalmath.store.postgresql import patient
 from crystalmath.store.records import ErrorCount, Event, JobMetadata
 from crystalmath.store.rows import save
+from crystalmath.store.totals import Totals
 from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class JobStore(JobReader, JobCounts):
 
     def __init__(self, url: str, *, create: bool = True, network: bool | None = None) -> None:
         self._database = database.open_database(url, create=create, network=network)
-        self._totals = {}
+        self._totals = Totals()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._database.place!r})"

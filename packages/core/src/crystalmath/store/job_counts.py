@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.store.event_counts import count_reached
-from crystalmath.store.eventlog import last_event
 from crystalmath.store.failures import newest_failures
 from crystalmath.store.postgresql import patient
 from crystalmath.store.selection import count_errors, count_states
@@ -16,20 +15,16 @@ if TYPE_CHECKING:
     from crystalmath.models import JobState
     from crystalmath.store.database import Database
     from crystalmath.store.records import ErrorCount, Failure
+    from crystalmath.store.totals import Totals
 
 __all__ = ["JobCounts"]
-
-
-#: The totals of so many filters are kept.
-_KEPT = 64
 
 
 class JobCounts:
     """What the job store tells of many jobs together."""
 
     _database: Database
-    #: By the filters: after which event they were counted, and what there was.
-    _totals: dict[str, tuple[int, dict[JobState, int]]]
+    _totals: Totals
 
     @patient
     def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
@@ -47,26 +42,16 @@ class JobCounts:
     def totals(self, **filters: Any) -> dict[JobState, int]:
         """Count the jobs by their state.
 
-        As long as nothing happens to any job, the same filters are counted once: who watches a
-        list, or turns its pages, asks again and again.
+        The same filters are counted once, and then what has happened since: who watches a list, or
+        turns its pages, asks again and again.
 
         Parameters
         ----------
         **filters
             See :func:`crystalmath.store.selection.selected`.
         """
-        asked = repr(filters)
         with self._database.reading() as connection:
-            # First: what happens meanwhile may be in the count, and is counted again.
-            last = last_event(connection)
-            known = self._totals.get(asked)
-            if known is None or known[0] != last:
-                known = last, count_states(connection, filters)
-        self._totals.pop(asked, None)
-        self._totals[asked] = known
-        while len(self._totals) > _KEPT:
-            self._totals.pop(next(iter(self._totals)), None)
-        return dict(known[1])
+            return self._totals.count(connection, filters)
 
     @patient
     def counts(

@@ -161,9 +161,10 @@ def to_listed(job: JobMetadata) -> dict[str, Any]:
     }
 
 
-def labelled(name: str, value: str) -> Select[Any]:
-    """Select the numbers of the jobs with this label."""
-    return select(labels.c.number).where(equal(labels.c.name, name), equal(labels.c.value, value))
+def labelled(name: str, value: str, among: Select[Any] | None = None) -> Select[Any]:
+    """Select the numbers of the jobs with this label; where given, of some jobs alone."""
+    found = select(labels.c.number).where(equal(labels.c.name, name), equal(labels.c.value, value))
+    return found if among is None else found.where(labels.c.number.in_(among))
 
 
 def equal(where: Column[Any], text: str) -> ColumnElement[bool]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column, Table
     from sqlalchemy.engine import Connection
-    from sqlalchemy.sql import ColumnElement, FromClause
+    from sqlalchemy.sql import ColumnElement, FromClause, Select
 
     from crystalmath.store.records import ErrorCount
 
@@ -53,6 +53,7 @@ def selected(
     prefix: str | None = None,
     owner: str | None = None,
     exclude: Mapping[str, Any] | None = None,
+    among: Select[Any] | None = None,
 ) -> ColumnElement[bool]:
     """Make the condition that all of this holds.
 
@@ -87,13 +88,15 @@ def selected(
         Exactly this owner, as the row has it.
     exclude : mapping, optional
         Filters none of which may hold.
+    among : Select, optional
+        Gives the numbers of the few jobs that come into question: their labels alone are read.
 
     Raises
     ------
     InvalidJob
         A formula or an element is none.
     """
-    conditions = _named(of, label=label, recipe=recipe, name=name, error=error)
+    conditions = _named(of, among, label=label, recipe=recipe, name=name, error=error)
     texts = {of.c.engine: engine, of.c.cluster: cluster, jobs.c.owner: owner}
     conditions += [equal(where, text) for where, text in texts.items() if text is not None]
     conditions += _made_of(formula, elements)
@@ -108,7 +111,7 @@ def selected(
     if prefix:
         conditions.append(begins_with(prefix))
     # What is not known of a job does not hold.
-    conditions += [each.is_not(true()) for each in _each(of, exclude or {}, seen)]
+    conditions += [each.is_not(true()) for each in _each(of, exclude or {}, seen, among)]
     return and_(true(), *conditions)
 
 
@@ -133,7 +136,10 @@ def is_wide(filters: Mapping[str, Any]) -> bool:
 
 
 def _each(
-    of: Table, exclude: Mapping[str, Any], seen: Mapping[str, JobState] | None
+    of: Table,
+    exclude: Mapping[str, Any],
+    seen: Mapping[str, JobState] | None,
+    among: Select[Any] | None,
 ) -> list[ColumnElement[bool]]:
     """Make a condition of each filter, of each label, and of each element."""
     single: list[dict[str, Any]] = [
@@ -147,11 +153,14 @@ def _each(
             else [value]
         )
     ]
-    return [selected(of=of, seen=seen if "state" in one else None, **one) for one in single]
+    return [
+        selected(of=of, seen=seen if "state" in one else None, among=among, **one) for one in single
+    ]
 
 
 def _named(
     of: Table,
+    among: Select[Any] | None,
     *,
     label: Mapping[str, str] | None,
     recipe: str | None,
@@ -159,7 +168,7 @@ def _named(
     error: str | None,
 ) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [
-        of.c.number.in_(labelled(key, value)) for key, value in (label or {}).items()
+        of.c.number.in_(labelled(key, value, among)) for key, value in (label or {}).items()
     ]
     if recipe is not None:
         conditions.append(_of_recipe(of.c.recipe, recipe))
