@@ -59,7 +59,7 @@ def test_nothing_hides_from_a_subreaper(tmp_path, script):
         "        start_hidden(sys.argv[1], f'{sys.argv[2]}/{number}.{other}')\n"
         "    child.end_descendants(0.05)\n"
     )
-    subprocess.run([sys.executable, "-c", code, script, str(tmp_path)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, script, str(tmp_path)], check=True, timeout=300)
     assert_silent(*tmp_path.iterdir())
 
 

@@ -220,6 +220,7 @@ class Restarts(Base):
 
     def test_lost_attempt_of_a_killed_process(
         self,
+        engine: EngineUnderTest,
         needs: Callable[[str], None],
         owner: Callable[[], Owner],
         started: Callable[[str], None],
@@ -232,7 +233,12 @@ class Restarts(Base):
         (job_id,) = first.ask("submit", "count_and_wait", **counted)
         started(job_id)
         first.kill()
-        psutil.Process(oracle.supervisor(job_id)).kill()
+        supervisor = psutil.Process(oracle.supervisor(job_id))
+        tree = [each.pid for each in (supervisor, *supervisor.children(recursive=True))]
+        supervisor.kill()
+        # What runs the recipe ends soon after it, and would else see the file and complete.
+        limit = engine.linger_s + 10 * engine.turn_s
+        eventually(lambda: not alive(tree), limit, "a killed supervisor's recipe goes on")
         _touch(counted["path"])
         assert finish(job_id)[0] == "completed"
         assert oracle.attempts(job_id) == 2
