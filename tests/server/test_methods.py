@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from conftest import eventually
+from crystalmath.client.remote import _is_repeatable
 from crystalmath.jobs import workfiles
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.piecewise import at_once
@@ -785,3 +786,9 @@ def test_whatever_is_sent_there_is_an_answer(service, name):
                     await ask(service, name, **{**needed, parameter: value})
 
     asyncio.run(send())
+
+
+def test_the_client_asks_again_for_nothing_that_would_be_done_twice():
+    declared = {name for name, method in METHODS.items() if not method.repeatable}
+    assert declared
+    assert not [name for name in declared if _is_repeatable(name, {})]

@@ -33,7 +33,7 @@ HELLO_S = 30.0
 KEPT = 4
 
 #: What must not be done twice where nobody knows whether it was done once.
-_ONCE = frozenset(("jobs.submit", "jobs.submit_many", "system.stop"))
+_ONCE = frozenset(("jobs.submit", "jobs.submit_many", "jobs.retry", "jobs.reread", "system.stop"))
 
 
 class Connection:
