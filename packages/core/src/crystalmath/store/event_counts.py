@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from sqlalchemy.engine import Connection
-    from sqlalchemy.sql import ColumnElement
+    from sqlalchemy.sql import ColumnElement, Select
 
-__all__ = ["count_reached"]
+__all__ = ["count_reached", "of_jobs"]
 
 
 def count_reached(
@@ -51,11 +51,28 @@ def count_reached(
         # What was only noted changed no state.
         or_(events.c.from_state.is_(None), events.c.from_state != events.c.to_state),
     )
-    if filters:
-        joined = events.join(source(filters), events.c.number == listed.c.number)
-        query = query.select_from(joined).where(selected(of=listed, **filters))
-    rows = connection.execute(query.group_by(number, events.c.to_state))
+    rows = connection.execute(of_jobs(query, filters).group_by(number, events.c.to_state))
     return {(int(bucket), JobState(state)): int(count) for bucket, state, count in rows}
+
+
+def of_jobs(
+    query: Select[Any], filters: Mapping[str, Any], *, among: Select[Any] | None = None
+) -> Select[Any]:
+    """Restrict a query of events to those of some jobs.
+
+    Parameters
+    ----------
+    query : Select
+        What is asked of ``events``.
+    filters : mapping
+        Only of these jobs; without any filter, of all.
+    among : Select, optional
+        See :func:`crystalmath.store.selection.selected`.
+    """
+    if not filters:
+        return query
+    joined = events.join(source(filters), events.c.number == listed.c.number)
+    return query.select_from(joined).where(selected(of=listed, among=among, **filters))
 
 
 def _whole(number: Any, connection: Connection) -> ColumnElement[Any]:

@@ -6,12 +6,13 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 
 from crystalmath.models import JobState
+from crystalmath.store.event_counts import of_jobs
 from crystalmath.store.eventlog import last_event
-from crystalmath.store.selection import count_states, selected, source
-from crystalmath.store.tables import events, listed
+from crystalmath.store.selection import count_states
+from crystalmath.store.tables import events
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -51,12 +52,12 @@ class Totals:
         asked = repr(counted)
         last = last_event(connection)
         with self._lock:
-            before, counts = self._known.get(asked, (-1, Counter()))
-        if not last - _MANY <= before <= last or (before < last and not _is_steady(counted)):
-            counts = Counter(count_states(connection, counted))
-        elif before < last:
+            before, counts = self._known.get(asked, (None, Counter()))
+        if before is not None and last - _MANY <= before < last and _is_steady(counted):
             counts = counts.copy()
             counts.update(_moved(connection, before, last, counted))
+        elif before != last:
+            counts = Counter(count_states(connection, counted))
         with self._lock:
             self._known.pop(asked, None)
             self._known[asked] = last, counts
@@ -67,13 +68,11 @@ class Totals:
 
 def _of_all_states(filters: Mapping[str, Any]) -> tuple[dict[str, Any], set[JobState]]:
     """Give the filters but for the states, and the states that they let through."""
-    states = set(JobState)
     given = {name: value for name, value in filters.items() if value not in (None, {})}
     if "seen" in given:  # a job may be in another state there
-        return given, states
+        return given, set(JobState)
     excluded = dict(given.pop("exclude", {}))
-    states &= _states(given.pop("state", states))
-    states -= _states(excluded.pop("state", ()))
+    states = _states(given.pop("state", set(JobState))) - _states(excluded.pop("state", ()))
     return given | ({"exclude": excluded} if excluded else {}), states
 
 
@@ -90,17 +89,13 @@ def _is_steady(filters: Mapping[str, Any]) -> bool:
 def _moved(
     connection: Connection, after: int, last: int, filters: Mapping[str, Any]
 ) -> Counter[JobState]:
-    """Count by how much each state has more jobs, or fewer, than it had before some events."""
+    """Count by how much each state has more jobs, or fewer, than it had before some events.
+
+    What was only noted left the state that it reached, and counts for nothing.
+    """
     news = (events.c.seq > after, events.c.seq <= last)
-    query = select(events.c.from_state, events.c.to_state, func.count()).where(
-        *news,
-        # What was only noted changed no state.
-        or_(events.c.from_state.is_(None), events.c.from_state != events.c.to_state),
-    )
-    if filters:
-        joined = events.join(source(filters), events.c.number == listed.c.number)
-        named = selected(of=listed, among=select(events.c.number).where(*news), **filters)
-        query = query.select_from(joined).where(named)
+    query = select(events.c.from_state, events.c.to_state, func.count()).where(*news)
+    query = of_jobs(query, filters, among=select(events.c.number).where(*news))
     moved: Counter[JobState] = Counter()
     rows = connection.execute(query.group_by(events.c.from_state, events.c.to_state))
     for left, reached, count in rows:
