@@ -431,8 +431,8 @@ def test_a_list_that_goes_to_no_terminal_is_not_cut(here, cli, listed, monkeypat
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--columns", "nam"], "there is no column 'nam', did you mean 'name'?"),
-        (["--sort", "energie_ev"], "jobs are not sorted by 'energie_ev'; there are created_at"),
+        (["--columns", "nam"], "there is no column 'nam'; did you mean 'name'?"),
+        (["--sort", "energie_ev"], "not sorted by 'energie_ev'; did you mean 'energy_ev'?"),
         (["--since", "yesterday"], "'yesterday' is no time; write 2h"),
         (["--exclude", "colour=red"], "'colour=red' is no FILTER=VALUE; the filters are state"),
         (["--exclude", "name=a", "--exclude", "name=b"], "another name is excluded already"),
@@ -545,10 +545,31 @@ def test_a_beginning_of_an_id_is_enough(here, cli):
     cli("wait", job_id[:13])
     for command in ("status", "result", "path", "logs", "cancel"):
         assert cli(command, job_id[:13], "--json").json["job_id"] == job_id
-    assert "several job ids" in cli("status", "").err
+    firsts = [job_id[0]]
+    while len(set(firsts)) == len(firsts):  # of 17 ids at most two begin alike
+        firsts.append(submit(cli, "value")[0])
+    assert "several job ids" in cli("status", firsts[-1]).err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["status"], ["result"], ["cancel"], ["wait"], ["retry"], ["prune", "--dry-run"]],
+    ids=" ".join,
+)
+def test_an_empty_id_is_no_beginning_of_one(here, cli, command):
+    submit(cli, "value")
+    answer = cli(*command, "")
+    assert answer.code != 0
+    assert "the id of a job is empty" in " ".join(answer.err.split())
 
 
 # --- run -------------------------------------------------------------------------------------
+
+
+def test_recipe_and_structure_in_the_wrong_order(here, cli):
+    answer = cli("run", AL, "emt.core.relax_job")
+    assert answer.code == 2
+    assert "it comes before the structure" in " ".join(answer.err.split())
 
 
 def test_run_uses_the_server(here, cli, served):

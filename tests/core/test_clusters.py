@@ -129,7 +129,7 @@ def test_check_of_a_cluster_that_cannot_be_used_says_why(home, cli):
     assert (nowhere.code, nowhere.json["status"]) == (1, "error")
     assert "no cluster 'huge'" in nowhere.err
     assert cli("clusters", "check").code == 2
-    assert "init, check" in cli("clusters", "chek").err
+    assert "did you mean 'check'?" in cli("clusters", "chek").err
 
 
 def test_check_says_which_clocks_and_versions_differ(monkeypatch):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import ConfigError
+from crystalmath.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,9 +62,8 @@ def _check(table: Mapping[str, Any], shape: Mapping[str, Any], path: Path, prefi
     for key, value in table.items():
         place = f"{path}: {prefix}{key}"
         if key not in shape and _ANY not in shape:
-            near = difflib.get_close_matches(key, shape, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(shape)}"
-            raise ConfigError(f"{place} is not a known setting{hint}")
+            hint = did_you_mean(key, sorted(shape))
+            raise ConfigError(f"{place} is not a known setting; {hint}")
         wanted = shape.get(key, shape.get(_ANY))
         if wanted is None or isinstance(wanted, Mapping):
             _check_table(value, wanted, path, f"{prefix}{key}")

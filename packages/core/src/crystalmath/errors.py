@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = [
     "BadFile",
@@ -31,6 +31,7 @@ __all__ = [
     "StoreError",
     "UnknownEngine",
     "UnknownJob",
+    "did_you_mean",
     "shown",
 ]
 
@@ -46,6 +47,23 @@ def shown(value: object) -> str:
         if len(text) >= _SHOWN:
             break
     return text[:_SHOWN]
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None) -> str:
+    """Ask back, at the end of a message, which known name was meant by an unknown one.
+
+    Where none is like it, that is `otherwise`, or else the names there are.
+    """
+    import difflib
+
+    names = list(known)
+    # One that is like a name of a million characters would be looked for for minutes.
+    near = difflib.get_close_matches(str(name)[:_SHOWN], names, 1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    if otherwise is not None:
+        return otherwise
+    return f"known are {', '.join(names)}" if names else "there are none"
 
 
 def _pieces(value: object) -> Iterator[str]:

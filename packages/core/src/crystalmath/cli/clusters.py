@@ -11,7 +11,7 @@ from crystalmath.cli.shared import output
 from crystalmath.cli.shared.health import show
 from crystalmath.cli.shared.job_filters import any_client
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
-from crystalmath.errors import ConfigError
+from crystalmath.errors import ConfigError, did_you_mean
 from crystalmath.models.checkup import Check
 
 if TYPE_CHECKING:
@@ -66,14 +66,15 @@ def clusters(
     if action is None:
         return _list(as_json=as_json)
     if action not in {"init", "check"}:
-        raise typer.BadParameter(f"{action!r} is not known; there are: init, check")
+        hint = did_you_mean(action, ["init", "check"])
+        raise typer.BadParameter(f"{action!r} is not known; {hint}")
     if action == "check":
         if name is None:
             raise typer.BadParameter("name the cluster: crystalmath clusters check NAME")
         return _check(name, as_json=as_json)
     if name not in EXAMPLES:
-        known = ", ".join(EXAMPLES)
-        raise typer.BadParameter(f"there is no example for {name!r}, but for: {known}")
+        hint = did_you_mean(name, EXAMPLES)
+        raise typer.BadParameter(f"there is no example for {name!r}; {hint}")
     return _init(name, as_json=as_json)
 
 

@@ -15,7 +15,7 @@ from attrs import frozen
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.health import show
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
-from crystalmath.errors import ConfigError
+from crystalmath.errors import ConfigError, did_you_mean
 from crystalmath.models.checkup import Check
 
 if TYPE_CHECKING:
@@ -292,9 +292,9 @@ def _cluster(given: str | None, *, asks: bool) -> str | None:
 
     if given is not None:
         if given not in {*EXAMPLES, "none"}:
-            known = ", ".join(EXAMPLES)
+            hint = did_you_mean(given, [*EXAMPLES, "none"])
             raise typer.BadParameter(
-                f"there is no example for {given!r}, but for: {known}", param_hint="--cluster"
+                f"there is no example for {given!r}; {hint}", param_hint="--cluster"
             )
         return None if given == "none" else given
     if not asks:

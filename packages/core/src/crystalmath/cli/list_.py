@@ -12,7 +12,7 @@ import typer
 from crystalmath.cli.shared import job_table, output
 from crystalmath.cli.shared.job_filters import any_client, with_filters
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
-from crystalmath.errors import CrystalMathError, InvalidJob, ServerNotRunning
+from crystalmath.errors import CrystalMathError, InvalidJob, ServerNotRunning, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,9 +123,9 @@ def _columns(text: str) -> list[str]:
 def _sort(text: str | None) -> str | None:
     from crystalmath.models.filters import SORTED_BY
 
-    if text is not None and text.removeprefix("-") not in SORTED_BY:
+    if text is not None and (name := text.removeprefix("-")) not in SORTED_BY:
         raise typer.BadParameter(
-            f"jobs are not sorted by {text!r}; there are {', '.join(SORTED_BY)}",
+            f"jobs are not sorted by {text!r}; {did_you_mean(name, SORTED_BY)}",
             param_hint="--sort",
         )
     return text

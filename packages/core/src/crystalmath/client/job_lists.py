@@ -119,8 +119,11 @@ class JobLists(Caller):
         UnknownJob
             None does.
         InvalidJob
-            Several do.
+            Several do, or `prefix` is empty: every id begins with nothing, and a script whose
+            variable is not set means none.
         """
+        if not prefix.strip():
+            raise InvalidJob("the id of a job is empty; 'crystalmath list' shows the ids there are")
         found = [info.job_id for info in self.list(prefix=prefix, limit=SHOWN)]
         if not found:
             raise UnknownJob(prefix)

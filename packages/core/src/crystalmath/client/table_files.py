@@ -7,7 +7,6 @@ temporary file, not in memory.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import tempfile
@@ -15,7 +14,7 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
-from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -109,8 +108,7 @@ def _refuse_unknown(columns: Sequence[str] | None, seen: set[str]) -> None:
     known = seen | {*JOB_COLUMNS, *GEOMETRY}
     for name in (columns or ()) if seen else ():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "without --columns all are written"
+            hint = did_you_mean(name, known, "without --columns all are written")
             raise InvalidJob(f"no job has a column {name!r}; {hint}")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
-from crystalmath.errors import ConfigError
+from crystalmath.errors import ConfigError, did_you_mean
 from crystalmath.models.submission import Terms
 
 if TYPE_CHECKING:
@@ -146,7 +145,5 @@ class EngineSettings:
         """Refuse options that the engine does not know; `ConfigError` names the nearest."""
         for option in self.options:
             if option not in known:
-                near = difflib.get_close_matches(option, known, 1)
-                there = f"known are {', '.join(known)}" if known else "it has none"
-                hint = f"did you mean {near[0]!r}?" if near else there
+                hint = did_you_mean(option, known)
                 raise ConfigError(f"[engines.{self.name}] {option} is no option; {hint}")

@@ -7,14 +7,13 @@ there.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import InvalidJob, UnknownJob, shown
+from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown
 from crystalmath.models.fields import declared, plain
 from crystalmath.models.resources import Resources, check_resources
 
@@ -73,10 +72,8 @@ def _object(params: Mapping[str, Any], schema: Mapping[str, Any], where: str) ->
     known = schema["properties"]
     for name in params:
         if name not in known:
-            short = str(name)[:80]  # to look for one that is like it would take minutes
-            raise InvalidJob(
-                f"{shown(where + short)} is not a known parameter{_hint(short, known)}"
-            )
+            hint = did_you_mean(name, known, None if known else "it takes none")
+            raise InvalidJob(f"{shown(f'{where}{name}')} is not a known parameter; {hint}")
     for name in schema.get("required", ()):
         if params.get(name) is None:
             _refuse_job_id(None, known[name])
@@ -85,13 +82,6 @@ def _object(params: Mapping[str, Any], schema: Mapping[str, Any], where: str) ->
     for name, value in given.items():
         _check(value, known[name], where + name)
     return given
-
-
-def _hint(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known are {', '.join(known)}" if known else "; it takes none"
 
 
 def _check(value: object, schema: Mapping[str, Any], where: str) -> None:

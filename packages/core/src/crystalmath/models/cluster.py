@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from attrs import field, frozen
 
-from crystalmath.errors import ConfigError, InvalidJob, shown
+from crystalmath.errors import ConfigError, InvalidJob, did_you_mean, shown
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
 from crystalmath.models.resources import Resources, check_resources
@@ -200,6 +199,4 @@ def _resources(name: str, table: Mapping[str, Any]) -> Resources:
 
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(key[:80], known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    return f"{shown(key)} is not known; {hint}"
+    return f"{shown(key)} is not known; {did_you_mean(key, known)}"

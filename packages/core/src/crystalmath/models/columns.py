@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import InvalidJob, did_you_mean, shown
 from crystalmath.models.fields import plain
 
 if TYPE_CHECKING:
@@ -84,10 +83,8 @@ def read_columns(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in JOB_COLUMNS and not (name.startswith("labels.") and name != "labels."):
-            near = difflib.get_close_matches(name, JOB_COLUMNS, 1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
+            known = f"known are {', '.join(JOB_COLUMNS)}, and labels.NAME for each label"
             raise InvalidJob(
-                f"there is no column {name!r}{hint}; there are {', '.join(JOB_COLUMNS)}, and "
-                "labels.NAME for each label"
+                f"there is no column {shown(name)}; {did_you_mean(name, JOB_COLUMNS, known)}"
             )
     return names

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from attrs import field, frozen
 
-from crystalmath.errors import InvalidJob, shown
+from crystalmath.errors import InvalidJob, did_you_mean, shown
 from crystalmath.models.fields import Option, about, declared, documented, from_wire, properties
 
 if TYPE_CHECKING:
@@ -244,9 +243,7 @@ def as_resources(given: Resources | ResourcesGiven | None) -> Resources:
     known = [one.name for one in declared(Resources)]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name)[:80], known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise InvalidJob(f"'resources' have no {shown(name)}; {hint}")
+            raise InvalidJob(f"'resources' have no {shown(name)}; {did_you_mean(name, known)}")
     return Resources(**given)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, or_, select
 
-from crystalmath.errors import InvalidJob, UnknownJob
+from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown
 from crystalmath.models.filters import SORTED_BY
 from crystalmath.store.rows import equal
 from crystalmath.store.tables import jobs, listed
@@ -53,7 +53,7 @@ def sorted_page(
         return query.order_by(listed.c.number.desc())
     name, falls = sort.removeprefix("-"), sort.startswith("-")
     if name not in SORTED_BY:
-        raise InvalidJob(f"jobs are not sorted by {name[:80]!r}; there are {', '.join(SORTED_BY)}")
+        raise InvalidJob(f"jobs are not sorted by {shown(name)}; {did_you_mean(name, SORTED_BY)}")
     value = _MADE[name] if name in _MADE else listed.c[name]
     if before is not None:
         last, number = _place(connection, value, before)

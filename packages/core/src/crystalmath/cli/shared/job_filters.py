@@ -12,7 +12,7 @@ import typer
 
 from crystalmath.cli.shared import completion
 from crystalmath.cli.shared.parameter_options import parse_labels
-from crystalmath.errors import CrystalMathError, ServerNotRunning
+from crystalmath.errors import CrystalMathError, ServerNotRunning, did_you_mean
 from crystalmath.models.fields import declared
 from crystalmath.models.filters import EXCLUDABLE, JobFilter
 from crystalmath.models.timespans import read_timespan
@@ -108,7 +108,7 @@ def states(names: Iterable[str] | None) -> list[str] | None:
     for name in names or ():
         if name not in known:
             raise typer.BadParameter(
-                f"{name!r} is no state; there are {', '.join(known)}", param_hint="--state"
+                f"{name!r} is no state; {did_you_mean(name, known)}", param_hint="--state"
             )
     return list(names) if names else None
 

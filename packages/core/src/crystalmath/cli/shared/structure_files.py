@@ -195,6 +195,8 @@ def _require(path: Path) -> None:
         told = f"{str(path)!r} is a folder, and no file; name one in it, or several by {pattern!r}"
     else:
         told = f"there is no file {str(path)!r}"
+        if path.name.endswith(("_job", "_flow")):
+            told += "; if that is the recipe, it comes before the structure"
         file = str(path).rpartition("@")[0]
         if file and Path(file).is_file():
             told += f"; {file}@N is one of its structures, counted from 0"

@@ -7,7 +7,6 @@ message itself was none that can be carried out, or a fault of ours.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from attrs import define
 
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, did_you_mean
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.budget import present
@@ -217,8 +216,7 @@ class Dispatcher:
             del session.pending[call.request_id]
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name[:80], self._methods, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "rpc.discover lists those there are"
+        hint = did_you_mean(name, self._methods, "rpc.discover lists those there are")
         return f"there is no method {name!r:.80}; {hint}"
 
 
