@@ -817,6 +817,8 @@ def test_progress_tells_how_far_a_calculation_has_come(here, cli, asked):
     try:
         # The file is there before it is whole.
         eventually(lambda: (read_progress(cli, job) or {}).get("ionic_step") == 5)
+        # And that may be before the record says that the job runs.
+        eventually(lambda: names(cli, "--label", "set=progress", "--state", "running"))
         told = read_progress(cli, job)
         assert (told["program"], told["calculation"], told["file"]) == (
             "VASP",
@@ -841,6 +843,18 @@ def test_progress_tells_how_far_a_calculation_has_come(here, cli, asked):
     assert (answer.code, answer.out, answer.err) == (0, "", "no running jobs\n")
     nobody = cli("progress", "0" * 36, "--json")
     assert (nobody.code, nobody.json["code"], nobody.json["jobs"]) == (1, "unknown_job", [])
+
+
+def test_status_of_a_failed_relaxation_tells_what_it_reached(here, cli):
+    unreachable = ["--param", "opt_params.fmax=1e-9", "--param", "opt_params.max_steps=3"]
+    job = cli("submit", "emt.core.relax_job", AL, *unreachable).out.strip()
+    assert cli("wait", job).code == 1
+    told = cli("status", job).out
+    assert "ASE, calculation 1, ionic step 3, -0.0" in told
+    assert f"crystalmath retry {job[:8]} --continue" in told
+    broken = submit(cli, "fail", "--param", "message=bad")
+    assert cli("wait", broken).code == 1
+    assert "retry" not in cli("status", broken).out
 
 
 def read_progress(cli, job):

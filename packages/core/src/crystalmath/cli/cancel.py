@@ -23,7 +23,7 @@ _UNFINISHED = ("pending", "running")
 
 @with_filters
 def cancel(job_ids: UnfinishedIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
-    """Ask for jobs to be stopped: those named, or all unfinished ones that fit the filters.
+    """Stop jobs: those named, or all that fit the filters.
 
     A job reads cancelled once none of its processes is alive. Exits 1 where one had ended before.
     """

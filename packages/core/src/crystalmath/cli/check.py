@@ -58,13 +58,14 @@ def check(
     diff: Diff = None,
     as_json: Json = False,
 ) -> int:
-    """Tell whether a job would be accepted, and everything that is wrong with it at once.
+    """Tell whether a job would be accepted, or what is wrong.
 
-    Nothing is recorded or started. With --cluster, --ranks and so on the answer is submit's: with
-    the cluster's environment, and what it can honour; what is known on its nodes alone is a
-    warning, and `crystalmath clusters check NAME` runs a job there to see. A recipe of VASP or
-    Quantum ESPRESSO is asked which files it reads: without a running server that takes some seconds
-    each time; submit, or serve, starts one that stays warm. Exits 1 where the job would be refused.
+    All that is wrong is told at once. Nothing is recorded or started. With --cluster, --ranks and
+    so on the answer is submit's: with the cluster's environment, and what it can honour; what is
+    known on its nodes alone is a warning, and `crystalmath clusters check NAME` runs a job there to
+    see. A recipe of VASP or Quantum ESPRESSO is asked which files it reads: without a running
+    server that takes some seconds each time; submit, or serve, starts one that stays warm. Exits 1
+    where the job would be refused.
 
     With --inputs any recipe is asked. Beside each line stands who has set it: asked (you), the
     preset, the recipe, quacc, the structure, or the program's default. --diff JOB shows what

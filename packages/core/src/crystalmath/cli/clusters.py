@@ -58,10 +58,11 @@ def clusters(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """List the clusters of the configuration file, write an example of one, or check one.
+    """List the configured clusters, check one, or add one.
 
-    ``check NAME`` runs a small job there, as a submission would, and says what it found: host,
-    versions, programs, POTCARs, clocks, how long it waited. Exits 1 where that job cannot run.
+    ``init KIND`` adds an example to config.toml, commented. ``check NAME`` runs a small job there,
+    as a submission would, and says what it found: host, versions, programs, POTCARs, clocks, how
+    long it waited. Exits 1 where that job cannot run.
     """
     if action is None:
         return _list(as_json=as_json)

@@ -97,7 +97,7 @@ def conform(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Test whether an installed engine does what every engine must do.
+    """Test whether an engine does what every engine must do.
 
     It runs in a home of its own; with --cluster that lies in yours, where nodes see it. Exits 1
     where a test fails.

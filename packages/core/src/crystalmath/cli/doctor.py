@@ -45,9 +45,10 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Look at what jobs need, and say what is missing and what to do about it.
+    """Look at what jobs need, and say what is missing.
 
-    Exits 1 where something keeps jobs from running.
+    Each line that is not in order says what to do about it. Exits 1 where something keeps jobs from
+    running.
     """
     checks = []
     for check in _checks(run=run, engine=engine, again=rebuild):

@@ -19,7 +19,7 @@ _SHOWN = 20
 
 @with_filters
 def du(*, filters: dict[str, Any], as_json: Json = False) -> int:
-    """Measure what the files of jobs take: by recipe, by label, and in all.
+    """Measure the files of jobs: by recipe, by label, in all.
 
     HEAVY is what crystalmath prune --keep-results would remove.
     """

@@ -27,7 +27,7 @@ def engine_template(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Write the distribution of an engine that works: yours to change.
+    """Write the distribution of an engine, yours to change.
 
     It runs jobs on a pool of processes, and passes `crystalmath conform` once it is installed.
     """

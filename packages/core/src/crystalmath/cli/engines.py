@@ -16,7 +16,7 @@ __all__ = ["engines"]
 
 
 def engines(*, as_json: Json = False) -> int:
-    """List the installed workflow engines, and why one cannot serve."""
+    """List the installed engines, and why one cannot serve."""
     with any_client() as client:
         infos = client.engines()
     if as_json:

@@ -61,8 +61,9 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Write jobs as a table: record, labels, parameters, energies, results, geometry.
+    """Write jobs as a table, a script, inputs or an archive.
 
+    A table has their records, labels, parameters, energies, results and geometries.
     Columns of labels are labels.NAME, of parameters params.NAME, and what a recipe gives is named
     as the recipe names it (results.energy). Units are eV, Å and s. Parquet needs pyarrow:
     pip install 'crystalmath[tables]'.

@@ -25,7 +25,10 @@ def files(
     *,
     as_json: Json = False,
 ) -> int:
-    """List the files of a job's work directory; crystalmath logs ID FILE prints one."""
+    """List the files of a job's work directory.
+
+    crystalmath logs ID FILE prints one.
+    """
     with any_client() as client:
         listed = client.files(find(client, job_id), attempt=attempt)
     if as_json:

@@ -21,7 +21,7 @@ def import_jobs(
     *,
     as_json: Json = False,
 ) -> int:
-    """Take in the jobs of an archive, with their records, results and files.
+    """Take in the jobs of an archive, with all their files.
 
     Jobs that are here already stay as they are. Where anything in the archive is not as it should
     be, nothing is taken in.

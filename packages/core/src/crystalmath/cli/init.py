@@ -132,9 +132,10 @@ def init(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Ask what jobs need, look at each answer as doctor does, and write config.toml.
+    """Ask what jobs need, and write config.toml.
 
-    What an option says is not asked. Without a terminal nothing is asked: what is found is taken.
+    Each answer is looked at as doctor does. What an option says is not asked. Without a terminal
+    nothing is asked: what is found is taken.
     """
     from crystalmath import config
 

@@ -30,7 +30,7 @@ def inputs(
     diff: Diff = None,
     as_json: Json = False,
 ) -> int:
-    """Show what the programs of a job get, calculation by calculation, before it ran and after.
+    """Show what a job's programs get, before and after it ran.
 
     Once the job has written input files, these are shown; before, and of calculators that write
     none, what its recipe tells. Beside each line stands who has set it, as the recipe says with the

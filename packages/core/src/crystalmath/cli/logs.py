@@ -53,7 +53,7 @@ def logs(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Print what a job wrote: its log, or a file of its work directory.
+    """Print what a job wrote: its log, or one of its files.
 
     Of several files of a name the newest is printed, and the others are named.
     On a terminal without its control sequences; through a pipe as it was written.

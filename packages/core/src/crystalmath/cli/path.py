@@ -11,7 +11,10 @@ __all__ = ["path"]
 
 
 def path(job_id: JobId, *, as_json: Json = False) -> int:
-    """Print a job's work directory, whatever state it is in; none where it was removed."""
+    """Print a job's work directory.
+
+    Whatever state the job is in; nothing where the directory was removed.
+    """
     with any_client() as client:
         job = client.job(find(client, job_id))
     if said := job.without_files():

@@ -75,7 +75,7 @@ def plot(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Draw jobs: their ionic steps, a sweep (--x), or an equation of state (--eos).
+    """Draw ionic steps, a sweep, or an equation of state.
 
     Without --x and --eos it is energy and largest force after each ionic step, of jobs that run,
     too. A sweep takes the completed jobs with their labels and parameters; lists such as

@@ -51,10 +51,10 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Remove the run directories of jobs that have ended; what is on record of them stays.
+    """Remove the run directories of jobs that have ended.
 
-    It shows what would be removed, and asks. Never a job that has not ended. Exits 1 where files
-    stay that were meant.
+    What is on record of them stays. It shows what would be removed, and asks. Never a job that has
+    not ended. Exits 1 where files stay that were meant.
     """
     chosen = {
         "older_s": _age(older),

@@ -30,7 +30,7 @@ def recipes(
     *,
     as_json: Json = False,
 ) -> int:
-    """List the recipes there are, or show one's docstring and parameters."""
+    """List the recipes there are, or show one."""
     with any_client() as client:
         if name is None:
             return _list_recipes(client.recipes(), as_json=as_json)

@@ -28,7 +28,7 @@ def reread(
     options: PlaceOptions,
     as_json: Json = False,
 ) -> int:
-    """Read the calculations of a failed job again, as a new job that points to it.
+    """Read a failed job's calculations again, as a new job.
 
     For a job whose program (VASP, pw.x) came to its end, and whose output could not be read, or was
     refused, as one that did not converge. The recipe is called again, and in the place of the

@@ -38,7 +38,7 @@ def result(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Print a job's result; with --json the whole of what the recipe returned.
+    """Print a job's result, with --json the whole of it.
 
     Exits 1 where there is none: the job failed, was cancelled, or has not ended.
     """

@@ -38,11 +38,12 @@ def retry(
     options: RetryOptions,
     as_json: Json = False,
 ) -> int:
-    """Run jobs again: those named, or all that fit the filters, as new jobs.
+    """Run jobs again: those named, or all that fit the filters.
 
-    All is as it was submitted, the environment too, but for what is changed here. Filters mean jobs
-    that failed or were cancelled, unless --state says otherwise, and pass over those that were run
-    again already. Each job is accepted or refused on its own. Exits 1 where one was refused.
+    Each becomes a new job. All is as it was submitted, the environment too, but for what is changed
+    here. Filters mean jobs that failed or were cancelled, unless --state says otherwise, and pass
+    over those that were run again already. Each job is accepted or refused on its own. Exits 1
+    where one was refused.
     """
     from crystalmath.client import connect
 

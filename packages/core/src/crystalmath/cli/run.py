@@ -50,7 +50,7 @@ def run(
     options: SubmissionOptions,
     as_json: Json = False,
 ) -> int:
-    """Run a recipe on a structure, wait for it, and print its result.
+    """Run a recipe, wait for it, and print its result.
 
     Ctrl-C stops the job and waits until it has stopped; a second Ctrl-C leaves at once.
     """
@@ -149,7 +149,8 @@ def report(job: Job) -> None:
     output.write(output.fields(pairs))
     if job.state.value == "failed":
         output.note(f"error: {output.printable(job.error or 'no reason is known')}")
-        output.note(f"see: crystalmath result {job.job_id}, crystalmath logs {job.job_id}")
+        commands = [f"crystalmath {name} {job.job_id}" for name in ("status", "result", "logs")]
+        output.note(f"see: {', '.join(commands)}")
 
 
 class Interrupts:

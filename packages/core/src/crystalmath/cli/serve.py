@@ -30,11 +30,11 @@ def serve(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Serve the home: own its engines and jobs, and answer clients on its socket.
+    """Serve the home: own its jobs, and answer its clients.
 
-    Commands start a server in the background when none runs; this one stays in the foreground.
-    It ends with Ctrl-C, `crystalmath stop`, or when it has had nothing to do for a while
-    (`[server] quiet_s` in config.toml). Jobs that run go on without it.
+    It listens on a socket in the home. Commands start a server in the background when none runs;
+    this one stays in the foreground. It ends with Ctrl-C, `crystalmath stop`, or when it has had
+    nothing to do for a while (`[server] quiet_s` in config.toml). Jobs that run go on without it.
     """
     from crystalmath.config import Source
     from crystalmath.server.endpoint import Place

@@ -22,8 +22,9 @@ __all__ = ["show"]
 
 
 def show(job_id: JobId, *, as_json: Json = False) -> int:
-    """Tell a job's whole story: what it came of, its attempts and events, and what came of it.
+    """Tell a job's whole story.
 
+    That is what it came of, its attempts and events with their reasons, and what came of it.
     crystalmath files ID lists what it has written, crystalmath logs ID prints it.
     """
     with any_client() as client:

@@ -56,12 +56,16 @@ def status_fields(
         How far it has come.
     """
     kind = "POTCARs" if any(file["titel"] for file in files) else "UPF files"
+    progress = [("progress", reached and f"{reached} ({output.age(reached.updated_at)} ago)")]
+    failed = job.state.value == "failed"
     stopping = job.cancel_requested_at is not None and not job.state.is_terminal()
     return [
         ("state", f"{job.state.value} (being cancelled)" if stopping else job.state.value),
         ("reason", job.reason),
-        ("progress", reached and f"{reached} ({output.age(reached.updated_at)} ago)"),
+        *(() if failed else progress),
         ("error", None if job.state.value == "cancelled" else job.error),
+        *(progress if failed else ()),
+        ("go on", _go_on(job, reached) if failed else None),
         *output.summary_fields(job),
         ("name", job.name),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
@@ -77,6 +81,13 @@ def status_fields(
         *each("files", _removed(job)),
         ("job", job.job_id),
     ]
+
+
+def _go_on(job: Job, reached: Progress | None) -> str | None:
+    """Say how what a failed calculation has reached is gone on from."""
+    if reached is None or reached.ionic_step is None:
+        return None
+    return f"crystalmath retry {job.job_id[:8]} --continue, from its last whole geometry"
 
 
 def _removed(job: Job) -> list[str]:

@@ -95,7 +95,7 @@ def submit(
     options: SubmissionOptions,
     as_json: Json = False,
 ) -> int:
-    """Submit a job, or many, print their ids, and return at once.
+    """Submit jobs, print their ids, and return at once.
 
     Each job is accepted or refused on its own. Exits 1 where one was refused.
     """

@@ -22,8 +22,9 @@ __all__ = ["wait"]
 
 @with_filters
 def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
-    """Wait until jobs have ended, named or chosen by filters, and show how far they are.
+    """Wait until jobs have ended, and show how far they are.
 
+    Jobs are named, or chosen by filters.
     Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1.
     """
     if not job_ids and not filters:

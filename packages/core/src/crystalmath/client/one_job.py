@@ -58,7 +58,7 @@ class OneJob(Caller):
         job_id : str
             The job.
         progress : bool
-            Of a job that runs also tell what :meth:`progress` does.
+            Of a job that runs or failed also tell what :meth:`progress` does.
         """
         # A server of an earlier release knows no progress here.
         asked = self._answer(

@@ -276,7 +276,7 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
         "job": {"type": "boolean", "description": "give the job itself, too; default: false"},
         "progress": {
             "type": "boolean",
-            "description": "tell how far a job that runs has come; default: false",
+            "description": "tell how far a job that runs or failed has come; default: false",
         },
     },
     required=("job_id",),
@@ -296,7 +296,7 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
             "progress": {
                 **PROGRESS,
                 "description": "as jobs.progress tells it, where that was asked for; null unless "
-                "the job runs",
+                "the job runs or failed",
             },
         },
     ),
@@ -328,7 +328,7 @@ def _specification(
     recorded = service.job(job_id)
     asked = to_wire(recorded)
     reached = None
-    if progress and recorded.state is JobState.RUNNING:
+    if progress and recorded.state in {JobState.RUNNING, JobState.FAILED}:
         reached = yield from progress_document(service, recorded)
     return {
         "job_id": job_id,
