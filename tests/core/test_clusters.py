@@ -98,7 +98,8 @@ def test_an_example_is_written_once(home, cli):
     again = cli("clusters", "init", "slurm")
     assert again.code == 1
     assert "already" in again.err
-    assert cli("clusters", "init", "nonesuch").code == 2
+    assert "did you mean 'slurm'?" in cli("clusters", "init", "slrum").err
+    assert "init slurm|allocations|pbs|lsf" in cli("clusters", "init").err
 
 
 # --- check ---------------------------------------------------------------------------------------

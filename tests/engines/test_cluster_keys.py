@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from ase.build import bulk
 from attrs import evolve
 
 from crystalmath import config
+from crystalmath.cli.shared.cluster_examples import EXAMPLES
 from crystalmath.errors import ConfigError, InvalidJob
 from crystalmath.models import Resources, Submission
 from crystalmath.models.cluster import _KNOWN, read_cluster
 from crystalmath.models.fields import declared
 from crystalmath.quacc.engines import runner_for
 from crystalmath.service import JobService
+from crystalmath.service.cluster_entries import describe_clusters
 
 # Parsl's executor opens a pipe as it is made, and closes it where it is started.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -259,3 +262,16 @@ def test_what_a_job_needs_is_looked_for_here_where_its_cluster_is_this_host(home
             findings = service.check(Submission(**asked, cluster=cluster)).findings
             found = {finding.code: finding.severity for finding in findings}
             assert found["package_missing"] == severity, findings
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_line_of_an_example_is_understood(tmp_path, monkeypatch, name):
+    text = EXAMPLES[name]
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path))
+    # Parsl's pilot jobs have workers on each node, or jobs with ranks of their own: not both.
+    commented = [r"mpi\b", r"\w+_per_node\b", r"\w+ = "]
+    for left in commented:
+        written = re.sub(rf"^# (?!{left})(?=\w+ = )", "", text, flags=re.MULTILINE)
+        (tmp_path / "config.toml").write_text(written)
+        (listed,) = describe_clusters(config.load())
+        assert (listed["name"], listed["error"]) == (name, None)

@@ -8,6 +8,7 @@ import typer
 from attrs import asdict
 
 from crystalmath.cli.shared import output
+from crystalmath.cli.shared.cluster_examples import EXAMPLES
 from crystalmath.cli.shared.health import show
 from crystalmath.cli.shared.job_filters import any_client
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
@@ -17,29 +18,7 @@ from crystalmath.models.checkup import Check
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EXAMPLES", "clusters"]
-
-#: What `clusters init` and `init` write, by the kind of scheduler.
-EXAMPLES = {
-    "slurm": """
-[clusters.slurm]                 # --cluster slurm
-engine = "parsl"                 # pilot jobs that run many of yours, one after another
-scheduler = "slurm"
-walltime = "04:00:00"            # of a pilot job
-# queue = "main"                 # the partition; default: Slurm's own
-# account = "my-project"
-# nodes = 1                      # of a pilot job
-# workers_per_node = 8           # jobs at a time on a node; default: its cores
-# max_blocks = 2                 # pilot jobs at a time
-# max_idletime = "2m"            # one without work ends after this time
-# mpi = "srun"                   # jobs take --nodes and --ranks, and share a pilot job's nodes
-# cores_per_node = 64            # asked for on each node; default: whole nodes (exclusive)
-# memory_mb = 128000             # on each node
-# options = { constraint = "skylake" }         # more options of sbatch, without dashes
-# worker_init = "module load vasp"             # on each node, before anything else
-# environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
-"""
-}
+__all__ = ["clusters"]
 
 
 def clusters(
@@ -54,15 +33,17 @@ def clusters(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Which example (slurm), or which cluster."),
+        typer.Argument(metavar="[NAME]", help=f"The example ({', '.join(EXAMPLES)}) or cluster."),
     ] = None,
     as_json: Json = False,
 ) -> int:
     """List the configured clusters, check one, or add one.
 
-    ``init KIND`` adds an example to config.toml, commented. ``check NAME`` runs a small job there,
-    as a submission would, and says what it found: host, versions, programs, POTCARs, clocks, how
-    long it waited. Exits 1 where that job cannot run.
+    ``init NAME`` adds a commented example to config.toml: slurm (Parsl's pilot jobs), allocations
+    (one of Slurm for each job, through PSI/J), pbs or lsf (the same there). This machine needs
+    none: each engine has a cluster local. ``check NAME`` runs a small job there, as a submission
+    would, and says what it found: host, versions, programs, POTCARs, clocks, how long it waited.
+    Exits 1 where that job cannot run.
     """
     if action is None:
         return _list(as_json=as_json)
@@ -73,9 +54,12 @@ def clusters(
         if name is None:
             raise typer.BadParameter("name the cluster: crystalmath clusters check NAME")
         return _check(name, as_json=as_json)
+    if name is None:
+        names = "|".join(EXAMPLES)
+        raise typer.BadParameter(f"name the example: crystalmath clusters init {names}")
     if name not in EXAMPLES:
         hint = did_you_mean(name, EXAMPLES)
-        raise typer.BadParameter(f"there is no example for {name!r}; {hint}")
+        raise typer.BadParameter(f"there is no example {name!r}; {hint}")
     return _init(name, as_json=as_json)
 
 

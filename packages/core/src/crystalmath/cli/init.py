@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["init"]
 
 #: How the programs are called that hand jobs to a cluster, by the example that fits.
-_SCHEDULERS = {"slurm": "sbatch"}
+_SCHEDULERS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
 
 
 @frozen(kw_only=True)
@@ -289,13 +289,13 @@ def _cores() -> int:
 
 def _cluster(given: str | None, *, asks: bool) -> str | None:
     """Tell which example of a cluster is to be added; one that is found is only asked for."""
-    from crystalmath.cli.clusters import EXAMPLES
+    from crystalmath.cli.shared.cluster_examples import EXAMPLES
 
     if given is not None:
         if given not in {*EXAMPLES, "none"}:
             hint = did_you_mean(given, [*EXAMPLES, "none"])
             raise typer.BadParameter(
-                f"there is no example for {given!r}; {hint}", param_hint="--cluster"
+                f"there is no example {given!r}; {hint}", param_hint="--cluster"
             )
         return None if given == "none" else given
     if not asks:
@@ -312,7 +312,7 @@ def _cluster(given: str | None, *, asks: bool) -> str | None:
 
 
 def _document(variables: Mapping[str, str], workers: int | None, cluster: str | None) -> str:
-    from crystalmath.cli.clusters import EXAMPLES
+    from crystalmath.cli.shared.cluster_examples import EXAMPLES
 
     lines = ["# Written by crystalmath init; docs/configuration.md has all settings."]
     if variables:

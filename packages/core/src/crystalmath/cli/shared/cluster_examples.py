@@ -1,0 +1,61 @@
+"""What `clusters init` and `init` write to ``config.toml``, by what it is an example of."""
+
+from __future__ import annotations
+
+__all__ = ["EXAMPLES"]
+
+_OF_ALLOCATIONS = """\
+walltime = "04:00:00"            # of a job that gives none
+launcher = "{launcher}"   # starts a job's ranks
+# queue = "{queue}"{more}
+# account = "my-project"
+# nodes = 1                      # these are of a job that asks for nothing else
+# ranks = 16
+# cores_per_rank = 1
+# memory_mb = 64000              # on each node
+# worker_init = "module load vasp"             # before anything else
+# environment = {{ VASP_PP_PATH = "/sw/potcars" }}   # what jobs see there in place of yours
+"""
+
+_SLURM = """
+[clusters.slurm]                 # --cluster slurm
+engine = "parsl"                 # pilot jobs that run many of yours, one after another
+scheduler = "slurm"
+walltime = "04:00:00"            # of a pilot job
+# queue = "main"                 # the partition; default: Slurm's own
+# account = "my-project"
+# nodes = 1                      # of a pilot job
+# workers_per_node = 8           # jobs at a time on a node; default: its cores
+# max_blocks = 2                 # pilot jobs at a time
+# max_idletime = "2m"            # one without work ends after this time
+# mpi = "srun"                   # jobs take --nodes and --ranks; without ..._per_node
+# cores_per_node = 64            # asked for on each node; default: whole nodes (exclusive)
+# memory_mb = 128000             # on each node
+# options = { constraint = "skylake" }         # more options of sbatch, without dashes
+# worker_init = "module load vasp"             # on each node, before anything else
+# environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
+"""
+
+
+def _allocations(name: str, scheduler: str, **said: str) -> str:
+    return f"""
+[clusters.{name}]{" " * (22 - len(name))}# --cluster {name}
+engine = "psij"                  # one allocation for each job
+scheduler = "{scheduler}"
+{_OF_ALLOCATIONS.format(**said)}"""
+
+
+_MPIRUN = "mpirun -np {ranks}"
+#: The table of each is named as the example is.
+EXAMPLES = {
+    "slurm": _SLURM,
+    "allocations": _allocations(
+        "allocations",
+        "slurm",
+        launcher="srun --ntasks={ranks} --cpus-per-task={cores_per_rank}",
+        queue="main",
+        more="                 # the partition; default: Slurm's own",
+    ),
+    "pbs": _allocations("pbs", "pbs", launcher=_MPIRUN, queue="workq", more=""),
+    "lsf": _allocations("lsf", "lsf", launcher=_MPIRUN, queue="normal", more=""),
+}
