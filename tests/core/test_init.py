@@ -48,6 +48,23 @@ def test_what_is_found_is_written_where_jobs_see_it(bare, cli, potcars, monkeypa
     assert str(potcars) in checks["POTCARs"]["message"]
 
 
+def test_who_has_pw_is_told_of_it_and_of_its_pseudopotentials(bare, cli, monkeypatch, tmp_path):
+    def told():
+        checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+        return [checks.get(name, {}).get("state") for name in ("UPF files", "pw.x")]
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert told() == [None, None]
+    program = tmp_path / "pw.x"
+    program.touch(0o755)
+    assert told() == ["warning", "ok"]
+    (tmp_path / "Al.UPF").touch()
+    monkeypatch.setenv("QUACC_ESPRESSO_PSEUDO", str(tmp_path))
+    assert told() == ["ok", "ok"]
+    program.unlink()
+    assert told() == ["ok", "warning"]
+
+
 def test_what_options_say_is_written(bare, cli, potcars, tmp_path):
     pseudo = tmp_path / "upf"
     pseudo.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Espresso", "crystalmath_programs"]
 
 _PSEUDO = "ESPRESSO_PSEUDO"
+_ONLY = "; only Quantum ESPRESSO's recipes need one"
 #: Recipes whose first step is pw.x.
 _PW = frozenset(
     f"quacc.recipes.espresso.{name}"
@@ -152,16 +154,27 @@ class Espresso(Program):
         )
 
     def conditions(self, environment: Mapping[str, str]) -> Iterator[Condition]:
-        """Say where pseudopotentials are, if anything names a folder, and whether pw.x is there."""
+        """Say where pseudopotentials and pw.x are, where either is there."""
         from crystalmath.preflight.commands import check_commands
 
         setting = quacc_setting(_PSEUDO, environment)
-        if setting is None or not isinstance(setting[0], str):
-            return
-        yield _pseudopotentials(setting[0], setting[1])
-        if missing := check_commands(f"{self.recipes[0]}.core.static_job", environment):
-            remedy = f"{missing.remedy}; only Quantum ESPRESSO's recipes need it"
+        command = _pw(environment)
+        missing = check_commands(f"{self.recipes[0]}.core.static_job", environment)
+        if setting is not None and isinstance(setting[0], str):
+            yield _pseudopotentials(setting[0], setting[1])
+        elif missing is not None or command is None:
+            return  # nothing is said to those who do not use it
+        else:
+            message = f"QUACC_{_PSEUDO} is not set: jobs have to name the folder (pseudo_dir)"
+            remedy = f"set QUACC_{_PSEUDO} to the folder of the UPF files{_ONLY}"
+            yield Condition(name="UPF files", ok=False, message=message, remedy=remedy)
+        if missing is not None:
+            remedy = f"{missing.remedy}{_ONLY}"
             yield Condition(name="pw.x", ok=False, message=missing.message, remedy=remedy)
+        elif command is not None:
+            name = shlex.split(command.text)[0]
+            found = shutil.which(name, path=environment.get("PATH")) or name
+            yield Condition(name="pw.x", ok=True, message=f"{found} (from {command.source})")
 
 
 def _pseudopotentials(folder: str, source: str) -> Condition:
@@ -171,7 +184,7 @@ def _pseudopotentials(folder: str, source: str) -> Condition:
         count = sum(name.lower().endswith(".upf") for name in os.listdir(place))
     except OSError as error:
         message = f"{named} cannot be listed: {error.strerror}"
-        remedy = "name the folder of the UPF files; only Quantum ESPRESSO's recipes need one"
+        remedy = f"name the folder of the UPF files{_ONLY}"
         return Condition(name="UPF files", ok=False, message=message, remedy=remedy)
     if not count:
         remedy = "name the folder that holds the UPF files itself"
