@@ -7,99 +7,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from crystalmath.server.rpc.example_job import (
+    ASKED,
+    DIRECTORY,
+    EVENT,
+    HOME,
+    ID,
+    INPUTS,
+    JOB,
+    RECIPE,
+    RESULT,
+    TERMS,
+    USE,
+)
+
 __all__ = ["EXAMPLES"]
-
-_ID = "bacc336c-380e-4e0d-86f1-af45b2681ea2"
-_RECIPE = "quacc.recipes.emt.core.static_job"
-_HOME = "/home/anna/.crystalmath"
-_DIRECTORY = f"{_HOME}/jobs/{_ID}"
-_STRUCTURE = {"symbols": "Al", "cell": [[0, 2.02, 2.02], [2.02, 0, 2.02], [2.02, 2.02, 0]]}
-_ASKED = {"recipe": _RECIPE, "structure": {**_STRUCTURE, "pbc": True}, "labels": {"set": "metals"}}
-_TERMS: dict[str, Any] = {
-    "cluster": "local",
-    "walltime_s": None,
-    "resources": {},
-    "priority": 0,
-    "continue_lost": None,
-    "name": None,
-    "labels": {"set": "metals"},
-}
-_JOB: dict[str, Any] = {
-    "job_id": _ID,
-    "status": "completed",
-    "error": None,
-    "result": {
-        "energy_ev": -0.0015,
-        "max_force_ev_ang": 0.0,
-        "formula": "Al",
-        "work_dir": f"{_DIRECTORY}/1.work",
-        "natoms": 1,
-    },
-    **_TERMS,
-    "key": None,
-    "reason": None,
-    "recipe": _RECIPE,
-    "engine": "local",
-    "attempt": 1,
-    "revision": 2,
-    "formula": "Al",
-    "created_at": 1795695848.4,
-    "started_at": 1795695849.2,
-    "finished_at": 1795695849.3,
-    "cancel_requested_at": None,
-    "warnings": [],
-    "parents": [],
-    "removed": None,
-    "removed_at": None,
-    "work_dir": f"{_DIRECTORY}/1.work",
-    "log": f"{_DIRECTORY}/1.log",
-}
-_EVENT = {
-    "seq": 3,
-    "job_id": _ID,
-    "at": 1795695849.3,
-    "from": "running",
-    "to": "completed",
-    "reason": None,
-}
-_RESULT = {
-    "job_id": _ID,
-    "status": "completed",
-    "error": None,
-    "result": {"results": {"energy": -0.0015}, "dir_name": f"{_DIRECTORY}/1.work"},
-}
-
-_USE = {"jobs": 12, "files": 180, "size": 5_400_000_000, "heavy_size": 5_100_000_000}
-_INPUTS: dict[str, Any] = {
-    "steps": [
-        {
-            "program": "EMT",
-            "formula": "Al",
-            "preset": None,
-            "files": {"parameters.json": '{\n  "asap_cutoff": false\n}\n'},
-            "settings": [
-                {
-                    "file": "parameters.json",
-                    "name": "asap_cutoff",
-                    "value": "false",
-                    "origin": "default",
-                    "instead_of": None,
-                    "certain": True,
-                }
-            ],
-            "certain": True,
-        }
-    ],
-    "rest": None,
-    "source": "recipe",
-}
 
 #: Method -> parameters and result.
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "clusters.check": (
-        {"cluster": "slurm", "job_id": "3f2a91c4-5d3e-4a0b-9c1d-2e7f8a6b5c4d"},
+        {"cluster": "slurm", "job_id": ID},
         {
-            "job_id": "3f2a91c4-5d3e-4a0b-9c1d-2e7f8a6b5c4d",
+            "job_id": ID,
             "status": "completed",
             "checks": [
                 {
@@ -112,8 +41,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     "name": "clock",
                     "state": "warning",
                     "message": "the node's is at least 60 s behind this host's",
-                    "remedy": "times of jobs will be wrong; ask the administrator to synchronize "
-                    "the clocks",
+                    "remedy": "ask the administrator to synchronize the clocks",
                 },
             ],
             "error": None,
@@ -161,13 +89,13 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"file": "/home/ann/alloys.zip", "filters": {"labels": {"set": "metals"}}},
         {"jobs": 12, "files": 180, "error": None},
     ),
-    "jobs.cancel": ({"job_id": _ID}, {"job_id": _ID, "cancelled": True, "error": None}),
+    "jobs.cancel": ({"job_id": ID}, {"job_id": ID, "cancelled": True, "error": None}),
     "jobs.cancel_many": (
         {"labels": {"set": "metals"}, "state": "pending"},
-        {"jobs": [{"job_id": _ID, "cancelled": True, "error": None}], "error": None},
+        {"jobs": [{"job_id": ID, "cancelled": True, "error": None}], "error": None},
     ),
     "jobs.check": (
-        {**_ASKED, "inputs": True},
+        {**ASKED, "inputs": True},
         {
             "ok": True,
             "status": "ok",
@@ -175,7 +103,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "findings": [],
             "potcars": [],
             "environment": ["PATH"],
-            "inputs": _INPUTS,
+            "inputs": INPUTS,
         },
     ),
     "jobs.counts": (
@@ -192,19 +120,19 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "jobs.import": (
         {"file": "/home/ann/alloys.zip"},
-        {"job_ids": [_ID], "known": [], "error": None},
+        {"job_ids": [ID], "known": [], "error": None},
     ),
-    "jobs.inputs": ({"job_id": _ID}, {"job_id": _ID, "inputs": _INPUTS, "error": None}),
+    "jobs.inputs": ({"job_id": ID}, {"job_id": ID, "inputs": INPUTS, "error": None}),
     "jobs.events": (
         {"after": 2, "timeout_s": 10},
-        {"events": [_EVENT], "last": 3, "error": None},
+        {"events": [EVENT], "last": 3, "error": None},
     ),
     "jobs.files": (
-        {"job_id": _ID},
+        {"job_id": ID},
         {
-            "job_id": _ID,
+            "job_id": ID,
             "attempt": 1,
-            "work_dir": f"{_DIRECTORY}/1.work",
+            "work_dir": f"{DIRECTORY}/1.work",
             "files": [
                 {
                     "file": "opt.log.gz",
@@ -225,15 +153,15 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "sort": "-energy_ev",
             "totals": True,
         },
-        {"jobs": [_JOB], "cursor": None, "totals": {"completed": 1}, "error": None},
+        {"jobs": [JOB], "cursor": None, "totals": {"completed": 1}, "error": None},
     ),
     "jobs.logs": (
-        {"job_id": _ID, "tail": 1},
+        {"job_id": ID, "tail": 1},
         {
-            "job_id": _ID,
-            "file": f"{_DIRECTORY}/1.log",
+            "job_id": ID,
+            "file": f"{DIRECTORY}/1.log",
             "others": [],
-            "text": f"INFO:quacc.runners.prep:Calculation results stored at {_DIRECTORY}/1.work\n",
+            "text": f"INFO:quacc.runners.prep:Calculation results stored at {DIRECTORY}/1.work\n",
             "offset": 290,
             "size": 290,
             "finished": True,
@@ -241,11 +169,11 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "jobs.progress": (
-        {"job_ids": [_ID], "history": True},
+        {"job_ids": [ID], "history": True},
         {
             "jobs": [
                 {
-                    "job_id": _ID,
+                    "job_id": ID,
                     "status": "running",
                     "error": None,
                     "progress": {
@@ -276,10 +204,10 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "jobs": [
                 {
-                    "job_id": _ID,
+                    "job_id": ID,
                     "name": "Al",
                     "status": "completed",
-                    "recipe": _RECIPE,
+                    "recipe": RECIPE,
                     "finished_at": 1795695849.3,
                     "size": 430_000_000,
                 }
@@ -290,16 +218,16 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "jobs.parameters": (
-        {"job_ids": [_ID]},
+        {"job_ids": [ID]},
         {
-            "parameters": [{"job_id": _ID, "params": {"calc_kwargs": {}}, "error": None}],
+            "parameters": [{"job_id": ID, "params": {"calc_kwargs": {}}, "error": None}],
             "error": None,
         },
     ),
-    "jobs.result": ({"job_id": _ID}, _RESULT),
-    "jobs.results": ({"job_ids": [_ID]}, {"results": [_RESULT], "error": None}),
+    "jobs.result": ({"job_id": ID}, RESULT),
+    "jobs.results": ({"job_ids": [ID]}, {"results": [RESULT], "error": None}),
     "jobs.reread": (
-        {"job_id": _ID, "settings": {"CHECK_CONVERGENCE": "False"}},
+        {"job_id": ID, "settings": {"CHECK_CONVERGENCE": "False"}},
         {"job_id": "5f0cf2b1-94b3-4cd5-96d4-6a3b7f8f5a0e", "status": "pending", "error": None},
     ),
     "jobs.retry": (
@@ -307,7 +235,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "jobs": [
                 {
-                    "retry_of": _ID,
+                    "retry_of": ID,
                     "name": "Al",
                     "labels": {"set": "metals"},
                     "job_id": "5f0cf2b1-94b3-4cd5-96d4-6a3b7f8f5a0e",
@@ -319,18 +247,18 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "jobs.script": (
-        {"job_id": _ID},
+        {"job_id": ID},
         {
-            "job_id": _ID,
+            "job_id": ID,
             "script": "from ase import Atoms\n...\nresult = relax_job(atoms, **parameters)\n",
             "shell": None,
             "error": None,
         },
     ),
     "jobs.show": (
-        {"job_id": _ID},
+        {"job_id": ID},
         {
-            "job": _JOB,
+            "job": JOB,
             "params": {},
             "potcars": [],
             "parents": [],
@@ -339,7 +267,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     "job_id": "5f0cf2b1-94b3-4cd5-96d4-6a3b7f8f5a0e",
                     "role": "structure",
                     "name": "Al",
-                    "recipe": _RECIPE,
+                    "recipe": RECIPE,
                     "status": "pending",
                 }
             ],
@@ -351,19 +279,19 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     "outcome": "completed",
                     "error": None,
                     "begun_from": None,
-                    "work_dir": f"{_DIRECTORY}/1.work",
+                    "work_dir": f"{DIRECTORY}/1.work",
                 }
             ],
-            "events": [_EVENT],
+            "events": [EVENT],
             "error": None,
         },
     ),
     "jobs.specification": (
-        {"job_id": _ID},
+        {"job_id": ID},
         {
-            "job_id": _ID,
-            **_TERMS,
-            **_ASKED,
+            "job_id": ID,
+            **TERMS,
+            **ASKED,
             "params": {},
             "engine": "local",
             "potcars": [],
@@ -371,12 +299,12 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "error": None,
         },
     ),
-    "jobs.status": ({"job_id": _ID}, _JOB),
-    "jobs.status_many": ({"job_ids": [_ID]}, {"jobs": [_JOB], "error": None}),
-    "jobs.submit": (_ASKED, {"job_id": _ID, "status": "pending", "error": None}),
+    "jobs.status": ({"job_id": ID}, JOB),
+    "jobs.status_many": ({"job_ids": [ID]}, {"jobs": [JOB], "error": None}),
+    "jobs.submit": (ASKED, {"job_id": ID, "status": "pending", "error": None}),
     "jobs.submit_many": (
-        {"jobs": [_ASKED]},
-        {"jobs": [{"job_id": _ID, "status": "pending", "error": None}], "error": None},
+        {"jobs": [ASKED]},
+        {"jobs": [{"job_id": ID, "status": "pending", "error": None}], "error": None},
     ),
     "jobs.subscribe": ({"after": 2}, {"seq": 2, "error": None}),
     "jobs.summary": (
@@ -387,16 +315,16 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "jobs.usage": (
         {"labels": {"set": "metals"}},
         {
-            "total": _USE,
-            "states": [{"state": "completed", **_USE}],
-            "recipes": [{"recipe": _RECIPE, **_USE}],
-            "labels": [{"label": "set", "value": "metals", **_USE}],
+            "total": USE,
+            "states": [{"state": "completed", **USE}],
+            "recipes": [{"recipe": RECIPE, **USE}],
+            "labels": [{"label": "set", "value": "metals", **USE}],
             "error": None,
         },
     ),
     "jobs.wait": (
-        {"job_ids": [_ID], "timeout_s": 60},
-        {"jobs": [_JOB], "done": True, "error": None},
+        {"job_ids": [ID], "timeout_s": 60},
+        {"jobs": [JOB], "done": True, "error": None},
     ),
     "presets.list": (
         {"name": "DefaultSetGGA"},
@@ -414,9 +342,9 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "recipes.describe": (
-        {"recipe": _RECIPE},
+        {"recipe": RECIPE},
         {
-            "name": _RECIPE,
+            "name": RECIPE,
             "kind": "job",
             "file": "/usr/lib/python3/dist-packages/quacc/recipes/emt/core.py",
             "line": 26,
@@ -430,7 +358,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"prefix": "quacc.recipes.emt.core.s"},
         {
             "recipes": [
-                {"name": _RECIPE, "kind": "job", "summary": "Carry out a static calculation."}
+                {"name": RECIPE, "kind": "job", "summary": "Carry out a static calculation."}
             ],
             "error": None,
         },
@@ -447,7 +375,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "workers": {"local": 2},
             "backlog": {"local": 3},
             "disk": {
-                "path": f"{_HOME}/jobs",
+                "path": f"{HOME}/jobs",
                 "free": 48_000_000_000,
                 "size": 500_000_000_000,
                 "full": False,
@@ -455,9 +383,9 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             },
             "failures": [
                 {
-                    "job_id": _ID,
+                    "job_id": ID,
                     "name": "Fe",
-                    "recipe": _RECIPE,
+                    "recipe": RECIPE,
                     "at": 1795695849.3,
                     "error": "NotImplementedError: No EMT-potential for Fe",
                 }
@@ -467,6 +395,6 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "system.stop": ({"cancel": False}, {"pending": 3, "running": 2, "cancel": False}),
     "system.version": (
         {},
-        {"version": "1.0", "protocol": 1, "pid": 4711, "host": "workstation", "home": _HOME},
+        {"version": "1.0", "protocol": 1, "pid": 4711, "host": "workstation", "home": HOME},
     ),
 }
