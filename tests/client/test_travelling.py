@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 
 from conftest import LAB
-from crystalmath.client import in_process
-from crystalmath.errors import InvalidJob
+from crystalmath.client import JobFailed, in_process
+from crystalmath.errors import FilesRemoved, InvalidJob, StoreError
+from crystalmath.models import JobState
+from crystalmath.quacc.store import JobStore
 
 AL = bulk("Al", a=4.1, cubic=True)
 AL.rattle(0.05, seed=1)
@@ -127,6 +130,55 @@ def test_another_home_takes_jobs_in(client, relaxed, here, cli, tmp_path, monkey
     assert cli("import", tmp_path / "third.zip", "--json").json["known"] == [relaxed.job_id]
 
 
+def test_whoever_dies_while_jobs_are_taken_in_leaves_none_to_be_run(
+    archive, relaxed, other_home, monkeypatch
+):
+    def die(*_):
+        raise StoreError("killed")
+
+    with monkeypatch.context() as killed:
+        # Whatever is written in a transaction of its own.
+        for later in ("apply", "note_removed"):
+            killed.setattr(JobStore, later, die)
+        with contextlib.suppress(StoreError):
+            other_home.import_archive(archive)
+    with JobStore(f"sqlite:///{other_home.version()['home']}/jobs.sqlite") as store:
+        assert store.unfinished() == []
+        assert store.get(relaxed.job_id).state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+def test_a_job_without_outcome_is_not_run_when_its_row_is_made_again(
+    archive, relaxed, cli, tmp_path, monkeypatch, status
+):
+    def changed(name, data):
+        if name.endswith("1.outcome"):
+            return None
+        if name.endswith("record.json"):
+            told = json.loads(data)
+            told["job"] |= {"status": status, "error": status}
+            return json.dumps(told)
+        return data
+
+    file = rewritten(archive, tmp_path, changed)
+    home = tmp_path / "second"
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
+    with in_process() as other:
+        assert other.import_archive(file)["job_ids"] == [relaxed.job_id]
+        assert other.job(relaxed.job_id).state.value == status
+        assert "opt.log.gz" in str(other.files(relaxed.job_id)["files"])
+        with pytest.raises((FilesRemoved, JobFailed, CancelledError)):
+            other.result(relaxed.job_id)
+    for part in home.glob("jobs.sqlite*"):
+        part.unlink()
+    answer = cli("doctor", "--rebuild", "--json")
+    with JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
+        assert store.unfinished() == []
+        states = [job.state.value for job in store.list()]
+        # What a completed job has computed cannot be told without its result.
+        assert states == ([] if status == "completed" else [status]), answer.out
+
+
 def test_only_what_has_ended_is_archived(client, tmp_path):
     file = tmp_path / "jobs.zip"
     with pytest.raises(InvalidJob, match="no job that has ended"):
@@ -180,23 +232,32 @@ CHANGED = {
 @pytest.mark.parametrize("what", CHANGED)
 def test_what_was_changed_is_refused(client, relaxed, archive, other_home, tmp_path, what):
     end, before, after, said = CHANGED[what]
-    new = tmp_path / "changed.zip"
-    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(new, "w") as changed:
-        for info in old.infolist():
-            data = old.read(info)
-            if info.filename.endswith(end):
-                if end == "1.outcome":
-                    head, _, payload = data.partition(b"\n")
-                    text = gzip.decompress(payload)
-                    assert before.encode() in text
-                    payload = gzip.compress(text.replace(before.encode(), after.encode()))
-                    told = {**json.loads(head), "size": len(payload)}
-                    data = json.dumps(told).encode() + b"\n" + payload
-                else:
-                    assert before.encode() in data
-                    data = data.replace(before.encode(), after.encode())
-            changed.writestr(info.filename, data)
-    refused(other_home, new, said)
+
+    def changed(name, data):
+        if not name.endswith(end):
+            return data
+        if end == "1.outcome":
+            head, _, payload = data.partition(b"\n")
+            text = gzip.decompress(payload)
+            assert before.encode() in text
+            payload = gzip.compress(text.replace(before.encode(), after.encode()))
+            told = {**json.loads(head), "size": len(payload)}
+            return json.dumps(told).encode() + b"\n" + payload
+        assert before.encode() in data
+        return data.replace(before.encode(), after.encode())
+
+    refused(other_home, rewritten(archive, tmp_path, changed), said)
+
+
+def rewritten(archive, folder, changed):
+    """Write an archive again with other contents; what is `None` is left out."""
+    file = folder / "changed.zip"
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            data = changed(name, old.read(name))
+            if data is not None:
+                new.writestr(name, data)
+    return file
 
 
 def test_what_would_fill_the_disk_is_refused(client, archive, other_home, monkeypatch):
@@ -213,7 +274,7 @@ def test_what_is_no_archive_at_all_is_refused(other_home, tmp_path):
     refused(other_home, tmp_path / "none-such.zip", "cannot be read as an archive of jobs")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def other_home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("other")))

@@ -117,6 +117,33 @@ def test_a_new_job_reads_back_as_it_was_given(store):
     assert (event.job_id, event.at, event.from_state) == (given.job_id, 1.0, None)
 
 
+def test_what_has_ended_elsewhere_is_on_record_with_its_end_or_not_at_all(store):
+    jobs = [new(removed="all", removed_at=9.0), new(), new()]
+    ends = [
+        change(jobs[0].job_id, "completed", 5.0, started_at=3.0, summary={"energy_ev": 1.0}),
+        change(jobs[1].job_id, "failed", error="it broke", attempt=2),
+        change(jobs[2].job_id, "cancelled", error="cancelled"),
+    ]
+    recorded = store.insert_ended(list(zip(jobs, ends, strict=True)))
+    assert recorded == store.get_many([job.job_id for job in jobs])
+    assert [job.state.value for job in recorded] == ["completed", "failed", "cancelled"]
+    first, second, _ = recorded
+    assert (first.started_at, first.finished_at, first.removed) == (3.0, 5.0, "all")
+    assert (first.summary, second.error, second.attempt) == ({"energy_ev": 1.0}, "it broke", 2)
+    assert [job.job_id for job in store.list(sort="energy_ev", limit=1)] == [first.job_id]
+    assert store.unfinished() == []
+    steps = [(None, "pending"), ("pending", "running"), ("running", "completed")]
+    assert history(store, first.job_id) == steps
+    events = store.last_event()
+    fresh = new(), new(key="k")
+    taken = submit(store, key="k")
+    for other in (jobs[1], fresh[1]):
+        with pytest.raises(InvalidJob):
+            store.insert_ended([(job, change(job.job_id, "failed")) for job in (fresh[0], other)])
+    assert [job.job_id for job in store.unfinished()] == [taken]
+    assert store.last_event() == events + 1
+
+
 def test_jobs_survive_reopening(url):
     with JobStore(url) as store:
         job_id = submit(store)

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
 
-from crystalmath.errors import InvalidJob
 from crystalmath.models import NewJob
 from crystalmath.store import database
 from crystalmath.store.eventlog import last_event, read_events
 from crystalmath.store.fetching import fetch, fetch_one
-from crystalmath.store.insertions import insert_each
+from crystalmath.store.insertions import insert_all, insert_each, insert_ended
 from crystalmath.store.job_counts import JobCounts
 from crystalmath.store.job_reader import JobReader
 from crystalmath.store.postgresql import patient
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from types import TracebackType
 
+    from crystalmath.errors import InvalidJob
     from crystalmath.jobs.changes import Change
 
 __all__ = ["ErrorCount", "Event", "JobMetadata", "JobStore", "NewJob"]
@@ -94,13 +94,8 @@ class JobStore(JobReader, JobCounts):
         InvalidJob
             An id is taken, or a text cannot be stored.
         """
-        recorded: list[JobMetadata] = []
         with self._database.writing() as connection:
-            for answer in insert_each(connection, jobs):
-                if isinstance(answer, InvalidJob):
-                    raise answer
-                recorded.append(answer)
-        return recorded
+            return insert_all(connection, jobs)
 
     @patient
     def insert_each(self, jobs: Sequence[NewJob]) -> list[JobMetadata | InvalidJob]:
@@ -113,6 +108,30 @@ class JobStore(JobReader, JobCounts):
         """
         with self._database.writing() as connection:
             return insert_each(connection, jobs)
+
+    @patient
+    def insert_ended(self, ended: Sequence[tuple[NewJob, Change]]) -> list[JobMetadata]:
+        """Record jobs that have ended elsewhere, in one durable transaction: all, or none.
+
+        Nobody sees them unfinished, and takes them for jobs that are still to be run.
+
+        Parameters
+        ----------
+        ended : sequence of tuple of NewJob and Change
+            Each job, and how it has ended.
+
+        Returns
+        -------
+        list of JobMetadata
+            One for each, in their order, as they are now.
+
+        Raises
+        ------
+        InvalidJob
+            An id or a key is taken, or a text cannot be stored.
+        """
+        with self._database.writing() as connection:
+            return insert_ended(connection, ended)
 
     @patient
     def apply(self, changes: Sequence[Change]) -> list[JobMetadata]:

@@ -2,42 +2,86 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
-from crystalmath.errors import InvalidJob
+from attrs import evolve
+
 from crystalmath.jobs.changes import Change
+from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.models import Job, NewJob
-    from crystalmath.quacc.store import JobStore
+    from crystalmath.service.recorder import Recorder
 
-__all__ = ["record_rows"]
+__all__ = ["complete_directory", "record_rows"]
 
 
-def record_rows(store: JobStore, ended: Sequence[tuple[Job, NewJob, str | None]]) -> None:
-    """Record jobs that have ended elsewhere, with when and how they did."""
-    answers = store.insert_each([row for _, row, _ in ended])
-    changes = []
-    for (job, _, trace), answer in zip(ended, answers, strict=True):
-        if isinstance(answer, InvalidJob):
-            raise answer
-        changes.append(
-            Change(
-                job_id=job.job_id,
-                state=job.state,
-                at=job.finished_at or job.created_at,
-                reason=job.reason,
-                attempt=job.attempt,
-                error=job.error,
-                traceback=trace,
-                summary=job.summary,
-                started_at=job.started_at,
-            )
-        )
-    store.apply(changes)
-    for job, _, _ in ended:
-        if job.removed in {"heavy", "all"} and job.removed_at is not None:
-            told = "removed before it was archived"
-            store.note_removed([job.job_id], job.removed, told, job.removed_at)
+def record_rows(recorder: Recorder, ended: Sequence[tuple[Job, NewJob, str | None]]) -> None:
+    """Record jobs that have ended elsewhere, with when and how they did: all, or none.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        The record of this home.
+    ended : sequence of tuple
+        Each job as it was on record there, its row, and its traceback.
+    """
+    recorder.insert_ended([(_row(job, row), _end(job, trace)) for job, row, trace in ended])
+
+
+def _row(job: Job, row: NewJob) -> NewJob:
+    # Whether a directory is "gone" is looked for, and never on record.
+    if job.removed not in {"heavy", "all"} or job.removed_at is None:
+        return row
+    return evolve(row, removed=job.removed, removed_at=job.removed_at)
+
+
+def _end(job: Job, trace: str | None) -> Change:
+    return Change(
+        job_id=job.job_id,
+        state=job.state,
+        at=_ended_at(job),
+        reason=job.reason,
+        attempt=job.attempt,
+        error=job.error,
+        traceback=trace,
+        summary=job.summary,
+        started_at=job.started_at,
+    )
+
+
+def _ended_at(job: Job) -> float:
+    return job.created_at if job.finished_at is None else job.finished_at
+
+
+def complete_directory(directory: RunDirectory, job: Job, row: NewJob, trace: str | None) -> None:
+    """Have the run directory of a job that has ended elsewhere tell so, as our own do.
+
+    Rows are made again from run directories, and a job without an outcome is one to be run.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        What has come of its files.
+    job, row, trace : Job, NewJob, str
+        As for :func:`record_rows`.
+    """
+    if not directory.decided(job.attempt):
+        if job.state is JobState.COMPLETED:
+            return  # without its result there is nothing to tell, and without `spec` nothing to run
+        end = {
+            "state": job.state.value,
+            "error": job.error,
+            "traceback": trace,
+            "started": job.started_at,
+            "finished": _ended_at(job),
+            "summary": None,
+        }
+        directory.publish(job.attempt, end)
+    header, _, body = row.specification.partition("\n")
+    spec = {**json.loads(header), "attempt": job.attempt, "owner": {}}
+    directory.write_spec(spec, body)

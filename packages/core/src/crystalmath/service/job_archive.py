@@ -30,6 +30,7 @@ from crystalmath.models import Job, JobState, NewJob
 from crystalmath.models.checks import checked
 from crystalmath.models.fields import properties
 from crystalmath.recipes import codec
+from crystalmath.service.ended_elsewhere import complete_directory
 from crystalmath.service.rebuild import row_of
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ _LARGEST_RECORD = 80 * 2**20
 #: Of a result that is looked through.
 _LARGEST_RESULT = 512 * 2**20
 _MOST_FILES = 2_000_000
+#: What is said of jobs whose run directory is not there.
+_WITHOUT_FILES = {"all", "gone"}
 #: What stays free of the disk, in bytes.
 _FREE = 512 * 2**20
 _CHUNK = 2**20
@@ -174,14 +177,13 @@ def import_archive(service: JobService, path: Path) -> Generator[None, None, Imp
             aside = jobs / f".import.{secrets.token_hex(6)}"
             aside.mkdir(mode=0o700)
             try:
-                for job_id, (job, row, _) in fresh.items():
-                    yield from _extract(archive, members[job_id], aside / job_id, path)
-                    _check_result(RunDirectory(aside / job_id), job, path)
-                    header, _, body = row.specification.partition("\n")
-                    spec = {**json.loads(header), "attempt": job.attempt, "owner": {}}
-                    RunDirectory(aside / job_id).write_spec(spec, body)
-                for job_id in fresh:
-                    (aside / job_id).rename(jobs / job_id)
+                for job_id, (job, row, trace) in fresh.items():
+                    if job.removed not in _WITHOUT_FILES:
+                        yield from _extract(archive, members[job_id], aside / job_id, path)
+                        _check_result(RunDirectory(aside / job_id), job, path)
+                        complete_directory(RunDirectory(aside / job_id), job, row, trace)
+                for directory in list(aside.iterdir()):
+                    directory.rename(jobs / directory.name)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:

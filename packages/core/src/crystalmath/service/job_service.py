@@ -112,7 +112,7 @@ class JobService(JobListings, JobEvents, Rerunning, Takeover):
 
     def record_ended(self, ended: Sequence[tuple[Job, NewJob, str | None]]) -> None:
         """Record jobs that have ended elsewhere; see :mod:`crystalmath.service.job_archive`."""
-        record_rows(self._recorder.store, ended)
+        record_rows(self._recorder, ended)
 
     def prune(
         self, choice: Choice, *, dry_run: bool = False, limit: int = 1000, cursor: str | None = None

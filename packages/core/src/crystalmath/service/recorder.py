@@ -145,6 +145,11 @@ class Recorder:
         left = iter(answers)
         return [list(islice(left, len(group))) for group in groups]
 
+    def insert_ended(self, ended: Sequence[tuple[NewJob, Change]]) -> None:
+        """Record jobs that have ended elsewhere; see :meth:`JobStore.insert_ended`."""
+        if ended:
+            self._tell(self.store.insert_ended(ended))
+
     def note_cancel(self, job_id: str) -> None:
         """Record that somebody asked for a job to be stopped; see :meth:`JobStore.note_cancel`."""
         self._tell([self.store.note_cancel(job_id, time.time())])

@@ -10,18 +10,19 @@ from sqlalchemy import insert
 from crystalmath.errors import InvalidJob, KeyConflict
 from crystalmath.store.fetching import fetch
 from crystalmath.store.records import JobMetadata
-from crystalmath.store.rows import check, from_row, insert_for_jobs, to_listed, to_row
+from crystalmath.store.rows import check, from_row, insert_for_jobs, save, to_listed, to_row
 from crystalmath.store.tables import events, jobs, labels, lineage, listed, specifications
-from crystalmath.store.transitions import event_row
+from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import Connection
 
+    from crystalmath.jobs.changes import Change
     from crystalmath.models import NewJob
 
-__all__ = ["insert_each"]
+__all__ = ["insert_all", "insert_each", "insert_ended"]
 
 _INSERT = insert(jobs)
 
@@ -46,6 +47,33 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
     if fresh:
         _record(connection, fresh)
     return answers
+
+
+def insert_all(connection: Connection, new: Sequence[NewJob]) -> list[JobMetadata]:
+    """Record jobs as pending; raise why one of them cannot be recorded."""
+    recorded: list[JobMetadata] = []
+    for answer in insert_each(connection, new):
+        if isinstance(answer, InvalidJob):
+            raise answer
+        recorded.append(answer)
+    return recorded
+
+
+def insert_ended(
+    connection: Connection, ended: Sequence[tuple[NewJob, Change]]
+) -> list[JobMetadata]:
+    """Record jobs and how each has ended; what has a key may not be another job of today."""
+    recorded = insert_all(connection, [job for job, _ in ended])
+    changed: list[tuple[int, JobMetadata]] = []
+    log = []
+    for job, (new, change) in zip(recorded, ended, strict=True):
+        if job.job_id != new.job_id:
+            raise KeyConflict.of(new.key, job.job_id)
+        after, steps = follow(job, change)
+        changed.append((job.revision, after))
+        log += steps
+    save(connection, changed, log)
+    return [job for _, job in changed]
 
 
 def _known(
