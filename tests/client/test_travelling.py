@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -133,13 +135,10 @@ def test_another_home_takes_jobs_in(client, relaxed, here, cli, tmp_path, monkey
 def test_whoever_dies_while_jobs_are_taken_in_leaves_none_to_be_run(
     archive, relaxed, other_home, monkeypatch
 ):
-    def die(*_):
-        raise StoreError("killed")
-
     with monkeypatch.context() as killed:
         # Whatever is written in a transaction of its own.
         for later in ("apply", "note_removed"):
-            killed.setattr(JobStore, later, die)
+            killed.setattr(JobStore, later, fail)
         with contextlib.suppress(StoreError):
             other_home.import_archive(archive)
     with JobStore(f"sqlite:///{other_home.version()['home']}/jobs.sqlite") as store:
@@ -177,6 +176,102 @@ def test_a_job_without_outcome_is_not_run_when_its_row_is_made_again(
         states = [job.state.value for job in store.list()]
         # What a completed job has computed cannot be told without its result.
         assert states == ([] if status == "completed" else [status]), answer.out
+
+
+def test_files_that_cannot_travel_are_named_and_hold_up_nothing(
+    client, relaxed, other_home, here, cli, tmp_path, monkeypatch
+):
+    work = client.job(relaxed.job_id).work_dir
+    monkeypatch.chdir(work)  # a socket's path is short
+    with contextlib.ExitStack() as later, socket.socket(socket.AF_UNIX) as listening:
+        for name in ("pipe", "socket", "back\\slash", "old"):
+            later.callback(Path(work, name).unlink)
+            if name == "pipe":
+                os.mkfifo(name)
+            elif name == "socket":
+                listening.bind(name)
+            else:
+                Path(name).write_text(name)
+        os.utime("old", (0, 0))
+        answer = cli("export", "--archive", tmp_path / "odd.zip", relaxed.job_id, "--json")
+        assert answer.code == 0, answer.err
+        place = f"{relaxed.job_id}/1.work"
+        assert sorted(answer.json["left_out"]) == [
+            f"{place}/back\\slash: its name has a backslash",
+            f"{place}/pipe: it is no regular file",
+            f"{place}/socket: it is no regular file",
+        ]
+        told = cli("export", "--archive", tmp_path / "again.zip", relaxed.job_id).err
+        assert f"left out {place}/pipe" in told
+    other_home.import_archive(tmp_path / "odd.zip")
+    taken = other_home.job(relaxed.job_id).work_dir
+    assert (taken / "old").read_text() == "old"
+    assert not {"pipe", "socket"} & {each.name for each in taken.iterdir()}
+
+
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["", "somebody else was first"])
+def test_an_archive_is_written_where_there_are_no_hard_links(
+    client, relaxed, tmp_path, monkeypatch, meanwhile
+):
+    file = tmp_path / "usb.zip"
+
+    def link(_, name, **__):
+        if meanwhile:
+            Path(name).write_text("mine")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as stick:
+        stick.setattr(os, "link", link)
+        if meanwhile:
+            with pytest.raises(InvalidJob, match="is not overwritten"):
+                client.archive(file, [relaxed.job_id])
+            assert file.read_text() == "mine"
+        else:
+            assert client.archive(file, [relaxed.job_id]) == 1
+            assert zipfile.ZipFile(file).testzip() is None
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def fail(*_):
+    raise StoreError("the disk is full")
+
+
+def test_an_import_that_fails_leaves_nothing_behind(archive, relaxed, other_home, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr(JobStore, "insert_ended", fail)
+        refused(other_home, archive, "the disk is full", StoreError)
+    assert run_directories(other_home) == []
+    assert other_home.import_archive(archive)["job_ids"] == [relaxed.job_id]
+
+
+def test_the_next_import_takes_what_a_killed_one_has_left(
+    archive, relaxed, other_home, monkeypatch
+):
+    with monkeypatch.context() as killed:
+        killed.setattr(JobStore, "insert_ended", fail)
+        killed.setattr("crystalmath.service.archive_import._take_back", lambda *_: None)
+        with pytest.raises(StoreError):
+            other_home.import_archive(archive)
+    assert run_directories(other_home) == [relaxed.job_id]
+    aside = Path(other_home.version()["home"], "jobs", ".import.killed")
+    Path(aside, relaxed.job_id).mkdir(parents=True)
+    taken = other_home.import_archive(archive)
+    assert taken == {"job_ids": [relaxed.job_id], "known": []}
+    assert other_home.result(relaxed.job_id)["atoms"] == relaxed.result()["atoms"]
+    assert not aside.exists()
+
+
+def test_what_is_not_ours_is_not_written_over(archive, relaxed, other_home):
+    place = Path(other_home.version()["home"], "jobs", relaxed.job_id)
+    place.mkdir(parents=True)
+    Path(place, "precious").write_text("mine")
+    with pytest.raises(InvalidJob, match="its job is not on record; crystalmath doctor --rebuild"):
+        other_home.import_archive(archive)
+    assert [each.name for each in place.iterdir()] == ["precious"]
+
+
+def run_directories(other):
+    return [each.name for each in Path(other.version()["home"], "jobs").glob("[!.]*")]
 
 
 def test_only_what_has_ended_is_archived(client, tmp_path):
@@ -249,6 +344,78 @@ def test_what_was_changed_is_refused(client, relaxed, archive, other_home, tmp_p
     refused(other_home, rewritten(archive, tmp_path, changed), said)
 
 
+def of_job(**more):
+    return lambda told: told["job"].update(more)
+
+
+def of_summary(**more):
+    return lambda told: told["job"]["result"].update(more)
+
+
+def of_header(**more):
+    def change(told):
+        header, _, body = told["specification"].partition("\n")
+        told["specification"] = f"{json.dumps({**json.loads(header), **more})}\n{body}"
+
+    return change
+
+
+WRONG = {
+    "an attempt that never was": of_job(attempt=0),
+    "attempts without end": of_job(attempt=10**9),
+    "a time that no clock tells": of_job(created_at=1e300),
+    "no time": of_job(created_at=None),
+    "a time that is no number": of_job(finished_at=float("nan")),
+    "a summary that is none": of_job(result=["energy_ev"]),
+    "an energy that is none": of_summary(energy_ev="low"),
+    "an energy beyond all": of_summary(energy_ev=10**400),
+    "a path that is none": of_summary(work_dir={"path": "/etc"}),
+    "a warning that is none": of_job(warnings=["careful"]),
+    "files that were removed somehow": of_job(removed="perhaps"),
+    "labels that are none": of_header(labels={"project": 7}),
+    "a cluster that is none": of_header(cluster=["local"]),
+    "a recipe that is none": of_header(recipe=7),
+    "no recipe": of_header(recipe=None),
+    "a parent that is none": of_header(parents=[{"job_id": 7, "role": "structure"}]),
+    "a header that is none": lambda told: told.update(specification="[]\n{}"),
+    "no specification": lambda told: told.pop("specification"),
+    "a body that is none": lambda told: told.update(specification="{}\n[]"),
+    "a traceback that is none": lambda told: told.update(traceback=7),
+    "POTCARs that are none": lambda told: told.update(potcars=7),
+    "a POTCAR without a name": lambda told: told.update(potcars=[{"path": "/x"}]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_record_that_is_none_is_refused(archive, other_home, tmp_path, what):
+    def changed(name, data):
+        if not name.endswith("record.json"):
+            return data
+        told = json.loads(data)
+        WRONG[what](told)
+        return json.dumps(told)
+
+    refused(other_home, rewritten(archive, tmp_path, changed), "record.json of .* is damaged")
+
+
+@pytest.mark.parametrize("jobs", [None, 7, [], ["../evil"], [{}]])
+def test_an_archive_has_the_jobs_that_it_names(archive, other_home, tmp_path, jobs):
+    def changed(name, data):
+        return json.dumps({"format": 1, "jobs": jobs}) if name == "archive.json" else data
+
+    refused(other_home, rewritten(archive, tmp_path, changed), "are not those that archive.json")
+
+
+def test_packed_data_that_is_damaged_is_refused(archive, other_home):
+    with zipfile.ZipFile(archive) as opened:
+        info = next(each for each in opened.infolist() if each.filename.endswith("1.outcome"))
+    data = bytearray(archive.read_bytes())
+    begin = info.header_offset + 30 + len(info.filename)
+    data[begin : begin + 40] = b"\xff" * 40
+    archive.write_bytes(data)
+    refused(other_home, archive, "cannot be read as an archive of jobs")
+
+
 def rewritten(archive, folder, changed):
     """Write an archive again with other contents; what is `None` is left out."""
     file = folder / "changed.zip"
@@ -263,7 +430,7 @@ def rewritten(archive, folder, changed):
 def test_what_would_fill_the_disk_is_refused(client, archive, other_home, monkeypatch):
     usage = type("Usage", (), {"free": 600 * 2**20, "total": 2**40})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    monkeypatch.setattr("crystalmath.service.job_archive._FREE", 600 * 2**20)
+    monkeypatch.setattr("crystalmath.service.archive_import._FREE", 600 * 2**20)
     refused(other_home, archive, "has room for 0")
 
 
@@ -282,9 +449,9 @@ def other_home(tmp_path_factory):
             yield other
 
 
-def refused(other, file, said):
+def refused(other, file, said, error=InvalidJob):
     """Nothing is taken in, and nothing left behind."""
-    with pytest.raises(InvalidJob, match=said):
+    with pytest.raises(error, match=said):
         other.import_archive(file)
     assert list(other.list()) == []
     left = Path(other.version()["home"], "jobs")

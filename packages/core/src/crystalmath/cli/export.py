@@ -122,9 +122,13 @@ def _archive(given: Sequence[str], file: Path, filters: dict[str, Any], *, as_js
         raise typer.BadParameter("name jobs, or choose them with --label, --state ...")
     with any_client() as client:
         job_ids = [find(client, each) for each in given] if given else None
-        count = client.archive(file, job_ids, **filters)
+        written = client.write_archive(file, job_ids, **filters)
+    count, left_out = written["jobs"], written["left_out"]
     if as_json:
-        output.write_json({"file": str(file.absolute()), "jobs": count, "error": None})
+        told = {"file": str(file.absolute()), "jobs": count, "left_out": left_out, "error": None}
+        output.write_json(told)
         return 0
+    for each in left_out:
+        output.note(output.printable(f"left out {each}"))
     output.note(f"{count} job{'s' if count != 1 else ''} written to {file}")
     return 0

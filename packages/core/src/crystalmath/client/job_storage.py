@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from crystalmath.models import Filters
-    from crystalmath.models.answers import ImportedJobs, Pruned, Usage
+    from crystalmath.models.answers import ArchivedJobs, ImportedJobs, Pruned, Usage
 
 __all__ = ["JobStorage"]
 
@@ -107,6 +107,15 @@ class JobStorage(Caller):
         job_ids: Sequence[str] | None = None,
         **filters: Unpack[Filters],
     ) -> int:
+        """Write jobs that have ended into a file, as :meth:`write_archive`; give their number."""
+        return self.write_archive(path, job_ids, **filters)["jobs"]
+
+    def write_archive(
+        self,
+        path: str | os.PathLike[str],
+        job_ids: Sequence[str] | None = None,
+        **filters: Unpack[Filters],
+    ) -> ArchivedJobs:
         """Write jobs that have ended into a file that another home takes in.
 
         Record, results and files are in it; POTCARs and environments never are.
@@ -122,8 +131,9 @@ class JobStorage(Caller):
 
         Returns
         -------
-        int
-            How many jobs are in it.
+        dict
+            ``{"jobs", "files", "left_out"}``: how many are in it, and the files that could not be
+            (as pipes, or what must not be read), with why.
 
         Raises
         ------
@@ -135,7 +145,10 @@ class JobStorage(Caller):
             asked["filters"] = filters_document(filters)
         else:
             asked["job_ids"] = list(job_ids)
-        return int(self._answered("jobs.archive", asked, LONG_S)["jobs"])
+        answer = self._answered("jobs.archive", asked, LONG_S)
+        # A server of an older release leaves none out.
+        left_out = answer.get("left_out", [])
+        return {"jobs": answer["jobs"], "files": answer["files"], "left_out": left_out}
 
     def import_archive(self, path: str | os.PathLike[str]) -> ImportedJobs:
         """Take in the jobs of an archive that :meth:`archive` of another home has written.

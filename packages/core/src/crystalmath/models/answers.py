@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from crystalmath.models.checkup import Check
 
 __all__ = [
+    "ArchivedJobs",
     "AttemptEntry",
     "CancelledJob",
     "Counted",
@@ -198,6 +199,14 @@ class JobFiles(TypedDict):
     files: list[JobFile]
     more: int
     error: str | None
+
+
+class ArchivedJobs(TypedDict):
+    """How many jobs and files were archived (``jobs.archive``), and which files were left out."""
+
+    jobs: int
+    files: int
+    left_out: list[str]
 
 
 class ImportedJobs(TypedDict):

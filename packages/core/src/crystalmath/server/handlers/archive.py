@@ -44,10 +44,14 @@ _ID_SIZE = 60
         {
             "jobs": {**_COUNT, "description": "how many jobs are in it"},
             "files": {**_COUNT, "description": "how many files of theirs"},
+            "left_out": {
+                **array({"type": "string"}),
+                "description": "files that could not be taken along, and why; the first hundred",
+            },
             "error": ERROR,
         }
     ),
-    refused={"jobs": 0, "files": 0},
+    refused={"jobs": 0, "files": 0, "left_out": []},
 )
 async def handle_jobs_archive(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Write jobs that have ended into a file that another home takes in (``jobs.import``).
@@ -73,8 +77,13 @@ def _archived(
         job_ids = [job.job_id for page in found for job in page if job.state.is_terminal()]
     if not job_ids:
         raise InvalidJob("there is no job that has ended and fits the filters; nothing was written")
-    count = yield from write_archive(service, path, list(dict.fromkeys(job_ids)))
-    return {"jobs": len(set(job_ids)), "files": count, "error": None}
+    written = yield from write_archive(service, path, list(dict.fromkeys(job_ids)))
+    return {
+        "jobs": len(set(job_ids)),
+        "files": written.files,
+        "left_out": list(written.left_out),
+        "error": None,
+    }
 
 
 @method(
@@ -96,7 +105,7 @@ async def handle_jobs_import(service: JobService, params: dict[str, Any]) -> Map
 
     All of them, or, where anything in it is not as it should be, none.
     """
-    from crystalmath.service.job_archive import import_archive
+    from crystalmath.service.archive_import import import_archive
 
     taken = await in_slices("files", import_archive(service, _path(service, params)))
     return {"job_ids": list(taken.job_ids), "known": list(taken.known), "error": None}

@@ -87,7 +87,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "jobs.archive": (
         {"file": "/home/ann/alloys.zip", "filters": {"labels": {"set": "metals"}}},
-        {"jobs": 12, "files": 180, "error": None},
+        {"jobs": 12, "files": 180, "left_out": [], "error": None},
     ),
     "jobs.cancel": ({"job_id": ID}, {"job_id": ID, "cancelled": True, "error": None}),
     "jobs.cancel_many": (

@@ -1,0 +1,279 @@
+"""Judges what stands in an archive of jobs, which comes from elsewhere and is not trusted.
+
+Names, kinds and sizes are judged before anything is written, records are held against what is
+declared, and a result may only name what recipes return.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+import zipfile
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import evolve
+
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, shown
+from crystalmath.jobs.potcars import is_potcar
+from crystalmath.jobs.rundir import is_job_id
+from crystalmath.models import Job, JobSpec, JobState, NewJob
+from crystalmath.models.checks import checked
+from crystalmath.models.fields import declared, properties
+from crystalmath.recipes import codec
+from crystalmath.service.job_archive import FILES, FORMAT, HEAD, OWN, OWN_ENDS, RECORD
+from crystalmath.service.rebuild import row_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from crystalmath.jobs.rundir import RunDirectory
+
+    #: A job as it is on record, its new row, and its traceback.
+    Ended: TypeAlias = tuple[Job, NewJob, str | None]
+
+__all__ = ["check_result", "read_members", "read_record"]
+
+#: Of a record, in bytes: a structure and parameters have at most 64 MiB.
+_LARGEST_RECORD = 80 * 2**20
+#: Of a result that is looked through.
+_LARGEST_RESULT = 512 * 2**20
+_MOST_FILES = 2_000_000
+#: Whose objects results hold.
+_TRUSTED = {"numpy", "pymatgen", "ase", "quacc", "emmet", "pathlib", "datetime", "builtins"}
+#: What zip knows beyond these, no archive of ours has.
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_NUMBER = {"type": "number", "minimum": -1e300, "maximum": 1e300}
+_COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}
+#: Until the year 9999, which is the last that everybody can write.
+_TIME = {"type": "number", "minimum": 0, "maximum": 253_402_300_000}
+#: What the declarations of a record leave open; other names may have any value.
+_JOB = {
+    "attempt": {"type": "integer", "minimum": 1, "maximum": 1000},
+    "removed": {"type": "string", "enum": ["heavy", "all", "gone"]},
+    **dict.fromkeys(("created_at", "started_at", "finished_at", "removed_at"), _TIME),
+}
+_SUMMARY = {
+    **dict.fromkeys(("energy_ev", "max_force_ev_ang"), _NUMBER),
+    **dict.fromkeys(("natoms", "steps"), _COUNT),
+    **dict.fromkeys(("as_text", "changed_files"), _TEXTS),
+    **dict.fromkeys(("formula", "work_dir"), _TEXT),
+    "asked_to_stop": {"type": "boolean"},
+}
+_FINDING = dict.fromkeys(("severity", "code", "message", "path", "source", "remedy"), _TEXT)
+_PARENT = {
+    "job_id": _TEXT,
+    "role": {"type": "string", "enum": ["structure", "retry", "reread"]},
+    "frame": {"type": "integer", "minimum": -(2**53), "maximum": 2**53},
+    "file": _TEXT,
+}
+_POTCAR = {
+    **dict.fromkeys(("symbol", "setup", "path", "sha256", "titel", "lexch"), _TEXT),
+    "zval": _NUMBER,
+}
+#: What of a header is never taken from elsewhere.
+_NOT_TAKEN: Mapping[str, Any] = {"key": None, "environment": {}, "replaced": {}}
+_SPEC = {one.name: one.schema for one in declared(JobSpec)}
+
+
+# --- what is in it ---------------------------------------------------------------------------
+
+
+def read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, list[zipfile.ZipInfo]]:
+    """Give what there is of each job, its record first, once all is found to be sound.
+
+    Raises
+    ------
+    InvalidJob
+        A name, a kind or a size is not as it should be, or the jobs are not those it speaks of.
+    """
+    listed = archive.infolist()
+    if len(listed) > _MOST_FILES:
+        raise InvalidJob(f"{path} has {len(listed)} files; the limit is {_MOST_FILES}")
+    names = [info.filename for info in listed]
+    if len(set(names)) != len(names):
+        raise InvalidJob(f"{path} has a file twice; it was not made by crystalmath export")
+    if not names or names[0] != HEAD or listed[0].file_size > _LARGEST_RECORD:
+        raise InvalidJob(f"{path} is no archive of jobs: it does not begin with {HEAD}")
+    head = _loaded(archive.read(HEAD), f"{HEAD} of {path}")
+    if head.get("format") != FORMAT or isinstance(head["format"], bool):
+        raise InvalidJob(
+            f"{path} has the format {shown(head.get('format'))}, and this release reads {FORMAT}; "
+            "import it with the release that has written it, or a later one"
+        )
+    found: dict[str, list[zipfile.ZipInfo]] = {}
+    for info in listed[1:]:
+        found.setdefault(_job_of(info, path), []).append(info)
+    for job_id, infos in found.items():
+        if infos[0].filename != f"{job_id}/{RECORD}":
+            raise InvalidJob(f"{path} has no record of job {job_id}")
+    if head.get("jobs") != list(found):
+        raise InvalidJob(
+            f"{path} is damaged: the jobs in it are not those that {HEAD} names, "
+            f"{shown(head.get('jobs'))}"
+        )
+    return found
+
+
+def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
+    """Give the job that a member belongs to; `InvalidJob` for what can be none of ours."""
+    name = info.filename
+    parts = name.split("/")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    sound = (
+        is_job_id(parts[0])
+        and (parts[1:] == [RECORD] or (parts[1:2] == [FILES] and len(parts) > 2))  # noqa: PLR2004
+        and not any(part in {"", ".", ".."} for part in parts)
+        and not any(character in name for character in "\\\0")
+        and PurePosixPath(name).parts == tuple(parts)
+    )
+    if not sound:
+        raise InvalidJob(f"{path} has a file {name!r:.200}, which can be none of a job's")
+    if kind not in {0, stat.S_IFREG}:
+        raise InvalidJob(f"{name!r:.200} in {path} is a link or no regular file, and is not taken")
+    if info.flag_bits & 1 or info.compress_type not in _METHODS:
+        raise InvalidJob(f"{name!r:.200} in {path} is encrypted, or packed in a way we never do")
+    inside = "/".join(parts[2:])
+    if is_potcar(name) or inside in OWN or inside.endswith(OWN_ENDS) or inside.startswith("."):
+        raise InvalidJob(f"{name!r:.200} in {path} never travels with a job")
+    if parts[1] == RECORD and info.file_size > _LARGEST_RECORD:
+        raise InvalidJob(f"{name} in {path} has {info.file_size} bytes, too many for a record")
+    return parts[0]
+
+
+# --- a record --------------------------------------------------------------------------------
+
+
+def read_record(archive: zipfile.ZipFile, job_id: str, path: Path) -> Ended:
+    """Read the record of a job; `InvalidJob` where it is not as it should be."""
+    place = f"{job_id}/{RECORD} of {path}"
+    told = _loaded(archive.read(f"{job_id}/{RECORD}"), place)
+    try:
+        job, row = _job_and_row(told, place)
+        trace = told["traceback"]
+        if not isinstance(trace, str | None):
+            raise InvalidJob("the traceback must be a text")
+    except _UNSOUND as error:
+        raise InvalidJob(f"{place} is damaged: {error}") from error
+    if row.job_id != job_id or job.job_id != job_id or not job.state.is_terminal():
+        raise InvalidJob(f"{place} is not that of job {job_id}, or the job has not ended")
+    return job, row, trace
+
+
+#: What is raised by reading what was written by somebody else.
+_UNSOUND = (
+    CrystalMathError,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+def _job_and_row(told: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
+    document = checked(told["job"], {"properties": properties(Job)})
+    _check_parts(document, _JOB, required=("attempt", "created_at"))
+    _check_parts(document.get("result", {}), _SUMMARY)
+    for finding in document.get("warnings", ()):
+        _check_parts(finding, _FINDING, required=("severity", "code", "message"))
+    job = Job.read(document)
+    specification = told["specification"]
+    if not isinstance(specification, str):
+        raise InvalidJob("the specification must be a text")
+    header, _, body = specification.partition("\n")
+    whole = {**_loaded(header.encode(), place), **_NOT_TAKEN}
+    given = {name: value for name, value in whole.items() if value is not None}
+    _check_parts(given, _SPEC, required=("job_id", "recipe", "engine"))
+    for parent in given.get("parents", ()):
+        _check_parts(parent, _PARENT, required=("job_id", "role"))
+    potcars = told.get("potcars")
+    checked({"potcars": potcars}, {"properties": {"potcars": {"type": "array", "items": {}}}})
+    for potcar in potcars or ():
+        _check_parts(potcar, _POTCAR, required=("symbol", "setup", "path", "sha256"))
+    codec.decode_request(json.loads(body)["parameters"])
+    return job, evolve(
+        row_of(given, body, job.created_at),
+        warnings=[{**dict.fromkeys(_FINDING), **each} for each in job.warnings],
+        pseudopotentials=[{**dict.fromkeys(_POTCAR), **each} for each in potcars or ()],
+    )
+
+
+def _check_parts(table: object, schemas: Mapping[str, Any], required: tuple[str, ...] = ()) -> None:
+    """Hold those parts of a table that are known against their schemas."""
+    if not isinstance(table, dict):
+        raise InvalidJob(f"{shown(table)} must be an object")
+    known = {name: table[name] for name in schemas if name in table}
+    checked(known, {"properties": schemas, "required": required})
+
+
+def _loaded(data: bytes, place: str) -> dict[str, Any]:
+    try:
+        told = json.loads(data, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJob(f"{place} is damaged: {error}") from error
+    if not isinstance(told, dict):
+        raise InvalidJob(f"{place} is damaged: it is no object")
+    return told
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is no number that can be stored")
+    return number
+
+
+# --- a result --------------------------------------------------------------------------------
+
+
+def check_result(directory: RunDirectory, job: Job, path: Path) -> None:
+    """Refuse a result that would have somebody's module imported when it is read."""
+    if not directory.decided(job.attempt):
+        return
+    place = f"the result of job {job.job_id} in {path}"
+    try:
+        if not _is_result(directory, job):
+            return
+        with directory.open_payload(job.attempt) as file:
+            text = bytearray()
+            for chunk in codec.result_chunks(file):
+                text += chunk
+                if len(text) > _LARGEST_RESULT:
+                    raise InvalidJob("it is too large to be looked through")
+        value = json.loads(text)
+    except _UNSOUND as error:
+        raise InvalidJob(f"{place} is damaged: {error}") from error
+    _check_named(value, place)
+
+
+def _is_result(directory: RunDirectory, job: Job) -> bool:
+    """Tell whether there is a result, of whatever state the job is: it may be read some day."""
+    try:
+        outcome = directory.outcome(job.attempt) or {}
+    except BadFile:
+        return job.state is JobState.COMPLETED  # which is refused; of another it is never read
+    return JobState.COMPLETED in {job.state, outcome.get("state")}
+
+
+def _check_named(value: Any, place: str) -> None:
+    """Refuse what names anything that no recipe of quacc returns."""
+    left: list[Any] = [value]
+    while left:
+        node = left.pop()
+        if isinstance(node, list):
+            left += node
+        if not isinstance(node, dict):
+            continue
+        named = [str(node.get(tag, "builtins")) for tag in ("@module", "@bound")]
+        strange = [each for each in named if each.partition(".")[0] not in _TRUSTED]
+        if strange or "@callable" in node or "@object_reference" in node:
+            told = shown((strange or ["a function"])[0])
+            raise InvalidJob(f"{place} names {told}, which no recipe of quacc returns")
+        left += node.values()

@@ -1,0 +1,249 @@
+"""Takes in the jobs of an archive (:mod:`.job_archive`): all of them, or none.
+
+Files are written aside first. A job's run directory is moved to its place, and then the job is put
+on record: whoever is killed in between leaves a directory of nobody, over which the next import
+writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import zipfile
+import zlib
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.processes import is_locked
+from crystalmath.service.archive_contents import check_result, read_members, read_record
+from crystalmath.service.ended_elsewhere import complete_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from crystalmath.service.archive_contents import Ended
+    from crystalmath.service.job_service import JobService
+
+__all__ = ["Imported", "import_archive"]
+
+#: How the folders begin, beside the run directories, of what is not taken in yet; and a file in
+#: each that is locked for as long as somebody is at it.
+_ASIDE = ".import."
+_HELD = ".held"
+#: The lock, beside the run directories, of whoever moves some to their places.
+_LOCK = ".archive.lock"
+_LOCK_S = 60.0
+#: What is said of jobs whose run directory is not there.
+_WITHOUT_FILES = {"all", "gone"}
+#: What stays free of the disk, in bytes.
+_FREE = 512 * 2**20
+_CHUNK = 2**20
+#: After so many files others may come between.
+_STEPS = 50
+#: What is raised by reading what is no archive, or a damaged one.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError)
+
+
+@frozen
+class Imported:
+    """The ids of the jobs that were taken in, and of those that were there already."""
+
+    job_ids: tuple[str, ...]
+    known: tuple[str, ...]
+
+
+def import_archive(service: JobService, path: Path) -> Generator[None, None, Imported]:
+    """Take in the jobs of an archive, with their records, results and files.
+
+    Those that are there already stay as they are. Keys stay behind.
+
+    Raises
+    ------
+    InvalidJob
+        It is no such archive, or something in it is not as it should be. No job was taken in.
+    CrystalMathError
+        The home cannot take them just now. No job was taken in.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, *_DAMAGED) as error:
+        raise _unreadable(path, error) from error
+    with archive:
+        try:
+            return (yield from _import(service, archive, path))
+        except CrystalMathError:
+            raise
+        except _DAMAGED as error:
+            raise _unreadable(path, error) from error
+        except OSError as error:
+            raise CrystalMathError(f"cannot take in the jobs of {path}: {error}") from error
+
+
+def _unreadable(path: Path, error: Exception) -> InvalidJob:
+    return InvalidJob(f"{path} cannot be read as an archive of jobs: {error}")
+
+
+def _import(
+    service: JobService, archive: zipfile.ZipFile, path: Path
+) -> Generator[None, None, Imported]:
+    members = read_members(archive, path)
+    records: dict[str, Ended] = {}
+    for job_id in members:
+        records[job_id] = read_record(archive, job_id, path)
+        yield
+    jobs = service.config.jobs_directory
+    jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _folder_aside(jobs) as aside:
+        _check_room(members, path, jobs)
+        for job_id in _fresh(service, records):
+            job, row, trace = records[job_id]
+            if job.removed not in _WITHOUT_FILES:
+                yield from _extract(archive, members[job_id], aside / job_id, path)
+                directory = RunDirectory(aside / job_id)
+                check_result(directory, job, path)
+                complete_directory(directory, job, row, trace)
+        taken = _take_in(service, aside, records)
+    return Imported(tuple(taken), tuple(sorted(set(records) - set(taken))))
+
+
+def _fresh(service: JobService, records: Mapping[str, Ended]) -> list[str]:
+    """Name the jobs that are not on record yet.
+
+    Raises
+    ------
+    InvalidJob
+        The run directory of one is there: nobody knows what is in it.
+    """
+    known = {job.job_id for job in service.some_jobs(list(records))}
+    fresh = [job_id for job_id in records if job_id not in known]
+    for job_id in fresh:
+        place = service.config.jobs_directory / job_id
+        if os.path.lexists(place) and not _is_left(RunDirectory(place)):
+            raise InvalidJob(
+                f"{place} is there, and its job is not on record; crystalmath doctor --rebuild "
+                "records it, or move the folder away"
+            )
+    return fresh
+
+
+def _is_left(directory: RunDirectory) -> bool:
+    """Tell whether an import that was killed has left a run directory: it has no owner."""
+    try:
+        return bool(directory.read_header().get("owner") == {})
+    except (OSError, BadFile):
+        return False
+
+
+def _take_in(service: JobService, aside: Path, records: Mapping[str, Ended]) -> list[str]:
+    """Move run directories to their places, and put the jobs on record; name those."""
+    jobs = service.config.jobs_directory
+    moved: list[str] = []
+    with _alone(jobs):
+        fresh = _fresh(service, records)  # somebody may have been faster
+        try:
+            for job_id in fresh:
+                if (jobs / job_id).exists():
+                    (jobs / job_id).rename(aside / f"{_ASIDE}{job_id}")
+                if (aside / job_id).exists():
+                    (aside / job_id).rename(jobs / job_id)
+                    moved.append(job_id)
+            service.record_ended([records[job_id] for job_id in fresh])
+        except BaseException:
+            _take_back(service, aside, moved)
+            raise
+    return fresh
+
+
+def _take_back(service: JobService, aside: Path, moved: Sequence[str]) -> None:
+    """Take run directories from their places again, but for those of jobs that are on record."""
+    with contextlib.suppress(CrystalMathError, OSError):  # then the next import does
+        kept = {job.job_id for job in service.some_jobs(moved)}
+        for job_id in moved:
+            if job_id not in kept:
+                (service.config.jobs_directory / job_id).rename(aside / job_id)
+
+
+@contextlib.contextmanager
+def _folder_aside(jobs: Path) -> Iterator[Path]:
+    """Make a folder for what is not taken in yet, and remove it, with what others have left."""
+    folder = jobs / f"{_ASIDE}{secrets.token_hex(6)}"
+    held = None
+    try:
+        with _alone(jobs):
+            left = [each for each in jobs.glob(f"{_ASIDE}*") if is_locked(each / _HELD) is False]
+            folder.mkdir(mode=0o700)
+            held = os.open(folder / _HELD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(OSError):  # a file system without locks: nobody can know
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for each in left:
+            shutil.rmtree(each, ignore_errors=True)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+@contextlib.contextmanager
+def _alone(jobs: Path) -> Iterator[None]:
+    """Keep other imports out."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(jobs / _LOCK, timeout=_LOCK_S, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise CrystalMathError(
+            f"another process has held {jobs / _LOCK} for {_LOCK_S:.0f} s; see whether another "
+            "crystalmath hangs"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# --- the files -------------------------------------------------------------------------------
+
+
+def _check_room(members: dict[str, list[zipfile.ZipInfo]], path: Path, directory: Path) -> None:
+    wanted = sum(info.file_size for infos in members.values() for info in infos)
+    free = shutil.disk_usage(directory).free - _FREE
+    if wanted > free:
+        raise InvalidJob(
+            f"the files in {path} take {wanted} bytes, and {directory} has room for {max(free, 0)}"
+        )
+
+
+def _extract(
+    archive: zipfile.ZipFile, infos: Sequence[zipfile.ZipInfo], target: Path, path: Path
+) -> Generator[None, None, None]:
+    target.mkdir(mode=0o700)
+    for number, info in enumerate(infos[1:]):
+        place = target.joinpath(*info.filename.split("/")[2:])
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with archive.open(info) as source, place.open("xb") as file:
+            while chunk := source.read(_CHUNK):
+                file.write(chunk)
+                if shutil.disk_usage(target).free < _FREE:
+                    raise InvalidJob(f"the disk of {target} is nearly full; {path} has no room")
+        at = _time_of(info)
+        os.utime(place, (at, at))
+        if number % _STEPS == 0:
+            yield
+
+
+def _time_of(info: zipfile.ZipInfo) -> float:
+    from datetime import datetime
+
+    try:
+        return datetime(*info.date_time).timestamp()  # noqa: DTZ001 - zip has local times
+    except (ValueError, OverflowError, OSError):
+        return 0.0
