@@ -178,6 +178,19 @@ def test_a_job_without_outcome_is_not_run_when_its_row_is_made_again(
         assert states == ([] if status == "completed" else [status]), answer.out
 
 
+def test_what_was_imported_runs_again_in_this_homes_environment(
+    archive, relaxed, other_home, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("VASP_PP_PATH", str(tmp_path))
+    other_home.import_archive(archive)
+    (again,) = other_home.retry(relaxed.job_id)
+    again.cancel()
+    with JobStore(f"sqlite:///{other_home.version()['home']}/jobs.sqlite") as store:
+        header = json.loads(store.specification(again.job_id).partition("\n")[0])
+    assert header["environment"]["VASP_PP_PATH"] == str(tmp_path)
+    assert "QUACC_OF_THE_TEST" not in header["environment"]
+
+
 def test_files_that_cannot_travel_are_named_and_hold_up_nothing(
     client, relaxed, other_home, here, cli, tmp_path, monkeypatch
 ):

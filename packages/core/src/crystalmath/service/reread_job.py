@@ -40,12 +40,14 @@ def reading_again(
     configured: Config,
     directory: RunDirectory,
     changes: tuple[Retry, Mapping[str, str]],
+    *,
+    environ: Mapping[str, str],
 ) -> Again:
     """Ask for a job whose program is not started: its output is what the program wrote before.
 
     Parameters
     ----------
-    job, specification, configured, directory
+    job, specification, configured, directory, environ
         As for :func:`crystalmath.service.retrying.again`.
     changes : tuple of Retry and mapping
         Where it runs this time, and settings of quacc that are other (``CHECK_CONVERGENCE``:
@@ -66,7 +68,7 @@ def reading_again(
     place, settings = changes
     work = directory.work(job.attempt)
     program = _ended_program(work, short)
-    asked = again(job, specification, place, configured, directory)
+    asked = again(job, specification, place, configured, directory, environ=environ)
     environment = asked.submission.environment
     if environment is None or program.launcher is None:
         raise InvalidJob(

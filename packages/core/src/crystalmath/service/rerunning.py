@@ -66,7 +66,8 @@ class Rerunning(Intake):
         """Read the calculations of a failed job again; see :mod:`.reread_job` for what it takes."""
         job, text = self.job(job_id), self.specification(job_id)
         told = changes, settings or {}
-        asked = reading_again(job, text, self.config, self._directory(job_id), told)
+        where = self.config, self._directory(job_id)
+        asked = reading_again(job, text, *where, told, environ=self._environ)
         (answer,) = self._submit([asked], lambda: True)
         if isinstance(answer, Exception):
             raise answer
@@ -84,7 +85,8 @@ class Rerunning(Intake):
         for index, job_id in enumerate(job_ids):
             try:
                 job, text = self.job(job_id), self.specification(job_id)
-                asked[index] = again(job, text, changes, self.config, self._directory(job_id))
+                where = self.config, self._directory(job_id)
+                asked[index] = again(job, text, changes, *where, environ=self._environ)
             except CrystalMathError as error:
                 refused[index] = error
         told = submit(list(asked.values()), wanted)

@@ -41,6 +41,8 @@ def again(
     changes: Retry,
     configured: Config,
     directory: RunDirectory,
+    *,
+    environ: Mapping[str, str],
 ) -> Again:
     """Ask for a job once more: as it was submitted, but for what is changed.
 
@@ -58,6 +60,9 @@ def again(
         The home's configuration, which says what engine a cluster is of.
     directory : RunDirectory
         Where its files are.
+    environ : mapping of str to str
+        The environment of submissions that bring none. It is taken where none is on record, as of a
+        job that was imported.
 
     Raises
     ------
@@ -105,6 +110,8 @@ def again(
             job.continue_lost if changes.continue_lost is None else changes.continue_lost
         ),
     }
+    # A home that is restricted takes none, and gives its own.
+    restricted = configured.restricted is not None
     submission = Submission(
         **terms,
         recipe=job.recipe,
@@ -112,8 +119,7 @@ def again(
         parameters=parameters,
         engine=engine,
         strict=changes.strict,
-        # A restricted home takes none, and gives its own.
-        environment=_environment(json.loads(header)) if configured.restricted is None else None,
+        environment=None if restricted else _environment(json.loads(header)) or environ,
     )
     retried: Parent = {"job_id": job.job_id, "role": "retry"}
     return Again(submission, [*cast("Sequence[Parent]", parents), retried])
