@@ -221,6 +221,16 @@ def test_a_submission_is_not_repeated_unless_it_has_a_key(home):
         assert broken.asked.count("jobs.submit_many") == 3
 
 
+def test_the_check_of_a_cluster_is_not_repeated_where_it_sends_a_job(home):
+    with Broken(home, lambda request: None) as broken, connect(start=False) as client:
+        with pytest.raises(ConnectionLost):
+            client.check_cluster("there")
+        assert broken.asked.count("clusters.check") == 1
+        with pytest.raises(ConnectionLost):
+            client._transport.call("clusters.check", {"cluster": "there", "job_id": "x"})
+        assert broken.asked.count("clusters.check") == 3
+
+
 def test_what_was_accepted_is_not_lost_with_a_later_batch(home, monkeypatch):
     monkeypatch.setattr(batches_module, "MOST_JOBS", 1)
     accepted = {"jobs": [{"job_id": "x", "status": "pending", "error": None}]}

@@ -290,6 +290,8 @@ def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
         return params.get("key") is not None
     if method == "jobs.submit_many":
         return all(job.get("key") is not None for job in params["jobs"])
+    if method == "clusters.check":
+        return params.get("job_id") is not None  # else it sends a job
     return method not in _ONCE
 
 
