@@ -90,6 +90,23 @@ def test_who_cannot_beat_for_half_of_its_lease_ends_what_it_runs_and_stays_overd
     heart.stop()
 
 
+def test_who_only_owns_jobs_beats_again_once_it_can():
+    away, beaten = threading.Event(), threading.Event()
+
+    def beat():
+        if away.is_set():
+            raise OSError("the file system is away")
+        beaten.set()
+
+    heart = Heartbeat(beat, 0.5)
+    away.set()
+    heart.begin()
+    eventually(heart.is_overdue)
+    away.clear()
+    assert beaten.wait(60), "other hosts take its jobs, though it lives"
+    heart.stop()
+
+
 @pytest.mark.parametrize("sleeps", [True, False])
 def test_a_night_asleep_counts_where_other_hosts_see_the_files(monkeypatch, sleeps):
     """On a file system that no other host sees, a job goes on in the morning."""

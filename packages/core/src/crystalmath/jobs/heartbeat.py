@@ -2,7 +2,8 @@
 
 It is a counter in the file of an identity, to which all claims of it are links. A reader judges it
 by its own clock alone (:mod:`crystalmath.jobs.hearts`). Who could not beat for half of the lease
-ends what it runs: at the end of the lease others may run it again.
+ends what it runs: at the end of the lease others may run it again. Who only owns jobs ends nothing,
+and beats again once it can: whose they are by then stands in their files.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ class Heartbeat:
     lease_s : float
         The lease, in seconds.
     end : callable, optional
-        Called, again and again, in a thread of its own once the heart is overdue. It must not touch
-        the file system of the jobs: that is what hangs.
+        Called, again and again, in a thread of its own once the heart is overdue, which then beats
+        no more. It must not touch the file system of the jobs: that is what hangs. Without it the
+        heart goes on as soon as it can.
     sleeps : bool
         Time in which this host is suspended does not count: no other host sees the files, and a
         laptop that was closed over night goes on with its job.
@@ -102,16 +104,19 @@ class Heartbeat:
             stopping.set()
 
     def is_overdue(self) -> bool:
-        """Tell whether it could not beat for half of the lease; once it is so, it stays so."""
+        """Tell whether it could not beat for half of the lease; it stays so where it ends a job."""
         with self._lock:
-            if self._beats and self._now() - self._last >= self.lease_s / 2:
-                self._overdue = True
+            late = self._beats and self._now() - self._last >= self.lease_s / 2
+            self._overdue = late or (self._overdue and self._end is not None)
             return self._overdue
+
+    def _has_ended(self) -> bool:
+        return self._end is not None and self.is_overdue()
 
     def _go_on(self, stopping: threading.Event) -> None:
         while not stopping.wait(self.lease_s / BEATS):
             # Looked at first: after a night asleep a beat must not hide that night.
-            if self._beats and not self.is_overdue():
+            if self._beats and not self._has_ended():
                 self._try()
 
     def _try(self) -> None:
@@ -121,7 +126,7 @@ class Heartbeat:
             self._beat()
         except OSError:
             return  # the lease goes on running
-        if not self.is_overdue():
+        if not self._has_ended():
             with self._lock:
                 self._last = max(self._last, began)
 
