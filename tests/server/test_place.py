@@ -12,6 +12,7 @@ import pytest
 
 from crystalmath import processes
 from crystalmath.errors import PlaceError, ServedElsewhere
+from crystalmath.jobs.identities import IDENTITIES
 from crystalmath.server.endpoint import LONGEST, Place, Server, require_socket
 from crystalmath.server.lock import HomeLock
 
@@ -212,3 +213,34 @@ def test_a_lock_in_a_folder_that_is_not_safe_is_not_read(place):
     for ask in (place.read_lock, place.has_crashed, place.address):
         with pytest.raises(PlaceError, match="mode 777.*chmod 700"):
             ask()
+
+
+def test_who_gives_up_waiting_for_a_server_elsewhere_leaves_its_name(place, monkeypatch):
+    identities = place.home / "jobs" / IDENTITIES
+    identities.mkdir(parents=True)
+    theirs = {"boot_id": "theirs", "machine_id": "theirs", "lock": "theirs"}
+    write_lock(place)
+    text = json.dumps({**json.loads(place.lock.read_text()), **theirs})
+    place.lock.write_text(text)
+    heart = {"format": 1, "heart": "1", "lease_s": 1200.0}
+    (identities / "theirs").write_text(json.dumps({**json.loads(text), **heart}) + "\n")
+
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crystalmath.server.lock.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt), HomeLock(place) as lock:
+        lock.take(0)
+    assert place.lock.read_text() == text
+
+
+def test_who_leaves_does_not_remove_the_name_of_who_took_its_place(place):
+    with HomeLock(place) as lock:
+        lock.take(0)
+        write_lock(place, boot_id="theirs", machine_id="theirs")
+        text = place.lock.read_text()
+    assert place.lock.read_text() == text
+    place.lock.unlink()
+    with HomeLock(place) as lock:
+        lock.take(0)
+    assert place.lock.read_text() == ""

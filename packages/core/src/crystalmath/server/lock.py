@@ -26,6 +26,8 @@ __all__ = ["AlreadyServed", "HomeLock"]
 
 #: How often a lock that is held is tried again, in seconds.
 PAUSE_S = 0.05
+#: The content of a lock has fewer bytes.
+_MOST = 1 << 16
 
 
 class AlreadyServed(ServerError):  # noqa: N818 - named for what is the case
@@ -50,6 +52,7 @@ class HomeLock:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._descriptor = -1
+        self._written = b""
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +111,7 @@ class HomeLock:
             if silence is not None and silence.for_s < before.for_s:
                 silence = None  # it has beaten
         if silence is None:
-            self._let_go()
+            self.release()
             raise self._place.elsewhere(server)
 
     def is_ours(self) -> bool:
@@ -120,10 +123,13 @@ class HomeLock:
         return os.path.samestat(there, held)
 
     def release(self) -> None:
-        """Leave the home to the next server."""
-        if self._descriptor >= 0:
-            self._write("")
-            self._let_go()
+        """Leave the home to the next server; the name of another one stays there."""
+        if self._descriptor < 0:
+            return
+        # That of a server on another host may stand there still, or has taken the place of ours.
+        if self._written and os.pread(self._descriptor, _MOST, 0) == self._written:
+            os.ftruncate(self._descriptor, 0)
+        self._let_go()
 
     def _try(self) -> bool:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -150,8 +156,9 @@ class HomeLock:
         ).write()
 
     def _write(self, text: str) -> None:
+        self._written = text.encode()
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text.encode(), 0)
+        os.pwrite(self._descriptor, self._written, 0)
 
     def _let_go(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
