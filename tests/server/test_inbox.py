@@ -11,9 +11,15 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import attrs
 import pytest
 
 from conftest import eventually
+from crystalmath import processes
+from crystalmath.client import ConnectionLost, other_host
+from crystalmath.client.other_host import OtherHost
+from crystalmath.server import inbox
+from crystalmath.server.endpoint import Place, Server
 from server.home_server import CELL
 
 ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
@@ -103,6 +109,44 @@ def test_a_request_that_a_killed_server_had_taken_is_the_next_ones(server):
     assert retried["error"]["data"]["code"] == "unknown_outcome"
     assert {file.stat().st_mode & 0o777 for file in answers} == {0o600}
     eventually(lambda: sorted(os.listdir(server.place.inbox)) == sorted(f.name for f in answers))
+
+
+@pytest.fixture
+def taken(home, monkeypatch):
+    """Give a server on another host that takes each request, and dies before it answers."""
+    place = Place.of(home, {})
+    place.make()
+    place.inbox.mkdir(mode=0o700)
+    monkeypatch.setattr(other_host, "TAKEN_S", 0.05)
+
+    def publish(request, content):
+        inbox.publish(request, content)
+        request.rename(request.with_suffix(".taken"))
+
+    monkeypatch.setattr(other_host, "publish", publish)
+    identity = attrs.evolve(processes.own_identity(), host="login", boot_id="theirs")
+    dead = Server(identity=identity, socket="/socket", version="1", started_at=0.0)
+    return OtherHost(place, dead)
+
+
+def test_what_was_taken_and_not_answered_in_time_is_nobodys_to_begin_with(taken, home):
+    with pytest.raises(ConnectionLost) as told:
+        taken.call("jobs.cancel", {"job_id": "a"}, 0.05)
+    assert "has taken jobs.cancel and not answered" in str(told.value)
+    assert "list the jobs to see whether it was carried out" in str(told.value)
+    assert "withdrawn" not in str(told.value)
+    # The next server would have found it here.
+    assert os.listdir(home / "server" / "inbox") == []
+
+
+def test_what_was_taken_is_not_carried_out_once_who_asked_has_left(taken, home, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crystalmath.client.other_host.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        taken.call("jobs.cancel", {"job_id": "a"})
+    assert os.listdir(home / "server" / "inbox") == []
 
 
 def test_a_job_is_not_run_beside_a_database_that_is_elsewhere(elsewhere, tmp_path):

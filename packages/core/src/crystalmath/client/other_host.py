@@ -23,7 +23,7 @@ from crystalmath.errors import BadFile, ServedElsewhere
 from crystalmath.jobs.hearts import Hearts
 from crystalmath.jobs.host import heart_of
 from crystalmath.server.endpoint import require_private
-from crystalmath.server.inbox import ANSWER, REQUEST, publish
+from crystalmath.server.inbox import ANSWER, REQUEST, TAKEN, publish
 from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
@@ -143,19 +143,21 @@ class OtherHost:
         name = secrets.token_hex(16)
         request = self._place.inbox / f"{name}{REQUEST}"
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": _keyed(params, name)}
-        publish(request, wire.dumps(message))
         answer = self._place.inbox / f"{name}{ANSWER}"
         try:
+            publish(request, wire.dumps(message))
             return self._awaited(method, request, answer, timeout)
         except BaseException:
-            # Ctrl-C too: what nobody has taken is not carried out behind the back of who left.
-            request.unlink(missing_ok=True)
+            # Ctrl-C too: nobody begins to carry it out behind the back of who left.
+            _withdraw_all(request)
             raise
         finally:
             answer.unlink(missing_ok=True)
 
     def _awaited(self, method: str, request: Path, answer: Path, timeout: float | None) -> bytes:
         begun = time.monotonic()
+        taken_s = min(TAKEN_S, timeout or TAKEN_S)
+        most_s = TAKEN_S + (ANSWER_S if timeout is None else timeout)
         pause = FIRST_S
         listening = _Listening(self._place, self._server)
         noticed = False
@@ -171,23 +173,30 @@ class OtherHost:
                 )
             if waited >= NOTICE_S and not noticed:
                 noticed = True
+                is_taken = not request.exists()
                 _LOG.warning(
-                    "the %s has not taken %s yet; it has %.0f s (%s)",
+                    "the %s has not %s %s yet; it has %.0f s (%s)",
                     self._server,
+                    "answered" if is_taken else "taken",
                     method,
-                    min(TAKEN_S, timeout or TAKEN_S),
+                    most_s if is_taken else taken_s,
                     heard,
                 )
-            if waited >= min(TAKEN_S, timeout or TAKEN_S) and _withdrawn(request):
+            if waited >= taken_s and _withdrawn(request):
                 raise ConnectionLost(
                     f"the {self._server} has not taken {method} out of {self._place.inbox} for "
                     f"{waited:.0f} s, and it was withdrawn: nothing was changed; {heard}. "
                     f"{self._place.elsewhere(self._server)}"
                 )
-            if waited >= TAKEN_S + (ANSWER_S if timeout is None else timeout):
+            if waited >= most_s:
+                # Should that server have died, the next one would carry it out after all.
+                _withdraw_all(request)
+                with contextlib.suppress(FileNotFoundError):
+                    return answer.read_bytes()
                 raise ConnectionLost(
-                    f"the {self._server} has taken {method} and not answered for {waited:.0f} s; "
-                    f"list the jobs to see whether it was carried out; its log is {self._place.log}"
+                    f"the {self._server} has taken {method} and not answered for {waited:.0f} s "
+                    f"({heard}): list the jobs to see whether it was carried out; nobody begins "
+                    f"with it from now on. Its log is {self._place.log}"
                 )
             time.sleep(pause)
             pause = min(1.2 * pause, LAST_S)
@@ -222,7 +231,15 @@ class _Listening:
         )
 
 
+def _withdraw_all(request: Path) -> None:
+    """See that no server begins with a request, whatever became of one that had taken it."""
+    # A server of an earlier release makes it a new one before it takes it again.
+    for file in (request, request.with_suffix(TAKEN), request, request.with_suffix(TAKEN)):
+        file.unlink(missing_ok=True)
+
+
 def _withdrawn(request: Path) -> bool:
+    """Take a request back; tell whether nobody has ever taken it."""
     try:
         request.unlink()
     except FileNotFoundError:

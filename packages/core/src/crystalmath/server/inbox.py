@@ -4,7 +4,8 @@ A request is a file ``<name>.request`` with a message of JSON-RPC in the folder 
 The server takes it by renaming it, asks itself through its own socket, as any client would, and
 leaves the message that answers it as ``<name>.answer``. Whoever asked removes that. A file is there
 with all its content, or not at all. A request that a killed server has taken is the next one's if
-it may be carried out twice: a submission has a key (`crystalmath.client.other_host`).
+it may be carried out twice: a submission has a key (`crystalmath.client.other_host`). It is never
+called a request again: whoever asked, and removes one of that name, knows that nothing was done.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from crystalmath.server.endpoint import Place
 
-__all__ = ["ANSWER", "REQUEST", "Inbox", "publish"]
+__all__ = ["ANSWER", "REQUEST", "TAKEN", "Inbox", "publish"]
 
 _LOG = logging.getLogger("crystalmath.server")
 
@@ -65,6 +66,8 @@ class Inbox:
         self._place = place
         self._folder = place.inbox
         self._tasks: set[asyncio.Task[None]] = set()
+        # What a dead server has taken, and nobody has begun with yet.
+        self._left: list[str] = []
         self._busy_until = 0.0
 
     async def run(self) -> None:
@@ -89,24 +92,31 @@ class Inbox:
         return BUSY_PAUSE_S if time.monotonic() < self._busy_until else PAUSE_S
 
     async def _open(self) -> None:
-        await in_pool("inbox", _make_ready, self._folder)
+        self._left = await in_pool("inbox", _make_ready, self._folder)
 
     async def _look(self) -> None:
+        while self._left and len(self._tasks) < AT_ONCE:
+            self._begin(self._left.pop())
         for name in await in_pool("inbox", _take, self._folder, AT_ONCE - len(self._tasks)):
-            self._busy_until = time.monotonic() + BUSY_S
-            task = asyncio.create_task(self._carry_out(name))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        self._busy_until = time.monotonic() + BUSY_S
+        task = asyncio.create_task(self._carry_out(name))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _carry_out(self, name: str) -> None:
         taken = self._folder / f"{name}{TAKEN}"
         try:
-            message = await in_pool("inbox", taken.read_bytes)
+            try:
+                message = await in_pool("inbox", taken.read_bytes)
+            except FileNotFoundError:
+                return  # whoever asked has withdrawn it
             answer = await self._ask(message)
             if _is_stopping(answer):
                 return  # the next server takes it
-            await in_pool("inbox", publish, self._folder / f"{name}{ANSWER}", answer)
-            await in_pool("inbox", taken.unlink)
+            await in_pool("inbox", _leave, taken, answer)
         except (OSError, EOFError, asyncio.IncompleteReadError) as error:
             _LOG.warning("a request of another host could not be answered", exc_info=error)
 
@@ -146,16 +156,27 @@ def _is_repeatable(file: Path) -> bool:
     return method is None or method.repeatable
 
 
-def _make_ready(folder: Path) -> None:
+def _leave(taken: Path, answer: bytes) -> None:
+    """Leave an answer, unless whoever asked has given up: he has removed what was taken."""
+    if taken.exists():
+        publish(taken.with_suffix(ANSWER), answer)
+        taken.unlink(missing_ok=True)
+
+
+def _make_ready(folder: Path) -> list[str]:
+    """Make the folder, and tidy it up; name what a dead server has taken, and is to be done."""
     folder.mkdir(mode=0o700, exist_ok=True)
+    left: list[str] = []
     for file in folder.iterdir():
-        if file.suffix == TAKEN and _is_repeatable(file):
-            file.rename(file.with_suffix(REQUEST))
-        elif file.suffix == TAKEN:
-            publish(file.with_suffix(ANSWER), wire.dumps(_UNKNOWN.document(1)))
-            file.unlink()
-        elif time.time() - file.stat().st_mtime > KEPT_S and not _NAME.fullmatch(file.name):
-            file.unlink()
+        # Whoever asked may remove a file at any moment.
+        with contextlib.suppress(FileNotFoundError):
+            if file.suffix == TAKEN and _is_repeatable(file):
+                left.append(file.stem)
+            elif file.suffix == TAKEN:
+                _leave(file, wire.dumps(_UNKNOWN.document(1)))
+            elif time.time() - file.stat().st_mtime > KEPT_S and not _NAME.fullmatch(file.name):
+                file.unlink()
+    return left
 
 
 def _take(folder: Path, most: int) -> list[str]:
