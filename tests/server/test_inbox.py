@@ -111,6 +111,20 @@ def test_a_request_that_a_killed_server_had_taken_is_the_next_ones(server):
     eventually(lambda: sorted(os.listdir(server.place.inbox)) == sorted(f.name for f in answers))
 
 
+def test_an_inbox_that_cannot_be_opened_yet_is_opened_later(server):
+    server.home.mkdir()
+    server.place.make()
+    server.place.inbox.write_text("in the way")
+    server.start()
+    eventually(lambda: "cannot look for requests of other hosts" in server.log())
+    assert "File exists" in server.log()
+    server.place.inbox.unlink()
+    request = server.place.inbox / f"{1:032x}.request"
+    eventually(server.place.inbox.is_dir)
+    inbox.publish(request, b'{"jsonrpc": "2.0", "id": 1, "method": "system.version"}')
+    eventually(request.with_suffix(".answer").exists)
+
+
 @pytest.fixture
 def taken(home, monkeypatch):
     """Give a server on another host that takes each request, and dies before it answers."""

@@ -23,7 +23,6 @@ from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.messages import REFUSED, RpcError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
     from pathlib import Path
 
     from crystalmath.server.endpoint import Place
@@ -35,7 +34,8 @@ _LOG = logging.getLogger("crystalmath.server")
 #: How the name of a request ends, of one that is being carried out, and of an answer.
 REQUEST, TAKEN, ANSWER = ".request", ".taken", ".answer"
 _NAME = re.compile(r"[0-9a-f]{32}\.request")
-#: How often is looked for requests, in seconds: usually, while some come, and while it cannot be.
+#: How often is looked for requests, in seconds: usually, while some come, and at last while it
+#: cannot be.
 PAUSE_S, BUSY_PAUSE_S, TROUBLE_PAUSE_S = 1.0, 0.1, 30.0
 BUSY_S = 10.0
 #: So many are carried out at a time.
@@ -72,24 +72,25 @@ class Inbox:
 
     async def run(self) -> None:
         """Carry out requests as they come, until this is cancelled."""
+        step, trouble_s = self._open, 0.0
         try:
-            pause = await self._after(self._open())
             while True:
-                await asyncio.sleep(pause)
-                pause = await self._after(self._look())
+                try:
+                    await step()
+                except Exception as error:  # noqa: BLE001 - whatever it is, requests go on coming
+                    trouble_s = min(max(2 * trouble_s, PAUSE_S), TROUBLE_PAUSE_S)
+                    _warn(
+                        f"cannot look for requests of other hosts, again in {trouble_s:g} s", error
+                    )
+                    await asyncio.sleep(trouble_s)
+                else:
+                    step, trouble_s = self._look, 0.0
+                    busy = time.monotonic() < self._busy_until
+                    await asyncio.sleep(BUSY_PAUSE_S if busy else PAUSE_S)
         finally:
             # What was taken and not answered is the next server's.
             for task in list(self._tasks):
                 task.cancel()
-
-    async def _after(self, step: Awaitable[None]) -> float:
-        """Do something, and tell when to look again."""
-        try:
-            await step
-        except OSError as error:
-            _LOG.warning("cannot look for requests of other hosts", exc_info=error)
-            return TROUBLE_PAUSE_S
-        return BUSY_PAUSE_S if time.monotonic() < self._busy_until else PAUSE_S
 
     async def _open(self) -> None:
         self._left = await in_pool("inbox", _make_ready, self._folder)
@@ -117,8 +118,8 @@ class Inbox:
             if _is_stopping(answer):
                 return  # the next server takes it
             await in_pool("inbox", _leave, taken, answer)
-        except (OSError, EOFError, asyncio.IncompleteReadError) as error:
-            _LOG.warning("a request of another host could not be answered", exc_info=error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log
+            _warn("a request of another host could not be answered", error)
 
     async def _ask(self, message: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(self._place.socket)
@@ -129,6 +130,12 @@ class Inbox:
             return await reader.readexactly(wire.read_length(header[:-2], most=None))
         finally:
             writer.close()
+
+
+def _warn(what: str, error: Exception) -> None:
+    # The log leaves out what an exception says, which may be anything; a system call's is known.
+    reason = f": {error}" if isinstance(error, OSError) else ""
+    _LOG.warning("%s%s", what, reason, exc_info=error)
 
 
 def _is_stopping(answer: bytes) -> bool:
