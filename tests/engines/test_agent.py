@@ -192,6 +192,24 @@ def test_a_forked_process_leaves_it_to_its_parent(agent):
     assert agent.ask(LONG, calls.double, 2) == 4
 
 
+def test_stop_waits_for_no_process_that_was_forked_from_its_owner(agent, monkeypatch):
+    killed, kill = [], subprocess.Popen.kill
+    monkeypatch.setattr("crystalmath.engines.agent.STOP_S", LONG)
+    # Its last resort, when all that time has passed.
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda it: killed.append(it.pid) or kill(it))
+    agent.start(LONG, calls.pid)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        agent.stop()
+        assert killed == []
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_a_worker_whose_parent_has_ended_already_ends():
     # The parent that it names is not the one that it has.
     code = f"from crystalmath import worker; worker.end_with_parent({os.getpid() + 1}); print(1)"

@@ -271,6 +271,11 @@ class Agent:
         process, line = self._process, self._line
         self._process = self._line = None
         if line is not None:
+            if os.getpid() == self._owner:
+                # A process that was forked from this one has the line, too: closed here alone, it
+                # would stay open.
+                with contextlib.suppress(OSError):
+                    line.shutdown(socket.SHUT_RDWR)
             line.close()
         if process is None:
             return
