@@ -50,7 +50,7 @@ def test_the_page(slurm, home, folder):
         stop = (sys.executable, "-m", "crystalmath", "stop", "--cancel")
         slurm.run(*stop, env=environment, check=False)
     written, ran, stopped, allocation, batch = said
-    (listed,) = (line for line in written.splitlines() if line.endswith("ready"))
+    (listed,) = (line for line in written.splitlines() if line.endswith("configured"))
     assert listed.startswith("slurm")
     assert re.search(r"^ok +queue +the job waited \d+ s", written, re.MULTILINE)
     assert re.search(r"^ok +node +node[12], \d+ cores, Python 3", written, re.MULTILINE)

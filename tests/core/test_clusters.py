@@ -12,8 +12,11 @@ import pytest
 
 from crystalmath import config
 from crystalmath.errors import ConfigError
-from crystalmath.models import Job, JobState
+from crystalmath.jobs.changes import Change
+from crystalmath.models import Job, JobState, NewJob
 from crystalmath.quacc.engines import runner_for
+from crystalmath.quacc.store import JobStore
+from crystalmath.recipes.lookup import PROBE
 from crystalmath.service import JobService, cluster_probe
 from crystalmath.service.cluster_probe import _clock, _version
 
@@ -90,6 +93,46 @@ def test_clusters_are_listed(home, cli):
     assert (told["name"], told["engine"], told["scheduler"]) == ("big", "nonesuch", "local")
     assert told["resources"] == {"queue": "main"}
     assert "'nonesuch' is not installed" in told["error"]
+
+
+THERE = """
+from crystalmath.engines.local import LocalRunner
+from crystalmath.hookspecs import hookimpl
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    return LocalRunner(settings)
+"""
+
+
+def test_a_batch_system_is_ready_only_once_it_was_checked(home, cli, install):
+    install("engine-there", "there", THERE)
+    table = "engine = 'there'\nscheduler"
+    config_file = f"[clusters.big]\n{table} = 'slurm'\n[clusters.near]\n{table} = 'local'\n"
+    (home / "config.toml").write_text(config_file)
+    answer = cli("clusters")
+    words = {line.split()[0]: line.split()[-1] for line in answer.out.splitlines()[1:]}
+    assert words == {"big": "configured", "near": "ready"}
+    assert "big: not checked yet; `crystalmath clusters check big` runs a small job" in answer.err
+    assert "clusters check near" not in answer.err
+
+    probe = NewJob(
+        job_id="1" * 8 + "-0000-4000-8000-000000000000",
+        recipe=PROBE,
+        engine="there",
+        cluster="big",
+        spec_hash="h",
+        specification='{"owner": {}}\n{"parameters": {}}',
+        created_at=1.0,
+    )
+    with JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
+        store.insert([probe])
+        assert "configured" in cli("clusters").out
+        ended = time.time() - 7200
+        store.apply([Change(job_id=probe.job_id, state=JobState.COMPLETED, at=ended, summary={})])
+    answer = cli("clusters")
+    assert "checked 2 h ago" in answer.out
+    assert "clusters check" not in answer.err
 
 
 def test_an_example_is_written_once(home, cli):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,13 +13,20 @@ from crystalmath.cli.shared.cluster_examples import EXAMPLES
 from crystalmath.cli.shared.health import show
 from crystalmath.cli.shared.job_filters import any_client
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
-from crystalmath.errors import ConfigError, did_you_mean
+from crystalmath.errors import ConfigError, CrystalMathError, did_you_mean
 from crystalmath.models.checkup import Check
+from crystalmath.models.job import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from crystalmath.client import Client
+    from crystalmath.models.answers import ClusterEntry
+
 __all__ = ["clusters"]
+
+#: Of a cluster with a batch system that no job of `clusters check` has proved.
+_CONFIGURED = "configured"
 
 
 def clusters(
@@ -39,6 +47,7 @@ def clusters(
 ) -> int:
     """List the configured clusters, check one, or add one.
 
+    The list asks no batch system: it says of each whether, and when, a check was passed there.
     ``init NAME`` adds a commented example to config.toml: slurm (Parsl's pilot jobs), allocations
     (one of Slurm for each job, through PSI/J), pbs or lsf (the same there). This machine needs
     none: each engine has a cluster local. ``check NAME`` runs a small job there, as a submission
@@ -66,9 +75,10 @@ def clusters(
 def _list(*, as_json: bool) -> int:
     with any_client() as client:
         found = client.clusters()
-    if as_json:
-        output.write_json({"clusters": found})
-        return 0
+        if as_json:
+            output.write_json({"clusters": found})
+            return 0
+        words = [_word(each, client) for each in found]
     if not found:
         output.note("none is configured; `crystalmath clusters init slurm` writes an example")
         return 0
@@ -78,15 +88,34 @@ def _list(*, as_json: bool) -> int:
             each["engine"],
             each["scheduler"],
             str(each["resources"].get("queue", "")),
-            "cannot be used" if each["error"] else "ready",
+            word,
         )
-        for each in found
+        for each, word in zip(found, words, strict=True)
     ]
     output.table(("CLUSTER", "ENGINE", "SCHEDULER", "QUEUE", ""), rows)
-    for each in found:
+    for each, word in zip(found, words, strict=True):
         if each["error"]:
             output.note(output.printable(f"{each['name']}: {each['error']}"))
+        elif word == _CONFIGURED:
+            check = f"`crystalmath clusters check {each['name']}` runs a small job there"
+            output.note(output.printable(f"{each['name']}: not checked yet; {check}"))
     return 0
+
+
+def _word(cluster: ClusterEntry, client: Client) -> str:
+    """Say what is known of a cluster; its batch system is not asked for that."""
+    from crystalmath.recipes.lookup import PROBE
+
+    if cluster["error"]:
+        return "cannot be used"
+    if cluster["scheduler"] == "local":
+        return "ready"
+    with contextlib.suppress(CrystalMathError):  # then it is not known
+        for job in client.list(
+            recipe=PROBE, cluster=cluster["name"], state=JobState.COMPLETED.value, limit=1
+        ):
+            return f"checked {output.age(job.finished_at or job.created_at)} ago"
+    return _CONFIGURED
 
 
 def _init(name: str, *, as_json: bool) -> int:
