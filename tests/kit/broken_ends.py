@@ -107,6 +107,19 @@ class LeaksProcess(Engine):
         return super().launch(attempts)
 
 
+class LeavesDaemon(Engine):
+    """Leaves a process behind that has nothing of its owner: no parent, session or variable."""
+
+    def launch(self, attempts):
+        if not self._threads:
+            detached = (
+                "import os; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0)"
+            )
+            code = f"{detached}; os.execv('/bin/sleep', ['sleep', '120'])"
+            subprocess.run([sys.executable, "-I", "-S", "-c", code], env={}, check=True)
+        return super().launch(attempts)
+
+
 class LeaksThread(Engine):
     """Leaves a thread behind."""
 

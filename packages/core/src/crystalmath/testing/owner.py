@@ -1,6 +1,7 @@
 """A process of its own that owns jobs: asked in lines of JSON, and killed when a test wants it.
 
-It carries a mark, and so does what it starts: what is left of it can be found.
+It carries a mark, and so does what it starts: what is left of it can be found. What drops the mark
+can, too, for nothing leaves the process above it (:mod:`.keeper`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import json
 import os
 import secrets
 import select
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from crystalmath.testing.keeper import Kept
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +84,6 @@ class Owner:
     ) -> None:
         self.patience_s = 120.0
         self._mark = environment.get(MARK, "") + secrets.token_hex(8)
-        self._started: list[psutil.Process] = []
         # Files, as a full pipe would stop the engine.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this
         self._errors = tempfile.TemporaryFile() if errors is None else errors.open("w+b")  # noqa: SIM115
@@ -92,15 +93,14 @@ class Owner:
         asked, self._questions = os.pipe()
         self._answers, answered = os.pipe()
         try:
-            self.process = subprocess.Popen(
+            self.process = Kept(
                 [sys.executable, "-P", "-m", SCRIPT, engine, cluster, str(asked), str(answered)],
-                env={**environment, MARK: self._mark},
+                {**environment, MARK: self._mark},
+                (asked, answered),
                 cwd=folder,
-                pass_fds=(asked, answered),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._errors,
-                start_new_session=True,
             )
         finally:
             os.close(asked)
@@ -191,10 +191,6 @@ class Owner:
 
     def kill(self) -> None:
         """Kill it (SIGKILL), and nothing else."""
-        if self.process.poll() is None:
-            # Else what it starts now would not be known.
-            self.process.send_signal(signal.SIGSTOP)
-            self._started = self.children()
         self.process.kill()
         self._reap()
 
@@ -211,8 +207,8 @@ class Owner:
         """List what is alive of that which it has started, whether it is alive itself or not."""
         from crystalmath.testing.oracle import alive, living
 
-        descended = self.children() + [each for each in self._started if each.is_running()]
-        left = {process.pid: process for process in living(MARK, self._mark) + descended}
+        found = living(MARK, self._mark) + self.process.descendants()
+        left = {process.pid: process for process in found}
         left.pop(self.process.pid, None)
         return [left[pid] for pid in alive(left)]
 
