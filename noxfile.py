@@ -52,6 +52,7 @@ KIT = ["--config-file=tests/contract/pytest.ini"]
 DEATHS = [
     "tests/engines/test_parsl.py",
     "tests/engines/test_parsl_pools.py",
+    "tests/engines/test_parsl_pilots.py",
     "tests/engines/test_parsl_kills.py",
 ]
 #: What batch systems get of PSI/J; `slurm` runs jobs on a real one.

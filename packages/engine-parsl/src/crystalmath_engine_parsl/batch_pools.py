@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import EngineUnavailable
@@ -11,7 +12,7 @@ from crystalmath_engine_parsl import batch_executor, config
 from crystalmath_engine_parsl.idle_blocks import IdleBlocks
 from crystalmath_engine_parsl.ownership import BLOCKS
 from crystalmath_engine_parsl.pool import Pool
-from crystalmath_engine_parsl.pools import Pools
+from crystalmath_engine_parsl.pools import PAUSE_S, Pools
 from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 from crystalmath_engine_parsl.task import BlockEndsTooSoon
 
@@ -50,20 +51,31 @@ class BatchPools(Pools):
         self._most = cluster.count("max_blocks", 1, least=1)
         self._queue = SlurmQueue()
         self._given: dict[str, Attempt] = {}  # those of this process that had not ended
+        self._refusals = 0  # in a row, of another pilot job
+        self._grow_at = 0.0
 
     def launch(self, attempts: Sequence[Attempt]) -> None:
         """Submit a task for each attempt; the first brings a pilot job."""
+        pool = self._working_pool()
+        # First: what Slurm refuses leaves no task behind, and all of them come again.
+        if isinstance(pool, BatchPool) and not pool.states():
+            pool.scale_out()  # all were ended for having nothing to do
         super().launch(attempts)
         self._given.update({attempt.id: attempt for attempt in attempts})
-        if self._pool is not None and not self._pool.states():
-            self._pool.scale_out()  # all were ended for having nothing to do
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Tell what Slurm and Parsl know of attempts; another pilot job may be asked for."""
         seen = super().probe(attempts)
-        if self._pool is not None:
-            with contextlib.suppress(EngineUnavailable):
+        if self._pool is not None and time.monotonic() >= self._grow_at:
+            try:
                 self._grow(self._pool)
+            except EngineUnavailable as error:
+                self._refusals += 1
+                pause = min(2.0**self._refusals, PAUSE_S)
+                self._grow_at = time.monotonic() + pause
+                self._runner.log.warning("no other pilot job for %g s: %s", pause, error)
+            else:
+                self._refusals = 0
         return seen
 
     def _make(self, directory: Path) -> Pool:
@@ -177,10 +189,18 @@ class BatchPool(Pool):
             raise EngineUnavailable(f"Parsl does not answer: {error!r}") from error
 
     def scale_out(self) -> None:
-        """Ask for one more pilot job, and record it for whoever comes after us."""
-        super().scale_out()
+        """Ask for one more pilot job, and record it for whoever comes after us.
+
+        Raises
+        ------
+        EngineUnavailable
+            Slurm refuses it.
+        """
+        blocks = self._executor.scale_out_facade(1)
+        if not blocks:
+            raise EngineUnavailable(f"Slurm takes no pilot job: {self._refusal()}")
         with self._record.open("a", encoding="ascii") as file:
-            file.writelines(f"{job}\n" for job in self._blocks()[-1:])
+            file.writelines(f"{self._executor.blocks_to_job_id[block]}\n" for block in blocks)
         self._queue.forget()
 
     def states(self) -> dict[str, str]:
@@ -223,6 +243,12 @@ class BatchPool(Pool):
         if states or self._idle.ended.issuperset(self._blocks()):
             return None
         return f"Slurm's job {', '.join(self._blocks()) or '?'} with Parsl's workers is over"
+
+    def _refusal(self) -> str:
+        """Give what was said of the newest block, which was not started."""
+        said = [status.message or "" for status in self._executor.status_facade.values()][-1:]
+        # What sbatch said stands last; the name before it is another each time.
+        return " ".join("".join(said).rpartition("stderr=")[2].split())
 
     def _blocks(self) -> list[str]:
         return list(self._executor.blocks_to_job_id.values())

@@ -89,6 +89,8 @@ class Pool:
                 pipe.zmq_socket.sndtimeo = SEND_MS
             if not self._ending:
                 self.scale_out()
+        except EngineUnavailable as error:  # of those who are asked for workers
+            self._failure = error
         except Exception as error:  # noqa: BLE001 - whatever Parsl raises
             self._settle_interchange()
             self._failure = error
@@ -132,6 +134,8 @@ class Pool:
         if self._failure is not None:
             if ended := self._interchange_trouble():
                 return ended
+            if isinstance(self._failure, EngineUnavailable):
+                return str(self._failure)
             return f"Parsl could not start: {_told(self._failure)}"
         if self._beginning.is_alive():
             return self._interchange_trouble() or f"Parsl did not start in {START_S:g} s"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from crystalmath.errors import EngineUnavailable
 from crystalmath.models import Capabilities
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_parsl import config
@@ -86,12 +87,20 @@ class ParslRunner(EngineRunner):
         return len(os.sched_getaffinity(0))
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
-        """Submit a task for each attempt to its cluster."""
-        handles = {}
+        """Submit a task for each attempt to its cluster; its trouble keeps back its own jobs."""
+        handles: dict[str, str] = {}
+        troubles: list[EngineUnavailable] = []
         for name, some in self._by_cluster(attempts).items():
-            self._of[name].launch(some)
-            # The tasks of one process mean nothing in another: there is no handle to record.
-            handles.update({attempt.id: attempt.id for attempt in some})
+            try:
+                self._of[name].launch(some)
+            except EngineUnavailable as error:
+                troubles.append(error)
+                self.log.warning("cluster %s: %s", name, error)
+            else:
+                # The tasks of one process mean nothing in another: there is no handle to record.
+                handles.update({attempt.id: attempt.id for attempt in some})
+        if troubles and not handles:
+            raise troubles[0]
         return handles
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:

@@ -1,0 +1,107 @@
+"""Pilot jobs that are refused, that hang, and that are asked for, on a Slurm made of scripts."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from ase.build import bulk
+
+from conftest import eventually
+from crystalmath.quacc import get_runner
+
+pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
+
+AL = bulk("Al", a=4.0, cubic=True)
+CLUSTER = """
+[clusters.there]
+engine = "parsl"
+scheduler = "slurm"
+address = "127.0.0.1"
+workers_per_node = 1
+"""
+#: Each starts, lists or ends what stands in a folder: a file a job, named as its id.
+SBATCH = """#!/bin/sh
+cd $(dirname $0)/..
+if [ -e refusal ]; then echo asked >> refused; cat refusal >&2; exit 1; fi
+job=$(($(ls jobs | wc -l) + 1))
+SLURM_JOB_ID=$job setsid bash $1 > printed-$job 2>&1 < /dev/null &
+echo $! > jobs/$job
+echo "Submitted batch job $job"
+"""
+SQUEUE = """#!/bin/sh
+cd $(dirname $0)/../jobs
+for job in *; do
+    kill -0 -$(cat $job) 2> /dev/null && state=RUNNING || state=COMPLETED
+    echo $job $state None
+done
+"""
+SCANCEL = """#!/bin/sh
+cd $(dirname $0)/../jobs
+for job; do echo $job >> ../cancelled; kill -TERM -$(cat $job); done
+exit 0
+"""
+
+
+class Slurm:
+    """What was asked of it, and what it is to say."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        (folder / "bin").mkdir(parents=True)
+        (folder / "jobs").mkdir()
+        scripts = {"sbatch": SBATCH, "squeue": SQUEUE, "scancel": SCANCEL}
+        for name, text in {**scripts, "sacct": "#!/bin/sh\nexit 1\n"}.items():
+            (folder / "bin" / name).write_text(text)
+            (folder / "bin" / name).chmod(0o755)
+        self.refusal = folder / "refusal"
+
+    def lines(self, name):
+        file = self._folder / name
+        return file.read_text().split() if file.exists() else []
+
+    @property
+    def jobs(self):
+        return sorted(file.name for file in (self._folder / "jobs").iterdir())
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    slurm = Slurm(tmp_path / "slurm")
+    scripts = [str(tmp_path / "slurm/bin"), os.path.dirname(sys.executable)]
+    monkeypatch.setenv("PATH", os.pathsep.join([*scripts, os.environ["PATH"]]))
+    return slurm
+
+
+@pytest.fixture
+def start(home, lab, slurm):
+    """Give a runner whose cluster has further keys, and the reasons that it tells."""
+    runners = []
+
+    def start(more=""):
+        (home / "config.toml").write_text(CLUSTER + more)
+        runner, reasons = get_runner("parsl"), []
+        runner.subscribe(lambda changes: reasons.extend(c.reason for c in changes if c.reason))
+        runners.append(runner)
+        return runner, reasons
+
+    yield start
+    for runner in runners:
+        runner.close()
+
+
+def ends(runner, job):
+    eventually(lambda: runner.get_status(job).is_terminal(), 300, "the job did not end")
+    assert runner.get_status(job).value == "completed", runner.get_result(job)
+
+
+def test_what_slurm_says_to_a_pilot_job_that_it_refuses_is_the_reason(slurm, start):
+    slurm.refusal.write_text("sbatch: error: invalid partition specified: nosuch\n")
+    runner, reasons = start()
+    job = runner.submit("lab_recipes.value", AL, "there")
+    said = "Slurm takes no pilot job: sbatch: error: invalid partition specified: nosuch"
+    eventually(lambda: any(said in reason for reason in reasons), 300)
+    slurm.refusal.unlink()
+    ends(runner, job)
+    assert slurm.jobs == ["1"]
