@@ -53,6 +53,7 @@ DEATHS = [
     "tests/engines/test_parsl.py",
     "tests/engines/test_parsl_pools.py",
     "tests/engines/test_parsl_pilots.py",
+    "tests/engines/test_parsl_nodes.py",
     "tests/engines/test_parsl_kills.py",
 ]
 #: What batch systems get of PSI/J; `slurm` runs jobs on a real one.

@@ -38,8 +38,9 @@ def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughpu
     mpi = cluster.engine_options.get("mpi")
     workers = cluster.engine_options.get("workers_per_node")
     script = Path(sys.executable).with_name("process_worker_pool.py")
-    block = Path(__file__).with_name("block.py")
-    pool = shlex.join([sys.executable, str(block), str(script)])
+    here = Path(__file__)
+    own = [here.with_name("mpi_pool.py")] if mpi else []
+    pool = shlex.join(map(str, [sys.executable, here.with_name("block.py"), *own, script]))
     common: dict[str, Any] = {
         "label": cluster.name,
         # Without one the nodes try all addresses of this host.

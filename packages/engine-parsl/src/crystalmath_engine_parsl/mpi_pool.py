@@ -1,0 +1,71 @@
+"""Run Parsl's worker pool in MPI mode, with what its scheduler of nodes lacks.
+
+Started as ``python mpi_pool.py SCRIPT [ARGUMENT ...]``, SCRIPT being Parsl's of the pool.
+"""
+
+from __future__ import annotations
+
+import queue
+import runpy
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parsl.executors.high_throughput import mpi_resource_management
+
+if TYPE_CHECKING:
+    from multiprocessing import Queue
+
+__all__ = ["NodeScheduler", "main"]
+
+
+class NodeScheduler(mpi_resource_management.MPITaskScheduler):  # type: ignore[misc]  # untyped
+    """Give tasks their nodes, and keep those for which there are not enough until there are.
+
+    In Parsl (2026.10.26) one that still does not fit as another ends is tried again without end: a
+    `RecursionError` then takes the result of the one, and the other, which are not heard of any
+    more. And one that is put aside just while the last nodes come back stays aside: nothing ends
+    any more after which it would be tried.
+
+    Parameters
+    ----------
+    pending_task_q, pending_result_q : multiprocessing.Queue
+        As Parsl's.
+    """
+
+    def __init__(self, pending_task_q: Queue[Any], pending_result_q: Queue[Any]) -> None:
+        super().__init__(pending_task_q, pending_result_q)
+        # Tasks come on one thread, and results on another.
+        self._placing = threading.RLock()
+        self._is_retrying = False
+
+    def put_task(self, task_package: dict[str, Any]) -> None:
+        """Give a task its nodes, or keep it."""
+        with self._placing:
+            kept = self._backlog_queue.qsize()
+            super().put_task(task_package)
+            if self._is_retrying and self._backlog_queue.qsize() > kept:
+                # It came first for needing the fewest nodes: none of the others fits. At this,
+                # Parsl stops.
+                raise queue.Empty
+
+    def _schedule_backlog_tasks(self) -> None:
+        with self._placing:
+            self._is_retrying = True
+            try:
+                super()._schedule_backlog_tasks()
+            finally:
+                self._is_retrying = False
+
+
+def main() -> None:
+    """Run the script, which takes the scheduler from Parsl's module."""
+    mpi_resource_management.MPITaskScheduler = NodeScheduler
+    del sys.argv[0]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
