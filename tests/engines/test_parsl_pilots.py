@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import pytest
 from ase.build import bulk
 
 from conftest import eventually
+from crystalmath import worker
+from crystalmath.errors import InvalidJob
+from crystalmath.models import JobSpec
 from crystalmath.quacc import get_runner
+from crystalmath.quacc.runner import generate_job_id
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
+
+from crystalmath_engine_parsl import task
 
 AL = bulk("Al", a=4.0, cubic=True)
 CLUSTER = """
@@ -105,3 +112,21 @@ def test_what_slurm_says_to_a_pilot_job_that_it_refuses_is_the_reason(slurm, sta
     slurm.refusal.unlink()
     ends(runner, job)
     assert slurm.jobs == ["1"]
+
+
+def test_the_longest_job_that_is_taken_fits_into_a_pilot_job_that_has_begun(home, monkeypatch):
+    (home / "config.toml").write_text(f'{CLUSTER}walltime = "00:10:00"\n')
+    there = {"job_id": generate_job_id(), "recipe": "lab_recipes.value", "cluster": "there"}
+    runner = get_runner("parsl")
+    longest = runner.allotted(JobSpec(**there, walltime_s=540.0)).walltime_s
+    with pytest.raises(InvalidJob, match="lasts 600 s"):
+        runner.allotted(JobSpec(**there, walltime_s=541.0))
+    monkeypatch.setenv("CRYSTALMATH_ALLOCATION", "17")
+    monkeypatch.setenv("CRYSTALMATH_BLOCK_ENDS", str(time.time() + 595))
+    ran = []
+    monkeypatch.setattr(worker, "run", lambda directory, *_, **more: ran.append(directory))
+    task.run("run", longest)
+    assert ran == ["run"]
+    monkeypatch.setenv("CRYSTALMATH_BLOCK_ENDS", str(time.time() + 530))
+    with pytest.raises(task.BlockEndsTooSoon):
+        task.run("run", longest)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Cluster, EngineSettings, JobSpec
 
 __all__ = [
-    "BEGIN_S",
     "BLOCK_ENDS",
     "IDLE_S",
     "PREFIX",
@@ -32,7 +31,7 @@ BLOCK_ENDS = "CRYSTALMATH_BLOCK_ENDS"
 #: Variable in which Parsl's MPI mode says what starts ranks on the nodes of a task. It stands in
 #: quacc's commands until a worker knows.
 PREFIX = "PARSL_MPI_PREFIX"
-#: How long a job may take until its recipe begins, from when its walltime counts, in seconds.
+#: How long a pilot job may take until a job begins in it, in seconds.
 BEGIN_S = 60.0
 
 #: What a cluster may say beside what core knows; docs/configuration.md explains each.
