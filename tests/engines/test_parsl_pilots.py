@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import subprocess
 import sys
 import time
 
@@ -18,7 +20,8 @@ from crystalmath.quacc.runner import generate_job_id
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
-from crystalmath_engine_parsl import task
+from crystalmath_engine_parsl import batch_executor, task
+from crystalmath_engine_parsl.idle_blocks import IdleBlocks
 
 AL = bulk("Al", a=4.0, cubic=True)
 CLUSTER = """
@@ -130,3 +133,40 @@ def test_the_longest_job_that_is_taken_fits_into_a_pilot_job_that_has_begun(home
     monkeypatch.setenv("CRYSTALMATH_BLOCK_ENDS", str(time.time() + 530))
     with pytest.raises(task.BlockEndsTooSoon):
         task.run("run", longest)
+
+
+class Interchange:
+    """A pool of pilot jobs that have nothing to do, as Parsl's executor is asked about it."""
+
+    def __init__(self, jobs, others=()):
+        self.blocks_to_job_id = {f"block {job}": job for job in jobs}
+        self.blocks = [*others, *self.blocks_to_job_id]
+        self.command_client = self
+
+    def run(self, command, **_):
+        if command == "MANAGERS":
+            idle = {"tasks": 0, "idle_duration": 1000.0}
+            return [{"manager": block, "block_id": block, **idle} for block in self.blocks]
+        assert command[1] in ("block 2", "block 3"), command
+        return None
+
+
+def test_a_pilot_job_in_which_a_job_runs_is_not_idle_whatever_parsl_knows_of_it(slurm, caplog):
+    parsls = Interchange(["1", "2", "3"], others=["of a sbatch that has not answered"])
+    idle = IdleBlocks(parsls, 0.01, lambda: {"1", None}, logging.getLogger("test"))
+    idle.start()
+    eventually(lambda: idle.ended == {"2", "3"})
+    idle.stop()
+    assert slurm.lines("cancelled") == ["2", "3"]
+    assert not [record for record in caplog.records if "not ended" in record.message]
+
+
+def test_a_slurm_that_does_not_answer_fails_no_job(start, monkeypatch):
+    def hang(_, command, timeout=None):
+        raise subprocess.TimeoutExpired(command, timeout or 60)
+
+    monkeypatch.setattr(batch_executor.SlurmProvider, "execute_wait", hang)
+    runner, reasons = start()
+    job = runner.submit("lab_recipes.value", AL, "there")
+    eventually(lambda: any("Slurm does not answer" in reason for reason in reasons), 300)
+    assert runner.get_status(job).value == "pending"

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["batch_executor"]
 
+#: How long Slurm's commands may take, in seconds.
+COMMAND_S = 60
+
 
 def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughputExecutor:
     """Describe one HighThroughputExecutor whose workers are in pilot jobs.
@@ -91,6 +94,8 @@ def _provider(cluster: Cluster) -> SlurmProvider:
         init_blocks=0,
         min_blocks=0,
         max_blocks=cluster.count("max_blocks", 1, least=1),
+        # A pilot job that a busy Slurm takes after that runs, and nobody knows of it.
+        cmd_timeout=COMMAND_S,
         walltime=_clock(block_s(cluster)),
         scheduler_options="\n".join(f"#SBATCH {option}" for option in options),
         # The id reaches the claims, so that who reads them can ask Slurm.

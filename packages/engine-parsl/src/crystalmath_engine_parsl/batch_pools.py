@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 from crystalmath_engine_parsl.task import BlockEndsTooSoon
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
@@ -79,10 +79,15 @@ class BatchPools(Pools):
         return seen
 
     def _make(self, directory: Path) -> Pool:
-        configured = batch_executor.batch_executor(
-            self._cluster, self._ownership.temporary, self._mark
-        )
-        return BatchPool(configured, directory, self._cluster, self._queue, self._runner.log)
+        try:
+            configured = batch_executor.batch_executor(
+                self._cluster, self._ownership.temporary, self._mark
+            )
+        except subprocess.TimeoutExpired as error:  # Parsl asks `sacct` first
+            raise EngineUnavailable(f"Slurm does not answer: {error}") from error
+        idle_s = self._cluster.timespan("max_idletime", config.IDLE_S)
+        idle = IdleBlocks(configured, idle_s, self._going_on, self._runner.log)
+        return BatchPool(configured, directory, self._cluster, self._queue, idle)
 
     def _mend(self) -> None:
         if self._pool is not None:
@@ -105,14 +110,18 @@ class BatchPools(Pools):
             pool.scale_out()
 
     def _end(self, pool: Pool) -> None:
-        for attempt in list(self._given.values()):
-            if self._runner.has_ended(attempt):
-                self._given.pop(attempt.id)
         # What is let go runs on, and its pilot job ends after it.
-        going_on = {self._runner.allocation_of(attempt) for attempt in self._given.values()}
+        going_on = self._going_on()
         super()._end(pool)
         if isinstance(pool, BatchPool):
             pool.cancel_blocks(but=going_on)
+
+    def _going_on(self) -> set[str | None]:
+        """Name the pilot jobs in which attempts run; two threads ask."""
+        for attempt in list(self._given.values()):
+            if self._runner.has_ended(attempt):
+                self._given.pop(attempt.id, None)
+        return {self._runner.allocation_of(attempt) for attempt in list(self._given.values())}
 
     def _is_idle(self, pool: Pool) -> bool:
         # Whether its workers are there at all is Slurm's matter.
@@ -152,8 +161,8 @@ class BatchPool(Pool):
         What a pilot job asks for.
     queue : SlurmQueue
         Slurm.
-    log : logging.Logger
-        The engine's.
+    idle : IdleBlocks
+        Ends those that have nothing to do.
     """
 
     def __init__(
@@ -162,14 +171,14 @@ class BatchPool(Pool):
         directory: Path,
         cluster: Cluster,
         queue: SlurmQueue,
-        log: logging.Logger,
+        idle: IdleBlocks,
     ) -> None:
         super().__init__(executor, directory)
         self._cluster = cluster
         self._own_launcher = cluster.launcher is not None
         self._queue = queue
         self._record = directory.parent / BLOCKS
-        self._idle = IdleBlocks(executor, cluster.timespan("max_idletime", config.IDLE_S), log)
+        self._idle = idle
 
     def start(self) -> None:
         """Start it; see :meth:`Pool.start`."""

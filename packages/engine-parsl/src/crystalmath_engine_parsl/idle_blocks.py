@@ -10,6 +10,7 @@ from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable, Collection
 
     from parsl.executors import HighThroughputExecutor
 
@@ -32,15 +33,22 @@ class IdleBlocks:
         The pool's, started.
     idle_s : float
         For how long one may have nothing to do, in seconds.
+    going_on : callable
+        Names pilot jobs, by Slurm's ids, in which jobs run; Parsl forgets one whose worker died.
     log : logging.Logger
         The engine's.
     """
 
     def __init__(
-        self, executor: HighThroughputExecutor, idle_s: float, log: logging.Logger
+        self,
+        executor: HighThroughputExecutor,
+        idle_s: float,
+        going_on: Callable[[], Collection[str | None]],
+        log: logging.Logger,
     ) -> None:
         self._executor = executor
         self._idle_s = idle_s
+        self._going_on = going_on
         self._log = log
         self._queue = SlurmQueue()
         self._held: set[str] = set()
@@ -81,26 +89,35 @@ class IdleBlocks:
             for block, managers in self._managers().items()
             if self._is_idle(block, managers)
         }
+        if idle:
+            going_on = self._going_on()
+            for block in [block for block in idle if self._job(block) in going_on]:
+                del idle[block]
         if not idle:
             return
         for managers in idle.values():
             self._hold(managers)
         # A task may have been given to one meanwhile; now none is any more.
         for block, managers in self._managers().items():
-            if block in idle and not any(manager["tasks"] for manager in managers):
-                job = self._executor.blocks_to_job_id[block]
+            job = self._job(block)
+            if job and block in idle and not any(manager["tasks"] for manager in managers):
                 self._log.info("pilot job %s had nothing to do, and is ended", job)
                 self._queue.cancel([job])
                 self.ended.add(job)
         self._held.update(idle)
 
     def _is_idle(self, block: str, managers: list[dict[str, Any]]) -> bool:
-        if self._executor.blocks_to_job_id[block] in self.ended:
+        job = self._job(block)
+        if job is None or job in self.ended:
             return False
         enough = 0.0 if block in self._held else self._idle_s
         return all(
             not manager["tasks"] and manager["idle_duration"] >= enough for manager in managers
         )
+
+    def _job(self, block: str) -> str | None:
+        """Give Slurm's id of a block; it may be here before `sbatch` has said it, or without."""
+        return self._executor.blocks_to_job_id.get(block)  # type: ignore[no-any-return]
 
     def _managers(self) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}
