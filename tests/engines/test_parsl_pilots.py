@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import worker
+from crystalmath.engines import handover
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobSpec
 from crystalmath.quacc import get_runner
@@ -20,8 +23,7 @@ from crystalmath.quacc.runner import generate_job_id
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
-from crystalmath_engine_parsl import batch_executor, task
-from crystalmath_engine_parsl.idle_blocks import IdleBlocks
+from crystalmath_engine_parsl import batch_executor, batch_pools, idle_blocks, task
 
 AL = bulk("Al", a=4.0, cubic=True)
 CLUSTER = """
@@ -106,6 +108,15 @@ def ends(runner, job):
     assert runner.get_status(job).value == "completed", runner.get_result(job)
 
 
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def state(pid):
+    """Tell what the kernel says that a process does: sleep, for one."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_what_slurm_says_to_a_pilot_job_that_it_refuses_is_the_reason(slurm, start):
     slurm.refusal.write_text("sbatch: error: invalid partition specified: nosuch\n")
     runner, reasons = start()
@@ -153,7 +164,7 @@ class Interchange:
 
 def test_a_pilot_job_in_which_a_job_runs_is_not_idle_whatever_parsl_knows_of_it(slurm, caplog):
     parsls = Interchange(["1", "2", "3"], others=["of a sbatch that has not answered"])
-    idle = IdleBlocks(parsls, 0.01, lambda: {"1", None}, logging.getLogger("test"))
+    idle = idle_blocks.IdleBlocks(parsls, 0.01, lambda: {"1", None}, logging.getLogger("test"))
     idle.start()
     eventually(lambda: idle.ended == {"2", "3"})
     idle.stop()
@@ -170,3 +181,22 @@ def test_a_slurm_that_does_not_answer_fails_no_job(start, monkeypatch):
     job = runner.submit("lab_recipes.value", AL, "there")
     eventually(lambda: any("Slurm does not answer" in reason for reason in reasons), 300)
     assert runner.get_status(job).value == "pending"
+
+
+def test_a_pilot_job_that_runs_none_of_its_tasks_is_replaced(slurm, start, monkeypatch):
+    monkeypatch.setattr(idle_blocks, "LOOK_S", 0.2)
+    monkeypatch.setattr(handover, "PROBE_S", 0.5)
+    runner, _ = start()
+    first = runner.submit("lab_recipes.value", AL, "there")
+    ends(runner, first)
+    worker = parent(runner._driver.directory(first).claimant(1).pid)
+    # One that waits for work holds the lock of its queue.
+    eventually(lambda: not runner._of["there"]._tasks and state(worker) == "S")
+    os.kill(worker, signal.SIGKILL)
+    second = runner.submit("lab_recipes.value", AL, "there")
+    with monkeypatch.context() as soon:
+        soon.setattr(batch_pools, "STUCK_S", 0.0)
+        eventually(lambda: slurm.lines("cancelled"), 300, "it was left alone")
+    ends(runner, second)
+    assert set(slurm.lines("cancelled")) == {"1"}
+    assert slurm.jobs == ["1", "2"]

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchPools"]
 
+#: How long a pilot job that was given tasks may run none of them, in seconds: a node may be slow to
+#: start the first, and a shared file system to show that here.
+STUCK_S = 300.0
+
 
 class BatchPools(Pools):
     """Hand tasks to workers in pilot jobs.
@@ -51,6 +55,7 @@ class BatchPools(Pools):
         self._most = cluster.count("max_blocks", 1, least=1)
         self._queue = SlurmQueue()
         self._given: dict[str, Attempt] = {}  # those of this process that had not ended
+        self._stuck: dict[str, float] = {}  # pilot jobs that run none of their tasks, since when
         self._refusals = 0  # in a row, of another pilot job
         self._grow_at = 0.0
 
@@ -96,6 +101,8 @@ class BatchPools(Pools):
                 if isinstance(error, BlockEndsTooSoon):
                     self._pool.hold(error.block)
         super()._mend()
+        if self._pool is not None:
+            self._end_stuck(self._pool)
 
     def _is_unbegun(self, error: BaseException | None) -> bool:
         return isinstance(error, BlockEndsTooSoon) or super()._is_unbegun(error)
@@ -124,9 +131,26 @@ class BatchPools(Pools):
         return {self._runner.allocation_of(attempt) for attempt in list(self._given.values())}
 
     def _is_idle(self, pool: Pool) -> bool:
-        # Whether its workers are there at all is Slurm's matter.
+        # Whether its workers are there at all is Slurm's matter; of the others see `_end_stuck`.
         del pool
         return False
+
+    def _end_stuck(self, pool: BatchPool) -> None:
+        """End pilot jobs that were given tasks and run none.
+
+        There, too, a worker that was killed at the wrong moment holds the lock of the queue for
+        ever. The others, and their tasks, have nothing to do with that: Parsl misses the one's
+        manager, and gives back what it had.
+        """
+        now = time.monotonic()
+        stuck = pool.busy() - self._going_on()
+        self._stuck = {job: self._stuck.get(job, now) for job in stuck}
+        patience = STUCK_S * self._later()
+        for job in [job for job, since in self._stuck.items() if now - since >= patience]:
+            told = "pilot job %s began none of its tasks in %g s, and is ended"
+            self._runner.log.warning(told, job, patience)
+            self._queue.cancel([job])
+            del self._stuck[job]
 
     def _see(self, attempt: Attempt) -> Sighting:
         if self._runner.has_ended(attempt):
@@ -216,6 +240,10 @@ class BatchPool(Pool):
         """Give the states of the pilot jobs that are not over."""
         active = self._queue.active()
         return {job: active[job][0] for job in self._blocks() if job in active}
+
+    def busy(self) -> frozenset[str]:
+        """Name the pilot jobs that have been given tasks."""
+        return self._idle.busy
 
     def reasons(self) -> list[str]:
         """Say why pilot jobs wait."""

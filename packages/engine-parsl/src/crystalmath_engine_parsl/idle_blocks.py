@@ -55,6 +55,8 @@ class IdleBlocks:
         self._stopping = threading.Event()
         #: Slurm's ids of those that were ended.
         self.ended: set[str] = set()
+        #: Slurm's ids of those that had been given tasks when it looked last.
+        self.busy: frozenset[str] = frozenset()
 
     def start(self) -> None:
         """Begin to look."""
@@ -79,15 +81,20 @@ class IdleBlocks:
             except EngineUnavailable as error:
                 self._log.warning("idle pilot jobs are not ended: %s", error)
             except Exception as error:  # noqa: BLE001 - whatever Parsl raises
+                self.busy = frozenset()
                 # Its answers may still come, and be taken for those to other questions.
                 self._log.warning("idle pilot jobs are not ended any more: %r", error)
                 return
 
     def _end_idle(self) -> None:
+        seen = self._managers()
+        self.busy = frozenset(
+            job
+            for block, managers in seen.items()
+            if (job := self._job(block)) and any(manager["tasks"] for manager in managers)
+        )
         idle = {
-            block: managers
-            for block, managers in self._managers().items()
-            if self._is_idle(block, managers)
+            block: managers for block, managers in seen.items() if self._is_idle(block, managers)
         }
         if idle:
             going_on = self._going_on()
