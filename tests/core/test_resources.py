@@ -191,6 +191,23 @@ def test_a_command_of_the_user_s_own_is_held_against_the_ranks(home, recipe, own
     assert check_asked_ranks(recipe, {}, own, Resources()) == []
 
 
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        ("srun --ntasks-per-node 4", []),
+        ("srun -N 2 --ntasks-per-node=4", []),
+        ("srun -N 1 -n 8", []),
+        ("srun --ntasks-per-node 8", ["ranks_contradicted"]),
+        ("srun -N 1 --ntasks-per-node 4", ["ranks_contradicted"]),
+        ("srun -N 4 --ntasks-per-node 2", ["ranks_unsure"]),
+    ],
+)
+def test_ranks_on_each_of_the_nodes_count_on_all_of_them(home, own, found):
+    resources = Resources(nodes=2, ranks_per_node=4)
+    told = check_asked_ranks(STATIC, {}, {"QUACC_VASP_PARALLEL_CMD": own}, resources)
+    assert [each.code for each in told] == found
+
+
 def test_a_contradiction_refuses_the_job(service):
     own = {"PATH": "/bin", "QUACC_AIMS_PARALLEL_CMD": "mpirun -np 4"}
     aims = "quacc.recipes.aims.core.static_job"  # is not asked which files it reads

@@ -77,14 +77,14 @@ def _ranks(recipe: str, environment: Mapping[str, str], resources: Resources) ->
         command = None if setting is None else before_the_program(setting[0])
         if setting is None or not isinstance(command, str) or not command.strip():
             continue
-        if filled(command, resources) == command and ranks(command) != wanted:
-            return _own(command, setting[1], wanted, is_certain=is_certain)
+        known = ranks(command, resources.total_nodes)
+        if filled(command, resources) == command and known != wanted:
+            return _own(command, setting[1], wanted, known, is_certain=is_certain)
     return None
 
 
-def _own(command: str, source: str, wanted: int, *, is_certain: bool) -> Finding:
+def _own(command: str, source: str, wanted: int, known: int | None, *, is_certain: bool) -> Finding:
     """Tell of a command that its owner has fixed, and that is not overwritten."""
-    known = ranks(command)
     starts = f"starts {known}" if known is not None else "may start another number"
     return Finding(
         severity="error" if is_certain and known is not None else "warning",

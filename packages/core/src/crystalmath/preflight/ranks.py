@@ -75,13 +75,15 @@ def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Fi
     )
 
 
-def ranks(command: object) -> int | None:
-    """Tell how many processes a parallel command starts on this machine.
+def ranks(command: object, nodes: int = 1) -> int | None:
+    """Tell how many processes a parallel command starts, on this machine or a job's nodes.
 
     Parameters
     ----------
     command : object
         ``mpirun -np 4``, ``srun --ntasks-per-node 48``, as it stands before the program.
+    nodes : int
+        How many nodes the job has.
 
     Returns
     -------
@@ -98,9 +100,10 @@ def ranks(command: object) -> int | None:
         if launcher in LAUNCHERS:
             options = words[number + 1 :]
             told = _read(options, _MPI_OPTIONS if launcher in MPI else _SRUN_OPTIONS)
-            if names_hosts(options) or told.get("nodes", 1) != 1:
+            used = told.get("nodes", nodes)
+            if names_hosts(options) or used not in {1, nodes}:
                 return None
-            return told.get("ranks", told.get("each"))
+            return told.get("ranks", told["each"] * used if "each" in told else None)
     return None
 
 
