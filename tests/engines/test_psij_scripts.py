@@ -234,6 +234,49 @@ def test_a_poll_of_500_allocations_on_two_clusters_costs_the_scheduler_one_call(
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
 
 
+QSTAT = """#!/bin/sh
+for id; do
+    case $id in
+        18.*|20.*) echo "qstat: Unknown Job Id $id.domain" >&2; status=153 ;;
+    esac
+done
+echo '{"Jobs": {"17.server": {"job_state": "R"}, "19.server": {"job_state": "Q"}}}'
+exit $status
+"""
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "command", "script", "states"),
+    [
+        ("pbs", "qstat", QSTAT, ["running", "gone", "queued", "gone"]),
+        ("pbs", "qstat", QSTAT.replace("18.*|20.*", "*.server"), ["gone"] * 4),
+        ("lsf", "bjobs", "#!/bin/sh\necho 'No job found' >&2\nexit 255\n", ["gone"] * 4),
+    ],
+)
+def test_what_a_batch_system_has_forgotten_hides_nothing_else(
+    tmp_path, monkeypatch, scheduler, command, script, states
+):
+    attempts = [
+        Attempt(
+            id=f"{ID[:-2]}.{number}",
+            job_id=ID[:-2],
+            directory=tmp_path,
+            cluster="there",
+            handle=f"{number}.server",
+        )
+        for number in (17, 18, 19, 20)
+    ]
+    (tmp_path / command).write_text(script)
+    (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    clusters = {"there": Cluster(name="there", engine="psij", scheduler=scheduler)}
+    runner = PsijRunner(EngineSettings(name="psij", home=tmp_path, clusters=clusters))
+    seen = runner.probe(attempts)
+    assert [seen[each.id].state for each in attempts] == states
+    gone = [seen[each.id] for each in attempts if seen[each.id].state == "gone"]
+    assert all(each.unseen and "does not know it" in each.reason for each in gone)
+
+
 def rows(scheduler, text):
     asked = []
 

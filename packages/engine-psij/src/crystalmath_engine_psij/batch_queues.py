@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
+import subprocess
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from attrs import frozen
@@ -92,6 +94,7 @@ class PbsQueue:
         **dict.fromkeys("BERS", "running"),
         **dict.fromkeys("FX", "gone"),
     }
+    _UNKNOWN = re.compile(r"Unknown Job Id(?: Error)?:?\s+(\S+)", re.IGNORECASE)
 
     def rows(
         self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
@@ -101,10 +104,21 @@ class PbsQueue:
             ids = run(["qselect", "-x", "-u", getpass.getuser()]).split()
         else:
             ids = [native for native in natives if native]
-        if not ids:
-            return []
-        report = _document(run(["qstat", "-x", "-f", "-F", "json", *ids]))
+        report = self._report(run, ids)
         return [self._row(native_id, job) for native_id, job in report.get("Jobs", {}).items()]
+
+    def _report(self, run: Callable[[Sequence[str]], str], ids: Sequence[str]) -> dict[str, Any]:
+        """Ask for jobs, and for the rest once more if it fails for not knowing some any more."""
+        while ids:
+            try:
+                return _document(run(["qstat", "-x", "-f", "-F", "json", *ids]))
+            except subprocess.CalledProcessError as error:
+                unknown = {_number(native) for native in self._UNKNOWN.findall(error.output)}
+                known = [native for native in ids if _number(native) not in unknown]
+                if len(known) == len(ids):
+                    raise
+                ids = known
+        return {}
 
     def _row(self, native_id: str, job: Mapping[str, Any]) -> Row:
         state = self._STATES.get(job.get("job_state", ""), "unknown")
@@ -126,6 +140,8 @@ class LsfQueue:
         **dict.fromkeys(["RUN", "USUSP", "SSUSP", "ZOMBI"], "running"),
         **dict.fromkeys(["DONE", "EXIT"], "gone"),
     }
+    # So it fails where this user has no job that is still remembered.
+    _NONE = re.compile(r"No (unfinished )?job found")
     _WORDS: Mapping[str, str] = {
         "TERM_RUNLIMIT": "TIMEOUT",
         "TERM_MEMLIMIT": "OUT_OF_MEMORY",
@@ -138,13 +154,24 @@ class LsfQueue:
     ) -> list[Row]:
         """Ask for all of them; those that are named make no difference."""
         del natives
-        return [self._row(job) for job in _document(run(self._COMMAND)).get("RECORDS", [])]
+        try:
+            told = run(self._COMMAND)
+        except subprocess.CalledProcessError as error:
+            if not self._NONE.search(error.output):
+                raise
+            return []
+        return [self._row(job) for job in _document(told).get("RECORDS", [])]
 
     def _row(self, job: Mapping[str, str]) -> Row:
         state = self._STATES.get(job.get("STAT", ""), "unknown")
         why = job.get("EXIT_REASON" if state == "gone" else "PEND_REASON") or job.get("STAT")
         word = next((self._WORDS[each] for each in self._WORDS if each in (why or "")), why)
         return Row(job.get("JOBID", ""), job.get("JOB_NAME", ""), state, word)
+
+
+def _number(native: str) -> str:
+    """Give what an id of PBS has before the server's name, which may be told in full or not."""
+    return native.partition(".")[0]
 
 
 def _document(text: str) -> dict[str, Any]:
