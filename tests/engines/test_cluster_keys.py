@@ -15,7 +15,7 @@ from attrs import evolve
 from crystalmath import config
 from crystalmath.cli.shared.cluster_examples import EXAMPLES
 from crystalmath.errors import ConfigError, InvalidJob
-from crystalmath.models import Resources, Submission
+from crystalmath.models import Attempt, Resources, Submission
 from crystalmath.models.cluster import _KNOWN, read_cluster
 from crystalmath.models.fields import declared
 from crystalmath.quacc.engines import runner_for
@@ -177,7 +177,6 @@ def test_a_key_that_pilot_jobs_cannot_have_is_refused(home, key):
 def test_a_key_is_in_the_script_of_an_allocation(tmp_path, sbatch, key):
     import logging
 
-    from crystalmath.models import Attempt
     from crystalmath_engine_psij.batch_jobs import BatchJobs
 
     value, line = PSIJ[key]
@@ -250,6 +249,20 @@ def test_what_a_job_asks_of_a_pilot_job_reaches_it_or_is_refused(submitted, name
         assert seen["OMP_NUM_THREADS"] == "2"
     else:
         assert seen["QUACC_VASP_PARALLEL_CMD"] == ("$PARSL_MPI_PREFIX" if mpi else "mpirun -np 2")
+
+
+@pytest.mark.parametrize("engine", ["parsl", "psij"])
+def test_what_became_of_jobs_whose_cluster_was_removed_is_not_known(home, engine):
+    made = runner(home, engine)
+    attempt = Attempt(
+        id="a.1", job_id="a", directory=home / "run", cluster="elsewhere", handle="17"
+    )
+    seen = made.probe([attempt])[attempt.id]
+    why = "[clusters.elsewhere] is not in the configuration file any more"
+    assert (seen.state, seen.reason) == ("unknown", why)
+    made.release([attempt])
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        made.launch([attempt])
 
 
 @pytest.mark.skipif(find_spec("psi4") is not None, reason="psi4 is installed")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from crystalmath.errors import EngineUnavailable
-from crystalmath.models import Capabilities
+from crystalmath.errors import ConfigError, EngineUnavailable
+from crystalmath.models import Capabilities, Sighting
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_parsl import config
 from crystalmath_engine_parsl.batch_pools import BatchPools
@@ -17,7 +17,7 @@ from crystalmath_engine_parsl.pools import Pools
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystalmath.models import Attempt, EngineSettings, JobSpec, Sighting
+    from crystalmath.models import Attempt, EngineSettings, JobSpec
 
 __all__ = ["ParslRunner"]
 
@@ -89,25 +89,30 @@ class ParslRunner(EngineRunner):
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
         """Submit a task for each attempt to its cluster; its trouble keeps back its own jobs."""
         handles: dict[str, str] = {}
-        troubles: list[EngineUnavailable] = []
+        troubles: list[Exception] = []
         for name, some in self._by_cluster(attempts).items():
             try:
-                self._of[name].launch(some)
-            except EngineUnavailable as error:
+                self._launch_on(name, some)
+            except (EngineUnavailable, ConfigError) as error:
                 troubles.append(error)
                 self.log.warning("cluster %s: %s", name, error)
             else:
                 # The tasks of one process mean nothing in another: there is no handle to record.
                 handles.update({attempt.id: attempt.id for attempt in some})
         if troubles and not handles:
-            raise troubles[0]
+            passing = (each for each in troubles if isinstance(each, EngineUnavailable))
+            raise next(passing, troubles[0])
         return handles
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Tell which attempts are still Parsl's, after mending what is wrong with it."""
         seen: dict[str, Sighting] = {}
         for name, some in self._by_cluster(attempts).items():
-            seen.update(self._of[name].probe(some))
+            if name in self._of:
+                seen.update(self._of[name].probe(some))
+            else:  # its pilot jobs may be there, and the jobs in them
+                lost = Sighting("unknown", _removed(name))
+                seen.update({attempt.id: lost for attempt in some})
         return seen
 
     def stop(self) -> None:
@@ -115,13 +120,20 @@ class ParslRunner(EngineRunner):
         for pools in self._of.values():
             pools.stop()
 
+    def _launch_on(self, name: str, attempts: Sequence[Attempt]) -> None:
+        if name not in self._of:
+            raise ConfigError(_removed(name))
+        self._of[name].launch(attempts)
+
     def _is_mpi(self, cluster: str) -> bool:
         return cluster in self._blocks and "mpi" in self._blocks[cluster].engine_options
 
     def _by_cluster(self, attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
         found: dict[str, list[Attempt]] = {}
         for attempt in attempts:
-            # A cluster may have been taken out of the configuration while its jobs waited.
-            name = attempt.cluster if attempt.cluster in self._of else "local"
-            found.setdefault(name, []).append(attempt)
+            found.setdefault(attempt.cluster, []).append(attempt)
         return found
+
+
+def _removed(cluster: str) -> str:
+    return f"[clusters.{cluster}] is not in the configuration file any more"

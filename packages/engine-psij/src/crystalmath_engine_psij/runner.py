@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import evolve, fields
 
 from crystalmath.errors import ConfigError, EngineUnavailable
-from crystalmath.models import Capabilities, Resources
+from crystalmath.models import Capabilities, Resources, Sighting
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_psij import options
 from crystalmath_engine_psij.local_jobs import LocalJobs
@@ -17,11 +17,12 @@ from crystalmath_engine_psij.quiet_import import import_psij
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from crystalmath.models import Attempt, EngineSettings, Sighting
+    from crystalmath.models import Attempt, EngineSettings
     from crystalmath_engine_psij.batch_jobs import BatchJobs
 
 __all__ = ["PsijRunner"]
 
+_Key = TypeVar("_Key")
 _LOCAL = "local"
 #: What processes of this host can be given.
 _HERE = frozenset({"ranks", "cores_per_rank"})
@@ -94,13 +95,18 @@ class PsijRunner(EngineRunner):
         """Ask each batch system once for all attempts, on all of its clusters."""
         seen: dict[str, Sighting] = {}
         for scheduler, those in _grouped(attempts, self._scheduler).items():
-            seen.update(self._jobs(scheduler).probe(those))
+            if scheduler is None:  # whom to ask nobody knows: they may run
+                lost = {each.id: Sighting("unknown", _removed(each.cluster)) for each in those}
+                seen.update(lost)
+            else:
+                seen.update(self._jobs(scheduler).probe(those))
         return seen
 
     def release(self, attempts: Sequence[Attempt]) -> None:
         """Drop what has not begun; batch systems end what has, too."""
         for scheduler, those in _grouped(attempts, self._scheduler).items():
-            self._jobs(scheduler).release(those)
+            if scheduler is not None:
+                self._jobs(scheduler).release(those)
 
     def stop(self) -> None:
         """Start nothing any more; what was let go runs on without us."""
@@ -110,13 +116,16 @@ class PsijRunner(EngineRunner):
         if name == _LOCAL:
             return self._local.launch(attempts)
         if name not in self._clusters:
-            raise ConfigError(f"[clusters.{name}] is not in the configuration file any more")
+            raise ConfigError(_removed(name))
         cluster = self._clusters[name]
         return self._batch_jobs(cluster.scheduler).launch(attempts, cluster)
 
-    def _scheduler(self, attempt: Attempt) -> str:
+    def _scheduler(self, attempt: Attempt) -> str | None:
+        """Tell which batch system has an attempt; ``None`` if its cluster is not known any more."""
+        if attempt.cluster == _LOCAL:
+            return _LOCAL
         cluster = self._clusters.get(attempt.cluster)
-        return cluster.scheduler if cluster else _LOCAL
+        return cluster.scheduler if cluster else None
 
     def _jobs(self, scheduler: str) -> LocalJobs | BatchJobs:
         return self._local if scheduler == _LOCAL else self._batch_jobs(scheduler)
@@ -130,10 +139,14 @@ class PsijRunner(EngineRunner):
         return self._batch[scheduler]
 
 
+def _removed(cluster: str) -> str:
+    return f"[clusters.{cluster}] is not in the configuration file any more"
+
+
 def _grouped(
-    attempts: Sequence[Attempt], key: Callable[[Attempt], str]
-) -> dict[str, list[Attempt]]:
-    groups: dict[str, list[Attempt]] = {}
+    attempts: Sequence[Attempt], key: Callable[[Attempt], _Key]
+) -> dict[_Key, list[Attempt]]:
+    groups: dict[_Key, list[Attempt]] = {}
     for attempt in attempts:
         groups.setdefault(key(attempt), []).append(attempt)
     return groups
