@@ -23,7 +23,7 @@ from crystalmath.quacc.runner import generate_job_id
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
-from crystalmath_engine_parsl import batch_executor, batch_pools, idle_blocks, task
+from crystalmath_engine_parsl import batch_executor, batch_pools, config, idle_blocks, task
 
 AL = bulk("Al", a=4.0, cubic=True)
 CLUSTER = """
@@ -200,3 +200,25 @@ def test_a_pilot_job_that_runs_none_of_its_tasks_is_replaced(slurm, start, monke
     ends(runner, second)
     assert set(slurm.lines("cancelled")) == {"1"}
     assert slurm.jobs == ["1", "2"]
+
+
+def test_another_pilot_job_is_asked_for_when_all_workers_of_the_first_have_a_job(
+    start, slurm, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(handover, "PROBE_S", 0.1)
+    monkeypatch.setattr(config, "BEGIN_S", 600.0)
+    runner, _ = start('max_blocks = 2\nwalltime = "01:00:00"\n')
+
+    def submit():
+        path = str(tmp_path / "go")
+        return runner.submit("lab_recipes.wait_for", AL, "there", path=path)
+
+    first = submit()
+    eventually(lambda: runner.get_status(first).value == "running", 300)
+    assert slurm.jobs == ["1"]
+    second = submit()
+    eventually(lambda: runner.get_status(second).value == "running", 300)
+    assert slurm.jobs == ["1", "2"]
+    (tmp_path / "go").touch()
+    ends(runner, first)
+    ends(runner, second)

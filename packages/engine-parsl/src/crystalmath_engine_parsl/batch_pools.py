@@ -108,12 +108,13 @@ class BatchPools(Pools):
         return isinstance(error, BlockEndsTooSoon) or super()._is_unbegun(error)
 
     def _grow(self, pool: BatchPool) -> None:
-        """Ask for one more pilot job where tasks wait and all pilot jobs are running."""
+        """Ask for one more pilot job where tasks wait for which those that run have no worker."""
         states = pool.states()
         waiting = any(
             not self._runner.has_begun(task.attempt) for task in self._tasks.copy().values()
         )
-        if waiting and len(states) < self._most and set(states.values()) <= {"RUNNING"}:
+        may_ask = len(states) < self._most and set(states.values()) <= {"RUNNING"}
+        if waiting and may_ask and pool.lacks_workers():
             pool.scale_out()
 
     def _end(self, pool: Pool) -> None:
@@ -143,7 +144,8 @@ class BatchPools(Pools):
         manager, and gives back what it had.
         """
         now = time.monotonic()
-        stuck = pool.busy() - self._going_on()
+        busy = pool.busy()
+        stuck = busy - self._going_on() if busy else busy
         self._stuck = {job: self._stuck.get(job, now) for job in stuck}
         patience = STUCK_S * self._later()
         for job in [job for job, since in self._stuck.items() if now - since >= patience]:
@@ -200,9 +202,13 @@ class BatchPool(Pool):
         super().__init__(executor, directory)
         self._cluster = cluster
         self._own_launcher = cluster.launcher is not None
+        # In MPI mode there is one for all nodes.
+        is_mpi = "mpi" in cluster.engine_options
+        self._each = 1 if is_mpi else cluster.resources.nodes or 1  # managers of a pilot job
         self._queue = queue
         self._record = directory.parent / BLOCKS
         self._idle = idle
+        self._running: dict[str, float] = {}  # pilot jobs, since when they were seen to run
 
     def start(self) -> None:
         """Start it; see :meth:`Pool.start`."""
@@ -240,6 +246,23 @@ class BatchPool(Pool):
         """Give the states of the pilot jobs that are not over."""
         active = self._queue.active()
         return {job: active[job][0] for job in self._blocks() if job in active}
+
+    def lacks_workers(self) -> bool:
+        """Tell whether tasks wait, and all workers have one; pilot jobs that begin bring theirs."""
+        try:
+            managers = self._idle.managers()
+        except Exception:  # noqa: BLE001 - whatever Parsl raises
+            return True  # nobody knows: better one too many than none
+        now = time.monotonic()
+        self._running = {job: self._running.get(job, now) for job in self.states()}
+        for job, since in self._running.items():
+            if len(managers.get(job, [])) < self._each and now - since < config.BEGIN_S:
+                return False
+        there = [manager for those in managers.values() for manager in those]
+        if any(each["active"] and each["tasks"] < each["worker_count"] for each in there):
+            return False
+        taken: int = sum(each["tasks"] for each in there)
+        return len(self._executor.tasks) > taken
 
     def busy(self) -> frozenset[str]:
         """Name the pilot jobs that have been given tasks."""

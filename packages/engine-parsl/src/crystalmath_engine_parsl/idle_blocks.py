@@ -74,6 +74,13 @@ class IdleBlocks:
         self._held.add(block)
         self._hold(self._managers().get(block, []))
 
+    def managers(self) -> dict[str | None, list[dict[str, Any]]]:
+        """Give what the interchange says of the workers' managers, by Slurm's ids."""
+        found: dict[str | None, list[dict[str, Any]]] = {}
+        for block, managers in self._managers().items():
+            found.setdefault(self._job(block), []).extend(managers)
+        return found
+
     def _watch(self) -> None:
         while not self._stopping.wait(min(self._idle_s / 4, LOOK_S)):
             try:
