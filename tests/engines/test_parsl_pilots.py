@@ -207,7 +207,7 @@ def test_another_pilot_job_is_asked_for_when_all_workers_of_the_first_have_a_job
 ):
     monkeypatch.setattr(handover, "PROBE_S", 0.1)
     monkeypatch.setattr(config, "BEGIN_S", 600.0)
-    runner, _ = start('max_blocks = 2\nwalltime = "01:00:00"\n')
+    runner, reasons = start('max_blocks = 2\nwalltime = "01:00:00"\n')
 
     def submit():
         path = str(tmp_path / "go")
@@ -216,7 +216,11 @@ def test_another_pilot_job_is_asked_for_when_all_workers_of_the_first_have_a_job
     first = submit()
     eventually(lambda: runner.get_status(first).value == "running", 300)
     assert slurm.jobs == ["1"]
+    slurm.refusal.write_text("sbatch: error: QOSMaxSubmitJobPerUserLimit\n")
     second = submit()
+    said = "Slurm takes no pilot job: sbatch: error: QOSMaxSubmitJobPerUserLimit; it is asked again"
+    eventually(lambda: any(said in reason for reason in reasons), 300)
+    slurm.refusal.unlink()
     eventually(lambda: runner.get_status(second).value == "running", 300)
     assert slurm.jobs == ["1", "2"]
     (tmp_path / "go").touch()

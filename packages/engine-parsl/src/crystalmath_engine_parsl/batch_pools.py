@@ -57,30 +57,25 @@ class BatchPools(Pools):
         self._given: dict[str, Attempt] = {}  # those of this process that had not ended
         self._stuck: dict[str, float] = {}  # pilot jobs that run none of their tasks, since when
         self._refusals = 0  # in a row, of another pilot job
-        self._grow_at = 0.0
+        self._refused: str | None = None
+        self._ask_at = 0.0
 
     def launch(self, attempts: Sequence[Attempt]) -> None:
         """Submit a task for each attempt; the first brings a pilot job."""
         pool = self._working_pool()
         # First: what Slurm refuses leaves no task behind, and all of them come again.
         if isinstance(pool, BatchPool) and not pool.states():
-            pool.scale_out()  # all were ended for having nothing to do
-        super().launch(attempts)
+            self._ask(pool)  # all were ended for having nothing to do
+        # Some may begin though Parsl does not take all.
         self._given.update({attempt.id: attempt for attempt in attempts})
+        super().launch(attempts)
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Tell what Slurm and Parsl know of attempts; another pilot job may be asked for."""
         seen = super().probe(attempts)
-        if self._pool is not None and time.monotonic() >= self._grow_at:
-            try:
+        if self._pool is not None:
+            with contextlib.suppress(EngineUnavailable):  # it is told as the reason
                 self._grow(self._pool)
-            except EngineUnavailable as error:
-                self._refusals += 1
-                pause = min(2.0**self._refusals, PAUSE_S)
-                self._grow_at = time.monotonic() + pause
-                self._runner.log.warning("no other pilot job for %g s: %s", pause, error)
-            else:
-                self._refusals = 0
         return seen
 
     def _make(self, directory: Path) -> Pool:
@@ -90,6 +85,7 @@ class BatchPools(Pools):
             )
         except subprocess.TimeoutExpired as error:  # Parsl asks `sacct` first
             raise EngineUnavailable(f"Slurm does not answer: {error}") from error
+        self._refusals, self._refused, self._ask_at = 0, None, 0.0
         idle_s = self._cluster.timespan("max_idletime", config.IDLE_S)
         idle = IdleBlocks(configured, idle_s, self._going_on, self._runner.log)
         return BatchPool(configured, directory, self._cluster, self._queue, idle)
@@ -115,7 +111,22 @@ class BatchPools(Pools):
         )
         may_ask = len(states) < self._most and set(states.values()) <= {"RUNNING"}
         if waiting and may_ask and pool.lacks_workers():
+            self._ask(pool)
+
+    def _ask(self, pool: BatchPool) -> None:
+        """Ask for one more pilot job; where that was refused, later and later."""
+        if time.monotonic() < self._ask_at:
+            raise EngineUnavailable(str(self._refused))
+        try:
             pool.scale_out()
+        except EngineUnavailable as error:
+            self._refusals += 1
+            pause = min(2.0**self._refusals, PAUSE_S)
+            self._ask_at = time.monotonic() + pause
+            self._refused = f"{error}; it is asked again after {pause:g} s"
+            self._runner.log.warning("%s", self._refused)
+            raise EngineUnavailable(self._refused) from error
+        self._refusals, self._refused = 0, None
 
     def _end(self, pool: Pool) -> None:
         # What is let go runs on, and its pilot job ends after it.
@@ -172,7 +183,7 @@ class BatchPools(Pools):
             return seen
         with contextlib.suppress(EngineUnavailable):
             reasons = self._pool.reasons()
-            return Sighting("queued", f"Slurm: {', '.join(reasons)}" if reasons else None)
+            return Sighting("queued", f"Slurm: {', '.join(reasons)}" if reasons else self._refused)
         return seen
 
 
