@@ -225,6 +225,25 @@ def test_who_hangs_is_stopped_and_that_is_not_waited_for_twice(
     assert problems(asking.ask(STATIC, AL, {}, environment)) == {None}
 
 
+def test_what_waits_for_a_core_does_not_count(inspector, environment):
+    asking = inspector()
+    recipe = "asked_recipes.compute"
+    assert problems(asking.ask(recipe, AL, {"seconds": 0.0}, environment)) == {None}
+    asking._limit_s = 2.0
+    core = min(os.sched_getaffinity(0))
+    busy = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{core}])\nwhile True: pass"]
+    # Each has a session of its own: some kernels share the cores out among these.
+    others = [subprocess.Popen(busy, start_new_session=True) for _ in range(4)]
+    try:
+        begun = time.monotonic()
+        assert problems(asking.ask(recipe, AL, {"seconds": 1.0}, environment)) == {None}
+        assert time.monotonic() - begun > 2.0
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
 def test_what_this_machine_lacks_is_no_fault_of_the_job(environment):
     report = ask("asked_recipes.fill_disk", AL, {}, environment)
     assert (report.end, report.steps) == ("stopped", ())

@@ -35,6 +35,7 @@ __all__ = [
     "marked",
     "own_identity",
     "start_time",
+    "starved_s",
 ]
 
 #: How long children that end and come again are killed without a pause, in seconds.
@@ -207,6 +208,26 @@ def start_time(pid: int) -> int | None:
     """Tell when a process started, in clock ticks since boot; ``None`` if it has ended."""
     fields = _stat(pid)
     return None if fields is None or _has_ended(fields) else int(fields[19])
+
+
+def starved_s(thread: int | str) -> float:
+    """Tell how long a thread could have run so far and had no core, in seconds.
+
+    Parameters
+    ----------
+    thread : int or str
+        A process, of which its main thread counts, or ``"thread-self"``.
+
+    Returns
+    -------
+    float
+        0 where it has ended, or the kernel does not count it.
+    """
+    try:
+        with open(f"/proc/{thread}/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def is_alive(pid: int, started: int) -> bool:

@@ -37,6 +37,8 @@ __all__ = ["IDLE_S", "WARM_UP_S", "main"]
 IDLE_S = 600.0
 #: How long the child may take until it can be asked, in seconds.
 WARM_UP_S = 120.0
+#: What a child waits for a core does not count, up to so many times its limit in all.
+STARVED = 10.0
 #: How often a question is asked again because the child had found itself out of date.
 RENEWALS = 3
 #: How often it looks whether the owner is still there, in seconds.
@@ -147,9 +149,12 @@ class Supervisor:
     def _wait(self, child: Runner, limit_s: float, when: str) -> str | None:
         """Wait for the child's message; if there is none, say why, with nothing left of it."""
         self._tail = b""
-        deadline = time.monotonic() + limit_s
+        begun, starved_s = time.monotonic(), processes.starved_s(child.pid)
         while not child.ended and child.message is None:
-            left = deadline - time.monotonic()
+            took_s = time.monotonic() - begun
+            left = limit_s - took_s
+            if left <= 0 and took_s < STARVED * limit_s:
+                left += processes.starved_s(child.pid) - starved_s
             if left <= 0:
                 self._end_child()
                 return f"it took longer than {limit_s:g} s {when}{self._said()}"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["CannotAsk", "Inspector", "ask", "close", "concerns"]
 
 #: How long a recipe may take to be asked, in seconds: a flow cuts slabs from its structure before
-#: its first calculation, 3 s of computing for eight atoms, and login nodes are busy.
+#: its first calculation, 3 s of computing for eight atoms. Waiting for a core does not count.
 LIMIT_S = 30.0
 #: How many children stay warm, and how many more may be asked at once; each takes some 250 MB.
 WARM = 2
