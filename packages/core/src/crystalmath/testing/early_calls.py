@@ -29,6 +29,7 @@ from crystalmath import config
 from crystalmath.engines.registry import ENGINES, plugins
 from crystalmath.models import EngineSettings
 from crystalmath.testing.own_modules import strangers
+from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.watching import Watched, watched
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _main() -> None:
     sys.stdout.flush()
     # What should not have been started must not outlive the answer, nor keep this process.
     for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(*TRANSIENT):
             child.kill()
     os._exit(0)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from crystalmath.testing.passing import TRANSIENT, listed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -39,8 +41,7 @@ class Oracle:
 
     def jobs(self) -> set[str]:
         """List the run directories."""
-        directory = self.home / "jobs"
-        entries = directory.iterdir() if directory.exists() else ()
+        entries = listed(self.home / "jobs")
         return {path.name for path in entries if not path.name.startswith(".")}
 
     def claimed(self, job_id: str, attempt: int = 1) -> bool:
@@ -62,7 +63,7 @@ class Oracle:
 
     def attempts(self, job_id: str) -> int:
         """Count the attempts that were begun."""
-        return len(list(self.directory(job_id).glob("*.claim")))
+        return sum(path.suffix == ".claim" for path in listed(self.directory(job_id)))
 
     def supervisor(self, job_id: str, attempt: int = 1) -> int:
         """Tell the pid of the process that claimed an attempt."""
@@ -86,7 +87,7 @@ def alive(pids: Iterable[int]) -> list[int]:
     """Give those processes that have not ended; a zombie has."""
     found = []
     for pid in pids:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(*TRANSIENT):
             if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                 found.append(pid)
     return found
@@ -96,7 +97,7 @@ def living(variable: str, prefix: str) -> list[psutil.Process]:
     """List the living processes with an environment variable that begins so."""
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(*TRANSIENT):
             value = process.environ().get(variable, "")
             if value.startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
@@ -105,7 +106,7 @@ def living(variable: str, prefix: str) -> list[psutil.Process]:
 
 def shown(process: psutil.Process) -> str:
     """Name a process as a message does."""
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(*TRANSIENT):
         return f"{process.pid} ({' '.join(process.cmdline())[:200]})"
     return str(process.pid)
 

@@ -6,15 +6,17 @@ import contextlib
 import ipaddress
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from attrs import frozen
 
+from crystalmath.testing.passing import TRANSIENT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Port", "listening", "open_to_strangers"]
+__all__ = ["Port", "listening", "open_to_strangers", "sockets"]
 
 #: How long a port may take to say something, in seconds.
 ANSWER_S = 3.0
@@ -42,13 +44,20 @@ class Port:
         return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
+def sockets(process: psutil.Process, kind: str) -> Any:
+    """Give the connections of a process, as psutil tells of them."""
+    # It has another name from psutil 6 on.
+    connections = getattr(process, "net_connections", None) or process.connections
+    return connections(kind)
+
+
 def listening(processes: Iterable[psutil.Process]) -> list[Port]:
     """List the ports on which some processes listen, each once."""
     found: dict[tuple[str, int], Port] = {}
     for process in processes:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(*TRANSIENT):
             command = " ".join(process.cmdline())[:200]
-            for each in process.net_connections("tcp"):
+            for each in sockets(process, "tcp"):
                 if each.status == psutil.CONN_LISTEN:
                     host, number = each.laddr
                     found.setdefault((host, number), Port(host, number, process.pid, command))

@@ -19,6 +19,8 @@ import psutil
 from attrs import define, field
 
 from crystalmath.testing.own_time import own_time
+from crystalmath.testing.passing import TRANSIENT, below
+from crystalmath.testing.ports import sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,18 +152,15 @@ def _there(folders: Sequence[Path]) -> set[tuple[str, str]]:
     me = psutil.Process()
     found = {("thread", thread.name) for thread in threading.enumerate()}
     found |= {("process", _command(child)) for child in me.children(recursive=True)}
-    # It has another name from psutil 6 on.
-    sockets = getattr(me, "net_connections", None) or me.connections
-    ports = (each for each in sockets("inet") if each.status == psutil.CONN_LISTEN)
+    ports = (each for each in sockets(me, "inet") if each.status == psutil.CONN_LISTEN)
     found |= {("port", str(tuple(each.laddr))) for each in ports}
     for folder in folders:
-        for place, folders_there, files in os.walk(folder):
-            found |= {("file", f"{place}/{name}") for name in (*folders_there, *files)}
+        found |= {("file", str(path)) for path in below(folder)}
     return found
 
 
 def _command(process: psutil.Process) -> str:
     try:
         return f"{process.pid} {' '.join(process.cmdline())}"
-    except psutil.Error:
+    except TRANSIENT:
         return str(process.pid)

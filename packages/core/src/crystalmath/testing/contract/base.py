@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import psutil
 import pytest
 from ase.build import bulk
 
@@ -27,10 +26,13 @@ from crystalmath.testing.measuring import PaceError, measure
 from crystalmath.testing.oracle import Oracle, living, shown
 from crystalmath.testing.owner import MARK, RECIPES, Owner
 from crystalmath.testing.pace import Pace
+from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    import psutil
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
@@ -328,6 +330,6 @@ def _all_gone(
     except AssertionError:
         # Told once is enough, and they would disturb what follows.
         for process in alive():
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(*TRANSIENT):
                 process.kill()
         raise

@@ -15,6 +15,7 @@ import pytest
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.oracle import alive
 from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.passing import below, links, listed
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Tenant:
         # A turn tells how slow the machine is.
         limit = self._engine.linger_s + 10 * self._engine.turn_s
         eventually(lambda: not self.owner.others(), limit, self._processes)
-        left = sorted(str(path) for path in self._temporary.rglob("*"))
+        left = sorted(map(str, below(self._temporary)))
         assert not left, f"temporary files are left: {left}"
         # What somebody else on this machine makes meanwhile comes and goes.
         litter = self._litter() - self._before
@@ -120,20 +121,18 @@ class Tenant:
         return f"these processes go on: {[str(process) for process in self.owner.others()]}"
 
     def _count_sockets(self) -> int:
-        return sum(
-            _is_socket(path) for path in Path(f"/proc/{self.owner.process.pid}/fd").iterdir()
-        )
+        opened = links(f"/proc/{self.owner.process.pid}/fd")
+        return sum(name.startswith("socket:") for name in opened)
 
     def _litter(self) -> set[str]:
         """List what nobody needs any more once a process of this home is closed."""
         home = self._oracle.home
-        # Unlike `rglob`, it survives that a folder goes meanwhile.
-        engines = os.walk(home / "engines" / self._engine.name)
-        files = (Path(place, name) for place, _, names in engines for name in names)
+        files = below(home / "engines" / self._engine.name)
         channels = {str(path) for path in files if _is_channel(path)}
         # An idle chain inside a worker that somebody else started may live for a while.
-        names = (home / "jobs" / ".identities").glob("[!.]*")  # those of a dot are being written
-        identities = {str(path) for path in names if not _is_of_a_living(path)}
+        names = listed(home / "jobs" / ".identities")
+        whole = (path for path in names if not path.name.startswith("."))  # those are being written
+        identities = {str(path) for path in whole if not _is_of_a_living(path)}
         return channels | identities | {each for each in self._segments if self._is_leaked(each)}
 
     def _is_leaked(self, segment: str) -> bool:
@@ -277,17 +276,10 @@ def _all_cancelled(oracle: Oracle, jobs: list[str]) -> None:
         assert oracle.processes(job_id) == []
 
 
-def _is_socket(path: Path) -> bool:
-    try:
-        return str(path.readlink()).startswith("socket:")
-    except FileNotFoundError:
-        return False
-
-
 def _is_channel(path: Path) -> bool:
     try:
         mode = path.lstat().st_mode
-    except FileNotFoundError:
+    except OSError:
         return False
     return stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
 
@@ -304,4 +296,4 @@ def _segments(pid: int | str) -> set[str]:
 
 def _is_open(segment: str) -> bool:
     """Tell whether a living process has mapped shared memory."""
-    return any(segment in _segments(each) for each in os.listdir("/proc") if each.isdecimal())  # noqa: PTH208 - names are all it takes
+    return any(segment in _segments(each.name) for each in listed("/proc") if each.name.isdecimal())

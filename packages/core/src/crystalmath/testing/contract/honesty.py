@@ -12,6 +12,7 @@ import pytest
 
 from crystalmath.models import Capabilities
 from crystalmath.testing.contract.base import Base, still_unbegun
+from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Honesty(Base):
         psutil.Process(oracle.supervisor(attempt.job_id)).kill()
         yield attempt
         for process in left + oracle.processes(attempt.job_id):
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(*TRANSIENT):
                 process.kill()
 
     def test_gone_means_dead(

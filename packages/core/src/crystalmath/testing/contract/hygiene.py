@@ -16,6 +16,7 @@ from crystalmath.engines.registry import ENGINES, plugins
 from crystalmath.models import EngineSettings, Finding
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.testing.contract.base import Base
+from crystalmath.testing.passing import below
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -182,9 +183,7 @@ class Hygiene(Base):
 
 
 def _names(folder: Path) -> set[str]:
-    # Unlike `rglob`, it survives that a folder goes meanwhile: the engine is warm.
-    places = os.walk(folder)
-    return {f"{place}/{name}" for place, folders, files in places for name in (*folders, *files)}
+    return set(map(str, below(folder)))
 
 
 def _python(*arguments: str) -> Any:

@@ -14,6 +14,7 @@ from crystalmath.testing.contract.base import Base, still_unbegun
 from crystalmath.testing.estate import Estate, occupy
 from crystalmath.testing.oracle import alive
 from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -262,7 +263,7 @@ class Restarts(Base):
         processes = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
         yield first, job_id, processes
         for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(*TRANSIENT):
                 process.kill()
 
     @pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])

@@ -16,6 +16,7 @@ import psutil
 from crystalmath.testing import ports
 from crystalmath.testing.oracle import shown
 from crystalmath.testing.owner import Owner
+from crystalmath.testing.passing import TRANSIENT, below, links, listed
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -131,12 +132,12 @@ class Stage:
 
     def _count(self) -> dict[str, Counter[str]]:
         """Count what the process has, by what each is."""
-        tasks = Path(f"/proc/{self._owner.process.pid}/task")
+        tasks = listed(f"/proc/{self._owner.process.pid}/task")
         # The number of a socket or a pipe says nothing.
         opened = (name.partition(":[")[0] for name in self._descriptors().elements())
         return {
             "descriptors": Counter(opened),
-            "threads": Counter(_name(task) for task in tasks.iterdir()),
+            "threads": Counter(_name(task) for task in tasks),
             "processes": Counter(shown(process) for process in self._owner.children()),
         }
 
@@ -180,12 +181,7 @@ class Stage:
 
     def _descriptors(self) -> Counter[str]:
         """List what the process has open."""
-        folder = Path(f"/proc/{self._owner.process.pid}/fd")
-        found: Counter[str] = Counter()
-        for path in folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                found[str(path.readlink())] += 1
-        return found
+        return Counter(links(f"/proc/{self._owner.process.pid}/fd"))
 
     def _changes(self, files: dict[str, str]) -> list[str]:
         """Say which files in the places of the process are not as they were."""
@@ -199,13 +195,12 @@ class Stage:
     def _files(self) -> dict[str, str]:
         """Tell of all files in the places of the process what they are."""
         found = {}
-        places = [os.walk(self._folder / each) for each in ("home", "tmp", "work")]
-        for folder, folders, files in chain.from_iterable(places):
-            for path in (Path(folder, name) for name in (*folders, *files)):
-                with contextlib.suppress(FileNotFoundError):  # it goes meanwhile
-                    status = path.lstat()
-                    if not stat.S_ISLNK(status.st_mode):
-                        found[str(path)] = f"{status.st_mode:o}, {status.st_size} bytes"
+        places = [below(self._folder / each) for each in ("home", "tmp", "work")]
+        for path in chain.from_iterable(places):
+            with contextlib.suppress(OSError):  # it goes meanwhile
+                status = path.lstat()
+                if not stat.S_ISLNK(status.st_mode):
+                    found[str(path)] = f"{status.st_mode:o}, {status.st_size} bytes"
         return found
 
     def _written(self, process: psutil.Process) -> list[str]:
@@ -213,7 +208,7 @@ class Stage:
         places = [str(self._oracle.home), str(self._folder), "/dev/", "/proc/"]
         try:
             files = process.open_files()
-        except psutil.Error:
+        except TRANSIENT:
             return []
         return [
             f"{file.path}, open in {shown(process)}"
@@ -236,7 +231,7 @@ def _listed(found: Counter[str]) -> str:
 
 def _show(home: Path, folder: Path) -> None:
     """Show in a folder what is in a home: libraries find it, and what they make there is seen."""
-    for path in home.iterdir():
+    for path in listed(home):
         shown = folder / path.name
         if path.name in _SHARED and path.is_dir() and not path.is_symlink():
             shown.mkdir()

@@ -6,17 +6,18 @@ import contextlib
 import os
 import time
 from itertools import chain, zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 import pytest
 
 from crystalmath.testing.contract.base import Base, still_unbegun
+from crystalmath.testing.passing import TRANSIENT, listed
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
@@ -230,13 +231,11 @@ class Stuck:
         return next((pid for pid in others if self._is_open_in(pid)), None)
 
     def _is_open_in(self, pid: int) -> bool:
-        # It may end at any moment, and its folder goes with it.
-        with contextlib.suppress(OSError):
-            for place in Path(f"/proc/{pid}/fd").iterdir():
-                with contextlib.suppress(OSError):
-                    found = place.stat()
-                    if (found.st_dev, found.st_ino) == self._inode:
-                        return True
+        for place in listed(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found = place.stat()
+                if (found.st_dev, found.st_ino) == self._inode:
+                    return True
         return False
 
     def kill(self, pid: int, *, below: int) -> None:
@@ -246,7 +245,7 @@ class Stuck:
         error instead.
         """
         self._kept.rename(self._spec)
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(*TRANSIENT):
             worker = psutil.Process(pid)
             if below in [each.pid for each in worker.parents()]:
                 worker.kill()
