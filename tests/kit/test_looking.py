@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
 from types import SimpleNamespace
 
+import psutil
+import pytest
+
+from crystalmath import processes
+from crystalmath.testing import oracle
 from crystalmath.testing.passing import below, links, listed
 from crystalmath.testing.ports import sockets
+from crystalmath.testing.waiting import eventually
 
 
 def test_a_folder_that_goes_while_it_is_walked(tmp_path):
@@ -22,3 +31,57 @@ def test_the_sockets_of_a_process_under_each_name_that_psutil_gave_them():
     for name in ("connections", "net_connections"):
         process = SimpleNamespace(**{name: lambda kind: [kind]})
         assert sockets(process, "tcp") == ["tcp"]
+
+
+@pytest.fixture
+def child():
+    """Start a process: ``child(code)``; it has said so."""
+    with ExitStack() as stack:
+
+        def child(code):
+            process = subprocess.Popen(
+                [sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout.readline() == b"ready\n"
+            return process
+
+        yield child
+
+
+READY = "import ctypes, sys, threading; print('ready', flush=True); "
+#: The main thread ends, the other one waits; the process table says `Z`.
+WITHOUT_MAIN_THREAD = (
+    f"{READY} threading.Thread(target=sys.stdin.read).start(); ctypes.CDLL(None).pthread_exit(None)"
+)
+
+
+def is_zombie(pid):
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_process_that_nobody_has_collected_has_ended(child):
+    process = child(f"{READY} sys.stdin.read()")
+    found = oracle.found([process.pid])
+    assert oracle.alive(found) == found
+    process.kill()
+    eventually(lambda: is_zombie(process.pid), 60, "it goes on")
+    assert oracle.alive(found) == []
+    process.wait()
+    assert oracle.alive(found) == []
+    assert oracle.found([process.pid]) == []
+
+
+def test_a_process_without_its_main_thread_is_alive(child):
+    process = child(WITHOUT_MAIN_THREAD)
+    eventually(lambda: is_zombie(process.pid), 60, "its main thread goes on")
+    assert [each.pid for each in oracle.alive(oracle.found([process.pid]))] == [process.pid]
+
+
+def test_a_process_that_has_the_pid_of_another_is_another(child):
+    process = child(f"{READY} sys.stdin.read()")
+    (former,) = oracle.found([process.pid])
+    assert oracle.start_time(process.pid) == processes.start_time(process.pid)
+    former._ident = (former.pid, former._ident[1] - 100.0)
+    assert oracle.alive([former]) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -13,9 +14,8 @@ from crystalmath.testing.passing import TRANSIENT, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
-__all__ = ["Oracle", "alive", "living", "shown"]
+__all__ = ["Oracle", "alive", "found", "living", "shown", "start_time"]
 
 _MARK = "CRYSTALMATH_ATTEMPT"
 
@@ -83,25 +83,50 @@ class Oracle:
         return living(_MARK, job_id)
 
 
-def alive(pids: Iterable[int]) -> list[int]:
-    """Give those processes that have not ended; a zombie has."""
-    found = []
+def found(pids: Iterable[int]) -> list[psutil.Process]:
+    """Give the processes of these pids, to be known again when others have the pids."""
+    processes = []
     for pid in pids:
         with contextlib.suppress(*TRANSIENT):
-            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                found.append(pid)
-    return found
+            processes.append(psutil.Process(pid))
+    return processes
+
+
+def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Give those processes that have not ended, collected by their parents or not."""
+    return [process for process in processes if _is_alive(process)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(*TRANSIENT):
+        # The very one: pids are used again.
+        if not process.is_running():
+            return False
+        state = process.status()
+        if state == psutil.STATUS_ZOMBIE:
+            # A zombie counts itself as a thread. One with more has lost its main thread alone.
+            return bool(process.num_threads() > 1)
+        return bool(state != psutil.STATUS_DEAD)
+    return False
 
 
 def living(variable: str, prefix: str) -> list[psutil.Process]:
     """List the living processes with an environment variable that begins so."""
-    found = []
+    marked = []
     for process in psutil.process_iter():
         with contextlib.suppress(*TRANSIENT):
-            value = process.environ().get(variable, "")
-            if value.startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+            if process.environ().get(variable, "").startswith(prefix):
+                marked.append(process.pid)
+    # Those of the iterator may be of processes that had the pids before.
+    return alive(found(marked))
+
+
+def start_time(pid: int) -> int | None:
+    """Tell when a process started, in clock ticks since boot, as claims have it."""
+    with contextlib.suppress(OSError):
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(told.rpartition(")")[2].split()[19])
+    return None
 
 
 def shown(process: psutil.Process) -> str:

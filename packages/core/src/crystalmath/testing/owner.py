@@ -210,7 +210,7 @@ class Owner:
         found = living(MARK, self._mark) + self.process.descendants()
         left = {process.pid: process for process in found}
         left.pop(self.process.pid, None)
-        return [left[pid] for pid in alive(left)]
+        return alive(left.values())
 
     def leave(self, timeout: float = 60.0) -> int:
         """Have it end as a script ends; give its exit code."""

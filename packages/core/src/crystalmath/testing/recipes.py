@@ -284,9 +284,11 @@ def fork_and_return(atoms: Atoms) -> dict[str, Any]:
     return {"child": child == 0}
 
 
-def abandon(atoms: Atoms, pids: str) -> dict[str, Any]:
-    """Leave processes running: a plain child, one without a session, one that init inherits."""
-    del atoms
+def abandon(atoms: Atoms, pids: str, path: str) -> dict[str, Any]:
+    """Leave processes running: a plain child, one without a session, one that init inherits.
+
+    It runs until a file is there, so that they can be looked at while they are alive.
+    """
     plain = subprocess.Popen(["/bin/sleep", "600"])
     alone = subprocess.Popen(["/bin/sleep", "600"], start_new_session=True, env={})
     orphan = subprocess.run(
@@ -296,8 +298,10 @@ def abandon(atoms: Atoms, pids: str) -> dict[str, Any]:
         check=True,
         start_new_session=True,
     )
-    Path(pids).write_text(f"{plain.pid} {alone.pid} {orphan.stdout}", encoding="ascii")
-    return {}
+    new = Path(f"{pids}.new")
+    new.write_text(f"{plain.pid} {alone.pid} {orphan.stdout}", encoding="ascii")
+    new.rename(pids)
+    return wait_for(atoms, path)
 
 
 def leave_thread(atoms: Atoms, path: str) -> dict[str, Any]:

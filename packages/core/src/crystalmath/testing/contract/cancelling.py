@@ -12,12 +12,14 @@ import pytest
 
 from crystalmath.quacc import JobState
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.oracle import alive
+from crystalmath.testing.oracle import alive, found
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import psutil
 
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.oracle import Oracle
@@ -93,16 +95,16 @@ class Cancelling(Base):
         pids = shared / "pids"
         job_id = submit("grandchild", pids=str(pids))
         eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
-        tree = [int(pid) for pid in pids.read_text().split()]
+        tree = found(map(int, pids.read_text().split()))
         assert len(alive(tree)) == 2
         assert runner.cancel(job_id) is True
-        left: list[int] = []
+        left: list[psutil.Process] = []
 
         def ended() -> bool:
             # The state first: nothing may be alive once it is read.
             if runner.get_status(job_id) is not JobState.CANCELLED:
                 return False
-            left.extend(alive(tree) + [process.pid for process in oracle.processes(job_id)])
+            left.extend(alive(tree) + oracle.processes(job_id))
             return True
 
         eventually(ended, GONE_S, "the job was not cancelled")

@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import psutil
 import pytest
 
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.oracle import alive
+from crystalmath.testing.oracle import alive, found, start_time
 from crystalmath.testing.owner import Owner, OwnerError
 from crystalmath.testing.passing import below, links, listed
 from crystalmath.testing.waiting import eventually
@@ -152,7 +151,7 @@ def _is_of_a_living(identity: Path) -> bool:
         return False
     # That of a process on another host is for who comes after it there.
     is_here = fields["boot_id"] == _BOOT.read_text(encoding="ascii").strip()
-    return not is_here or bool(psutil.pid_exists(fields["pid"]))
+    return not is_here or start_time(fields["pid"]) == fields["start_time"]
 
 
 class Closing(Base):
@@ -218,8 +217,8 @@ class Closing(Base):
         ended = [job_id for job_id in running + waiting if oracle.outcome(job_id)]
         assert not ended, f"jobs that were to be let go were ended: {ended}"
         if runner.capabilities.workers_here:
-            supervisors = [oracle.supervisor(job_id) for job_id in running]
-            assert alive(supervisors) == supervisors
+            supervisors = found(oracle.supervisor(job_id) for job_id in running)
+            assert len(alive(supervisors)) == len(running)
         # This process takes them over while that one is still there.
         assert {runner.get_status(job_id).value for job_id in running} == {"running"}
         gate.touch()

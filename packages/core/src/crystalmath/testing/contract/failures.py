@@ -10,7 +10,7 @@ import pytest
 
 from crystalmath.quacc import JobState
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.oracle import alive
+from crystalmath.testing.oracle import alive, found
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -252,17 +252,21 @@ class Failures(Base):
 
     def test_processes_left_running_are_gone_at_the_end(
         self,
+        engine: EngineUnderTest,
         needs: Callable[[str], None],
         submit: Callable[..., str],
         finish: Callable[..., Any],
         shared: Path,
     ) -> None:
         needs("workers_here")
-        pids = shared / "pids"
-        job_id = submit("abandon", pids=str(pids))
+        pids, go = shared / "pids", shared / "go"
+        job_id = submit("abandon", pids=str(pids), path=str(go))
+        eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
+        processes = found(map(int, pids.read_text().split()))
+        go.touch()
         state, _ = finish(job_id)
-        left = alive(map(int, pids.read_text().split()))
-        assert not left
+        assert len(processes) == 3
+        assert not alive(processes)
         assert state is JobState.COMPLETED
 
     def test_threads_left_running_are_gone_at_the_end(
@@ -337,9 +341,9 @@ class Failures(Base):
         job_id = start("grandchild", {"pids": str(pids)}, PROCESSES_S)
         blocked.touch()
         eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "the recipe did not begin")
+        processes = found(map(int, pids.read_text().split()))
         state, result = finish(job_id)
-        left = alive(map(int, pids.read_text().split()))
-        assert not left
+        assert not alive(processes)
         assert not oracle.processes(job_id)
         assert state is JobState.FAILED
         assert "walltime" in result["error"]

@@ -12,6 +12,7 @@ import pytest
 
 from crystalmath.models import Capabilities
 from crystalmath.testing.contract.base import Base, still_unbegun
+from crystalmath.testing.oracle import found
 from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
@@ -128,7 +129,7 @@ class Honesty(Base):
         attempt = door.write("grandchild", pids=str(pids))
         door.launch(attempt)
         eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "it started no process")
-        left = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+        left = found(map(int, pids.read_text().split()))
         psutil.Process(oracle.supervisor(attempt.job_id)).kill()
         yield attempt
         for process in left + oracle.processes(attempt.job_id):

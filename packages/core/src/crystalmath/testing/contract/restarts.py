@@ -12,7 +12,7 @@ import pytest
 from crystalmath.errors import UnknownJob
 from crystalmath.testing.contract.base import Base, still_unbegun
 from crystalmath.testing.estate import Estate, occupy
-from crystalmath.testing.oracle import alive
+from crystalmath.testing.oracle import alive, found
 from crystalmath.testing.owner import Owner, OwnerError
 from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
@@ -235,7 +235,7 @@ class Restarts(Base):
         started(job_id)
         first.kill()
         supervisor = psutil.Process(oracle.supervisor(job_id))
-        tree = [each.pid for each in (supervisor, *supervisor.children(recursive=True))]
+        tree = [supervisor, *supervisor.children(recursive=True)]
         supervisor.kill()
         # What runs the recipe ends soon after it, and would else see the file and complete.
         limit = engine.linger_s + 10 * engine.turn_s
@@ -260,7 +260,7 @@ class Restarts(Base):
         first = owner()
         (job_id,) = first.ask("submit", "grandchild", pids=str(pids))
         eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "it started no process")
-        processes = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+        processes = found(map(int, pids.read_text().split()))
         yield first, job_id, processes
         for process in processes:
             with contextlib.suppress(*TRANSIENT):
@@ -285,8 +285,7 @@ class Restarts(Base):
         outcome = eventually(lambda: oracle.outcome(job_id), CANCEL_S, what)
         assert outcome is not None
         assert outcome["state"] == "cancelled"
-        # One that is dead, and that nobody has collected yet, is running for psutil.
-        assert alive(process.pid for process in processes) == []
+        assert alive(processes) == []
         assert oracle.processes(job_id) == []
         eventually(lambda: runner.get_status(job_id) == "cancelled", CANCEL_S, "no word of it")
         assert runner.get_result(job_id) == {"error": "cancelled"}
