@@ -79,6 +79,20 @@ class _Asking(Plugin):
 AsksItsServer.plugin = _Asking(AsksItsServer)
 
 
+class NotesFindings(Engine):
+    """Keeps a note of what it has found, wherever engines are listed."""
+
+
+class _Noting(Plugin):
+    @hookimpl
+    def crystalmath_engine_findings(self, settings):
+        (settings.home / "findings").touch()
+        return []
+
+
+NotesFindings.plugin = _Noting(NotesFindings)
+
+
 class RecyclesHandles(Engine):
     """Numbers its tasks by the smallest number that is free, as operating systems do."""
 

@@ -129,6 +129,7 @@ CASES = [
         if fault != "Slow"
     ),
     ("AsksItsServer", "test_calls_start_nothing[findings]", "process: /bin/true"),
+    ("NotesFindings", "test_findings", "looking has made files"),
     ("BringsItsLibrary", "test_import_brings_no_library", "imports fake_library"),
     ("BringsNumpy", "test_import_brings_no_library", "imports numpy"),
     ("StopHangs", "test_stop_ends_in_time", "did not come back"),

@@ -102,6 +102,13 @@ def test_a_pool_that_fills_up_is_no_leak(judge):
     assert verdict["outcome"] == "passed", verdict["details"]
 
 
+def test_a_home_is_written_to_while_findings_are_asked_for(judge):
+    verdicts = judge({"Beats": ["test_one_job_ends", "test_findings"]}, limits="turn_s=3.0")
+    failed = {name: v["details"] for (_, name), v in verdicts.items() if v["outcome"] != "passed"}
+    assert len(verdicts) == 2
+    assert not failed, "\n".join(failed.values())
+
+
 @pytest.fixture
 def neighbour():
     """Leave shared memory behind all the time, as programs that are killed do."""

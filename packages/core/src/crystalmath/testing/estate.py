@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalmath.testing.owner import Owner
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
@@ -31,8 +31,8 @@ class Estate:
     """
 
     def __init__(self, engine: EngineUnderTest, oracle: Oracle, home: Path) -> None:
-        folder = home / "estate"
-        folder.mkdir()
+        # A fresh one: where a first estate could not be made, the next test tries again.
+        folder = Path(tempfile.mkdtemp(dir=home, prefix="estate-"))
         self.gate = folder / "gate"
         path = str(self.gate)
         self.jobs: dict[str, tuple[str, dict[str, str]]] = {}

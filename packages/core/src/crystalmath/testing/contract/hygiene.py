@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import psutil
 import pytest
 
+from crystalmath import config
 from crystalmath.engines.registry import ENGINES, plugins
 from crystalmath.models import EngineSettings, Finding
 from crystalmath.quacc.engine import EngineRunner
@@ -125,16 +126,30 @@ class Hygiene(Base):
         assert all(clusters), clusters
         assert len(set(clusters)) == len(clusters)
 
-    def test_findings(self, engine: EngineUnderTest, contract_home: Path) -> None:
-        settings = EngineSettings(name=engine.name, home=contract_home, options=engine.options)
+    def test_findings(
+        self,
+        engine: EngineUnderTest,
+        tmp_path_factory: pytest.TempPathFactory,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        # A fresh one: in that of the class the engine is at work, and files come up all the time.
+        home = tmp_path_factory.mktemp("findings")
+        engine.configure(home)
+        monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
+        settings = EngineSettings(
+            name=engine.name,
+            home=home,
+            options=engine.options,
+            clusters=config.load().clusters_of(engine.name),
+        )
         plugin = plugins().engine(engine.name)
-        before = _names(contract_home)
+        before = set(below(home))
         answers = plugins().call_engine(plugin, "crystalmath_engine_findings", settings=settings)
         findings = [finding for answer in answers for finding in answer]
         assert all(isinstance(finding, Finding) for finding in findings), findings
         errors = [str(finding) for finding in findings if finding.severity != "warning"]
         assert not errors, f"the engine is under test, and says that it cannot serve: {errors}"
-        assert _names(contract_home) <= before, "looking has made files"
+        assert set(below(home)) <= before, "looking has made files"
 
     def test_import_starts_nothing(self, engine: EngineUnderTest) -> None:
         found = json.loads(_python("-c", IMPORT, engine.name))
@@ -180,10 +195,6 @@ class Hygiene(Base):
         process.leave()
         written = process.output.strip()
         assert not written, f"your engine wrote `{written}` to standard output"
-
-
-def _names(folder: Path) -> set[str]:
-    return set(map(str, below(folder)))
 
 
 def _python(*arguments: str) -> Any:
