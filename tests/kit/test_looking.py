@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from crystalmath.testing import oracle
 from crystalmath.testing.passing import below, links, listed
 from crystalmath.testing.ports import sockets
 from crystalmath.testing.waiting import eventually
+from crystalmath.testing.watching import watched
 
 
 def test_a_folder_that_goes_while_it_is_walked(tmp_path):
@@ -85,3 +88,55 @@ def test_a_process_that_has_the_pid_of_another_is_another(child):
     assert oracle.start_time(process.pid) == processes.start_time(process.pid)
     former._ident = (former.pid, former._ident[1] - 100.0)
     assert oracle.alive([former]) == []
+
+
+@pytest.fixture
+def hand(tmp_path):
+    """Have a thread that is there before a call: ``hand(call)``, and what it does is done."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+        yield lambda call: pool.submit(call).result()
+
+
+def in_a_thread(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+def test_what_threads_do_that_were_there_before_a_call_is_none_of_it(hand, tmp_path):
+    over = threading.Event()
+    lasting = threading.Thread(target=over.wait)
+    with watched() as seen:
+        hand((tmp_path / "theirs").touch)
+        hand(lambda: in_a_thread((tmp_path / "their thread's").touch))
+        hand(lasting.start)
+    over.set()
+    lasting.join()
+    assert seen.started == []
+
+
+def test_what_a_calls_own_threads_do_is_the_calls(hand, tmp_path):
+    with watched() as seen:
+        in_a_thread((tmp_path / "ours").touch)
+    thread, file = seen.started
+    assert thread.startswith("thread: ")
+    assert file.startswith(f"file: {tmp_path}/ours (")
+
+
+def test_a_process_that_becomes_another_command_is_the_one_it_was(child):
+    process = child(f"{READY} sys.stdin.readline(); import os; os.execlp('sleep', 'sleep', '600')")
+    with watched() as seen:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        (found,) = oracle.found([process.pid])
+        eventually(lambda: found.cmdline()[0] == "sleep", 60, "it is what it was")
+    assert seen.started == []
+
+
+def test_bytecode_that_is_kept_elsewhere_is_no_plugins(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "bytecode"))
+    with watched() as seen:
+        (tmp_path / "bytecode").mkdir()
+        (tmp_path / "bytecode/module.cpython-311.pyc").touch()
+    assert seen.started == []

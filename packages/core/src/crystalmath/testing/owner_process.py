@@ -32,6 +32,8 @@ class OwnerProcess:
         from crystalmath.quacc import get_runner
 
         self._born = snapshot.take()
+        # Those that this Python starts before all else are no engine's.
+        self._threads = set(threading.enumerate())
         self._cluster = cluster
         self._runner = cast("EngineRunner", get_runner(engine))
 
@@ -118,8 +120,8 @@ class OwnerProcess:
         return snapshot.encodings()
 
     def threads(self) -> list[str]:
-        """Name the threads that are alive, but for the one that asks."""
-        return [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+        """Name the threads that are alive and were not before there was a runner."""
+        return [thread.name for thread in threading.enumerate() if thread not in self._threads]
 
     def _attempts(self, job_ids: Sequence[str], handles: dict[str, str] | None = None) -> Any:
         from crystalmath.testing.attempts import attempt_of

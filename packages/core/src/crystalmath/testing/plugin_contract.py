@@ -82,7 +82,7 @@ def unchanged(who: str, folder: Path, warm: Callable[[], object]) -> Iterator[No
     """
     before = process_state()
     warm()
-    with watched([folder]) as seen:
+    with watched([folder], may_ask=True) as seen:
         yield
     after = process_state()
     changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}

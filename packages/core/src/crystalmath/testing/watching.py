@@ -2,7 +2,7 @@
 
 Python's audit events tell of what Python code starts, with the line that did it (of threads they
 tell from Python 3.12 on alone); what is there afterwards and was not before also tells of what a
-library starts past Python.
+library starts past Python. What threads do that were there before the call is none of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from crystalmath.testing.passing import TRANSIENT, below
 from crystalmath.testing.ports import sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
     from types import FrameType
 
 __all__ = ["Watched", "watched"]
@@ -33,6 +33,8 @@ _PROCESSES = frozenset(
 )
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _LIBRARY = sysconfig.get_path("stdlib")
+#: What core starts to ask recipes, and with what.
+_ASKING, _CLIENT = "crystalmath.preflight.", "crystalmath.preflight.supervisor_client"
 
 
 @define
@@ -52,12 +54,16 @@ class Watched:
 
 
 _now: Watched | None = None
-_skips_imports = False
+_skips_imports = _may_ask = False
+#: The threads that were there before the call, and those that such ones start.
+_others: set[threading.Thread] = set()
 _installed = False
 
 
 @contextlib.contextmanager
-def watched(folders: Sequence[Path] = (), *, skip_imports: bool = False) -> Iterator[Watched]:
+def watched(
+    folders: Sequence[Path] = (), *, skip_imports: bool = False, may_ask: bool = False
+) -> Iterator[Watched]:
     """Watch what this process does within the ``with`` block; one at a time.
 
     Parameters
@@ -67,13 +73,16 @@ def watched(folders: Sequence[Path] = (), *, skip_imports: bool = False) -> Iter
     skip_imports : bool
         Do not blame a call for what a library does while it is imported, unless it is still there
         afterwards.
+    may_ask : bool
+        Do not blame a call for the processes in which core asks recipes: they end, are replaced,
+        and start others, as it pleases core.
 
     Yields
     ------
     Watched
         Complete after the block.
     """
-    global _now, _skips_imports, _installed  # noqa: PLW0603 - an audit hook is the process's
+    global _now, _skips_imports, _may_ask, _others, _installed  # noqa: PLW0603 - as audit hooks are
     if not _installed:
         _installed = True
         sys.addaudithook(_hear)
@@ -82,10 +91,13 @@ def watched(folders: Sequence[Path] = (), *, skip_imports: bool = False) -> Iter
     start = threading.Thread.start
 
     def start_noted(thread: threading.Thread) -> None:
+        if _is_of_another():
+            _others.add(thread)
         _note(f"thread: {thread.name}", sys._getframe(1))  # noqa: SLF001
         start(thread)
 
-    _now, _skips_imports = now, skip_imports
+    _others = set(threading.enumerate()) - {threading.current_thread()}
+    _now, _skips_imports, _may_ask = now, skip_imports, may_ask
     threading.Thread.start = start_noted  # type: ignore[assignment,method-assign]
     began = own_time()
     try:
@@ -95,11 +107,15 @@ def watched(folders: Sequence[Path] = (), *, skip_imports: bool = False) -> Iter
         threading.Thread.start = start  # type: ignore[method-assign]
         _now = None
         told = {each.partition(":")[0] for each in now.started}
+        came = {key: what for key, what in _there(folders).items() if key not in before}
         now.started += [
             f"{kind}: {what} (still there)"
-            for kind, what in sorted(_there(folders) - before)
+            for (kind, which), what in came.items()
             if kind not in told
+            and which not in _others
+            and not (may_ask and kind == "process" and _ASKING in what)
         ]
+        _others = set()
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
@@ -109,8 +125,17 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _note(what: str, frame: FrameType) -> None:
-    if _now is not None and not (_skips_imports and _imports(frame)):
-        _now.started.append(f"{what} ({_place(frame)})")
+    now = _now  # the call may end while another thread is here
+    if now is None or _is_of_another() or (_skips_imports and _imports(frame)):
+        return
+    if not (_may_ask and _asks(frame)):
+        now.started.append(f"{what} ({_place(frame)})")
+
+
+def _is_of_another() -> bool:
+    """Tell whether the present thread is none of the call's."""
+    me = threading.get_ident()
+    return any(thread.ident == me for thread in tuple(_others))
 
 
 def _told(event: str, arguments: tuple[Any, ...]) -> str | None:
@@ -123,9 +148,15 @@ def _told(event: str, arguments: tuple[Any, ...]) -> str | None:
     is_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES
     if (event == "os.mkdir" or is_write) and isinstance(arguments[0], str | bytes | os.PathLike):
         name = os.fsdecode(arguments[0])
-        if not name.startswith(("/dev/", "/proc/")) and "__pycache__" not in name:
+        if not name.startswith(("/dev/", "/proc/")) and not _is_bytecode(name):
             return f"file: {name}"
     return None
+
+
+def _is_bytecode(name: str) -> bool:
+    """Tell whether Python keeps what it has compiled there, or beside the modules."""
+    kept = sys.pycache_prefix
+    return "__pycache__" in name or (kept is not None and name.startswith(kept))
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
@@ -138,6 +169,10 @@ def _imports(frame: FrameType) -> bool:
     return any("importlib._bootstrap" in each.f_code.co_filename for each in _frames(frame))
 
 
+def _asks(frame: FrameType) -> bool:
+    return any(each.f_globals.get("__name__") == _CLIENT for each in _frames(frame))
+
+
 def _place(frame: FrameType) -> str:
     """Tell the line of the first caller outside Python's own library."""
     for each in _frames(frame):
@@ -147,15 +182,16 @@ def _place(frame: FrameType) -> str:
     return "in Python's library"
 
 
-def _there(folders: Sequence[Path]) -> set[tuple[str, str]]:
-    """Give what there is now, as pairs of kind and words."""
+def _there(folders: Sequence[Path]) -> dict[tuple[str, Hashable], str]:
+    """Give what there is now in words, by kind and by what it is: a command may become another."""
     me = psutil.Process()
-    found = {("thread", thread.name) for thread in threading.enumerate()}
-    found |= {("process", _command(child)) for child in me.children(recursive=True)}
+    found: dict[tuple[str, Hashable], str] = {}
+    found |= {("thread", thread): thread.name for thread in threading.enumerate()}
+    found |= {("process", child): _command(child) for child in me.children(recursive=True)}
     ports = (each for each in sockets(me, "inet") if each.status == psutil.CONN_LISTEN)
-    found |= {("port", str(tuple(each.laddr))) for each in ports}
+    found |= {("port", each.laddr): str(tuple(each.laddr)) for each in ports}
     for folder in folders:
-        found |= {("file", str(path)) for path in below(folder)}
+        found |= {("file", path): str(path) for path in below(folder)}
     return found
 
 

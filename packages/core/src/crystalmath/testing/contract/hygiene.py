@@ -9,7 +9,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import psutil
 import pytest
 
 from crystalmath import config
@@ -71,11 +70,11 @@ else:
 IMPORT = """
 import json, os, sys, threading
 from crystalmath.engines.registry import plugins
-before = set(sys.modules)
+before, threads = set(sys.modules), set(threading.enumerate())
 plugins().engine(sys.argv[1])
 children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
 print(json.dumps({
-    "threads": [thread.name for thread in threading.enumerate()][1:],
+    "threads": [thread.name for thread in threading.enumerate() if thread not in threads],
     "children": children,
     "imported": sorted({name.partition(".")[0] for name in set(sys.modules) - before}),
 }))
@@ -180,7 +179,7 @@ class Hygiene(Base):
         made = owner()
         # Its runner was made before it could answer.
         assert made.ask("threads") == []
-        assert psutil.Process(made.process.pid).children(recursive=True) == []
+        assert made.children() == []
 
     def test_nothing_is_written_to_standard_output(
         self, engine: EngineUnderTest, owner: Callable[..., Owner]
