@@ -7,7 +7,9 @@ agent), and the batch engine of the guide.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -88,6 +90,24 @@ class Beats(Good):
         while not self._over.wait(0.02):
             (self.settings.home / f"beat {Beats.beats}").touch()
             Beats.beats += 1
+
+
+class LeavesItToPython(Good):
+    """Lets go at its end of a socket, in a circle, which the garbage collector closes some day."""
+
+    start_s = 60.0
+
+    def launch(self, attempts):
+        # Some day, and not by chance before the kit looks.
+        gc.disable()
+        if not self._threads:
+            self._circle = [socket.create_server(("127.0.0.1", 0))]
+            self._circle.append(self._circle)
+        return super().launch(attempts)
+
+    def stop(self):
+        super().stop()
+        self._circle = None
 
 
 class _Asking(Plugin):

@@ -102,6 +102,14 @@ def test_a_pool_that_fills_up_is_no_leak(judge):
     assert verdict["outcome"] == "passed", verdict["details"]
 
 
+def test_what_waits_for_the_garbage_collector_is_not_left(judge):
+    tests = ["test_close_of_an_idle_engine", "test_no_descriptor_is_left_open"]
+    verdicts = judge({"LeavesItToPython": tests}, limits="turn_s=3.0")
+    failed = {name: v["details"] for (_, name), v in verdicts.items() if v["outcome"] != "passed"}
+    assert len(verdicts) == 2
+    assert not failed, "\n".join(failed.values())
+
+
 def test_a_home_is_written_to_while_findings_are_asked_for(judge):
     verdicts = judge({"Beats": ["test_one_job_ends", "test_findings"]}, limits="turn_s=3.0")
     failed = {name: v["details"] for (_, name), v in verdicts.items() if v["outcome"] != "passed"}

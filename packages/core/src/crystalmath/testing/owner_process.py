@@ -8,6 +8,7 @@ is a line ``[method, arguments, keywords]``; each answer a line ``{"answer": ...
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -122,6 +123,10 @@ class OwnerProcess:
     def threads(self) -> list[str]:
         """Name the threads that are alive and were not before there was a runner."""
         return [thread.name for thread in threading.enumerate() if thread not in self._threads]
+
+    def collect(self) -> None:
+        """Let go of what nobody refers to any more, but in circles."""
+        gc.collect()
 
     def _attempts(self, job_ids: Sequence[str], handles: dict[str, str] | None = None) -> Any:
         from crystalmath.testing.attempts import attempt_of

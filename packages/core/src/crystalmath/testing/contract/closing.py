@@ -95,12 +95,14 @@ class Tenant:
 
     def leaves_nothing(self) -> None:
         """Check that nothing is left, whether the process itself has ended or not."""
-        if self.owner.process.poll() is None:
-            eventually(lambda: not self.ask("threads"), LINGER_S, self._threads)
-            what = "a socket is still open"
-            eventually(lambda: self._count_sockets() <= self._sockets, LINGER_S, what)
         # A turn tells how slow the machine is.
-        limit = self._engine.linger_s + 10 * self._engine.turn_s
+        turns = 10 * self._engine.turn_s
+        linger = max(LINGER_S, turns)
+        if self.owner.process.poll() is None:
+            self.ask("collect")
+            eventually(self._has_no_threads, linger, self._threads)
+            eventually(self._has_no_sockets, linger, "a socket is still open")
+        limit = self._engine.linger_s + turns
         eventually(lambda: not self.owner.others(), limit, self._processes)
         left = sorted(map(str, below(self._temporary)))
         assert not left, f"temporary files are left: {left}"
@@ -108,10 +110,24 @@ class Tenant:
         litter = self._litter() - self._before
 
         def is_gone() -> bool:
+            if litter and self.owner.process.poll() is None:
+                self.ask("collect")
             litter.intersection_update(self._litter())
             return not litter
 
-        eventually(is_gone, LINGER_S, lambda: f"these are left: {sorted(litter)}")
+        eventually(is_gone, linger, lambda: f"these are left: {sorted(litter)}")
+
+    # What only waits for Python's garbage collector is not left: it is looked at once more.
+
+    def _has_no_threads(self) -> bool:
+        if self.ask("threads"):
+            self.ask("collect")
+        return not self.ask("threads")
+
+    def _has_no_sockets(self) -> bool:
+        if self._count_sockets() > self._sockets:
+            self.ask("collect")
+        return self._count_sockets() <= self._sockets
 
     def _threads(self) -> str:
         return f"these threads go on: {self.ask('threads')}"

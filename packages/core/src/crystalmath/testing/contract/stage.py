@@ -77,9 +77,13 @@ class Stage:
             self._use()
             self._owner.ask("close")
             self.changed: dict[str, list[str]] = self._owner.ask("changes")
+            # What garbage holds, temporary files too, goes as it would sooner or later.
+            self._owner.ask("collect")
+            # A turn tells how slow the machine is.
+            linger = max(LINGER_S, 10 * engine.turn_s)
             with contextlib.suppress(AssertionError):
-                eventually(lambda: not self._descriptors() - descriptors, LINGER_S, "")
-            self.descriptors = sorted((self._descriptors() - descriptors).elements())
+                eventually(lambda: not self._left(descriptors), linger, "")
+            self.descriptors = sorted(self._left(descriptors).elements())
         self.files: list[str] = []
 
         def is_as_it_was() -> bool:
@@ -127,6 +131,7 @@ class Stage:
 
         deadline = time.monotonic() + SETTLE_S
         while grown() and time.monotonic() < deadline:
+            self._owner.ask("collect")
             time.sleep(0.1)
         return grown()
 
@@ -182,6 +187,12 @@ class Stage:
     def _descriptors(self) -> Counter[str]:
         """List what the process has open."""
         return Counter(links(f"/proc/{self._owner.process.pid}/fd"))
+
+    def _left(self, before: Counter[str]) -> Counter[str]:
+        """List what the process has open that it had not."""
+        if self._descriptors() - before:
+            self._owner.ask("collect")
+        return self._descriptors() - before
 
     def _changes(self, files: dict[str, str]) -> list[str]:
         """Say which files in the places of the process are not as they were."""
