@@ -212,7 +212,7 @@ class Owner:
         left.pop(self.process.pid, None)
         return alive(left.values())
 
-    def leave(self, timeout: float = 60.0) -> int:
+    def leave(self, timeout: float = 90.0) -> int:
         """Have it end as a script ends; give its exit code."""
         self._hang_up()
         try:

@@ -10,13 +10,27 @@ from crystalmath.testing.owner import Owner, OwnerError
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from crystalmath.models import Attempt
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Door"]
+
+#: The limit of a call is for so many attempts: a command for each may be what launches them.
+_AT_ONCE = 10
+
+
+@contextlib.contextmanager
+def _more_patience(owner: Owner, attempts: int) -> Iterator[None]:
+    """Give a call more time that is about many attempts."""
+    patience_s = owner.patience_s
+    owner.patience_s = patience_s * max(1.0, attempts / _AT_ONCE)
+    try:
+        yield
+    finally:
+        owner.patience_s = patience_s
 
 
 class Door:
@@ -66,13 +80,16 @@ class Door:
         def taken() -> bool:
             left = [each.job_id for each in attempts if each.job_id not in handles]
             try:
-                handles.update(owner.ask("launch", left))
+                with _more_patience(owner, len(left)):
+                    handles.update(owner.ask("launch", left))
             except OwnerError as error:
                 if not str(error).startswith("EngineUnavailable"):
                     raise
             return len(handles) == len(attempts)
 
-        eventually(taken, self._engine.start_s, "the engine did not take all attempts")
+        # It may take some of them when others have ended.
+        limit = self._engine.start_s + (len(attempts) - 1) * self._engine.turn_s
+        eventually(taken, limit, "the engine did not take all attempts")
         return handles
 
     def seen(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
@@ -82,7 +99,8 @@ class Door:
 
     def release(self, *attempts: Attempt) -> None:
         """Have the engine drop attempts."""
-        self.owner.ask("release", [attempt.job_id for attempt in attempts])
+        with _more_patience(self.owner, len(attempts)):
+            self.owner.ask("release", [attempt.job_id for attempt in attempts])
 
     def started(self, *attempts: Attempt) -> None:
         """Wait until attempts were begun, as their files tell."""
