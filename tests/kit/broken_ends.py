@@ -13,7 +13,7 @@ import threading
 import time
 from typing import ClassVar
 
-from broken_engines import LEAK, SHM, Engine, declare
+from broken_engines import LEAK, SHM, Engine, declare, leaked
 
 from crystalmath.errors import EngineUnavailable
 from crystalmath.hookspecs import hookimpl
@@ -151,7 +151,7 @@ class LeavesSharedMemory(Engine):
 
     def launch(self, attempts):
         if not self._threads:
-            with tempfile.NamedTemporaryFile(prefix=LEAK, dir=SHM, delete=False) as file:
+            with tempfile.NamedTemporaryFile(prefix=leaked(), dir=SHM, delete=False) as file:
                 file.write(b"x")
                 file.flush()
                 self._memory = mmap.mmap(file.fileno(), 1)

@@ -7,6 +7,7 @@ names, so that `get_runner` and new processes find them as they find any strange
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,14 @@ ENGINES = {}
 
 #: What the engines here leave behind on purpose carries this, so that the tests can end it.
 LEAK = "BROKEN_ENGINE_LEAK"
+#: And this says of which run of the tests: another may be at work beside it.
+RUN = "BROKEN_ENGINE_RUN"
 SHM = Path("/dev/shm")
+
+
+def leaked():
+    """Give how the names of shared memory begin that this run leaves behind."""
+    return f"{LEAK}-{os.environ.get(RUN, '')}-"
 
 
 class Plugin:

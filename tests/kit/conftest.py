@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ import psutil
 import pytest
 import small_slurm
 
+from crystalmath.testing.oracle import living
 from crystalmath.testing.pytest_session import run_pytest
 
 HERE = Path(__file__).parent
@@ -65,13 +67,14 @@ def site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         path = [str(folder), str(HERE), str(LIGHT), os.environ.get("PYTHONPATH")]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+        patch.setenv(broken_engines.RUN, secrets.token_hex(8))
         yield folder
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # it ends meanwhile
-            if process.environ().get(broken_engines.LEAK):
-                process.kill()
-    for segment in broken_engines.SHM.glob(f"{broken_engines.LEAK}*"):
-        segment.unlink()
+        for process in living(broken_engines.RUN, os.environ[broken_engines.RUN]):
+            with contextlib.suppress(psutil.Error):  # it ends meanwhile
+                if broken_engines.LEAK in process.environ():
+                    process.kill()
+        for segment in broken_engines.SHM.glob(f"{broken_engines.leaked()}*"):
+            segment.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from broken_engines import ENGINES, LEAK, SHM
+from broken_engines import ENGINES, SHM, leaked
 from cases_surroundings import MENDED
 
 from crystalmath.engines.local import LocalRunner
@@ -118,13 +118,13 @@ def test_a_home_is_written_to_while_findings_are_asked_for(judge):
 
 
 @pytest.fixture
-def neighbour():
+def neighbour(site):
     """Leave shared memory behind all the time, as programs that are killed do."""
     over, made = threading.Event(), []
 
     def litter():
         while not over.wait(0.05):
-            made.append(SHM / f"{LEAK}-{os.getpid()}-{len(made)}")
+            made.append(SHM / f"{leaked()}neighbour-{len(made)}")
             made[-1].touch()
 
     with ThreadPoolExecutor() as pool:
