@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.models import Attempt, JobSpec
 from crystalmath.quacc.runner import generate_job_id
+from crystalmath.testing.owner import OwnerError
+from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["attempt_of", "write_down"]
+    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["attempt_of", "hand_over", "more_patience", "write_down"]
+
+#: The limit of a call is for so many attempts: a command for each may be what launches them.
+_AT_ONCE = 10
 
 
 def write_down(
@@ -58,3 +68,34 @@ def attempt_of(
         cluster=cluster,
         handle=handle,
     )
+
+
+@contextlib.contextmanager
+def more_patience(owner: Owner, attempts: int) -> Iterator[None]:
+    """Give a call more time that is about many attempts."""
+    patience_s = owner.patience_s
+    owner.patience_s = patience_s * max(1.0, attempts / _AT_ONCE)
+    try:
+        yield
+    finally:
+        owner.patience_s = patience_s
+
+
+def hand_over(owner: Owner, engine: EngineUnderTest, jobs: Sequence[str]) -> dict[str, str]:
+    """Have a process launch attempts, again and again until its engine took all."""
+    handles: dict[str, str] = {}
+
+    def taken() -> bool:
+        left = [job_id for job_id in jobs if job_id not in handles]
+        try:
+            with more_patience(owner, len(left)):
+                handles.update(owner.ask("launch", left))
+        except OwnerError as error:
+            if not str(error).startswith("EngineUnavailable"):
+                raise
+        return len(handles) == len(jobs)
+
+    # It may take some of them when others have ended.
+    limit = engine.start_s + (len(jobs) - 1) * engine.turn_s
+    eventually(taken, limit, "the engine did not take all attempts")
+    return handles

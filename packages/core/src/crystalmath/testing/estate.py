@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crystalmath.testing.attempts import hand_over
 from crystalmath.testing.owner import Owner
 from crystalmath.testing.waiting import eventually
 
@@ -44,7 +45,7 @@ class Estate:
                 method = "write" if past_core else "submit"
                 answer = owner.ask(method, "count_and_wait", **counted)
                 self.jobs[how] = (answer if past_core else answer[0], counted)
-            owner.ask("launch", [self.jobs["launched"][0]])
+            hand_over(owner, engine, [self.jobs["launched"][0]])
 
 
 def occupy(owner: Owner, engine: EngineUnderTest, oracle: Oracle, path: str) -> None:

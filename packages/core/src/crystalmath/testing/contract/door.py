@@ -5,32 +5,18 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.testing.attempts import attempt_of, write_down
+from crystalmath.testing.attempts import attempt_of, hand_over, more_patience, write_down
 from crystalmath.testing.owner import Owner, OwnerError
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from crystalmath.models import Attempt
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Door"]
-
-#: The limit of a call is for so many attempts: a command for each may be what launches them.
-_AT_ONCE = 10
-
-
-@contextlib.contextmanager
-def _more_patience(owner: Owner, attempts: int) -> Iterator[None]:
-    """Give a call more time that is about many attempts."""
-    patience_s = owner.patience_s
-    owner.patience_s = patience_s * max(1.0, attempts / _AT_ONCE)
-    try:
-        yield
-    finally:
-        owner.patience_s = patience_s
 
 
 class Door:
@@ -74,23 +60,7 @@ class Door:
 
     def launch(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
         """Hand attempts over, again and again until the engine took all: ``{job id: handle}``."""
-        handles: dict[str, str] = {}
-        owner = by or self.owner
-
-        def taken() -> bool:
-            left = [each.job_id for each in attempts if each.job_id not in handles]
-            try:
-                with _more_patience(owner, len(left)):
-                    handles.update(owner.ask("launch", left))
-            except OwnerError as error:
-                if not str(error).startswith("EngineUnavailable"):
-                    raise
-            return len(handles) == len(attempts)
-
-        # It may take some of them when others have ended.
-        limit = self._engine.start_s + (len(attempts) - 1) * self._engine.turn_s
-        eventually(taken, limit, "the engine did not take all attempts")
-        return handles
+        return hand_over(by or self.owner, self._engine, [each.job_id for each in attempts])
 
     def seen(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
         """Tell what the engine says of an attempt, with the handles that are known."""
@@ -99,7 +69,7 @@ class Door:
 
     def release(self, *attempts: Attempt) -> None:
         """Have the engine drop attempts."""
-        with _more_patience(self.owner, len(attempts)):
+        with more_patience(self.owner, len(attempts)):
             self.owner.ask("release", [attempt.job_id for attempt in attempts])
 
     def started(self, *attempts: Attempt) -> None:
