@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -28,6 +29,20 @@ def test_a_folder_that_goes_while_it_is_walked(tmp_path):
     shutil.rmtree(tmp_path / "a")
     assert list(found) == []
     assert listed(tmp_path / "a") == links(tmp_path / "a") == []
+
+
+def test_who_waits_looks_once_more_at_the_end():
+    looks = []
+
+    def look():
+        looks.append(time.monotonic())
+        if len(looks) == 1:
+            time.sleep(0.1)  # as long as this process has no core
+        return len(looks) > 1
+
+    assert eventually(look, 0.05, "it did not happen")
+    with pytest.raises(AssertionError, match="it did not happen"):
+        eventually(lambda: False, 0.05, "it did not happen")
 
 
 def test_the_sockets_of_a_process_under_each_name_that_psutil_gave_them():

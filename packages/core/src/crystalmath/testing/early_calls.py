@@ -81,7 +81,7 @@ def call_early(group: str, name: str, folder: Path, configure: Callable[[Path], 
         env={**os.environ, "CRYSTALMATH_HOME": str(home), "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
-        timeout=600,  # a limit on what hangs, however busy the machine is
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, f"the plugin {name!r} could not be used:\n{done.stderr}"

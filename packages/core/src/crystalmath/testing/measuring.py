@@ -96,10 +96,12 @@ def _is_apart(first: Owner, engine: EngineUnderTest, home: Path, cold_s: float) 
 
 def _comes_true(condition: Callable[[], bool], limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
+    is_late = False
     while not condition():
-        if time.monotonic() > deadline:
+        if is_late:
             return False
         time.sleep(_TICK)
+        is_late = time.monotonic() > deadline
     return True
 
 

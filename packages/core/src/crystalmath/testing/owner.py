@@ -160,11 +160,15 @@ class Owner:
                 ended = not more
             if ended:
                 raise OwnerError(f"the process ended with {self.process.wait()} during {method!r}")
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and not self._has_line():
                 self.kill()
                 raise OwnerError(f"{method!r} gave no answer in {patience_s:g} s")
         line, _, self._unread = self._unread.partition(b"\n")
         return line
+
+    def _has_line(self) -> bool:
+        """Tell whether an answer is there after all: this process, too, may have had no core."""
+        return b"\n" in self._unread or self.has_answered()
 
     @property
     def output(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ def _serves_strangers(port: Port) -> str | None:
         mechanism = _talk(port, _ZMQ)[_ZMQ_HEAD : _ZMQ_HEAD + _ZMQ_MECHANISM].rstrip(b"\0")
         return "speaks ZeroMQ without a key" if mechanism == b"NULL" else None
     line = _talk(port, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").partition(b"\r\n")[0]
-    if line.startswith(b"HTTP/") and b" 2" in line:
+    if re.match(rb"HTTP/\S+ 2", line):
         return f"answers HTTP of anybody with {line.decode('latin-1')!r}"
     return None
 
@@ -93,8 +94,8 @@ def _serves_strangers(port: Port) -> str | None:
 def _talk(port: Port, words: bytes) -> bytes:
     """Connect, say something, and give what is said within a short time."""
     said = b""
-    with contextlib.suppress(OSError), socket.create_connection((port.host, port.number)) as peer:
-        peer.settimeout(ANSWER_S)
+    address = port.host, port.number
+    with contextlib.suppress(OSError), socket.create_connection(address, ANSWER_S) as peer:
         peer.sendall(words)
         while len(said) < len(_ZMQ) and (more := peer.recv(1024)):
             said += more

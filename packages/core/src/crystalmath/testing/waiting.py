@@ -26,9 +26,12 @@ def eventually(condition: Callable[[], _T], timeout: float, message: str | Calla
         What did not happen, for the failure; a callable is asked at the end.
     """
     deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > deadline:
+    while True:
+        # Looked at before: however long this process has no core, it asks once more at the end.
+        is_late = time.monotonic() > deadline
+        if value := condition():
+            return value
+        if is_late:
             told = message if isinstance(message, str) else message()
             raise AssertionError(f"{told} (waited {timeout:g} s)")
         time.sleep(0.02)
-    return value

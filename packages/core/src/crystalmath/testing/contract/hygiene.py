@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Hygiene"]
 
-#: How long a Python and its imports may take on a busy machine, in seconds: a limit on what hangs.
-HANGS_S = 600.0
-
 #: Hides a library as if it were not installed: ``python -c HIDE LIBRARY CODE``.
 HIDE = """
 import sys
@@ -205,7 +202,7 @@ def _python(*arguments: str) -> Any:
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=HANGS_S,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

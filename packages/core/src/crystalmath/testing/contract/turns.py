@@ -274,11 +274,13 @@ def _check_sightings(
         return [each for each in answers if each[2] in WRONG[each[1]]]
 
     deadline = time.monotonic() + limit_s
+    is_late = False
     # An engine may need a while until it knows that something has ended; of nothing else.
     while (wrong := mistakes()) and all(kind == "finished" for _, kind, _ in wrong):
-        if time.monotonic() > deadline:
+        if is_late:
             break
         time.sleep(0.05)
+        is_late = time.monotonic() > deadline
     told = [f"{job_id}, which is {kind}, is {state!r}" for job_id, kind, state in wrong]
     assert not wrong, (
         f"asked about {len(jobs)} attempts at once, each with the handle that launch gave for it, "
