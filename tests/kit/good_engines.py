@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import attrs
 from broken_engines import Engine, Plugin
 from broken_surroundings import InAProcess
 
+from crystalmath.errors import EngineUnavailable
 from crystalmath.hookspecs import hookimpl
 
 #: Calls core's worker for each run directory that it reads; standard output is for the answers.
@@ -90,6 +92,28 @@ class Beats(Good):
         while not self._over.wait(0.02):
             (self.settings.home / f"beat {Beats.beats}").touch()
             Beats.beats += 1
+
+
+class Falters(Good):
+    """Cannot be reached each other time that it is asked about attempts, or given some."""
+
+    start_s = 60.0
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._times = itertools.count()
+
+    def launch(self, attempts):
+        self._falter()
+        return super().launch(attempts)
+
+    def probe(self, attempts):
+        self._falter()
+        return super().probe(attempts)
+
+    def _falter(self):
+        if next(self._times) % 2 == 0:
+            raise EngineUnavailable("come again")
 
 
 class LeavesItToPython(Good):

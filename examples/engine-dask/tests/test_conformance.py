@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def outage() -> Iterator[None]:
     """Stop the agents for a while: they do not answer."""
-    agents = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "crystalmath.engines.agent_process" in process.cmdline()
-    ]
+    agents = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends meanwhile
+            if "crystalmath.engines.agent_process" in process.cmdline():
+                agents.append(process)
     for process in agents:
         process.suspend()
     try:

@@ -63,7 +63,26 @@ class Door:
         return hand_over(by or self.owner, self._engine, [each.job_id for each in attempts])
 
     def seen(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
-        """Tell what the engine says of an attempt, with the handles that are known."""
+        """Tell what the engine says of an attempt, with the handles that are known.
+
+        One that cannot be reached for a moment is asked again, as core does.
+        """
+        told = ""
+
+        def state() -> str:
+            nonlocal told
+            try:
+                return self.ask(attempt, handles)
+            except OwnerError as error:
+                told = str(error)
+                if not told.startswith("EngineUnavailable"):
+                    raise
+                return ""
+
+        return eventually(state, self._engine.start_s, lambda: f"it cannot be probed: {told}")
+
+    def ask(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
+        """Tell what the engine says of an attempt when it is asked once."""
         state: str = self.owner.ask("probe", [attempt.job_id], handles)[attempt.job_id][0]
         return state
 

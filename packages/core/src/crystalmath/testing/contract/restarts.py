@@ -355,7 +355,7 @@ class Restarts(Base):
         with outage():
             for attempt in (*occupied, queued):
                 try:
-                    word = door.seen(attempt)
+                    word = door.ask(attempt)
                 except OwnerError as error:
                     if not str(error).startswith("EngineUnavailable"):
                         raise
