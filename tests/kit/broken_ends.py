@@ -188,6 +188,16 @@ class SecondCloseFails(Engine):
         super().close(cancel=cancel)
 
 
+class CannotClose(Engine):
+    """Fails to close, also when it has been measured."""
+
+    start_s = None
+
+    def close(self, *, cancel=True):
+        super().close(cancel=cancel)
+        raise RuntimeError("it cannot be closed")
+
+
 class CloseLeavesJobs(Engine):
     """Closes without a word to the jobs that run."""
 

@@ -122,6 +122,15 @@ def test_what_is_right_is_not_taken_for_wrong(judge, engine):
     assert len(verdicts) == len(RIGHT[engine])
 
 
+def test_an_engine_that_cannot_be_closed_is_measured_all_the_same(judge):
+    tests = ["test_one_job_ends", "test_close_of_an_engine_that_was_not_used"]
+    verdicts = {test: verdict for (_, test), verdict in judge({"CannotClose": tests}).items()}
+    first, closing = (verdicts[test] for test in tests)
+    assert first["outcome"] == "passed", first["details"]
+    assert (closing["outcome"], closing["phase"]) == ("failed", "call"), closing["details"]
+    assert "it cannot be closed" in closing["reason"]
+
+
 @pytest.fixture
 def neighbour(site):
     """Leave shared memory behind all the time, as programs that are killed do."""
