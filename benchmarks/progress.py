@@ -3,8 +3,8 @@
 python benchmarks/progress.py [JOBS]   (default 200; VASP's files in a folder that is removed)
 
 Each has an OUTCAR of 2 MB. It is printed what one `jobs.progress` of all of them computes: at
-first, where nothing has changed since, and where a tenth of the jobs has written something; and
-which share of a core that is where somebody asks every ten seconds.
+first, where nothing has changed since, and where a tenth or all have written something; and which
+share of a core that is where somebody asks every ten seconds.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ def main(count: int) -> None:
         readers = plugins().progress_readers()
         _told("at first", works, readers)
         _told("nothing new", works, readers)
-        for work in works[::10]:
-            with (work / "quacc-1/OSZICAR").open("a") as file:
-                file.write(_OSZICAR.format(2))
-            os.utime(work / "quacc-1/OSZICAR", (time.time() - 30,) * 2)
-        _told("a tenth new", works, readers)
+        for what, every in (("a tenth new", 10), ("all new", 1)):
+            for work in works[::every]:
+                with (work / "quacc-1/OSZICAR").open("a") as file:
+                    file.write(_OSZICAR.format(2))
+                os.utime(work / "quacc-1/OSZICAR", (time.time() - 30 + 1 / every,) * 2)
+            _told(what, works, readers)
 
 
 def _fill(work: Path) -> None:

@@ -380,3 +380,16 @@ def test_lines_are_the_same_from_either_end(some, times):
     last = LastLines(text.encode())
     assert list(reversed(last)) == wanted[::-1]
     assert (list(last), len(last), last[-3:]) == (wanted, len(wanted), wanted[-3:])
+
+
+@given(st.lists(st.sampled_from(["", "a", "é", "= head =", "head", "x" * 5_000]), max_size=30))
+def test_a_section_begins_with_its_heading_and_ends_at_the_next(lines):
+    wanted: list[list[str]] = []
+    for line in lines:
+        if "head" in line:
+            wanted.append([])
+        if wanted:
+            wanted[-1].append(line)
+    last = LastLines("".join(f"{line}\n" for line in lines).encode())
+    assert [list(section) for section in last.sections("head")] == wanted[::-1]
+    assert list(last.sections("tail")) == []

@@ -8,6 +8,8 @@ from typing import overload
 __all__ = ["LastLines"]
 
 _BLOCK = 2**16
+#: So much of a section is decoded at a time, in bytes: most end long before the file does.
+_SECTION = 2**12
 
 
 class LastLines(Sequence[str]):
@@ -16,10 +18,10 @@ class LastLines(Sequence[str]):
     Parameters
     ----------
     data : bytes
-        The end of the file. What of it is no UTF-8 is shown as replacement characters.
+        The end of the file, whole lines. What of it is no UTF-8 is shown as replacement characters.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes = b"") -> None:
         self._data = data
         self._all: list[str] | None = None
 
@@ -29,6 +31,28 @@ class LastLines(Sequence[str]):
             begin = self._data.rfind(b"\n", 0, max(0, end - _BLOCK)) + 1
             yield from reversed(self._lines(begin, end))
             end = begin
+
+    def sections(self, heading: str) -> Iterator[Iterator[str]]:
+        """Give the lines from each heading on, to the one before; the last heading comes first.
+
+        Lines before it are passed over unseen: to look at each takes ten times as long.
+
+        Parameters
+        ----------
+        heading : str
+            What its line contains.
+        """
+        wanted, end = heading.encode(), len(self._data)
+        while (found := self._data.rfind(wanted, 0, end)) >= 0:
+            begin = self._data.rfind(b"\n", 0, found) + 1
+            yield self._forward(begin, end)
+            end = begin
+
+    def _forward(self, begin: int, end: int) -> Iterator[str]:
+        while begin < end:
+            stop = self._data.find(b"\n", min(begin + _SECTION, end) - 1, end) + 1 or end
+            yield from self._lines(begin, stop)
+            begin = stop
 
     def __len__(self) -> int:
         return len(self._whole())

@@ -9,11 +9,13 @@ from typing import TypeAlias
 
 from attrs import frozen
 
+from crystalmath.progress.last_lines import LastLines
+
 __all__ = ["Lines", "ProgressReader", "Reading", "StepCollector", "largest"]
 
 #: Gives the last lines of a file of the calculation by its name, without one that has no end yet;
-#: none where there is no such file.
-Lines: TypeAlias = Callable[[str], Sequence[str]]
+#: none where there is no such file. They are a sequence of str.
+Lines: TypeAlias = Callable[[str], LastLines]
 
 
 @frozen(kw_only=True)
@@ -64,7 +66,8 @@ class ProgressReader(ABC):
         ----------
         lines : callable
             Gives the last lines of `file` or one of `others`: 1 MiB of them at most. Going through
-            them with ``reversed`` costs only what is looked at; the server asks again and again.
+            them with ``reversed``, or from a heading on with ``sections``, costs only what is
+            looked at; the server asks again and again.
         """
 
     def collector(self) -> StepCollector | None:

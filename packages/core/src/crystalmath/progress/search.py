@@ -17,7 +17,7 @@ from crystalmath.progress.last_lines import LastLines
 from crystalmath.progress.reader import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Mapping
 
     from crystalmath.progress.reader import ProgressReader
 
@@ -92,7 +92,7 @@ def _read(path: Path, reader: ProgressReader, seen: os.stat_result) -> Reading:
     names = {reader.file, *reader.others}
     try:
         reading = reader.read(
-            lambda name: at_once(_lines(path.parent, name)) if name in names else ()
+            lambda name: at_once(_lines(path.parent, name)) if name in names else LastLines()
         )
     except Exception:  # noqa: BLE001 - whatever a plugin raises is no reason to say nothing of a job
         tell_failure(reader, path)
@@ -110,7 +110,7 @@ def _shown(name: str) -> str:
     return name.removesuffix(".gz")
 
 
-def _lines(folder: Path, name: str) -> _Work[Sequence[str]]:
+def _lines(folder: Path, name: str) -> _Work[LastLines]:
     for path in (folder / name, folder / f"{name}.gz"):
         if not os.path.lexists(path):
             continue
@@ -120,4 +120,4 @@ def _lines(folder: Path, name: str) -> _Work[Sequence[str]]:
             continue
         # A line that is being written may end within a number.
         return LastLines(data[: data.rfind(b"\n") + 1])
-    return ()
+    return LastLines()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crystalmath.progress.last_lines import LastLines
 from crystalmath.progress.reader import ProgressReader, Reading
 from crystalmath.progress.search import END
 from crystalmath.testing.plugin_contract import PluginContract, quickest, unchanged
@@ -138,8 +139,8 @@ def _reader(readers: Mapping[str, ProgressReader], case: ReaderCase) -> Progress
 
 
 def _read(reader: ProgressReader, files: Mapping[str, str]) -> Reading:
-    lines = {name: text.splitlines() for name, text in files.items()}
-    return reader.read(lambda name: lines.get(name, ()))
+    lines = {name: LastLines(text.encode()) for name, text in files.items()}
+    return reader.read(lambda name: lines.get(name, LastLines()))
 
 
 def _steps(reader: ProgressReader, files: Mapping[str, str], count: int) -> Sequence[Reading]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING
 
 from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, largest
@@ -11,6 +11,7 @@ from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crystalmath.progress.last_lines import LastLines
     from crystalmath.progress.reader import Lines
 
 __all__ = ["Oszicar"]
@@ -86,23 +87,15 @@ class _VaspSteps(StepCollector):
         ]
 
 
-def _largest_force(lines: Sequence[str]) -> float | None:
+def _largest_force(lines: LastLines) -> float | None:
     """Give the largest force of the last whole table, a line of six numbers an ion, in eV/Å."""
-    rows: list[str] = []
-    table: list[str] | None = None
-    ended = False
-    for line in reversed(lines):
-        if "---" in line and _is_rule(line):
-            # Between two rules, of which the upper one stands below the heading.
-            rows, table = [], rows if ended else None
-            ended = True
-        elif _FORCES in line:
-            if table is not None:
-                return _largest_of(table)
-            rows, ended = [], False  # this one is cut
-        else:
-            rows.append(line)
-    return None
+    for section in lines.sections(_FORCES):
+        rows: list[str] = []
+        for line in islice(section, 1, None):
+            if rows and _is_rule(line):
+                return _largest_of(rows[1:])
+            rows.append(line)  # below the heading, a rule stands first
+    return None  # what there is of a table is cut
 
 
 def _is_rule(line: str) -> bool:

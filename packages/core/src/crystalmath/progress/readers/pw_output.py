@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, largest
@@ -10,6 +11,7 @@ from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crystalmath.progress.last_lines import LastLines
     from crystalmath.progress.reader import Lines
 
 __all__ = ["PwOutput"]
@@ -116,21 +118,16 @@ def _last_energy(lines: Sequence[str]) -> float | None:
     return first
 
 
-def _largest_force(lines: Sequence[str], unit: float) -> float | None:
+def _largest_force(lines: LastLines, unit: float) -> float | None:
     """Give the largest force of the last whole table, in eV/Å.
 
     With high verbosity tables of contributions follow the total, each under a heading of its own.
     """
-    below: list[str] = []
-    for above in reversed(lines):
-        if _FORCES not in above:
-            below.append(above)
-            continue
+    for section in lines.sections(_FORCES):
         rows = []
-        for line in reversed(below):
+        for line in islice(section, 1, None):
             if found := _FORCE.match(line):
                 rows.append([float(word) for word in found[1].split()])
             elif rows:
                 return largest(rows, unit)
-        below = []
     return None
