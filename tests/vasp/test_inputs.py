@@ -291,12 +291,14 @@ def test_what_the_preset_added_is_marked_beside_what_was_asked_for(cli, as_submi
     assert lines[0] == "step 1 of 1: VASP, Al4, preset DefaultSetGGA"
     for line in (
         *("ENCUT = 400.000000 asked (preset: 520)", "IVDW = 12 preset", "ISYM = 0 recipe"),
-        *("GGA = PE preset", "NSW = 200 recipe (preset: 0)", "MAGMOM = 4*0.5000 preset"),
+        *("GGA = PE preset", "NSW = 200 recipe (preset: 0)", "MAGMOM = 4*0.5000 quacc"),
         *("(LREAL is left out) asked (preset: false)", "--- POSCAR structure"),
         *("--- KPOINTS preset", "--- POTCAR.titel preset", "PAW_PBE Al 01Jan2001"),
     ):
         assert line in lines, line
     assert "Dataset" not in answer.out  # no POTCAR itself
+    copper = cli("check", "vasp.core.relax_job", EXAMPLE.with_name("Cu.poscar"), "--inputs")
+    assert "MAGMOM = 1*2.0000 preset" in [" ".join(line.split()) for line in copper.lines]
     folder = tmp_path / "inputs"
     assert cli("check", "vasp.core.relax_job", EXAMPLE, *given, "--inputs", folder).code == 0
     assert sorted(path.name for path in folder.iterdir()) == [

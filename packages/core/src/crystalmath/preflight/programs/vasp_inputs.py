@@ -143,12 +143,16 @@ class _Whose:
 
     def _of_moments(self) -> _Told:
         """Tell whose the moments are: those of the elements, or the structure's own."""
-        table = self._elemental
-        by_element = table and all(
+        table: Mapping[str, float] = self._elemental or {}
+        by_element = bool(table) and all(
             moment in {table.get(symbol), table.get(symbol, moment)}
             for symbol, moment in zip(self._symbols, self._magmoms, strict=True)
         )
-        return self._of("elemental_magmoms") if by_element else ("structure", None)
+        if not by_element:
+            return "structure", None
+        # Of elements that the table lacks it is quacc's setting VASP_PRESET_MAG_DEFAULT.
+        named = any(symbol in table for symbol in self._symbols)
+        return self._of("elemental_magmoms") if named else ("quacc", None)
 
     def _is_used(self, name: str) -> bool:
         """Tell whether a parameter has a say, and another one has not replaced it."""
