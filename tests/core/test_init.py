@@ -111,7 +111,9 @@ def test_a_file_that_is_there_stays_unless_it_is_given_up(bare, cli):
     assert str(file) in answer.err
     assert "--overwrite" in answer.err
     assert file.read_text() == "engine = 'local'\n"
-    assert cli("init", "--yes", "--workers", 2, "--overwrite").code == 0
+    answer = cli("init", "--yes", "--workers", 2, "--overwrite")
+    assert answer.code == 0
+    assert "not found: VASP's POTCARs: the folder that holds potpaw_PBE (VASP_PP_PATH" in answer.err
     assert config.load().engines["local"] == {"workers": 2}
     assert (bare / "config.toml~").read_text() == "engine = 'local'\n"
 

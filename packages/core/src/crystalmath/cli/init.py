@@ -122,7 +122,7 @@ def init(
     ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="Add an example of a cluster: slurm; none: no."),
+        typer.Option(metavar="KIND", help="Add an example of a cluster (slurm), or none."),
     ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Ask nothing: take what is found.")
@@ -154,6 +154,9 @@ def init(
     for name, question in _QUESTIONS.items():
         answer = _answer(name, question, given[name], variables, asks=asks)
         if answer is None:
+            if question.is_folder and not asks and not as_json:
+                option = f"--{name.replace('_', '-')}"
+                output.note(f"not found: {question.asks} ({question.variable}, or {option})")
             continue
         variables[question.variable], looked = answer
         checks += looked
