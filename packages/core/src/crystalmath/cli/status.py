@@ -87,6 +87,8 @@ def _go_on(job: Job, reached: Progress | None) -> str | None:
     """Say how what a failed calculation has reached is gone on from."""
     if reached is None or reached.ionic_step is None:
         return None
+    if "relax" not in job.recipe.rpartition(".")[2].split("_"):
+        return None  # of others there is no last geometry to go on from
     return f"crystalmath retry {job.job_id[:8]} --continue, from its last whole geometry"
 
 

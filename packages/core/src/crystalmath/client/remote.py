@@ -275,7 +275,7 @@ class Remote:
     def _lost(self, method: str, seconds: float, error: Exception) -> ConnectionLost:
         if isinstance(error, TimeoutError):
             told = f"has not answered {method} for {seconds:g} s; its log is {self._place.log}"
-        elif method in _ONCE:
+        elif method in _ONCE or method == "clusters.check":
             told = (
                 f"went away before it answered {method}; list the jobs to see whether it was "
                 "carried out (with a key it can be asked for again without harm)"

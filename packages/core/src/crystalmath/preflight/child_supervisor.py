@@ -31,14 +31,14 @@ from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["IDLE_S", "WARM_UP_S", "main"]
+__all__ = ["IDLE_S", "STARVED_S", "WARM_UP_S", "main"]
 
 #: An idle supervisor ends after this time, in seconds.
 IDLE_S = 600.0
 #: How long the child may take until it can be asked, in seconds.
 WARM_UP_S = 120.0
-#: What a child waits for a core does not count, up to so many times its limit in all.
-STARVED = 10.0
+#: What a child waits for a core does not count, up to so many seconds: somebody waits for it.
+STARVED_S = 60.0
 #: How often a question is asked again because the child had found itself out of date.
 RENEWALS = 3
 #: How often it looks whether the owner is still there, in seconds.
@@ -153,8 +153,8 @@ class Supervisor:
         while not child.ended and child.message is None:
             took_s = time.monotonic() - begun
             left = limit_s - took_s
-            if left <= 0 and took_s < STARVED * limit_s:
-                left += processes.starved_s(child.pid) - starved_s
+            if left <= 0:
+                left += min(processes.starved_s(child.pid) - starved_s, STARVED_S)
             if left <= 0:
                 self._end_child()
                 return f"it took longer than {limit_s:g} s {when}{self._said()}"

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.preflight.child_supervisor import RENEWALS, WARM_UP_S, remove
+from crystalmath.preflight.child_supervisor import RENEWALS, STARVED_S, WARM_UP_S, remove
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ __all__ = ["SupervisorClient"]
 #: How long a supervisor may take to end what it runs, in seconds.
 _END_S = 10.0
 #: How long a supervisor that is alive may be silent, in seconds: it may have been stopped.
-_SILENT_S = RENEWALS * WARM_UP_S
+_SILENT_S = RENEWALS * (WARM_UP_S + STARVED_S)
 
 
 class SupervisorClient:

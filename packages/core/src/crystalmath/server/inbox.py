@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import secrets
 import time
 from typing import TYPE_CHECKING
 
@@ -120,6 +121,10 @@ class Inbox:
             await in_pool("inbox", _leave, taken, answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log
             _warn("a request of another host could not be answered", error)
+            await asyncio.sleep(TROUBLE_PAUSE_S)
+            with contextlib.suppress(OSError):  # whoever asked has withdrawn it, perhaps
+                if await in_pool("inbox", _is_repeatable, taken):
+                    self._left.append(name)
 
     async def _ask(self, message: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(self._place.socket)
@@ -147,9 +152,13 @@ def _is_stopping(answer: bytes) -> bool:
 
 def publish(file: Path, content: bytes) -> None:
     """Make a file that is there with all its content, whoever looks, or not at all."""
-    draft = file.with_name(f".{file.name}")
-    write(str(draft), content, durable=True)
-    draft.rename(file)
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        write(str(draft), content, durable=True)
+        draft.rename(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _is_repeatable(file: Path) -> bool:
@@ -159,14 +168,20 @@ def _is_repeatable(file: Path) -> bool:
         message = wire.loads(file.read_bytes())
     except wire.WireError:
         return True  # it is refused, as often as it comes
-    method = METHODS.get(str(message.get("method"))) if isinstance(message, dict) else None
-    return method is None or method.repeatable
+    if not isinstance(message, dict):
+        return True
+    name, params = str(message.get("method")), message.get("params")
+    if name == "clusters.check":  # without the id of a job it sends one
+        return isinstance(params, dict) and params.get("job_id") is not None
+    return name not in METHODS or METHODS[name].repeatable
 
 
 def _leave(taken: Path, answer: bytes) -> None:
     """Leave an answer, unless whoever asked has given up: he has removed what was taken."""
     if taken.exists():
-        publish(taken.with_suffix(ANSWER), answer)
+        place = taken.with_suffix(ANSWER)
+        if not place.exists():  # else a dead server has answered it
+            publish(place, answer)
         taken.unlink(missing_ok=True)
 
 
@@ -175,14 +190,17 @@ def _make_ready(folder: Path) -> list[str]:
     folder.mkdir(mode=0o700, exist_ok=True)
     left: list[str] = []
     for file in folder.iterdir():
-        # Whoever asked may remove a file at any moment.
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if file.suffix == TAKEN and _is_repeatable(file):
                 left.append(file.stem)
             elif file.suffix == TAKEN:
                 _leave(file, wire.dumps(_UNKNOWN.document(1)))
             elif time.time() - file.stat().st_mtime > KEPT_S and not _NAME.fullmatch(file.name):
                 file.unlink()
+        except FileNotFoundError:
+            continue  # whoever asked may remove a file at any moment
+        except OSError as error:  # one that is bad keeps none of the others back
+            _warn("a request of another host was left alone", error)
     return left
 
 
@@ -192,8 +210,15 @@ def _take(folder: Path, most: int) -> list[str]:
         if len(taken) >= most:
             break
         if _NAME.fullmatch(file.name):
-            # Whoever asked may have withdrawn it.
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 file.rename(file.with_suffix(TAKEN))
-                taken.append(file.stem)
+            except FileNotFoundError:
+                # Withdrawn by whoever asked, unless a network lost the answer.
+                if not file.with_suffix(TAKEN).exists():
+                    continue
+            except OSError:
+                if not taken:
+                    raise
+                break  # those that were taken are to be carried out
+            taken.append(file.stem)
     return taken

@@ -158,11 +158,11 @@ class Espresso(Program):
         from crystalmath.preflight.commands import check_commands
 
         setting = quacc_setting(_PSEUDO, environment)
-        command = _pw(environment)
         missing = check_commands(f"{self.recipes[0]}.core.static_job", environment)
+        found = None if missing else _found(environment)
         if setting is not None and isinstance(setting[0], str):
             yield _pseudopotentials(setting[0], setting[1])
-        elif missing is not None or command is None:
+        elif found is None:
             return  # nothing is said to those who do not use it
         else:
             message = f"QUACC_{_PSEUDO} is not set: jobs have to name the folder (pseudo_dir)"
@@ -171,10 +171,8 @@ class Espresso(Program):
         if missing is not None:
             remedy = f"{missing.remedy}{_ONLY}"
             yield Condition(name="pw.x", ok=False, message=missing.message, remedy=remedy)
-        elif command is not None:
-            name = shlex.split(command.text)[0]
-            found = shutil.which(name, path=environment.get("PATH")) or name
-            yield Condition(name="pw.x", ok=True, message=f"{found} (from {command.source})")
+        elif found is not None:
+            yield Condition(name="pw.x", ok=True, message=found)
 
 
 def _pseudopotentials(folder: str, source: str) -> Condition:
@@ -190,6 +188,18 @@ def _pseudopotentials(folder: str, source: str) -> Condition:
         remedy = "name the folder that holds the UPF files itself"
         return Condition(name="UPF files", ok=False, message=f"{named} has none", remedy=remedy)
     return Condition(name="UPF files", ok=True, message=f"{named}; {count} files")
+
+
+def _found(environment: Mapping[str, str]) -> str | None:
+    """Tell where pw.x is, and what named it; ``None`` where it is not on this machine's path."""
+    try:
+        command = _pw(environment)
+    except (ValueError, RecursionError):
+        return None  # quacc's settings cannot be read, which is told elsewhere
+    if command is None:
+        return None
+    found = shutil.which(shlex.split(command.text)[0], path=environment.get("PATH"))
+    return found and f"{found} (from {command.source})"
 
 
 def _pw(environment: Mapping[str, str]) -> Command | None:
