@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
@@ -41,11 +42,25 @@ def test_a_process_is_told_of_as_by_popen():
     assert not psutil.pid_exists(process.pid)
 
 
+def sleeping(process):
+    """List the daemons below a process; what begins them ends meanwhile."""
+    found = []
+    for each in process.descendants():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if each.name() == "sleep":
+                found.append(each)
+    return found
+
+
+def test_the_end_of_a_process_that_comes_before_it_was_asked_for_is_told():
+    process = kept("")
+    eventually(lambda: not psutil.pid_exists(process.pid))
+    assert process.poll() == 0
+
+
 def test_a_daemon_without_any_mark_is_found_whether_its_owner_lives_or_not():
     process = kept(DAEMON)
-    (daemon,) = eventually(
-        lambda: [each for each in process.descendants() if each.name() == "sleep"]
-    )
+    (daemon,) = eventually(lambda: sleeping(process))
     process.kill()
     process.wait(120)
     eventually(lambda: process.descendants() == [daemon])

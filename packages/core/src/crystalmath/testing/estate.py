@@ -35,8 +35,15 @@ class Estate:
         # A fresh one: where a first estate could not be made, the next test tries again.
         folder = Path(tempfile.mkdtemp(dir=home, prefix="estate-"))
         self.gate = folder / "gate"
-        path = str(self.gate)
         self.jobs: dict[str, tuple[str, dict[str, str]]] = {}
+        try:
+            self._begin(engine, oracle, folder)
+        except BaseException:
+            self.gate.touch()  # else its jobs would hold workers for as long as they wait
+            raise
+
+    def _begin(self, engine: EngineUnderTest, oracle: Oracle, folder: Path) -> None:
+        path = str(self.gate)
         with Owner(engine.name, dict(os.environ), cluster=engine.cluster) as owner:
             occupy(owner, engine, oracle, path)
             for how in ("submitted", "launched", "written"):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Kept"]
 
+_LOADER = ("LD_LIBRARY_PATH",)
+
 
 class Kept:
     """A process below a keeper, to be used as a `subprocess.Popen`.
@@ -55,16 +57,21 @@ class Kept:
         with theirs:
             keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", keeper_process.__file__, *map(str, numbers)],
-                env={},
+                # Without it some Pythons do not find their own libraries.
+                env={name: environment[name] for name in _LOADER if name in environment},
                 pass_fds=numbers,
                 start_new_session=True,
                 **options,
             )
         self._keeper = keeper.pid
         self._end = weakref.finalize(self, _end, keeper, self._line)
-        self._told = self._line.makefile("rb")
+        # What is read ahead `select` would not see.
+        self._told = self._line.makefile("rb", buffering=0)
         self._line.sendall(json.dumps([list(command), dict(environment)]).encode() + b"\n")
-        self.pid = int(self._told.readline())
+        pid = self._told.readline()
+        if not pid:
+            raise OSError(f"{sys.executable} did not start; see its standard error")
+        self.pid = int(pid)
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
