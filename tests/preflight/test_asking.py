@@ -225,6 +225,9 @@ def test_who_hangs_is_stopped_and_that_is_not_waited_for_twice(
     assert problems(asking.ask(STATIC, AL, {}, environment)) == {None}
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/schedstat").exists(), reason="this kernel does not count waiting times"
+)
 def test_what_waits_for_a_core_does_not_count(inspector, environment):
     asking = inspector()
     recipe = "asked_recipes.compute"

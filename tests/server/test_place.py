@@ -6,7 +6,9 @@ import json
 import os
 import socket
 import stat
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -228,7 +230,8 @@ def test_who_gives_up_waiting_for_a_server_elsewhere_leaves_its_name(place, monk
     def interrupt(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crystalmath.server.lock.time.sleep", interrupt)
+    here = SimpleNamespace(**{**vars(time), "sleep": interrupt})
+    monkeypatch.setattr("crystalmath.server.lock.time", here)
     with pytest.raises(KeyboardInterrupt), HomeLock(place) as lock:
         lock.take(0)
     assert place.lock.read_text() == text
