@@ -249,6 +249,22 @@ def fail(*_):
     raise StoreError("the disk is full")
 
 
+def test_a_folder_that_cannot_be_read_is_named(client, relaxed, tmp_path, monkeypatch):
+    locked = client.job(relaxed.job_id).work_dir / "locked"
+    locked.mkdir()
+    scandir = os.scandir
+
+    def refusing(place):
+        if os.fspath(place).rstrip("/") == str(locked):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    written = client.write_archive(tmp_path / "jobs.zip", [relaxed.job_id])
+    assert written["left_out"] == [f"{relaxed.job_id}/1.work/locked/: Permission denied"]
+    locked.rmdir()
+
+
 def test_an_import_that_fails_leaves_nothing_behind(archive, relaxed, other_home, monkeypatch):
     with monkeypatch.context() as full:
         full.setattr(JobStore, "insert_ended", fail)
@@ -272,6 +288,9 @@ def test_the_next_import_takes_what_a_killed_one_has_left(
     assert taken == {"job_ids": [relaxed.job_id], "known": []}
     assert other_home.result(relaxed.job_id)["atoms"] == relaxed.result()["atoms"]
     assert not aside.exists()
+    # On record, it is no leftover any more: without its row it would be a job of this home.
+    place = Path(other_home.version()["home"], "jobs", relaxed.job_id)
+    assert [each.name for each in place.iterdir() if each.name.startswith(".")] == []
 
 
 def test_what_is_not_ours_is_not_written_over(archive, relaxed, other_home):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["WorkFile", "as_text", "files_below"]
 
@@ -36,10 +36,19 @@ class WorkFile:
     is_link: bool = False
 
 
-def files_below(directory: str) -> Iterator[WorkFile]:
+def files_below(
+    directory: str, on_error: Callable[[str, OSError], None] | None = None
+) -> Iterator[WorkFile]:
     """Go through all files below a directory, in no order.
 
     What is removed meanwhile, and folders that cannot be read, are passed over.
+
+    Parameters
+    ----------
+    directory : str
+        The directory.
+    on_error : callable, optional
+        Called with each folder that could not be read, or not to its end, and why.
     """
     folders = [""]
     while folders:
@@ -52,8 +61,9 @@ def files_below(directory: str) -> Iterator[WorkFile]:
                         folders.append(f"{path}/")
                     elif (found := _file(entry, path)) is not None:
                         yield found
-        except OSError:
-            continue
+        except OSError as error:
+            if on_error is not None and not isinstance(error, FileNotFoundError):
+                on_error(folder, error)
 
 
 def _file(entry: os.DirEntry[str], path: str) -> WorkFile | None:

@@ -77,7 +77,7 @@ _POTCAR = {
     "zval": _NUMBER,
 }
 #: What of a header is never taken from elsewhere.
-_NOT_TAKEN: Mapping[str, Any] = {"key": None, "environment": {}, "replaced": {}}
+_NOT_TAKEN: Mapping[str, Any] = {"key": None, "owner": None, "environment": {}, "replaced": {}}
 _SPEC = {one.name: one.schema for one in declared(JobSpec)}
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from crystalmath.errors import BadFile, CrystalMathError, InvalidJob
+from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import is_locked
 from crystalmath.service.archive_contents import check_result, read_members, read_record
@@ -37,6 +37,8 @@ __all__ = ["Imported", "import_archive"]
 #: each that is locked for as long as somebody is at it.
 _ASIDE = ".import."
 _HELD = ".held"
+#: A file in a run directory that is not on record yet.
+_MARK = ".import"
 #: The lock, beside the run directories, of whoever moves some to their places.
 _LOCK = ".archive.lock"
 _LOCK_S = 60.0
@@ -101,16 +103,24 @@ def _import(
     jobs = service.config.jobs_directory
     jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _folder_aside(jobs) as aside:
-        _check_room(members, path, jobs)
-        for job_id in _fresh(service, records):
+        fresh = [each for each in _fresh(service, records) if _has_files(records[each])]
+        _check_room([info for job_id in fresh for info in members[job_id]], path, jobs)
+        for job_id in fresh:
             job, row, trace = records[job_id]
-            if job.removed not in _WITHOUT_FILES:
-                yield from _extract(archive, members[job_id], aside / job_id, path)
-                directory = RunDirectory(aside / job_id)
-                check_result(directory, job, path)
-                complete_directory(directory, job, row, trace)
+            yield from _extract(archive, members[job_id], aside / job_id, path)
+            directory = RunDirectory(aside / job_id)
+            check_result(directory, job, path)
+            complete_directory(directory, job, row, trace)
+            for outcome in (aside / job_id).glob("*.outcome"):
+                _to_disk(outcome)  # what is on record as completed must have it
+            _to_disk(aside / job_id)
         taken = _take_in(service, aside, records)
     return Imported(tuple(taken), tuple(sorted(set(records) - set(taken))))
+
+
+def _has_files(ended: Ended) -> bool:
+    job, *_ = ended
+    return job.removed not in _WITHOUT_FILES
 
 
 def _fresh(service: JobService, records: Mapping[str, Ended]) -> list[str]:
@@ -125,20 +135,12 @@ def _fresh(service: JobService, records: Mapping[str, Ended]) -> list[str]:
     fresh = [job_id for job_id in records if job_id not in known]
     for job_id in fresh:
         place = service.config.jobs_directory / job_id
-        if os.path.lexists(place) and not _is_left(RunDirectory(place)):
+        if os.path.lexists(place) and not os.path.lexists(place / _MARK):
             raise InvalidJob(
                 f"{place} is there, and its job is not on record; crystalmath doctor --rebuild "
                 "records it, or move the folder away"
             )
     return fresh
-
-
-def _is_left(directory: RunDirectory) -> bool:
-    """Tell whether an import that was killed has left a run directory: it has no owner."""
-    try:
-        return bool(directory.read_header().get("owner") == {})
-    except (OSError, BadFile):
-        return False
 
 
 def _take_in(service: JobService, aside: Path, records: Mapping[str, Ended]) -> list[str]:
@@ -151,13 +153,17 @@ def _take_in(service: JobService, aside: Path, records: Mapping[str, Ended]) -> 
             for job_id in fresh:
                 if (jobs / job_id).exists():
                     (jobs / job_id).rename(aside / f"{_ASIDE}{job_id}")
-                if (aside / job_id).exists():
+                if _has_files(records[job_id]):
                     (aside / job_id).rename(jobs / job_id)
                     moved.append(job_id)
+            _to_disk(jobs)
             service.record_ended([records[job_id] for job_id in fresh])
         except BaseException:
             _take_back(service, aside, moved)
             raise
+        for job_id in moved:
+            with contextlib.suppress(OSError):  # it says nothing of what is on record
+                (jobs / job_id / _MARK).unlink()
     return fresh
 
 
@@ -186,9 +192,9 @@ def _folder_aside(jobs: Path) -> Iterator[Path]:
             shutil.rmtree(each, ignore_errors=True)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if held is not None:
-            os.close(held)
+            os.close(held)  # first: a network file system keeps what is open in its folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -213,8 +219,8 @@ def _alone(jobs: Path) -> Iterator[None]:
 # --- the files -------------------------------------------------------------------------------
 
 
-def _check_room(members: dict[str, list[zipfile.ZipInfo]], path: Path, directory: Path) -> None:
-    wanted = sum(info.file_size for infos in members.values() for info in infos)
+def _check_room(infos: Sequence[zipfile.ZipInfo], path: Path, directory: Path) -> None:
+    wanted = sum(info.file_size for info in infos)
     free = shutil.disk_usage(directory).free - _FREE
     if wanted > free:
         raise InvalidJob(
@@ -226,6 +232,7 @@ def _extract(
     archive: zipfile.ZipFile, infos: Sequence[zipfile.ZipInfo], target: Path, path: Path
 ) -> Generator[None, None, None]:
     target.mkdir(mode=0o700)
+    (target / _MARK).touch(mode=0o600)
     for number, info in enumerate(infos[1:]):
         place = target.joinpath(*info.filename.split("/")[2:])
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -238,6 +245,14 @@ def _extract(
         os.utime(place, (at, at))
         if number % _STEPS == 0:
             yield
+
+
+def _to_disk(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _time_of(info: zipfile.ZipInfo) -> float:

@@ -22,7 +22,7 @@ from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.worktree import as_text, files_below
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from crystalmath.quacc.store import JobMetadata
@@ -82,7 +82,11 @@ def write_archive(
             for job in jobs:
                 archive.writestr(f"{job.job_id}/{RECORD}", json.dumps(_record(service, job)))
                 directory = service.config.jobs_directory / job.job_id
-                for name in _travelling(directory):
+
+                def note(folder: str, error: OSError, job_id: str = job.job_id) -> None:
+                    left_out.append(f"{job_id}/{as_text(folder)}: {error.strerror}")
+
+                for name in _travelling(directory, note):
                     # A file that is removed meanwhile is none of the job's any more.
                     with contextlib.suppress(FileNotFoundError):
                         if why := _why_not(directory, name):
@@ -128,8 +132,8 @@ def _record(service: JobService, job: JobMetadata) -> dict[str, Any]:
     }
 
 
-def _travelling(directory: Path) -> Iterator[str]:
-    for file in files_below(str(directory)):
+def _travelling(directory: Path, on_error: Callable[[str, OSError], None]) -> Iterator[str]:
+    for file in files_below(str(directory), on_error):
         own = file.path in OWN or file.path.startswith(".") or file.path.endswith(OWN_ENDS)
         if not (own or file.is_link or is_potcar(file.path)):
             yield file.path
@@ -159,7 +163,9 @@ def _put_in_place(part: Path, path: Path) -> None:
     try:
         os.link(part, path)
     except FileExistsError:
-        raise
+        # A network may have lost the answer to a link that was made.
+        if not part.samefile(path):
+            raise
     except OSError:
         # Some file systems, as those of USB disks, have no hard links. Whoever makes the name is
         # the one who may write over it.
