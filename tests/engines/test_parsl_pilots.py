@@ -45,7 +45,9 @@ echo "Submitted batch job $job"
 SQUEUE = """#!/bin/sh
 cd $(dirname $0)/../jobs
 for job in *; do
-    kill -0 -$(cat $job) 2> /dev/null && state=RUNNING || state=COMPLETED
+    pid=$(cat $job) state=COMPLETED
+    # At first it has no group of its own.
+    if kill -0 $pid 2> /dev/null || kill -0 -$pid 2> /dev/null; then state=RUNNING; fi
     echo $job $state None
 done
 """
