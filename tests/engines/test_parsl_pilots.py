@@ -17,7 +17,7 @@ from conftest import eventually
 from crystalmath import worker
 from crystalmath.engines import handover
 from crystalmath.errors import InvalidJob
-from crystalmath.models import JobSpec
+from crystalmath.models import Attempt, JobSpec
 from crystalmath.quacc import get_runner
 from crystalmath.quacc.runner import generate_job_id
 
@@ -53,6 +53,7 @@ done
 """
 SCANCEL = """#!/bin/sh
 cd $(dirname $0)/../jobs
+[ $1 = --state=PENDING ] && exit  # none waits
 for job; do echo $job >> ../cancelled; kill -TERM -$(cat $job); done
 exit 0
 """
@@ -172,6 +173,42 @@ def test_a_pilot_job_in_which_a_job_runs_is_not_idle_whatever_parsl_knows_of_it(
     idle.stop()
     assert slurm.lines("cancelled") == ["2", "3"]
     assert not [record for record in caplog.records if "not ended" in record.message]
+
+
+@pytest.fixture
+def one_pilot(start, slurm, tmp_path, monkeypatch):
+    """Have a pilot job that was given a task, which it may have begun."""
+    monkeypatch.setattr(batch_pools.BatchPool, "end", lambda _: None)
+    runner, _ = start()
+    pools = runner._of["there"]
+    directory = tmp_path / "runs/a"
+    directory.mkdir(parents=True)
+    attempt = Attempt(id="a.1", job_id="a", directory=directory, cluster="there")
+    pools._given = {attempt.id: attempt}
+    log = logging.getLogger("test")
+    parsls = Interchange(["1"])
+    idle = idle_blocks.IdleBlocks(parsls, 600.0, pools._going_on, log)
+    idle.busy = frozenset(["1"])
+    there = runner._blocks["there"]
+    queue = pools._queue
+    pool = batch_pools.BatchPool(parsls, tmp_path / "parsl", there, queue, idle)
+    return pools, pool, directory
+
+
+def test_pilot_jobs_are_spared_while_nobody_can_read_what_runs_in_them(
+    one_pilot, slurm, monkeypatch
+):
+    monkeypatch.setattr(batch_pools, "STUCK_S", 0.0)
+    pools, pool, directory = one_pilot
+    away = directory.rename(directory.with_name("away"))
+    directory.symlink_to(directory)  # ELOOP
+    pools._end_stuck(pool)
+    pools._end(pool)
+    assert slurm.lines("cancelled") == []
+    directory.unlink()
+    away.rename(directory)
+    pools._end_stuck(pool)
+    assert slurm.lines("cancelled") == ["1"]
 
 
 def test_a_slurm_that_does_not_answer_fails_no_job(start, monkeypatch):

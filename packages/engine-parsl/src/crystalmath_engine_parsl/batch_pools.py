@@ -130,13 +130,23 @@ class BatchPools(Pools):
 
     def _end(self, pool: Pool) -> None:
         # What is let go runs on, and its pilot job ends after it.
-        going_on = self._going_on()
+        try:
+            going_on = self._going_on()
+        except EngineUnavailable as error:
+            self._runner.log.warning("pilot jobs are left to end by themselves: %s", error)
+            going_on = None
         super()._end(pool)
         if isinstance(pool, BatchPool):
             pool.cancel_blocks(but=going_on)
 
     def _going_on(self) -> set[str | None]:
-        """Name the pilot jobs in which attempts run; two threads ask."""
+        """Name the pilot jobs in which attempts run; two threads ask.
+
+        Raises
+        ------
+        EngineUnavailable
+            Nobody knows: their files cannot be read just now.
+        """
         for attempt in list(self._given.values()):
             if self._runner.has_ended(attempt):
                 self._given.pop(attempt.id, None)
@@ -156,7 +166,10 @@ class BatchPools(Pools):
         """
         now = time.monotonic()
         busy = pool.busy()
-        stuck = busy - self._going_on() if busy else busy
+        try:
+            stuck = busy - self._going_on() if busy else busy
+        except EngineUnavailable:
+            stuck = frozenset()  # what was seen until now may have begun since
         self._stuck = {job: self._stuck.get(job, now) for job in stuck}
         patience = STUCK_S * self._later()
         for job in [job for job, since in self._stuck.items() if now - since >= patience]:
@@ -170,7 +183,11 @@ class BatchPools(Pools):
             return Sighting("gone")
         if not self._runner.has_begun(attempt):
             return self._see_waiting(attempt)
-        if (allocation := self._runner.allocation_of(attempt)) is None:
+        try:
+            allocation = self._runner.allocation_of(attempt)
+        except EngineUnavailable:
+            allocation = None
+        if allocation is None:
             return Sighting("unknown")
         if allocation in self._queue.active():
             return Sighting("running")
@@ -285,10 +302,11 @@ class BatchPool(Pool):
         waiting = {job for job, state in self.states().items() if state == "PENDING"}
         return sorted({active[job][1] for job in waiting})
 
-    def cancel_blocks(self, but: set[str | None]) -> None:
-        """End the pilot jobs."""
+    def cancel_blocks(self, but: set[str | None] | None) -> None:
+        """End the pilot jobs but some; where nobody knows which, those that have not begun."""
+        jobs = [job for job in self._blocks() if but is None or job not in but]
         with contextlib.suppress(EngineUnavailable):
-            self._queue.cancel([job for job in self._blocks() if job not in but])
+            self._queue.cancel(jobs, pending_only=but is None)
 
     def _asked_for(self, attempt: Attempt) -> dict[str, Any]:
         if "mpi" not in self._cluster.engine_options:

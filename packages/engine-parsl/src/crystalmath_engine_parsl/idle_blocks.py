@@ -85,7 +85,7 @@ class IdleBlocks:
         while not self._stopping.wait(min(self._idle_s / 4, LOOK_S)):
             try:
                 self._end_idle()
-            except (EngineUnavailable, OSError) as error:  # OSError: of the run directories
+            except EngineUnavailable as error:  # of Slurm, or of the run directories
                 self._log.warning("idle pilot jobs are not ended: %s", error)
             except Exception as error:  # noqa: BLE001 - whatever Parsl raises
                 self.busy = frozenset()

@@ -13,7 +13,7 @@ from attrs import evolve
 from crystalmath import config
 from crystalmath.engines.allotment import check_honoured, job_environment
 from crystalmath.engines.driver import Driver
-from crystalmath.errors import BadFile, InvalidJob
+from crystalmath.errors import BadFile, EngineUnavailable, InvalidJob
 from crystalmath.jobs.ownership import spec_header
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.view import read_result
@@ -148,12 +148,21 @@ class EngineRunner(JobRunner):
     def allocation_of(self, attempt: Attempt) -> str | None:
         """Tell in which allocation of a scheduler's an attempt that was begun runs, or ran.
 
-        It is what ``CRYSTALMATH_ALLOCATION`` said in its worker's environment; ``None`` if nothing.
+        It is what ``CRYSTALMATH_ALLOCATION`` said in its worker's environment; ``None`` if nothing,
+        or if nobody has begun it.
+
+        Raises
+        ------
+        EngineUnavailable
+            Its files cannot be read just now.
         """
+        directory = RunDirectory(attempt.directory)
         try:
-            told = RunDirectory(attempt.directory).containment(attempt.number).get("allocation")
-        except (BadFile, OSError):
-            return None
+            if directory.is_gone():  # `OSError` where the file system is
+                return None
+            told = directory.containment(attempt.number).get("allocation")
+        except (BadFile, OSError) as error:
+            raise EngineUnavailable(f"nobody knows where {attempt.id} runs: {error}") from error
         return told if isinstance(told, str) else None
 
     def own_name(self) -> dict[str, Any]:
