@@ -211,6 +211,31 @@ def test_pilot_jobs_are_spared_while_nobody_can_read_what_runs_in_them(
     assert slurm.lines("cancelled") == ["1"]
 
 
+def test_a_pilot_job_in_which_a_job_begins_while_the_pool_is_ended_is_spared(
+    one_pilot, slurm, monkeypatch
+):
+    pools, pool, directory = one_pilot
+    pool._idle.busy = frozenset()
+    claim = '{"format": 1, "containment": {"allocation": "1"}}\n'
+    monkeypatch.setattr(
+        pools._ownership, "end_processes", lambda: (directory / "1.claim").write_text(claim)
+    )
+    pools._end(pool)
+    assert slurm.lines("cancelled") == []
+    (directory / "1.outcome").touch()
+    pools._end(pool)
+    assert slurm.lines("cancelled") == ["1"]
+
+
+def test_a_pilot_job_that_may_just_begin_its_task_is_spared(one_pilot, slurm):
+    pools, pool, directory = one_pilot
+    pools._end(pool)
+    assert slurm.lines("cancelled") == []
+    (directory / "1.outcome").touch()
+    pools._end(pool)
+    assert slurm.lines("cancelled") == ["1"]
+
+
 def test_a_slurm_that_does_not_answer_fails_no_job(start, monkeypatch):
     def hang(_, command, timeout=None):
         raise subprocess.TimeoutExpired(command, timeout or 60)

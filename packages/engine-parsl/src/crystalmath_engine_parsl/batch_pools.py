@@ -129,15 +129,20 @@ class BatchPools(Pools):
         self._refusals, self._refused = 0, None
 
     def _end(self, pool: Pool) -> None:
-        # What is let go runs on, and its pilot job ends after it.
+        super()._end(pool)
+        if not isinstance(pool, BatchPool):
+            return
+        # What is let go runs on, and its pilot job ends after it. Not asked before: a worker may
+        # begin something until its pool is ended.
         try:
             going_on = self._going_on()
         except EngineUnavailable as error:
             self._runner.log.warning("pilot jobs are left to end by themselves: %s", error)
-            going_on = None
-        super()._end(pool)
-        if isinstance(pool, BatchPool):
-            pool.cancel_blocks(but=going_on)
+            pool.cancel_blocks(but=None)
+            return
+        if None in going_on:  # it may just begin, in one that was given tasks
+            going_on |= pool.busy()
+        pool.cancel_blocks(but=going_on)
 
     def _going_on(self) -> set[str | None]:
         """Name the pilot jobs in which attempts run; two threads ask.
