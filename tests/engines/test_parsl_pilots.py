@@ -237,14 +237,26 @@ def test_a_pilot_job_that_may_just_begin_its_task_is_spared(one_pilot, slurm):
 
 
 def test_a_slurm_that_does_not_answer_fails_no_job(start, monkeypatch):
-    def hang(_, command, timeout=None):
-        raise subprocess.TimeoutExpired(command, timeout or 60)
+    limits = []
+
+    def hang(provider, command, timeout=None):
+        limits.append(provider.cmd_timeout)
+        raise subprocess.TimeoutExpired(command, limits[-1])
 
     monkeypatch.setattr(batch_executor.SlurmProvider, "execute_wait", hang)
+    monkeypatch.setattr(batch_pools, "PAUSE_S", 3600.0)
     runner, reasons = start()
-    job = runner.submit("lab_recipes.value", AL, "there")
-    eventually(lambda: any("Slurm does not answer" in reason for reason in reasons), 300)
-    assert runner.get_status(job).value == "pending"
+
+    def pending():
+        reasons.clear()
+        job = runner.submit("lab_recipes.value", AL, "there")
+        eventually(lambda: any("Slurm does not answer" in reason for reason in reasons), 300)
+        assert runner.get_status(job).value == "pending"
+
+    pending()
+    pending()
+    # All clusters wait while it is asked.
+    assert limits == [10]
 
 
 def test_a_pilot_job_that_runs_none_of_its_tasks_is_replaced(slurm, start, monkeypatch):

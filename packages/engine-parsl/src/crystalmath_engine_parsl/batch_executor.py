@@ -85,7 +85,7 @@ def _provider(cluster: Cluster) -> SlurmProvider:
         options.append(f"--reservation={resources.reservation}")
     # What a node that fails leaves is started again as another attempt, in another pilot job.
     options.append("--no-requeue")
-    return SlurmProvider(
+    provider = SlurmProvider(
         partition=resources.queue,
         account=resources.account,
         nodes_per_block=nodes,
@@ -94,8 +94,6 @@ def _provider(cluster: Cluster) -> SlurmProvider:
         init_blocks=0,
         min_blocks=0,
         max_blocks=cluster.count("max_blocks", 1, least=1),
-        # A pilot job that a busy Slurm takes after that runs, and nobody knows of it.
-        cmd_timeout=COMMAND_S,
         walltime=_clock(block_s(cluster)),
         scheduler_options="\n".join(f"#SBATCH {option}" for option in options),
         # The id reaches the claims, so that who reads them can ask Slurm.
@@ -106,6 +104,10 @@ def _provider(cluster: Cluster) -> SlurmProvider:
         # In MPI mode one pool, on the first node, hands out the nodes of all.
         launcher=SimpleLauncher() if nodes == 1 or mpi else SrunLauncher(),
     )
+    # What a busy Slurm takes after that runs, and nobody knows of it. For `sacct`, which
+    # is asked as this is made, Parsl's own shorter limit does.
+    provider.cmd_timeout = COMMAND_S
+    return provider
 
 
 def _clock(seconds: float) -> str:

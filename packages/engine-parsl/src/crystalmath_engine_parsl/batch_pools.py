@@ -84,7 +84,10 @@ class BatchPools(Pools):
                 self._cluster, self._ownership.temporary, self._mark
             )
         except subprocess.TimeoutExpired as error:  # Parsl asks `sacct` first
-            raise EngineUnavailable(f"Slurm does not answer: {error}") from error
+            # Nothing else is done for any cluster meanwhile.
+            self._retry_at = time.monotonic() + PAUSE_S
+            self._trouble = f"Slurm does not answer: {error}; it is asked again after {PAUSE_S:g} s"
+            raise EngineUnavailable(self._trouble) from error
         self._refusals, self._refused, self._ask_at = 0, None, 0.0
         idle_s = self._cluster.timespan("max_idletime", config.IDLE_S)
         idle = IdleBlocks(configured, idle_s, self._going_on, self._runner.log)
