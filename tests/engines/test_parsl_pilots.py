@@ -155,13 +155,21 @@ class Interchange:
     def __init__(self, jobs, others=()):
         self.blocks_to_job_id = {f"block {job}": job for job in jobs}
         self.blocks = [*others, *self.blocks_to_job_id]
+        self.job_ids_to_block = {job: block for block, job in self.blocks_to_job_id.items()}
         self.command_client = self
+        self.held = []
+        self.fails = False
 
     def run(self, command, **_):
         if command == "MANAGERS":
             idle = {"tasks": 0, "idle_duration": 1000.0}
-            return [{"manager": block, "block_id": block, **idle} for block in self.blocks]
-        assert command[1] in ("block 2", "block 3"), command
+            return [
+                {"manager": block, "block_id": block, "active": block not in self.held, **idle}
+                for block in self.blocks
+            ]
+        if self.fails:
+            raise TimeoutError
+        self.held.append(command[1])
         return None
 
 
@@ -172,7 +180,24 @@ def test_a_pilot_job_in_which_a_job_runs_is_not_idle_whatever_parsl_knows_of_it(
     eventually(lambda: idle.ended == {"2", "3"})
     idle.stop()
     assert slurm.lines("cancelled") == ["2", "3"]
+    assert set(parsls.held) == {"block 2", "block 3"}
     assert not [record for record in caplog.records if "not ended" in record.message]
+
+
+def test_a_pilot_job_is_held_once_more_where_that_failed_or_a_manager_came_since():
+    parsls = Interchange(["1"])
+    idle = idle_blocks.IdleBlocks(parsls, 600.0, set, logging.getLogger("test"))
+    parsls.fails = True
+    with pytest.raises(TimeoutError):
+        idle.hold("1")
+    parsls.fails = False
+    idle.hold("1")
+    assert parsls.held == ["block 1"]
+    idle.hold("1")
+    assert parsls.held == ["block 1"]
+    parsls.held.clear()  # another manager
+    idle.hold("1")
+    assert parsls.held == ["block 1"]
 
 
 @pytest.fixture

@@ -95,13 +95,17 @@ class BatchPools(Pools):
 
     def _mend(self) -> None:
         if self._pool is not None:
-            for task in self._tasks.copy().values():
-                error = task.future.exception() if task.future.done() else None
-                if isinstance(error, BlockEndsTooSoon):
-                    self._pool.hold(error.block)
+            for block in self._too_soon():
+                self._pool.hold(block)
         super()._mend()
         if self._pool is not None:
             self._end_stuck(self._pool)
+
+    def _too_soon(self) -> set[str]:
+        """Name the pilot jobs that gave tasks back for want of time."""
+        tasks = self._tasks.copy().values()
+        errors = [task.future.exception() for task in tasks if task.future.done()]
+        return {error.block for error in errors if isinstance(error, BlockEndsTooSoon)}
 
     def _is_unbegun(self, error: BaseException | None) -> bool:
         return isinstance(error, BlockEndsTooSoon) or super()._is_unbegun(error)

@@ -69,10 +69,11 @@ class IdleBlocks:
     def hold(self, allocation: str) -> None:
         """Give a pilot job no more work: it ends after what it has."""
         block = self._executor.job_ids_to_block.get(allocation)
-        if block is None or block in self._held:
+        if block is None:
             return
+        # Those that came since it was held last are not; it is done only where nothing is raised.
+        self._hold([each for each in self._managers().get(block, []) if each["active"]])
         self._held.add(block)
-        self._hold(self._managers().get(block, []))
 
     def managers(self) -> dict[str | None, list[dict[str, Any]]]:
         """Give what the interchange says of the workers' managers, by Slurm's ids."""
