@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from ase.build import bulk
@@ -159,6 +160,7 @@ class Interchange:
         self.command_client = self
         self.held = []
         self.fails = False
+        self.ok = True
 
     def run(self, command, **_):
         if command == "MANAGERS":
@@ -198,6 +200,29 @@ def test_a_pilot_job_is_held_once_more_where_that_failed_or_a_manager_came_since
     parsls.held.clear()  # another manager
     idle.hold("1")
     assert parsls.held == ["block 1"]
+
+
+def test_two_threads_never_ask_an_interchange_at_once():
+    parsls, inside, leave, asked = Interchange(["1"]), Event(), Event(), []
+    idle = idle_blocks.IdleBlocks(parsls, 600.0, set, logging.getLogger("test"))
+
+    def run(command, **_):
+        asked.append(command)
+        inside.set()
+        assert leave.wait(300)
+        return []
+
+    parsls.run = run
+    threads = [Thread(target=idle.managers) for _ in range(2)]
+    threads[0].start()
+    assert inside.wait(300)
+    threads[1].start()
+    threads[1].join(0.2)
+    assert len(asked) == 1
+    leave.set()
+    for thread in threads:
+        thread.join(300)
+    assert len(asked) == 2
 
 
 @pytest.fixture
@@ -300,6 +325,14 @@ def test_a_pilot_job_that_runs_none_of_its_tasks_is_replaced(slurm, start, monke
         eventually(lambda: slurm.lines("cancelled"), 300, "it was left alone")
     ends(runner, second)
     assert set(slurm.lines("cancelled")) == {"1"}
+    assert slurm.jobs == ["1", "2"]
+
+
+def test_an_interchange_that_answered_late_is_replaced(slurm, start):
+    runner, _ = start()
+    ends(runner, runner.submit("lab_recipes.value", AL, "there"))
+    runner._of["there"]._pool._executor.command_client.ok = False
+    ends(runner, runner.submit("lab_recipes.value", AL, "there"))
     assert slurm.jobs == ["1", "2"]
 
 

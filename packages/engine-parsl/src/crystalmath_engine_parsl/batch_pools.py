@@ -94,9 +94,10 @@ class BatchPools(Pools):
         return BatchPool(configured, directory, self._cluster, self._queue, idle)
 
     def _mend(self) -> None:
-        if self._pool is not None:
+        pool = self._working_pool()  # first: one that does not answer is replaced
+        if isinstance(pool, BatchPool):
             for block in self._too_soon():
-                self._pool.hold(block)
+                pool.hold(block)
         super()._mend()
         if self._pool is not None:
             self._end_stuck(self._pool)
@@ -337,6 +338,8 @@ class BatchPool(Pool):
         }
 
     def _block_trouble(self) -> str | None:
+        if not self._idle.is_answered:
+            return "Parsl's interchange does not answer"
         try:
             states = self.states()
         except EngineUnavailable:

@@ -53,6 +53,8 @@ class IdleBlocks:
         self._queue = SlurmQueue()
         self._held: set[str] = set()
         self._stopping = threading.Event()
+        # Parsl waits without limit for an answer where it had to wait long for its own lock.
+        self._one_at_a_time = threading.Lock()
         #: Slurm's ids of those that were ended.
         self.ended: set[str] = set()
         #: Slurm's ids of those that had been given tasks when it looked last.
@@ -65,6 +67,11 @@ class IdleBlocks:
     def stop(self) -> None:
         """Look no more."""
         self._stopping.set()
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the interchange is asked: after one late answer Parsl never does so again."""
+        return bool(self._executor.command_client.ok)
 
     def hold(self, allocation: str) -> None:
         """Give a pilot job no more work: it ends after what it has."""
@@ -136,12 +143,14 @@ class IdleBlocks:
 
     def _managers(self) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}
-        for manager in self._executor.command_client.run("MANAGERS", timeout_s=ANSWER_S):
+        for manager in self._ask("MANAGERS"):
             found.setdefault(manager["block_id"], []).append(manager)
         return found
 
     def _hold(self, managers: list[dict[str, Any]]) -> None:
         for manager in managers:
-            self._executor.command_client.run(
-                ["HOLD_MANAGER", manager["manager"]], timeout_s=ANSWER_S
-            )
+            self._ask(["HOLD_MANAGER", manager["manager"]])
+
+    def _ask(self, command: str | list[str]) -> Any:
+        with self._one_at_a_time:
+            return self._executor.command_client.run(command, timeout_s=ANSWER_S)
