@@ -140,12 +140,13 @@ def test_the_longest_job_that_is_taken_fits_into_a_pilot_job_that_has_begun(home
     with pytest.raises(InvalidJob, match="lasts 600 s"):
         runner.allotted(JobSpec(**there, walltime_s=541.0))
     monkeypatch.setenv("CRYSTALMATH_ALLOCATION", "17")
-    monkeypatch.setenv("CRYSTALMATH_BLOCK_ENDS", str(time.time() + 595))
+    # It takes some time until a job can begin; and a job that is stopped is still written down.
+    monkeypatch.setenv("CRYSTALMATH_BLOCK_ENDS", str(time.time() + 565))
     ran = []
     monkeypatch.setattr(worker, "run", lambda directory, *_, **more: ran.append(directory))
     task.run("run", longest)
     assert ran == ["run"]
-    monkeypatch.setenv("CRYSTALMATH_BLOCK_ENDS", str(time.time() + 530))
+    monkeypatch.setenv("CRYSTALMATH_BLOCK_ENDS", str(time.time() + 550))
     with pytest.raises(task.BlockEndsTooSoon):
         task.run("run", longest)
 
@@ -336,6 +337,19 @@ def test_an_interchange_that_answered_late_is_replaced(slurm, start):
     assert slurm.jobs == ["1", "2"]
 
 
+def test_pilot_jobs_that_begin_too_late_for_a_job_are_not_asked_for_without_end(
+    slurm, start, monkeypatch
+):
+    monkeypatch.setattr(handover, "PROBE_S", 0.2)
+    # What a cluster's commands take is part of a pilot job's time: they see when it is over.
+    late = 'worker_init = "CRYSTALMATH_BLOCK_ENDS=$((CRYSTALMATH_BLOCK_ENDS - 3600))"\n'
+    runner, reasons = start(f"max_blocks = 5\n{late}")
+    there = {"job_id": generate_job_id(), "recipe": "lab_recipes.value", "cluster": "there"}
+    runner.start(JobSpec(**there, atoms=AL, walltime_s=60.0))
+    said = "2 pilot jobs, the last 2, had not time enough for a job; one is asked for again after"
+    eventually(lambda: any(said in reason for reason in reasons), 300)
+
+
 def test_another_pilot_job_is_asked_for_when_all_workers_of_the_first_have_a_job(
     start, slurm, tmp_path, monkeypatch
 ):
@@ -352,7 +366,7 @@ def test_another_pilot_job_is_asked_for_when_all_workers_of_the_first_have_a_job
     assert slurm.jobs == ["1"]
     slurm.refusal.write_text("sbatch: error: QOSMaxSubmitJobPerUserLimit\n")
     second = submit()
-    said = "Slurm takes no pilot job: sbatch: error: QOSMaxSubmitJobPerUserLimit; it is asked again"
+    said = "takes no pilot job: sbatch: error: QOSMaxSubmitJobPerUserLimit; it is asked for again"
     eventually(lambda: any(said in reason for reason in reasons), 300)
     slurm.refusal.unlink()
     eventually(lambda: runner.get_status(second).value == "running", 300)

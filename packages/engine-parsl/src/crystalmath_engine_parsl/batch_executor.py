@@ -96,10 +96,12 @@ def _provider(cluster: Cluster) -> SlurmProvider:
         max_blocks=cluster.count("max_blocks", 1, least=1),
         walltime=_clock(block_s(cluster)),
         scheduler_options="\n".join(f"#SBATCH {option}" for option in options),
-        # The id reaches the claims, so that who reads them can ask Slurm.
+        # The id reaches the claims, so that who reads them can ask Slurm. Slurm's clock runs while
+        # the cluster's commands do.
         worker_init=(
-            f"{init_script(cluster.worker_init)}export CRYSTALMATH_ALLOCATION=$SLURM_JOB_ID "
-            f"{BLOCK_ENDS}=$(($(date +%s) + {block_s(cluster):.0f}))"
+            "export CRYSTALMATH_ALLOCATION=$SLURM_JOB_ID "
+            f"{BLOCK_ENDS}=$(($(date +%s) + {block_s(cluster):.0f}))\n"
+            f"{init_script(cluster.worker_init)}"
         ),
         # In MPI mode one pool, on the first node, hands out the nodes of all.
         launcher=SimpleLauncher() if nodes == 1 or mpi else SrunLauncher(),

@@ -19,6 +19,7 @@ from crystalmath_engine_parsl.task import BlockEndsTooSoon
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from parsl.executors import HighThroughputExecutor
@@ -31,6 +32,9 @@ __all__ = ["BatchPools"]
 #: How long a pilot job that was given tasks may run none of them, in seconds: a node may be slow to
 #: start the first, and a shared file system to show that here.
 STUCK_S = 300.0
+#: The longest pause before another pilot job is asked for, after several that had not time enough
+#: for a job, in seconds.
+LATE_S = 300.0
 
 
 class BatchPools(Pools):
@@ -59,6 +63,7 @@ class BatchPools(Pools):
         self._refusals = 0  # in a row, of another pilot job
         self._refused: str | None = None
         self._ask_at = 0.0
+        self._late: set[str] = set()  # pilot jobs without time for a task since one ran
 
     def launch(self, attempts: Sequence[Attempt]) -> None:
         """Submit a task for each attempt; the first brings a pilot job."""
@@ -97,6 +102,7 @@ class BatchPools(Pools):
         pool = self._working_pool()  # first: one that does not answer is replaced
         if isinstance(pool, BatchPool):
             for block in self._too_soon():
+                self._put_off(block)
                 pool.hold(block)
         super()._mend()
         if self._pool is not None:
@@ -129,12 +135,28 @@ class BatchPools(Pools):
             pool.scale_out()
         except EngineUnavailable as error:
             self._refusals += 1
-            pause = min(2.0**self._refusals, PAUSE_S)
-            self._ask_at = time.monotonic() + pause
-            self._refused = f"{error}; it is asked again after {pause:g} s"
-            self._runner.log.warning("%s", self._refused)
-            raise EngineUnavailable(self._refused) from error
+            self._ask_later(f"{error}; it", min(2.0**self._refusals, PAUSE_S))
+            raise EngineUnavailable(str(self._refused)) from error
         self._refusals, self._refused = 0, None
+
+    def _put_off(self, block: str) -> None:
+        """Ask for no pilot jobs without end that begin too late for a job: each costs its time."""
+        if block in self._late:
+            return
+        self._late.add(block)
+        if again := len(self._late) - 1:  # the first may just have been old
+            why = f"{len(self._late)} pilot jobs, the last {block}, had not time enough for a job"
+            self._ask_later(f"{why}; one", min(2.0**again, LATE_S))
+
+    def _ask_later(self, what: str, pause: float) -> None:
+        self._ask_at = time.monotonic() + pause
+        self._refused = f"{what} is asked for again after {pause:g} s"
+        self._runner.log.warning("%s", self._refused)
+
+    def _done(self, pool: Pool, task: Any, future: Future[Any]) -> None:
+        if future.exception() is None:
+            self._late.clear()
+        super()._done(pool, task, future)
 
     def _end(self, pool: Pool) -> None:
         super()._end(pool)

@@ -13,6 +13,12 @@ __all__ = ["BlockEndsTooSoon", "run"]
 _MPI = (PREFIX, "PARSL_MPI_NODELIST", "PARSL_NUM_NODES", "PARSL_NUM_RANKS", "PARSL_RANKS_PER_NODE")
 
 
+#: What is left of a pilot job after a job's walltime, at least, in seconds: a job that is stopped
+#: there is still written down. It is part of `config.BEGIN_S`: a job for which that was asked can
+#: begin in the rest of it.
+MARGIN_S = 15.0
+
+
 class BlockEndsTooSoon(Exception):  # noqa: N818 - named for what is so
     """A pilot job will be over before a job's walltime is.
 
@@ -51,7 +57,7 @@ def run(directory: str, walltime_s: float | None, *, own_launcher: bool = False)
     ends = os.environ.get(BLOCK_ENDS)
     # What a pilot job and its workers take to begin has passed: to ask for time for that once more
     # would refuse in each pilot job what just fits into one.
-    if ends and walltime_s and time.time() + walltime_s > float(ends):
+    if ends and walltime_s and time.time() + walltime_s + MARGIN_S > float(ends):
         raise BlockEndsTooSoon(os.environ["CRYSTALMATH_ALLOCATION"])
     # What Parsl's MPI mode says of this task's nodes: PREFIX, and more.
     known = {name: os.environ[name] for name in os.environ if name in _MPI}
