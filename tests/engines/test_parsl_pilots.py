@@ -17,7 +17,7 @@ from ase.build import bulk
 from conftest import eventually
 from crystalmath import worker
 from crystalmath.engines import handover
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import ConfigError, EngineUnavailable, InvalidJob
 from crystalmath.models import Attempt, JobSpec
 from crystalmath.quacc import get_runner
 from crystalmath.quacc.runner import generate_job_id
@@ -130,6 +130,23 @@ def test_what_slurm_says_to_a_pilot_job_that_it_refuses_is_the_reason(slurm, sta
     slurm.refusal.unlink()
     ends(runner, job)
     assert slurm.jobs == ["1"]
+
+
+def test_the_trouble_of_one_cluster_does_not_hide_that_another_was_removed(slurm, start, tmp_path):
+    slurm.refusal.write_text("sbatch: error: invalid partition specified: nosuch\n")
+    runner, _ = start()
+    there = Attempt(id="a.1", job_id="a", directory=tmp_path / "a", cluster="there")
+    removed = Attempt(id="b.1", job_id="b", directory=tmp_path / "b", cluster="elsewhere")
+    try:
+        with pytest.raises(EngineUnavailable, match="invalid partition") as told:
+            runner.launch([there, removed])
+        why = "[clusters.elsewhere] is not in the configuration file any more"
+        assert why in str(told.value)
+        with pytest.raises(ConfigError) as alone:
+            runner.launch([removed])
+        assert str(alone.value) == why
+    finally:
+        runner.stop()
 
 
 def test_the_longest_job_that_is_taken_fits_into_a_pilot_job_that_has_begun(home, monkeypatch):

@@ -89,19 +89,23 @@ class ParslRunner(EngineRunner):
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
         """Submit a task for each attempt to its cluster; its trouble keeps back its own jobs."""
         handles: dict[str, str] = {}
-        troubles: list[Exception] = []
+        troubles: dict[str, EngineUnavailable | ConfigError] = {}
         for name, some in self._by_cluster(attempts).items():
             try:
                 self._launch_on(name, some)
             except (EngineUnavailable, ConfigError) as error:
-                troubles.append(error)
+                troubles[name] = error
                 self.log.warning("cluster %s: %s", name, error)
             else:
                 # The tasks of one process mean nothing in another: there is no handle to record.
                 handles.update({attempt.id: attempt.id for attempt in some})
         if troubles and not handles:
-            passing = (each for each in troubles if isinstance(each, EngineUnavailable))
-            raise next(passing, troubles[0])
+            passing = any(isinstance(each, EngineUnavailable) for each in troubles.values())
+            if passing and len(troubles) > 1:
+                # All of them are told so, and all come again: nobody's trouble hides another's.
+                told = (f"cluster {name}: {error}" for name, error in troubles.items())
+                raise EngineUnavailable("; ".join(told))
+            raise next(iter(troubles.values()))
         return handles
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
