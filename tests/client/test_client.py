@@ -407,7 +407,7 @@ def test_jobs_are_listed_page_by_page(client, monkeypatch):
     assert [f.name for f in client.jobs(**chosen, name="P4", elements="Al", until=now)] == ["p4"]
     assert client.jobs(**chosen, since=now) == []
     assert client.find(ids[0][:30]) == ids[0]
-    with pytest.raises(InvalidJob, match="several job ids begin with ''"):
+    with pytest.raises(InvalidJob, match="the id of a job is empty"):
         client.find("")
 
 
