@@ -95,7 +95,7 @@ def test_clusters_are_listed(home, cli):
     assert "'nonesuch' is not installed" in told["error"]
 
 
-THERE = """
+YONDER = """
 from crystalmath.engines.local import LocalRunner
 from crystalmath.hookspecs import hookimpl
 
@@ -106,8 +106,8 @@ def crystalmath_make_runner(settings):
 
 
 def test_a_batch_system_is_ready_only_once_it_was_checked(home, cli, install):
-    install("engine-there", "there", THERE)
-    table = "engine = 'there'\nscheduler"
+    install("engine-yonder", "yonder", YONDER)
+    table = "engine = 'yonder'\nscheduler"
     config_file = f"[clusters.big]\n{table} = 'slurm'\n[clusters.near]\n{table} = 'local'\n"
     (home / "config.toml").write_text(config_file)
     answer = cli("clusters")
@@ -119,7 +119,7 @@ def test_a_batch_system_is_ready_only_once_it_was_checked(home, cli, install):
     probe = NewJob(
         job_id="1" * 8 + "-0000-4000-8000-000000000000",
         recipe=PROBE,
-        engine="there",
+        engine="yonder",
         cluster="big",
         spec_hash="h",
         specification='{"owner": {}}\n{"parameters": {}}',

@@ -70,6 +70,15 @@ def test_it_says_what_serves(served):
     assert told["recipes_allow"] == ["lab_recipes"]
 
 
+def test_its_allocator_gives_memory_back_and_is_not_that_of_jobs(served):
+    started = Path(f"/proc/{served.pid}/environ").read_bytes().split(b"\0")
+    assert b"PYTHONMALLOC=malloc" in started
+    job_id = served.submit("where")
+    served.finish(job_id)
+    environment = served.call("jobs.result", job_id=job_id)["result"]["environment"]
+    assert "PYTHONMALLOC" not in environment
+
+
 def test_commands_that_start_one_at_once_share_it(server):
     launchers = [launcher(server) for _ in range(3)]
     told = [process.communicate(timeout=120) for process in launchers]
