@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -172,19 +173,20 @@ def test_a_server_on_another_host_is_told_and_no_second_is_started(server):
 
 
 def test_a_home_whose_path_is_too_long_for_a_socket(tmp_path):
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
     home = tmp_path / ("x" * LONGEST)
-    server = HomeServer(home, XDG_RUNTIME_DIR=str(runtime))
-    try:
-        server.start()
-        assert server.place.socket.is_relative_to(runtime)
-        # A batch job or cron has no such variable, and finds it all the same.
-        del server.environment["XDG_RUNTIME_DIR"]
-        stopped = server.run("stop", "--json")
-        assert json.loads(stopped.stdout)["stopped"] is True, stopped
-    finally:
-        server.end()
+    # Beside another test process `tmp_path` itself is too long.
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        runtime = Path(folder)
+        server = HomeServer(home, XDG_RUNTIME_DIR=folder)
+        try:
+            server.start()
+            assert server.place.socket.is_relative_to(runtime)
+            # A batch job or cron has no such variable, and finds it all the same.
+            del server.environment["XDG_RUNTIME_DIR"]
+            stopped = server.run("stop", "--json")
+            assert json.loads(stopped.stdout)["stopped"] is True, stopped
+        finally:
+            server.end()
 
 
 def test_a_place_that_is_not_safe_is_refused(server, tmp_path):
