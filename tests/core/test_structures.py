@@ -20,7 +20,7 @@ from ase.constraints import (
 )
 from ase.io import read, write
 from ase.io.jsonio import encode
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crystalmath.errors import InvalidJob
@@ -298,6 +298,7 @@ fuzz = st.recursive(
 
 
 @given(fuzz, st.sampled_from(["plain", "changed", "poscar"]), st.integers(0, 120))
+@example({"numbers": 0}, "plain", 0)
 @settings(deadline=None)
 def test_anything_is_a_structure_or_a_value_error(value, way, position):
     if way == "changed":

@@ -270,7 +270,9 @@ def _from_dict(structure: Mapping[str, Any]) -> Atoms:
 
 
 def _check_places(checked: Mapping[str, Any]) -> None:
-    """Refuse a formula of many atoms without their places, before `Atoms` spells it out."""
+    """Refuse what names no atoms, or many without their places, before `Atoms` spells it out."""
+    if "numbers" in checked and not checked["numbers"].ndim:
+        raise InvalidJob("the structure's numbers must be a list: an atomic number for each atom")
     if not isinstance(checked.get("symbols"), str):
         return
     count = _count(checked["symbols"])
