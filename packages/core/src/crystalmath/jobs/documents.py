@@ -11,7 +11,7 @@ from crystalmath.errors import BadFile
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FORMAT", "document", "read_document", "read_header", "write", "write_all"]
+__all__ = ["FORMAT", "document", "read_document", "read_header", "to_disk", "write", "write_all"]
 
 #: Format number of every file; a newer release reads an older run.
 FORMAT = 1
@@ -38,6 +38,15 @@ def write_all(descriptor: int, content: bytes, *, durable: bool) -> None:
         view = view[os.write(descriptor, view) :]
     if durable:
         os.fsync(descriptor)
+
+
+def to_disk(path: str | os.PathLike[str]) -> None:
+    """Have what a file holds, or which names a directory has, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_document(path: str) -> tuple[dict[str, Any], bytes]:

@@ -26,7 +26,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile
-from crystalmath.jobs.documents import document, read_document, read_header, write
+from crystalmath.jobs.documents import document, read_document, read_header, to_disk, write
 from crystalmath.jobs.heartbeat import Heart
 from crystalmath.jobs.worktree import as_text
 from crystalmath.processes import Identity, is_locked
@@ -263,7 +263,7 @@ class RunDirectory:
             return False  # whoever took the attempt for lost has published it
         # Where the disk is full, what was prepared stays: it is all that there is of the result.
         os.unlink(temporary)
-        _sync_directory(self.path)
+        to_disk(self.path)
         return True
 
     def publish_left(self, attempt: int) -> bool:
@@ -289,7 +289,7 @@ class RunDirectory:
         """Publish an outcome, durably, in the place of one that says nothing."""
         temporary = self._temporary("outcome", _outcome(header), durable=True)
         os.replace(temporary, self.file(f"{attempt}.outcome"))
-        _sync_directory(self.path)
+        to_disk(self.path)
 
     def decided(self, attempt: int) -> bool:
         """Tell whether the attempt has an outcome."""
@@ -346,11 +346,3 @@ def _is_there(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

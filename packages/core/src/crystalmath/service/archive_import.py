@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.jobs.documents import to_disk
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import is_locked
 from crystalmath.service.archive_contents import check_result, read_members, read_record
@@ -112,8 +113,8 @@ def _import(
             check_result(directory, job, path)
             complete_directory(directory, job, row, trace)
             for outcome in (aside / job_id).glob("*.outcome"):
-                _to_disk(outcome)  # what is on record as completed must have it
-            _to_disk(aside / job_id)
+                to_disk(outcome)  # what is on record as completed must have it
+            to_disk(aside / job_id)
         taken = _take_in(service, aside, records)
     return Imported(tuple(taken), tuple(sorted(set(records) - set(taken))))
 
@@ -156,7 +157,7 @@ def _take_in(service: JobService, aside: Path, records: Mapping[str, Ended]) -> 
                 if _has_files(records[job_id]):
                     (aside / job_id).rename(jobs / job_id)
                     moved.append(job_id)
-            _to_disk(jobs)
+            to_disk(jobs)
             service.record_ended([records[job_id] for job_id in fresh])
         except BaseException:
             _take_back(service, aside, moved)
@@ -245,14 +246,6 @@ def _extract(
         os.utime(place, (at, at))
         if number % _STEPS == 0:
             yield
-
-
-def _to_disk(place: Path) -> None:
-    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _time_of(info: zipfile.ZipInfo) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from pathlib import Path
+
+from crystalmath.processes import starved_s
 
 __all__ = ["own_time"]
 
@@ -16,18 +16,10 @@ def own_time() -> float:
 
     It goes while the thread computes, and while it waits for somebody else.
     """
-    without_a_core_s = _without_a_core_s()
+    waited_s = starved_s("thread-self")
     for _ in range(_TRIES):
         now = time.perf_counter()
-        before, without_a_core_s = without_a_core_s, _without_a_core_s()
-        if before == without_a_core_s:
+        before, waited_s = waited_s, starved_s("thread-self")
+        if before == waited_s:
             break  # else it had none between the two
-    return now - without_a_core_s
-
-
-def _without_a_core_s() -> float:
-    # Where the kernel does not count it, it is 0.
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        counted = Path("/proc/thread-self/schedstat").read_text(encoding="ascii")
-        return int(counted.split()[1]) / 1e9
-    return 0.0
+    return now - waited_s
