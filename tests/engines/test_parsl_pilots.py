@@ -13,6 +13,7 @@ from threading import Event, Thread
 
 import pytest
 from ase.build import bulk
+from scripted_slurm import Slurm
 
 from conftest import eventually
 from crystalmath import worker
@@ -24,7 +25,15 @@ from crystalmath.quacc.runner import generate_job_id
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
-from crystalmath_engine_parsl import batch_executor, batch_pools, config, idle_blocks, task
+from crystalmath_engine_parsl import (
+    batch_executor,
+    batch_pool,
+    batch_pools,
+    config,
+    idle_blocks,
+    sent_blocks,
+    task,
+)
 
 AL = bulk("Al", a=4.0, cubic=True)
 CLUSTER = """
@@ -34,52 +43,6 @@ scheduler = "slurm"
 address = "127.0.0.1"
 workers_per_node = 1
 """
-#: Each starts, lists or ends what stands in a folder: a file a job, named as its id.
-SBATCH = """#!/bin/sh
-cd $(dirname $0)/..
-if [ -e refusal ]; then echo asked >> refused; cat refusal >&2; exit 1; fi
-job=$(($(ls jobs | wc -l) + 1))
-SLURM_JOB_ID=$job setsid bash $1 > printed-$job 2>&1 < /dev/null &
-echo $! > jobs/$job
-echo "Submitted batch job $job"
-"""
-SQUEUE = """#!/bin/sh
-cd $(dirname $0)/../jobs
-for job in *; do
-    pid=$(cat $job) state=COMPLETED
-    # At first it has no group of its own.
-    if kill -0 $pid 2> /dev/null || kill -0 -$pid 2> /dev/null; then state=RUNNING; fi
-    echo $job $state None
-done
-"""
-SCANCEL = """#!/bin/sh
-cd $(dirname $0)/../jobs
-[ $1 = --state=PENDING ] && exit  # none waits
-for job; do echo $job >> ../cancelled; kill -TERM -$(cat $job); done
-exit 0
-"""
-
-
-class Slurm:
-    """What was asked of it, and what it is to say."""
-
-    def __init__(self, folder):
-        self._folder = folder
-        (folder / "bin").mkdir(parents=True)
-        (folder / "jobs").mkdir()
-        scripts = {"sbatch": SBATCH, "squeue": SQUEUE, "scancel": SCANCEL}
-        for name, text in {**scripts, "sacct": "#!/bin/sh\nexit 1\n"}.items():
-            (folder / "bin" / name).write_text(text)
-            (folder / "bin" / name).chmod(0o755)
-        self.refusal = folder / "refusal"
-
-    def lines(self, name):
-        file = self._folder / name
-        return file.read_text().split() if file.exists() else []
-
-    @property
-    def jobs(self):
-        return sorted(file.name for file in (self._folder / "jobs").iterdir())
 
 
 @pytest.fixture
@@ -132,6 +95,26 @@ def test_what_slurm_says_to_a_pilot_job_that_it_refuses_is_the_reason(slurm, sta
     assert slurm.jobs == ["1"]
 
 
+def test_a_pilot_job_that_slurm_took_without_saying_so_is_no_strangers(slurm, start):
+    slurm.late.write_text("sbatch: error: Batch job submission failed: Socket timed out on send\n")
+    runner, _ = start('max_idletime = "0:00:01"\n')
+    ends(runner, runner.submit("lab_recipes.value", AL, "there"))
+    assert slurm.jobs == ["1"]
+    # It ends as the others do, when it has nothing to do.
+    eventually(lambda: slurm.lines("cancelled") == ["1"], 300)
+
+
+def test_a_pilot_job_that_slurm_shows_only_later_is_not_asked_for_twice(slurm, start):
+    slurm.late.write_text("sbatch: error: Batch job submission failed: Socket timed out on send\n")
+    slurm.is_busy.touch()
+    runner, reasons = start()
+    job = runner.submit("lab_recipes.value", AL, "there")
+    eventually(lambda: any("Socket timed out" in reason for reason in reasons), 300)
+    slurm.is_busy.unlink()
+    ends(runner, job)
+    assert slurm.jobs == ["1"]
+
+
 def test_the_trouble_of_one_cluster_does_not_hide_that_another_was_removed(slurm, start, tmp_path):
     slurm.refusal.write_text("sbatch: error: invalid partition specified: nosuch\n")
     runner, _ = start()
@@ -172,6 +155,9 @@ class Interchange:
     """A pool of pilot jobs that have nothing to do, as Parsl's executor is asked about it."""
 
     def __init__(self, jobs, others=()):
+        self.label = "there"
+        self.provider = self
+        self.script_dir = "/nowhere"
         self.blocks_to_job_id = {f"block {job}": job for job in jobs}
         self.blocks = [*others, *self.blocks_to_job_id]
         self.job_ids_to_block = {job: block for block, job in self.blocks_to_job_id.items()}
@@ -193,9 +179,15 @@ class Interchange:
         return None
 
 
+def sent(parsls):
+    return sent_blocks.SentBlocks(parsls, Path(os.devnull))
+
+
 def test_a_pilot_job_in_which_a_job_runs_is_not_idle_whatever_parsl_knows_of_it(slurm, caplog):
     parsls = Interchange(["1", "2", "3"], others=["of a sbatch that has not answered"])
-    idle = idle_blocks.IdleBlocks(parsls, 0.01, lambda: {"1", None}, logging.getLogger("test"))
+    idle = idle_blocks.IdleBlocks(
+        parsls, sent(parsls), 0.01, lambda: {"1", None}, logging.getLogger("test")
+    )
     idle.start()
     eventually(lambda: idle.ended == {"2", "3"})
     idle.stop()
@@ -206,7 +198,7 @@ def test_a_pilot_job_in_which_a_job_runs_is_not_idle_whatever_parsl_knows_of_it(
 
 def test_a_pilot_job_is_held_once_more_where_that_failed_or_a_manager_came_since():
     parsls = Interchange(["1"])
-    idle = idle_blocks.IdleBlocks(parsls, 600.0, set, logging.getLogger("test"))
+    idle = idle_blocks.IdleBlocks(parsls, sent(parsls), 600.0, set, logging.getLogger("test"))
     parsls.fails = True
     with pytest.raises(TimeoutError):
         idle.hold("1")
@@ -222,7 +214,7 @@ def test_a_pilot_job_is_held_once_more_where_that_failed_or_a_manager_came_since
 
 def test_two_threads_never_ask_an_interchange_at_once():
     parsls, inside, leave, asked = Interchange(["1"]), Event(), Event(), []
-    idle = idle_blocks.IdleBlocks(parsls, 600.0, set, logging.getLogger("test"))
+    idle = idle_blocks.IdleBlocks(parsls, sent(parsls), 600.0, set, logging.getLogger("test"))
 
     def run(command, **_):
         asked.append(command)
@@ -246,7 +238,7 @@ def test_two_threads_never_ask_an_interchange_at_once():
 @pytest.fixture
 def one_pilot(start, slurm, tmp_path, monkeypatch):
     """Have a pilot job that was given a task, which it may have begun."""
-    monkeypatch.setattr(batch_pools.BatchPool, "end", lambda _: None)
+    monkeypatch.setattr(batch_pool.BatchPool, "end", lambda _: None)
     runner, _ = start()
     pools = runner._of["there"]
     directory = tmp_path / "runs/a"
@@ -255,11 +247,13 @@ def one_pilot(start, slurm, tmp_path, monkeypatch):
     pools._given = {attempt.id: attempt}
     log = logging.getLogger("test")
     parsls = Interchange(["1"])
-    idle = idle_blocks.IdleBlocks(parsls, 600.0, pools._going_on, log)
+    idle = idle_blocks.IdleBlocks(parsls, sent(parsls), 600.0, pools._going_on, log)
     idle.busy = frozenset(["1"])
     there = runner._blocks["there"]
     queue = pools._queue
-    pool = batch_pools.BatchPool(parsls, tmp_path / "parsl", there, queue, idle)
+    pool = batch_pool.BatchPool(
+        parsls, tmp_path / "parsl", there, queue, sent=sent(parsls), idle=idle
+    )
     return pools, pool, directory
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from parsl.executors import HighThroughputExecutor
 
+    from crystalmath_engine_parsl.sent_blocks import SentBlocks
+
 __all__ = ["IdleBlocks"]
 
 #: The longest pause between two looks, in seconds.
@@ -31,6 +33,8 @@ class IdleBlocks:
     ----------
     executor : HighThroughputExecutor
         The pool's, started.
+    sent : SentBlocks
+        Its pilot jobs.
     idle_s : float
         For how long one may have nothing to do, in seconds.
     going_on : callable
@@ -42,11 +46,13 @@ class IdleBlocks:
     def __init__(
         self,
         executor: HighThroughputExecutor,
+        sent: SentBlocks,
         idle_s: float,
         going_on: Callable[[], Collection[str | None]],
         log: logging.Logger,
     ) -> None:
         self._executor = executor
+        self._sent = sent
         self._idle_s = idle_s
         self._going_on = going_on
         self._log = log
@@ -97,12 +103,14 @@ class IdleBlocks:
                 self._log.warning("idle pilot jobs are not ended: %s", error)
             except Exception as error:  # noqa: BLE001 - whatever Parsl raises
                 self.busy = frozenset()
-                # Its answers may still come, and be taken for those to other questions.
-                self._log.warning("idle pilot jobs are not ended any more: %r", error)
-                return
+                self._log.warning("idle pilot jobs are not ended: %r", error)
+                if not self.is_answered:  # ... any more: the pool is replaced
+                    return
 
     def _end_idle(self) -> None:
         seen = self._managers()
+        if not all(map(self._job, seen)):  # workers of one of which `sbatch` said nothing
+            self._sent.adopt(self._queue)
         self.busy = frozenset(
             job
             for block, managers in seen.items()

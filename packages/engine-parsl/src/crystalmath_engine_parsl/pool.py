@@ -88,9 +88,7 @@ class Pool:
                 pipe.zmq_socket.linger = 0
                 pipe.zmq_socket.sndtimeo = SEND_MS
             if not self._ending:
-                self.scale_out()
-        except EngineUnavailable as error:  # of those who are asked for workers
-            self._failure = error
+                self._populate()
         except Exception as error:  # noqa: BLE001 - whatever Parsl raises
             self._settle_interchange()
             self._failure = error
@@ -105,7 +103,7 @@ class Pool:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(DEATH_S)
 
-    def scale_out(self) -> None:
+    def _populate(self) -> None:
         """Start a block of workers."""
         self._executor.scale_out_facade(1)
 
@@ -134,8 +132,6 @@ class Pool:
         if self._failure is not None:
             if ended := self._interchange_trouble():
                 return ended
-            if isinstance(self._failure, EngineUnavailable):
-                return str(self._failure)
             return f"Parsl could not start: {_told(self._failure)}"
         if self._beginning.is_alive():
             return self._interchange_trouble() or f"Parsl did not start in {START_S:g} s"

@@ -13,6 +13,8 @@ __all__ = ["SlurmQueue"]
 FRESH_S = 2.0
 #: How long Slurm may take to answer, in seconds.
 ANSWER_S = 30.0
+#: Id, state, reason and name of a job; the last may hold anything.
+_FORMAT = "%i|%T|%r|%j"
 #: States of jobs that are over. What still ends ("COMPLETING") is listed and is not.
 _OVER = frozenset(
     [
@@ -34,6 +36,7 @@ class SlurmQueue:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, str]] = {}
+        self._names: dict[str, str] = {}
         self._at = float("-inf")
         self._ended: set[str] = set()
 
@@ -46,17 +49,20 @@ class SlurmQueue:
             Slurm does not answer.
         """
         if time.monotonic() - self._at >= FRESH_S:
-            told = _slurm("squeue", "--noheader", "--me", "--states=all", "--format=%i %T %r")
-            lines = [line.split(None, 2) for line in told.splitlines() if line.strip()]
-            self._seen = {
-                line[0]: (line[1], line[2] if len(line) > 2 else "")  # noqa: PLR2004
-                for line in lines
-                if line[1] not in _OVER
-            }
+            told = _slurm("squeue", "--noheader", "--me", "--states=all", f"--format={_FORMAT}")
+            lines = [line.split("|", 3) for line in told.splitlines() if line.strip()]
+            active = [line for line in lines if line[1] not in _OVER]
+            self._seen = {job: (state, reason) for job, state, reason, _ in active}
+            self._names = {job: name for job, _, _, name in active}
             # It saw the ends of these. A node that it does not hear of any more may go on.
             self._ended |= {line[0] for line in lines if line[1] in _OVER - {"NODE_FAIL"}}
             self._at = time.monotonic()
         return self._seen
+
+    def names(self) -> dict[str, str]:
+        """Give the name of each job that is not over, by its id; raises as :meth:`active`."""
+        self.active()
+        return self._names
 
     def saw_end(self, job: str) -> bool:
         """Tell whether Slurm saw that nothing of a job, which is over, is alive."""

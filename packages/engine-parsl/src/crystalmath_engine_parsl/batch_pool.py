@@ -1,0 +1,180 @@
+"""One pool of a cluster: an executor whose workers are in pilot jobs of Slurm."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import EngineUnavailable
+from crystalmath_engine_parsl import config
+from crystalmath_engine_parsl.pool import Pool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from parsl.executors import HighThroughputExecutor
+
+    from crystalmath.models import Attempt, Cluster
+    from crystalmath_engine_parsl.idle_blocks import IdleBlocks
+    from crystalmath_engine_parsl.sent_blocks import SentBlocks
+    from crystalmath_engine_parsl.slurm_queue import SlurmQueue
+
+__all__ = ["BatchPool"]
+
+
+class BatchPool(Pool):
+    """One executor whose workers are in pilot jobs; see :class:`Pool`.
+
+    Parameters
+    ----------
+    executor, directory
+        As of a :class:`Pool`.
+    cluster : Cluster
+        What a pilot job asks for.
+    queue : SlurmQueue
+        Slurm.
+    sent : SentBlocks
+        Pilot jobs that were asked for.
+    idle : IdleBlocks
+        Ends those that have nothing to do.
+    """
+
+    def __init__(
+        self,
+        executor: HighThroughputExecutor,
+        directory: Path,
+        cluster: Cluster,
+        queue: SlurmQueue,
+        *,
+        sent: SentBlocks,
+        idle: IdleBlocks,
+    ) -> None:
+        super().__init__(executor, directory)
+        self._cluster = cluster
+        self._own_launcher = cluster.launcher is not None
+        # In MPI mode there is one for all nodes.
+        is_mpi = "mpi" in cluster.engine_options
+        self._each = 1 if is_mpi else cluster.resources.nodes or 1  # managers of a pilot job
+        self._queue = queue
+        self._sent = sent
+        self._idle = idle
+        self._running: dict[str, float] = {}  # pilot jobs, since when they were seen to run
+
+    def start(self) -> None:
+        """Start it; see :meth:`Pool.start`."""
+        super().start()
+        self._idle.start()
+
+    def end(self) -> None:
+        """Clean up after it; see :meth:`Pool.end`."""
+        self._idle.stop()
+        super().end()
+
+    def hold(self, allocation: str) -> None:
+        """Give a pilot job no more work."""
+        try:
+            self._idle.hold(allocation)
+        except Exception as error:
+            raise EngineUnavailable(f"Parsl does not answer: {error!r}") from error
+
+    def _populate(self) -> None:
+        """Start nothing: what Slurm refuses is no fault of a pool, and is asked for again."""
+
+    def scale_out(self) -> None:
+        """Ask for one more pilot job, and record it for whoever comes after us.
+
+        Raises
+        ------
+        EngineUnavailable
+            Slurm refuses it.
+        """
+        if self._sent.adopt(self._queue):
+            return
+        blocks = self._executor.scale_out_facade(1)
+        self._queue.forget()
+        for block in blocks:
+            self._sent.record(self._executor.blocks_to_job_id[block])
+        if not blocks and not self._was_taken():
+            raise EngineUnavailable(f"Slurm takes no pilot job: {self._refusal()}")
+
+    def _was_taken(self) -> bool:
+        """Tell whether Slurm has a pilot job that it did not say it takes."""
+        try:
+            return bool(self._sent.adopt(self._queue))
+        except EngineUnavailable:
+            return False  # it may: that is asked first the next time
+
+    def states(self) -> dict[str, str]:
+        """Give the states of the pilot jobs that are not over."""
+        active = self._queue.active()
+        return {job: active[job][0] for job in self._blocks() if job in active}
+
+    def lacks_workers(self) -> bool:
+        """Tell whether tasks wait, and all workers have one; pilot jobs that begin bring theirs."""
+        try:
+            managers = self._idle.managers()
+        except Exception:  # noqa: BLE001 - whatever Parsl raises
+            return True  # nobody knows: better one too many than none
+        now = time.monotonic()
+        self._running = {job: self._running.get(job, now) for job in self.states()}
+        for job, since in self._running.items():
+            if len(managers.get(job, [])) < self._each and now - since < config.BEGIN_S:
+                return False
+        there = [manager for those in managers.values() for manager in those]
+        if any(each["active"] and each["tasks"] < each["worker_count"] for each in there):
+            return False
+        taken: int = sum(each["tasks"] for each in there)
+        return len(self._executor.tasks) > taken
+
+    def busy(self) -> frozenset[str]:
+        """Name the pilot jobs that have been given tasks."""
+        return self._idle.busy
+
+    def reasons(self) -> list[str]:
+        """Say why pilot jobs wait."""
+        active = self._queue.active()
+        waiting = {job for job, state in self.states().items() if state == "PENDING"}
+        return sorted({active[job][1] for job in waiting})
+
+    def cancel_blocks(self, but: set[str | None] | None) -> None:
+        """End the pilot jobs but some; where nobody knows which, those that have not begun."""
+        jobs = [job for job in self._blocks() if but is None or job not in but]
+        with contextlib.suppress(EngineUnavailable):
+            self._queue.cancel(jobs, pending_only=but is None)
+
+    def _asked_for(self, attempt: Attempt) -> dict[str, Any]:
+        if "mpi" not in self._cluster.engine_options:
+            return {}
+        asked = attempt.resources
+        each = -(-asked.total_ranks // asked.total_nodes)
+        cores = asked.cores_per_rank
+        return {
+            "num_nodes": asked.total_nodes,
+            "num_ranks": asked.total_ranks,
+            "ranks_per_node": each,
+            # What the others call it differs from one MPI to the next.
+            "launcher_options": f"--cpus-per-task={cores}"
+            if cores and self._cluster.engine_options["mpi"] == "srun"
+            else "",
+        }
+
+    def _block_trouble(self) -> str | None:
+        if not self._idle.is_answered:
+            return "Parsl's interchange does not answer"
+        try:
+            states = self.states()
+        except EngineUnavailable:
+            return None  # nobody knows
+        if states or self._idle.ended.issuperset(self._blocks()):
+            return None
+        return f"Slurm's job {', '.join(self._blocks()) or '?'} with Parsl's workers is over"
+
+    def _refusal(self) -> str:
+        """Give what was said of the newest block, which was not started."""
+        said = [status.message or "" for status in self._executor.status_facade.values()][-1:]
+        # What sbatch said stands last; the name before it is another each time.
+        return " ".join("".join(said).rpartition("stderr=")[2].split())
+
+    def _blocks(self) -> list[str]:
+        return list(self._executor.blocks_to_job_id.values())
