@@ -92,7 +92,7 @@ def _check(recipe: str, atoms: Atoms, **parameters: object) -> list[Any]:
         "atoms": atoms,
         "parameters": parameters,
         "environment": submission_environment(config.load()),
-        "document": codec.encode_body(parse_and_keep(atoms)[1], parameters),
+        "document": codec.body_text(codec.body_of(parse_and_keep(atoms)[1], parameters)),
     }
     findings = plugins().preflight(**asked)
     plugins().pseudopotentials(**asked)

@@ -37,6 +37,7 @@ from crystalmath.errors import BadFile, InvalidJob
 from crystalmath.recipes.checked_atoms import check_atoms
 from crystalmath.recipes.decoding import RESULT_BUILDERS, Decoder, RequestDecoder, as_monty_writes
 from crystalmath.recipes.encoding import ResultEncoder, Sentinel, StrictEncoder, tagged_atoms
+from crystalmath.recipes.json_writing import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,13 +48,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Sentinel",
+    "body_of",
+    "body_text",
     "decode_parameters",
     "decode_request",
     "decode_result",
     "decode_result_document",
     "decode_result_json",
     "decode_spec",
-    "encode_body",
     "encode_request",
     "encode_result",
     "encode_spec",
@@ -85,11 +87,11 @@ def encode_spec(spec: JobSpec) -> str:
     """
     if spec.atoms is not None:
         check_atoms(spec.atoms)
-    return _written(StrictEncoder().encode(spec.atoms, ("structure",)), spec.parameters)
+    return body_text(_body(StrictEncoder().encode(spec.atoms, ("structure",)), spec.parameters))
 
 
-def encode_body(structure: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> str:
-    """Write what :func:`encode_spec` writes, of a structure that is encoded already.
+def body_of(structure: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what :func:`encode_spec` writes, of a structure that is encoded already.
 
     Parameters
     ----------
@@ -101,19 +103,29 @@ def encode_body(structure: Mapping[str, Any] | None, parameters: Mapping[str, An
     Raises
     ------
     InvalidJob
-        As for :func:`encode_spec`.
+        Something in the parameters cannot be written down; see :func:`encode_spec`.
     """
-    return _written(None if structure is None else tagged_atoms(structure), parameters)
+    return _body(None if structure is None else tagged_atoms(structure), parameters)
 
 
-def _written(atoms: object, parameters: Mapping[str, Any]) -> str:
-    document = {"atoms": atoms, "parameters": _parameters(parameters)}
-    text = json.dumps(document, allow_nan=False, separators=(",", ":"))
+def body_text(body: Mapping[str, Any]) -> str:
+    """Write what :func:`body_of` gave.
+
+    Raises
+    ------
+    InvalidJob
+        It is larger than 64 MiB.
+    """
+    text = json_text(body, compact=True)
     if len(text) > _MAX_BYTES:
         raise InvalidJob(
             f"structure and parameters take {len(text) / 2**20:.0f} MiB; the limit is 64 MiB"
         )
     return text
+
+
+def _body(atoms: object, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {"atoms": atoms, "parameters": _parameters(parameters)}
 
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:

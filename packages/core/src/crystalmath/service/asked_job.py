@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
@@ -93,10 +92,11 @@ class SubmissionReader:
             parents=parents,
             **submission.terms(),
         )
-        document = codec.encode_body(structure, spec.parameters)
+        body = codec.body_of(structure, spec.parameters)
         spec = self._placed(spec)
+        hashed = spec_hash(spec.identity(), body)
         strict = submission.strict or self._config.strict
-        return AskedJob(spec, document, spec_hash(spec.identity(), document), strict)
+        return AskedJob(spec, codec.body_text(body), hashed, strict)
 
     def _environment(self, submission: Submission) -> dict[str, str]:
         """Give what the job sees of its submitter's environment; the preflight sees the same."""
@@ -140,9 +140,11 @@ def replaced(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, s
     return {name: before.get(name) for name in names if before.get(name) != after.get(name)}
 
 
-def spec_hash(what: Mapping[str, Any], document: str) -> str:
+def spec_hash(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     """Tell two specifications apart."""
+    from crystalmath.recipes.json_writing import json_text
+
     # The environment is left out: another shell must not make the same job another one.
     # So is the order of the names: JSON objects have none.
-    hashed = json.dumps([what, json.loads(document)], sort_keys=True)
+    hashed = json_text([what, body], sort_keys=True)
     return hashlib.sha256(hashed.encode()).hexdigest()

@@ -124,7 +124,7 @@ def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
         job_id=spec.job_id,
         recipe=spec.recipe,
         engine=str(spec.engine),
-        spec_hash=spec_hash(spec.identity(), body),
+        spec_hash=spec_hash(spec.identity(), json.loads(body)),
         specification=f"{json.dumps(spec.header())}\n{body}",
         created_at=created_at,
         formula=_formula(body),

@@ -1,0 +1,57 @@
+"""JSON that is written in pieces is what the encoder writes at one go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from ase.build import bulk
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crystalmath.recipes import codec, json_writing
+from crystalmath.recipes.structures import parse_and_keep
+from crystalmath.service.asked_job import spec_hash
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+)
+VALUES = st.recursive(
+    SCALARS | st.text(),
+    lambda inside: (
+        st.lists(inside, max_size=9)
+        | st.lists(inside, max_size=3).map(tuple)
+        | st.dictionaries(st.text(), inside, max_size=4)
+        | st.dictionaries(st.integers(), inside, max_size=2)
+    ),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_slices():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_writing, "_SLICE", 2)
+        yield
+
+
+@given(VALUES, st.booleans(), st.booleans())
+def test_the_pieces_are_the_whole(value, compact, sort_keys):
+    separators = (",", ":") if compact else None
+    whole = json.dumps(value, separators=separators, sort_keys=sort_keys)
+    assert json_writing.json_text(value, compact=compact, sort_keys=sort_keys) == whole
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), [1.0, [float("inf")]], {"a": [0, 0, float("nan")]}]
+)
+def test_numbers_are_finite(value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_writing.json_text(value)
+
+
+def test_a_specification_keeps_the_hash_of_earlier_releases():
+    body = codec.body_of(parse_and_keep(bulk("Al", cubic=True))[1], {"b": 1, "a": {"d": 0.1}})
+    read = json.loads(codec.body_text(body))
+    before = json.dumps([{"recipe": "a.b"}, read], sort_keys=True)
+    assert spec_hash({"recipe": "a.b"}, body) == hashlib.sha256(before.encode()).hexdigest()
