@@ -44,6 +44,13 @@ walltime = "00:10:00"
 nodes = 2
 mpi = "srun"
 launcher = "$PARSL_MPI_PREFIX --mpi=pmix"
+
+[clusters.shared]
+engine = "parsl"
+scheduler = "slurm"
+walltime = "00:10:00"
+nodes = 2
+environment = { OMPI_ALLOW_RUN_AS_ROOT = "1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = "1" }
 """
 
 
@@ -65,12 +72,12 @@ class Login:
         done = self._slurm.run(*COMMAND, *arguments, "--json", env=self.environment, timeout=900)
         return json.loads(done.stdout)
 
-    def two_ranks(self, recipe, atoms, cluster, **parameters):
-        """Run a recipe with a rank on each node, and give its result and its work directory."""
+    def two_ranks(self, recipe, atoms, cluster, *, nodes="--nodes=2", **parameters):
+        """Run a recipe, with a rank on each node; give its result and its work directory."""
         structure = self._folder / "structure.json"
         write(structure, atoms)
         told = [f"--param={key}={json.dumps(value)}" for key, value in parameters.items()]
-        asked = ("--nodes=2", "--ranks=2", f"--cluster={cluster}")
+        asked = (*nodes.split(), "--ranks=2", f"--cluster={cluster}")
         done = self.run("run", recipe, str(structure), *asked, *told)
         assert done["status"] == "completed", done
         return done["result"], Path(done["result"]["work_dir"])
@@ -84,10 +91,13 @@ def login(slurm, home, tmp_path):
     eventually(lambda: not slurm.queue(), message="allocations are left over")
 
 
-@pytest.mark.skipif(
+needs_espresso = pytest.mark.skipif(
     shutil.which("pw.x") is None or not (PSEUDO / "Si.pz-vbc.UPF").exists(),
     reason="there is no pw.x, or not Debian's pseudopotentials: apt-get install quantum-espresso",
 )
+
+
+@needs_espresso
 @pytest.mark.parametrize("cluster", ["parsl", "psij"])
 def test_silicon_over_two_nodes_is_as_pw_has_it(login, cluster, tmp_path):
     result, folder = login.two_ranks("espresso.core.static_job", SI, cluster, **SILICON)
@@ -97,6 +107,15 @@ def test_silicon_over_two_nodes_is_as_pw_has_it(login, cluster, tmp_path):
     assert re.search(r"MPI processes distributed on +2 nodes", text)
     assert float(energy(text)) == pytest.approx(float(energy(by_hand(folder, tmp_path))), abs=1e-6)
     assert result["energy_ev"]
+
+
+@needs_espresso
+def test_ranks_that_share_a_pilot_job_with_other_jobs_stay_on_one_node(login):
+    _, folder = login.two_ranks("espresso.core.static_job", SI, "shared", nodes="", **SILICON)
+    with gzip.open(folder / "pw.out.gz", "rt") as output:
+        text = output.read()
+    assert re.search(r"Parallel version \(MPI\), running on +2 processors", text)
+    assert re.search(r"MPI processes distributed on +1 nodes", text)
 
 
 def by_hand(folder, place):

@@ -42,8 +42,8 @@ def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughpu
     workers = cluster.engine_options.get("workers_per_node")
     script = Path(sys.executable).with_name("process_worker_pool.py")
     here = Path(__file__)
-    own = [here.with_name("mpi_pool.py")] if mpi else []
-    pool = shlex.join(map(str, [sys.executable, here.with_name("block.py"), *own, script]))
+    own = here.with_name("mpi_pool.py" if mpi else "node_pool.py")
+    pool = shlex.join(map(str, [sys.executable, here.with_name("block.py"), own, script]))
     common: dict[str, Any] = {
         "label": cluster.name,
         # Without one the nodes try all addresses of this host.

@@ -1,0 +1,46 @@
+"""Run Parsl's worker pool on a node where each job has that node at most.
+
+Started as ``python node_pool.py SCRIPT [ARGUMENT ...]``, SCRIPT being Parsl's of the pool.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["main", "of_node"]
+
+
+def of_node(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give what tells a job's `mpirun` that it has all cores asked for on this node, and no other.
+
+    A pilot job asks for one process on each node, the pool. Open MPI, Intel MPI and MPICH ask Slurm
+    where ranks may be, and would start no second one here, or one on another node.
+    """
+    node = environ.get("SLURMD_NODENAME")
+    if node is None:
+        return {}
+    cores = environ.get("SLURM_CPUS_ON_NODE") or str(len(os.sched_getaffinity(0)))
+    return {
+        **dict.fromkeys(["SLURM_JOB_NODELIST", "SLURM_NODELIST"], node),
+        **dict.fromkeys(["SLURM_JOB_NUM_NODES", "SLURM_NNODES"], "1"),
+        "SLURM_TASKS_PER_NODE": cores,
+    }
+
+
+def main() -> None:
+    """Run the script."""
+    os.environ.update(of_node(os.environ))
+    del sys.argv[0]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
