@@ -12,7 +12,7 @@ launcher = "{launcher}"   # starts a job's ranks
 # nodes = 1                      # these are of a job that asks for nothing else
 # ranks = 16
 # cores_per_rank = 1
-# memory_mb = 64000              # on each node
+# memory_mb = 64000              # of a job, on all its nodes together
 # worker_init = "module load vasp"             # before anything else
 # environment = {{ VASP_PP_PATH = "/sw/potcars" }}   # what jobs see there in place of yours
 """
@@ -30,7 +30,7 @@ walltime = "04:00:00"            # of a pilot job
 # max_idletime = "2m"            # one without work ends after this time
 # mpi = "srun"                   # jobs take --nodes and --ranks; without ..._per_node
 # cores_per_node = 64            # asked for on each node; default: whole nodes (exclusive)
-# memory_mb = 128000             # on each node
+# memory_mb = 128000             # of a pilot job, on all its nodes together
 # options = { constraint = "skylake" }         # more options of sbatch, without dashes
 # worker_init = "module load vasp"             # on each node, before anything else
 # environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
