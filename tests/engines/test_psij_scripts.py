@@ -2,15 +2,18 @@
 
 import json
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Attempt, Cluster, EngineSettings, Resources
+from rundirs import write_job
 
 pytest.importorskip("psij")
 
-from crystalmath_engine_psij import batch_jobs, options
+from crystalmath_engine_psij import allocation, batch_jobs, options
 from crystalmath_engine_psij.batch_queues import QUEUES
 from crystalmath_engine_psij.runner import PsijRunner
 
@@ -234,6 +237,13 @@ def test_a_poll_of_500_allocations_on_two_clusters_costs_the_scheduler_one_call(
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
 
 
+def test_the_id_of_the_allocation_is_recorded_with_the_claim(home, monkeypatch):
+    directory = write_job(home, "lab_recipes.value")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    subprocess.run(allocation.command(Path(directory.path), "a.1"), check=True, timeout=300)
+    assert directory.containment(1)["allocation"] == "17"
+
+
 QSTAT = """#!/bin/sh
 for id; do
     case $id in
@@ -245,10 +255,17 @@ exit $status
 """
 
 
+#: Where the server forgets what has ended.
+NO_HISTORY = """#!/bin/sh
+if [ $1 = -x ]; then echo "qstat: PBS is not configured to maintain job history" >&2; exit 1; fi
+"""
+
+
 @pytest.mark.parametrize(
     ("scheduler", "command", "script", "states"),
     [
         ("pbs", "qstat", QSTAT, ["running", "gone", "queued", "gone"]),
+        ("pbs", "qstat", NO_HISTORY + QSTAT, ["running", "gone", "queued", "gone"]),
         ("pbs", "qstat", QSTAT.replace("18.*|20.*", "*.server"), ["gone"] * 4),
         ("lsf", "bjobs", "#!/bin/sh\necho 'No job found' >&2\nexit 255\n", ["gone"] * 4),
     ],

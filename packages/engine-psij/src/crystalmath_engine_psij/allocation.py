@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from crystalmath import worker
 
 __all__ = ["command"]
+
+#: Where Slurm, PBS and LSF say it.
+_IDS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 
 
 def command(directory: Path, attempt: str) -> list[str]:
@@ -16,5 +20,13 @@ def command(directory: Path, attempt: str) -> list[str]:
     return [sys.executable, "-P", "-m", __name__, str(directory), attempt]
 
 
+def _allocation() -> str | None:
+    """Give the batch system's id of the allocation that this process is in."""
+    return next(filter(None, map(os.environ.get, _IDS)), None)
+
+
 if __name__ == "__main__":
+    # It is recorded with the claim; and who is told to stop there waits for who else is.
+    if allocation := _allocation():
+        os.environ["CRYSTALMATH_ALLOCATION"] = allocation
     worker.run(Path(sys.argv[1]))

@@ -95,13 +95,16 @@ class PbsQueue:
         **dict.fromkeys("FX", "gone"),
     }
     _UNKNOWN = re.compile(r"Unknown Job Id(?: Error)?:?\s+(\S+)", re.IGNORECASE)
+    #: With this they tell of jobs that have ended, too; or fail where the server forgets those.
+    _ENDED = "-x"
+    _NO_HISTORY = re.compile(r"not configured to maintain job history", re.IGNORECASE)
 
     def rows(
         self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
     ) -> list[Row]:
         """Ask for those that are named; for all of this user if one's id is not known."""
         if None in natives:
-            ids = run(["qselect", "-x", "-u", getpass.getuser()]).split()
+            ids = self._run(run, "qselect", "-u", getpass.getuser()).split()
         else:
             ids = [native for native in natives if native]
         report = self._report(run, ids)
@@ -111,7 +114,7 @@ class PbsQueue:
         """Ask for jobs, and for the rest once more if it fails for not knowing some any more."""
         while ids:
             try:
-                return _document(run(["qstat", "-x", "-f", "-F", "json", *ids]))
+                return _document(self._run(run, "qstat", "-f", "-F", "json", *ids))
             except subprocess.CalledProcessError as error:
                 unknown = {_number(native) for native in self._UNKNOWN.findall(error.output)}
                 known = [native for native in ids if _number(native) not in unknown]
@@ -119,6 +122,14 @@ class PbsQueue:
                     raise
                 ids = known
         return {}
+
+    def _run(self, run: Callable[[Sequence[str]], str], command: str, *arguments: str) -> str:
+        try:
+            return run([command, self._ENDED, *arguments])
+        except subprocess.CalledProcessError as error:
+            if not self._NO_HISTORY.search(error.output):
+                raise
+            return run([command, *arguments])
 
     def _row(self, native_id: str, job: Mapping[str, Any]) -> Row:
         state = self._STATES.get(job.get("job_state", ""), "unknown")
