@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 import time
 from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
+from ase.build import bulk
 
 from crystalmath import config
 from crystalmath.errors import ConfigError
 from crystalmath.jobs.changes import Change
-from crystalmath.models import Job, JobState, NewJob
+from crystalmath.models import Job, JobState, NewJob, Submission
 from crystalmath.quacc.engines import runner_for
 from crystalmath.quacc.store import JobStore
 from crystalmath.recipes.lookup import PROBE
@@ -69,19 +71,59 @@ def test_what_cannot_be_used_is_named(home, text, said):
         config.load()
 
 
-def test_an_engine_without_clusters_refuses_one(home):
-    (home / "config.toml").write_text("[clusters.big]\nengine = 'local'\n")
-    with pytest.raises(ConfigError, match=r"\[clusters.big\] the engine 'local' takes no clusters"):
+HERE_ALONE = """
+from crystalmath.engines.local import LocalRunner
+from crystalmath.hookspecs import hookimpl
+
+class HereAlone(LocalRunner):
+    def clusters(self):
+        return ["local"]
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    return HereAlone(settings)
+"""
+
+
+def test_an_engine_without_clusters_refuses_one(home, install):
+    install("engine-here-alone", "herealone", HERE_ALONE)
+    (home / "config.toml").write_text("[clusters.big]\nengine = 'herealone'\n")
+    with pytest.raises(ConfigError, match=r"big\] the engine 'herealone' takes no clusters"):
+        runner_for("herealone")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("scheduler = 'slurm'", 'scheduler must be "local" for the engine local'),
+        ("memory_mb = 4000", "memory_mb cannot be used: the engine local honours ranks"),
+        ("max_blocks = 2", "'max_blocks' is not known"),
+    ],
+)
+def test_what_this_machine_cannot_be_is_refused(home, cli, line, told):
+    (home / "config.toml").write_text(f"[clusters.big]\nengine = 'local'\n{line}\n")
+    assert told in cli("clusters", "--json").json["clusters"][0]["error"]
+    with pytest.raises(ConfigError, match=re.escape(told)):
         runner_for("local")
+
+
+def test_a_workstation_has_programs_and_defaults_of_its_own(home, cli, lab):
+    assert cli("clusters", "init", "workstation").code == 0
+    with (home / "config.toml").open("a") as file:
+        file.write('ranks = 1\nworker_init = "export VASP_INIT=there"\n')
+    atoms = bulk("Al")
+    asked = Submission(recipe="lab_recipes.where", atoms=atoms, cluster="workstation")
+    with JobService() as service:
+        job = service.submit(asked)
+        list(service.wait([job.job_id], timeout=300))
+        told = service.result(job.job_id)["environment"]
+    assert told["VASP_INIT"] == "there"
+    assert told["QUACC_VASP_PARALLEL_CMD"] == "mpirun -np 1"
 
 
 def test_a_clusters_name_implies_its_engine(home, install, lab):
     install("crystalmath-engine-odd", "odd", "raise ImportError('odd is not there')")
     (home / "config.toml").write_text("[clusters.big]\nengine = 'odd'\n")
-    from ase.build import bulk
-
-    from crystalmath.models import Submission
-
     asked = Submission(recipe="lab_recipes.value", atoms=bulk("Al"), cluster="big")
     with JobService() as service, pytest.raises(ImportError, match="odd is not there"):
         service.submit(asked)
@@ -142,7 +184,8 @@ def test_an_example_is_written_once(home, cli):
     assert again.code == 1
     assert "already" in again.err
     assert "did you mean 'slurm'?" in cli("clusters", "init", "slrum").err
-    assert "init slurm|allocations|pbs|lsf" in cli("clusters", "init").err
+    assert "no engine here submits to Flux" in " ".join(cli("clusters", "init", "flux").err.split())
+    assert "init slurm|allocations|pbs|lsf|workstation" in cli("clusters", "init").err
 
 
 # --- check ---------------------------------------------------------------------------------------

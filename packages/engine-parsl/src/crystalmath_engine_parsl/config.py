@@ -125,14 +125,6 @@ def check_fits(spec: JobSpec, cluster: Cluster) -> None:
             f"a pilot job of the cluster {cluster.name!r} has {nodes} nodes, not "
             f"{spec.resources.total_nodes}; ask for fewer with --nodes, or give the cluster more"
         )
-    cores = cluster.engine_options.get("cores_per_node")
-    asked = spec.resources.total_ranks * (spec.resources.cores_per_rank or 1)
-    if cores is not None and asked > cores:
-        raise InvalidJob(
-            f"a pilot job of the cluster {cluster.name!r} has {cores} cores on a node "
-            f"(cores_per_node), not {asked}; ask for fewer with --ranks or --cores, or give the "
-            "cluster more"
-        )
     if spec.walltime_s is not None and spec.walltime_s + BEGIN_S > block_s(cluster):
         raise InvalidJob(
             f"a pilot job of the cluster {cluster.name!r} lasts {block_s(cluster):g} s, in which "

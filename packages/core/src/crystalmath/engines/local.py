@@ -8,9 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 import queue
+import shlex
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalmath import worker
@@ -29,10 +32,13 @@ __all__ = ["LocalRunner", "available_cores"]
 
 #: How long worker threads may take to end, in seconds.
 STOP_S = 10.0
+_RESOURCES = frozenset({"ranks", "cores_per_rank"})
 
 
 class LocalRunner(EngineRunner):
     """Run jobs on this machine, as many at a time as ``[engines.local] workers`` says.
+
+    A cluster of the configuration file is this machine, too, with programs and defaults of its own.
 
     Parameters
     ----------
@@ -44,7 +50,7 @@ class LocalRunner(EngineRunner):
         max_queued=1000,
         queue_dies_with_owner=True,
         drops_queued=True,
-        resources=frozenset({"ranks", "cores_per_rank"}),
+        resources=_RESOURCES,
     )
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -59,8 +65,12 @@ class LocalRunner(EngineRunner):
         # Why an attempt was not begun, until it is launched again.
         self._troubles: dict[str, str] = {}
 
+    def clusters(self) -> Sequence[str]:
+        """Name this machine, and what the configuration file makes of it."""
+        return ["local", *self.settings.clusters]
+
     def workers(self) -> int:
-        """Tell how many jobs run at once."""
+        """Tell how many jobs run at once, on all clusters together."""
         return self._workers
 
     def cores(self, cluster: str) -> int:
@@ -118,13 +128,27 @@ class LocalRunner(EngineRunner):
             self._running.add(attempt.id)
             self._queued.discard(attempt.id)
             try:
-                worker.run(attempt.directory)
+                self._run(attempt)
             except Exception as error:  # noqa: BLE001 - one bad run must not cost a worker
                 self.log.warning("%s: %s", attempt.id, error)
                 self._troubles[attempt.id] = str(error)
             finally:
                 self._running.discard(attempt.id)
                 self.notice(attempt.id)
+
+    def _run(self, attempt: Attempt) -> None:
+        cluster = self.settings.clusters.get(attempt.cluster)
+        if cluster is None or not (first := worker.init_script(cluster.worker_init)):
+            worker.run(attempt.directory)
+            return
+        command = [sys.executable, "-P", "-m", __name__, str(attempt.directory)]
+        script = f"{first}exec {shlex.join(command)}"
+        done = subprocess.run(["bash", "-c", script], stdin=subprocess.DEVNULL, check=False)  # noqa: S603, S607 - the user's own
+        if done.returncode:
+            raise ConfigError(
+                f"[clusters.{attempt.cluster}] the worker behind worker_init ended with "
+                f"{done.returncode}"
+            )
 
 
 def _workers(settings: EngineSettings) -> int:
@@ -136,10 +160,27 @@ def _workers(settings: EngineSettings) -> int:
     return workers
 
 
+def _check_clusters(settings: EngineSettings) -> None:
+    for cluster in settings.clusters.values():
+        cluster.check_options()
+        if cluster.scheduler != "local":
+            raise cluster.refused(
+                "scheduler",
+                f'must be "local" for the engine {settings.name}, which is this machine',
+            )
+        for key in cluster.resources.given():
+            if key not in _RESOURCES:
+                raise cluster.refused(
+                    key,
+                    f"cannot be used: the engine {settings.name} honours ranks and cores_per_rank",
+                )
+
+
 @hookimpl
 def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
     """Make the runner."""
     settings.check_options("workers")
+    _check_clusters(settings)
     return LocalRunner(settings)
 
 
@@ -150,9 +191,14 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
     try:
         settings.check_options("workers")
         _workers(settings)
+        _check_clusters(settings)
     except ConfigError as error:
         findings.append(Finding(severity="error", code="config", message=str(error)))
     if sys.platform != "linux":
         message = f"running jobs needs Linux (child subreapers); this is {sys.platform}"
         findings.append(Finding(severity="error", code="platform", message=message))
     return findings
+
+
+if __name__ == "__main__":
+    worker.run(Path(sys.argv[1]))

@@ -37,6 +37,19 @@ walltime = "04:00:00"            # of a pilot job
 """
 
 
+_WORKSTATION = """
+[clusters.workstation]           # --cluster workstation
+engine = "local"                 # this machine: its workers are those of --cluster local
+scheduler = "local"
+launcher = "mpirun -np {ranks}"  # starts a job's ranks
+# ranks = 8                      # these are of a job that asks for nothing else
+# cores_per_rank = 1
+# walltime = "24:00:00"
+# worker_init = "module load vasp"             # before anything else
+# environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
+"""
+
+
 def _allocations(name: str, scheduler: str, **said: str) -> str:
     return f"""
 [clusters.{name}]{" " * (22 - len(name))}# --cluster {name}
@@ -58,4 +71,5 @@ EXAMPLES = {
     ),
     "pbs": _allocations("pbs", "pbs", launcher=_MPIRUN, queue="workq", more=""),
     "lsf": _allocations("lsf", "lsf", launcher=_MPIRUN, queue="normal", more=""),
+    "workstation": _WORKSTATION,
 }
