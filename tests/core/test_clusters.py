@@ -110,7 +110,9 @@ def test_what_this_machine_cannot_be_is_refused(home, cli, line, told):
 def test_a_workstation_has_programs_and_defaults_of_its_own(home, cli, lab):
     assert cli("clusters", "init", "workstation").code == 0
     with (home / "config.toml").open("a") as file:
-        file.write('ranks = 1\nworker_init = "export VASP_INIT=there"\n')
+        disk = home / "disk"
+        init = f"export VASP_INIT=there TMPDIR={disk}; mkdir {disk}"
+        file.write(f'ranks = 1\nscratch = "$TMPDIR/of-jobs"\nworker_init = "{init}"\n')
     atoms = bulk("Al")
     asked = Submission(recipe="lab_recipes.where", atoms=atoms, cluster="workstation")
     with JobService() as service:
@@ -119,6 +121,8 @@ def test_a_workstation_has_programs_and_defaults_of_its_own(home, cli, lab):
         told = service.result(job.job_id)["environment"]
     assert told["VASP_INIT"] == "there"
     assert told["QUACC_VASP_PARALLEL_CMD"] == "mpirun -np 1"
+    # quacc fills it in.
+    assert (told["QUACC_SCRATCH_DIR"], told["TMPDIR"]) == ("$TMPDIR/of-jobs", str(disk))
 
 
 def test_a_clusters_name_implies_its_engine(home, install, lab):

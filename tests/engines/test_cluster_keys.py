@@ -46,6 +46,7 @@ REFUSED = object()
 #: Of these core takes care: what a job sees, and what its record says.
 OF_CORE = {
     "environment": {"VASP_PP_PATH": "/there"},
+    "scratch": "$TMPDIR/there",
     "launcher": "srun -n {ranks} --there",
     "continue_lost": True,
 }
@@ -230,6 +231,7 @@ def test_a_key_of_cores_reaches_the_job(submitted, engine):
     told = submitted(engine, {"ranks": 2}, **OF_CORE)
     assert told["environment"]["VASP_PP_PATH"] == "/there"
     assert told["environment"]["QUACC_VASP_PARALLEL_CMD"] == "srun -n 2 --there"
+    assert told["environment"]["QUACC_SCRATCH_DIR"] == "$TMPDIR/there"
     assert told["continue_lost"] is True
 
 

@@ -21,9 +21,12 @@ SCHEDULERS = ("slurm", "pbs", "lsf", "flux", "local")
 
 _RESOURCES = tuple(one.name for one in declared(Resources))
 _KNOWN = (
-    *("engine", "scheduler", "walltime", "worker_init", "environment", "launcher", "continue_lost"),
+    *("engine", "scheduler", "walltime", "worker_init", "environment", "scratch", "launcher"),
+    "continue_lost",
     *_RESOURCES,
 )
+#: What quacc fills in on the node, ``$TMPDIR`` for one.
+_SCRATCH = "QUACC_SCRATCH_DIR"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -44,7 +47,7 @@ class Cluster:
     worker_init : str
         Shell commands that come before the worker, on each node.
     environment : mapping of str to str
-        Variables that its jobs see in place of their submitters'.
+        Variables that its jobs see in place of their submitters'; the key ``scratch`` is one.
     launcher : str, optional
         What starts a job's ranks, ``srun -N {nodes} -n {ranks}``; else ``mpirun -np {ranks}``.
     continue_lost : bool, optional
@@ -124,9 +127,8 @@ def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
         raise ConfigError("[clusters.local] every engine has a cluster of that name; take another")
     if not name.isprintable() or not name.strip():
         raise ConfigError(f"{name!r} is no name for a cluster")
-    texts = {
-        key: _text(name, table, key) for key in ("engine", "scheduler", "worker_init", "launcher")
-    }
+    keys = ("engine", "scheduler", "worker_init", "scratch", "launcher")
+    texts = {key: _text(name, table, key) for key in keys}
     if not texts["engine"]:
         raise ConfigError(
             f'[clusters.{name}] names no engine; write engine = "parsl", or another that '
@@ -141,7 +143,10 @@ def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
         scheduler=scheduler,
         walltime_s=_timespan(name, "walltime", given) if given is not None else None,
         worker_init=texts["worker_init"] or "",
-        environment=_environment(name, table.get("environment", {})),
+        environment={
+            **({_SCRATCH: scratch} if (scratch := texts["scratch"]) else {}),
+            **_environment(name, table.get("environment", {})),
+        },
         launcher=texts["launcher"],
         continue_lost=_switch(name, table, "continue_lost"),
         resources=_resources(name, table),

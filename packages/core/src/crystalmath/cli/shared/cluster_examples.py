@@ -15,6 +15,7 @@ launcher = "{launcher}"   # starts a job's ranks
 # memory_mb = 64000              # of a job, on all its nodes together
 # worker_init = "module load vasp"             # before anything else
 # environment = {{ VASP_PP_PATH = "/sw/potcars" }}   # what jobs see there in place of yours
+# scratch = "$TMPDIR"            # calculations run on the node's own disk
 """
 
 _SLURM = """
@@ -34,6 +35,7 @@ walltime = "04:00:00"            # of a pilot job
 # options = { constraint = "skylake" }         # more options of sbatch, without dashes
 # worker_init = "module load vasp"             # on each node, before anything else
 # environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
+# scratch = "$TMPDIR"            # calculations run on the node's own disk
 """
 
 
@@ -47,6 +49,7 @@ launcher = "mpirun -np {ranks}"  # starts a job's ranks
 # walltime = "24:00:00"
 # worker_init = "module load vasp"             # before anything else
 # environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
+# scratch = "$TMPDIR"            # calculations run on the node's own disk
 """
 
 
