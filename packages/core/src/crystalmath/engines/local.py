@@ -143,7 +143,12 @@ class LocalRunner(EngineRunner):
             return
         command = [sys.executable, "-P", "-m", __name__, str(attempt.directory)]
         script = f"{first}exec {shlex.join(command)}"
-        done = subprocess.run(["bash", "-c", script], stdin=subprocess.DEVNULL, check=False)  # noqa: S603, S607 - the user's own
+        done = subprocess.run(  # noqa: S603 - the user's own commands
+            ["bash", "-c", script],  # noqa: S607 - as the batch systems' scripts have it
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the owner
+            check=False,
+        )
         if done.returncode:
             raise ConfigError(
                 f"[clusters.{attempt.cluster}] the worker behind worker_init ended with "
