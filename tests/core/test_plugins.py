@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from crystalmath.quacc import engines, get_runner
 from crystalmath.quacc.engines import describe_engines, get_installed_engines, get_workflow_engine
 from crystalmath.service.engine_pool import Runners
 
+ROOT = Path(__file__).parents[2]
 ENGINE = """
 from crystalmath.hookspecs import hookimpl
 from crystalmath.quacc.engine import EngineRunner
@@ -64,7 +66,16 @@ def test_an_unknown_engine_names_those_that_are_installed():
         get_runner("nonesuch")
     # Anybody could register the name of a package that we do not publish.
     assert "pip install" not in str(refused.value)
-    assert "crystalmath-engine-parsl" in how_to_install("parsl")
+
+
+def test_the_package_of_an_engine_that_is_not_installed_is_named():
+    ours = [path.name for path in (ROOT / "packages").glob("engine-*")]
+    assert ours
+    for package in ours:
+        name = package.removeprefix("engine-")
+        assert f"crystalmath-{package}" in how_to_install(name)
+    assert "crystalmath-engine-my-pool" in how_to_install("my_pool")
+    assert "crystalmath-engine" not in how_to_install("no; engine")
 
 
 def test_engines_that_are_not_there_leave_nothing_behind():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import threading
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,8 @@ __all__ = ["ENGINES", "PLUGINS", "Plugins", "distribution_of", "how_to_install",
 ENGINES = "crystalmath.engines"
 #: Entry-point group of all other plugins.
 PLUGINS = "crystalmath.plugins"
-#: The engines that are published with core, each in a package of its own.
-_PUBLISHED = ("covalent", "parsl")
+#: What the name of an engine looks like whose package can be told from it.
+_ENGINE_NAME = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*", re.ASCII)
 
 
 class Plugins:
@@ -287,13 +288,15 @@ def _not_checked(code: str, what: str, error: BaseException, remedy: str) -> Fin
 
 
 def how_to_install(name: str) -> str:
-    """Say how an engine comes to be there.
+    """Say which package brings an engine, by the rule that ours are named by.
 
-    A package is named only where it is one of ours: anybody could register the name of another.
+    That is no command to be copied: anybody could register the name of one that is not ours.
     """
-    if name in _PUBLISHED:
-        return f"It is a package of its own: `pip install crystalmath-engine-{name}`"
-    return "An engine is a package of its own; `crystalmath engines` lists those that are installed"
+    listed = "`crystalmath engines` lists those that are installed"
+    if _ENGINE_NAME.fullmatch(name) is None:
+        return f"An engine is a package of its own; {listed}"
+    package = f"crystalmath-engine-{name.replace('_', '-')}"
+    return f"If it is one of CrystalMath's own, the package {package} brings it; {listed}"
 
 
 def distribution_of(entry: EntryPoint) -> str:
