@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tokenize
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -12,6 +14,21 @@ from conftest import parse
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "packages/core/src"
+#: Words that names had before they were the field's terms, and what says the same.
+WORDS = {
+    "bear": "allow for",
+    "bears": "allow for",
+    "hear": "receive, listen",
+    "heard": "receive, listen",
+    "hears": "receive, listen",
+    "news": "event, change",
+    "patience": "timeout",
+    "sight": "snapshot; an engine's word is a Sighting",
+    "tend": "reconcile, adopt",
+    "tends": "reconcile, adopt",
+}
+#: Those of them that no comment and no docstring has either; the others are plain English there.
+TOLD = re.compile(r"\b(hears?|news|patience|tends?|leave_behind)\b", re.IGNORECASE)
 
 # Top to bottom. A module belongs to the longest name that it begins with.
 LAYERS = [
@@ -165,3 +182,45 @@ def test_at_the_top_stands_only_what_outsiders_import() -> None:
     public = {"hookspecs.py", "errors.py", "config.py", "processes.py"}
     own = {"_config_file.py", "_permissions.py", "_storage.py"}
     assert top == public | {"__init__.py", "__main__.py", *own}
+
+
+def _names(tree: ast.AST) -> set[str]:
+    """Collect what a module calls things that are its own to name."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.arg):
+            found.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+    return found
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+
+
+def _prose(path: Path, tree: ast.AST) -> str:
+    """Give the comments and docstrings of a module."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docs = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, kinds)]
+    with path.open("rb") as file:
+        tokens = list(tokenize.tokenize(file.readline))
+    return "\n".join([*docs, *(one.string for one in tokens if one.type == tokenize.COMMENT)])
+
+
+def test_names_are_the_terms_of_the_field() -> None:
+    assert _words("hear_all_NEWS_AtOnce") == {"hear", "all", "news", "at", "once"}
+    odd = {}
+    for path in (ROOT / "packages").glob("*/src/**/*.py"):
+        tree = parse(path)
+        # Authors of engines know the contract's tests by their names.
+        names = {name for name in _names(tree) if not name.startswith("test_")}
+        said = {name for name in names if _words(name) & WORDS.keys()}
+        said |= set(TOLD.findall(_prose(path, tree)))
+        if said:
+            odd[str(path)] = said
+    assert not odd, f"rather: {WORDS}"

@@ -73,7 +73,7 @@ def test_a_job_from_submission_to_summary(service):
     assert early.keys() == done.keys() >= {"job_id", "status", "error", "result", "reason"}
     assert (done["status"], done["error"]) == ("completed", None)
     assert done["work_dir"] == str(service.work_directory(job_id))
-    assert done["log"] == str(service.log_file(job_id))
+    assert done["log"] == str(service.config.jobs_directory / job_id / "1.log")
     summary = done["result"]
     assert summary.keys() >= {"energy_ev", "max_force_ev_ang", "formula", "work_dir"}
     assert isinstance(summary["energy_ev"], float)

@@ -360,7 +360,7 @@ def test_a_poll_for_events_ends_with_the_first_of_them(service, other, tmp_path)
 
 
 async def eventually_listening(service):
-    while not service.feed.listened_to:  # noqa: ASYNC110 - a thread does it
+    while not service.feed._listeners:  # noqa: ASYNC110 - a thread does it
         await asyncio.sleep(0.01)
 
 
@@ -641,10 +641,10 @@ def test_a_poll_that_is_cancelled_while_it_begins_leaves_no_listener(service):
             task.cancel()
             await asyncio.wait([task])
         async with asyncio.timeout(60):
-            while service.feed.listened_to:  # noqa: ASYNC110 - a thread's affair
+            while service.feed._listeners:  # noqa: ASYNC110 - a thread's affair
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
-        assert not service.feed.listened_to
+        assert not service.feed._listeners
 
     asyncio.run(begin_and_give_up())
 

@@ -98,7 +98,7 @@ async def test_a_connection_whose_subscription_fails_is_closed(connect, service,
     def broken(*_):
         raise OSError
 
-    monkeypatch.setattr(service, "news", broken)
+    monkeypatch.setattr(service, "wanted_events", broken)
     await submit(await connect())
     assert await peer.receive() is None
 

@@ -247,7 +247,7 @@ def _lease(table: Mapping[str, float], path: Path) -> float:
     if lease_s < SHORTEST_LEASE_S:
         raise ConfigError(
             f"{path}: jobs.lease_s must be at least {SHORTEST_LEASE_S:g} s, not {lease_s:g}; "
-            f"{LEASE_S:g} bears a file system that hangs for minutes"
+            f"{LEASE_S:g} allows for a file system that hangs for minutes"
         )
     return lease_s
 

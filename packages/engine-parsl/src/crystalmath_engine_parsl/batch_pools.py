@@ -207,10 +207,10 @@ class BatchPools(Pools):
         except EngineUnavailable:
             stuck = frozenset()  # what was seen until now may have begun since
         self._stuck = {job: self._stuck.get(job, now) for job in stuck}
-        patience = STUCK_S * self._later()
-        for job in [job for job, since in self._stuck.items() if now - since >= patience]:
+        timeout_s = STUCK_S * self._later()
+        for job in [job for job, since in self._stuck.items() if now - since >= timeout_s]:
             told = "pilot job %s began none of its tasks in %g s, and is ended"
-            self._runner.log.warning(told, job, patience)
+            self._runner.log.warning(told, job, timeout_s)
             self._queue.cancel([job])
             del self._stuck[job]
 

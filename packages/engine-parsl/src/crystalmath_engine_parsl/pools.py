@@ -105,7 +105,7 @@ class Pools:
     def _mend(self) -> None:
         pool = self._working_pool()
         if self._is_idle(pool):
-            self._give_up(pool, f"Parsl's workers left work alone for {self._patience(pool):g} s")
+            self._give_up(pool, f"Parsl's workers left work alone for {self._timeout_s(pool):g} s")
             pool = self._working_pool()
         for task in list(self._tasks.values()):
             if (
@@ -194,7 +194,7 @@ class Pools:
                 due.add(task)
         for task in self._tasks.copy().values():
             task.due = min(task.due, now) if task in due else math.inf
-        return any(now - task.due >= self._patience(pool) for task in due)
+        return any(now - task.due >= self._timeout_s(pool) for task in due)
 
     def _first_unfinished(self) -> Iterator[_Task]:
         left = self._workers
@@ -205,7 +205,7 @@ class Pools:
                 left -= 1
                 yield task
 
-    def _patience(self, pool: Pool) -> float:
+    def _timeout_s(self, pool: Pool) -> float:
         return IDLE_S if pool.proved else min(START_S * self._later(), CREDIT_S)
 
     def _later(self) -> float:

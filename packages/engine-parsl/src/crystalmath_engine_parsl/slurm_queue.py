@@ -54,7 +54,7 @@ class SlurmQueue:
             active = [line for line in lines if line[1] not in _OVER]
             self._seen = {job: (state, reason) for job, state, reason, _ in active}
             self._names = {job: name for job, _, _, name in active}
-            # It saw the ends of these. A node that it does not hear of any more may go on.
+            # It saw the ends of these. A node that it knows nothing of any more may go on.
             self._ended |= {line[0] for line in lines if line[1] in _OVER - {"NODE_FAIL"}}
             self._at = time.monotonic()
         return self._seen

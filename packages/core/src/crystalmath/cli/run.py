@@ -165,7 +165,7 @@ class Interrupts:
     received : int or None
         The first signal's number.
     passed_on : bool
-        There is no job that has yet to hear of it.
+        There is no job that has yet to be told of it.
     """
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ class Interrupts:
             self._may_leave = False
 
     def pass_on(self) -> None:
-        """Note that the job has heard of it; leave where the user has asked twice."""
+        """Note that the job was told of it; leave where the user has asked twice."""
         self.passed_on = True
         if self._count > 1:
             self._leave()

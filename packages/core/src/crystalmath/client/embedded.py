@@ -28,7 +28,7 @@ __all__ = ["InProcess"]
 _LOG = logging.getLogger("crystalmath.client")
 
 #: How often it is looked for jobs whose owner has died, in seconds.
-TEND_S = 2.0
+RECONCILE_S = 2.0
 
 
 class InProcess:
@@ -43,7 +43,7 @@ class InProcess:
         self._service = JobService(config.Source())
         self._process = os.getpid()
         self._started_at = time.time()
-        self._tend_at = 0.0
+        self._reconcile_at = 0.0
         self._closing = threading.Lock()
         self._closed = False
         self._loop = asyncio.new_event_loop()
@@ -51,7 +51,7 @@ class InProcess:
             target=self._loop.run_forever, name="crystalmath-client", daemon=True
         )
         self._thread.start()
-        # Registered after the engines' own, so called before: the store hears of the end.
+        # Registered after the engines' own, so called before: the store is told of the end.
         import crystalmath.quacc.engines  # noqa: F401
 
         atexit.register(self.close)
@@ -102,9 +102,9 @@ class InProcess:
     def adopt_orphans(self, job_ids: Collection[str]) -> None:
         """Take over jobs whose owner has died, in a thread: an engine may be slow."""
         now = time.monotonic()
-        if now < self._tend_at:
+        if now < self._reconcile_at:
             return
-        self._tend_at = math.inf  # one at a time
+        self._reconcile_at = math.inf  # one at a time
         threading.Thread(target=self._take_over, args=(list(job_ids),), daemon=True).start()
 
     def _take_over(self, job_ids: list[str]) -> None:
@@ -114,7 +114,7 @@ class InProcess:
             if not self._closed:
                 _LOG.warning("cannot take over jobs whose owner has died: %s", error)
         finally:
-            self._tend_at = time.monotonic() + TEND_S
+            self._reconcile_at = time.monotonic() + RECONCILE_S
 
     def finish(self) -> None:
         """Cancel this service's own unfinished jobs, and wait until they have ended."""

@@ -1,4 +1,4 @@
-"""News of jobs, from the event log.
+"""Changes of jobs, from the event log.
 
 A sequence number says up to where the log was read, so nothing is missed when a connection or a
 server is replaced.
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from crystalmath.client.transport import Transport
 
-__all__ = ["POLL_S", "Backoff", "EventLog", "changes", "news", "statuses"]
+__all__ = ["POLL_S", "Backoff", "EventLog", "change_events", "changes", "statuses"]
 
-#: How long one request waits for news, in seconds.
+#: How long one request waits for events, in seconds.
 POLL_S = 10.0
 
 #: How often a server that has gone is looked for, in seconds.
@@ -86,7 +86,7 @@ class EventLog:
         self._read({"after": _NEWEST, "limit": 1})
 
     def changed(self, job_ids: Collection[str], wait_s: float) -> dict[str, str]:
-        """Wait for news of any job; give those that have changed since, with their last state.
+        """Wait for events of any job; give those that have changed since, with their last state.
 
         Parameters
         ----------
@@ -96,7 +96,7 @@ class EventLog:
             How long to wait at most, in seconds.
         """
         self._transport.adopt_orphans(job_ids)
-        # Not of these jobs alone: where others are followed meanwhile, their news counts too.
+        # Not of these jobs alone: where others are followed meanwhile, their events count too.
         return self._read({"after": self._read_to, "limit": MANY, "timeout_s": wait_s})
 
     def _read(self, params: Mapping[str, Any]) -> dict[str, str]:
@@ -115,13 +115,13 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
     backoff = Backoff()
     while True:
         try:
-            news = list(statuses(transport, batch))
+            now = list(statuses(transport, batch))
             batch = []
             backoff.reset()
         except (ServerNotRunning, ConnectionLost) as error:
-            news = []
+            now = []
             backoff.wait(error)
-        for job in news:
+        for job in now:
             if isinstance(job, CrystalMathError):
                 raise job
             if job.revision > seen.get(job.job_id, -1):
@@ -143,17 +143,17 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
             batch = list(remaining)
 
 
-def news(
+def change_events(
     transport: Transport, after: int | None, timeout: float | None, filters: Mapping[str, Any]
 ) -> Iterator[JobChange]:
     """Yield what happens to jobs after an event, or from now on, until the time is over."""
     if after is None:
         # Now, not when the first change is asked for.
         after = _events(transport, {"after": _NEWEST, "limit": 1})["last"]
-    return _news(transport, after, timeout, filters)
+    return _change_events(transport, after, timeout, filters)
 
 
-def _news(
+def _change_events(
     transport: Transport, after: int, timeout: float | None, filters: Mapping[str, Any]
 ) -> Iterator[JobChange]:
     end = math.inf if timeout is None else time.monotonic() + timeout

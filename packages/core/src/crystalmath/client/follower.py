@@ -116,7 +116,7 @@ class Follower:
                 self._thread.start()
             knows = overheard is not None and overheard.is_all and not look
         if new and (look or not started):
-            # The thread may have read the news of these already, and knew of no future.
+            # The thread may have read the events of these already, and knew of no future.
             ids = {future.job_id for future in new}
             try:
                 if overheard is not None and knows:

@@ -73,7 +73,7 @@ class JobFuture(Future[Any]):
         return info
 
     def running(self) -> bool:
-        """Tell whether the job was running when the client last heard of it."""
+        """Tell whether the job was running when the client was last told of it."""
         return not self.done() and self._seen[1] is JobState.RUNNING
 
     def result(self, timeout: float | None = None, *, original: bool = False) -> Any:
@@ -157,7 +157,7 @@ class JobFuture(Future[Any]):
             for info in self._client.wait([self.job_id], CANCEL_S):
                 self.update(info)
             if self._ended:
-                # Another thread that has heard of it, too, may be about to finish this.
+                # Another thread that was told of it, too, may be about to finish this.
                 wait([self], CANCEL_S)
 
     def update(self, info: Job) -> None:
@@ -213,7 +213,7 @@ class JobFuture(Future[Any]):
         )
 
     def _end(self) -> bool:
-        # Of several threads that have heard of a job's end, one finishes its future.
+        # Of several threads that were told of a job's end, one finishes its future.
         with self._condition:
             ended, self._ended = self._ended, True
         return not ended

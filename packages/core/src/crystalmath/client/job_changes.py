@@ -1,10 +1,10 @@
-"""Wait for jobs, and hear of their changes as they happen."""
+"""Wait for jobs, and follow their changes as they happen."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 
-from crystalmath.client.event_log import changes, news
+from crystalmath.client.event_log import change_events, changes
 from crystalmath.client.filters_document import filters_document
 from crystalmath.client.job_lists import JobLists
 from crystalmath.errors import InvalidJob
@@ -91,4 +91,4 @@ class JobChanges(JobLists):
             "name": name,
         }
         asked = {**filters_document(filters), **({"job": True} if job else {})}
-        return news(self._waiting, after, timeout, asked)
+        return change_events(self._waiting, after, timeout, asked)

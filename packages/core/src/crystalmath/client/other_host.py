@@ -165,10 +165,10 @@ class OtherHost:
             with contextlib.suppress(FileNotFoundError):
                 return answer.read_bytes()
             waited = time.monotonic() - begun
-            heard = listening.heard()
+            told = listening.told()
             if listening.is_dead and _withdrawn(request):
                 raise ConnectionLost(
-                    f"{heard}, so that its host is gone, or cut off; {method} was withdrawn: "
+                    f"{told}, so that its host is gone, or cut off; {method} was withdrawn: "
                     f"nothing was changed. {self._place.elsewhere(self._server)}"
                 )
             if waited >= NOTICE_S and not noticed:
@@ -180,12 +180,12 @@ class OtherHost:
                     "answered" if is_taken else "taken",
                     method,
                     most_s if is_taken else taken_s,
-                    heard,
+                    told,
                 )
             if waited >= taken_s and _withdrawn(request):
                 raise ConnectionLost(
                     f"the {self._server} has not taken {method} out of {self._place.inbox} for "
-                    f"{waited:.0f} s, and it was withdrawn: nothing was changed; {heard}. "
+                    f"{waited:.0f} s, and it was withdrawn: nothing was changed; {told}. "
                     f"{self._place.elsewhere(self._server)}"
                 )
             if waited >= most_s:
@@ -195,7 +195,7 @@ class OtherHost:
                     return answer.read_bytes()
                 raise ConnectionLost(
                     f"the {self._server} has taken {method} and not answered for {waited:.0f} s "
-                    f"({heard}): list the jobs to see whether it was carried out; nobody begins "
+                    f"({told}): list the jobs to see whether it was carried out; nobody begins "
                     f"with it from now on. Its log is {self._place.log}"
                 )
             time.sleep(pause)
@@ -212,8 +212,8 @@ class _Listening:
         self._beats: set[str] = set()
         self.is_dead = False
 
-    def heard(self) -> str:
-        """Say what was heard of it so far."""
+    def told(self) -> str:
+        """Say what is known of it so far."""
         try:
             heart = heart_of(self._server.identity, self._jobs)
         except (BadFile, OSError):

@@ -171,7 +171,7 @@ class Handover:
         return sighting if sighting is not None and attempt == job.attempt().id else None
 
     def probe_soon(self) -> None:
-        """Ask the engine about those that were not heard of for long."""
+        """Ask the engine about those that were silent for long."""
         self._probe_at = 0.0
         self.wake.set()
 
@@ -315,7 +315,7 @@ class Handover:
             raise
         self._probe_at = min(self._probe_at, self._host.monotonic() + STOPPING_S)
 
-    def _patience(self, job: Job) -> float:
+    def _probe_interval(self, job: Job) -> float:
         """Give how long a job may be silent before the engine is asked, in seconds."""
         if not job.record.launched:
             return math.inf
@@ -334,7 +334,9 @@ class Handover:
     def _probe_silent(self) -> None:
         now = self._host.monotonic()
         with self._lock:
-            silent = [job for job in self._jobs.values() if now - job.since > self._patience(job)]
+            silent = [
+                job for job in self._jobs.values() if now - job.since > self._probe_interval(job)
+            ]
             asked = {job.attempt(): job for job in silent}
         if not asked:
             return

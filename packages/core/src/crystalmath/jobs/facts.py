@@ -57,7 +57,7 @@ class Spec:
 
 @frozen(kw_only=True)
 class Silence:
-    """For how long a heart on another host has not been heard to beat, by the clock of who looks.
+    """For how long a heart on another host has not been seen to beat, by the clock of who looks.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The hearts of processes on other hosts, as they are heard here: by this host's clock alone."""
+"""The hearts of processes on other hosts, as seen from here, by this host's clock alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["Hearts"]
 
 
 @define
-class _Heard:
-    """What was heard of one heart: its last beat, since when, and when it was listened to last."""
+class _LastBeat:
+    """What was read of one heart: its last beat, since when, and when it was listened to last."""
 
     heart: Heart
     host: Hashable
@@ -32,7 +32,7 @@ class _Heard:
 
 
 class Hearts:
-    """Remember since when each heart has not been heard to beat.
+    """Remember since when each heart has not been seen to beat.
 
     Who is not listened to for half of a lease, because this process was stopped or its file system
     hung, is not silent for that: it is counted anew.
@@ -45,7 +45,7 @@ class Hearts:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._heard: dict[str, _Heard] = {}
+        self._last: dict[str, _LastBeat] = {}
         self._lock = threading.Lock()
 
     def listen(self, whose: str, heart: Heart, host: Hashable = None) -> Silence:
@@ -62,26 +62,26 @@ class Hearts:
         """
         now = self._clock()
         with self._lock:
-            heard = self._heard.get(whose)
-            if heard is None or heard.heart != heart or now - heard.listened > heart.lease_s / 2:
-                heard = self._heard[whose] = _Heard(heart, host, now, now)
-            heard.listened = now
-            silent_s = heard.silent_s()
+            last = self._last.get(whose)
+            if last is None or last.heart != heart or now - last.listened > heart.lease_s / 2:
+                last = self._last[whose] = _LastBeat(heart, host, now, now)
+            last.listened = now
+            silent_s = last.silent_s()
             hosts, silent = (0, 0) if silent_s < heart.lease_s / 2 else self._hosts(now)
         return Silence(for_s=silent_s, lease_s=heart.lease_s, hosts=hosts, silent_hosts=silent)
 
     def forget(self, whose: str) -> None:
         """Forget a heart that nobody needs to beat any more."""
-        if self._heard:
+        if self._last:
             with self._lock:
-                self._heard.pop(whose, None)
+                self._last.pop(whose, None)
 
     def _hosts(self, now: float) -> tuple[int, int]:
         """Count the hosts that are listened to, and those of which no heart beats."""
         beats: dict[Hashable, bool] = {}
-        for heard in self._heard.values():
-            lease_s = heard.heart.lease_s
-            if heard.host is not None and now - heard.listened <= lease_s / 2:
-                beat = now - heard.since < lease_s / 2
-                beats[heard.host] = beats.get(heard.host, False) or beat
+        for last in self._last.values():
+            lease_s = last.heart.lease_s
+            if last.host is not None and now - last.listened <= lease_s / 2:
+                beat = now - last.since < lease_s / 2
+                beats[last.host] = beats.get(last.host, False) or beat
         return len(beats), sum(not beat for beat in beats.values())

@@ -69,7 +69,7 @@ class Host:
 
     @property
     def hearts(self) -> Hearts:
-        """What is heard here of processes on other hosts."""
+        """What is known here of processes on other hosts."""
         return _hearts(os.fspath(self._jobs_directory), os.getpid())
 
     def sees(self, process: Identity) -> bool:
@@ -161,6 +161,6 @@ def heart_of(identity: Identity, jobs_directory: Path) -> Heart | None:
 
 @functools.cache
 def _hearts(jobs_directory: str, pid: int) -> Hearts:
-    # All that look in one process know what any of them has heard.
+    # All that look in one process know what any of them has seen.
     del jobs_directory, pid
     return Hearts()

@@ -91,7 +91,7 @@ class IdentityFile:
         return self._identity
 
     def keep_beating(self, whom: object) -> None:
-        """Let those on other hosts hear that this process lives, until `rest` is called.
+        """Show those on other hosts that this process lives, until `rest` is called.
 
         Parameters
         ----------

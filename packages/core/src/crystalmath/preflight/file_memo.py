@@ -41,7 +41,7 @@ class FileMemo(Generic[_Made]):
         known = self._known.get(key)
         if known and known[0] == now:
             for path in paths:
-                # Whoever listens to what is read (opened_files) must hear of this, too.
+                # Whoever listens to what is read (opened_files) must be told of this, too.
                 sys.audit("open", path, "r", os.O_RDONLY)
             return known[1]
         looked = time.time()

@@ -17,13 +17,13 @@ __all__ = ["OpenedFiles", "exists"]
 
 
 def exists(path: str) -> bool:
-    """Tell whether a file is there, such that :class:`OpenedFiles` hears of the look."""
+    """Tell whether a file is there, such that :class:`OpenedFiles` is told of the look."""
     sys.audit("open", path, "r", os.O_RDONLY)
     return os.path.exists(path)
 
 
 class OpenedFiles:
-    """Hears of all files that this process opens, from Python's own audit events.
+    """Collects all files that this process opens, from Python's own audit events.
 
     Those of the installed libraries are left out: they change by an installation only.
     """
@@ -34,7 +34,7 @@ class OpenedFiles:
         self._passed_over: tuple[str, ...] = places
         self._files: dict[str, tuple[int, ...]] | None = None
         self._below: tuple[str, ...] = ()
-        sys.addaudithook(self._hear)
+        sys.addaudithook(self._receive)
 
     @contextlib.contextmanager
     def outside(self, directory: str) -> Iterator[dict[str, tuple[int, ...]]]:
@@ -45,7 +45,7 @@ class OpenedFiles:
         dict of str to tuple of int
             The signature before it was opened, by absolute path; it fills meanwhile.
         """
-        # A recipe may change the working directory, so relative names are resolved when heard.
+        # A recipe may change the working directory, so relative names are resolved at once.
         self._below = (directory + os.sep, os.path.realpath(directory) + os.sep)
         files: dict[str, tuple[int, ...]] = {}
         self._files = files
@@ -54,7 +54,7 @@ class OpenedFiles:
         finally:
             self._files = None
 
-    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def _receive(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event != "open" or self._files is None:
             return
         # An exception would keep the file from being opened; cwd may be gone.

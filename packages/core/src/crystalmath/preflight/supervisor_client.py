@@ -79,7 +79,7 @@ class SupervisorClient:
         """End it at once, and return when nothing of it is left."""
         self.ended = True
         with contextlib.suppress(OSError, AttributeError):
-            # Who waits for an answer hears of it, and lets go of the lock.
+            # Who waits for an answer is told of it, and lets go of the lock.
             self._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
         with self.lock:
             self._stop()

@@ -227,7 +227,7 @@ class Server:
             await self._stop.wait()
             if self._cancel:
                 await in_pool("stopping", self._cancel_jobs)
-                # Those who wait hear of it, and ask what became of their jobs.
+                # Those who wait are told of it, and ask what became of their jobs.
                 await asyncio.sleep(TELL_S if self.connections.count else 0.0)
         finally:
             self._listening.close()

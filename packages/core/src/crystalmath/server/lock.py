@@ -65,12 +65,12 @@ class HomeLock:
     ) -> None:
         self.release()
 
-    def take(self, patience_s: float) -> None:
+    def take(self, timeout_s: float) -> None:
         """Become the one who serves; that of one on another host takes its lease, once it is dead.
 
         Parameters
         ----------
-        patience_s : float
+        timeout_s : float
             How long a server that is leaving may take to do so, in seconds.
 
         Raises
@@ -80,7 +80,7 @@ class HomeLock:
         ServedElsewhere
             One on another host does.
         """
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         while not self._try():
             server = self._place.read_lock()
             listening = server is not None and Path(server.socket).exists()

@@ -9,7 +9,7 @@ from collections import deque
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from crystalmath.service.wanted import News
+from crystalmath.service.wanted import JobEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,15 +44,15 @@ class Feed:
     ) -> None:
         self._store_of = store_of
         self._jobs_of = jobs_of
-        # Held from a reading to the end of its telling: who begins to listen in between would hear
-        # of events that his position says he knows.
+        # Held from a reading to the end of its telling: who subscribes in between would be
+        # told of events that his position says he knows.
         self._reading = threading.Lock()
         self._lock = threading.Lock()
         self._listeners: list[Callable[[Sequence[Event]], None]] = []
         self._with_jobs = False
         self._position = 0
         # The newest events, all of those after a `seq`; under the lock.
-        self._kept: deque[News] = deque()
+        self._kept: deque[JobEvent] = deque()
         self._kept_after = 0
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -70,7 +70,7 @@ class Feed:
         Returns
         -------
         int
-            The ``seq`` after which it hears of every event. What came before stands in the store.
+            The ``seq`` after which it is told of every event. What came before stands in the store.
         """
         with self._reading:
             if self._thread is None:
@@ -86,7 +86,7 @@ class Feed:
                 self._with_jobs = self._with_jobs or jobs
             return self._position
 
-    def since(self, after: int, *, jobs: bool) -> tuple[list[News], int] | None:
+    def since(self, after: int, *, jobs: bool) -> tuple[list[JobEvent], int] | None:
         """Give what came after a ``seq`` from memory, and up to which ``seq`` that is.
 
         Parameters
@@ -98,34 +98,29 @@ class Feed:
 
         Returns
         -------
-        list of News, int
+        list of JobEvent, int
             ``None`` where not all of it is in memory: the store has it.
         """
         with self._lock:
             if self._thread is None or not self._kept_after <= after <= self._position:
                 return None
             newest_first = takewhile(lambda one: one.event.seq > after, reversed(self._kept))
-            news = list(newest_first)[::-1]
-            if jobs and any(one.job is None for one in news):
+            found = list(newest_first)[::-1]
+            if jobs and any(one.job is None for one in found):
                 return None
-            return news, self._position
+            return found, self._position
 
     def forget(self, listener: Callable[[Sequence[Event]], None]) -> None:
         """Call this function no more. Never waits for the store."""
         with self._lock, contextlib.suppress(ValueError):
             self._listeners.remove(listener)
 
-    @property
-    def listened_to(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._listeners)
-
     def wake(self) -> None:
         """Look at once: something was written."""
         self._wake.set()
 
     def close(self) -> None:
-        """End the reading; nobody hears of anything any more."""
+        """End the reading; nobody is told of anything any more."""
         with self._lock:
             self._listeners.clear()
         thread = self._thread
@@ -144,21 +139,21 @@ class Feed:
                         self._with_jobs = False
                         self._kept.clear()
                     return
-                self._tell(self._news())
+                self._tell(self._new_events())
 
-    def _news(self) -> Sequence[Event]:
+    def _new_events(self) -> Sequence[Event]:
         try:
             store = self._store_of()
             if store is None:
                 return ()
             events, position = store.follow(self._position)
             jobs = self._jobs_of(events) if self._with_jobs and events else {}
-        except Exception as error:  # noqa: BLE001 - without this thread nobody would hear any more
+        except Exception as error:  # noqa: BLE001 - this thread must go on
             _LOG.warning("cannot read the events, trying again: %s", error)
             return ()
         with self._lock:
             self._position = position
-            self._kept.extend(News(event, jobs.get(event.job_id)) for event in events)
+            self._kept.extend(JobEvent(event, jobs.get(event.job_id)) for event in events)
             while len(self._kept) > KEPT:
                 self._kept_after = self._kept.popleft().event.seq
         return events

@@ -51,7 +51,7 @@ class Intake(JobResults):
         Returns
         -------
         JobMetadata
-            As recorded, durably; the engine hears of it afterwards.
+            As recorded, durably; the engine is told of it afterwards.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class Intake(JobResults):
         return self._recorder.store.by_key(keys) if keys and self._recorder.exists() else {}
 
     def _record(self, prepared: dict[int, Prepared]) -> dict[int, Any]:
-        """Commit the rows, and only then let the engines hear of them."""
+        """Commit the rows, and only then tell the engines of them."""
         if not prepared:
             return {}
         owner = self._recovery.host.own_fields()

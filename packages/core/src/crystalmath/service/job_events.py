@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crystalmath.errors import UnknownJob
 from crystalmath.service.current_jobs import CurrentJobs
-from crystalmath.service.wanted import News
+from crystalmath.service.wanted import JobEvent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterator, Sequence
@@ -25,7 +25,7 @@ __all__ = ["JobEvents"]
 POLL_S = 0.25
 
 #: So many events are read from the store at once.
-NEWS_AT_ONCE = 500
+EVENTS_AT_ONCE = 500
 
 
 class JobEvents(CurrentJobs):
@@ -55,9 +55,9 @@ class JobEvents(CurrentJobs):
         """
         return self._store.follow(after, job_ids, limit) if self._recorder.exists() else ([], 0)
 
-    def news(
+    def wanted_events(
         self, after: int, limit: int, wanted: Wanted
-    ) -> Generator[None, None, tuple[list[News], int]]:
+    ) -> Generator[None, None, tuple[list[JobEvent], int]]:
         """Give events that are wanted, the oldest first, and the ``seq`` up to which that is all.
 
         What is new is in memory while somebody listens, once for all who do; what came before is
@@ -72,27 +72,29 @@ class JobEvents(CurrentJobs):
         wanted : Wanted
             Which.
         """
-        found: list[News] = []
+        found: list[JobEvent] = []
         while True:
-            read = self.feed.since(after, jobs=wanted.needs_jobs) or self._news(after, wanted)
-            for news in read[0]:
+            read = self.feed.since(after, jobs=wanted.needs_jobs) or self._stored_events(
+                after, wanted
+            )
+            for one in read[0]:
                 if len(found) == limit:
                     return found, after
-                after = news.event.seq
-                if wanted.holds(news):
-                    found.append(news)
+                after = one.event.seq
+                if wanted.holds(one):
+                    found.append(one)
             if len(found) == limit:
                 return found, after
-            if len(read[0]) < NEWS_AT_ONCE:
+            if len(read[0]) < EVENTS_AT_ONCE:
                 return found, read[1]
             yield
 
-    def _news(self, after: int, wanted: Wanted) -> tuple[list[News], int]:
-        events, last = self.events(after, wanted.job_ids, NEWS_AT_ONCE)
+    def _stored_events(self, after: int, wanted: Wanted) -> tuple[list[JobEvent], int]:
+        events, last = self.events(after, wanted.job_ids, EVENTS_AT_ONCE)
         if not wanted.needs_jobs:
-            return [News(event) for event in events], last
+            return [JobEvent(event) for event in events], last
         jobs = {job.job_id: job for job in self.some_jobs([event.job_id for event in events])}
-        return [News(event, jobs.get(event.job_id)) for event in events], last
+        return [JobEvent(event, jobs.get(event.job_id)) for event in events], last
 
     def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobMetadata]:
         """Yield the present state of each job and then each change, until all are finished.
@@ -107,8 +109,8 @@ class JobEvents(CurrentJobs):
             Time in seconds after which it ends all the same.
         """
         end = math.inf if timeout is None else time.monotonic() + timeout
-        news: queue.SimpleQueue[list[JobMetadata]] = queue.SimpleQueue()
-        self._recorder.waiters.add(news)
+        changed: queue.SimpleQueue[list[JobMetadata]] = queue.SimpleQueue()
+        self._recorder.waiters.add(changed)
         try:
             seen: dict[str, tuple[int, JobState]] = {}
             batch = self._all(job_ids)
@@ -127,7 +129,7 @@ class JobEvents(CurrentJobs):
                 if not remaining or left <= 0:
                     return
                 try:
-                    batch = news.get(timeout=min(POLL_S, left))
+                    batch = changed.get(timeout=min(POLL_S, left))
                 except queue.Empty:
                     # Those of another process, or of another service in this one: nobody tells us.
                     foreign = [job_id for job_id in sorted(remaining) if not self._follows(job_id)]
@@ -136,7 +138,7 @@ class JobEvents(CurrentJobs):
                         batch = self._store.get_many(foreign)
                     batch = self._recovery.seen(batch)
         finally:
-            self._recorder.waiters.discard(news)
+            self._recorder.waiters.discard(changed)
 
     def _all(self, job_ids: Sequence[str]) -> list[JobMetadata]:
         jobs = self._existing(next(iter(job_ids), "")).get_many(job_ids)

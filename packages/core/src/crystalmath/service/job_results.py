@@ -84,10 +84,6 @@ class JobResults(CurrentJobs):
         """Give the working directory of a job's present attempt; it may not exist yet."""
         return Path(self._directory(job_id).work(self.job(job_id).attempt))
 
-    def log_file(self, job_id: str) -> Path:
-        """Give the log of a job's present attempt; it exists once the job has printed."""
-        return Path(self._directory(job_id).log(self.job(job_id).attempt))
-
 
 @contextlib.contextmanager
 def _readable(job: JobMetadata) -> Iterator[None]:

@@ -156,7 +156,7 @@ def default_service() -> JobService:
         service = _services.get(configured.home)
         if service is None:
             service = _services[configured.home] = JobService(configured)
-            # Registered after the engines' own, so called before: the store hears of the end.
+            # Registered after the engines' own, so called before: the store is told of the end.
             import crystalmath.quacc.engines  # noqa: F401
 
             atexit.register(service.close)

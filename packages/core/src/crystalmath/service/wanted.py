@@ -1,4 +1,4 @@
-"""Which events somebody wants to hear of: the filters of lists, asked of a job in memory."""
+"""Which events a subscriber wants: the filters of lists, asked of a job in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from crystalmath.models import Job, JobState
     from crystalmath.store.records import Event
 
-__all__ = ["FOLLOWED", "News", "Wanted"]
+__all__ = ["FOLLOWED", "JobEvent", "Wanted"]
 
 #: The filters of lists that events can be chosen by, by the names that the service takes.
 _HOLDS: Mapping[str, Callable[[Job, Any], bool]] = {
@@ -34,7 +34,7 @@ def _is_of(recipe: str, wanted: str) -> bool:
 
 
 @frozen
-class News:
+class JobEvent:
     """An event, and its job as it was read afterwards, where somebody wanted to know."""
 
     event: Event
@@ -67,9 +67,9 @@ class Wanted:
         """Whether an event alone does not tell if it is wanted."""
         return self.with_job or bool(self.filters)
 
-    def holds(self, news: News) -> bool:
+    def holds(self, one: JobEvent) -> bool:
         """Tell whether this is wanted."""
-        event, job = news.event, news.job
+        event, job = one.event, one.job
         if self.job_ids is not None and event.job_id not in self.job_ids:
             return False
         if self.state is not None:

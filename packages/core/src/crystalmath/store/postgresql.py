@@ -37,7 +37,7 @@ _Given = ParamSpec("_Given")
 _Answer = TypeVar("_Answer")
 
 #: For so long it is waited for a server that has gone, in seconds.
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 #: How often it is tried again, in seconds.
 PAUSE_S = 0.2
 # Any number will do that other programs in the same database are unlikely to use. A schema that is
@@ -76,7 +76,7 @@ def patient(method: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
                 return method(*args, **kwargs)
             except DroppedError:
                 now = time.monotonic()
-                deadline = now + PATIENCE_S if deadline is None else deadline
+                deadline = now + TIMEOUT_S if deadline is None else deadline
                 if now >= deadline:
                     raise
             time.sleep(PAUSE_S)
@@ -178,7 +178,7 @@ def was_committed(engine: Engine, number: int) -> bool:
     StoreError
         The server does not come back, or has forgotten it.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         state: object = None
         try:
@@ -193,6 +193,6 @@ def was_committed(engine: Engine, number: int) -> bool:
         if time.monotonic() >= deadline:
             raise StoreError(
                 f"the database server went away during a commit and has not said for "
-                f"{PATIENCE_S:.0f} s what became of it; list the jobs to see what is on record"
+                f"{TIMEOUT_S:.0f} s what became of it; list the jobs to see what is on record"
             )
         time.sleep(PAUSE_S)

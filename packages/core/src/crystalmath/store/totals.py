@@ -93,9 +93,9 @@ def _moved(
 
     What was only noted left the state that it reached, and counts for nothing.
     """
-    news = (events.c.seq > after, events.c.seq <= last)
-    query = select(events.c.from_state, events.c.to_state, func.count()).where(*news)
-    query = of_jobs(query, filters, among=select(events.c.number).where(*news))
+    new = (events.c.seq > after, events.c.seq <= last)
+    query = select(events.c.from_state, events.c.to_state, func.count()).where(*new)
+    query = of_jobs(query, filters, among=select(events.c.number).where(*new))
     moved: Counter[JobState] = Counter()
     rows = connection.execute(query.group_by(events.c.from_state, events.c.to_state))
     for left, reached, count in rows:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["attempt_of", "hand_over", "more_patience", "write_down"]
+__all__ = ["attempt_of", "hand_over", "longer_timeout", "write_down"]
 
 #: The limit of a call is for so many attempts: a command for each may be what launches them.
 _AT_ONCE = 10
@@ -71,14 +71,14 @@ def attempt_of(
 
 
 @contextlib.contextmanager
-def more_patience(owner: Owner, attempts: int) -> Iterator[None]:
+def longer_timeout(owner: Owner, attempts: int) -> Iterator[None]:
     """Give a call more time that is about many attempts."""
-    patience_s = owner.patience_s
-    owner.patience_s = patience_s * max(1.0, attempts / _AT_ONCE)
+    timeout_s = owner.timeout_s
+    owner.timeout_s = timeout_s * max(1.0, attempts / _AT_ONCE)
     try:
         yield
     finally:
-        owner.patience_s = patience_s
+        owner.timeout_s = timeout_s
 
 
 def hand_over(owner: Owner, engine: EngineUnderTest, jobs: Sequence[str]) -> dict[str, str]:
@@ -88,7 +88,7 @@ def hand_over(owner: Owner, engine: EngineUnderTest, jobs: Sequence[str]) -> dic
     def taken() -> bool:
         left = [job_id for job_id in jobs if job_id not in handles]
         try:
-            with more_patience(owner, len(left)):
+            with longer_timeout(owner, len(left)):
                 handles.update(owner.ask("launch", left))
         except OwnerError as error:
             if not str(error).startswith("EngineUnavailable"):

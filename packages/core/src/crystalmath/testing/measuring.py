@@ -45,7 +45,7 @@ def measure(engine: EngineUnderTest, home: Path, *, share: bool = False) -> Pace
     """
     engine.configure(home)
     with Owner(engine.name, engine.environ(home), cluster=engine.cluster) as owner:
-        owner.patience_s = max(owner.patience_s, engine.first_s)
+        owner.timeout_s = max(owner.timeout_s, engine.first_s)
         cold_s = _one_job(owner, engine.first_s)
         warm_s = _one_job(owner, engine.first_s)
         apart = share and _is_apart(owner, engine, home, cold_s)

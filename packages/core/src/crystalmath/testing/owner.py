@@ -66,7 +66,7 @@ class Owner:
 
     Attributes
     ----------
-    patience_s : float
+    timeout_s : float
         How long an answer may take, in seconds, once the process has imported what it needs; then
         it is killed.
     """
@@ -82,7 +82,7 @@ class Owner:
         cluster: str = "local",
         folder: Path | None = None,
     ) -> None:
-        self.patience_s = 120.0
+        self.timeout_s = 120.0
         self._mark = environment.get(MARK, "") + secrets.token_hex(8)
         # Files, as a full pipe would stop the engine.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this
@@ -128,10 +128,10 @@ class Owner:
     def ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """Have a method of `OwnerProcess` (:mod:`.owner_process`) called over there."""
         self.tell(method, *arguments, **keywords)
-        return self.hear(method)
+        return self.receive(method)
 
     def tell(self, method: str, *arguments: Any, **keywords: Any) -> None:
-        """Ask without waiting for the answer, which :meth:`hear` gives."""
+        """Ask without waiting for the answer, which :meth:`receive` gives."""
         question = json.dumps([method, arguments, keywords]) + "\n"
         try:
             os.write(self._questions, question.encode())
@@ -139,18 +139,18 @@ class Owner:
             code = self.process.wait()
             raise OwnerError(f"the process ended with {code} before {method!r}") from None
 
-    def hear(self, method: str) -> Any:
+    def receive(self, method: str) -> Any:
         """Wait for the answer to what was asked last."""
         if not self._is_born:
-            self._line(method, max(self.patience_s, _BIRTH_S))
+            self._line(method, max(self.timeout_s, _BIRTH_S))
             self._is_born = True
-        answer = json.loads(self._line(method, self.patience_s))
+        answer = json.loads(self._line(method, self.timeout_s))
         if "error" in answer:
             raise OwnerError(f"{answer['error']}\n\n{answer['traceback']}".rstrip())
         return answer["answer"]
 
-    def _line(self, method: str, patience_s: float) -> bytes:
-        deadline = time.monotonic() + patience_s
+    def _line(self, method: str, timeout_s: float) -> bytes:
+        deadline = time.monotonic() + timeout_s
         while b"\n" not in self._unread:
             # What it forked may hold its end of the pipe: look at the process, too.
             ended = self.process.poll() is not None
@@ -162,7 +162,7 @@ class Owner:
                 raise OwnerError(f"the process ended with {self.process.wait()} during {method!r}")
             if time.monotonic() > deadline and not self._has_line():
                 self.kill()
-                raise OwnerError(f"{method!r} gave no answer in {patience_s:g} s")
+                raise OwnerError(f"{method!r} gave no answer in {timeout_s:g} s")
         line, _, self._unread = self._unread.partition(b"\n")
         return line
 
@@ -175,22 +175,22 @@ class Owner:
         """What it wrote to standard output."""
         return _text(self._output, 0)
 
-    def news(self) -> tuple[str, str]:
+    def new_output(self) -> tuple[str, str]:
         """Give what it wrote to standard output and to standard error since this was asked last."""
         told = tuple(_text(file, self._read[file]) for file in (self._output, self._errors))
         self._read = {file: os.fstat(file.fileno()).st_size for file in self._read}
         return told[0], told[1]
 
     def told(self) -> list[str]:
-        """Put into words what it wrote since this or :meth:`news` was asked last."""
-        output, errors = (text.strip() for text in self.news())
+        """Put into words what it wrote since this or :meth:`new_output` was asked last."""
+        output, errors = (text.strip() for text in self.new_output())
         found = [f"your engine wrote `{output[-_TAIL:]}` to standard output"] if output else []
         if errors:
             found.append(f"standard error of the process {self.process.pid}:\n{errors[-_TAIL:]}")
         return found
 
     def has_answered(self) -> bool:
-        """Tell whether :meth:`hear` would not wait."""
+        """Tell whether :meth:`receive` would not wait."""
         return bool(select.select([self._answers], [], [], 0)[0])
 
     def kill(self) -> None:

@@ -181,7 +181,7 @@ def _main() -> None:
 
 
 def _kind(error: BaseException) -> str:
-    """Name an error; one of an author's own that core takes for another bears that one's name."""
+    """Name an error; one of an author's own that core takes for another has that one's name."""
     from crystalmath.errors import EngineUnavailable
 
     return (EngineUnavailable if isinstance(error, EngineUnavailable) else type(error)).__name__

@@ -17,7 +17,7 @@ MARGIN = 4
 LEAST_START_S, LEAST_TURN_S = 60.0, 3.0
 #: What the mean test of the kit consists of: waiting, in seconds, jobs on an engine that a test
 #: starts, and jobs on a warm one that it waits for one after another. A guess, which one run of the
-#: local engine bears out within a factor of two.
+#: local engine confirms within a factor of two.
 WAITS_S, COLD_JOBS, WARM_JOBS = 0.4, 0.1, 0.8
 
 

@@ -41,7 +41,7 @@ class TestEngine(RunnerContract):
 """
 _PROGRAM = "crystalmath.testing.pytest_plugins"
 _OUTPUT = "output"
-#: How often the news of the other processes are read, in seconds.
+#: How often the reports of the other processes are read, in seconds.
 _TICK = 0.1
 #: How long it may take to put things away after Ctrl-C, in seconds.
 _LEAVE_S = 60.0
@@ -132,7 +132,7 @@ def _chosen(subject: EngineUnderTest, folder: Path, keyword: str | None) -> list
 
 
 class _Child:
-    """A process that runs pytest, and how far its news were read."""
+    """A process that runs pytest, and how far its reports were read."""
 
     def __init__(
         self, folder: Path, arguments: Sequence[str], number: int = 0, of: int = 1
@@ -162,7 +162,7 @@ class _Child:
                 stderr=subprocess.STDOUT,
             )
 
-    def news(self) -> Iterator[dict[str, Any]]:
+    def reports(self) -> Iterator[dict[str, Any]]:
         """Give what has happened; `code` is set once it has ended."""
         assert self._process is not None
         code = self._process.poll()
@@ -219,7 +219,7 @@ def _run(children: Sequence[_Child]) -> Generator[dict[str, Any]]:
             child.start()
         while any(child.code is None for child in children):
             for child in children:
-                yield from child.news()
+                yield from child.reports()
             time.sleep(_TICK)
     finally:
         for child in children:

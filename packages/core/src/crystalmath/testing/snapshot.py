@@ -39,11 +39,11 @@ _READY_S = 1.0
 def take() -> dict[str, dict[str, str]]:
     """Take down what belongs to the whole process: by topic, what each thing is."""
     root = logging.getLogger()
-    heard = {_name(each): repr(signal.getsignal(each)) for each in signal.valid_signals()}
+    received = {_name(each): repr(signal.getsignal(each)) for each in signal.valid_signals()}
     found = [
         {"it": str(Path.cwd())},
         {"it": f"{umask():03o}"},
-        {**heard, **{f"{name} signals": repr(each) for name, each in signals().items()}},
+        {**received, **{f"{name} signals": repr(each) for name, each in signals().items()}},
         dict(os.environ),
         {
             "handlers": repr(root.handlers),

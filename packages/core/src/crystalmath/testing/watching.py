@@ -85,7 +85,7 @@ def watched(
     global _now, _skips_imports, _may_ask, _others, _installed  # noqa: PLW0603 - as audit hooks are
     if not _installed:
         _installed = True
-        sys.addaudithook(_hear)
+        sys.addaudithook(_receive)
     before = _there(folders)
     now = Watched()
     start = threading.Thread.start
@@ -118,7 +118,7 @@ def watched(
         _others = set()
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+def _receive(event: str, arguments: tuple[Any, ...]) -> None:
     """Note an audit event; these come for everything that the process does."""
     if _now is not None and (what := _told(event, arguments)) is not None:
         _note(what, sys._getframe(1))  # noqa: SLF001 - there is no other way to the caller

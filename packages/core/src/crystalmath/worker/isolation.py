@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.worker.parent_death import end_with_parent
-from crystalmath.worker.signals import hear_all_signals
+from crystalmath.worker.signals import receive_all_signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ def begin_below(parent: int) -> None:
         The pid of the process that watches this one.
     """
     end_with_parent(parent)
-    hear_all_signals()
+    receive_all_signals()
     # When memory runs out it is the recipe that must go, not those who watch it.
     with (
         contextlib.suppress(OSError),

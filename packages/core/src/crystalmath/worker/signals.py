@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 
-__all__ = ["hear_all_signals"]
+__all__ = ["receive_all_signals"]
 
 #: Python itself ignores these.
 _IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
 
 
-def hear_all_signals() -> None:
+def receive_all_signals() -> None:
     """Ignore and block no signal.
 
     Both are inherited: below ``nohup``, behind ``&`` in a script, or of a worker that keeps Ctrl-C

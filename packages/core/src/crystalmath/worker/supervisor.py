@@ -35,7 +35,7 @@ from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
 from crystalmath.worker.guardian import go_below_guardian
 from crystalmath.worker.running_job import RunningJob
-from crystalmath.worker.signals import hear_all_signals
+from crystalmath.worker.signals import receive_all_signals
 
 __all__ = ["main"]
 
@@ -50,7 +50,7 @@ SIGNALLED_S = 0.5
 def main() -> None:
     """Serve one engine worker until it lets go."""
     descriptor = int(sys.argv[1])
-    hear_all_signals()
+    receive_all_signals()
     group = ControlGroup.make()
     guardian = None if group else go_below_guardian(descriptor)
     become_subreaper()
@@ -149,7 +149,7 @@ class Supervisor:
         self._tell("done")
 
     def _beat(self) -> None:
-        """Tell hosts that see nothing else of us that we live; hear whether they gave us up."""
+        """Tell hosts that see nothing else of us that we live; learn whether they gave us up."""
         if self._identity:
             self._identity.beat()
         if (job := self._job) is not None:
@@ -185,7 +185,7 @@ class Supervisor:
             self._owner.sendall(word.encode() + b"\n")
 
     def _run(self, job: RunningJob) -> None:
-        # Whoever asked to cancel before the claim was made is heard only here.
+        # Whoever asked to cancel before the claim was made is noticed only here.
         if job.directory.cancel_requested():
             job.started = None
             job.publish("cancelled", error="cancelled")

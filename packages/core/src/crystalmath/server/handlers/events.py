@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 __all__ = [
     "EVENT_FILTERS",
     "Subscriber",
+    "event_documents",
     "handle_jobs_events",
     "handle_jobs_wait",
     "listening",
-    "news_documents",
     "read_wanted",
 ]
 
 #: How often it is looked whether the owner of a job that is waited for has died, in seconds.
-_TEND_S = 2.0
+_RECONCILE_S = 2.0
 _MOST_EVENTS = 10_000
 
 
@@ -62,11 +62,11 @@ class Subscriber:
 
     Attributes
     ----------
-    hears_after : int
-        The ``seq`` after which it hears of every event.
+    told_after : int
+        The ``seq`` after which it is told of every event.
     """
 
-    hears_after = 0
+    told_after = 0
 
     def __init__(self, job_ids: Collection[str] | None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -91,7 +91,7 @@ class Subscriber:
 async def listening(
     service: JobService, job_ids: Collection[str] | None, *, jobs: bool = False
 ) -> AsyncIterator[Subscriber]:
-    """Give a subscriber that hears of all events of some jobs, or of all.
+    """Give a subscriber to all events of some jobs, or of all.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ async def listening(
     beginning = asyncio.create_task(in_pool("asking", listen))
     adopting = None
     try:
-        subscriber.hears_after = await asyncio.shield(beginning)
+        subscriber.told_after = await asyncio.shield(beginning)
         adopting = asyncio.create_task(_adopt_orphans(service, job_ids or ()))
         yield subscriber
     finally:
@@ -127,7 +127,7 @@ async def _adopt_orphans(service: JobService, job_ids: Collection[str]) -> None:
     """See to it that somebody follows the jobs that are waited for; an engine may be slow."""
     while job_ids:
         await in_pool("adopting", service.adopt_orphans, job_ids)
-        await asyncio.sleep(_TEND_S)
+        await asyncio.sleep(_RECONCILE_S)
 
 
 @method(
@@ -264,7 +264,7 @@ async def handle_jobs_events(service: JobService, params: dict[str, Any]) -> Map
     if most_s:
         after = await _first_after(after, service, wanted, most_s)
     await room((EVENT_SIZE + JOB_SIZE * wanted.with_job) * limit)
-    documents, last = await in_slices("computing", news_documents(service, after, limit, wanted))
+    documents, last = await in_slices("computing", event_documents(service, after, limit, wanted))
     return {"events": documents, "last": last, "error": None}
 
 
@@ -280,15 +280,15 @@ def read_wanted(params: dict[str, Any]) -> Wanted:
     )
 
 
-def news_documents(
+def event_documents(
     service: JobService, after: int, limit: int, wanted: Wanted
 ) -> Generator[None, None, tuple[list[dict[str, Any]], int]]:
     """Describe the events after another that are wanted, and tell up to which one."""
-    found, last = yield from service.news(after, limit, wanted)
+    found, last = yield from service.wanted_events(after, limit, wanted)
     documents = []
-    for number, news in enumerate(found):
-        job = news.job if wanted.with_job else None
-        documents.append(event_document(service, news.event, job))
+    for number, one in enumerate(found):
+        job = one.job if wanted.with_job else None
+        documents.append(event_document(service, one.event, job))
         if job is not None and number % PAGE == 0:
             yield
     return documents, last
@@ -298,10 +298,10 @@ async def _first_after(after: int, service: JobService, wanted: Wanted, most_s: 
     """Wait for an event after another that is wanted; tell after which one to read on."""
     end = time.monotonic() + most_s
     async with listening(service, wanted.job_ids, jobs=wanted.needs_jobs) as subscriber:
-        if after >= subscriber.hears_after:  # there can be nothing yet
+        if after >= subscriber.told_after:  # there can be nothing yet
             await subscriber.wait(most_s)
         while True:
-            events, last = await in_slices("computing", service.news(after, 1, wanted))
+            events, last = await in_slices("computing", service.wanted_events(after, 1, wanted))
             left = end - time.monotonic()
             if events or left <= 0:
                 return after

@@ -86,7 +86,7 @@ _LIMIT = {
 def handle_jobs_submit(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
     """Submit a job.
 
-    It is on record, durably, when the answer comes; the engine hears of it afterwards. A job that
+    It is on record, durably, when the answer comes; the engine is told of it afterwards. A job that
     is refused has no id and ``status: "error"``, with a ``code`` and, from the preflight,
     ``findings``. Nothing of it is left behind.
     """

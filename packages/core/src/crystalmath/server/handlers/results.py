@@ -272,17 +272,17 @@ async def handle_jobs_logs(service: JobService, params: dict[str, Any]) -> Mappi
     if "tail" in params and "offset" in params:
         raise InvalidJob("'tail' and 'offset' cannot be given together")
     end = time.monotonic() + params.get("timeout_s", 0)
-    sight, held = None, 0
+    snapshot, held = None, 0
     while True:
-        before, sight = (
-            sight,
-            await in_slices("files", _look(service, params, again=sight is not None)),
+        before, snapshot = (
+            snapshot,
+            await in_slices("files", _look(service, params, again=snapshot is not None)),
         )
-        if sight != before:
-            size = _COPIES * sight.readable(params)
+        if snapshot != before:
+            size = _COPIES * snapshot.readable(params)
             await room(max(0, size - held))
             held = max(size, held)
-            answer = await in_slices("files", _read(sight, params))
+            answer = await in_slices("files", _read(snapshot, params))
         left = end - time.monotonic()
         if answer["text"] or answer["finished"] or left <= 0:
             return answer
@@ -290,7 +290,7 @@ async def handle_jobs_logs(service: JobService, params: dict[str, Any]) -> Mappi
 
 
 @frozen
-class _Sight:
+class _Snapshot:
     """What is seen of a file without reading it; where it is the same again, nothing is new."""
 
     job_id: str
@@ -312,7 +312,7 @@ class _Sight:
 
 def _look(
     service: JobService, params: Mapping[str, Any], *, again: bool
-) -> Generator[None, None, _Sight]:
+) -> Generator[None, None, _Snapshot]:
     job_id = params["job_id"]
     # Before the file is read: what an ended job wrote is there.
     job = service.job_with_files(job_id)
@@ -327,7 +327,7 @@ def _look(
     else:
         signature = (status.st_ino, status.st_size, status.st_mtime_ns)
     ended = job.state.is_terminal()
-    return _Sight(job_id, job.attempt, ended, found.path, found.others, signature)
+    return _Snapshot(job_id, job.attempt, ended, found.path, found.others, signature)
 
 
 def _found(
@@ -345,20 +345,20 @@ def _found(
     return found
 
 
-def _read(sight: _Sight, params: Mapping[str, Any]) -> Generator[None, None, dict[str, Any]]:
+def _read(snapshot: _Snapshot, params: Mapping[str, Any]) -> Generator[None, None, dict[str, Any]]:
     most = params.get("max_bytes", _USUAL)
     if "tail" in params:
-        part = yield from read_tail(sight.path, params["tail"], most, whole=sight.ended)
+        part = yield from read_tail(snapshot.path, params["tail"], most, whole=snapshot.ended)
     else:
         offset = params.get("offset", 0)
-        part = yield from read_part(sight.path, offset, most, whole=sight.ended)
+        part = yield from read_part(snapshot.path, offset, most, whole=snapshot.ended)
     return {
-        "job_id": sight.job_id,
-        "file": str(sight.path),
-        "others": list(sight.others),
+        "job_id": snapshot.job_id,
+        "file": str(snapshot.path),
+        "others": list(snapshot.others),
         "text": part.text,
         "offset": part.end,
         "size": part.size,
-        "finished": sight.ended and part.end >= part.size,
+        "finished": snapshot.ended and part.end >= part.size,
         "error": None,
     }

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.server.handlers.events import (
     EVENT_FILTERS,
+    event_documents,
     listening,
-    news_documents,
     read_wanted,
 )
 from crystalmath.server.pools import in_pool, in_slices
@@ -87,8 +87,8 @@ async def _tell(
     service = session.controller
     async with listening(service, None, jobs=wanted.needs_jobs) as subscriber:
         while True:
-            news = news_documents(service, after, _AT_ONCE, wanted)
-            documents, last = await in_slices("computing", news)
+            events = event_documents(service, after, _AT_ONCE, wanted)
+            documents, last = await in_slices("computing", events)
             for document in documents:
                 await session.notify(_CHANGED, _change(document))
             if last <= after:  # there is no more

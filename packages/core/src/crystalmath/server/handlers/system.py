@@ -37,7 +37,7 @@ _TIME: Mapping[str, Any] = {"type": "number", "description": "seconds since the 
 #: So many of the newest failures are told.
 _FAILURES = 5
 #: How long the database may take to tell them, in seconds; all else is told without it.
-_PATIENCE_S = 2.0
+_TIMEOUT_S = 2.0
 
 _DISK = record(
     {
@@ -193,7 +193,7 @@ async def describe_service(
 async def _failures(service: JobService) -> list[dict[str, Any]] | None:
     """Tell the newest failures, unless the database is locked, or gone with its file system."""
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             return [_failure(each) for each in await in_pool("asking", service.failures, _FAILURES)]
     except (TimeoutError, CrystalMathError):
         return None

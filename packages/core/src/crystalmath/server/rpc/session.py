@@ -85,7 +85,7 @@ class Session:
         self._account = account
         self._reader = reader
         self._writer = writer
-        self._patience_s = first_s
+        self._timeout_s = first_s
         self._idle_s = idle_s
         self.may_only = may_only
         self._outbox = Outbox(writer)
@@ -174,7 +174,7 @@ class Session:
     async def _read(self) -> None:
         try:
             while (header := await self._header()) is not None:
-                self._patience_s = self._idle_s
+                self._timeout_s = self._idle_s
                 await self._take(wire.read_length(header))
         except wire.WireError as error:
             # Where the next message begins is not known.
@@ -236,7 +236,7 @@ class Session:
     async def _line(self) -> bytes:
         while True:
             try:
-                async with asyncio.timeout(self._patience_s):
+                async with asyncio.timeout(self._timeout_s):
                     return await self._reader.readline()
             except TimeoutError:
                 if not self._working and self._background is None:

@@ -133,7 +133,7 @@ class Boundary(Base):
         door.ended(first)
         # More than there are workers: nothing of it is run before the file is there.
         more = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers + 1)]
-        monkeypatch.setattr(door.owner, "patience_s", ANSWER_S)
+        monkeypatch.setattr(door.owner, "timeout_s", ANSWER_S)
         door.launch(*more)
         gate.touch()
         assert door.ended(*more) == ["completed"] * len(more)
@@ -196,7 +196,7 @@ class Boundary(Base):
     def test_probe_of_many(self, door: Door, occupied: list[Attempt], gate: Path) -> None:
         queued = door.write("echo")
         door.launch(queued)
-        # Of another engine, or of a home that was restored: nobody here has heard of them.
+        # Of another engine, or of a home that was restored: nobody here knows of them.
         foreign = [generate_job_id() for _ in range(500)]
         asked = [*foreign[:250], occupied[0].job_id, queued.job_id, *foreign[250:]]
         began = own_time()

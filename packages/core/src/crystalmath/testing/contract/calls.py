@@ -136,7 +136,7 @@ def _call_early(engine: EngineUnderTest, folder: Path) -> dict[str, Any]:
 
 
 def _ends(owner: Owner, method: str, what: str, **keywords: bool) -> None:
-    owner.patience_s = STOP_S
+    owner.timeout_s = STOP_S
     began = time.monotonic()
     try:
         owner.ask(method, **keywords)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.testing.attempts import attempt_of, hand_over, more_patience, write_down
+from crystalmath.testing.attempts import attempt_of, hand_over, longer_timeout, write_down
 from crystalmath.testing.owner import Owner, OwnerError
 from crystalmath.testing.waiting import eventually
 
@@ -88,7 +88,7 @@ class Door:
 
     def release(self, *attempts: Attempt) -> None:
         """Have the engine drop attempts."""
-        with more_patience(self.owner, len(attempts)):
+        with longer_timeout(self.owner, len(attempts)):
             self.owner.ask("release", [attempt.job_id for attempt in attempts])
 
     def started(self, *attempts: Attempt) -> None:

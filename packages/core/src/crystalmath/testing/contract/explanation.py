@@ -23,7 +23,7 @@ _LINES = 20
 
 
 class Explanation(logging.Handler):
-    """A pytest plugin, which also hears what core logs of the engine in this process."""
+    """A pytest plugin, which also receives what core logs of the engine in this process."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -39,7 +39,7 @@ class Explanation(logging.Handler):
         self._test = test
         self._records.clear()
         for owner in tuple(Owner.made):
-            owner.news()
+            owner.new_output()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

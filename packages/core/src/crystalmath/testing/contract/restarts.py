@@ -154,9 +154,9 @@ class Restarts(Base):
             known = oracle.jobs()
             each.tell("submit", "count_and_wait", 5, **counted)
             what = "no job was written"
-            eventually(lambda known=known: oracle.jobs() - known, each.patience_s, what)  # type: ignore[misc]
+            eventually(lambda known=known: oracle.jobs() - known, each.timeout_s, what)  # type: ignore[misc]
             if moment is None:
-                each.hear("submit")
+                each.receive("submit")
             else:
                 time.sleep(moment)
             each.kill()
@@ -206,7 +206,7 @@ class Restarts(Base):
         busy.kill()
         for heir in heirs:
             heir.tell("status", job_id)
-        assert {heir.hear("status") for heir in heirs} <= {"pending", "running"}
+        assert {heir.receive("status") for heir in heirs} <= {"pending", "running"}
         assert oracle.spec(job_id)["owner"]["pid"] in {heir.process.pid for heir in heirs}
         _touch(counted["path"])
         limit = engine.start_s + 10 * engine.turn_s

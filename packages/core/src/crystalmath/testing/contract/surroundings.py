@@ -185,7 +185,9 @@ class Surroundings(Staged):
         try:
             (job_id,) = tenant.ask("submit", "echo")
         except OwnerError:
-            refusal = re.search(rf"ConfigError: .*{re.escape(repr(str(home)))}.*", tenant.news()[1])
+            refusal = re.search(
+                rf"ConfigError: .*{re.escape(repr(str(home)))}.*", tenant.new_output()[1]
+            )
             if runner.capabilities.workers_here or refusal is None:
                 raise
             pytest.skip(refusal[0])
