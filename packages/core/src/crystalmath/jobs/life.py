@@ -213,14 +213,16 @@ def _ended(record: Record, outcome: Outcome, now: float) -> Decision:
         started_at=outcome.started,
         reason=_begun_from(record, outcome),
     )
-    release = _release(record) if state is JobState.CANCELLED else ()
-    return Decision(state, record.attempt, release, (*told, change))
+    actions: tuple[Action, ...] = _release(record) if state is JobState.CANCELLED else ()
+    if record.state is JobState.RUNNING and outcome.started is None:
+        # Whoever ended what runs found no claim: that had been removed.
+        actions = (EndProcesses(record.attempt), *actions)
+    return Decision(state, record.attempt, actions, (*told, change))
 
 
 def _begun_from(record: Record, outcome: Outcome) -> str | None:
-    if outcome.begun_from is None:
-        return None
-    return f"attempt {record.attempt} began from the geometry in {outcome.begun_from}"
+    told = f"attempt {record.attempt} began from the geometry in {outcome.begun_from}"
+    return None if outcome.begun_from is None else told
 
 
 def _lost(record: Record, outcome: Outcome, told: tuple[Change, ...], now: float) -> Decision:
@@ -281,6 +283,8 @@ def _publish_engines_end(record: Record, files: Files, engine: Engine) -> Publis
 
 def _unbegun(record: Record, files: Files, now: float, engine: Engine) -> Decision:
     actions: list[Action] = _restored(record, files)
+    if isinstance(files.spec, Absent):  # and perhaps the claim of what runs was removed with it
+        actions.insert(0, EndProcesses(record.attempt))
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
         actions += [Publish(state="cancelled", error="cancelled", unbegun=True)]
@@ -305,8 +309,8 @@ def _relaunch(record: Record, engine: Engine, now: float) -> Action:
     if record.relaunches < RELAUNCHES or now - since < GIVE_UP_S:
         return Launch()
     reason = engine.sighting.reason if engine.sighting else None
-    times = f"the engine lost it {record.relaunches + 1} times before it began"
-    return Publish(state="failed", error=f"{times}{f': {reason}' if reason else ''}", unbegun=True)
+    error = f"the engine lost it {record.relaunches + 1} times before it began"
+    return Publish(state="failed", error=f"{error}: {reason}" if reason else error, unbegun=True)
 
 
 def _without_directory(record: Record, now: float) -> Decision:
@@ -322,8 +326,9 @@ def _without_directory(record: Record, now: float) -> Decision:
     else:
         error = f"its run directory {record.place} was removed"
         change = _change(record, JobState.FAILED, now, error=error)
-    end = EndProcesses(record.attempt)
-    return Decision(change.state, record.attempt, (end,), (change,))
+    # The engine may have it queued still, or running on a host that nobody here sees.
+    actions = (EndProcesses(record.attempt), *_release(record))
+    return Decision(change.state, record.attempt, actions, (change,))
 
 
 def _without_outcome(record: Record, outcome: Damaged, files: Files, now: float) -> Decision:
