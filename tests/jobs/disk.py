@@ -25,7 +25,8 @@ class Disk:
     def __init__(self, now):
         self.now = now
         self.folders: dict[str, dict[str, bytes]] = {}
-        self.unreadable: dict[str, tuple[float, int]] = {}  # a path, or "" for all: until, errno
+        # The path of a folder or a file, or "" for all: until when, errno.
+        self.unreadable: dict[str, tuple[float, int]] = {}
         self.crash_in: int | None = None
         self.writes = 0
         #: What was published as an attempt's outcome, and was not damaged since.
@@ -88,6 +89,7 @@ class MemoryDirectory(RunDirectory):
             raise FileNotFoundError(errno.ENOENT, "none", self.path) from None
 
     def _content(self, name):
+        self._disk.reach(self.file(name))
         try:
             return self._files()[name]
         except KeyError:
@@ -98,6 +100,7 @@ class MemoryDirectory(RunDirectory):
         return read_header(head, self.file(name)), body
 
     def has(self, name):
+        self._disk.reach(self.file(name))
         try:
             return name in self._files()
         except FileNotFoundError:

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from crystalmath.models import JobState
-from crystalmath.quacc.store import JobMetadata
+from crystalmath.models import JobState, NewJob
+from crystalmath.store.insertions import _known, _pending
 from crystalmath.store.transitions import follow
+
+if TYPE_CHECKING:
+    from crystalmath.quacc.store import JobMetadata
 
 
 class Ledger:
     """What the recorder and the job store are to the recovery of jobs."""
 
-    def __init__(self, disk):
+    def __init__(self, disk, running):
         self._disk = disk
+        self._running = running
         self.rows: dict[str, JobMetadata] = {}
         self.specifications: dict[str, str] = {}
         self.ends: dict[str, JobState] = {}
+        self.keys: dict[str, JobMetadata] = {}
         self.changed_ends: list[str] = []
+        #: The jobs that were told to have ended while something of them ran.
+        self.early_ends: list[str] = []
 
     store = property(lambda self: self)
 
-    def insert(self, job_id, specification, owner, at):
-        values = dict.fromkeys(field.name for field in JobMetadata.__attrs_attrs__)
-        values |= {
-            "job_id": job_id, "recipe": "r", "engine": "sim", "cluster": "local",
-            "labels": {}, "spec_hash": "", "state": JobState.PENDING, "revision": 0,
-            "attempt": 1, "created_at": at, "owner": owner, "warnings": [],
-        }  # fmt: skip
+    def insert(self, job_id, header, body, key, owner, at):
+        """Record a job, unless its key has given one before: then that one is given again."""
+        new = NewJob(
+            job_id=job_id, recipe="r", engine="sim", cluster="local", spec_hash="h", key=key,
+            specification=f"{json.dumps(header)}\n{body}", created_at=at, owner=owner,
+        )  # fmt: skip
+        known = _known(new, self.rows, self.keys)
+        if known is not None:
+            return self.rows[known.job_id]
         with self._disk.change():
-            self.rows[job_id] = JobMetadata(**values)
-            self.specifications[job_id] = specification
+            self.rows[job_id] = self.keys[key] = _pending(new)
+            self.specifications[job_id] = new.specification
+        return self.rows[job_id]
 
     def apply(self, *changes):
         with self._disk.change():
@@ -45,6 +57,8 @@ class Ledger:
     def _remember(self, before, after):
         if before.state.is_terminal() and after.state is not before.state:
             self.changed_ends.append(f"{before.job_id}: {before.state} became {after.state}")
+        if after.state.is_terminal() and (running := self._running(after.job_id)):
+            self.early_ends.append(f"{after.job_id} is told to be {after.state}: {running} live")
 
     def note_cancel(self, job_id, at):
         if not self.rows[job_id].state.is_terminal():

@@ -7,7 +7,8 @@ import errno
 from crystalmath.jobs.life import ATTEMPTS
 from crystalmath.models import JobState
 
-from .world import JOBS, LEASE_S, NODES, World
+from .simulated_owner import JOBS, LEASE_S
+from .world import NODES, World
 
 STEPS = 60
 #: How long it takes at most until all jobs have ended once nothing goes wrong any more, in seconds.
@@ -40,7 +41,15 @@ class Life:
             job_id = self.world.new_job()
             if self.random.random() < 0.2:
                 self.world.failing.add(job_id)
-            self.world.act(lambda owner: owner.submit(job_id))
+            key = f"key {len(self.world.keys)}"
+            self.world.keys.append(key)
+            self.world.act(lambda owner: owner.submit(job_id, key))
+
+    def submit_again(self):
+        # Whoever had no answer does so, and whoever forgot that he had one.
+        if self.world.keys:
+            job_id, key = self.world.new_job(), self.random.choice(self.world.keys)
+            self.world.act(lambda owner: owner.submit(job_id, key))
 
     def turn(self):
         self.world.act(lambda owner: owner.turn())
@@ -114,6 +123,19 @@ class Life:
     def resume_owner(self):
         self.world.resume_owner()
 
+    def replace_owner(self):
+        """Have another take the place of an owner that stands still, and that one go on then."""
+        if self.world.several_hosts and self.world.stalled is None:
+            self.stall_owner()
+            self.new_owner()
+            for _ in range(15):  # longer than a lease
+                self.world.let_pass(LEASE_S / 10)
+                self.world.act(lambda owner: owner.take_over())
+                self.turn()
+                self.begin()
+                self.check()
+            self.resume_owner()
+
     def new_owner(self):
         if self.world.owner is None:
             self.world.begin_owner()
@@ -124,7 +146,12 @@ class Life:
 
     def unreadable(self):
         job_id = self.some_job()
-        path = self.random.choice(("", str(JOBS / job_id))) if job_id else ""
+        places = [""]
+        if job_id:
+            directory = str(JOBS / job_id)
+            files = [f"{directory}/{name}" for name in self.files_of(job_id)]
+            places += [directory, *self.random.sample(files, min(len(files), 2))]
+        path = self.random.choice(places)
         number = self.random.choice((errno.EACCES, errno.EIO, errno.ESTALE))
         self.world.disk.unreadable[path] = (self.world.time + self.random.random() * 3, number)
 
@@ -153,8 +180,26 @@ class Life:
         if job_id := self.some_job():
             self.world.disk.folders.get(str(JOBS / job_id), {}).pop("spec", None)
 
+    def lose_file(self):
+        """Remove a claim, an outcome or a cancel: what it told is not known any more."""
+        if (job_id := self.some_job()) and (names := self.files_of(job_id)):
+            name = self.random.choice(names)
+            if name != "cancel":
+                self.world.damaged.add(job_id)
+            if name.endswith(".outcome"):
+                self.world.disk.published.pop((str(JOBS / job_id), int(name.split(".")[0])), None)
+            del self.world.disk.folders[str(JOBS / job_id)][name]
+
+    def files_of(self, job_id):
+        names = self.world.disk.folders.get(str(JOBS / job_id), {})
+        return sorted(name for name in names if name.endswith((".claim", ".outcome", "cancel")))
+
     def remove(self):
-        if (job_id := self.some_job()) and self.random.random() < 0.2:
+        """Remove the folder of a job; perhaps after its supervisor, and not all else, was ended."""
+        if (job_id := self.some_job()) and self.random.random() < 0.5:
+            for worker in [each for each in self.world.workers if job_id in each.attempt]:
+                if self.random.random() < 0.5:
+                    self.world.kill(worker, leaves=True)
             self.world.removed.add(job_id)
             self.world.disk.remove(str(JOBS / job_id))
 
@@ -166,10 +211,11 @@ class Life:
     def check(self):
         world = self.world
         assert not world.ledger.changed_ends, world.ledger.changed_ends
+        early = [told for told in world.ledger.early_ends if told.split()[0] not in world.damaged]
+        assert not early, early
         assert not world.disk.twice, world.disk.twice
         for job_id in world.ledger.rows:
-            if job_id not in world.removed:
-                world.check_alive(job_id)
+            world.check_alive(job_id)
 
     def quieten(self):
         world = self.world
@@ -194,10 +240,14 @@ class Life:
     def check_ends(self):
         world = self.world
         world.disk.unreadable.clear()
-        assert world.acknowledged <= set(world.ledger.rows)
+        assert set(world.acknowledged.values()) <= set(world.ledger.rows)
+        if world.owner is not None:
+            world.check_released(world.owner)
         for job_id, row in world.ledger.rows.items():
             assert row.state.is_terminal(), f"{job_id} is {row.state} for ever ({row.reason})"
             assert row.attempt <= ATTEMPTS
+            if job_id not in world.damaged:
+                assert not world.running(job_id), f"{job_id} is {row.state}, and something runs"
             self.check_end(job_id, row)
 
     def check_end(self, job_id, row):
@@ -221,13 +271,13 @@ class Life:
 
 
 RULES = [
-    (Life.submit, 4), (Life.turn, 16), (Life.begin, 6), (Life.drop, 1), (Life.launch_twice, 1),
-    (Life.work, 3), (Life.kill_worker, 2), (Life.cancel, 1), (Life.cancel_by_stranger, 1),
-    (Life.look, 4), (Life.kill_owner, 1), (Life.crash_soon, 2), (Life.new_owner, 4),
-    (Life.cut_off, 2), (Life.connect, 2), (Life.power_off, 1), (Life.stall_owner, 1),
-    (Life.resume_owner, 1), (Life.time_passes, 8), (Life.unreadable, 2),
-    (Life.short_of_descriptors, 1),
-    (Life.damage, 2), (Life.lose_spec, 1), (Life.remove, 1),
+    (Life.submit, 4), (Life.submit_again, 1), (Life.turn, 16), (Life.begin, 6), (Life.drop, 1),
+    (Life.launch_twice, 1), (Life.work, 3), (Life.kill_worker, 2), (Life.cancel, 1),
+    (Life.cancel_by_stranger, 1), (Life.look, 4), (Life.kill_owner, 1), (Life.crash_soon, 2),
+    (Life.new_owner, 4), (Life.cut_off, 2), (Life.connect, 2), (Life.power_off, 1),
+    (Life.stall_owner, 1), (Life.resume_owner, 1), (Life.replace_owner, 1), (Life.time_passes, 8),
+    (Life.unreadable, 2), (Life.short_of_descriptors, 1), (Life.damage, 2), (Life.lose_spec, 1),
+    (Life.lose_file, 1), (Life.remove, 1),
 ]  # fmt: skip
 
 

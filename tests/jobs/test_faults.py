@@ -9,13 +9,13 @@ import math
 import pytest
 
 from crystalmath.engines import handover
-from crystalmath.jobs import life
-from crystalmath.jobs.actions import WriteSpec
+from crystalmath.jobs import life, ownership, reading
+from crystalmath.jobs.actions import EndProcesses, WriteSpec
 from crystalmath.service.recovery import Recovery
 
 from . import lives
 from .disk import MemoryDirectory
-from .world import SimulatedHost
+from .simulated_owner import SimulatedHost
 
 #: So many lives find any of them.
 LIVES = 600
@@ -121,6 +121,29 @@ def prepared_outcomes_are_left(patch):
     patch.setattr(MemoryDirectory, "publish_left", lambda *_: False)
 
 
+def processes_outlive_their_directory(patch):
+    """The directory of a job is removed, and its processes go on when it is told to have failed."""
+    without = life._without_directory
+
+    def forgetful(*arguments):
+        decision = without(*arguments)
+        kept = [action for action in decision.actions if not isinstance(action, EndProcesses)]
+        return life.evolve(decision, actions=tuple(kept))
+
+    patch.setattr(life, "_without_directory", forgetful)
+
+
+def nothing_is_released(patch):
+    """The engine is not told to drop what was cancelled: its allocations wait, and begin."""
+    patch.setattr(life, "_release", lambda _record: ())
+
+
+def who_comes_back_holds_on(patch):
+    """An owner that stood still follows what another has taken over meanwhile, for ever."""
+    patch.setattr(ownership, "is_of_another", lambda *_: False)
+    patch.setattr(reading, "is_of_another", lambda *_: False)
+
+
 FAULTS = [
     spec_is_not_written_again,
     one_look_is_enough,
@@ -133,6 +156,9 @@ FAULTS = [
     lost_without_end,
     spec_of_the_next_attempt_is_not_written,
     prepared_outcomes_are_left,
+    processes_outlive_their_directory,
+    nothing_is_released,
+    who_comes_back_holds_on,
 ]
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from . import lives
 
+# Read here: each test has none of the developer's settings.
 LIVES = int(os.environ.get("CRYSTALMATH_LIVES", "300"))
+REPLAYED = os.environ.get("CRYSTALMATH_LIFE")
 
 
 @pytest.fixture(autouse=True)
@@ -20,5 +22,4 @@ def _quiet():
 
 
 def test_every_life_keeps_the_promises():
-    replayed = os.environ.get("CRYSTALMATH_LIFE")
-    lives.run_all([int(replayed)] if replayed else range(LIVES))
+    lives.run_all([int(REPLAYED)] if REPLAYED else range(LIVES))

@@ -7,92 +7,30 @@ What decides and acts is real: `life.step`, `ownership`, `Reconciler`, `Driver`,
 from __future__ import annotations
 
 import errno
-import json
-import logging
 import random
 import uuid
-from pathlib import Path
 
 from attrs import define
 
-from crystalmath.engines.driver import Driver
 from crystalmath.errors import BadFile
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.heartbeat import Heart
-from crystalmath.jobs.hearts import Hearts
-from crystalmath.jobs.host import Host
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.jobs.rundir import attempt_id
 from crystalmath.jobs.view import view
-from crystalmath.models import Capabilities, JobState, Sighting
+from crystalmath.models import Capabilities, JobState
 from crystalmath.processes import Identity
-from crystalmath.service.recovery import Recovery
 
 from .disk import Crash, Disk, MemoryDirectory
-from .ledger import Ledger, settings
+from .ledger import Ledger
+from .simulated_owner import JOBS, LEASE_S, Owner, SimulatedHost
 
-JOBS = Path("/home/jobs")
 LOGINS = ("login1", "login2")
 NODES = ("node1", "node2", "node3")
 #: In seconds.
-LEASE_S = 60.0
 BEAT_S = LEASE_S / 10
-
-
-class SimulatedHost(Host):
-    """One process of the simulated home."""
-
-    def __init__(self, world, where):
-        self.world = world
-        self.process = world.start_process(where)
-        self.listening = Hearts(lambda: world.time)
-
-    identity = property(lambda self: self.process)
-
-    def now(self):
-        return self.world.time
-
-    monotonic = now
-
-    def make_room(self):
-        pass
-
-    def own_fields(self):
-        return self.process.as_dict()
-
-    def rest(self):
-        pass
-
-    def is_own(self, owner):
-        return bool(owner) and owner.get("pid") == self.process.pid
-
-    lease_s = LEASE_S
-    hearts = property(lambda self: self.listening)
-
-    def sees(self, process):
-        return process.boot_id == self.process.boot_id
-
-    def knows(self, process):
-        """Tell whether a process is alive, as far as this host can know."""
-        alive = process.pid in self.world.alive
-        return alive if self.sees(process) else self.world.locks(alive)
-
-    def is_orphan(self, owner):
-        if not owner:
-            return True
-        process = Identity.read(owner)
-        if self.sees(process):
-            return not self.knows(process)
-        heard = self.hearts.listen(f"owner {process.pid}", self.world.heart_of(process))
-        return heard.for_s >= heard.lease_s
-
-    def has_processes(self, attempt):
-        return self.world.left_on(self.process, attempt) or any(
-            each.attempt == attempt and self.sees(each.process) for each in self.world.workers
-        )
-
-    def end_processes(self, attempt):
-        return self.world.end_processes(attempt, self)
+#: For so long an owner that comes back may follow what is not its own any more, at most.
+LETS_GO_S = 40
 
 
 @define(eq=False)
@@ -107,73 +45,6 @@ class Worker:
     fenced: bool = False
 
 
-class Owner:
-    """A process that owns jobs, with its engine: a driver without threads, and a recovery."""
-
-    log = logging.getLogger("crystalmath.simulated")
-
-    def __init__(self, world):
-        self.world = world
-        self.capabilities = world.capabilities
-        self.settings = settings(JOBS.parent)
-        self.host = SimulatedHost(world, world.random.choice(world.logins))
-        self.driver = Driver(self, self.host, self.open)
-        self.driver._start_threads = lambda: None
-        self.driver.listeners.append(lambda changes: world.ledger.apply(*changes))
-        self.recovery = Recovery(
-            world.ledger, lambda _: self, self.driver.follows, JOBS,
-            host=self.host, open_directory=self.open,
-        )  # fmt: skip
-        self.queue: list[str] = []
-        self.released: set[str] = set()
-
-    def open(self, path):
-        return self.world.directory(path, self.host)
-
-    def submit(self, job_id):
-        header = {"engine": "sim", "cluster": "local", "walltime_s": None, "environment": {}}
-        owner = self.host.own_fields()
-        self.world.ledger.insert(job_id, json.dumps(header) + "\nbody", owner, self.world.time)
-        self.world.acknowledged.add(job_id)
-        header |= {"job_id": job_id, "attempt": 1, "owner": owner}
-        self.driver.add(header, "body", recorded=True)
-
-    def adopt(self, job_id, recorded):
-        return self.driver.adopt(job_id, recorded)
-
-    def turn(self):
-        self.driver.turn()
-        self.driver._handover.turn()
-
-    def take_over(self):
-        self.recovery.take_over(self.world.ledger.unfinished())
-
-    # --- its engine ---
-
-    def launch(self, attempts):
-        self.world.need_descriptors()
-        self.queue += [attempt.id for attempt in attempts]
-        return {attempt.id: attempt.id for attempt in attempts}
-
-    def probe(self, attempts):
-        return {attempt.id: self._see(attempt.id) for attempt in attempts}
-
-    def _see(self, attempt):
-        ran = [each for each in self.world.workers if each.attempt == attempt]
-        if any(each.process.host in self.world.cut for each in ran):
-            # Nothing is heard of that host, and some time it is given up.
-            return Sighting("gone", "NODE_FAIL", unseen=True)
-        if ran or attempt in self.world.left:
-            return Sighting("running")
-        return Sighting("queued" if attempt in self.queue else "gone")
-
-    def release(self, attempts):
-        for attempt in attempts:
-            self.released.add(attempt.id)
-            while attempt.id in self.queue:
-                self.queue.remove(attempt.id)
-
-
 class World:
     """All there is; what goes wrong in it is raised as an `AssertionError`."""
 
@@ -183,8 +54,10 @@ class World:
         self.pid = 0
         self.alive: set[int] = set()
         self.disk = Disk(lambda: self.time)
-        self.ledger = Ledger(self.disk)
-        self.acknowledged: set[str] = set()
+        self.ledger = Ledger(self.disk, self.running)
+        #: The keys that were submitted, and the job that was answered first to each.
+        self.keys: list[str] = []
+        self.acknowledged: dict[str, str] = {}
         self.cancelled: set[str] = set()
         self.removed: set[str] = set()
         self.failing: set[str] = set()
@@ -302,11 +175,29 @@ class World:
             return
         other, self.owner, self.stalled = self.owner, self.stalled, None
         self.still.discard(self.owner.host.process.pid)
-        for _ in range(3):
+        is_long = other is not None and self.random.random() < 0.5
+        for _ in range(LETS_GO_S if is_long else 3):
             self.act(lambda owner: owner.turn())
             self.begin()
+            if is_long:
+                self.let_pass(1.0)
+        if is_long and self.owner is not None:
+            self.check_let_go(self.owner)
         self.kill_owner()
         self.owner = other
+
+    def check_let_go(self, owner):
+        """See that who came back follows no job that another living process owns by now."""
+        # What an engine has queued, which no attempt of this world is for so long, it lets go once
+        # that begins.
+        for job_id in set(owner.driver.unfinished()) - self.damaged:
+            try:
+                claimed = self.of(job_id).read_header().get("owner") or owner.host.own_fields()
+            except (OSError, BadFile):
+                continue
+            assert owner.host.is_own(claimed) or claimed["pid"] not in self.alive, (
+                f"{job_id} is followed by {owner.host.process.pid}, and owned by {claimed['pid']}"
+            )
 
     # --- owners ---
 
@@ -359,6 +250,24 @@ class World:
         running |= {attempt for attempt in self.left if attempt.startswith(job_id)}
         assert len(running) <= 1, f"several attempts of {job_id} are alive: {running}"
 
+    def running(self, job_id):
+        """Give the attempts of a job of which something lives that its owner sees."""
+        if self.owner is None:
+            return set()
+        sees = self.owner.host.sees
+        workers = [each for each in self.workers if not each.fenced and sees(each.process)]
+        running = {each.attempt for each in workers if each.attempt.startswith(job_id)}
+        left = {name for name, (_, process) in self.left.items() if sees(process)}
+        return running | {name for name in left if name.startswith(job_id)}
+
+    def check_released(self, owner):
+        """See that the engine was told to drop what it was given, and what was stopped since."""
+        for row in self.ledger.rows.values():
+            attempt = attempt_id(row.job_id, row.attempt)
+            stopped = row.state is JobState.CANCELLED or "its run directory" in (row.error or "")
+            if stopped and attempt in owner.launched:
+                assert attempt in owner.released, f"{attempt} was stopped, and is not released"
+
     def work(self, worker):
         """Have a worker go on: it heeds a cancel, or finishes."""
         if not self.can_write(worker.process):
@@ -380,7 +289,8 @@ class World:
             else:
                 directory.publish(worker.number, header)
         except (OSError, Crash):
-            self.die(worker)  # its supervisor ends with that
+            pass
+        self.die(worker)  # its supervisor ends, with that or some time after
 
     def die(self, worker):
         self.alive.discard(worker.process.pid)

@@ -1,0 +1,152 @@
+"""Who owns the jobs of a simulated home, on one of its hosts, and the engine of that process."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from crystalmath.engines.driver import Driver
+from crystalmath.jobs.hearts import Hearts
+from crystalmath.jobs.host import Host
+from crystalmath.models import Sighting
+from crystalmath.processes import Identity
+from crystalmath.service.recovery import Recovery
+
+from .ledger import settings
+
+JOBS = Path("/home/jobs")
+#: In seconds.
+LEASE_S = 60.0
+
+
+class SimulatedHost(Host):
+    """One process of the simulated home."""
+
+    def __init__(self, world, where):
+        self.world = world
+        self.process = world.start_process(where)
+        self.listening = Hearts(lambda: world.time)
+
+    identity = property(lambda self: self.process)
+
+    def now(self):
+        return self.world.time
+
+    monotonic = now
+
+    def make_room(self):
+        pass
+
+    def own_fields(self):
+        return self.process.as_dict()
+
+    def rest(self):
+        pass
+
+    def is_own(self, owner):
+        return bool(owner) and owner.get("pid") == self.process.pid
+
+    lease_s = LEASE_S
+    hearts = property(lambda self: self.listening)
+
+    def sees(self, process):
+        return process.boot_id == self.process.boot_id
+
+    def knows(self, process):
+        """Tell whether a process is alive, as far as this host can know."""
+        alive = process.pid in self.world.alive
+        return alive if self.sees(process) else self.world.locks(alive)
+
+    def is_orphan(self, owner):
+        if not owner:
+            return True
+        process = Identity.read(owner)
+        if self.sees(process):
+            return not self.knows(process)
+        heard = self.hearts.listen(f"owner {process.pid}", self.world.heart_of(process))
+        return heard.for_s >= heard.lease_s
+
+    def has_processes(self, attempt):
+        return self.world.left_on(self.process, attempt) or any(
+            each.attempt == attempt and self.sees(each.process) for each in self.world.workers
+        )
+
+    def end_processes(self, attempt):
+        return self.world.end_processes(attempt, self)
+
+
+class Owner:
+    """A process that owns jobs, with its engine: a driver without threads, and a recovery."""
+
+    log = logging.getLogger("crystalmath.simulated")
+
+    def __init__(self, world):
+        self.world = world
+        self.capabilities = world.capabilities
+        self.settings = settings(JOBS.parent)
+        self.host = SimulatedHost(world, world.random.choice(world.logins))
+        self.driver = Driver(self, self.host, self.open)
+        self.driver._start_threads = lambda: None
+        self.driver.listeners.append(lambda changes: world.ledger.apply(*changes))
+        self.recovery = Recovery(
+            world.ledger, lambda _: self, self.driver.follows, JOBS,
+            host=self.host, open_directory=self.open,
+        )  # fmt: skip
+        self.queue: list[str] = []
+        #: What it was given, and has not told to be gone.
+        self.launched: set[str] = set()
+        self.released: set[str] = set()
+
+    def open(self, path):
+        return self.world.directory(path, self.host)
+
+    def submit(self, job_id, key):
+        """Submit a job; a key that is known gives the job that it gave, and starts nothing."""
+        header = {"engine": "sim", "cluster": "local", "walltime_s": None, "environment": {}}
+        owner, now = self.host.own_fields(), self.world.time
+        recorded = self.world.ledger.insert(job_id, header, "body", key, owner, now)
+        assert self.world.acknowledged.setdefault(key, recorded.job_id) == recorded.job_id
+        if recorded.job_id != job_id:
+            self.recovery.seen([recorded])
+            return
+        header |= {"job_id": job_id, "attempt": 1, "owner": owner}
+        self.driver.add(header, "body", recorded=True)
+
+    def adopt(self, job_id, recorded):
+        return self.driver.adopt(job_id, recorded)
+
+    def turn(self):
+        self.driver.turn()
+        self.driver._handover.turn()
+
+    def take_over(self):
+        self.recovery.take_over(self.world.ledger.unfinished())
+
+    # --- its engine ---
+
+    def launch(self, attempts):
+        self.world.need_descriptors()
+        self.queue += [attempt.id for attempt in attempts]
+        self.launched |= {attempt.id for attempt in attempts}
+        return {attempt.id: attempt.id for attempt in attempts}
+
+    def probe(self, attempts):
+        return {attempt.id: self._see(attempt.id) for attempt in attempts}
+
+    def _see(self, attempt):
+        ran = [each for each in self.world.workers if each.attempt == attempt]
+        if any(each.process.host in self.world.cut for each in ran):
+            # Nothing is heard of that host, and some time it is given up.
+            return Sighting("gone", "NODE_FAIL", unseen=True)
+        if ran or attempt in self.world.left:
+            return Sighting("running")
+        if attempt in self.queue:
+            return Sighting("queued")
+        self.launched.discard(attempt)
+        return Sighting("gone")
+
+    def release(self, attempts):
+        for attempt in attempts:
+            self.released.add(attempt.id)
+            while attempt.id in self.queue:
+                self.queue.remove(attempt.id)
