@@ -6,7 +6,9 @@ import contextlib
 import os
 import sqlite3
 import stat
+import tempfile
 import traceback
+from pathlib import Path
 
 import attrs
 import pytest
@@ -121,6 +123,37 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="CRYSTALMATH_HOME"):
         JobStore(f"sqlite:///{tmp_path}/file/jobs.sqlite")
+
+
+@pytest.fixture
+def private():
+    """Give a folder of somebody to whom the mode of a file means something, and be him."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        os.chown(folder, 12345, -1)
+        os.seteuid(12345)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+
+
+def test_a_database_that_is_writable_again_is_written_at_once(private):
+    """SQLite opens what it may not write for reading, and stays so."""
+    file = private / "jobs.sqlite"
+    JobStore(f"sqlite:///{file}").close()
+    file.chmod(0o400)
+    with JobStore(f"sqlite:///{file}") as store:
+        with store._database.reading(), store._database.reading():
+            pass  # several connections
+        with pytest.raises(StoreError, match="readonly"):
+            store.insert([JOB])
+        for each in private.iterdir():  # those beside it have its mode
+            each.chmod(0o600)
+        store.insert([JOB])
+        assert store.get("1").job_id == "1"
 
 
 def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):

@@ -9,22 +9,20 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import column, create_engine, event, inspect, select, table
+from sqlalchemy import column, create_engine, inspect, select, table
 from sqlalchemy.engine import URL, Connection, Engine, RootTransaction, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from crystalmath._storage import file_system, is_network
 from crystalmath.errors import StoreError
-from crystalmath.store import postgresql
+from crystalmath.store import postgresql, sqlite
 from crystalmath.store.tables import HEAD
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
     from sqlalchemy.sql import Select
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Database", "exists", "open_database"]
 
 _LOCK_TIMEOUT_S = 60.0
-#: Readers and writers of a WAL share memory, which those on two hosts have not (SQLite's own words:
-#: "WAL does not work over a network filesystem").
-_JOURNALS = {False: "WAL", True: "DELETE"}
 _VERSION: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
 
 
@@ -88,15 +83,8 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """Give the only connection that writes just now; commit at the end, or nothing at all."""
         with self._translated(), self._turn, self._engine.connect() as connection:
-            transaction = connection.begin()
+            transaction = self._begin(connection)
             try:
-                # Not as a listener of SQLAlchemy's: an engine that has one goes through all that
-                # it could tell, at each statement, which is a fifth of its time.
-                if self.file is not None:
-                    # At once: a writer that began as a reader could fail half-way.
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
-                else:
-                    postgresql.take_turn(connection, self.schema)
                 if self._opened is not None:
                     # A newer release may have migrated it while it was open here.
                     _refuse_unknown(_recorded_version(connection), self.place)
@@ -105,6 +93,27 @@ class Database:
                 transaction.rollback()
                 raise
             self._commit(connection, transaction)
+
+    def _begin(self, connection: Connection) -> RootTransaction:
+        """Begin to write, as the only one."""
+        for again in (True, False):
+            transaction = connection.begin()
+            try:
+                # Not as a listener of SQLAlchemy's: an engine that has one goes through all that
+                # it could tell, at each statement, which is a fifth of its time.
+                if self.file is None:
+                    postgresql.take_turn(connection, self.schema)
+                else:
+                    sqlite.take_turn(connection, prepared=self._opened is not None)
+                break
+            except BaseException as error:
+                transaction.rollback()
+                if not (again and sqlite.is_read_only(error)):
+                    raise
+                # The file may be writable by now, but not by what was opened before.
+                connection.invalidate()
+                self._engine.pool.dispose()
+        return transaction
 
     def _commit(self, connection: Connection, transaction: RootTransaction) -> None:
         number = connection.info.get(postgresql.TRANSACTION)
@@ -339,9 +348,9 @@ def _secrets(url: URL) -> tuple[str, ...]:
 
 
 def _engine(url: URL, place: str, schema: str | None, *, network: bool) -> Engine:
-    sqlite = url.get_backend_name() == "sqlite"
+    is_file = url.get_backend_name() == "sqlite"
     options: dict[str, Any]
-    if sqlite:
+    if is_file:
         # A pool, because SQLite tidies the WAL away when the last connection closes.
         connecting = {"check_same_thread": False, "timeout": 30.0}
         options = {"poolclass": QueuePool, "connect_args": connecting}
@@ -355,22 +364,8 @@ def _engine(url: URL, place: str, schema: str | None, *, network: bool) -> Engin
             f"no driver for the job database {place}: {error}; "
             "pip install 'crystalmath[postgresql]'"
         ) from error
-    if sqlite:
-        event.listen(engine, "connect", partial(_set_pragmas, journal=_JOURNALS[network]))
+    if is_file:
+        sqlite.listen(engine, network=network)
     else:
         postgresql.listen(engine, schema)
     return engine
-
-
-def _set_pragmas(connection: sqlite3.Connection, _record: object, *, journal: str) -> None:
-    # The driver must not begin transactions of its own; Database does.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        "busy_timeout = 30000",
-        f"journal_mode = {journal}",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()

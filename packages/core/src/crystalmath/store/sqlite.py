@@ -1,0 +1,65 @@
+"""What the job store needs of SQLite alone."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
+__all__ = ["is_read_only", "listen", "take_turn"]
+
+#: Readers and writers of a WAL share memory, which those on two hosts have not (SQLite's own words:
+#: "WAL does not work over a network filesystem").
+_JOURNALS = {False: "WAL", True: "DELETE"}
+_WRITE_NOTHING = "UPDATE alembic_version SET version_num = version_num WHERE 0"
+#: The low byte of a code says what it is about, the next one says more.
+_KIND = 0xFF
+
+
+def listen(engine: Engine, *, network: bool) -> None:
+    """Prepare each connection; on a network file system for writers on several hosts."""
+    event.listen(engine, "connect", partial(_set_pragmas, journal=_JOURNALS[network]))
+
+
+def take_turn(connection: Connection, *, prepared: bool) -> None:
+    """Begin a transaction as the only one that writes.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.engine.Connection
+        Whose transaction has not reached SQLite yet.
+    prepared : bool
+        Whether the tables are there.
+    """
+    # At once: a writer that began as a reader could fail half-way.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if prepared:
+        # Where the file was opened for reading only, SQLite refuses no earlier than this.
+        connection.exec_driver_sql(_WRITE_NOTHING)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Tell whether SQLite has opened the file for reading only; it stays so for a connection."""
+    code = getattr(error.orig, "sqlite_errorcode", 0) if isinstance(error, DBAPIError) else 0
+    moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # then another one would be opened
+    return code & _KIND == sqlite3.SQLITE_READONLY and not moved
+
+
+def _set_pragmas(connection: sqlite3.Connection, _record: object, *, journal: str) -> None:
+    # The driver must not begin transactions of its own; Database does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "busy_timeout = 30000",
+        f"journal_mode = {journal}",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
