@@ -104,6 +104,68 @@ def test_nobody_is_told_to_close_a_folder_that_all_use(monkeypatch, tmp_path):
         assert "set CRYSTALMATH_SOCKET" in str(told.value)
 
 
+def elsewhere(home, folder, said):
+    """Have a home keep its data in another folder, and give the file or folder that it uses."""
+    if said == "runs":
+        (home / "config.toml").write_text(f'[storage]\nruns = "{folder}"\n')
+        config.load()
+        return folder
+    (folder / "jobs.sqlite").touch(mode=0o600)
+    table = "[storage]\ndatabase" if said == "database" else "database_url"
+    prefix = "" if said == "database" else "sqlite:///"
+    if said != "variable":
+        (home / "config.toml").write_text(f'{table} = "{prefix}{folder}/jobs.sqlite"\n')
+    else:
+        os.environ["CRYSTALMATH_DATABASE_URL"] = f"sqlite:///{folder}/jobs.sqlite"
+    return folder / "jobs.sqlite"
+
+
+@pytest.fixture(params=["database", "database_url", "variable", "runs"])
+def data(request, home, tmp_path, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_DATABASE_URL", "")
+    used = elsewhere(home, tmp_path, request.param)
+    assert config.load().home == home
+    return used
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_data_in_a_folder_that_others_can_write_to_is_refused(data, tmp_path, mode):
+    tmp_path.chmod(mode)
+    with pytest.raises(PlaceError, match=rf"{tmp_path}.*mode {mode:o}.*\[storage\]") as told:
+        config.load()
+    assert ("chmod go-w" in str(told.value)) is (mode == 0o777)
+
+
+@as_root
+def test_data_of_somebody_else_is_refused(data, tmp_path):
+    for each in {data, tmp_path}:
+        os.chown(each, SOMEBODY, -1)
+        with pytest.raises(PlaceError, match=rf"{each} .*belongs to the user .*\[storage\]"):
+            config.load()
+        os.chown(each, 0, -1)
+    assert config.load()
+
+
+def test_a_database_elsewhere_that_others_can_write_to_is_refused(home, tmp_path):
+    file = elsewhere(home, tmp_path, "database")
+    for each in (file, tmp_path / "jobs.sqlite-wal"):
+        each.touch(mode=0o600)
+        each.chmod(0o666)
+        with pytest.raises(PlaceError, match=rf"the database {each} can be written to by others"):
+            config.load()
+        each.chmod(0o600)
+    assert config.load()
+
+
+@as_root
+def test_the_folder_of_data_may_be_roots(home, tmp_path, monkeypatch):
+    elsewhere(home, tmp_path, "database")
+    monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
+    for each in (home, home / "config.toml", tmp_path / "jobs.sqlite"):
+        os.chown(each, SOMEBODY, -1)
+    assert config.load()
+
+
 @as_root
 def test_commands_say_so_and_run_nothing(home, cli, below):
     os.chown(home / "jobs", SOMEBODY, -1)

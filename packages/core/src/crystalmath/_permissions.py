@@ -11,7 +11,7 @@ from crystalmath.errors import PlaceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["may_be_closed", "require_own", "require_own_home"]
+__all__ = ["may_be_closed", "require_own", "require_own_database", "require_own_home"]
 
 #: What of a home says what is run, and is looked at before anything of it is read. The folder of
 #: the server must be closed to others altogether, which `server.endpoint` sees to.
@@ -35,7 +35,35 @@ def require_own_home(home: Path) -> None:
         require_own(below, below)
 
 
-def require_own(path: str, what: str) -> None:
+def require_own_database(url: str, home: Path) -> None:
+    """Refuse a SQLite file, or its folder, that others can write to, wherever it is.
+
+    Parameters
+    ----------
+    url : str
+        That of the database; one on a server is not looked at, and one in the home is with that.
+    home : pathlib.Path
+        The home.
+
+    Raises
+    ------
+    PlaceError
+        As said.
+    """
+    scheme, _, file = url.partition(":///")
+    folder = os.path.dirname(file)
+    if not (scheme.startswith("sqlite") and folder) or folder == os.fspath(home):
+        return
+    remedy = (
+        "have [storage] database (or CRYSTALMATH_DATABASE_URL) name a file in a folder of your own"
+    )
+    # Who can write to the folder can put something else there, or a journal beside it.
+    require_own(folder, f"the database's folder {folder}", remedy=remedy, or_root=True)
+    for each in (file, f"{file}-wal"):
+        require_own(each, f"the database {each}", remedy=remedy)
+
+
+def require_own(path: str, what: str, *, remedy: str = _REMEDY, or_root: bool = False) -> None:
     """Refuse a file or folder that is not the user's own, or that others can write to.
 
     A link is followed; it must be the user's own, too.
@@ -46,6 +74,10 @@ def require_own(path: str, what: str) -> None:
         The file or folder. It need not be there.
     what : str
         What a message calls it.
+    remedy : str, optional
+        What a message says is to be done.
+    or_root : bool
+        Whether it may belong to root as well.
 
     Raises
     ------
@@ -59,16 +91,16 @@ def require_own(path: str, what: str) -> None:
     except OSError:
         return  # who uses it says what is wrong
     for owner in (found.st_uid, status.st_uid):
-        if owner != os.geteuid():
+        if owner != os.geteuid() and not (or_root and owner == 0):
             raise PlaceError(
                 f"{what} belongs to the user {owner}, not to you ({os.geteuid()}), and says what "
-                f"is run in your name; {_REMEDY}"
+                f"is run in your name; {remedy}"
             )
     if _is_open(path, status):
         close = f"`chmod go-w {path}` if you trust what is in it, or " * may_be_closed(path, status)
         raise PlaceError(
             f"{what} can be written to by others (mode {stat.S_IMODE(status.st_mode):o}), and says "
-            f"what is run in your name; {close}{_REMEDY}"
+            f"what is run in your name; {close}{remedy}"
         )
 
 

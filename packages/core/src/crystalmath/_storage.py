@@ -100,17 +100,24 @@ def place_runs(home: Path, named: str | None) -> None:
     ------
     ConfigError
         There are run directories in another place already, or the folder cannot be made.
+    PlaceError
+        The folder is somebody else's, or others can write to it.
     """
     if named is None:
         return
     runs = Path(os.path.expanduser(named))  # noqa: PTH111 - one of an unknown user stays as it is
     if not runs.is_absolute():
         raise ConfigError(f"[storage] runs must be an absolute path, not {named!r}")
+    require_own(
+        str(runs),
+        f"the folder {runs} ([storage] runs)",
+        remedy="have [storage] runs name a folder of your own",
+        or_root=True,
+    )
     link = home / "jobs"
     wanted = runs / f"crystalmath-{_home_id(home)}"
     try:
         if not link.is_symlink() or not wanted.is_dir():
-            require_own(str(runs), f"the folder {runs} ([storage] runs)")
             wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 link.symlink_to(wanted)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from crystalmath._config_file import read
-from crystalmath._permissions import require_own_home
+from crystalmath._permissions import require_own_database, require_own_home
 from crystalmath._storage import file_system, is_network, place_runs, url_of_home
 from crystalmath.errors import ConfigError
 
@@ -188,17 +188,19 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     ConfigError
         The file is no TOML, or a key or value in it is not known.
     PlaceError
-        The home must not be trusted; see :func:`home`.
+        The home must not be trusted, see :func:`home`, or where it has its data.
     """
     root = home(environ)
     table = read(root / "config.toml")
     storage = table.get("storage", {})
     place_runs(root, storage.get("runs"))
+    url = _absolute(_database(table, root, environ))
+    require_own_database(url, root)
     allow = [*admitted(environ), *table.get("recipes", {}).get("allow", [])]
     return Config(
         home=root,
         engine=environ.get("CRYSTALMATH_ENGINE") or table.get("engine"),
-        database_url=url_of_home(_absolute(_database(table, root, environ)), root),
+        database_url=url_of_home(url, root),
         network=storage.get("network"),
         recipes_allow=tuple(dict.fromkeys(allow)),
         recipes_fresh=tuple(table.get("recipes", {}).get("fresh", [])),
