@@ -65,6 +65,20 @@ def test_a_variable_that_was_set_later_holds(monkeypatch):
         assert changed_settings()["QUACC_VASP_CMD"] == "vasp_changed"
 
 
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_a_setting_that_is_changed_back_to_its_default_is_told(where, monkeypatch, tmp_path):
+    if where == "environment":
+        monkeypatch.setenv("QUACC_CHECK_CONVERGENCE", "False")
+    else:
+        (tmp_path / "quacc.yaml").write_text("CHECK_CONVERGENCE: false\n")
+        monkeypatch.setenv("QUACC_CONFIG_FILE", str(tmp_path / "quacc.yaml"))
+    quacc._internally_set_settings(reset=True)
+    assert changed_settings() == {}
+    with change_settings({"CHECK_CONVERGENCE": True}):
+        assert changed_settings() == {"QUACC_CHECK_CONVERGENCE": "true"}
+    assert changed_settings() == {}
+
+
 def test_settings_are_those_of_the_thread_that_submits():
     told = []
     with change_settings({"VASP_CMD": "vasp_changed"}):

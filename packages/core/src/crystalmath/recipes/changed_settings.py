@@ -28,7 +28,7 @@ def changed_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     Parameters
     ----------
     environ : mapping of str to str
-        The environment. What it says goes before what it said when quacc was imported.
+        The environment. What it says goes before what it did not say when quacc was imported.
 
     Returns
     -------
@@ -52,7 +52,8 @@ def _changed(settings: Any, environ: Mapping[str, str]) -> Iterator[tuple[str, s
         if name in _OWN or value == getattr(anew, name):
             continue
         variable = f"{_PREFIX}{name}"
-        if variable in environ and value == field.default:
+        untouched = value == field.default and name not in settings.model_fields_set
+        if untouched and variable in environ:
             continue  # the variable was set when quacc had been imported
         if written is None:
             written = settings.model_dump(mode="json")
