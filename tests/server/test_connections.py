@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -206,6 +207,40 @@ async def test_who_says_nothing_soon_makes_room_for_others():
             assert await peer.receive() is None
         assert connect.connections.count == 1
         assert await speaking.call("ping") == {"ok": True}
+
+
+async def test_the_oldest_of_those_who_only_ask_the_server_makes_room(monkeypatch):
+    monkeypatch.setattr(connections, "_SPARE", 2)
+    async with serving(METHODS, most=1) as connect:
+        kept, oldest, other = [await connect() for _ in range(3)]
+        for peer in (kept, oldest, other):
+            assert await peer.call("system.ping") == {"ok": True}
+        refused = await connect()
+        assert (await refused.receive())["error"]["data"] == {"code": "busy"}
+        monkeypatch.setattr(connections, "_KEPT_S", 0.0)  # as if they had been there for long
+        late = await connect()
+        assert await late.call("system.ping") == {"ok": True}
+        assert await oldest.receive() is None
+        for peer in (kept, other, late):
+            assert await peer.call("system.ping") == {"ok": True}
+
+
+@pytest.mark.parametrize("said", [b"", b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}'])
+async def test_a_header_that_is_sent_line_by_line_for_ever_is_cut_off(monkeypatch, said):
+    monkeypatch.setattr(session, "_STALL_S", 1.0)
+    async with serving(METHODS, first_s=1.0) as connect:
+        peer = await connect()
+        if said:
+            peer.writer.write(wire.frame(said))
+            assert (await peer.receive())["result"] == {"ok": True}
+        await left(connect.connections, 1)
+        async with asyncio.timeout(60):
+            with contextlib.suppress(ConnectionError):
+                while connect.connections.count:
+                    peer.writer.write(b"a:b\r\n")
+                    await peer.writer.drain()
+                    await asyncio.sleep(0.1)
+            await left(connect.connections)
 
 
 @pytest.mark.usefixtures("patient")

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.server.rpc.budget import Budget
@@ -23,11 +24,12 @@ __all__ = ["MAX_CONNECTIONS", "Connections", "peer_uid"]
 
 _LOG = logging.getLogger("crystalmath.server")
 
-#: How many connections there may be at once; and how many more, for a short time, that only ask
-#: for what begins with `_SYSTEM`.
+#: How many connections there may be at once; and how many more that only ask for what begins with
+#: `_SYSTEM`. Of these the oldest makes room for the next one, once it has been there for `_KEPT_S`.
 MAX_CONNECTIONS = 256
 _SPARE = 16
 _SPARE_S = 5.0
+_KEPT_S = 5.0
 _SYSTEM = "system."
 
 #: A connection on which nothing has happened for so long is closed, in seconds.
@@ -75,6 +77,8 @@ class Connections:
         self._idle_s = idle_s
         self.budget = Budget(common=common, own=own)
         self._sessions: dict[asyncio.Task[Any], Session] = {}
+        #: Those in a spare place, and since when, the oldest first.
+        self._spare: dict[Session, float] = {}
 
     @property
     def count(self) -> int:
@@ -85,20 +89,34 @@ class Connections:
         """Serve one connection until it ends (for `asyncio.start_unix_server`)."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - asyncio calls this in a task of its own
-        session = self._session(reader, writer, spare=len(self._sessions) >= self._most)
+        spare = len(self._sessions) >= self._most
+        session = self._session(reader, writer, spare=spare)
         uid = peer_uid(writer.get_extra_info("socket"))
         if uid != os.getuid():
             _LOG.warning("refused a connection of user id %s", uid)
             await session.leave(RpcError(REFUSED, "this server serves its own user only"))
-        elif len(self._sessions) >= self._most + _SPARE:
+        elif spare and not self._has_spare_place():
             _LOG.warning("refused a connection: there are %s", len(self._sessions))
             await session.leave(RpcError(REFUSED, BUSY, data={"code": "busy"}))
         else:
             self._sessions[task] = session
+            if spare:
+                self._spare[session] = time.monotonic()
             try:
                 await session.run()
             finally:
                 del self._sessions[task]
+                self._spare.pop(session, None)
+
+    def _has_spare_place(self) -> bool:
+        if len(self._sessions) < self._most + _SPARE:
+            return True
+        oldest, since = next(iter(self._spare.items()), (None, 0.0))
+        if oldest is None or time.monotonic() - since < _KEPT_S:
+            return False
+        del self._spare[oldest]
+        oldest.cut_off()
+        return True
 
     def _session(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, spare: bool

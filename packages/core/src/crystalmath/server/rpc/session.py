@@ -31,7 +31,8 @@ IN_FLIGHT = 64
 #: How much of a message is read at once, and has its share of the budget before.
 _CHUNK = 256 * 2**10
 
-#: A client that has begun a message must send more of it within this time, in seconds.
+#: A client that has begun a message must send the header, and then more of it, within this time, in
+#: seconds.
 _STALL_S = 15.0
 
 #: A client must begin with its first message within this time, in seconds.
@@ -165,6 +166,10 @@ class Session:
             await self._tell(error.document())
         await self._end()
 
+    def cut_off(self) -> None:
+        """Close the connection at once, whatever is under way."""
+        self._writer.transport.abort()
+
     def stop(self) -> None:
         """Take no more messages; :meth:`run` ends once the requests have, or soon."""
         self._stopping = True
@@ -218,9 +223,28 @@ class Session:
     # --- reading -----------------------------------------------------------------------------
 
     async def _header(self) -> bytes | None:
+        first = await self._first_byte()
+        # All of it, not each line: whoever sends one after the other could go on for ever.
+        async with asyncio.timeout(min(self._timeout_s, _STALL_S)):
+            return await self._lines(first)
+
+    async def _first_byte(self) -> bytes:
+        while True:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    return await self._reader.read(1)
+            except TimeoutError:
+                if not self._working and self._background is None:
+                    raise
+
+    async def _lines(self, begun: bytes) -> bytes | None:
         lines = b""
         while len(lines) <= wire.MAX_HEADER:
-            line = await self._line()
+            try:
+                line = begun + await self._reader.readline()
+            except ValueError:  # longer than the reader holds
+                raise wire.WireError("the message does not begin with a header") from None
+            begun = b""
             if self._reader.at_eof():
                 return None
             if not line.endswith(b"\r\n"):
@@ -232,17 +256,6 @@ class Session:
                 return lines
             lines += line
         raise wire.WireError(f"the header is longer than {wire.MAX_HEADER} bytes")
-
-    async def _line(self) -> bytes:
-        while True:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    return await self._reader.readline()
-            except TimeoutError:
-                if not self._working and self._background is None:
-                    raise
-            except ValueError:  # longer than the reader holds
-                raise wire.WireError("the message does not begin with a header") from None
 
     async def _take(self, length: int) -> None:
         """Read a message and begin to carry it out; nothing of it stays here."""
