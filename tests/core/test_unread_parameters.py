@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import pytest
 
@@ -13,6 +14,8 @@ from crystalmath.recipes.unread_parameters import check_unread
 
 AL = {"symbols": "Al", "cell": [3, 3, 3], "pbc": True}
 RELAX = "emt.core.relax_job"
+PW = "espresso.core.static_job"
+SLABS = "emt.slabs.bulk_to_slabs_flow"
 
 
 def unread(recipe, parameters):
@@ -33,16 +36,72 @@ def unread(recipe, parameters):
         ),
         ("lj.core.static_job", {"sigm": 2}, "sigm", "did you mean sigma?"),
         (
-            "emt.slabs.bulk_to_slabs_flow",
+            SLABS,
             {"job_params": {"relax_job": {"fmax": 0.1}}},
             "job_params.relax_job.fmax",
             "it belongs into job_params.relax_job.opt_params: job_params.relax_job.opt_params.fmax",
         ),
         (
-            "espresso.core.static_job",
+            PW,
             {"input_data": {"ecutwf": 15}},
             "input_data.ecutwf",
             "did you mean input_data.ecutwfc?",
+        ),
+        (
+            SLABS,
+            {"job_params": {"all": {"fmax": 0.01}}},
+            "job_params.all.fmax",
+            "it belongs into job_params.all.opt_params: job_params.all.opt_params.fmax",
+        ),
+        (PW, {"fmax": 15}, "fmax", "leave it out"),
+        (PW, {"ecutwf": 15}, "ecutwf", "did you mean input_data.ecutwfc?"),
+        # A keyword is looked for as it is written.
+        (PW, {"ECUTWFC": 15}, "ECUTWFC", "did you mean input_data.ecutwfc?"),
+        (PW, {"autorestart": True}, "autorestart", "leave it out"),
+        ("espresso.core.relax_job", {"fmax": 0.01}, "fmax", "leave it out"),
+        (
+            "espresso.core.ase_relax_job",
+            {"fmax": 0.01},
+            "fmax",
+            "it belongs into opt_params: opt_params.fmax",
+        ),
+        ("espresso.phonons.phonon_job", {"kpts": [1, 1, 1]}, "kpts", "did you mean qpts?"),
+        ("espresso.bands.fermi_surface_job", {"foo": 1}, "foo", "leave it out"),
+        (
+            PW,
+            {"input_data": {"fildyn": "x"}},
+            "input_data.fildyn",
+            "ph.x reads it, not pw.x; leave it out",
+        ),
+        (
+            PW,
+            {"input_data": {"systen": {"nbnd": 9}}},
+            "input_data.systen",
+            "did you mean input_data.system?",
+        ),
+        (
+            PW,
+            {"input_data": {"system": {"ecutwf": 15}, "control": {}}},
+            "input_data.system.ecutwf",
+            "did you mean input_data.system.ecutwfc?",
+        ),
+        (
+            PW,
+            {"input_data": {"system": {"calculation": "scf"}}},
+            "input_data.system.calculation",
+            "did you mean input_data.control.calculation?",
+        ),
+        (
+            PW,
+            {"input_data": {"Hubbard_U(1)": 2}},
+            "input_data.Hubbard_U(1)",
+            "where pw.x is so old that it reads it: input_data.system.Hubbard_U(1)",
+        ),
+        (
+            "espresso.phonons.grid_phonon_flow",
+            {"job_params": {"ph_job": {"input_data": {"inputpf": {}}}}},
+            "job_params.ph_job.input_data.inputpf",
+            "did you mean job_params.ph_job.input_data.inputph?",
         ),
     ],
 )
@@ -60,13 +119,25 @@ def test_where_it_may_belong(recipe, parameters, name, remedy):
         (RELAX, {"relax_cell": True, "opt_params": {"fmax": 0.1}, "asap_cutoff": True}),
         (RELAX, {"directory": "here"}),
         ("lj.core.relax_job", {"epsilon": 1, "sigma": 1, "rc": 3, "ro": 2, "smooth": True}),
-        ("emt.slabs.bulk_to_slabs_flow", {"job_params": {"relax_job": {"relax_cell": True}}}),
-        ("emt.slabs.bulk_to_slabs_flow", {"job_params": {"all": {"fmax": 1}, "no": 3}}),
-        ("emt.slabs.bulk_to_slabs_flow", {"job_params": None}),
+        (SLABS, {"job_params": {"relax_job": {"relax_cell": True}}}),
+        (SLABS, {"job_params": {"all": {"asap_cutoff": True}, "no": 3}}),
+        # One job that reads it is enough.
+        (SLABS, {"job_params": {"all": {"opt_params": {"fmax": 1}}}}),
+        (SLABS, {"job_params": None}),
         ("vasp.core.static_job", {"encutt": 520}),  # asked elsewhere
-        ("espresso.core.static_job", {"input_data": {"ECUTWFC": 15, "Hubbard_U(1)": 2}}),
-        ("espresso.core.static_job", {"input_data": {"system": {"ecutwf": 15}, "control": {}}}),
-        ("espresso.core.static_job", {"input_data": [1]}),
+        (PW, {"input_data": {"ECUTWFC": 15, "starting_magnetization(1)": 2, "IONS": {}}}),
+        # Older releases of pw.x read these; cp.x's keys may stand in pw.x's namelists.
+        (PW, {"input_data": {"system": {"Hubbard_U(1)": 2, "lda_plus_u": True}}}),
+        (PW, {"input_data": {"electrons": {"emass": 400}}}),
+        (PW, {"ecutwfc": 15, "conv_thr": 1e-8, "kspacing": 0.1, "koffset": 1}),
+        (PW, {"crystal_coordinates": True, "additional_cards": "x", "rescale_magmom_fac": 2}),
+        (PW, {"pseudopotentials": {"Al": "Al.upf"}, "profile": 3}),
+        ("espresso.phonons.phonon_job", {"use_phcg": True, "nat_todo_indices": [1], "tr2_ph": 1}),
+        ("espresso.phonons.q2r_job", {"copy_files": [], "input_data": {"input": {"zasr": "x"}}}),
+        # ASE has no list of what these read.
+        ("espresso.bands.fermi_surface_job", {"input_data": {"fermi": {"x": 1}, "y": 1}}),
+        ("espresso.bands.bands_flow", {"job_params": {"bands_pw_job": {"line_density": 5}}}),
+        (PW, {"input_data": [1]}),
         ("espresso.phonons.phonon_job", {"input_data": {"tr2_ph": 1e-10}}),
     ],
 )
@@ -86,7 +157,7 @@ def test_what_is_read_is_not_told(recipe, parameters):
             "did you mean md_params.steps?",
         ),
         (
-            "emt.slabs.bulk_to_slabs_flow",
+            SLABS,
             {"job_params": {"relax_job": {"opt_params": {"max_step": 3}}}},
             "job_params.relax_job.opt_params.max_step",
             "did you mean job_params.relax_job.opt_params.max_steps?",
@@ -98,6 +169,21 @@ def test_a_key_that_quaccs_runner_does_not_take_is_refused(recipe, parameters, n
     assert (finding.severity, finding.code) == ("error", "parameter_unknown")
     assert finding.source == f"the parameter {name}"
     assert finding.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("of_jobs", "said"),
+    [
+        ({"relax_job": {"asap_cutoff": "no"}}, "'asap_cutoff' must be true or false, not 'no'"),
+        ({"static_job": {"additional_fields": 5}}, "'additional_fields' must be a table"),
+        ({"all": {"relax_cell": "no"}}, "'relax_cell' .* must be true or false"),
+    ],
+)
+def test_a_flows_job_is_looked_at_like_one_of_its_own(of_jobs, said):
+    (finding,) = unread(SLABS, {"job_params": of_jobs})
+    assert (finding.severity, finding.code) == ("error", "parameter_kind")
+    assert finding.source == f"the parameter job_params.{next(iter(of_jobs))}"
+    assert re.search(said, finding.message)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tblite") is None, reason="tblite is not installed")

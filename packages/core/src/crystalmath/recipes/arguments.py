@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Finding
 from crystalmath.recipes.lookup import nearest
-from crystalmath.recipes.parameter_kinds import check_kinds, members
+from crystalmath.recipes.parameter_kinds import check_flag, check_kinds
 from crystalmath.recipes.structure_argument import check_structure, structure_argument
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def check_arguments(
         raise InvalidJob(f"the recipe {recipe.name} needs the parameter {missing[0]!r}")
     for item in others:
         if item.kind in _BY_NAME:
-            _check_flag(recipe, item, parameters.get(item.name))
+            check_flag(recipe, item, parameters.get(item.name))
     check_kinds(recipe, parameters)
     return findings
 
@@ -111,15 +111,3 @@ def _is_missing(argument: inspect.Parameter, parameters: Mapping[str, Any]) -> b
     if argument.kind is inspect.Parameter.POSITIONAL_ONLY:
         return True  # parameters are passed by name
     return argument.kind in _BY_NAME and argument.name not in parameters
-
-
-def _check_flag(recipe: Recipe, argument: inspect.Parameter, value: object) -> None:
-    # Any text but the empty one is true: "no" would switch on what it is to switch off.
-    if not isinstance(value, str) or argument.annotation is inspect.Parameter.empty:
-        return
-    kinds = members(repr(argument.annotation))
-    if "bool" in kinds and kinds <= {"bool", "None"}:
-        raise InvalidJob(
-            f"the parameter {argument.name!r} of {recipe.name} must be true or false, "
-            f"not the text {value!r:.80}"
-        )

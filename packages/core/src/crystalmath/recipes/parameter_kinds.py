@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.written_classes import CALCULATORS, defaults_of
 
 if TYPE_CHECKING:
     import inspect
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["check_kinds", "members"]
+__all__ = ["check_flag", "check_kinds", "members"]
 
 _NUMBERS = frozenset(("int", "float"))
 _TABLES = frozenset(("dict", "Mapping"))
@@ -38,6 +39,11 @@ _OWN = {
     "a number": _NUMBERS,
     'a table, {"key": value}': _TABLES | {"MutableMapping", "Dict"},
     "a list": frozenset(("list", "tuple", "set", "List", "Tuple", "Sequence", "Iterable")),
+}
+#: What calculators have beside their `default_parameters`, or stands for a number there.
+_DEFAULTS: dict[str, dict[str, object]] = {
+    "lj": {"rc": 3.0, "ro": 2.0},
+    "espresso": {"crystal_coordinates": False},
 }
 _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]'
 
@@ -62,6 +68,8 @@ def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
                 name, value, repr(arguments[name].annotation) if name in arguments else ""
             )
         ]
+        calculators = {name: value for name, value in given.items() if name not in arguments}
+        wrong += _wrong_for_calculator(recipe.name, calculators)
     else:
         wrong = [
             _must(name, what, value)
@@ -70,6 +78,19 @@ def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
         ]
     if wrong:
         raise InvalidJob(f"the recipe {recipe.name} cannot run: {'; '.join(wrong)}")
+
+
+def check_flag(recipe: Recipe, argument: inspect.Parameter, value: object) -> None:
+    """Refuse a text where a recipe wants true or false."""
+    # Any text but the empty one is true: "no" would switch on what it is to switch off.
+    if not isinstance(value, str) or argument.annotation is argument.empty:
+        return
+    kinds = members(repr(argument.annotation))
+    if "bool" in kinds and kinds <= {"bool", "None"}:
+        raise InvalidJob(
+            f"the parameter {argument.name!r} of {recipe.name} must be true or false, "
+            f"not the text {value!r:.80}"
+        )
 
 
 def members(annotation: str) -> set[str]:
@@ -159,6 +180,22 @@ def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:
                 for job, given in value.items()
                 if _is_no_table(given)
             )
+
+
+def _wrong_for_calculator(recipe: str, given: Mapping[str, Any]) -> Iterator[str]:
+    """Look at what goes to a calculator whose source says what it takes where none is given."""
+    family = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
+    defaults: Mapping[str, Any] | None = _DEFAULTS.get(family)
+    if given and family in CALCULATORS:
+        defaults = {**(defaults_of(*CALCULATORS[family]) or {}), **(defaults or {})}
+    for name, value in given.items():
+        default = (defaults or {}).get(name)
+        # Any text but the empty one is true: "no" would switch on what it is to switch off.
+        if isinstance(default, bool):
+            if isinstance(value, str):
+                yield _must(name, "true or false", value)
+        elif isinstance(default, (int, float)) and isinstance(value, _NOT_NUMBERS):
+            yield _must(name, "a number", value)
 
 
 def _inner(name: str, table: Mapping[Any, Any]) -> Iterator[str]:

@@ -1,15 +1,14 @@
 """Parameters of quacc's recipes that nothing reads: they would be passed over without a word.
 
 A recipe hands what its signature does not name to a calculator. EMT, Lennard-Jones and tblite keep
-whatever name they are given and never look at it; Quantum ESPRESSO's writer drops the keys of
-``input_data`` that none of its programs has. Nothing is imported for this but ASE's list of these.
+whatever name they are given and never look at it; Quantum ESPRESSO's writer drops what its program
+does not have. Nothing is imported for this but ASE's list of these.
 """
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import difflib
-import functools
 import inspect
 import re
 from collections.abc import Mapping
@@ -17,8 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Finding
-from crystalmath.recipes.lookup import NAMESPACE, look_up
-from crystalmath.recipes.source import find_spec, parse
+from crystalmath.recipes.espresso_parameters import (
+    program_of_recipe,
+    unread_input,
+    unread_keywords,
+)
+from crystalmath.recipes.lookup import NAMESPACE, look_up, nearest
+from crystalmath.recipes.parameter_kinds import check_flag, check_kinds
+from crystalmath.recipes.written_classes import CALCULATORS, arguments_of, defaults_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,12 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_unread"]
 
-#: Which calculator a family of recipes hands its further parameters to.
-_CALCULATORS = {
-    "emt": ("ase.calculators.emt", "EMT"),
-    "lj": ("ase.calculators.lj", "LennardJones"),
-    "tblite": ("tblite.ase", "TBLite"),
-}
 #: What every calculator of ASE's takes.
 _ALL_TAKE = ("restart", "ignore_bad_restart_file", "label", "atoms", "directory")
 #: What reads the tables that recipes hand on as arguments.
@@ -40,6 +39,9 @@ _TABLES = {"opt_params": "run_opt", "md_params": "run_md"}
 _RUNNER = ("quacc.runners.ase", "Runner")
 #: How quacc's flows name their jobs: `- name: "relax_job"`, and below it `- job: [quacc....][]`.
 _JOB = re.compile(r'- name: "(\w+)"\s*\n\s*- job: \[([\w.]+)\]')
+#: What quacc's flows give to each of their jobs.
+_ALL = "all"
+_NO_PLACE = "leave it out"
 _LIKE = 0.75
 _SHORTEST_WORD = 4
 
@@ -58,7 +60,8 @@ def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]
     -------
     list of Finding
         Warnings ``parameter_unread``, each with where the parameter may belong; errors
-        ``parameter_unknown`` of what quacc's runner would stumble over.
+        ``parameter_unknown`` of what quacc's runner, or a flow's job, would stumble over, and
+        ``parameter_kind`` of what a flow's job cannot take.
     """
     if not recipe.name.startswith(f"{NAMESPACE}."):
         return []
@@ -69,29 +72,45 @@ def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]
     given = parameters.get("job_params")
     if not isinstance(given, Mapping):
         return
-    jobs = dict(_JOB.findall(recipe.docstring or ""))
-    for name, of_job in given.items():
-        if name in jobs and isinstance(of_job, Mapping):
-            try:
-                job = look_up(jobs[name])
-            except InvalidJob:  # the docstring is about another release
-                continue
-            yield from _of_job(job, of_job, f"job_params.{name}.")
+    jobs = {}
+    for name, full in _JOB.findall(recipe.docstring or ""):
+        with contextlib.suppress(InvalidJob):  # the docstring may be about another release
+            jobs[name] = look_up(full)
+    for name, job in jobs.items():
+        if isinstance(given.get(name), Mapping):
+            yield from _of_job(job, given[name], f"job_params.{name}.")
+    if isinstance(given.get(_ALL), Mapping):
+        yield from _of_all(list(jobs.values()), given[_ALL])
+
+
+def _of_all(jobs: list[Recipe], given: Mapping[str, Any]) -> Iterator[Finding]:
+    """Look at what all jobs of a flow get: one that reads a parameter is enough."""
+    told = [
+        {each.source: each for each in _of_job(job, given, f"job_params.{_ALL}.")} for job in jobs
+    ]
+    for source in dict.fromkeys(name for of_job in told for name in of_job):
+        findings = [of_job[source] for of_job in told if source in of_job]
+        # One that says where it may belong says more than another.
+        findings.sort(key=lambda each: (each.severity != "error", each.remedy == _NO_PLACE))
+        if findings[0].severity == "error" or len(findings) == len(jobs):
+            yield findings[0]
 
 
 def _of_job(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+    if place:
+        yield from _refused(recipe, parameters, place)
     yield from _of_tables(recipe, parameters, place)
     family = recipe.name.removeprefix(f"{NAMESPACE}.").partition(".")[0]
     if family == "espresso":
-        yield from _of_espresso(recipe, parameters.get("input_data"), place)
-    calculator = _CALCULATORS.get(family)
+        yield from _of_espresso(recipe, parameters, place)
+    calculator = CALCULATORS.get(family)
     if calculator is None or recipe.signature is None:
         return
     arguments = recipe.signature.parameters
     if not any(item.kind is inspect.Parameter.VAR_KEYWORD for item in arguments.values()):
         return  # it is refused elsewhere
     unnamed = [name for name in parameters if name not in arguments]
-    taken = _defaults(*calculator) if unnamed else None
+    taken = defaults_of(*calculator) if unnamed else None
     if taken is None:
         return  # none, or the calculator is not installed, or has another form
     for name in unnamed:
@@ -104,6 +123,35 @@ def _of_job(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterat
             )
 
 
+def _refused(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+    """Look at a flow's job as at one of its own: it would end with an error."""
+    arguments = {} if recipe.signature is None else recipe.signature.parameters
+    try:
+        for name, item in arguments.items():
+            check_flag(recipe, item, parameters.get(name))
+        check_kinds(recipe, parameters)
+    except InvalidJob as error:
+        yield Finding(
+            severity="error",
+            code="parameter_kind",
+            message=str(error),
+            source=f"the parameter {place.removesuffix('.')}",
+            remedy="correct it, or leave it out",
+        )
+    if any(item.kind is inspect.Parameter.VAR_KEYWORD for item in arguments.values()):
+        return
+    for name in parameters if arguments else ():
+        if name not in arguments:
+            yield Finding(
+                severity="error",
+                code="parameter_unknown",
+                message=f"the recipe {recipe.name} has no parameter {name!r:.80}"
+                f"{nearest(str(name), list(arguments))}",
+                source=f"the parameter {place}{name}",
+                remedy=_NO_PLACE,
+            )
+
+
 def _of_tables(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
     """Look into the tables whose keys quacc hands to a method that takes no others."""
     arguments = {} if recipe.signature is None else recipe.signature.parameters
@@ -111,7 +159,7 @@ def _of_tables(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Ite
         given = parameters.get(table)
         if table not in arguments or not isinstance(given, Mapping):
             continue
-        taken = _arguments(*_RUNNER, method)
+        taken = arguments_of(*_RUNNER, method)
         for name in (name for name in given if taken and name not in taken):
             like = difflib.get_close_matches(str(name)[:80], taken, 1, _LIKE)
             full = f"{place}{table}.{name}"
@@ -120,27 +168,38 @@ def _of_tables(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Ite
                 code="parameter_unknown",
                 message=f"{recipe.name} has no {full!r}: it takes {', '.join(taken)}",
                 source=f"the parameter {full}",
-                remedy=f"did you mean {place}{table}.{like[0]}?" if like else "leave it out",
+                remedy=f"did you mean {place}{table}.{like[0]}?" if like else _NO_PLACE,
             )
 
 
-def _of_espresso(recipe: Recipe, given: object, place: str) -> Iterator[Finding]:
-    if not isinstance(given, Mapping):
+def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+    program = program_of_recipe(recipe.name)
+    if program is None:
         return
-    known: list[str] | None = None
-    for name, value in given.items():
-        if isinstance(value, Mapping) or not isinstance(name, str):
-            continue  # a namelist is written as it stands, and the program says what is wrong
-        known = known or _namelist_keys()
-        key = name.lower().partition("(")[0]
-        if key not in known:
-            like = difflib.get_close_matches(key[:80], known, 1, _LIKE)
-            yield _finding(
-                f"{place}input_data.{name}",
-                f"nothing reads {name!r} in the parameter 'input_data' of {recipe.name}: no "
-                "namelist of Quantum ESPRESSO has it, so that it is not written",
-                f"did you mean {place}input_data.{like[0]}?" if like else None,
-            )
+    named = {} if recipe.signature is None else recipe.signature.parameters
+    told = [
+        (name, f"the parameter {name!r} of {recipe.name}", why, remedy)
+        for name, why, remedy in unread_keywords(
+            program, [name for name in parameters if name not in named]
+        )
+    ]
+    given = parameters.get("input_data")
+    told += [
+        (
+            f"input_data.{name}",
+            f"{name!r} in the parameter 'input_data' of {recipe.name}",
+            why,
+            remedy,
+        )
+        for name, why, remedy in unread_input(program, given if isinstance(given, Mapping) else {})
+    ]
+    for name, what, why, remedy in told:
+        meant = _in_table(name, named, place)
+        if meant is None and remedy is not None:
+            meant = remedy.replace("%", place, 1)
+        elif meant is None:
+            meant = _belongs(name, named, (), place)
+        yield _finding(f"{place}{name}", f"nothing reads {what}: {why}", meant)
 
 
 def _finding(name: str, message: str, remedy: str | None) -> Finding:
@@ -149,7 +208,7 @@ def _finding(name: str, message: str, remedy: str | None) -> Finding:
         code="parameter_unread",
         message=message,
         source=f"the parameter {name}",
-        remedy=remedy or "leave it out",
+        remedy=remedy or _NO_PLACE,
     )
 
 
@@ -157,15 +216,9 @@ def _belongs(
     name: str, arguments: Mapping[str, inspect.Parameter], taken: Iterable[str], place: str
 ) -> str | None:
     """Say where a parameter may belong."""
-    inner = {
-        f"{table}.{key}": key
-        for table, method in _TABLES.items()
-        if table in arguments
-        for key in _arguments(*_RUNNER, method)
-    }
-    for full, key in inner.items():
-        if key == name:
-            return f"it belongs into {place}{full.partition('.')[0]}: {place}{full}"
+    if certain := _in_table(name, arguments, place):
+        return certain
+    inner = _inner(arguments)
     places = {key: key for key in (*arguments, *taken)} | inner
     wanted = name.lower()
     like = difflib.get_close_matches(
@@ -178,53 +231,17 @@ def _belongs(
     return None
 
 
-@functools.cache
-def _namelist_keys() -> list[str]:
-    from ase.io.espresso_namelist.keys import ALL_KEYS
-
-    sections = [section for program in ALL_KEYS.values() for section in program.items()]
-    names = [name for section, keys in sections for name in (section, *keys)]
-    return list(dict.fromkeys(map(str.lower, names)))
-
-
-@functools.cache
-def _defaults(module: str, name: str) -> frozenset[str] | None:
-    """Give the parameters that a calculator's class names as its own."""
-    for node in _body(module, name):
-        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
-            continue
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-        if isinstance(target, ast.Name) and target.id == "default_parameters":
-            try:
-                return frozenset(ast.literal_eval(node.value))
-            except (ValueError, TypeError):
-                return None
+def _in_table(name: str, arguments: Mapping[str, inspect.Parameter], place: str) -> str | None:
+    for full, key in _inner(arguments).items():
+        if key == name:
+            return f"it belongs into {place}{full.partition('.')[0]}: {place}{full}"
     return None
 
 
-@functools.cache
-def _arguments(module: str, name: str, method: str) -> tuple[str, ...]:
-    for node in _body(module, name):
-        if isinstance(node, ast.FunctionDef) and node.name == method and node.args.kwarg is None:
-            return tuple(item.arg for item in (*node.args.args, *node.args.kwonlyargs))[1:]
-    return ()
-
-
-def _body(module: str, name: str) -> list[ast.stmt]:
-    """Give what stands in a class, of a module that is not imported for it."""
-    path = None
-    parts = module.split(".")
-    for number in range(1, len(parts) + 1):
-        spec = find_spec(".".join(parts[:number]), path)
-        if spec is None:
-            return []
-        path = spec.submodule_search_locations
-    assert spec is not None  # noqa: S101 - a name has a part
-    if not spec.origin or not spec.origin.endswith(".py"):
-        return []
-    try:
-        tree = parse(spec.origin)
-    except (OSError, SyntaxError, ValueError):
-        return []
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    return classes[0].body if classes else []
+def _inner(arguments: Mapping[str, inspect.Parameter]) -> dict[str, str]:
+    return {
+        f"{table}.{key}": key
+        for table, method in _TABLES.items()
+        if table in arguments
+        for key in arguments_of(*_RUNNER, method)
+    }

@@ -1,0 +1,85 @@
+"""What the source of a library's classes and functions says, read without importing them."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.recipes.source import find_spec, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["CALCULATORS", "arguments_of", "defaults_of", "definition"]
+
+#: Which calculator a family of recipes hands its further parameters to.
+CALCULATORS = {
+    "emt": ("ase.calculators.emt", "EMT"),
+    "lj": ("ase.calculators.lj", "LennardJones"),
+    "tblite": ("tblite.ase", "TBLite"),
+}
+
+_Definition = ast.ClassDef | ast.FunctionDef
+
+
+@functools.cache
+def defaults_of(module: str, name: str) -> Mapping[str, Any] | None:
+    """Give the parameters that a calculator's class names as its own, with their defaults."""
+    found = definition(module, name)
+    for node in [] if found is None else found.body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if isinstance(target, ast.Name) and target.id == "default_parameters":
+            try:
+                return dict(ast.literal_eval(node.value))
+            except (ValueError, TypeError):
+                return None
+    return None
+
+
+@functools.cache
+def arguments_of(
+    module: str, name: str, method: str | None = None, *, others: bool = False
+) -> tuple[str, ...]:
+    """Give the arguments of a function, or of a class's method, without the first.
+
+    Parameters
+    ----------
+    module, name : str
+        Where the function or the class is.
+    method : str, optional
+        The class's method.
+    others : bool
+        Whether it may take others, too; else it has none where it does.
+    """
+    found = definition(module, name)
+    if method is not None and found is not None:
+        inner = [node for node in found.body if isinstance(node, ast.FunctionDef)]
+        found = next((node for node in inner if node.name == method), None)
+    if not isinstance(found, ast.FunctionDef) or (found.args.kwarg is not None and not others):
+        return ()
+    return tuple(item.arg for item in (*found.args.args, *found.args.kwonlyargs))[1:]
+
+
+def definition(module: str, name: str) -> _Definition | None:
+    """Give what defines a class or a function, of a module that is not imported for it."""
+    path = None
+    parts = module.split(".")
+    for number in range(1, len(parts) + 1):
+        spec = find_spec(".".join(parts[:number]), path)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    assert spec is not None  # noqa: S101 - a name has a part
+    if not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    try:
+        tree = parse(spec.origin)
+    except (OSError, SyntaxError, ValueError):
+        return None
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+            return node
+    return None
