@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
 from crystalmath.cli import submit
@@ -14,6 +15,7 @@ from crystalmath.recipes.arguments import check_arguments
 from crystalmath.recipes.codec import Sentinel
 from crystalmath.recipes.lookup import look_up
 
+VASP = "vasp.core.static_job"
 STATIC = "espresso.core.static_job"
 RELAX = "emt.core.relax_job"
 FLOW = "emt.slabs.bulk_to_slabs_flow"
@@ -29,6 +31,14 @@ def check(recipe, **parameters):
         (STATIC, {"copy_files": Path("/x")}, "'copy_files' must be a list of tables, .*PosixPath"),
         (STATIC, {"copy_files": [Path("/x")]}, "'copy_files' must be a list of tables"),
         (STATIC, {"copy_files": {"source": "/x"}}, "'copy_files' must be a list of tables"),
+        (STATIC, {"copy_files": [{"source": "/x"}]}, "'copy_files' must be .*filenames"),
+        (STATIC, {"copy_files": [{"source": 5, "filenames": "x"}]}, "'copy_files' must be a list"),
+        (STATIC, {"kspacing": "x"}, "'kspacing' must be a number, in 1/Å, not 'x'"),
+        (STATIC, {"preset": 5}, "'preset' must be the name of a preset, .* not 5"),
+        (VASP, {"kpts": "abc"}, r"'kpts' must be a list of three .* not 'abc'"),
+        (VASP, {"setups": 5}, "'setups' must be the name .* or a table, .* not 5"),
+        (VASP, {"preset": 5, "kspacing": "x"}, "'preset' must be .*'kspacing' must be a number"),
+        ("emt.md.md_job", {"dynamics": 5}, r"'dynamics' must be an ensemble .*, not 5"),
         (STATIC, {"input_data": [1]}, r"'input_data' must be a table, .* not \[1\]"),
         (STATIC, {"pseudopotentials": ["x"]}, "'pseudopotentials' must be a table"),
         (STATIC, {"additional_fields": [1]}, "'additional_fields' must be a table"),
@@ -57,6 +67,12 @@ def test_the_parameter_is_named_with_what_it_should_be(recipe, parameters, said)
     ("recipe", "parameters"),
     [
         (STATIC, {"copy_files": [{"source": "/x", "filenames": ["y"]}]}),
+        (STATIC, {"copy_files": [{"source": Path("/x"), "filenames": Path("y")}], "kpts": "gamma"}),
+        (STATIC, {"preset": Path("x.yaml"), "kpts": {"path": "GX"}, "kspacing": 0.1}),
+        (VASP, {"kpts": [3, 3, 3], "setups": {"Al": ""}, "preset": "BulkSet"}),
+        (VASP, {"kpts": 20, "setups": "minimal", "preset": None, "kspacing": None}),
+        ("emt.md.md_job", {"dynamics": VelocityVerlet}),
+        ("emt.md.md_job", {"dynamics": "nvt_langevin"}),
         (STATIC, {"copy_files": None, "additional_fields": {}, "input_data": None}),
         (RELAX, {"opt_params": {"optimizer": FIRE, "fmax": 0, "max_steps": np.int64(3)}}),
         (RELAX, {"opt_params": {"optimizer": "FIRE", "fmax": None}}),

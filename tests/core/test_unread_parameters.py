@@ -6,6 +6,7 @@ import importlib.util
 import re
 
 import pytest
+from ase.optimize import FIRE
 
 from crystalmath.client import in_process
 from crystalmath.errors import JobRefused
@@ -15,6 +16,7 @@ from crystalmath.recipes.unread_parameters import check_unread
 AL = {"symbols": "Al", "cell": [3, 3, 3], "pbc": True}
 RELAX = "emt.core.relax_job"
 PW = "espresso.core.static_job"
+GRID = "espresso.phonons.grid_phonon_flow"
 SLABS = "emt.slabs.bulk_to_slabs_flow"
 
 
@@ -98,7 +100,7 @@ def unread(recipe, parameters):
             "where pw.x is so old that it reads it: input_data.system.Hubbard_U(1)",
         ),
         (
-            "espresso.phonons.grid_phonon_flow",
+            GRID,
             {"job_params": {"ph_job": {"input_data": {"inputpf": {}}}}},
             "job_params.ph_job.input_data.inputpf",
             "did you mean job_params.ph_job.input_data.inputph?",
@@ -134,6 +136,14 @@ def test_where_it_may_belong(recipe, parameters, name, remedy):
         (PW, {"pseudopotentials": {"Al": "Al.upf"}, "profile": 3}),
         ("espresso.phonons.phonon_job", {"use_phcg": True, "nat_todo_indices": [1], "tr2_ph": 1}),
         ("espresso.phonons.q2r_job", {"copy_files": [], "input_data": {"input": {"zasr": "x"}}}),
+        ("lj.core.relax_job", {"opt_params": {"relax_cell": True}}),
+        ("espresso.core.ase_relax_job", {"opt_params": {"relax_cell": True}}),
+        (RELAX, {"opt_params": {"optimizer": "LBFGS", "optimizer_kwargs": {"memory": 9}}}),
+        (RELAX, {"opt_params": {"optimizer_kwargs": {"maxstep": 0.1, "logfile": None}}}),
+        ("lj.core.freq_job", {"vib_kwargs": {"delta": 0.1, "nfree": 4, "indices": [0]}}),
+        (SLABS, {"make_slabs_kwargs": {"max_index": 2, "in_unit_planes": True}}),
+        ("emt.elastic.elastic_tensor_flow", {"deform_kwargs": {"symmetry": True}}),
+        (GRID, {"job_params": {"ph_job": {"input_data": {"inputph": {"tr2_ph": 1e-8}}}}}),
         # ASE has no list of what these read.
         ("espresso.bands.fermi_surface_job", {"input_data": {"fermi": {"x": 1}, "y": 1}}),
         ("espresso.bands.bands_flow", {"job_params": {"bands_pw_job": {"line_density": 5}}}),
@@ -162,9 +172,52 @@ def test_what_is_read_is_not_told(recipe, parameters):
             "job_params.relax_job.opt_params.max_step",
             "did you mean job_params.relax_job.opt_params.max_steps?",
         ),
+        (
+            RELAX,
+            {"opt_params": {"relax_cell": True}},
+            "opt_params.relax_cell",
+            "give it as relax_cell",
+        ),
+        (
+            "emt.md.md_job",
+            {"md_params": {"dynamics": "x"}},
+            "md_params.dynamics",
+            "give it as dynamics",
+        ),
+        (
+            RELAX,
+            {"opt_params": {"optimizer_kwargs": {"maxste": 1}}},
+            "opt_params.optimizer_kwargs.maxste",
+            "did you mean opt_params.optimizer_kwargs.maxstep?",
+        ),
+        (
+            RELAX,
+            {"opt_params": {"optimizer": FIRE, "optimizer_kwargs": {"memory": 1}}},
+            "opt_params.optimizer_kwargs.memory",
+            "leave it out",
+        ),
+        (
+            "lj.core.freq_job",
+            {"vib_kwargs": {"delt": 1}},
+            "vib_kwargs.delt",
+            "did you mean vib_kwargs.delta?",
+        ),
+        ("lj.core.freq_job", {"vib_kwargs": {"name": "x"}}, "vib_kwargs.name", "leave it out"),
+        (
+            SLABS,
+            {"make_slabs_kwargs": {"max_inde": 1}},
+            "make_slabs_kwargs.max_inde",
+            "did you mean make_slabs_kwargs.max_index?",
+        ),
+        (
+            "emt.elastic.elastic_tensor_flow",
+            {"deform_kwargs": {"symetry": True}},
+            "deform_kwargs.symetry",
+            "did you mean deform_kwargs.symmetry?",
+        ),
     ],
 )
-def test_a_key_that_quaccs_runner_does_not_take_is_refused(recipe, parameters, name, remedy):
+def test_a_key_that_nobody_takes_is_refused(recipe, parameters, name, remedy):
     (finding,) = unread(recipe, parameters)
     assert (finding.severity, finding.code) == ("error", "parameter_unknown")
     assert finding.source == f"the parameter {name}"
@@ -197,7 +250,15 @@ def test_no_recipes_own_parameters_are_told():
     """All that its signature names, whatever quacc's recipes are called."""
     for recipe in catalogue():
         if recipe.signature is not None:
-            assert check_unread(recipe, dict.fromkeys(recipe.signature.parameters)) == []
+            found = check_unread(recipe, dict.fromkeys(recipe.signature.parameters))
+            assert not [each for each in found if each.code != "parameter_missing"]
+
+
+@pytest.mark.parametrize("of_jobs", [None, {}, {"ph_job": None}, {"ph_job": {"test_run": True}}])
+def test_what_a_flow_looks_up_must_be_there(of_jobs):
+    (finding,) = unread(GRID, {"job_params": of_jobs})
+    assert (finding.severity, finding.code) == ("error", "parameter_missing")
+    assert finding.source == "the parameter job_params.ph_job.input_data"
 
 
 def test_a_warning_of_a_job_and_a_refusal_where_that_is_wanted(home):

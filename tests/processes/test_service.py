@@ -433,13 +433,25 @@ def test_folders_to_copy_from_must_be_there(home, tmp_path, monkeypatch):
         assert codes(service, there, ["gone*"]) == {("warning", "source_missing")}
         assert codes(service, f"{there}/gone", ["a"]) == {("error", "source_missing")}
         assert codes(service, "before", ["here.txt"]) == {("error", "source_relative")}
+        for folder, code in (("before", "source_relative"), (f"{there}/gone", "source_missing")):
+            wanted = Submission(
+                recipe="quacc.recipes.espresso.phonons.phonon_job",
+                parameters={"prev_outdir": folder},
+                engine="local",
+            )
+            assert code in {each.code for each in service.check(wanted).errors}
 
     # Whoever asks by the client means the own folder.
     monkeypatch.chdir(tmp_path)
-    given = {"copy_files": [{"source": "before", "filenames": "a"}], "relax": {"prev_dir": Path()}}
+    given = {
+        "copy_files": [{"source": "before", "filenames": "a"}],
+        "prev_outdir": "before",
+        "relax": {"prev_dir": Path()},
+    }
     request = Request(recipe=dftb, atoms=bulk("Cu"), parameters=given)
     sent = document(request, config.load(), {})["params"]
     assert sent["copy_files"][0]["source"] == there
+    assert sent["prev_outdir"] == there
     assert str(tmp_path) in str(sent["relax"]["prev_dir"])
 
 

@@ -1,4 +1,4 @@
-"""The folders that a job of quacc's takes files from: ``copy_files`` and ``prev_dir``."""
+"""The folders that files of a quacc job come from: ``copy_files``, ``prev_dir`` and the like."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.models import Finding
 from crystalmath.recipes.lookup import NAMESPACE
 from crystalmath.recipes.potcar_path import shown
+from crystalmath.recipes.source_paths import FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,7 @@ def check_sources(recipe: str, parameters: Mapping[str, Any]) -> list[Finding]:
 def _sources(parameters: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any, list[str]]]:
     for key, value in parameters.items():
         name = f"{above}{key}"
-        if key == "prev_dir" and isinstance(value, (str, os.PathLike)):
+        if key in FOLDERS and isinstance(value, (str, os.PathLike)):
             yield name, value, []
         elif key == "copy_files":
             yield from _specs(name, value)

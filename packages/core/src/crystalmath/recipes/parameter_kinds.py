@@ -45,6 +45,12 @@ _DEFAULTS: dict[str, dict[str, object]] = {
     "lj": {"rc": 3.0, "ro": 2.0},
     "espresso": {"crystal_coordinates": False},
 }
+_NO_NAMES = (int, float, list, tuple, Mapping)
+_NAMED = {
+    "preset": "the name of a preset, or of its file",
+    "dynamics": 'an ensemble ("nvt_langevin"), or a dynamics of ase.md ("NPT")',
+}
+_KPTS = "a list of three whole numbers, [3, 3, 3]"
 _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]'
 
 
@@ -69,6 +75,7 @@ def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
             )
         ]
         calculators = {name: value for name, value in given.items() if name not in arguments}
+        wrong += _wrong_input(recipe.name, given)
         wrong += _wrong_for_calculator(recipe.name, calculators)
     else:
         wrong = [
@@ -161,6 +168,21 @@ def _spells_number(text: str) -> bool:
     return False
 
 
+def _wrong_input(recipe: str, given: Mapping[str, Any]) -> Iterator[str]:
+    """Look at what VASP's and Quantum ESPRESSO's calculators make their input of."""
+    family = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
+    if family not in {"vasp", "espresso"}:
+        return
+    kpts = given.get("kpts")
+    if isinstance(kpts, str) and (family, kpts) != ("espresso", "gamma"):
+        yield _must("kpts", _KPTS, kpts)
+    if isinstance(given.get("kspacing"), _NOT_NUMBERS):
+        yield _must("kspacing", "a number, in 1/Å", given["kspacing"])
+    if family == "vasp" and isinstance(given.get("setups"), (int, float, list, tuple)):
+        what = 'the name of a file of setups, or a table, {"Al": "_pv"}'
+        yield _must("setups", what, given["setups"])
+
+
 def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:
     kind = _kind(annotation)
     if kind == "copy":
@@ -169,17 +191,14 @@ def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:
     elif kind == "number":
         if isinstance(value, _NOT_NUMBERS):
             yield _must(name, "a number", value)
+    elif name in _NAMED:
+        if isinstance(value, _NO_NAMES):
+            yield _must(name, _NAMED[name], value)
     elif kind == "table" or name in {"input_data", "pseudopotentials"}:
         if _is_no_table(value):
             yield _must(name, 'a table, {"key": value}', value)
-        elif name in {"opt_params", "md_params"} and isinstance(value, Mapping):
+        elif isinstance(value, Mapping):
             yield from _inner(name, value)
-        elif name == "job_params" and isinstance(value, Mapping):
-            yield from (
-                _must(f"{name}.{job}", "a table of that job's parameters", given)
-                for job, given in value.items()
-                if _is_no_table(given)
-            )
 
 
 def _wrong_for_calculator(recipe: str, given: Mapping[str, Any]) -> Iterator[str]:
@@ -199,7 +218,13 @@ def _wrong_for_calculator(recipe: str, given: Mapping[str, Any]) -> Iterator[str
 
 
 def _inner(name: str, table: Mapping[Any, Any]) -> Iterator[str]:
-    for key, value in table.items():
+    if name == "job_params":
+        yield from (
+            _must(f"{name}.{job}", "a table of that job's parameters", given)
+            for job, given in table.items()
+            if _is_no_table(given)
+        )
+    for key, value in table.items() if name in {"opt_params", "md_params"} else ():
         place = f"{name}.{key}"
         if value is None:
             continue
@@ -224,7 +249,9 @@ def _is_copy(value: object) -> bool:
     if not isinstance(value, (list, tuple)):
         return not isinstance(value, (str, int, float, PurePath, Mapping))
     return all(
-        isinstance(each, Mapping) and "source" in each
+        isinstance(each, Mapping)
+        and not isinstance(each.get("source"), (type(None), *_NO_NAMES))
+        and not isinstance(each.get("filenames"), (type(None), int, float, Mapping))
         for each in value
         if isinstance(each, (str, int, float, PurePath, list, tuple, Mapping))
     )

@@ -11,11 +11,14 @@ from crystalmath.recipes.lookup import NAMESPACE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["anchored"]
+__all__ = ["FOLDERS", "anchored"]
+
+#: Parameters that are the folder of an earlier calculation.
+FOLDERS = frozenset(("prev_dir", "prev_outdir"))
 
 
 def anchored(recipe: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``prev_dir`` and the sources of ``copy_files`` as whole paths, from this directory.
+    """Write folders and the sources of ``copy_files`` as whole paths, from this directory.
 
     Parameters
     ----------
@@ -32,7 +35,7 @@ def _anchored(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(key: str, value: Any) -> Any:
-    if key == "prev_dir":
+    if key in FOLDERS:
         return _whole(value)
     if key == "copy_files" and isinstance(value, (list, tuple)):
         return [_spec(spec) for spec in value]

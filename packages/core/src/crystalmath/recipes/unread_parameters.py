@@ -7,8 +7,10 @@ does not have. Nothing is imported for this but ASE's list of these.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Mapping
@@ -23,7 +25,8 @@ from crystalmath.recipes.espresso_parameters import (
 )
 from crystalmath.recipes.lookup import NAMESPACE, look_up, nearest
 from crystalmath.recipes.parameter_kinds import check_flag, check_kinds
-from crystalmath.recipes.written_classes import CALCULATORS, arguments_of, defaults_of
+from crystalmath.recipes.table_keys import RUN_BY, check_tables, keys_run_by
+from crystalmath.recipes.written_classes import CALCULATORS, defaults_of, definition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,9 +37,6 @@ __all__ = ["check_unread"]
 
 #: What every calculator of ASE's takes.
 _ALL_TAKE = ("restart", "ignore_bad_restart_file", "label", "atoms", "directory")
-#: What reads the tables that recipes hand on as arguments.
-_TABLES = {"opt_params": "run_opt", "md_params": "run_md"}
-_RUNNER = ("quacc.runners.ase", "Runner")
 #: How quacc's flows name their jobs: `- name: "relax_job"`, and below it `- job: [quacc....][]`.
 _JOB = re.compile(r'- name: "(\w+)"\s*\n\s*- job: \[([\w.]+)\]')
 #: What quacc's flows give to each of their jobs.
@@ -61,7 +61,8 @@ def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]
     list of Finding
         Warnings ``parameter_unread``, each with where the parameter may belong; errors
         ``parameter_unknown`` of what quacc's runner, or a flow's job, would stumble over, and
-        ``parameter_kind`` of what a flow's job cannot take.
+        ``parameter_kind`` of what a flow's job cannot take,
+        ``parameter_missing`` of what a flow looks up.
     """
     if not recipe.name.startswith(f"{NAMESPACE}."):
         return []
@@ -70,6 +71,17 @@ def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]
 
 def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]:
     given = parameters.get("job_params")
+    for name, key in _looked_up(recipe.name):
+        of_job = given.get(name) if isinstance(given, Mapping) else None
+        if not isinstance(of_job, Mapping) or key not in of_job:
+            full = f"job_params.{name}.{key}"
+            yield Finding(
+                severity="error",
+                code="parameter_missing",
+                message=f"{recipe.name} needs {full!r}: it reads what stands there itself",
+                source=f"the parameter {full}",
+                remedy="give it, be it as an empty table, {}",
+            )
     if not isinstance(given, Mapping):
         return
     jobs = {}
@@ -81,6 +93,23 @@ def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]
             yield from _of_job(job, given[name], f"job_params.{name}.")
     if isinstance(given.get(_ALL), Mapping):
         yield from _of_all(list(jobs.values()), given[_ALL])
+
+
+@functools.cache
+def _looked_up(recipe: str) -> frozenset[tuple[str, str]]:
+    """Name what a flow takes out of its ``job_params`` without asking whether it is there."""
+    module, _, name = recipe.rpartition(".")
+    found = definition(module, name)
+    return frozenset(
+        (str(node.value.slice.value), str(node.slice.value))
+        for node in ([] if found is None else ast.walk(found))
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.ctx, ast.Load)
+        and isinstance(node.slice, ast.Constant)
+        and isinstance(node.value, ast.Subscript)
+        and isinstance(node.value.slice, ast.Constant)
+        and getattr(node.value.value, "id", "") == "job_params"
+    )
 
 
 def _of_all(jobs: list[Recipe], given: Mapping[str, Any]) -> Iterator[Finding]:
@@ -99,7 +128,7 @@ def _of_all(jobs: list[Recipe], given: Mapping[str, Any]) -> Iterator[Finding]:
 def _of_job(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
     if place:
         yield from _refused(recipe, parameters, place)
-    yield from _of_tables(recipe, parameters, place)
+    yield from check_tables(recipe, parameters, place)
     family = recipe.name.removeprefix(f"{NAMESPACE}.").partition(".")[0]
     if family == "espresso":
         yield from _of_espresso(recipe, parameters, place)
@@ -149,26 +178,6 @@ def _refused(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Itera
                 f"{nearest(str(name), list(arguments))}",
                 source=f"the parameter {place}{name}",
                 remedy=_NO_PLACE,
-            )
-
-
-def _of_tables(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
-    """Look into the tables whose keys quacc hands to a method that takes no others."""
-    arguments = {} if recipe.signature is None else recipe.signature.parameters
-    for table, method in _TABLES.items():
-        given = parameters.get(table)
-        if table not in arguments or not isinstance(given, Mapping):
-            continue
-        taken = arguments_of(*_RUNNER, method)
-        for name in (name for name in given if taken and name not in taken):
-            like = difflib.get_close_matches(str(name)[:80], taken, 1, _LIKE)
-            full = f"{place}{table}.{name}"
-            yield Finding(
-                severity="error",
-                code="parameter_unknown",
-                message=f"{recipe.name} has no {full!r}: it takes {', '.join(taken)}",
-                source=f"the parameter {full}",
-                remedy=f"did you mean {place}{table}.{like[0]}?" if like else _NO_PLACE,
             )
 
 
@@ -241,7 +250,7 @@ def _in_table(name: str, arguments: Mapping[str, inspect.Parameter], place: str)
 def _inner(arguments: Mapping[str, inspect.Parameter]) -> dict[str, str]:
     return {
         f"{table}.{key}": key
-        for table, method in _TABLES.items()
+        for table in RUN_BY
         if table in arguments
-        for key in arguments_of(*_RUNNER, method)
+        for key in keys_run_by(table)
     }
