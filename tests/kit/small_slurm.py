@@ -53,14 +53,14 @@ def sbatch(spool, *arguments):
 
 
 def squeue(spool, *arguments):
-    assert arguments == ("--noheader", "--me", "--format=%i|%j|%T|%r"), arguments
+    assert arguments == ("--noheader", "--me", "--format=%i|%T|%r|%j"), arguments
     found = {}
     # One that begins meanwhile is seen twice, and not missed.
     for state, reason in (("pending", "Resources"), ("running", "None")):
         for number in _numbers(spool / state):
             job = _options(spool, number)
             if job is not None:
-                found[number] = f"{number}|{job['job-name']}|{state.upper()}|{reason}"
+                found[number] = f"{number}|{state.upper()}|{reason}|{job['job-name']}"
     for line in found.values():
         print(line)
 

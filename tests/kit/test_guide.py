@@ -8,8 +8,13 @@ the session `contract(dask)` runs the kit on these.)
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
+import pytest
+import small_slurm
+
+from crystalmath.models import Attempt, EngineSettings, Resources, Sighting
 from crystalmath.testing.pytest_session import run_pytest
 from crystalmath.testing.waiting import eventually
 from guide_page import type_in
@@ -35,3 +40,38 @@ def test_the_batch_engine_passes(queue, tmp_path, monkeypatch):
     assert os.listdir(queue / "pending") == []
     # What is over lies there until the queue has seen that nothing of it is alive.
     eventually(lambda: not os.listdir(queue / "running"), 60, "a job is left in the queue")
+
+
+@pytest.fixture
+def batch(tmp_path, monkeypatch):
+    """Give the guide's engine, and a queue in which nothing is ever started."""
+    small_slurm.install(tmp_path / "spool", tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.syspath_prepend(type_in("batch", tmp_path / "site"))
+    from crystalmath_engine_batch import BatchRunner
+
+    return BatchRunner(EngineSettings(name="batch", home=tmp_path / "home"))
+
+
+def attempt(folder, name, **resources):
+    place = folder / name
+    return Attempt(id=f"{name}.1", job_id=name, directory=place, resources=Resources(**resources))
+
+
+def test_the_batch_engine_takes_the_others_where_one_is_refused(batch, tmp_path):
+    wrong = attempt(tmp_path, "wrong", queue="no-such")
+    first, last = attempt(tmp_path, "first"), attempt(tmp_path, "last", queue="main")
+    assert batch.launch([first, wrong, last]) == {"first.1": "1", "last.1": "2"}
+    with pytest.raises(RuntimeError, match="invalid partition specified: no-such"):
+        batch.launch([wrong])
+    assert batch.launch([first]) == {"first.1": "1"}
+
+
+def test_the_batch_engine_knows_its_own_among_jobs_of_any_name(batch, tmp_path):
+    mine = attempt(tmp_path, "mine")
+    strange = ["sbatch", "--job-name=a|b|mine.1", "--chdir=/", f"--output={tmp_path / 'out'}"]
+    subprocess.run(strange, input="true", text=True, check=True)
+    batch.launch([mine])
+    assert batch.probe([mine]) == {"mine.1": Sighting("queued", "Resources")}
+    batch.release([mine])
+    assert os.listdir(tmp_path / "spool/pending") == ["1"]

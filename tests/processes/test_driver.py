@@ -108,6 +108,40 @@ def test_a_launch_without_descriptors_is_tried_again(driver, engine, monkeypatch
     assert driver.state(job_id) is JobState.PENDING
 
 
+def test_what_a_launch_of_several_refuses_fails_that_one_alone(driver, engine, monkeypatch):
+    launch, asked = engine.launch, []
+
+    def refusing(attempts):
+        asked.append([attempt.job_id for attempt in attempts])
+        for attempt in attempts:
+            if attempt.job_id == wrong:
+                raise ValueError("there is no such partition")
+            launch([attempt])
+        return {attempt.id: attempt.id for attempt in attempts}
+
+    monkeypatch.setattr(engine, "launch", refusing)
+    with driver._lock:  # so that they are handed over together
+        first, wrong, last = jobs = [add(driver) for _ in range(3)]
+    eventually(lambda: driver.directory(wrong).outcome(1))
+    assert "there is no such partition" in driver.directory(wrong).outcome(1)["error"]
+    eventually(lambda: f"{last}.1" in engine.launched)
+    eventually(lambda: asked == [jobs, [first], [wrong], [last]])
+    assert driver.state(first) is driver.state(last) is JobState.PENDING
+    assert not driver.directory(first).claimed(1)
+
+
+def test_a_launch_that_fails_for_all_fails_each(driver, engine, monkeypatch):
+    def refusing(attempts):
+        raise ValueError(f"no program for {len(attempts)}")
+
+    monkeypatch.setattr(engine, "launch", refusing)
+    with driver._lock:
+        jobs = [add(driver) for _ in range(5)]
+    for job_id in jobs:
+        eventually(lambda job_id=job_id: driver.directory(job_id).outcome(1))
+        assert driver.directory(job_id).outcome(1)["error"].endswith("no program for 1")
+
+
 def pending(job_id, *, launched):
     record = SimpleNamespace(state=JobState.PENDING, launched=launched, doubt=None, written=True)
     return SimpleNamespace(job_id=job_id, record=record)

@@ -123,6 +123,8 @@ class Handover:
         self.wake = threading.Event()
         # Those that the engine has not got, in the order of their submission.
         self._waiting: dict[str, Job] = {}
+        # Of these a launch of several failed: each is handed over alone, to see which is to blame.
+        self._alone: set[str] = set()
         self._to_release: list[Attempt] = []
         # With the attempt that was asked about: the job may have begun another meanwhile.
         self._sightings: dict[str, tuple[str, Sighting]] = {}
@@ -237,12 +239,9 @@ class Handover:
             handles = self._engine.launch(attempts)
         except EngineUnavailable:
             raise
-        except Exception as error:
-            if is_passing(error):
-                raise EngineUnavailable(str(error)) from error
-            if isinstance(error, RuntimeError) and _interpreter_ends():
-                return  # `close` comes in a moment, and cancels them
-            self._fail(jobs, error)
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises
+            if not self._is_decided(jobs, error):
+                return
             handles = {attempt.id: attempt.id for attempt in attempts}
         finally:
             for job, attempt in zip(jobs, attempts, strict=True):
@@ -250,37 +249,62 @@ class Handover:
         if not handles:
             raise EngineUnavailable("it took none of the attempts")
         self._backoff = 1.0
+        if self._alone:
+            self.wake.set()  # the next of them, after what there is to release
 
     def _next(self) -> list[Job]:
         """Give the jobs that the engine gets next: the urgent ones, then as they came."""
         launched = len(self._jobs) - len(self._waiting)
         free = self._engine.capabilities.max_queued - launched
         now = self._host.monotonic()
+        self._alone &= self._waiting.keys()
         jobs: list[Job] = []
         for job in sorted(self._waiting.values(), key=_urgency) if free > 0 else ():
-            if len(jobs) >= free:
+            alone = job.job_id in self._alone
+            if len(jobs) >= free or (jobs and alone):
                 break
             record = job.record
             if record.written and not record.cancelled and job.not_before <= now:
                 jobs.append(job)
+                if alone:
+                    break
         return jobs
 
-    def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
-        """Decide jobs that the engine refuses to start."""
-        if isinstance(error, CrystalMathError):
-            told = str(error)
-            self._log.error("the engine could not launch: %s", told)
-        else:
-            told = f"{type(error).__name__}: {error}"
-            self._log.error("the engine could not launch", exc_info=error)
+    def _is_decided(self, jobs: Sequence[Job], error: Exception) -> bool:
+        """Do what follows from an exception; tell whether it ends what was handed over."""
+        if is_passing(error):
+            raise EngineUnavailable(str(error)) from error
+        if isinstance(error, RuntimeError) and _interpreter_ends():
+            return False  # `close` comes in a moment, and cancels them
+        if len(jobs) > 1:
+            # It may have begun some of them, and none is failed for what another one asks.
+            self._separate(jobs, error)
+            return False
+        self._fail(jobs[0], error)
+        return True
+
+    def _separate(self, jobs: Sequence[Job], error: Exception) -> None:
+        """Have each of several handed over alone."""
+        told, trace = _told(error)
+        count = len(jobs)
+        self._log.warning("could not launch %d jobs, trying each: %s", count, told, exc_info=trace)
+        with self._lock:
+            self._alone.update(job.job_id for job in jobs)
+        self.wake.set()
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """Decide a job that the engine refuses to start."""
+        told, trace = _told(error)
+        if job.job_id in self._alone:
+            trace = None  # it was told of all together
+        self._log.error("the engine could not launch job %s: %s", job.job_id, told, exc_info=trace)
         end = Publish(state="failed", error=f"the engine could not start it: {told}", unbegun=True)
-        for job in jobs:
-            try:
-                publish(job.directory, job.record.attempt, end, self._host)
-            except OSError as failure:
-                # The engine says that it has not got it, when it is asked.
-                self._log.warning("cannot end job %s: %s", job.job_id, failure)
-            self._notice(job.job_id)
+        try:
+            publish(job.directory, job.record.attempt, end, self._host)
+        except OSError as failure:
+            # The engine says that it has not got it, when it is asked.
+            self._log.warning("cannot end job %s: %s", job.job_id, failure)
+        self._notice(job.job_id)
 
     def _record_launch(self, job: Job, attempt: str, handle: str | None) -> None:
         with self._lock:
@@ -355,6 +379,13 @@ class Handover:
 def _urgency(job: Job) -> int:
     # A run directory of an earlier release says none. Equals stay in their order.
     return -int(job.header.get("priority", 0))
+
+
+def _told(error: Exception) -> tuple[str, Exception | None]:
+    """Put an error into words, and give it where its traceback says more than they do."""
+    if isinstance(error, CrystalMathError):
+        return str(error), None
+    return f"{type(error).__name__}: {error}", error
 
 
 def _interpreter_ends() -> bool:

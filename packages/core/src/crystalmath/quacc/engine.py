@@ -37,7 +37,8 @@ class EngineRunner(JobRunner):
 
     Core calls `launch`, `probe`, `release` and `stop` one at a time, on one thread. They may
     block. :class:`~crystalmath.errors.EngineUnavailable` means that the same is tried again
-    later; any other exception from `launch` fails the attempts, with its message.
+    later; any other exception from `launch` fails the attempt, with its message. Where there
+    were several, each is handed over alone, so that only those fail that raise it again.
 
     Parameters
     ----------
