@@ -95,7 +95,7 @@ class Beats(Good):
 
 
 class Falters(Good):
-    """Cannot be reached each other time that it is asked about attempts, or given some."""
+    """Cannot be reached each other time that it is asked about attempts, given some or told."""
 
     start_s = 60.0
 
@@ -110,6 +110,10 @@ class Falters(Good):
     def probe(self, attempts):
         self._falter()
         return super().probe(attempts)
+
+    def release(self, attempts):
+        self._falter()
+        super().release(attempts)
 
     def _falter(self):
         if next(self._times) % 2 == 0:

@@ -9,7 +9,7 @@ from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.models import Attempt, JobSpec
 from crystalmath.quacc.runner import generate_job_id
-from crystalmath.testing.owner import OwnerError
+from crystalmath.testing.owner import OwnerError, is_unavailable
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -84,18 +84,21 @@ def longer_timeout(owner: Owner, attempts: int) -> Iterator[None]:
 def hand_over(owner: Owner, engine: EngineUnderTest, jobs: Sequence[str]) -> dict[str, str]:
     """Have a process launch attempts, again and again until its engine took all."""
     handles: dict[str, str] = {}
+    told = ""
 
     def taken() -> bool:
+        nonlocal told
         left = [job_id for job_id in jobs if job_id not in handles]
         try:
             with longer_timeout(owner, len(left)):
                 handles.update(owner.ask("launch", left))
         except OwnerError as error:
-            if not str(error).startswith("EngineUnavailable"):
+            if not is_unavailable(error):
                 raise
+            told = f": {str(error).partition(chr(10))[0]}"
         return len(handles) == len(jobs)
 
     # It may take some of them when others have ended.
     limit = engine.start_s + (len(jobs) - 1) * engine.turn_s
-    eventually(taken, limit, "the engine did not take all attempts")
+    eventually(taken, limit, lambda: f"the engine did not take all attempts{told}")
     return handles

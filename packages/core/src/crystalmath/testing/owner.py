@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import psutil
 
 
-__all__ = ["MARK", "Owner", "OwnerError"]
+__all__ = ["MARK", "Owner", "OwnerError", "is_unavailable"]
 
 #: The environment variable that marks it.
 MARK = "CRYSTALMATH_KIT"
@@ -46,6 +46,11 @@ _TAIL = 5000
 
 class OwnerError(AssertionError):
     """The process raised, ended, or did not answer; its message, and its traceback below."""
+
+
+def is_unavailable(error: OwnerError) -> bool:
+    """Tell whether the engine raised `EngineUnavailable`, after which core tries again."""
+    return str(error).startswith("EngineUnavailable")
 
 
 class Owner:

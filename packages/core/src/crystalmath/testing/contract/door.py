@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crystalmath.testing.attempts import attempt_of, hand_over, longer_timeout, write_down
-from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.owner import Owner, OwnerError, is_unavailable
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.models import Attempt
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Door"]
+
+_T = TypeVar("_T")
 
 
 class Door:
@@ -67,19 +69,16 @@ class Door:
 
         One that cannot be reached for a moment is asked again, as core does.
         """
-        told = ""
+        return self.again("probed", lambda: self.ask(attempt, handles))
 
-        def state() -> str:
-            nonlocal told
-            try:
-                return self.ask(attempt, handles)
-            except OwnerError as error:
-                told = str(error)
-                if not told.startswith("EngineUnavailable"):
-                    raise
-                return ""
-
-        return eventually(state, self._engine.start_s, lambda: f"it cannot be probed: {told}")
+    def probe(
+        self, jobs: Sequence[str], handles: Mapping[str, str] | None = None, by: Owner | None = None
+    ) -> dict[str, list[str | None]]:
+        """Ask about attempts all at once, likewise: ``{job id: [state, reason]}``."""
+        owner = by or self.owner
+        answers: dict[str, list[str | None]]
+        answers = self.again("probed", lambda: owner.ask("probe", jobs, handles))
+        return answers
 
     def ask(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
         """Tell what the engine says of an attempt when it is asked once."""
@@ -88,8 +87,27 @@ class Door:
 
     def release(self, *attempts: Attempt) -> None:
         """Have the engine drop attempts."""
+        jobs = [attempt.job_id for attempt in attempts]
         with longer_timeout(self.owner, len(attempts)):
-            self.owner.ask("release", [attempt.job_id for attempt in attempts])
+            self.again("told what to release", lambda: self.owner.ask("release", jobs))
+
+    def again(self, what: str, call: Callable[[], _T]) -> _T:
+        """Call the engine until it can be reached, as core does; give what it answered."""
+        answers: list[_T] = []
+        told = ""
+
+        def is_reached() -> bool:
+            nonlocal told
+            try:
+                answers.append(call())
+            except OwnerError as error:
+                told = str(error)
+                if not is_unavailable(error):
+                    raise
+            return bool(answers)
+
+        eventually(is_reached, self._engine.start_s, lambda: f"it cannot be {what}: {told}")
+        return answers[0]
 
     def started(self, *attempts: Attempt) -> None:
         """Wait until attempts were begun, as their files tell."""

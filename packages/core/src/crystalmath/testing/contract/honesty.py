@@ -110,7 +110,7 @@ class Honesty(Base):
         running, queued = queue
         # No handle was recorded: the engine has to know them by their ids.
         asked = [attempt.job_id for attempt in (*running, queued)]
-        state, reason = door.owner.ask("probe", asked)[queued.job_id]
+        state, reason = door.probe(asked)[queued.job_id]
         gate.touch()
         assert door.ended(*running) == ["completed"] * len(running)
         if state == "gone":

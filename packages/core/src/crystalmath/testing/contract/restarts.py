@@ -14,7 +14,7 @@ from crystalmath.testing.contract.base import Base, still_unbegun
 from crystalmath.testing.estate import Estate, occupy
 from crystalmath.testing.oracle import alive, found
 from crystalmath.testing.own_time import own_time
-from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.owner import Owner, OwnerError, is_unavailable
 from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
@@ -357,7 +357,7 @@ class Restarts(Base):
                 try:
                     word = door.ask(attempt)
                 except OwnerError as error:
-                    if not str(error).startswith("EngineUnavailable"):
+                    if not is_unavailable(error):
                         raise
                 else:
                     assert word != "gone", "what cannot be reached cannot be known to be gone"

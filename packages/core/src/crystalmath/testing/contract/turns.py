@@ -78,7 +78,7 @@ class Turns(Base):
         stuck.kill(pid, below=launcher.process.pid)
 
         def is_over() -> bool:
-            (word,) = launcher.ask("probe", [attempt.job_id]).values()
+            (word,) = door.probe([attempt.job_id], by=launcher).values()
             return oracle.claimed(attempt.job_id) or word[0] not in {"queued", "running"}
 
         over = f"the worker of {attempt.id} was killed, and probe says that it is under way"
@@ -269,8 +269,8 @@ def _check_sightings(
     jobs = [each.job_id for each in asked]
 
     def mistakes() -> list[tuple[str, str, str]]:
-        said = door.owner.ask("probe", jobs, handles)
-        answers = [(job_id, truth[job_id], said[job_id][0]) for job_id in jobs]
+        said = door.probe(jobs, handles)
+        answers = [(job_id, truth[job_id], str(said[job_id][0])) for job_id in jobs]
         return [each for each in answers if each[2] in WRONG[each[1]]]
 
     deadline = time.monotonic() + limit_s
