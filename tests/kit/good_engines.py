@@ -221,3 +221,54 @@ class Restricted(InAProcess):
 
     def environment(self):
         return {"PATH": os.environ["PATH"], "HOME": "/", "PYTHONPATH": LIGHT}
+
+
+class Roomy(Good):
+    """Runs more at once than its author tells the kit, and cannot say how many."""
+
+    start_s = 60.0
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._workers = 20
+
+    def workers(self):
+        return None
+
+
+class Strict(Good):
+    """Refuses more than it declares that it takes."""
+
+    start_s = 60.0
+    capabilities = attrs.evolve(Engine.capabilities, max_queued=10)
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._taken = {}
+
+    def launch(self, attempts):
+        self._taken = {i: each for i, each in self._taken.items() if self._goes_on(each)}
+        self._taken |= {each.id: each for each in attempts}
+        if len(self._taken) > self.capabilities.max_queued:
+            raise RuntimeError(f"{len(self._taken)} are too many")
+        return super().launch(attempts)
+
+    def release(self, attempts):
+        super().release(attempts)
+        for each in attempts:
+            if not self.has_begun(each):
+                self._taken.pop(each.id, None)
+
+    def _goes_on(self, attempt):
+        return attempt.directory.exists() and not self.has_ended(attempt)
+
+
+class Queueless(Good):
+    """Takes what it can run at once, and leaves the rest."""
+
+    start_s = 60.0
+    capabilities = attrs.evolve(Engine.capabilities, max_queued=2)
+
+    def launch(self, attempts):
+        free = self._workers - len(self._queued | self._running)
+        return super().launch(attempts[: max(free, 0)])

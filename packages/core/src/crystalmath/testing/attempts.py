@@ -100,5 +100,8 @@ def hand_over(owner: Owner, engine: EngineUnderTest, jobs: Sequence[str]) -> dic
 
     # It may take some of them when others have ended.
     limit = engine.start_s + (len(jobs) - 1) * engine.turn_s
-    eventually(taken, limit, lambda: f"the engine did not take all attempts{told}")
+    what = (
+        "the engine did not take all attempts; one without a queue of its own says so in max_queued"
+    )
+    eventually(taken, limit, lambda: f"{what}{told}")
     return handles

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Estate", "occupy"]
+__all__ = ["LAUNCHED_ROOM", "Estate", "occupy"]
+
+#: So many wait in the engine's queue once the job is there that is launched past core.
+LAUNCHED_ROOM = 2
 
 
 class Estate:
@@ -27,14 +30,17 @@ class Estate:
         The engine.
     oracle : Oracle
         Tells when its workers are busy.
+    room : int
+        How many core lets the engine have beside those that run.
     home : pathlib.Path
         The home; the files of the jobs go there, too.
     """
 
-    def __init__(self, engine: EngineUnderTest, oracle: Oracle, home: Path) -> None:
+    def __init__(self, engine: EngineUnderTest, oracle: Oracle, home: Path, room: int) -> None:
         # A fresh one: where a first estate could not be made, the next test tries again.
         folder = Path(tempfile.mkdtemp(dir=home, prefix="estate-"))
         self.gate = folder / "gate"
+        self._room = room
         self.jobs: dict[str, tuple[str, dict[str, str]]] = {}
         try:
             self._begin(engine, oracle, folder)
@@ -52,7 +58,8 @@ class Estate:
                 method = "write" if past_core else "submit"
                 answer = owner.ask(method, "count_and_wait", **counted)
                 self.jobs[how] = (answer if past_core else answer[0], counted)
-            hand_over(owner, engine, [self.jobs["launched"][0]])
+            if self._room >= LAUNCHED_ROOM:
+                hand_over(owner, engine, [self.jobs["launched"][0]])
 
 
 def occupy(owner: Owner, engine: EngineUnderTest, oracle: Oracle, path: str) -> None:

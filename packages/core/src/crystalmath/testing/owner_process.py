@@ -36,6 +36,7 @@ class OwnerProcess:
         # Those that this Python starts before all else are no engine's.
         self._threads = set(threading.enumerate())
         self._cluster = cluster
+        self._launched: set[str] = set()
         self._runner = cast("EngineRunner", get_runner(engine))
 
     def submit(self, recipe: str, times: int = 1, /, **parameters: Any) -> list[str]:
@@ -60,13 +61,23 @@ class OwnerProcess:
         return self._runner.cancel(job_id)
 
     def launch(self, job_ids: Sequence[str]) -> dict[str, str]:
-        """Hand attempts to the engine past core; ``{job id: handle}``, and none is recorded."""
-        attempts = self._attempts(job_ids)
+        """Hand attempts to the engine past core; ``{job id: handle}``, and none is recorded.
+
+        As core does, it keeps back what would be more than `max_queued` unfinished ones.
+        """
+        self._launched = set(filter(self._is_unfinished, self._launched))
+        most = self._runner.capabilities.max_queued
+        free = max(most - len(self._launched.difference(job_ids)), 0)
+        attempts = self._attempts(job_ids[:free])
+        if not attempts:
+            return {}
         handles: Mapping[str, Any] = self._runner.launch(attempts)
         wrong = {key: each for key, each in handles.items() if not isinstance(each, str)}
         if wrong:
             raise TypeError(f"these handles are no strings: {wrong}")
-        return _by_job(attempts, handles)
+        given = _by_job(attempts, handles)
+        self._launched.update(given)
+        return given
 
     def probe(
         self, job_ids: Sequence[str], handles: dict[str, str] | None = None
@@ -75,11 +86,15 @@ class OwnerProcess:
         attempts = self._attempts(job_ids, handles or {})
         seen = _by_job(attempts, self._runner.probe(attempts))
         answers = {job_id: _spelt(sighting) for job_id, sighting in seen.items()}
+        self._launched -= {job_id for job_id, (state, _) in answers.items() if state == "gone"}
         return {attempt.job_id: ["unknown", None] for attempt in attempts} | answers
 
     def release(self, job_ids: Sequence[str]) -> None:
         """Have the engine drop attempts, past core."""
-        self._runner.release(self._attempts(job_ids))
+        attempts = self._attempts(job_ids)
+        self._runner.release(attempts)
+        # Core cancels what it releases, and so it has ended.
+        self._launched -= {each.job_id for each in attempts if not self._runner.has_begun(each)}
 
     def stop(self) -> None:
         """End the engine, past core."""
@@ -127,6 +142,10 @@ class OwnerProcess:
     def collect(self) -> None:
         """Let go of what nobody refers to any more, but in circles."""
         gc.collect()
+
+    def _is_unfinished(self, job_id: str) -> bool:
+        (attempt,) = self._attempts([job_id])
+        return attempt.directory.exists() and not self._runner.has_ended(attempt)
 
     def _attempts(self, job_ids: Sequence[str], handles: dict[str, str] | None = None) -> Any:
         from crystalmath.testing.attempts import attempt_of

@@ -21,6 +21,7 @@ from crystalmath.quacc.engines import close_all
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.testing.attempts import attempt_of, write_down
 from crystalmath.testing.contract import explanation
+from crystalmath.testing.contract.busy_workers import BUSY, BusyWorkers, judge_room
 from crystalmath.testing.contract.door import Door
 from crystalmath.testing.measuring import PaceError, measure
 from crystalmath.testing.oracle import Oracle, living, shown
@@ -105,6 +106,7 @@ class Base:
     ) -> None:
         """Measure the engine before anything of a class runs, unless its author has set limits."""
         explanation.explain(request)
+        judge_room(request)
         if engine.has_limits:
             return
         node = request.node.getparent(pytest.Class)
@@ -202,9 +204,42 @@ class Base:
         return started
 
     @pytest.fixture
+    def busy_workers(
+        self,
+        engine: EngineUnderTest,
+        runner: EngineRunner,
+        oracle: Oracle,
+        request: pytest.FixtureRequest,
+    ) -> BusyWorkers:
+        """Give what knows the jobs that keep all workers busy."""
+        # A cluster may have to wake a node for it first.
+        look_s = engine.turn_s / 2 if runner.capabilities.workers_here else engine.turn_s
+        busy = request.node.stash[BUSY] = BusyWorkers(engine, oracle, look_s)
+        return busy
+
+    @pytest.fixture
+    def room(self, engine: EngineUnderTest, runner: EngineRunner) -> int:
+        """Give how many attempts core lets the engine have beside those that run."""
+        return runner.capabilities.max_queued - engine.workers
+
+    @pytest.fixture
+    def needs_room(self, room: int, runner: EngineRunner) -> Callable[[int], None]:
+        """Skip a test that has more wait in the engine's queue than core ever does."""
+
+        def needs_room(waiting: int) -> None:
+            if room < waiting:
+                pytest.skip(
+                    f"the engine has no queue for {waiting} more than run at once: it declares "
+                    f"max_queued={runner.capabilities.max_queued}"
+                )
+
+        return needs_room
+
+    @pytest.fixture
     def blocked(
         self,
         engine: EngineUnderTest,
+        busy_workers: BusyWorkers,
         submit: Callable[..., str],
         started: Callable[[str], None],
         finish: Callable[..., Any],
@@ -215,6 +250,7 @@ class Base:
         blockers = [submit("wait_for", path=str(go)) for _ in range(engine.workers)]
         for job_id in blockers:
             started(job_id)
+        busy_workers.add(blockers)
         yield go
         go.touch()
         for job_id in blockers:
@@ -285,14 +321,22 @@ class Base:
 
     @pytest.fixture
     def occupied(
-        self, engine: EngineUnderTest, door: Door, oracle: Oracle, gate: Path
+        self,
+        engine: EngineUnderTest,
+        door: Door,
+        oracle: Oracle,
+        gate: Path,
+        needs_room: Callable[[int], None],
+        busy_workers: BusyWorkers,
     ) -> Iterator[list[Attempt]]:
         """Keep all workers busy past core; the file `gate` lets them go."""
+        needs_room(1)
         attempts = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers)]
         try:
             door.launch(*attempts)
             door.started(*attempts)
             assert not any(oracle.outcome(attempt.job_id) for attempt in attempts)
+            busy_workers.add(attempt.job_id for attempt in attempts)
             yield attempts
         finally:
             gate.touch()

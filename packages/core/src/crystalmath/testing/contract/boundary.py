@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.testing.contract.base import Base, still_unbegun
+from crystalmath.testing.contract.busy_workers import behind_busy_workers
 from crystalmath.testing.own_time import own_time
 from crystalmath.testing.waiting import eventually
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.models import Attempt
+    from crystalmath.testing.contract.busy_workers import BusyWorkers
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.owner import Owner
@@ -109,8 +112,9 @@ class Boundary(Base):
         after = door.write("echo")
         other = owner()
         door.launch(attempt)
-        door.launch(attempt, after, by=other)
+        door.launch(attempt, by=other)
         gate.touch()
+        door.launch(after, by=other)
         assert door.ended(attempt, after) == ["completed"] * 2
         assert count.read_text() == "x"
         assert oracle.attempts(attempt.job_id) == 1
@@ -126,14 +130,20 @@ class Boundary(Base):
         assert count.read_text() == "x" * MANY
 
     def test_launch_does_not_wait(
-        self, engine: EngineUnderTest, door: Door, gate: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        engine: EngineUnderTest,
+        door: Door,
+        room: int,
+        gate: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         # What starts at the first launch may take its time.
         first = door.write("echo")
         door.launch(first)
         door.ended(first)
         # More than there are workers: nothing of it is run before the file is there.
-        more = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers + 1)]
+        count = engine.workers + min(room, 1)
+        more = [door.write("wait_for", path=str(gate)) for _ in range(count)]
         monkeypatch.setattr(door.owner, "timeout_s", ANSWER_S)
         door.launch(*more)
         gate.touch()
@@ -152,6 +162,7 @@ class Boundary(Base):
     # --- probe -------------------------------------------------------------------------------
 
     @pytest.mark.usefixtures("occupied")
+    @behind_busy_workers
     def test_probe_of_queued(
         self, door: Door, handles: Callable[..., dict[str, str] | None], gate: Path
     ) -> None:
@@ -194,6 +205,7 @@ class Boundary(Base):
         assert still_unbegun(oracle, attempt.job_id, WATCH_S), "probe began it"
         assert door.seen(attempt) in OVER
 
+    @behind_busy_workers
     def test_probe_of_many(self, door: Door, occupied: list[Attempt], gate: Path) -> None:
         queued = door.write("echo")
         door.launch(queued)
@@ -212,33 +224,45 @@ class Boundary(Base):
             return answers
 
         answers = door.again("probed", probe)
-        gate.touch()
         assert answers[occupied[0].job_id][0] != "gone"
         assert answers[queued.job_id][0] in {"queued", "unknown"}
         assert {answers[job_id][0] for job_id in foreign} <= OVER
         assert took < MANY_PROBED_S, f"probe took {took:.1f} s for {len(asked)} attempts"
+        gate.touch()
         door.ended(queued)
 
     # --- release -----------------------------------------------------------------------------
 
+    @behind_busy_workers
     def test_release_drops_what_is_queued(
         self,
         needs: Callable[[str], None],
+        needs_room: Callable[[int], None],
         door: Door,
         occupied: list[Attempt],
+        busy_workers: BusyWorkers,
         oracle: Oracle,
         gate: Path,
     ) -> None:
         needs("drops_queued")
+        needs_room(2)
         dropped, kept = door.write("echo"), door.write("echo")
         door.launch(dropped, kept)
+        busy_workers.require_waiting(dropped.job_id, partial(door.seen, dropped))
         door.release(dropped)
         gate.touch()
         door.ended(*occupied, kept)
         assert still_unbegun(oracle, dropped.job_id, WATCH_S), "it was released, and begun"
         assert door.seen(dropped) in OVER
 
-    def test_release_leaves_others(self, door: Door, occupied: list[Attempt], gate: Path) -> None:
+    def test_release_leaves_others(
+        self,
+        needs_room: Callable[[int], None],
+        door: Door,
+        occupied: list[Attempt],
+        gate: Path,
+    ) -> None:
+        needs_room(3)
         first, dropped, last = (door.write("echo") for _ in range(3))
         door.launch(first, dropped, last)
         door.release(dropped)

@@ -12,6 +12,7 @@ import pytest
 
 from crystalmath.quacc import JobState
 from crystalmath.testing.contract.base import Base
+from crystalmath.testing.contract.busy_workers import behind_busy_workers
 from crystalmath.testing.oracle import alive, found
 from crystalmath.testing.waiting import eventually
 
@@ -46,6 +47,7 @@ class Cancelling(Base):
         """
         return GONE_S if runner.capabilities.workers_here else GONE_S + engine.turn_s
 
+    @behind_busy_workers
     def test_a_waiting_job_never_runs(
         self,
         runner: EngineRunner,
@@ -67,6 +69,7 @@ class Cancelling(Base):
         assert finish(submit("echo"))[0] is JobState.COMPLETED
         assert not count.exists()
 
+    @behind_busy_workers
     def test_a_waiting_job_is_cancelled_while_the_workers_are_busy(
         self,
         runner: EngineRunner,

@@ -64,12 +64,14 @@ class Door:
         """Hand attempts over, again and again until the engine took all: ``{job id: handle}``."""
         return hand_over(by or self.owner, self._engine, [each.job_id for each in attempts])
 
-    def seen(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
+    def seen(
+        self, attempt: Attempt, handles: Mapping[str, str] | None = None, by: Owner | None = None
+    ) -> str:
         """Tell what the engine says of an attempt, with the handles that are known.
 
         One that cannot be reached for a moment is asked again, as core does.
         """
-        return self.again("probed", lambda: self.ask(attempt, handles))
+        return str(self.probe([attempt.job_id], handles, by)[attempt.job_id][0])
 
     def probe(
         self, jobs: Sequence[str], handles: Mapping[str, str] | None = None, by: Owner | None = None

@@ -10,6 +10,7 @@ import pytest
 
 from crystalmath.quacc import JobState
 from crystalmath.testing.contract.base import Base
+from crystalmath.testing.contract.busy_workers import behind_busy_workers
 from crystalmath.testing.oracle import alive, found
 from crystalmath.testing.waiting import eventually
 
@@ -371,6 +372,7 @@ class Failures(Base):
         assert "walltime" in result["error"]
         assert 1.0 <= outcome["finished"] - outcome["started"] < 10.0 + engine.start_s
 
+    @behind_busy_workers
     def test_the_walltime_does_not_run_while_a_job_waits(
         self,
         start: Callable[..., str],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import psutil
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.busy_workers import BusyWorkers
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.owner import Owner
@@ -79,14 +81,19 @@ class Honesty(Base):
         owner: Callable[[], Owner],
         door: Door,
         gate: Path,
+        needs_room: Callable[[int], None],
+        busy_workers: BusyWorkers,
     ) -> tuple[list[Attempt], Attempt]:
         """Kill a process whose engine runs some attempts and has another one queued."""
+        needs_room(1)
         running = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers)]
         queued = door.write("echo")
         doomed = owner()
         door.launch(*running, by=doomed)
         door.started(*running)
         door.launch(queued, by=doomed)
+        seen = partial(door.seen, queued, by=doomed)
+        busy_workers.require_waiting(queued.job_id, seen)
         doomed.kill()
         return running, queued
 

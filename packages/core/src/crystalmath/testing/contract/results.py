@@ -18,12 +18,14 @@ from ase.optimize import BFGS
 
 from crystalmath.quacc import JobState
 from crystalmath.testing.contract.base import AL, Base
+from crystalmath.testing.contract.busy_workers import behind_busy_workers
 from crystalmath.testing.owner import RECIPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.busy_workers import BusyWorkers
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
@@ -186,6 +188,7 @@ class Results(Base):
         assert hashlib.sha256(result["data"]).hexdigest() == result["digest"]
         assert int(result["array"].sum()) == result["sum"]
 
+    @behind_busy_workers
     def test_no_result_before_the_end(
         self,
         engine: EngineUnderTest,
@@ -194,12 +197,14 @@ class Results(Base):
         started: Callable[[str], None],
         finish: Callable[..., Any],
         shared: Path,
+        busy_workers: BusyWorkers,
     ) -> None:
         """Neither of a job that runs nor of one that waits."""
         go = shared / "go"
         jobs = [submit("wait_for", path=str(go)) for _ in range(engine.workers)]
         for job_id in jobs:
             started(job_id)
+        busy_workers.add(jobs)
         waiting = submit("echo")
         assert [runner.get_result(job_id) for job_id in [*jobs, waiting]] == [None] * (
             len(jobs) + 1

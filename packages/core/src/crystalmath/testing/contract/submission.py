@@ -15,6 +15,7 @@ import pytest
 
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.testing.contract.base import AL, Base, alone
+from crystalmath.testing.contract.busy_workers import behind_busy_workers
 from crystalmath.testing.own_time import own_time
 from crystalmath.testing.owner import RECIPES
 from crystalmath.testing.waiting import eventually
@@ -168,6 +169,7 @@ class Submission(Base):
         assert get_runner(engine.name) is runners[0]
 
     @alone
+    @behind_busy_workers
     def test_submit_and_status_do_not_wait_for_busy_workers(
         self, wait_in_line: Callable[[], str], runner: EngineRunner, oracle: Oracle
     ) -> None:

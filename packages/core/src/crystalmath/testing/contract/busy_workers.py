@@ -1,0 +1,138 @@
+"""The workers that a test keeps busy, so that something waits; an engine may have room for more.
+
+A cluster with idle nodes has, and so has an engine whose author names fewer workers than there are.
+What waits in the kit's eyes then runs, which is nobody's fault.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import pytest
+
+from crystalmath.testing.owner import OwnerError
+from crystalmath.testing.promises import GUIDE, original
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["BUSY", "BusyWorkers", "behind_busy_workers", "judge_room"]
+
+_TICK = 0.05
+_PLUGIN = "crystalmath-busy-workers"
+_Test = TypeVar("_Test", bound="Callable[..., None]")
+
+
+class BusyWorkers:
+    """What keeps the workers of a test busy, and whether more run at once all the same.
+
+    Parameters
+    ----------
+    engine : EngineUnderTest
+        The engine.
+    oracle : Oracle
+        Sees what runs.
+    look_s : float
+        How soon the engine begins what there is room for, in seconds.
+    """
+
+    def __init__(self, engine: EngineUnderTest, oracle: Oracle, look_s: float) -> None:
+        self._engine = engine
+        self._oracle = oracle
+        self._look_s = look_s
+        self._others = oracle.jobs()
+        self._busy: set[str] = set()
+
+    def add(self, jobs: Iterable[str]) -> None:
+        """Take note of jobs that are begun, and go on until the test lets them end."""
+        self._busy.update(jobs)
+        # What has ended by now made way for them.
+        others = self._oracle.jobs() - self._others
+        self._others.update(filter(self._oracle.outcome, others))
+
+    def require_waiting(self, job_id: str, seen: Callable[[], str] = str) -> None:
+        """Skip the test if a job is begun that is to wait for a worker.
+
+        `seen` tells what the engine says of it, if that can be asked.
+        """
+        deadline = time.monotonic() + self._look_s
+        while time.monotonic() < deadline:
+            if self._oracle.claimed(job_id):
+                self.skip()
+            time.sleep(_TICK)
+        # A worker may have it that has not begun it yet.
+        if seen() == "running":
+            self.skip()
+
+    def are_exceeded(self) -> bool:
+        """Tell whether another job was begun while all of them were busy."""
+        deadline = time.monotonic() + self._engine.turn_s
+        while not (found := self._is_one_too_many()) and time.monotonic() < deadline:
+            if any(map(self._oracle.outcome, self._busy)):
+                break
+            time.sleep(_TICK)
+        return found
+
+    def _is_one_too_many(self) -> bool:
+        begun = [each for each in self._oracle.jobs() - self._others if self._oracle.claimed(each)]
+        outcomes = {each: self._oracle.outcome(each) for each in begun}
+        if sum(outcome is None for outcome in outcomes.values()) > self._engine.workers:
+            return True
+        ends = [end["finished"] for each in self._busy if (end := outcomes.get(each))]
+        starts = [
+            end["started"] for each, end in outcomes.items() if end and each not in self._busy
+        ]
+        # What was ended before it began, as by a cancel, has no start.
+        return any(start is not None and start < min(ends, default=start + 1) for start in starts)
+
+    def skip(self) -> NoReturn:
+        """Skip the test."""
+        pytest.skip(
+            f"more than {self._engine.workers} jobs run at once, which is what "
+            "EngineUnderTest.workers says: name as many as do (crystalmath conform --workers N), "
+            "or give the engine options with which no more do; where nobody can tell how many, as "
+            f"on a cluster with idle nodes, this cannot be tried ({GUIDE}, '8. Test it')"
+        )
+
+
+BUSY = pytest.StashKey[BusyWorkers]()
+
+
+def behind_busy_workers(test: _Test) -> _Test:
+    """Mark a test in which something waits while all workers are busy.
+
+    Where it fails though more run at once than there are workers, it is skipped.
+    """
+    test.waits_for_workers = True  # type: ignore[attr-defined]
+    return test
+
+
+class _Judge:
+    """A pytest plugin."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: Any) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        except OwnerError:
+            raise  # the engine raised, or did not answer
+        except AssertionError:
+            busy = pyfuncitem.stash.get(BUSY, None)
+            if busy is not None and _waits(pyfuncitem) and busy.are_exceeded():
+                busy.skip()
+            raise
+
+
+def _waits(item: Any) -> bool:
+    return getattr(original(item.cls, item.originalname), "waits_for_workers", False)
+
+
+def judge_room(request: pytest.FixtureRequest) -> None:
+    """Have a test skipped that fails because the engine has room for more."""
+    manager = request.config.pluginmanager
+    if not manager.has_plugin(_PLUGIN):
+        manager.register(_Judge(), _PLUGIN)
