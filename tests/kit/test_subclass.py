@@ -123,6 +123,23 @@ def test_a_failure_is_explained(verdicts):
     assert "See 'What capabilities promise' in docs/writing-an-engine.md." in details
 
 
+LONG = """\
+def test_it():
+    told = [f"process {number} goes on" for number in range(100)]
+    assert "\\n".join(told) == ""
+"""
+
+
+def test_a_failure_is_told_uncut(tmp_path, monkeypatch):
+    for name in ("CI", "BUILD_NUMBER"):  # there pytest cuts nothing by itself
+        monkeypatch.delenv(name, raising=False)
+    module = tmp_path / "test_long.py"
+    module.write_text(LONG)
+    (verdict,) = [e for e in run_pytest(tmp_path, [str(module)]) if e["event"] == "finished"]
+    assert "process 99 goes on" in verdict["reason"]
+    assert "process 99 goes on" in verdict["details"]
+
+
 def test_a_failure_shows_values(verdicts):
     details = verdicts["TestOther", "test_capabilities_are_sane"]["details"]
     assert "assert 0 >= 1" in details

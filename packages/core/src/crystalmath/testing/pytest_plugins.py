@@ -164,6 +164,8 @@ def main() -> int:
 
     folder, number, of = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     fixed = ["-p", "no:cacheprovider", f"--rootdir={folder}", f"--basetemp={folder / 'tmp'}"]
+    # What a failure shows is told whole; releases before 8.4 do not know these.
+    fixed += ["-o", "truncation_limit_lines=0", "-o", "truncation_limit_chars=0"]
     plugins: list[object] = [Reporter(folder / EVENTS)]
     if of > 1:
         plugins.append(Lane(folder.parent / SHARES, number, of))
