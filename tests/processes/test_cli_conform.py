@@ -138,11 +138,12 @@ def test_one_that_breaks_a_rule(engine):
 
 
 def test_the_table_says_why(engine):
-    answer = conform(engine, *LIMITS, "-k", REFUSED, "--option", "refuses=false")
+    limits = (*LIMITS, "--linger", "20s")
+    answer = conform(engine, *limits, "-k", REFUSED, "--option", "refuses=false")
     assert answer.code == 1
     assert "DID NOT RAISE" in answer.out
     assert "See 'Who calls what' in docs/writing-an-engine.md." in answer.out
-    again = "crystalmath conform lax --option=refuses=false --start=60 --turn=3"
+    again = "crystalmath conform lax --option=refuses=false --start=60 --turn=3 --linger=20s"
     assert f"Look closer: {again} -k {REFUSED}\n" in answer.out
     assert "lax 1.5: 1 failed" in answer.out
     assert "--- What is asked of the engine ---\nan unknown cluster is refused" in answer.err
@@ -174,6 +175,26 @@ def test_jobs_go_to_a_cluster(engine, home):
     )
     told = " ".join(conform(*chosen, "--cluster", "odd").err.split())
     assert "options is {'qos': 'low'}" in told
+
+
+TELLING = """
+from crystalmath.testing import pytest_session
+
+def tell(subject, folder, keyword):
+    raise SystemExit(f"it may linger {subject.linger_s:g} s")
+
+pytest_session.list_kit = tell
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"),
+    [((), 10), (("--linger", "2m"), 120), (("--cluster", "big", "--linger", "90s"), 90)],
+)
+def test_how_long_a_process_may_linger(engine, home, arguments, seconds):
+    (home / "config.toml").write_text('[clusters.big]\nengine = "lax"\n')
+    answer = conform(engine, "--list", *arguments, code=TELLING)
+    assert f"it may linger {seconds} s" in answer.err
 
 
 def test_an_engine_that_ends_the_process(engine):
@@ -253,6 +274,7 @@ def test_one_that_cannot_be_loaded(engine):
         (["lax", "--list", "-k", "no_such_test"], "no test of the kit"),
         (["lax", "--turn", "soon"], "--turn"),
         (["lax", "--start", "0"], "--start"),
+        (["lax", "--linger", "long"], "--linger"),
         (["lax", "-k", "a and"], "a and"),
     ],
 )

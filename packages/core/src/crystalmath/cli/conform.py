@@ -80,6 +80,14 @@ def conform(
             "included: 10s. Else measured.",
         ),
     ] = None,
+    linger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="How long a process of the engine may outlive its end: 2m for workers of a server "
+            "that others share. Else 10s, or 30s with --cluster.",
+        ),
+    ] = None,
     library: Annotated[
         str | None,
         typer.Option(
@@ -107,11 +115,10 @@ def conform(
     info = _find(engine)
     _require_testing()
     start_s, turn_s = _seconds(start, "--start"), _seconds(turn, "--turn")
+    subject = _subject(engine, workers, option or (), cluster)
+    linger_s = _seconds(linger, "--linger") or subject.linger_s
     subject = attrs.evolve(
-        _subject(engine, workers, option or (), cluster),
-        library=library,
-        start_s=start_s,
-        turn_s=turn_s,
+        subject, library=library, start_s=start_s, turn_s=turn_s, linger_s=linger_s
     )
     if lists:
         return _list(subject, keyword, as_json=as_json)
@@ -125,6 +132,7 @@ def conform(
             "cluster": cluster,
             "start": start,
             "turn": turn,
+            "linger": linger,
             "library": library,
         }
         _report(run.verdicts, _again(engine, option or (), given))
