@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -217,6 +216,25 @@ class SetsVariable(AtLaunch):
         os.environ["BROKEN_ENGINE_ADDRESS"] = "localhost:1"
 
 
+class ChangesDirectoryForAMoment(Engine):
+    """Launches from another directory, in which the threads of its owner are, too, meanwhile."""
+
+    def launch(self, attempts):
+        with contextlib.chdir("/"):
+            return super().launch(attempts)
+
+
+class SetsVariableForAMoment(Engine):
+    """Launches with a variable set that threads of its owner pass on to what they start."""
+
+    def launch(self, attempts):
+        os.environ["BROKEN_ENGINE_ADDRESS"] = "localhost:1"
+        try:
+            return super().launch(attempts)
+        finally:
+            del os.environ["BROKEN_ENGINE_ADDRESS"]
+
+
 class ConfiguresLogging(AtLaunch):
     def begin(self):
         logging.basicConfig(level=logging.DEBUG, filename=os.devnull)
@@ -333,6 +351,29 @@ class ChangesModes(AtLaunch):
                 path.chmod(0o666)
 
 
+class OpensItsFolder(AtLaunch):
+    """Writes into a folder that the user's home has already, and opens that to all."""
+
+    def begin(self):
+        folder = Path.home() / ".known-engine"
+        (folder / "written").write_text("x")
+        folder.chmod(0o777)
+
+
+class OpensTheHome(AtLaunch):
+    def begin(self):
+        Path.home().chmod(0o777)
+
+
+class WritesElsewhereAtOnce(AtLaunch):
+    """Keeps a log in a folder that it has chosen itself, and no file open."""
+
+    def begin(self):
+        path = Path(f"/var/tmp/broken-engine-{os.getpid()}.log")
+        path.write_text("x")
+        path.unlink()
+
+
 class WritesElsewhere(AtLaunch):
     """Keeps its log in a folder that it has chosen itself."""
 
@@ -343,53 +384,3 @@ class WritesElsewhere(AtLaunch):
         if hasattr(self, "_log"):
             self._log.close()
             Path(self._log.name).unlink(missing_ok=True)
-
-
-# --- when its owner is killed ---------------------------------------------------------------------
-
-#: Ends with its owner once it has been told who that is, and not before.
-UNTOLD = """
-import os, sys, time
-owner = int(sys.stdin.readline() or 0)
-deadline = time.monotonic() + 600
-while time.monotonic() < deadline and (not owner or os.path.exists(f"/proc/{owner}")):
-    time.sleep(0.05)
-"""
-
-
-class TiedTooLate(AtLaunch):
-    """Starts a process, and a moment later has it end with its owner."""
-
-    start_s = 30.0
-
-    def begin(self):
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", UNTOLD],
-            env={**os.environ, LEAK: "1"},
-            stdin=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        time.sleep(3.0)
-        self._process.stdin.write(f"{os.getpid()}\n")
-        self._process.stdin.flush()
-
-    def end(self):
-        if hasattr(self, "_process"):
-            self._process.kill()
-            self._process.wait()
-            self._process.stdin.close()
-
-
-class NeverTied(AtLaunch):
-    """Starts a process that only `stop` ends."""
-
-    start_s = 30.0
-
-    def begin(self):
-        self._process = subprocess.Popen(["sleep", "120"], env={**os.environ, LEAK: "1"})
-
-    def end(self):
-        if hasattr(self, "_process"):
-            self._process.kill()
-            self._process.wait()

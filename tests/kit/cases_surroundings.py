@@ -23,6 +23,16 @@ CASES = [
     ("ChangesUmask", "test_its_owner_stays_as_it_was[umask]", "is 007"),
     ("HandlesSignals", "test_its_owner_stays_as_it_was[signal handlers]", "SIGTERM was"),
     ("SetsVariable", "test_its_owner_stays_as_it_was[environment]", "BROKEN_ENGINE_ADDRESS was"),
+    (
+        "ChangesDirectoryForAMoment",
+        "test_its_owner_stays_as_it_was[working directory]",
+        r"os\.chdir\('/'\)",
+    ),
+    (
+        "SetsVariableForAMoment",
+        "test_its_owner_stays_as_it_was[environment]",
+        r"os\.putenv\(b'BROKEN_ENGINE_ADDRESS'",
+    ),
     ("ConfiguresLogging", "test_its_owner_stays_as_it_was[root logger]", "handlers was"),
     ("StampsLogRecords", "test_its_owner_stays_as_it_was[root logger]", "factory of records was"),
     ("LowersLimit", "test_its_owner_stays_as_it_was[limits]", "RLIMIT_NOFILE was"),
@@ -39,9 +49,19 @@ CASES = [
     ("WritesToCache", "test_no_file_elsewhere", r"\.cache.* was not there"),
     ("WritesWhereItStands", "test_no_file_elsewhere", "work/broken-engine.log was not there"),
     ("ChangesModes", "test_no_file_elsewhere", "was 100644, .* is 100666"),
+    ("OpensItsFolder", "test_no_file_elsewhere", r"\.known-engine was 40755, .* is 40777"),
+    ("OpensTheHome", "test_no_file_elsewhere", "stage0/home was 40.*, is 40777"),
+    ("WritesElsewhereAtOnce", "test_no_file_elsewhere", r"open\('/var/tmp/broken-engine-"),
     ("WritesElsewhere", "test_no_file_elsewhere", "/var/tmp/broken-engine-"),
     # When its owner is killed.
     ("TiedTooLate", "test_killed_at_each_moment_of_a_launch", "after its owner was killed"),
+    (
+        "TiedByItsThread",
+        "test_killed_at_each_moment_of_a_launch",
+        "after its owner was killed a[ts] ",
+    ),
+    ("KilledLeavesFile", "test_killed_at_each_moment_of_a_launch", "/tmp/broken-engine-"),
+    ("KilledLeavesSocket", "test_killed_at_each_moment_of_a_launch", "/engines/KilledLeavesSocket"),
     ("NeverTied", "test_killed_at_each_moment_of_a_launch", "sleep 120"),
     ("NeverTied", "test_finished_job_of_a_killed_process", "which killed its process, these"),
 ]

@@ -16,6 +16,7 @@ import broken_engines
 import broken_face  # noqa: F401
 import broken_subtly  # noqa: F401
 import broken_surroundings  # noqa: F401
+import broken_when_killed  # noqa: F401
 import early_engine  # noqa: F401
 import good_engines  # noqa: F401
 import psutil

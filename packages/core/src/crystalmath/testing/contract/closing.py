@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from crystalmath.testing.contract.base import Base
+from crystalmath.testing.leavings import is_channel, is_leaked, segments
 from crystalmath.testing.oracle import alive, found, start_time
 from crystalmath.testing.own_time import own_time
 from crystalmath.testing.owner import Owner, OwnerError
@@ -40,7 +40,6 @@ _TROUBLE = (
     "resource_tracker: ",
 )
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux has it
 
 
 class Tenant:
@@ -80,7 +79,7 @@ class Tenant:
         """Ask the process; see which shared memory it and what it has started hold."""
         answer = self.owner.ask(method, *arguments, **keywords)
         for process in (self.owner.process, *self.owner.others()):
-            self._segments |= _segments(process.pid)
+            self._segments |= segments(process.pid)
         return answer
 
     def submit(self, recipe: str, times: int, **parameters: str) -> list[str]:
@@ -151,20 +150,14 @@ class Tenant:
         """List what nobody needs any more once a process of this home is closed."""
         home = self._oracle.home
         files = below(home / "engines" / self._engine.name)
-        channels = {str(path) for path in files if _is_channel(path)}
+        channels = {str(path) for path in files if is_channel(path)}
         # An idle chain inside a worker that somebody else started may live for a while.
         names = listed(home / "jobs" / ".identities")
         whole = (path for path in names if not path.name.startswith("."))  # those are being written
         identities = {str(path) for path in whole if not _is_of_a_living(path)}
-        return channels | identities | {each for each in self._segments if self._is_leaked(each)}
-
-    def _is_leaked(self, segment: str) -> bool:
-        """Tell whether shared memory of this process's is new, and belongs to nobody any more."""
-        try:
-            found = os.stat(segment)  # noqa: PTH116 - it is a name as the kernel tells it
-        except FileNotFoundError:
-            return False
-        return found.st_ctime >= self._born and not _is_open(segment)
+        return (
+            channels | identities | {each for each in self._segments if is_leaked(each, self._born)}
+        )
 
 
 def _is_of_a_living(identity: Path) -> bool:
@@ -299,26 +292,3 @@ def _all_cancelled(oracle: Oracle, jobs: list[str]) -> None:
         assert outcome is not None, f"{job_id} was left unfinished"
         assert outcome["state"] == "cancelled"
         assert oracle.processes(job_id) == []
-
-
-def _is_channel(path: Path) -> bool:
-    try:
-        mode = path.lstat().st_mode
-    except OSError:
-        return False
-    return stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
-
-
-def _segments(pid: int | str) -> set[str]:
-    """List the shared memory that a process has mapped."""
-    try:
-        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
-    except OSError:
-        return set()
-    # Five columns, then the file, which may have blanks.
-    return {line.split(maxsplit=5)[5] for line in lines if f" {_SHARED_MEMORY}/" in line}
-
-
-def _is_open(segment: str) -> bool:
-    """Tell whether a living process has mapped shared memory."""
-    return any(segment in _segments(each.name) for each in listed("/proc") if each.name.isdecimal())

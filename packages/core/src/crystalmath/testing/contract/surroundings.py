@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.contract.stage import Stage
-from crystalmath.testing.oracle import Oracle, shown
+from crystalmath.testing.killed_launches import KilledLaunches
+from crystalmath.testing.oracle import Oracle
 from crystalmath.testing.owner import OwnerError
 from crystalmath.testing.waiting import eventually
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.owner import Owner
@@ -206,49 +205,23 @@ class Surroundings(Staged):
         tenant.ask("close")
 
     def test_killed_at_each_moment_of_a_launch(
-        self, engine: EngineUnderTest, owner: Callable[..., Owner], door: Door
+        self,
+        owner: Callable[..., Owner],
+        door: Door,
+        engine: EngineUnderTest,
+        oracle: Oracle,
+        tmp_path: Path,
     ) -> None:
-        owners = {moment: owner() for moment in MOMENTS}
-        attempts = {moment: door.write("echo") for moment in MOMENTS}
-        took = 0.0
-        # How long it takes is known once one was let finish.
-        for moment, each in reversed(owners.items()):
-            each.ask("threads")
-            took = _launch_until(moment, door, each, attempts[moment], took)
-            each.kill()
-        limit = engine.linger_s + engine.start_s + 10 * engine.turn_s
-        for moment, each in owners.items():
-
-            def what(moment: str = moment, each: Owner = each) -> str:
-                expected = f"that nothing is alive {limit:g} s after its owner was killed {moment}"
-                return _promise(expected, [shown(process) for process in each.others()])
-
-            eventually(lambda each=each: not each.others(), limit, what)  # type: ignore[misc]
-
-
-MOMENTS = (
-    "before a launch",
-    "as a launch begins",
-    "at the first process of a launch",
-    "in the middle of a launch",
-    "after a launch",
-)
-BEFORE, BEGINS, FIRST, MIDDLE, AFTER = MOMENTS
-
-
-def _launch_until(moment: str, door: Door, owner: Owner, attempt: Attempt, took: float) -> float:
-    """Begin a launch, and come back at a moment of it; give how long a whole one takes, in s."""
-    began = time.monotonic()
-    if moment == AFTER:
-        door.launch(attempt, by=owner)
-        return time.monotonic() - began
-    if moment != BEFORE:
-        owner.tell("launch", [attempt.job_id])
-    if moment == MIDDLE:
-        time.sleep(took / 2)
-    while moment == FIRST and not owner.children() and not owner.has_answered():
-        time.sleep(0.001)
-    return took
+        """Nothing is left: no process; no file, socket or shared memory that the next one keeps."""
+        temporary = tmp_path / "tmp"
+        temporary.mkdir()
+        launches = KilledLaunches(engine, owner, door, oracle, temporary)
+        launches.kill_all()
+        launches.wait_for_the_end()
+        if launches.left():
+            launches.tidy_up()
+        what = "that what its killed owners leave is gone once the next one has come and gone"
+        _kept(not launches.left(), what, launches.left())
 
 
 def _is_lower(limit: int, other: int) -> bool:

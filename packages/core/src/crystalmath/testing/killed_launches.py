@@ -1,0 +1,210 @@
+"""Killing owners at each moment of a launch, and of what an engine does after it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from crystalmath.testing.leavings import is_channel, is_leaked, segments
+from crystalmath.testing.oracle import shown
+from crystalmath.testing.passing import TRANSIENT, below
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crystalmath.testing.contract.door import Door
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["KilledLaunches"]
+
+BEFORE, BEGINS = "before a launch", "as a launch begins"
+MIDDLE, AFTER = "in the middle of a launch", "after a launch"
+CLAIMED, OVER = "as its first job begins", "once its first job is over"
+#: An engine is watched until its first job is over, at least and at most so long, in seconds.
+LEAST_S, MOST_S = 2.0, 15.0
+#: So many owners are killed because of a process that has come up.
+MOST_PROCESSES = 5
+_TICK = 0.001
+
+
+class KilledLaunches:
+    """Launch a job in one process after another, and kill each at another moment.
+
+    Parameters
+    ----------
+    engine : EngineUnderTest
+        The engine.
+    owner : callable
+        Starts a process: ``owner(TMPDIR=...)``.
+    door : Door
+        Writes the jobs down.
+    oracle : Oracle
+        Sees the home.
+    folder : pathlib.Path
+        An empty one, for the temporary files of the processes.
+    """
+
+    def __init__(
+        self,
+        engine: EngineUnderTest,
+        owner: Callable[..., Owner],
+        door: Door,
+        oracle: Oracle,
+        folder: Path,
+    ) -> None:
+        self._engine = engine
+        self._owner = owner
+        self._door = door
+        self._oracle = oracle
+        self._temporary = folder
+        self._born = time.time()
+        self._channels = self._list_channels()
+        self._segments: set[str] = set()
+        self.killed: dict[str, Owner] = {}
+
+    def kill_all(self) -> None:
+        """Kill at all moments: how long a launch takes, and what comes up, is known once seen."""
+        took = self._answer()
+        counts = self._watch()
+        self._kill(BEFORE)
+        self._kill(BEGINS, lambda _: True)
+        end = took / 2
+        self._kill(MIDDLE, lambda launch: launch.age >= end)
+        self._kill(CLAIMED, lambda launch: launch.claimed or launch.age > MOST_S)
+        for count in counts:
+            self._kill(f"at the process number {count} that it started", _has_come(count))
+
+    def left(self) -> list[str]:
+        """List the files and the shared memory that nobody needs any more."""
+        files = (path for path in below(self._temporary) if not path.is_symlink())
+        found = {str(path) for path in files if not path.is_dir()}
+        found |= self._list_channels() - self._channels
+        return sorted(found | {each for each in self._segments if is_leaked(each, self._born)})
+
+    def tidy_up(self) -> None:
+        """Have another process run a job and close its engine: what that removes is not left."""
+        owner = self._new()
+        attempt = self._door.write("echo")
+        self._door.launch(attempt, by=owner)
+        self._door.ended(attempt)
+        owner.ask("close")
+        owner.kill()
+
+    def _answer(self) -> float:
+        """Kill as a launch has answered; give how long it took, in seconds."""
+        owner, attempt = self._new(), self._door.write("echo")
+        began = time.monotonic()
+        self._door.launch(attempt, by=owner)
+        took = time.monotonic() - began
+        self._put_down(AFTER, owner)
+        return took
+
+    def _watch(self) -> list[int]:
+        """Kill once the job is over; give the numbers of processes at which to kill others."""
+        launch = self._launch()
+        counts: list[int] = []
+        while not launch.over:
+            if (count := launch.count()) > (counts[-1] if counts else 0):
+                counts.append(count)
+            time.sleep(_TICK)
+        for process in (launch.owner.process, *launch.owner.others()):
+            self._segments |= segments(process.pid)
+        self._put_down(OVER, launch.owner)
+        # Those that come up in one moment are one; of many, some from the first to the last.
+        last = len(counts) - 1
+        chosen = {round(last * n / (MOST_PROCESSES - 1)) for n in range(MOST_PROCESSES)}
+        return [counts[n] for n in sorted(chosen) if 0 <= n <= last] or [1]
+
+    def _kill(self, moment: str, has_come: Callable[[_Launch], bool] | None = None) -> None:
+        if has_come is None:
+            self._put_down(moment, self._new())
+            return
+        launch = self._launch()
+        while not has_come(launch):
+            time.sleep(_TICK)
+        self._put_down(moment, launch.owner)
+
+    def _launch(self) -> _Launch:
+        return _Launch(self._new(), self._door.write("echo").job_id, self._oracle)
+
+    def _new(self) -> Owner:
+        """Give a process that has imported everything, and made its engine."""
+        owner = self._owner(TMPDIR=str(self._temporary))
+        owner.ask("threads")
+        return owner
+
+    def _put_down(self, moment: str, owner: Owner) -> None:
+        owner.kill()
+        self.killed[moment] = owner
+
+    def _list_channels(self) -> set[str]:
+        files = below(self._oracle.home / "engines" / self._engine.name)
+        return {str(path) for path in files if is_channel(path)}
+
+    def wait_for_the_end(self) -> None:
+        """Check that of no killed process anything is alive."""
+        limit = self._engine.linger_s + self._engine.start_s + 10 * self._engine.turn_s
+        for moment, owner in self.killed.items():
+
+            def what(moment: str = moment, owner: Owner = owner) -> str:
+                alive = [shown(process) for process in owner.others()]
+                return (
+                    f"expected of the engine: that nothing is alive {limit:g} s after its owner "
+                    f"was killed {moment}; found: {alive}"
+                )
+
+            try:
+                eventually(lambda owner=owner: not owner.others(), limit, what)  # type: ignore[misc]
+            except AssertionError:
+                self._end()
+                raise
+
+    def _end(self) -> None:
+        """End what goes on: told once is enough, and nobody need wait for it again."""
+        for owner in self.killed.values():
+            for process in owner.others():
+                with contextlib.suppress(*TRANSIENT):
+                    process.kill()
+
+
+class _Launch:
+    """A launch that one process has been told to make."""
+
+    def __init__(self, owner: Owner, job_id: str, oracle: Oracle) -> None:
+        self.owner = owner
+        self._job_id = job_id
+        self._oracle = oracle
+        self._seen = {each.pid for each in owner.process.descendants()}
+        self._before = len(self._seen)
+        owner.tell("launch", [job_id])
+        self._began = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """How long ago it was told, in seconds."""
+        return time.monotonic() - self._began
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the job was begun."""
+        return self._oracle.claimed(self._job_id)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to see."""
+        age = self.age
+        return age > MOST_S or (age > LEAST_S and self._oracle.outcome(self._job_id) is not None)
+
+    def count(self) -> int:
+        """Tell how many processes have come up so far, detached or not."""
+        self._seen |= {each.pid for each in self.owner.process.descendants()}
+        return len(self._seen) - self._before
+
+
+def _has_come(count: int) -> Callable[[_Launch], bool]:
+    return lambda launch: launch.count() >= count or launch.over

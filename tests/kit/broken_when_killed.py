@@ -1,0 +1,122 @@
+"""Engines that leave something when their owner is killed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from broken_engines import LEAK
+from broken_surroundings import AtLaunch
+
+#: Ends with its owner once it has been told who that is, and not before.
+UNTOLD = """
+import os, sys, time
+owner = int(sys.stdin.readline() or 0)
+deadline = time.monotonic() + 600
+while time.monotonic() < deadline and (not owner or os.path.exists(f"/proc/{owner}")):
+    time.sleep(0.05)
+"""
+
+
+class TiedTooLate(AtLaunch):
+    """Starts a process, and a moment later has it end with its owner."""
+
+    start_s = 30.0
+
+    def begin(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", UNTOLD],
+            env={**os.environ, LEAK: "1"},
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        time.sleep(3.0)
+        self._process.stdin.write(f"{os.getpid()}\n")
+        self._process.stdin.flush()
+
+    def end(self):
+        if hasattr(self, "_process"):
+            self._process.kill()
+            self._process.wait()
+            self._process.stdin.close()
+
+
+class NeverTied(AtLaunch):
+    """Starts a process that only `stop` ends."""
+
+    start_s = 30.0
+
+    def begin(self):
+        self._process = subprocess.Popen(["sleep", "120"], env={**os.environ, LEAK: "1"})
+
+    def end(self):
+        if hasattr(self, "_process"):
+            self._process.kill()
+            self._process.wait()
+
+
+class TiedByItsThread(AtLaunch):
+    """Has a thread start its process, which is tied to its owner when `launch` is long over."""
+
+    start_s = 30.0
+
+    def begin(self):
+        self._process = None
+        self._thread = threading.Thread(target=self._begin_late, daemon=True)
+        self._thread.start()
+
+    def _begin_late(self):
+        time.sleep(0.3)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", UNTOLD],
+            env={**os.environ, LEAK: "1"},
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        time.sleep(1.0)
+        self._process.stdin.write(f"{os.getpid()}\n")
+        self._process.stdin.flush()
+
+    def end(self):
+        if hasattr(self, "_thread"):
+            self._thread.join()
+            self._process.kill()
+            self._process.wait()
+            self._process.stdin.close()
+
+
+class KilledLeavesFile(AtLaunch):
+    """Has a temporary file that only `stop` removes."""
+
+    def begin(self):
+        descriptor, self._name = tempfile.mkstemp(prefix="broken-engine-")
+        os.close(descriptor)
+
+    def end(self):
+        if hasattr(self, "_name"):
+            Path(self._name).unlink()
+
+
+class KilledLeavesSocket(AtLaunch):
+    """Has a socket in its folder that only `stop` removes."""
+
+    def begin(self):
+        self.settings.directory.mkdir(parents=True, exist_ok=True)
+        self._path = self.settings.directory / f"{os.getpid()}"
+        self._listening = socket.socket(socket.AF_UNIX)
+        here = os.open(self.settings.directory, os.O_PATH)
+        self._listening.bind(f"/proc/self/fd/{here}/{self._path.name}")  # its path may be long
+        os.close(here)
+
+    def end(self):
+        if hasattr(self, "_path"):
+            self._listening.close()
+            self._path.unlink()
