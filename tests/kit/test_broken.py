@@ -14,7 +14,26 @@ PARTS = 6
 
 
 @pytest.fixture(scope="session")
-def verdicts(request, judge):
+def known(tmp_path_factory):
+    """Give a home of a user who has used such an engine before."""
+    home = tmp_path_factory.mktemp("home")
+    folder = home / ".known-engine"
+    folder.mkdir()
+    (folder / "settings").write_text("as it was")
+    for path in (folder, folder / "settings"):
+        path.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        yield folder
+
+
+def test_the_home_of_the_user_stays_as_it_was(verdicts, known):
+    assert [path.name for path in known.iterdir()] == ["settings"]
+    assert known.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.fixture(scope="session")
+def verdicts(request, judge, known):
     chosen = {}
     # Of those that were selected, with -k for one.
     for item in request.session.items:

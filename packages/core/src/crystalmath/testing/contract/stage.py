@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 from collections import Counter
-from itertools import chain, takewhile
-from pathlib import Path
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -16,10 +14,13 @@ import psutil
 from crystalmath.testing import ports
 from crystalmath.testing.oracle import shown
 from crystalmath.testing.owner import Owner
-from crystalmath.testing.passing import TRANSIENT, below, links, listed
+from crystalmath.testing.passing import TRANSIENT, links, listed
+from crystalmath.testing.places import Places
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
@@ -36,8 +37,6 @@ LINGER_S = 30.0
 MODULE = "a_module_of_the_submitter"
 #: What a variable may hold: a shell that exports functions has such ones.
 WORDS = "some words, \N{GREEK SMALL LETTER ALPHA} {\n  '$HOME' \"\\\n}"
-#: Folders of a home in which each program makes a folder of its own, and those below them.
-_SHARED = frozenset({".cache", ".config", ".local", "share", "state"})
 
 
 class Stage:
@@ -66,10 +65,10 @@ class Stage:
         self._engine = engine
         self._oracle = oracle
         self._folder = folder
+        self._places = Places(folder)
         self.born = self._environment()
-        files = self._files()
         errors = folder / "errors"
-        work = folder / "work"
+        work = self._places.work
         with Owner(engine.name, self.born, errors, engine.cluster, work) as self._owner:
             # What its imports open is no engine's.
             self._owner.ask("write", "echo")
@@ -87,12 +86,13 @@ class Stage:
         self.files: list[str] = []
 
         def is_as_it_was() -> bool:
-            self.files = self._changes(files)
+            self.files = self._places.changes()
             return not self.files
 
         # What its processes have made goes with them, and they may outlive it for a while.
         with contextlib.suppress(AssertionError):
             eventually(is_as_it_was, engine.linger_s + 10 * engine.turn_s, "")
+        self._places.remove_home()
 
     def _use(self) -> None:
         job_id = self._begin("surroundings")
@@ -163,14 +163,9 @@ class Stage:
             assert outcome["state"] == state, outcome["error"]
 
     def _environment(self) -> dict[str, str]:
-        """Make the places of the process, and give its environment."""
-        home, temporary, modules = (self._folder / each for each in ("home", "tmp", "modules"))
-        for place in (home, temporary, modules, self._folder / "work"):
-            place.mkdir()
-        _show(Path.home(), home)
-        own = home / "a file of the user's"
-        own.write_text("as it was\n", encoding="ascii")
-        own.chmod(0o644)
+        """Give the environment of the process."""
+        modules = self._folder / "modules"
+        modules.mkdir()
         (modules / f"{MODULE}.py").touch()
         paths = [str(modules), os.environ.get("PYTHONPATH")]
         return {
@@ -178,10 +173,10 @@ class Stage:
             "A_VARIABLE_OF_THE_SUBMITTER": WORDS,
             "VASP_VARIABLE_OF_THE_SUBMITTER": "forwarded",
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "HOME": str(home),
+            "HOME": str(self._places.home),
             # It goes with quacc, in which jobs run: that it keeps something there is no engine's.
             "MPLCONFIGDIR": str(self._folder / "matplotlib"),
-            "TMPDIR": str(temporary),
+            "TMPDIR": str(self._places.temporary),
         }
 
     def _descriptors(self) -> Counter[str]:
@@ -193,26 +188,6 @@ class Stage:
         if self._descriptors() - before:
             self._owner.ask("collect")
         return self._descriptors() - before
-
-    def _changes(self, files: dict[str, str]) -> list[str]:
-        """Say which files in the places of the process are not as they were."""
-        after = self._files()
-        return sorted(
-            f"{path} was {files.get(path, 'not there')}, is {after.get(path, 'not there')}"
-            for path in files.keys() | after.keys()
-            if files.get(path) != after.get(path)
-        )
-
-    def _files(self) -> dict[str, str]:
-        """Tell of all files in the places of the process what they are."""
-        found = {}
-        places = [below(self._folder / each) for each in ("home", "tmp", "work")]
-        for path in chain.from_iterable(places):
-            with contextlib.suppress(OSError):  # it goes meanwhile
-                status = path.lstat()
-                if not stat.S_ISLNK(status.st_mode):
-                    found[str(path)] = f"{status.st_mode:o}, {status.st_size} bytes"
-        return found
 
     def _written(self, process: psutil.Process) -> list[str]:
         """List the files outside the home that a process has open for writing."""
@@ -238,14 +213,3 @@ def _name(task: Path) -> str:
 def _listed(found: Counter[str]) -> str:
     """Put into words the commonest of what was counted."""
     return ", ".join(f"{times} of {what}" for what, times in found.most_common(3))
-
-
-def _show(home: Path, folder: Path) -> None:
-    """Show in a folder what is in a home: libraries find it, and what they make there is seen."""
-    for path in listed(home):
-        shown = folder / path.name
-        if path.name in _SHARED and path.is_dir() and not path.is_symlink():
-            shown.mkdir()
-            _show(path, shown)
-        else:
-            shown.symlink_to(path)
