@@ -127,6 +127,16 @@ class OwnerProcess:
         """Tell what of this process is not as it was before it had a runner."""
         return snapshot.differences(self._born, snapshot.take())
 
+    def note_passing(self, folders: Sequence[str]) -> None:
+        """Note from now on what is changed for a moment, and files elsewhere than in folders."""
+        from crystalmath.testing.passing_changes import PassingChanges
+
+        self._passing = PassingChanges(folders)
+
+    def passing(self) -> dict[str, list[str]]:
+        """Tell what was noted."""
+        return {topic: list(found) for topic, found in self._passing.found.items()}
+
     def limits(self) -> dict[str, list[int]]:
         """Give this process's limits."""
         return snapshot.limits()

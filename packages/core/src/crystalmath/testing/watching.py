@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
     from types import FrameType
 
-__all__ = ["Watched", "watched"]
+__all__ = ["Watched", "imports", "is_bytecode", "place", "watched", "writes"]
 
 _PROCESSES = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "pty.spawn"}
@@ -126,10 +126,10 @@ def _receive(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _note(what: str, frame: FrameType) -> None:
     now = _now  # the call may end while another thread is here
-    if now is None or _is_of_another() or (_skips_imports and _imports(frame)):
+    if now is None or _is_of_another() or (_skips_imports and imports(frame)):
         return
     if not (_may_ask and _asks(frame)):
-        now.started.append(f"{what} ({_place(frame)})")
+        now.started.append(f"{what} ({place(frame)})")
 
 
 def _is_of_another() -> bool:
@@ -145,15 +145,20 @@ def _told(event: str, arguments: tuple[Any, ...]) -> str | None:
         return f"process: {' '.join(words)}"
     if event == "socket.bind":
         return f"port: {arguments[1]}"
-    is_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES
+    is_write = event == "open" and writes(arguments)
     if (event == "os.mkdir" or is_write) and isinstance(arguments[0], str | bytes | os.PathLike):
         name = os.fsdecode(arguments[0])
-        if not name.startswith(("/dev/", "/proc/")) and not _is_bytecode(name):
+        if not name.startswith(("/dev/", "/proc/")) and not is_bytecode(name):
             return f"file: {name}"
     return None
 
 
-def _is_bytecode(name: str) -> bool:
+def writes(arguments: tuple[Any, ...]) -> bool:
+    """Tell of the arguments of an event `open` whether the file is opened for writing."""
+    return isinstance(arguments[2], int) and bool(arguments[2] & _WRITES)
+
+
+def is_bytecode(name: str) -> bool:
     """Tell whether Python keeps what it has compiled there, or beside the modules."""
     kept = sys.pycache_prefix
     return "__pycache__" in name or (kept is not None and name.startswith(kept))
@@ -165,7 +170,8 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _imports(frame: FrameType) -> bool:
+def imports(frame: FrameType) -> bool:
+    """Tell whether something happens while a module is imported."""
     return any("importlib._bootstrap" in each.f_code.co_filename for each in _frames(frame))
 
 
@@ -173,7 +179,7 @@ def _asks(frame: FrameType) -> bool:
     return any(each.f_globals.get("__name__") == _CLIENT for each in _frames(frame))
 
 
-def _place(frame: FrameType) -> str:
+def place(frame: FrameType) -> str:
     """Tell the line of the first caller outside Python's own library."""
     for each in _frames(frame):
         name = each.f_code.co_filename

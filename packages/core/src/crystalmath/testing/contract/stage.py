@@ -73,9 +73,15 @@ class Stage:
             # What its imports open is no engine's.
             self._owner.ask("write", "echo")
             descriptors = self._descriptors()
+            self._owner.ask("note_passing", [str(oracle.home), str(folder)])
             self._use()
             self._owner.ask("close")
             self.changed: dict[str, list[str]] = self._owner.ask("changes")
+            passing: dict[str, list[str]] = self._owner.ask("passing")
+            self.files_in_use += passing.pop("files")
+            self.changed_by_use |= {
+                topic: self.changed_by_use[topic] + found for topic, found in passing.items()
+            }
             # What garbage holds, temporary files too, goes as it would sooner or later.
             self._owner.ask("collect")
             # A turn tells how slow the machine is.
