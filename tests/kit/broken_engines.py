@@ -49,6 +49,8 @@ class Engine(LocalRunner):
     #: For `EngineUnderTest`. A job that never comes is not waited for so long.
     library: ClassVar[str | None] = None
     start_s: ClassVar[float] = 60.0
+    #: How many workers it is given, if it matters.
+    crew: ClassVar[int | None] = None
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)

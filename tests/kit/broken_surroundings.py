@@ -67,6 +67,18 @@ class DropsVariable(InAProcess):
         return {name: v for name, v in os.environ.items() if not name.startswith("A_")}
 
 
+class SecondWorkerKnowsLittle(InAProcess):
+    """Has a second worker that passes on what it knows alone."""
+
+    crew = 2
+
+    def environment(self):
+        me = threading.current_thread()
+        if self.__dict__.setdefault("_first", me) is me:
+            return dict(os.environ)
+        return {name: v for name, v in os.environ.items() if not name.startswith("A_")}
+
+
 class DropsPythonPath(InAProcess):
     """Starts its workers without the user's modules."""
 

@@ -8,6 +8,11 @@ CASES = [
     ("EmptyEnvironment", "test_a_job_finds_the_variables_of_its_owner[HOME]", "found: None"),
     ("DropsVariable", "test_a_job_finds_the_variables_of_its_owner[A_VARIABLE]", "some words"),
     ("EnvironmentByLines", "test_a_job_finds_the_variables_of_its_owner[A_VARIABLE]", "some words"),
+    (
+        "SecondWorkerKnowsLittle",
+        "test_a_job_finds_the_variables_of_its_owner[A_VARIABLE]",
+        "some words",
+    ),
     ("DropsPythonPath", "test_a_job_finds_the_pythonpath_of_its_owner", "stage0/modules"),
     ("OtherLocale", "test_a_job_has_the_locale_of_its_owner", "text files"),
     ("FewerFiles", "test_a_job_has_the_limits_of_its_owner", r"RLIMIT_NOFILE is \[200"),

@@ -85,8 +85,7 @@ def judge(site, tmp_path_factory):
     def judge(chosen, workers=2, limits="", options=None):
         folder = tmp_path_factory.mktemp("k")
         module = folder / "test_engines.py"
-        given = {"workers": workers} if options is None else options
-        classes = [_class(name, workers, limits, given) for name in chosen]
+        classes = [_class(name, workers, limits, options) for name in chosen]
         module.write_text(HEAD + "".join(classes))
         nodes = [
             f"{module}::Test{name}::{test}" for name, tests in chosen.items() for test in tests
@@ -103,10 +102,11 @@ def judge(site, tmp_path_factory):
 
 def _class(name, workers, limits, options):
     engine = broken_engines.ENGINES.get(name)
+    workers = (engine and engine.crew) or workers
     return CLASS.format(
         name=name,
         workers=workers,
-        options=options,
+        options={"workers": workers} if options is None else options,
         library=engine.library if engine else None,
         start_s=engine.start_s if engine else None,
         limits=limits,

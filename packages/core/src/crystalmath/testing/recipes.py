@@ -338,11 +338,12 @@ def spoil(atoms: Atoms, path: str) -> dict[str, Any]:
     return wait_for(atoms, path)
 
 
-def surroundings(atoms: Atoms) -> dict[str, Any]:
-    """Tell what a recipe finds around itself."""
+def surroundings(atoms: Atoms, path: str | None = None) -> dict[str, Any]:
+    """Tell what a recipe finds around itself; run until a file is there, if one is named."""
     from crystalmath.testing import snapshot
 
-    del atoms
+    if path is not None:
+        wait_for(atoms, path)
     return {
         "cwd": str(Path.cwd()),
         "environment": dict(os.environ),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 from collections import Counter
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -19,8 +21,6 @@ from crystalmath.testing.places import Places
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
@@ -53,8 +53,8 @@ class Stage:
 
     Attributes
     ----------
-    job : dict
-        What a job found.
+    jobs : dict of str to dict
+        What a job on each worker found, by the directory in which it should work.
     born, changed_by_use, changed : dict
         What the process was given, and by topic what its engine changed, before and after `close`.
     strange_ports, open_ports, files_in_use, leaks, files, descriptors : list of str
@@ -101,12 +101,19 @@ class Stage:
         self._places.remove_home()
 
     def _use(self) -> None:
-        job_id = self._begin("surroundings")
-        self._end([job_id])
-        self.directory = str(self._oracle.directory(job_id) / "1.work")
-        self.job: dict[str, Any] = self._oracle.payload(job_id)
-        # Each worker has had its first job before anything is counted.
-        self._end(self._owner.ask("submit", "echo", self._engine.workers))
+        # Each worker has one of them before the first one ends, and before anything is counted.
+        gate = Path(tempfile.mkdtemp(dir=self._oracle.home, prefix="stage-"), "gate")
+        count = self._engine.workers
+        jobs: list[str] = self._owner.ask("submit", "surroundings", count, path=str(gate))
+        # Whether it has so many workers is asked elsewhere.
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: all(map(self._oracle.claimed, jobs)), self._begin_s, "")
+        gate.touch()
+        self._end(jobs)
+        self.jobs: dict[str, dict[str, Any]] = {
+            str(self._oracle.directory(job_id) / "1.work"): self._oracle.payload(job_id)
+            for job_id in jobs
+        }
         self.limits: dict[str, list[int]] = self._owner.ask("limits")
         self.encodings: dict[str, str] = self._owner.ask("encodings")
         self.changed_by_use: dict[str, list[str]] = self._owner.ask("changes")
@@ -156,9 +163,13 @@ class Stage:
         """Submit a job, and wait until it is begun: what it was handed over with is over."""
         job_id: str
         (job_id,) = self._owner.ask("submit", recipe)
-        limit = self._engine.start_s + 10 * self._engine.turn_s
-        eventually(lambda: self._oracle.claimed(job_id), limit, f"the job {job_id} was not begun")
+        what = f"the job {job_id} was not begun"
+        eventually(lambda: self._oracle.claimed(job_id), self._begin_s, what)
         return job_id
+
+    @property
+    def _begin_s(self) -> float:
+        return self._engine.start_s + 10 * self._engine.turn_s
 
     def _end(self, jobs: list[str], state: str = "completed") -> None:
         limit = self._engine.start_s + (10 + len(jobs)) * self._engine.turn_s

@@ -55,7 +55,7 @@ class Staged(Base):
 
 
 class Inheritance(Staged):
-    """What a job finds around itself, compared inside it with what core promises."""
+    """What a job finds around itself on each worker, compared with what core promises."""
 
     guide: ClassVar[str] = "What a job inherits"
 
@@ -66,40 +66,45 @@ class Inheritance(Staged):
         name = f"{name}_OF_THE_SUBMITTER" if name.endswith("VARIABLE") else name
         if not name.startswith("VASP_"):  # which core brings itself
             needs("workers_inherit")
-        found, expected = stage.job["environment"].get(name), stage.born.get(name)
+        expected = stage.born.get(name)
         what = f"a worker that has the variable {name} of the process that submits, {expected!r}"
-        _kept(found == expected, what, found)
+        for job in stage.jobs.values():
+            found = job["environment"].get(name)
+            _kept(found == expected, what, found)
 
     def test_a_job_finds_the_pythonpath_of_its_owner(
         self, needs: Callable[[str], None], stage: Stage
     ) -> None:
         needs("workers_inherit")
         # Only the first of them is known to be no relative path.
-        expected, found = stage.born["PYTHONPATH"].split(":")[0], stage.job["path"]
+        expected = stage.born["PYTHONPATH"].split(":")[0]
         what = f"a worker that has the PYTHONPATH of the process that submits, with {expected}"
-        _kept(expected in found, what, found)
+        for job in stage.jobs.values():
+            _kept(expected in job["path"], what, job["path"])
 
     def test_a_job_hears_all_signals(self, stage: Stage) -> None:
-        found = stage.job["signals"]
         what = "no signal that is ignored or blocked, SIGINT and SIGTERM above all"
-        _kept(not any(found.values()), what, found)
+        for job in stage.jobs.values():
+            _kept(not any(job["signals"].values()), what, job["signals"])
 
     def test_a_job_has_standard_streams(self, stage: Stage) -> None:
-        found = stage.job["streams"]
         expected = {"input": "at its end", "output": "open, utf-8", "error": "open, utf-8"}
-        _kept(found == expected, f"standard streams that are {expected}", found)
+        for job in stage.jobs.values():
+            found = job["streams"]
+            _kept(found == expected, f"standard streams that are {expected}", found)
 
     def test_a_job_has_the_locale_of_its_owner(
         self, needs: Callable[[str], None], stage: Stage
     ) -> None:
         needs("workers_inherit")
         what = f"a worker with the locale of the process that submits, {stage.encodings}"
-        found = stage.job["encodings"]
-        _kept(found == stage.encodings, what, found)
+        for job in stage.jobs.values():
+            _kept(job["encodings"] == stage.encodings, what, job["encodings"])
 
     def test_a_job_has_the_umask_that_keeps_others_out(self, stage: Stage) -> None:
-        found = f"{stage.job['umask']:03o}"
-        _kept(found == "077", "the umask 077, which core sets", found)
+        for job in stage.jobs.values():
+            found = f"{job['umask']:03o}"
+            _kept(found == "077", "the umask 077, which core sets", found)
 
     def test_a_job_has_the_limits_of_its_owner(
         self, needs: Callable[[str], None], stage: Stage
@@ -108,7 +113,8 @@ class Inheritance(Staged):
         needs("workers_here")
         lowered = [
             f"{name} is {found} and was {stage.limits[name]}"
-            for name, found in stage.job["limits"].items()
+            for job in stage.jobs.values()
+            for name, found in job["limits"].items()
             if any(map(_is_lower, found, stage.limits[name]))
         ]
         what = (
@@ -117,8 +123,8 @@ class Inheritance(Staged):
         _kept(not lowered, what, lowered)
 
     def test_a_job_begins_in_its_work_directory(self, stage: Stage) -> None:
-        found = stage.job["cwd"]
-        _kept(found == stage.directory, f"the work directory {stage.directory}", found)
+        for directory, job in stage.jobs.items():
+            _kept(job["cwd"] == directory, f"the work directory {directory}", job["cwd"])
 
 
 class Surroundings(Staged):
