@@ -268,6 +268,22 @@ class BlocksInClusters(Engine):
         return ["local"]
 
 
+class LocksItsClusters(Engine):
+    """Has one lock for all that it does."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._one_at_a_time = threading.Lock()
+
+    def launch(self, attempts):
+        with self._one_at_a_time:
+            return super().launch(attempts)
+
+    def clusters(self):
+        with self._one_at_a_time:
+            return super().clusters()
+
+
 class SilentAboutLibrary(Engine):
     """Does not say what it needs."""
 

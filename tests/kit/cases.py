@@ -105,6 +105,7 @@ CASES = [
     ("SpawnsWhenMade", "test_making_a_runner_starts_nothing", "sleep"),
     ("NoLocalCluster", "test_clusters", "the default must be"),
     ("BlocksInClusters", "test_a_slow_launch_slows_nobody", "submit took"),
+    ("LocksItsClusters", "test_a_slow_launch_slows_nobody", "submit took"),
     (
         "WritesToStandardOutput",
         "test_nothing_is_written_to_standard_output",

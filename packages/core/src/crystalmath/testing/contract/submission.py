@@ -37,7 +37,7 @@ SUBMIT_S = (0.1, 10.0)
 STATUS_S = (0.01, 5.0)
 CANCEL_S = (0.1, 10.0)
 #: How long a launch may take to begin, and how long one is held up, in seconds.
-ENTERED_S, HELD_S = 60.0, 120.0
+ENTERED_S, HELD_S = 60.0, 20.0
 
 STRANGE_IDS: list[Any] = [
     "",
@@ -189,12 +189,14 @@ class Submission(Base):
         finish: Callable[..., Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        """Held up where it looks at its attempts, with what it may have locked by then."""
         launch, entered, let_go = runner.launch, threading.Event(), threading.Event()
 
         def slow(attempts: Any) -> Any:
-            entered.set()
-            let_go.wait(HELD_S)
-            return launch(attempts)
+            try:
+                return launch(_Held(attempts, entered, let_go))
+            finally:
+                entered.set()
 
         monkeypatch.setattr(runner, "launch", slow)
         jobs = [submit("echo")]
@@ -322,6 +324,32 @@ class Submission(Base):
             last = expected[job_id]
             assert states in (["pending", last], ["pending", "running", last])
             assert (oracle.outcome(job_id) or {}).get("state") == last
+
+
+class _Held(list[Any]):
+    """Attempts that come only once they are let go, to whoever looks at them."""
+
+    def __init__(
+        self, attempts: Iterable[Any], entered: threading.Event, let_go: threading.Event
+    ) -> None:
+        super().__init__(attempts)
+        self._entered = entered
+        self._let_go = let_go
+
+    def _hold(self) -> None:
+        self._entered.set()
+        self._let_go.wait(HELD_S)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._hold()
+        return super().__iter__()
+
+    def __getitem__(self, which: Any) -> Any:
+        self._hold()
+        return super().__getitem__(which)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)  # as another process gets them
 
 
 def _timed(what: str, limits: tuple[float, float], calls: Iterable[Callable[[], object]]) -> None:
