@@ -134,6 +134,17 @@ class StopHangs(Engine):
         threading.Event().wait()
 
 
+class StopHangsInAnOutage(Engine):
+    """Waits at its end for its server to answer."""
+
+    can_be_away = True
+
+    def stop(self):
+        super().stop()
+        while (self.settings.home / "away").exists():
+            time.sleep(0.05)
+
+
 class IgnoresASecondLaunch(Engine):
     """Takes what it has seen before for done, and says that it took it."""
 

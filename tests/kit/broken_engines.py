@@ -51,6 +51,8 @@ class Engine(LocalRunner):
     start_s: ClassVar[float] = 60.0
     #: How many workers it is given, if it matters.
     crew: ClassVar[int | None] = None
+    #: Whether it looks for the file ``away`` in its home, which `conftest.HEAD` makes.
+    can_be_away: ClassVar[bool] = False
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)

@@ -134,6 +134,7 @@ CASES = [
     ("BringsItsLibrary", "test_import_brings_no_library", "imports fake_library"),
     ("BringsNumpy", "test_import_brings_no_library", "imports numpy"),
     ("StopHangs", "test_stop_ends_in_time", "did not come back"),
+    ("StopHangsInAnOutage", "test_stop_ends_in_an_outage", "stop in an outage did not come back"),
     # What is launched, and when it runs
     ("IgnoresASecondLaunch", "test_launched_again_after_its_worker_was_killed", "a second time"),
     ("LosesWorkers", "test_launched_again_after_its_worker_was_killed", "a second time"),

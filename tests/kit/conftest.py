@@ -30,8 +30,22 @@ HERE = Path(__file__).parent
 #: Hides quacc, which no case needs: its import takes seconds.
 LIGHT = HERE.parent / "light"
 HEAD = """\
+import contextlib
+import os
+from pathlib import Path
+
 import pytest
 from crystalmath.testing import EngineUnderTest, RunnerContract
+
+
+@contextlib.contextmanager
+def outage():
+    away = Path(os.environ["CRYSTALMATH_HOME"], "away")
+    away.touch()
+    try:
+        yield
+    finally:
+        away.unlink()
 """
 CLASS = """
 
@@ -109,7 +123,7 @@ def _class(name, workers, limits, options):
         options={"workers": workers} if options is None else options,
         library=engine.library if engine else None,
         start_s=engine.start_s if engine else None,
-        limits=limits,
+        limits=limits if engine is None or not engine.can_be_away else f"{limits}, outage=outage",
     )
 
 

@@ -28,7 +28,8 @@ def outage() -> Iterator[None]:
         yield
     finally:
         for process in agents:
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # `stop` has ended it
+                process.resume()
 
 
 class TestDask(RunnerContract):

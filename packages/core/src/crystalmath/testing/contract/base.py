@@ -32,6 +32,7 @@ from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     import psutil
 
@@ -302,6 +303,13 @@ class Base:
                 pytest.skip(f"the engine declares that it lacks {capability}")
 
         return needs
+
+    @pytest.fixture
+    def outage(self, engine: EngineUnderTest) -> Callable[[], AbstractContextManager[object]]:
+        """Give the way to make the engine unreachable."""
+        if engine.outage is None:
+            pytest.skip("EngineUnderTest.outage gives no way to make the engine unreachable")
+        return engine.outage
 
     @pytest.fixture
     def door(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import psutil
 import pytest
 
 from crystalmath.engines.registry import ENGINES
 from crystalmath.testing.contract.base import Base, alone
 from crystalmath.testing.early_calls import STEPS, call_early
 from crystalmath.testing.owner import OwnerError
+from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from crystalmath.testing.contract.door import Door
@@ -108,6 +112,29 @@ class Calls(Base):
         outcome = eventually(lambda: oracle.outcome(job_id), limit, "what was let go did not end")
         assert outcome is not None
         assert outcome["state"] == "completed"
+
+    def test_stop_ends_in_an_outage(
+        self,
+        outage: Callable[[], AbstractContextManager[object]],
+        owner: Callable[[], Owner],
+        door: Door,
+    ) -> None:
+        """Of an engine that has begun to serve, and cannot be reached any more."""
+        tenant = owner()
+        removed = door.write("echo")
+        shutil.rmtree(removed.directory)
+        door.launch(removed, by=tenant)
+        try:
+            with outage():
+                _ends(tenant, "stop", "in an outage")
+        except OwnerError as error:
+            if not str(error).startswith("EngineUnavailable"):
+                raise
+        except TRANSIENT:
+            # It wakes processes, and `stop` has ended some of them: wake the others.
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(*TRANSIENT):
+                    process.resume()
 
 
 _CALLS = {

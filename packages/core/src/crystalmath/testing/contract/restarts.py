@@ -326,13 +326,6 @@ class Restarts(Base):
 
     # --- an engine that cannot be reached ----------------------------------------------------
 
-    @pytest.fixture
-    def outage(self, engine: EngineUnderTest) -> Callable[[], AbstractContextManager[object]]:
-        """Give the way to make the engine unreachable."""
-        if engine.outage is None:
-            pytest.skip("EngineUnderTest.outage gives no way to make the engine unreachable")
-        return engine.outage
-
     @behind_busy_workers
     def test_outage_changes_no_state(
         self,
