@@ -107,17 +107,30 @@ class LeaksProcess(Engine):
         return super().launch(attempts)
 
 
+def detach():
+    """Start a process that has nothing of its owner: no parent, session or variable."""
+    detached = "import os; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0)"
+    code = f"{detached}; os.execv('/bin/sleep', ['sleep', '120'])"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], env={}, check=True)
+
+
 class LeavesDaemon(Engine):
-    """Leaves a process behind that has nothing of its owner: no parent, session or variable."""
+    """Leaves a process behind that has nothing of its owner."""
 
     def launch(self, attempts):
         if not self._threads:
-            detached = (
-                "import os; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0)"
-            )
-            code = f"{detached}; os.execv('/bin/sleep', ['sleep', '120'])"
-            subprocess.run([sys.executable, "-I", "-S", "-c", code], env={}, check=True)
+            detach()
         return super().launch(attempts)
+
+
+class LeavesDaemonAtRelease(Engine):
+    """Leaves such a process behind where it drops attempts."""
+
+    start_s = 20.0
+
+    def release(self, attempts):
+        super().release(attempts)
+        detach()
 
 
 class LeaksThread(Engine):

@@ -47,6 +47,7 @@ AL = bulk("Al", a=4.05)
 _HOME = pytest.StashKey[Path]()
 _DOOR = pytest.StashKey[Door]()
 _TOKEN = pytest.StashKey[str]()
+_CALLERS = pytest.StashKey[list[Owner]]()
 _PACE = pytest.StashKey["Pace | PaceError"]()
 
 
@@ -77,7 +78,9 @@ class Base:
             node.stash[_HOME] = tmp_path_factory.mktemp("contract")
             token = node.stash[_TOKEN] = secrets.token_hex(8)
             engine.configure(node.stash[_HOME])
-            node.addfinalizer(lambda: _all_gone(engine, "all tests", lambda: living(MARK, token)))
+            callers: list[Owner] = []
+            node.stash[_CALLERS] = callers
+            node.addfinalizer(lambda: _all_gone(engine, "all tests", lambda: _left(token, callers)))
             node.addfinalizer(close_all)
         home: Path = node.stash[_HOME]
         return home
@@ -324,6 +327,7 @@ class Base:
         door: Door | None = node.stash.get(_DOOR, None)
         if door is None or door.closed:
             door = node.stash[_DOOR] = Door(engine, dict(os.environ), oracle)
+            node.stash[_CALLERS].append(door.owner)
             node.addfinalizer(door.close)
         return door
 
@@ -360,6 +364,12 @@ def still_unbegun(oracle: Oracle, job_id: str, seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def _left(token: str, callers: list[Owner]) -> list[psutil.Process]:
+    """List what is alive of a class: by its mark, and by descent, where the mark was dropped."""
+    found = living(MARK, token) + [each for caller in callers for each in caller.others()]
+    return list({process.pid: process for process in found}.values())
 
 
 def _all_gone(
