@@ -44,6 +44,7 @@ from crystalmath.models import (
 )
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, from_wire, properties, to_wire
+from crystalmath.models.job import NO_RESULT, UNFINISHED
 from crystalmath.models.submission import CommonTerms, TermsGiven
 from crystalmath.quacc import store
 from crystalmath.recipes import asejson_writing, decoding, encoding
@@ -548,3 +549,10 @@ def test_another_spelling_of_a_structure_makes_no_other_job(name):
 
 def test_no_labels_are_empty_labels():
     assert Submission(recipe="lab.value", atoms=None, labels=None).labels == {}
+
+
+def test_a_state_that_ends_a_job_has_a_word_for_it():
+    words = [state.ended for state in JobState if state.is_terminal()]
+    assert not [word for word in words if word.startswith("ended as")]
+    assert len(set(words)) == len(words)
+    assert {*NO_RESULT, JobState.COMPLETED, *UNFINISHED} == set(JobState)

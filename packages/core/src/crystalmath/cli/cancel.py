@@ -10,6 +10,7 @@ from crystalmath.cli.shared import output
 from crystalmath.cli.shared.job_filters import UnfinishedIds, any_client, find, with_filters
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import CrystalMathError
+from crystalmath.models.job import UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
 
 __all__ = ["cancel"]
-
-_UNFINISHED = ("pending", "running")
 
 
 @with_filters
@@ -40,7 +39,8 @@ def cancel(job_ids: UnfinishedIds = None, *, filters: dict[str, Any], as_json: J
         else:
             answers = [dict(answer) for answer in client.cancel_many(**filters)]
             if not answers:
-                raise CrystalMathError(_none({"state": _UNFINISHED, **filters}))
+                unfinished = [state.value for state in UNFINISHED]
+                raise CrystalMathError(_none({"state": unfinished, **filters}))
     if as_json:
         output.write_json({"jobs": answers, "error": None} if many else answers[0])
     else:

@@ -66,7 +66,7 @@ def result(
 def _without_result(job: Job) -> str:
     if not job.state.is_terminal():
         return f"job {job.job_id} is {job.state.value}; it has no result yet"
-    told = f"job {job.job_id} {output.ENDED[job.state.value]}, and has no result"
+    told = f"job {job.job_id} {job.state.ended}, and has no result"
     return f"{told}; 'crystalmath result {job.job_id[:8]}' tells why"
 
 
@@ -127,7 +127,7 @@ def _print_result(job: Job, traceback: str | None) -> None:
         if said := job.without_files():
             output.note(f"{said}, and of the result what you see")
         return
-    output.note(f"job {job.job_id} {output.ENDED[job.state.value]}")
+    output.note(f"job {job.job_id} {job.state.ended}")
     if job.error and job.state.value != "cancelled":
         output.note(f"error: {output.printable(job.error)}")
     if traceback:

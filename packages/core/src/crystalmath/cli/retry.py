@@ -12,6 +12,7 @@ from crystalmath.cli.shared.parameter_options import parse_parameters
 from crystalmath.cli.shared.submission_options import Json, Params, ParamsFile, with_changes
 from crystalmath.cli.submit import tell_alike
 from crystalmath.errors import CrystalMathError
+from crystalmath.models.job import NO_RESULT
 from crystalmath.models.retry import RetryOptions  # noqa: TC001 - read when the command is made
 
 if TYPE_CHECKING:
@@ -105,5 +106,5 @@ def _are(count: int) -> str:
 
 
 def _none(filters: Mapping[str, Any]) -> str:
-    kinds: Iterable[str] = filters.get("state") or ("failed", "cancelled")
+    kinds: Iterable[str] = filters.get("state") or (state.value for state in NO_RESULT)
     return f"there is no {' or '.join(kinds)} job that fits the filters"

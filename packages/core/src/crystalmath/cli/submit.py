@@ -27,6 +27,7 @@ from crystalmath.cli.shared.submission_options import (
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Submission, SubmissionOptions
+from crystalmath.models.job import NO_RESULT
 from crystalmath.models.resources import as_resources
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ __all__ = ["submit", "tell_alike"]
 #: What goes into one request; the server takes 10,000 jobs and 64 MiB.
 _BATCH_JOBS = 1000
 _BATCH_BYTES = 16 * 2**20
-
-#: How a job may have ended that somebody may want to run again.
-_NO_RESULT = ("failed", "cancelled")
 
 #: So many names of refused jobs are told.
 _NAMED = 3
@@ -294,6 +292,6 @@ def _tell_known(answers: Sequence[_Answer]) -> None:
     if not known:
         return
     new = sum(answer["job_id"] is not None for answer in answers) - len(known)
-    ended = [f"{known.count(state)} {state}" for state in _NO_RESULT if state in known]
+    ended = [f"{known.count(state)} {state.value}" for state in NO_RESULT if state in known]
     stay = f" ({', '.join(ended)}: they stay as they are; another --key runs them again)"
     output.note(f"{new} new, {len(known)} there already{stay if ended else ''}")

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Depth", "Readable", "attempt_in", "read"]
 
 _T = TypeVar("_T")
-_ENDS = {"completed", "failed", "cancelled", "lost"}
+#: How an attempt may have ended: as a job does, or lost.
+_ENDS = {"lost", *(state.value for state in JobState if state.is_terminal())}
 
 
 class Depth(IntEnum):

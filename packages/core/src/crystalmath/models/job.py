@@ -16,7 +16,15 @@ from crystalmath.models.submission import ENGINE, PARENTS, RECIPE, Terms
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Job", "JobChange", "JobState", "NewJob", "Pseudopotential"]
+__all__ = [
+    "NO_RESULT",
+    "UNFINISHED",
+    "Job",
+    "JobChange",
+    "JobState",
+    "NewJob",
+    "Pseudopotential",
+]
 
 
 class JobState(str, Enum):
@@ -31,6 +39,19 @@ class JobState(str, Enum):
     def is_terminal(self) -> bool:
         """Tell whether the state never changes any more."""
         return self in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
+
+    @property
+    def ended(self) -> str:
+        """What a job did that has ended in this state, for a sentence about it."""
+        return _ENDED.get(self.value, f"ended as {self.value}")
+
+
+_ENDED = {"completed": "had completed", "failed": "failed", "cancelled": "was cancelled"}
+#: How a job may have ended that somebody may want to run again, and how it has not ended.
+NO_RESULT = tuple(
+    state for state in JobState if state.is_terminal() and state is not JobState.COMPLETED
+)
+UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
 
 
 _TEXT = {"type": "string"}

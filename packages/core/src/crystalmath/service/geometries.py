@@ -74,7 +74,7 @@ class Geometries:
             )
         if job.state is not JobState.COMPLETED:
             raise InvalidJob(
-                f"job {job.job_id} {_ENDED[job.state]}, and has no final geometry; what it was "
+                f"job {job.job_id} {job.state.ended}, and has no final geometry; what it was "
                 f"given is job:{job.job_id[:8]}@0, and crystalmath retry --continue "
                 f"{job.job_id[:8]} goes on from its last one"
             )
@@ -119,6 +119,3 @@ class Geometries:
         if given.constraints and not atoms.constraints:
             atoms.set_constraint(given.constraints)
         return atoms
-
-
-_ENDED = {JobState.FAILED: "failed", JobState.CANCELLED: "was cancelled"}

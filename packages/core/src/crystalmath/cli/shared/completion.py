@@ -76,8 +76,10 @@ def job_ids(incomplete: str) -> list[tuple[str, str]]:
 
 def unfinished_ids(incomplete: str) -> list[tuple[str, str]]:
     """Offer the ids of jobs that have not ended, as `job_ids` does."""
+    from crystalmath.models.job import UNFINISHED
+
     left = (name for name in _run_directories(incomplete) if not _has_ended(name))
-    return _ids(incomplete, left, state=["pending", "running"])
+    return _ids(incomplete, left, state=[state.value for state in UNFINISHED])
 
 
 def labels(incomplete: str) -> list[str]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Job
 
 __all__ = [
-    "ENDED",
     "LiveLine",
     "age",
     "console",
@@ -50,12 +49,8 @@ __all__ = [
 ]
 
 
-#: How a job ended, in a sentence.
-ENDED = {"failed": "failed", "cancelled": "was cancelled", "completed": "had completed"}
-
 #: A width that cuts no line, in columns.
 _WIDEST = 100_000
-_ORDER = ("completed", "failed", "cancelled", "running", "pending")
 
 
 def write(text: str) -> None:
@@ -240,7 +235,12 @@ def short_recipe(name: str) -> str:
 
 def counts(states: Mapping[str, int]) -> str:
     """Tell how many jobs there are, and how many in each state."""
-    told = [f"{states[state]} {state}" for state in _ORDER if states.get(state)]
+    from crystalmath.models import JobState
+
+    # How many have ended, and how; then those that will, the furthest first.
+    ended = [state.value for state in JobState if state.is_terminal()]
+    order = [*ended, *(state.value for state in reversed(JobState) if not state.is_terminal())]
+    told = [f"{states[state]} {state}" for state in order if states.get(state)]
     total = sum(states.values())
     if not total:
         return "no jobs"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError, InvalidJob
-from crystalmath.models import JobState
 from crystalmath.models.fields import array
+from crystalmath.models.job import UNFINISHED
 from crystalmath.server.handlers.jobs import FILTERS, read_filters
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, trouble
@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["handle_jobs_cancel_many"]
 
-_UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
 _ANSWER_SIZE = 300
-_ENDED = {
-    JobState.COMPLETED: "had completed before",
-    JobState.FAILED: "failed before",
-    JobState.CANCELLED: "was cancelled before",
-}
 
 
 @method(
@@ -71,7 +65,7 @@ async def handle_jobs_cancel_many(service: JobService, params: dict[str, Any]) -
         given = ", ".join(filters)
         raise InvalidJob(f"jobs are named, or chosen by {given}; leave out one of both")
     chosen = read_filters(filters)
-    states = chosen.get("state", _UNFINISHED)
+    states = chosen.get("state", UNFINISHED)
     if all(state.is_terminal() for state in states):
         ended = " and ".join(state.value for state in states)
         raise InvalidJob(f"{ended} jobs have ended; only pending and running ones can be stopped")
@@ -84,7 +78,7 @@ def _cancelled(
 ) -> Generator[None, None, list[dict[str, Any]]]:
     chosen = job_ids is None
     if job_ids is None:
-        found = pages(service, **{"state": _UNFINISHED, **filters})
+        found = pages(service, **{"state": UNFINISHED, **filters})
         job_ids = [job.job_id for page in found for job in page if not job.state.is_terminal()]
     answers = []
     for job_id in dict.fromkeys(job_ids):
@@ -102,7 +96,9 @@ def _cancel(service: JobService, job_id: str) -> dict[str, Any]:
         error = None
         if not requested:
             # Its outcome may not be on record yet.
-            error = f"the job {_ENDED.get(service.job(job_id).state, 'has just ended')}"
+            state = service.job(job_id).state
+            told = f"{state.ended} before" if state.is_terminal() else "has just ended"
+            error = f"the job {told}"
     except CrystalMathError as failure:
         return {"job_id": job_id, "status": "error", "cancelled": False, **trouble(failure)}
     return {"job_id": job_id, "cancelled": requested, "error": error}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import array, from_wire, nullable, properties, reference
+from crystalmath.models.job import NO_RESULT
 from crystalmath.models.retry import Retry
 from crystalmath.server.handlers.jobs import FILTERS, read_filters
 from crystalmath.server.handlers.submission import answered
@@ -25,8 +26,6 @@ __all__ = ["handle_jobs_retry"]
 #: What the answer to one of many jobs takes in memory about, in bytes.
 _ANSWER_SIZE = 1500
 _TEXT: Mapping[str, Any] = {"type": "string"}
-#: How jobs have ended that somebody wants to run again.
-_NO_RESULT = ["failed", "cancelled"]
 
 
 @method(
@@ -92,7 +91,8 @@ def handle_jobs_retry(service: JobService, params: dict[str, Any]) -> Mapping[st
     changes = Retry(**{**given, "parameters": codec.decode_request(given.get("parameters", {}))})
     before: dict[str, JobMetadata] = {}
     if named is None:
-        found = service.jobs(limit=MOST_JOBS, **read_filters({"state": _NO_RESULT, **filters}))
+        filters = {"state": [state.value for state in NO_RESULT], **filters}
+        found = service.jobs(limit=MOST_JOBS, **read_filters(filters))
         named = [job.job_id for job in reversed(found)]
         before = service.retried(named)
     named = list(dict.fromkeys(named))

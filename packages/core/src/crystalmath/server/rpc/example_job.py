@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from crystalmath.models import Job, JobState, Terms
+from crystalmath.models.fields import to_wire
+
 __all__ = [
     "ASKED",
     "DIRECTORY",
@@ -24,42 +27,32 @@ HOME = "/home/anna/.crystalmath"
 DIRECTORY = f"{HOME}/jobs/{ID}"
 STRUCTURE = {"symbols": "Al", "cell": [[0, 2.02, 2.02], [2.02, 0, 2.02], [2.02, 2.02, 0]]}
 ASKED = {"recipe": RECIPE, "structure": {**STRUCTURE, "pbc": True}, "labels": {"set": "metals"}}
-TERMS: dict[str, Any] = {
-    "cluster": "local",
-    "walltime_s": None,
-    "resources": {},
-    "priority": 0,
-    "continue_lost": None,
-    "name": None,
-    "labels": {"set": "metals"},
-}
+_LABELS = {"set": "metals"}
+#: What a submission may say of its terms, as it is by default; the key stands with the job alone.
+TERMS: dict[str, Any] = to_wire(Terms(labels=_LABELS))
+del TERMS["key"]
 JOB: dict[str, Any] = {
-    "job_id": ID,
-    "status": "completed",
-    "error": None,
-    "result": {
-        "energy_ev": -0.0015,
-        "max_force_ev_ang": 0.0,
-        "formula": "Al",
-        "work_dir": f"{DIRECTORY}/1.work",
-        "natoms": 1,
-    },
-    **TERMS,
-    "key": None,
-    "reason": None,
-    "recipe": RECIPE,
-    "engine": "local",
-    "attempt": 1,
-    "revision": 2,
-    "formula": "Al",
-    "created_at": 1795695848.4,
-    "started_at": 1795695849.2,
-    "finished_at": 1795695849.3,
-    "cancel_requested_at": None,
-    "warnings": [],
-    "parents": [],
-    "removed": None,
-    "removed_at": None,
+    **to_wire(
+        Job(
+            job_id=ID,
+            state=JobState.COMPLETED,
+            summary={
+                "energy_ev": -0.0015,
+                "max_force_ev_ang": 0.0,
+                "formula": "Al",
+                "work_dir": f"{DIRECTORY}/1.work",
+                "natoms": 1,
+            },
+            labels=_LABELS,
+            recipe=RECIPE,
+            engine="local",
+            revision=2,
+            formula="Al",
+            created_at=1795695848.4,
+            started_at=1795695849.2,
+            finished_at=1795695849.3,
+        )
+    ),
     "work_dir": f"{DIRECTORY}/1.work",
     "log": f"{DIRECTORY}/1.log",
 }
