@@ -58,7 +58,7 @@ def _setting(name: str) -> Callable[[Mapping[str, str]], str | None]:
     """Find what quacc's settings say already, in the environment or its file."""
 
     def found(environment: Mapping[str, str]) -> str | None:
-        from crystalmath.recipes.potcar_path import quacc_setting
+        from crystalmath.recipes.quacc_settings import quacc_setting
 
         setting = quacc_setting(name, environment)
         return setting[0] if setting is not None and isinstance(setting[0], str) else None

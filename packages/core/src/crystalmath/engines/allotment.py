@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import declared
 from crystalmath.models.resources import Resources, check_resources
-from crystalmath.recipes.potcar_path import quacc_setting
+from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -10,7 +10,8 @@ from crystalmath.preflight.launching import before_the_program
 from crystalmath.preflight.programs_here import guarded, program_of
 from crystalmath.preflight.ranks import ranks
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.potcar_path import quacc_setting, shown
+from crystalmath.recipes.one_line import shown
+from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from crystalmath.preflight.report import FileFacts
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.potcar_path import shown
+from crystalmath.recipes.one_line import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

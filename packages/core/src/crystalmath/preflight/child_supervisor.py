@@ -25,7 +25,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
-from crystalmath.recipes.potcar_path import shown
+from crystalmath.recipes.one_line import shown
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 
 if TYPE_CHECKING:

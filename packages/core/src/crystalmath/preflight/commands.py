@@ -9,7 +9,7 @@ from attrs import evolve
 from crystalmath.models import Finding
 from crystalmath.preflight.launching import is_certain, is_found, starts_here
 from crystalmath.preflight.programs_here import failure, program_of
-from crystalmath.recipes.potcar_path import shown
+from crystalmath.recipes.one_line import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

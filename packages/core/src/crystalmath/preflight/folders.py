@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from crystalmath.preflight.checked_job import brief, said
-from crystalmath.recipes.potcar_path import folder_trouble, shown
+from crystalmath.recipes.folder_listing import folder_trouble
+from crystalmath.recipes.one_line import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

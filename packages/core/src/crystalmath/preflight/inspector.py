@@ -22,7 +22,7 @@ from crystalmath.preflight.report import Report
 from crystalmath.preflight.report_cache import Question, ReportCache
 from crystalmath.preflight.supervisor_client import SupervisorClient
 from crystalmath.recipes import lookup
-from crystalmath.recipes.potcar_path import settings_files
+from crystalmath.recipes.quacc_settings import settings_files
 from crystalmath.worker.imports import signature
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from crystalmath.recipes.potcar_path import quacc_setting
+from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models.inputs import Preset
 from crystalmath.preflight.programs_here import programs
-from crystalmath.recipes.potcar_path import quacc_setting
+from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

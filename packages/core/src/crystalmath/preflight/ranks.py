@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from crystalmath.models import Finding
 from crystalmath.preflight.launching import LAUNCHERS, MPI, before_the_program, names_hosts
 from crystalmath.preflight.programs_here import program_of
-from crystalmath.recipes.potcar_path import quacc_setting, shown
+from crystalmath.recipes.one_line import shown
+from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,7 +21,7 @@ from attrs import evolve
 
 from crystalmath import config
 from crystalmath.preflight.opened_files import OpenedFiles
-from crystalmath.recipes import codec, lookup, potcar_path
+from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, begin_below
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 def _serve(control: socket.socket) -> None:
     edited = Edited(config.admitted())
-    edited.watch(potcar_path.settings_files(os.environ))
+    edited.watch(quacc_settings.settings_files(os.environ))
     install(edited)
     started = time.time()
     _warm_up()

@@ -12,7 +12,7 @@ from crystalmath.preflight.checked_job import brief, said
 from crystalmath.preflight.programs_here import guarded, program_named
 from crystalmath.preflight.structure_findings import MUTE, defects
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.potcar_path import shown
+from crystalmath.recipes.one_line import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

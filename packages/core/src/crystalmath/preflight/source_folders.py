@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.models import Finding
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.potcar_path import shown
+from crystalmath.recipes.one_line import shown
 from crystalmath.recipes.source_paths import FOLDERS
 
 if TYPE_CHECKING:

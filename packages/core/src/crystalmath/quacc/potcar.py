@@ -13,14 +13,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.models import Finding
-from crystalmath.recipes.potcar_path import (
-    VARIABLE,
-    PotcarPath,
-    folder_trouble,
-    names_in,
-    shown,
-    this_process,
-)
+from crystalmath.recipes.folder_listing import folder_trouble, names_in
+from crystalmath.recipes.one_line import shown
+from crystalmath.recipes.potcar_path import VARIABLE, PotcarPath, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -23,7 +23,7 @@ from crystalmath import config
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.last_geometry import last_geometry
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
-from crystalmath.recipes import codec, lookup, potcar_path
+from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.recipes.summary import summarize
 from crystalmath.worker.child import BEGUN
 from crystalmath.worker.disk_space import when_there_is_room
@@ -65,7 +65,7 @@ def _serve(control: socket.socket) -> None:
     edited, pristine = Edited(allow), Pristine()
     install(edited, pristine)
     started = time.time()
-    edited.watch(potcar_path.settings_files(os.environ))
+    edited.watch(quacc_settings.settings_files(os.environ))
     _warm_up()
     edited.note(started)
     baseline = Baseline(pristine)

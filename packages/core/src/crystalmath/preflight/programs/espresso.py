@@ -16,7 +16,7 @@ from crystalmath.preflight.checked_job import FileKind
 from crystalmath.preflight.folders import Folders, FolderTrouble
 from crystalmath.preflight.launching import Command, Launch
 from crystalmath.preflight.program import Asked, Condition, Program
-from crystalmath.recipes.potcar_path import quacc_setting
+from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

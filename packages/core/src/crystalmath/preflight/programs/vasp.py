@@ -10,7 +10,8 @@ from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import FileKind, brief, said
 from crystalmath.preflight.launching import Command, Launch
 from crystalmath.preflight.program import Asked, Condition, Program
-from crystalmath.recipes.potcar_path import VARIABLE, fresh_process, shown
+from crystalmath.recipes.one_line import shown
+from crystalmath.recipes.potcar_path import VARIABLE, fresh_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import brief, safe
 from crystalmath.preflight.programs.vasp_folders import PotcarFolders
-from crystalmath.recipes.potcar_path import shown
+from crystalmath.recipes.one_line import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,8 @@ from attrs import frozen
 
 from crystalmath.preflight.checked_job import brief
 from crystalmath.preflight.folders import Folders, FolderTrouble, names_below
-from crystalmath.recipes.potcar_path import VARIABLE, PotcarPath, fresh_process, shown
+from crystalmath.recipes.one_line import shown
+from crystalmath.recipes.potcar_path import VARIABLE, PotcarPath, fresh_process
 
 __all__ = ["PotcarFolders"]
 

@@ -1,0 +1,109 @@
+"""quacc's settings, and the files that it and ASE read them from, as a fresh process would.
+
+Neither is imported here: importing quacc takes seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystalmath.recipes.one_line import shown, words_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ase_files", "at_home", "quacc_setting", "settings_files"]
+
+
+def quacc_setting(name: str, environment: Mapping[str, str]) -> tuple[object, str] | None:
+    """Look up one of quacc's settings as a fresh process would, without importing quacc.
+
+    Parameters
+    ----------
+    name : str
+        The setting, ``VASP_PP_PATH``.
+    environment : mapping of str to str
+        The environment of that process.
+
+    Returns
+    -------
+    tuple of object and str, or None
+        The value as it is written and what named it; ``None`` where the default holds.
+
+    Raises
+    ------
+    ValueError
+        quacc's settings file cannot be read, which quacc itself does not survive either.
+    """
+    file = _quacc_file(environment)
+    # Read in any case: quacc does, and does not start where it cannot.
+    settings = _read_yaml(file)
+    variable = f"QUACC_{name}"
+    if (value := _quacc_variable(variable, environment)) is not None:
+        return value, variable
+    return (settings[name], f"{name} in {shown(file)}") if name in settings else None
+
+
+def settings_files(environment: Mapping[str, str]) -> list[str]:
+    """Name the files that quacc and ASE read their settings from, whether they exist or not.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        The environment of the process that reads them.
+    """
+    files = ase_files(environment)
+    with contextlib.suppress(ValueError):  # quacc does not start then
+        files.append(_quacc_file(environment))
+    return [os.path.abspath(file) for file in files]  # noqa: PTH100 - resolve() follows links
+
+
+def ase_files(environment: Mapping[str, str]) -> list[Path]:
+    """Name the files that ASE reads its configuration from, whether they exist or not."""
+    named = environment.get("ASE_CONFIG_PATH")
+    if named is None:
+        return [_home(environment) / ".config/ase/config.ini"]
+    return [Path(name) for name in named.split(":")]
+
+
+def at_home(path: Path, environment: Mapping[str, str]) -> Path:
+    """Expand ``~``; `ValueError` where no such home directory is known."""
+    if path.parts[:1] == ("~",):
+        return _home(environment).joinpath(*path.parts[1:])
+    try:
+        return path.expanduser()
+    except (RuntimeError, ValueError):
+        raise ValueError(f"no home directory is known for {path.parts[0]!r}") from None
+
+
+def _quacc_file(environment: Mapping[str, str]) -> Path:
+    named = _quacc_variable("QUACC_CONFIG_FILE", environment)
+    return at_home(Path("~/.quacc.yaml" if named is None else named), environment)
+
+
+def _quacc_variable(variable: str, environment: Mapping[str, str]) -> str | None:
+    # pydantic ignores the case, and the last spelling wins.
+    values = [value for name, value in environment.items() if name.upper() == variable]
+    return values[-1] if values else None
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    # Unlike Path.home(), this does not raise where the user has no home directory.
+    return Path(environment.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111
+
+
+def _read_yaml(file: Path) -> dict[object, object]:
+    from ruamel.yaml import YAML
+
+    try:
+        if not file.exists() or file.stat().st_size == 0:
+            return {}
+        # As quacc merges it: anything that dict() takes.
+        return dict(YAML().load(file))
+    except Exception as error:
+        # The parser has more kinds of errors than its own, RecursionError for one.
+        text = f"quacc's settings file {shown(file)} cannot be read: {words_of(error)}"
+        raise ValueError(text) from error
