@@ -117,3 +117,15 @@ def _code_lines(source: str) -> set[int]:
             text = node.body[0]
             lines -= set(range(text.lineno, (text.end_lineno or text.lineno) + 1))
     return lines
+
+
+def test_pages_name_modules_that_are_there():
+    source = ROOT / "packages/core/src/crystalmath"
+    rooms = "|".join(path.name for path in source.iterdir() if path.is_dir())
+    named = re.compile(rf"`((?:{rooms})/[a-z_0-9/]*[a-z_0-9])(?:\.py)?/?`")
+    # Other pages tell of files in a home.
+    pages = [ROOT / "docs/architecture.md", *(ROOT / "docs/internals").glob("*.md")]
+    found = {(page.name, name) for page in pages for name in named.findall(page.read_text())}
+    assert ("architecture.md", "jobs/life") in found
+    gone = {each for each in found if not (source / each[1]).is_dir()}
+    assert not {each for each in gone if not (source / f"{each[1]}.py").exists()}

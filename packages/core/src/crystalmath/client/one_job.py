@@ -44,7 +44,7 @@ class OneJob(Caller):
         -------
         dict
             ``{"job_id", "recipe", "structure", "params", "engine", "cluster", "walltime_s",
-            "priority", "name", "labels", "potcars"}``.
+            "resources", "priority", "continue_lost", "name", "labels", "potcars", "parents"}``.
         """
         return cast("Specification", self._answer("jobs.specification", job_id=job_id))
 
