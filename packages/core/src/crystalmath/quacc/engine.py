@@ -244,7 +244,9 @@ class EngineRunner(JobRunner):
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
         body = codec.encode_spec(spec) if document is None else document
-        header = spec_header(spec, self.settings.name, self._driver.host.own_fields())
+        host = self._driver.host
+        header = spec_header(spec, self.settings.name, host.own_fields())
+        header["created_at"] = host.now()
         self._driver.add(header, body, recorded=document is not None)
 
     def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import fields_dict, frozen
@@ -19,6 +18,7 @@ from crystalmath.service.asked_job import spec_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from crystalmath.quacc.store import JobMetadata, JobStore
 
@@ -45,7 +45,8 @@ def rebuild(store: JobStore, jobs_directory: Path) -> Rebuilt:
     """Record the jobs that have a run directory and no row, and what became of the unfinished.
 
     What stands in the database alone is lost: the findings of the preflight, and earlier events;
-    of jobs that an older release wrote down also names, labels and keys.
+    of jobs that an older release wrote down also names, labels and keys, and when exactly they were
+    submitted, for which the oldest of their files stands.
 
     Parameters
     ----------
@@ -105,7 +106,18 @@ def _names(jobs_directory: Path) -> Iterator[str]:
 
 def _row(directory: RunDirectory) -> NewJob:
     header, body = directory.read_spec()
-    return row_of(header, body, Path(directory.file("spec")).stat().st_mtime)
+    return row_of(header, body, _created_at(header, directory))
+
+
+def _created_at(header: Mapping[str, Any], directory: RunDirectory) -> float:
+    told = header.get("created_at")
+    if isinstance(told, (int, float)):
+        return float(told)
+    # An older release did not say. Whoever takes the job over writes `spec` anew, and a claim is as
+    # old as the process that made it, so the oldest of all other files comes nearest.
+    with os.scandir(directory.path) as entries:
+        files = [entry for entry in entries if not entry.name.endswith(".claim")]
+        return min(entry.stat(follow_symlinks=False).st_mtime for entry in files)
 
 
 def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:

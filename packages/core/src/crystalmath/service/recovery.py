@@ -203,7 +203,7 @@ class Recovery:
     def _recorded(self, job: JobMetadata) -> Recorded:
         header, body = self._recorder.store.specification(job.job_id).split("\n", 1)
         return Recorded(
-            header={**json.loads(header), "job_id": job.job_id},
+            header={**json.loads(header), "job_id": job.job_id, "created_at": job.created_at},
             body=body,
             state=job.state,
             attempt=job.attempt,
