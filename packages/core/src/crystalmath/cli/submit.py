@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,10 +35,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
 
 __all__ = ["submit", "tell_alike"]
-
-#: What goes into one request; the server takes 10,000 jobs and 64 MiB.
-_BATCH_JOBS = 1000
-_BATCH_BYTES = 16 * 2**20
 
 #: So many names of refused jobs are told.
 _NAMED = 3
@@ -203,10 +198,11 @@ def _info_labels(structure: Document | None) -> dict[str, str]:
 def _submitted(asked: Iterable[_Asked]) -> Iterator[_Answer]:
     """Submit batch by batch; a server is started only where there is something to submit."""
     from crystalmath.client import connect
+    from crystalmath.client.batches import batched
 
     with contextlib.ExitStack() as stack:
         client: Client | None = None
-        for number, batch in enumerate(_batches(asked)):
+        for number, batch in enumerate(batched(asked)):
             if client is None and any(isinstance(job, dict) for _, job in batch):
                 client = stack.enter_context(connect())
             recipes = {job["recipe"] for _, job in batch if isinstance(job, dict)}
@@ -214,20 +210,6 @@ def _submitted(asked: Iterable[_Asked]) -> Iterator[_Answer]:
                 answers = list(_send(client, batch))
             yield from answers
             sys.stdout.flush()
-
-
-def _batches(asked: Iterable[_Asked]) -> Iterator[list[_Asked]]:
-    batch: list[_Asked] = []
-    size = 0
-    for name, job in asked:
-        own = len(json.dumps(job)) if isinstance(job, dict) else 0
-        if batch and (len(batch) == _BATCH_JOBS or size + own > _BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append((name, job))
-        size += own
-    if batch:
-        yield batch
 
 
 def _send(client: Client | None, batch: Sequence[_Asked]) -> Iterator[_Answer]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.config import Config
     from crystalmath.models import Submission
 
-__all__ = ["batches"]
+__all__ = ["Written", "batched", "batches"]
+
+_Name = TypeVar("_Name")
+#: The parameters of `jobs.submit`, or why there are none.
+Written: TypeAlias = dict[str, Any] | CrystalMathError
 
 #: Jobs of one request, and its size in bytes.
 MOST_JOBS = 1000
@@ -25,7 +29,7 @@ LARGEST = wire.MAX_MESSAGE - 2**20
 
 def batches(
     submissions: Sequence[Submission], configured: Config, environment: Mapping[str, str]
-) -> Iterator[dict[int, dict[str, Any] | CrystalMathError]]:
+) -> Iterator[dict[int, Written]]:
     """Write submissions as the parameters of ``jobs.submit``, many at a time.
 
     Yields
@@ -35,20 +39,33 @@ def batches(
     """
     from crystalmath.client.request import document
 
-    batch: dict[int, dict[str, Any] | CrystalMathError] = {}
-    total = 0
-    for index, submission in enumerate(submissions):
-        size = 0
+    def written(submission: Submission) -> Written:
         try:
-            written: dict[str, Any] | CrystalMathError
-            written = document(submission, configured, environment)
-            size = _size(written)
+            return document(submission, configured, environment)
         except CrystalMathError as error:
-            written = error
+            return error
+
+    return map(dict, batched((i, written(one)) for i, one in enumerate(submissions)))
+
+
+def batched(asked: Iterable[tuple[_Name, Written]]) -> Iterator[list[tuple[_Name, Written]]]:
+    """Divide what is to be sent, each by its name, in its order.
+
+    What is too large to be sent has an error in its place.
+    """
+    batch: list[tuple[_Name, Written]] = []
+    total = 0
+    for name, given in asked:
+        written, size = given, 0
+        if not isinstance(given, CrystalMathError):
+            try:
+                size = _size(given)
+            except CrystalMathError as error:
+                written = error
         if batch and (len(batch) >= MOST_JOBS or total + size > MOST_BYTES):
             yield batch
-            batch, total = {}, 0
-        batch[index] = written
+            batch, total = [], 0
+        batch.append((name, written))
         total += size
     if batch:
         yield batch
