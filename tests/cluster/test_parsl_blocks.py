@@ -119,9 +119,9 @@ def test_what_no_block_can_hold_is_refused(there, asked, said):
 
 
 def test_a_block_that_ends_too_soon_for_a_job_gets_no_more(slurm, there, tmp_path):
-    # The first block ended in 1970.
-    ended = f"if mkdir {tmp_path}/1970 2>/dev/null; then CRYSTALMATH_BLOCK_ENDS=600; fi"
-    there.configure(f"worker_init = '''{ended}'''\n")
+    # The first block ends in two minutes.
+    soon = "CRYSTALMATH_ALLOCATION_ENDS=$(($(date +%s) + 120))"
+    there.configure(f"worker_init = '''if mkdir {tmp_path}/old 2>/dev/null; then {soon}; fi'''\n")
     assert there.lines(there.submit("lab_recipes.run_command", command=["true"])) == []
     (old,) = slurm.queue()
     timed = there.submit("lab_recipes.run_command", "--walltime=2m", command=["hostname"])

@@ -141,14 +141,40 @@ def test_the_longest_job_that_is_taken_fits_into_a_pilot_job_that_has_begun(home
         runner.allotted(JobSpec(**there, walltime_s=541.0))
     monkeypatch.setenv("CRYSTALMATH_ALLOCATION", "17")
     # It takes some time until a job can begin; and a job that is stopped is still written down.
-    monkeypatch.setenv("CRYSTALMATH_BLOCK_ENDS", str(time.time() + 565))
+    monkeypatch.setenv("CRYSTALMATH_ALLOCATION_ENDS", str(time.time() + 565))
     ran = []
     monkeypatch.setattr(worker, "run", lambda directory, *_, **more: ran.append(directory))
     task.run("run", longest)
     assert ran == ["run"]
-    monkeypatch.setenv("CRYSTALMATH_BLOCK_ENDS", str(time.time() + 550))
+    monkeypatch.setenv("CRYSTALMATH_ALLOCATION_ENDS", str(time.time() + 550))
     with pytest.raises(task.BlockEndsTooSoon):
         task.run("run", longest)
+
+
+def test_a_job_that_would_be_asked_to_stop_at_once_begins_in_another_pilot_job(make, monkeypatch):
+    """Else what a pilot job's end has just stopped would be tried again in the rest of it."""
+    asked = make("lab_recipes.value", environment={"CRYSTALMATH_WALLTIME_NOTICE_S": "600.0"})
+    monkeypatch.setenv("CRYSTALMATH_ALLOCATION", "17")
+    ran = []
+    monkeypatch.setattr(worker, "run", lambda directory, *_, **more: ran.append(more["shared"]))
+
+    def begins(left, job=asked, block_s=3600.0):
+        monkeypatch.setenv("CRYSTALMATH_ALLOCATION_ENDS", str(time.time() + left))
+        ran.clear()
+        try:
+            task.run(job.path, None, block_s=block_s)
+        except task.BlockEndsTooSoon:
+            return False
+        return ran == [True]
+
+    assert begins(900)
+    assert not begins(590)
+    # A pilot job that is shorter than that is asked for, too.
+    assert begins(590, block_s=900.0)
+    assert not begins(440, block_s=900.0)
+    unasked = make("lab_recipes.value")
+    assert begins(300, unasked)
+    assert not begins(10, unasked)
 
 
 class Interchange:
@@ -356,7 +382,7 @@ def test_pilot_jobs_that_begin_too_late_for_a_job_are_not_asked_for_without_end(
 ):
     monkeypatch.setattr(handover, "PROBE_S", 0.2)
     # What a cluster's commands take is part of a pilot job's time: they see when it is over.
-    late = 'worker_init = "CRYSTALMATH_BLOCK_ENDS=$((CRYSTALMATH_BLOCK_ENDS - 3600))"\n'
+    late = 'worker_init = "CRYSTALMATH_ALLOCATION_ENDS=$((CRYSTALMATH_ALLOCATION_ENDS - 3600))"\n'
     runner, reasons = start(f"max_blocks = 5\n{late}")
     there = {"job_id": generate_job_id(), "recipe": "lab_recipes.value", "cluster": "there"}
     runner.start(JobSpec(**there, atoms=AL, walltime_s=60.0))

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,52 @@ def test_a_clusters_defaults_are_for_what_a_job_leaves_out(submit, scheduler):
 def test_who_asks_for_no_walltime_gets_the_queues(submit):
     _, script = submit(Resources(), None)
     assert not [word for word in ("--time", "-l walltime", "#BSUB -W") if word in script]
+
+
+def told_end(script, **environ):
+    """Have a shell do what the script does before anything else: how long from now is told?"""
+    lines = script.splitlines()
+    first, *more = (line for line in lines if line and not line.startswith("#"))
+    assert first.startswith("export CRYSTALMATH_ALLOCATION_ENDS=")
+    command = "\n".join([first, *(line for line in more if "CRYSTALMATH_ALLOCATION_ENDS" in line)])
+    environ = {"PATH": os.environ["PATH"], "CRYSTALMATH_ALLOCATION_ENDS": "the server's"} | environ
+    before = int(time.time())
+    done = subprocess.run(
+        ["bash", "-c", f"{command}\nprintenv CRYSTALMATH_ALLOCATION_ENDS"],
+        env=environ,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    told = done.stdout.strip()
+    return int(told) - before if told else None
+
+
+def test_the_worker_is_told_when_its_allocation_ends(submit, scheduler):
+    given = {"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "1600"}
+    is_slurm = scheduler == "slurm"
+    _, script = submit(Resources(), None, walltime_s=14410.0)
+    asked = {"slurm": 14460, "pbs": 14410, "lsf": 14460}[scheduler]  # two of them count minutes
+    assert asked <= told_end(script) < asked + 60
+    assert asked <= told_end(script, SLURM_JOB_START_TIME="1000") < asked + 60
+    assert (600 <= told_end(script, **given) < 660) is is_slurm
+    _, script = submit(Resources(), None)
+    assert told_end(script) is None
+    if is_slurm:
+        assert 600 <= told_end(script, **given) < 660
+
+
+def test_an_allocation_outlasts_a_jobs_walltime_as_far_as_its_cluster_asks_for(submit, scheduler):
+    words = {"slurm": "--time={}", "pbs": "walltime={}", "lsf": "-W {}"}
+    for asked_s, cluster_s, lasts in [
+        (600.0, 3600.0, ("0:12:0", "0:12")),
+        (3540.0, 3600.0, ("1:0:0", "1:0")),
+        (3600.0, 1800.0, ("1:0:0", "1:0")),
+        (3600.0, None, ("1:0:0", "1:0")),
+    ]:
+        _, script = submit(Resources(), asked_s, walltime_s=cluster_s)
+        expected = words[scheduler].format(lasts[scheduler == "lsf"])
+        assert any(line.endswith(expected) for line in script.splitlines()), (asked_s, cluster_s)
 
 
 def test_free_options(submit, scheduler):

@@ -287,6 +287,43 @@ def test_the_walltime_counts_from_when_the_recipe_begins(make, tmp_path, monkeyp
     assert outcome["finished"] - outcome["started"] < 60
 
 
+@pytest.mark.parametrize(
+    ("walltime_s", "shared", "state"),
+    [(None, False, "failed"), (None, True, "lost"), (600.0, True, "failed")],
+)
+def test_a_job_is_ended_before_its_allocation_is(make, monkeypatch, walltime_s, shared, state):
+    """Afterwards nobody could say why; of a pilot job the next may be fresh."""
+    monkeypatch.setenv(worker.ENDS, str(time.time() + 2))
+    directory = make("lab_recipes.long_sleep", walltime_s=walltime_s)
+    worker.run(directory.path, shared=shared)
+    assert {key: directory.outcome(1)[key] for key in ("state", "error")} == {
+        "state": state,
+        "error": "stopped: the walltime of its allocation is over",
+    }
+
+
+def test_a_walltime_that_is_over_before_the_allocation_is_told_as_the_jobs_own(make, monkeypatch):
+    monkeypatch.setenv(worker.ENDS, str(time.time() + 600))
+    directory = make("lab_recipes.long_sleep", walltime_s=0.3)
+    worker.run(directory.path)
+    assert "stopped: the walltime of 0.3 s is over" in directory.outcome(1)["error"]
+
+
+@pytest.mark.parametrize(("shared", "state"), [(False, "failed"), (True, "lost")])
+def test_a_program_is_asked_to_stop_before_its_allocation_ends(make, monkeypatch, shared, state):
+    monkeypatch.setenv(worker.ENDS, str(time.time() + 16))
+    vasp = "touch OSZICAR; while ! [ -e STOPCAR ]; do sleep 0.1; done; cat STOPCAR; exit 3"
+    # Asked half way, as that is no longer than its notice.
+    notice = {"CRYSTALMATH_WALLTIME_NOTICE_S": "60.0"}
+    directory = make("lab_recipes.run_command", environment=notice, command=["sh", "-c", vasp])
+    worker.run(directory.path, shared=shared)
+    outcome = directory.outcome(1)
+    said = "the walltime of its allocation was nearly over, and STOPCAR asked the program to stop: "
+    assert outcome["state"] == state, outcome
+    assert said in outcome["error"]
+    assert "are left of the walltime of its allocation: wrote" in Path(directory.log(1)).read_text()
+
+
 def test_an_outcome_is_published_once(make):
     directory = make("lab_recipes.value")
     header = {"state": "failed", "error": "first", "summary": None, "started": None}

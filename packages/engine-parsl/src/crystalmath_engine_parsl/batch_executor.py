@@ -13,8 +13,8 @@ from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.launchers import SimpleLauncher, SrunLauncher
 from parsl.providers import SlurmProvider
 
-from crystalmath.worker import init_script
-from crystalmath_engine_parsl.config import BLOCK_ENDS, block_s
+from crystalmath.worker import ENDS, init_script
+from crystalmath_engine_parsl.config import block_s
 from crystalmath_engine_parsl.executor import escaped, tethered_interchange
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ def _provider(cluster: Cluster) -> SlurmProvider:
         walltime=_clock(block_s(cluster)),
         scheduler_options="\n".join(f"#SBATCH {option}" for option in options),
         # The id reaches the claims, so that who reads them can ask Slurm. Slurm's clock runs while
-        # the cluster's commands do.
+        # the cluster's commands do; it is read on the first node.
         worker_init=(
             "export CRYSTALMATH_ALLOCATION=$SLURM_JOB_ID "
-            f"{BLOCK_ENDS}=$(($(date +%s) + {block_s(cluster):.0f}))\n"
+            f"{ENDS}=$(($(date +%s) + {block_s(cluster):.0f}))\n"
             f"{init_script(cluster.worker_init)}"
         ),
         # In MPI mode one pool, on the first node, hands out the nodes of all.

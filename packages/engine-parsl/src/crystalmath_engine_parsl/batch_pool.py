@@ -53,6 +53,7 @@ class BatchPool(Pool):
         super().__init__(executor, directory)
         self._cluster = cluster
         self._own_launcher = cluster.launcher is not None
+        self._block_s = config.block_s(cluster)
         # In MPI mode there is one for all nodes.
         is_mpi = "mpi" in cluster.engine_options
         self._each = 1 if is_mpi else cluster.resources.nodes or 1  # managers of a pilot job

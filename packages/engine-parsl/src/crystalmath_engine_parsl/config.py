@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Cluster, EngineSettings, JobSpec
 
 __all__ = [
-    "BLOCK_ENDS",
     "IDLE_S",
     "PREFIX",
     "as_jobs_see",
@@ -25,9 +24,6 @@ __all__ = [
     "workers",
 ]
 
-#: Variable of the workers of a pilot job: when it is over, in seconds since the epoch, by the clock
-#: of its first node.
-BLOCK_ENDS = "CRYSTALMATH_BLOCK_ENDS"
 #: Variable in which Parsl's MPI mode says what starts ranks on the nodes of a task. It stands in
 #: quacc's commands until a worker knows.
 PREFIX = "PARSL_MPI_PREFIX"

@@ -7,6 +7,7 @@ after a failure, and its clean-up waits without limit for an interchange that is
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import subprocess
 import threading
@@ -61,6 +62,7 @@ class Pool:
         self._failure: Exception | None = None
         self._ending = False
         self._own_launcher = False
+        self._block_s = math.inf
         #: Whether it has run anything.
         self.proved = False
 
@@ -116,6 +118,7 @@ class Pool:
                 asked,
                 str(attempt.directory),
                 attempt.walltime_s,
+                block_s=self._block_s,
                 own_launcher=self._own_launcher,
             )
         except Exception as error:

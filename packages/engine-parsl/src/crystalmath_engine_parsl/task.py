@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 
 from crystalmath import worker
-from crystalmath_engine_parsl.config import BLOCK_ENDS, PREFIX
+from crystalmath_engine_parsl.config import PREFIX
 
 __all__ = ["BlockEndsTooSoon", "run"]
 
@@ -20,7 +21,7 @@ MARGIN_S = 15.0
 
 
 class BlockEndsTooSoon(Exception):  # noqa: N818 - named for what is so
-    """A pilot job will be over before a job's walltime is.
+    """A pilot job will be over before a job's walltime is, or before it could do anything.
 
     Parameters
     ----------
@@ -34,10 +35,16 @@ class BlockEndsTooSoon(Exception):  # noqa: N818 - named for what is so
 
     def __str__(self) -> str:
         """Say so."""
-        return f"the pilot job {self.block} is over before the job's walltime would be"
+        return f"the pilot job {self.block} is over before the job would be"
 
 
-def run(directory: str, walltime_s: float | None, *, own_launcher: bool = False) -> None:
+def run(
+    directory: str,
+    walltime_s: float | None,
+    *,
+    block_s: float = math.inf,
+    own_launcher: bool = False,
+) -> None:
     """Run the job of a run directory, as every engine's worker does.
 
     Parameters
@@ -46,6 +53,8 @@ def run(directory: str, walltime_s: float | None, *, own_launcher: bool = False)
         The run directory.
     walltime_s : float, optional
         The job's walltime, in seconds.
+    block_s : float
+        How long a pilot job lasts, in seconds.
     own_launcher : bool
         The cluster says itself what starts ranks: quacc would take what Parsl says for that.
 
@@ -54,14 +63,22 @@ def run(directory: str, walltime_s: float | None, *, own_launcher: bool = False)
     BlockEndsTooSoon
         Nothing was begun.
     """
-    ends = os.environ.get(BLOCK_ENDS)
-    # What a pilot job and its workers take to begin has passed: to ask for time for that once more
-    # would refuse in each pilot job what just fits into one.
-    if ends and walltime_s and time.time() + walltime_s + MARGIN_S > float(ends):
+    ends = os.environ.get(worker.ENDS)
+    if ends and time.time() + _least(directory, walltime_s, block_s) > float(ends):
         raise BlockEndsTooSoon(os.environ["CRYSTALMATH_ALLOCATION"])
     # What Parsl's MPI mode says of this task's nodes: PREFIX, and more.
     known = {name: os.environ[name] for name in os.environ if name in _MPI}
     if own_launcher:
         # Parsl sets it anew for each task, and what is started here would inherit it.
         os.environ.pop(PREFIX, None)
-    worker.run(directory, known, only_filled=(PREFIX,) if own_launcher else ())
+    worker.run(directory, known, only_filled=(PREFIX,) if own_launcher else (), shared=True)
+
+
+def _least(directory: str, walltime_s: float | None, block_s: float) -> float:
+    """Tell how much must be left of a pilot job for a job to begin in it, in seconds."""
+    if walltime_s:
+        # What a pilot job and its workers take to begin has passed: to ask for time for that once
+        # more would refuse in each pilot job what just fits into one.
+        return walltime_s + MARGIN_S
+    # A pilot job that is shorter than that is asked for, too.
+    return min(worker.least_left(directory), block_s / 2)

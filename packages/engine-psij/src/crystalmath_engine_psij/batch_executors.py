@@ -16,7 +16,7 @@ from psij.executors.batch.slurm import SlurmExecutorConfig, SlurmJobExecutor
 
 from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Resources
-from crystalmath_engine_psij.directives import SIGNS, directives, mended
+from crystalmath_engine_psij.directives import SIGNS, directives, mended, with_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,7 +110,10 @@ class BatchExecutor:
         scheduler = self._NAME_
         own = directives(scheduler, self.name_of_job, self.resources)
         lines = [shell, *(f"{SIGNS[scheduler]} {line}" for line in own)]
-        submit_file.write("\n".join([*lines, mended(scheduler, body, self.resources)]))
+        duration = job.spec.attributes.duration
+        lasts_s = None if duration is None else duration.total_seconds()
+        body = with_end(scheduler, mended(scheduler, body, self.resources), lasts_s)
+        submit_file.write("\n".join([*lines, body]))
 
     if TYPE_CHECKING:
 

@@ -40,6 +40,8 @@ _PASSING = re.compile(
 _FINAL = frozenset({"TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"})
 #: Ends of nodes of which nothing is heard any more: what ran there may go on.
 _UNSEEN = frozenset({"NODE_FAIL"})
+#: By how much an allocation outlasts its job's walltime where it may, in seconds.
+MARGIN_S = 120.0
 #: So much of what an allocation printed is told, in characters.
 _TOLD = 300
 
@@ -144,7 +146,7 @@ class BatchJobs:
             reservation_id=resources.reservation,
         )
         # Without one of its own PSI/J would ask for ten minutes.
-        attributes.duration = self._duration(attempt.walltime_s or cluster.walltime_s)
+        attributes.duration = self._duration(attempt.walltime_s, cluster.walltime_s)
         executable, *arguments = allocation.command(attempt.directory, attempt.id)
         return Job(
             JobSpec(
@@ -169,9 +171,16 @@ class BatchJobs:
             )
         )
 
-    def _duration(self, walltime_s: float | None) -> timedelta | None:
+    def _duration(self, walltime_s: float | None, clusters_s: float | None) -> timedelta | None:
+        """Give the time of an allocation: a job's walltime counts from when its recipe begins."""
         if walltime_s is None:
-            return None
+            if clusters_s is None:
+                return None
+            walltime_s = clusters_s
+        elif clusters_s is not None:
+            # Not beyond what the cluster itself asks for: what exceeds a partition's limit would
+            # wait without end. Whose time is not enough is still ended by its own worker, in time.
+            walltime_s = max(walltime_s, min(walltime_s + MARGIN_S, clusters_s))
         # LSF counts minutes.
         unit = 60 if self._scheduler == "lsf" else 1
         return timedelta(seconds=math.ceil(walltime_s / unit) * unit)

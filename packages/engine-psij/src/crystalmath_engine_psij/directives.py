@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import ConfigError
+from crystalmath.worker import ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from crystalmath.models import Resources
 
-__all__ = ["SIGNS", "directives", "mended"]
+__all__ = ["SIGNS", "directives", "mended", "with_end"]
 
 #: How a directive begins.
 SIGNS = {"slurm": "#SBATCH", "pbs": "#PBS", "lsf": "#BSUB"}
@@ -124,3 +126,34 @@ def mended(scheduler: str, script: str, resources: Resources) -> str:
     if resources.memory_mb:
         chunk += f":mem={resources.memory_mb // resources.total_nodes}mb"
     return re.sub(r"^#PBS -l select=.*$", f"#PBS -l select={chunk}", script, flags=re.MULTILINE)
+
+
+def with_end(scheduler: str, script: str, lasts_s: float | None) -> str:
+    """Give a script whose first command tells the worker when the allocation is over.
+
+    Parameters
+    ----------
+    scheduler : str
+        The batch system.
+    script : str
+        It with all directives: behind a command they are none.
+    lasts_s : float, optional
+        How long the allocation lasts, in seconds; ``None``: as the queue says.
+    """
+    ends = "" if lasts_s is None else f"$(($(date +%s) + {math.floor(lasts_s)}))"
+    if scheduler == "slurm":
+        ends = _slurms_end(lasts_s)
+    # Also where nobody knows: the server's own would come along.
+    return re.sub(
+        r"^(?=[^#\s])", lambda _: f"export {ENDS}={ends}\n", script, count=1, flags=re.MULTILINE
+    )
+
+
+def _slurms_end(lasts_s: float | None) -> str:
+    """Have the shell tell it: Slurm says what it gave, old releases apart, by its own clock."""
+    given = "${SLURM_JOB_END_TIME:+$(($(date +%s) + SLURM_JOB_END_TIME - SLURM_JOB_START_TIME))}"
+    if lasts_s is None:
+        return given
+    # It counts minutes.
+    asked = f"$(($(date +%s) + {math.ceil(lasts_s / 60) * 60}))"
+    return f'{given}\n[ -n "${ENDS}" ] || {ENDS}={asked}'

@@ -5,7 +5,7 @@
 ``cancel``                somebody asked that the job be stopped
 ``N.claim``               hard link to the identity file of whoever runs attempt N
 ``N.handle``              the engine's handle, where it differs from the attempt's id
-``N.asked_to_stop``       names the file that asked its program to stop before its time was up
+``N.asked_to_stop``       which file has asked its program to stop before its time was up (JSON)
 ``N.begun_from``          names the file of an earlier attempt from whose geometry N has begun
 ``.N.prepared.*``         the outcome before it is published: a link to it, named ``N.outcome``
 ``N.outcome``             header (JSON) and payload (gzipped result): the one decision
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
@@ -201,18 +202,22 @@ class RunDirectory:
         # The claim is a link to the file that its maker locks, whatever is in it now.
         return is_locked(self.file(f"{attempt}.claim"))
 
-    def note_asked_to_stop(self, attempt: int, name: str) -> None:
-        """Note which file has asked an attempt's program to stop before its time was up."""
+    def note_asked_to_stop(self, attempt: int, *, file: str, time: str, end: str) -> None:
+        """Note which file has asked an attempt's program to stop, before which time was over.
+
+        Its end is what it comes to, ``failed`` or ``lost``, unless its recipe returns all the same.
+        """
+        note = json.dumps({"file": file, "time": time, "end": end})
         with contextlib.suppress(OSError):  # a full disk: the job goes on
-            temporary = self._temporary("stop", os.fsencode(name))
+            temporary = self._temporary("stop", note.encode())
             os.replace(temporary, self.file(f"{attempt}.asked_to_stop"))
 
-    def asked_to_stop(self, attempt: int) -> str | None:
-        """Name the file that has asked an attempt's program to stop, if one has."""
+    def asked_to_stop(self, attempt: int) -> dict[str, str] | None:
+        """Give what was noted of that (``file``, ``time``, ``end``), if it was asked."""
         try:
             with open(self.file(f"{attempt}.asked_to_stop"), "rb") as file:
-                return os.fsdecode(file.read())
-        except OSError:
+                return dict(json.loads(file.read()))
+        except (OSError, ValueError):  # ValueError: of an older release
             return None
 
     def note_begun_from(self, attempt: int, file: str) -> None:

@@ -14,5 +14,6 @@ from crystalmath.worker.chains import run
 from crystalmath.worker.child import become_subreaper
 from crystalmath.worker.node_environment import init_script
 from crystalmath.worker.parent_death import end_with_parent
+from crystalmath.worker.time_left import ENDS, least_left
 
-__all__ = ["become_subreaper", "end_with_parent", "init_script", "run"]
+__all__ = ["ENDS", "become_subreaper", "end_with_parent", "init_script", "least_left", "run"]

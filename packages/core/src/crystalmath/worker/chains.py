@@ -37,6 +37,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     *,
     only_filled: Collection[str] = (),
+    shared: bool = False,
 ) -> None:
     """Run the job of a run directory, and return once its outcome is published.
 
@@ -53,6 +54,10 @@ def run(
         filled in.
     only_filled : collection of str
         Names of those that are filled in, and that the job is not to find as variables.
+    shared : bool
+        The allocation that the worker is in runs others, too, one after another. A job without a
+        walltime that is not done when it is over (`CRYSTALMATH_ALLOCATION_ENDS`) is lost then: its
+        next attempt may find a fresh one. Else it has failed.
 
     Raises
     ------
@@ -64,7 +69,7 @@ def run(
     header = RunDirectory(directory).read_header()
     if environment:
         header["environment"] = _with(header["environment"], environment, only_filled)
-    request = {"directory": os.path.abspath(directory), "header": header}
+    request = {"directory": os.path.abspath(directory), "header": header, "shared": shared}
     fresh = False
     while not fresh:
         chain, fresh = _take(header["environment"])

@@ -137,9 +137,10 @@ def _run(
         trace = "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError, ValueError):
             print(trace, file=sys.stderr)
+        asked = directory.asked_to_stop(attempt)
         header = {
-            "state": "failed",
-            "error": _asked_to_stop(directory, attempt) + describe(error, directory.work(attempt)),
+            "state": asked["end"] if asked else "failed",
+            "error": _asked_to_stop(asked) + describe(error, directory.work(attempt)),
             "traceback": trace,
             "summary": None,
         }
@@ -200,10 +201,11 @@ def _last_of_lost(directory: RunDirectory, attempt: int, given: Atoms) -> Atoms:
     return found.atoms
 
 
-def _asked_to_stop(directory: RunDirectory, attempt: int) -> str:
+def _asked_to_stop(asked: Mapping[str, str] | None) -> str:
     """Say that a job had little time left, before what its recipe made of that."""
-    name = directory.asked_to_stop(attempt)
-    return f"the walltime was nearly over, and {name} asked the program to stop: " if name else ""
+    if asked is None:
+        return ""
+    return f"{asked['time']} was nearly over, and {asked['file']} asked the program to stop: "
 
 
 def _changed(files: Mapping[str, str]) -> list[str]:

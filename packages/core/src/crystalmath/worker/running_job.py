@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.worker.disk_space import when_there_is_room
 from crystalmath.worker.logfile import LogFile
 from crystalmath.worker.stopping import ask_to_stop
+from crystalmath.worker.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunningJob"]
 
-#: How long it may take until the recipe of a job with a walltime begins, at least, in seconds.
-BEGIN_S = 600.0
-#: How often a program is looked for that is to stop before the walltime is over, in seconds.
+#: How often a program is looked for that is to stop before its time is up, in seconds.
 ASK_S = 1.0
 #: How much of the end of a log goes into an error message, in bytes and in lines.
 TAIL = 1000
@@ -40,10 +38,17 @@ class RunningJob:
         The header of its specification, with the number of the attempt.
     is_wanted : callable
         Whether it is still to be waited for room on a full disk.
+    shared : bool
+        Others run in its allocation, too, one after another.
     """
 
     def __init__(
-        self, directory: RunDirectory, header: dict[str, Any], is_wanted: Callable[[], bool]
+        self,
+        directory: RunDirectory,
+        header: dict[str, Any],
+        is_wanted: Callable[[], bool],
+        *,
+        shared: bool = False,
     ) -> None:
         self.directory = directory
         self.jobs_directory = os.path.dirname(directory.path)
@@ -52,12 +57,7 @@ class RunningJob:
         self.started: float | None = time.time()
         #: Whether others have decided it: then nobody waits for what it computes.
         self.given_up = False
-        self.walltime_s: float = header["walltime_s"] or math.inf
-        self._begun = False
-        self._deadline = time.monotonic() + max(self.walltime_s, BEGIN_S)
-        self._notice_s = config.walltime_notice(header["environment"])
-        if self._notice_s >= self.walltime_s:
-            self._notice_s = self.walltime_s / 2  # asked at once, it might as well not begin
+        self._time = TimeLeft(header, shared=shared)
         self._ask_at = 0.0
         self._asked = ""
         self.environment: dict[str, str] = header["environment"]
@@ -67,33 +67,27 @@ class RunningJob:
 
     def left(self, *, begun: bool) -> float:
         """Tell how much time it has, in seconds; its walltime counts from when it has begun."""
-        if begun and not self._begun:
-            self._begun = True
-            self._deadline = time.monotonic() + self.walltime_s
-        return self._deadline - time.monotonic()
+        return self._time.left(begun=begun)
 
     def ask_to_stop(self, left: float) -> None:
         """Ask the program to stop by itself where the time left is short, in seconds."""
-        if not self._begun or left > self._notice_s or time.monotonic() < self._ask_at:
+        if not self._time.is_short(left) or time.monotonic() < self._ask_at:
             return
         self._ask_at = time.monotonic() + ASK_S
-        urgent = left <= self._notice_s / 2
-        path = ask_to_stop(self.directory.work(self.attempt), urgent=urgent)
+        work = self.directory.work(self.attempt)
+        path = ask_to_stop(work, urgent=self._time.is_urgent(left))
         if path is not None:
             name = os.path.basename(path)
             self._asked = f"; {name} had asked its program to stop"
-            self.directory.note_asked_to_stop(self.attempt, name)
-            told = f"crystalmath: {left:.0f} s are left of the walltime: wrote {path}\n"
+            self.directory.note_asked_to_stop(
+                self.attempt, file=name, time=self._time.name, end=self._time.end
+            )
+            told = f"crystalmath: {left:.0f} s are left of {self._time.name}: wrote {path}\n"
             self.write_log(told.encode())
 
-    def overdue(self) -> str:
-        """Say which time is over."""
-        if self._begun:
-            return f"stopped: the walltime of {self.walltime_s:g} s is over{self._asked}"
-        return (
-            f"stopped: the recipe had not begun after {max(self.walltime_s, BEGIN_S):g} s; look at "
-            "what its module does when it is imported, and at the file system of the libraries"
-        )
+    def overdue(self) -> dict[str, str]:
+        """Give the end of one whose time is up: state and error."""
+        return {"state": self._time.end, "error": f"{self._time.over()}{self._asked}"}
 
     def write_log(self, data: bytes) -> None:
         """Append to the log."""

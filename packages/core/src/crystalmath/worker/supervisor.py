@@ -5,8 +5,8 @@ itself, stays below this process and can be ended. It imports nothing heavy and 
 a recipe, so that it lives through whatever the recipe does.
 
 Started as ``python -P -m crystalmath.worker.supervisor FD``; FD is a socket to the engine worker:
-``{"directory", "header"}`` comes in, ``claimed`` and ``done`` go out, one line each. When the
-engine worker is gone, it finishes what it runs and ends.
+``{"directory", "header", "shared"}`` comes in, ``claimed`` and ``done`` go out, one line each. When
+the engine worker is gone, it finishes what it runs and ends.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ class Supervisor:
             claimed = directory.claim(attempt, self._identity)
             self._tell("claimed")
             if claimed:
-                self._job = RunningJob(directory, request["header"], self._goes_on)
+                shared = request.get("shared", False)
+                header = request["header"]
+                self._job = RunningJob(directory, header, self._goes_on, shared=shared)
                 self._run(self._job)
         finally:
             self._job = None
@@ -245,7 +247,7 @@ class Supervisor:
                 return {"state": "lost", "error": "it was taken for lost, though it was not"}
             left = job.left(begun=runner.begun)
             if left <= 0:
-                return {"state": "failed", "error": job.overdue()}
+                return job.overdue()
             job.ask_to_stop(left)
             runner.pump(job.write_log, min(LOOK_S, left))
         return None

@@ -152,7 +152,7 @@ def summary_fields(job: Job) -> list[tuple[str, object]]:
     ]
 
 
-_STOPPED = "its program was asked to stop before the walltime was over, perhaps before all was done"
+_STOPPED = "its program was asked to stop before its time was up, perhaps before all was done"
 
 
 def _changed(path: str) -> str:

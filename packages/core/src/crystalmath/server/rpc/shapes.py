@@ -83,8 +83,8 @@ _SUMMARY = record(
         },
         "asked_to_stop": {
             "type": "boolean",
-            "description": "the walltime was nearly over, and the program was asked to stop: it "
-            "may have been before all was done",
+            "description": "the walltime, or its allocation's, was nearly over, and the program "
+            "was asked to stop: it may have been before all was done",
         },
         "changed_files": {
             **array(_TEXT),
