@@ -52,12 +52,12 @@ LAYERS = [
         "crystalmath.hookspecs",
     ],
     # What a plugin for a program is made of.
-    ["crystalmath.progress"],
     [
         f"crystalmath.preflight.{name}"
         for name in ("program", "folders", "input_files", "launching", "checked_job", "report")
     ],
     ["crystalmath.worker"],
+    ["crystalmath.progress"],
     ["crystalmath.store"],
     ["crystalmath.jobs"],
     ["crystalmath.recipes"],

@@ -287,6 +287,21 @@ def test_the_walltime_counts_from_when_the_recipe_begins(make, tmp_path, monkeyp
     assert outcome["finished"] - outcome["started"] < 60
 
 
+#: What a VASP writes that is in its third ionic step, and what is told of that.
+OSZICAR = """printf '%s\\n' '   2 F= -.14890E+02 E0= -.14889E+02  d E =-.1E-02' \\
+'DAV:   4    -0.148895E+02   -0.1E-02' > OSZICAR"""
+REACHED = (
+    "\nwhat it had reached: VASP, calculation 1, ionic step 3, electronic step 4, -14.889000 eV"
+)
+
+
+def test_what_was_reached_when_the_walltime_was_over_is_told(make):
+    vasp = ["sh", "-c", f"{OSZICAR}; exec sleep 600"]
+    directory = make("lab_recipes.run_command", walltime_s=5.0, command=vasp)
+    worker.run(directory.path)
+    assert directory.outcome(1)["error"] == f"stopped: the walltime of 5 s is over{REACHED}"
+
+
 @pytest.mark.parametrize(
     ("walltime_s", "shared", "state"),
     [(None, False, "failed"), (None, True, "lost"), (600.0, True, "failed")],
@@ -311,16 +326,17 @@ def test_a_walltime_that_is_over_before_the_allocation_is_told_as_the_jobs_own(m
 
 @pytest.mark.parametrize(("shared", "state"), [(False, "failed"), (True, "lost")])
 def test_a_program_is_asked_to_stop_before_its_allocation_ends(make, monkeypatch, shared, state):
-    monkeypatch.setenv(worker.ENDS, str(time.time() + 16))
-    vasp = "touch OSZICAR; while ! [ -e STOPCAR ]; do sleep 0.1; done; cat STOPCAR; exit 3"
-    # Asked half way, as that is no longer than its notice.
-    notice = {"CRYSTALMATH_WALLTIME_NOTICE_S": "60.0"}
+    # What begins too late for its notice is asked half way through what is left.
+    monkeypatch.setenv(worker.ENDS, str(time.time() + 60))
+    notice = {"CRYSTALMATH_WALLTIME_NOTICE_S": "50.0"}
+    vasp = f"{OSZICAR}; while ! [ -e STOPCAR ]; do sleep 0.1; done; exit 3"
     directory = make("lab_recipes.run_command", environment=notice, command=["sh", "-c", vasp])
     worker.run(directory.path, shared=shared)
     outcome = directory.outcome(1)
     said = "the walltime of its allocation was nearly over, and STOPCAR asked the program to stop: "
     assert outcome["state"] == state, outcome
     assert said in outcome["error"]
+    assert outcome["error"].endswith(REACHED)
     assert "are left of the walltime of its allocation: wrote" in Path(directory.log(1)).read_text()
 
 

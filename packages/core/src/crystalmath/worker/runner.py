@@ -33,6 +33,7 @@ from crystalmath.worker.isolation import Baseline, begin_below
 from crystalmath.worker.marking import Mark
 from crystalmath.worker.postmortem import describe
 from crystalmath.worker.pristine import Pristine
+from crystalmath.worker.reached import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -137,10 +138,13 @@ def _run(
         trace = "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError, ValueError):
             print(trace, file=sys.stderr)
-        asked = directory.asked_to_stop(attempt)
+        asked, work = directory.asked_to_stop(attempt), directory.work(attempt)
+        error_text = describe(error, work)
+        if asked:
+            error_text = f"{_asked_to_stop(asked)}{error_text}{reached(work)}"
         header = {
             "state": asked["end"] if asked else "failed",
-            "error": _asked_to_stop(asked) + describe(error, directory.work(attempt)),
+            "error": error_text,
             "traceback": trace,
             "summary": None,
         }
@@ -201,10 +205,8 @@ def _last_of_lost(directory: RunDirectory, attempt: int, given: Atoms) -> Atoms:
     return found.atoms
 
 
-def _asked_to_stop(asked: Mapping[str, str] | None) -> str:
+def _asked_to_stop(asked: Mapping[str, str]) -> str:
     """Say that a job had little time left, before what its recipe made of that."""
-    if asked is None:
-        return ""
     return f"{asked['time']} was nearly over, and {asked['file']} asked the program to stop: "
 
 

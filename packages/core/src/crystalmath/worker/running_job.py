@@ -10,6 +10,7 @@ from crystalmath import config
 from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.worker.disk_space import when_there_is_room
 from crystalmath.worker.logfile import LogFile
+from crystalmath.worker.reached import reached
 from crystalmath.worker.stopping import ask_to_stop
 from crystalmath.worker.time_left import TimeLeft
 
@@ -60,6 +61,7 @@ class RunningJob:
         self._time = TimeLeft(header, shared=shared)
         self._ask_at = 0.0
         self._asked = ""
+        self._is_overdue = False
         self.environment: dict[str, str] = header["environment"]
         self.fresh = config.is_fresh(header["recipe"], self.environment)
         self._tail = b""
@@ -86,7 +88,8 @@ class RunningJob:
             self.write_log(told.encode())
 
     def overdue(self) -> dict[str, str]:
-        """Give the end of one whose time is up: state and error."""
+        """Give the end of one whose time is up: state and error; what it reached is added to it."""
+        self._is_overdue = True
         return {"state": self._time.end, "error": f"{self._time.over()}{self._asked}"}
 
     def write_log(self, data: bytes) -> None:
@@ -101,10 +104,11 @@ class RunningJob:
 
     def publish(self, state: str, error: str) -> None:
         """Publish an end that is not the recipe's own; none of its processes is alive."""
-        replace_potcars(self.directory.work(self.attempt))
+        work = self.directory.work(self.attempt)
+        replace_potcars(work)
         header = {
             "state": state,
-            "error": error,
+            "error": error + (reached(work) if self._is_overdue else ""),
             "started": self.started,
             "finished": time.time(),
             "summary": None,
