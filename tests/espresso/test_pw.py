@@ -15,6 +15,7 @@ from ase.io import read, write
 from ase.units import Ry
 
 from crystalmath.errors import JobRefused
+from crystalmath.models import Submission
 from crystalmath.models.retry import Retry
 from crystalmath.recipes.structures import parse_structure
 from ends import ENGINES, completed, failed, finish, opened, submit
@@ -38,6 +39,8 @@ SMALL = {
     "kpts": [2, 2, 2],
     "kspacing": None,
 }
+#: Dynamics without end.
+ENDLESS = {"calculation": "md", "nstep": 1_000_000}
 #: What quacc's recipes add to it.
 GIVEN = {
     "system": {
@@ -55,16 +58,17 @@ def environment():
     return {"PATH": f"{Path(PW).parent}:/usr/bin:/bin", "QUACC_ESPRESSO_PSEUDO": str(PSEUDO)}
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def service(request, tmp_path_factory):
-    # Open MPI refuses to run as root, as tests may, unless it is told so twice.
+@pytest.fixture(scope="module")
+def open_mpi_as_root():
+    """Open MPI refuses to run as root, as tests may, unless it is told so twice."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
         patch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        yield from _opened(request, tmp_path_factory)
+        yield
 
 
-def _opened(request, tmp_path_factory):
+@pytest.fixture(scope="module", params=ENGINES)
+def service(open_mpi_as_root, request, tmp_path_factory):
     with opened(tmp_path_factory.mktemp("home"), request.param) as service:
         yield service
 
@@ -158,6 +162,31 @@ def test_what_pw_refuses_is_told_in_its_own_words(service, environment):
         "too few bands",
     )
     assert {"CRASH", "pw.in", "pw.out"} <= set(files)
+
+
+def test_pw_is_asked_to_stop_before_the_walltime_is_over(open_mpi_as_root, environment, tmp_path):
+    """It ends by itself after an electronic step, and what it had reached is told."""
+    (tmp_path / "home").mkdir(mode=0o700)
+    (tmp_path / "home/config.toml").write_text("[walltime]\nnotice_s = 595\n")
+    endless = {**SMALL, "input_data": {**SMALL["input_data"], "control": ENDLESS}}
+    with opened(tmp_path / "home", "local") as service:
+        job_id = service.submit(
+            Submission(
+                recipe="quacc.recipes.espresso.core.static_job",
+                atoms=SI,
+                parameters=endless,
+                environment=environment,
+                walltime_s=600,
+            )
+        ).job_id
+        job = finish(service, job_id)
+        failed(
+            service,
+            job,
+            "the walltime was nearly over, and pwscf.EXIT asked the program to stop: ",
+            "\nthe end of pw.out:\n",
+            "\nwhat it had reached: Quantum ESPRESSO, calculation 1, ionic step ",
+        )
 
 
 @pytest.mark.parametrize(
