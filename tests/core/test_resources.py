@@ -234,6 +234,26 @@ def test_tags_of_vasp_that_do_not_divide_the_ranks(home, given, said):
     assert all(each.severity == "warning" for each in found)
 
 
+def test_ranks_of_a_cluster_are_held_against_the_program_too(home):
+    eight = Resources(ranks=8)
+
+    def found(environment, asked, recipe=STATIC, **given):
+        told = check_asked_ranks(recipe, given, environment, asked, eight)
+        return [(each.severity, each.code) for each in told]
+
+    assert found({}, Resources(), kpar=3) == [("warning", "ranks_undivided")]
+    assert found({}, Resources(ranks=9), kpar=3) == []
+    own = {"QUACC_VASP_PARALLEL_CMD": "mpirun -np 4"}
+    # It may be meant so; who asks for ranks contradicts himself.
+    assert found(own, Resources()) == [("warning", "ranks_contradicted")]
+    assert found(own, Resources(ranks=2)) == [("error", "ranks_contradicted")]
+    assert found(own, Resources(ranks=4)) == []
+    (told,) = check_asked_ranks(STATIC, {}, own, Resources(), eight)
+    assert told.message.startswith("the job has of its cluster 8 ranks, and QUACC_VASP_PARALLEL")
+    # Jobs that use none of them run on such a cluster, too.
+    assert found({}, Resources(), "quacc.recipes.emt.core.static_job") == []
+
+
 # --- a cluster's defaults ------------------------------------------------------------------------
 
 

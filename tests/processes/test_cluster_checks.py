@@ -55,6 +55,10 @@ environment = { QUACC_VASP_PP_VERSION = "64", ESPRESSO_PSEUDO = "/there" }
 engine = "there"
 worker_init = "module load vasp"
 
+[clusters.eight]
+engine = "there"
+ranks = 8
+
 [clusters.wide]
 engine = "there"
 nodes = 2
@@ -164,6 +168,15 @@ def test_what_the_clusters_commands_may_set_refuses_no_job(service, with_quacc):
     loaded = found("loaded")
     assert loaded.severity == "warning"
     assert "[clusters.loaded]" in loaded.remedy
+
+
+def test_what_a_cluster_gives_is_held_against_vasps_tags(service, with_quacc):
+    def found(**more):
+        asked = Submission(recipe=VASP, atoms=AL, environment={"PATH": "/bin"}, **more)
+        return [finding.code for finding in service.check(asked).findings]
+
+    assert "ranks_undivided" in found(cluster="eight", parameters={"kpar": 3})
+    assert "ranks_undivided" not in found(cluster="eight", parameters={"kpar": 4})
 
 
 SEEN = """

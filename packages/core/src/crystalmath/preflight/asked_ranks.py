@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crystalmath.engines.allotment import PARALLEL_COMMANDS, THREADS, filled
-from crystalmath.models import Finding
+from crystalmath.models import Finding, Resources
 from crystalmath.preflight.launching import before_the_program
 from crystalmath.preflight.programs_here import guarded, program_of
 from crystalmath.preflight.ranks import ranks
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from crystalmath.models import Resources
-
 __all__ = ["check_asked_ranks"]
+
+#: Any of these says how many ranks there are.
+_LAYOUT = frozenset({"nodes", "ranks", "ranks_per_node"})
 
 
 def check_asked_ranks(
@@ -27,8 +28,9 @@ def check_asked_ranks(
     parameters: Mapping[str, Any],
     environment: Mapping[str, str],
     resources: Resources,
+    defaults: Resources = Resources(),  # noqa: B008 - frozen
 ) -> list[Finding]:
-    """Compare what a job asks for with what starts its program.
+    """Compare what a job asks for, or has of its cluster, with what starts its program.
 
     Parameters
     ----------
@@ -40,36 +42,44 @@ def check_asked_ranks(
         The environment variables that the submitter has set.
     resources : Resources
         What it asks for.
+    defaults : Resources
+        What its cluster gives it for what is left out.
 
     Returns
     -------
     list of Finding
-        The error ``ranks_contradicted``, the warnings ``ranks_unsure``, ``ranks_unused`` and
-        ``threads_differ``, and what the program has to say.
+        The error ``ranks_contradicted``, which is a warning where the job does not ask for ranks
+        itself, the warnings ``ranks_unsure``, ``ranks_unused`` and ``threads_differ``, and what the
+        program has to say.
     """
-    if not resources:
+    there = resources.over(defaults)
+    if not there:
         return []
-    found = [_ranks(recipe, environment, resources), _threads(environment, resources)]
+    found = [_ranks(recipe, environment, resources, there), _threads(environment, there)]
     program = program_of(recipe)
-    if program is not None and resources.total_ranks > 1:
-        found += guarded(program, lambda: program.check_ranks(parameters, resources.total_ranks))
+    if program is not None and there.total_ranks > 1:
+        found += guarded(program, lambda: program.check_ranks(parameters, there.total_ranks))
     return [finding for finding in found if finding is not None]
 
 
-def _ranks(recipe: str, environment: Mapping[str, str], resources: Resources) -> Finding | None:
+def _ranks(
+    recipe: str, environment: Mapping[str, str], asked: Resources, resources: Resources
+) -> Finding | None:
     wanted = resources.total_ranks
     names, is_certain = _commands(recipe)
-    if not names and wanted > 1:
+    # What a cluster gives to all jobs, some need not use.
+    if not names and asked.total_ranks > 1:
         return Finding(
             severity="warning",
             code="ranks_unused",
-            message=f"the job asks for {wanted} ranks, and quacc has no parallel command for "
-            f"{recipe}: nothing starts them",
+            message=f"the job asks for {asked.total_ranks} ranks, and quacc has no parallel "
+            f"command for {recipe}: nothing starts them",
             remedy="leave out ranks and nodes, or say in the recipe's own parameters how its "
             "program is to be started in parallel",
         )
-    if not resources.given().keys() & {"nodes", "ranks", "ranks_per_node"}:
+    if not resources.given().keys() & _LAYOUT:
         return None
+    asks = bool(asked.given().keys() & _LAYOUT)
     for name in names:
         try:
             setting = quacc_setting(name, environment)
@@ -80,18 +90,19 @@ def _ranks(recipe: str, environment: Mapping[str, str], resources: Resources) ->
             continue
         known = ranks(command, resources.total_nodes)
         if filled(command, resources) == command and known != wanted:
-            return _own(command, setting[1], wanted, known, is_certain=is_certain)
+            certain = is_certain and known is not None and asks
+            whose = "the job asks for" if asks else "the job has of its cluster"
+            return _own(command, setting[1], f"{whose} {wanted} ranks", known, certain=certain)
     return None
 
 
-def _own(command: str, source: str, wanted: int, known: int | None, *, is_certain: bool) -> Finding:
+def _own(command: str, source: str, wanted: str, known: int | None, *, certain: bool) -> Finding:
     """Tell of a command that its owner has fixed, and that is not overwritten."""
     starts = f"starts {known}" if known is not None else "may start another number"
     return Finding(
-        severity="error" if is_certain and known is not None else "warning",
+        severity="error" if certain else "warning",
         code="ranks_contradicted" if known is not None else "ranks_unsure",
-        message=f"the job asks for {wanted} ranks, and {source}, which is {shown(command)!s:.80}, "
-        f"{starts}",
+        message=f"{wanted}, and {source}, which is {shown(command)!s:.80}, {starts}",
         source=source,
         remedy=f"leave {source} out, so that it is made from what the job asks for, or write "
         "{ranks} for the number in it",

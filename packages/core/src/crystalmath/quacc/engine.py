@@ -17,7 +17,7 @@ from crystalmath.errors import BadFile, EngineUnavailable, InvalidJob
 from crystalmath.jobs.ownership import spec_header
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.view import read_result
-from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Sighting
+from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Resources, Sighting
 from crystalmath.models.checks import check_fields
 from crystalmath.quacc.runner import JobRunner, JobState, generate_job_id
 
@@ -288,6 +288,12 @@ class EngineRunner(JobRunner):
                 "config.toml makes one ('crystalmath clusters init' writes an example)"
             )
 
+    def default_resources(self, cluster: str) -> Resources:
+        """Give what a job on a cluster has of what it does not ask for itself."""
+        known = self.settings.clusters.get(cluster)
+        # Of the rest, as the queue of pilot jobs, a job has no share of its own.
+        return known.defaults(self.honoured(cluster)) if known else Resources()
+
     def allotted(self, spec: JobSpec) -> JobSpec:
         """Give a job with what it asks of the machine told to its programs.
 
@@ -297,15 +303,13 @@ class EngineRunner(JobRunner):
             Its cluster cannot honour that.
         """
         cluster = self.settings.clusters.get(spec.cluster)
-        honoured = self.honoured(spec.cluster)
-        # Of the rest, as the queue of pilot jobs, a job has no share of its own.
-        resources = spec.resources.over(cluster.defaults(honoured)) if cluster else spec.resources
+        resources = spec.resources.over(self.default_resources(spec.cluster))
         launcher = cluster.launcher if cluster else None
         if not resources and launcher is None:
             return spec
         check_honoured(
             resources,
-            honoured,
+            self.honoured(spec.cluster),
             engine=self.settings.name,
             cluster=spec.cluster,
             cores=self.cores(spec.cluster),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, evolve, frozen
 
 from crystalmath.errors import CrystalMathError, JobRefused
-from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Submission
+from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Resources, Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
 from crystalmath.service.asked_job import AskedJob, SubmissionReader, replaced
@@ -129,8 +129,9 @@ class Admission:
         files, told = self._pseudopotentials(asked) if answers else ([], [])
         findings += told
         written = self._inputs(asked) if inputs and can_be_called else None
-        passes(lambda: self._check_ranks(asked.spec))
-        if passes(lambda: self._check_engine(asked.spec)):
+        has_engine = passes(lambda: self._check_engine(asked.spec))
+        passes(lambda: self._check_ranks(asked.spec, has_engine=has_engine))
+        if has_engine:
             passes(lambda: self._check_continuation(asked.spec))
             there = evolve(asked, spec=self._allotted(asked.spec))
             for look in self._looks(there):
@@ -176,8 +177,8 @@ class Admission:
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         files, told = self._pseudopotentials(asked)
-        findings += [*told, *self._check_ranks(asked.spec)]
         self._check_engine(asked.spec)
+        findings += [*told, *self._check_ranks(asked.spec)]
         spec = with_continuation(self._allotted(asked.spec), self._config)
         asked = evolve(asked, spec=spec)
         for look in self._looks(asked):
@@ -233,10 +234,15 @@ class Admission:
         self._environments.append(spec.environment)
         return spec
 
-    def _check_ranks(self, spec: JobSpec) -> list[Finding]:
+    def _check_ranks(self, spec: JobSpec, *, has_engine: bool = True) -> list[Finding]:
         from crystalmath.preflight.asked_ranks import check_asked_ranks
 
-        return check_asked_ranks(spec.recipe, spec.parameters, spec.environment, spec.resources)
+        defaults = Resources()
+        if has_engine:
+            defaults = self._runner(spec).default_resources(spec.cluster)
+        return check_asked_ranks(
+            spec.recipe, spec.parameters, spec.environment, spec.resources, defaults
+        )
 
     def _runner(self, spec: JobSpec) -> EngineRunner:
         return self._runner_of(str(spec.engine))
