@@ -16,6 +16,7 @@ from crystalmath import config
 from crystalmath.errors import ConfigError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import Job, JobState, NewJob, Submission
+from crystalmath.preflight.node_probe import probe_job
 from crystalmath.quacc.engines import runner_for
 from crystalmath.quacc.store import JobStore
 from crystalmath.recipes.lookup import PROBE
@@ -221,6 +222,34 @@ def test_check_of_a_cluster_that_cannot_be_used_says_why(home, cli):
     assert "no cluster 'huge'" in nowhere.err
     assert cli("clusters", "check").code == 2
     assert "did you mean 'check'?" in cli("clusters", "chek").err
+
+
+def test_check_says_which_versions_of_the_engine_differ(install, tmp_path):
+    """A worker of another release of the engine, or of its library, may understand nothing."""
+    install("engine-there", "there", "")
+    metadata = tmp_path / "engine_there-1.0.dist-info/METADATA"
+    needs = ["attrs>=23", "crystalmath[quacc]", "Pluggy.lib>=1", "pytest; extra == 'test'"]
+    metadata.write_text(metadata.read_text() + "".join(f"Requires-Dist: {n}\n" for n in needs))
+    found = probe_job()
+    assert found["engines"]["there"] == {"Pluggy.lib": None, "engine-there": "1.0"}
+    assert found["engines"]["local"] == {}
+    found["engines"]["there"] = {"Pluggy.lib": None, "engine-there": "0.9", "pytest": "1.0"}
+    now = time.time()
+    job = Job(
+        job_id="1",
+        recipe=PROBE,
+        cluster="big",
+        engine="there",
+        state=JobState.COMPLETED,
+        created_at=now,
+    )
+    told = {check.name: check for check in cluster_probe.judged("big", job, found)}
+    assert told["engine-there"].message == "0.9"
+    assert told["engine-there"].remedy == "here it is 1.0"
+    assert told["pytest"].remedy == f"here it is {version('pytest')}"
+    assert {told[name].state for name in ("Pluggy.lib", "engine-there", "pytest")} == {"warning"}
+    del found["engines"]  # of an older release
+    assert "engine-there" not in {one.name for one in cluster_probe.judged("big", job, found)}
 
 
 def test_check_says_which_clocks_and_versions_differ(monkeypatch):

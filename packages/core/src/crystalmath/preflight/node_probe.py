@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
 from crystalmath import __version__
+from crystalmath.engines.registry import ENGINES
 from crystalmath.preflight.programs_here import conditions
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 __all__ = ["probe_job"]
+
+_CORE = "crystalmath"
 
 
 def probe_job() -> dict[str, Any]:
@@ -25,7 +32,8 @@ def probe_job() -> dict[str, Any]:
     -------
     dict
         ``host``; ``cores``, how many it may use; ``python`` and ``prefix``; ``versions`` of
-        ``crystalmath``, ``quacc`` and ``ase``, ``None`` where one is missing; ``time``, the node's
+        ``crystalmath``, ``quacc`` and ``ase``, ``None`` where one is missing; ``engines``, the same
+        of the distribution of each installed engine and of what it needs; ``time``, the node's
         clock in seconds since the epoch; ``directory``, where it ran; and ``conditions``, what
         programs find there, each as a dict of ``name``, ``ok``, ``message`` and ``remedy``.
     """
@@ -35,14 +43,39 @@ def probe_job() -> dict[str, Any]:
         "python": platform.python_version(),
         "prefix": sys.prefix,
         "versions": {
-            "crystalmath": __version__,
+            _CORE: __version__,
             "quacc": _version("quacc"),
             "ase": _version("ase"),
         },
+        "engines": {entry.name: _versions(entry) for entry in entry_points(group=ENGINES)},
         "time": time.time(),
         "directory": os.getcwd(),
         "conditions": [asdict(each) for each in conditions(os.environ)],
     }
+
+
+def _versions(engine: EntryPoint) -> dict[str, str | None]:
+    """Tell the versions of an engine's distribution and of its library, as Parsl or PSI/J."""
+    if engine.dist is None or engine.dist.name == _CORE:
+        return {}
+    try:
+        of_core = {_canonical(each) for each in requires(_CORE) or ()}
+    except PackageNotFoundError:
+        of_core = set()
+    needed = [each for each in engine.dist.requires or () if "extra ==" not in each]
+    own = {engine.dist.name, *(map(_name, needed))}
+    names = sorted(name for name in own if _canonical(name) not in {*of_core, _CORE})
+    return {name: _version(name) for name in names}
+
+
+def _name(requirement: str) -> str:
+    """Give the name in ``psij-python>=0.9.11,<0.10``."""
+    found = re.match(r"[\w.-]+", requirement)
+    return found[0] if found else requirement
+
+
+def _canonical(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", _name(requirement)).lower()
 
 
 def _version(distribution: str) -> str | None:
