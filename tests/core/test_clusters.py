@@ -193,6 +193,19 @@ def test_an_example_is_written_once(home, cli):
     assert "init slurm|allocations|pbs|lsf|workstation" in cli("clusters", "init").err
 
 
+def test_a_workstations_walltime_is_that_of_jobs_which_ask_for_none(home, lab):
+    (home / "config.toml").write_text("[clusters.big]\nengine = 'local'\nwalltime = '2h'\n")
+
+    def given(**asked):
+        told = Submission(recipe="lab_recipes.value", atoms=bulk("Al"), **asked)
+        return service.submit(told).walltime_s
+
+    with JobService() as service:
+        assert given(cluster="big") == 7200.0
+        assert given(cluster="big", walltime_s=60.0) == 60.0
+        assert given(cluster="local") is None
+
+
 # --- check ---------------------------------------------------------------------------------------
 
 

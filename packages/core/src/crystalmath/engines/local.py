@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from crystalmath import worker
 from crystalmath.errors import ConfigError
 from crystalmath.hookspecs import hookimpl
@@ -26,7 +28,7 @@ from crystalmath.quacc.engine import EngineRunner
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystalmath.models import Attempt, EngineSettings
+    from crystalmath.models import Attempt, EngineSettings, JobSpec
 
 __all__ = ["LocalRunner", "available_cores"]
 
@@ -77,6 +79,13 @@ class LocalRunner(EngineRunner):
         """Tell how many cores this machine gives."""
         del cluster
         return available_cores()
+
+    def allotted(self, spec: JobSpec) -> JobSpec:
+        """Give it its cluster's walltime, too: no allocation ends what has none of its own."""
+        cluster = self.settings.clusters.get(spec.cluster)
+        if cluster is not None and spec.walltime_s is None:
+            spec = evolve(spec, walltime_s=cluster.walltime_s)
+        return super().allotted(spec)
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
         """Queue the attempts, and start worker threads as they are needed."""
