@@ -10,8 +10,10 @@ from ase.build import bulk
 
 from crystalmath import config
 from crystalmath.errors import ConfigError, InvalidJob
+from crystalmath.jobs.piecewise import at_once
 from crystalmath.models import Submission
 from crystalmath.service import JobService
+from crystalmath.service.pruning import Choice
 
 AL = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 RELAX = "quacc.recipes.emt.core.relax_job"
@@ -45,6 +47,9 @@ def submission(recipe=RELAX, environment=None, **parameters):
         (submission("lab_recipes.where", anything=1), "but: none"),
         (submission(opt_params={"fmax": 0.1, "trajectory": "x"}), "'opt_params.trajectory'"),
         (submission(opt_params=[1]), "the parameter 'opt_params'"),
+        (submission(restart={}), "the parameter 'restart'"),
+        (submission(opt_params={"trajectory": {}}), "'opt_params.trajectory'"),
+        (submission(method={}), "must be a number"),
         (submission(**{"opt_params.fmax": 0.1}), "the parameter"),
         (submission(opt_params={"fmax": {"deeper": 1}}), "'opt_params.fmax.deeper'"),
         (submission(method="/etc/passwd"), "must be a number, true or false, a word"),
@@ -80,6 +85,12 @@ def test_the_command_line_brings_no_environment_there(home, cli, lab):
     assert (done.code, done.json["status"]) == (0, "completed"), done.err
     refused = cli("run", "lab_recipes.value", AL, "--json")
     assert (refused.code, refused.json["code"]) == (1, "invalid_job")
+
+
+def test_results_are_not_removed_there(narrowed):
+    assert at_once(narrowed.prune(Choice(older_s=0), dry_run=True)).jobs == []
+    with pytest.raises(InvalidJob, match=re.escape("[restricted]")):
+        at_once(narrowed.prune(Choice(older_s=0)))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from ase.build import bulk
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.engines import driver
+from crystalmath.errors import InvalidJob
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.engines import close_all
 
@@ -55,6 +56,12 @@ def test_a_job_that_prints_nothing_has_no_log(runner, shared_home):
     eventually(lambda: not any(name.startswith(".") for name in os.listdir(folder)))
     assert sorted(os.listdir(folder)) == ["1.claim", "1.outcome", "1.work", "spec"]
     assert (shared_home / "jobs" / job_id / "spec").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["vasp._base.run_and_summarize", "mlip._base.freezeargs"])
+def test_a_helper_of_quaccs_is_no_recipe(runner, name):
+    with pytest.raises(InvalidJob, match=f"{name} is no recipe"):
+        runner.submit(f"quacc.recipes.{name}", AL)
 
 
 def test_what_has_ended_is_told_although_memory_keeps_only_the_last(runner, monkeypatch):

@@ -23,6 +23,7 @@ __all__ = [
     "InvalidJob",
     "JobRefused",
     "KeyConflict",
+    "NoRecipe",
     "PlaceError",
     "PluginError",
     "ServedElsewhere",
@@ -138,6 +139,10 @@ class InvalidJob(CrystalMathError, ValueError):
     """A submission that cannot become a job. Nothing was recorded, written or started."""
 
     code = "invalid_job"
+
+
+class NoRecipe(InvalidJob):
+    """A name of something in quacc's modules that is no recipe."""
 
 
 class KeyConflict(InvalidJob):

@@ -13,7 +13,7 @@ from attrs import evolve
 from crystalmath import config
 from crystalmath.engines.allotment import check_honoured, job_environment
 from crystalmath.engines.driver import Driver
-from crystalmath.errors import BadFile, EngineUnavailable, InvalidJob
+from crystalmath.errors import BadFile, EngineUnavailable, InvalidJob, NoRecipe
 from crystalmath.jobs.ownership import spec_header
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.view import read_result
@@ -239,7 +239,7 @@ class EngineRunner(JobRunner):
             lookup.check_name(spec.recipe, allow)
             check_fields(spec, {"resources"})
             self.check_cluster(spec.cluster)
-            _check_structure(spec, allow)
+            _check_recipe(spec, allow)
             spec = self.allotted(spec)
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
@@ -384,13 +384,15 @@ def submission_environment(
     return environment
 
 
-def _check_structure(spec: JobSpec, allow: Sequence[str]) -> None:
-    """Refuse what the recipe's source shows to be wrong about the structure."""
+def _check_recipe(spec: JobSpec, allow: Sequence[str]) -> None:
+    """Refuse a helper of quacc's, and what the source shows to be wrong about the structure."""
     from crystalmath.recipes import lookup
     from crystalmath.recipes.structure_argument import check_structure
 
     try:
         recipe = lookup.look_up(spec.recipe, allow)
+    except NoRecipe:
+        raise
     except InvalidJob:
         return  # workers may have more than this process sees; they say what is wrong
     check_structure(recipe, given=spec.atoms is not None)

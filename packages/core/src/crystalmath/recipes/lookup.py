@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from attrs import frozen
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import InvalidJob, NoRecipe
 from crystalmath.recipes.source import Binding, Module, find_spec, read_module
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _require_recipe(name: str, module: Module, home: Module, binding: Binding) -
     if home is module and _is_recipe(binding, decorated=True):
         return
     known = [item.name for item in module.bindings.values() if _is_recipe(item, decorated=True)]
-    raise InvalidJob(
+    raise NoRecipe(
         f"{name} is no recipe: of quacc's recipes those functions count that their module makes a "
         f"job or a flow{nearest(name.rpartition('.')[2], known)}"
     )

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from crystalmath import config
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.jobs.identities import own_identity
 from crystalmath.service.ended_elsewhere import record_rows
 from crystalmath.service.engine_pool import Runners
@@ -118,6 +118,11 @@ class JobService(JobListings, JobEvents, Rerunning, Takeover):
         self, choice: Choice, *, dry_run: bool = False, limit: int = 1000, cursor: str | None = None
     ) -> Generator[None, None, Pruned]:
         """Throw away files of ended jobs; see :func:`crystalmath.service.pruning.prune`."""
+        if self.config.restricted is not None and not dry_run:
+            raise InvalidJob(
+                "this home is restricted, and removes no files of its jobs; take [restricted] out "
+                "of its config.toml while you prune"
+            )
         if not self._recorder.exists():
             self._require_no_directories()
             return Pruned()

@@ -59,7 +59,7 @@ def _leaves(parameters: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, A
     for key, value in parameters.items():
         # A dot inside a key must not be taken for one between two.
         name = f"{prefix}{key}" if isinstance(key, str) and key.isidentifier() else repr(key)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{name}.")
         else:
             yield name, value
