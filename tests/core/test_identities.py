@@ -170,6 +170,24 @@ def test_claims_stay_locked_when_their_file_is_made_anew(jobs, tmp_path):
     assert [each.is_claimant_alive(1) for each in directories] == [False, False]
 
 
+def test_claims_of_attempts_that_are_over_are_forgotten_and_stay_claimed(
+    jobs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(identities, "REMEMBERED", 3)
+    file = IdentityFile(jobs, processes.own_identity())
+    directories = [RunDirectory(tmp_path / str(number)) for number in range(20)]
+    for number, directory in enumerate(directories):
+        os.mkdir(directory.path)
+        assert directory.claim(1, file)
+        if number % 4 == 1:
+            os.unlink(directory.file("1.claim"))
+        elif number % 4:
+            (tmp_path / str(number) / "1.outcome").touch()
+    assert len(file._claims) <= 3 + 5
+    for number, directory in enumerate(directories):
+        assert directory.claim(1, file) is (number % 4 == 1), number
+
+
 def test_a_forked_child_does_not_hold_the_lock_of_its_parent(jobs, hold):
     process, identity = hold("fork")
     process.wait()

@@ -24,7 +24,7 @@ from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.quacc.store import JobStore
 from crystalmath.recipes.codec import encode_result
-from crystalmath.service import JobService
+from crystalmath.service import JobService, recovery
 
 OWNER = textwrap.dedent("""
     import sys
@@ -280,6 +280,27 @@ def test_killed_at_any_moment_of_a_submission(home, lab, tmp_path):
         jobs = finish(service, *ids)
     assert {job.state for job in jobs} == {JobState.COMPLETED}
     assert (tmp_path / "count").read_text() == "x" * len(ids)
+
+
+def test_what_has_ended_is_forgotten(owner, home, lab, go, monkeypatch):
+    monkeypatch.setattr(recovery, "MOST", 0)
+    first = owner.submit("wait_for", path=go)
+    eventually(lambda: claimed(home, first))
+    owner.kill()
+    with JobService() as service:
+        assert service.take_over() == [first]
+        go.touch()
+        finish(service, first)
+        go.unlink()
+        another = Owner()
+        try:
+            left = [another.submit("wait_for", path=go) for _ in range(2)]
+        finally:
+            another.kill()
+        assert set(service.take_over()) == set(left)
+        assert service._recovery._taken == set(left)
+        go.touch()
+        finish(service, *left)
 
 
 def test_damaged_files_of_one_job_hinder_no_other(owner, home, service, go, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import itertools
 import os
 import secrets
 import threading
@@ -34,6 +35,8 @@ IDENTITIES = ".identities"
 UNFINISHED_S = 60.0
 #: One of another host that has not beaten for so long, by the file system's clock, is litter.
 LITTER_S = 86400.0
+#: From so many claims on those are forgotten that nobody asks about any more.
+REMEMBERED = 1000
 #: A beat, and where it is written over in place: it stands first in the header.
 _BEAT = b"%020d"
 _BEAT_AT = document({"heart": ""}, b"").index(b'""') + 1
@@ -73,7 +76,8 @@ class IdentityFile:
         self._descriptors: list[int] = []
         self._beating: list[int] = []
         self._durable = False
-        self._claims: set[str] = set()
+        #: The oldest first.
+        self._claims: dict[str, None] = {}
         self._beats = 0
         self.lease_s = lease_s
         self._heartbeat = Heartbeat(self.beat, lease_s)
@@ -143,14 +147,23 @@ class IdentityFile:
                 # The file was tidied away, or has as many links as the file system allows.
                 self._make(durable=True)
                 os.link(self._path, name)
-            self._claims.add(name)
+            self._remember(name)
+
+    def _remember(self, name: str) -> None:
+        self._claims[name] = None
+        if len(self._claims) > REMEMBERED:
+            # Two for each that comes: in the end no more are left than attempts that have not.
+            for claim in list(itertools.islice(self._claims, 2)):
+                del self._claims[claim]
+                if not _is_over(claim):
+                    self._claims[claim] = None
 
     def _is_ours(self, name: str) -> bool:
         """Tell whether we have just made a claim, but the network lost the server's word for it.
 
         The request is sent again then, and finds the name that it made itself.
         """
-        if name in self._claims:
+        if name in self._claims or _is_over(name):
             return False
         claim, own = os.stat(name), os.fstat(self._descriptors[-1])
         return os.path.samestat(claim, own)
@@ -268,6 +281,12 @@ def remove_dead(directory: str, now: float) -> None:
             alive = identity.is_alive(path if identity.lock else None)
             if alive is False or (heart and _is_litter(identity, heart, now - _written(path))):
                 os.unlink(path)
+
+
+def _is_over(claim: str) -> bool:
+    """Tell whether nobody may claim an attempt any more, or whether its claim is gone."""
+    stem, _ = os.path.splitext(claim)
+    return os.path.exists(f"{stem}.outcome") or not os.path.exists(claim)
 
 
 def _is_litter(identity: Identity, heart: Heart, silent_s: float) -> bool:

@@ -35,6 +35,9 @@ __all__ = ["Recovery"]
 
 _LOG = logging.getLogger("crystalmath.service")
 
+#: From so many jobs on those that were taken over are looked through for what has ended; and of so
+#: many is known what was logged about them.
+MOST = 10_000
 #: An engine that cannot be asked vouches for nothing.
 _NO_ENGINE = Engine(None, Capabilities(workers_here=False))
 
@@ -78,6 +81,7 @@ class Recovery:
         self._owning = threading.Lock()
         self._disowned = False
         self._taken: set[str] = set()
+        self._most_taken = MOST
         self._told: dict[str, str] = {}
         self._doubts: dict[str, Doubt] = {}
 
@@ -123,7 +127,15 @@ class Recovery:
             me = self.host.own_fields()
             reason = f"taken over by the process {me['pid']} on {me['host']}"
             self._recorder.store.set_owner(taken, me, reason, self.host.now())
+            if len(self._taken) > self._most_taken:
+                self._taken &= set(self._own_unfinished())
+                self._most_taken = max(MOST, 2 * len(self._taken))
         return taken
+
+    def _own_unfinished(self) -> list[str]:
+        store = self._recorder.store
+        mine = [owner for owner in store.owners() if self.host.is_own(json.loads(owner))]
+        return [job.job_id for owner in mine for job in store.unfinished(owner=owner)]
 
     def disown(self, *, own: bool) -> None:
         """Leave what was taken over, and is not finished, to whoever asks for it next, for good.
@@ -138,13 +150,10 @@ class Recovery:
             self._disowned = True
         if not (own or self._taken) or not self._recorder.exists():
             return
-        store = self._recorder.store
-        mine = [owner for owner in store.owners() if self.host.is_own(json.loads(owner))]
         # Somebody may have taken it over already: what counts is who owns it now.
-        jobs = [job.job_id for owner in mine for job in store.unfinished(owner=owner)]
-        left = [job_id for job_id in jobs if own or job_id in self._taken]
+        left = [job_id for job_id in self._own_unfinished() if own or job_id in self._taken]
         if left:
-            store.set_owner(left, {}, "let go", self.host.now())
+            self._recorder.store.set_owner(left, {}, "let go", self.host.now())
         self._taken.clear()
 
     def _runner(self, engine: str) -> EngineRunner | None:
@@ -214,5 +223,8 @@ class Recovery:
     def _warn(self, about: str, message: str) -> None:
         """Log what is tried every few seconds, and fails in the same way, once."""
         if self._told.get(about) != message:
+            self._told.pop(about, None)
             self._told[about] = message
+            if len(self._told) > MOST:
+                del self._told[next(iter(self._told))]
             _LOG.warning("%s", message)
