@@ -300,8 +300,12 @@ def hoard(atoms, megabytes):
     return {"sum": sum(bytearray(b"x" * 2**20 * megabytes))}
 
 
+FACTOR = 1.0
+
+
 def libraries(atoms):
     """Tell what a job finds in the libraries."""
+    import decimal
     import warnings
 
     import ase.units
@@ -315,11 +319,16 @@ def libraries(atoms):
         "table": list(emt.parameters["Al"]),
         "class": emt.EMT.default_parameters,
         "warnings": len(warnings.filters),
+        "norm": float(np.linalg.norm([3.0, 4.0])),
+        "own": FACTOR,
+        "decimal": decimal.getcontext().prec,
+        "recursion": sys.getrecursionlimit(),
     }
 
 
 def change(atoms, what):
     """Change something in the libraries."""
+    import decimal
     import warnings
 
     import ase.units
@@ -337,6 +346,14 @@ def change(atoms, what):
             emt.EMT.default_parameters = {"asap_cutoff": True}
         case "warnings":
             warnings.simplefilter("error")
+        case "norm":
+            np.linalg.norm = lambda _: 0.0
+        case "own":
+            sys.modules[__name__].FACTOR = 2.0
+        case "decimal":
+            decimal.getcontext().prec = 3
+        case "recursion":
+            sys.setrecursionlimit(5000)
     return libraries(atoms)
 
 

@@ -104,7 +104,7 @@ def test_what_cannot_be_put_back_costs_the_runner(run, leak):
         assert processes.start_time(left["child"]) is None
 
 
-@pytest.mark.parametrize("what", ["numpy", "units", "table", "class"])
+@pytest.mark.parametrize("what", ["numpy", "units", "table", "class", "norm", "own"])
 def test_a_change_in_the_libraries_costs_the_runner(run, what):
     before = run("libraries")
     left = run("change", what=what)
@@ -126,6 +126,15 @@ def test_what_most_jobs_do_changes_nothing_in_the_libraries(with_quacc, make, ru
         assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
     run("change", what="warnings")
     assert run("libraries") == before
+
+
+def test_what_a_job_set_in_python_is_put_back(run):
+    before = run("libraries")
+    for what in ("decimal", "recursion"):
+        assert run("change", what=what)[what] != before[what]
+    after = run("libraries")
+    for name in ("pid", "decimal", "recursion"):
+        assert after[name] == before[name]
 
 
 def test_a_fresh_process_for_each_job(make, run):

@@ -33,6 +33,15 @@ _MARGIN_S = 0.05
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):
+    def __init__(self, fullname: str, path: str, pristine: Pristine | None) -> None:
+        super().__init__(fullname, path)
+        self._pristine = pristine
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        if self._pristine is not None:
+            self._pristine.add(module, own=True)
+
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)
         return self.source_to_code(self.get_data(path), path)
@@ -64,7 +73,9 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         is_source = isinstance(spec.loader, importlib.machinery.SourceFileLoader)
         if is_source and spec.origin and self._edited.covers(fullname, spec.origin):
-            spec.loader = _FromSource(fullname, spec.origin)
+            # Others that are edited, such as this framework's, keep what they like.
+            own = self._pristine if self._edited.admits(fullname) else None
+            spec.loader = _FromSource(fullname, spec.origin, own)
         elif is_source and spec.origin and self._pristine and _is_of(fullname, LIBRARIES):
             spec.loader = _Noting(fullname, spec.origin, self._pristine)
         return spec
@@ -92,9 +103,13 @@ class Edited:
 
     def covers(self, module: str, origin: str) -> bool:
         """Tell whether a module is one that people edit."""
-        if module.split(".", maxsplit=1)[0] in self._roots:
+        if self.admits(module):
             return True
         return not os.path.realpath(origin).startswith(self._libraries)
+
+    def admits(self, module: str) -> bool:
+        """Tell whether a module is of a package whose recipes are admitted."""
+        return module.split(".", maxsplit=1)[0] in self._roots
 
     def watch(self, paths: Iterable[str]) -> None:
         """Watch files, those that are not there, too. To be called before they are read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import decimal
 import gc
 import os
 import random
@@ -76,6 +77,8 @@ class Baseline:
         self._limits = _limits()
         self._descriptors = len(os.listdir("/proc/self/fd"))
         self._settings = _settings()
+        self._recursion = sys.getrecursionlimit()
+        self._decimal = decimal.getcontext().copy()
 
     def restore(self) -> str | None:
         """Put back what can be put back.
@@ -94,6 +97,8 @@ class Baseline:
             os.environ.update(self._environment)
         sys.path[:] = self._path
         sys.argv[:] = self._argv
+        sys.setrecursionlimit(self._recursion)
+        decimal.setcontext(self._decimal.copy())
         os.umask(self._umask)
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._signals.items():

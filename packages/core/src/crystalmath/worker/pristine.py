@@ -1,7 +1,9 @@
 """What a job may have changed in the libraries of a warm process, noticed after it.
 
 Every module of ASE and quacc is looked at as soon as it has been imported: its functions, classes,
-numbers and texts, its tables of plain data, and those of its classes. What differs after a job is
+numbers and texts, its tables, and those of its classes. So are modules of an admitted namespace,
+apart from what looks like a cache (private, empty, or of objects): a potential that is loaded once
+is no change. Of numpy and `math` it is what their names stand for. What differs after a job is
 not put back: the change may have come with the import of another module, which would not be
 imported again. The process is replaced instead, and the next job finds what a fresh one has.
 """
@@ -9,6 +11,7 @@ imported again. The process is replaced instead, and the next job finds what a f
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 import sys
 import types
@@ -25,10 +28,17 @@ LIBRARIES = ("ase", "quacc")
 #: Larger arrays are data that somebody loaded, in bytes.
 _ARRAY = 1 << 16
 #: So deep a table is looked into.
-_DEPTH = 4
+_DEPTH = 8
 #: What nobody binds anew but to change what a library does.
-_FIXED = (float, complex, str, bytes, tuple, types.FunctionType, types.BuiltinFunctionType, type)
+_FIXED = (
+    *(float, complex, str, bytes, tuple, types.FunctionType, types.BuiltinFunctionType, type),
+    *(property, staticmethod, classmethod, functools.cached_property),
+)
+_ATOMS = "ase.atoms.Atoms"
+#: Modules whose functions are looked at once the process is warm, where they are imported.
+_FUNCTIONS = ("math", "random", "numpy", "numpy.linalg", "numpy.fft", "numpy.random")
 
+_TABLES = (dict, list, set)
 _Read = Callable[[Any], Any]
 
 
@@ -37,17 +47,37 @@ class Pristine:
 
     def __init__(self) -> None:
         # By module or class: how to read its names at one go, from where, and what they were.
-        self._bound: dict[str, tuple[_Read, Mapping[str, Any], tuple[Any, ...]]] = {}
+        self._bound: dict[str, tuple[_Read, Mapping[str, Any] | type, tuple[Any, ...]]] = {}
         self._names: dict[str, list[str]] = {}
         # Once each, whatever its names: what it is, how to read it, and what it held.
         self._held: dict[int, tuple[str, _Read, Any, Any]] = {}
 
-    def add(self, module: types.ModuleType) -> None:
-        """Look at a module that has just been imported."""
-        self._look(module.__name__, vars(module), in_class=False)
+    def add(self, module: types.ModuleType, *, own: bool = False) -> None:
+        """Look at a module that has just been imported.
+
+        Parameters
+        ----------
+        module : module
+            One of a library's, or of an admitted namespace.
+        own : bool
+            Whether it is of an admitted namespace: it may keep what it has loaded.
+        """
+        self._look(module.__name__, vars(module), in_class=False, own=own)
         for value in list(vars(module).values()):
             if isinstance(value, type) and value.__module__ == module.__name__:
-                self._look(f"{module.__name__}.{value.__qualname__}", vars(value), in_class=True)
+                place = f"{module.__name__}.{value.__qualname__}"
+                self._look(place, vars(value), in_class=True, own=own)
+                if place == _ATOMS:
+                    self._look_at_inherited(place, value)
+        if module.__name__ == "ase.config":
+            self._look_at_settings(vars(module).get("cfg"))
+
+    def add_functions(self) -> None:
+        """Look at the functions of other libraries, which a job may bind anew."""
+        for place in _FUNCTIONS:
+            module = sys.modules.get(place)
+            if module is not None:
+                self._bind(place, vars(module), [*filter(_is_function(module), vars(module))])
 
     def changed(self) -> str | None:
         """Name something that is not as it was, if anything is."""
@@ -55,15 +85,19 @@ class Pristine:
             same = all(read(names) == values for read, names, values in self._bound.values())
             if same and all(read(it) == content for _, read, it, content in self._held.values()):
                 return None
-        except (KeyError, ValueError):  # deleted; an array instead
+        except (AttributeError, KeyError, ValueError):  # deleted; an array instead
             pass
         return next(self._changes(), "something in ASE or quacc")
 
     def _changes(self) -> Iterator[str]:
         for place, (_, variables, values) in self._bound.items():
             for name, value in zip(self._names[place], values, strict=True):
-                if variables.get(name) is not value:
-                    yield f"{place}.{name}"
+                if isinstance(variables, type):
+                    found = getattr(variables, name, None)
+                else:
+                    found = variables.get(name)
+                if found is not value:
+                    yield f"{place.partition(',')[0]}.{name}"
         for place, read, it, content in self._held.values():
             try:
                 same = bool(read(it) == content)
@@ -72,24 +106,60 @@ class Pristine:
             if not same:
                 yield place
 
-    def _look(self, place: str, variables: Mapping[str, Any], *, in_class: bool) -> None:
+    def _look(self, place: str, variables: Mapping[str, Any], *, in_class: bool, own: bool) -> None:
         fixed = []
         for name, value in list(variables.items()):
             if name.startswith("__"):
                 continue
             content = _content(value)
+            # A list of names alone may be one that others are entered into.
+            held = content is not None and (in_class or _has_number(value))
+            if not held and not own and not name.startswith("_") and isinstance(value, _TABLES):
+                content, held = copy.copy(value), True
             if content is not None or _is_fixed(name, value):
                 fixed.append(name)
-            # A list of names alone may be one that others are entered into.
-            if content is not None and (in_class or _has_number(value)):
+            if held:
                 self._held.setdefault(
                     id(value), (f"{place}.{name}", _reader(content), value, content)
                 )
-        if fixed:
-            fixed.append(fixed[0])  # of one name alone, itemgetter gives no tuple
-            read: _Read = operator.itemgetter(*fixed)
+        self._bind(place, variables, fixed)
+
+    def _look_at_inherited(self, place: str, kind: type) -> None:
+        """Look at what a class has of others: a name of its own would hide it."""
+        names = [
+            name
+            for name in dir(kind)
+            if not name.startswith("__")
+            and name not in vars(kind)
+            and isinstance(getattr(kind, name), _FIXED)
+        ]
+        if names:
+            names = [*names, names[0]]
+            read: _Read = operator.attrgetter(*names)
+            self._bound[f"{place}, inherited"] = read, kind, read(kind)
+            self._names[f"{place}, inherited"] = names
+
+    def _look_at_settings(self, settings: Any) -> None:
+        """Look at what ASE's configuration file said."""
+        sections = getattr(getattr(settings, "parser", None), "_sections", None)
+        if isinstance(sections, dict):
+            self._held[id(sections)] = (
+                "ase.config.cfg",
+                _itself,
+                sections,
+                copy.deepcopy(sections),
+            )
+
+    def _bind(self, place: str, variables: Mapping[str, Any], names: list[str]) -> None:
+        if names:
+            names = [*names, names[0]]  # of one name alone, itemgetter gives no tuple
+            read: _Read = operator.itemgetter(*names)
             self._bound[place] = read, variables, read(variables)
-            self._names[place] = fixed
+            self._names[place] = names
+
+
+def _is_function(module: types.ModuleType) -> Callable[[str], bool]:
+    return lambda name: not name.startswith("_") and callable(vars(module)[name])
 
 
 def _reader(content: Any) -> _Read:
@@ -111,7 +181,7 @@ def _content(value: Any) -> Any:
     if numpy is not None and isinstance(value, numpy.ndarray):
         is_small = value.dtype.kind in "biufc" and 0 < value.nbytes <= _ARRAY
         return value.tobytes() if is_small else None
-    is_table = isinstance(value, (dict, list, set)) and value and _is_plain(value, _DEPTH)
+    is_table = isinstance(value, _TABLES) and value and _is_plain(value, _DEPTH)
     return copy.deepcopy(value) if is_table else None
 
 

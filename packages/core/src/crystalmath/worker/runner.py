@@ -69,6 +69,7 @@ def _serve(control: socket.socket) -> None:
     edited.watch(quacc_settings.settings_files(os.environ))
     _warm_up()
     edited.note(started)
+    pristine.add_functions()
     baseline = Baseline(pristine)
     for line in control.makefile("rb"):
         request = json.loads(line)
