@@ -37,7 +37,8 @@ class EngineUnderTest:
         The tables ``[clusters.<name>]`` of the configuration file, likewise. The kit's jobs go to
         the first of them, else to ``local``.
     workers : int
-        How many jobs run at a time with these options.
+        How many jobs run at a time with these options. Where more do, as on a cluster with idle
+        nodes, the tests in which something waits for a worker are skipped.
     environment : mapping of str to str
         Environment variables that the engine needs.
     start_s : float, optional
