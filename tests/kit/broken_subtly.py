@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
@@ -130,3 +131,23 @@ class ThreadPerRelease(Engine):
     def stop(self):
         super().stop()
         self._over.set()
+
+
+class DescriptorPerFailure(InAProcess):
+    """Keeps the log of each job that failed open."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._logs = []
+
+    def _run(self, directory):
+        super()._run(directory)
+        with Path(directory, "1.outcome").open("rb") as outcome:
+            state = json.loads(outcome.readline())["state"]
+        if state == "failed":
+            self._logs.append(Path(directory, "1.outcome").open("rb"))  # noqa: SIM115
+
+    def stop(self):
+        super().stop()
+        for log in self._logs:
+            log.close()

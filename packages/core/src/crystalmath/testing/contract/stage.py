@@ -129,6 +129,8 @@ class Stage:
     def _leaks(self) -> list[str]:
         """Tell what some jobs have left behind."""
         before = self._count()
+        # First: an engine may come to know of an end only some time after it.
+        self._end(self._owner.ask("submit", "fail", JOBS, message="as the test wants"), "failed")
         jobs = [self._begin("echo") for _ in range(JOBS)]
         self._end(jobs)
         for job_id in self._owner.ask("submit", "wait_for", JOBS, path=str(self._folder / "never")):
@@ -137,7 +139,8 @@ class Stage:
 
         def grown() -> list[str]:
             return [
-                f"{more} more {what} after {JOBS} jobs and {JOBS} cancelled: {_listed(now - then)}"
+                f"{more} more {what} after {JOBS} jobs that completed, {JOBS} that were cancelled, "
+                f"and {JOBS} that failed: {_listed(now - then)}"
                 for (what, then), now in zip(before.items(), self._count().values(), strict=True)
                 if (more := now.total() - then.total()) >= JOBS
             ]
