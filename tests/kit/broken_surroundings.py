@@ -321,10 +321,10 @@ class ListensToAll(AtLaunch):
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    """Answers whoever asks."""
+    """Answers whoever asks, but for a page that it has not."""
 
     def do_GET(self):
-        self.send_response(200)
+        self.send_response(404 if self.path == "/" else 200)
         self.end_headers()
 
     def log_message(self, *_):

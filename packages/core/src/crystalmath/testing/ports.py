@@ -25,6 +25,10 @@ ANSWER_S = 3.0
 _ZMQ_HEAD, _ZMQ_MECHANISM = 12, 20
 _ZMQ = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(_ZMQ_MECHANISM, b"\0") + bytes(32)
 
+#: Where a server that works for anybody says so. That one tells of its health, or of its interface,
+#: or that nothing is there, means little.
+_PATHS = ("/", "/jobs", "/tasks", "/api", "/api/jobs", "/api/v1/jobs", "/v1/jobs")
+
 
 @frozen
 class Port:
@@ -85,9 +89,13 @@ def _serves_strangers(port: Port) -> str | None:
     if said[:1] == _ZMQ[:1]:
         mechanism = _talk(port, _ZMQ)[_ZMQ_HEAD : _ZMQ_HEAD + _ZMQ_MECHANISM].rstrip(b"\0")
         return "speaks ZeroMQ without a key" if mechanism == b"NULL" else None
-    line = _talk(port, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").partition(b"\r\n")[0]
-    if re.match(rb"HTTP/\S+ 2", line):
-        return f"answers HTTP of anybody with {line.decode('latin-1')!r}"
+    for path in _PATHS:
+        request = f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"
+        line = _talk(port, request.encode()).partition(b"\r\n")[0]
+        if re.match(rb"HTTP/\S+ 2", line):
+            return f"answers HTTP of anybody ({path}) with {line.decode('latin-1')!r}"
+        if not line.startswith(b"HTTP/"):
+            break
     return None
 
 
