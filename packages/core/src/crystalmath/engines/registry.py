@@ -46,6 +46,8 @@ class Plugins:
         # One for each entry: while one is imported, others are loaded and used.
         self._loading: dict[tuple[str, str], threading.Lock] = {}
         self._registering = threading.Lock()
+        #: By group, plugin and hook: what calls it; ``None`` where the plugin has no such hook.
+        self._hooks: dict[tuple[str, str, str], pluggy.HookCaller | None] = {}
         self._programs: tuple[Program, ...] | None = None
         self._readers: Mapping[str, ProgressReader] | None = None
         #: Plugins of the group ``crystalmath.plugins`` that could not be loaded, and why.
@@ -177,11 +179,9 @@ class Plugins:
         self, group: str, name: str, hook: str, kind: type[Any], arguments: Mapping[str, Any]
     ) -> Iterator[Any]:
         """Call a hook of one plugin, if it has it, and see that it answers what it should."""
-        plugin = self._loaded[group, name]
-        implemented = getattr(self._manager.hook, hook).get_hookimpls()
-        if not any(each.plugin is plugin for each in implemented):
+        ask = self._hook_of(group, name, hook)
+        if ask is None:
             return
-        ask = self._only(plugin, hook)
         try:
             items = [item for answer in ask(**arguments) for item in answer]
             if odd := [item for item in items if not isinstance(item, kind)]:
@@ -194,6 +194,17 @@ class Plugins:
             yield _not_checked("plugin_failed", what, error, f"mend or uninstall {owner}")
         else:
             yield from items
+
+    def _hook_of(self, group: str, name: str, hook: str) -> pluggy.HookCaller | None:
+        """Give a hook of one loaded plugin; ``None`` where it has none. Each job asks for nine."""
+        key = (group, name, hook)
+        known = self._hooks
+        if key not in known:
+            plugin = self._loaded[group, name]
+            implemented = getattr(self._manager.hook, hook).get_hookimpls()
+            has = any(each.plugin is plugin for each in implemented)
+            known[key] = self._only(plugin, hook) if has else None
+        return known[key]
 
     def _only(self, plugin: Any, hook: str) -> pluggy.HookCaller:
         others = [other for other in self._manager.get_plugins() if other is not plugin]
@@ -240,6 +251,8 @@ class Plugins:
         try:
             self._manager.register(plugin, name=f"{entry.group}:{entry.name}")
             self._manager.check_pending()
+            # What was made of a hook before would call this plugin, too.
+            self._hooks = {}
         except pluggy.PluginValidationError as error:
             if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)

@@ -136,7 +136,8 @@ def _refuse_job_id(value: object, schema: Mapping[str, Any]) -> None:
 
 def _fits(value: object, schema: Mapping[str, Any]) -> bool:
     if "anyOf" in schema:
-        return any(_fits_wholly(value, one) for one in schema["anyOf"])
+        # Of most the kind alone says that it is another one, without an error being made.
+        return any(_fits(value, one) and _fits_wholly(value, one) for one in schema["anyOf"])
     kind = schema.get("type")
     if kind is not None and not _TYPES[kind](value, schema):
         return False

@@ -177,20 +177,22 @@ class Admission:
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         files, told = self._pseudopotentials(asked)
-        self._check_engine(asked.spec)
-        findings += [*told, *self._check_ranks(asked.spec)]
+        runner = self._runner(asked.spec)
+        runner.check_cluster(asked.spec.cluster)
         spec = with_continuation(self._allotted(asked.spec), self._config)
+        findings += [*told, *self._check_ranks(asked.spec)]
         asked = evolve(asked, spec=spec)
         for look in self._looks(asked):
             findings += look()
         findings = _judged(findings, strict=asked.strict)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
-        runner = self._runner(asked.spec)
-        spec = evolve(asked.spec, files={file.path: file.sha256 for file in files})
-        row = _row(evolve(asked, spec=spec), files, findings)
+        if files:
+            spec = evolve(asked.spec, files={file.path: file.sha256 for file in files})
+            asked = evolve(asked, spec=spec)
+        row = _row(asked, files, findings)
         check(row)  # the store does so too, but only after it has made its database
-        return Prepared(row, spec, asked.document, runner)
+        return Prepared(row, asked.spec, asked.document, runner)
 
     def _looks(self, asked: AskedJob) -> tuple[Callable[[], list[Finding]], ...]:
         """Give the checks of a job that its engine takes, with its resources told to it."""
@@ -229,6 +231,8 @@ class Admission:
             own = {**replaced(before, spec.environment), **spec.replaced}
             spec = evolve(spec, replaced=own)
         for known in self._environments:
+            if known is spec.environment:
+                return spec
             if known == spec.environment:
                 return evolve(spec, environment=known)
         self._environments.append(spec.environment)

@@ -52,6 +52,9 @@ def with_continuation(spec: JobSpec, configured: Config) -> JobSpec:
     InvalidJob
         It was asked for, and the recipe has no geometry from which it may go on.
     """
+    # Most jobs are asked for nothing of the kind; of those the recipe need not be looked up.
+    if spec.continue_lost is None and "relax" not in _words(spec.recipe):
+        return spec
     goes_on = spec.atoms is not None and moves_atoms_alone(spec.recipe, configured)
     if spec.continue_lost and not goes_on:
         why = "takes no structure" if spec.atoms is None else "computes displaced geometries, too"
@@ -59,7 +62,7 @@ def with_continuation(spec: JobSpec, configured: Config) -> JobSpec:
             f"{spec.recipe} cannot go on from the geometry of an attempt that was lost, as it "
             f"{why}; leave continue_lost (--continue-lost) out"
         )
-    if spec.continue_lost is not None or not goes_on or "relax" not in _words(spec.recipe):
+    if spec.continue_lost is not None or not goes_on:
         return spec
     cluster = configured.clusters.get(spec.cluster)
     of_cluster = cluster.continue_lost if cluster else None

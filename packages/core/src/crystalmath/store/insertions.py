@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
@@ -33,7 +33,7 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
     keys = [job.key for job in new if job.key is not None]
     by_key = {job.key: job for job in fetch(connection, keys, by="key")}
     answers: list[JobMetadata | InvalidJob] = []
-    fresh: list[tuple[NewJob, JobMetadata]] = []
+    fresh: list[tuple[NewJob, JobMetadata, dict[str, Any]]] = []
     for job in new:
         try:
             known = _known(job, by_id, by_key)
@@ -41,8 +41,10 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
             answers.append(error)
             continue
         if known is None:
-            known = by_id[job.job_id] = by_key[job.key] = _pending(job)
-            fresh.append((job, known))
+            row = to_row(job)
+            # Through the form in the database, so that it equals what is read later.
+            known = by_id[job.job_id] = by_key[job.key] = JobMetadata(**from_row(row))
+            fresh.append((job, known, row))
         answers.append(known)
     if fresh:
         _record(connection, fresh)
@@ -90,15 +92,18 @@ def _known(
     return known
 
 
-def _record(connection: Connection, fresh: Sequence[tuple[NewJob, JobMetadata]]) -> None:
+def _record(
+    connection: Connection, fresh: Sequence[tuple[NewJob, JobMetadata, dict[str, Any]]]
+) -> None:
+    """Record new jobs, each with what is told of it and its row."""
     tagged = [
         {"job_id": job.job_id, "name": name, "value": value}
-        for job, _ in fresh
+        for job, _, _ in fresh
         for name, value in job.labels.items()
     ]
     parents = [
         {"job_id": job.job_id, "parent": parent["job_id"], "role": parent["role"]}
-        for job, _ in fresh
+        for job, _, _ in fresh
         for parent in job.parents
     ]
     asked = [
@@ -107,18 +112,13 @@ def _record(connection: Connection, fresh: Sequence[tuple[NewJob, JobMetadata]])
             "specification": job.specification,
             "potcars": json.dumps(list(job.pseudopotentials)) if job.pseudopotentials else None,
         }
-        for job, _ in fresh
+        for job, _, _ in fresh
     ]
-    log = [event_row(job, job.state, job.created_at, "submitted", new=True) for _, job in fresh]
-    short = [{"job_id": job.job_id, **to_listed(job)} for _, job in fresh]
-    connection.execute(_INSERT, [to_row(job) for _, job in fresh])
+    log = [event_row(job, job.state, job.created_at, "submitted", new=True) for _, job, _ in fresh]
+    short = [{"job_id": job.job_id, **to_listed(job)} for _, job, _ in fresh]
+    connection.execute(_INSERT, [row for _, _, row in fresh])
     insert_for_jobs(connection, listed, short)
     insert_for_jobs(connection, specifications, asked)
     insert_for_jobs(connection, labels, tagged)
     insert_for_jobs(connection, lineage, parents)
     insert_for_jobs(connection, events, log)
-
-
-def _pending(job: NewJob) -> JobMetadata:
-    # Through the form in the database, so that it equals what is read later.
-    return JobMetadata(**from_row(to_row(job)))
