@@ -133,7 +133,7 @@ def test_a_request_outlives_the_server(hosts, home):
 
 
 def test_a_database_of_one_host_is_asked_there(hosts, home):
-    database = "/dev/shm/jobs.sqlite"  # each host has its own
+    database = "/dev/shm/own/jobs.sqlite"  # each host has its own
     (home / "config.toml").write_text(f'[storage]\nnetwork = true\ndatabase = "{database}"\n')
     job_id = hosts.run("login", "submit", "lab_recipes.value", str(AL))["job_id"]
     hosts.run("login", "wait", job_id)

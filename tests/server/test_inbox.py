@@ -176,8 +176,8 @@ def test_what_was_taken_is_not_carried_out_once_who_asked_has_left(taken, home, 
 
 
 def test_a_job_is_not_run_beside_a_database_that_is_elsewhere(elsewhere, tmp_path):
-    database = Path("/dev/shm") / f"{tmp_path.name}-{os.getpid()}.sqlite"
-    if database.parent.stat().st_dev == elsewhere.home.stat().st_dev:
+    database = Path("/dev/shm") / f"{tmp_path.name}-{os.getpid()}" / "jobs.sqlite"
+    if Path("/dev/shm").stat().st_dev == elsewhere.home.stat().st_dev:
         pytest.skip("this machine has one file system")
     (elsewhere.home / "config.toml").write_text(f'[storage]\ndatabase = "{database}"\n')
     refused = ask(elsewhere, "run", "lab_recipes.value", ALUMINIUM)
