@@ -43,9 +43,9 @@ class PassingChanges:
         #: By topic what was done, each once, in words, and where: ``os.chdir('/') (mine.py:7)``.
         self.found: dict[str, dict[str, None]] = {"files": {}}
         self.found |= {topic: {} for topic in _TOPICS.values()}
-        sys.addaudithook(self._hear)
+        sys.addaudithook(self._receive)
 
-    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def _receive(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event not in _TOPICS and event not in _FILES:
             return
         # What looking itself does is told, too; and a child by `fork` is another process.
