@@ -4,6 +4,7 @@
 ``submission``    what is asked for, and what an engine gets of it
 ``resources``     what a job asks of a machine
 ``job``           what is on record of a job
+``job_notes``     what stands with it: findings, and what it came of
 ``progress``      how far a job's calculation has come
 ``columns``       what of a job stands in lists and tables
 ``filters``       which jobs are meant, and how lists are sorted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
+from crystalmath.models.job_notes import Parent, Told
 from crystalmath.models.submission import CommonTerms
 
 if TYPE_CHECKING:
@@ -51,17 +52,6 @@ __all__ = [
 ]
 
 
-class Told(TypedDict):
-    """A finding of the preflight (:class:`~crystalmath.models.Finding`)."""
-
-    severity: Literal["error", "warning"]
-    code: str
-    message: str
-    path: str | None
-    source: str | None
-    remedy: str | None
-
-
 class Potcar(TypedDict):
     """A pseudopotential file (:class:`~crystalmath.models.Pseudopotential`)."""
 
@@ -72,20 +62,6 @@ class Potcar(TypedDict):
     sha256: str
     lexch: str | None
     zval: float | None
-
-
-class Parent(TypedDict):
-    """A job that another came of.
-
-    `role` is ``structure`` (its geometry was taken: its final one, or that of `frame`, counted from
-    0, or what was read from the `file` in its run directory) ``retry`` (it was done again),
-    or ``reread`` (its calculations were read again).
-    """
-
-    job_id: str
-    role: Literal["structure", "retry", "reread"]
-    frame: NotRequired[int]
-    file: NotRequired[str]
 
 
 class Relative(Parent):

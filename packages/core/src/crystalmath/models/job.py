@@ -16,6 +16,8 @@ from crystalmath.models.submission import ENGINE, PARENTS, RECIPE, Terms
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from crystalmath.models.job_notes import Parent, Told
+
 __all__ = [
     "NO_RESULT",
     "UNFINISHED",
@@ -111,11 +113,11 @@ class Job(Terms):
     cancel_requested_at: float | None = field(
         default=None, metadata=about("seconds since the epoch", _TIME)
     )
-    warnings: Sequence[Mapping[str, Any]] = field(
+    warnings: Sequence[Told] = field(
         default=(),
         metadata=about("findings of the preflight that travel along", array(reference("Finding"))),
     )
-    parents: Sequence[Mapping[str, Any]] = field(default=(), metadata=PARENTS)
+    parents: Sequence[Parent] = field(default=(), metadata=PARENTS)
     removed: str | None = field(
         default=None,
         metadata=about(

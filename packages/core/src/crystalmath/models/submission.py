@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from crystalmath.models.job_notes import Parent
+
 __all__ = [
     "CommonTerms",
     "HasJobId",
@@ -310,7 +312,7 @@ class JobSpec(Terms):
             _STRINGS,
         ),
     )
-    parents: Sequence[Mapping[str, Any]] = field(default=(), hash=False, metadata=PARENTS)
+    parents: Sequence[Parent] = field(default=(), hash=False, metadata=PARENTS)
     replaced: Mapping[str, str | None] = field(
         factory=dict,
         metadata=about(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict, evolve, frozen
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.models.answers import Parent
     from crystalmath.models.inputs import Inputs
+    from crystalmath.models.job_notes import Told
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.recipes.job_structure import JobStructure
     from crystalmath.recipes.lookup import Recipe
@@ -352,7 +353,7 @@ def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[F
         created_at=time.time(),
         formula=None if spec.atoms is None else spec.atoms.get_chemical_formula(),
         parents=spec.parents,
-        warnings=[asdict(finding) for finding in findings],
+        warnings=[cast("Told", asdict(finding)) for finding in findings],
         pseudopotentials=[asdict(file) for file in files],
         **spec.terms(),
     )

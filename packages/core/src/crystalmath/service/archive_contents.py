@@ -11,7 +11,7 @@ import math
 import stat
 import zipfile
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import evolve
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.jobs.rundir import RunDirectory
+    from crystalmath.models.job_notes import Told
 
     #: A job as it is on record, its new row, and its traceback.
     Ended: TypeAlias = tuple[Job, NewJob, str | None]
@@ -200,7 +201,7 @@ def _job_and_row(told: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
     codec.decode_request(json.loads(body)["parameters"])
     return job, evolve(
         row_of(given, body, job.created_at),
-        warnings=[{**dict.fromkeys(_FINDING), **each} for each in job.warnings],
+        warnings=[cast("Told", {**dict.fromkeys(_FINDING), **each}) for each in job.warnings],
         pseudopotentials=[{**dict.fromkeys(_POTCAR), **each} for each in potcars or ()],
     )
 

@@ -106,9 +106,7 @@ def handle_jobs_show(service: JobService, params: dict[str, Any]) -> Mapping[str
     }
 
 
-def _told(
-    service: JobService, relatives: Sequence[Parent] | Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _told(service: JobService, relatives: Sequence[Parent]) -> list[dict[str, Any]]:
     """Add what is on record of a job's relatives."""
     found = {job.job_id: job for job in service.some_jobs([one["job_id"] for one in relatives])}
     nothing = {"name": None, "recipe": None, "status": None}
