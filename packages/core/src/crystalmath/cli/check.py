@@ -136,14 +136,5 @@ def _shared_folder(paths: Sequence[str]) -> str:
 
 
 def _checked(client: Client, submission: Submission, *, inputs: bool) -> dict[str, Any]:
-    from crystalmath import config
-    from crystalmath.client.client_errors import raise_answered
-    from crystalmath.client.request import document
-
-    configured = config.load()
-    asked = document(submission, configured, config.submitters_environment(configured))
-    with asking([asked["recipe"]], always=inputs):
-        answer = client.call("jobs.check", {**asked, "inputs": True} if inputs else asked)
-    raise_answered(answer)
-    # A server of an earlier release says less.
-    return {"ok": not answer["error"], "potcars": [], "environment": [], **answer}
+    with asking([str(submission.recipe)], always=inputs):
+        return client.checked(submission, inputs=inputs)

@@ -21,6 +21,7 @@ from crystalmath.cli.shared.submission_options import (
     make_submission,
     with_options,
 )
+from crystalmath.errors import InvalidJob
 from crystalmath.models import SubmissionOptions  # noqa: TC001 - read when the command is made
 
 if TYPE_CHECKING:
@@ -90,24 +91,17 @@ def _followed(client: Client, job: Job, interrupts: Interrupts, progress: Progre
 
 def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -> str:
     # As a future it would be followed in a thread, beside what follows it here.
-    from crystalmath import config
-    from crystalmath.client.client_errors import raise_answered
-    from crystalmath.client.request import document
-
-    configured = config.load()
-    asked = document(submission, configured, config.submitters_environment(configured))
-    recipe = asked["recipe"]
+    recipe = str(submission.recipe)
     # The first time it takes seconds, in which whoever wants out needs no job to be stopped. A job
     # whose key is known is there at once.
-    if is_asked(recipe) and asked.get("key") is None:
-        with interrupts.leaving(), asking([recipe]):
-            client.call("jobs.check", asked)
+    if is_asked(recipe) and submission.key is None:
+        # What is wrong is told by the submission.
+        with contextlib.suppress(InvalidJob), interrupts.leaving(), asking([recipe]):
+            client.checked(submission)
     interrupts.leave_if_asked()
     interrupts.passed_on = False
     with asking([recipe]):
-        answer = client.call("jobs.submit", asked)
-    raise_answered(answer)
-    return str(answer["job_id"])
+        return client.hand_over(submission)
 
 
 def follow(client: Client, job: Job, interrupts: Interrupts, progress: Progress) -> Job:

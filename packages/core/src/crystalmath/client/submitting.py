@@ -86,6 +86,20 @@ class Submitting(Asking):
             answers += [told[index] for index in batch]
         return answers
 
+    def hand_over(self, submission: Submission) -> str:
+        """Submit a job that no future is to follow, and give its id.
+
+        Raises
+        ------
+        InvalidJob, UnknownEngine
+            As by :meth:`submit`.
+        """
+        from crystalmath.client.request import document
+
+        answer = self._transport.call("jobs.submit", document(submission, *self._configured()))
+        raise_answered(answer)
+        return str(answer["job_id"])
+
     def _submit(
         self, documents: Mapping[int, dict[str, Any]]
     ) -> dict[int, JobFuture | CrystalMathError]:
@@ -209,11 +223,8 @@ class Submitting(Asking):
         list of Finding, or JobCheck
             The latter with `inputs`.
         """
-        from crystalmath.client.request import document
-
         asked = Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
-        sent = document(asked, *self._configured())
-        answer = self._transport.call("jobs.check", {**sent, "inputs": True} if inputs else sent)
+        answer = self._checked(asked, inputs=inputs)
         if not answer.get("findings"):
             raise_answered(answer)
         findings = [Finding(**finding) for finding in answer["findings"]]
@@ -221,3 +232,29 @@ class Submitting(Asking):
             return findings
         told = answer.get("inputs")
         return JobCheck(findings=findings, inputs=Inputs.read(told) if told else Inputs())
+
+    def checked(self, submission: Submission, *, inputs: bool = False) -> dict[str, Any]:
+        """Give the whole answer of ``jobs.check``: the files that a job reads, too.
+
+        Parameters
+        ----------
+        submission : Submission
+            What is asked for.
+        inputs : bool
+            Also what its programs would get.
+
+        Raises
+        ------
+        InvalidJob
+            It is none that could be checked.
+        """
+        answer = self._checked(submission, inputs=inputs)
+        raise_answered(answer)
+        # A server of an earlier release says less.
+        return {"ok": not answer["error"], "potcars": [], "environment": [], **answer}
+
+    def _checked(self, submission: Submission, *, inputs: bool) -> dict[str, Any]:
+        from crystalmath.client.request import document
+
+        sent = document(submission, *self._configured())
+        return self._transport.call("jobs.check", {**sent, "inputs": True} if inputs else sent)

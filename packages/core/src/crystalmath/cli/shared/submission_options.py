@@ -98,7 +98,7 @@ def asking(recipes: Iterable[str], *, always: bool = False) -> Iterator[None]:
     Parameters
     ----------
     recipes : iterable of str
-        Full names.
+        Their names.
     always : bool
         They are asked whatever they run.
     """
@@ -124,12 +124,14 @@ def is_asked(recipe: str) -> bool:
     Parameters
     ----------
     recipe : str
-        Its full name.
+        Its name; a leading ``quacc.recipes.`` may be left out.
     """
     from crystalmath.config import load
     from crystalmath.preflight.inspector import concerns
+    from crystalmath.recipes.lookup import full_name
 
-    return concerns(recipe, {"CRYSTALMATH_RECIPES": ",".join(load().recipes_allow)})
+    allow = load().recipes_allow
+    return concerns(full_name(recipe, allow), {"CRYSTALMATH_RECIPES": ",".join(allow)})
 
 
 def with_options(function: Callable[..., int]) -> Callable[..., int]:
