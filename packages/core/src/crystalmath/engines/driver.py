@@ -92,6 +92,7 @@ class Driver:
         self._owner = os.getpid()
         self._wake_watcher = threading.Event()
         self._look_at = 0.0
+        self._changed = False
         self._adopting = threading.Lock()
         #: Those that were let go.
         self.left = LeftJobs()
@@ -291,9 +292,15 @@ class Driver:
 
     def _drive(self) -> None:
         """Call the engine."""
+        turned = 0.0
         while not self._is_over():
             self._handover.wait()
+            # The first of many is handed over at once, the others as many together as have come.
+            if (pause := turned + GATHER_S - time.monotonic()) > 0:
+                time.sleep(pause)
+                self._handover.wake.clear()
             self._handover.turn()
+            turned = time.monotonic()
         if self._handover.finish():
             # Where the engine's workers are threads of this process, their chains are ours to end.
             close_idle()
@@ -315,11 +322,17 @@ class Driver:
             chosen[job_id] = max(depth, chosen.get(job_id, depth))
         now = self.host.monotonic()
         # Being woken, as at each submission, is no reason to look at others.
-        if now >= self._look_at:
-            self._look_at = now + LOOK_S
+        regular, changed = now >= self._look_at, self._changed
+        self._changed = False
+        if regular or changed:
             with self._lock:
-                for job_id, depth in self._rounds.choose(self._jobs, now).items():
-                    chosen[job_id] = max(depth, chosen.get(job_id, depth))
+                if regular:
+                    self._look_at = now + LOOK_S
+                    others = self._rounds.choose(self._jobs, now)
+                else:
+                    others = self._rounds.after_changes(now)
+            for job_id, depth in others.items():
+                chosen[job_id] = max(depth, chosen.get(job_id, depth))
         self._look(chosen)
 
     def _look(self, chosen: Mapping[str, Depth]) -> None:
@@ -330,8 +343,7 @@ class Driver:
                 changes += self._look_at_one(job, depth)
         self._tell(changes)
         if changes:
-            # The engine begins one after another, and ends leave room for the next.
-            self._look_at = 0.0
+            self._changed = True
             self._wake_watcher.set()
             self._handover.wake.set()
 

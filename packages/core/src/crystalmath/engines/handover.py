@@ -170,7 +170,7 @@ class Handover:
     def sighting(self, job: Job) -> Sighting | None:
         """Give what the engine said of a job's present attempt since this was asked last."""
         attempt, sighting = self._sightings.pop(job.job_id, ("", None))
-        return sighting if sighting is not None and attempt == job.attempt().id else None
+        return sighting if sighting is not None and attempt == job.attempt_id else None
 
     def probe_soon(self) -> None:
         """Ask the engine about those that were silent for long."""
@@ -308,7 +308,7 @@ class Handover:
 
     def _record_launch(self, job: Job, attempt: str, handle: str | None) -> None:
         with self._lock:
-            if job.attempt().id != attempt or job.job_id not in self._jobs:
+            if job.attempt_id != attempt or job.job_id not in self._jobs:
                 return  # it was lost meanwhile and waits as another attempt, or has ended
             if handle is None:
                 job.update(launched=False)

@@ -21,6 +21,8 @@ CLOSE_S = 1.0
 _RUNNING = 50
 #: So many are looked at in each turn of those that the engine was given first: it begins with them.
 _FIRST = 16
+#: So many of them are looked at after each change, which may come a hundred times in a second.
+_NEXT = 4
 #: So many are looked at in each turn of all, one after another.
 _OTHERS = 8
 
@@ -56,6 +58,18 @@ class Rounds:
         self._watched.pop(job_id, None)
         self._launched.pop(job_id, None)
 
+    def after_changes(self, now: float) -> dict[str, Depth]:
+        """Give those that may have begun or ended with what has just changed, and how to look.
+
+        The engine begins one after another, and ends leave room for the next.
+
+        Parameters
+        ----------
+        now : float
+            The time in seconds of the monotonic clock.
+        """
+        return dict.fromkeys(islice(self._launched, _NEXT), Depth.GLANCE) | self._running(now)
+
     def choose(self, jobs: Collection[str], now: float) -> dict[str, Depth]:
         """Give the jobs of this turn, and how closely to look at each.
 
@@ -66,13 +80,17 @@ class Rounds:
         now : float
             The time in seconds of the monotonic clock.
         """
-        chosen = dict.fromkeys(islice(self._launched, _FIRST), Depth.GLANCE)
-        for job_id in list(islice(self._watched, _RUNNING)):
-            due = self._watched.pop(job_id)
-            chosen[job_id] = Depth.LOOK if now >= due else Depth.GLANCE
-            self._watched[job_id] = now + CLOSE_S if now >= due else due
+        chosen = dict.fromkeys(islice(self._launched, _FIRST), Depth.GLANCE) | self._running(now)
         if not self._round and now >= self._round_at:
             self._round, self._round_at = list(jobs), now + CLOSE_S
         for _ in range(min(_OTHERS, len(self._round))):
             chosen[self._round.pop()] = Depth.LOOK
+        return chosen
+
+    def _running(self, now: float) -> dict[str, Depth]:
+        chosen = {}
+        for job_id in list(islice(self._watched, _RUNNING)):
+            due = self._watched.pop(job_id)
+            chosen[job_id] = Depth.LOOK if now >= due else Depth.GLANCE
+            self._watched[job_id] = now + CLOSE_S if now >= due else due
         return chosen

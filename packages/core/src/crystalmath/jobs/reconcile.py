@@ -132,6 +132,11 @@ class Job:
         with self.lock:
             self.record = evolve(self.record, **changes)
 
+    @property
+    def attempt_id(self) -> str:
+        """The id of the present attempt."""
+        return attempt_id(self.job_id, self.record.attempt)
+
     def attempt(self) -> Attempt:
         """Give the present attempt, as the engine sees it."""
         with self.lock:
