@@ -143,7 +143,7 @@ class Identity:
 
     def as_dict(self) -> dict[str, str | int | None]:
         """Give the fields, for a file or a table."""
-        return asdict(self)
+        return asdict(self, recurse=False)
 
 
 @functools.cache
@@ -261,7 +261,7 @@ def children(pid: int) -> list[int]:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with (
                 contextlib.suppress(FileNotFoundError, ProcessLookupError),
-                open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file,
+                open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file,
             ):
                 found += map(int, file.read().split())
     except (FileNotFoundError, ProcessLookupError):

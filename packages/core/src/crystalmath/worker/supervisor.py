@@ -96,7 +96,7 @@ class Supervisor:
             while not self._stopping:
                 if not select.select([self._owner], [], [], IDLE_S)[0] or self._is_unguarded():
                     return
-                if not (data := self._owner.recv(1 << 20)):
+                if not (data := self._owner.recv(1 << 16)):
                     return
                 buffer += data
                 while b"\n" in buffer:
