@@ -220,6 +220,24 @@ def same(session: nox.Session) -> None:
     _pytest(session, "tests/same")
 
 
+@nox.session(default=False)
+def own(session: nox.Session) -> None:
+    """Run quacc's own tests bare and as jobs; ``-- QUACC/tests/core/recipes/emt_recipes``."""
+    if not session.posargs:
+        session.skip("quacc's distribution has no tests: name some in a checkout of its release")
+    _install(session, *UNLOCKED, "quacc[defects,phonons,tblite]", *_groups("test"))
+    passed = Path(session.create_tmp()).resolve() / "passed"
+    command = ["pytest", "--config-file=/dev/null", "--import-mode=importlib"]
+    # As quacc has it; and its warnings are no concern of ours.
+    for plugin in ("no:warnings", "no:cacheprovider", "same.own_tests"):
+        command += ["-p", plugin]
+    for way in ("bare", "runner", "client"):
+        # What fails bare is quacc's, or wants what is not here; it is not run another way.
+        codes = [0, 1] if way == "bare" else [0]
+        arguments = [f"--through={way}", f"--passed={passed}", *session.posargs]
+        session.run(*command, *arguments, env={"PYTHONPATH": "tests"}, success_codes=codes)
+
+
 @nox.session
 def slurm(session: nox.Session) -> None:
     """Run jobs on a Slurm cluster of three hosts, which the tests make of this machine."""
