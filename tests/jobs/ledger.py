@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 from attrs import evolve
 
 from crystalmath.models import JobState, NewJob
-from crystalmath.store.insertions import _known, _pending
+from crystalmath.quacc.store import JobMetadata
+from crystalmath.store.insertions import _known
+from crystalmath.store.rows import from_row, to_row
 from crystalmath.store.transitions import follow
-
-if TYPE_CHECKING:
-    from crystalmath.quacc.store import JobMetadata
 
 
 class Ledger:
@@ -42,7 +40,7 @@ class Ledger:
         if known is not None:
             return self.rows[known.job_id]
         with self._disk.change():
-            self.rows[job_id] = self.keys[key] = _pending(new)
+            self.rows[job_id] = self.keys[key] = JobMetadata(**from_row(to_row(new)))
             self.specifications[job_id] = new.specification
         return self.rows[job_id]
 
