@@ -22,7 +22,7 @@ from crystalmath.store.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Column, Table
     from sqlalchemy.engine import Connection
@@ -115,11 +115,7 @@ def save(
     """Write jobs over the revisions that were read, and the events that go with it."""
     if not changed:
         return
-    rows = [
-        {"which": job.job_id, "seen": seen} | {name: row[name] for name in _MUTABLE}
-        for seen, job in changed
-        for row in [to_row(job)]
-    ]
+    rows = [{"which": job.job_id, "seen": seen, **to_row(job, _MUTABLE)} for seen, job in changed]
     result = connection.execute(_COMPARE_AND_SET, rows)
     if result.supports_sane_multi_rowcount() and result.rowcount != len(rows):
         raise StoreError("jobs were changed past the lock of this store; nothing was recorded")
@@ -138,11 +134,12 @@ def insert_for_jobs(connection: Connection, table: Table, rows: Sequence[dict[st
         connection.execute(_INSERTIONS[table.name], list(rows))
 
 
-def to_row(job: JobMetadata) -> dict[str, Any]:
-    """Give a job as a row."""
-    row = {name: getattr(job, name) for name in _COLUMNS}
+def to_row(job: JobMetadata, names: Collection[str] = _COLUMNS) -> dict[str, Any]:
+    """Give a job as a row, or those of its columns that may have changed."""
+    row = {name: getattr(job, name) for name in names}
     for name in _JSON:
-        row[name] = None if row[name] is None else json.dumps(plain(row[name]))
+        if row.get(name) is not None:
+            row[name] = json.dumps(plain(row[name]))
     row["state"] = job.state.value
     return row
 

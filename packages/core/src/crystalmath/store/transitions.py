@@ -37,10 +37,9 @@ def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str
         last = state is change.state
         at = change.at if last or change.started_at is None else change.started_at
         log.append(event_row(job, state, at, change.reason if last else None))
-        times = _times(change, state)
-        job = evolve(job, state=state, revision=job.revision + 1, **times)
-    reason = cleaned(change.reason)
-    return (evolve(job, **_given(change), reason=reason) if log else job), log
+        told = {**_given(change), "reason": cleaned(change.reason)} if last else {}
+        job = evolve(job, state=state, revision=job.revision + 1, **_times(change, state), **told)
+    return job, log
 
 
 def _is_note(job: JobMetadata, change: Change) -> bool:
