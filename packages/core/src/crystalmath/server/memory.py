@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 
 __all__ = ["hand_back", "prepare"]
 
@@ -16,6 +17,9 @@ _NEVER = 1_000_000
 #: back as soon as it is free. By itself it makes sixteen arenas, and learns to keep large blocks.
 _M_ARENA_MAX, _ARENAS = -8, 2
 _M_MMAP_THRESHOLD, _APART = -3, 2**18
+
+#: How many modules there were when the collector was told to look at what stays no more.
+_imported = 0
 
 
 def prepare() -> None:
@@ -32,7 +36,13 @@ def prepare() -> None:
 
 def hand_back() -> None:
     """Free cycles, and have the C library return free memory, which it would keep."""
+    global _imported  # noqa: PLW0603
     gc.collect()
+    if len(sys.modules) != _imported:
+        # What was imported stays for good, most of all objects there are: not looked at again.
+        # What else is there just now loses no more than the freeing of cycles that it ends in.
+        _imported = len(sys.modules)
+        gc.freeze()
     if (library := _glibc()) is not None:
         library.malloc_trim(0)
 
