@@ -67,7 +67,7 @@ def run(
     if ends and time.time() + _least(directory, walltime_s, block_s) > float(ends):
         raise BlockEndsTooSoon(os.environ["CRYSTALMATH_ALLOCATION"])
     # What Parsl's MPI mode says of this task's nodes: PREFIX, and more.
-    known = {name: os.environ[name] for name in os.environ if name in _MPI}
+    known = {name: value for name in _MPI if (value := os.environ.get(name)) is not None}
     if own_launcher:
         # Parsl sets it anew for each task, and what is started here would inherit it.
         os.environ.pop(PREFIX, None)
