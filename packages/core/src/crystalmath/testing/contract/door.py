@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crystalmath.testing.attempts import attempt_of, hand_over, longer_timeout, write_down
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Door"]
+
+#: How often the engine is asked about what was not begun yet, in seconds.
+PROBE_S = 2.0
 
 _T = TypeVar("_T")
 
@@ -112,10 +116,25 @@ class Door:
         return answers[0]
 
     def started(self, *attempts: Attempt) -> None:
-        """Wait until attempts were begun, as their files tell."""
+        """Wait until attempts were begun, as their files tell.
+
+        The engine is asked about them now and then, as core does: it may take that for the moment
+        to ask its scheduler for more workers.
+        """
+        probed = time.monotonic()
+
+        def is_begun(job_id: str) -> bool:
+            nonlocal probed
+            if self._oracle.claimed(job_id):
+                return True
+            if not self.closed and time.monotonic() - probed > PROBE_S:
+                self.probe([job_id])
+                probed = time.monotonic()
+            return False
+
         for attempt in attempts:
             job_id, what = attempt.job_id, f"{attempt.id} was not begun"
-            eventually(lambda id_=job_id: self._oracle.claimed(id_), self._limit(), what)  # type: ignore[misc]
+            eventually(lambda id_=job_id: is_begun(id_), self._limit(), what)  # type: ignore[misc]
 
     def ended(self, *attempts: Attempt) -> list[str]:
         """Wait for the outcomes of attempts, as their files tell; give their states."""
