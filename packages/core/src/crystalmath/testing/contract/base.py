@@ -211,13 +211,12 @@ class Base:
     def busy_workers(
         self,
         engine: EngineUnderTest,
-        runner: EngineRunner,
         oracle: Oracle,
         request: pytest.FixtureRequest,
     ) -> BusyWorkers:
         """Give what knows the jobs that keep all workers busy."""
-        # A cluster may have to wake a node for it first.
-        look_s = engine.turn_s / 2 if runner.capabilities.workers_here else engine.turn_s
+        # Twice as long as a job took that was measured.
+        look_s = engine.turn_s / 2
         busy = request.node.stash[BUSY] = BusyWorkers(engine, oracle, look_s)
         return busy
 
