@@ -286,8 +286,7 @@ class Handover:
     def _separate(self, jobs: Sequence[Job], error: Exception) -> None:
         """Have each of several handed over alone."""
         told, trace = _told(error)
-        count = len(jobs)
-        self._log.warning("could not launch %d jobs, trying each: %s", count, told, exc_info=trace)
+        self._log.warning("cannot launch %d, trying each: %s", len(jobs), told, exc_info=trace)
         with self._lock:
             self._alone.update(job.job_id for job in jobs)
         self.wake.set()
@@ -295,8 +294,7 @@ class Handover:
     def _fail(self, job: Job, error: Exception) -> None:
         """Decide a job that the engine refuses to start."""
         told, trace = _told(error)
-        if job.job_id in self._alone:
-            trace = None  # it was told of all together
+        trace = None if job.job_id in self._alone else trace  # it was told of all together
         self._log.error("the engine could not launch job %s: %s", job.job_id, told, exc_info=trace)
         end = Publish(state="failed", error=f"the engine could not start it: {told}", unbegun=True)
         try:
