@@ -12,14 +12,14 @@ from crystalmath.quacc.engine import Attempt, Sighting
 
 
 def test_what_was_said_of_an_attempt_is_not_held_against_the_next_one(tmp_path):
-    number = [1]
     record = SimpleNamespace(launched=True, released=False)
     job = SimpleNamespace(
         job_id="a",
         record=record,
         state=JobState.PENDING,
         since=0.0,
-        attempt=lambda: Attempt(id=f"a.{number[0]}", job_id="a", directory=tmp_path),
+        attempt_id="a.1",
+        attempt=lambda: Attempt(id=job.attempt_id, job_id="a", directory=tmp_path),
         note=lambda reason: [],
     )
     engine = SimpleNamespace(
@@ -41,6 +41,6 @@ def test_what_was_said_of_an_attempt_is_not_held_against_the_next_one(tmp_path):
     assert handover.sighting(job) == Sighting("gone")
     job.since = 0.0
     handover._probe_silent()
-    number[0] = 2
+    job.attempt_id = "a.2"
     assert handover.sighting(job) is None
     assert noticed == ["a", "a"]
