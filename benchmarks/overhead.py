@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -133,9 +134,12 @@ def _bare_parsl(stack: contextlib.ExitStack) -> Way:
     import parsl
 
     from crystalmath_engine_parsl.executor import local_executor
+    from crystalmath_engine_parsl.ownership import temporary_folder
 
     directory = Path(os.environ["CRYSTALMATH_HOME"]) / "bare"
-    executor = local_executor(WORKERS, tempfile.gettempdir())
+    temporary = temporary_folder()
+    stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+    executor = local_executor(WORKERS, temporary)
     configured = parsl.Config(
         executors=[executor],
         run_dir=str(directory / "runs"),

@@ -20,7 +20,7 @@ from crystalmath.testing.owner import Owner
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
-from crystalmath_engine_parsl import executor, ownership
+from crystalmath_engine_parsl import executor, ownership, tether
 from crystalmath_engine_parsl.ownership import MARK
 
 AL = bulk("Al", a=4.0, cubic=True)
@@ -194,3 +194,15 @@ def test_what_a_dead_pool_left_is_ended_by_the_next_owner(owner, runner, home):
     assert of_parsl(others()) == before
     records = {file.parent.name for file in (home / "engines/parsl/runs").glob("*/owner.json")}
     assert len(records) == 2  # the killed owner's is gone
+
+
+def test_of_a_dead_owner_only_a_folder_of_the_engines_own_is_removed(tmp_path, monkeypatch):
+    monkeypatch.delenv(MARK, raising=False)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    others = tmp_path / "others"
+    others.mkdir()
+    own = Path(ownership.temporary_folder())
+    for folder in (others, own):
+        tether._tidy_up(ended.pid, 0, str(folder))
+    assert (others.exists(), own.exists()) == (True, False)

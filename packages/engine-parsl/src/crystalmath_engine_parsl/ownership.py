@@ -23,7 +23,14 @@ from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
 
-__all__ = ["BLOCKS", "MARK", "Ownership", "pool_processes", "temporary_folder"]
+__all__ = [
+    "BLOCKS",
+    "MARK",
+    "Ownership",
+    "is_temporary",
+    "pool_processes",
+    "temporary_folder",
+]
 
 #: The variable that holds the token.
 MARK = "CRYSTALMATH_PARSL"
@@ -114,6 +121,11 @@ def temporary_folder() -> str:
     return tempfile.mkdtemp(prefix=_PREFIX, dir=None if short else "/tmp")  # noqa: S108
 
 
+def is_temporary(folder: str) -> bool:
+    """Tell whether a folder is one that `temporary_folder` has made, by its name."""
+    return Path(folder).name.startswith(_PREFIX)
+
+
 def pool_processes(token: str, session: int) -> list[int]:
     """List the processes of an owner's pools, but for the one that asks."""
     return [pid for pid in processes.marked(MARK, token) if _session(pid) == session]
@@ -122,9 +134,8 @@ def pool_processes(token: str, session: int) -> list[int]:
 def _end_dead(directory: Path, record: dict[str, Any]) -> None:
     _end(directory.name, record["session"])
     _cancel_waiting(directory)
-    temporary = Path(record["temporary"])
-    if temporary.name.startswith(_PREFIX):
-        shutil.rmtree(temporary, ignore_errors=True)
+    if is_temporary(record["temporary"]):
+        shutil.rmtree(record["temporary"], ignore_errors=True)
     shutil.rmtree(directory, ignore_errors=True)
 
 

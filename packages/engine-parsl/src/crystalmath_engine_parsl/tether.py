@@ -62,7 +62,8 @@ def main() -> None:
 def _tidy_up(owner: int, start: int, temporary: str) -> None:
     if processes.is_alive(owner, start):
         return  # it has another pool by now, or will have
-    shutil.rmtree(temporary, ignore_errors=True)
+    if ownership.is_temporary(temporary):  # and nobody else's, whatever was named
+        shutil.rmtree(temporary, ignore_errors=True)
     # The other processes of the pool may have lost their guard.
     if token := os.environ.get(ownership.MARK):
         while left := ownership.pool_processes(token, os.getsid(0)):

@@ -24,7 +24,8 @@ _TOPICS = {
     "os.unsetenv": "environment",
 }
 _FILES = frozenset({"open", "os.mkdir", "os.chmod"})
-_ANYWHERE = ("/dev/", "/proc/")
+#: A socket's path must be short, which one below TMPDIR may not be.
+_ANYWHERE = ("/dev/", "/proc/", "/tmp/")  # noqa: S108
 
 
 class PassingChanges:
