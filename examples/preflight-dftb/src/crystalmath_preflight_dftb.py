@@ -22,7 +22,7 @@ from crystalmath.preflight.folders import Folders, FolderTrouble
 from crystalmath.preflight.launching import Command, Launch
 from crystalmath.preflight.program import Asked, Program
 from crystalmath.preflight.report import Need, Step
-from crystalmath.recipes.potcar_path import settings_files
+from crystalmath.recipes.quacc_settings import settings_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
