@@ -25,6 +25,9 @@ from crystalmath.hookspecs import hookimpl
 
 
 class Runner(LocalRunner):
+    def clusters(self):
+        return ["local"]
+
     def launch(self, attempts):
         if self.settings.options.get("away"):
             raise EngineUnavailable(f"nobody answers at port {len(attempts)}")

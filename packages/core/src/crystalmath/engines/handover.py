@@ -285,17 +285,18 @@ class Handover:
 
     def _separate(self, jobs: Sequence[Job], error: Exception) -> None:
         """Have each of several handed over alone."""
-        told, trace = _told(error)
-        self._log.warning("cannot launch %d, trying each: %s", len(jobs), told, exc_info=trace)
+        name, trace = _logged(error)
+        self._log.warning("cannot launch %d, trying each: %s", len(jobs), name, exc_info=trace)
         with self._lock:
             self._alone.update(job.job_id for job in jobs)
         self.wake.set()
 
     def _fail(self, job: Job, error: Exception) -> None:
         """Decide a job that the engine refuses to start."""
-        told, trace = _told(error)
+        name, trace = _logged(error)
         trace = None if job.job_id in self._alone else trace  # it was told of all together
-        self._log.error("the engine could not launch job %s: %s", job.job_id, told, exc_info=trace)
+        self._log.error("the engine could not launch job %s: %s", job.job_id, name, exc_info=trace)
+        told = name if isinstance(error, CrystalMathError) else f"{name}: {error}"
         end = Publish(state="failed", error=f"the engine could not start it: {told}", unbegun=True)
         try:
             publish(job.directory, job.record.attempt, end, self._host)
@@ -379,11 +380,14 @@ def _urgency(job: Job) -> int:
     return -int(job.header.get("priority", 0))
 
 
-def _told(error: Exception) -> tuple[str, Exception | None]:
-    """Put an error into words, and give it where its traceback says more than they do."""
+def _logged(error: Exception) -> tuple[str, Exception | None]:
+    """Say what a log may hold of an error: of others' no words, which may hold a job's secrets.
+
+    The server's log has of their traceback the places alone.
+    """
     if isinstance(error, CrystalMathError):
         return str(error), None
-    return f"{type(error).__name__}: {error}", error
+    return type(error).__name__, error
 
 
 def _interpreter_ends() -> bool:
