@@ -24,12 +24,12 @@ while time.monotonic() < deadline and (not owner or os.path.exists(f"/proc/{owne
 """
 
 
-class TiedTooLate(AtLaunch):
+class TiedLate(AtLaunch):
     """Starts a process, and a moment later has it end with its owner."""
 
     start_s = 30.0
 
-    def begin(self):
+    def start_and_tie(self, after_s):
         self._process = subprocess.Popen(
             [sys.executable, "-c", UNTOLD],
             env={**os.environ, LEAK: "1"},
@@ -37,7 +37,7 @@ class TiedTooLate(AtLaunch):
             text=True,
             start_new_session=True,
         )
-        time.sleep(3.0)
+        time.sleep(after_s)
         self._process.stdin.write(f"{os.getpid()}\n")
         self._process.stdin.flush()
 
@@ -46,6 +46,13 @@ class TiedTooLate(AtLaunch):
             self._process.kill()
             self._process.wait()
             self._process.stdin.close()
+
+
+class TiedTooLate(TiedLate):
+    """Does so while it launches."""
+
+    def begin(self):
+        self.start_and_tie(after_s=3.0)
 
 
 class NeverTied(AtLaunch):
@@ -62,35 +69,21 @@ class NeverTied(AtLaunch):
             self._process.wait()
 
 
-class TiedByItsThread(AtLaunch):
+class TiedByItsThread(TiedLate):
     """Has a thread start its process, which is tied to its owner when `launch` is long over."""
 
-    start_s = 30.0
-
     def begin(self):
-        self._process = None
         self._thread = threading.Thread(target=self._begin_late, daemon=True)
         self._thread.start()
 
     def _begin_late(self):
         time.sleep(0.3)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", UNTOLD],
-            env={**os.environ, LEAK: "1"},
-            stdin=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        time.sleep(1.0)
-        self._process.stdin.write(f"{os.getpid()}\n")
-        self._process.stdin.flush()
+        self.start_and_tie(after_s=1.0)
 
     def end(self):
         if hasattr(self, "_thread"):
             self._thread.join()
-            self._process.kill()
-            self._process.wait()
-            self._process.stdin.close()
+        super().end()
 
 
 class KilledLeavesFile(AtLaunch):
