@@ -104,16 +104,21 @@ def lost_without_end(patch):
     patch.setattr(life, "ATTEMPTS", math.inf)
 
 
-def spec_of_the_next_attempt_is_not_written(patch):
-    """The job waits as another attempt that nobody may claim."""
-    lost = life._lost
+def forget(patch, step, kind):
+    """Have a step of a life decide as it does, but for actions of a kind."""
+    decide = getattr(life, step)
 
     def forgetful(*arguments):
-        decision = lost(*arguments)
-        kept = [action for action in decision.actions if not isinstance(action, WriteSpec)]
+        decision = decide(*arguments)
+        kept = [action for action in decision.actions if not isinstance(action, kind)]
         return life.evolve(decision, actions=tuple(kept))
 
-    patch.setattr(life, "_lost", forgetful)
+    patch.setattr(life, step, forgetful)
+
+
+def spec_of_the_next_attempt_is_not_written(patch):
+    """The job waits as another attempt that nobody may claim."""
+    forget(patch, "_lost", WriteSpec)
 
 
 def prepared_outcomes_are_left(patch):
@@ -123,14 +128,7 @@ def prepared_outcomes_are_left(patch):
 
 def processes_outlive_their_directory(patch):
     """The directory of a job is removed, and its processes go on when it is told to have failed."""
-    without = life._without_directory
-
-    def forgetful(*arguments):
-        decision = without(*arguments)
-        kept = [action for action in decision.actions if not isinstance(action, EndProcesses)]
-        return life.evolve(decision, actions=tuple(kept))
-
-    patch.setattr(life, "_without_directory", forgetful)
+    forget(patch, "_without_directory", EndProcesses)
 
 
 def nothing_is_released(patch):
