@@ -188,6 +188,7 @@ class Server:
         self._adopting: dict[str, asyncio.Task[None]] = {}
         self._quiet_since = time.monotonic() + STAY_S
         self._handed_back_at = time.monotonic()
+        self._rested = False
 
     def run(self, listener: socket.socket) -> None:
         """Answer until it is time to go; then go in order."""
@@ -326,13 +327,14 @@ class Server:
         return listener
 
     async def _hand_back(self) -> None:
-        """Return memory once much was used, and now and then."""
+        """Return memory while much is used, once it is used no more, and now and then."""
         budget = self.connections.budget
-        pause = HAND_BACK_S if budget.was_used else HAND_BACK_IDLE_S
+        pause = HAND_BACK_IDLE_S if self._rested and not budget.was_used else HAND_BACK_S
         if time.monotonic() - self._handed_back_at >= pause:
+            self._rested = not budget.was_used
             # What is in use now is looked at again.
             budget.was_used = budget.used > 0
-            await in_pool("caring", hand_back)
+            await in_pool("caring", functools.partial(hand_back, at_rest=self._rested))
             self._handed_back_at = time.monotonic()
 
     def _leave_if_quiet(self) -> float:

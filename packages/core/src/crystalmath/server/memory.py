@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import sys
 
 __all__ = ["hand_back", "prepare"]
 
@@ -18,30 +17,34 @@ _NEVER = 1_000_000
 _M_ARENA_MAX, _ARENAS = -8, 2
 _M_MMAP_THRESHOLD, _APART = -3, 2**18
 
-#: How many modules there were when the collector was told to look at what stays no more.
-_imported = 0
-
 
 def prepare() -> None:
     """Have freed memory lie together, so that it can go back, and the collector seldom in the way.
 
     The collector of cycles looks at all objects in :func:`hand_back` only: all threads stand still
-    meanwhile, for 50 ms and more beside a large message.
+    meanwhile, for 50 ms and more beside a large message, or where it looks at what was imported.
     """
     gc.set_threshold(_NEW, 10, _NEVER)
+    gc.freeze()
     if (library := _glibc()) is not None:
         library.mallopt(_M_ARENA_MAX, _ARENAS)
         library.mallopt(_M_MMAP_THRESHOLD, _APART)
 
 
-def hand_back() -> None:
-    """Free cycles, and have the C library return free memory, which it would keep."""
-    global _imported  # noqa: PLW0603
+def hand_back(*, at_rest: bool) -> None:
+    """Free cycles, and have the C library return free memory, which it would keep.
+
+    Parameters
+    ----------
+    at_rest : bool
+        That nothing was done lately: what there is then stays, most of all what was imported, and
+        is passed over until the next rest. Amid work that would keep for ever whatever is a cycle
+        afterwards: 10,000 submissions that are refused, with the frames of their errors, 150 MB.
+    """
+    if at_rest:
+        gc.unfreeze()
     gc.collect()
-    if len(sys.modules) != _imported:
-        # What was imported stays for good, most of all objects there are: not looked at again.
-        # What else is there just now loses no more than the freeing of cycles that it ends in.
-        _imported = len(sys.modules)
+    if at_rest:
         gc.freeze()
     if (library := _glibc()) is not None:
         library.malloc_trim(0)

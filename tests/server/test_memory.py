@@ -1,0 +1,50 @@
+"""What the server's process had in use for a moment is freed, whenever its memory is looked at."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from crystalmath.server.memory import hand_back
+
+
+class Cycle:
+    """What only the collector of cycles can free."""
+
+    def __init__(self):
+        self.self = self
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_passed_over():
+    enabled = gc.isenabled()
+    gc.disable()  # a collection by itself would free all the same
+    yield
+    gc.unfreeze()
+    if enabled:
+        gc.enable()
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["amid work", "at rest"])
+@pytest.mark.parametrize("then", [1, 3], ids=["once more", "several times more"])
+def test_what_was_in_use_is_freed_at_the_next_rest(first, then):
+    used = Cycle()
+    freed = weakref.ref(used)
+    hand_back(at_rest=first)
+    del used
+    for _ in range(then):
+        hand_back(at_rest=True)
+    assert freed() is None
+
+
+def test_what_is_used_amid_work_is_freed_amid_work():
+    hand_back(at_rest=True)
+    used = Cycle()
+    freed = weakref.ref(used)
+    hand_back(at_rest=False)
+    assert freed() is used
+    del used
+    hand_back(at_rest=False)
+    assert freed() is None
