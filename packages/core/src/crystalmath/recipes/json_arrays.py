@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["array_from", "array_items"]
+__all__ = ["array_from", "array_items", "array_of"]
 
+#: So many items are converted at once, in which no other thread runs.
+_SLICE = 10_000
 _MAX_DIMENSIONS = 8
 _DOUBLE = 8  # bytes
 
@@ -43,10 +45,28 @@ def array_items(values: np.ndarray) -> list[Any]:
         flat = flat.view(flat.real.dtype)
     if flat.dtype.kind == "f" and flat.dtype.itemsize > _DOUBLE:  # longdouble has no JSON form
         flat = flat.astype(float)
-    items: list[Any] = flat.tolist()
+    items: list[Any] = []
+    for start in range(0, len(flat), _SLICE):
+        items += flat[start : start + _SLICE].tolist()
     if flat.dtype.kind == "f" and not np.isfinite(flat).all():
         items = [item if math.isfinite(item) else repr(item) for item in items]
     return items
+
+
+def array_of(rows: Any) -> np.ndarray:
+    """Give what ``numpy.asarray`` makes of nested lists, a slice of many rows at a time.
+
+    Raises
+    ------
+    ValueError
+        They are ragged.
+    """
+    import numpy as np
+
+    if not isinstance(rows, list) or len(rows) <= _SLICE:
+        return np.asarray(rows)
+    starts = range(0, len(rows), _SLICE)
+    return np.concatenate([np.asarray(rows[start : start + _SLICE]) for start in starts])
 
 
 def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np.ndarray:
@@ -75,7 +95,9 @@ def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np
     if kind.kind == "U":  # an itemsize such as <U1000000000 would be allocated for each item
         flat_kind = np.dtype(f"U{max(map(len, items), default=1) or 1}")
     try:
-        flat = np.array(items, dtype=flat_kind)
+        flat = np.empty(len(items), dtype=flat_kind)
+        for start in range(0, len(items), _SLICE):
+            flat[start : start + _SLICE] = items[start : start + _SLICE]
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the items of an array are not of type {dtype!r}: {error}") from error
     if finite and flat.dtype.kind == "f" and not np.isfinite(flat).all():

@@ -6,8 +6,8 @@ import json
 
 __all__ = ["json_text"]
 
-#: So many items of a list are written at once: floating-point numbers take some milliseconds.
-_SLICE = 10_000
+#: So many items of a list are written at once: as many positions take some milliseconds.
+_SLICE = 2_000
 _CONTAINERS = (dict, list, tuple)
 
 

@@ -12,6 +12,7 @@ from crystalmath.errors import InvalidJob, shown
 from crystalmath.recipes.asejson_reading import decode_atoms
 from crystalmath.recipes.asejson_writing import encode_atoms, is_as_written
 from crystalmath.recipes.checked_atoms import check_atoms, check_count, prepare
+from crystalmath.recipes.json_arrays import array_of
 
 if TYPE_CHECKING:
     import os
@@ -317,7 +318,7 @@ def _numbers(key: str, value: Any) -> Any:
     import numpy as np
 
     try:
-        array = np.asarray(value)
+        array = array_of(value)
     except Exception as error:  # ragged, nested too deeply, integers without end
         raise InvalidJob(f"the structure's {key} are no table of numbers: {error}") from error
     if array.dtype.kind not in ("iu" if key in {"numbers", "tags"} else "iuf") and array.size:
