@@ -31,6 +31,9 @@ __all__ = ["Edited", "install", "settled", "signature", "signature_of"]
 #: time. In seconds.
 _MARGIN_S = 0.05
 
+#: Whoever edits this has more to restart than a warm process.
+_OURS = __name__.partition(".")[0]
+
 
 class _FromSource(importlib.machinery.SourceFileLoader):
     def __init__(self, fullname: str, path: str, pristine: Pristine | None) -> None:
@@ -73,7 +76,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         is_source = isinstance(spec.loader, importlib.machinery.SourceFileLoader)
         if is_source and spec.origin and self._edited.covers(fullname, spec.origin):
-            # Others that are edited, such as this framework's, keep what they like.
+            # Others that are edited keep what they like.
             own = self._pristine if self._edited.admits(fullname) else None
             spec.loader = _FromSource(fullname, spec.origin, own)
         elif is_source and spec.origin and self._pristine and _is_of(fullname, LIBRARIES):
@@ -105,6 +108,8 @@ class Edited:
         """Tell whether a module is one that people edit."""
         if self.admits(module):
             return True
+        if module.partition(".")[0] == _OURS:
+            return False
         return not os.path.realpath(origin).startswith(self._libraries)
 
     def admits(self, module: str) -> bool:
