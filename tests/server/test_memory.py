@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 
 import pytest
@@ -29,9 +30,11 @@ def nothing_is_passed_over():
 
 @pytest.mark.parametrize("first", [False, True], ids=["amid work", "at rest"])
 @pytest.mark.parametrize("then", [1, 3], ids=["once more", "several times more"])
-def test_what_was_in_use_is_freed_at_the_next_rest(first, then):
+def test_what_was_in_use_is_freed_at_the_next_rest(first, then, monkeypatch):
     used = Cycle()
     freed = weakref.ref(used)
+    hand_back(at_rest=first)
+    monkeypatch.setitem(sys.modules, "just_imported", sys)
     hand_back(at_rest=first)
     del used
     for _ in range(then):

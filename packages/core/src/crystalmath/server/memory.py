@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 
 __all__ = ["hand_back", "prepare"]
 
@@ -17,15 +18,17 @@ _NEVER = 1_000_000
 _M_ARENA_MAX, _ARENAS = -8, 2
 _M_MMAP_THRESHOLD, _APART = -3, 2**18
 
+#: How many modules there were when the collector was told to pass over what was there.
+_imported = 0
+
 
 def prepare() -> None:
     """Have freed memory lie together, so that it can go back, and the collector seldom in the way.
 
     The collector of cycles looks at all objects in :func:`hand_back` only: all threads stand still
-    meanwhile, for 50 ms and more beside a large message, or where it looks at what was imported.
+    meanwhile, for 50 ms and more beside a large message.
     """
     gc.set_threshold(_NEW, 10, _NEVER)
-    gc.freeze()
     if (library := _glibc()) is not None:
         library.mallopt(_M_ARENA_MAX, _ARENAS)
         library.mallopt(_M_MMAP_THRESHOLD, _APART)
@@ -37,14 +40,16 @@ def hand_back(*, at_rest: bool) -> None:
     Parameters
     ----------
     at_rest : bool
-        That nothing was done lately: what there is then stays, most of all what was imported, and
-        is passed over until the next rest. Amid work that would keep for ever whatever is a cycle
-        afterwards: 10,000 submissions that are refused, with the frames of their errors, 150 MB.
+        That nothing was done lately. What was imported stays, and is passed over: to look at it
+        takes 50 ms. Where that was decided amid work, so is what was in use, and is no more: of
+        10,000 refused submissions their errors with the frames, 150 MB. It is looked at once more.
     """
+    global _imported  # noqa: PLW0603
     if at_rest:
         gc.unfreeze()
     gc.collect()
-    if at_rest:
+    if at_rest or len(sys.modules) != _imported:
+        _imported = len(sys.modules)
         gc.freeze()
     if (library := _glibc()) is not None:
         library.malloc_trim(0)
