@@ -102,7 +102,8 @@ class Intake(JobResults):
                 else:
                     prepared[index] = admission.prepare(asked)
             except (CrystalMathError, ImportError) as error:
-                answers[index] = error
+                # Its frames hold the answers, and with them all of a batch.
+                answers[index] = error.with_traceback(None)
         return answers, prepared
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
