@@ -57,7 +57,7 @@ DEATHS = [
     "tests/engines/test_parsl_kills.py",
 ]
 #: What batch systems get of PSI/J; `slurm` runs jobs on a real one.
-SCRIPTS = ["tests/engines/test_psij_scripts.py"]
+SCRIPTS = ["tests/engines/test_psij_scripts.py", "tests/engines/test_psij_flux.py"]
 #: What Parsl and PSI/J make of a cluster's keys: where both are.
 KEYS = ["tests/engines/test_cluster_keys.py"]
 #: Engine -> what brings it beside core, how pytest runs the kit on it, and its other tests.

@@ -189,8 +189,9 @@ def test_an_example_is_written_once(home, cli):
     assert again.code == 1
     assert "already" in again.err
     assert "did you mean 'slurm'?" in cli("clusters", "init", "slrum").err
-    assert "no engine here submits to Flux" in " ".join(cli("clusters", "init", "flux").err.split())
-    assert "init slurm|allocations|pbs|lsf|workstation" in cli("clusters", "init").err
+    assert cli("clusters", "init", "flux").code == 0
+    assert config.load().clusters["flux"].launcher.startswith("flux run -N {nodes} -n {ranks}")
+    assert "init slurm|allocations|pbs|lsf|flux|workstation" in cli("clusters", "init").err
 
 
 def test_a_workstations_walltime_is_that_of_jobs_which_ask_for_none(home, lab):

@@ -90,19 +90,36 @@ PSIJ = {
     "reservation": ("monday", '#SBATCH --reservation="monday"'),
     "options": ({"constraint": "skylake"}, "#SBATCH --constraint=skylake"),
 }
+FLUX = {
+    "walltime": ("00:20:00", "#FLUX: --time-limit=1200s"),
+    "nodes": (2, "#FLUX: --nodes=2"),
+    "ranks": (2, "#FLUX: --nslots=2"),
+    "ranks_per_node": (2, "#FLUX: --nslots=2"),
+    "cores_per_rank": (2, "#FLUX: --cores-per-slot=2"),
+    "gpus_per_rank": (1, "#FLUX: --gpus-per-slot=1"),
+    "memory_mb": (4096, REFUSED),
+    "queue": ("long", "#FLUX: --queue=long"),
+    "account": ("ab12", "#FLUX: --bank=ab12"),
+    "reservation": ("monday", REFUSED),
+    "options": ({"exclusive": "", "requires": "skylake"}, "#FLUX: --requires=skylake"),
+}
+ALLOCATIONS = {
+    (scheduler, key): said
+    for scheduler, keys in {"slurm": PSIJ, "flux": FLUX}.items()
+    for key, said in keys.items()
+}
 
 
 @pytest.fixture
 def sbatch(tmp_path, monkeypatch):
-    """Have a command keep each script that Slurm is given."""
+    """Have commands keep each script that Slurm, or Flux, is given."""
     bin_ = tmp_path / "bin"
     bin_.mkdir()
-    command = bin_ / "sbatch"
-    command.write_text(
-        f"#!/bin/sh\nfor file; do :; done\ncp $file {tmp_path}/script\n"
-        "echo 'Submitted batch job 17'\n"
-    )
-    command.chmod(0o755)
+    for name, answer in {"sbatch": "Submitted batch job 17", "flux": "ƒ17"}.items():
+        (bin_ / name).write_text(
+            f"#!/bin/sh\nfor file; do :; done\ncp $file {tmp_path}/script\necho '{answer}'\n"
+        )
+        (bin_ / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
     return tmp_path / "script"
 
@@ -111,9 +128,9 @@ def cluster(engine, **keys):
     return read_cluster("there", {"engine": engine, "scheduler": "slurm", **keys})
 
 
-def runner(home, engine, **keys):
+def runner(home, engine, scheduler="slurm", **keys):
     text = "".join(f"{key} = {_toml(value)}\n" for key, value in keys.items())
-    table = f'[clusters.there]\nengine = "{engine}"\nscheduler = "slurm"\n{text}'
+    table = f'[clusters.there]\nengine = "{engine}"\nscheduler = "{scheduler}"\n{text}'
     (home / "config.toml").write_text(table)
     return runner_for(engine)
 
@@ -130,7 +147,7 @@ def test_every_key_of_a_cluster_is_gone_through():
     core = {"engine", "scheduler", *OF_CORE}
     # max_idletime is seen where a pilot job ends: tests/cluster/test_parsl_blocks.
     assert {*_KNOWN, *CLUSTER_OPTIONS} == core | {*PARSL, *OF_PARSL, "max_idletime"}
-    assert set(_KNOWN) == core | {*PSIJ, "worker_init"}
+    assert set(_KNOWN) == core | {*PSIJ, "worker_init"} == core | {*FLUX, "worker_init"}
     assert ASKED.keys() == RESOURCES
 
 
@@ -174,25 +191,47 @@ def test_a_key_that_pilot_jobs_cannot_have_is_refused(home, key):
 # --- PSI/J ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", PSIJ)
-def test_a_key_is_in_the_script_of_an_allocation(tmp_path, sbatch, key):
+@pytest.mark.parametrize(
+    ("scheduler", "key"), [key for key, said in ALLOCATIONS.items() if said[1] is not REFUSED]
+)
+def test_a_key_is_in_the_script_of_an_allocation(tmp_path, sbatch, scheduler, key):
     import logging
 
     from crystalmath_engine_psij.batch_jobs import BatchJobs
 
-    value, line = PSIJ[key]
-    jobs = BatchJobs("slurm", tmp_path / "engine", logging.getLogger("test"))
+    value, line = ALLOCATIONS[scheduler, key]
+    jobs = BatchJobs(scheduler, tmp_path / "engine", logging.getLogger("test"))
     attempt = Attempt(id="a.1", job_id="a", directory=tmp_path / "run", cluster="there")
     attempt.directory.mkdir()
 
     def script(asked, **keys):
-        jobs.launch([evolve(attempt, resources=asked)], cluster("psij", **keys))
+        made = cluster("psij", scheduler=scheduler, **keys)
+        jobs.launch([evolve(attempt, resources=asked)], made)
         return [each.strip() for each in Path(sbatch).read_text().splitlines()]
 
     assert line in script(Resources(), **{key: value})
     assert line not in script(Resources())
     if key in RESOURCES:  # and as a job asks for it
         assert line in script(Resources(**{key: value}))
+
+
+@pytest.mark.parametrize(("scheduler", "key"), ALLOCATIONS)
+def test_what_an_allocation_cannot_be_asked_for_is_refused(home, submitted, scheduler, key):
+    value, line = ALLOCATIONS[scheduler, key]
+    if line is REFUSED:
+        with pytest.raises(ConfigError, match=rf"\[clusters.there\] {key} cannot be used"):
+            runner(home, "psij", scheduler, **{key: value})
+        with pytest.raises(InvalidJob, match=f"cannot honour '{key}'"):
+            submitted("psij", {key: value}, scheduler=scheduler)
+    elif key in RESOURCES:
+        told = submitted("psij", {key: value}, scheduler=scheduler)
+        assert told["resources"] == {key: value}
+
+
+def test_ranks_are_started_with_what_flux_has_for_them(submitted):
+    asked = {"nodes": 2, "ranks": 4, "cores_per_rank": 3, "gpus_per_rank": 1}
+    told = submitted("psij", asked, scheduler="flux")["environment"]
+    assert told["QUACC_VASP_PARALLEL_CMD"] == "flux run -N 2 -n 4 -c 3 -g 1"
 
 
 # --- what core does with them --------------------------------------------------------------------

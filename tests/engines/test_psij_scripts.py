@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Attempt, Cluster, EngineSettings, Resources
@@ -16,6 +18,7 @@ pytest.importorskip("psij")
 
 from crystalmath_engine_psij import allocation, batch_jobs, options
 from crystalmath_engine_psij.batch_queues import QUEUES
+from crystalmath_engine_psij.directives import LACKS
 from crystalmath_engine_psij.runner import PsijRunner
 
 ID = "3f2a91c4-0000-4000-8000-000000000000.1"
@@ -68,11 +71,33 @@ LINES = {
         '#BSUB -U "maintenance"',
         "#BSUB -W 25:1",
     ],
+    "flux": [
+        f"#FLUX: --job-name={ID}",
+        "#FLUX: --nodes=2",
+        "#FLUX: --nslots=8",
+        "#FLUX: --cores-per-slot=3",
+        "#FLUX: --gpus-per-slot=1",
+        "#FLUX: --queue=long",
+        "#FLUX: --bank=ab12",
+        "#FLUX: --time-limit=90030s",  # without a unit it would be minutes
+    ],
 }
 #: What each batch system's command for submitting says.
-ANSWERS = {"sbatch": "Submitted batch job 17", "qsub": "17.server", "bsub": "Job <17> is submitted"}
-COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub"}
-NATIVES = {"slurm": "17", "pbs": "17.server", "lsf": "17"}
+ANSWERS = {
+    "sbatch": "Submitted batch job 17",
+    "qsub": "17.server",
+    "bsub": "Job <17> is submitted",
+    "flux": "ƒM7Zq9AKHno",
+}
+COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "flux": "flux"}
+NATIVES = {"slurm": "17", "pbs": "17.server", "lsf": "17", "flux": "fM7Zq9AKHno"}
+#: Keeps the last of its arguments, the script; and tells how long an allocation of Flux lasts.
+COMMAND = """#!/bin/sh
+if [ "$1 $2" = "job timeleft" ]; then echo ${{FLUX_LEFT:-4294967295}}; exit; fi
+for file; do :; done
+cp $file {place}/script
+echo '{answer}'
+"""
 
 
 @pytest.fixture(params=list(LINES))
@@ -88,7 +113,7 @@ def submit(tmp_path, scheduler, monkeypatch):
     bin_ = tmp_path / "bin"
     bin_.mkdir()
     command = bin_ / COMMANDS[scheduler]
-    command.write_text(f"#!/bin/sh\ncp $1 {tmp_path}/script\necho '{ANSWERS[command.name]}'\n")
+    command.write_text(COMMAND.format(place=tmp_path, answer=ANSWERS[command.name]))
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
     jobs = batch_jobs.BatchJobs(scheduler, tmp_path / "engine", logging.getLogger("test"))
@@ -113,7 +138,7 @@ def submit(tmp_path, scheduler, monkeypatch):
 
 
 def test_every_resource_is_in_the_script(submit, scheduler):
-    handle, script = submit(ALL)
+    handle, script = submit(evolve(ALL, **dict.fromkeys(LACKS.get(scheduler, ()))))
     assert handle == NATIVES[scheduler]
     lines = script.splitlines()
     assert [line for line in LINES[scheduler] if line not in lines] == []
@@ -130,7 +155,8 @@ def test_a_clusters_defaults_are_for_what_a_job_leaves_out(submit, scheduler):
     assert "long" in script
     assert "short" not in script
     assert "cd34" in script
-    assert {"slurm": "--time=1:0:0", "pbs": "walltime=1:0:0", "lsf": "-W 1:0"}[scheduler] in script
+    words = {"slurm": "--time=1:0:0", "pbs": "walltime=1:0:0", "lsf": "-W 1:0"}
+    assert {**words, "flux": "--time-limit=3600s"}[scheduler] in script
 
 
 def test_who_asks_for_no_walltime_gets_the_queues(submit):
@@ -159,37 +185,41 @@ def told_end(script, **environ):
 
 def test_the_worker_is_told_when_its_allocation_ends(submit, scheduler):
     given = {"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "1600"}
-    is_slurm = scheduler == "slurm"
+    is_told = scheduler in {"slurm", "flux"}
+    if scheduler == "flux":
+        given = {"FLUX_LEFT": "600"}
     _, script = submit(Resources(), None, walltime_s=14410.0)
-    asked = {"slurm": 14460, "pbs": 14410, "lsf": 14460}[scheduler]  # two of them count minutes
+    # Two of them count minutes.
+    asked = {"slurm": 14460, "pbs": 14410, "lsf": 14460, "flux": 14410}[scheduler]
     assert asked <= told_end(script) < asked + 60
     assert asked <= told_end(script, SLURM_JOB_START_TIME="1000") < asked + 60
-    assert (600 <= told_end(script, **given) < 660) is is_slurm
+    assert (600 <= told_end(script, **given) < 660) is is_told
     _, script = submit(Resources(), None)
     assert told_end(script) is None
-    if is_slurm:
+    if is_told:
         assert 600 <= told_end(script, **given) < 660
 
 
 def test_an_allocation_outlasts_a_jobs_walltime_as_far_as_its_cluster_asks_for(submit, scheduler):
-    words = {"slurm": "--time={}", "pbs": "walltime={}", "lsf": "-W {}"}
+    words = {"slurm": "--time={}", "pbs": "walltime={}", "lsf": "-W {}", "flux": "--time-limit={}"}
     for asked_s, cluster_s, lasts in [
-        (600.0, 3600.0, ("0:12:0", "0:12")),
-        (3540.0, 3600.0, ("1:0:0", "1:0")),
-        (3600.0, 1800.0, ("1:0:0", "1:0")),
-        (3600.0, None, ("1:0:0", "1:0")),
+        (600.0, 3600.0, ("0:12:0", "0:12", "720s")),
+        (3540.0, 3600.0, ("1:0:0", "1:0", "3600s")),
+        (3600.0, 1800.0, ("1:0:0", "1:0", "3600s")),
+        (3600.0, None, ("1:0:0", "1:0", "3600s")),
     ]:
         _, script = submit(Resources(), asked_s, walltime_s=cluster_s)
-        expected = words[scheduler].format(lasts[scheduler == "lsf"])
+        expected = words[scheduler].format(lasts[{"lsf": 1, "flux": 2}.get(scheduler, 0)])
         assert any(line.endswith(expected) for line in script.splitlines()), (asked_s, cluster_s)
 
 
 def test_free_options(submit, scheduler):
     _, script = submit(Resources(options={"x": "two words", "exclusive": ""}))
-    dashes = "--" if scheduler == "slurm" else "-"
-    between = "=" if scheduler == "slurm" else " "
+    is_long = scheduler in {"slurm", "flux"}
+    dashes, between = ("--", "=") if is_long else ("-", " ")
     sign = LINES[scheduler][0].split()[0]
-    assert f"{sign} {dashes}x{between}'two words'\n" in script
+    words = r"two\ words" if scheduler == "flux" else "'two words'"
+    assert f"{sign} {dashes}x{between}{words}\n" in script
     assert f"{sign} {dashes}exclusive\n" in script
 
 
@@ -217,10 +247,17 @@ def test_a_refusal_says_why(submit):
         submit(Resources())
 
 
-@pytest.mark.parametrize("told", ["Unable to contact slurm controller", "Connection refused"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Unable to contact slurm controller",
+        "Connection refused",
+        "flux-batch: ERROR: [Errno 22] job submission to batch is disabled: maintenance",
+    ],
+)
 def test_a_scheduler_that_is_away_is_asked_again(submit, told):
     submit.command.write_text(f"#!/bin/sh\necho '{told}' >&2\nexit 1\n")
-    with pytest.raises(EngineUnavailable, match=told):
+    with pytest.raises(EngineUnavailable, match=re.escape(told)):
         submit(Resources())
 
 
@@ -234,7 +271,8 @@ def test_a_scheduler_that_hangs_is_asked_again(submit, monkeypatch):
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ({"scheduler": "flux"}, "scheduler must be one of slurm, pbs, lsf, not 'flux'"),
+        ({"scheduler": "local"}, "scheduler must be one of slurm, pbs, lsf, flux, not 'local'"),
+        ({"scheduler": "flux", "resources": Resources(memory_mb=1)}, "memory_mb cannot be used"),
         ({"scheduler": "slurm", "engine_options": {"nods": 2}}, "'nods' is not known"),
         ({"scheduler": "slurm", "resources": Resources(options={"mem": "1"})}, "memory_mb"),
     ],

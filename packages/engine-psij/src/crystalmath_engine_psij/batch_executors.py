@@ -17,6 +17,7 @@ from psij.executors.batch.slurm import SlurmExecutorConfig, SlurmJobExecutor
 from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Resources
 from crystalmath_engine_psij.directives import SIGNS, directives, mended, with_end
+from crystalmath_engine_psij.flux_executor import FluxExecutorConfig, FluxJobExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,7 +143,12 @@ class _Lsf(BatchExecutor, LsfJobExecutor):  # type: ignore[misc]  # may be missi
     _CONFIG = LsfExecutorConfig
 
 
-_KINDS = {kind._NAME_: kind for kind in (_Slurm, _Pbs, _Lsf)}
+class _Flux(BatchExecutor, FluxJobExecutor):
+    _NAME_ = "flux"
+    _CONFIG = FluxExecutorConfig
+
+
+_KINDS = {kind._NAME_: kind for kind in (_Slurm, _Pbs, _Lsf, _Flux)}
 
 
 def batch_executor(scheduler: str, directory: Path) -> BatchExecutor:

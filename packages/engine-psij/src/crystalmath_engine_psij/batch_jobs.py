@@ -16,6 +16,7 @@ from crystalmath.models import Sighting
 from crystalmath_engine_psij import allocation
 from crystalmath_engine_psij.batch_executors import batch_executor, run_command
 from crystalmath_engine_psij.batch_queues import QUEUES
+from crystalmath_engine_psij.flux_executor import OUTPUT
 
 if TYPE_CHECKING:
     import logging
@@ -33,7 +34,7 @@ __all__ = ["BatchJobs"]
 _PASSING = re.compile(
     r"contact slurm controller|timed out|temporar|try again|try later|connection refused"
     r"|zero bytes|cannot connect|unable to connect|MaxSubmit|submit limit|would exceed"
-    r"|is down|not responding|threshold",
+    r"|is down|not responding|threshold|submission( to \S+)? is disabled|max number of jobs",
     re.IGNORECASE,
 )
 #: Ends that another attempt would meet again.
@@ -216,7 +217,8 @@ class BatchJobs:
         reason = rows[-1].reason or "it is over"
         if reason == "FAILED" and (printed := _printed(attempt, rows[-1].native_id)):
             reason = f"FAILED: {printed}"
-        return Sighting("gone", reason, fatal=reason in _FINAL, unseen=reason in _UNSEEN)
+        fatal = rows[-1].fatal or reason in _FINAL
+        return Sighting("gone", reason, fatal=fatal, unseen=reason in _UNSEEN)
 
     def _command(self, call: Callable[[], None]) -> None:
         from psij import InvalidJobException, SubmitException
@@ -242,7 +244,7 @@ def _mine(rows: Iterable[Row], attempt: Attempt) -> list[Row]:
 def _printed(attempt: Attempt, native_id: str) -> str:
     """Give the end of what an allocation printed, without PSI/J's own mark."""
     texts = []
-    for name in (f"{native_id}.out", "stderr"):
+    for name in (f"{native_id}.out", OUTPUT, "stderr"):
         with contextlib.suppress(OSError):
             texts.append((_folder(attempt) / name).read_text(errors="replace"))
     return "\n".join(texts).replace("_PSI_J_LAUNCHER_DONE", "").strip()[-_TOLD:]

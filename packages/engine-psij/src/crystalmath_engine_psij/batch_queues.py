@@ -15,7 +15,16 @@ from crystalmath.errors import EngineUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-__all__ = ["QUEUES", "BatchQueue", "LsfQueue", "PbsQueue", "Row", "SlurmQueue"]
+__all__ = [
+    "QUEUES",
+    "BatchQueue",
+    "FluxQueue",
+    "LsfQueue",
+    "PbsQueue",
+    "Row",
+    "SlurmQueue",
+    "flux_id",
+]
 
 _State = Literal["queued", "running", "gone", "unknown"]
 
@@ -30,12 +39,15 @@ class Row:
         The scheduler's id of it, and ours, which is its name.
     state, reason
         As in :class:`~crystalmath.models.Sighting`.
+    fatal : bool
+        Another attempt would end as this one has.
     """
 
     native_id: str
     name: str
     state: _State
     reason: str | None = None
+    fatal: bool = False
 
 
 class BatchQueue(Protocol):
@@ -180,6 +192,74 @@ class LsfQueue:
         return Row(job.get("JOBID", ""), job.get("JOB_NAME", ""), state, word)
 
 
+class FluxQueue:
+    """``flux jobs``."""
+
+    # See flux-jobs(1).
+    _STATES: Mapping[str, _State] = {
+        **dict.fromkeys(["NEW", "DEPEND", "PRIORITY", "SCHED"], "queued"),
+        # CLEANUP: some of its processes are alive, or its epilog runs.
+        **dict.fromkeys(["RUN", "CLEANUP"], "running"),
+        "INACTIVE": "gone",
+    }
+    #: So old may the end be of an allocation whose id was never recorded; else it is unknown.
+    _SINCE = "-1d"
+
+    def rows(
+        self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
+    ) -> list[Row]:
+        """Ask for those that are named, however long ago they ended; for all if one is not."""
+        ids = [native for native in natives if native]
+        # What it does not know it leaves out, and says so on its standard error.
+        found = self._ask(run, *ids) if ids else []
+        if None in natives:
+            found += self._ask(run, "--count=0", f"--since={self._SINCE}")
+        return list({row.native_id: row for row in found}.values())
+
+    def _ask(self, run: Callable[[Sequence[str]], str], *which: str) -> list[Row]:
+        document = _document(run(["flux", "jobs", "--json", *which]))
+        # One that was asked for alone comes without a list.
+        jobs = [document] if "id" in document else document.get("jobs", [])
+        return [self._row(job) for job in jobs]
+
+    def _row(self, job: Mapping[str, Any]) -> Row:
+        native_id = flux_id(str(job.get("jobid", ""))) or str(job["id"])
+        name, word = str(job.get("name", "")), str(job.get("state", ""))
+        state = self._STATES.get(word, "unknown")
+        if state == "gone":
+            return Row(native_id, name, state, *self._end(job))
+        if state == "queued":
+            word = self._waits_for(job, word)
+        return Row(native_id, name, state, None if word == "RUN" else word)
+
+    def _waits_for(self, job: Mapping[str, Any], word: str) -> str:
+        told = job.get("annotations", {}).get("sched", {}).get("reason_pending")
+        if told:
+            return str(told)
+        if job.get("dependencies"):
+            return f"{word}: {', '.join(job['dependencies'])}"
+        is_held = 0 in {job.get("urgency"), job.get("priority")} and word == "SCHED"
+        return "held" if is_held else word
+
+    def _end(self, job: Mapping[str, Any]) -> tuple[str, bool]:
+        """Give how it ended, and whether it would again."""
+        result, why = str(job.get("result", "INACTIVE")), job.get("exception", {})
+        if result not in {"FAILED", "CANCELED"} or not why.get("occurred") or why.get("severity"):
+            return result, False
+        kind, note = str(why.get("type", "")), str(why.get("note", ""))
+        if kind == "node-failure":
+            return "NODE_FAIL", False
+        words = [result, kind if result == "FAILED" else "", note]
+        # The scheduler has denied what no node of it can give.
+        return ": ".join(filter(None, words)), kind == "alloc"
+
+
+def flux_id(text: str) -> str | None:
+    """Give the id in what Flux has printed, with the plain f; its own needs the right locale."""
+    found = re.findall(r"^(?:f|[^\x00-\x7f]+)([1-9A-HJ-NP-Za-km-z]+)\s*$", text, re.MULTILINE)
+    return f"f{found[-1]}" if found else None
+
+
 def _number(native: str) -> str:
     """Give what an id of PBS has before the server's name, which may be told in full or not."""
     return native.partition(".")[0]
@@ -197,4 +277,5 @@ QUEUES: Mapping[str, BatchQueue] = {
     "slurm": SlurmQueue(),
     "pbs": PbsQueue(),
     "lsf": LsfQueue(),
+    "flux": FluxQueue(),
 }

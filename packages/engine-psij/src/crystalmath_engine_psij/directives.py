@@ -15,10 +15,18 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Resources
 
-__all__ = ["SIGNS", "directives", "mended", "with_end"]
+__all__ = ["LACKS", "SIGNS", "directives", "escaped", "mended", "with_end"]
 
 #: How a directive begins.
-SIGNS = {"slurm": "#SBATCH", "pbs": "#PBS", "lsf": "#BSUB"}
+SIGNS = {"slurm": "#SBATCH", "pbs": "#PBS", "lsf": "#BSUB", "flux": "#FLUX:"}
+
+#: The resources that a batch system cannot be asked for, and why.
+LACKS: Mapping[str, Mapping[str, str]] = {
+    "flux": {
+        "memory_mb": "Flux hands out nodes, cores and GPUs, and no memory",
+        "reservation": "Flux has no reservations; a queue of the site's may be one",
+    },
+}
 
 #: Options that say what a submission says otherwise, or that the engine needs for itself.
 _TAKEN: Mapping[str, Mapping[str, str | None]] = {
@@ -48,6 +56,17 @@ _TAKEN: Mapping[str, Mapping[str, str | None]] = {
         "U": "reservation",
         **dict.fromkeys(["J", "cwd", "e", "env", "o", "r"]),
     },
+    "flux": {
+        "nodes": "nodes",
+        "nslots": "ranks",
+        "cores-per-slot": "cores_per_rank",
+        "gpus-per-slot": "gpus_per_rank",
+        "time-limit": "walltime_s",
+        "queue": "queue",
+        "bank": "account",
+        **dict.fromkeys(["job-name", "cwd", "input", "output", "error", "wrap"]),
+        **dict.fromkeys(["dry-run", "quiet"]),
+    },
 }
 
 
@@ -66,8 +85,12 @@ def directives(scheduler: str, name: str, resources: Resources) -> list[str]:
     Raises
     ------
     ConfigError
-        A scheduler option says what a resource says, or what the engine needs for itself.
+        A scheduler option says what a resource says, or what the engine needs for itself; or
+        something is asked for that the batch system cannot be asked for.
     """
+    for lacked, why in LACKS.get(scheduler, {}).items():
+        if getattr(resources, lacked) is not None:
+            raise ConfigError(f"{lacked!r} cannot be honoured: {why}")
     for option in resources.options:
         if option in _TAKEN[scheduler]:
             instead = _TAKEN[scheduler][option]
@@ -97,6 +120,22 @@ def _lsf(name: str, resources: Resources) -> list[str]:
     return lines + _short_options(resources)
 
 
+def _flux(name: str, resources: Resources) -> list[str]:
+    lines = [f"--job-name={name}"]
+    for option, value in resources.options.items():
+        lines.append(f"--{option}={escaped(value)}" if value else f"--{option}")
+    return lines
+
+
+def escaped(value: object) -> str:
+    """Give a word as a shell takes it, and so does Flux in a directive.
+
+    With backslashes: Flux takes three quotes in a row, as ``shlex.quote`` may write them, for the
+    begin of a text of several lines.
+    """
+    return re.sub(r"[^\w@%+=:,./-]", r"\\\g<0>", str(value), flags=re.ASCII) or "''"
+
+
 def _short_options(resources: Resources) -> list[str]:
     return [
         f"-{option} {shlex.quote(value)}" if value else f"-{option}"
@@ -108,6 +147,7 @@ _KINDS: Mapping[str, Callable[[str, Resources], list[str]]] = {
     "slurm": _slurm,
     "pbs": _pbs,
     "lsf": _lsf,
+    "flux": _flux,
 }
 
 
@@ -143,6 +183,8 @@ def with_end(scheduler: str, script: str, lasts_s: float | None) -> str:
     ends = "" if lasts_s is None else f"$(($(date +%s) + {math.floor(lasts_s)}))"
     if scheduler == "slurm":
         ends = _slurms_end(lasts_s)
+    elif scheduler == "flux":
+        ends = _fluxs_end(lasts_s)
     # Also where nobody knows: the server's own would come along.
     return re.sub(
         r"^(?=[^#\s])", lambda _: f"export {ENDS}={ends}\n", script, count=1, flags=re.MULTILINE
@@ -157,3 +199,14 @@ def _slurms_end(lasts_s: float | None) -> str:
     # It counts minutes.
     asked = f"$(($(date +%s) + {math.ceil(lasts_s / 60) * 60}))"
     return f'{given}\n[ -n "${ENDS}" ] || {ENDS}={asked}'
+
+
+def _fluxs_end(lasts_s: float | None) -> str:
+    """Have the shell ask Flux how long it lasts: a number of 32 bits where there is no limit."""
+    given = (
+        "$(left=$(timeout 30 flux job timeleft 2>/dev/null); "
+        '[ "${left:-0}" -gt 0 ] && [ "$left" -lt 4000000000 ] && echo $(($(date +%s) + left)))'
+    )
+    if lasts_s is None:
+        return given
+    return f'{given}\n[ -n "${ENDS}" ] || {ENDS}=$(($(date +%s) + {math.floor(lasts_s)}))'

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import ConfigError
-from crystalmath_engine_psij.directives import SIGNS, directives
+from crystalmath_engine_psij.directives import LACKS, SIGNS, directives
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,9 @@ def clusters(settings: EngineSettings) -> Mapping[str, Cluster]:
         if cluster.scheduler not in SIGNS:
             known = ", ".join(SIGNS)
             raise cluster.refused("scheduler", f"must be one of {known}, not {cluster.scheduler!r}")
+        for lacked, why in LACKS.get(cluster.scheduler, {}).items():
+            if lacked in cluster.resources.given():
+                raise cluster.refused(lacked, f"cannot be used: {why}")
         try:
             directives(cluster.scheduler, "name", cluster.resources)
         except ConfigError as error:

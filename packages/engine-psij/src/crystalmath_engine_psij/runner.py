@@ -11,6 +11,7 @@ from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Capabilities, Resources, Sighting
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_psij import options
+from crystalmath_engine_psij.directives import LACKS
 from crystalmath_engine_psij.local_jobs import LocalJobs
 from crystalmath_engine_psij.quiet_import import import_psij
 
@@ -66,8 +67,11 @@ class PsijRunner(EngineRunner):
         return cluster == _LOCAL
 
     def honoured(self, cluster: str) -> frozenset[str]:
-        """Name the resources that a cluster can honour: a batch system all, this host a few."""
-        return _HERE if cluster == _LOCAL else _ALL
+        """Name the resources that a cluster can honour: this host a few, Flux not all."""
+        if cluster == _LOCAL:
+            return _HERE
+        known = self._clusters.get(cluster)
+        return _ALL.difference(LACKS.get(known.scheduler, {}) if known else ())
 
     def cores(self, cluster: str) -> int | None:
         """Tell how many cores a node has; those of a batch system's are its own affair."""

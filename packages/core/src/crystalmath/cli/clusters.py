@@ -49,9 +49,9 @@ def clusters(
 
     The list asks no batch system: it says of each whether, and when, a check was passed there.
     ``init NAME`` adds a commented example to config.toml: slurm (Parsl's pilot jobs), allocations
-    (one of Slurm for each job, through PSI/J), pbs or lsf (the same there), or workstation (this
-    machine, with programs and defaults of its own; it needs none, as each engine has a cluster
-    local). ``check NAME`` runs a small job there, as a submission
+    (one of Slurm for each job, through PSI/J), pbs, lsf or flux (the same there), or workstation
+    (this machine, with programs and defaults of its own; it needs none, as each engine has a
+    cluster local). ``check NAME`` runs a small job there, as a submission
     would, and says what it found: host, versions, programs, POTCARs, clocks, how long it waited.
     Exits 1 where that job cannot run.
     """
@@ -67,11 +67,6 @@ def clusters(
     if name is None:
         names = "|".join(EXAMPLES)
         raise typer.BadParameter(f"name the example: crystalmath clusters init {names}")
-    if name == "flux":
-        raise typer.BadParameter(
-            "no engine here submits to Flux (PSI/J's way to it knows no queue, account or memory); "
-            "in an allocation of Flux, `crystalmath run` runs jobs with the engine local"
-        )
     if name not in EXAMPLES:
         hint = did_you_mean(name, EXAMPLES)
         raise typer.BadParameter(f"there is no example {name!r}; {hint}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["init"]
 
 #: How the programs are called that hand jobs to a cluster, by the example that fits.
-_SCHEDULERS = {"slurm": "sbatch", "pbs": "pbsnodes", "lsf": "bsub"}
+_SCHEDULERS = {"slurm": "sbatch", "pbs": "pbsnodes", "lsf": "bsub", "flux": "flux"}
 
 
 @frozen(kw_only=True)

@@ -14,10 +14,13 @@ from crystalmath.models.fields import declared
 from crystalmath.models.resources import Resources, check_resources
 from crystalmath.models.timespans import read_timespan
 
-__all__ = ["SCHEDULERS", "Cluster", "read_cluster"]
+__all__ = ["FLUX_RUN", "SCHEDULERS", "Cluster", "read_cluster"]
 
 #: What hands out nodes; ``local`` is this machine itself.
 SCHEDULERS = ("slurm", "pbs", "lsf", "flux", "local")
+
+#: What starts ranks in an allocation of Flux; an ``mpirun`` there may see one node alone.
+FLUX_RUN = "flux run -N {nodes} -n {ranks} -c {cores_per_rank} -g {gpus_per_rank}"
 
 _RESOURCES = tuple(one.name for one in declared(Resources))
 _KNOWN = (
@@ -49,7 +52,8 @@ class Cluster:
     environment : mapping of str to str
         Variables that its jobs see in place of their submitters'; the key ``scratch`` is one.
     launcher : str, optional
-        What starts a job's ranks, ``srun -N {nodes} -n {ranks}``; else ``mpirun -np {ranks}``.
+        What starts a job's ranks, ``srun -N {nodes} -n {ranks}``; else :data:`FLUX_RUN` on Flux,
+        and ``mpirun -np {ranks}``.
     continue_lost : bool, optional
         Whether relaxations that were lost go on from their last geometries; else as the home says.
     resources : Resources
@@ -147,7 +151,7 @@ def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
             **({_SCRATCH: scratch} if (scratch := texts["scratch"]) else {}),
             **_environment(name, table.get("environment", {})),
         },
-        launcher=texts["launcher"],
+        launcher=texts["launcher"] or (FLUX_RUN if scheduler == "flux" else None),
         continue_lost=_switch(name, table, "continue_lost"),
         resources=_resources(name, table),
         engine_options={key: value for key, value in table.items() if key not in _KNOWN},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from crystalmath.models.cluster import FLUX_RUN
+
 __all__ = ["EXAMPLES"]
 
 _OF_ALLOCATIONS = """\
@@ -12,8 +14,7 @@ launcher = "{launcher}"   # starts a job's ranks
 # nodes = 1                      # these are of a job that asks for nothing else
 # ranks = 16
 # cores_per_rank = 1
-# memory_mb = 64000              # of a job, on all its nodes together
-# worker_init = "module load vasp"             # before anything else
+{also}# worker_init = "module load vasp"             # before anything else
 # environment = {{ VASP_PP_PATH = "/sw/potcars" }}   # what jobs see there in place of yours
 # scratch = "$TMPDIR"            # calculations run on the node's own disk
 """
@@ -53,12 +54,16 @@ launcher = "mpirun -np {ranks}"  # starts a job's ranks
 """
 
 
-def _allocations(name: str, scheduler: str, **said: str) -> str:
+_MEMORY = "# memory_mb = 64000              # of a job, on all its nodes together\n"
+_EXCLUSIVE = '# options = { exclusive = "" }    # more options of flux batch, without dashes\n'
+
+
+def _allocations(name: str, scheduler: str, also: str = _MEMORY, **said: str) -> str:
     return f"""
 [clusters.{name}]{" " * (22 - len(name))}# --cluster {name}
 engine = "psij"                  # one allocation for each job
 scheduler = "{scheduler}"
-{_OF_ALLOCATIONS.format(**said)}"""
+{_OF_ALLOCATIONS.format(also=also, **said)}"""
 
 
 _MPIRUN = "mpirun -np {ranks}"
@@ -74,5 +79,9 @@ EXAMPLES = {
     ),
     "pbs": _allocations("pbs", "pbs", launcher=_MPIRUN, queue="workq", more=""),
     "lsf": _allocations("lsf", "lsf", launcher=_MPIRUN, queue="normal", more=""),
+    # It hands out no memory.
+    "flux": _allocations(
+        "flux", "flux", also=_EXCLUSIVE, launcher=FLUX_RUN, queue="pbatch", more=""
+    ),
     "workstation": _WORKSTATION,
 }

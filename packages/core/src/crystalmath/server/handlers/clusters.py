@@ -59,7 +59,8 @@ _CHECK = record(
                         },
                         "launcher": {
                             **nullable(_TEXT),
-                            "description": "what starts a job's ranks; default: mpirun",
+                            "description": "what starts a job's ranks; default: mpirun, and on "
+                            "Flux its own",
                         },
                         "continue_lost": {
                             **nullable({"type": "boolean"}),
