@@ -13,13 +13,21 @@ from attrs import evolve
 from crystalmath import config
 from crystalmath.engines.allotment import check_honoured, job_environment
 from crystalmath.engines.driver import Driver
+from crystalmath.engines.job_runner import JobRunner, generate_job_id
 from crystalmath.errors import BadFile, EngineUnavailable, InvalidJob, NoRecipe
 from crystalmath.jobs.ownership import spec_header
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.view import read_result
-from crystalmath.models import Attempt, Capabilities, EngineSettings, JobSpec, Resources, Sighting
+from crystalmath.models import (
+    Attempt,
+    Capabilities,
+    EngineSettings,
+    JobSpec,
+    JobState,
+    Resources,
+    Sighting,
+)
 from crystalmath.models.checks import check_fields
-from crystalmath.quacc.runner import JobRunner, JobState, generate_job_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
