@@ -66,6 +66,7 @@ LAYERS = [
         "crystalmath.models",
         "crystalmath._config_file",
         "crystalmath._permissions",
+        "crystalmath._starting",
         "crystalmath._storage",
         "crystalmath.errors",
         "crystalmath.processes",
@@ -177,7 +178,7 @@ def test_a_file_name_says_what_is_inside_and_occurs_once() -> None:
 def test_at_the_top_stands_only_what_outsiders_import() -> None:
     top = {path.name for path in (SOURCE / "crystalmath").glob("*.py")}
     public = {"hookspecs.py", "errors.py", "config.py", "processes.py"}
-    own = {"_config_file.py", "_permissions.py", "_storage.py"}
+    own = {"_config_file.py", "_permissions.py", "_starting.py", "_storage.py"}
     assert top == public | {"__init__.py", "__main__.py", *own}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -259,6 +260,28 @@ def test_a_supervisor_told_to_stop_says_that_the_attempt_is_lost(make):
     thread.join(60)
     assert directory.outcome(1)["state"] == "lost"
     eventually(claimant.is_dead)
+
+
+def test_supervisors_are_started_one_after_another(make, monkeypatch):
+    """Children between vfork and exec share locks, which are lost where their parent is killed."""
+    met, both = [], threading.Barrier(2)
+
+    class Meeting(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                met.append(both.wait(1.0))
+            super().__init__(*arguments, **options)
+
+    directories = [make("lab_recipes.where") for _ in range(2)]
+    monkeypatch.setattr(subprocess, "Popen", Meeting)
+    threads = [threading.Thread(target=worker.run, args=(each.path,)) for each in directories]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert both.broken
+    assert met == []
+    assert {each.outcome(1)["state"] for each in directories} == {"completed"}
 
 
 def test_the_job_outlives_its_worker(make, tmp_path, home):

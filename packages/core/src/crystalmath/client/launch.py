@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crystalmath._starting import start_process
 from crystalmath.errors import ServerError
 from crystalmath.server.endpoint import require_socket
 from crystalmath.server.rpc import wire
@@ -97,7 +98,7 @@ def _spawn(place: Place) -> subprocess.Popen[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     output = os.open(place.output, flags, 0o600)
     try:
-        return subprocess.Popen(
+        return start_process(
             # -P: a file of the working directory must never stand in for a library.
             [sys.executable, "-P", "-m", "crystalmath.server"],
             env=environment,

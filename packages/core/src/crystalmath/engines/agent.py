@@ -25,6 +25,7 @@ import time
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from crystalmath import processes
+from crystalmath._starting import start_process
 from crystalmath.engines.agent_process import LENGTH
 from crystalmath.errors import EngineUnavailable
 
@@ -188,7 +189,7 @@ class Agent:
         log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         me = os.getpid()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            self._process = start_process(
                 [
                     # -P: a file of the working directory must never stand in for a library.
                     *(sys.executable, "-P", "-m", "crystalmath.engines.agent_process"),

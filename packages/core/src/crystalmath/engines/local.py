@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from crystalmath import worker
+from crystalmath._starting import start_process
 from crystalmath.errors import ConfigError
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Capabilities, Finding, Sighting
@@ -152,16 +153,14 @@ class LocalRunner(EngineRunner):
             return
         command = [sys.executable, "-P", "-m", __name__, str(attempt.directory)]
         script = f"{first}exec {shlex.join(command)}"
-        done = subprocess.run(  # noqa: S603 - the user's own commands
-            ["bash", "-c", script],  # noqa: S607 - as the batch systems' scripts have it
+        process = start_process(
+            ["bash", "-c", script],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the owner
-            check=False,
         )
-        if done.returncode:
+        if code := process.wait():
             raise ConfigError(
-                f"[clusters.{attempt.cluster}] the worker behind worker_init ended with "
-                f"{done.returncode}"
+                f"[clusters.{attempt.cluster}] the worker behind worker_init ended with {code}"
             )
 
 

@@ -12,6 +12,7 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
 
+from crystalmath._starting import start_process
 from crystalmath.preflight.child_supervisor import RENEWALS, STARVED_S, WARM_UP_S, remove
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class SupervisorClient:
         self._scratch = os.path.abspath(tempfile.mkdtemp(prefix="crystalmath-asks-"))
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            self._process = start_process(
                 [
                     *(sys.executable, "-P", "-m", "crystalmath.preflight.child_supervisor"),
                     str(theirs.fileno()),

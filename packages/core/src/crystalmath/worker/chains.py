@@ -13,6 +13,7 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any
 
+from crystalmath._starting import start_process
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.losses import declare_lost
@@ -102,7 +103,7 @@ class _Chain:
     def __init__(self) -> None:
         ours, theirs = map(_beside_streams, socket.socketpair())
         with theirs:
-            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            self.process = start_process(
                 # -P: a file of the working directory must never stand in for a library.
                 [sys.executable, "-P", "-m", "crystalmath.worker.supervisor", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
