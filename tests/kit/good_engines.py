@@ -160,6 +160,8 @@ class Processes(InAProcess):
     """Has processes that stay, and each runs one job after the other."""
 
     start_s = None
+    #: Where several start at once, one can stay behind when the owner is killed, as the guide says.
+    _turn = threading.Lock()
 
     def __init__(self, settings):
         super().__init__(settings)
@@ -173,12 +175,13 @@ class Processes(InAProcess):
 
     def _run(self, directory):
         if not hasattr(self._mine, "process"):
-            self._mine.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", SERVE, str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+            with self._turn:
+                self._mine.process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", SERVE, str(os.getpid())],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
         process = self._mine.process
         with contextlib.suppress(BrokenPipeError):
             print(directory, file=process.stdin, flush=True)
