@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-__all__ = ["EXCLUDABLE", "SORTED_BY", "Filters", "JobFilter"]
+__all__ = [
+    "EXCLUDABLE",
+    "SORTED_BY",
+    "EventFilterParams",
+    "FilterParams",
+    "Filters",
+    "JobFilter",
+    "TraitParams",
+]
 
 _TEXT = {"type": "string", "minLength": 1}
 # A database has no larger numbers.
@@ -64,6 +72,42 @@ class Filters(TypedDict, total=False):
     error: str | None
     prefix: str | None
     exclude: Mapping[str, Any] | None
+
+
+class TraitParams(TypedDict, total=False):
+    """What all filters of a request have in common, once they are checked."""
+
+    state: str | list[str]
+    engine: str
+    cluster: str
+    recipe: str
+    name: str
+    labels: Mapping[str, str]
+    error: str
+
+
+class EventFilterParams(TraitParams, total=False):
+    """The filters of events in a request."""
+
+    prefix: str
+
+
+class ExcludeParams(TraitParams, total=False):
+    """The filters of lists in a request that can be turned round."""
+
+    formula: str
+    elements: list[str]
+
+
+class FilterParams(ExcludeParams, total=False):
+    """The filters of lists in a request; see :class:`JobFilter`."""
+
+    energy_min: float
+    energy_max: float
+    since: float
+    until: float
+    prefix: str
+    exclude: ExcludeParams
 
 
 @documented

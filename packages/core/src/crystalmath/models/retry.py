@@ -13,7 +13,7 @@ from crystalmath.models.submission import Submission
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Retry", "RetryOptions"]
+__all__ = ["ChangeParams", "Retry", "RetryOptions"]
 
 _OF_SUBMISSION = {one.name: one.about for one in declared(Submission)}
 
@@ -35,6 +35,21 @@ class RetryOptions(TypedDict, total=False):
     strict: bool
     continued: bool
     copy: Sequence[str]
+
+
+class ChangeParams(TypedDict, total=False):
+    """What a request changes of jobs that are to run again, once it is checked."""
+
+    params: Mapping[str, Any]
+    engine: str
+    cluster: str
+    walltime_s: float
+    resources: ResourcesGiven
+    priority: int
+    continue_lost: bool
+    strict: bool
+    continued: bool
+    copy: list[str]
 
 
 @documented

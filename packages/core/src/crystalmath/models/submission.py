@@ -1,12 +1,13 @@
 """What is asked for: the one declaration of a submission, and what an engine gets of it.
 
-A new field of a submission stands in :class:`Terms` (and in :class:`CommonTerms`, which says the
-same to callers' type checkers); a column of the database follows it.
+A new field of a submission stands in :class:`Terms` (and in :class:`CommonTerms` and
+:class:`SubmitParams`, which say the same to type checkers, of callers and of the server); a column
+of the database follows it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Protocol, Required, TypedDict, cast
 
 from attrs import field, fields, frozen
 
@@ -35,6 +36,7 @@ __all__ = [
     "MapOptions",
     "Submission",
     "SubmissionOptions",
+    "SubmitParams",
     "Terms",
     "TermsGiven",
 ]
@@ -123,6 +125,25 @@ class SubmissionOptions(TermsGiven, total=False):
 
     engine: str | None
     strict: bool
+
+
+class SubmitParams(TypedDict, total=False):
+    """The parameters of ``jobs.submit``, once they are checked; see :class:`Submission`."""
+
+    recipe: Required[str]
+    structure: str | Mapping[str, Any]
+    params: Mapping[str, Any]
+    engine: str
+    cluster: str
+    walltime_s: float
+    resources: ResourcesGiven
+    priority: int
+    continue_lost: bool
+    name: str
+    labels: Mapping[str, str]
+    key: str
+    strict: bool
+    environment: Mapping[str, str]
 
 
 @documented

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Required, TypedDict
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import array
@@ -16,6 +16,7 @@ from crystalmath.service.usage import pages
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from crystalmath.models.filters import FilterParams
     from crystalmath.service import JobService
 
 __all__ = ["handle_jobs_archive", "handle_jobs_import"]
@@ -25,6 +26,14 @@ _IDS = {"type": "array", "items": {"type": "string"}}
 _COUNT = {"type": "integer", "minimum": 0}
 #: What an id takes in an answer.
 _ID_SIZE = 60
+
+
+class ArchiveParams(TypedDict, total=False):
+    """The parameters of ``jobs.archive``."""
+
+    file: Required[str]
+    job_ids: list[str]
+    filters: FilterParams
 
 
 @method(
@@ -53,20 +62,18 @@ _ID_SIZE = 60
     ),
     refused={"jobs": 0, "files": 0, "left_out": []},
 )
-async def handle_jobs_archive(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> Mapping[str, Any]:
     """Write jobs that have ended into a file that another home takes in (``jobs.import``).
 
     Record, results and files are in it; POTCARs and environments never are.
     """
-    return await in_slices("files", _archived(service, _path(service, params), **params))
+    path = _path(service, params["file"])
+    job_ids, filters = params.get("job_ids"), params.get("filters")
+    return await in_slices("files", _archived(service, path, job_ids, filters))
 
 
 def _archived(
-    service: JobService,
-    path: Path,
-    job_ids: list[str] | None = None,
-    filters: Mapping[str, Any] | None = None,
-    **_: Any,
+    service: JobService, path: Path, job_ids: list[str] | None, filters: FilterParams | None
 ) -> Generator[None, None, dict[str, Any]]:
     from crystalmath.service.job_archive import write_archive
 
@@ -86,6 +93,12 @@ def _archived(
     }
 
 
+class ImportParams(TypedDict):
+    """The parameters of ``jobs.import``."""
+
+    file: str
+
+
 @method(
     "jobs.import",
     params={"file": _FILE},
@@ -100,21 +113,21 @@ def _archived(
     refused={"job_ids": [], "known": []},
     answer_size=lambda params: _ID_SIZE * length(params.get("file"), MOST_JOBS),
 )
-async def handle_jobs_import(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_import(service: JobService, params: ImportParams) -> Mapping[str, Any]:
     """Take in the jobs of an archive that another home has written (``jobs.archive``).
 
     All of them, or, where anything in it is not as it should be, none.
     """
     from crystalmath.service.archive_import import import_archive
 
-    taken = await in_slices("files", import_archive(service, _path(service, params)))
+    taken = await in_slices("files", import_archive(service, _path(service, params["file"])))
     return {"job_ids": list(taken.job_ids), "known": list(taken.known), "error": None}
 
 
-def _path(service: JobService, params: Mapping[str, Any]) -> Path:
+def _path(service: JobService, file: str) -> Path:
     if service.config.restricted is not None:
         raise InvalidJob("this home is restricted, and reads and writes no files that are named")
-    path = Path(params["file"])
+    path = Path(file)
     if not path.is_absolute():
-        raise InvalidJob(f"{params['file']!r:.200} is no whole path; write it from the root on")
+        raise InvalidJob(f"{file!r:.200} is no whole path; write it from the root on")
     return path

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.fields import array
+from crystalmath.models.filters import FilterParams
 from crystalmath.models.job import UNFINISHED
-from crystalmath.server.handlers.jobs import FILTERS, read_filters
+from crystalmath.server.handlers.jobs import FILTERS, filters_in, read_filters
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, trouble
 from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, record
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["handle_jobs_cancel_many"]
 
 _ANSWER_SIZE = 300
+
+
+class CancelManyParams(FilterParams, total=False):
+    """The parameters of ``jobs.cancel_many``."""
+
+    job_ids: list[str]
 
 
 @method(
@@ -51,14 +58,16 @@ _ANSWER_SIZE = 300
     answer_size=lambda _: _ANSWER_SIZE * MOST_JOBS,
     by_server=True,
 )
-async def handle_jobs_cancel_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_cancel_many(
+    service: JobService, params: CancelManyParams
+) -> Mapping[str, Any]:
     """Request that jobs be stopped: those that are named, or all unfinished ones that fit filters.
 
     Something must say which jobs are meant. ``error`` tells of each why it cannot be stopped; what
     is wrong with one hinders no other. A job reads ``cancelled`` once no process of it is alive.
     """
     job_ids = params.pop("job_ids", None)
-    filters = {name: value for name, value in params.items() if value not in ("", [], {})}
+    filters = filters_in(params)
     if job_ids is None and not filters:
         raise InvalidJob("nothing says which jobs are to be stopped; name them, or give filters")
     if job_ids is not None and filters:

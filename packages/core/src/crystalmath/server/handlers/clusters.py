@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Required, TypedDict
 
 from crystalmath.models import JobState
 from crystalmath.models.fields import array, nullable
@@ -14,6 +14,7 @@ from crystalmath.server.rpc.shapes import ERROR, JOB_ID, NAME, SUBMISSION, recor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
 
 __all__ = ["handle_clusters_check", "handle_clusters_list"]
@@ -89,13 +90,21 @@ _CHECK = record(
     # Its engine is loaded, and a stranger's may hang.
     pool="engines",
 )
-def handle_clusters_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_clusters_list(service: JobService, params: NoParams) -> Mapping[str, Any]:
     """List the clusters of the configuration file, and why one cannot be used. None is started."""
     from crystalmath import config
     from crystalmath.service.cluster_entries import describe_clusters
 
     del service, params
     return {"clusters": describe_clusters(config.load()), "error": None}
+
+
+class ClustersCheckParams(TypedDict, total=False):
+    """The parameters of ``clusters.check``."""
+
+    cluster: Required[str]
+    job_id: str
+    environment: Mapping[str, str]
 
 
 @method(
@@ -129,7 +138,7 @@ def handle_clusters_list(service: JobService, params: dict[str, Any]) -> Mapping
     pool="checking clusters",
     by_server=True,
 )
-def handle_clusters_check(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_clusters_check(service: JobService, params: ClustersCheckParams) -> Mapping[str, Any]:
     """Prove a cluster by a small job there, which tells what jobs find.
 
     It is sent as any submission, with the caller's ``environment``, and may wait for hours: ask

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState
 from crystalmath.models.fields import array
+from crystalmath.models.filters import FilterParams
 from crystalmath.server.handlers.jobs import FILTERS, read_filters
 from crystalmath.server.rpc.declare import method
 from crystalmath.server.rpc.shapes import ERROR, record
@@ -34,6 +35,14 @@ _STATES: Mapping[str, Any] = {
     "additionalProperties": {"type": "integer"},
     "description": "state -> how many jobs came to it",
 }
+
+
+class CountsParams(FilterParams, total=False):
+    """The parameters of ``jobs.counts``."""
+
+    bucket_s: float
+    start: float
+    end: float
 
 
 @method(
@@ -69,7 +78,7 @@ _STATES: Mapping[str, Any] = {
     refused={"bucket_s": 0, "buckets": [], "states": {}},
     answer_size=lambda _: _SIZE * _MOST,
 )
-def handle_jobs_counts(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_jobs_counts(service: JobService, params: CountsParams) -> Mapping[str, Any]:
     """Count how many jobs ended in which state over time.
 
     Buckets begin at whole multiples of ``bucket_s`` since the epoch, and the first and the last are

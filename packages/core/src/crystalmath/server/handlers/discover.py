@@ -10,13 +10,14 @@ from crystalmath.server.rpc.openrpc import document
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
 
 __all__ = ["handle_rpc_discover"]
 
 
 @method("rpc.discover", result={"type": "object", "description": "an OpenRPC document"})
-def handle_rpc_discover(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_rpc_discover(service: JobService, params: NoParams) -> Mapping[str, Any]:
     """Describe all methods as an OpenRPC document (https://spec.open-rpc.org)."""
     del service, params
     return document(METHODS)

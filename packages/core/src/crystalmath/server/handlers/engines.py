@@ -14,6 +14,7 @@ from crystalmath.server.rpc.shapes import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
 
 __all__ = ["handle_engines_list"]
@@ -48,7 +49,7 @@ _TEXT: dict[str, Any] = {"type": "string"}
     # Each plugin is imported, and a stranger's may hang.
     pool="engines",
 )
-def handle_engines_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_engines_list(service: JobService, params: NoParams) -> Mapping[str, Any]:
     """List the installed workflow engines, and why one cannot serve. None is started."""
     from attrs import asdict
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.models.fields import array, reference
+from crystalmath.models.filters import EventFilterParams, FilterParams
 from crystalmath.server.handlers.documents import (
     EVENT_SIZE,
     JOB_SIZE,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EVENT_FILTERS",
     "Subscriber",
+    "WantedParams",
     "event_documents",
     "handle_jobs_events",
     "handle_jobs_wait",
@@ -130,6 +132,13 @@ async def _adopt_orphans(service: JobService, job_ids: Collection[str]) -> None:
         await asyncio.sleep(_RECONCILE_S)
 
 
+class WaitParams(FilterParams, total=False):
+    """The parameters of ``jobs.wait``."""
+
+    job_ids: list[str]
+    timeout_s: float
+
+
 @method(
     "jobs.wait",
     params={
@@ -140,7 +149,7 @@ async def _adopt_orphans(service: JobService, job_ids: Collection[str]) -> None:
     result=record({"jobs": array(JOB), "done": {"type": "boolean"}, "error": ERROR}),
     refused={"jobs": [], "done": False},
 )
-async def handle_jobs_wait(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_wait(service: JobService, params: WaitParams) -> Mapping[str, Any]:
     """Wait until all of some jobs have ended, or the time is over.
 
     The answer has their states at that moment, in the order of the ids; ``done`` tells whether all
@@ -223,6 +232,21 @@ EVENT_FILTERS = {
 }
 
 
+class WantedParams(EventFilterParams, total=False):
+    """What a request says of the events that are wanted."""
+
+    job: bool
+
+
+class EventsParams(WantedParams, total=False):
+    """The parameters of ``jobs.events``."""
+
+    after: int
+    limit: int
+    timeout_s: float
+    job_ids: list[str]
+
+
 @method(
     "jobs.events",
     params={
@@ -251,7 +275,7 @@ EVENT_FILTERS = {
     ),
     refused={"events": [], "last": 0},
 )
-async def handle_jobs_events(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_events(service: JobService, params: EventsParams) -> Mapping[str, Any]:
     """Tell what has happened to jobs since an event, the oldest first.
 
     Where there is nothing to tell, wait up to ``timeout_s`` for something. Called again with
@@ -260,7 +284,8 @@ async def handle_jobs_events(service: JobService, params: dict[str, Any]) -> Map
     the job as it is by then, which is the job that ``job`` asks for.
     """
     after, limit = params.pop("after", 0), params.pop("limit", 1000)
-    most_s, wanted = params.pop("timeout_s", 0), read_wanted(params)
+    most_s, job_ids = params.pop("timeout_s", 0), params.pop("job_ids", None)
+    wanted = read_wanted(params, job_ids)
     if most_s:
         after = await _first_after(after, service, wanted, most_s)
     await room((EVENT_SIZE + JOB_SIZE * wanted.with_job) * limit)
@@ -268,9 +293,9 @@ async def handle_jobs_events(service: JobService, params: dict[str, Any]) -> Map
     return {"events": documents, "last": last, "error": None}
 
 
-def read_wanted(params: dict[str, Any]) -> Wanted:
-    """Read from the parameters of a request which events are wanted."""
-    job_ids, with_job = params.pop("job_ids", None), params.pop("job", False)
+def read_wanted(params: WantedParams, job_ids: list[str] | None = None) -> Wanted:
+    """Read from the parameters of a request, all others taken out, which events are wanted."""
+    with_job = params.pop("job", False)
     filters = read_filters(params)
     return Wanted(
         job_ids=None if job_ids is None else frozenset(job_ids),

@@ -14,7 +14,7 @@ from crystalmath.models.fields import array, nullable
 from crystalmath.server.handlers.documents import PAGE
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, JOB_ID, record
+from crystalmath.server.rpc.shapes import ERROR, JOB_ID, JobIdParams, record
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -44,6 +44,12 @@ _FILE = record(
 )
 
 
+class FilesParams(JobIdParams, total=False):
+    """The parameters of ``jobs.files``."""
+
+    attempt: int
+
+
 @method(
     "jobs.files",
     params={
@@ -68,7 +74,7 @@ _FILE = record(
     refused={"attempt": None, "work_dir": None, "files": [], "more": 0},
     answer_size=lambda _: _FILE_SIZE * _MOST,
 )
-async def handle_jobs_files(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_files(service: JobService, params: FilesParams) -> Mapping[str, Any]:
     """List the files of a job's work directory with their sizes and times, by their paths.
 
     ``jobs.logs`` reads one. Links are named, and not followed.

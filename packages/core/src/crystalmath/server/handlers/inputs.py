@@ -16,6 +16,7 @@ from crystalmath.service.job_inputs import asked_of_job, written_by_job
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.server.rpc.shapes import JobIdParams
     from crystalmath.service import JobService
 
 __all__ = ["handle_jobs_inputs"]
@@ -31,7 +32,7 @@ __all__ = ["handle_jobs_inputs"]
     refused={"inputs": None},
     answer_size=lambda _: MOST_BYTES,
 )
-async def handle_jobs_inputs(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> Mapping[str, Any]:
     """Tell what the programs of a job get, calculation by calculation, before it runs and after.
 
     Once it has written input files they are read. Its recipe is asked, too, with what the job was

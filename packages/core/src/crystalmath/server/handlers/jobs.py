@@ -7,12 +7,12 @@ What a caller did wrong comes back in the answer; only a fault of ours raises.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.errors import UnknownJob
 from crystalmath.models import Job, JobFilter, JobState, Submission
 from crystalmath.models.fields import array, nullable, properties, reference, to_wire
-from crystalmath.models.filters import SORTED_BY
+from crystalmath.models.filters import SORTED_BY, FilterParams
 from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
 from crystalmath.server.handlers.documents import JOB_SIZE, PAGE, job_document
@@ -29,12 +29,16 @@ from crystalmath.server.rpc.shapes import (
     MOST_JOBS,
     REQUIRED,
     SUBMISSION,
+    JobIdParams,
     record,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from crystalmath.models.filters import TraitParams
+    from crystalmath.models.submission import SubmitParams
+    from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
 
 __all__ = [
@@ -42,6 +46,7 @@ __all__ = [
     "METHODS",
     "_parse_structure",
     "_summarize_result",
+    "filters_in",
     "handle_jobs_cancel",
     "handle_jobs_list",
     "handle_jobs_specification",
@@ -83,7 +88,7 @@ _LIMIT = {
     copies=2,  # the structure, and what is recorded of it
     by_server=True,
 )
-def handle_jobs_submit(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_jobs_submit(service: JobService, params: SubmitParams) -> Mapping[str, Any]:
     """Submit a job.
 
     It is on record, durably, when the answer comes; the engine is told of it afterwards. A job that
@@ -100,7 +105,7 @@ def handle_jobs_submit(service: JobService, params: dict[str, Any]) -> Mapping[s
     result=JOB,
     refused={"result": None},
 )
-async def handle_jobs_status(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_status(service: JobService, params: JobIdParams) -> Mapping[str, Any]:
     """Tell a job's state, and all that is recorded of it.
 
     ``result`` is the summary once the job has completed, ``null`` in it for what the result does
@@ -122,7 +127,7 @@ async def handle_jobs_status(service: JobService, params: dict[str, Any]) -> Map
     refused={"jobs": []},
     answer_size=lambda params: JOB_SIZE * length(params.get("job_ids"), MOST_JOBS),
 )
-async def handle_jobs_status_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> Mapping[str, Any]:
     """Tell the states of many jobs, in the order of their ids.
 
     An unknown id is answered in its place by ``{"job_id", "status": "error", "error", "code":
@@ -159,7 +164,7 @@ def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None,
     pool="cancelling",
     by_server=True,
 )
-def handle_jobs_cancel(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_jobs_cancel(service: JobService, params: JobIdParams) -> Mapping[str, Any]:
     """Request that a job be stopped.
 
     ``cancelled`` tells whether that was requested; it is false for a job that had ended. The job
@@ -167,6 +172,15 @@ def handle_jobs_cancel(service: JobService, params: dict[str, Any]) -> Mapping[s
     """
     job_id = params["job_id"]
     return {"job_id": job_id, "cancelled": service.cancel(job_id), "error": None}
+
+
+class ListParams(FilterParams, total=False):
+    """The parameters of ``jobs.list``."""
+
+    limit: int
+    cursor: str
+    sort: str
+    totals: bool
 
 
 @method(
@@ -197,7 +211,7 @@ def handle_jobs_cancel(service: JobService, params: dict[str, Any]) -> Mapping[s
     refused={"jobs": [], "cursor": None, "totals": None},
     answer_size=lambda params: JOB_SIZE * number(params.get("limit"), 100, MOST_JOBS),
 )
-async def handle_jobs_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_list(service: JobService, params: ListParams) -> Mapping[str, Any]:
     """List jobs, newest first.
 
     All filters must agree. There is another page where ``cursor`` is not ``null``; it is asked for
@@ -253,7 +267,7 @@ def _listed(
     ),
     refused={"states": {}, "errors": []},
 )
-def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_jobs_summary(service: JobService, params: FilterParams) -> Mapping[str, Any]:
     """Count jobs by state, and failures by their error.
 
     Errors that differ in paths and ids only are one. Of each error the newest few jobs are named.
@@ -267,6 +281,13 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
         ],
         "error": None,
     }
+
+
+class SpecificationParams(JobIdParams, total=False):
+    """The parameters of ``jobs.specification``."""
+
+    job: bool
+    progress: bool
 
 
 @method(
@@ -307,7 +328,7 @@ def handle_jobs_summary(service: JobService, params: dict[str, Any]) -> Mapping[
     },
 )
 async def handle_jobs_specification(
-    service: JobService, params: dict[str, Any]
+    service: JobService, params: SpecificationParams
 ) -> Mapping[str, Any]:
     """Tell what a job was asked to do.
 
@@ -343,10 +364,17 @@ def _specification(
     }
 
 
-def read_filters(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the filters of a request as the service takes them."""
+def filters_in(params: FilterParams) -> FilterParams:
+    """Give the filters among parameters; one that is empty chooses nothing: all would be meant."""
+    items = params.items()
+    found = {name: value for name, value in items if name in FILTERS and value not in ("", [], {})}
+    return cast("FilterParams", found)
+
+
+def read_filters(params: TraitParams) -> dict[str, Any]:
+    """Read the filters of a request, all else taken out, as the service takes them."""
     names = {"labels": "label"}
-    given = {names.get(name, name): value for name, value in params.items()}
+    given: dict[str, Any] = {names.get(name, name): value for name, value in params.items()}
     if "state" in given:
         states = given["state"] if isinstance(given["state"], list) else [given["state"]]
         given["state"] = [JobState(state) for state in states]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from crystalmath.models.fields import array, reference
 from crystalmath.server.rpc.declare import method
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["handle_presets_list"]
 
 
+class PresetsListParams(TypedDict, total=False):
+    """The parameters of ``presets.list``."""
+
+    name: str
+    environment: Mapping[str, str]
+
+
 @method(
     "presets.list",
     params={
@@ -26,7 +33,7 @@ __all__ = ["handle_presets_list"]
     refused={"presets": []},
     pool="recipes",
 )
-def handle_presets_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_presets_list(service: JobService, params: PresetsListParams) -> Mapping[str, Any]:
     """List quacc's presets with what each sets, those that it inherits included.
 
     ``environment`` may name other folders of them, as for ``jobs.submit``.

@@ -14,7 +14,7 @@ from crystalmath.progress.history import MOST_STEPS
 from crystalmath.progress.search import read_progress
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, trouble
-from crystalmath.server.rpc.shapes import ERROR, JOB_ID, STATE, record
+from crystalmath.server.rpc.shapes import ERROR, JOB_ID, STATE, JobIdsParams, record
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -33,6 +33,12 @@ _TOLD = properties(Progress, answer=True)
 _STEPS = {**_TOLD["history"], "items": record(properties(IonicStep, answer=True))}
 #: What is told of a calculation.
 PROGRESS = nullable(record({**_TOLD, "history": _STEPS}))
+
+
+class ProgressParams(JobIdsParams, total=False):
+    """The parameters of ``jobs.progress``."""
+
+    history: bool
 
 
 @method(
@@ -67,7 +73,7 @@ PROGRESS = nullable(record({**_TOLD, "history": _STEPS}))
         _MOST_HISTORIES * MOST_STEPS * _STEP_SIZE if params.get("history") else _MOST * 1000
     ),
 )
-async def handle_jobs_progress(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_progress(service: JobService, params: ProgressParams) -> Mapping[str, Any]:
     """Tell how far the calculations of jobs have come, read from what their programs write.
 
     ``progress`` is of the newest calculation of a job's present attempt, also after its end, and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from crystalmath.models.fields import array, nullable
 from crystalmath.server.rpc.declare import method
@@ -23,6 +23,12 @@ __all__ = ["handle_recipes_describe", "handle_recipes_list"]
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _KIND = {"enum": ["job", "flow", None], "description": "what quacc's decorator makes of it"}
+
+
+class RecipesListParams(TypedDict, total=False):
+    """The parameters of ``recipes.list``."""
+
+    prefix: str
 
 
 @method(
@@ -46,7 +52,7 @@ _KIND = {"enum": ["job", "flow", None], "description": "what quacc's decorator m
     refused={"recipes": []},
     pool="recipes",
 )
-def handle_recipes_list(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_recipes_list(service: JobService, params: RecipesListParams) -> Mapping[str, Any]:
     """List the recipes there are: quacc's jobs and flows, and those that the home admits."""
     from crystalmath.recipes.lookup import NAMESPACE, catalogue
 
@@ -58,6 +64,12 @@ def handle_recipes_list(service: JobService, params: dict[str, Any]) -> Mapping[
         if recipe.name.startswith(beginnings)
     ]
     return {"recipes": found, "error": None}
+
+
+class RecipesDescribeParams(TypedDict):
+    """The parameters of ``recipes.describe``."""
+
+    recipe: str
 
 
 @method(
@@ -85,7 +97,9 @@ def handle_recipes_list(service: JobService, params: dict[str, Any]) -> Mapping[
     refused=dict.fromkeys(("name", "kind", "file", "line", "docstring", "structure", "parameters")),
     pool="recipes",
 )
-def handle_recipes_describe(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_recipes_describe(
+    service: JobService, params: RecipesDescribeParams
+) -> Mapping[str, Any]:
     """Describe a recipe: its docstring, and the JSON Schema of its parameters.
 
     The first argument is left out where it gets the structure.

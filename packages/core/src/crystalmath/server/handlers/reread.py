@@ -8,7 +8,7 @@ from crystalmath.models.fields import from_wire, properties, reference
 from crystalmath.models.retry import Retry
 from crystalmath.server.handlers.submission import submitted, submitting_pool
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import JOB_ID
+from crystalmath.server.rpc.shapes import JOB_ID, JobIdParams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["handle_jobs_reread"]
 
 _PLACE = ("engine", "cluster")
+
+
+class RereadParams(JobIdParams, total=False):
+    """The parameters of ``jobs.reread``."""
+
+    engine: str
+    cluster: str
+    settings: Mapping[str, str]
 
 
 @method(
@@ -37,12 +45,12 @@ _PLACE = ("engine", "cluster")
     by_server=True,
     repeatable=False,  # it would make a second job
 )
-def handle_jobs_reread(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_jobs_reread(service: JobService, params: RereadParams) -> Mapping[str, Any]:
     """Read the calculations of a failed job again, as a new job that points to it.
 
     For a job whose program came to its end, and whose output could not be read, or was refused. The
     recipe is called again, and in the place of the program its files are given which it wrote then;
     what has no such files is not computed.
     """
-    job_id, settings = params.pop("job_id"), params.pop("settings", {})
-    return submitted(service.reread(job_id, Retry(**from_wire(Retry, params)), settings))
+    changes = Retry(**from_wire(Retry, params))
+    return submitted(service.reread(params["job_id"], changes, params.get("settings")))

@@ -28,6 +28,7 @@ from crystalmath.server.rpc.shapes import (
     NAME,
     STATE,
     TIMEOUT,
+    JobIdParams,
     record,
 )
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
 
 __all__ = [
@@ -67,6 +69,12 @@ _RESULT: dict[str, Any] = {
 }
 
 
+class ResultParams(JobIdParams, total=False):
+    """The parameters of ``jobs.result``."""
+
+    field: str
+
+
 @method(
     "jobs.result",
     params={
@@ -81,7 +89,7 @@ _RESULT: dict[str, Any] = {
     refused={"result": None},
     answer_size=lambda _: wire.CHUNK,
 )
-async def handle_jobs_result(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_result(service: JobService, params: ResultParams) -> Mapping[str, Any]:
     """Give what the recipe returned, whole, as its worker wrote it.
 
     ``result`` is ``null`` unless the job completed; of a failed job ``error`` and ``traceback``
@@ -113,7 +121,7 @@ def _part(service: JobService, job: JobMetadata, field: str) -> dict[str, Any]:
     refused={"results": []},
     answer_size=lambda _: 2 * _TOGETHER,
 )
-async def handle_jobs_results(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_results(service: JobService, params: JobIdsParams) -> Mapping[str, Any]:
     """Give what the recipes of many jobs returned, as many of the first ones as fit together.
 
     ``results`` has for each id in turn what jobs.result gives, without a traceback, or why there is
@@ -164,7 +172,7 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
     refused={"parameters": []},
     answer_size=lambda _: 2 * _TOGETHER,
 )
-async def handle_jobs_parameters(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_parameters(service: JobService, params: JobIdsParams) -> Mapping[str, Any]:
     """Give the recipe's parameters of many jobs, of as many of the first ones as fit together.
 
     ``parameters`` ends before more than 1 MiB would be sent, with at least one. Ask again for the
@@ -220,6 +228,16 @@ def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
     return wire.Stream(size, chunks) if size > wire.CHUNK else wire.Raw(b"".join(chunks))
 
 
+class LogsParams(JobIdParams, total=False):
+    """The parameters of ``jobs.logs``."""
+
+    file: str
+    tail: int
+    offset: int
+    max_bytes: int
+    timeout_s: float
+
+
 @method(
     "jobs.logs",
     params={
@@ -261,7 +279,7 @@ def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
     ),
     refused={"file": None, "others": [], "text": "", "offset": 0, "size": 0, "finished": True},
 )
-async def handle_jobs_logs(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_logs(service: JobService, params: LogsParams) -> Mapping[str, Any]:
     """Read a job's log, or another of its files: all, the last lines, or what came since.
 
     Of several files of a name the one that was written last is read; ``others`` names the rest.
@@ -301,7 +319,7 @@ class _Snapshot:
     #: Which file, its size and the time of its last change; nothing where there is none yet.
     signature: tuple[int, ...] | None
 
-    def readable(self, params: Mapping[str, Any]) -> int:
+    def readable(self, params: LogsParams) -> int:
         """Tell how many bytes there may be to read."""
         most: int = params.get("max_bytes", _USUAL)
         if self.path.suffix == ".gz" or self.signature is None:
@@ -311,7 +329,7 @@ class _Snapshot:
 
 
 def _look(
-    service: JobService, params: Mapping[str, Any], *, again: bool
+    service: JobService, params: LogsParams, *, again: bool
 ) -> Generator[None, None, _Snapshot]:
     job_id = params["job_id"]
     # Before the file is read: what an ended job wrote is there.
@@ -330,9 +348,7 @@ def _look(
     return _Snapshot(job_id, job.attempt, ended, found.path, found.others, signature)
 
 
-def _found(
-    directory: Path, params: Mapping[str, Any], *, again: bool
-) -> Generator[None, None, Found]:
+def _found(directory: Path, params: LogsParams, *, again: bool) -> Generator[None, None, Found]:
     asked = (directory, params["file"])
     known = _found_before.get(asked)
     # Who follows a file goes on with the same one.
@@ -345,7 +361,7 @@ def _found(
     return found
 
 
-def _read(snapshot: _Snapshot, params: Mapping[str, Any]) -> Generator[None, None, dict[str, Any]]:
+def _read(snapshot: _Snapshot, params: LogsParams) -> Generator[None, None, dict[str, Any]]:
     most = params.get("max_bytes", _USUAL)
     if "tail" in params:
         part = yield from read_tail(snapshot.path, params["tail"], most, whole=snapshot.ended)

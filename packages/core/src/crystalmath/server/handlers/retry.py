@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import array, from_wire, nullable, properties, reference
 from crystalmath.models.job import NO_RESULT
-from crystalmath.models.retry import Retry
+from crystalmath.models.retry import ChangeParams, Retry
 from crystalmath.server.handlers.jobs import FILTERS, read_filters
 from crystalmath.server.handlers.submission import answered
 from crystalmath.server.pools import is_wanted
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.errors import CrystalMathError
+    from crystalmath.models.filters import FilterParams
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
@@ -26,6 +27,14 @@ __all__ = ["handle_jobs_retry"]
 #: What the answer to one of many jobs takes in memory about, in bytes.
 _ANSWER_SIZE = 1500
 _TEXT: Mapping[str, Any] = {"type": "string"}
+
+
+class RetryParams(ChangeParams, total=False):
+    """The parameters of ``jobs.retry``."""
+
+    job_ids: list[str]
+    filters: FilterParams
+    dry_run: bool
 
 
 @method(
@@ -74,7 +83,7 @@ _TEXT: Mapping[str, Any] = {"type": "string"}
     by_server=True,
     repeatable=False,  # it would make a second job
 )
-def handle_jobs_retry(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_jobs_retry(service: JobService, params: RetryParams) -> Mapping[str, Any]:
     """Run jobs again that have ended, each as a new job that points to the old one.
 
     All is as it was submitted before, the environment too, but for what is given here. Each is
@@ -91,8 +100,8 @@ def handle_jobs_retry(service: JobService, params: dict[str, Any]) -> Mapping[st
     changes = Retry(**{**given, "parameters": codec.decode_request(given.get("parameters", {}))})
     before: dict[str, JobMetadata] = {}
     if named is None:
-        filters = {"state": [state.value for state in NO_RESULT], **filters}
-        found = service.jobs(limit=MOST_JOBS, **read_filters(filters))
+        chosen = {"state": [*NO_RESULT], **read_filters(filters or {})}
+        found = service.jobs(limit=MOST_JOBS, **chosen)
         named = [job.job_id for job in reversed(found)]
         before = service.retried(named)
     named = list(dict.fromkeys(named))

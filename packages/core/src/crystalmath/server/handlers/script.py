@@ -10,7 +10,7 @@ from crystalmath.models.fields import nullable
 from crystalmath.server.handlers.inputs import handle_jobs_inputs
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, JOB_ID, record
+from crystalmath.server.rpc.shapes import ERROR, JOB_ID, JobIdParams, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,12 @@ __all__ = ["handle_jobs_script"]
 _TEXT = {"type": "string"}
 #: A structure and parameters, written as Python.
 _SIZE = 16 * 2**20
+
+
+class ScriptParams(JobIdParams, total=False):
+    """The parameters of ``jobs.script``."""
+
+    shell: bool
 
 
 @method(
@@ -50,7 +56,7 @@ _SIZE = 16 * 2**20
     refused={"script": None, "shell": None},
     answer_size=lambda _: _SIZE,
 )
-async def handle_jobs_script(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_script(service: JobService, params: ScriptParams) -> Mapping[str, Any]:
     """Write a job as a Python script that runs the same calculation with quacc alone."""
     job_id = params["job_id"]
     told = await in_pool("files", _script, service, job_id)

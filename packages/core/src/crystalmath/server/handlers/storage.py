@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict
 
 from crystalmath.models.fields import array, nullable
-from crystalmath.server.handlers.jobs import FILTERS, read_filters
+from crystalmath.models.filters import FilterParams
+from crystalmath.server.handlers.jobs import FILTERS, filters_in, read_filters
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, number, trouble
 from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, STATE, record
@@ -55,7 +56,7 @@ _NO_USE: Mapping[str, Any] = dict.fromkeys(_USE, 0)
     refused={"total": _NO_USE, "states": [], "recipes": [], "labels": []},
     answer_size=lambda _: 2 * _GROUP_SIZE * _MOST,
 )
-async def handle_jobs_usage(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_usage(service: JobService, params: FilterParams) -> Mapping[str, Any]:
     """Measure what the run directories of jobs take: of all, by state, by recipe and by label.
 
     All filters must agree, as in jobs.list. Of recipes and labels the 1000 largest are told, the
@@ -96,6 +97,18 @@ _CHOICE: Mapping[str, Any] = {
         "POTCARs; default: false",
     },
 }
+
+
+class PruneParams(FilterParams, total=False):
+    """The parameters of ``jobs.prune``."""
+
+    job_ids: list[str]
+    older_s: float
+    larger: int
+    keep_results: bool
+    dry_run: bool
+    limit: int
+    cursor: str
 
 
 @method(
@@ -141,7 +154,7 @@ _CHOICE: Mapping[str, Any] = {
     answer_size=lambda params: _GROUP_SIZE * number(params.get("limit"), 1000, MOST_JOBS),
     by_server=True,
 )
-async def handle_jobs_prune(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_prune(service: JobService, params: PruneParams) -> Mapping[str, Any]:
     """Throw away the run directories of jobs that have ended, or only what is large in them.
 
     Rows, keys and summaries stay, and say what was removed when. Nothing of a job that has not
@@ -149,12 +162,20 @@ async def handle_jobs_prune(service: JobService, params: dict[str, Any]) -> Mapp
     meant: ``job_ids``, or filters, an age or a size, which must all agree. With ``dry_run`` it
     only tells. Where ``cursor`` is not ``null``, ask again with it for the rest.
     """
-    controls = {name: params[name] for name in ("dry_run", "limit", "cursor") if name in params}
-    chosen = {name: params[name] for name in _CHOICE if name in params}
-    # One that is empty chooses nothing: all jobs would be meant.
-    filters = {name: params[name] for name in FILTERS if params.get(name) not in (None, "", [], {})}
-    choice = Choice(**chosen, filters=read_filters(filters))
-    pruned: Pruned = await in_slices("files", service.prune(choice, **controls))
+    choice = Choice(
+        job_ids=params.get("job_ids"),
+        older_s=params.get("older_s"),
+        larger=params.get("larger"),
+        keep_results=params.get("keep_results", False),
+        filters=read_filters(filters_in(params)),
+    )
+    work = service.prune(
+        choice,
+        dry_run=params.get("dry_run", False),
+        limit=params.get("limit", 1000),
+        cursor=params.get("cursor"),
+    )
+    pruned: Pruned = await in_slices("files", work)
     return {
         "jobs": [
             _pruned(job, use.heavy_size if choice.keep_results else use.size)

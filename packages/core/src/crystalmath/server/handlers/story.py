@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from crystalmath.models.answers import Parent
+    from crystalmath.server.rpc.shapes import JobIdParams
     from crystalmath.service import JobService
 
 __all__ = ["handle_jobs_show"]
@@ -83,7 +84,7 @@ _ATTEMPT = record(
     pool="files",
     answer_size=lambda _: EVENT_SIZE * _MOST,
 )
-def handle_jobs_show(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_jobs_show(service: JobService, params: JobIdParams) -> Mapping[str, Any]:
     """Tell a job's whole story: what it came of and what came of it, its attempts and events.
 
     ``jobs.files`` lists what it has written, ``jobs.logs`` reads it.

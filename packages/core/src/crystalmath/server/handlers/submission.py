@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.models import Submission
 from crystalmath.models.checks import checked
 from crystalmath.models.fields import array, from_wire, nullable, reference
+from crystalmath.models.submission import SubmitParams
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
 from crystalmath.server.rpc.declare import length, method, trouble
 from crystalmath.server.rpc.shapes import (
@@ -60,6 +61,12 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     return f"submitting{to}{' after asking the recipe' if asked else ''}"
 
 
+class SubmitManyParams(TypedDict):
+    """The parameters of ``jobs.submit_many``."""
+
+    jobs: list[Mapping[str, Any]]
+
+
 @method(
     "jobs.submit_many",
     params={
@@ -76,7 +83,9 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     answer_size=lambda params: _ANSWER_SIZE * length(params.get("jobs"), MOST_JOBS),
     by_server=True,
 )
-async def handle_jobs_submit_many(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_submit_many(
+    service: JobService, params: SubmitManyParams
+) -> Mapping[str, Any]:
     """Submit many jobs, each accepted or refused on its own, in order.
 
     They are recorded in one transaction.
@@ -94,7 +103,7 @@ def _all_submitted(
 
 
 def _all_read(
-    jobs: list[Any],
+    jobs: list[Mapping[str, Any]],
 ) -> Generator[None, None, tuple[list[Submission | dict[str, Any]], str]]:
     """Read many submissions, and tell which threads they are for.
 
@@ -103,11 +112,17 @@ def _all_read(
     read: list[Submission | dict[str, Any]] = []
     for job in jobs:
         try:
-            read.append(read_submission(checked(job, _ONE)))
+            read.append(read_submission(cast("SubmitParams", checked(job, _ONE))))
         except CrystalMathError as error:
             read.append(answered(error))
         yield
     return read, submitting_pool({"jobs": jobs})
+
+
+class CheckParams(SubmitParams, total=False):
+    """The parameters of ``jobs.check``."""
+
+    inputs: bool
 
 
 @method(
@@ -142,7 +157,7 @@ def _all_read(
     copies=2,
     answer_size=lambda params: _INPUTS_SIZE if params.get("inputs") else 0,
 )
-def handle_jobs_check(service: JobService, params: dict[str, Any]) -> Mapping[str, Any]:
+def handle_jobs_check(service: JobService, params: CheckParams) -> Mapping[str, Any]:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
 
     It takes what ``jobs.submit`` takes, and finds what that would find: with the environment and
@@ -168,7 +183,7 @@ def handle_jobs_check(service: JobService, params: dict[str, Any]) -> Mapping[st
     }
 
 
-def read_submission(params: Mapping[str, Any]) -> Submission:
+def read_submission(params: SubmitParams) -> Submission:
     """Read the parameters of ``jobs.submit``, once they are checked against their schema.
 
     Raises

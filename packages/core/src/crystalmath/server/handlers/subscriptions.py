@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.server.handlers.events import (
     EVENT_FILTERS,
+    WantedParams,
     event_documents,
     listening,
     read_wanted,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.server.rpc.session import Session
+    from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service.wanted import Wanted
 
 __all__ = ["handle_jobs_subscribe", "handle_jobs_unsubscribe"]
@@ -42,6 +44,12 @@ _NEVER = 2**53
 _SEQ: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": _NEVER}
 
 
+class SubscribeParams(WantedParams, total=False):
+    """The parameters of ``jobs.subscribe``."""
+
+    after: int
+
+
 @method(
     "jobs.subscribe",
     params={
@@ -55,7 +63,7 @@ _SEQ: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": _NEVER}
     refused={"seq": None},
     of_session=True,
 )
-async def handle_jobs_subscribe(session: Session, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_subscribe(session: Session, params: SubscribeParams) -> Mapping[str, Any]:
     """Be told of each change of jobs, all or those asked for, until the connection ends.
 
     The answer's ``seq`` is where the subscription begins. What comes after it arrives as
@@ -72,7 +80,7 @@ async def handle_jobs_subscribe(session: Session, params: dict[str, Any]) -> Map
 
 
 @method("jobs.unsubscribe", result=record({"error": ERROR}), of_session=True)
-async def handle_jobs_unsubscribe(session: Session, params: dict[str, Any]) -> Mapping[str, Any]:
+async def handle_jobs_unsubscribe(session: Session, params: NoParams) -> Mapping[str, Any]:
     """End the subscription; without one nothing happens."""
     del params
     session.in_background(None)

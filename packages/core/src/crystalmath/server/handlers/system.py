@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import asdict
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.config import Config
+    from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
     from crystalmath.store.records import Failure
 
@@ -65,7 +66,7 @@ _FAILURE = record(
     of_session=True,
     by_server=True,
 )
-async def ping(session: Any, params: dict[str, Any]) -> dict[str, Any]:
+async def ping(session: Any, params: NoParams) -> dict[str, Any]:
     """Answer, whatever else the server is doing."""
     del session, params
     return {"ok": True}
@@ -91,7 +92,7 @@ async def ping(session: Any, params: dict[str, Any]) -> dict[str, Any]:
     of_session=True,
     by_server=True,
 )
-async def version(session: Any, params: dict[str, Any]) -> dict[str, Any]:
+async def version(session: Any, params: NoParams) -> dict[str, Any]:
     """Tell what serves: release, protocol, process, interpreter and admitted recipes.
 
     A client compares them with its own: a job runs with the server's.
@@ -159,7 +160,7 @@ def describe_process(home: Path, configured: Config, started_at: float) -> dict[
     of_session=True,
     by_server=True,
 )
-async def status(session: Any, params: dict[str, Any]) -> dict[str, Any]:
+async def status(session: Any, params: NoParams) -> dict[str, Any]:
     """Tell what the server is doing, what it can do, and what has failed lately.
 
     Its unfinished jobs and its connections; of the engines what has become of them, their workers
@@ -210,6 +211,12 @@ def _failure(failure: Failure) -> dict[str, Any]:
     }
 
 
+class SystemStopParams(TypedDict, total=False):
+    """The parameters of ``system.stop``."""
+
+    cancel: bool
+
+
 @method(
     "system.stop",
     params={"cancel": {"type": "boolean"}},
@@ -221,7 +228,7 @@ def _failure(failure: Failure) -> dict[str, Any]:
     of_session=True,
     by_server=True,
 )
-async def stop(session: Any, params: dict[str, Any]) -> dict[str, Any]:
+async def stop(session: Any, params: SystemStopParams) -> dict[str, Any]:
     """End the server.
 
     What runs goes on, what waits is taken up by the next server; with ``cancel`` all of the

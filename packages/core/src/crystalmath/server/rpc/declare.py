@@ -30,6 +30,9 @@ Handler: TypeAlias = Callable[[Any, Mapping[str, Any]], Awaitable[Mapping[str, A
 #: From how many bytes on in memory parameters are checked in a thread.
 _LARGE = 256 * 2**10
 
+#: What a handler is written as. The type of its parameters is its own (a `TypedDict`); they are
+#: checked before, against the schema, and a test holds the two together.
+_Function: TypeAlias = Callable[[Any, Any], Any]
 Pool: TypeAlias = str | Callable[[Mapping[str, Any]], str]
 
 
@@ -97,13 +100,14 @@ def method(
     repeatable: bool = True,
     copies: int = 0,
     answer_size: Callable[[Mapping[str, Any]], int] = lambda _: 0,
-) -> Callable[[Callable[[Any, dict[str, Any]], Any]], Handler]:
+) -> Callable[[_Function], Handler]:
     """Declare a handler.
 
-    The function gets the job service (or the session) and the checked parameters. A plain function
-    runs in a thread, an ``async`` one in the event loop. A `CrystalMathError` or `ImportError`
-    that it raises becomes an answer: ``{"status": "error", "error", "code"}``, with what
-    `refused` adds, the findings of a preflight, and the id of the job that was asked for.
+    The function gets the job service (or the session) and the checked parameters, as a `TypedDict`
+    that says the same as `params` to type checkers. A plain function runs in a thread, an ``async``
+    one in the event loop. A `CrystalMathError` or `ImportError` that it raises becomes an answer:
+    ``{"status": "error", "error", "code"}``, with what `refused` adds, the findings of a preflight,
+    and the id of the job that was asked for.
 
     Parameters
     ----------
@@ -139,7 +143,7 @@ def method(
         "additionalProperties": False,
     }
 
-    def declare(function: Callable[[Any, dict[str, Any]], Any]) -> Handler:
+    def declare(function: _Function) -> Handler:
         answer = _answering(function, pool=pool, of_session=of_session)
 
         @functools.wraps(function)
@@ -186,7 +190,7 @@ def length(value: object, most: int) -> int:
 
 
 def _answering(
-    function: Callable[[Any, dict[str, Any]], Any], *, pool: Pool, of_session: bool
+    function: _Function, *, pool: Pool, of_session: bool
 ) -> Callable[[Any, dict[str, Any]], Awaitable[Mapping[str, Any]]]:
     if inspect.iscoroutinefunction(function):
 

@@ -1,8 +1,8 @@
-"""The JSON Schemas that several methods share."""
+"""The JSON Schemas that several methods share, and the types of parameters."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from crystalmath.models import Job, JobState, Submission
 from crystalmath.models.fields import array, declared, nullable, properties, reference
@@ -20,6 +20,9 @@ __all__ = [
     "STATE",
     "SUBMISSION",
     "TIMEOUT",
+    "JobIdParams",
+    "JobIdsParams",
+    "NoParams",
     "record",
 ]
 
@@ -36,6 +39,22 @@ def record(properties: _Schema, optional: _Schema | None = None) -> _Schema:
         "properties": {**properties, **(optional or {})},
         "required": list(properties),
     }
+
+
+class NoParams(TypedDict):
+    """The parameters of a method that takes none."""
+
+
+class JobIdParams(TypedDict):
+    """The parameters of a method that is about one job."""
+
+    job_id: str
+
+
+class JobIdsParams(TypedDict):
+    """The parameters of a method that is about the jobs which are named."""
+
+    job_ids: list[str]
 
 
 _TEXT = {"type": "string"}
