@@ -242,6 +242,7 @@ def test_pages_by_a_cursor(service, recorded):
         ({"state": "failed"}, 6),
         ({"state": ["failed", "cancelled"]}, 12),
         ({"state": ["failed", "cancelled"], "recipe": "lab_recipes.value"}, 6),
+        ({"exclude": {"state": None, "error": "scf"}}, 9),
     ],
 )
 def test_filters(service, recorded, filters, count):

@@ -374,7 +374,9 @@ def filters_in(params: FilterParams) -> FilterParams:
 def read_filters(params: TraitParams) -> dict[str, Any]:
     """Read the filters of a request, all else taken out, as the service takes them."""
     names = {"labels": "label"}
-    given: dict[str, Any] = {names.get(name, name): value for name, value in params.items()}
+    # Inside a parameter, too, null is the same as none.
+    items = [(name, value) for name, value in params.items() if value is not None]
+    given: dict[str, Any] = {names.get(name, name): value for name, value in items}
     if "state" in given:
         states = given["state"] if isinstance(given["state"], list) else [given["state"]]
         given["state"] = [JobState(state) for state in states]
