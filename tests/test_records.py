@@ -46,6 +46,7 @@ from crystalmath.models.answers import Specification
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, from_wire, properties, to_wire
 from crystalmath.models.job import NO_RESULT, UNFINISHED
+from crystalmath.models.retry import RetriedJob
 from crystalmath.models.submission import CommonTerms, TermsGiven
 from crystalmath.quacc import store
 from crystalmath.recipes import asejson_writing, decoding, encoding
@@ -269,6 +270,8 @@ def test_what_a_client_answers_is_what_the_methods_declare():
         (answers.JobFiles, shape("jobs.files")),
         (answers.JobFile, shape("jobs.files", "files")),
         (answers.CancelledJob, shape("jobs.cancel_many", "jobs")),
+        (RetriedJob, shape("jobs.retry", "jobs")),
+        (answers.CheckedJob, shape("jobs.check")),
         (answers.Usage, shape("jobs.usage")),
         (answers.Pruned, shape("jobs.prune")),
         (answers.PrunedJob, shape("jobs.prune", "jobs")),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.client import Client, Submission
+    from crystalmath.models.answers import CheckedJob
 
 __all__ = ["check"]
 
@@ -75,7 +76,8 @@ def check(
     with any_client() as client:
         other = None if diff is None else client.inputs(find(client, diff))
         answer = _checked(client, submission, inputs=inputs is not None or other is not None)
-    told = Inputs.read(answer["inputs"]) if answer.get("inputs") else None
+    given = answer.get("inputs")
+    told = Inputs.read(given) if given else None
     folder = None if inputs in {None, SHOWN} else inputs
     paths = write(told, folder) if told and folder else []
     if as_json:
@@ -98,7 +100,7 @@ def _show_inputs(inputs: Inputs, other: Inputs | None, paths: Sequence[Path]) ->
         output.write(output.printable(inputs.rest))
 
 
-def _show(answer: Mapping[str, Any]) -> None:
+def _show(answer: CheckedJob) -> None:
     if answer["potcars"]:
         _show_potcars(answer["potcars"])
     for severity in ("error", "warning"):
@@ -135,6 +137,6 @@ def _shared_folder(paths: Sequence[str]) -> str:
         return ""
 
 
-def _checked(client: Client, submission: Submission, *, inputs: bool) -> dict[str, Any]:
+def _checked(client: Client, submission: Submission, *, inputs: bool) -> CheckedJob:
     with asking([str(submission.recipe)], always=inputs):
         return client.checked(submission, inputs=inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["retry"]
 
-_Answer = dict[str, Any]
+_Answer: TypeAlias = "Mapping[str, Any]"
 
 
 @with_filters_but("engine", "cluster")  # these are what may be changed
@@ -55,7 +55,7 @@ def retry(
         named, unknown = _found(client, job_ids or ())
         which = {"job_ids": named} if job_ids else {"filters": filters}
         told = client.asked_again(changes, dry_run=dry_run, **which) if named or filters else []
-    answers = [*unknown, *told]
+    answers: list[_Answer] = [*unknown, *told]
     if as_json:
         output.write_json({"jobs": answers, "error": None})
     else:
@@ -66,7 +66,8 @@ def retry(
 
 def _found(client: Client, prefixes: Sequence[str]) -> tuple[list[str], list[_Answer]]:
     """Give the whole ids; what is wrong with one hinders none of the others."""
-    found, unknown = [], []
+    found: list[str] = []
+    unknown: list[_Answer] = []
     for prefix in prefixes:
         try:
             found.append(find(client, prefix))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Filters
     from crystalmath.models.answers import CancelledJob
+    from crystalmath.models.retry import RetriedJob
 
 __all__ = ["JobControl"]
 
@@ -67,7 +68,7 @@ class JobControl(Caller):
         job_ids: Sequence[str] | None = None,
         filters: Mapping[str, Any] | None = None,
         dry_run: bool = False,
-    ) -> list[dict[str, Any]]:
+    ) -> list[RetriedJob]:
         """Have jobs run again, and give what was answered of each; :meth:`Client.retry` uses it.
 
         Parameters
@@ -81,7 +82,7 @@ class JobControl(Caller):
 
         asked = retry_document(changes)
         chosen = None if filters is None else filters_document(filters)
-        found: list[dict[str, Any]] = self._answer(
+        found: list[RetriedJob] = self._answer(
             "jobs.retry", job_ids=job_ids, filters=chosen, dry_run=dry_run, **asked
         )["jobs"]
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, cast, overload
 
 from crystalmath.client.asking import Asking
 from crystalmath.client.client_errors import answered_error, raise_answered
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crystalmath.client.installed import RecipeLike
     from crystalmath.client.transport import Transport
     from crystalmath.models import HasJobId, MapOptions, SubmissionOptions
+    from crystalmath.models.answers import CheckedJob
 
 __all__ = ["Submitting"]
 
@@ -233,7 +234,7 @@ class Submitting(Asking):
         told = answer.get("inputs")
         return JobCheck(findings=findings, inputs=Inputs.read(told) if told else Inputs())
 
-    def checked(self, submission: Submission, *, inputs: bool = False) -> dict[str, Any]:
+    def checked(self, submission: Submission, *, inputs: bool = False) -> CheckedJob:
         """Give the whole answer of ``jobs.check``: the files that a job reads, too.
 
         Parameters
@@ -251,7 +252,8 @@ class Submitting(Asking):
         answer = self._checked(submission, inputs=inputs)
         raise_answered(answer)
         # A server of an earlier release says less.
-        return {"ok": not answer["error"], "potcars": [], "environment": [], **answer}
+        missing = {"ok": not answer["error"], "potcars": [], "environment": []}
+        return cast("CheckedJob", {**missing, **answer})
 
     def _checked(self, submission: Submission, *, inputs: bool) -> dict[str, Any]:
         from crystalmath.client.request import document

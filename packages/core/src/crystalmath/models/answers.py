@@ -20,6 +20,7 @@ __all__ = [
     "ArchivedJobs",
     "AttemptEntry",
     "CancelledJob",
+    "CheckedJob",
     "Counted",
     "CountedOverTime",
     "CountsBucket",
@@ -200,6 +201,18 @@ class CancelledJob(TypedDict):
     error: str | None
     code: NotRequired[str]
     status: NotRequired[Literal["error"]]
+
+
+class CheckedJob(TypedDict):
+    """Whether a job would be accepted, and what is wrong with it (``jobs.check``)."""
+
+    ok: bool
+    status: str
+    error: str | None
+    findings: list[Told]
+    potcars: list[Potcar]
+    environment: list[str]
+    inputs: NotRequired[Mapping[str, Any] | None]
 
 
 class Used(TypedDict):

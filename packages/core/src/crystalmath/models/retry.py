@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from attrs import evolve, field, frozen
 
@@ -13,7 +13,9 @@ from crystalmath.models.submission import Submission
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ChangeParams", "Retry", "RetryOptions"]
+    from crystalmath.models.job_notes import Told
+
+__all__ = ["ChangeParams", "RetriedJob", "Retry", "RetryOptions"]
 
 _OF_SUBMISSION = {one.name: one.about for one in declared(Submission)}
 
@@ -50,6 +52,20 @@ class ChangeParams(TypedDict, total=False):
     strict: bool
     continued: bool
     copy: list[str]
+
+
+class RetriedJob(TypedDict):
+    """What came of a job that was to run again (``jobs.retry``)."""
+
+    retry_of: str
+    name: str | None
+    labels: Mapping[str, str]
+    job_id: str | None
+    status: str
+    error: str | None
+    code: NotRequired[str]
+    findings: NotRequired[list[Told]]
+    warnings: NotRequired[list[Told]]
 
 
 @documented
