@@ -17,6 +17,7 @@ from crystalmath.server.rpc.shapes import ERROR, record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.models.answers import CountedOverTime
     from crystalmath.service import JobService
 
 __all__ = ["handle_jobs_counts"]
@@ -78,7 +79,7 @@ class CountsParams(FilterParams, total=False):
     refused={"bucket_s": 0, "buckets": [], "states": {}},
     answer_size=lambda _: _SIZE * _MOST,
 )
-def handle_jobs_counts(service: JobService, params: CountsParams) -> Mapping[str, Any]:
+def handle_jobs_counts(service: JobService, params: CountsParams) -> CountedOverTime:
     """Count how many jobs ended in which state over time.
 
     Buckets begin at whole multiples of ``bucket_s`` since the epoch, and the first and the last are

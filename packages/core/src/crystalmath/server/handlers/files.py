@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from attrs import asdict
+from typing import TYPE_CHECKING
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
@@ -17,9 +15,10 @@ from crystalmath.server.rpc.declare import method
 from crystalmath.server.rpc.shapes import ERROR, JOB_ID, JobIdParams, record
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
     from crystalmath.jobs.worktree import WorkFile
+    from crystalmath.models.answers import JobFiles
     from crystalmath.service import JobService
 
 __all__ = ["handle_jobs_files"]
@@ -74,7 +73,7 @@ class FilesParams(JobIdParams, total=False):
     refused={"attempt": None, "work_dir": None, "files": [], "more": 0},
     answer_size=lambda _: _FILE_SIZE * _MOST,
 )
-async def handle_jobs_files(service: JobService, params: FilesParams) -> Mapping[str, Any]:
+async def handle_jobs_files(service: JobService, params: FilesParams) -> JobFiles:
     """List the files of a job's work directory with their sizes and times, by their paths.
 
     ``jobs.logs`` reads one. Links are named, and not followed.
@@ -84,7 +83,7 @@ async def handle_jobs_files(service: JobService, params: FilesParams) -> Mapping
 
 def _listed(
     service: JobService, job_id: str, attempt: int | None = None
-) -> Generator[None, None, dict[str, Any]]:
+) -> Generator[None, None, JobFiles]:
     job = service.job_with_files(job_id)
     if attempt is not None and attempt > job.attempt:
         had = f"{job.attempt} attempt{'s' if job.attempt > 1 else ''}"
@@ -104,7 +103,13 @@ def _listed(
         "attempt": number,
         "work_dir": str(work_dir),
         "files": [
-            {"file": as_text(file.pop("path")), **file} for file in map(asdict, _first(found))
+            {
+                "file": as_text(file.path),
+                "size": file.size,
+                "modified_at": file.modified_at,
+                "is_link": file.is_link,
+            }
+            for file in _first(found)
         ],
         "more": max(0, count - _MOST),
         "error": None,

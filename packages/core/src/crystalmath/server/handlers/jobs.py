@@ -36,6 +36,7 @@ from crystalmath.server.rpc.shapes import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from crystalmath.models.answers import Counted
     from crystalmath.models.filters import TraitParams
     from crystalmath.models.submission import SubmitParams
     from crystalmath.server.rpc.shapes import JobIdsParams
@@ -267,7 +268,7 @@ def _listed(
     ),
     refused={"states": {}, "errors": []},
 )
-def handle_jobs_summary(service: JobService, params: FilterParams) -> Mapping[str, Any]:
+def handle_jobs_summary(service: JobService, params: FilterParams) -> Counted:
     """Count jobs by state, and failures by their error.
 
     Errors that differ in paths and ids only are one. Of each error the newest few jobs are named.

@@ -16,6 +16,7 @@ from crystalmath.server.rpc.shapes import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.models.answers import RecipeDescription
     from crystalmath.recipes.lookup import Recipe
     from crystalmath.service import JobService
 
@@ -99,7 +100,7 @@ class RecipesDescribeParams(TypedDict):
 )
 def handle_recipes_describe(
     service: JobService, params: RecipesDescribeParams
-) -> Mapping[str, Any]:
+) -> RecipeDescription:
     """Describe a recipe: its docstring, and the JSON Schema of its parameters.
 
     The first argument is left out where it gets the structure.

@@ -35,6 +35,7 @@ from crystalmath.server.rpc.shapes import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from crystalmath.models.answers import LogPart
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
@@ -279,7 +280,7 @@ class LogsParams(JobIdParams, total=False):
     ),
     refused={"file": None, "others": [], "text": "", "offset": 0, "size": 0, "finished": True},
 )
-async def handle_jobs_logs(service: JobService, params: LogsParams) -> Mapping[str, Any]:
+async def handle_jobs_logs(service: JobService, params: LogsParams) -> LogPart:
     """Read a job's log, or another of its files: all, the last lines, or what came since.
 
     Of several files of a name the one that was written last is read; ``others`` names the rest.
@@ -361,7 +362,7 @@ def _found(directory: Path, params: LogsParams, *, again: bool) -> Generator[Non
     return found
 
 
-def _read(snapshot: _Snapshot, params: LogsParams) -> Generator[None, None, dict[str, Any]]:
+def _read(snapshot: _Snapshot, params: LogsParams) -> Generator[None, None, LogPart]:
     most = params.get("max_bytes", _USUAL)
     if "tail" in params:
         part = yield from read_tail(snapshot.path, params["tail"], most, whole=snapshot.ended)

@@ -14,7 +14,8 @@ from crystalmath.server.rpc.shapes import COMPONENTS, ERROR, JOB, JOB_ID, STATE,
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystalmath.models.answers import Parent
+    from crystalmath.models.answers import Parent, Relative, Story
+    from crystalmath.quacc.store import JobMetadata
     from crystalmath.server.rpc.shapes import JobIdParams
     from crystalmath.service import JobService
 
@@ -84,7 +85,7 @@ _ATTEMPT = record(
     pool="files",
     answer_size=lambda _: EVENT_SIZE * _MOST,
 )
-def handle_jobs_show(service: JobService, params: JobIdParams) -> Mapping[str, Any]:
+def handle_jobs_show(service: JobService, params: JobIdParams) -> Story:
     """Tell a job's whole story: what it came of and what came of it, its attempts and events.
 
     ``jobs.files`` lists what it has written, ``jobs.logs`` reads it.
@@ -107,12 +108,13 @@ def handle_jobs_show(service: JobService, params: JobIdParams) -> Mapping[str, A
     }
 
 
-def _told(service: JobService, relatives: Sequence[Parent]) -> list[dict[str, Any]]:
+def _told(service: JobService, relatives: Sequence[Parent]) -> list[Relative]:
     """Add what is on record of a job's relatives."""
     found = {job.job_id: job for job in service.some_jobs([one["job_id"] for one in relatives])}
-    nothing = {"name": None, "recipe": None, "status": None}
-    of_jobs = {
-        job_id: {"name": job.name, "recipe": job.recipe, "status": job.state.value}
-        for job_id, job in found.items()
-    }
-    return [{**one, **of_jobs.get(one["job_id"], nothing)} for one in relatives]
+    return [_relative(one, found.get(one["job_id"])) for one in relatives]
+
+
+def _relative(one: Parent, job: JobMetadata | None) -> Relative:
+    if job is None:
+        return {**one, "name": None, "recipe": None, "status": None}
+    return {**one, "name": job.name, "recipe": job.recipe, "status": job.state.value}

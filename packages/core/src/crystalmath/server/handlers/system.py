@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from attrs import asdict
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.config import Config
+    from crystalmath.models.answers import DiskRoom, FailedJob, ServerStatus, ServerVersion
     from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
     from crystalmath.store.records import Failure
@@ -92,7 +93,7 @@ async def ping(session: Any, params: NoParams) -> dict[str, Any]:
     of_session=True,
     by_server=True,
 )
-async def version(session: Any, params: NoParams) -> dict[str, Any]:
+async def version(session: Any, params: NoParams) -> ServerVersion:
     """Tell what serves: release, protocol, process, interpreter and admitted recipes.
 
     A client compares them with its own: a job runs with the server's.
@@ -102,7 +103,7 @@ async def version(session: Any, params: NoParams) -> dict[str, Any]:
     return describe_process(server.place.home, server.source.last, server.started_at)
 
 
-def describe_process(home: Path, configured: Config, started_at: float) -> dict[str, Any]:
+def describe_process(home: Path, configured: Config, started_at: float) -> ServerVersion:
     """Tell what answers: what ``system.version`` gives, and a client without a server."""
     return {
         "version": __version__,
@@ -160,7 +161,7 @@ def describe_process(home: Path, configured: Config, started_at: float) -> dict[
     of_session=True,
     by_server=True,
 )
-async def status(session: Any, params: NoParams) -> dict[str, Any]:
+async def status(session: Any, params: NoParams) -> ServerStatus:
     """Tell what the server is doing, what it can do, and what has failed lately.
 
     Its unfinished jobs and its connections; of the engines what has become of them, their workers
@@ -175,7 +176,7 @@ async def status(session: Any, params: NoParams) -> dict[str, Any]:
 
 async def describe_service(
     service: JobService, *, connections: int = 0, quiet_s: float = 0.0
-) -> dict[str, Any]:
+) -> ServerStatus:
     """Tell what is done: what ``system.status`` gives, and a client without a server."""
     disk = service.disk.last
     return {
@@ -183,15 +184,15 @@ async def describe_service(
         "connections": connections,
         "quiet_s": round(quiet_s, 1),
         # Asked for the first time, it looks for what is installed.
-        "engines": await in_pool("status", service.engine_states),
-        "workers": await in_pool("status", service.engine_workers),
-        "backlog": service.backlog(),
-        "disk": disk and asdict(disk),
+        "engines": dict(await in_pool("status", service.engine_states)),
+        "workers": dict(await in_pool("status", service.engine_workers)),
+        "backlog": dict(service.backlog()),
+        "disk": None if disk is None else cast("DiskRoom", asdict(disk)),
         "failures": await _failures(service),
     }
 
 
-async def _failures(service: JobService) -> list[dict[str, Any]] | None:
+async def _failures(service: JobService) -> list[FailedJob] | None:
     """Tell the newest failures, unless the database is locked, or gone with its file system."""
     try:
         async with asyncio.timeout(_TIMEOUT_S):
@@ -200,7 +201,7 @@ async def _failures(service: JobService) -> list[dict[str, Any]] | None:
         return None
 
 
-def _failure(failure: Failure) -> dict[str, Any]:
+def _failure(failure: Failure) -> FailedJob:
     first = (failure.error or "").strip().partition("\n")[0]
     return {
         "job_id": failure.job_id,
