@@ -130,10 +130,12 @@ class Driver:
             self._write(job, recorded=recorded)
             # Somebody may have been quicker than we: it is on record since a while.
             job.update(cancelled=job.directory.cancel_requested())
+            is_first = not self._jobs
             self._follow(job)
         if job.record.cancelled or not job.record.written:
             self._notice(job.job_id, Depth.LOOK)
-        self._wake_watcher.set()
+        elif is_first:
+            self._wake_watcher.set()  # else it looks by itself
 
     def _write(self, job: Job, *, recorded: bool) -> None:
         self._start_threads()
@@ -321,7 +323,7 @@ class Driver:
             job_id, depth = self._noticed.get()
             chosen[job_id] = max(depth, chosen.get(job_id, depth))
         now = self.host.monotonic()
-        # Being woken, as at each submission, is no reason to look at others.
+        # Being woken is no reason to look at others.
         regular, changed = now >= self._look_at, self._changed
         self._changed = False
         if regular or changed:
