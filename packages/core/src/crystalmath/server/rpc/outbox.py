@@ -111,8 +111,9 @@ class Outbox:
             The client is gone, or takes nothing, or too little while others wait for room.
         """
         async with self._turn:
-            # A small message is whole before anything can come between, a cancellation too.
-            self._writer.write(wire.header(text.size))
+            # A small message is whole before anything can come between, a cancellation too. Its
+            # header goes with it: a client that wakes for that alone has to wait again.
+            header = wire.header(text.size)
             for part in text.parts:
                 if isinstance(part, wire.Stream):
                     try:
@@ -120,7 +121,8 @@ class Outbox:
                     finally:
                         part.close()
                 else:
-                    await self._write(part, share)
+                    await self._write(part, share, header)
+                    header = b""
 
     async def _pass_on(self, stream: wire.Stream, share: Share) -> None:
         left = stream.size
@@ -137,12 +139,13 @@ class Outbox:
                 raise ConnectionAbortedError
             await self._write(chunk, share)
 
-    async def _write(self, data: bytes, share: Share) -> None:
+    async def _write(self, data: bytes, share: Share, header: bytes = b"") -> None:
         view = memoryview(data)
         for start in range(0, len(data), _CHUNK):
             if self._writer.is_closing():
                 raise ConnectionResetError
-            self._writer.write(view[start : start + _CHUNK])
+            chunk = view[start : start + _CHUNK]
+            self._writer.write(chunk if start or not header else header + chunk)
             try:
                 await share.patiently(self._writer.drain, _STALL_S)
             except TimeoutError:
