@@ -77,6 +77,14 @@ def test_close_releases_all_that_was_launched(driver, engine, refusals):
     assert set(engine.released) == {f"{job_id}.1" for job_id in jobs}
 
 
+def test_a_batch_is_launched_when_it_is_whole(driver, engine):
+    first = add(driver)
+    eventually(lambda: engine.launched == [f"{first}.1"])
+    with driver.together():
+        jobs = [add(driver) for _ in range(3)]
+    eventually(lambda: engine.launched == [f"{each}.1" for each in (first, *jobs)])
+
+
 def test_what_cannot_be_written_for_want_of_descriptors_is_written_later(
     driver, engine, monkeypatch
 ):

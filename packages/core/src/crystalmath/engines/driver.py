@@ -25,6 +25,7 @@ from crystalmath.worker.chains import close_idle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from crystalmath.jobs.actions import Action
@@ -136,6 +137,10 @@ class Driver:
             self._notice(job.job_id, Depth.LOOK)
         elif is_first:
             self._wake_watcher.set()  # else it looks by itself
+
+    def together(self) -> AbstractContextManager[None]:
+        """Have the engine get together, at the end, what is added meanwhile."""
+        return self._handover.together()
 
     def _write(self, job: Job, *, recorded: bool) -> None:
         self._start_threads()

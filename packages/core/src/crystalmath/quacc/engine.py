@@ -31,6 +31,7 @@ from crystalmath.models.checks import check_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from ase import Atoms
 
@@ -256,6 +257,10 @@ class EngineRunner(JobRunner):
         header = spec_header(spec, self.settings.name, host.own_fields())
         header["created_at"] = host.now()
         self._driver.add(header, body, recorded=document is not None)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Have the engine get together, at the end, what is started meanwhile."""
+        return self._driver.together()
 
     def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:
         """Take over a job of this engine that nobody follows: its owner has died.

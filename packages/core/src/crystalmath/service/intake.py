@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -178,13 +179,16 @@ class Intake(JobResults):
         answers = dict(accepted)
         unstarted = dict(answers)
         try:
-            for index, job in accepted.items():
-                if job.job_id == prepared[index].spec.job_id:
-                    answers[index] = self._start(prepared[index], job)
-                else:
-                    # A key that was there already has given the job of an earlier submission.
-                    answers[index] = self._recovery.seen([job])[0]
-                del unstarted[index]
+            with contextlib.ExitStack() as batch:
+                for runner in {id(item.runner): item.runner for item in prepared.values()}.values():
+                    batch.enter_context(runner.together())
+                for index, job in accepted.items():
+                    if job.job_id == prepared[index].spec.job_id:
+                        answers[index] = self._start(prepared[index], job)
+                    else:
+                        # A key that was there already has given the job of an earlier submission.
+                        answers[index] = self._recovery.seen([job])[0]
+                    del unstarted[index]
         except BaseException as error:
             # Ctrl-C: what is on record and was not handed over must not stay pending for ever.
             fresh = [row for row in unstarted.values() if row.state is JobState.PENDING]
