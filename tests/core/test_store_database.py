@@ -70,6 +70,17 @@ def test_a_newer_schema_is_refused_in_plain_words(file, version):
         JobStore(f"sqlite:///{file}")
 
 
+def test_nothing_is_written_once_a_newer_release_has_migrated_an_open_database(file):
+    with JobStore(f"sqlite:///{file}") as store:
+        store.insert([JOB])
+        with sqlite3.connect(file) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = '0999'")
+        connection.close()
+        with pytest.raises(StoreError, match=f"0999.*{HEAD}.*upgrade crystalmath"):
+            store.insert([attrs.evolve(JOB, job_id="2")])
+        assert [job.job_id for job in store.get_many(["1", "2"])] == ["1"]
+
+
 def test_an_older_schema_is_migrated_and_keeps_its_jobs(file):
     with JobStore(f"sqlite:///{file}") as store:
         store.insert([attrs.evolve(JOB, formula="Al4")])

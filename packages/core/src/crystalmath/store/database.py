@@ -83,9 +83,9 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """Give the only connection that writes just now; commit at the end, or nothing at all."""
         with self._translated(), self._turn, self._engine.connect() as connection:
-            transaction = self._begin(connection)
+            transaction, is_known = self._begin(connection)
             try:
-                if self._opened is not None:
+                if self._opened is not None and not is_known:
                     # A newer release may have migrated it while it was open here.
                     _refuse_unknown(_recorded_version(connection), self.place)
                 yield connection
@@ -94,8 +94,9 @@ class Database:
                 raise
             self._commit(connection, transaction)
 
-    def _begin(self, connection: Connection) -> RootTransaction:
-        """Begin to write, as the only one."""
+    def _begin(self, connection: Connection) -> tuple[RootTransaction, bool]:
+        """Begin to write, as the only one; tell whether the schema is for sure the known one."""
+        is_known = False
         for again in (True, False):
             transaction = connection.begin()
             try:
@@ -104,7 +105,7 @@ class Database:
                 if self.file is None:
                     postgresql.take_turn(connection, self.schema)
                 else:
-                    sqlite.take_turn(connection, prepared=self._opened is not None)
+                    is_known = sqlite.take_turn(connection, prepared=self._opened is not None)
                 break
             except BaseException as error:
                 transaction.rollback()
@@ -113,7 +114,7 @@ class Database:
                 # The file may be writable by now, but not by what was opened before.
                 connection.invalidate()
                 self._engine.pool.dispose()
-        return transaction
+        return transaction, is_known
 
     def _commit(self, connection: Connection, transaction: RootTransaction) -> None:
         number = connection.info.get(postgresql.TRANSACTION)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
+from crystalmath.store.tables import HEAD
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
@@ -17,7 +19,8 @@ __all__ = ["is_read_only", "listen", "take_turn"]
 #: Readers and writers of a WAL share memory, which those on two hosts have not (SQLite's own words:
 #: "WAL does not work over a network filesystem").
 _JOURNALS = {False: "WAL", True: "DELETE"}
-_WRITE_NOTHING = "UPDATE alembic_version SET version_num = version_num WHERE 0"
+#: Writes nothing, unless another release has migrated the tables.
+_WRITE_NOTHING = "UPDATE alembic_version SET version_num = version_num WHERE version_num <> ?"
 #: The low byte of a code says what it is about, the next one says more.
 _KIND = 0xFF
 
@@ -27,7 +30,7 @@ def listen(engine: Engine, *, network: bool) -> None:
     event.listen(engine, "connect", partial(_set_pragmas, journal=_JOURNALS[network]))
 
 
-def take_turn(connection: Connection, *, prepared: bool) -> None:
+def take_turn(connection: Connection, *, prepared: bool) -> bool:
     """Begin a transaction as the only one that writes.
 
     Parameters
@@ -36,12 +39,16 @@ def take_turn(connection: Connection, *, prepared: bool) -> None:
         Whose transaction has not reached SQLite yet.
     prepared : bool
         Whether the tables are there.
+
+    Returns
+    -------
+    bool
+        Whether they are for sure those of this release.
     """
     # At once: a writer that began as a reader could fail half-way.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-    if prepared:
-        # Where the file was opened for reading only, SQLite refuses no earlier than this.
-        connection.exec_driver_sql(_WRITE_NOTHING)
+    # Where the file was opened for reading only, SQLite refuses no earlier than this.
+    return prepared and connection.exec_driver_sql(_WRITE_NOTHING, (HEAD,)).rowcount == 0
 
 
 def is_read_only(error: BaseException) -> bool:
