@@ -10,7 +10,7 @@ from crystalmath.models import Submission
 from crystalmath.models.checks import checked
 from crystalmath.models.fields import array, from_wire, nullable, reference
 from crystalmath.models.submission import SubmitParams
-from crystalmath.server.pools import in_pool, in_slices, is_wanted
+from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import length, method, trouble
 from crystalmath.server.rpc.shapes import (
     ERROR,
@@ -21,8 +21,6 @@ from crystalmath.server.rpc.shapes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
@@ -57,7 +55,8 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     # Only names that exist: a pool is never given up.
     known = len(engines) == 1 and engines <= set(get_installed_engines())
     to = f" to {engines.pop()}" if known else ""
-    asked = any(may_be_asked(str(job.get("recipe"))) for job in jobs) or params.get("inputs")
+    recipes = {recipe for job in jobs if isinstance(recipe := job.get("recipe"), str)}
+    asked = any(map(may_be_asked, recipes)) or params.get("inputs")
     return f"submitting{to}{' after asking the recipe' if asked else ''}"
 
 
@@ -79,44 +78,29 @@ class SubmitManyParams(TypedDict):
     required=("jobs",),
     result=record({"jobs": array(reference("Submitted")), "error": ERROR}),
     refused={"jobs": []},
+    pool=submitting_pool,
     copies=2,
     answer_size=lambda params: _ANSWER_SIZE * length(params.get("jobs"), MOST_JOBS),
     by_server=True,
 )
-async def handle_jobs_submit_many(
-    service: JobService, params: SubmitManyParams
-) -> Mapping[str, Any]:
+def handle_jobs_submit_many(service: JobService, params: SubmitManyParams) -> Mapping[str, Any]:
     """Submit many jobs, each accepted or refused on its own, in order.
 
     They are recorded in one transaction.
     """
-    read, kind = await in_slices("computing", _all_read(params["jobs"]))
-    return {"jobs": await in_pool(kind, _all_submitted, service, read), "error": None}
-
-
-def _all_submitted(
-    service: JobService, read: list[Submission | dict[str, Any]]
-) -> list[dict[str, Any]]:
+    read = [_read(job) for job in params["jobs"]]
     good = [item for item in read if not isinstance(item, dict)]
     answers = iter(service.submit_many(good, wanted=is_wanted))
-    return [item if isinstance(item, dict) else answered(next(answers)) for item in read]
+    jobs = [item if isinstance(item, dict) else answered(next(answers)) for item in read]
+    return {"jobs": jobs, "error": None}
 
 
-def _all_read(
-    jobs: list[Mapping[str, Any]],
-) -> Generator[None, None, tuple[list[Submission | dict[str, Any]], str]]:
-    """Read many submissions, and tell which threads they are for.
-
-    What is refused becomes its answer: an error holds on to much.
-    """
-    read: list[Submission | dict[str, Any]] = []
-    for job in jobs:
-        try:
-            read.append(read_submission(cast("SubmitParams", checked(job, _ONE))))
-        except CrystalMathError as error:
-            read.append(answered(error))
-        yield
-    return read, submitting_pool({"jobs": jobs})
+def _read(job: Mapping[str, Any]) -> Submission | dict[str, Any]:
+    """Read one of many submissions. Refused, it becomes its answer: an error holds on to much."""
+    try:
+        return read_submission(cast("SubmitParams", checked(job, _ONE)))
+    except CrystalMathError as error:
+        return answered(error)
 
 
 class CheckParams(SubmitParams, total=False):
