@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["json_text"]
 
 #: So many items of a list are written at once: as many positions take some milliseconds.
-_SLICE = 2_000
+_SLICE = 1_000
 _CONTAINERS = (dict, list, tuple)
 
 
@@ -32,7 +36,7 @@ def json_text(value: object, *, compact: bool = False, sort_keys: bool = False) 
     """
     separators = (",", ":") if compact else (", ", ": ")
     encoder = json.JSONEncoder(allow_nan=False, separators=separators, sort_keys=sort_keys)
-    return _written(value, encoder) if _is_long(value) else encoder.encode(value)
+    return "".join(_pieces(value, encoder)) if _is_long(value) else encoder.encode(value)
 
 
 def _is_long(value: object) -> bool:
@@ -49,19 +53,27 @@ def _is_long(value: object) -> bool:
     return False
 
 
-def _written(value: object, encoder: json.JSONEncoder) -> str:
-    comma, colon = encoder.item_separator, encoder.key_separator
+def _pieces(value: object, encoder: json.JSONEncoder) -> Iterator[str]:
+    """Write it piece by piece: to join what was joined takes as long as to write it."""
     if isinstance(value, dict) and all(type(name) is str for name in value):
-        names = sorted(value) if encoder.sort_keys else value
-        members = (
-            f"{encoder.encode(name)}{colon}{_written(value[name], encoder)}" for name in names
-        )
-        return f"{{{comma.join(members)}}}"
-    if isinstance(value, list | tuple):
-        if len(value) > _SLICE:
-            starts = range(0, len(value), _SLICE)
-            slices = (encoder.encode(value[start : start + _SLICE])[1:-1] for start in starts)
-            return f"[{comma.join(slices)}]"
-        if any(isinstance(each, _CONTAINERS) for each in value):
-            return f"[{comma.join(_written(each, encoder) for each in value)}]"
-    return encoder.encode(value)
+        yield "{"
+        for number, name in enumerate(sorted(value) if encoder.sort_keys else value):
+            comma = encoder.item_separator if number else ""
+            yield f"{comma}{encoder.encode(name)}{encoder.key_separator}"
+            yield from _pieces(value[name], encoder)
+        yield "}"
+    elif isinstance(value, list | tuple) and len(value) > _SLICE:
+        yield "["
+        for start in range(0, len(value), _SLICE):
+            comma = encoder.item_separator if start else ""
+            yield comma + encoder.encode(value[start : start + _SLICE])[1:-1]
+        yield "]"
+    elif isinstance(value, list | tuple) and any(isinstance(each, _CONTAINERS) for each in value):
+        yield "["
+        for number, each in enumerate(value):
+            if number:
+                yield encoder.item_separator
+            yield from _pieces(each, encoder)
+        yield "]"
+    else:
+        yield encoder.encode(value)
