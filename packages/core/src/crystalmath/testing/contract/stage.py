@@ -133,7 +133,10 @@ class Stage:
         self._end(self._owner.ask("submit", "fail", JOBS, message="as the test wants"), "failed")
         jobs = [self._begin("echo") for _ in range(JOBS)]
         self._end(jobs)
-        for job_id in self._owner.ask("submit", "wait_for", JOBS, path=str(self._folder / "never")):
+        jobs = self._owner.ask("submit", "wait_for", JOBS, path=str(self._folder / "never"))
+        # Of what the engine has not got yet it is told nothing.
+        self._wait_for_begin(jobs[0])
+        for job_id in jobs:
             self._owner.ask("cancel", job_id)
             self._end([job_id], "cancelled")
 
@@ -166,9 +169,12 @@ class Stage:
         """Submit a job, and wait until it is begun: what it was handed over with is over."""
         job_id: str
         (job_id,) = self._owner.ask("submit", recipe)
+        self._wait_for_begin(job_id)
+        return job_id
+
+    def _wait_for_begin(self, job_id: str) -> None:
         what = f"the job {job_id} was not begun"
         eventually(lambda: self._oracle.claimed(job_id), self._begin_s, what)
-        return job_id
 
     @property
     def _begin_s(self) -> float:
