@@ -8,7 +8,7 @@ from attrs import evolve, field, frozen
 
 from crystalmath.models.fields import About, Option, about, declared, documented
 from crystalmath.models.resources import Resources, ResourcesGiven, as_resources
-from crystalmath.models.submission import Submission
+from crystalmath.models.submission import ChangeableParams, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,17 +39,9 @@ class RetryOptions(TypedDict, total=False):
     copy: Sequence[str]
 
 
-class ChangeParams(TypedDict, total=False):
+class ChangeParams(ChangeableParams, total=False):
     """What a request changes of jobs that are to run again, once it is checked."""
 
-    params: Mapping[str, Any]
-    engine: str
-    cluster: str
-    walltime_s: float
-    resources: ResourcesGiven
-    priority: int
-    continue_lost: bool
-    strict: bool
     continued: bool
     copy: list[str]
 

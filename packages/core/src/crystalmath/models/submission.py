@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
 
 __all__ = [
+    "ChangeableParams",
     "CommonTerms",
     "HasJobId",
     "JobSpec",
@@ -127,11 +128,9 @@ class SubmissionOptions(TermsGiven, total=False):
     strict: bool
 
 
-class SubmitParams(TypedDict, total=False):
-    """The parameters of ``jobs.submit``, once they are checked; see :class:`Submission`."""
+class ChangeableParams(TypedDict, total=False):
+    """Of the parameters of ``jobs.submit`` those that ``jobs.retry`` may change."""
 
-    recipe: Required[str]
-    structure: str | Mapping[str, Any]
     params: Mapping[str, Any]
     engine: str
     cluster: str
@@ -139,10 +138,17 @@ class SubmitParams(TypedDict, total=False):
     resources: ResourcesGiven
     priority: int
     continue_lost: bool
+    strict: bool
+
+
+class SubmitParams(ChangeableParams, total=False):
+    """The parameters of ``jobs.submit``, once they are checked; see :class:`Submission`."""
+
+    recipe: Required[str]
+    structure: str | Mapping[str, Any]
     name: str
     labels: Mapping[str, str]
     key: str
-    strict: bool
     environment: Mapping[str, str]
 
 
