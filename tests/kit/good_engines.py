@@ -239,6 +239,24 @@ class Roomy(Good):
         return None
 
 
+class LastOneFirst(Roomy):
+    """Has room for all, and begins each a while after it was launched, the last one soonest."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._pauses = {}
+
+    def launch(self, attempts):
+        if len(attempts) > 1:
+            *others, last = attempts
+            self._pauses |= {each.id: 2.0 for each in others} | {last.id: 1.0}
+        return super().launch(attempts)
+
+    def _run(self, attempt):
+        time.sleep(self._pauses.pop(attempt.id, 0.0))
+        super()._run(attempt)
+
+
 class Strict(Good):
     """Refuses more than it declares that it takes."""
 

@@ -154,6 +154,10 @@ UNTRIED = {
         ],
         "more than 2 jobs run at once, which is what EngineUnderTest.workers says",
     ),
+    "LastOneFirst": (
+        ["test_starts_in_order"],
+        "more than 2 jobs run at once, which is what EngineUnderTest.workers says",
+    ),
     "Queueless": (
         [
             "test_probe_of_queued[recorded]",
