@@ -168,18 +168,21 @@ class MemoryDirectory(RunDirectory):
         self._disk.reach(self.path)
         yield
 
-    def _make(self):
-        if self.path not in self._disk.folders:
-            with self._disk.change(self.path):
-                self._disk.folders[self.path] = {}
+    def make(self):
+        if self.path in self._disk.folders:
+            self._disk.reach(self.path)
+            return False
+        with self._disk.change(self.path):
+            self._disk.folders[self.path] = {}
+        return True
 
     def write_spec(self, header, body):
-        self._make()
+        self.make()
         with self._disk.change(self.path):
             self._disk.folders[self.path]["spec"] = document(header, body.encode())
 
     def request_cancel(self):
-        self._make()
+        self.make()
         with self._disk.change(self.path):
             self._disk.folders[self.path]["cancel"] = b""
 

@@ -11,6 +11,7 @@ import pytest
 from crystalmath.engines import handover
 from crystalmath.jobs import life, ownership, reading
 from crystalmath.jobs.actions import EndProcesses, WriteSpec
+from crystalmath.jobs.reconcile import Job
 from crystalmath.service.recovery import Recovery
 
 from . import lives
@@ -142,6 +143,16 @@ def who_comes_back_holds_on(patch):
     patch.setattr(reading, "is_of_another", lambda *_: False)
 
 
+def what_was_taken_over_is_written_down(patch):
+    """An owner that stood still before it wrote a job down puts its name over its successor's."""
+
+    def write_first(job):
+        job.directory.write_spec(job.header, job.body)
+        job.update(written=True)
+
+    patch.setattr(Job, "write_first", write_first)
+
+
 FAULTS = [
     spec_is_not_written_again,
     one_look_is_enough,
@@ -157,6 +168,7 @@ FAULTS = [
     processes_outlive_their_directory,
     nothing_is_released,
     who_comes_back_holds_on,
+    what_was_taken_over_is_written_down,
 ]
 
 

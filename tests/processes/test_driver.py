@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 import uuid
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 
 from conftest import eventually
 from crystalmath.engines import rounds
-from crystalmath.engines.driver import Driver
+from crystalmath.engines.driver import WRITES, Driver
 from crystalmath.engines.rounds import Rounds
 from crystalmath.errors import EngineUnavailable
 from crystalmath.jobs.reading import Depth
@@ -77,12 +78,64 @@ def test_close_releases_all_that_was_launched(driver, engine, refusals):
     assert set(engine.released) == {f"{job_id}.1" for job_id in jobs}
 
 
-def test_a_batch_is_launched_when_it_is_whole(driver, engine):
-    first = add(driver)
+def test_a_batch_is_launched_in_its_order(driver, engine):
+    first = add(driver, recorded=True)
     eventually(lambda: engine.launched == [f"{first}.1"])
     with driver.together():
-        jobs = [add(driver) for _ in range(3)]
+        jobs = [add(driver, recorded=True) for _ in range(2 * WRITES + 1)]
     eventually(lambda: engine.launched == [f"{each}.1" for each in (first, *jobs)])
+
+
+@pytest.fixture
+def held_up(driver, monkeypatch):
+    """Have nothing written down before this event."""
+    go = threading.Event()
+    monkeypatch.setattr(driver.host, "make_room", go.wait)
+    yield go
+    go.set()
+
+
+def test_nobody_waits_until_what_is_on_record_is_written_down(driver, engine, held_up):
+    jobs = [add(driver, recorded=True) for _ in range(3)]
+    assert [driver.state(each) for each in jobs] == [JobState.PENDING] * 3
+    assert driver.unfinished() == dict.fromkeys(jobs, JobState.PENDING)
+    assert not RunDirectory(driver._jobs_directory / jobs[0]).has("spec")
+    held_up.set()
+    eventually(lambda: engine.launched == [f"{each}.1" for each in jobs])
+
+
+def test_a_cancel_before_a_job_is_written_down(driver, engine, held_up):
+    told = []
+    driver.listeners.append(told.extend)
+    jobs = [add(driver, recorded=True) for _ in range(3)]
+    assert [driver.cancel(each) for each in jobs] == [True] * 3
+    held_up.set()
+    eventually(lambda: {each.job_id for each in told} == set(jobs))
+    assert {each.state for each in told} == {JobState.CANCELLED}
+    assert engine.launched == []
+
+
+def test_what_is_let_go_before_it_is_written_down_is_nobodys(driver, engine, held_up):
+    job_id = add(driver, recorded=True)
+    threading.Timer(0.2, held_up.set).start()
+    driver.close(cancel=False)
+    assert driver.directory(job_id).read_header()["owner"] is None
+    assert engine.launched == []
+
+
+def test_what_can_never_be_written_down_fails(driver, engine, home):
+    told = []
+    driver.listeners.append(told.extend)
+    (home / "jobs").write_text("a file where the folder belongs")
+    job_id = add(driver, recorded=True)
+    eventually(lambda: told)
+    (change,) = told
+    assert (change.job_id, change.state) == (job_id, JobState.FAILED)
+    assert "could not be handed to the engine" in change.error
+    assert str(home / "jobs") in change.error
+    assert driver.state(job_id) is JobState.FAILED
+    assert driver.unfinished() == {}
+    (home / "jobs").unlink()
 
 
 def test_what_cannot_be_written_for_want_of_descriptors_is_written_later(

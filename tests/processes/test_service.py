@@ -482,8 +482,9 @@ def test_run_directories_that_cannot_be_made(home, lab):
     (home / "jobs").write_text("a file where the folder belongs")
     with JobService() as service:
         job = service.submit(value())
-        assert job.state is JobState.FAILED
-        assert str(home / "jobs") in job.error
+        *_, ended = service.wait([job.job_id], 10)
+        assert ended.state is JobState.FAILED
+        assert str(home / "jobs") in ended.error
 
 
 # --- other processes -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.engines.handover import Engine, Handover, is_passing
@@ -24,8 +25,7 @@ from crystalmath.models import JobState
 from crystalmath.worker.chains import close_idle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from crystalmath.jobs.actions import Action
@@ -42,15 +42,17 @@ GATHER_S = 0.01
 CLOSE_S = 20.0
 #: Of so many jobs that ended the state is remembered; of others the directory tells it.
 FINISHED = 10_000
+#: So many jobs are written down before others are looked at.
+WRITES = 50
 
 
 class Driver:
     """Follow the jobs of one runner.
 
-    The watcher thread alone looks at run directories and does what follows for their files; the
-    driver thread alone calls the engine, which may block. Whoever submits or cancels only leaves
-    word. Lock order: this lock, then a job's own; neither is held during a call to the engine, nor
-    while processes are ended.
+    The watcher thread alone looks at run directories, writes down what is on record, and does what
+    follows for their files; the driver thread alone calls the engine, which may block. Whoever
+    submits or cancels only leaves word. Lock order: this lock, then a job's own; neither is held
+    during a call to the engine, nor while processes are ended.
 
     Parameters
     ----------
@@ -76,6 +78,9 @@ class Driver:
         self._open = open_directory
         self._lock = threading.RLock()
         self._jobs: dict[str, Job] = {}
+        # Those of them that have no run directory yet.
+        self._new: dict[str, Job] = {}
+        self._batches = 0
         self._finished: dict[str, JobState] = {}
         self._noticed: queue.SimpleQueue[tuple[str, Depth]] = queue.SimpleQueue()
         self._rounds = Rounds()
@@ -111,14 +116,15 @@ class Driver:
     # --- what a caller uses ------------------------------------------------------------------
 
     def add(self, header: dict[str, Any], body: str, *, recorded: bool = False) -> None:
-        """Take a job: write its run directory and queue it for the engine.
+        """Take a job, whose run directory is written and which is queued for the engine.
 
         Parameters
         ----------
         header, body : dict, str
             The specification.
         recorded : bool
-            The job is on record elsewhere: what cannot be written just now is written later.
+            The job is on record elsewhere: who adds it does not wait until it is written down, and
+            what cannot be written just now is written later.
         """
         job = Job.of(header, body, self._open(self._jobs_directory / header["job_id"]), self.host)
         if os.getpid() != self._owner:
@@ -128,30 +134,64 @@ class Driver:
                 raise EngineUnavailable(
                     f"the engine {self._runner.settings.name!r} has been closed"
                 )
-            self._write(job, recorded=recorded)
-            # Somebody may have been quicker than we: it is on record since a while.
-            job.update(cancelled=job.directory.cancel_requested())
-            is_first = not self._jobs
-            self._follow(job)
-        if job.record.cancelled or not job.record.written:
-            self._notice(job.job_id, Depth.LOOK)
-        elif is_first:
-            self._wake_watcher.set()  # else it looks by itself
+            self._start_threads()
+            # It looks by itself at others that are written down.
+            is_awaited = not (self._batches if recorded else self._jobs)
+            if recorded:
+                self._jobs[job.job_id] = self._new[job.job_id] = job
+            else:
+                self._write(job)
+                self._follow(job)
+        if is_awaited:
+            self._wake_watcher.set()
 
-    def together(self) -> AbstractContextManager[None]:
-        """Have the engine get together, at the end, what is added meanwhile."""
-        return self._handover.together()
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Begin at the end with what is added meanwhile.
 
-    def _write(self, job: Job, *, recorded: bool) -> None:
-        self._start_threads()
+        What is done for the first jobs of a batch takes the interpreter from the thread that
+        submits it, and whose answer is waited for.
+        """
+        with self._lock:
+            self._batches += 1
         try:
-            self.host.make_room()
-            job.directory.write_spec(job.header, job.body)
-            job.update(written=True)
-        except OSError as error:
-            if not (recorded and is_passing(error)):
-                raise
-            self.log.warning("cannot write down job %s, trying again: %s", job.job_id, error)
+            yield
+        finally:
+            with self._lock:
+                self._batches -= 1
+            self._wake_watcher.set()
+
+    def _write(self, job: Job) -> None:
+        self.host.make_room()
+        job.write_first()
+        # Somebody may have been quicker than we: it is on record since a while.
+        if job.directory.cancel_requested():
+            job.update(cancelled=True)
+
+    def _write_new(self) -> None:
+        """Write down the next of those that are on record and that nobody has waited for."""
+        with self._lock:
+            jobs = list(islice(self._new.values(), WRITES))
+        changes: list[Change] = []
+        for job in jobs:
+            try:
+                self._write(job)
+            except Exception as error:  # noqa: BLE001 - one bad job must not end the watch over all
+                if is_passing(error):
+                    name = job.job_id
+                    self.log.warning("cannot write down job %s, trying again: %s", name, error)
+                else:
+                    changes += job.refuse(f"could not be handed to the engine: {error}")
+        with self._lock:
+            for job in jobs:
+                if self._new.pop(job.job_id, None) is not None:
+                    self._place(job)
+        for job in jobs:
+            if job.record.cancelled or not job.record.written:
+                self._notice(job.job_id, Depth.LOOK)
+        self._tell(changes)
+        if self._new:
+            self._wake_watcher.set()
 
     def _follow(self, job: Job) -> None:
         self._jobs[job.job_id] = job
@@ -272,6 +312,7 @@ class Driver:
         with self._lock:
             if self._jobs.pop(job.job_id, None) is None:
                 return
+            self._new.pop(job.job_id, None)
             self._rounds.forget(job.job_id)
             self._handover.forget(job)
             self.left.add(job)
@@ -314,15 +355,21 @@ class Driver:
 
     def _watch(self) -> None:
         """Look at the files of unfinished jobs."""
+        turned = 0.0
         while not self._is_over():
-            if self._wake_watcher.wait(LOOK_S if self._jobs else None):
-                # What happens at about the same time is told, and stored, together.
-                time.sleep(GATHER_S)
+            self._wake_watcher.wait(LOOK_S if self._jobs else None)
+            # What happens first is seen at once; what happens soon after that is told, and stored,
+            # together.
+            pause = turned + GATHER_S - time.monotonic()
+            if pause > 0 and len(self._new) < WRITES:
+                time.sleep(pause)
             self._wake_watcher.clear()
             self.turn()
+            turned = time.monotonic()
 
     def turn(self) -> None:
         """Look at what was noticed and, if it is time, at those whose turn it is."""
+        self._write_new()
         chosen: dict[str, Depth] = {}
         for _ in range(self._noticed.qsize()):
             job_id, depth = self._noticed.get()
@@ -346,7 +393,7 @@ class Driver:
         changes: list[Change] = []
         for job_id, depth in chosen.items():
             job = self._jobs.get(job_id)
-            if job is not None:
+            if job is not None and job_id not in self._new:
                 changes += self._look_at_one(job, depth)
         self._tell(changes)
         if changes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import threading
@@ -16,7 +15,7 @@ from crystalmath.models import JobState, Sighting
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.jobs.changes import Change
     from crystalmath.jobs.host import Host
@@ -122,7 +121,6 @@ class Handover:
         self._tell = tell
         self._notice = notice
         self.wake = threading.Event()
-        self._batches = 0
         # Those that the engine has not got, in the order of their submission.
         self._waiting: dict[str, Job] = {}
         # Of these a launch of several failed: each is handed over alone, to see which is to blame.
@@ -142,24 +140,7 @@ class Handover:
         with self._lock:
             if job.job_id not in self._waiting:
                 self._waiting[job.job_id] = job
-                if not self._batches:
-                    self.wake.set()
-
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Hand over at the end what is put meanwhile.
-
-        An engine that begins with the first jobs of a batch takes the interpreter from the thread
-        that submits it, and whose answer is waited for.
-        """
-        with self._lock:
-            self._batches += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._batches -= 1
-            self.wake.set()
+                self.wake.set()
 
     def put_again(self, job: Job) -> None:
         """Queue the same attempt again: the engine lost it before it began."""

@@ -148,6 +148,21 @@ class Job:
                 **Terms.terms_in(self.header),
             )
 
+    def write_first(self) -> None:
+        """Write down what was submitted here, where nobody has been yet.
+
+        Who has may have taken it over, while this process stood still: a look shows it.
+        """
+        with self.lock:
+            if not self.disowned and self.directory.make():
+                self.directory.write_spec(self.header, self.body)
+                self.update(written=True)
+
+    def refuse(self, why: str) -> list[Change]:
+        """End it before there are any files of it, which would tell how it ended."""
+        self.update(state=JobState.FAILED)
+        return [Change(job_id=self.job_id, state=self.state, at=self.host.now(), error=why)]
+
     def write(self, attempt: int) -> bool:
         """Write the specification; ``False`` if the job is not ours any more."""
         with self.lock:

@@ -112,10 +112,17 @@ class RunDirectory:
         with FileLock(f"{jobs}/{OWNER_LOCK}", timeout=OWNER_LOCK_S):
             yield
 
+    def make(self) -> bool:
+        """Make the directory; ``False`` if somebody was first."""
+        try:
+            os.mkdir(self.path, 0o700)
+        except FileExistsError:
+            return False
+        return True
+
     def write_spec(self, header: Mapping[str, Any], body: str) -> None:
         """Write what to run, for the owner alone to read; it replaces an older one."""
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self.path, 0o700)
+        self.make()
         temporary = self._temporary("spec", document(header, body.encode()))
         os.replace(temporary, self.file("spec"))
 
@@ -136,8 +143,7 @@ class RunDirectory:
 
     def request_cancel(self) -> None:
         """Ask whoever runs the job to stop it, or is about to write it down."""
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self.path, 0o700)
+        self.make()
         with open(self.file("cancel"), "w", encoding="ascii"):
             pass
 

@@ -224,7 +224,7 @@ class EngineRunner(JobRunner):
         return spec.job_id
 
     def start(self, spec: JobSpec, document: str | None = None) -> None:
-        """Take a job: write its run directory and queue it for the engine.
+        """Take a job, whose run directory is written and which is queued for the engine.
 
         Parameters
         ----------
@@ -232,8 +232,9 @@ class EngineRunner(JobRunner):
             The job.
         document : str, optional
             The encoded atoms and parameters of a specification whose recipe and cluster the
-            caller has checked, and which is on record: what cannot be written into the run
-            directory just now, for want of descriptors say, is written later.
+            caller has checked, and which is on record: its run directory is written afterwards,
+            and later if that cannot be done just now, for want of descriptors say. A job of
+            which it never can be fails, and `subscribe` tells it.
 
         Raises
         ------
@@ -259,7 +260,7 @@ class EngineRunner(JobRunner):
         self._driver.add(header, body, recorded=document is not None)
 
     def together(self) -> AbstractContextManager[None]:
-        """Have the engine get together, at the end, what is started meanwhile."""
+        """Begin at the end with what is started meanwhile."""
         return self._driver.together()
 
     def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:
