@@ -7,6 +7,7 @@ import json
 import pytest
 from ase.build import bulk
 
+from conftest import eventually
 from crystalmath.client import JobFailed
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
@@ -46,7 +47,9 @@ def failing(client, *messages, **terms):
 
 def header(client, job_id):
     """Read what its run directory says of a job, its environment among it."""
-    return RunDirectory(client.job(job_id).work_dir.parent).read_header()
+    directory = RunDirectory(client.job(job_id).work_dir.parent)
+    eventually(lambda: directory.has("spec"))
+    return directory.read_header()
 
 
 def test_all_stays_the_same_but_for_what_is_changed(client, cli):

@@ -46,7 +46,8 @@ OWNER = textwrap.dedent("""
 class Owner:
     """A process that owns jobs."""
 
-    def __init__(self):
+    def __init__(self, home):
+        self.jobs = home / "jobs"
         self.process = subprocess.Popen(
             [sys.executable, "-c", OWNER],
             stdin=subprocess.PIPE,
@@ -59,7 +60,10 @@ class Owner:
         pairs = [f"{key}={value}" for key, value in parameters.items()]
         self.process.stdin.write(" ".join([name, *pairs]) + "\n")
         self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
+        job_id = self.process.stdout.readline().strip()
+        # Its run directory is written a moment after it is on record.
+        eventually((self.jobs / job_id / "spec").exists)
+        return job_id
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -77,7 +81,7 @@ def go(tmp_path):
 @pytest.fixture
 def owner(home, lab, go):
     (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
-    owner = Owner()
+    owner = Owner(home)
     yield owner
     owner.kill()
 
@@ -268,7 +272,7 @@ def test_killed_at_any_moment_of_a_submission(home, lab, tmp_path):
     """Whatever is on record then ends; what was answered is on record."""
     answered = []
     for delay in (0.0, 0.001, 0.003, 0.01, 0.03, 0.1):
-        owner = Owner()
+        owner = Owner(home)
         answered.append(owner.submit("mark", path=tmp_path / "count"))
         owner.process.stdin.write(f"mark path={tmp_path / 'count'}\n" * 5)
         owner.process.stdin.flush()
@@ -292,7 +296,7 @@ def test_what_has_ended_is_forgotten(owner, home, lab, go, monkeypatch):
         go.touch()
         finish(service, first)
         go.unlink()
-        another = Owner()
+        another = Owner(home)
         try:
             left = [another.submit("wait_for", path=go) for _ in range(2)]
         finally:
