@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Boolean, Float, Integer, Text
 
 import crystalmath.models
+from conftest import eventually
 from crystalmath import client, config
 from crystalmath.cli import app
 from crystalmath.cli.shared.submission_options import make_submission
@@ -45,6 +46,7 @@ from crystalmath.models import (
 from crystalmath.models.answers import Specification
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, from_wire, properties, to_wire
+from crystalmath.models.filters import Selection, StoreSelection
 from crystalmath.models.job import NO_RESULT, UNFINISHED
 from crystalmath.models.retry import RetriedJob
 from crystalmath.models.submission import CommonTerms, TermsGiven
@@ -171,6 +173,8 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
 def test_filters_are_declared_once():
     declared_there = names(JobFilter)
     assert Filters.__annotations__.keys() == declared_there
+    assert Selection.__annotations__.keys() == declared_there - {"labels"} | {"label"}
+    assert StoreSelection.__annotations__.keys() - Selection.__annotations__ == {"seen", "owner"}
     filters = METHODS["jobs.list"].params["properties"].items()
     assert dict(filters) | JobFilter.schemas() == dict(filters)
     assert METHODS["jobs.summary"].params["properties"] == JobFilter.schemas()
@@ -511,7 +515,9 @@ def test_the_service_decodes_a_structure_once_and_encodes_it_never(home, lab, mo
         job = service.submit(read_submission(sent))
         assert done == ["decode_atoms"]
         body = service.specification(job.job_id).partition("\n")[2]
-        assert (service.config.jobs_directory / job.job_id / "spec").read_text().endswith(body)
+        spec = service.config.jobs_directory / job.job_id / "spec"
+        eventually(spec.exists)
+        assert spec.read_text().endswith(body)
     assert json.loads(body)["atoms"]["data"] == sent["structure"]["data"]
 
 

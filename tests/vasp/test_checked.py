@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 
-from conftest import LAB
+from conftest import LAB, eventually
 from crystalmath import config
 from crystalmath.errors import JobRefused
 from crystalmath.jobs.rundir import RunDirectory
@@ -235,7 +235,9 @@ def test_start_the_server_then_export_and_submit(server, pots, monkeypatch):
     accepted = server.run(*command, **there)
     assert accepted.returncode == 0, accepted
     job_id = json.loads(accepted.stdout)["job_id"]
-    header = RunDirectory(server.home / "jobs" / job_id).read_header()
+    directory = RunDirectory(server.home / "jobs" / job_id)
+    eventually(lambda: directory.has("spec"))
+    header = directory.read_header()
     assert header["environment"]["VASP_PP_PATH"] == str(pots)
     (file,) = server.call("jobs.specification", job_id=job_id)["potcars"]
     assert file["path"] == f"{pots}/potpaw_PBE.64/Al/POTCAR"

@@ -13,7 +13,7 @@ from crystalmath.models.fields import Option, about, array, documented, properti
 from crystalmath.models.job import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "FilterParams",
     "Filters",
     "JobFilter",
+    "Selection",
+    "StoreSelection",
     "TraitParams",
 ]
 
@@ -72,6 +74,33 @@ class Filters(TypedDict, total=False):
     error: str | None
     prefix: str | None
     exclude: Mapping[str, Any] | None
+
+
+class Selection(TypedDict, total=False):
+    """The filters of lists as the service takes them; see :class:`JobFilter`."""
+
+    state: Collection[JobState]
+    engine: str
+    cluster: str
+    label: Mapping[str, str]
+    recipe: str
+    name: str
+    formula: str
+    elements: Collection[str]
+    energy_min: float
+    energy_max: float
+    since: float
+    until: float
+    error: str
+    prefix: str
+    exclude: Selection
+
+
+class StoreSelection(Selection, total=False):
+    """And what only the service asks the store for."""
+
+    seen: Mapping[str, JobState]
+    owner: str
 
 
 class TraitParams(TypedDict, total=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 from crystalmath.service.current_jobs import CurrentJobs
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models import JobState
     from crystalmath.models.answers import Parent
+    from crystalmath.models.filters import Selection
     from crystalmath.quacc.store import ErrorCount, JobMetadata
     from crystalmath.store.records import Failure
 
@@ -27,7 +28,7 @@ class JobListings(CurrentJobs):
         limit: int | None = None,
         before: str | None = None,
         sort: str | None = None,
-        **filters: Any,
+        **filters: Unpack[Selection],
     ) -> list[JobMetadata]:
         """List jobs, newest first.
 
@@ -53,7 +54,7 @@ class JobListings(CurrentJobs):
             self._require_no_directories()
         return self.as_found([seen.get(job.job_id, job) for job in found])
 
-    def totals(self, **filters: Any) -> dict[JobState, int]:
+    def totals(self, **filters: Unpack[Selection]) -> dict[JobState, int]:
         """Count jobs by their state.
 
         Parameters
@@ -66,7 +67,7 @@ class JobListings(CurrentJobs):
         seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
         return self._store.totals(seen=seen, **filters)
 
-    def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
+    def summary(self, **filters: Unpack[Selection]) -> tuple[dict[JobState, int], list[ErrorCount]]:
         """Count jobs by their state, and those that failed by their error.
 
         Parameters
@@ -87,7 +88,7 @@ class JobListings(CurrentJobs):
         start: float,
         end: float,
         bucket_s: float,
-        **filters: Any,
+        **filters: Unpack[Selection],
     ) -> dict[tuple[int, JobState], int]:
         """Count the changes of jobs to some states over time; see :meth:`JobStore.counts`."""
         if not self._recorder.exists():

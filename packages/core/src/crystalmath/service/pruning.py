@@ -6,7 +6,7 @@ import itertools
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import Factory, define, frozen
 
@@ -20,9 +20,10 @@ from crystalmath.errors import (
 from crystalmath.jobs.heavy import Use, use_of
 from crystalmath.jobs.removal import finish_removals, remove_directory, remove_heavy
 from crystalmath.models import JobState
+from crystalmath.models.filters import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from crystalmath.quacc.store import JobMetadata
@@ -55,7 +56,7 @@ class Choice:
         Only jobs of which more would be removed, in bytes.
     keep_results : bool
         Only their heavy files (:data:`crystalmath.jobs.heavy.HEAVY`).
-    filters : mapping
+    filters : Selection
         See :func:`crystalmath.store.selection.selected`.
     """
 
@@ -63,7 +64,7 @@ class Choice:
     older_s: float | None = None
     larger: int | None = None
     keep_results: bool = False
-    filters: Mapping[str, Any] = Factory(dict)
+    filters: Selection = Factory(Selection)
 
     def says_nothing(self) -> bool:
         """Tell whether all jobs that have ended would be meant."""
@@ -185,7 +186,7 @@ def _chosen(
 
 def _filtered(recorder: Recorder, choice: Choice, before: str | None) -> Iterator[JobMetadata]:
     # As they are on record, whatever their files say: their owner may be about to read them.
-    filters = {"state": _ENDED, **choice.filters}
+    filters: Selection = {"state": _ENDED, **choice.filters}
     while page := recorder.store.list(limit=_PAGE, before=before, **filters):
         yield from (job for job in page if job.removed != "all")
         before = page[-1].job_id

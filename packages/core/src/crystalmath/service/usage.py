@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from attrs import Factory, define
 
@@ -12,6 +12,7 @@ from crystalmath.jobs.heavy import Use, use_of
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from crystalmath.models.filters import Selection
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.job_service import JobService
 
@@ -46,7 +47,7 @@ class Usage:
 
 
 def pages(
-    service: JobService, before: str | None = None, **filters: Any
+    service: JobService, before: str | None = None, **filters: Unpack[Selection]
 ) -> Iterator[list[JobMetadata]]:
     """Go through jobs, newest first, a few hundred at a time."""
     while found := service.jobs(limit=PAGE, before=before, **filters):
@@ -54,7 +55,7 @@ def pages(
         before = found[-1].job_id
 
 
-def measure(service: JobService, **filters: Any) -> Generator[None, None, Usage]:
+def measure(service: JobService, **filters: Unpack[Selection]) -> Generator[None, None, Usage]:
     """Measure the run directories of the jobs for which all filters hold.
 
     Yields where others may come between.

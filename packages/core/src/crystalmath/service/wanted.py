@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
+from crystalmath.models.filters import Selection
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
@@ -51,7 +53,7 @@ class Wanted:
         Those of these jobs.
     state : collection of JobState, optional
         Those by which a job came to one of these states.
-    filters : mapping
+    filters : Selection
         Those of jobs for which these hold (`FOLLOWED`).
     with_job : bool
         Whether the job itself is wanted, too.
@@ -59,7 +61,7 @@ class Wanted:
 
     job_ids: frozenset[str] | None = None
     state: Collection[JobState] | None = None
-    filters: Mapping[str, Any] = field(factory=dict)
+    filters: Selection = field(factory=Selection)
     with_job: bool = False
 
     @property

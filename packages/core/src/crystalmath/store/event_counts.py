@@ -11,10 +11,12 @@ from crystalmath.store.selection import selected, source
 from crystalmath.store.tables import events, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql import ColumnElement, Select
+
+    from crystalmath.models.filters import StoreSelection
 
 __all__ = ["count_reached", "of_jobs"]
 
@@ -26,7 +28,7 @@ def count_reached(
     start: float,
     end: float,
     bucket_s: float,
-    filters: Mapping[str, Any],
+    filters: StoreSelection,
 ) -> dict[tuple[int, JobState], int]:
     """Count the changes to some states, by the bucket of time in which they were seen.
 
@@ -40,7 +42,7 @@ def count_reached(
         From when on, and until before when, in seconds since the epoch.
     bucket_s : float
         The length of a bucket in seconds; the first begins at `start` and has the number 0.
-    filters : mapping
+    filters : StoreSelection
         Only of these jobs; see :func:`crystalmath.store.selection.selected`.
     """
     number = _whole((events.c.at - start) / bucket_s, connection)
@@ -56,7 +58,7 @@ def count_reached(
 
 
 def of_jobs(
-    query: Select[Any], filters: Mapping[str, Any], *, among: Select[Any] | None = None
+    query: Select[Any], filters: StoreSelection, *, among: Select[Any] | None = None
 ) -> Select[Any]:
     """Restrict a query of events to those of some jobs.
 
@@ -64,7 +66,7 @@ def of_jobs(
     ----------
     query : Select
         What is asked of ``events``.
-    filters : mapping
+    filters : StoreSelection
         Only of these jobs; without any filter, of all.
     among : Select, optional
         See :func:`crystalmath.store.selection.selected`.

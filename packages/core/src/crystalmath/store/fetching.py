@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import Select
     from sqlalchemy.sql.expression import BindParameter
 
+    from crystalmath.models.filters import StoreSelection
+
 __all__ = [
     "CHUNK",
     "RECORD",
@@ -89,7 +91,7 @@ def searched(
     sort: str | None,
     before: str | None,
     limit: int | None,
-    filters: Mapping[str, Any],
+    filters: StoreSelection,
 ) -> list[JobMetadata]:
     """Find the numbers of jobs in their short rows, and read only what was found."""
     query = select(listed.c.number).select_from(source(filters))

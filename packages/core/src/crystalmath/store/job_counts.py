@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from crystalmath.store.event_counts import count_reached
 from crystalmath.store.failures import newest_failures
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from crystalmath.models import JobState
+    from crystalmath.models.filters import StoreSelection
     from crystalmath.store.database import Database
     from crystalmath.store.records import ErrorCount, Failure
     from crystalmath.store.totals import Totals
@@ -27,7 +28,9 @@ class JobCounts:
     _totals: Totals
 
     @patient
-    def summary(self, **filters: Any) -> tuple[dict[JobState, int], list[ErrorCount]]:
+    def summary(
+        self, **filters: Unpack[StoreSelection]
+    ) -> tuple[dict[JobState, int], list[ErrorCount]]:
         """Count the jobs by their state, and those that failed by their error.
 
         Parameters
@@ -39,7 +42,7 @@ class JobCounts:
             return count_states(connection, filters), count_errors(connection, filters)
 
     @patient
-    def totals(self, **filters: Any) -> dict[JobState, int]:
+    def totals(self, **filters: Unpack[StoreSelection]) -> dict[JobState, int]:
         """Count the jobs by their state.
 
         The same filters are counted once, and then what has happened since: who watches a list, or
@@ -61,7 +64,7 @@ class JobCounts:
         start: float,
         end: float,
         bucket_s: float,
-        **filters: Any,
+        **filters: Unpack[StoreSelection],
     ) -> dict[tuple[int, JobState], int]:
         """Count the changes of jobs to some states over time.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from sqlalchemy import func, select
 
@@ -28,6 +28,7 @@ from crystalmath.store.tables import is_storable, jobs, lineage, listed, specifi
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from crystalmath.models.filters import StoreSelection
     from crystalmath.store.database import Database
 
 __all__ = ["JobReader"]
@@ -121,7 +122,7 @@ class JobReader:
         newest_first: bool = True,
         before: str | None = None,
         sort: str | None = None,
-        **filters: Any,
+        **filters: Unpack[StoreSelection],
     ) -> _Jobs:
         """Give the jobs for which everything that is asked for holds.
 
@@ -187,7 +188,12 @@ class JobReader:
 
     def unfinished(self, *, engine: str | None = None, owner: str | None = None) -> _Jobs:
         """Give the jobs that are not terminal, the oldest first."""
-        return self.list(state=_UNFINISHED, engine=engine, owner=owner, newest_first=False)
+        chosen: StoreSelection = {"state": _UNFINISHED}
+        if engine is not None:
+            chosen["engine"] = engine
+        if owner is not None:
+            chosen["owner"] = owner
+        return self.list(newest_first=False, **chosen)
 
     @patient
     def find(self, prefix: str, *, limit: int = 20) -> _Ids:

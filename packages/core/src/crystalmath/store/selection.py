@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql import ColumnElement, FromClause, Select
 
+    from crystalmath.models.filters import Selection, StoreSelection
     from crystalmath.store.records import ErrorCount
 
 __all__ = [
@@ -52,7 +53,7 @@ def selected(
     error: str | None = None,
     prefix: str | None = None,
     owner: str | None = None,
-    exclude: Mapping[str, Any] | None = None,
+    exclude: Selection | None = None,
     among: Select[Any] | None = None,
 ) -> ColumnElement[bool]:
     """Make the condition that all of this holds.
@@ -122,12 +123,12 @@ _SHORT = {
 }
 
 
-def is_short(filters: Mapping[str, Any]) -> bool:
+def is_short(filters: StoreSelection) -> bool:
     """Tell whether these filters are better looked for in ``listed``."""
     return any(filters.get(name) is not None for name in _SHORT)
 
 
-def is_wide(filters: Mapping[str, Any]) -> bool:
+def is_wide(filters: StoreSelection) -> bool:
     """Tell whether these filters need ``jobs``."""
     excluded = filters.get("exclude") or {}
     return any(filters.get(name) for name in ("seen", "prefix", "owner")) or any(
@@ -137,14 +138,15 @@ def is_wide(filters: Mapping[str, Any]) -> bool:
 
 def _each(
     of: Table,
-    exclude: Mapping[str, Any],
+    exclude: Selection,
     seen: Mapping[str, JobState] | None,
     among: Select[Any] | None,
 ) -> list[ColumnElement[bool]]:
     """Make a condition of each filter, of each label, and of each element."""
+    given: Mapping[str, Any] = exclude
     single: list[dict[str, Any]] = [
         {name: part}
-        for name, value in exclude.items()
+        for name, value in given.items()
         for part in (
             [{key: text} for key, text in value.items()]
             if name == "label"
@@ -241,7 +243,7 @@ def _contains(where: Column[Any], text: str) -> ColumnElement[bool]:
     return or_(*(found.contains(way, autoescape=True) for way in sorted(ways)))
 
 
-def count_states(connection: Connection, filters: Mapping[str, Any]) -> dict[JobState, int]:
+def count_states(connection: Connection, filters: StoreSelection) -> dict[JobState, int]:
     """Count the jobs that are selected by their state; states that none has are left out."""
     if all(value is None or value == {} for value in filters.values()):
         # All jobs: an index has them in this order.
@@ -263,14 +265,14 @@ def count_states(connection: Connection, filters: Mapping[str, Any]) -> dict[Job
     return {state: counts[state] for state in JobState if counts[state]}
 
 
-def source(filters: Mapping[str, Any]) -> FromClause:
+def source(filters: StoreSelection) -> FromClause:
     """Give what is to be selected from: ``listed``, with ``jobs`` where that is needed."""
     if is_wide(filters):
         return listed.join(jobs, listed.c.number == jobs.c.number)
     return listed
 
 
-def count_errors(connection: Connection, filters: Mapping[str, Any]) -> list[ErrorCount]:
+def count_errors(connection: Connection, filters: StoreSelection) -> list[ErrorCount]:
     """Count the failed jobs by what their errors have in common, the most frequent first."""
     where = selected(of=listed, **filters)
     failed = and_(where, listed.c.state == JobState.FAILED.value, jobs.c.error.is_not(None))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import func, select
 
 from crystalmath.models import JobState
+from crystalmath.models.filters import Selection
 from crystalmath.store.event_counts import of_jobs
 from crystalmath.store.eventlog import last_event
 from crystalmath.store.selection import count_states
 from crystalmath.store.tables import events
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from sqlalchemy.engine import Connection
+
+    from crystalmath.models.filters import StoreSelection
 
 __all__ = ["Totals"]
 
@@ -38,14 +41,14 @@ class Totals:
         self._known: dict[str, tuple[int, Counter[JobState]]] = {}
         self._lock = threading.Lock()
 
-    def count(self, connection: Connection, filters: Mapping[str, Any]) -> dict[JobState, int]:
+    def count(self, connection: Connection, filters: StoreSelection) -> dict[JobState, int]:
         """Count the jobs that are selected by their state; states that none has are left out.
 
         Parameters
         ----------
         connection : Connection
             It sees one state of the database.
-        filters : mapping
+        filters : StoreSelection
             See :func:`crystalmath.store.selection.selected`.
         """
         counted, states = _of_all_states(filters)
@@ -66,28 +69,30 @@ class Totals:
         return {state: counts[state] for state in JobState if counts[state] and state in states}
 
 
-def _of_all_states(filters: Mapping[str, Any]) -> tuple[dict[str, Any], set[JobState]]:
+def _of_all_states(filters: StoreSelection) -> tuple[StoreSelection, set[JobState]]:
     """Give the filters but for the states, and the states that they let through."""
-    given = {name: value for name, value in filters.items() if value not in (None, {})}
+    given = cast("StoreSelection", {n: v for n, v in filters.items() if v not in (None, {})})
     if "seen" in given:  # a job may be in another state there
         return given, set(JobState)
-    excluded = dict(given.pop("exclude", {}))
+    excluded = given.pop("exclude", Selection()).copy()
     states = _states(given.pop("state", set(JobState))) - _states(excluded.pop("state", ()))
-    return given | ({"exclude": excluded} if excluded else {}), states
+    if excluded:
+        given["exclude"] = excluded
+    return given, states
 
 
 def _states(given: str | Collection[str]) -> set[JobState]:
     return {JobState(state) for state in ([given] if isinstance(given, str) else given)}
 
 
-def _is_steady(filters: Mapping[str, Any]) -> bool:
+def _is_steady(filters: StoreSelection) -> bool:
     return _STEADY.issuperset(filters.get("exclude", {})) and (
         _STEADY_ALONE | {"exclude"}
     ).issuperset(filters)
 
 
 def _moved(
-    connection: Connection, after: int, last: int, filters: Mapping[str, Any]
+    connection: Connection, after: int, last: int, filters: StoreSelection
 ) -> Counter[JobState]:
     """Count by how much each state has more jobs, or fewer, than it had before some events.
 

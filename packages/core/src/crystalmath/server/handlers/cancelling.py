@@ -17,6 +17,7 @@ from crystalmath.service.usage import pages
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from crystalmath.models.filters import Selection
     from crystalmath.service import JobService
 
 __all__ = ["handle_jobs_cancel_many"]
@@ -83,17 +84,18 @@ async def handle_jobs_cancel_many(
 
 
 def _cancelled(
-    service: JobService, job_ids: list[str] | None, filters: dict[str, Any]
+    service: JobService, job_ids: list[str] | None, filters: Selection
 ) -> Generator[None, None, list[dict[str, Any]]]:
-    chosen = job_ids is None
+    are_chosen = job_ids is None
     if job_ids is None:
-        found = pages(service, **{"state": UNFINISHED, **filters})
+        chosen: Selection = {"state": UNFINISHED, **filters}
+        found = pages(service, **chosen)
         job_ids = [job.job_id for page in found for job in page if not job.state.is_terminal()]
     answers = []
     for job_id in dict.fromkeys(job_ids):
         answer = _cancel(service, job_id)
         # One that was chosen, and has ended since, is not among those that are meant any more.
-        if not chosen or answer["cancelled"] or "code" in answer:
+        if not are_chosen or answer["cancelled"] or "code" in answer:
             answers.append(answer)
         yield
     return answers

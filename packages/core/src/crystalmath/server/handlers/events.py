@@ -35,6 +35,7 @@ from crystalmath.service.wanted import Wanted
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 
+    from crystalmath.models.filters import Selection
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
 
@@ -177,7 +178,7 @@ async def handle_jobs_wait(service: JobService, params: WaitParams) -> Mapping[s
     return {"jobs": documents, "done": done, "error": None}
 
 
-def _chosen(service: JobService, filters: dict[str, Any]) -> list[str]:
+def _chosen(service: JobService, filters: Selection) -> list[str]:
     found = service.jobs(limit=MOST_JOBS + 1, **filters)
     if not found:
         raise InvalidJob("there is no job that fits the filters")

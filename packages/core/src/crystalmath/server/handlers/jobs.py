@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from crystalmath.models.answers import Counted
-    from crystalmath.models.filters import TraitParams
+    from crystalmath.models.filters import Selection, TraitParams
     from crystalmath.models.submission import SubmitParams
     from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
@@ -223,23 +223,23 @@ async def handle_jobs_list(service: JobService, params: ListParams) -> Mapping[s
     sort = params.pop("sort", None)
     counted = params.pop("totals", False)
     filters = read_filters(params)
-    listed = _listed(service, limit, before, filters | {"sort": sort})
+    listed = _listed(service, limit, before, sort, filters)
     jobs, cursor = await in_slices("computing", listed)
     totals = await in_pool("asking", _totals, service, filters) if counted else None
     return {"jobs": jobs, "cursor": cursor, "totals": totals, "error": None}
 
 
-def _totals(service: JobService, filters: dict[str, Any]) -> dict[str, int]:
+def _totals(service: JobService, filters: Selection) -> dict[str, int]:
     return {state.value: count for state, count in service.totals(**filters).items()}
 
 
 def _listed(
-    service: JobService, limit: int, before: str | None, filters: dict[str, Any]
+    service: JobService, limit: int, before: str | None, sort: str | None, filters: Selection
 ) -> Generator[None, None, tuple[list[dict[str, Any]], str | None]]:
     documents: list[dict[str, Any]] = []
     while True:
         left = limit - len(documents)
-        jobs = service.jobs(limit=min(left, PAGE) + 1, before=before, **filters)
+        jobs = service.jobs(limit=min(left, PAGE) + 1, before=before, sort=sort, **filters)
         documents += [job_document(service, job) for job in jobs[: min(left, PAGE)]]
         more = len(jobs) > min(left, PAGE) > 0
         before = documents[-1]["job_id"] if more else None
@@ -372,7 +372,7 @@ def filters_in(params: FilterParams) -> FilterParams:
     return cast("FilterParams", found)
 
 
-def read_filters(params: TraitParams) -> dict[str, Any]:
+def read_filters(params: TraitParams) -> Selection:
     """Read the filters of a request, all else taken out, as the service takes them."""
     names = {"labels": "label"}
     # Inside a parameter, too, null is the same as none.
@@ -383,4 +383,4 @@ def read_filters(params: TraitParams) -> dict[str, Any]:
         given["state"] = [JobState(state) for state in states]
     if "exclude" in given:
         given["exclude"] = read_filters(given["exclude"])
-    return given
+    return cast("Selection", given)

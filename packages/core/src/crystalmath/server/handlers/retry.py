@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.errors import CrystalMathError
-    from crystalmath.models.filters import FilterParams
+    from crystalmath.models.filters import FilterParams, Selection
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
@@ -100,7 +100,7 @@ def handle_jobs_retry(service: JobService, params: RetryParams) -> Mapping[str, 
     changes = Retry(**{**given, "parameters": codec.decode_request(given.get("parameters", {}))})
     before: dict[str, JobMetadata] = {}
     if named is None:
-        chosen = {"state": [*NO_RESULT], **read_filters(filters or {})}
+        chosen: Selection = {"state": [*NO_RESULT], **read_filters(filters or {})}
         found = service.jobs(limit=MOST_JOBS, **chosen)
         named = [job.job_id for job in reversed(found)]
         before = service.retried(named)
