@@ -55,6 +55,7 @@ def patient(monkeypatch):
     """Have nobody cut off for being slow: here client and server share what the machine gives."""
     monkeypatch.setattr(budget, "_CUT_OFF_S", 600)
     monkeypatch.setattr(session, "_STALL_S", 600)
+    monkeypatch.setattr(session, "_PAUSE_S", 600)
 
 
 async def left(connections, count=0):
@@ -411,6 +412,23 @@ async def test_who_does_not_read_is_cut_off_once_others_wait(monkeypatch):
         honest.request(1, "large")
         assert len((await honest.receive())["result"]["result"]) == LARGE
         assert await honest.call("ping") == {"ok": True}
+
+
+async def test_who_stops_amid_a_message_is_cut_off_once_others_wait(monkeypatch):
+    monkeypatch.setattr(session, "_STALL_S", 600)
+    monkeypatch.setattr(session, "_PAUSE_S", 0.2)
+    monkeypatch.setattr(budget, "_LOOK_S", 0.05)
+    async with serving(METHODS, own=100_000, common=1_000_000) as connect:
+        # A second for each MiB would be a minute.
+        begun = b'{"jsonrpc": "2.0", "id": 1, "method": "size", "params": {"text": "'
+        begun = wire.header(wire.MAX_MESSAGE) + begun + b"x" * 60_000_000
+        (await connect()).writer.write(begun)
+        await asyncio.sleep(0.6)
+        assert connect.connections.count == 1  # nobody needs the room
+        for _ in range(2):
+            (await connect()).writer.write(begun)
+        async with asyncio.timeout(30):
+            assert len((await (await connect()).call("large"))["result"]) == LARGE
 
 
 async def test_a_result_that_is_streamed_holds_up_nobody(tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -151,10 +152,14 @@ class Account:
         return Share(self)
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether others wait for what its client keeps."""
+        return self.common > 0 and self.budget.is_wanted
+
+    @property
     def is_overdue(self) -> bool:
-        """Whether others have waited long enough for what its client keeps."""
-        limit = _CUT_OFF_S + self.common / _PACE
-        return self.common > 0 and self.budget.is_wanted and self.waited_s > limit
+        """Whether they have waited long enough."""
+        return self.is_wanted and self.waited_s > _CUT_OFF_S + self.common / _PACE
 
 
 class Share:
@@ -218,8 +223,19 @@ class Share:
             self._has_turn = False
             self.account.turn.release()
 
-    async def patiently(self, step: Callable[[], Awaitable[_T]], most_s: float) -> _T:
+    async def patiently(
+        self, step: Callable[[], Awaitable[_T]], most_s: float, wanted_s: float = math.inf
+    ) -> _T:
         """Wait for the client; not for long while others wait for what it keeps.
+
+        Parameters
+        ----------
+        step : callable
+            Takes what the client gives next, or gives it what it takes.
+        most_s : float
+            How long it may take, in seconds.
+        wanted_s : float
+            And how long while others wait.
 
         Raises
         ------
@@ -232,7 +248,8 @@ class Share:
                 async with asyncio.timeout(min(_LOOK_S, most_s)):
                     return await step()
             except TimeoutError:
-                if time.monotonic() - began >= most_s or self.account.is_overdue:
+                limit = wanted_s if self.account.is_wanted else most_s
+                if time.monotonic() - began >= min(limit, most_s) or self.account.is_overdue:
                     raise
             finally:
                 waited = before + time.monotonic() - began

@@ -34,6 +34,8 @@ _CHUNK = 256 * 2**10
 #: A client that has begun a message must send the header, and then more of it, within this time, in
 #: seconds.
 _STALL_S = 15.0
+#: And within this one while others wait for the room that the message has: it is there to be sent.
+_PAUSE_S = 5.0
 
 #: A client must begin with its first message within this time, in seconds.
 FIRST_S = 10.0
@@ -282,7 +284,8 @@ class Session:
         while left := length - len(body):
             size = min(left, _CHUNK)
             await share.grow(size)
-            body += await share.patiently(partial(self._reader.readexactly, size), _STALL_S)
+            part = partial(self._reader.readexactly, size)
+            body += await share.patiently(part, _STALL_S, _PAUSE_S)
         return body
 
     async def _room(self) -> None:
