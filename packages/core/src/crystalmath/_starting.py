@@ -8,15 +8,21 @@ it: a child waits for ever, and keeps open, and locked, what its parent had.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import socket
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["start_process"]
+__all__ = ["start_process", "start_tied"]
+
+_STDERR = 2
 
 _turn = threading.Lock()
 
@@ -38,6 +44,52 @@ def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[by
     """
     with _turn:
         return subprocess.Popen(command, **options)  # noqa: S603 - whoever calls answers for it
+
+
+def start_tied(
+    module: str, *arguments: str, **options: Any
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a module of ours in a session of its own, with the other end of a socket.
+
+    Parameters
+    ----------
+    module : str
+        Its first argument is the number of its end, which it reads to know that we live.
+    *arguments : str
+        The others.
+    **options
+        As of `subprocess.Popen`.
+
+    Returns
+    -------
+    tuple of subprocess.Popen and socket.socket
+        The process, and our end.
+    """
+    with contextlib.ExitStack() as unless_started:
+        ours, theirs = (
+            unless_started.enter_context(_beside_streams(end)) for end in socket.socketpair()
+        )
+        number = theirs.fileno()
+        process = start_process(
+            # -P: a file of the working directory must never stand in for a library.
+            [sys.executable, "-P", "-m", module, str(number), *arguments],
+            pass_fds=[number],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            **options,
+        )
+        theirs.close()
+        unless_started.pop_all()
+    return process, ours
+
+
+def _beside_streams(end: socket.socket) -> socket.socket:
+    """Give a socket that takes the place of no standard stream, where a worker has closed those."""
+    if end.fileno() > _STDERR:
+        return end
+    with end:
+        return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1))
 
 
 def _take_turns_anew() -> None:

@@ -19,13 +19,12 @@ import pickle
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from crystalmath import processes
-from crystalmath._starting import start_process
+from crystalmath._starting import start_tied
 from crystalmath.engines.agent_process import LENGTH
 from crystalmath.errors import EngineUnavailable
 
@@ -185,28 +184,13 @@ class Agent:
 
     def _spawn(self) -> None:
         self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ours, theirs = socket.socketpair()
         log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         me = os.getpid()
+        owner = str(me), str(processes.start_time(me))
         try:
-            self._process = start_process(
-                [
-                    # -P: a file of the working directory must never stand in for a library.
-                    *(sys.executable, "-P", "-m", "crystalmath.engines.agent_process"),
-                    *(str(theirs.fileno()), str(me), str(processes.start_time(me))),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd="/",
-            )
-        except BaseException:
-            ours.close()
-            raise
+            module = "crystalmath.engines.agent_process"
+            self._process, ours = start_tied(module, *owner, stdout=log, stderr=log)
         finally:
-            theirs.close()
             os.close(log)
         self._owner, self._line, self._received, self._owes = me, ours, b"", False
 

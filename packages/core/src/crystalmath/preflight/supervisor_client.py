@@ -7,12 +7,11 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
 
-from crystalmath._starting import start_process
+from crystalmath._starting import start_tied
 from crystalmath.preflight.child_supervisor import RENEWALS, STARVED_S, WARM_UP_S, remove
 
 if TYPE_CHECKING:
@@ -100,19 +99,8 @@ class SupervisorClient:
 
     def _start(self) -> socket.socket:
         self._scratch = os.path.abspath(tempfile.mkdtemp(prefix="crystalmath-asks-"))
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = start_process(
-                [
-                    *(sys.executable, "-P", "-m", "crystalmath.preflight.child_supervisor"),
-                    str(theirs.fileno()),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-            )
+        supervisor = "crystalmath.preflight.child_supervisor"
+        self._process, ours = start_tied(supervisor, stdout=subprocess.DEVNULL)
         ours.settimeout(_SILENT_S)
         self._socket, self._buffer = ours, b""
         first = {"environment": self._environment, "scratch": self._scratch}

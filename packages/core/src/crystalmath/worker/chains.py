@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
-import socket
 import subprocess
-import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any
 
-from crystalmath._starting import start_process
+from crystalmath._starting import start_tied
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.losses import declare_lost
@@ -101,22 +98,14 @@ class _Chain:
     """A supervisor, seen through the socket that ties it to this process."""
 
     def __init__(self) -> None:
-        ours, theirs = map(_beside_streams, socket.socketpair())
-        with theirs:
-            self.process = start_process(
-                # -P: a file of the working directory must never stand in for a library.
-                [sys.executable, "-P", "-m", "crystalmath.worker.supervisor", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=None if _is_open(_STDERR) else subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-            )
+        self.process, self._socket = start_tied(
+            "crystalmath.worker.supervisor",
+            stdout=subprocess.DEVNULL,
+            stderr=None if _is_open(_STDERR) else subprocess.DEVNULL,
+        )
         self.environment: dict[str, str] | None = None
         self.term = _term
-        self._socket = ours
-        self._lines: IO[bytes] = ours.makefile("rb")
+        self._lines: IO[bytes] = self._socket.makefile("rb")
 
     def run(self, request: dict[str, Any]) -> str | None:
         """Hand over a job: ``done``, ``lost``, or ``None`` if it was not even taken."""
@@ -150,14 +139,6 @@ def _is_open(descriptor: int) -> bool:
         os.fstat(descriptor)
         return True
     return False
-
-
-def _beside_streams(end: socket.socket) -> socket.socket:
-    """Give a socket that takes the place of no standard stream, where a worker has closed those."""
-    if end.fileno() > _STDERR:
-        return end
-    with end:
-        return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1))
 
 
 _lock = threading.Lock()
