@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import attrs
+import psutil
 from broken_engines import Engine, Plugin
 from broken_surroundings import InAProcess
 
@@ -237,6 +238,21 @@ class Roomy(Good):
 
     def workers(self):
         return None
+
+
+class EndsWhatIsReleased(FreshProcesses):
+    """Kills what is released with its worker and all that this has started, as schedulers do."""
+
+    start_s = 60.0
+
+    def release(self, attempts):
+        super().release(attempts)
+        directories = {str(attempt.directory) for attempt in attempts}
+        for worker in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if directories.intersection(worker.cmdline()):
+                    for each in (worker, *worker.children(recursive=True)):
+                        each.kill()
 
 
 class LastOneFirst(Roomy):

@@ -132,6 +132,7 @@ RIGHT = {
         "test_job_of_a_living_process_is_left_to_it",
         "test_a_waiting_job_never_runs",
     ],
+    "EndsWhatIsReleased": ["test_release_of_what_is_not_queued"],
     "LeavesItToPython": ["test_close_of_an_idle_engine", "test_no_descriptor_is_left_open"],
 }
 #: What cannot always be tried on right engines, and what is said of the reason.
