@@ -124,6 +124,12 @@ class Owner:
 
     # --- its engine ---
 
+    def workers(self):
+        return None
+
+    def runs_here(self, cluster):
+        return False
+
     def launch(self, attempts):
         self.world.need_descriptors()
         self.queue += [attempt.id for attempt in attempts]

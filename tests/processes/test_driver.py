@@ -30,6 +30,12 @@ class Engine:
         self.released: list[str] = []
         self.refusals = 0
 
+    def workers(self):
+        return 2
+
+    def runs_here(self, cluster):
+        return cluster == "local"
+
     def launch(self, attempts):
         self.launched += [attempt.id for attempt in attempts]
         return {attempt.id: attempt.id for attempt in attempts}

@@ -200,6 +200,21 @@ def test_the_jobs_of_a_living_owner_are_left_alone(owner, home, service, go, tmp
     assert RunDirectory(home / "jobs" / queued).read_header()["owner"]["pid"] == owner.process.pid
 
 
+def test_what_outlived_its_owner_has_a_worker(owner, home, service, go):
+    """No more run at once than there are workers: programs have the memory and cores for that."""
+    running = owner.submit("wait_for", path=go)
+    eventually(lambda: claimed(home, running))
+    queued = owner.submit("value")
+    owner.kill()
+    assert set(service.take_over()) == {running, queued}
+    new = service.submit(Submission(recipe="lab_recipes.value", atoms=bulk("Al"))).job_id
+    time.sleep(2)
+    assert not claimed(home, queued)
+    assert not claimed(home, new)
+    go.touch()
+    assert {job.state for job in finish(service, running, queued, new)} == {JobState.COMPLETED}
+
+
 def test_closing_lets_go_of_what_was_taken_over(owner, home, lab, go, tmp_path):
     running = owner.submit("wait_for", path=go)
     eventually(lambda: claimed(home, running))

@@ -220,6 +220,9 @@ class Driver:
     def _take_in(self, job: Job) -> bool:
         with contextlib.suppress(BadFile, OSError, ValueError):  # as if it had never been recorded
             job.handle = job.directory.read_handle(job.record.attempt)
+        with contextlib.suppress(BadFile, OSError, ValueError):
+            claimant = job.directory.claimant(job.record.attempt)
+            job.survivor = claimant is not None and self.host.sees(claimant)
         with self._lock:
             if self.closed:
                 job.let_go()

@@ -67,6 +67,12 @@ class Engine(Protocol):
     settings: EngineSettings
     log: logging.Logger
 
+    def workers(self) -> int | None:
+        """Tell how many jobs run at once on this host."""
+
+    def runs_here(self, cluster: str) -> bool:
+        """Tell whether a cluster's jobs run on this host."""
+
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
         """Hand attempts over to the engine."""
 
@@ -259,16 +265,36 @@ class Handover:
         now = self._host.monotonic()
         self._alone &= self._waiting.keys()
         jobs: list[Job] = []
+        here = self._left_here() if free > 0 and self._waiting else math.inf
         for job in sorted(self._waiting.values(), key=_urgency) if free > 0 else ():
             alone = job.job_id in self._alone
             if len(jobs) >= free or (jobs and alone):
                 break
             record = job.record
-            if record.written and not record.cancelled and job.not_before <= now:
-                jobs.append(job)
-                if alone:
-                    break
+            if not record.written or record.cancelled or job.not_before > now:
+                continue
+            if here < math.inf and self._is_here(job):
+                if here <= 0:
+                    continue
+                here -= 1
+            jobs.append(job)
+            if alone:
+                break
         return jobs
+
+    def _left_here(self) -> float:
+        """Tell how many jobs more may run on this host, where some outlived the last owner.
+
+        Their workers are none of the engine's, which has as many as `workers` says beside them.
+        """
+        if not any(job.survivor for job in self._jobs.values()):
+            return math.inf
+        workers = self._engine.workers()
+        launched = [job for job in self._jobs.values() if job.job_id not in self._waiting]
+        return math.inf if workers is None else workers - sum(map(self._is_here, launched))
+
+    def _is_here(self, job: Job) -> bool:
+        return self._engine.runs_here(str(job.header["cluster"]))
 
     def _is_decided(self, jobs: Sequence[Job], error: Exception) -> bool:
         """Do what follows from an exception; tell whether it ends what was handed over."""

@@ -63,6 +63,9 @@ class Job:
         watches the files and the one that calls the engine both do so.
     adopted : bool
         Whether another process submitted it.
+    survivor : bool
+        Whether its present attempt ran on this host already when it was taken over: it has a worker
+        that the engine does not count.
     handle : str, optional
         The engine's handle of the present attempt.
     since : float
@@ -81,6 +84,7 @@ class Job:
     host: Host
     record: Record
     adopted: bool = False
+    survivor: bool = False
     handle: str | None = None
     since: float = -math.inf
     not_before: float = 0.0
@@ -193,6 +197,7 @@ class Job:
         changes: dict[str, Any] = {"doubt": decision.doubt, "state": decision.state}
         if decision.attempt > self.record.attempt:
             changes |= {"attempt": decision.attempt, "lost_since": None, "relaunches": 0}
+            self.survivor = False
             if any(isinstance(action, WriteSpec) for action in decision.actions):
                 changes |= {"launched": False, "inherited": False, "released": False}
                 self.handle = self.told = None
