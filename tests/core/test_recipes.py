@@ -509,6 +509,8 @@ def test_resolving_imports(tmp_path, monkeypatch):
         ("vasp.slab", "did you mean slabs"),
         ("xyzzy", "has no function 'xyzzy'$"),
         ("vasp.x", "has no function 'x'$"),
+        ("mylab.recipes.my_job", r'allow = \["mylab.recipes"\] in config.toml, or CRYSTALMATH_R'),
+        ("vaps.core.relax_job", "has no module 'vaps'; did you mean vasp"),
     ],
 )
 def test_a_mistyped_group_is_answered_with_what_may_be_meant(name, said):

@@ -276,7 +276,9 @@ def _module(module_name: str, recipe: str) -> Module:
         parent = ".".join(parts[:depth])
         spec = find_spec(f"{parent}.{part}" if parent else part, path)
         if spec is None:
-            raise InvalidJob(f"there is no recipe {recipe}: {_absent(parent, part, path)}")
+            told = _absent(parent, part)
+            asked_back = nearest(part, _submodules(path)) or _admission(parent, recipe)
+            raise InvalidJob(f"there is no recipe {recipe}: {told}{asked_back}")
         path = spec.submodule_search_locations
         if path is None and depth < len(parts) - 1:
             raise InvalidJob(
@@ -286,7 +288,7 @@ def _module(module_name: str, recipe: str) -> Module:
     return read_module(cast("ModuleSpec", spec))
 
 
-def _absent(parent: str, part: str, path: Sequence[str] | None) -> str:
+def _absent(parent: str, part: str) -> str:
     if not parent:
         remedy = (
             'pip install "crystalmath[quacc]"'
@@ -295,8 +297,22 @@ def _absent(parent: str, part: str, path: Sequence[str] | None) -> str:
             "was started with: crystalmath stop, then again"
         )
         return f"the package {part} is not installed for this Python ({remedy})"
-    siblings = [found.name for found in pkgutil.iter_modules(path)]
-    return f"{parent} has no module {part!r}{nearest(part, siblings)}"
+    return f"{parent} has no module {part!r}"
+
+
+def _submodules(path: Sequence[str] | None) -> list[str]:
+    return [] if path is None else [found.name for found in pkgutil.iter_modules(path)]
+
+
+def _admission(parent: str, recipe: str) -> str:
+    """Say how a module is admitted that is none of quacc's."""
+    own = recipe.removeprefix(f"{NAMESPACE}.").rpartition(".")[0]
+    if parent != NAMESPACE or not own:
+        return ""
+    return (
+        f'; a module of your own is admitted by [recipes] allow = ["{own}"] in config.toml, or '
+        f"CRYSTALMATH_RECIPES={own}"
+    )
 
 
 def _check_absent(module: Module, function: str, name: str) -> None:
