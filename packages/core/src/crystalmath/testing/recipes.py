@@ -49,8 +49,8 @@ __all__ = [
     "wait_for",
 ]
 
-#: So long a job waits that is not let go: longer than a test waits for others that are to run beside
-#: it, as on a cluster where each needs an allocation, in seconds.
+#: So long a job waits that is not let go, in seconds: longer than a test waits for others that are
+#: to run beside it, as on a cluster where each needs an allocation.
 LONGEST_S = 1800.0
 
 
