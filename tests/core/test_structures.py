@@ -348,3 +348,20 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
         (tmp_path / name).write_text(content)
     with pytest.raises(InvalidJob, match=message):
         read_structures(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("POSCAR", b"", "the structure file .*POSCAR is empty"),
+        ("cut.POSCAR", b"Al\n1.0\n4 0 0\n0 4 0\n0 0 4\n", "it ends too early"),
+        ("notes.txt", b"about aluminium", "neither its name nor its content tells a format"),
+        ("picture.xyz", b"\x91\x00\xff", "it is no text"),
+        ("xq.xyz", b"1\n\nXq 0 0 0\n", "there is no element 'Xq'"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told_in_words(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidJob, match=said) as told:
+        read_structures(tmp_path / name)
+    assert name in str(told.value)

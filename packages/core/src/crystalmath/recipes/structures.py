@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, shown
@@ -45,6 +46,7 @@ _VECTOR_KEYS = frozenset(("positions", "scaled_positions", "momenta", "velocitie
 _SCALAR_KEYS = frozenset(("tags", "masses", "magmoms", "charges"))
 _NUMERIC_KEYS = _ATOMS_KEYS - {"symbols", "constraint", "info", "pbc"}
 _COORDINATES = 3
+_SYMBOL = re.compile(r"[A-Z][a-z]{0,2}")
 #: More atoms than these have positions: a formula of 8 letters would become 34 MB.
 _MOST_AT_ORIGIN = 100
 _OTHERWISE = (
@@ -149,8 +151,6 @@ def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:
     InvalidJob
         The file is missing, in no known format, or holds no usable structure.
     """
-    from pathlib import Path
-
     file = Path(path)
     if not file.is_file():
         what = "is a directory" if file.is_dir() else "does not exist"
@@ -164,9 +164,11 @@ def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:
         raise InvalidJob(f"{file}: {error}") from error
 
 
-def _read_frames(file: os.PathLike[str]) -> list[Atoms]:
+def _read_frames(file: Path) -> list[Atoms]:
     import ase.io
 
+    if not file.stat().st_size:
+        raise InvalidJob(f"the structure file {file} is empty")
     try:
         with warnings.catch_warnings():
             # Readers warn of what they skip (spacegroup conventions, occupancies); the preflight
@@ -174,13 +176,29 @@ def _read_frames(file: os.PathLike[str]) -> list[Atoms]:
             warnings.simplefilter("ignore")
             frames = ase.io.read(file, index=":")
     except Exception as error:  # every reader fails in its own way
-        reason = str(error) or (
-            f"it is damaged, or not in the format that its name promises ({type(error).__name__})"
-        )
-        raise InvalidJob(f"ASE cannot read a structure from {file}: {reason}") from error
+        raise InvalidJob(
+            f"ASE cannot read a structure from {file}: {_reading_failed(error)}"
+        ) from error
     if not frames or not all(isinstance(frame, ase.Atoms) for frame in frames):
         raise InvalidJob(f"{file} holds no structure")
     return list(frames)
+
+
+def _reading_failed(error: Exception) -> str:
+    """Say what an exception of one of ASE's readers means, many of which say little themselves."""
+    from ase.io.formats import UnknownFileTypeError
+
+    if isinstance(error, UnknownFileTypeError):
+        return "neither its name nor its content tells a format (POSCAR, slab.cif, slab.xyz)"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text, which the format is that its name promises"
+    if isinstance(error, KeyError) and _SYMBOL.fullmatch(str(error.args[0])):
+        return f"there is no element {error.args[0]!r}"
+    if isinstance(error, (IndexError, EOFError, StopIteration)):
+        return "it ends too early, or is not in the format that its name promises"
+    return str(error) or (
+        f"it is damaged, or not in the format that its name promises ({type(error).__name__})"
+    )
 
 
 def _from_format(structure: Mapping[str, Any]) -> Atoms:
@@ -217,8 +235,7 @@ def _from_poscar(text: str) -> Atoms:
             "the POSCAR names no elements; add the line of symbols before the line of counts"
         ) from error
     except Exception as error:  # ASE's reader fails in its own ways
-        reason = str(error) or type(error).__name__
-        raise InvalidJob(f"ASE cannot read the POSCAR: {reason}") from error
+        raise InvalidJob(f"ASE cannot read the POSCAR: {_reading_failed(error)}") from error
 
 
 def _check_poscar_counts(lines: list[str]) -> None:
