@@ -189,6 +189,9 @@ def test_the_record_outlives_the_directory(here, cli):
     said = cli("result", job_id)
     assert (said.code, "-1.5" in said.out) == (0, True)
     assert "was removed on 20" in said.err
+    for command in (("plot", job_id), ("retry", job_id, "--continue")):
+        said = cli(*command)
+        assert (said.code, "was removed on 20" in said.err) == (1, True), said.err
 
 
 def test_only_heavy_files_are_removed_where_results_are_kept(here, cli):

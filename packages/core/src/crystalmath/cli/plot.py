@@ -171,12 +171,14 @@ def _of_steps(
     read = client.progress([job.job_id for job in jobs], history=True)
     told = {job.job_id: read[job.job_id] for job in jobs}
     left_out = {
-        job.job_id: "it has written no ionic step yet that can be read"
+        job.job_id: job.without_files() or "it has written no ionic step yet that can be read"
         for job in jobs
         if not _steps(told[job.job_id])
     }
     drawn = [job for job in jobs if job.job_id not in left_out]
     if not drawn:
+        if all(without := [job.without_files() for job in jobs]):
+            raise InvalidJob(f"there is nothing to plot: {without[0]}")
         raise InvalidJob(
             "there is nothing to plot: "
             + ("the job has" if len(jobs) == 1 else "the jobs have")

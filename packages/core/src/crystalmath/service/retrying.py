@@ -135,6 +135,10 @@ def _last(
     from crystalmath.jobs.last_geometry import last_geometry
     from crystalmath.recipes.structures import parse_structure
 
+    if said := job.without_files():
+        raise InvalidJob(
+            f"job {job.job_id} cannot be continued: {said}; without --continue it begins anew"
+        )
     if given is None:
         raise InvalidJob(
             f"job {job.job_id} was given no structure, and there is none to go on from; without "
