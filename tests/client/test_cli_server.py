@@ -563,6 +563,24 @@ def test_an_empty_id_is_no_beginning_of_one(here, cli, command):
     assert "the id of a job is empty" in " ".join(answer.err.split())
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--walltime", "-5"),
+        ("--memory", "-4GB"),
+        ("--label", "project"),
+        ("--param", "relax_cell"),
+        ("--params", "/dev/null"),
+        ("--sweep", "relax_cell"),
+        ("--sweep", "relax_cell=1"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_refused_with_its_option(here, cli, option, value):
+    answer = cli("submit", "emt.core.relax_job", AL, option, value)
+    assert answer.code == 2
+    assert f"Invalid value for {option}: " in " ".join(answer.err.split())
+
+
 # --- run -------------------------------------------------------------------------------------
 
 

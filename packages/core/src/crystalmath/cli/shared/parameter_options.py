@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import itertools
 import json
 import math
@@ -15,10 +16,11 @@ import typer
 from crystalmath.models.timespans import read_timespan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 __all__ = [
+    "of_option",
     "parse_labels",
     "parse_memory",
     "parse_parameters",
@@ -30,6 +32,16 @@ __all__ = [
 ]
 
 _OPENING = tuple("[{(\"'")
+
+
+@contextlib.contextmanager
+def of_option(name: str) -> Iterator[None]:
+    """Have a refusal name the option whose value is read."""
+    try:
+        yield
+    except typer.BadParameter as error:
+        error.param_hint = error.param_hint or name
+        raise
 
 
 def parse_parameters(assignments: Iterable[str], file: Path | None = None) -> dict[str, Any]:
@@ -47,7 +59,9 @@ def parse_parameters(assignments: Iterable[str], file: Path | None = None) -> di
     typer.BadParameter
         One of them cannot be read, or two contradict each other.
     """
-    return _join(_read_file(file) if file else {}, [_assignment(text) for text in assignments])
+    table = _read_file(file) if file else {}
+    with of_option("--param"):
+        return _join(table, [_assignment(text) for text in assignments])
 
 
 def parse_sweep(
@@ -74,8 +88,10 @@ def parse_sweep(
         One of them cannot be read, or two contradict each other.
     """
     table = _read_file(file) if file else {}
-    fixed = [_assignment(text) for text in assignments]
-    combinations = itertools.product(*[_swept(text) for text in sweeps])
+    with of_option("--param"):
+        fixed = [_assignment(text) for text in assignments]
+    with of_option("--sweep"):
+        combinations = itertools.product(*[_swept(text) for text in sweeps])
     return [
         (
             {".".join(keys): _as_label(value) for keys, value, _ in combination},
@@ -134,6 +150,7 @@ def parse_walltime(text: str) -> float:
     return seconds
 
 
+@of_option("--label")
 def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     """Read labels, ``KEY=VALUE`` each.
 
@@ -175,6 +192,7 @@ def parse_memory(text: str) -> int:
     return int(megabytes)
 
 
+@of_option("--larger")
 def parse_size(text: str) -> int:
     """Read a size of files and give it in bytes.
 
@@ -235,7 +253,7 @@ def _assignment(text: str) -> _Assignment:
 def _swept(text: str) -> list[_Assignment]:
     keys, values, _ = _assignment(text)
     if not isinstance(values, list | tuple) or not values:
-        _refuse(f"--sweep takes a list of values, {'.'.join(keys)}=[1, 2], not {text!r}")
+        _refuse(f"it takes a list of values, {'.'.join(keys)}=[1, 2], not {text!r}")
     written = [_as_label(value) for value in values]
     for label in written:
         if written.count(label) > 1:
@@ -289,6 +307,11 @@ def _merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    with of_option("--params"):
+        return _table(path)
+
+
+def _table(path: Path) -> dict[str, Any]:
     import tomllib
 
     from crystalmath._config_file import UNQUOTED

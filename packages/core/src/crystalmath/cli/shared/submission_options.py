@@ -12,6 +12,7 @@ import typer
 
 from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.parameter_options import (
+    of_option,
     parse_labels,
     parse_memory,
     parse_parameters,
@@ -177,12 +178,16 @@ def _with(
 
 def _given(fields: Iterable[Field], given: dict[str, Any]) -> dict[str, Any]:
     """Take what was given of some fields, and read it."""
-    values = {one.name: given.pop(one.name) for one in fields}
-    return {
-        name: _READ[name](value) if name in _READ else value
-        for name, value in values.items()
-        if value is not None
-    }
+    values = [(one, given.pop(one.name)) for one in fields]
+    return {one.name: _read(one, value) for one, value in values if value is not None}
+
+
+def _read(one: Field, value: Any) -> Any:
+    if one.name not in _READ:
+        return value
+    assert one.about.option is not None  # noqa: S101 - there are no others
+    with of_option(one.about.option.name):
+        return _READ[one.name](value)
 
 
 def _parameter(one: Field) -> inspect.Parameter:
