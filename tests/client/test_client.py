@@ -164,6 +164,15 @@ def test_a_result_is_what_the_recipe_returned(client, number):
     assert json.loads(client.result_json(future.job_id)) == number
 
 
+def test_a_recipes_parameter_among_the_options_is_told_where_it_belongs(client):
+    told = r"third argument: \(recipe, atoms, \{'relax_cell': ...\}\)"
+    for ask in (client.submit, client.check):
+        with pytest.raises(TypeError, match=told):
+            ask("emt.core.relax_job", AL, relax_cell=True)
+    with pytest.raises(TypeError, match=told):
+        client.map("emt.core.relax_job", [AL], relax_cell=True)
+
+
 def test_results_that_are_asked_for_in_a_row_come_together(client, monkeypatch):
     asked = []
     call, call_raw = client._transport.call, client._transport.call_raw

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, cast, overload
 
+from attrs import fields
+
 from crystalmath.client.asking import Asking
 from crystalmath.client.client_errors import answered_error, raise_answered
 from crystalmath.client.follower import Follower
@@ -56,7 +58,7 @@ class Submitting(Asking):
         UnknownEngine
             The engine is not installed.
         """
-        asked = Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
+        asked = _asked(recipe, atoms, parameters, options)
         (answer,) = self.submit_many([asked])
         if isinstance(answer, CrystalMathError):
             raise answer
@@ -167,12 +169,11 @@ class Submitting(Asking):
         from crystalmath.client.gathering import gather
 
         submissions = [
-            Submission(
-                recipe=recipe,
-                atoms=atoms,
-                parameters=parameters or {},
-                key=None if key is None else f"{key}/{index}",
-                **options,
+            _asked(
+                recipe,
+                atoms,
+                parameters,
+                {**options, "key": None if key is None else f"{key}/{index}"},
             )
             for index, atoms in enumerate(structures)
         ]
@@ -224,7 +225,7 @@ class Submitting(Asking):
         list of Finding, or JobCheck
             The latter with `inputs`.
         """
-        asked = Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
+        asked = _asked(recipe, atoms, parameters, options)
         answer = self._checked(asked, inputs=inputs)
         if not answer.get("findings"):
             raise_answered(answer)
@@ -260,3 +261,18 @@ class Submitting(Asking):
 
         sent = document(submission, *self._configured())
         return self._transport.call("jobs.check", {**sent, "inputs": True} if inputs else sent)
+
+
+def _asked(
+    recipe: RecipeLike,
+    atoms: Structure | None,
+    parameters: Mapping[str, Any] | None,
+    options: SubmissionOptions,
+) -> Submission:
+    known = {one.name for one in fields(Submission)}
+    if unknown := [name for name in options if name not in known]:
+        raise TypeError(
+            f"{unknown[0]!r} is no option of a submission; if it is the recipe's, it stands in the "
+            f"third argument: (recipe, atoms, {{{unknown[0]!r}: ...}})"
+        )
+    return Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
