@@ -9,8 +9,10 @@ import time
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.md.logger import MDLogger
+from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE, BFGSLineSearch
-from ase.units import Bohr, Ry
+from ase.units import Bohr, Ry, fs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +104,27 @@ def seen(work):
         found.energy_ev,
         found.max_force_ev_ang,
     )
+
+
+@pytest.mark.parametrize("stress", [False, True])
+@pytest.mark.parametrize("timestep_fs", [0.37, 1.0, 5.0])
+def test_the_steps_of_dynamics_are_those_of_ase(timestep_fs, stress, tmp_path):
+    atoms = bulk("Cu", cubic=True)
+    atoms.calc = EMT()
+    atoms.rattle(0.05, seed=1)
+    energies = []
+    with VelocityVerlet(atoms, timestep_fs * fs) as dynamics:
+        log = MDLogger(dynamics, atoms, str(tmp_path / "md.log"), stress=stress)
+        dynamics.attach(log)
+        dynamics.attach(lambda: energies.append(atoms.get_potential_energy()))
+        dynamics.run(40)
+        log.close()
+    found = read(tmp_path)
+    assert (found.program, found.file, found.ionic_step) == ("ASE", "md.log", 40)
+    assert found.energy_ev == pytest.approx(energies[-1], abs=1e-4)
+    _, numbers, told, _ = zip(*steps(tmp_path), strict=True)
+    assert numbers == tuple(range(41))
+    assert told == pytest.approx(energies, abs=1e-4)
 
 
 def test_nothing_is_known_before_a_program_has_written(tmp_path):
@@ -241,7 +264,7 @@ def test_a_file_that_is_cut_anywhere_is_read_as_far_as_it_goes(tmp_path_factory,
     assert found.ionic_step in {None, 1, 2}
 
 
-@pytest.mark.parametrize("name", ["OSZICAR", "OUTCAR", "pw.out", "opt.log"])
+@pytest.mark.parametrize("name", ["OSZICAR", "OUTCAR", "pw.out", "opt.log", "md.log"])
 def test_whatever_lies_there_harms_nobody(name, tmp_path):
     (tmp_path / "OSZICAR").write_text(OSZICAR)
     path = tmp_path / name
@@ -351,7 +374,7 @@ def test_only_the_last_of_very_many_steps_are_told(tmp_path):
     assert [step[1] for step in steps(tmp_path)] == list(range(100, 2100))
 
 
-@pytest.mark.parametrize("name", ["OSZICAR", "OUTCAR", "pw.out", "opt.log"])
+@pytest.mark.parametrize("name", ["OSZICAR", "OUTCAR", "pw.out", "opt.log", "md.log"])
 def test_the_history_of_whatever_lies_there_harms_nobody(name, tmp_path):
     (tmp_path / "OSZICAR").write_text(OSZICAR)
     path = tmp_path / name

@@ -16,6 +16,11 @@ from crystalmath.testing.pytest_session import run_pytest
 
 GUIDE = (Path(__file__).parents[2] / "docs/writing-a-preflight.md").read_text()
 ASE = "BFGS:    0 15:09:38       -3.720000        0.5000\n"
+MD = """\
+Time[ps]      Etot[eV]     Epot[eV]     Ekin[eV]    T[K]
+0.0000           0.0106       0.0106       0.0000     0.0
+0.0005           0.0106       0.0105       0.0000     0.1
+"""
 
 
 class TestOurs(ReaderContract):
@@ -57,6 +62,14 @@ class TestOurs(ReaderContract):
                 [pw],
             ),
             ReaderCase({"opt.log": ASE}, ase, [ase]),
+            ReaderCase(
+                {"md.log": MD},
+                Reading(ionic_step=1, energy_ev=0.0105),
+                [
+                    Reading(ionic_step=0, energy_ev=0.0106),
+                    Reading(ionic_step=1, energy_ev=0.0105),
+                ],
+            ),
         ]
 
 

@@ -31,9 +31,9 @@ def progress(
     """Show how far the calculations of jobs have come.
 
     Without ids it is of all jobs that run. Steps, energies and forces are read from what the
-    programs write: VASP, Quantum ESPRESSO's pw.x and ASE's optimizers. CALC counts the calculations
-    of a job, IONIC and SCF its ionic and electronic steps; AGE is the time since something was
-    written. Of a job that has ended it is what was reached.
+    programs write: VASP, Quantum ESPRESSO's pw.x, ASE's optimizers and dynamics. CALC counts the
+    calculations of a job, IONIC and SCF its ionic and electronic steps; AGE is the time since
+    something was written. Of a job that has ended it is what was reached.
     """
     labels = parse_labels(label or ())
     with any_client() as client:

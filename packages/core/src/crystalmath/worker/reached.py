@@ -24,12 +24,14 @@ def reached(work: str) -> str:
     """
     # Few jobs come here, and every supervisor is waited for while it imports.
     from crystalmath.progress.readers.ase_log import AseLog
+    from crystalmath.progress.readers.ase_md_log import AseMdLog
     from crystalmath.progress.readers.oszicar import Oszicar
     from crystalmath.progress.readers.pw_output import PwOutput
     from crystalmath.progress.search import read_progress
 
     # Those of plugins are not asked: a supervisor runs nobody else's code.
-    readers = {reader.file: reader for reader in (Oszicar(), PwOutput(), AseLog())}
+    own = (Oszicar(), PwOutput(), AseLog(), AseMdLog())
+    readers = {reader.file: reader for reader in own}
     try:
         progress = at_once(read_progress(Path(work), readers))
     except Exception:  # noqa: BLE001 - whatever lies there, the job's end is to be told
