@@ -137,7 +137,7 @@ def test_a_trajectory_that_is_torn(service):
     with pytest.raises(InvalidJob, match=r"torn, or of other atoms: 1.work/.*/opt.traj; without"):
         rehearsed(service, job)
     shutil.rmtree(directory)
-    with pytest.raises(InvalidJob, match="there is no whole geometry in .*; without --continue"):
+    with pytest.raises(InvalidJob, match="run directory of job .* is gone: .*; without --cont"):
         rehearsed(service, job)
 
 

@@ -288,7 +288,8 @@ class Driver:
         if self._ended or os.getpid() != self._owner:
             return
         with self._lock:
-            self.closed = True
+            # Of those that are left one after another each makes room for the next.
+            self.closed = self._handover.leaves = True
         deadline = time.monotonic() + CLOSE_S
         for job in list(self._jobs.values()):
             try:

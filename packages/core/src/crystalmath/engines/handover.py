@@ -127,6 +127,8 @@ class Handover:
         self._tell = tell
         self._notice = notice
         self.wake = threading.Event()
+        #: Whether the jobs are about to be left: none is handed over any more.
+        self.leaves = False
         # Those that the engine has not got, in the order of their submission.
         self._waiting: dict[str, Job] = {}
         # Of these a launch of several failed: each is handed over alone, to see which is to blame.
@@ -232,7 +234,7 @@ class Handover:
 
     def _launch_waiting(self) -> None:
         with self._lock:
-            jobs = self._next()
+            jobs = [] if self.leaves else self._next()
             for job in jobs:
                 # From here on a cancel must tell the engine, too.
                 job.update(launched=True, released=False)
