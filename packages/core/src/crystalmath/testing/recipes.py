@@ -49,10 +49,6 @@ __all__ = [
     "wait_for",
 ]
 
-#: So long a job waits that is not let go, in seconds: longer than a test waits for others that are
-#: to run beside it, as on a cluster where each needs an allocation.
-LONGEST_S = 1800.0
-
 
 def echo(atoms: Atoms, /, **parameters: Any) -> dict[str, Any]:
     """Give back what came in."""
@@ -64,7 +60,7 @@ def without_structure(files: list[str] | None = None, *, number: int = 1) -> dic
     return {"files": files, "number": number}
 
 
-def wait_for(atoms: Atoms, path: str, seconds: float = LONGEST_S) -> dict[str, Any]:
+def wait_for(atoms: Atoms, path: str, seconds: float = 300.0) -> dict[str, Any]:
     """Run until a file is there."""
     del atoms
     deadline = time.monotonic() + seconds

@@ -32,6 +32,9 @@ __all__ = ["Closing"]
 CLOSE_S = 60.0
 #: How long a thread or a socket may outlive `close`, in seconds.
 LINGER_S = 30.0
+#: So long a job waits that is not let go, in seconds: those of a test are begun one after another,
+#: on a cluster minutes apart.
+LONG_S = 1800.0
 #: What Python says when something goes wrong at its exit, or was left behind by then.
 _TROUBLE = (
     "Traceback (most recent call last)",
@@ -82,12 +85,12 @@ class Tenant:
             self._segments |= segments(process.pid)
         return answer
 
-    def submit(self, recipe: str, times: int, **parameters: str) -> list[str]:
+    def submit(self, recipe: str, times: int, **parameters: str | float) -> list[str]:
         """Submit some jobs."""
         jobs: list[str] = self.ask("submit", recipe, times, **parameters)
         return jobs
 
-    def begin(self, recipe: str, **parameters: str) -> list[str]:
+    def begin(self, recipe: str, **parameters: str | float) -> list[str]:
         """Submit a job to each worker; they are begun."""
         jobs = self.submit(recipe, self._engine.workers, **parameters)
         for job_id in jobs:
@@ -210,7 +213,9 @@ class Closing(Base):
         self, tenant: Tenant, oracle: Oracle, shared: Path
     ) -> None:
         never = str(shared / "never")
-        jobs = tenant.begin("wait_for", path=never) + tenant.submit("wait_for", 3, path=never)
+        jobs = tenant.begin("wait_for", path=never, seconds=LONG_S) + tenant.submit(
+            "wait_for", 3, path=never
+        )
         began = own_time()
         tenant.ask("close")
         assert own_time() - began < CLOSE_S
@@ -228,7 +233,7 @@ class Closing(Base):
         finish: Callable[..., Any],
     ) -> None:
         """A server that is stopped: what runs goes on, and the next one follows all of it."""
-        running = tenant.begin("wait_for", path=str(gate))
+        running = tenant.begin("wait_for", path=str(gate), seconds=LONG_S)
         waiting = tenant.submit("wait_for", 1, path=str(gate))
         tenant.ask("close", cancel=False)
         ended = [job_id for job_id in running + waiting if oracle.outcome(job_id)]
@@ -269,7 +274,9 @@ class Closing(Base):
 
     def test_script_that_does_not_close(self, tenant: Tenant, oracle: Oracle, shared: Path) -> None:
         never = str(shared / "never")
-        jobs = tenant.begin("wait_for", path=never) + tenant.submit("wait_for", 1, path=never)
+        jobs = tenant.begin("wait_for", path=never, seconds=LONG_S) + tenant.submit(
+            "wait_for", 1, path=never
+        )
         assert tenant.owner.leave() == 0
         # What an engine says in its log is no trouble: by default warnings go there, too.
         trouble = [sign for sign in _TROUBLE if sign in tenant.errors]
@@ -278,7 +285,7 @@ class Closing(Base):
         tenant.leaves_nothing()
 
     def test_script_that_raises(self, tenant: Tenant, oracle: Oracle, shared: Path) -> None:
-        jobs = tenant.begin("wait_for", path=str(shared / "never"))
+        jobs = tenant.begin("wait_for", path=str(shared / "never"), seconds=LONG_S)
         with pytest.raises(OwnerError, match="ended with 1 "):
             tenant.ask("crash")
         assert "as the test wanted" in tenant.errors
