@@ -55,6 +55,25 @@ def computed(tmp_path_factory):
             yield client, futures, home
 
 
+@pytest.mark.usefixtures("lab")
+def test_texts_that_are_no_utf_8_hide_no_other_job(cli, tmp_path):
+    with in_process() as client:
+        odd, failed, other = client.submit_many(
+            Submission(recipe=f"lab_recipes.{name}", atoms=bulk("Al"), parameters=asked)
+            for name, asked in (("odd_texts", {}), ("odd_texts", {"fails": True}), ("value", {}))
+        )
+        assert odd.result(LONG)["dir_name"] == "/x\udcff"
+        assert "udcff" in str(failed.exception(LONG))
+        assert other.result(LONG) == 1
+        assert len(cli("list", "--json").json["jobs"]) == 3
+        for job in (odd, failed):
+            for command in ("status", "show", "path", "logs"):
+                assert cli(command, job.job_id).code == 0, command
+        assert client.export(tmp_path / "all.csv", columns=["dir_name"]) == (3, 0)
+        assert client.export(tmp_path / "all.jsonl") == (3, 0)
+    assert r"/x\udcff" in (tmp_path / "all.csv").read_text()
+
+
 def rows(client, path):
     assert client.export(path, labels=OF, sort="created_at") == (3, 0)
     return path

@@ -173,6 +173,25 @@ def test_an_outcome_is_recorded_whatever_its_texts_contain(store):
     [job] = store.apply([change(job_id, "failed", error="a\0\ud800", traceback="\udc80")])
     assert job == store.get(job_id)
     assert job.error == r"a\x00\ud800"
+    other = submit(store)
+    summary = {"work_dir": "/x\udcff", "as_text": ["a\0"], "natoms": 1}
+    [job] = store.apply([change(other, "completed", summary=summary)])
+    assert job == store.get(other)
+    assert job.summary == {"work_dir": r"/x\udcff", "as_text": [r"a\x00"], "natoms": 1}
+
+
+@pytest.mark.parametrize("events", [0, 1])
+def test_events_that_come_can_be_given_larger_numbers(store, events):
+    for _ in range(events):
+        submit(store)
+    store.number_events_from(10**12)
+    job_id = submit(store)
+    assert [(event.seq, event.job_id) for event in store.events(after=10**12)] == [
+        (10**12 + 1, job_id)
+    ]
+    store.number_events_from(5)
+    submit(store)
+    assert store.last_event() == 10**12 + 2
 
 
 def test_an_id_that_is_taken_is_refused(store):

@@ -14,6 +14,13 @@ def value(atoms, number=1):
     return number
 
 
+def odd_texts(atoms, *, fails=False):
+    """Tell, or raise, what is no UTF-8, as a path may be."""
+    if fails:
+        raise ValueError("no \0 \udcff")
+    return {"results": {"energy": 1.0}, "dir_name": "/x\udcff", "formula_pretty": "Cu\0"}
+
+
 def without_structure(files: "list[str] | None" = None, *, number=1):
     """Take no structure."""
     return {"files": files, "number": number}

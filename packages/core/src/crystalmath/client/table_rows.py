@@ -10,6 +10,7 @@ from attrs import frozen
 
 from crystalmath.client.client_errors import raise_answered
 from crystalmath.errors import CrystalMathError
+from crystalmath.jobs.documents import cleaned
 from crystalmath.models import JobState
 from crystalmath.models.columns import JOB_COLUMNS
 
@@ -114,7 +115,7 @@ def _results(client: Asking, job_ids: Sequence[str]) -> Iterator[Any]:
         answer = client.call("jobs.results", {"job_ids": left})
         raise_answered(answer)
         for each in answer["results"]:
-            yield each["result"]
+            yield cleaned(each["result"])
         if not answer["results"]:
             yield _large(client, left[0])
         left = left[max(1, len(answer["results"])) :]
@@ -125,4 +126,4 @@ def _large(client: Asking, job_id: str) -> Any:
         text = client.result_json(job_id)
     except CrystalMathError:
         return None
-    return None if text is None else json.loads(text)
+    return None if text is None else cleaned(json.loads(text))

@@ -11,7 +11,16 @@ from crystalmath.errors import BadFile
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FORMAT", "document", "read_document", "read_header", "to_disk", "write", "write_all"]
+__all__ = [
+    "FORMAT",
+    "cleaned",
+    "document",
+    "read_document",
+    "read_header",
+    "to_disk",
+    "write",
+    "write_all",
+]
 
 #: Format number of every file; a newer release reads an older run.
 FORMAT = 1
@@ -68,3 +77,18 @@ def read_header(line: bytes, path: str) -> dict[str, Any]:
             f"up to {FORMAT}); upgrade crystalmath"
         )
     return header
+
+
+def cleaned(value: Any) -> Any:
+    """Escape what no database stores and no message carries in the texts of a JSON value.
+
+    That is NUL and half a surrogate pair, as in a path that is no UTF-8. A recipe may return or
+    raise such a text: the truth about its job must not be lost for one character.
+    """
+    if isinstance(value, str):
+        return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {cleaned(name): cleaned(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [cleaned(each) for each in value]
+    return value

@@ -27,7 +27,14 @@ import secrets
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile
-from crystalmath.jobs.documents import document, read_document, read_header, to_disk, write
+from crystalmath.jobs.documents import (
+    cleaned,
+    document,
+    read_document,
+    read_header,
+    to_disk,
+    write,
+)
 from crystalmath.jobs.heartbeat import Heart
 from crystalmath.jobs.worktree import as_text
 from crystalmath.processes import Identity, is_locked
@@ -318,7 +325,8 @@ class RunDirectory:
                 whole = len(line) + header.get("size", 0)  # older releases did not say
                 if os.fstat(file.fileno()).st_size < whole:
                     raise BadFile(f"{file.name} is cut short: it should have {whole} bytes")
-                return header
+                told: dict[str, Any] = cleaned(header)
+                return told
         except FileNotFoundError:
             return None
 

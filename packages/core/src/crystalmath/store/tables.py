@@ -17,7 +17,6 @@ from sqlalchemy import (
 
 __all__ = [
     "HEAD",
-    "cleaned",
     "events",
     "is_storable",
     "jobs",
@@ -162,10 +161,3 @@ def is_storable(text: object) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def cleaned(text: str | None) -> str | None:
-    """Escape what cannot be stored: the truth about a job must not be lost for one character."""
-    if text is None:
-        return None
-    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
+from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.life import steps
 from crystalmath.models import JobState
-from crystalmath.store.tables import cleaned
 
 if TYPE_CHECKING:
     from crystalmath.jobs.changes import Change
@@ -75,6 +75,6 @@ def _given(change: Change) -> dict[str, Any]:
         "attempt": change.attempt,
         "error": cleaned(change.error),
         "traceback": cleaned(change.traceback),
-        "summary": change.summary,
+        "summary": cleaned(change.summary),
     }
     return {name: value for name, value in named.items() if value is not None}
