@@ -75,6 +75,17 @@ def add(driver, **more):
     return job_id
 
 
+def test_an_engine_that_has_got_a_job_is_not_closed_as_idle(driver, engine):
+    job_id = add(driver, recorded=True)
+    assert not driver.close_if_idle()
+    assert driver.state(job_id) is JobState.PENDING
+    eventually(lambda: engine.launched == [f"{job_id}.1"])
+    idle = Driver(engine)
+    assert idle.close_if_idle()
+    with pytest.raises(EngineUnavailable, match="closed"):
+        add(idle, recorded=True)
+
+
 @pytest.mark.parametrize("refusals", [0, 1])
 def test_close_releases_all_that_was_launched(driver, engine, refusals):
     jobs = [add(driver) for _ in range(40)]

@@ -7,11 +7,15 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
 
 import pytest
 from ase.build import bulk
 
+from conftest import eventually
+from crystalmath.client import in_process
 from crystalmath.errors import StoreError
+from crystalmath.jobs.host import Host
 from crystalmath.models import JobState, Submission
 from crystalmath.service import JobService
 
@@ -117,3 +121,48 @@ def _head():
     from crystalmath.store.tables import HEAD
 
     return HEAD
+
+
+def test_what_is_not_written_down_yet_when_the_database_is_removed(home, lab, monkeypatch):
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    go = threading.Event()
+    monkeypatch.setattr(Host, "make_room", lambda _: go.wait())
+    with JobService() as service:
+        jobs = [service.submit(value(number, key=f"key {number}")) for number in (1, 2)]
+        assert not any((home / "jobs" / job.job_id / "spec").exists() for job in jobs)
+        remove(home)
+        again = [service.submit(value(number, key=f"key {number}")) for number in (1, 2)]
+        assert [job.job_id for job in again] == [job.job_id for job in jobs]
+        go.set()
+        for number, job in zip((1, 2), jobs, strict=True):
+            assert finish(service, job.job_id).state is JobState.COMPLETED
+            assert service.result(job.job_id) == {"value": number}
+
+
+@pytest.mark.usefixtures("lab")
+def test_whoever_waits_for_a_job_is_told_of_its_end_by_the_new_database(home, tmp_path):
+    """The rows and events that are made again are fewer than those that there were."""
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with in_process() as client:
+        ended = [client.submit("lab_recipes.value", bulk("Al")) for _ in range(3)]
+        for job in ended:
+            job.result(60)
+        client.prune([job.job_id for job in ended])
+        waiting = client.submit("lab_recipes.wait_for", bulk("Al"), {"path": str(tmp_path / "go")})
+        told = client.wait([waiting.job_id], 60)
+        assert next(told).job_id == waiting.job_id
+        eventually(lambda: client.job(waiting.job_id).state is JobState.RUNNING)
+        remove(home)
+        (tmp_path / "go").touch()
+        assert waiting.exception(60) is None
+        *_, last = told
+        assert last.state is JobState.COMPLETED
+
+
+def test_a_log_that_is_made_again_goes_on_above_the_one_that_was_lost(service, home):
+    first = finish(service, service.submit(value(1)).job_id)
+    _, last = service.events(0)
+    remove(home)
+    second = finish(service, service.submit(value(2)).job_id)
+    told, _ = service.events(last)
+    assert {event.job_id for event in told} == {first.job_id, second.job_id}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -25,16 +26,21 @@ from crystalmath.engines.local import LocalRunner
 from crystalmath.engines.registry import plugins
 from crystalmath.errors import (
     CrystalMathError,
+    FilesRemoved,
     InvalidJob,
     JobRefused,
     KeyConflict,
+    StoreError,
     UnknownEngine,
     UnknownJob,
 )
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Submission
+from crystalmath.models.retry import Retry
 from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.service import JobService, default_service
+from crystalmath.service.job_archive import write_archive
+from crystalmath.service.pruning import Choice
 
 AL = bulk("Al", a=4.0, cubic=True)
 
@@ -631,3 +637,29 @@ def test_close_cancels_what_is_not_finished(home, lab):
         job = service.submit(lab_job("long_sleep"))
     with JobStore(service.config.database_url) as store:
         assert store.get(job.job_id).state is JobState.CANCELLED
+
+
+# --- what others do meanwhile --------------------------------------------------------------------
+
+
+def drained(work):
+    """Carry out what gives way to others to its end."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def test_options_that_change_while_a_job_comes_in_cancel_nothing(home, lab, tmp_path, monkeypatch):
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    with JobService(config.Source()) as service:
+        job = service.submit(lab_job("wait_for", parameters={"path": str(tmp_path / "go")}))
+        (home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
+        # As it was when that was asked, before the job was given to the engine.
+        monkeypatch.setattr(LocalRunner, "unfinished", lambda _: {})
+        other = service.submit(value(2))
+        monkeypatch.undo()
+        (tmp_path / "go").touch()
+        for each in (job, other):
+            assert finish(service, each.job_id).state is JobState.COMPLETED

@@ -124,7 +124,8 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
         for job in now:
             if isinstance(job, CrystalMathError):
                 raise job
-            if job.revision > seen.get(job.job_id, -1):
+            # Rows of a database that was made anew are counted anew; an end is one all the same.
+            if job.revision > seen.get(job.job_id, -1) or job.state.is_terminal():
                 seen[job.job_id] = job.revision
                 if job.state.is_terminal():
                     remaining.pop(job.job_id, None)

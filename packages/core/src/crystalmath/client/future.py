@@ -163,7 +163,9 @@ class JobFuture(Future[Any]):
     def update(self, info: Job) -> None:
         """Take in what is on record; the client calls it."""
         with self._condition:
-            if self._ended or info.revision < self._seen[0]:
+            is_older = info.revision < self._seen[0]
+            # Where the database was made anew, its rows are counted anew.
+            if self._ended or (is_older and not info.state.is_terminal()):
                 return
             self._seen = (info.revision, info.state)
         if info.state is JobState.FAILED:

@@ -279,6 +279,19 @@ class Driver:
         """Tell the unfinished jobs that are followed here, and their states."""
         return {job_id: job.state for job_id, job in list(self._jobs.items())}
 
+    def unwritten(self) -> list[tuple[Mapping[str, Any], str]]:
+        """Give header and body of the jobs that have no run directory yet."""
+        return [(job.header, job.body) for job in list(self._new.values())]
+
+    def close_if_idle(self) -> bool:
+        """End the engine unless a job is followed here; tell whether it was."""
+        with self._lock:
+            if self._jobs:
+                return False
+            self.closed = self._handover.leaves = True
+        self.close(cancel=True)
+        return True
+
     def close(self, *, cancel: bool) -> None:
         """End the engine; cancel the unfinished jobs that were submitted here, or let all go.
 

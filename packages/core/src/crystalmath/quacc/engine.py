@@ -360,6 +360,17 @@ class EngineRunner(JobRunner):
         """
         self._driver.close(cancel=cancel)
 
+    def close_if_idle(self) -> bool:
+        """End the engine unless it has unfinished jobs; tell whether it is closed now.
+
+        A job that another thread submits at the same time is either among them, or refused.
+        """
+        return self._driver.close_if_idle()
+
+    def unwritten(self) -> list[tuple[Mapping[str, Any], str]]:
+        """Give the specifications of jobs that were taken and have no run directory yet."""
+        return self._driver.unwritten()
+
 
 def submission_environment(
     settings: config.Config, environ: Mapping[str, str] = os.environ

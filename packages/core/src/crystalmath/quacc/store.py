@@ -8,7 +8,7 @@ from attrs import evolve
 
 from crystalmath.models import NewJob
 from crystalmath.store import database
-from crystalmath.store.eventlog import last_event, read_events
+from crystalmath.store.eventlog import last_event, number_from, read_events
 from crystalmath.store.fetching import fetch, fetch_one
 from crystalmath.store.insertions import insert_all, insert_each, insert_ended
 from crystalmath.store.job_counts import JobCounts
@@ -268,6 +268,16 @@ class JobStore(JobReader, JobCounts):
         """Give the ``seq`` of the newest event, 0 before the first."""
         with self._database.reading() as connection:
             return last_event(connection)
+
+    @patient
+    def number_events_from(self, seq: int) -> None:
+        """Give all events that come a larger ``seq`` than this.
+
+        Who follows a log that was lost knows its place there. The log that takes its place goes on
+        above, so that nothing of it is taken for known.
+        """
+        with self._database.writing() as connection:
+            number_from(connection, seq)
 
     def is_replaced(self) -> bool:
         """Tell whether the SQLite file was removed, or another put in its place, since."""

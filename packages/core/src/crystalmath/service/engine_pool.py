@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import EngineUnavailable
 from crystalmath.models import JobState
@@ -88,8 +88,9 @@ class Runners:
         if (runner := self._fitting(engine)) is not None:
             return runner
         former = self._runners.get(engine)
-        if former is not None and not former.closed:
-            former.close()
+        # A job may have been given to it since it was found idle.
+        if former is not None and not former.closed and not former.close_if_idle():
+            return former
         runner = runner_for(engine, self._configured())
         with self._lock:
             self._check()
@@ -114,6 +115,10 @@ class Runners:
         for runner in list(self._runners.values()):
             jobs |= runner.unfinished()
         return jobs
+
+    def unwritten(self) -> list[tuple[Mapping[str, Any], str]]:
+        """Give the specifications of jobs that were taken and have no run directory yet."""
+        return [each for runner in list(self._runners.values()) for each in runner.unwritten()]
 
     def workers(self) -> dict[str, int | None]:
         """Tell how many jobs each loaded engine runs at once; ``None`` where it does not know."""

@@ -65,7 +65,10 @@ class JobService(JobListings, JobEvents, Rerunning, Takeover):
         self._leaving = False
         self.disk = HomeDisk(lambda: self.config.jobs_directory)
         self._recorder = Recorder(
-            self.config.database_url, self.config.jobs_directory, network=self.config.network
+            self.config.database_url,
+            self.config.jobs_directory,
+            network=self.config.network,
+            unwritten=lambda: self._runners.unwritten(),  # noqa: PLW0108 - they come next
         )
         self._runners = Runners(lambda: self.config, self._recorder.report)
         own_identity(self.config.jobs_directory, self.config.lease_s)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import fields_dict, frozen
 
@@ -17,12 +18,15 @@ from crystalmath.models import JobSpec, NewJob
 from crystalmath.service.asked_job import spec_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from crystalmath.quacc.store import JobMetadata, JobStore
 
-__all__ = ["Rebuilt", "count_directories", "rebuild", "row_of"]
+__all__ = ["Rebuilt", "Specification", "count_directories", "rebuild", "row_of"]
+
+#: Header and body of what was written down, or is to be, of a job.
+Specification: TypeAlias = "tuple[Mapping[str, Any], str]"
 
 #: So many jobs are recorded in one transaction.
 _BATCH = 500
@@ -41,7 +45,11 @@ def count_directories(jobs_directory: Path) -> int:
     return sum(1 for _ in _names(jobs_directory))
 
 
-def rebuild(store: JobStore, jobs_directory: Path) -> Rebuilt:
+def rebuild(
+    store: JobStore,
+    jobs_directory: Path,
+    unwritten: Callable[[], Sequence[Specification]] = tuple,
+) -> Rebuilt:
     """Record the jobs that have a run directory and no row, and what became of the unfinished.
 
     What stands in the database alone is lost: the findings of the preflight, and earlier events;
@@ -54,11 +62,16 @@ def rebuild(store: JobStore, jobs_directory: Path) -> Rebuilt:
         The record.
     jobs_directory : pathlib.Path
         Where the run directories are.
+    unwritten : callable, optional
+        Gives header and body of each job of this process that has no run directory yet.
     """
-    names = sorted(_names(jobs_directory))
+    # Asked first: what is written down meanwhile is found below.
+    more = {str(header["job_id"]): (header, body) for header, body in unwritten()}
+    names = sorted({*_names(jobs_directory), *more})
     recorded: list[str] = []
     left_out: list[str] = []
     host = Host(jobs_directory)
+    store.number_events_from(int(1000 * time.time()))
     for job in store.unfinished():
         _catch_up(store, job, jobs_directory, host)
     for start in range(0, len(names), _BATCH):
@@ -68,7 +81,11 @@ def rebuild(store: JobStore, jobs_directory: Path) -> Rebuilt:
         for name in batch:
             if name not in known:
                 try:
-                    rows.append(_row(RunDirectory(jobs_directory / name)))
+                    rows.append(
+                        row_of(*more[name], more[name][0]["created_at"])
+                        if name in more
+                        else _row(RunDirectory(jobs_directory / name))
+                    )
                 except (CrystalMathError, OSError, TypeError, ValueError) as error:
                     left_out.append(f"{name}: {error}")
         for job in _inserted(store, rows, left_out):

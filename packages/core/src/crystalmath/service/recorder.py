@@ -15,12 +15,13 @@ from crystalmath.service.group_commit import GroupCommit
 from crystalmath.service.recent_jobs import Recent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from crystalmath.errors import InvalidJob
     from crystalmath.jobs.changes import Change
     from crystalmath.quacc.store import Event, JobMetadata, JobStore, NewJob
+    from crystalmath.service.rebuild import Specification
 
 __all__ = ["Recorder"]
 
@@ -41,6 +42,8 @@ class Recorder:
         Where the run directories are: what is there can be recorded again.
     network : bool, optional
         Whether other hosts may write to the database; see :class:`JobStore`.
+    unwritten : callable, optional
+        Gives header and body of each job that was acknowledged and has no run directory yet.
 
     Attributes
     ----------
@@ -52,10 +55,18 @@ class Recorder:
         Each gets the jobs of every transaction, as they are afterwards.
     """
 
-    def __init__(self, url: str, jobs_directory: Path, *, network: bool | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        jobs_directory: Path,
+        *,
+        network: bool | None = None,
+        unwritten: Callable[[], Sequence[Specification]] = tuple,
+    ) -> None:
         self._url = url
         self._network = network
         self._jobs_directory = jobs_directory
+        self._unwritten = unwritten
         self._lock = threading.Lock()
         self._opened: JobStore | None = None
         self._closed = False
@@ -93,7 +104,7 @@ class Recorder:
         lost.close()
         store = JobStore(self._url, network=self._network)
         try:
-            found = rebuild(store, self._jobs_directory)
+            found = rebuild(store, self._jobs_directory, self._unwritten)
         except BaseException:
             store.close()  # the one that was lost stays in its place, so that this is tried again
             raise

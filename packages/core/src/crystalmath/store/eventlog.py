@@ -6,7 +6,7 @@ from collections.abc import Collection
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, select, text
 
 from crystalmath.models import JobState
 from crystalmath.store.records import Event
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-__all__ = ["last_event", "read_events"]
+__all__ = ["last_event", "number_from", "read_events"]
 
 _EVENT = select(
     events.c.seq,
@@ -33,6 +33,9 @@ _SINCE = _EVENT.where(
     events.c.seq > bindparam("after"), events.c.seq <= bindparam("last")
 ).order_by(events.c.seq)
 _LAST = select(func.max(events.c.seq))
+
+_RAISE = "UPDATE sqlite_sequence SET seq = max(seq, :seq) WHERE name = :name"
+_SET = "SELECT setval(pg_get_serial_sequence(:name, 'seq'), :seq)"
 
 #: The events of more jobs than this are picked out of all; older SQLite takes 999 parameters.
 _NAMED = 500
@@ -63,6 +66,18 @@ def read_events(
 def last_event(connection: Connection) -> int:
     """Give the ``seq`` of the newest event, 0 before the first."""
     return int(connection.execute(_LAST).scalar() or 0)
+
+
+def number_from(connection: Connection, seq: int) -> None:
+    """Give the events that come a larger ``seq`` than this, and than all that are there."""
+    if connection.dialect.name == "sqlite":
+        told = {"seq": seq, "name": events.name}
+        raised = connection.execute(text(_RAISE), told).rowcount
+        if not raised:  # there was none yet
+            connection.execute(text("INSERT INTO sqlite_sequence VALUES (:name, :seq)"), told)
+    else:
+        above = max(seq, last_event(connection))
+        connection.execute(text(_SET), {"seq": above, "name": events.name})
 
 
 def _wanted(job_id: object) -> set[str] | None:
