@@ -651,6 +651,27 @@ def drained(work):
             return end.value
 
 
+def test_jobs_that_were_run_again_are_told_where_the_next_cannot_be(service, monkeypatch):
+    jobs = [run(service, value(number)).job_id for number in (1, 2, 3)]
+    monkeypatch.setattr("crystalmath.service.rerunning._RETRIED", 2)
+    insert = JobStore.insert_each
+    calls = []
+
+    def insert_each(store, new):
+        calls.append(new)
+        if len(calls) > 1:
+            raise StoreError("the disk is full")
+        return insert(store, new)
+
+    monkeypatch.setattr(JobStore, "insert_each", insert_each)
+    first, second, failed = service.retry(jobs, Retry())
+    for job in (first, second):
+        assert finish(service, job.job_id).state is JobState.COMPLETED
+    assert isinstance(failed, StoreError)
+    with pytest.raises(StoreError, match="full"):
+        service.retry(jobs, Retry())
+
+
 def test_options_that_change_while_a_job_comes_in_cancel_nothing(home, lab, tmp_path, monkeypatch):
     (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
     with JobService(config.Source()) as service:

@@ -55,9 +55,15 @@ class Rerunning(Intake):
         answers: Answers = []
         for start in range(0, len(job_ids), _RETRIED):
             some = job_ids[start : start + _RETRIED]
-            answers += self._retry(
-                some, changes, self._rehearse if dry_run else self._submit, wanted
-            )
+            submit = self._rehearse if dry_run else self._submit
+            try:
+                answers += self._retry(some, changes, submit, wanted)
+            except CrystalMathError as error:
+                # What was recorded before is told: who asked for it again would have it twice.
+                if not start:
+                    raise
+                answers += [error.with_traceback(None)] * (len(job_ids) - start)
+                break
         return answers
 
     def reread(
