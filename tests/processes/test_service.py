@@ -651,6 +651,36 @@ def drained(work):
             return end.value
 
 
+def test_files_that_a_new_job_is_to_read_are_not_removed(service, tmp_path, monkeypatch):
+    monkeypatch.setattr("crystalmath.service.pruning._TOGETHER", 1)
+    first, second = [run(service, value(number)).job_id for number in (1, 2)]
+    place = str(service.config.jobs_directory / second / "1.work")
+    busy = service.submit(lab_job("wait_for", parameters={"path": str(tmp_path / "go")}))
+    work = service.prune(Choice(job_ids=[first, second]))
+    next(work)
+    asked = {"files": [place]}
+    reader = service.submit(Submission(recipe="lab_recipes.without_structure", parameters=asked))
+    try:
+        pruned = drained(work)
+        assert Path(place).is_dir()
+        [(job_id, error)] = pruned.left
+        assert job_id == second
+        assert reader.job_id in str(error)
+    finally:
+        (tmp_path / "go").touch()
+    for job in (busy, reader):
+        finish(service, job.job_id)
+
+
+def test_an_archive_says_what_was_removed_while_it_was_written(service, tmp_path):
+    jobs = [run(service, value(number)).job_id for number in (1, 2)]
+    work = write_archive(service, tmp_path / "jobs.zip", jobs)
+    next(work)
+    drained(service.prune(Choice(job_ids=jobs)))
+    told = drained(work).left_out
+    assert any(each.startswith(jobs[1]) and "removed meanwhile" in each for each in told)
+
+
 def test_jobs_that_were_run_again_are_told_where_the_next_cannot_be(service, monkeypatch):
     jobs = [run(service, value(number)).job_id for number in (1, 2, 3)]
     monkeypatch.setattr("crystalmath.service.rerunning._RETRIED", 2)

@@ -7,7 +7,6 @@ secrets, and says nothing on another machine. :mod:`.archive_import` takes it in
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -83,18 +82,13 @@ def write_archive(
                 archive.writestr(f"{job.job_id}/{RECORD}", json.dumps(_record(service, job)))
                 directory = service.config.jobs_directory / job.job_id
 
-                def note(folder: str, error: OSError, job_id: str = job.job_id) -> None:
-                    left_out.append(f"{job_id}/{as_text(folder)}: {error.strerror}")
-
-                for name in _travelling(directory, note):
-                    # A file that is removed meanwhile is none of the job's any more.
-                    with contextlib.suppress(FileNotFoundError):
-                        if why := _why_not(directory, name):
-                            left_out.append(f"{job.job_id}/{as_text(name)}: {why}")
-                        else:
-                            archive.write(directory / name, f"{job.job_id}/{FILES}/{name}")
-                            count += 1
+                for name, why in _written(archive, job.job_id, directory):
+                    count += why is None
+                    if why is not None:
+                        left_out.append(f"{job.job_id}/{name}: {why}")
                     yield
+                if job.removed is None and not directory.exists():
+                    left_out.append(f"{job.job_id}: its run directory was removed meanwhile")
         _put_in_place(part, path)
     except FileExistsError as error:
         raise InvalidJob(f"{path} is there already, and is not overwritten") from error
@@ -130,6 +124,25 @@ def _record(service: JobService, job: JobMetadata) -> dict[str, Any]:
         "specification": f"{json.dumps(told)}\n{document}",
         "potcars": service.pseudopotentials(job.job_id),
     }
+
+
+def _written(
+    archive: zipfile.ZipFile, job_id: str, directory: Path
+) -> Iterator[tuple[str, str | None]]:
+    """Write a job's files; give each, and each folder that cannot be read, and why it is not in."""
+    unread: list[tuple[str, str | None]] = []
+
+    def note(folder: str, error: OSError) -> None:
+        unread.append((as_text(folder), error.strerror))
+
+    for name in _travelling(directory, note):
+        try:
+            if (why := _why_not(directory, name)) is None:
+                archive.write(directory / name, f"{job_id}/{FILES}/{name}")
+        except FileNotFoundError:
+            why = "it was removed meanwhile"
+        yield as_text(name), why
+    yield from unread
 
 
 def _travelling(directory: Path, on_error: Callable[[str, OSError], None]) -> Iterator[str]:

@@ -128,19 +128,19 @@ def prune(
     pruned = Pruned()
     if not dry_run:
         finish_removals(directory)
-    used = _used_by(recorder, directory)
     found = _chosen(recorder, choice, pruned, cursor)
     while batch := list(itertools.islice(found, min(_TOGETHER, limit - len(pruned.jobs)))):
         meant: list[_Meant] = []
         for job in batch:
             pruned.cursor = job.job_id
             use = yield from use_of(str(directory / job.job_id))
-            if not _is_meant(use, choice):
-                continue
-            if job.job_id in used:
-                pruned.left.append((job.job_id, _in_use(used[job.job_id])))
-            else:
+            if _is_meant(use, choice):
                 meant.append((job, use))
+        # Asked just before: a job that reads them may have been submitted meanwhile.
+        used = _used_by(recorder, directory) if meant else {}
+        in_use = [job.job_id for job, _ in meant if job.job_id in used]
+        pruned.left += [(job_id, _in_use(used[job_id])) for job_id in in_use]
+        meant = [(job, use) for job, use in meant if job.job_id not in used]
         if not dry_run:
             remove = _remove_heavy if choice.keep_results else _remove
             meant = yield from remove(recorder, directory, meant, pruned)
