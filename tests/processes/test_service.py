@@ -702,6 +702,20 @@ def test_jobs_that_were_run_again_are_told_where_the_next_cannot_be(service, mon
         service.retry(jobs, Retry())
 
 
+def test_a_key_gives_its_job_after_the_files_of_its_parent_were_removed(service):
+    parent = run(service, lab_job("shift"))
+    of_job = {"format": "job", "job_id": parent.job_id}
+    asked = Submission(recipe="lab_recipes.value", atoms=of_job, key="of a parent")
+    job = run(service, asked)
+    drained(service.prune(Choice(job_ids=[parent.job_id])))
+    assert service.submit(asked).job_id == job.job_id
+    assert [finding.code for finding in service.check(asked).findings] == ["key_known"]
+    with pytest.raises(FilesRemoved):
+        service.submit(evolve(asked, key="another"))
+    with pytest.raises(KeyConflict):
+        service.submit(evolve(asked, parameters={"number": 2}))
+
+
 def test_options_that_change_while_a_job_comes_in_cancel_nothing(home, lab, tmp_path, monkeypatch):
     (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
     with JobService(config.Source()) as service:

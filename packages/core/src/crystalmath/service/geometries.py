@@ -47,9 +47,17 @@ class Geometries:
         InvalidJob
             It has no such geometry.
         """
-        job_id = asked.job_id if len(asked.job_id) == _FULL else self._jobs.find(asked.job_id)
-        job = self._jobs.job(job_id)
-        return self._geometry(job, asked.frame), asked.parent(job_id)
+        parent = self._parent(asked)
+        job = self._jobs.job(parent["job_id"])
+        return self._geometry(job, asked.frame), parent
+
+    def _parent(self, asked: JobStructure) -> Parent:
+        whole = len(asked.job_id) == _FULL
+        return asked.parent(asked.job_id if whole else self._jobs.find(asked.job_id))
+
+    def given_from(self, asked: JobStructure, child: JobMetadata) -> dict[str, Any] | None:
+        """Give a job's geometry as a later job was given it; ``None`` where it had another."""
+        return self.given(child) if self._parent(asked) in child.parents else None
 
     def given(self, job: JobMetadata) -> dict[str, Any] | None:
         """Give the structure that a job was given, if there was one, as it is stored."""

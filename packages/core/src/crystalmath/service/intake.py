@@ -97,7 +97,7 @@ class Intake(JobResults):
             _require(wanted)
             try:
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
-                asked = admission.read(submission, item.parents)
+                asked = admission.read(self._as_known(submission, job), item.parents)
                 if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._recovery.seen([job])[0]
                 else:
@@ -106,6 +106,19 @@ class Intake(JobResults):
                 # Its frames hold the answers, and with them all of a batch.
                 answers[index] = error.with_traceback(None)
         return answers, prepared
+
+    def _as_known(self, submission: Submission, known: JobMetadata | None) -> Submission:
+        """Have a job's geometry come from the job that the key has given, as that was given it.
+
+        The files of the one whose geometry it is may have been removed since.
+        """
+        from crystalmath.recipes.job_structure import JobStructure
+
+        structure = None if known is None else JobStructure.read(submission.atoms)
+        if known is None or structure is None:
+            return submission
+        atoms = Geometries(self).given_from(structure, known)
+        return submission if atoms is None else attrs.evolve(submission, atoms=atoms)
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Say all that is wrong with a submission, and what it would read; submit nothing.
@@ -118,8 +131,9 @@ class Intake(JobResults):
             Also say what its programs would get; any recipe is asked then, which may take seconds.
         """
         admission = self._admission()
-        checked = admission.check(submission, inputs=inputs)
         known = self._of_keys([submission]).get(str(submission.key))
+        submission = self._as_known(submission, known)
+        checked = admission.check(submission, inputs=inputs)
         if known is None:
             return checked
         try:
