@@ -716,6 +716,21 @@ def test_a_key_gives_its_job_after_the_files_of_its_parent_were_removed(service)
         service.submit(evolve(asked, parameters={"number": 2}))
 
 
+def test_a_cancel_that_cannot_be_written_for_another_owner_says_so(service, monkeypatch, tmp_path):
+    job = service.submit(lab_job("wait_for", parameters={"path": str(tmp_path / "go")}))
+
+    def request_cancel(*_):
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service._runners, "following", lambda _: None)
+        patch.setattr("crystalmath.service.takeover.request_cancel", request_cancel)
+        with pytest.raises(CrystalMathError, match=r"another owner.*no room"):
+            service.cancel(job.job_id)
+    assert service.cancel(job.job_id)
+    assert finish(service, job.job_id).state is JobState.CANCELLED
+
+
 def test_options_that_change_while_a_job_comes_in_cancel_nothing(home, lab, tmp_path, monkeypatch):
     (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
     with JobService(config.Source()) as service:

@@ -25,7 +25,13 @@ class Takeover(CurrentJobs):
     """Stop unfinished jobs, whoever owns them, and own those that nobody does."""
 
     def cancel(self, job_id: str) -> bool:
-        """Request that a job be stopped; ``False`` if it had finished."""
+        """Request that a job be stopped; ``False`` if it had finished.
+
+        Raises
+        ------
+        CrystalMathError
+            Another process owns it, and the request for that cannot be written.
+        """
         job = self.job(job_id)
         if job.state.is_terminal():
             return False
@@ -44,8 +50,14 @@ class Takeover(CurrentJobs):
         # Another process owns it, perhaps one that is about to write it down; or its engine is
         # not to be had, and what there was to do is done.
         if not self._store.get(job_id).state.is_terminal():
-            self.config.jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            request_cancel(self._directory(job_id), self._recovery.host)
+            try:
+                self.config.jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                request_cancel(self._directory(job_id), self._recovery.host)
+            except OSError as error:
+                raise CrystalMathError(
+                    f"job {job_id} has another owner, and the request to stop it cannot be written "
+                    f"for that ({error}); make room, and cancel it again"
+                ) from error
         return True
 
     def cancel_all(self) -> None:
