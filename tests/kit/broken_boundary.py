@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import os
 import signal
 import threading
@@ -298,3 +299,15 @@ class ReleaseDoesNothing(Engine):
 
     def release(self, attempts):
         pass
+
+
+class SerialHandles(Engine):
+    """Numbers its tasks from 1 in each process."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._numbers = itertools.count(1)
+
+    def launch(self, attempts):
+        super().launch(attempts)
+        return {attempt.id: str(next(self._numbers)) for attempt in attempts}

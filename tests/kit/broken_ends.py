@@ -13,6 +13,7 @@ import threading
 import time
 from typing import ClassVar
 
+import psutil
 from broken_engines import LEAK, SHM, Engine, declare, leaked
 
 from crystalmath.errors import EngineUnavailable
@@ -313,3 +314,59 @@ def _make(settings):
 
 
 SilentAboutLibrary.plugin.crystalmath_make_runner = _make
+
+
+class StopSweepsAll(Engine):
+    """Ends at its stop all jobs of the home but those that were let go, whoever's they are."""
+
+    def stop(self):
+        super().stop()
+        spared = self.spared() | {os.getpid()}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                job_id = process.environ().get("CRYSTALMATH_ATTEMPT", "").rpartition(".")[0]
+                is_here = job_id and (self.settings.home / "jobs" / job_id).exists()
+                if is_here and process.pid not in spared:
+                    process.kill()
+
+
+class StopNeedsLaunch(Engine):
+    """Ends what its first probe has started only if something was launched, too."""
+
+    _helper = None
+
+    def launch(self, attempts):
+        self._book = {attempt.id: attempt for attempt in attempts}
+        return super().launch(attempts)
+
+    def probe(self, attempts):
+        self._helper = self._helper or subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+        return super().probe(attempts)
+
+    def stop(self):
+        self._book.clear()
+        super().stop()
+        if self._helper is not None:
+            self._helper.stdin.close()
+            self._helper.wait()
+
+
+class PollerIsNoDaemon(Engine):
+    """Polls its server from the first probe on, in a thread that a script's end waits for."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._over = threading.Event()
+        self._poller = None
+
+    def probe(self, attempts):
+        if self._poller is None:
+            self._poller = threading.Thread(target=self._over.wait, name="poller")
+            self._poller.start()
+        return super().probe(attempts)
+
+    def stop(self):
+        super().stop()
+        self._over.set()
+        if self._poller is not None:
+            self._poller.join()

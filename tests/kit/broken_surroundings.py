@@ -247,6 +247,45 @@ class SetsVariableForAMoment(Engine):
             del os.environ["BROKEN_ENGINE_ADDRESS"]
 
 
+class ChangesUmaskForAMoment(Engine):
+    """Launches with a umask of its own, in which others' threads make files meanwhile."""
+
+    def launch(self, attempts):
+        before = os.umask(0o007)
+        try:
+            return super().launch(attempts)
+        finally:
+            os.umask(before)
+
+
+class LimitsSocketsForAMoment(Engine):
+    """Has all sockets of the process time out while it launches."""
+
+    def launch(self, attempts):
+        socket.setdefaulttimeout(5)
+        try:
+            return super().launch(attempts)
+        finally:
+            socket.setdefaulttimeout(None)
+
+
+class CapturesWarnings(AtLaunch):
+    """Has the user's warnings go to the log."""
+
+    def begin(self):
+        logging.captureWarnings(capture=True)
+
+    def end(self):
+        logging.captureWarnings(capture=False)
+
+
+class LeavesTemporaryFile(AtLaunch):
+    """Writes to /tmp, whatever TMPDIR says, and leaves it there."""
+
+    def begin(self):
+        Path(f"/tmp/broken-engine-note-{os.getpid()}").write_text("{}")
+
+
 class ConfiguresLogging(AtLaunch):
     def begin(self):
         logging.basicConfig(level=logging.DEBUG, filename=os.devnull)

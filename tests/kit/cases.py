@@ -135,6 +135,10 @@ CASES = [
     ("BringsItsLibrary", "test_import_brings_no_library", "imports fake_library"),
     ("BringsNumpy", "test_import_brings_no_library", "imports numpy"),
     ("StopHangs", "test_stop_ends_in_time", "did not come back"),
+    ("StopSweepsAll", "test_stop_ends_in_time", "of another process was ended"),
+    ("StopNeedsLaunch", "test_stop_without_a_launch[probe]", "_book"),
+    ("PollerIsNoDaemon", "test_script_that_does_not_close", "."),
+    ("SerialHandles", "test_a_handle_means_the_same_in_another_process", "handle '1'"),
     ("StopHangsInAnOutage", "test_stop_ends_in_an_outage", "stop in an outage did not come back"),
     # What is launched, and when it runs
     ("IgnoresASecondLaunch", "test_launched_again_after_its_worker_was_killed", "a second time"),

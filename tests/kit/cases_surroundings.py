@@ -38,6 +38,18 @@ CASES = [
         "test_its_owner_stays_as_it_was[environment]",
         r"os\.putenv\(b'BROKEN_ENGINE_ADDRESS'",
     ),
+    (
+        "ChangesUmaskForAMoment",
+        "test_its_owner_stays_as_it_was[umask]",
+        r"os\.umask\(7\) \(broken_surroundings\.py",
+    ),
+    (
+        "LimitsSocketsForAMoment",
+        "test_its_owner_stays_as_it_was[interpreter]",
+        r"setdefaulttimeout\(5\)",
+    ),
+    ("CapturesWarnings", "test_its_owner_stays_as_it_was[interpreter]", "showwarning was"),
+    ("LeavesTemporaryFile", "test_no_file_elsewhere", "/tmp/broken-engine-note-.* is left"),
     ("ConfiguresLogging", "test_its_owner_stays_as_it_was[root logger]", "handlers was"),
     ("StampsLogRecords", "test_its_owner_stays_as_it_was[root logger]", "factory of records was"),
     ("LowersLimit", "test_its_owner_stays_as_it_was[limits]", "RLIMIT_NOFILE was"),

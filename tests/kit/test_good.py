@@ -116,6 +116,7 @@ RIGHT = {
         "test_launched_again_after_its_worker_was_killed",
         "test_release_leaves_others",
         "test_script_that_does_not_close",
+        "test_stop_without_a_launch[probe]",
     ],
     "Strict": [
         "test_launch_of_many",

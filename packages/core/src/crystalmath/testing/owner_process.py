@@ -137,6 +137,10 @@ class OwnerProcess:
         """Tell what was noted."""
         return {topic: list(found) for topic, found in self._passing.found.items()}
 
+    def temporary(self) -> dict[str, str]:
+        """Tell which temporary files were made outside TMPDIR, and where in the code."""
+        return self._passing.temporary
+
     def limits(self) -> dict[str, list[int]]:
         """Give this process's limits."""
         return snapshot.limits()

@@ -1,11 +1,15 @@
 """What Python code does to its process or to files for a moment: seen when it is over, too.
 
-Python's audit events tell of it. What a library does while it is imported is none of it.
+Python's audit events tell of most; where there is none, the function is replaced by one that notes
+who calls it. What a library does while it is imported is none of it.
 """
 
 from __future__ import annotations
 
+import functools
+import locale
 import os
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -14,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.testing.watching import imports, is_bytecode, place, writes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from types import FrameType, ModuleType
 
 __all__ = ["PassingChanges"]
 
@@ -23,9 +28,18 @@ _TOPICS = {
     "os.putenv": "environment",
     "os.unsetenv": "environment",
 }
+#: Functions without an event. Without a second argument `setlocale` only tells.
+_CALLS: tuple[tuple[ModuleType, str, int, str], ...] = (
+    (os, "umask", 1, "umask"),
+    (socket, "setdefaulttimeout", 1, "interpreter"),
+    (locale, "setlocale", 2, "interpreter"),
+)
+#: The kit asks for the umask by setting it.
+_KIT = "crystalmath.testing."
 _FILES = frozenset({"open", "os.mkdir", "os.chmod"})
-#: A socket's path must be short, which one below TMPDIR may not be.
-_ANYWHERE = ("/dev/", "/proc/", "/tmp/")  # noqa: S108
+_ANYWHERE = ("/dev/", "/proc/")
+#: A socket's path must be short, which one below TMPDIR may not be: here too, if it is removed.
+_TEMPORARY = "/tmp/"  # noqa: S108
 
 
 class PassingChanges:
@@ -44,7 +58,29 @@ class PassingChanges:
         #: By topic what was done, each once, in words, and where: ``os.chdir('/') (mine.py:7)``.
         self.found: dict[str, dict[str, None]] = {"files": {}}
         self.found |= {topic: {} for topic in _TOPICS.values()}
+        self.found |= {topic: {} for *_, topic in _CALLS}
+        #: What was written where there are but temporary files, and who did it.
+        self.temporary: dict[str, str] = {}
         sys.addaudithook(self._receive)
+        for module, name, least, topic in _CALLS:
+            setattr(module, name, self._noting(getattr(module, name), least, topic))
+
+    def _noting(self, call: Callable[..., Any], least: int, topic: str) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def noting(*arguments: Any, **keywords: Any) -> Any:
+            frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to the caller
+            given = [each for each in (*arguments, *keywords.values()) if each is not None]
+            if len(given) >= least and self._is_of_somebody(frame):
+                name = f"{call.__module__}.{call.__name__}".replace("posix.", "os.")
+                what = ", ".join(map(repr, given))
+                self.found[topic][f"{name}({what}) ({place(frame)})"] = None
+            return call(*arguments, **keywords)
+
+        return noting
+
+    def _is_of_somebody(self, frame: FrameType) -> bool:
+        is_ours = str(frame.f_globals.get("__name__")).startswith(_KIT)
+        return os.getpid() == self._pid and not is_ours and not imports(frame)
 
     def _receive(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event not in _TOPICS and event not in _FILES:
@@ -56,13 +92,15 @@ class PassingChanges:
         try:
             frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to the caller
             topic = _TOPICS.get(event, "files")
-            if (topic != "files" or self._is_elsewhere(event, arguments)) and not imports(frame):
+            if imports(frame):
+                return
+            if topic != "files" or self._is_elsewhere(event, arguments, frame):
                 what = ", ".join(map(repr, arguments[:2] if topic != "files" else arguments[:1]))
                 self.found[topic][f"{event}({what}) ({place(frame)})"] = None
         finally:
             self._busy.is_looking = False
 
-    def _is_elsewhere(self, event: str, arguments: tuple[Any, ...]) -> bool:
+    def _is_elsewhere(self, event: str, arguments: tuple[Any, ...], frame: FrameType) -> bool:
         """Tell whether a file is written, or changed in its mode, where none may be."""
         name = arguments[0]
         if not isinstance(name, str | bytes | os.PathLike):
@@ -72,4 +110,9 @@ class PassingChanges:
         path = os.path.realpath(os.fsdecode(name))
         # A path that is relative to a descriptor says little.
         is_known = Path(os.fsdecode(name)).is_absolute()
-        return is_known and not is_bytecode(path) and not path.startswith(_ANYWHERE + self._folders)
+        if not is_known or is_bytecode(path) or path.startswith(_ANYWHERE + self._folders):
+            return False
+        if not path.startswith(_TEMPORARY):
+            return True
+        self.temporary.setdefault(path, place(frame))
+        return False

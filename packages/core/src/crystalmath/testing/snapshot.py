@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def take() -> dict[str, dict[str, str]]:
             "sys.excepthook": repr(sys.excepthook),
             "threading.excepthook": repr(threading.excepthook),
             "sys.unraisablehook": repr(sys.unraisablehook),
+            "warnings.showwarning": repr(warnings.showwarning),
             "timeout of sockets": str(socket.getdefaulttimeout()),
             "start of processes": multiprocessing.get_start_method(allow_none=True)
             or multiprocessing.get_all_start_methods()[0],

@@ -119,6 +119,14 @@ class Boundary(Base):
         assert count.read_text() == "x"
         assert oracle.attempts(attempt.job_id) == 1
 
+    def test_a_handle_means_the_same_in_another_process(
+        self, door: Door, owner: Callable[[], Owner]
+    ) -> None:
+        attempts = [door.write("echo"), door.write("echo")]
+        one, another = (door.launch(each, by=owner())[each.job_id] for each in attempts)
+        assert one != another, f"two processes gave the handle {one!r}, each to another attempt"
+        assert door.ended(*attempts) == ["completed"] * 2
+
     def test_launch_of_many(self, door: Door, shared: Path) -> None:
         count, go = shared / "count", shared / "go"
         go.touch()

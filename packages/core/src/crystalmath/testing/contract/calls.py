@@ -93,25 +93,28 @@ class Calls(Base):
         engine: EngineUnderTest,
         owner: Callable[[], Owner],
         door: Door,
-        started: Callable[[str], None],
         oracle: Oracle,
         gate: Path,
+        shared: Path,
     ) -> None:
         """Of an engine that has begun to serve, and of one whose job is let go."""
         idle, busy = owner(), owner()
-        (job_id,) = busy.ask("submit", "wait_for", path=str(gate))
+        begun = shared / "begun"
+        (job_id,) = busy.ask("submit", "count_and_wait", count=str(begun), path=str(gate))
         # It starts the engine, and costs a worker nothing.
         removed = door.write("echo")
         shutil.rmtree(removed.directory)
         door.launch(removed, by=idle)
+        limit = engine.start_s + 10 * engine.turn_s
+        eventually(begun.exists, limit, f"the job {job_id} was not begun")
+        # What another one has started is not its to end.
         _ends(idle, "stop", "of an engine that runs nothing")
-        started(job_id)
         _ends(busy, "close", "of an engine whose job is let go", cancel=False)
         gate.touch()
-        limit = engine.start_s + 10 * engine.turn_s
         outcome = eventually(lambda: oracle.outcome(job_id), limit, "what was let go did not end")
         assert outcome is not None
-        assert outcome["state"] == "completed"
+        told = outcome["state"], oracle.attempts(job_id)
+        assert told == ("completed", 1), "the running job of another process was ended"
 
     def test_stop_ends_in_an_outage(
         self,

@@ -14,7 +14,7 @@ from crystalmath.testing.contract.base import Base
 from crystalmath.testing.leavings import is_channel, is_leaked, segments
 from crystalmath.testing.oracle import alive, found, start_time
 from crystalmath.testing.own_time import own_time
-from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.owner import Owner, OwnerError, is_unavailable
 from crystalmath.testing.passing import below, links, listed
 from crystalmath.testing.waiting import eventually
 
@@ -89,6 +89,14 @@ class Tenant:
         """Submit some jobs."""
         jobs: list[str] = self.ask("submit", recipe, times, **parameters)
         return jobs
+
+    def calls(self, method: str, jobs: list[str]) -> None:
+        """Have the engine probe or release jobs, past core, if it can be reached just now."""
+        try:
+            self.ask(method, jobs)
+        except OwnerError as error:
+            if not is_unavailable(error):
+                raise
 
     def begin(self, recipe: str, **parameters: str | float) -> list[str]:
         """Submit a job to each worker; they are begun."""
@@ -277,11 +285,20 @@ class Closing(Base):
         jobs = tenant.begin("wait_for", path=never, seconds=LONG_S) + tenant.submit(
             "wait_for", 1, path=never
         )
+        # What was asked of the engine must not hold up the end, either.
+        tenant.calls("probe", jobs)
         assert tenant.owner.leave() == 0
         # What an engine says in its log is no trouble: by default warnings go there, too.
         trouble = [sign for sign in _TROUBLE if sign in tenant.errors]
         assert not trouble, f"the end of a script brings trouble to light: {tenant.errors}"
         _all_cancelled(oracle, jobs)
+        tenant.leaves_nothing()
+
+    @pytest.mark.parametrize("asked", ["probe", "release"])
+    def test_stop_without_a_launch(self, tenant: Tenant, asked: str) -> None:
+        """Core has taken over what another process launched, and leaves again."""
+        tenant.calls(asked, [tenant.ask("write", "echo")])
+        tenant.ask("stop")
         tenant.leaves_nothing()
 
     def test_script_that_raises(self, tenant: Tenant, oracle: Oracle, shared: Path) -> None:

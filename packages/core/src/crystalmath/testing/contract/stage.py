@@ -79,6 +79,7 @@ class Stage:
             self.changed: dict[str, list[str]] = self._owner.ask("changes")
             passing: dict[str, list[str]] = self._owner.ask("passing")
             self.files_in_use += passing.pop("files")
+            temporary: dict[str, str] = self._owner.ask("temporary")
             self.changed_by_use |= {
                 topic: self.changed_by_use[topic] + found for topic, found in passing.items()
             }
@@ -92,7 +93,12 @@ class Stage:
         self.files: list[str] = []
 
         def is_as_it_was() -> bool:
-            self.files = self._places.changes()
+            left = [
+                f"{path} is left ({who})"
+                for path, who in temporary.items()
+                if os.path.lexists(path)
+            ]
+            self.files = self._places.changes() + left
             return not self.files
 
         # What its processes have made goes with them, and they may outlive it for a while.
