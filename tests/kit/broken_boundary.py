@@ -311,3 +311,13 @@ class SerialHandles(Engine):
     def launch(self, attempts):
         super().launch(attempts)
         return {attempt.id: str(next(self._numbers)) for attempt in attempts}
+
+
+class ProbeByCluster(Engine):
+    """Asks cluster by cluster, and knows none that was taken out of the configuration."""
+
+    def probe(self, attempts):
+        by_cluster = {name: [] for name in self.clusters()}
+        for attempt in attempts:
+            by_cluster[attempt.cluster].append(attempt)
+        return {name: seen for some in by_cluster.values() for name, seen in super().probe(some)}

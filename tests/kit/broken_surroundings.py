@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import xmlrpc.server
 from pathlib import Path
 from typing import ClassVar
 
@@ -77,6 +78,20 @@ class SecondWorkerKnowsLittle(InAProcess):
         if self.__dict__.setdefault("_first", me) is me:
             return dict(os.environ)
         return {name: v for name, v in os.environ.items() if not name.startswith("A_")}
+
+
+class ReplacementKnowsLittle(InAProcess):
+    """Passes on what it knows alone once a worker was killed."""
+
+    _killed = False
+
+    def _run(self, directory):
+        command = [sys.executable, "-P", "-c", SCRIPT, directory]
+        done = subprocess.run(command, env=self.environment(), check=False)
+        self._killed = self._killed or done.returncode < 0
+
+    def environment(self):
+        return {n: v for n, v in os.environ.items() if not (self._killed and n.startswith("A_"))}
 
 
 class DropsPythonPath(InAProcess):
@@ -277,6 +292,37 @@ class CapturesWarnings(AtLaunch):
 
     def end(self):
         logging.captureWarnings(capture=False)
+
+
+class WritesBesideTheJob(Engine):
+    """Writes its script into the run directory, which is core's."""
+
+    def launch(self, attempts):
+        for attempt in attempts:
+            if attempt.directory.exists():
+                (attempt.directory / "submit.sh").write_text("")
+        return super().launch(attempts)
+
+
+class ListensWhileJobsRun(Engine):
+    """Waits for a word of each job that runs, on all addresses of the machine."""
+
+    def _run(self, attempt):
+        with socket.create_server(("0.0.0.0", 0)):
+            super()._run(attempt)
+
+
+class AnswersXmlRpc(AtLaunch):
+    """Takes work from anybody on this machine by XML-RPC, which is no GET."""
+
+    def begin(self):
+        self._server = xmlrpc.server.SimpleXMLRPCServer(("127.0.0.1", 0), logRequests=False)
+        self._server.register_function(str, "run")
+        threading.Thread(target=self._server.serve_forever, args=[0.05], daemon=True).start()
+
+    def end(self):
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class LeavesTemporaryFile(AtLaunch):

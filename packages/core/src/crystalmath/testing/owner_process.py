@@ -16,6 +16,8 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Any, cast
 
+from attrs import evolve
+
 from crystalmath.testing import snapshot
 from crystalmath.testing.owner import RECIPES
 
@@ -80,10 +82,17 @@ class OwnerProcess:
         return given
 
     def probe(
-        self, job_ids: Sequence[str], handles: dict[str, str] | None = None
+        self,
+        job_ids: Sequence[str],
+        handles: dict[str, str] | None = None,
+        clusters: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         """Ask the engine past core; ``{job id: [state, reason]}``."""
-        attempts = self._attempts(job_ids, handles or {})
+        elsewhere = clusters or {}
+        attempts = [
+            evolve(each, cluster=elsewhere.get(each.job_id, each.cluster))
+            for each in self._attempts(job_ids, handles or {})
+        ]
         seen = _by_job(attempts, self._runner.probe(attempts))
         answers = {job_id: _spelt(sighting) for job_id, sighting in seen.items()}
         self._launched -= {job_id for job_id, (state, _) in answers.items() if state == "gone"}
@@ -127,11 +136,11 @@ class OwnerProcess:
         """Tell what of this process is not as it was before it had a runner."""
         return snapshot.differences(self._born, snapshot.take())
 
-    def note_passing(self, folders: Sequence[str]) -> None:
-        """Note from now on what is changed for a moment, and files elsewhere than in folders."""
+    def note_passing(self, home: str, folder: str) -> None:
+        """Note from now on what is changed for a moment, and files elsewhere than they may be."""
         from crystalmath.testing.passing_changes import PassingChanges
 
-        self._passing = PassingChanges(folders)
+        self._passing = PassingChanges(home, folder)
 
     def passing(self) -> dict[str, list[str]]:
         """Tell what was noted."""

@@ -15,10 +15,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.testing.watching import imports, is_bytecode, place, writes
+from crystalmath.testing.watching import caller, imports, is_bytecode, place, writes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import FrameType, ModuleType
 
 __all__ = ["PassingChanges"]
@@ -35,7 +35,7 @@ _CALLS: tuple[tuple[ModuleType, str, int, str], ...] = (
     (locale, "setlocale", 2, "interpreter"),
 )
 #: The kit asks for the umask by setting it.
-_KIT = "crystalmath.testing."
+_CORE, _KIT = "crystalmath.", "crystalmath.testing."
 _FILES = frozenset({"open", "os.mkdir", "os.chmod"})
 _ANYWHERE = ("/dev/", "/proc/")
 #: A socket's path must be short, which one below TMPDIR may not be: here too, if it is removed.
@@ -47,12 +47,15 @@ class PassingChanges:
 
     Parameters
     ----------
-    folders : sequence of str
-        Where files may be written.
+    home : str
+        A home: core alone may write to its run directories.
+    folder : str
+        Where files may be written, too.
     """
 
-    def __init__(self, folders: Sequence[str]) -> None:
-        self._folders = tuple(os.path.realpath(folder) + "/" for folder in folders)
+    def __init__(self, home: str, folder: str) -> None:
+        self._folders = tuple(os.path.realpath(each) + "/" for each in (home, folder))
+        self._jobs = f"{self._folders[0]}jobs/"
         self._busy = threading.local()
         self._pid = os.getpid()
         #: By topic what was done, each once, in words, and where: ``os.chdir('/') (mine.py:7)``.
@@ -110,6 +113,9 @@ class PassingChanges:
         path = os.path.realpath(os.fsdecode(name))
         # A path that is relative to a descriptor says little.
         is_known = Path(os.fsdecode(name)).is_absolute()
+        if path.startswith(self._jobs):
+            who = caller(frame)
+            return who is not None and not str(who.f_globals.get("__name__")).startswith(_CORE)
         if not is_known or is_bytecode(path) or path.startswith(_ANYWHERE + self._folders):
             return False
         if not path.startswith(_TEMPORARY):

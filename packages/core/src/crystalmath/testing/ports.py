@@ -25,9 +25,14 @@ ANSWER_S = 3.0
 _ZMQ_HEAD, _ZMQ_MECHANISM = 12, 20
 _ZMQ = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(_ZMQ_MECHANISM, b"\0") + bytes(32)
 
+#: So much of an answer is read, in bytes.
+_MOST = 4096
+
 #: Where a server that works for anybody says so. That one tells of its health, or of its interface,
 #: or that nothing is there, means little.
 _PATHS = ("/", "/jobs", "/tasks", "/api", "/api/jobs", "/api/v1/jobs", "/v1/jobs")
+#: A question that XML-RPC answers, if only with a fault, once it has let somebody in.
+_XML_RPC = b"<methodCall><methodName>system.listMethods</methodName></methodCall>"
 
 
 @frozen
@@ -72,7 +77,7 @@ def listening(processes: Iterable[psutil.Process]) -> list[Port]:
 def open_to_strangers(ports: Iterable[Port]) -> list[str]:
     """Say which ports serve who shows no key, as far as they speak what is known here.
 
-    Asked are ZeroMQ, Dask and HTTP. What speaks something else, or says nothing, passes.
+    Asked are ZeroMQ, Dask, HTTP and XML-RPC. What speaks something else, or says nothing, passes.
     """
     ports = list(ports)
     if not ports:
@@ -95,16 +100,20 @@ def _serves_strangers(port: Port) -> str | None:
         if re.match(rb"HTTP/\S+ 2", line):
             return f"answers HTTP of anybody ({path}) with {line.decode('latin-1')!r}"
         if not line.startswith(b"HTTP/"):
-            break
+            return None
+    kind = f"Content-Type: text/xml\r\nContent-Length: {len(_XML_RPC)}"
+    request = f"POST /RPC2 HTTP/1.0\r\nHost: localhost\r\n{kind}\r\n\r\n"
+    if b"<methodResponse>" in _talk(port, request.encode() + _XML_RPC, most=_MOST):
+        return "answers XML-RPC of anybody"
     return None
 
 
-def _talk(port: Port, words: bytes) -> bytes:
-    """Connect, say something, and give what is said within a short time."""
+def _talk(port: Port, words: bytes, most: int = len(_ZMQ)) -> bytes:
+    """Connect, say something, and give what is said within a short time, up to so many bytes."""
     said = b""
     address = port.host, port.number
     with contextlib.suppress(OSError), socket.create_connection(address, ANSWER_S) as peer:
         peer.sendall(words)
-        while len(said) < len(_ZMQ) and (more := peer.recv(1024)):
+        while len(said) < most and (more := peer.recv(1024)):
             said += more
     return said

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
     from types import FrameType
 
-__all__ = ["Watched", "imports", "is_bytecode", "place", "watched", "writes"]
+__all__ = ["Watched", "caller", "imports", "is_bytecode", "place", "watched", "writes"]
 
 _PROCESSES = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "pty.spawn"}
@@ -179,13 +179,21 @@ def _asks(frame: FrameType) -> bool:
     return any(each.f_globals.get("__name__") == _CLIENT for each in _frames(frame))
 
 
-def place(frame: FrameType) -> str:
-    """Tell the line of the first caller outside Python's own library."""
+def caller(frame: FrameType) -> FrameType | None:
+    """Give the first caller outside Python's own library."""
     for each in _frames(frame):
         name = each.f_code.co_filename
         if not name.startswith("<") and (_LIBRARY not in name or "-packages" in name):
-            return f"{Path(name).name}:{each.f_lineno}"
-    return "in Python's library"
+            return each
+    return None
+
+
+def place(frame: FrameType) -> str:
+    """Tell the line of the first caller outside Python's own library."""
+    who = caller(frame)
+    if who is None:
+        return "in Python's library"
+    return f"{Path(who.f_code.co_filename).name}:{who.f_lineno}"
 
 
 def _there(folders: Sequence[Path]) -> dict[tuple[str, Hashable], str]:

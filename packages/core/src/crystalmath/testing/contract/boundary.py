@@ -213,6 +213,14 @@ class Boundary(Base):
         assert still_unbegun(oracle, attempt.job_id, WATCH_S), "probe began it"
         assert door.seen(attempt) in OVER
 
+    def test_probe_of_a_cluster_that_was_taken_out(self, door: Door) -> None:
+        """Its table is in no configuration file any more: others are told of all the same."""
+        known, other = door.write("echo"), door.write("echo")
+        asked, clusters = [other.job_id, known.job_id], {other.job_id: "taken-out"}
+        answers: dict[str, list[str]]
+        answers = door.again("probed", lambda: door.owner.ask("probe", asked, None, clusters))
+        assert {state for state, _ in answers.values()} <= set(OVER)
+
     @behind_busy_workers
     def test_probe_of_many(self, door: Door, occupied: list[Attempt], gate: Path) -> None:
         queued = door.write("echo")

@@ -66,6 +66,9 @@ class Stage:
         self._oracle = oracle
         self._folder = folder
         self._places = Places(folder)
+        self._ports: set[ports.Port] = set()
+        self.strange_ports: list[str] = []
+        self.open_ports: list[str] = []
         self.born = self._environment()
         errors = folder / "errors"
         work = self._places.work
@@ -73,7 +76,7 @@ class Stage:
             # What its imports open is no engine's.
             self._owner.ask("write", "echo")
             descriptors = self._descriptors()
-            self._owner.ask("note_passing", [str(oracle.home), str(folder)])
+            self._owner.ask("note_passing", str(oracle.home), str(folder))
             self._use()
             self._owner.ask("close")
             self.changed: dict[str, list[str]] = self._owner.ask("changes")
@@ -114,6 +117,7 @@ class Stage:
         # Whether it has so many workers is asked elsewhere.
         with contextlib.suppress(AssertionError):
             eventually(lambda: all(map(self._oracle.claimed, jobs)), self._begin_s, "")
+        self._look_at_ports()
         gate.touch()
         self._end(jobs)
         self.jobs: dict[str, dict[str, Any]] = {
@@ -123,14 +127,21 @@ class Stage:
         self.limits: dict[str, list[int]] = self._owner.ask("limits")
         self.encodings: dict[str, str] = self._owner.ask("encodings")
         self.changed_by_use: dict[str, list[str]] = self._owner.ask("changes")
-        processes = [psutil.Process(self._owner.process.pid), *self._owner.others()]
-        found = ports.listening(processes)
-        self.strange_ports = [str(port) for port in found if not port.is_loopback]
-        self.open_ports = ports.open_to_strangers(found)
-        self.files_in_use = [each for process in processes for each in self._written(process)]
+        self._look_at_ports()
+        self.files_in_use = [each for one in self._processes() for each in self._written(one)]
         rounds = (self._leaks() for _ in range(ROUNDS))
         shown = list(takewhile(bool, rounds))
         self.leaks = shown[-1] if len(shown) == ROUNDS else []
+
+    def _processes(self) -> list[psutil.Process]:
+        return [psutil.Process(self._owner.process.pid), *self._owner.others()]
+
+    def _look_at_ports(self) -> None:
+        """Look at those that are there now and were not before: some are there for a job alone."""
+        new = [port for port in ports.listening(self._processes()) if port not in self._ports]
+        self._ports.update(new)
+        self.strange_ports += [str(port) for port in new if not port.is_loopback]
+        self.open_ports += ports.open_to_strangers(new)
 
     def _leaks(self) -> list[str]:
         """Tell what some jobs have left behind."""

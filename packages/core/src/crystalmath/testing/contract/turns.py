@@ -63,16 +63,18 @@ class Turns(Base):
         self,
         needs: Callable[[str], None],
         engine: EngineUnderTest,
-        owner: Callable[[], Owner],
+        owner: Callable[..., Owner],
         door: Door,
         oracle: Oracle,
+        runner: EngineRunner,
         shared: Path,
         stuck: Stuck,
     ) -> None:
         """Before its claim, and by the same process: core launches it again, and it runs."""
         needs("workers_here")
         # An engine of its own: one that lacks a worker for a while is none for other tests.
-        launcher, attempt = owner(), stuck.attempt
+        launcher = owner(A_VARIABLE_OF_THE_OWNER="some words")
+        attempt = stuck.attempt
         door.launch(attempt, by=launcher)
         limit = engine.start_s + 10 * engine.turn_s
         pid = eventually(stuck.worker, limit, f"no worker called worker.run for {attempt.id}")
@@ -94,6 +96,21 @@ class Turns(Base):
         )
         assert door.ended(attempt) == ["completed"]
         assert (shared / "count").read_text() == "x"
+        if runner.capabilities.workers_inherit:
+            path = shared / "go on"
+            more = [door.write("surroundings", path=str(path)) for _ in range(engine.workers)]
+            door.launch(*more, by=launcher)
+            # Each worker has one of them, if all are there again.
+            with contextlib.suppress(AssertionError):
+                door.started(*more)
+            path.touch()
+            door.ended(*more)
+            seen = [oracle.payload(each.job_id)["environment"] for each in more]
+            found = {each.get("A_VARIABLE_OF_THE_OWNER") for each in seen}
+            assert found == {"some words"}, (
+                "after a worker was killed, jobs find A_VARIABLE_OF_THE_OWNER of the process that "
+                f"submits to be {found} ({_GUIDE}, 'What a job inherits')"
+            )
         launcher.ask("stop")
 
     # --- many handles ------------------------------------------------------------------------
