@@ -321,3 +321,40 @@ class ProbeByCluster(Engine):
         for attempt in attempts:
             by_cluster[attempt.cluster].append(attempt)
         return {name: seen for some in by_cluster.values() for name, seen in super().probe(some)}
+
+
+class FirstPageOnly(Engine):
+    """Reads the first page of its server's list of tasks alone."""
+
+    PAGE = 50
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._listed = {}
+
+    def launch(self, attempts):
+        self._listed |= dict.fromkeys(attempt.id for attempt in attempts)
+        return super().launch(attempts)
+
+    def probe(self, attempts):
+        seen = super().probe(attempts)
+        active = (each for each in self._listed if self._see(each).state != "gone")
+        page = set(itertools.islice(active, self.PAGE))
+        return {each: told if each in page else Sighting("gone") for each, told in seen.items()}
+
+
+class GoneOnItsWay(Engine):
+    """Says gone of what has left its queue and is on its way to a worker."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._on_its_way = set()
+
+    def _run(self, attempt):
+        self._on_its_way.add(attempt.id)
+        time.sleep(0.3)
+        self._on_its_way.discard(attempt.id)
+        super()._run(attempt)
+
+    def _see(self, attempt):
+        return Sighting("gone") if attempt in self._on_its_way else super()._see(attempt)

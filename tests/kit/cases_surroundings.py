@@ -22,7 +22,7 @@ CASES = [
     ("OtherLocale", "test_a_job_has_the_locale_of_its_owner", "text files"),
     ("FewerFiles", "test_a_job_has_the_limits_of_its_owner", r"RLIMIT_NOFILE is \[200"),
     ("LowersHardLimit", "test_a_job_has_the_limits_of_its_owner", "RLIMIT_"),
-    ("UnquotedPaths", "test_a_home_with_blanks_and_accents", "a home named 'a b"),
+    ("UnquotedPaths", "test_a_home_with_blanks_and_accents", "a home named .a b"),
     ("JobsIgnoreSignals", "test_a_job_hears_all_signals", "'ignored': .'SIGINT', 'SIGTERM'"),
     ("JobsBlockSignals", "test_a_job_hears_all_signals", "'blocked': .'SIGINT', 'SIGTERM'"),
     ("JobsWithoutStreams", "test_a_job_has_standard_streams", "closed"),

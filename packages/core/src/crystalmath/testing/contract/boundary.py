@@ -28,15 +28,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Boundary"]
 
-MANY = 50
+MANY = 60
 #: How long an engine may take to answer a `launch` of what cannot run yet, in seconds.
 ANSWER_S = 30.0
 #: How long it may take to be asked about 500 attempts, in seconds.
 MANY_PROBED_S = 30.0
+#: How often it is asked while workers take what was launched, in seconds.
+PAUSE_S = 0.1
 #: How long nobody must begin what nobody may begin, in seconds.
 WATCH_S = 1.0
 #: How many times a state is asked for that must not change.
 LOOKS = 5
+
+_GUIDE = "docs/writing-an-engine.md"
 
 UNDER_WAY = {"queued", "running"}
 OVER = {"gone", "unknown"}
@@ -127,12 +131,31 @@ class Boundary(Base):
         assert one != another, f"two processes gave the handle {one!r}, each to another attempt"
         assert door.ended(*attempts) == ["completed"] * 2
 
-    def test_launch_of_many(self, door: Door, shared: Path) -> None:
+    def test_launch_of_many(
+        self, engine: EngineUnderTest, door: Door, oracle: Oracle, room: int, shared: Path
+    ) -> None:
+        """All of them run; none is said to be gone on its way to a worker."""
         count, go = shared / "count", shared / "go"
-        go.touch()
         recipe = {"count": str(count), "path": str(go)}
         attempts = [door.write("count_and_wait", **recipe) for _ in range(MANY)]
-        given = door.launch(*attempts)
+        # Nobody has to take more than these before others end.
+        first = attempts[: engine.workers + room]
+        given = door.launch(*first)
+
+        # While workers take theirs; whether it has so many workers is asked elsewhere.
+        end = time.monotonic() + engine.start_s + 10 * engine.turn_s
+        begun = 0
+        while begun < engine.workers and time.monotonic() < end:
+            begun = sum(oracle.claimed(each.job_id) for each in first)
+            seen = door.probe([each.job_id for each in first], given)
+            lost = sorted(job_id for job_id, (state, _) in seen.items() if state == "gone")
+            assert not lost, (
+                f"of {len(first)} attempts that were launched and have not ended, probe says that "
+                f"{len(lost)} are gone, {lost[0]}.1 among them ({_GUIDE}, 'What `probe` says')"
+            )
+            time.sleep(PAUSE_S)
+        go.touch()
+        given |= door.launch(*attempts[len(first) :])
         assert len(set(given.values())) == MANY
         assert door.ended(*attempts) == ["completed"] * MANY
         assert count.read_text() == "x" * MANY

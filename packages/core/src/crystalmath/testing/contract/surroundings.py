@@ -183,7 +183,7 @@ class Surroundings(Staged):
         contract_home: Path,
     ) -> None:
         """It works; a scheduler's scripts may have no way to name it, which is said plainly."""
-        home = contract_home / "a b \N{LATIN SMALL LETTER E WITH ACUTE}"
+        home = contract_home / "a b \N{LATIN SMALL LETTER E WITH ACUTE}'s $1"
         home.mkdir()
         engine.configure(home)
         tenant = owner(CRYSTALMATH_HOME=str(home))
