@@ -69,6 +69,18 @@ class NeverTied(AtLaunch):
             self._process.wait()
 
 
+class HelperNotTied(NeverTied):
+    """Starts it at the first release, and not at a launch."""
+
+    def begin(self):
+        """Nothing is needed for a launch."""
+
+    def release(self, attempts):
+        super().release(attempts)
+        if not hasattr(self, "_process"):
+            super().begin()
+
+
 class TiedByItsThread(TiedLate):
     """Has a thread start its process, which is tied to its owner when `launch` is long over."""
 

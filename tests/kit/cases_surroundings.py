@@ -86,6 +86,11 @@ CASES = [
         "test_killed_at_each_moment_of_a_launch",
         "after its owner was killed a[ts] ",
     ),
+    (
+        "HelperNotTied",
+        "test_killed_at_each_moment_of_a_launch",
+        "after its owner was killed after a release",
+    ),
     ("KilledLeavesFile", "test_killed_at_each_moment_of_a_launch", "/tmp/broken-engine-"),
     ("KilledLeavesSocket", "test_killed_at_each_moment_of_a_launch", "/engines/KilledLeavesSocket"),
     ("NeverTied", "test_killed_at_each_moment_of_a_launch", "sleep 120"),

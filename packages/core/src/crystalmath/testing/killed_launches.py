@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from crystalmath.testing.leavings import is_channel, is_leaked, segments
 from crystalmath.testing.oracle import shown
+from crystalmath.testing.owner import OwnerError, is_unavailable
 from crystalmath.testing.passing import TRANSIENT, below
 from crystalmath.testing.waiting import eventually
 
@@ -24,6 +25,8 @@ __all__ = ["KilledLaunches"]
 
 BEFORE, BEGINS = "before a launch", "as a launch begins"
 MIDDLE, AFTER = "in the middle of a launch", "after a launch"
+#: What core may call without any launch, when it has taken over another process's jobs.
+CALLED = {"probe": "after a probe", "release": "after a release"}
 CLAIMED, OVER = "as its first job begins", "once its first job is over"
 #: An engine is watched until its first job is over, at least and at most so long, in seconds.
 LEAST_S, MOST_S = 2.0, 15.0
@@ -72,6 +75,8 @@ class KilledLaunches:
         took = self._answer()
         counts = self._watch()
         self._kill(BEFORE)
+        for method, moment in CALLED.items():
+            self._call(method, moment)
         self._kill(BEGINS, lambda _: True)
         end = took / 2
         self._kill(MIDDLE, lambda launch: launch.age >= end)
@@ -103,6 +108,16 @@ class KilledLaunches:
         took = time.monotonic() - began
         self._put_down(AFTER, owner)
         return took
+
+    def _call(self, method: str, moment: str) -> None:
+        """Kill after the engine was told of a job that it has not been given."""
+        owner, attempt = self._new(), self._door.write("echo")
+        try:
+            owner.ask(method, [attempt.job_id])
+        except OwnerError as error:
+            if not is_unavailable(error):
+                raise
+        self._put_down(moment, owner)
 
     def _watch(self) -> list[int]:
         """Kill once the job is over; give the numbers of processes at which to kill others."""
