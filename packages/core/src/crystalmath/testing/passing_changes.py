@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import locale
 import os
+import re
 import socket
 import sys
 import threading
@@ -40,6 +41,14 @@ _FILES = frozenset({"open", "os.mkdir", "os.chmod"})
 _ANYWHERE = ("/dev/", "/proc/")
 #: A socket's path must be short, which one below TMPDIR may not be: here too, if it is removed.
 _TEMPORARY = "/tmp/"  # noqa: S108
+
+
+#: In a run directory: what a batch system is given of an attempt, and says about it.
+_OF_ALLOCATION = re.compile(r"\d+\.allocation(/|$)")
+
+
+def _is_core(frame: FrameType | None) -> bool:
+    return frame is None or str(frame.f_globals.get("__name__")).startswith(_CORE)
 
 
 class PassingChanges:
@@ -114,8 +123,8 @@ class PassingChanges:
         # A path that is relative to a descriptor says little.
         is_known = Path(os.fsdecode(name)).is_absolute()
         if path.startswith(self._jobs):
-            who = caller(frame)
-            return who is not None and not str(who.f_globals.get("__name__")).startswith(_CORE)
+            inside = path.removeprefix(self._jobs).partition("/")[2]
+            return not _OF_ALLOCATION.match(inside) and not _is_core(caller(frame))
         if not is_known or is_bytecode(path) or path.startswith(_ANYWHERE + self._folders):
             return False
         if not path.startswith(_TEMPORARY):
