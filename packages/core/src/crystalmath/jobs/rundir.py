@@ -27,14 +27,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile
-from crystalmath.jobs.documents import (
-    cleaned,
-    document,
-    read_document,
-    read_header,
-    to_disk,
-    write,
-)
+from crystalmath.jobs.documents import document, read_document, read_header, to_disk, write
 from crystalmath.jobs.heartbeat import Heart
 from crystalmath.jobs.worktree import as_text
 from crystalmath.processes import Identity, is_locked
@@ -325,8 +318,7 @@ class RunDirectory:
                 whole = len(line) + header.get("size", 0)  # older releases did not say
                 if os.fstat(file.fileno()).st_size < whole:
                     raise BadFile(f"{file.name} is cut short: it should have {whole} bytes")
-                told: dict[str, Any] = cleaned(header)
-                return told
+                return header
         except FileNotFoundError:
             return None
 

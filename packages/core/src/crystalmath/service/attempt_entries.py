@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import BadFile
+from crystalmath.jobs.documents import cleaned
 
 if TYPE_CHECKING:
     from crystalmath.jobs.rundir import RunDirectory
@@ -41,7 +42,7 @@ def _attempt(directory: RunDirectory, number: int) -> AttemptEntry:
         if (claimant := directory.claimant(number)) is not None:
             entry["host"], entry["pid"] = claimant.host, claimant.pid
         if (outcome := directory.outcome(number)) is not None:
-            entry["outcome"], entry["error"] = outcome["state"], outcome.get("error")
+            entry["outcome"], entry["error"] = outcome["state"], cleaned(outcome.get("error"))
     except BadFile as error:
         entry["error"] = str(error)
     return entry
