@@ -91,7 +91,8 @@ class Capabilities:
         What was queued and not started is dropped when the process that launched it ends, also
         when that process is killed.
     drops_queued : bool
-        After ``release`` an attempt that had not begun is not started any more.
+        After ``release`` an attempt that ``probe`` called queued is not started any more; one that
+        was on its way to a worker may be.
     workers_here : bool
         Jobs run on the host of the process that submits them.
     starts_in_order : bool
