@@ -320,7 +320,10 @@ class ProbeByCluster(Engine):
         by_cluster = {name: [] for name in self.clusters()}
         for attempt in attempts:
             by_cluster[attempt.cluster].append(attempt)
-        return {name: seen for some in by_cluster.values() for name, seen in super().probe(some)}
+        seen = {}
+        for some in by_cluster.values():
+            seen |= super().probe(some)
+        return seen
 
 
 class FirstPageOnly(Engine):

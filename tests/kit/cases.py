@@ -137,7 +137,7 @@ CASES = [
     ("StopHangs", "test_stop_ends_in_time", "did not come back"),
     ("StopSweepsAll", "test_stop_ends_in_time", "of another process was ended"),
     ("StopNeedsLaunch", "test_stop_without_a_launch[probe]", "_book"),
-    ("PollerIsNoDaemon", "test_script_that_does_not_close", "."),
+    ("PollerIsNoDaemon", "test_script_that_does_not_close", "which is no daemon"),
     ("FirstPageOnly", "test_launch_of_many", "of 60 attempts .* 10 are gone"),
     ("GoneOnItsWay", "test_launch_of_many", "of 60 attempts .* 1 are gone"),
     ("ProbeByCluster", "test_probe_of_a_cluster_that_was_taken_out", "KeyError: 'taken-out'"),
