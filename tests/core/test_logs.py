@@ -13,29 +13,20 @@ import pytest
 from crystalmath.cli import logs as logs_module
 from crystalmath.cli.shared.plain import Plain
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.rundir import LEFT_OUT
 from crystalmath.jobs.workfiles import find, read_chunks, read_part, read_tail
 from crystalmath.worker.logfile import LogFile
 
 AL = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 
-
-def finished(work):
-    """Do all of a work in which others may come between; give what it returns."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
-
-
 # --- opened safely -------------------------------------------------------------------------------
 
 
 def read_in_every_way(path):
     for read in (
-        lambda: finished(read_part(path, 0, 100, whole=True)),
-        lambda: finished(read_tail(path, 3, 100, whole=True)),
+        lambda: at_once(read_part(path, 0, 100, whole=True)),
+        lambda: at_once(read_tail(path, 3, 100, whole=True)),
         lambda: list(read_chunks(path)),
     ):
         with pytest.raises(InvalidJob, match="no regular file"):
@@ -58,9 +49,9 @@ def test_neither_a_fifo_nor_a_link_nor_a_device_is_read(tmp_path, name):
 def test_a_link_inside_the_work_directory_leads_to_its_file(tmp_path):
     (tmp_path / "real").write_text("text")
     (tmp_path / "OUTCAR").symlink_to("real")
-    path = finished(find(tmp_path, "OUTCAR")).path
+    path = at_once(find(tmp_path, "OUTCAR")).path
     assert path == tmp_path.resolve() / "real"
-    assert finished(read_part(path, 0, 100, whole=True)).text == "text"
+    assert at_once(read_part(path, 0, 100, whole=True)).text == "text"
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink(f"{path}-there", path)])
@@ -123,13 +114,13 @@ def test_whoever_follows_a_log_goes_on_where_its_middle_was_left_out(tmp_path):
     path = tmp_path / "1.log"
     log = LogFile(str(path), 10_000)
     log.write(b"x\n" * 4_900)
-    offset = finished(read_part(path, 0, 20_000, whole=False)).end
+    offset = at_once(read_part(path, 0, 20_000, whole=False)).end
     log.write(b"y\n" * 200)
-    part = finished(read_part(path, offset, 20_000, whole=False))
+    part = at_once(read_part(path, offset, 20_000, whole=False))
     assert part.text.encode().startswith(LEFT_OUT)
     assert part.text.endswith("y\n" * 200)
     assert part.end == part.size == path.stat().st_size
-    assert finished(read_part(path, part.end, 100, whole=False)).text == ""
+    assert at_once(read_part(path, part.end, 100, whole=False)).text == ""
     log.close()
 
 

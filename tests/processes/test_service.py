@@ -34,6 +34,7 @@ from crystalmath.errors import (
     UnknownEngine,
     UnknownJob,
 )
+from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
@@ -642,15 +643,6 @@ def test_close_cancels_what_is_not_finished(home, lab):
 # --- what others do meanwhile --------------------------------------------------------------------
 
 
-def drained(work):
-    """Carry out what gives way to others to its end."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
-
-
 def test_files_that_a_new_job_is_to_read_are_not_removed(service, tmp_path, monkeypatch):
     monkeypatch.setattr("crystalmath.service.pruning._TOGETHER", 1)
     first, second = [run(service, value(number)).job_id for number in (1, 2)]
@@ -661,7 +653,7 @@ def test_files_that_a_new_job_is_to_read_are_not_removed(service, tmp_path, monk
     asked = {"files": [place]}
     reader = service.submit(Submission(recipe="lab_recipes.without_structure", parameters=asked))
     try:
-        pruned = drained(work)
+        pruned = at_once(work)
         assert Path(place).is_dir()
         [(job_id, error)] = pruned.left
         assert job_id == second
@@ -676,8 +668,8 @@ def test_an_archive_says_what_was_removed_while_it_was_written(service, tmp_path
     jobs = [run(service, value(number)).job_id for number in (1, 2)]
     work = write_archive(service, tmp_path / "jobs.zip", jobs)
     next(work)
-    drained(service.prune(Choice(job_ids=jobs)))
-    told = drained(work).left_out
+    at_once(service.prune(Choice(job_ids=jobs)))
+    told = at_once(work).left_out
     assert any(each.startswith(jobs[1]) and "removed meanwhile" in each for each in told)
 
 
@@ -707,7 +699,7 @@ def test_a_key_gives_its_job_after_the_files_of_its_parent_were_removed(service)
     of_job = {"format": "job", "job_id": parent.job_id}
     asked = Submission(recipe="lab_recipes.value", atoms=of_job, key="of a parent")
     job = run(service, asked)
-    drained(service.prune(Choice(job_ids=[parent.job_id])))
+    at_once(service.prune(Choice(job_ids=[parent.job_id])))
     assert service.submit(asked).job_id == job.job_id
     assert [finding.code for finding in service.check(asked).findings] == ["key_known"]
     with pytest.raises(FilesRemoved):
