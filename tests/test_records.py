@@ -7,6 +7,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import is_typeddict
 
 import attrs
 import jsonschema
@@ -41,14 +42,16 @@ from crystalmath.models import (
     Submission,
     SubmissionOptions,
     Terms,
+    answer_lists,
     answers,
+    job_notes,
+    retry,
 )
 from crystalmath.models.answers import Specification
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, from_wire, properties, to_wire
 from crystalmath.models.filters import Selection, StoreSelection
 from crystalmath.models.job import NO_RESULT, UNFINISHED
-from crystalmath.models.retry import RetriedJob
 from crystalmath.models.submission import CommonTerms, TermsGiven
 from crystalmath.quacc import store
 from crystalmath.recipes import asejson_writing, decoding, encoding
@@ -56,7 +59,7 @@ from crystalmath.recipes import structures as structures_module
 from crystalmath.recipes.structures import parse_and_keep, to_ase_json
 from crystalmath.server.handlers.submission import read_submission
 from crystalmath.server.methods import METHODS
-from crystalmath.server.rpc.shapes import COMPONENTS, SUBMISSION
+from crystalmath.server.rpc.shapes import COMPONENTS, JOB, SUBMISSION
 from crystalmath.service import JobService
 from crystalmath.store.rows import from_row, to_row
 from crystalmath.store.tables import jobs, specifications
@@ -253,49 +256,51 @@ def test_schemas_are_those_of_the_records():
         assert COMPONENTS[name]["properties"].keys() == attrs.fields_dict(record).keys()
 
 
-def test_what_a_client_answers_is_what_the_methods_declare():
-    def shape(name, *way):
-        found = METHODS[name].result
-        for step in way:
-            found = found["properties"][step]["items"]
-        return found["properties"].keys()
+def shape(schema):
+    """Give a schema's properties, of what it refers to and of what is no null."""
+    (schema,) = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
+    found = COMPONENTS[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    return found["properties"]
 
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"rpc.discover"}))
+def test_a_handler_answers_what_its_method_declares(name):
+    annotated = inspect.signature(METHODS[name].handler).return_annotation
+    told = shape(METHODS[name].result)
+    if annotated == "JobDocument":
+        assert told == shape(JOB)
+        return
+    typed = TYPED[annotated.rpartition(".")[2]]
+    assert keys_of(typed) == told.keys()
+    for key, one in told.items():
+        within = one.get("items")
+        entry = re.search(r"(\w+)\]", str(typed.__annotations__.get(key)))
+        if within is not None and entry and entry.group(1) in TYPED:
+            assert keys_of(TYPED[entry.group(1)]) == shape(within).keys(), key
+
+
+#: What is typed of the answers, by its name.
+TYPED = {
+    name: typed
+    for module in (answers, answer_lists, retry, job_notes)
+    for name, typed in vars(module).items()
+    if is_typeddict(typed)
+}
+
+
+def test_what_stands_in_answers_is_what_the_methods_declare():
     told = METHODS["system.status"].result["properties"]
-    for typed, keys in (
-        (answers.Counted, shape("jobs.summary")),
-        (answers.ErrorGroup, shape("jobs.summary", "errors")),
-        (answers.CountedOverTime, shape("jobs.counts")),
-        (answers.CountsBucket, shape("jobs.counts", "buckets")),
-        (answers.Specification, shape("jobs.specification")),
-        (answers.LogPart, shape("jobs.logs")),
-        (answers.Story, shape("jobs.show")),
-        (answers.AttemptEntry, shape("jobs.show", "attempts")),
-        (answers.Relative, shape("jobs.show", "children")),
-        (answers.JobFiles, shape("jobs.files")),
-        (answers.JobFile, shape("jobs.files", "files")),
-        (answers.CancelledJob, shape("jobs.cancel_many", "jobs")),
-        (RetriedJob, shape("jobs.retry", "jobs")),
-        (answers.CheckedJob, shape("jobs.check")),
-        (answers.Usage, shape("jobs.usage")),
-        (answers.Pruned, shape("jobs.prune")),
-        (answers.PrunedJob, shape("jobs.prune", "jobs")),
-        (answers.LeftJob, shape("jobs.prune", "left")),
-        (answers.UsedByState, shape("jobs.usage", "states")),
-        (answers.UsedByRecipe, shape("jobs.usage", "recipes")),
-        (answers.UsedByLabel, shape("jobs.usage", "labels")),
-        (answers.EngineEntry, shape("engines.list", "engines")),
-        (answers.ClusterEntry, shape("clusters.list", "clusters")),
-        (answers.RecipeEntry, shape("recipes.list", "recipes")),
-        (answers.RecipeDescription, shape("recipes.describe")),
-        (answers.ServerVersion, shape("system.version")),
-        (answers.ServerStatus, shape("system.status")),
-        (answers.DiskRoom, told["disk"]["properties"].keys()),
-        (answers.FailedJob, told["failures"]["anyOf"][0]["items"]["properties"].keys()),
-        (answers.Told, COMPONENTS["Finding"]["properties"].keys()),
-        (answers.Potcar, COMPONENTS["Potcar"]["properties"].keys()),
-        (answers.Parent, COMPONENTS["Parent"]["properties"].keys()),
+    for typed, schema in (
+        (answers.DiskRoom, told["disk"]),
+        (answers.FailedJob, told["failures"]["anyOf"][0]["items"]),
+        (answers.Told, COMPONENTS["Finding"]),
+        (answers.Potcar, COMPONENTS["Potcar"]),
+        (answers.Parent, COMPONENTS["Parent"]),
+        (answers.Event, COMPONENTS["Event"]),
+        (answers.Change, COMPONENTS["Change"]),
+        (answers.PresetEntry, COMPONENTS["Preset"]),
     ):
-        assert keys_of(typed) == keys, typed
+        assert keys_of(typed) == shape(schema).keys(), typed
 
 
 def keys_of(typed):

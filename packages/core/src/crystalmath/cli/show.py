@@ -16,7 +16,7 @@ from crystalmath.client import Job
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from crystalmath.models.answers import AttemptEntry, Relative, Story
+    from crystalmath.models.answers import AttemptEntry, Event, Relative, Story
 
 __all__ = ["show"]
 
@@ -76,7 +76,7 @@ def _attempt(one: AttemptEntry) -> str:
     )
 
 
-def _event(one: dict[str, object]) -> str:
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(str(one["at"]))))
-    reason = f": {output.first_line(str(one['reason']))}" if one["reason"] else ""
+def _event(one: Event) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["at"]))
+    reason = f": {output.first_line(one['reason'])}" if one["reason"] else ""
     return f"{at}  {one['to']}{reason}"

@@ -1,40 +1,60 @@
-"""What the answers of the server's methods hold, for type checkers of who calls a client.
+"""What the server's methods answer, for type checkers: of handlers, and of who calls a client.
 
 Each is what the method of the same subject declares; a test holds the two together. Answers may
-gain keys in later releases, and lose none.
+gain keys in later releases, and lose none. Those that are lists stand in
+:mod:`~crystalmath.models.answer_lists`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from crystalmath.models.job_notes import Parent, Told
 from crystalmath.models.submission import CommonTerms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from crystalmath.models.checkup import Check
 
 __all__ = [
+    "ArchiveAnswer",
     "ArchivedJobs",
     "AttemptEntry",
     "CancelledJob",
+    "Change",
+    "CheckEntry",
     "CheckedJob",
+    "ClusterChecked",
+    "ClusterEntry",
     "Counted",
     "CountedOverTime",
     "CountsBucket",
     "DiskRoom",
     "EngineEntry",
     "ErrorGroup",
+    "Event",
     "FailedJob",
+    "ImportAnswer",
     "ImportedJobs",
+    "InputsDocument",
+    "JobDocument",
     "JobFile",
     "JobFiles",
+    "JobInputs",
+    "JobParameters",
+    "JobProgress",
+    "JobResult",
+    "JobScript",
     "LeftJob",
+    "ListedResult",
     "LogPart",
+    "Nothing",
     "Parent",
+    "Pong",
     "Potcar",
+    "PresetEntry",
+    "ProgressDocument",
+    "ProvenCluster",
     "Pruned",
     "PrunedJob",
     "RecipeDescription",
@@ -43,14 +63,25 @@ __all__ = [
     "ServerStatus",
     "ServerVersion",
     "Specification",
+    "Stopping",
     "Story",
+    "SubmittedJob",
+    "Subscribed",
     "Told",
+    "Trouble",
     "Usage",
     "Used",
     "UsedByLabel",
     "UsedByRecipe",
     "UsedByState",
 ]
+
+#: A job, as ``jobs.status`` and all others tell it: what of :class:`~crystalmath.models.Job` is
+#: shown, by the names on the wire. ``Job.read`` makes the record of it.
+JobDocument: TypeAlias = Mapping[str, Any]
+#: The same of :class:`~crystalmath.models.Inputs` and :class:`~crystalmath.models.Progress`.
+InputsDocument: TypeAlias = Mapping[str, Any]
+ProgressDocument: TypeAlias = Mapping[str, Any]
 
 
 class Potcar(TypedDict):
@@ -85,16 +116,41 @@ class AttemptEntry(TypedDict):
     work_dir: str
 
 
+_Happened = TypedDict("_Happened", {"from": str | None})
+
+
+class Event(_Happened):
+    """Something that happened to a job (``jobs.events``), at a time in s since the epoch."""
+
+    seq: int
+    job_id: str
+    at: float
+    to: str
+    reason: str | None
+    job: NotRequired[JobDocument]
+
+
+class Change(_Happened):
+    """The same as a notification (``jobs.changed``)."""
+
+    seq: int
+    job_id: str
+    at: float
+    status: str
+    reason: str | None
+    job: NotRequired[JobDocument]
+
+
 class Story(TypedDict):
     """A job's whole story (``jobs.show``)."""
 
-    job: Mapping[str, Any]
+    job: JobDocument
     params: Mapping[str, Any]
     potcars: list[Potcar]
     parents: list[Relative]
     children: list[Relative]
     attempts: list[AttemptEntry]
-    events: list[dict[str, Any]]
+    events: list[Event]
     error: str | None
 
 
@@ -141,8 +197,8 @@ class Specification(CommonTerms):
     potcars: list[Potcar]
     parents: list[Parent]
     error: str | None
-    job: NotRequired[Mapping[str, Any]]
-    progress: NotRequired[Mapping[str, Any] | None]
+    job: NotRequired[JobDocument]
+    progress: NotRequired[ProgressDocument | None]
 
 
 class LogPart(TypedDict):
@@ -186,6 +242,12 @@ class ArchivedJobs(TypedDict):
     left_out: list[str]
 
 
+class ArchiveAnswer(ArchivedJobs):
+    """The same as the server tells it."""
+
+    error: str | None
+
+
 class ImportedJobs(TypedDict):
     """The jobs that were taken in (``jobs.import``), and those that were there already."""
 
@@ -193,8 +255,84 @@ class ImportedJobs(TypedDict):
     known: list[str]
 
 
+class ImportAnswer(ImportedJobs):
+    """The same as the server tells it."""
+
+    error: str | None
+
+
+class Trouble(TypedDict):
+    """What keeps something from being done, for people and for programs."""
+
+    error: str
+    code: str
+
+
+class SubmittedJob(TypedDict):
+    """The job that a submission became, or why it was refused (``jobs.submit``)."""
+
+    job_id: str | None
+    status: str
+    error: str | None
+    code: NotRequired[str]
+    findings: NotRequired[list[Told]]
+    warnings: NotRequired[list[Told]]
+
+
+class ListedResult(TypedDict):
+    """What the recipe of a job returned (``jobs.results``); arrays and the like in monty's form."""
+
+    job_id: str | None
+    status: str
+    error: str | None
+    result: Any
+    code: NotRequired[str]
+
+
+class JobResult(ListedResult):
+    """The same of one job, and where its recipe raised (``jobs.result``)."""
+
+    traceback: NotRequired[str]
+
+
+class JobParameters(TypedDict):
+    """What the recipe of a job was given (``jobs.parameters``)."""
+
+    job_id: str
+    params: Mapping[str, Any] | None
+    error: str | None
+    code: NotRequired[str]
+
+
+class JobProgress(TypedDict):
+    """How far a job has come (``jobs.progress``)."""
+
+    job_id: str
+    status: str
+    error: str | None
+    progress: ProgressDocument | None
+    code: NotRequired[str]
+
+
+class JobInputs(TypedDict):
+    """What the programs of a job get (``jobs.inputs``)."""
+
+    job_id: str | None
+    inputs: InputsDocument | None
+    error: str | None
+
+
+class JobScript(TypedDict):
+    """A job as scripts that run without us (``jobs.script``): in Python, and for sh."""
+
+    job_id: str | None
+    script: str | None
+    shell: str | None
+    error: str | None
+
+
 class CancelledJob(TypedDict):
-    """Whether it was asked that a job be stopped, or why not (``jobs.cancel_many``)."""
+    """Whether it was asked that a job be stopped, or why not (``jobs.cancel``)."""
 
     job_id: str
     cancelled: bool
@@ -212,7 +350,7 @@ class CheckedJob(TypedDict):
     findings: list[Told]
     potcars: list[Potcar]
     environment: list[str]
-    inputs: NotRequired[Mapping[str, Any] | None]
+    inputs: NotRequired[InputsDocument | None]
 
 
 class Used(TypedDict):
@@ -309,8 +447,26 @@ class ClusterEntry(TypedDict):
     error: str | None
 
 
-class ClusterChecked(TypedDict):
+class CheckEntry(TypedDict):
+    """One thing that was looked at (:class:`~crystalmath.models.checkup.Check`)."""
+
+    name: str
+    state: str
+    message: str
+    remedy: str | None
+
+
+class ProvenCluster(TypedDict):
     """What a job has found on a cluster (``clusters.check``)."""
+
+    job_id: str | None
+    status: str
+    checks: list[CheckEntry]
+    error: str | None
+
+
+class ClusterChecked(TypedDict):
+    """The same, as a client gives it."""
 
     job_id: str | None
     status: str
@@ -337,6 +493,42 @@ class RecipeDescription(TypedDict):
     structure: Literal["required", "optional", "none"] | None
     parameters: Mapping[str, Any] | None
     error: str | None
+
+
+class PresetEntry(TypedDict):
+    """A preset of quacc's (``presets.list``): what it sets, with what it inherits."""
+
+    name: str
+    program: str
+    file: str
+    settings: Mapping[str, Any]
+
+
+class Subscribed(TypedDict):
+    """The event after which a subscription begins (``jobs.subscribe``)."""
+
+    seq: int | None
+    error: str | None
+
+
+class Nothing(TypedDict):
+    """That it was done (``jobs.unsubscribe``)."""
+
+    error: str | None
+
+
+class Pong(TypedDict):
+    """That the server lives (``system.ping``)."""
+
+    ok: bool
+
+
+class Stopping(TypedDict):
+    """What a server leaves that is about to end (``system.stop``): how many jobs, by state."""
+
+    pending: int
+    running: int
+    cancel: bool
 
 
 class ServerVersion(TypedDict, total=False):

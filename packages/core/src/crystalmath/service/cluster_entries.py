@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from crystalmath.config import Config
+    from crystalmath.models.answers import ClusterEntry
     from crystalmath.quacc.engines import EngineInfo
 
 __all__ = ["describe_clusters"]
 
 
-def describe_clusters(configured: Config) -> list[dict[str, Any]]:
+def describe_clusters(configured: Config) -> list[ClusterEntry]:
     """Describe the clusters, each with why its engine cannot use it; nothing is started."""
     from crystalmath.quacc.engines import describe_engines
 
@@ -19,7 +20,10 @@ def describe_clusters(configured: Config) -> list[dict[str, Any]]:
         return []
     infos = {info.name: info for info in describe_engines()}
     return [
-        {**cluster.described(), "error": _trouble(cluster.engine, infos)}
+        cast(
+            "ClusterEntry",
+            {**cluster.described(), "error": _trouble(cluster.engine, infos)},
+        )
         for cluster in configured.clusters.values()
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Required, TypedDict
+from typing import TYPE_CHECKING, Required, TypedDict
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import array
@@ -14,8 +14,9 @@ from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, record
 from crystalmath.service.usage import pages
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
+    from crystalmath.models.answers import ArchiveAnswer, ImportAnswer
     from crystalmath.models.filters import FilterParams
     from crystalmath.service import JobService
 
@@ -62,7 +63,7 @@ class ArchiveParams(TypedDict, total=False):
     ),
     refused={"jobs": 0, "files": 0, "left_out": []},
 )
-async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> Mapping[str, Any]:
+async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> ArchiveAnswer:
     """Write jobs that have ended into a file that another home takes in (``jobs.import``).
 
     Record, results and files are in it; POTCARs and environments never are.
@@ -74,7 +75,7 @@ async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> Map
 
 def _archived(
     service: JobService, path: Path, job_ids: list[str] | None, filters: FilterParams | None
-) -> Generator[None, None, dict[str, Any]]:
+) -> Generator[None, None, ArchiveAnswer]:
     from crystalmath.service.job_archive import write_archive
 
     if (job_ids is None) == (filters is None):
@@ -113,7 +114,7 @@ class ImportParams(TypedDict):
     refused={"job_ids": [], "known": []},
     answer_size=lambda params: _ID_SIZE * length(params.get("file"), MOST_JOBS),
 )
-async def handle_jobs_import(service: JobService, params: ImportParams) -> Mapping[str, Any]:
+async def handle_jobs_import(service: JobService, params: ImportParams) -> ImportAnswer:
     """Take in the jobs of an archive that another home has written (``jobs.archive``).
 
     All of them, or, where anything in it is not as it should be, none.

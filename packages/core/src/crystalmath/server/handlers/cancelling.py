@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.fields import array
@@ -15,8 +15,10 @@ from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, record
 from crystalmath.service.usage import pages
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
+    from crystalmath.models.answer_lists import CancelledJobs
+    from crystalmath.models.answers import CancelledJob
     from crystalmath.models.filters import Selection
     from crystalmath.service import JobService
 
@@ -59,9 +61,7 @@ class CancelManyParams(FilterParams, total=False):
     answer_size=lambda _: _ANSWER_SIZE * MOST_JOBS,
     by_server=True,
 )
-async def handle_jobs_cancel_many(
-    service: JobService, params: CancelManyParams
-) -> Mapping[str, Any]:
+async def handle_jobs_cancel_many(service: JobService, params: CancelManyParams) -> CancelledJobs:
     """Request that jobs be stopped: those that are named, or all unfinished ones that fit filters.
 
     Something must say which jobs are meant. ``error`` tells of each why it cannot be stopped; what
@@ -85,13 +85,13 @@ async def handle_jobs_cancel_many(
 
 def _cancelled(
     service: JobService, job_ids: list[str] | None, filters: Selection
-) -> Generator[None, None, list[dict[str, Any]]]:
+) -> Generator[None, None, list[CancelledJob]]:
     are_chosen = job_ids is None
     if job_ids is None:
         chosen: Selection = {"state": UNFINISHED, **filters}
         found = pages(service, **chosen)
         job_ids = [job.job_id for page in found for job in page if not job.state.is_terminal()]
-    answers = []
+    answers: list[CancelledJob] = []
     for job_id in dict.fromkeys(job_ids):
         answer = _cancel(service, job_id)
         # One that was chosen, and has ended since, is not among those that are meant any more.
@@ -101,7 +101,7 @@ def _cancelled(
     return answers
 
 
-def _cancel(service: JobService, job_id: str) -> dict[str, Any]:
+def _cancel(service: JobService, job_id: str) -> CancelledJob:
     try:
         requested = service.cancel(job_id)
         error = None

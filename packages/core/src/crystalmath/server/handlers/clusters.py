@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Required, TypedDict
+from typing import TYPE_CHECKING, Any, Required, TypedDict, cast
 
 from crystalmath.models import JobState
 from crystalmath.models.fields import array, nullable
@@ -14,6 +14,8 @@ from crystalmath.server.rpc.shapes import ERROR, JOB_ID, NAME, SUBMISSION, recor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.models.answer_lists import ClusterList
+    from crystalmath.models.answers import CheckEntry, ProvenCluster
     from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
 
@@ -90,7 +92,7 @@ _CHECK = record(
     # Its engine is loaded, and a stranger's may hang.
     pool="engines",
 )
-def handle_clusters_list(service: JobService, params: NoParams) -> Mapping[str, Any]:
+def handle_clusters_list(service: JobService, params: NoParams) -> ClusterList:
     """List the clusters of the configuration file, and why one cannot be used. None is started."""
     from crystalmath import config
     from crystalmath.service.cluster_entries import describe_clusters
@@ -138,7 +140,7 @@ class ClustersCheckParams(TypedDict, total=False):
     pool="checking clusters",
     by_server=True,
 )
-def handle_clusters_check(service: JobService, params: ClustersCheckParams) -> Mapping[str, Any]:
+def handle_clusters_check(service: JobService, params: ClustersCheckParams) -> ProvenCluster:
     """Prove a cluster by a small job there, which tells what jobs find.
 
     It is sent as any submission, with the caller's ``environment``, and may wait for hours: ask
@@ -162,5 +164,5 @@ def handle_clusters_check(service: JobService, params: ClustersCheckParams) -> M
     else:
         job = service.submit(probe(name, params.get("environment")), wanted=is_wanted)
         job_id, status = job.job_id, job.state.value
-    told = [asdict(check) for check in checks]
+    told = [cast("CheckEntry", asdict(check)) for check in checks]
     return {"job_id": job_id, "status": status, "checks": told, "error": error}

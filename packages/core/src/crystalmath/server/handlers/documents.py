@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
@@ -11,6 +11,8 @@ from crystalmath.jobs.moved import move_of
 from crystalmath.jobs.rundir import RunDirectory
 
 if TYPE_CHECKING:
+    from crystalmath.models import answers
+    from crystalmath.models.answers import JobDocument
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
 
@@ -24,7 +26,7 @@ EVENT_SIZE = 500
 PAGE = 200
 
 
-def job_document(service: JobService, job: JobMetadata) -> dict[str, Any]:
+def job_document(service: JobService, job: JobMetadata) -> JobDocument:
     """Describe a job.
 
     Parameters
@@ -46,11 +48,9 @@ def job_document(service: JobService, job: JobMetadata) -> dict[str, Any]:
 
 def event_document(
     service: JobService, event: Event, job: JobMetadata | None = None
-) -> dict[str, Any]:
+) -> answers.Event:
     """Describe one line of the event log, and its job where that is wanted."""
-    told = {} if job is None else {"job": job_document(service, job)}
-    return {
-        **told,
+    told: answers.Event = {
         "seq": event.seq,
         "job_id": event.job_id,
         "at": event.at,
@@ -58,3 +58,6 @@ def event_document(
         "to": event.to_state.value,
         "reason": event.reason,
     }
+    if job is not None:
+        told["job"] = job_document(service, job)
+    return told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.models.fields import array, nullable, reference
 from crystalmath.server.rpc.declare import method
@@ -12,8 +12,8 @@ from crystalmath.server.rpc.shapes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from crystalmath.models.answer_lists import EngineList
+    from crystalmath.models.answers import EngineEntry
     from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
 
@@ -49,11 +49,12 @@ _TEXT: dict[str, Any] = {"type": "string"}
     # Each plugin is imported, and a stranger's may hang.
     pool="engines",
 )
-def handle_engines_list(service: JobService, params: NoParams) -> Mapping[str, Any]:
+def handle_engines_list(service: JobService, params: NoParams) -> EngineList:
     """List the installed workflow engines, and why one cannot serve. None is started."""
     from attrs import asdict
 
     from crystalmath.quacc.engines import describe_engines
 
     del service, params
-    return {"engines": [asdict(info) for info in describe_engines()], "error": None}
+    engines = [cast("EngineEntry", asdict(info)) for info in describe_engines()]
+    return {"engines": engines, "error": None}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.models.fields import array, reference
@@ -33,8 +33,11 @@ from crystalmath.server.rpc.shapes import (
 from crystalmath.service.wanted import Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Generator, Iterator, Sequence
 
+    from crystalmath.models import answers
+    from crystalmath.models.answer_lists import EventList, WaitedJobs
+    from crystalmath.models.answers import JobDocument
     from crystalmath.models.filters import Selection
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
@@ -150,7 +153,7 @@ class WaitParams(FilterParams, total=False):
     result=record({"jobs": array(JOB), "done": {"type": "boolean"}, "error": ERROR}),
     refused={"jobs": [], "done": False},
 )
-async def handle_jobs_wait(service: JobService, params: WaitParams) -> Mapping[str, Any]:
+async def handle_jobs_wait(service: JobService, params: WaitParams) -> WaitedJobs:
     """Wait until all of some jobs have ended, or the time is over.
 
     The answer has their states at that moment, in the order of the ids; ``done`` tells whether all
@@ -197,7 +200,7 @@ def _have_ended(service: JobService, job_ids: list[str]) -> Generator[None, None
 
 def _told_of(
     service: JobService, job_ids: list[str]
-) -> Generator[None, None, tuple[list[dict[str, Any]], bool]]:
+) -> Generator[None, None, tuple[list[JobDocument], bool]]:
     documents, done = [], True
     for page in _pages(job_ids):
         jobs = _all_of(service, page)
@@ -276,7 +279,7 @@ class EventsParams(WantedParams, total=False):
     ),
     refused={"events": [], "last": 0},
 )
-async def handle_jobs_events(service: JobService, params: EventsParams) -> Mapping[str, Any]:
+async def handle_jobs_events(service: JobService, params: EventsParams) -> EventList:
     """Tell what has happened to jobs since an event, the oldest first.
 
     Where there is nothing to tell, wait up to ``timeout_s`` for something. Called again with
@@ -308,7 +311,7 @@ def read_wanted(params: WantedParams, job_ids: list[str] | None = None) -> Wante
 
 def event_documents(
     service: JobService, after: int, limit: int, wanted: Wanted
-) -> Generator[None, None, tuple[list[dict[str, Any]], int]]:
+) -> Generator[None, None, tuple[list[answers.Event], int]]:
     """Describe the events after another that are wanted, and tell up to which one."""
     found, last = yield from service.wanted_events(after, limit, wanted)
     documents = []

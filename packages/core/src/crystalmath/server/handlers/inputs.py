@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalmath.models.fields import nullable, reference
 from crystalmath.preflight.marked_inputs import with_marks
@@ -14,8 +14,7 @@ from crystalmath.server.rpc.shapes import ERROR, JOB_ID, record
 from crystalmath.service.job_inputs import asked_of_job, written_by_job
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from crystalmath.models.answers import JobInputs
     from crystalmath.server.rpc.shapes import JobIdParams
     from crystalmath.service import JobService
 
@@ -32,7 +31,7 @@ __all__ = ["handle_jobs_inputs"]
     refused={"inputs": None},
     answer_size=lambda _: MOST_BYTES,
 )
-async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> Mapping[str, Any]:
+async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInputs:
     """Tell what the programs of a job get, calculation by calculation, before it runs and after.
 
     Once it has written input files they are read. Its recipe is asked, too, with what the job was

@@ -34,9 +34,16 @@ from crystalmath.server.rpc.shapes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
-    from crystalmath.models.answers import Counted
+    from crystalmath.models.answer_lists import JobList, JobStates
+    from crystalmath.models.answers import (
+        CancelledJob,
+        Counted,
+        JobDocument,
+        Specification,
+        SubmittedJob,
+    )
     from crystalmath.models.filters import Selection, TraitParams
     from crystalmath.models.submission import SubmitParams
     from crystalmath.server.rpc.shapes import JobIdsParams
@@ -89,7 +96,7 @@ _LIMIT = {
     copies=2,  # the structure, and what is recorded of it
     by_server=True,
 )
-def handle_jobs_submit(service: JobService, params: SubmitParams) -> Mapping[str, Any]:
+def handle_jobs_submit(service: JobService, params: SubmitParams) -> SubmittedJob:
     """Submit a job.
 
     It is on record, durably, when the answer comes; the engine is told of it afterwards. A job that
@@ -106,7 +113,7 @@ def handle_jobs_submit(service: JobService, params: SubmitParams) -> Mapping[str
     result=JOB,
     refused={"result": None},
 )
-async def handle_jobs_status(service: JobService, params: JobIdParams) -> Mapping[str, Any]:
+async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDocument:
     """Tell a job's state, and all that is recorded of it.
 
     ``result`` is the summary once the job has completed, ``null`` in it for what the result does
@@ -128,7 +135,7 @@ async def handle_jobs_status(service: JobService, params: JobIdParams) -> Mappin
     refused={"jobs": []},
     answer_size=lambda params: JOB_SIZE * length(params.get("job_ids"), MOST_JOBS),
 )
-async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> Mapping[str, Any]:
+async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> JobStates:
     """Tell the states of many jobs, in the order of their ids.
 
     An unknown id is answered in its place by ``{"job_id", "status": "error", "error", "code":
@@ -138,8 +145,8 @@ async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> 
     return {"jobs": documents, "error": None}
 
 
-def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None, list[Any]]:
-    answers = []
+def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None, list[JobDocument]]:
+    answers: list[JobDocument] = []
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
         found = {job.job_id: job for job in service.some_jobs(page)}
@@ -165,7 +172,7 @@ def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None,
     pool="cancelling",
     by_server=True,
 )
-def handle_jobs_cancel(service: JobService, params: JobIdParams) -> Mapping[str, Any]:
+def handle_jobs_cancel(service: JobService, params: JobIdParams) -> CancelledJob:
     """Request that a job be stopped.
 
     ``cancelled`` tells whether that was requested; it is false for a job that had ended. The job
@@ -212,7 +219,7 @@ class ListParams(FilterParams, total=False):
     refused={"jobs": [], "cursor": None, "totals": None},
     answer_size=lambda params: JOB_SIZE * number(params.get("limit"), 100, MOST_JOBS),
 )
-async def handle_jobs_list(service: JobService, params: ListParams) -> Mapping[str, Any]:
+async def handle_jobs_list(service: JobService, params: ListParams) -> JobList:
     """List jobs, newest first.
 
     All filters must agree. There is another page where ``cursor`` is not ``null``; it is asked for
@@ -235,8 +242,8 @@ def _totals(service: JobService, filters: Selection) -> dict[str, int]:
 
 def _listed(
     service: JobService, limit: int, before: str | None, sort: str | None, filters: Selection
-) -> Generator[None, None, tuple[list[dict[str, Any]], str | None]]:
-    documents: list[dict[str, Any]] = []
+) -> Generator[None, None, tuple[list[JobDocument], str | None]]:
+    documents: list[JobDocument] = []
     while True:
         left = limit - len(documents)
         jobs = service.jobs(limit=min(left, PAGE) + 1, before=before, sort=sort, **filters)
@@ -330,7 +337,7 @@ class SpecificationParams(JobIdParams, total=False):
 )
 async def handle_jobs_specification(
     service: JobService, params: SpecificationParams
-) -> Mapping[str, Any]:
+) -> Specification:
     """Tell what a job was asked to do.
 
     ``jobs.submit`` takes it again, without ``potcars`` and ``parents``. The environment is left
@@ -343,7 +350,7 @@ async def handle_jobs_specification(
 
 def _specification(
     service: JobService, job_id: str, *, job: bool = False, progress: bool = False
-) -> Generator[None, None, dict[str, Any]]:
+) -> Generator[None, None, Specification]:
     _, document = service.specification(job_id).split("\n", 1)
     encoded = json.loads(document)
     atoms = encoded["atoms"]
@@ -352,7 +359,7 @@ def _specification(
     reached = None
     if progress and recorded.state in {JobState.RUNNING, JobState.FAILED}:
         reached = yield from progress_document(service, recorded)
-    return {
+    told: dict[str, Any] = {
         "job_id": job_id,
         **{name: asked.get(name) for name in _SPECIFIED},
         "structure": atoms and {"format": "ase-json", "data": atoms["data"]},
@@ -360,9 +367,12 @@ def _specification(
         "potcars": service.pseudopotentials(job_id),
         "parents": asked["parents"],
         "error": None,
-        **({"job": job_document(service, recorded)} if job else {}),
-        **({"progress": reached} if progress else {}),
     }
+    if job:
+        told["job"] = job_document(service, recorded)
+    if progress:
+        told["progress"] = reached
+    return cast("Specification", told)
 
 
 def filters_in(params: FilterParams) -> FilterParams:

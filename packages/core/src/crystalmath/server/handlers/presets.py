@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from crystalmath.models.fields import array, reference
 from crystalmath.server.rpc.declare import method
@@ -11,6 +11,8 @@ from crystalmath.server.rpc.shapes import ERROR, NAME, SUBMISSION, record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.models.answer_lists import PresetList
+    from crystalmath.models.answers import PresetEntry
     from crystalmath.service import JobService
 
 __all__ = ["handle_presets_list"]
@@ -33,7 +35,7 @@ class PresetsListParams(TypedDict, total=False):
     refused={"presets": []},
     pool="recipes",
 )
-def handle_presets_list(service: JobService, params: PresetsListParams) -> Mapping[str, Any]:
+def handle_presets_list(service: JobService, params: PresetsListParams) -> PresetList:
     """List quacc's presets with what each sets, those that it inherits included.
 
     ``environment`` may name other folders of them, as for ``jobs.submit``.
@@ -41,4 +43,4 @@ def handle_presets_list(service: JobService, params: PresetsListParams) -> Mappi
     from attrs import asdict
 
     found = service.presets(params.get("environment"), params.get("name"))
-    return {"presets": [asdict(each) for each in found], "error": None}
+    return {"presets": [cast("PresetEntry", asdict(each)) for each in found], "error": None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalmath.engines.registry import plugins
 from crystalmath.errors import InvalidJob, UnknownJob
@@ -17,8 +17,10 @@ from crystalmath.server.rpc.declare import method, trouble
 from crystalmath.server.rpc.shapes import ERROR, JOB_ID, STATE, JobIdsParams, record
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
+    from crystalmath.models.answer_lists import ProgressList
+    from crystalmath.models.answers import JobProgress, ProgressDocument
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
@@ -73,7 +75,7 @@ class ProgressParams(JobIdsParams, total=False):
         _MOST_HISTORIES * MOST_STEPS * _STEP_SIZE if params.get("history") else _MOST * 1000
     ),
 )
-async def handle_jobs_progress(service: JobService, params: ProgressParams) -> Mapping[str, Any]:
+async def handle_jobs_progress(service: JobService, params: ProgressParams) -> ProgressList:
     """Tell how far the calculations of jobs have come, read from what their programs write.
 
     ``progress`` is of the newest calculation of a job's present attempt, also after its end, and
@@ -92,13 +94,13 @@ async def handle_jobs_progress(service: JobService, params: ProgressParams) -> M
 
 def _all(
     service: JobService, job_ids: list[str], *, history: bool
-) -> Generator[None, None, list[dict[str, Any]]]:
+) -> Generator[None, None, list[JobProgress]]:
     jobs = {job.job_id: job for job in service.some_jobs(job_ids)}
-    answers: list[dict[str, Any]] = []
+    answers: list[JobProgress] = []
     for job_id in job_ids:
         if (job := jobs.get(job_id)) is None:
-            told = {"status": "error", **trouble(UnknownJob(job_id)), "progress": None}
-            answers.append({"job_id": job_id, **told})
+            unknown = trouble(UnknownJob(job_id))
+            answers.append({"job_id": job_id, "status": "error", **unknown, "progress": None})
             continue
         answers.append(
             {
@@ -113,7 +115,7 @@ def _all(
 
 def progress_document(
     service: JobService, job: JobMetadata, *, history: bool = False
-) -> Generator[None, None, dict[str, Any] | None]:
+) -> Generator[None, None, ProgressDocument | None]:
     """Describe how far a job's newest calculation has come."""
     work = RunDirectory(service.config.jobs_directory / job.job_id).work(job.attempt)
     readers = plugins().progress_readers()

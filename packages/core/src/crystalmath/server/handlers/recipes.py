@@ -14,9 +14,8 @@ from crystalmath.server.rpc.shapes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from crystalmath.models.answers import RecipeDescription
+    from crystalmath.models.answer_lists import RecipeList
+    from crystalmath.models.answers import RecipeDescription, RecipeEntry
     from crystalmath.recipes.lookup import Recipe
     from crystalmath.service import JobService
 
@@ -53,13 +52,13 @@ class RecipesListParams(TypedDict, total=False):
     refused={"recipes": []},
     pool="recipes",
 )
-def handle_recipes_list(service: JobService, params: RecipesListParams) -> Mapping[str, Any]:
+def handle_recipes_list(service: JobService, params: RecipesListParams) -> RecipeList:
     """List the recipes there are: quacc's jobs and flows, and those that the home admits."""
     from crystalmath.recipes.lookup import NAMESPACE, catalogue
 
     prefix = params.get("prefix", "")
     beginnings = (prefix, f"{NAMESPACE}.{prefix}")
-    found = [
+    found: list[RecipeEntry] = [
         {"name": recipe.name, "kind": recipe.kind, "summary": _headline(recipe)}
         for recipe in catalogue(service.config.recipes_allow)
         if recipe.name.startswith(beginnings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalmath.models.fields import from_wire, properties, reference
 from crystalmath.models.retry import Retry
@@ -13,6 +13,7 @@ from crystalmath.server.rpc.shapes import JOB_ID, JobIdParams
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.models.answers import SubmittedJob
     from crystalmath.service import JobService
 
 __all__ = ["handle_jobs_reread"]
@@ -45,7 +46,7 @@ class RereadParams(JobIdParams, total=False):
     by_server=True,
     repeatable=False,  # it would make a second job
 )
-def handle_jobs_reread(service: JobService, params: RereadParams) -> Mapping[str, Any]:
+def handle_jobs_reread(service: JobService, params: RereadParams) -> SubmittedJob:
     """Read the calculations of a failed job again, as a new job that points to it.
 
     For a job whose program came to its end, and whose output could not be read, or was refused. The

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import frozen
 
@@ -35,7 +35,8 @@ from crystalmath.server.rpc.shapes import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from crystalmath.models.answers import LogPart
+    from crystalmath.models.answer_lists import ParametersList, ResultList
+    from crystalmath.models.answers import JobParameters, JobResult, ListedResult, LogPart
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
@@ -90,7 +91,7 @@ class ResultParams(JobIdParams, total=False):
     refused={"result": None},
     answer_size=lambda _: wire.CHUNK,
 )
-async def handle_jobs_result(service: JobService, params: ResultParams) -> Mapping[str, Any]:
+async def handle_jobs_result(service: JobService, params: ResultParams) -> JobResult:
     """Give what the recipe returned, whole, as its worker wrote it.
 
     ``result`` is ``null`` unless the job completed; of a failed job ``error`` and ``traceback``
@@ -100,11 +101,13 @@ async def handle_jobs_result(service: JobService, params: ResultParams) -> Mappi
     if job.state is JobState.COMPLETED and "field" in params:
         await room(2 * await in_pool("files", service.result_size, job))
         return await in_pool("files", _part, service, job, params["field"])
-    told = {"traceback": job.traceback} if job.traceback else {}
-    return await in_pool("files", _described, service, job) | told
+    told = await in_pool("files", _described, service, job)
+    if job.traceback:
+        told["traceback"] = job.traceback
+    return told
 
 
-def _part(service: JobService, job: JobMetadata, field: str) -> dict[str, Any]:
+def _part(service: JobService, job: JobMetadata, field: str) -> JobResult:
     whole = b"".join(service.result_chunks(job))
     return {
         "job_id": job.job_id,
@@ -122,14 +125,15 @@ def _part(service: JobService, job: JobMetadata, field: str) -> dict[str, Any]:
     refused={"results": []},
     answer_size=lambda _: 2 * _TOGETHER,
 )
-async def handle_jobs_results(service: JobService, params: JobIdsParams) -> Mapping[str, Any]:
+async def handle_jobs_results(service: JobService, params: JobIdsParams) -> ResultList:
     """Give what the recipes of many jobs returned, as many of the first ones as fit together.
 
     ``results`` has for each id in turn what jobs.result gives, without a traceback, or why there is
     nothing, and ends before more than 1 MiB would be sent. Ask again for the rest, and where none
     fits, ask jobs.result for the first.
     """
-    return {"results": await in_slices("files", _all(service, params["job_ids"])), "error": None}
+    found = await in_slices("files", _all(service, params["job_ids"]))
+    return {"results": cast("list[ListedResult]", found), "error": None}  # as text already
 
 
 def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[wire.Raw]]:
@@ -173,14 +177,14 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
     refused={"parameters": []},
     answer_size=lambda _: 2 * _TOGETHER,
 )
-async def handle_jobs_parameters(service: JobService, params: JobIdsParams) -> Mapping[str, Any]:
+async def handle_jobs_parameters(service: JobService, params: JobIdsParams) -> ParametersList:
     """Give the recipe's parameters of many jobs, of as many of the first ones as fit together.
 
     ``parameters`` ends before more than 1 MiB would be sent, with at least one. Ask again for the
     rest.
     """
     found = await in_slices("files", _all_parameters(service, params["job_ids"]))
-    return {"parameters": found, "error": None}
+    return {"parameters": cast("list[JobParameters]", found), "error": None}  # as text already
 
 
 def _all_parameters(
@@ -191,7 +195,11 @@ def _all_parameters(
     for job_id in job_ids:
         try:
             encoded = json.loads(service.specification(job_id).partition("\n")[2])
-            told = {"job_id": job_id, "params": encoded["parameters"], "error": None}
+            told: JobParameters = {
+                "job_id": job_id,
+                "params": encoded["parameters"],
+                "error": None,
+            }
         except CrystalMathError as error:
             told = {"job_id": job_id, "params": None, **trouble(error)}
         text = wire.dumps(told)
@@ -210,11 +218,13 @@ def _written(service: JobService, job_id: str, job: JobMetadata | None) -> bytes
             raise UnknownJob(job_id)
         answer = _described(service, job)
     except CrystalMathError as error:
-        answer = {"job_id": job_id, "status": "error", **trouble(error), "result": None}
+        told = trouble(error)
+        answer = {"job_id": job_id, "status": "error", "error": told["error"], "result": None}
+        answer["code"] = told["code"]
     return None if isinstance(answer["result"], wire.Stream) else wire.dumps(answer)
 
 
-def _described(service: JobService, job: JobMetadata) -> dict[str, Any]:
+def _described(service: JobService, job: JobMetadata) -> JobResult:
     return {
         "job_id": job.job_id,
         "status": job.state.value,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import array, from_wire, nullable, properties, reference
 from crystalmath.models.job import NO_RESULT
-from crystalmath.models.retry import ChangeParams, Retry
+from crystalmath.models.retry import ChangeParams, RetriedJob, Retry
 from crystalmath.server.handlers.jobs import FILTERS, read_filters
 from crystalmath.server.handlers.submission import answered
 from crystalmath.server.pools import is_wanted
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.errors import CrystalMathError
+    from crystalmath.models.answer_lists import RetriedJobs
+    from crystalmath.models.answers import SubmittedJob
     from crystalmath.models.filters import FilterParams, Selection
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
@@ -83,7 +85,7 @@ class RetryParams(ChangeParams, total=False):
     by_server=True,
     repeatable=False,  # it would make a second job
 )
-def handle_jobs_retry(service: JobService, params: RetryParams) -> Mapping[str, Any]:
+def handle_jobs_retry(service: JobService, params: RetryParams) -> RetriedJobs:
     """Run jobs again that have ended, each as a new job that points to the old one.
 
     All is as it was submitted before, the environment too, but for what is given here. Each is
@@ -107,25 +109,24 @@ def handle_jobs_retry(service: JobService, params: RetryParams) -> Mapping[str, 
     named = list(dict.fromkeys(named))
     new = [job_id for job_id in named if job_id not in before]
     told = service.retry(new, changes, dry_run=dry_run, wanted=is_wanted)
-    answers = {job_id: _passed_over(job) for job_id, job in before.items()}
+    answers: dict[str, SubmittedJob] = {job_id: _passed_over(job) for job_id, job in before.items()}
     for job_id, job in zip(new, told, strict=True):
         answers[job_id] = _rehearsed(job) if dry_run else answered(job)
     jobs = {job.job_id: job for job in service.some_jobs(named)}
-    told_of = {job_id: {"name": job.name, "labels": job.labels} for job_id, job in jobs.items()}
-    nothing: dict[str, Any] = {"name": None, "labels": {}}
-    return {
-        "jobs": [
-            {"retry_of": job_id, **told_of.get(job_id, nothing), **answers[job_id]}
-            for job_id in named
-        ],
-        "error": None,
-    }
+    retried = [_retried(job_id, jobs.get(job_id), answers[job_id]) for job_id in named]
+    return {"jobs": retried, "error": None}
 
 
-def _passed_over(job: JobMetadata) -> dict[str, Any]:
+def _retried(job_id: str, job: JobMetadata | None, answer: SubmittedJob) -> RetriedJob:
+    name, labels = (job.name, job.labels) if job is not None else (None, {})
+    return {"retry_of": job_id, "name": name, "labels": labels, **answer}
+
+
+def _passed_over(job: JobMetadata) -> SubmittedJob:
     told = f"it was run again already, as job {job.job_id} ({job.state.value})"
     return {"job_id": None, "status": "error", "error": told, "code": "retried"}
 
 
-def _rehearsed(job: JobMetadata | CrystalMathError | ImportError) -> dict[str, Any]:
-    return answered(job) | ({} if isinstance(job, Exception) else {"job_id": None, "status": "ok"})
+def _rehearsed(job: JobMetadata | CrystalMathError | ImportError) -> SubmittedJob:
+    told = answered(job)
+    return told if isinstance(job, Exception) else {**told, "job_id": None, "status": "ok"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from crystalmath.models import Inputs
 from crystalmath.models.fields import nullable
@@ -13,8 +13,7 @@ from crystalmath.server.rpc.declare import method
 from crystalmath.server.rpc.shapes import ERROR, JOB_ID, JobIdParams, record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from crystalmath.models.answers import JobScript
     from crystalmath.service import JobService
 
 __all__ = ["handle_jobs_script"]
@@ -56,7 +55,7 @@ class ScriptParams(JobIdParams, total=False):
     refused={"script": None, "shell": None},
     answer_size=lambda _: _SIZE,
 )
-async def handle_jobs_script(service: JobService, params: ScriptParams) -> Mapping[str, Any]:
+async def handle_jobs_script(service: JobService, params: ScriptParams) -> JobScript:
     """Write a job as a Python script that runs the same calculation with quacc alone."""
     job_id = params["job_id"]
     told = await in_pool("files", _script, service, job_id)
@@ -64,7 +63,7 @@ async def handle_jobs_script(service: JobService, params: ScriptParams) -> Mappi
     if params.get("shell"):
         answer = await handle_jobs_inputs(service, {"job_id": job_id})
         if answer["error"]:
-            return {**answer, "script": None, "shell": None}
+            return cast("JobScript", {**answer, "script": None, "shell": None})
         shell = await in_pool("files", _shell, service, job_id, Inputs.read(answer["inputs"]))
     return {"job_id": job_id, "script": told, "shell": shell, "error": None}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import asdict
 
@@ -16,14 +16,16 @@ from crystalmath.service.pruning import Choice, Pruned
 from crystalmath.service.usage import Usage, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from crystalmath.jobs.heavy import Use
+    from crystalmath.models import answers
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
 __all__ = ["handle_jobs_prune", "handle_jobs_usage"]
 
+_Group = TypeVar("_Group")
 #: So many groups are told, the largest, and what each takes in memory about, in bytes.
 _MOST = 1000
 _GROUP_SIZE = 500
@@ -56,7 +58,7 @@ _NO_USE: Mapping[str, Any] = dict.fromkeys(_USE, 0)
     refused={"total": _NO_USE, "states": [], "recipes": [], "labels": []},
     answer_size=lambda _: 2 * _GROUP_SIZE * _MOST,
 )
-async def handle_jobs_usage(service: JobService, params: FilterParams) -> Mapping[str, Any]:
+async def handle_jobs_usage(service: JobService, params: FilterParams) -> answers.Usage:
     """Measure what the run directories of jobs take: of all, by state, by recipe and by label.
 
     All filters must agree, as in jobs.list. Of recipes and labels the 1000 largest are told, the
@@ -64,19 +66,23 @@ async def handle_jobs_usage(service: JobService, params: FilterParams) -> Mappin
     """
     usage: Usage = await in_slices("files", measure(service, **read_filters(params)))
     return {
-        "total": asdict(usage.total),
-        "states": _largest(usage.states, lambda state: {"state": state}),
-        "recipes": _largest(usage.recipes, lambda recipe: {"recipe": recipe}),
-        "labels": _largest(usage.labels, lambda pair: {"label": pair[0], "value": pair[1]}),
+        "total": _used(usage.total),
+        "states": [{"state": state, **_used(use)} for state, use in _largest(usage.states)],
+        "recipes": [{"recipe": recipe, **_used(use)} for recipe, use in _largest(usage.recipes)],
+        "labels": [
+            {"label": label, "value": value, **_used(use)}
+            for (label, value), use in _largest(usage.labels)
+        ],
         "error": None,
     }
 
 
-def _largest(
-    uses: Mapping[Any, Use], named: Callable[[Any], dict[str, str]]
-) -> list[dict[str, Any]]:
-    first = sorted(uses.items(), key=lambda item: (-item[1].size, str(item[0])))[:_MOST]
-    return [{**named(group), **asdict(use)} for group, use in first]
+def _used(use: Use) -> answers.Used:
+    return cast("answers.Used", asdict(use))
+
+
+def _largest(uses: Mapping[_Group, Use]) -> list[tuple[_Group, Use]]:
+    return sorted(uses.items(), key=lambda item: (-item[1].size, str(item[0])))[:_MOST]
 
 
 #: What says how much of which jobs is removed, beside the filters of jobs.list.
@@ -154,7 +160,7 @@ class PruneParams(FilterParams, total=False):
     answer_size=lambda params: _GROUP_SIZE * number(params.get("limit"), 1000, MOST_JOBS),
     by_server=True,
 )
-async def handle_jobs_prune(service: JobService, params: PruneParams) -> Mapping[str, Any]:
+async def handle_jobs_prune(service: JobService, params: PruneParams) -> answers.Pruned:
     """Throw away the run directories of jobs that have ended, or only what is large in them.
 
     Rows, keys and summaries stay, and say what was removed when. Nothing of a job that has not
@@ -187,7 +193,7 @@ async def handle_jobs_prune(service: JobService, params: PruneParams) -> Mapping
     }
 
 
-def _pruned(job: JobMetadata, size: int) -> dict[str, Any]:
+def _pruned(job: JobMetadata, size: int) -> answers.PrunedJob:
     return {
         "job_id": job.job_id,
         "name": job.name,

@@ -11,7 +11,7 @@ from crystalmath.models.checks import checked
 from crystalmath.models.fields import array, from_wire, nullable, reference
 from crystalmath.models.submission import SubmitParams
 from crystalmath.server.pools import is_wanted
-from crystalmath.server.rpc.declare import length, method, trouble
+from crystalmath.server.rpc.declare import findings_of, length, method, trouble
 from crystalmath.server.rpc.shapes import (
     ERROR,
     MOST_JOBS,
@@ -21,6 +21,8 @@ from crystalmath.server.rpc.shapes import (
 )
 
 if TYPE_CHECKING:
+    from crystalmath.models.answer_lists import SubmittedJobs
+    from crystalmath.models.answers import CheckedJob, Potcar, SubmittedJob, Told
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
@@ -83,7 +85,7 @@ class SubmitManyParams(TypedDict):
     answer_size=lambda params: _ANSWER_SIZE * length(params.get("jobs"), MOST_JOBS),
     by_server=True,
 )
-def handle_jobs_submit_many(service: JobService, params: SubmitManyParams) -> Mapping[str, Any]:
+def handle_jobs_submit_many(service: JobService, params: SubmitManyParams) -> SubmittedJobs:
     """Submit many jobs, each accepted or refused on its own, in order.
 
     They are recorded in one transaction.
@@ -95,7 +97,7 @@ def handle_jobs_submit_many(service: JobService, params: SubmitManyParams) -> Ma
     return {"jobs": jobs, "error": None}
 
 
-def _read(job: Mapping[str, Any]) -> Submission | dict[str, Any]:
+def _read(job: Mapping[str, Any]) -> Submission | SubmittedJob:
     """Read one of many submissions. Refused, it becomes its answer: an error holds on to much."""
     try:
         return read_submission(cast("SubmitParams", checked(job, _ONE)))
@@ -141,7 +143,7 @@ class CheckParams(SubmitParams, total=False):
     copies=2,
     answer_size=lambda params: _INPUTS_SIZE if params.get("inputs") else 0,
 )
-def handle_jobs_check(service: JobService, params: CheckParams) -> Mapping[str, Any]:
+def handle_jobs_check(service: JobService, params: CheckParams) -> CheckedJob:
     """Tell whether a job would be accepted, and everything that is wrong with it at once.
 
     It takes what ``jobs.submit`` takes, and finds what that would find: with the environment and
@@ -156,15 +158,17 @@ def handle_jobs_check(service: JobService, params: CheckParams) -> Mapping[str, 
     wanted = params.get("inputs", False)
     checked = service.check(read_submission(params), inputs=wanted)
     inputs = None if checked.inputs is None else checked.inputs.document()
-    return {
+    told: CheckedJob = {
         "ok": not checked.errors,
         "status": "error" if checked.errors else "ok",
         "error": "\n".join(map(str, checked.errors)) or None,
-        "findings": [asdict(finding) for finding in checked.findings],
-        "potcars": [asdict(file) for file in checked.pseudopotentials],
+        "findings": [cast("Told", asdict(finding)) for finding in checked.findings],
+        "potcars": [cast("Potcar", asdict(file)) for file in checked.pseudopotentials],
         "environment": list(checked.environment),
-        **({"inputs": inputs} if wanted else {}),
     }
+    if wanted:
+        told["inputs"] = inputs
+    return told
 
 
 def read_submission(params: SubmitParams) -> Submission:
@@ -184,14 +188,21 @@ def read_submission(params: SubmitParams) -> Submission:
     return Submission(parameters=parameters, **given)
 
 
-def answered(job: JobMetadata | CrystalMathError | ImportError) -> dict[str, Any]:
+def answered(job: JobMetadata | CrystalMathError | ImportError) -> SubmittedJob:
     """Describe one of many jobs, accepted or refused."""
     if isinstance(job, Exception):
-        return {"job_id": None, "status": "error", **trouble(job)}
+        why = trouble(job)
+        told: SubmittedJob = {"job_id": None, "status": "error", "error": why["error"]}
+        told["code"] = why["code"]
+        if found := findings_of(job):
+            told["findings"] = found
+        return told
     return submitted(job)
 
 
-def submitted(job: JobMetadata) -> dict[str, Any]:
+def submitted(job: JobMetadata) -> SubmittedJob:
     """Describe a job that was accepted."""
-    warnings = {"warnings": list(job.warnings)} if job.warnings else {}
-    return {"job_id": job.job_id, "status": job.state.value, "error": job.error, **warnings}
+    told: SubmittedJob = {"job_id": job.job_id, "status": job.state.value, "error": job.error}
+    if job.warnings:
+        told["warnings"] = list(job.warnings)
+    return told

@@ -7,7 +7,7 @@ from the log, and costs no memory.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.server.handlers.events import (
     EVENT_FILTERS,
@@ -23,6 +23,7 @@ from crystalmath.server.rpc.shapes import ERROR, record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crystalmath.models.answers import Change, Event, Nothing, Subscribed
     from crystalmath.server.rpc.session import Session
     from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service.wanted import Wanted
@@ -63,7 +64,7 @@ class SubscribeParams(WantedParams, total=False):
     refused={"seq": None},
     of_session=True,
 )
-async def handle_jobs_subscribe(session: Session, params: SubscribeParams) -> Mapping[str, Any]:
+async def handle_jobs_subscribe(session: Session, params: SubscribeParams) -> Subscribed:
     """Be told of each change of jobs, all or those asked for, until the connection ends.
 
     The answer's ``seq`` is where the subscription begins. What comes after it arrives as
@@ -80,7 +81,7 @@ async def handle_jobs_subscribe(session: Session, params: SubscribeParams) -> Ma
 
 
 @method("jobs.unsubscribe", result=record({"error": ERROR}), of_session=True)
-async def handle_jobs_unsubscribe(session: Session, params: NoParams) -> Mapping[str, Any]:
+async def handle_jobs_unsubscribe(session: Session, params: NoParams) -> Nothing:
     """End the subscription; without one nothing happens."""
     del params
     session.in_background(None)
@@ -104,6 +105,7 @@ async def _tell(
             after = max(after, last)
 
 
-def _change(event: dict[str, Any]) -> dict[str, Any]:
+def _change(event: Event) -> Change:
     """Describe an event by the name that a job's state has."""
-    return {"status" if name == "to" else name: value for name, value in event.items()}
+    told = {"status" if name == "to" else name: value for name, value in event.items()}
+    return cast("Change", told)

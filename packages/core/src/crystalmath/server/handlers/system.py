@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.config import Config
-    from crystalmath.models.answers import DiskRoom, FailedJob, ServerStatus, ServerVersion
+    from crystalmath.models.answers import (
+        DiskRoom,
+        FailedJob,
+        Pong,
+        ServerStatus,
+        ServerVersion,
+        Stopping,
+    )
     from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
     from crystalmath.store.records import Failure
@@ -67,7 +74,7 @@ _FAILURE = record(
     of_session=True,
     by_server=True,
 )
-async def ping(session: Any, params: NoParams) -> dict[str, Any]:
+async def ping(session: Any, params: NoParams) -> Pong:
     """Answer, whatever else the server is doing."""
     del session, params
     return {"ok": True}
@@ -229,7 +236,7 @@ class SystemStopParams(TypedDict, total=False):
     of_session=True,
     by_server=True,
 )
-async def stop(session: Any, params: SystemStopParams) -> dict[str, Any]:
+async def stop(session: Any, params: SystemStopParams) -> Stopping:
     """End the server.
 
     What runs goes on, what waits is taken up by the next server; with ``cancel`` all of the
@@ -238,7 +245,7 @@ async def stop(session: Any, params: SystemStopParams) -> dict[str, Any]:
     cancel = params.get("cancel", False)
     counts = await in_pool("stopping", _counts, session.server.service, abandoned=cancel)
     session.server.stop(cancel=cancel)
-    return {**counts, "cancel": cancel}
+    return {"pending": counts["pending"], "running": counts["running"], "cancel": cancel}
 
 
 def _counts(service: JobService, *, abandoned: bool = False) -> dict[str, int]:

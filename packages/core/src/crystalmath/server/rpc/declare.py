@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import field, frozen
 
@@ -20,9 +20,19 @@ from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc.budget import present
 
 if TYPE_CHECKING:
+    from crystalmath.models.answers import Told, Trouble
     from crystalmath.service import JobService
 
-__all__ = ["METHODS", "Handler", "Method", "length", "method", "number", "trouble"]
+__all__ = [
+    "METHODS",
+    "Handler",
+    "Method",
+    "findings_of",
+    "length",
+    "method",
+    "number",
+    "trouble",
+]
 
 #: What a dispatcher calls: with the job service (``None``: this process's own), or with the
 #: session for methods that say so.
@@ -154,7 +164,9 @@ def method(
                 asked = {}
                 if "job_id" in schema["properties"] and isinstance(params, Mapping):
                     asked = {"job_id": params.get("job_id")}
-                told = trouble(error)
+                told: dict[str, Any] = {**trouble(error)}
+                if found := findings_of(error):
+                    told["findings"] = found
                 # Once more: findings that there are count, and what `refused` adds stays last.
                 return {**asked, "status": "error", **told, **(refused or {}), **told}
 
@@ -228,11 +240,16 @@ def _service(controller: JobService | None) -> JobService:
     return default_service()
 
 
-def trouble(error: CrystalMathError | ImportError) -> dict[str, Any]:
-    """Describe an error: ``error``, ``code``, and the findings of a preflight."""
-    told: dict[str, Any] = {"error": str(error), "code": getattr(error, "code", "import")}
-    if found := getattr(error, "findings", None):
-        from attrs import asdict
+def trouble(error: CrystalMathError | ImportError) -> Trouble:
+    """Describe an error: ``error`` and ``code``."""
+    return {"error": str(error), "code": getattr(error, "code", "import")}
 
-        told["findings"] = [asdict(finding) for finding in found]
-    return told
+
+def findings_of(error: CrystalMathError | ImportError) -> list[Told]:
+    """Give what a preflight found, where that is the error; else nothing."""
+    found = getattr(error, "findings", None)
+    if not found:
+        return []
+    from attrs import asdict
+
+    return [cast("Told", asdict(finding)) for finding in found]
