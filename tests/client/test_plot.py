@@ -16,7 +16,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.eos import EquationOfState
 from ase.units import GPa
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crystalmath import config
@@ -409,6 +409,7 @@ finite = st.floats(-1e9, 1e9).map(lambda number: round(number, 6))
 
 
 @given(st.lists(finite, min_size=1, max_size=9), st.integers(2, 8))
+@example([421052632.0], 2)  # no multiple of the step that is wide enough is inside
 def test_marks_are_distinct_and_inside(values, most):
     marks = linear_marks(values, most)
     assert marks.low < min(values)
