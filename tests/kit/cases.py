@@ -149,9 +149,16 @@ CASES = [
     ("DeadWorkerIsRunning", "test_launched_again_after_its_worker_was_killed", "is under way"),
     ("MixesUpHandles", "test_probe_of_many_in_mixed_states", "mixes them up"),
     ("RecyclesHandles", "test_probe_of_many_in_mixed_states", "mixes them up"),
-    ("LastComeFirst", "test_starts_in_order", "number 4 of those .* before number 1"),
+    ("LastComeFirst", "test_starts_in_order", "number 13 of those .* before number 1"),
     ("FewerAtOnce", "test_as_many_at_once_as_workers_says", "says 2, and 1 jobs"),
     ("MoreAtOnce", "test_as_many_at_once_as_workers_says", "says 1, and 2 jobs"),
+    ("LexicalOrder", "test_starts_in_order", "number 9 of those .* before number 1"),
+    ("ReleaseFreesASlot", "test_as_many_at_once_after_releases", "says 1, and 2 jobs"),
+    ("DropsTooLate", "test_release_on_the_way_to_a_worker", "it is gone, and it was begun"),
+    ("NobodyReadsItsErrors", "test_removed_directory_hinders_nothing", "has no outcome"),
+    ("ThreadPerFailedConnect", "test_an_outage_costs_nothing", "has 10 threads and 0 desc"),
+    ("AllocationEndsFirst", "test_the_walltime_is_kept", "margin"),
+    ("IgnoresOptions", "test_an_unknown_option_is_refused", "refuses what you do not know"),
     # What it does to its surroundings.
     *cases_surroundings.CASES,
 ]

@@ -14,6 +14,7 @@ import broken_calls  # noqa: F401
 import broken_ends  # noqa: F401
 import broken_engines
 import broken_face  # noqa: F401
+import broken_in_time  # noqa: F401
 import broken_subtly  # noqa: F401
 import broken_surroundings  # noqa: F401
 import broken_when_killed  # noqa: F401

@@ -13,6 +13,7 @@ from crystalmath.testing.contract.failures import Failures
 from crystalmath.testing.contract.first_job import FirstJob
 from crystalmath.testing.contract.honesty import Honesty
 from crystalmath.testing.contract.hygiene import Hygiene
+from crystalmath.testing.contract.outages import Outages
 from crystalmath.testing.contract.resources_asked import ResourcesAsked
 from crystalmath.testing.contract.restarts import Restarts
 from crystalmath.testing.contract.results import Results
@@ -33,6 +34,7 @@ class RunnerContract(
     Honesty,
     ResourcesAsked,
     Restarts,
+    Outages,
     Closing,
     Calls,
     Inheritance,

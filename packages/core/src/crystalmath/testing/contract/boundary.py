@@ -37,6 +37,11 @@ MANY_PROBED_S = 30.0
 PAUSE_S = 0.1
 #: How long nobody must begin what nobody may begin, in seconds.
 WATCH_S = 1.0
+#: How long after its launch an attempt is dropped that a worker is about to begin, in seconds.
+ON_ITS_WAY_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+#: How many attempts without a directory each worker gets at once in the end, and after how long it
+#: has had enough of them, in seconds.
+REMOVED, REMOVED_S = 64, 10.0
 #: How many times a state is asked for that must not change.
 LOOKS = 5
 
@@ -181,14 +186,19 @@ class Boundary(Base):
         assert door.ended(*more) == ["completed"] * len(more)
 
     def test_removed_directory_hinders_nothing(self, engine: EngineUnderTest, door: Door) -> None:
+        """Nor do many, whatever their workers have to say about each."""
+        began = time.monotonic()
         # Two for each worker, which could die of it.
-        removed = [door.write("echo") for _ in range(2 * engine.workers)]
-        for attempt in removed:
-            shutil.rmtree(attempt.directory)
-        door.launch(*removed)
-        after = [door.write("echo") for _ in range(engine.workers)]
-        door.launch(*after)
-        assert door.ended(*after) == ["completed"] * len(after)
+        count = 2
+        while count <= REMOVED and time.monotonic() - began < REMOVED_S:
+            removed = [door.write("echo") for _ in range(count * engine.workers)]
+            for attempt in removed:
+                shutil.rmtree(attempt.directory)
+            door.launch(*removed)
+            after = [door.write("echo") for _ in range(engine.workers)]
+            door.launch(*after)
+            assert door.ended(*after) == ["completed"] * len(after)
+            count *= 2
 
     # --- probe -------------------------------------------------------------------------------
 
@@ -293,6 +303,33 @@ class Boundary(Base):
         door.ended(*occupied, kept)
         assert still_unbegun(oracle, dropped.job_id, WATCH_S), "it was released, and begun"
         assert door.seen(dropped) in OVER
+
+    def test_release_on_the_way_to_a_worker(
+        self, needs: Callable[[str], None], engine: EngineUnderTest, door: Door, oracle: Oracle
+    ) -> None:
+        """Workers are free: what is begun all the same is not said to be gone before."""
+        needs("drops_queued")
+        gone: list[Attempt] = []
+        others: list[Attempt] = []
+        for wait_s in ON_ITS_WAY_S:
+            attempts = [door.write("echo") for _ in range(engine.workers)]
+            door.launch(*attempts)
+            time.sleep(wait_s)
+            door.release(*attempts)
+            seen = door.probe([each.job_id for each in attempts])
+            for each in attempts:
+                is_dropped = seen[each.job_id][0] == "gone" and not oracle.claimed(each.job_id)
+                (gone if is_dropped else others).append(each)
+        limit = engine.start_s + 10 * engine.turn_s
+        over = "released on its way to a worker, it is under way for ever"
+        for each in others:
+            eventually(lambda it=each: door.seen(it) not in UNDER_WAY, limit, over)  # type: ignore[misc]
+        time.sleep(WATCH_S)
+        begun = [each.id for each in gone if oracle.claimed(each.job_id)]
+        assert not begun, (
+            f"{begun[0]} was released on its way to a worker; probe said that it is gone, and it "
+            f"was begun ({_GUIDE}, 'What `probe` says')"
+        )
 
     def test_release_leaves_others(
         self,

@@ -369,7 +369,11 @@ class Failures(Base):
         state, result = finish(job_id)
         outcome = oracle.outcome(job_id) or {}
         assert state is JobState.FAILED
-        assert "walltime" in result["error"]
+        assert "walltime" in result["error"], (
+            f"its error is {result['error']!r}, and does not say that the walltime was over: where "
+            "the engine ends jobs or allocations itself, core needs a margin before that "
+            "(docs/writing-an-engine.md, 'Walltime and its margin')"
+        )
         assert 1.0 <= outcome["finished"] - outcome["started"] < 10.0 + engine.start_s
 
     @behind_busy_workers

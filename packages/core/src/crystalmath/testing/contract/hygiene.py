@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from attrs import evolve
 
 from crystalmath import config
 from crystalmath.engines.registry import ENGINES, plugins
@@ -80,6 +81,21 @@ print(json.dumps({
 }))
 """
 
+REFUSE = """
+import sys
+from crystalmath.quacc import get_runner
+from crystalmath.quacc.engines import describe_engines
+for info in describe_engines():
+    if info.name == sys.argv[1]:
+        print(info.error, *(each.message for each in info.findings if each.severity == "error"))
+try:
+    get_runner(sys.argv[1])
+except Exception as error:
+    print(error)
+"""
+#: A key of the engine's table in the configuration file that no engine has.
+UNKNOWN_OPTION = "an_option_that_nobody_knows"
+
 #: What stands in `JobRunner`; the promise that every caller builds on.
 SIGNATURES = {
     "submit": [
@@ -149,6 +165,23 @@ class Hygiene(Base):
         errors = [str(finding) for finding in findings if finding.severity != "warning"]
         assert not errors, f"the engine is under test, and says that it cannot serve: {errors}"
         assert set(below(home)) <= before, "looking has made files"
+
+    def test_an_unknown_option_is_refused(
+        self,
+        engine: EngineUnderTest,
+        tmp_path_factory: pytest.TempPathFactory,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A misspelt one would be ignored in silence."""
+        home = tmp_path_factory.mktemp("options")
+        evolve(engine, options={**engine.options, UNKNOWN_OPTION: 1}).configure(home)
+        monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
+        told = _python("-c", REFUSE, engine.name)
+        assert UNKNOWN_OPTION in told, (
+            f"with `{UNKNOWN_OPTION} = 1` in its table of config.toml the engine has no error in "
+            "its findings that names this key, and makes a runner: settings.check_options refuses "
+            "what you do not know (docs/writing-an-engine.md, '2. The plugin')"
+        )
 
     def test_import_starts_nothing(self, engine: EngineUnderTest) -> None:
         found = json.loads(_python("-c", IMPORT, engine.name))

@@ -11,24 +11,21 @@ import pytest
 
 from crystalmath.errors import UnknownJob
 from crystalmath.testing.contract.base import Base, still_unbegun
-from crystalmath.testing.contract.busy_workers import behind_busy_workers
 from crystalmath.testing.contract.counted_runs import count, ran_once, touch
 from crystalmath.testing.estate import LAUNCHED_ROOM, Estate, occupy
 from crystalmath.testing.oracle import alive, found
-from crystalmath.testing.own_time import own_time
-from crystalmath.testing.owner import Owner, OwnerError, is_unavailable
 from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.contract.busy_workers import BusyWorkers
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = ["Restarts"]
@@ -38,13 +35,6 @@ __all__ = ["Restarts"]
 MOMENTS_S = (0.0, 0.003, 0.01, 0.03, None)
 #: How long another process's job is watched, in seconds.
 WATCH_S = 1.5
-#: How long an outage lasts, in seconds: core asks a silent engine every 5 s.
-OUTAGE_S = 7.0
-#: How long a submission to an engine that is away may take, in seconds: it waits for nobody.
-SUBMIT_S = 5.0
-#: How long an outage may hold up a job after its end, in seconds: core waits up to 10 s before it
-#: tries again.
-RETRY_S = 30.0
 #: How long it may take until what ran has ended after a cancel, in seconds.
 CANCEL_S = 60.0
 
@@ -323,60 +313,6 @@ class Restarts(Base):
         assert outcome is not None
         assert outcome["state"] == "cancelled"
         assert outcome["started"] is None
-
-    # --- an engine that cannot be reached ----------------------------------------------------
-
-    @behind_busy_workers
-    def test_outage_changes_no_state(
-        self,
-        engine: EngineUnderTest,
-        outage: Callable[[], AbstractContextManager[object]],
-        submit: Callable[..., str],
-        request: pytest.FixtureRequest,
-        finish: Callable[..., Any],
-        counted: dict[str, str],
-    ) -> None:
-        go: Path = request.getfixturevalue("blocked")
-        runner: EngineRunner = request.getfixturevalue("runner")
-        touch(counted["path"])
-        jobs = [submit("count_and_wait", **counted) for _ in range(2)]
-        with outage():
-            # What this process had no core for is none of the engine's.
-            began = own_time()
-            jobs.append(submit("count_and_wait", **counted))
-            assert own_time() - began < SUBMIT_S, "submit waits for an engine that is away"
-            deadline = time.monotonic() + OUTAGE_S
-            while time.monotonic() < deadline:
-                states = [runner.get_status(job_id) for job_id in jobs]
-                assert not any(state.is_terminal() for state in states), states
-                time.sleep(0.1)
-        go.touch()
-        limit = engine.start_s + 10 * engine.turn_s + RETRY_S
-        for job_id in jobs:
-            assert finish(job_id, limit)[0] == "completed"
-        assert len(count(counted)) == len(jobs)
-
-    @behind_busy_workers
-    def test_probe_in_an_outage(
-        self,
-        outage: Callable[[], AbstractContextManager[object]],
-        door: Door,
-        request: pytest.FixtureRequest,
-        oracle: Oracle,
-    ) -> None:
-        occupied = request.getfixturevalue("occupied")
-        queued = door.write("echo")
-        door.launch(queued)
-        with outage():
-            for attempt in (*occupied, queued):
-                try:
-                    word = door.ask(attempt)
-                except OwnerError as error:
-                    if not is_unavailable(error):
-                        raise
-                else:
-                    assert word != "gone", "what cannot be reached cannot be known to be gone"
-        assert not oracle.claimed(queued.job_id)
 
 
 def _is_known(runner: EngineRunner, job_id: str) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from crystalmath.testing.contract.base import Base, still_unbegun
 from crystalmath.testing.contract.busy_workers import behind_busy_workers
+from crystalmath.testing.pace import LEAST_TURN_S
 from crystalmath.testing.passing import TRANSIENT, listed
 from crystalmath.testing.waiting import eventually
 
@@ -32,6 +33,10 @@ __all__ = ["Turns"]
 
 #: How long nobody must begin what nobody may begin, in seconds.
 WATCH_S = 5.0
+
+#: How many wait their turn on an engine that is warm in a moment, and on another: names that count
+#: from 1 must not sort as text.
+WAITING, FEW_WAITING = 12, 3
 
 #: What an engine may say of an attempt, and what it may not, by what has become of it.
 WRONG = {
@@ -157,6 +162,7 @@ class Turns(Base):
         needs: Callable[[str], None],
         needs_room: Callable[[int], None],
         engine: EngineUnderTest,
+        owner: Callable[[], Owner],
         door: Door,
         line: Line,
         room: int,
@@ -165,12 +171,15 @@ class Turns(Base):
         """First come, first served: a worker that is free takes what was launched first."""
         needs("starts_in_order")
         needs_room(2)
-        first, *others = line.add(engine.workers), line.add(1), line.add(min(3, room - 1))
-        door.launch(*first)
+        # An engine of its own, which counts its tasks from the first.
+        launcher = owner()
+        more = WAITING if engine.turn_s <= LEAST_TURN_S else FEW_WAITING
+        first, *others = line.add(engine.workers), line.add(1), line.add(min(more, room - 1))
+        door.launch(*first, by=launcher)
         door.started(*first)
         busy_workers.add(each.job_id for each in first)
         for some in others:
-            door.launch(*some)
+            door.launch(*some, by=launcher)
         waiting = list(chain.from_iterable(others))
         for number, (leaves, expected) in enumerate(zip(line.attempts, waiting, strict=False)):
             line.let_go(leaves)
@@ -185,11 +194,49 @@ class Turns(Base):
                 f"{number + 1}, which was launched before it: say starts_in_order=False in "
                 f"Capabilities if the engine keeps no order ({_GUIDE}, 'What capabilities promise')"
             )
+        line.end()
+        launcher.ask("stop")
 
     def test_as_many_at_once_as_workers_says(
         self, engine: EngineUnderTest, runner: EngineRunner, door: Door, oracle: Oracle, line: Line
     ) -> None:
         """No fewer, and no more where `workers()` says a number."""
+        self._check_number(engine, runner, door, oracle, line)
+
+    def test_as_many_at_once_after_releases(
+        self,
+        engine: EngineUnderTest,
+        runner: EngineRunner,
+        door: Door,
+        oracle: Oracle,
+        line: Line,
+        shared: Path,
+    ) -> None:
+        """The room of a job that was told to be dropped is given back once, at its end."""
+        count, limit = shared / "count", engine.start_s + 10 * engine.turn_s
+        for turn in (1, 2):
+            go = shared / f"go on {turn}"
+            recipe = {"count": str(count), "path": str(go)}
+            running = [door.write("count_and_wait", **recipe) for _ in range(engine.workers)]
+            door.launch(*running)
+            door.started(*running)
+            number = turn * engine.workers
+            what = "a recipe did not begin"
+            eventually(lambda n=number: count.exists() and len(count.read_text()) == n, limit, what)  # type: ignore[misc]
+            door.release(*running)
+            go.touch()
+            for each in running:
+                # It may end with its allocation, too quickly for its supervisor to say so.
+                eventually(
+                    lambda id_=each.job_id: oracle.outcome(id_) or not oracle.processes(id_),  # type: ignore[misc]
+                    limit,
+                    f"{each.id}, which was released while it ran, goes on and does not end",
+                )
+        self._check_number(engine, runner, door, oracle, line)
+
+    def _check_number(
+        self, engine: EngineUnderTest, runner: EngineRunner, door: Door, oracle: Oracle, line: Line
+    ) -> None:
         said = runner.workers() if engine.cluster == "local" else None
         number = engine.workers if said is None else said
         who = "EngineUnderTest.workers" if said is None else "workers()"
@@ -219,10 +266,7 @@ class Turns(Base):
         """Give a line of attempts, each of which runs until it is let go."""
         line = Line(door, oracle, shared)
         yield line
-        for attempt in line.attempts:
-            line.let_go(attempt)
-        if not door.closed:
-            door.ended(*line.attempts)
+        line.end()
 
 
 class Line:
@@ -244,6 +288,13 @@ class Line:
     def let_go(self, attempt: Attempt) -> None:
         """Have one end, now or as soon as it is begun."""
         (self._folder / f"go.{self.attempts.index(attempt)}").touch()
+
+    def end(self) -> None:
+        """Have all end, and wait for it."""
+        for attempt in self.attempts:
+            self.let_go(attempt)
+        if not self._door.closed:
+            self._door.ended(*self.attempts)
 
     def has_begun(self, attempt: Attempt) -> bool:
         """Tell whether a worker has begun one."""
