@@ -13,7 +13,7 @@ import pytest
 from conftest import eventually
 from crystalmath import config, processes
 from crystalmath.errors import ConfigError
-from crystalmath.jobs.facts import Claim, Engine, Files, Record, Silence
+from crystalmath.jobs.facts import Claim, Engine, Files, Moment, Record, Silence
 from crystalmath.jobs.heartbeat import Heart, Heartbeat
 from crystalmath.jobs.hearts import Hearts
 from crystalmath.jobs.host import Host
@@ -175,7 +175,7 @@ def test_hosts_are_counted_by_their_hearts(hearts, clock):
 
 def decided(silence=None, engine=Engine(), alive=None):  # noqa: B008 - frozen
     files = Files(attempt=1, claim=Claim("pid 1 on node1", alive, silence), cancel=False)
-    decision = step(RUNNING, files, now=0.0, engine=engine)
+    decision = step(RUNNING, files, now=Moment(0.0, 0.0), engine=engine)
     return [action.state for action in decision.actions], decision.waits
 
 

@@ -144,6 +144,9 @@ class Life:
     def time_passes(self):
         self.world.let_pass(self.random.choice((0.1, 0.5, 1.5, 6.0, 20.0)))
 
+    def set_clock(self):
+        self.world.clock_ahead_s += self.random.choice((-2e5, 1e5))
+
     def unreadable(self):
         job_id = self.some_job()
         places = [""]
@@ -277,7 +280,7 @@ RULES = [
     (Life.new_owner, 4), (Life.cut_off, 2), (Life.connect, 2), (Life.power_off, 1),
     (Life.stall_owner, 1), (Life.resume_owner, 1), (Life.replace_owner, 1), (Life.time_passes, 8),
     (Life.unreadable, 2), (Life.short_of_descriptors, 1), (Life.damage, 2), (Life.lose_spec, 1),
-    (Life.lose_file, 1), (Life.remove, 1),
+    (Life.lose_file, 1), (Life.remove, 1), (Life.set_clock, 2),
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from crystalmath.jobs.actions import EndProcesses, Publish, Release
-from crystalmath.jobs.facts import Claim, Engine, Files, Outcome, Record, Spec
+from crystalmath.jobs.facts import Claim, Engine, Files, Moment, Outcome, Record, Spec
 from crystalmath.jobs.life import step
 from crystalmath.models import Capabilities, JobState, Sighting
 
@@ -21,7 +21,7 @@ CANCELLED = Files(
 
 
 def decide(files, sighting, capabilities=BATCH, record=RUNNING):
-    return step(record, files, now=10.0, engine=Engine(sighting, capabilities))
+    return step(record, files, now=Moment(10.0, 10.0), engine=Engine(sighting, capabilities))
 
 
 def test_a_supervisor_on_another_host_is_lost_when_its_allocation_is_over():

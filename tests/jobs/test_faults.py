@@ -11,6 +11,7 @@ import pytest
 from crystalmath.engines import handover
 from crystalmath.jobs import life, ownership, reading
 from crystalmath.jobs.actions import EndProcesses, WriteSpec
+from crystalmath.jobs.facts import Moment
 from crystalmath.jobs.reconcile import Job
 from crystalmath.service.recovery import Recovery
 
@@ -153,6 +154,11 @@ def what_was_taken_over_is_written_down(patch):
     patch.setattr(Job, "write_first", write_first)
 
 
+def waits_by_a_clock_that_is_set(patch):
+    """The clock is set back while something is seen several times: it is waited for that long."""
+    patch.setattr(SimulatedHost, "moment", lambda self: Moment(self.now(), self.now()))
+
+
 FAULTS = [
     spec_is_not_written_again,
     one_look_is_enough,
@@ -169,6 +175,7 @@ FAULTS = [
     nothing_is_released,
     who_comes_back_holds_on,
     what_was_taken_over_is_written_down,
+    waits_by_a_clock_that_is_set,
 ]
 
 

@@ -51,6 +51,8 @@ class World:
     def __init__(self, seed):
         self.random = random.Random(seed)
         self.time = 1000.0
+        #: How far the clock is ahead that people set.
+        self.clock_ahead_s = 0.0
         self.pid = 0
         self.alive: set[int] = set()
         self.disk = Disk(lambda: self.time)

@@ -153,11 +153,11 @@ class Handover:
     def put_again(self, job: Job) -> None:
         """Queue the same attempt again: the engine lost it before it began."""
         record = job.record
-        now = self._host.now()
+        now = self._host.monotonic()
         since = now if record.lost_since is None else record.lost_since
         job.update(launched=False, relaunches=record.relaunches + 1, lost_since=since)
         pause = PROBE_S * 2 ** (record.relaunches - 1) if record.relaunches else 0.0
-        job.not_before = self._host.monotonic() + min(pause, RELAUNCH_S)
+        job.not_before = now + min(pause, RELAUNCH_S)
         self.put(job)
 
     def forget(self, job: Job) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "Doubt",
     "Engine",
     "Files",
+    "Moment",
     "Outcome",
     "Reading",
     "Record",
@@ -142,8 +143,16 @@ class Files:
 
 
 @frozen
+class Moment:
+    """A moment: in seconds since the epoch, for people, and by the clock that nobody sets."""
+
+    at: float
+    clock: float
+
+
+@frozen
 class Doubt:
-    """Something that is believed only once it was seen several times."""
+    """Something that is believed only once it was seen several times, `since` by that clock."""
 
     what: str
     since: float
@@ -169,7 +178,7 @@ class Record:
     released : bool
         The engine was told to drop the attempt.
     relaunches, lost_since : int, float, optional
-        How often the engine has lost the attempt before it began, and since when.
+        How often the engine has lost the attempt before it began, and since when by that clock.
     doubt : Doubt, optional
         What :func:`step` remembered for the next look.
     """

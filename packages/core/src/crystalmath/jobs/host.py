@@ -11,6 +11,7 @@ from crystalmath import processes
 from crystalmath.errors import BadFile
 from crystalmath.jobs.containment import end_contained
 from crystalmath.jobs.documents import read_document
+from crystalmath.jobs.facts import Moment
 from crystalmath.jobs.heartbeat import Heart
 from crystalmath.jobs.hearts import Hearts
 from crystalmath.jobs.identities import IDENTITIES, is_alive, own_identity
@@ -54,6 +55,10 @@ class Host:
     def monotonic(self) -> float:
         """Tell the time that no one sets, in seconds."""
         return time.monotonic()
+
+    def moment(self) -> Moment:
+        """Tell the time by both."""
+        return Moment(self.now(), self.monotonic())
 
     def make_room(self) -> None:
         """Make the folder of the run directories.

@@ -37,6 +37,7 @@ from crystalmath.jobs.facts import (
     Doubt,
     Engine,
     Files,
+    Moment,
     Outcome,
     Record,
     Spec,
@@ -111,7 +112,7 @@ def step(
     record: Record,
     files: Files,
     *,
-    now: float,
+    now: Moment,
     owns: bool = True,
     engine: Engine = Engine(),  # noqa: B008 - frozen
 ) -> Decision:
@@ -123,8 +124,8 @@ def step(
         What is on record.
     files : Files
         What its run directory says.
-    now : float
-        The time, in seconds since the epoch.
+    now : Moment
+        The time.
     owns : bool
         Whether who asks owns the job. Nobody else is given anything to do.
     engine : Engine
@@ -143,7 +144,7 @@ def step(
     return evolve(decision, changes=(*told, *decision.changes))
 
 
-def _owned(record: Record, files: Files, now: float, engine: Engine) -> Decision:
+def _owned(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
     if isinstance(files.directory, Absent):
         return _without_directory(record, now)
     for reading in (files.directory, files.outcome, files.claim, files.cancel):
@@ -156,7 +157,7 @@ def _owned(record: Record, files: Files, now: float, engine: Engine) -> Decision
     return _unfinished(record, files, now, engine)
 
 
-def _decided(record: Record, outcome: Outcome, now: float, engine: Engine) -> Decision:
+def _decided(record: Record, outcome: Outcome, now: Moment, engine: Engine) -> Decision:
     if _may_be_alive(record, outcome, engine):
         return evolve(_running(record, now), actions=_release(record))
     if outcome.state == "lost" and not outcome.cancelled and word.is_fatal(engine):
@@ -166,7 +167,7 @@ def _decided(record: Record, outcome: Outcome, now: float, engine: Engine) -> De
     return _ended(record, outcome, now)
 
 
-def _unfinished(record: Record, files: Files, now: float, engine: Engine) -> Decision:
+def _unfinished(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
     if isinstance(files.claim, Claim):
         return _claimed(record, files.claim, files, now, engine)
     if isinstance(files.claim, Damaged) or record.state is JobState.RUNNING:
@@ -174,7 +175,7 @@ def _unfinished(record: Record, files: Files, now: float, engine: Engine) -> Dec
     return _unbegun(record, files, now, engine)
 
 
-def _seen(record: Record, files: Files, now: float) -> Decision:
+def _seen(record: Record, files: Files, now: Moment) -> Decision:
     """Tell what somebody sees who may change nothing, and can promise nothing that is to come."""
     if isinstance(files.outcome, Outcome):
         return evolve(_ended(record, files.outcome, now), actions=())
@@ -189,14 +190,14 @@ def _seen(record: Record, files: Files, now: float) -> Decision:
     return Decision(record.state, record.attempt)
 
 
-def _running(record: Record, now: float) -> Decision:
+def _running(record: Record, now: Moment) -> Decision:
     if record.state is JobState.RUNNING:
         return Decision(JobState.RUNNING, record.attempt)
     change = _change(record, JobState.RUNNING, now)
     return Decision(JobState.RUNNING, record.attempt, (), (change,))
 
 
-def _ended(record: Record, outcome: Outcome, now: float) -> Decision:
+def _ended(record: Record, outcome: Outcome, now: Moment) -> Decision:
     # What its owner ended before anybody ran it was never running.
     ran = record.state is JobState.PENDING and outcome.started is not None
     told = (_change(record, JobState.RUNNING, now),) if ran else ()
@@ -225,7 +226,7 @@ def _begun_from(record: Record, outcome: Outcome) -> str | None:
     return None if outcome.begun_from is None else told
 
 
-def _lost(record: Record, outcome: Outcome, told: tuple[Change, ...], now: float) -> Decision:
+def _lost(record: Record, outcome: Outcome, told: tuple[Change, ...], now: Moment) -> Decision:
     number = record.attempt
     reason = f"attempt {number} was lost: {outcome.error}"
     # Nothing of it may be alive when anything else is said or started.
@@ -256,7 +257,7 @@ def _may_be_alive(record: Record, outcome: Outcome, engine: Engine) -> bool:
     return can.gone_means_dead and not can.workers_here and not word.is_gone(engine)
 
 
-def _claimed(record: Record, claim: Claim, files: Files, now: float, engine: Engine) -> Decision:
+def _claimed(record: Record, claim: Claim, files: Files, now: Moment, engine: Engine) -> Decision:
     actions: list[Action] = _restored(record, files)
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
@@ -281,7 +282,7 @@ def _publish_engines_end(record: Record, files: Files, engine: Engine) -> Publis
     return _publish_lost(record, files, word.told(engine))
 
 
-def _unbegun(record: Record, files: Files, now: float, engine: Engine) -> Decision:
+def _unbegun(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
     actions: list[Action] = _restored(record, files)
     if isinstance(files.spec, Absent):  # and perhaps the claim of what runs was removed with it
         actions.insert(0, EndProcesses(record.attempt))
@@ -304,22 +305,22 @@ def _has_lost(record: Record, engine: Engine) -> bool:
     return engine.sighting.state == "gone"
 
 
-def _relaunch(record: Record, engine: Engine, now: float) -> Action:
-    since = now if record.lost_since is None else record.lost_since
-    if record.relaunches < RELAUNCHES or now - since < GIVE_UP_S:
+def _relaunch(record: Record, engine: Engine, now: Moment) -> Action:
+    since = now.clock if record.lost_since is None else record.lost_since
+    if record.relaunches < RELAUNCHES or now.clock - since < GIVE_UP_S:
         return Launch()
     reason = engine.sighting.reason if engine.sighting else None
     error = f"the engine lost it {record.relaunches + 1} times before it began"
     return Publish(state="failed", error=f"{error}: {reason}" if reason else error, unbegun=True)
 
 
-def _without_directory(record: Record, now: float) -> Decision:
+def _without_directory(record: Record, now: Moment) -> Decision:
     if not record.written and record.state is JobState.PENDING:
         # Whoever recorded it died before it was written down; or all of it was removed since.
         write = (EndProcesses(record.attempt), WriteSpec(record.attempt))
         return Decision(record.state, record.attempt, write)
     doubt = _doubted(record, "directory", now)
-    if doubt.looks < GONE_LOOKS or now - doubt.since < GONE_S:
+    if doubt.looks < GONE_LOOKS or now.clock - doubt.since < GONE_S:
         return Decision(record.state, record.attempt, doubt=doubt)
     if record.cancelled:
         change = _change(record, JobState.CANCELLED, now, error="cancelled")
@@ -331,24 +332,24 @@ def _without_directory(record: Record, now: float) -> Decision:
     return Decision(change.state, record.attempt, actions, (change,))
 
 
-def _without_outcome(record: Record, outcome: Damaged, files: Files, now: float) -> Decision:
+def _without_outcome(record: Record, outcome: Damaged, files: Files, now: Moment) -> Decision:
     """Take an attempt for lost whose outcome says nothing: nobody can publish another one."""
     doubt = _doubted(record, "outcome", now)
-    if now - doubt.since < DAMAGED_S:
+    if now.clock - doubt.since < DAMAGED_S:
         return evolve(_running(record, now), doubt=doubt)
     lost = _publish_lost(record, files, f"its outcome says nothing: {outcome.why}")
     actions = (EndProcesses(record.attempt), evolve(lost, replace=True))
     return evolve(_running(record, now), actions=actions)
 
 
-def _without_claim(record: Record, files: Files, now: float, engine: Engine) -> Decision:
+def _without_claim(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
     """Find out what became of an attempt that was claimed by nobody knows whom."""
     doubt = _doubted(record, "claim", now)
     actions = _restored(record, files)
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
-    lasts = now - doubt.since >= DAMAGED_S
-    vouched = word.vouches_for_end(engine) or now - doubt.since >= files.lease_s
+    lasts = now.clock - doubt.since >= DAMAGED_S
+    vouched = word.vouches_for_end(engine) or now.clock - doubt.since >= files.lease_s
     nobody = files.processes is False and vouched
     # Who asked that it be stopped does not care whose it was.
     if lasts and (nobody or (files.processes and _is_cancelled(record, files))):
@@ -361,16 +362,16 @@ def _without_claim(record: Record, files: Files, now: float, engine: Engine) -> 
     return evolve(_running(record, now), actions=tuple(actions), doubt=doubt, waits=waits)
 
 
-def _wait(record: Record, why: str, now: float) -> Decision:
+def _wait(record: Record, why: str, now: Moment) -> Decision:
     doubt = _doubted(record, "unreadable", now)
-    waits = why if now - doubt.since >= TELL_S else None
+    waits = why if now.clock - doubt.since >= TELL_S else None
     return Decision(record.state, record.attempt, doubt=doubt, waits=waits)
 
 
-def _doubted(record: Record, what: str, now: float) -> Doubt:
+def _doubted(record: Record, what: str, now: Moment) -> Doubt:
     doubt = record.doubt
     if doubt is None or doubt.what != what:
-        return Doubt(what, now)
+        return Doubt(what, now.clock)
     return evolve(doubt, looks=doubt.looks + 1)
 
 
@@ -395,5 +396,5 @@ def _publish_lost(record: Record, files: Files, error: str) -> Publish:
     return Publish(state="lost", error=error, cancelled=_is_cancelled(record, files))
 
 
-def _change(record: Record, state: JobState, now: float, **more: Any) -> Change:
-    return Change(job_id=record.job_id, state=state, at=now, attempt=record.attempt, **more)
+def _change(record: Record, state: JobState, now: Moment, **more: Any) -> Change:
+    return Change(job_id=record.job_id, state=state, at=now.at, attempt=record.attempt, **more)

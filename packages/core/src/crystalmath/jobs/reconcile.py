@@ -234,7 +234,7 @@ class Reconciler:
         requests: list[Action] = []
         for _ in range(_MOST_STEPS):
             files = read(job.directory, job.record, self._host, depth)
-            decision = step(job.record, files, now=self._host.now(), engine=engine)
+            decision = step(job.record, files, now=self._host.moment(), engine=engine)
             if not all(self._do(job, files, action, requests) for action in decision.actions):
                 break  # it is tried again
             job.settle(decision)

@@ -20,7 +20,7 @@ __all__ = ["read_result", "read_value", "view"]
 
 def view(directory: RunDirectory, record: Record, host: Host) -> Decision:
     """Tell what somebody sees of a job who changes nothing."""
-    return step(record, read(directory, record, host), now=host.now(), owns=False)
+    return step(record, read(directory, record, host), now=host.moment(), owns=False)
 
 
 def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str, Any]:

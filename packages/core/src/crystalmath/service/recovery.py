@@ -166,7 +166,7 @@ class Recovery:
     def _take_over(self, job: JobMetadata, runner: EngineRunner | None) -> bool:
         directory, record = self._directory(job), self._record(job)
         files = read(directory, record, self.host)
-        decision = step(record, files, now=self.host.now(), engine=_NO_ENGINE)
+        decision = step(record, files, now=self.host.moment(), engine=_NO_ENGINE)
         self._doubts.pop(job.job_id, None)
         if decision.doubt is not None:
             self._doubts[job.job_id] = decision.doubt
