@@ -530,6 +530,26 @@ def test_lists_are_sorted_and_paged(four, sort, order):
     assert pages == order
 
 
+def test_any_energy_and_number_of_atoms_can_be_sorted_by(store):
+    """PostgreSQL refuses what underflows, overflows or is divided by nothing."""
+    odd = [(5e-324, 7), (-5e-324, 2), (1e308, 0), (-1e308, 3), (0.0, 0), (-3.0, 4)]
+    store.insert([new(str(number)) for number in range(len(odd))])
+    for number, (energy, natoms) in enumerate(odd):
+        summary = {"energy_ev": energy, "natoms": natoms}
+        store.apply(
+            [change(str(number), "running"), change(str(number), "completed", summary=summary)]
+        )
+    for sort in ("energy_per_atom_ev", "-energy_per_atom_ev"):
+        order = [job.job_id for job in store.list(sort=sort)]
+        assert sorted(order) == list("012345")
+        assert order[-2:] == ["4", "2"]
+        before, pages = None, []
+        while page := store.list(sort=sort, limit=1, before=before):
+            before = page[0].job_id
+            pages.append(before)
+        assert pages == order
+
+
 def test_what_cannot_be_asked_of_a_list(four):
     for wrong, told in (
         ({"sort": "energy"}, "not sorted by 'energy'; did you mean 'energy_ev'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import Float, and_, case, cast, func, or_, select
 
 from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown
 from crystalmath.models.filters import SORTED_BY
@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["sorted_page"]
 
+#: What is smaller counts as nothing, in eV: PostgreSQL fails where a quotient underflows.
+_NOTHING_EV = 1e-290
 _MADE: dict[str, ColumnElement[Any]] = {
     "runtime_s": listed.c.finished_at - listed.c.started_at,
-    "energy_per_atom_ev": listed.c.energy_ev / listed.c.natoms,
+    "energy_per_atom_ev": case(
+        (func.coalesce(listed.c.natoms, 0) == 0, None),
+        (func.abs(listed.c.energy_ev) < _NOTHING_EV, 0.0),
+        else_=listed.c.energy_ev / cast(listed.c.natoms, Float),
+    ),
 }
 
 
