@@ -273,3 +273,12 @@ def test_the_whole_story(client, cli):
     assert cli("show", new.job_id, "--json").json["parents"][0]["job_id"] == old.job_id
     unknown = cli("show", NOBODY, "--json")
     assert (unknown.code, unknown.json["job"], unknown.json["code"]) == (1, None, "unknown_job")
+
+
+def test_the_story_of_a_job_whose_claim_cannot_be_read(client):
+    (job,) = failing(client, "in vain")
+    claim = job.info().work_dir.parent / "1.claim"
+    claim.rename(claim.with_name("aside"))
+    claim.mkdir()  # what can be opened, and not read, also by root
+    (attempt,) = client.show(job.job_id)["attempts"]
+    assert "Is a directory" in attempt["error"]

@@ -43,6 +43,6 @@ def _attempt(directory: RunDirectory, number: int) -> AttemptEntry:
             entry["host"], entry["pid"] = claimant.host, claimant.pid
         if (outcome := directory.outcome(number)) is not None:
             entry["outcome"], entry["error"] = outcome["state"], cleaned(outcome.get("error"))
-    except BadFile as error:
+    except (BadFile, OSError) as error:
         entry["error"] = str(error)
     return entry
