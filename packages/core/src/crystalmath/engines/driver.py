@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.actions import Action
     from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.documents import SpecDocument
     from crystalmath.jobs.ownership import Recorded
 
 __all__ = ["Driver"]
@@ -279,7 +280,7 @@ class Driver:
         """Tell the unfinished jobs that are followed here, and their states."""
         return {job_id: job.state for job_id, job in list(self._jobs.items())}
 
-    def unwritten(self) -> list[tuple[Mapping[str, Any], str]]:
+    def unwritten(self) -> list[SpecDocument]:
         """Give header and body of the jobs that have no run directory yet."""
         return [(job.header, job.body) for job in list(self._new.values())]
 

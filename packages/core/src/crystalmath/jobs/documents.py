@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from crystalmath.errors import BadFile
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 __all__ = [
     "FORMAT",
+    "SpecDocument",
     "cleaned",
     "document",
     "read_document",
@@ -24,6 +23,8 @@ __all__ = [
 
 #: Format number of every file; a newer release reads an older run.
 FORMAT = 1
+#: Header and body of the `spec` of a job, written down or still to be.
+SpecDocument: TypeAlias = tuple[Mapping[str, Any], str]
 
 
 def document(header: Mapping[str, Any], body: bytes) -> bytes:

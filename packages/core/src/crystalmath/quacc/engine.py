@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.documents import SpecDocument
     from crystalmath.jobs.ownership import Recorded
 
 __all__ = ["EngineRunner", "submission_environment"]
@@ -367,7 +368,7 @@ class EngineRunner(JobRunner):
         """
         return self._driver.close_if_idle()
 
-    def unwritten(self) -> list[tuple[Mapping[str, Any], str]]:
+    def unwritten(self) -> list[SpecDocument]:
         """Give the specifications of jobs that were taken and have no run directory yet."""
         return self._driver.unwritten()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalmath.errors import EngineUnavailable
 from crystalmath.models import JobState
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
     from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.documents import SpecDocument
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = ["Runners"]
@@ -116,7 +117,7 @@ class Runners:
             jobs |= runner.unfinished()
         return jobs
 
-    def unwritten(self) -> list[tuple[Mapping[str, Any], str]]:
+    def unwritten(self) -> list[SpecDocument]:
         """Give the specifications of jobs that were taken and have no run directory yet."""
         return [each for runner in list(self._runners.values()) for each in runner.unwritten()]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from attrs import fields_dict, frozen
 
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from crystalmath.jobs.documents import SpecDocument
     from crystalmath.quacc.store import JobMetadata, JobStore
 
-__all__ = ["Rebuilt", "Specification", "count_directories", "rebuild", "row_of"]
-
-#: Header and body of what was written down, or is to be, of a job.
-Specification: TypeAlias = "tuple[Mapping[str, Any], str]"
+__all__ = ["Rebuilt", "count_directories", "rebuild", "row_of"]
 
 #: So many jobs are recorded in one transaction.
 _BATCH = 500
@@ -48,7 +46,7 @@ def count_directories(jobs_directory: Path) -> int:
 def rebuild(
     store: JobStore,
     jobs_directory: Path,
-    unwritten: Callable[[], Sequence[Specification]] = tuple,
+    unwritten: Callable[[], Sequence[SpecDocument]] = tuple,
 ) -> Rebuilt:
     """Record the jobs that have a run directory and no row, and what became of the unfinished.
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from crystalmath.errors import InvalidJob
     from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.documents import SpecDocument
     from crystalmath.quacc.store import Event, JobMetadata, JobStore, NewJob
-    from crystalmath.service.rebuild import Specification
 
 __all__ = ["Recorder"]
 
@@ -61,7 +61,7 @@ class Recorder:
         jobs_directory: Path,
         *,
         network: bool | None = None,
-        unwritten: Callable[[], Sequence[Specification]] = tuple,
+        unwritten: Callable[[], Sequence[SpecDocument]] = tuple,
     ) -> None:
         self._url = url
         self._network = network
