@@ -55,6 +55,17 @@ class Oracle:
         except FileNotFoundError:
             return None
 
+    def end(self, job_id: str) -> str | None:
+        """Tell how the first attempt of a job ended; ``None`` if it has not.
+
+        A cancelled one may end with its allocation, too quickly for its supervisor to say so: it
+        is lost then, with a word that it was cancelled.
+        """
+        outcome = self.outcome(job_id)
+        if outcome is None:
+            return None
+        return "cancelled" if outcome.get("cancelled") else str(outcome["state"])
+
     def payload(self, job_id: str, attempt: int = 1) -> Any:
         """Read the result in an outcome, as plain JSON."""
         with (self.directory(job_id) / f"{attempt}.outcome").open("rb") as file:

@@ -312,7 +312,7 @@ class Closing(Base):
 
 def _all_cancelled(oracle: Oracle, jobs: list[str]) -> None:
     for job_id in jobs:
-        outcome = oracle.outcome(job_id)
-        assert outcome is not None, f"{job_id} was left unfinished"
-        assert outcome["state"] == "cancelled"
+        end = oracle.end(job_id)
+        assert end is not None, f"{job_id} was left unfinished"
+        assert end == "cancelled"
         assert oracle.processes(job_id) == []
