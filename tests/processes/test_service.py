@@ -38,6 +38,7 @@ from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
+from crystalmath.quacc import get_runner
 from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.service import JobService, default_service
 from crystalmath.service.job_archive import write_archive
@@ -735,3 +736,50 @@ def test_options_that_change_while_a_job_comes_in_cancel_nothing(home, lab, tmp_
         (tmp_path / "go").touch()
         for each in (job, other):
             assert finish(service, each.job_id).state is JobState.COMPLETED
+
+
+def waiting(service, path):
+    job = service.submit(lab_job("wait_for", parameters={"path": str(path)}))
+    eventually(lambda: service.job(job.job_id).state is JobState.RUNNING)
+    return job.job_id
+
+
+@pytest.fixture
+def pair(home, lab):
+    """Give two services of a home in this process; both use its runner of an engine."""
+    (home / "config.toml").write_text("[engines.local]\nworkers = 3\n")
+    with JobService() as one, JobService() as another:
+        yield one, another
+
+
+def test_the_end_of_one_service_leaves_the_jobs_of_another(pair, tmp_path):
+    one, another = pair
+    mine, its = waiting(one, tmp_path / "go"), waiting(another, tmp_path / "never")
+    assert run(another, value(2)).state is JobState.COMPLETED
+    another.close()
+    assert one.job(its).state is JobState.CANCELLED
+    assert one.job(mine).state is JobState.RUNNING
+    assert run(one, value(3)).state is JobState.COMPLETED
+    (tmp_path / "go").touch()
+    assert finish(one, mine).state is JobState.COMPLETED
+    runner = get_runner("local")
+    one.close()
+    assert runner.closed
+
+
+def test_one_service_lets_go_what_another_follows_on(pair, tmp_path):
+    one, another = pair
+    mine, its = waiting(one, tmp_path / "go"), waiting(another, tmp_path / "go")
+    another.close(cancel=False)
+    (tmp_path / "go").touch()
+    assert [finish(one, each).state for each in (mine, its)] == [JobState.COMPLETED] * 2
+
+
+def test_the_end_of_a_service_leaves_what_was_given_to_a_runner(pair, tmp_path):
+    runner = get_runner("local")
+    job_id = runner.submit("lab_recipes.wait_for", AL, path=str(tmp_path / "go"))
+    for service in pair:
+        assert run(service, value(1)).state is JobState.COMPLETED
+        service.close()
+    (tmp_path / "go").touch()
+    eventually(lambda: runner.get_status(job_id) is JobState.COMPLETED)

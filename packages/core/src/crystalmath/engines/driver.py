@@ -25,11 +25,11 @@ from crystalmath.models import JobState
 from crystalmath.worker.chains import close_idle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from crystalmath.jobs.actions import Action
-    from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.changes import Change, Listener
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.jobs.ownership import Recorded
 
@@ -104,7 +104,9 @@ class Driver:
         #: Those that were let go.
         self.left = LeftJobs()
         self._threads: list[threading.Thread] = []
-        self.listeners: list[Callable[[Sequence[Change]], None]] = []
+        self.listeners: list[Listener] = []
+        self._leaving: list[Listener] = []
+        self._left_by_them: set[str] = set()
 
     def notice(self, attempt: str) -> None:
         """Look at an attempt at once."""
@@ -304,19 +306,7 @@ class Driver:
         with self._lock:
             # Of those that are left one after another each makes room for the next.
             self.closed = self._handover.leaves = True
-        deadline = time.monotonic() + CLOSE_S
-        for job in list(self._jobs.values()):
-            try:
-                if not cancel or (job.adopted and not job.record.cancelled):
-                    self._let_go(job)
-                else:
-                    self.cancel(job.job_id)
-            except (CrystalMathError, OSError) as error:
-                self.log.warning("cannot leave job %s in order: %s", job.job_id, error)
-        while self._jobs and time.monotonic() < deadline:
-            time.sleep(0.02)
-        for job_id in list(self._jobs):
-            self.log.warning("job %s could not be stopped in %g s", job_id, CLOSE_S)
+        self._end(list(self._jobs.values()), cancel=cancel)
         self._abandoned = True
         self._handover.wake.set()
         self._wake_watcher.set()
@@ -325,6 +315,45 @@ class Driver:
                 thread.join(timeout=CLOSE_S)
         self.host.rest()
         self._ended = True
+
+    def leave(self, listener: Listener, own: Collection[str], *, cancel: bool) -> None:
+        """End what somebody has submitted who listens, and tell him nothing more.
+
+        With the last one, where nobody else's jobs are under way, the engine ends. As long as there
+        is another, what is not cancelled, or was taken over, is followed on here.
+        """
+        with self._lock:
+            self._leaving.append(listener)
+            self._left_by_them.update(own)
+            jobs = list(self._jobs.values())
+            others = [each for each in self.listeners if each not in self._leaving]
+            foreign = [each for each in jobs if each.job_id not in self._left_by_them]
+        if not others and all(job.adopted for job in foreign):
+            self.close(cancel=cancel)
+            return
+        if cancel:
+            self._end([job for job in jobs if job.job_id in own], cancel=True)
+        with self._lock:
+            self.listeners.remove(listener)
+            self._leaving.remove(listener)
+            self._left_by_them &= self._jobs.keys()
+
+    def _end(self, jobs: Sequence[Job], *, cancel: bool) -> None:
+        deadline = time.monotonic() + CLOSE_S
+        for job in jobs:
+            try:
+                if not cancel or (job.adopted and not job.record.cancelled):
+                    self._let_go(job)
+                else:
+                    self.cancel(job.job_id)
+            except (CrystalMathError, OSError) as error:
+                self.log.warning("cannot leave job %s in order: %s", job.job_id, error)
+        while (left := self._jobs.keys() & {job.job_id for job in jobs}) and (
+            time.monotonic() < deadline
+        ):
+            time.sleep(0.02)
+        for job_id in left:
+            self.log.warning("job %s could not be stopped in %g s", job_id, CLOSE_S)
 
     def _let_go(self, job: Job) -> None:
         with self._lock:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.models import JobState
 
-__all__ = ["Change"]
+__all__ = ["Change", "Listener"]
 
 
 @frozen(kw_only=True)
@@ -47,3 +47,7 @@ class Change:
     traceback: str | None = None
     summary: Mapping[str, Any] | None = None
     started_at: float | None = None
+
+
+#: What is told of each batch of changes; it must return quickly.
+Listener: TypeAlias = "Callable[[Sequence[Change]], None]"

@@ -30,12 +30,12 @@ from crystalmath.models import (
 from crystalmath.models.checks import check_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from ase import Atoms
 
-    from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.changes import Listener
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.jobs.ownership import Recorded
 
@@ -191,7 +191,7 @@ class EngineRunner(JobRunner):
         """Tell core that something happened to an attempt; it looks at once."""
         self._driver.notice(attempt)
 
-    def subscribe(self, listener: Callable[[Sequence[Change]], None]) -> None:
+    def subscribe(self, listener: Listener) -> None:
         """Have a function called with each batch of changes; it must return quickly."""
         self._driver.listeners.append(listener)
 
@@ -360,6 +360,21 @@ class EngineRunner(JobRunner):
             what runs goes on, and what waits is for whoever takes it over.
         """
         self._driver.close(cancel=cancel)
+
+    def leave(self, listener: Listener, own: Collection[str], *, cancel: bool) -> None:
+        """End the jobs of somebody who listens, and the engine unless somebody else needs it.
+
+        Parameters
+        ----------
+        listener : callable
+            As `subscribe` took it; it is told nothing more.
+        own : collection of str
+            His jobs.
+        cancel : bool
+            Cancel the unfinished ones of them. Without it they are let go with the engine, and
+            followed on as long as that is needed.
+        """
+        self._driver.leave(listener, own, cancel=cancel)
 
     def close_if_idle(self) -> bool:
         """End the engine unless it has unfinished jobs; tell whether it is closed now.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import EngineUnavailable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.jobs.changes import Change
     from crystalmath.jobs.documents import SpecDocument
+    from crystalmath.models import JobSpec
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = ["Runners"]
@@ -25,6 +27,8 @@ __all__ = ["Runners"]
 LOAD_S = 120.0
 #: How long an engine that could not be loaded is left alone, in seconds.
 RETRY_S = 5.0
+#: So many jobs are remembered as a service's own before those that have ended are forgotten.
+MOST_OWN = 10_000
 
 
 class Runners:
@@ -47,6 +51,8 @@ class Runners:
         self._loadings: dict[str, _Loading] = {}
         self._runners: dict[str, EngineRunner] = {}
         self._closed = False
+        self._own: dict[str, None] = {}
+        self._most_own = MOST_OWN
 
     def get(self, engine: str) -> EngineRunner:
         """Give the runner of an engine, made with the options that are configured now.
@@ -143,13 +149,41 @@ class Runners:
         loading = self._loadings.get(engine)
         return "not loaded" if loading is None else loading.state()
 
-    def close(self, *, cancel: bool) -> None:
-        """End the engines; their jobs are cancelled, or let go."""
+    def start(self, runner: EngineRunner, spec: JobSpec, document: str) -> None:
+        """Hand a job that is on record to its engine; it is this service's own."""
+        with self._lock:
+            self._own[spec.job_id] = None
+            if len(self._own) > self._most_own:
+                self._forget_ended()
+        runner.start(spec, document)
+
+    def _forget_ended(self) -> None:
+        unfinished = self.unfinished()
+        # The newer half may not have come to its engine yet.
+        for job_id in list(islice(self._own, len(self._own) // 2)):
+            if job_id not in unfinished:
+                del self._own[job_id]
+        self._most_own = max(MOST_OWN, 2 * len(self._own))
+
+    def close(self, *, cancel: bool) -> set[str]:
+        """End the engines; their jobs are cancelled, or let go.
+
+        Another service of this process may use them, too: then its own jobs go on.
+
+        Returns
+        -------
+        set of str
+            The jobs that are followed on in this process.
+        """
         with self._lock:
             self._closed = True
             runners, self._runners = self._runners, {}
+        followed: set[str] = set()
         for runner in runners.values():
-            runner.close(cancel=cancel)
+            runner.leave(self._report, self._own.keys(), cancel=cancel)
+            if not runner.closed:
+                followed |= runner.unfinished().keys()
+        return followed
 
 
 class _Loading:

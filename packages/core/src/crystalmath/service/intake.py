@@ -234,13 +234,13 @@ class Intake(JobResults):
 
     def _hand_over(self, item: Prepared) -> None:
         try:
-            item.runner.start(item.spec, item.document)
+            self._runners.start(item.runner, item.spec, item.document)
         except EngineUnavailable:
             # Its options have changed meanwhile, and another runner was made.
             runner = self._runners.get(item.row.engine)
             if runner is item.runner:
                 raise
-            runner.start(item.spec, item.document)
+            self._runners.start(runner, item.spec, item.document)
 
 
 def _given_before(job: JobMetadata) -> Finding:

@@ -105,10 +105,10 @@ class JobService(JobListings, JobEvents, Rerunning, Takeover):
         if os.getpid() != self._process:
             return  # a forked child has no jobs of its own, and must not touch the parent's
         self._leaving = not cancel
-        self._runners.close(cancel=cancel)
+        followed = self._runners.close(cancel=cancel)
         self._recorder.finish()
         try:
-            self._recovery.disown(own=not cancel)
+            self._recovery.disown(own=not cancel, but=followed)
         except CrystalMathError as error:
             _LOG.warning("cannot record that jobs are let go: %s", error)
         self._recovery.host.rest()

@@ -23,7 +23,7 @@ from crystalmath.models import Capabilities, JobState
 from crystalmath.store.transitions import follow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
     from crystalmath.jobs.life import Decision
@@ -137,13 +137,15 @@ class Recovery:
         mine = [owner for owner in store.owners() if self.host.is_own(json.loads(owner))]
         return [job.job_id for owner in mine for job in store.unfinished(owner=owner)]
 
-    def disown(self, *, own: bool) -> None:
+    def disown(self, *, own: bool, but: Collection[str] = ()) -> None:
         """Leave what was taken over, and is not finished, to whoever asks for it next, for good.
 
         Parameters
         ----------
         own : bool
             Also what was submitted in this process.
+        but : collection of str
+            Not these: another service of this process follows them.
         """
         with self._owning:
             # A thread that is about to record what it has taken would come too late.
@@ -151,7 +153,8 @@ class Recovery:
         if not (own or self._taken) or not self._recorder.exists():
             return
         # Somebody may have taken it over already: what counts is who owns it now.
-        left = [job_id for job_id in self._own_unfinished() if own or job_id in self._taken]
+        mine = [job_id for job_id in self._own_unfinished() if own or job_id in self._taken]
+        left = [job_id for job_id in mine if job_id not in but]
         if left:
             self._recorder.store.set_owner(left, {}, "let go", self.host.now())
         self._taken.clear()
