@@ -29,10 +29,8 @@ class InAProcess(Engine):
     def _work(self):
         while (attempt := self._queue.get()[2]) is not None:
             self.wait()
-            if attempt.id not in self._queued:
+            if not self._take(attempt):
                 continue
-            self._running.add(attempt.id)
-            self._queued.discard(attempt.id)
             self._run(str(attempt.directory))
             self._running.discard(attempt.id)
             self.notice(attempt.id)

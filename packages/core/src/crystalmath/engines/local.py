@@ -63,6 +63,8 @@ class LocalRunner(EngineRunner):
         self._queue: queue.PriorityQueue[tuple[float, int, Attempt | None]] = queue.PriorityQueue()
         self._number = itertools.count()
         self._threads: list[threading.Thread] = []
+        #: Guards the way of an attempt from one of these to the other: what was dropped stays so.
+        self._taking = threading.Lock()
         self._queued: set[str] = set()
         self._running: set[str] = set()
         # Why an attempt was not begun, until it is launched again.
@@ -105,7 +107,7 @@ class LocalRunner(EngineRunner):
         return {attempt.id: self._see(attempt.id) for attempt in attempts}
 
     def _see(self, attempt: str) -> Sighting:
-        # In this order: a worker adds to the one before it takes from the other.
+        # In this order, as `_take` moves it.
         if attempt in self._queued:
             return Sighting("queued")
         if attempt in self._running:
@@ -115,7 +117,8 @@ class LocalRunner(EngineRunner):
     def release(self, attempts: Sequence[Attempt]) -> None:
         """Drop what is queued."""
         for attempt in attempts:
-            self._queued.discard(attempt.id)
+            with self._taking:
+                self._queued.discard(attempt.id)
             self._troubles.pop(attempt.id, None)
 
     def stop(self) -> None:
@@ -133,10 +136,8 @@ class LocalRunner(EngineRunner):
 
     def _work(self) -> None:
         while (attempt := self._queue.get()[2]) is not None:
-            if attempt.id not in self._queued:
+            if not self._take(attempt):
                 continue
-            self._running.add(attempt.id)
-            self._queued.discard(attempt.id)
             try:
                 self._run(attempt)
             except Exception as error:  # noqa: BLE001 - one bad run must not cost a worker
@@ -145,6 +146,16 @@ class LocalRunner(EngineRunner):
             finally:
                 self._running.discard(attempt.id)
                 self.notice(attempt.id)
+
+    def _take(self, attempt: Attempt) -> bool:
+        """Have a worker begin an attempt, unless that was dropped."""
+        with self._taking:
+            if attempt.id not in self._queued:
+                return False
+            # In this order: who looks between the two finds it in one of them.
+            self._running.add(attempt.id)
+            self._queued.discard(attempt.id)
+        return True
 
     def _run(self, attempt: Attempt) -> None:
         cluster = self.settings.clusters.get(attempt.cluster)
