@@ -767,6 +767,21 @@ def test_the_end_of_one_service_leaves_the_jobs_of_another(pair, tmp_path):
     assert runner.closed
 
 
+def test_who_waits_hears_what_another_service_wrote_first(pair, tmp_path, monkeypatch):
+    one, another = pair
+    job_id = waiting(another, tmp_path / "go")
+    first, second = one._recorder.store, another._recorder.store
+    apply = second.apply
+
+    def late(changes):
+        first.apply(changes)
+        return apply(changes)
+
+    monkeypatch.setattr(second, "apply", late)
+    threading.Timer(0.3, (tmp_path / "go").touch).start()
+    assert finish(another, job_id, 30.0).state is JobState.COMPLETED
+
+
 def test_one_service_lets_go_what_another_follows_on(pair, tmp_path):
     one, another = pair
     mine, its = waiting(one, tmp_path / "go"), waiting(another, tmp_path / "go")

@@ -132,7 +132,14 @@ class Recorder:
 
     def apply(self, *changes: Change) -> None:
         """Write changes now."""
-        self._tell(self.store.apply(changes) if changes else [])
+        if not changes:
+            return
+        store = self.store
+        told = store.apply(changes)
+        # Another service of this process may have written the same first: who waits here for a job
+        # that is followed is told of it by nobody else.
+        known = {change.job_id for change in changes} - {job.job_id for job in told}
+        self._tell(told + store.get_many(sorted(known)) if known else told)
 
     def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata | InvalidJob]:
         """Record new jobs durably, each on its own; see :meth:`JobStore.insert_each`.
