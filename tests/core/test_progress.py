@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import time
 
@@ -165,6 +166,19 @@ def test_vasp_tells_ionic_and_electronic_steps(oszicar, outcar, expected, tmp_pa
     (tmp_path / "OSZICAR").write_text(oszicar)
     (tmp_path / "OUTCAR").write_text(outcar)
     assert seen(tmp_path) == ("VASP", *expected)
+
+
+def test_the_largest_force_in_vasp_is_one_that_may_move_something(tmp_path):
+    """OUTCAR has the forces on all ions, also on those that stay where they are."""
+    (tmp_path / "OSZICAR").write_text(OSZICAR)
+    (tmp_path / "OUTCAR").write_text(OUTCAR)
+    head = "slab\n1.0\n3 0 0\n0 3 0\n0 0 9\nCu\n2\nSelective dynamics\nDirect\n"
+    for flags, force in (("FF", None), ("TF", 0.05), ("FT", math.hypot(0.01, 0.04))):
+        ions = [f"  0.0  0.0  0.{n}   {flag}   {flag}   {flag}\n" for n, flag in enumerate(flags)]
+        (tmp_path / "POSCAR").write_text(head + "".join(ions))
+        told = None if force is None else pytest.approx(force)
+        assert seen(tmp_path) == ("VASP", 2, 1, -3.7210001, told)
+        assert steps(tmp_path) == [(1, 1, -3.7210001, told)]
 
 
 def test_quantum_espresso_tells_them_too(tmp_path):

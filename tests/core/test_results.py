@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.constraints import FixAtoms, FixCartesian
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +55,19 @@ def test_a_job_is_summarised(real):
         "natoms": 2,
     }
     assert summarize(real["relax"])["energy_ev"] == pytest.approx(-0.005681511358581304, abs=1e-9)
+
+
+def test_the_largest_force_is_one_that_may_move_something():
+    atoms = bulk("Al", cubic=True)
+    atoms.set_constraint([FixAtoms([0, 1]), FixCartesian([2], mask=(True, False, False))])
+    forces = np.array([[9.0, 0, 0], [0, 9.0, 0], [9.0, 0.3, 0.4], [0, 0, 0.2]])
+    result = {"atoms": atoms, "results": {"energy": 1.0, "forces": forces}}
+    assert summarize(result)["max_force_ev_ang"] == pytest.approx(0.5)
+    stored = codec.encode_result(result)
+    assert summarize(json.loads(codec.result_json(stored)))["max_force_ev_ang"] == pytest.approx(
+        0.5
+    )
+    assert forces[0, 0] == 9.0
 
 
 def test_a_flow_is_summarised_by_its_last_result(real):

@@ -28,9 +28,10 @@ def summarize(result: object) -> dict[str, Any]:
     -------
     dict
         ``energy_ev`` (float or None, eV), ``max_force_ev_ang`` (the largest norm of the force on
-        an atom, float or None, eV/Å), ``formula`` (of all atoms that the energy is of, in Hill's
-        order, str or None), ``work_dir`` (str or None); where there are atoms ``natoms``, their
-        number; and ``steps``, the number of results, for a flow's collection.
+        an atom, what its constraints take off left out, float or None, eV/Å), ``formula`` (of all
+        atoms that the energy is of, in Hill's order, str or None), ``work_dir`` (str or None);
+        where there are atoms ``natoms``, their number; and ``steps``, the number of results, for a
+        flow's collection.
     """
     found = list(steps(result))
     last = found[-1] if found else result
@@ -90,9 +91,14 @@ def _max_force(result: Mapping[str, Any]) -> float | None:
     forces = result["results"].get("forces")
     if isinstance(forces, Mapping):  # monty's form of an array, not decoded
         forces = forces["data"]
-    forces = np.asarray(forces, dtype=float)
+    forces = np.array(forces, dtype=float)
     if forces.shape != (len(forces), 3) or not len(forces):
         return None
+    atoms = _atoms(result)
+    if atoms is not None and len(atoms) == len(forces):
+        # As relaxations converge to it, and `atoms.get_forces` gives it.
+        for constraint in atoms.constraints:
+            constraint.adjust_forces(atoms, forces)
     return _number(np.linalg.norm(forces, axis=1).max())
 
 

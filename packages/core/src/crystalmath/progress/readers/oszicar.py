@@ -1,4 +1,4 @@
-"""VASP: steps and energies from OSZICAR, forces from OUTCAR."""
+"""VASP: steps and energies from OSZICAR, forces from OUTCAR, what may move from POSCAR."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, largest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from crystalmath.progress.last_lines import LastLines
     from crystalmath.progress.reader import Lines
@@ -21,6 +21,7 @@ _NUMBER = r"[-+]?\d*\.\d+E[-+]\d+"
 _IONIC = re.compile(rf"\s*(\d+)\s+(?:T=.*?)?F=\s*{_NUMBER}\s+E0=\s*({_NUMBER})(?=\s)")
 #: ``DAV:   4    -0.148895E+02   -0.1E-02 ...``, also RMM, CGA, SDA and the like
 _ELECTRONIC = re.compile(rf"[A-Z]{{3}}\s*:\s*(\d+)\s+({_NUMBER})\s")
+#: OUTCAR tells the forces on all ions, also on those that selective dynamics keep in place.
 _FORCES = "TOTAL-FORCE (eV/Angst)"
 
 
@@ -29,7 +30,7 @@ class Oszicar(ProgressReader):
 
     program = "VASP"
     file = "OSZICAR"
-    others = ("OUTCAR",)
+    others = ("POSCAR", "OUTCAR")
 
     def read(self, lines: Lines) -> Reading:
         """Read backwards: electronic steps, and the ionic step before them."""
@@ -39,7 +40,7 @@ class Oszicar(ProgressReader):
             if found := _IONIC.match(line):
                 # Electronic steps after it belong to the next one.
                 step = int(found[1]) + (electronic is not None)
-                force = _largest_force(lines("OUTCAR"))
+                force = _largest_force(lines("OUTCAR"), _fixed(reversed(lines("POSCAR"))))
                 return Reading(
                     ionic_step=step,
                     electronic_step=electronic,
@@ -62,11 +63,15 @@ class _VaspSteps(StepCollector):
         self._energies: list[tuple[int, float]] = []
         self._forces: list[float | None] = []
         self._table: list[str] | None = None
+        self._fixed: list[bool] = []
 
     def take(self, file: str, lines: Sequence[str]) -> None:
         if file == Oszicar.file:
             found = filter(None, map(_IONIC.match, lines))
             self._energies += ((int(step[1]), float(step[2])) for step in found)
+            return
+        if file == "POSCAR":
+            self._fixed = _fixed(reversed(lines)) + self._fixed
             return
         for line in lines:
             if self._table is None:
@@ -75,7 +80,7 @@ class _VaspSteps(StepCollector):
                 continue
             self._table.append(line)
             if len(self._table) > 1 and _is_rule(line):
-                self._forces.append(_largest_of(self._table[1:-1]))
+                self._forces.append(_largest_of(self._table[1:-1], self._fixed))
                 self._table = None
 
     def steps(self) -> Sequence[Reading]:
@@ -87,13 +92,19 @@ class _VaspSteps(StepCollector):
         ]
 
 
-def _largest_force(lines: LastLines) -> float | None:
+def _fixed(backwards: Iterable[str]) -> list[bool]:
+    """Tell which ions stay in place, the last one first, as the lines are."""
+    flags = (line.split(maxsplit=6)[3:6] for line in backwards)
+    return [set(each) == {"F"} for each in flags if len(each) == 3 and set(each) <= {"T", "F"}]  # noqa: PLR2004
+
+
+def _largest_force(lines: LastLines, fixed: Sequence[bool]) -> float | None:
     """Give the largest force of the last whole table, a line of six numbers an ion, in eV/Å."""
     for section in lines.sections(_FORCES):
         rows: list[str] = []
         for line in islice(section, 1, None):
             if rows and _is_rule(line):
-                return _largest_of(rows[1:])
+                return _largest_of(rows[1:], fixed)
             rows.append(line)  # below the heading, a rule stands first
     return None  # what there is of a table is cut
 
@@ -102,7 +113,10 @@ def _is_rule(line: str) -> bool:
     return line.lstrip().startswith("---")
 
 
-def _largest_of(table: Sequence[str]) -> float | None:
+def _largest_of(table: Sequence[str], fixed: Sequence[bool]) -> float | None:
+    if len(fixed) == len(table):
+        stays = reversed(fixed)
+        table = [line for line in table if not next(stays)]
     try:
         return largest([[float(word) for word in line.split()[3:6]] for line in table])
     except ValueError:  # ****** where a number is too long
