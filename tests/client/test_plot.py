@@ -139,6 +139,10 @@ def drawn(tmp_path_factory):
             atoms = cell(strain)
             home.make(f"beyond-{number}", atoms, {"energy": emt_energy(atoms)})
         home.make("cubic", cell(1.0, cubic=True), {"energy": 0.0})
+        home.make("bcc", bulk("Cu", "bcc", a=2.87), {"energy": 0.0})
+        atoms = cell(1.01)
+        settings = {"calculator": {"asap_cutoff": True}}
+        home.make("other settings", atoms, {"energy": emt_energy(atoms)}, settings)
         yield root, home.ids
 
 
@@ -345,6 +349,21 @@ def test_jobs_that_make_no_equation_of_state(ids, cli):
     assert "at 5 volumes or more, and these are at 4" in answer.err
     answer = cli("plot", *chosen(ids, "sweep"), "--eos")
     assert "and these are at 1" in answer.err
+
+
+def test_cells_of_several_shapes_make_no_equation_of_state(ids, cli):
+    answer = cli("plot", *chosen(ids, "eos"), ids["bcc"], "--eos")
+    assert answer.code == 1
+    assert "the cells of these jobs differ in shape" in answer.err
+    assert f"{ids['bcc'][:8]} (" in answer.err
+
+
+def test_jobs_of_several_settings_are_warned_of(ids, cli, client):
+    answer = cli("plot", *chosen(ids, "eos"), ids["other settings"], "--eos")
+    assert answer.code == 0
+    assert "warning: these jobs differ in calculator.asap_cutoff;" in answer.err
+    state = client.equation_of_state([*chosen(ids, "eos"), ids["other settings"]])
+    assert state.differing == ["calculator.asap_cutoff"]
 
 
 def test_a_minimum_outside_of_the_volumes_is_warned_of(ids, cli):

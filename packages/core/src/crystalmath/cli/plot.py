@@ -269,6 +269,12 @@ def _told(state: EquationOfState) -> str:
             "warning: the smallest energy lies outside of the volumes; compute some beyond "
             f"{state.v0_ang3:.2f} Å³"
         )
+    if state.differing:
+        output.note(
+            "warning: these jobs differ in "
+            f"{', '.join(map(output.printable, state.differing))}; their energies make one curve "
+            "only if that changes none of them"
+        )
     pairs = [
         ("V0", f"{state.v0_ang3:.4f} Å³"),
         ("E0", f"{state.e0_ev:.6f} eV"),

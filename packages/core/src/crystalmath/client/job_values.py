@@ -74,7 +74,11 @@ class JobValues:
 
     def asked_names(self) -> set[str]:
         """Tell what there is to ask for."""
-        return {*self.job.labels, *_dotted(self._parameters)}
+        return {*self.job.labels, *dict(_dotted(self._parameters))}
+
+    def calculation(self) -> dict[str, Any]:
+        """Tell what was asked for but the structure: recipe and parameters, by dotted names."""
+        return {"recipe": self.job.recipe, **dict(_dotted(self._parameters))}
 
     # --- what it gave ------------------------------------------------------------------------
 
@@ -148,12 +152,12 @@ def _read_label(text: str) -> Any:
         return text
 
 
-def _dotted(values: Mapping[str, Any]) -> Iterable[str]:
+def _dotted(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping) and not any(str(name).startswith("@") for name in value):
-            yield from (f"{key}.{name}" for name in _dotted(value))
+            yield from ((f"{key}.{name}", given) for name, given in _dotted(value))
         else:
-            yield key
+            yield key, value
 
 
 def _no_field(path: str, key: str, reached: list[str], value: Any) -> str:

@@ -25,6 +25,8 @@ __all__ = ["make_equation_of_state", "make_sweep"]
 _LEAST_VOLUMES = 5
 #: Volumes that differ by less are the same, relatively.
 _SAME = 1e-6
+#: By so much lengths, at equal volume, and angles of a cell may change as it is compressed.
+_SAME_SHAPE, _SAME_ANGLE_DEG = 0.15, 10.0
 
 
 def make_sweep(
@@ -93,6 +95,7 @@ def make_equation_of_state(client: Asking, jobs: Sequence[Job]) -> EquationOfSta
             f"an equation of state is of one cell, and these jobs are of several: {told}; choose "
             "those of one"
         )
+    _require_one_shape([values for values in every if values.job.job_id not in left_out])
     points.sort(key=lambda one: one[1][:2])
     volumes = [volume for _, (volume, _, _) in points]
     energies = [energy for _, (_, energy, _) in points]
@@ -106,8 +109,40 @@ def make_equation_of_state(client: Asking, jobs: Sequence[Job]) -> EquationOfSta
         e0_ev=e0,
         b_gpa=b_gpa,
         b_prime=b_prime,
+        differing=_differing([each for each in every if each.job.job_id not in left_out]),
         left_out=left_out,
     )
+
+
+def _require_one_shape(every: Sequence[JobValues]) -> None:
+    """Refuse cells of one formula that are no compressed or expanded ones of each other."""
+    import numpy as np
+
+    first = _shape(every[0])
+    for other in every[1:]:
+        change = np.abs(_shape(other) - first)
+        if max(change[:3]) > _SAME_SHAPE or max(change[3:]) > _SAME_ANGLE_DEG:
+            cells = [
+                f"{each.job.job_id[:8]} ({' '.join(f'{n:.4g}' for n in each.atoms.cell.cellpar())})"
+                for each in (every[0], other)
+            ]
+            raise InvalidJob(
+                "an equation of state is of one cell, and the cells of these jobs differ in shape: "
+                f"{' and '.join(cells)}, in Å and degrees; choose those of one"
+            )
+
+
+def _shape(values: JobValues) -> Any:
+    shape = values.atoms.cell.cellpar()
+    shape[:3] /= values.atoms.get_volume() ** (1 / 3)
+    return shape
+
+
+def _differing(every: Sequence[JobValues]) -> list[str]:
+    """Name what of recipe and parameters is not the same in all jobs."""
+    asked = [each.calculation() for each in every]
+    names = dict.fromkeys(name for one in asked for name in one)
+    return [name for name in names if len({json.dumps(one.get(name)) for one in asked}) > 1]
 
 
 def _fitted(volumes: Sequence[float], energies: Sequence[float]) -> tuple[float, ...]:

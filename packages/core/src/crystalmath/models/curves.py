@@ -62,6 +62,9 @@ class EquationOfState:
     e0_ev: float = field(metadata=about("the smallest energy, in eV", _NUMBER))
     b_gpa: float = field(metadata=about("the bulk modulus there, in GPa", _NUMBER))
     b_prime: float = field(metadata=about("its derivative by the pressure", _NUMBER))
+    differing: Sequence[str] = field(
+        metadata=about("in what of recipe and parameters the jobs differ; all should be one", _LIST)
+    )
     left_out: Mapping[str, str] = field(metadata=_LEFT_OUT)
 
     @property
