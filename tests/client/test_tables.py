@@ -182,6 +182,18 @@ def test_parquet_has_the_same_lines(computed, tmp_path):
     assert str(table.schema.field("energy_ev").type) == "double"
 
 
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="there is no pyarrow")
+def test_whole_numbers_beyond_64_bits_become_text_in_parquet(tmp_path):
+    from pyarrow import parquet
+
+    seeds = [2**63 - 1, 2**64 - 59]
+    values = [{"params.seed": seed, "params.steps": 3} for seed in seeds]
+    lines = [rows_module.Line(None, each, None) for each in values]
+    files_module.FORMATS["parquet"](tmp_path / "t.parquet", lines, None)
+    found = parquet.read_table(tmp_path / "t.parquet").to_pydict()
+    assert found == {"params.seed": [str(seed) for seed in seeds], "params.steps": [3, 3]}
+
+
 def test_pages_of_results_are_joined(computed, tmp_path, monkeypatch):
     client, *_ = computed
     whole = rows(client, tmp_path / "whole.jsonl").read_text()

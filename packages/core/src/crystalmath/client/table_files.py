@@ -128,7 +128,7 @@ class Spool:
         try:
             for line in lines:
                 for name, value in line.values.items():
-                    self.types.setdefault(name, set()).add(type(value))
+                    self.types.setdefault(name, set()).add(_type(value))
                 self._file.write(json.dumps(line.values) + "\n")
                 self.count += 1
         except BaseException:
@@ -287,6 +287,15 @@ def _parquet(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -
                 }
                 writer.write_table(pa.table(made, schema=schema))
         return spool.count, 0
+
+
+class _LargeInt:
+    """The type of a whole number that does not go into 64 bits, as a seed may be."""
+
+
+def _type(value: object) -> type:
+    large = type(value) is int and not -(2**63) <= value < 2**63
+    return _LargeInt if large else type(value)
 
 
 def _reader(name: str, types: set[type], pa: Any) -> tuple[Any, Callable[[Any], Any]]:
