@@ -6,7 +6,7 @@ never one of these.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
@@ -127,6 +127,18 @@ class CrystalMathError(Exception):
     """
 
     code = "error"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Out of a pool, say, it comes as it is: `__init__` may take something else than its words.
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(
+    kind: type[CrystalMathError], args: tuple[Any, ...], state: dict[str, Any]
+) -> CrystalMathError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(CrystalMathError, ValueError):
