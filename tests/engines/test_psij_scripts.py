@@ -410,11 +410,18 @@ def test_the_queue_of_pbs():
         "17.server": {"Job_Name": "a", "job_state": "Q", "comment": "Not Running: no node"},
         "18.server": {"Job_Name": "b", "job_state": "F", "Exit_status": -29},
         "19.server": {"Job_Name": "c", "job_state": "R"},
+        **{
+            f"{number}.server": {"Job_Name": "d", "job_state": "F", "Exit_status": -number}
+            for number in (26, 27, 28)
+        },
     }
     assert rows("pbs", json.dumps({"Jobs": jobs})) == [
         ("17.server", "a", "queued", "Not Running: no node"),
         ("18.server", "b", "gone", "TIMEOUT"),
         ("19.server", "c", "running", None),
+        ("26.server", "d", "gone", "OUT_OF_MEMORY"),
+        ("27.server", "d", "gone", "OUT_OF_MEMORY"),
+        ("28.server", "d", "gone", "CPU_TIME"),
     ]
 
 

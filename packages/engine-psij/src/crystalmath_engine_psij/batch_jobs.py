@@ -38,7 +38,7 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 #: Ends that another attempt would meet again.
-_FINAL = frozenset({"TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"})
+_FINAL = frozenset({"TIMEOUT", "CPU_TIME", "OUT_OF_MEMORY", "DEADLINE"})
 #: Ends of nodes of which nothing is heard any more: what ran there may go on.
 _UNSEEN = frozenset({"NODE_FAIL"})
 #: By how much an allocation outlasts its job's walltime where it may, in seconds.

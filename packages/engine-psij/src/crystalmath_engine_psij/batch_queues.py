@@ -150,8 +150,13 @@ class PbsQueue:
             reason = self._EXITS.get(job["Exit_status"]) or reason
         return Row(native_id, str(job.get("Job_Name", "")), state, reason)
 
-    # See "Job Exit Status Codes" in the PBS Professional Administrator's Guide.
-    _EXITS: Mapping[int, str] = {-29: "TIMEOUT", -27: "OUT_OF_MEMORY", -28: "OUT_OF_MEMORY"}
+    # JOB_EXEC_KILL_WALLTIME, _CPUT, _MEM and _VMEM in job.h of OpenPBS.
+    _EXITS: Mapping[int, str] = {
+        -29: "TIMEOUT",
+        -28: "CPU_TIME",
+        -27: "OUT_OF_MEMORY",
+        -26: "OUT_OF_MEMORY",
+    }
 
 
 class LsfQueue:
@@ -167,6 +172,7 @@ class LsfQueue:
     _NONE = re.compile(r"No (unfinished )?job found")
     _WORDS: Mapping[str, str] = {
         "TERM_RUNLIMIT": "TIMEOUT",
+        "TERM_CPULIMIT": "CPU_TIME",
         "TERM_MEMLIMIT": "OUT_OF_MEMORY",
         "TERM_SWAP": "OUT_OF_MEMORY",
         "TERM_PREEMPT": "PREEMPTED",
