@@ -798,3 +798,21 @@ def test_the_end_of_a_service_leaves_what_was_given_to_a_runner(pair, tmp_path):
         service.close()
     (tmp_path / "go").touch()
     eventually(lambda: runner.get_status(job_id) is JobState.COMPLETED)
+
+
+def test_clusters_that_come_or_change_while_their_engine_is_busy(home, lab, tmp_path):
+    one = '[clusters.one]\nengine = "local"\n'
+    (home / "config.toml").write_text(one)
+    with JobService(config.Source()) as service:
+        job_id = waiting(service, tmp_path / "go")
+        new = '[clusters.two]\nengine = "local"\n'
+        (home / "config.toml").write_text(f'{one}walltime = "1h"\n{new}')
+        told = r"\[clusters.two\] is new .* until the 1 unfinished jobs of the engine 'local'"
+        with pytest.raises(InvalidJob, match=told):
+            service.submit(value(2, cluster="two"))
+        checked = service.check(value(2, cluster="one"))
+        assert [finding.code for finding in checked.findings] == ["cluster_outdated"]
+        (tmp_path / "go").touch()
+        finish(service, job_id)
+        assert run(service, value(2, cluster="two")).state is JobState.COMPLETED
+        assert not service.check(value(2, cluster="one")).findings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict, evolve, frozen
 
-from crystalmath.errors import CrystalMathError, JobRefused
+from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused
 from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Resources, Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
@@ -179,7 +179,7 @@ class Admission:
             raise JobRefused(findings)
         files, told = self._pseudopotentials(asked)
         runner = self._runner(asked.spec)
-        runner.check_cluster(asked.spec.cluster)
+        findings += self._check_cluster(asked.spec)
         spec = with_continuation(self._allotted(asked.spec), self._config)
         findings += [*told, *self._check_ranks(asked.spec)]
         asked = evolve(asked, spec=spec)
@@ -219,9 +219,27 @@ class Admission:
     def _check_continuation(self, spec: JobSpec) -> None:
         with_continuation(spec, self._config)
 
-    def _check_engine(self, spec: JobSpec) -> None:
-        self._runner(spec).check_cluster(spec.cluster)
+    def _check_engine(self, spec: JobSpec) -> list[Finding]:
+        findings = self._check_cluster(spec)
         self._allotted(spec)
+        return findings
+
+    def _check_cluster(self, spec: JobSpec) -> list[Finding]:
+        runner, name = self._runner(spec), spec.cluster
+        configured, served = self._config.clusters.get(name), runner.settings.clusters.get(name)
+        if configured is None or configured.engine != spec.engine or configured == served:
+            runner.check_cluster(name)
+            return []
+        # What has changed since the engine began, counts once it can begin anew.
+        count = len(runner.unfinished())
+        until = f"until the {count} unfinished jobs of the engine {spec.engine!r} have ended"
+        if served is None:
+            raise InvalidJob(
+                f"[clusters.{name}] is new in config.toml, and cannot be used {until}; it has: "
+                f"{', '.join(runner.clusters())}"
+            )
+        told = f"[clusters.{name}] has changed in config.toml; {until}, only its environment counts"
+        return [Finding(severity="warning", code="cluster_outdated", message=told)]
 
     def _allotted(self, spec: JobSpec) -> JobSpec:
         """Tell a job's programs what it asks for; of a batch, equal environments stay one."""
