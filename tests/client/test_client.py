@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import importlib
 import json
+import pickle
 import sys
 import threading
 import time
@@ -90,6 +91,13 @@ def test_what_a_recipe_raised_and_nobody_here_knows(client, kind):
 
 
 # --- futures -------------------------------------------------------------------------------------
+
+
+def test_a_future_says_how_to_have_it_elsewhere(client):
+    job = client.submit("lab_recipes.value", AL)
+    with pytest.raises(TypeError, match=r"take client\.future\(job_id\) there"):
+        pickle.dumps(job)
+    job.result(LONG)
 
 
 def test_a_job_from_submission_to_result(client, go):

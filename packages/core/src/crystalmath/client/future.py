@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from crystalmath.client.client_errors import ClientClosed, JobFailed
 from crystalmath.client.raised import raised
@@ -47,6 +47,12 @@ class JobFuture(Future[Any]):
     labels : mapping of str to str
         The job's labels.
     """
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a job's future belongs to its client, in this process: pass its job_id on, and take "
+            "client.future(job_id) there"
+        )
 
     def __init__(
         self, client: Asking, job_id: str, name: str | None, labels: Mapping[str, str]
