@@ -63,7 +63,7 @@ PARSL = {
     "queue": ("long", "#SBATCH --partition=long"),
     "account": ("ab12", "#SBATCH --account=ab12"),
     "reservation": ("monday", "#SBATCH --reservation=monday"),
-    "options": ({"constraint": "skylake"}, "#SBATCH --constraint=skylake"),
+    "options": ({"comment": "my job"}, "#SBATCH --comment='my job'"),
     "cores_per_node": (3, "#SBATCH --cpus-per-task=3"),
 }
 #: Those of Parsl's own that no script has: where they are seen.

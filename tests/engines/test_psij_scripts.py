@@ -236,7 +236,7 @@ def test_an_option_that_contradicts_a_resource_is_refused(submit, scheduler, opt
 
 def test_worker_init_is_sourced_before_the_worker(submit, tmp_path):
     _, script = submit(Resources(), worker_init="module load vasp")
-    (file,) = (tmp_path / "engine").glob("there.worker_init.sh")
+    (file,) = (tmp_path / "engine").glob("there.*.worker_init.sh")
     assert file.read_text().endswith("\nmodule load vasp\n")
     assert str(file) in script
 

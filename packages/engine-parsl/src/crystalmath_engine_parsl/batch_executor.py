@@ -77,7 +77,8 @@ def _provider(cluster: Cluster) -> SlurmProvider:
     mpi = cluster.engine_options.get("mpi")
     cores = cluster.engine_options.get("cores_per_node")
     options = [
-        f"--{key}={value}" if value else f"--{key}" for key, value in resources.options.items()
+        f"--{key}={shlex.quote(value)}" if value else f"--{key}"
+        for key, value in resources.options.items()
     ]
     if resources.memory_mb:
         options.append(f"--mem={math.ceil(resources.memory_mb / nodes)}M")

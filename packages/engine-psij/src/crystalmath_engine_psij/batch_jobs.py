@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import math
+import os
 import re
 import subprocess
 from datetime import timedelta
@@ -189,11 +191,15 @@ class BatchJobs:
     def _pre_launch(self, cluster: Cluster) -> Path | None:
         if not cluster.worker_init:
             return None
-        path = self._directory / f"{cluster.name}.worker_init.sh"
         text = worker.init_script(cluster.worker_init)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        # By what is in it: an allocation that waits, or just begins, reads what it was given.
+        mark = hashlib.sha256(text.encode()).hexdigest()[:12]
+        path = self._directory / f"{cluster.name}.{mark}.worker_init.sh"
+        if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            written = path.with_suffix(f".{os.getpid()}")
+            written.write_text(text, encoding="utf-8")
+            written.replace(path)
         return path
 
     # --- asking ------------------------------------------------------------------------------
