@@ -95,6 +95,17 @@ def test_close_releases_all_that_was_launched(driver, engine, refusals):
     assert set(engine.released) == {f"{job_id}.1" for job_id in jobs}
 
 
+def test_an_engine_that_does_not_stop_is_told_of(driver, engine, monkeypatch, caplog):
+    go = threading.Event()
+    monkeypatch.setattr(engine, "stop", go.wait)
+    monkeypatch.setattr("crystalmath.engines.driver.STOP_S", 0.2)
+    job_id = add(driver)
+    eventually(lambda: engine.launched == [f"{job_id}.1"])
+    driver.close(cancel=True)
+    go.set()
+    assert "the engine has not stopped in 0.2 s" in caplog.text
+
+
 def test_a_batch_is_launched_in_its_order(driver, engine):
     first = add(driver, recorded=True)
     eventually(lambda: engine.launched == [f"{first}.1"])

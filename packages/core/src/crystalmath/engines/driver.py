@@ -41,6 +41,8 @@ LOOK_S = 0.1
 GATHER_S = 0.01
 #: How long `close` waits for the jobs that it cancels, in seconds.
 CLOSE_S = 20.0
+#: How long an engine may take to stop thereafter, as its author is told, in seconds.
+STOP_S = 30.0
 #: Of so many jobs that ended the state is remembered; of others the directory tells it.
 FINISHED = 10_000
 #: So many jobs are written down before others are looked at.
@@ -310,9 +312,12 @@ class Driver:
         self._abandoned = True
         self._handover.wake.set()
         self._wake_watcher.set()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(timeout=CLOSE_S)
+        deadline = time.monotonic() + STOP_S
+        others = [each for each in self._threads if each is not threading.current_thread()]
+        for thread in others:
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in others):
+            self.log.warning("the engine has not stopped in %g s; it is not waited for", STOP_S)
         self.host.rest()
         self._ended = True
 
