@@ -207,6 +207,16 @@ def test_another_environment_gets_another_runner(run):
     assert first["pid"] != second["pid"]
 
 
+def test_a_scratch_folder_that_a_node_does_not_name_is_none(run):
+    """quacc would make a folder that is called `$NODE_TMP`."""
+    for given, seen in (("$NODE_TMP/me", None), ("/scratch/me", "/scratch/me")):
+        found = run("where", environment={"QUACC_SCRATCH_DIR": given})["environment"]
+        assert found.get("QUACC_SCRATCH_DIR") == seen
+    given = {"QUACC_SCRATCH_DIR": "$NODE_TMP/me", "NODE_TMP": "/node"}
+    found = run("where", environment=given)["environment"]
+    assert found["QUACC_SCRATCH_DIR"] == "$NODE_TMP/me"
+
+
 def test_a_mended_recipe_never_runs_in_its_old_form(make, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
     recipe, helper = tmp_path / "edited.py", tmp_path / "edited_helper.py"

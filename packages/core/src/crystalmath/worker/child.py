@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -200,6 +201,10 @@ def _living(pids: list[int]) -> list[int]:
     return [pid for pid in pids if processes.start_time(pid) is not None]
 
 
+#: quacc's setting of where calculations run, instead of the work directory.
+_SCRATCH = "QUACC_SCRATCH_DIR"
+
+
 def _environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     """Build the runner's environment: the worker's own, and exactly what was forwarded.
 
@@ -221,4 +226,7 @@ def _environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     own["CRYSTALMATH_ATTEMPT"] = PLACE
     # Recipes are plain functions here; the decorators read this when quacc is imported.
     own["QUACC_WORKFLOW_ENGINE"] = "None"
+    # Where a node lacks what it is made of (`$TMPDIR`), quacc would take the name for a folder's.
+    if "$" in Template(own.get(_SCRATCH, "")).safe_substitute(own):
+        del own[_SCRATCH]
     return own
