@@ -39,6 +39,8 @@ class Plugin:
 
     @hookimpl
     def crystalmath_make_runner(self, settings):
+        if not self.runner.takes_any_option:
+            settings.check_options("workers")
         return self.runner(settings)
 
 
@@ -51,6 +53,7 @@ class Engine(LocalRunner):
     start_s: ClassVar[float] = 60.0
     #: How many workers it is given, if it matters.
     crew: ClassVar[int | None] = None
+    takes_any_option: ClassVar[bool] = False
     #: Whether it looks for the file ``away`` in its home, which `conftest.HEAD` makes.
     can_be_away: ClassVar[bool] = False
 

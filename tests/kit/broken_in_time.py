@@ -10,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-import attrs
 import psutil
 from broken_engines import Engine, declare
 from broken_surroundings import SCRIPT
@@ -169,6 +168,4 @@ class AllocationEndsFirst(FreshProcesses):
 class IgnoresOptions(Engine):
     """Takes from its table what it knows, and looks at nothing else."""
 
-    def __init__(self, settings):
-        known = {key: value for key, value in settings.options.items() if key == "workers"}
-        super().__init__(attrs.evolve(settings, options=known))
+    takes_any_option = True

@@ -176,7 +176,6 @@ class LocalRunner(EngineRunner):
 
 
 def _workers(settings: EngineSettings) -> int:
-    settings.check_options("workers")
     workers = settings.options.get("workers", available_cores())
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ConfigError(
@@ -204,6 +203,7 @@ def _check_clusters(settings: EngineSettings) -> None:
 @hookimpl
 def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
     """Make the runner."""
+    settings.check_options("workers")
     _check_clusters(settings)
     return LocalRunner(settings)
 
@@ -213,6 +213,7 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
     """Say what keeps this machine from running jobs."""
     findings = []
     try:
+        settings.check_options("workers")
         _workers(settings)
         _check_clusters(settings)
     except ConfigError as error:
