@@ -16,6 +16,7 @@ from crystalmath import config
 from crystalmath.errors import ConfigError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import Job, JobState, NewJob, Submission
+from crystalmath.models.retry import Retry
 from crystalmath.preflight.node_probe import probe_job
 from crystalmath.quacc.engines import runner_for
 from crystalmath.quacc.store import JobStore
@@ -205,6 +206,28 @@ def test_a_workstations_walltime_is_that_of_jobs_which_ask_for_none(home, lab):
         assert given(cluster="big") == 7200.0
         assert given(cluster="big", walltime_s=60.0) == 60.0
         assert given(cluster="local") is None
+
+
+def test_a_clusters_walltime_does_not_follow_a_job_that_runs_again(home, lab):
+    table = "[clusters.{}]\nengine = 'local'\nwalltime = '{}'\n"
+    text = table.format("short", "1h") + table.format("long", "10h")
+    (home / "config.toml").write_text(text)
+    asked = {"recipe": "lab_recipes.value", "atoms": bulk("Al"), "cluster": "short"}
+    with JobService() as service:
+        jobs = [service.submit(Submission(**asked, walltime_s=at)).job_id for at in (None, 60.0)]
+        ended = {job.job_id for job in service.wait(jobs, 60) if job.state.is_terminal()}
+    assert ended == set(jobs)
+
+    def again(**changes):
+        with JobService() as service:
+            return [row.walltime_s for row in service.retry(jobs, Retry(**changes), dry_run=True)]
+
+    assert again() == [3600.0, 60.0]
+    assert again(cluster="long") == [36000.0, 60.0]
+    assert again(cluster="local") == [None, 60.0]
+    assert again(walltime_s=5.0) == [5.0, 5.0]
+    (home / "config.toml").write_text(text.replace("'1h'", "'3h'"))
+    assert again() == [10800.0, 60.0]
 
 
 # --- check ---------------------------------------------------------------------------------------

@@ -239,6 +239,9 @@ continue_lost = {home}
 engine = "parsl"
 scheduler = "slurm"
 continue_lost = {cluster}
+[clusters.here]
+engine = "local"
+continue_lost = {cluster}
 """
 
 
@@ -246,6 +249,7 @@ def test_where_the_home_or_the_cluster_says_so(tmp_path):
     """The submission goes before the cluster, and that before the home; relaxations alone."""
     (tmp_path / "config.toml").write_text(SETTINGS.format(home="true", cluster="false"))
     slab = fcc111("Cu", (1, 1, 3), vacuum=5.0)
+    jobs = []
     with opened(tmp_path, "local") as service:
         for expected, submission in (
             (True, asked()),
@@ -256,11 +260,16 @@ def test_where_the_home_or_the_cluster_says_so(tmp_path):
         ):
             job = service.submit(submission)
             service.cancel(job.job_id)
+            jobs.append(job.job_id)
             assert service.job(job.job_id).continue_lost is expected, submission
         (again,) = service.retry(
             [finish(service, job.job_id).job_id], Retry(continue_lost=False), dry_run=True
         )
         assert again.continue_lost is False
+        # Elsewhere what was asked for still holds, and what this home has said does not.
+        ended = [finish(service, job_id).job_id for job_id in jobs]
+        elsewhere = service.retry(ended, Retry(cluster="here"), dry_run=True)
+        assert [row.continue_lost for row in elsewhere] == [None, False, None, True, None]
         refused = asked("emt.slabs.bulk_to_slabs_flow", slab, continue_lost=True)
         with pytest.raises(InvalidJob, match=r"_slabs_flow cannot go on .*displaced.*--continue-l"):
             service.submit(refused)

@@ -27,7 +27,8 @@ def value(number, **more):
 
 @pytest.fixture
 def service(home, lab):
-    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    cluster = "[clusters.here]\nengine = 'local'\nwalltime = '1h'\n"
+    (home / "config.toml").write_text(f"[engines.local]\nworkers = 1\n{cluster}")
     with JobService() as service:
         yield service
 
@@ -61,7 +62,8 @@ def test_a_job_is_as_old_as_it_was(service, home, cli):
 
 
 def test_doctor_rebuilds_what_is_gone(service, home, cli):
-    job = finish(service, service.submit(value(1, key="k", name="n", labels={"a": "b"})).job_id)
+    asked = value(1, key="k", name="n", labels={"a": "b"}, cluster="here")
+    job = finish(service, service.submit(asked).job_id)
     service.close()
     remove(home)
     answer = cli("list", "--json")
@@ -78,10 +80,12 @@ def test_doctor_rebuilds_what_is_gone(service, home, cli):
         assert (again.state, again.name, again.key) == (JobState.COMPLETED, "n", "k")
         assert (again.labels, again.spec_hash) == ({"a": "b"}, job.spec_hash)
         assert again.formula == job.formula == "Al"
+        assert again.walltime_s == job.walltime_s == 3600.0
         for filters in ({"elements": ["Al"]}, {"formula": "Al"}):
             assert [one.job_id for one in other.jobs(**filters)] == [job.job_id]
         assert other.result(job.job_id) == {"value": 1}
-        assert other.submit(value(1, key="k")).job_id == job.job_id
+        # Who asks for it once more has asked for no walltime either.
+        assert other.submit(value(1, key="k", cluster="here")).job_id == job.job_id
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["removed", "an older copy"])

@@ -348,11 +348,19 @@ class JobSpec(Terms):
             {"type": "object"},
         ),
     )
+    defaulted: Sequence[str] = field(
+        default=(),
+        hash=False,
+        metadata=about(
+            "which of its terms nobody asked for: they are what its cluster, or its home, said",
+            array({"enum": ["walltime_s", "continue_lost"]}),
+        ),
+    )
 
     def identity(self) -> dict[str, Any]:
         """Give what makes it this job and no other, beside structure and parameters."""
         told = {
-            one.name: plain(getattr(self, one.name))
+            one.name: None if one.name in self.defaulted else plain(getattr(self, one.name))
             for one in declared(JobSpec)
             if one.about.hashed and one.name not in _ENCODED
         }

@@ -13,7 +13,7 @@ from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused
 from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Resources, Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
-from crystalmath.service.asked_job import AskedJob, SubmissionReader, replaced
+from crystalmath.service.asked_job import AskedJob, SubmissionReader, defaulted, replaced
 from crystalmath.service.going_on import with_continuation
 from crystalmath.service.restrictions import check_restrictions
 
@@ -181,6 +181,7 @@ class Admission:
         runner = self._runner(asked.spec)
         findings += self._check_cluster(asked.spec)
         spec = with_continuation(self._allotted(asked.spec), self._config)
+        spec = evolve(spec, defaulted=defaulted(asked.spec, spec))
         findings += [*told, *self._check_ranks(asked.spec)]
         asked = evolve(asked, spec=spec)
         for look in self._looks(asked):

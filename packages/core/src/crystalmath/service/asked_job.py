@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import Parent
     from crystalmath.recipes.job_structure import JobStructure
 
-__all__ = ["AskedJob", "SubmissionReader", "replaced", "spec_hash"]
+__all__ = ["AskedJob", "SubmissionReader", "defaulted", "replaced", "spec_hash"]
 
 
 @frozen
@@ -138,6 +138,12 @@ def replaced(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, s
     """Give what brings an environment back to what it was before."""
     names = before.keys() | after.keys()
     return {name: before.get(name) for name in names if before.get(name) != after.get(name)}
+
+
+def defaulted(before: JobSpec, after: JobSpec) -> list[str]:
+    """Name the terms that a job has been given, and was not asked for with."""
+    was, now = before.terms(), after.terms()
+    return [name for name, value in was.items() if value is None and now.get(name) is not None]
 
 
 def spec_hash(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:

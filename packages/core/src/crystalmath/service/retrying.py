@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Submission
@@ -88,6 +88,10 @@ def again(
         raise InvalidJob(
             f"job {job.job_id} cannot run again: what it was asked to do is not on record any more"
         )
+    told = json.loads(header)
+    # Where it runs now has its own.
+    unasked: dict[str, Any] = dict.fromkeys(told.get("defaulted", ()))
+    job = evolve(job, **unasked)
     asked = json.loads(document)
     given = asked["atoms"] and {"format": "ase-json", "data": asked["atoms"]["data"]}
     parents = [parent for parent in job.parents if parent["role"] == "structure"]
@@ -119,7 +123,7 @@ def again(
         parameters=parameters,
         engine=engine,
         strict=changes.strict,
-        environment=None if restricted else _environment(json.loads(header)) or environ,
+        environment=None if restricted else _environment(told) or environ,
     )
     retried: Parent = {"job_id": job.job_id, "role": "retry"}
     return Again(submission, [*cast("Sequence[Parent]", parents), retried])
