@@ -11,7 +11,8 @@ from conftest import eventually
 from crystalmath.client import JobFailed
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import JobState
+from crystalmath.models import JobState, Resources
+from crystalmath.service.swept_labels import Asked, told_anew
 
 # Commands ask that server, too.
 pytestmark = pytest.mark.usefixtures("server")
@@ -103,6 +104,45 @@ def test_other_resources_are_told_to_the_programs_anew(client):
     (refused,) = client.retry(old, resources={"ranks": 100_000})
     assert isinstance(refused, InvalidJob)
     assert "cannot honour 100000 ranks" in str(refused)
+
+
+def test_labels_and_name_of_a_sweep_tell_what_is_changed(client, cli):
+    structure = f"job:{client.submit('lab_recipes.value', AL).job_id}@0"
+    options = ("--name", "conv ranks=1", "--label", "number.b=mine", "--param", "number.b=1")
+    swept = ("ranks=1", "number.a=[0.2, 0.25]", 'number.c=["x", "y z"]')
+    sweeps = [word for text in swept for word in ("--sweep", text)]
+    ids = cli("submit", "lab_recipes.value", structure, *options, *sweeps).lines
+    last = client.future(ids[-1])
+    labels = {"ranks": "1", "number.a": "0.25", "number.c": "y z", "number.b": "mine"}
+    assert (last.labels, last.name) == (labels, "conv ranks=1 ranks=1 number.a=0.25 number.c=y z")
+    for job_id in ids:
+        client.future(job_id).result(LONG)
+    changed = ("--param", "number.a=0.125", "--param", "number.b=2", "--ranks", 2)
+    new = client.future(cli("retry", last.job_id, *changed).lines[0])
+    assert new.result(LONG) == {"a": 0.125, "b": 2, "c": "y z"}
+    assert new.labels == {**labels, "ranks": "2", "number.a": "0.125"}
+    assert new.name == "conv ranks=2 ranks=2 number.a=0.125 number.c=y z"
+    (series,) = client.sweep([ids[0], last.job_id, new.job_id], "number.a", "a").series
+    assert list(series.x) == list(series.y) == [0.125, 0.2, 0.25]
+    # What is no value any more, and what can be no label, are told by nothing.
+    (third,) = client.retry(new, {"number": {"a": {"of": 1}, "c": "y\n"}})
+    assert third.labels == {"ranks": "2", "number.a": '{"of":1}', "number.b": "mine"}
+    assert third.name == 'conv ranks=2 ranks=2 number.a={"of":1}'
+    third.result(LONG)
+    (fourth,) = client.retry(third, {"number": 5})
+    assert (fourth.labels, fourth.name) == (
+        {"ranks": "2", "number.b": "mine"},
+        "conv ranks=2 ranks=2",
+    )
+    assert fourth.result(LONG) == 5
+
+
+def test_a_label_of_memory_is_read_as_it_was_written():
+    before, now = (Asked({}, Resources(memory_mb=mb, cores_per_rank=2)) for mb in (4096, 6144))
+    for label, told in {"4GB": "6GB", "4096 mb": "6GB", "4096": "6GB", "5GB": "5GB"}.items():
+        labels = {"memory": label, "cores": "2"}
+        name, labels = told_anew(f"memory={label} cores=2", labels, before, now)
+        assert (name, labels) == (f"memory={told} cores=2", {"memory": told, "cores": "2"})
 
 
 def test_the_failed_ones_by_their_error(client, cli):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobState
+from crystalmath.models.labels import label_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,7 +65,7 @@ class JobValues:
     def asked(self, name: str) -> Any:
         """Give a label, else a parameter: ``opt_params.fmax`` (`KeyError` if it has neither)."""
         if name in self.job.labels:
-            return _read_label(self.job.labels[name])
+            return label_value(self.job.labels[name])
         value: Any = self._parameters
         for key in name.split("."):
             if not isinstance(value, Mapping) or key not in value:
@@ -142,14 +143,6 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Give the name that is most like another, if one is."""
     return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
-
-
-def _read_label(text: str) -> Any:
-    """Read a label as the value that was swept."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _dotted(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

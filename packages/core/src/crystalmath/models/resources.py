@@ -13,7 +13,14 @@ from crystalmath.models.fields import Option, about, declared, documented, from_
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["RESOURCES", "Resources", "ResourcesGiven", "as_resources", "check_resources"]
+__all__ = [
+    "RESOURCES",
+    "RESOURCE_NAMES",
+    "Resources",
+    "ResourcesGiven",
+    "as_resources",
+    "check_resources",
+]
 
 _MOST = 1_000_000
 _COUNT = {"type": "integer", "minimum": 1, "maximum": _MOST}
@@ -224,6 +231,14 @@ class Resources:
 
 #: What decides each other, in the order in which a cluster's defaults give way.
 _LAYOUT = ("nodes", "ranks", "ranks_per_node")
+
+#: Those of one value, by their names and by those of their options: ``cores``, ``memory``.
+RESOURCE_NAMES = {
+    name: one.name
+    for one in declared(Resources)
+    if one.about.schema["type"] != "object" and one.about.option is not None
+    for name in (one.name, one.about.option.name.removeprefix("--").replace("-", "_"))
+}
 
 RESOURCES = {
     "type": "object",

@@ -12,6 +12,7 @@ from crystalmath.errors import InvalidJob
 from crystalmath.models import Submission
 from crystalmath.service.copied_files import copied_files
 from crystalmath.service.going_on import moves_atoms_alone
+from crystalmath.service.swept_labels import Asked, told_anew
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,16 +100,22 @@ def again(
         found = _last(job, given, directory, configured)
         given = found.atoms
         parents = [{"job_id": job.job_id, "role": "structure", "file": found.file}]
-    parameters = _merged(codec.decode_request(asked["parameters"]), changes.parameters)
+    had = codec.decode_request(asked["parameters"])
+    parameters = _merged(had, changes.parameters)
     if changes.copy:
         parameters |= copied_files(job, changes.copy, directory, configured)
     engine, cluster = _place(job, changes, configured)
+    resources = changes.resources.over(job.resources)
+    before, now = Asked(had, job.resources), Asked(parameters, resources)
+    name, labels = told_anew(job.name, job.labels, before, now)
     terms: TermsGiven = {
         **job.terms(),
+        "name": name,
+        "labels": labels,
         "key": None,
         "cluster": cluster,
         "walltime_s": changes.walltime_s or job.walltime_s,
-        "resources": changes.resources.over(job.resources),
+        "resources": resources,
         "priority": job.priority if changes.priority is None else changes.priority,
         "continue_lost": (
             job.continue_lost if changes.continue_lost is None else changes.continue_lost

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from crystalmath.models.labels import label_of
+from crystalmath.models.memory_sizes import read_megabytes
 from crystalmath.models.timespans import read_timespan
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def parse_sweep(
         combinations = itertools.product(*[_swept(text) for text in sweeps])
     return [
         (
-            {".".join(keys): _as_label(value) for keys, value, _ in combination},
+            {".".join(keys): label_of(value) for keys, value, _ in combination},
             _join(table, [*fixed, *combination]),
         )
         for combination in combinations
@@ -183,10 +185,9 @@ def parse_memory(text: str) -> int:
     typer.BadParameter
         It is none of these, or no whole number of MB from 1.
     """
-    read = _MEMORY.fullmatch(text.strip())
-    if read is None:
+    megabytes = read_megabytes(text)
+    if megabytes is None:
         _refuse(f"cannot read {text!r} as an amount of memory; write 4GB, 512MB or 1TB")
-    megabytes = float(read[1]) * _MEGABYTES[(read[2] or "M").upper()]
     if megabytes < 1 or not megabytes.is_integer():
         _refuse(f"{text!r} must be a whole number of MB, from 1")
     return int(megabytes)
@@ -254,20 +255,11 @@ def _swept(text: str) -> list[_Assignment]:
     keys, values, _ = _assignment(text)
     if not isinstance(values, list | tuple) or not values:
         _refuse(f"it takes a list of values, {'.'.join(keys)}=[1, 2], not {text!r}")
-    written = [_as_label(value) for value in values]
+    written = [label_of(value) for value in values]
     for label in written:
         if written.count(label) > 1:
             _refuse(f"the value {label} stands twice in {text!r}")
     return [(keys, value, text) for value in values]
-
-
-def _as_label(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, separators=(",", ":"))  # as people type it, without quotes
-    except TypeError:  # a complex number
-        return str(value)
 
 
 def _join(table: dict[str, Any], assignments: Sequence[_Assignment]) -> dict[str, Any]:
@@ -368,10 +360,7 @@ def _refuse_unfit(value: object) -> None:
             _refuse_unfit(item)
 
 
-_NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
-_MEMORY = re.compile(rf"{_NUMBER}\s*(?:([KMGT])I?B?)?", re.IGNORECASE)
-_SIZE = re.compile(rf"{_NUMBER}\s*(?:([KMGT])?I?B)?", re.IGNORECASE)
-_MEGABYTES = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:([KMGT])?I?B)?", re.IGNORECASE)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -9,6 +9,7 @@ import typer
 from crystalmath.cli.shared.parameter_options import parse_memory
 from crystalmath.models import Resources
 from crystalmath.models.fields import declared
+from crystalmath.models.resources import RESOURCE_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,13 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["parse_resource_sweep", "split_sweeps"]
 
 _PREFIX = "resources."
-_FIELDS = {one.name: one for one in declared(Resources) if one.about.schema["type"] != "object"}
-#: By the names of their options, too: ``cores``, ``memory``.
-_NAMES = {name: name for name in _FIELDS} | {
-    one.about.option.name.removeprefix("--").replace("-", "_"): one.name
-    for one in _FIELDS.values()
-    if one.about.option is not None
-}
+_FIELDS = {one.name: one for one in declared(Resources) if one.name in RESOURCE_NAMES}
 
 
 def split_sweeps(sweeps: Iterable[str], recipe: str) -> tuple[list[str], list[str]]:
@@ -42,7 +37,7 @@ def split_sweeps(sweeps: Iterable[str], recipe: str) -> tuple[list[str], list[st
     for text in sweeps:
         name = text.partition("=")[0].strip()
         is_resource = name.startswith(_PREFIX)
-        if name in _NAMES:
+        if name in RESOURCE_NAMES:
             own = _parameters_of(recipe) if own is None else own
             is_resource = name not in own
         (resources if is_resource else parameters).append(text)
@@ -71,10 +66,10 @@ def parse_resource_sweep(text: str, given: Iterable[str]) -> list[tuple[str, str
     """
     label, _, values = text.partition("=")
     label = label.strip().removeprefix(_PREFIX)
-    if label not in _NAMES:
+    if label not in RESOURCE_NAMES:
         known = ", ".join(_FIELDS)
         raise typer.BadParameter(f"there is no resource {label!r} to sweep; there are {known}")
-    name = _NAMES[label]
+    name = RESOURCE_NAMES[label]
     if name in set(given):
         raise typer.BadParameter(f"{label!r} is swept, and given for all jobs by an option")
     texts = [value.strip().strip("\"'") for value in values.strip().strip("[]").split(",")]

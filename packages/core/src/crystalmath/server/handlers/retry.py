@@ -110,9 +110,11 @@ def handle_jobs_retry(service: JobService, params: RetryParams) -> RetriedJobs:
     new = [job_id for job_id in named if job_id not in before]
     told = service.retry(new, changes, dry_run=dry_run, wanted=is_wanted)
     answers: dict[str, SubmittedJob] = {job_id: _passed_over(job) for job_id, job in before.items()}
+    jobs = {job.job_id: job for job in service.some_jobs(named)}
     for job_id, job in zip(new, told, strict=True):
         answers[job_id] = _rehearsed(job) if dry_run else answered(job)
-    jobs = {job.job_id: job for job in service.some_jobs(named)}
+        if not isinstance(job, Exception):  # its name and labels may be others
+            jobs[job_id] = job
     retried = [_retried(job_id, jobs.get(job_id), answers[job_id]) for job_id in named]
     return {"jobs": retried, "error": None}
 
