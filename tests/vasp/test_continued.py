@@ -107,7 +107,7 @@ def test_an_antiferromagnet_keeps_its_order(service, stopped, environment):
     assert [parent["role"] for parent in relaxed.parents] == ["structure", "retry"]
 
 
-def test_files_of_the_last_calculation_go_along(service, stopped):
+def test_files_of_the_last_calculation_go_along(service, stopped, tmp_path):
     copy = ("WAVECAR", "CONTCAR")
     (row,) = service.retry([stopped.job_id], Retry(continued=True, copy=copy), dry_run=True)
     assert not isinstance(row, Exception), row
@@ -115,6 +115,22 @@ def test_files_of_the_last_calculation_go_along(service, stopped):
     (spec,) = body["parameters"]["copy_files"]
     assert [name.removesuffix(".gz") for name in spec["filenames"]] == list(copy)
     assert all(Path(spec["source"], name).is_file() for name in spec["filenames"])
+    # What the job is given from elsewhere stays, but for what is copied anew.
+    for name in ("CHGCAR", "WAVECAR", "vdw_kernel.bindat"):
+        (tmp_path / name).write_text("of another job")
+    kernel = {"source": str(tmp_path), "filenames": "vdw_kernel.*"}
+    files = ["CHGCAR", "WAVECAR"]
+    for given, kept in (
+        ([kernel, {"source": str(tmp_path), "filenames": files}], [kernel, ["CHGCAR"]]),
+        ([{"source": str(tmp_path), "filenames": "WAVECAR"}, kernel], [kernel]),
+        (None, []),
+    ):
+        changes = Retry(copy=copy, parameters={"copy_files": given})
+        (row,) = service.retry([stopped.job_id], changes, dry_run=True)
+        assert not isinstance(row, Exception), row
+        *others, last = json.loads(row.specification.partition("\n")[2])["parameters"]["copy_files"]
+        assert last == spec
+        assert [one if one == kernel else one["filenames"] for one in others] == kept
     for name, said in (
         ("PROCAR", r"has left no WAVECAR and PROCAR in .*without --copy"),
         ("POTCAR", "'POTCAR' is no file of a calculation to begin with"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +12,26 @@ from crystalmath.jobs.scratch import scratch_folders
 from crystalmath.jobs.worktree import files_below
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from crystalmath.config import Config
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.quacc.store import JobMetadata
 
-__all__ = ["copied_files"]
+__all__ = ["PARAMETER", "copied_files"]
 
 #: The parameter of quacc's recipes.
 PARAMETER = "copy_files"
 
 
 def copied_files(
-    job: JobMetadata, names: Sequence[str], directory: RunDirectory, configured: Config
+    job: JobMetadata,
+    names: Sequence[str],
+    directory: RunDirectory,
+    configured: Config,
+    given: object = None,
 ) -> dict[str, Any]:
-    """Give the parameter with which a recipe copies files of a job's last calculation.
+    """Give the parameter with which a recipe copies files of a job's last calculation, too.
 
     Parameters
     ----------
@@ -38,6 +43,8 @@ def copied_files(
         The job's.
     configured : Config
         The home's configuration, which admits recipes.
+    given : object
+        That parameter as the job has it, with the files that it is given from elsewhere.
 
     Raises
     ------
@@ -73,7 +80,25 @@ def copied_files(
     source = max(whole, key=lambda folder: (whole[folder], folder))
     # By their own names: quacc finds no WAVECAR.gz where WAVECAR is asked for.
     filenames = [found[source][name][1] for name in names]
-    return {PARAMETER: [{"source": source, "filenames": filenames}]}
+    return {PARAMETER: [*_others(given, names), {"source": source, "filenames": filenames}]}
+
+
+def _others(given: object, names: Sequence[str]) -> Iterator[Any]:
+    """Give what is copied already, but for those files: their sources may be gone by now.
+
+    Patterns and folders stay as they are. What is copied last stands.
+    """
+    for spec in given if isinstance(given, list | tuple) else ():
+        if not isinstance(spec, Mapping) or "filenames" not in spec:
+            yield spec
+            continue
+        files = spec["filenames"]
+        listed = files if isinstance(files, list | tuple) else [files]
+        kept = [file for file in listed if str(file).removesuffix(".gz") not in names]
+        if len(kept) == len(listed):
+            yield spec
+        elif kept:
+            yield {**spec, "filenames": kept}
 
 
 def _check_recipe(recipe: str, names: Sequence[str], configured: Config) -> None:

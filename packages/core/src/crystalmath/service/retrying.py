@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Submission
-from crystalmath.service.copied_files import copied_files
+from crystalmath.service.copied_files import PARAMETER, copied_files
 from crystalmath.service.going_on import moves_atoms_alone
 from crystalmath.service.swept_labels import Asked, told_anew
 
@@ -103,7 +103,8 @@ def again(
     had = codec.decode_request(asked["parameters"])
     parameters = _merged(had, changes.parameters)
     if changes.copy:
-        parameters |= copied_files(job, changes.copy, directory, configured)
+        given_files = parameters.get(PARAMETER)
+        parameters |= copied_files(job, changes.copy, directory, configured, given_files)
     engine, cluster = _place(job, changes, configured)
     resources = changes.resources.over(job.resources)
     before, now = Asked(had, job.resources), Asked(parameters, resources)
