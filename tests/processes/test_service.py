@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -404,6 +405,35 @@ def test_programs_that_are_not_there_are_told(home, lab):
         for changes, missing in (({}, True), ({"parameters": own}, False)):
             found = service.check(evolve(wanted, engine="local", **changes)).findings
             assert ("command_missing" in [finding.code for finding in found]) is missing
+
+
+def test_programs_that_a_clusters_commands_may_load_refuse_no_job(home, lab):
+    (home / "config.toml").write_text(
+        '[clusters.bare]\nengine = "local"\n'
+        '[clusters.loaded]\nengine = "local"\nworker_init = "module load vasp"\n'
+    )
+    environment = {"PATH": str(home), "QUACC_CONFIG_FILE": str(home / "none.yaml")}
+
+    def severity(recipe, cluster, code, **settings):
+        wanted = Submission(
+            recipe=f"quacc.recipes.{recipe}",
+            atoms=bulk("Al"),
+            cluster=cluster,
+            environment={**environment, **settings},
+        )
+        (found,) = (each for each in service.check(wanted).findings if each.code == code)
+        return found.severity
+
+    with JobService() as service:
+        vasp, missing = "vasp.core.no_job", "command_missing"
+        assert severity(vasp, "bare", missing) == "error"
+        assert severity(vasp, "loaded", missing) == "warning"
+        assert severity(vasp, "loaded", missing, QUACC_VASP_PARALLEL_CMD="aprun -n 4") == "warning"
+        # Wherever that is, it is not on a PATH.
+        assert severity(vasp, "loaded", missing, QUACC_VASP_CMD="/no/vasp_std") == "error"
+        if find_spec("psi4") is None:  # a package may be in what they put on PYTHONPATH
+            assert severity("psi4.core.static_job", "bare", "package_missing") == "error"
+            assert severity("psi4.core.static_job", "loaded", "package_missing") == "warning"
 
 
 EMT = "quacc.recipes.emt.core.static_job"

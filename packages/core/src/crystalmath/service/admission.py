@@ -16,6 +16,7 @@ from crystalmath.models.fields import declared
 from crystalmath.service.asked_job import AskedJob, SubmissionReader, defaulted, replaced
 from crystalmath.service.going_on import with_continuation
 from crystalmath.service.restrictions import check_restrictions
+from crystalmath.service.set_on_nodes import unless_set_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -277,11 +278,14 @@ class Admission:
     def _preflight(self, asked: AskedJob) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
-        told = plugins().preflight(**_of_hooks(asked))
-        cluster = self._config.clusters.get(asked.spec.cluster)
-        if cluster is None or not cluster.worker_init:
-            return told
-        return [_unless_set_there(finding, cluster.name) for finding in told]
+        return self._unless_set_there(asked.spec, plugins().preflight(**_of_hooks(asked)))
+
+    def _has_init(self, spec: JobSpec) -> bool:
+        cluster = self._config.clusters.get(spec.cluster)
+        return cluster is not None and bool(cluster.worker_init)
+
+    def _unless_set_there(self, spec: JobSpec, told: list[Finding]) -> list[Finding]:
+        return unless_set_there(told, spec.cluster) if self._has_init(spec) else told
 
     def _engine_preflight(self, asked: AskedJob) -> list[Finding]:
         from crystalmath.engines.registry import plugins
@@ -325,7 +329,8 @@ class Admission:
         recipe = self._recipes.get(spec.recipe)
         if recipe is None:  # it cannot be called, which was told
             return []
-        return check_packages(recipe, spec.environment, certain=self._runs_here(spec))
+        certain = self._runs_here(spec) and not self._has_init(spec)  # it may set PYTHONPATH
+        return check_packages(recipe, spec.environment, certain=certain)
 
     def _commands_of(self, spec: JobSpec, *, own: bool) -> list[Finding]:
         from crystalmath.preflight.commands import check_commands
@@ -337,7 +342,8 @@ class Admission:
         found = [None if own else check_commands(recipe, environment)]
         if (workers := self._runner(spec).workers()) is not None:
             found.append(check_ranks(recipe, environment, workers))
-        return [finding for finding in found if finding is not None]
+        told = [finding for finding in found if finding is not None]
+        return self._unless_set_there(spec, told)
 
 
 def _gives_command(parameters: Mapping[str, Any]) -> bool:
@@ -376,18 +382,6 @@ def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[F
         pseudopotentials=[asdict(file) for file in files],
         **spec.terms(),
     )
-
-
-def _unless_set_there(finding: Finding, cluster: str) -> Finding:
-    """Let a job pass for which a cluster's commands may set what its submitter has not set."""
-    if finding.severity != "error" or not finding.code.endswith("_unset"):
-        return finding
-    table = f"[clusters.{cluster}]"
-    remedy = (
-        f"{finding.remedy}; worker_init of {table} may do so, which is known on its nodes alone: "
-        f"what stands in environment of {table} can be checked"
-    )
-    return evolve(finding, severity="warning", remedy=remedy)
 
 
 def _judged(findings: Sequence[Finding], *, strict: bool) -> list[Finding]:
