@@ -759,6 +759,25 @@ def test_a_recipe_that_could_not_be_asked(home):
     assert unasked("it exited", PW, {}).severity == "warning"
 
 
+def test_settings_that_quacc_does_not_start_with(home):
+    (home / ".quacc.yaml").write_text("GZIP_FILES: perhaps\n")
+    environment = {"QUACC_VASP_INCAR_COPILOT_MODE": "sometimes"}
+    refused = {"VASP_INCAR_COPILOT_MODE": "should be 'off'", "GZIP_FILES": "should be a bool"}
+    for recipe in (STATIC, PW, THEIRS):
+        finding = unasked("it exited", recipe, environment, refused)
+        assert (finding.severity, finding.code) == ("error", "quacc_settings")
+        assert finding.message == (
+            "quacc does not start with its settings: QUACC_VASP_INCAR_COPILOT_MODE is 'sometimes': "
+            f"should be 'off'; GZIP_FILES in {home}/.quacc.yaml is 'perhaps': should be a bool"
+        )
+        assert finding.source == "QUACC_VASP_INCAR_COPILOT_MODE"
+        assert finding.remedy.startswith("correct QUACC_VASP_INCAR_COPILOT_MODE and GZIP_FILES in")
+    (home / ".quacc.yaml").write_text("a: [")
+    finding = unasked("it exited", PW, {}, {"": "while parsing a flow node"})
+    assert (finding.severity, finding.code) == ("error", "quacc_settings")
+    assert finding.message.endswith("settings: while parsing a flow node")
+
+
 # ---- any names ----
 
 NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=8)

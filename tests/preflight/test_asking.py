@@ -22,6 +22,7 @@ from crystalmath import processes
 from crystalmath.preflight import inspector as inspector_module
 from crystalmath.preflight import report_cache, required
 from crystalmath.preflight.inspector import CannotAsk, Inspector, ask
+from crystalmath.preflight.preflight_plugin import crystalmath_preflight
 from crystalmath.preflight.report_cache import THEIRS_S
 from crystalmath.preflight.verdict import judge
 from vasp.potcars import library, potcar
@@ -159,6 +160,13 @@ def test_settings_that_quacc_does_not_start_with_fail_once(
         with pytest.raises(CannotAsk, match="NO_SUCH_SETTING"):
             asking.ask(STATIC, AL, {"encut": 300 + number}, own)
     assert questions == [STATIC]
+    # Whatever their program, and however often that was told: no job would start.
+    monkeypatch.setattr(inspector_module, "FAILED_S", 0.0)
+    monkeypatch.setattr(inspector_module, "FAILURES", 1)
+    monkeypatch.setattr(inspector_module, "_default", asking)
+    (finding,) = crystalmath_preflight("quacc.recipes.espresso.core.static_job", AL, {}, own, "")
+    assert (finding.severity, finding.code) == ("error", "quacc_settings")
+    assert f"NO_SUCH_SETTING in {settings} is 1: quacc has no such setting" in finding.message
     settings.write_text("CHECK_CONVERGENCE: false\n")
     assert problems(asking.ask(STATIC, AL, {}, own)) == {None}
 

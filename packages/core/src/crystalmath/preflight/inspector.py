@@ -46,9 +46,22 @@ PAUSE_S = 30.0
 
 
 class CannotAsk(CrystalMathError):  # noqa: N818 - named for what happened
-    """A recipe could not be asked, or did not answer: nothing is known of its files."""
+    """A recipe could not be asked, or did not answer: nothing is known of its files.
+
+    Parameters
+    ----------
+    message : str
+        Why not.
+    settings : mapping of str to str, optional
+        What quacc says of those of its settings, by their names, with which it does not start, so
+        that no job would run; the name is empty where quacc does not tell which it is.
+    """
 
     code = "recipe_unchecked"
+
+    def __init__(self, message: str, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.settings = dict(settings or {})
 
 
 def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
@@ -92,7 +105,7 @@ class Inspector:
         self._lock = threading.Lock()
         self._children: OrderedDict[Hashable, SupervisorClient] = OrderedDict()
         self._reports = ReportCache()
-        self._failed: tuple[Hashable, float, str] = (None, 0.0, "")
+        self._failed: tuple[Hashable, float, Mapping[str, Any]] = (None, 0.0, {})
         self._in_a_row: dict[Hashable, tuple[int, float]] = {}
         self._term = 0  # how often the children were ended
         _inspectors.add(self)
@@ -136,15 +149,15 @@ class Inspector:
     def _ask(self, child: SupervisorClient, question: Question, allow: tuple[str, ...]) -> Report:
         # A recipe that hangs shall do so once a submission, which asks twice; settings that quacc
         # does not start with, once for all jobs of a batch.
-        key, when, why = self._failed
+        key, when, before = self._failed
         recently = time.monotonic() - when < FAILED_S
         if recently and key in {question.exact, _settings(question)}:
-            raise CannotAsk(_failure(question, why))
+            raise _failure(question, before)
         asked = question.recipe, question.environment
         failures, last = self._in_a_row.get(asked, (0, 0.0))
         if failures >= FAILURES and time.monotonic() - last < PAUSE_S:
             why = f"it has failed to answer {failures} times in a row, and is not asked for a while"
-            raise CannotAsk(_failure(question, why))
+            raise _failure(question, {"failed": why})
         told = {
             "recipe": question.recipe,
             "allow": allow,
@@ -154,11 +167,14 @@ class Inspector:
         answer = child.ask(told, self._limit_s)
         if "report" not in answer:
             key = _settings(question) if answer.get("cold") else question.exact
-            self._failed = (key, time.monotonic(), answer["failed"])
             now = time.monotonic()
+            self._failed = (key, now, answer)
             recent = {key: told for key, told in self._in_a_row.items() if now - told[1] < PAUSE_S}
-            self._in_a_row = {**recent, asked: (failures + 1, now)}
-            raise CannotAsk(_failure(question, answer["failed"]))
+            # Settings that quacc refuses are an error, and no less for having been told before.
+            if "refused" not in answer:
+                recent[asked] = (failures + 1, now)
+            self._in_a_row = recent
+            raise _failure(question, answer)
         self._in_a_row.pop(asked, None)
         report = Report.from_json(answer["report"])
         self._reports.keep(question, report, answer["watched"])
@@ -191,8 +207,9 @@ def _settings(question: Question) -> Hashable:
     return question.environment, tuple(map(signature, files))
 
 
-def _failure(question: Question, why: str) -> str:
-    return f"{question.recipe} could not be asked which files it reads: {why}"
+def _failure(question: Question, answer: Mapping[str, Any]) -> CannotAsk:
+    message = f"{question.recipe} could not be asked which files it reads: {answer['failed']}"
+    return CannotAsk(message, answer.get("refused"))
 
 
 _inspectors: weakref.WeakSet[Inspector] = weakref.WeakSet()

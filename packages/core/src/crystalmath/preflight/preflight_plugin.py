@@ -61,7 +61,7 @@ def crystalmath_preflight(
     try:
         report = inspector.ask(recipe, atoms, parameters, environment, document)
     except inspector.CannotAsk as error:
-        return (unasked(str(error), recipe, environment),)
+        return (unasked(str(error), recipe, environment, error.settings),)
     return judge(report, recipe, atoms, environment, parameters)
 
 

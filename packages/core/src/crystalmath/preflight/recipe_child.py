@@ -15,13 +15,14 @@ import socket
 import sys
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import evolve
 
 from crystalmath import config
 from crystalmath.preflight.opened_files import OpenedFiles
 from crystalmath.recipes import codec, lookup, quacc_settings
+from crystalmath.recipes.one_line import words_of
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, begin_below
 
@@ -42,6 +43,9 @@ _LEAVES_NOTHING = {
     "QUACC_WORKFLOW_ENGINE": "None",
 }
 
+#: Whose errors, while quacc is imported, are about variables or a file of settings.
+_READERS = ("pydantic_settings", "ruamel")
+
 
 def main() -> None:
     """Answer the supervisor's questions, until it is gone."""
@@ -58,7 +62,13 @@ def _serve(control: socket.socket) -> None:
     edited.watch(quacc_settings.settings_files(os.environ))
     install(edited)
     started = time.time()
-    _warm_up()
+    try:
+        _warm_up()
+    except Exception as error:
+        if refused := _refused(error):
+            control.sendall(json.dumps({"refused": refused}).encode() + b"\n")
+            return
+        raise
     edited.note(started)
     opened = OpenedFiles()
     baseline = Baseline()
@@ -98,6 +108,21 @@ def _warm_up() -> None:
     gate.install(programs())
     presets.install()
     quacc.get_settings()
+
+
+def _refused(error: Exception) -> dict[str, str]:
+    """Say which settings quacc does not start with, and why; empty if something else is wrong."""
+    told: dict[str, str] = {}
+    if getattr(error, "title", None) == "QuaccSettings":  # pydantic's, which is imported by now
+        for each in cast("Any", error).errors(include_url=False, include_context=False):
+            name = str(each["loc"][0]) if each["loc"] else ""
+            extra = each["type"] == "extra_forbidden"
+            words = "quacc has no such setting" if extra else each["msg"]
+            # A setting that may be of several types is wrong for each of them.
+            told[name] = f"{told[name]}; {words}" if name in told else words
+    elif type(error).__module__.partition(".")[0] in _READERS:
+        told[""] = words_of(error)
+    return told
 
 
 def _report(request: dict[str, Any]) -> Report:

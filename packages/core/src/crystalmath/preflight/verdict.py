@@ -6,6 +6,7 @@ cannot be known is a warning. Neither quacc nor pymatgen is imported here.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.models import Finding, Pseudopotential
@@ -17,6 +18,7 @@ from crystalmath.preflight.programs_here import (
     program_named,
     program_of,
 )
+from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -116,7 +118,12 @@ def pseudopotentials(report: Report) -> tuple[Pseudopotential, ...]:
     )
 
 
-def unasked(reason: str, recipe: str, environment: Mapping[str, str]) -> Finding:
+def unasked(
+    reason: str,
+    recipe: str,
+    environment: Mapping[str, str],
+    settings: Mapping[str, str] | None = None,
+) -> Finding:
     """Judge a job whose recipe could not be asked.
 
     Parameters
@@ -127,11 +134,14 @@ def unasked(reason: str, recipe: str, environment: Mapping[str, str]) -> Finding
         Its full dotted name.
     environment : mapping of str to str
         The environment variables that the job will see.
+    settings : mapping of str to str, optional
+        What quacc says of its settings where it does not start with them, by their names.
 
     Returns
     -------
     Finding
-        What its program makes of that, an error perhaps; else a warning.
+        What its program makes of that, an error perhaps; ``quacc_settings``, an error, where quacc
+        does not start with its settings; else a warning.
     """
     program = program_of(recipe)
     if program is not None:
@@ -139,9 +149,33 @@ def unasked(reason: str, recipe: str, environment: Mapping[str, str]) -> Finding
             program, lambda: filter(None, [program.unasked(recipe, environment)])
         ):
             return finding
+    if settings:
+        return _refused(settings, environment)
     return Finding(
         severity="warning",
         code="recipe_unchecked",
         message=said(reason),
         remedy="the job is submitted all the same; see that its files are there",
+    )
+
+
+def _refused(settings: Mapping[str, str], environment: Mapping[str, str]) -> Finding:
+    """Say which settings quacc does not start with; no job of any recipe would."""
+    sources, told = [], []
+    for name, words in settings.items():
+        found = None
+        with contextlib.suppress(ValueError):  # a file that cannot be read is what it tells
+            found = quacc_setting(name, environment)
+        if found is None:
+            told.append(f"{name}: {words}" if name else words)
+        else:
+            value, source = found
+            sources.append(source)
+            told.append(f"{source} is {said(repr(value)):.80}: {words}")
+    return Finding(
+        severity="error",
+        code="quacc_settings",
+        message=said(f"quacc does not start with its settings: {'; '.join(told)}"),
+        source=sources[0] if sources else None,
+        remedy=f"correct {' and '.join(sources) or 'its variables (QUACC_...) or its file'}",
     )
