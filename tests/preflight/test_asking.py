@@ -359,6 +359,20 @@ def test_structures_of_the_same_elements_share_a_report(remembered, environment)
     assert not remembered(STATIC, other, encut=cutoff, setups={"Al": "_sv"})
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_is_for_each_atom_is_asked_for_each_number_of_atoms(remembered, environment, nested):
+    four, two = AL.repeat((4, 1, 1)), AL.repeat((2, 1, 1))
+    recipe, parameters = STATIC, {"magmom": [2.0] * 4, "encut": new_cutoff()}
+    if nested:
+        recipe = "quacc.recipes.vasp.core.double_relax_flow"
+        parameters = {"relax1_kwargs": parameters}
+    assert not ask(recipe, four, parameters, environment).steps[0].troubles
+    stretched = four.copy()
+    stretched.set_cell(four.cell * 1.1, scale_atoms=True)
+    assert remembered(recipe, stretched, **parameters)
+    assert ask(recipe, two, parameters, environment).steps[0].troubles
+
+
 @pytest.mark.parametrize("change", ["element", "cell", "pbc", "recipe", "constraint"])
 def test_others_do_not(remembered, environment, change):
     cutoff = new_cutoff()

@@ -7,7 +7,8 @@ it was asked. A file that was missing must still be missing.
 Structures share a report where files are all that it tells, and these cannot differ: where each
 program says that elements alone choose them (:attr:`.report.Step.by_element`). What else can keep a
 calculation from beginning is in :func:`_kind`: ghost atoms (an element, too), no cell, no period,
-constraints that not every program knows. Positions, the lengths of the cell, magnetic moments,
+constraints that not every program knows, and, where a parameter is a list, how many atoms it would
+have to be for. Positions, the lengths of the cell, magnetic moments,
 charges, tags and ``atoms.info`` choose no file. All else is kept for the very same structure: one
 with a trouble of its own, and a flow that makes structures (slabs) and was told that files are bad,
 because another's slabs might do without them.
@@ -25,6 +26,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping, Sized
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +36,7 @@ from crystalmath.recipes import codec, lookup
 from crystalmath.worker.imports import settled, signature
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable
 
     from ase import Atoms
 
@@ -89,7 +91,7 @@ class Question:
         self.environment = frozenset(environment.items())
         self._place = recipe, encoded, self.environment, inputs
         shares = self.ours and atoms is not None and not inputs
-        kind = _kind(atoms) if shares and atoms is not None else None
+        kind = _kind(atoms, parameters) if shares and atoms is not None else None
         self.shared: Hashable | None = None if kind is None else (*self._place, kind)
 
     @cached_property
@@ -171,7 +173,7 @@ class ReportCache:
         return found.report if holds else None
 
 
-def _kind(atoms: Atoms) -> Hashable | None:
+def _kind(atoms: Atoms, parameters: Mapping[str, Any]) -> Hashable | None:
     """Give what of a structure may keep a calculation from beginning; ``None`` if that is much."""
     from ase.constraints import FixAtoms
 
@@ -182,7 +184,15 @@ def _kind(atoms: Atoms) -> Hashable | None:
         tuple(dict.fromkeys(atoms.numbers.tolist())),
         tuple(atoms.pbc.tolist()),
         3 if atoms.cell.volume > _SMALLEST_VOLUME else (atoms.cell.rank, "flat"),
+        len(atoms) if _has_list(parameters) else None,
     )
+
+
+def _has_list(value: object) -> bool:
+    """Tell whether there is anything in parameters that may be for each atom, as moments are."""
+    if isinstance(value, Mapping):
+        return any(map(_has_list, value.values()))
+    return isinstance(value, Sized) and not isinstance(value, (str, bytes))
 
 
 def _is_common(question: Question, report: Report) -> bool:
