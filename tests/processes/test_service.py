@@ -453,6 +453,20 @@ def test_a_structure_that_repeats_without_a_lattice_vector_is_refused(home, pbc)
         assert not service.check(Submission(recipe=EMT, atoms=slab, engine="local")).errors
 
 
+@pytest.mark.parametrize("name", ["quacc.yaml", "$HOME/quacc.yaml"])
+def test_a_relative_file_of_settings_is_not_passed_over(home, lab, name):
+    environment = {"PATH": "/bin", "QUACC_CONFIG_FILE": name}
+    with JobService() as service:
+        for recipe, severity in ((EMT, "error"), ("lab_recipes.value", "warning")):
+            wanted = Submission(recipe=recipe, atoms=bulk("Cu"), environment=environment)
+            (found,) = service.check(wanted).findings
+            assert (found.severity, found.code) == (severity, "settings_relative")
+            assert repr(name) in found.message
+            for absolute in (f"{home}/quacc.yaml", "~/quacc.yaml"):
+                there = {**environment, "QUACC_CONFIG_FILE": absolute}
+                assert not service.check(evolve(wanted, environment=there)).findings
+
+
 def test_folders_to_copy_from_must_be_there(home, tmp_path, monkeypatch):
     (tmp_path / "before").mkdir()
     (tmp_path / "before" / "here.txt").touch()

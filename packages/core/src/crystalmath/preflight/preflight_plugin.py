@@ -49,20 +49,22 @@ def crystalmath_preflight(
         Errors for a job that would die. Where the recipe could not be asked, one warning
         (``recipe_unchecked``): the job may well run. Where quacc's settings are why, an error.
     """
-    if found := _without_a_cell(recipe, atoms):
+    ours = recipe.startswith("quacc.recipes.")
+    unread = _settings_elsewhere(environment, ours=ours)
+    if found := [*_without_a_cell(recipe, atoms), *(unread if ours else ())]:
         return found
     # Within the functions: most recipes concern nobody here, and a command must start quickly.
     from crystalmath.preflight import inspector
 
     if not inspector.concerns(recipe, environment):
-        return ()
+        return unread
     from crystalmath.preflight.verdict import judge, unasked
 
     try:
         report = inspector.ask(recipe, atoms, parameters, environment, document)
     except inspector.CannotAsk as error:
-        return (unasked(str(error), recipe, environment, error.settings),)
-    return judge(report, recipe, atoms, environment, parameters)
+        return (*unread, unasked(str(error), recipe, environment, error.settings))
+    return (*unread, *judge(report, recipe, atoms, environment, parameters))
 
 
 @hookimpl
@@ -96,6 +98,30 @@ def crystalmath_pseudopotentials(
         return pseudopotentials(inspector.ask(recipe, atoms, parameters, environment, document))
     except inspector.CannotAsk:
         return ()
+
+
+def _settings_elsewhere(environment: Mapping[str, str], *, ours: bool) -> Sequence[Finding]:
+    """Find a settings file that no job would read; a user's own recipe may do without quacc."""
+    from crystalmath.recipes.quacc_settings import relative_file
+
+    named = relative_file(environment)
+    if named is None:
+        return ()
+    from crystalmath.models import Finding
+
+    message = (
+        f"the file of quacc's settings {named!r} (from QUACC_CONFIG_FILE) is a relative path, and "
+        "a job does not run in this directory: quacc would have its defaults in place of them"
+    )
+    return (
+        Finding(
+            severity="error" if ours else "warning",
+            code="settings_relative",
+            message=message,
+            source="QUACC_CONFIG_FILE",
+            remedy="give it as an absolute path",
+        ),
+    )
 
 
 def _without_a_cell(recipe: str, atoms: Atoms | None) -> Sequence[Finding]:

@@ -15,7 +15,9 @@ from crystalmath.recipes.one_line import shown, words_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ase_files", "at_home", "quacc_setting", "settings_files"]
+__all__ = ["ase_files", "at_home", "quacc_setting", "relative_file", "settings_files"]
+
+_FILE_VARIABLE = "QUACC_CONFIG_FILE"
 
 
 def quacc_setting(name: str, environment: Mapping[str, str]) -> tuple[object, str] | None:
@@ -61,6 +63,23 @@ def settings_files(environment: Mapping[str, str]) -> list[str]:
     return [os.path.abspath(file) for file in files]  # noqa: PTH100 - resolve() follows links
 
 
+def relative_file(environment: Mapping[str, str]) -> str | None:
+    """Give the name of quacc's settings file where that is a relative path.
+
+    It means another file in each directory, and where there is none quacc says nothing of it.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        The environment of the process that reads it.
+    """
+    try:
+        named = _quacc_file(environment)
+    except ValueError:  # quacc does not start then
+        return None
+    return None if named.is_absolute() else _quacc_variable(_FILE_VARIABLE, environment)
+
+
 def ase_files(environment: Mapping[str, str]) -> list[Path]:
     """Name the files that ASE reads its configuration from, whether they exist or not."""
     named = environment.get("ASE_CONFIG_PATH")
@@ -80,7 +99,7 @@ def at_home(path: Path, environment: Mapping[str, str]) -> Path:
 
 
 def _quacc_file(environment: Mapping[str, str]) -> Path:
-    named = _quacc_variable("QUACC_CONFIG_FILE", environment)
+    named = _quacc_variable(_FILE_VARIABLE, environment)
     return at_home(Path("~/.quacc.yaml" if named is None else named), environment)
 
 
