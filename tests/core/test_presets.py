@@ -36,7 +36,8 @@ def test_one_that_there_is_not_is_told_with_those_there_are(cli):
 def test_a_folder_of_ones_own(tmp_path, monkeypatch):
     (tmp_path / "base.yaml").write_text("inputs:\n  setups:\n    Al: Al\n")
     (tmp_path / "mine.yaml").write_text("inputs:\n  encut: 333\nparent: base\n")
-    monkeypatch.setenv("QUACC_VASP_PRESET_DIR", str(tmp_path))
+    monkeypatch.setenv("GROUP_DIR", str(tmp_path.parent))
+    monkeypatch.setenv("QUACC_VASP_PRESET_DIR", f"$GROUP_DIR/{tmp_path.name}")
     with in_process() as client:
         (mine,) = client.presets("mine")
         assert mine.settings == {"encut": 333, "setups": {"Al": "Al"}}
@@ -44,6 +45,9 @@ def test_a_folder_of_ones_own(tmp_path, monkeypatch):
         assert "base" not in {each.name for each in client.presets()}
         (tmp_path / "bad.yaml").write_text("inputs: [\n")
         with pytest.raises(InvalidJob, match=r"bad\.yaml cannot be read"):
+            client.presets()
+        monkeypatch.setenv("QUACC_VASP_PRESET_DIR", "~nobody-of-that-name/presets")
+        with pytest.raises(InvalidJob, match="no home directory is known for '~nobody"):
             client.presets()
 
 

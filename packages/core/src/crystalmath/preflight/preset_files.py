@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models.inputs import Preset
 from crystalmath.preflight.programs_here import programs
-from crystalmath.recipes.quacc_settings import quacc_setting
+from crystalmath.recipes.quacc_settings import expanded, quacc_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ def presets(environment: Mapping[str, str], name: str | None = None) -> list[Pre
     Raises
     ------
     InvalidJob
-        There is none of that name, or one cannot be read.
+        There is none of that name, or one cannot be read, or quacc's settings cannot.
     """
     found = [each for program in programs() for each in _of_program(program, environment)]
     if name is None:
@@ -54,10 +54,14 @@ def _of_program(program: Program, environment: Mapping[str, str]) -> Iterator[Pr
     if program.presets is None or quacc is None or quacc.origin is None:
         return
     setting, below = program.presets
-    named = quacc_setting(setting, environment)
-    folder = Path(quacc.origin).parent / below if named is None else Path(str(named[0]))
+    folder = Path(quacc.origin).parent / below
+    try:
+        if named := quacc_setting(setting, environment):
+            folder = expanded(str(named[0]), environment)
+    except ValueError as error:
+        raise InvalidJob(f"the folder of {program.files.title}'s presets: {error}") from error
     load = _loader(str(Path(quacc.origin).parent / "utils/files.py"))
-    for file in sorted(folder.expanduser().glob("*.yaml")):
+    for file in sorted(folder.glob("*.yaml")):
         try:
             document = json.loads(json.dumps(load(file), default=str))
         except Exception as error:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import configparser
 import os
-import re
 import sys
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from crystalmath.recipes.one_line import shown, words_of
-from crystalmath.recipes.quacc_settings import ase_files, at_home, quacc_setting
+from crystalmath.recipes.quacc_settings import ase_files, expanded, quacc_setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,17 +129,11 @@ def _plain(environment: Mapping[str, str]) -> PotcarPath:
 
 
 def _expanded(value: str | None, source: str, environment: Mapping[str, str]) -> PotcarPath:
-    """Expand ``$NAME`` and ``~``, as quacc does."""
-
-    def known(match: re.Match[str]) -> str:
-        name = match[1].strip("{}")
-        return environment.get(name, os.environ.get(name, match[0]))
-
+    """Take a value whose ``$NAME`` and ``~`` quacc expands."""
     if not value:
         return _named(value, source)
-    path = Path(re.sub(r"\$(\w+|\{[^}]*\})", known, value, flags=re.ASCII))
     try:
-        return _named(str(at_home(path, environment)), source)
+        return _named(str(expanded(value, environment)), source)
     except ValueError as error:
         return PotcarPath(source=source, trouble=f"{source} cannot be used: {error}")
 

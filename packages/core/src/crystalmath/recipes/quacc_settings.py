@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from crystalmath.recipes.one_line import shown, words_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ase_files", "at_home", "quacc_setting", "relative_file", "settings_files"]
+__all__ = ["ase_files", "expanded", "quacc_setting", "relative_file", "settings_files"]
 
 _FILE_VARIABLE = "QUACC_CONFIG_FILE"
 
@@ -88,7 +89,31 @@ def ase_files(environment: Mapping[str, str]) -> list[Path]:
     return [Path(name) for name in named.split(":")]
 
 
-def at_home(path: Path, environment: Mapping[str, str]) -> Path:
+def expanded(value: str, environment: Mapping[str, str]) -> Path:
+    """Expand ``$NAME`` and ``~`` in a setting that is a path, as quacc does.
+
+    Parameters
+    ----------
+    value : str
+        As it is written.
+    environment : mapping of str to str
+        The environment of the process that reads it; what it lacks is taken from this process.
+
+    Raises
+    ------
+    ValueError
+        No such home directory is known.
+    """
+
+    def known(match: re.Match[str]) -> str:
+        name = match[1].strip("{}")
+        return environment.get(name, os.environ.get(name, match[0]))
+
+    path = Path(re.sub(r"\$(\w+|\{[^}]*\})", known, value, flags=re.ASCII))
+    return _at_home(path, environment)
+
+
+def _at_home(path: Path, environment: Mapping[str, str]) -> Path:
     """Expand ``~``; `ValueError` where no such home directory is known."""
     if path.parts[:1] == ("~",):
         return _home(environment).joinpath(*path.parts[1:])
@@ -100,7 +125,7 @@ def at_home(path: Path, environment: Mapping[str, str]) -> Path:
 
 def _quacc_file(environment: Mapping[str, str]) -> Path:
     named = _quacc_variable(_FILE_VARIABLE, environment)
-    return at_home(Path("~/.quacc.yaml" if named is None else named), environment)
+    return _at_home(Path("~/.quacc.yaml" if named is None else named), environment)
 
 
 def _quacc_variable(variable: str, environment: Mapping[str, str]) -> str | None:
