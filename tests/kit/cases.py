@@ -159,6 +159,12 @@ CASES = [
     ("ThreadPerFailedConnect", "test_an_outage_costs_nothing", "has 10 threads and 0 desc"),
     ("AllocationEndsFirst", "test_the_walltime_is_kept", "margin"),
     ("IgnoresOptions", "test_an_unknown_option_is_refused", "refuses what you do not know"),
+    # What launch is given, and how it ends
+    (
+        "RunsHereByTable",
+        "test_questions_about_a_cluster_that_was_taken_out[runs_here]",
+        r"runs_here\('taken-out'\) raised KeyError",
+    ),
     # What it does to its surroundings.
     *cases_surroundings.CASES,
 ]

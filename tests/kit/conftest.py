@@ -11,6 +11,7 @@ from pathlib import Path
 
 import broken_boundary  # noqa: F401
 import broken_calls  # noqa: F401
+import broken_calls_more  # noqa: F401
 import broken_ends  # noqa: F401
 import broken_engines
 import broken_face  # noqa: F401

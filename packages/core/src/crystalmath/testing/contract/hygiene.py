@@ -141,6 +141,20 @@ class Hygiene(Base):
         assert all(clusters), clusters
         assert len(set(clusters)) == len(clusters)
 
+    @pytest.mark.parametrize("method", ["honoured", "runs_here", "cores"])
+    def test_questions_about_a_cluster_that_was_taken_out(
+        self, runner: EngineRunner, method: str
+    ) -> None:
+        """Jobs may wait for it; what core asks on their account has an answer."""
+        try:
+            getattr(runner, method)("taken-out")
+        except Exception as error:
+            raise AssertionError(
+                f"{method}('taken-out') raised {error!r}: answer for every name, as a cluster may "
+                "have been taken out of the configuration while its jobs waited "
+                "(docs/writing-an-engine.md, 'Clusters and resources')"
+            ) from error
+
     def test_findings(
         self,
         engine: EngineUnderTest,
