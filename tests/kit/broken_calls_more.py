@@ -20,3 +20,15 @@ class RunsHereByTable(Engine):
 
     def runs_here(self, cluster):
         return {"local": True, **dict.fromkeys(self.settings.clusters, True)}[cluster]
+
+
+class UnknownClusterIsAway(Engine):
+    """Says that it cannot be reached when one attempt is for a cluster that was taken out."""
+
+    start_s = 10.0
+
+    def launch(self, attempts):
+        for each in attempts:
+            if each.cluster not in self.clusters():
+                raise EngineUnavailable(f"the cluster {each.cluster} does not answer")
+        return super().launch(attempts)

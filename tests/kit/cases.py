@@ -165,6 +165,11 @@ CASES = [
         "test_questions_about_a_cluster_that_was_taken_out[runs_here]",
         r"runs_here\('taken-out'\) raised KeyError",
     ),
+    (
+        "UnknownClusterIsAway",
+        "test_launch_beside_a_cluster_that_was_taken_out",
+        "keeps back one .*the cluster taken-out does not answer",
+    ),
     # What it does to its surroundings.
     *cases_surroundings.CASES,
 ]

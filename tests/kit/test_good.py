@@ -20,7 +20,7 @@ from guide_page import register, type_in
 
 TESTS = [name for name in dir(RunnerContract) if name.startswith("test")]
 #: The topics in which an engine's capabilities matter.
-TOPICS = ("boundary", "honesty", "turns")
+TOPICS = ("boundary", "handed_over", "honesty", "turns")
 
 
 def topic(name):

@@ -13,7 +13,7 @@ from crystalmath.testing.owner import OwnerError, is_unavailable
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from crystalmath.testing.owner import Owner
@@ -26,9 +26,18 @@ _AT_ONCE = 10
 
 
 def write_down(
-    home: Path, engine: str, recipe: str, cluster: str = "local", /, **parameters: Any
+    home: Path,
+    engine: str,
+    recipe: str,
+    cluster: str = "local",
+    terms: Mapping[str, Any] | None = None,
+    /,
+    **parameters: Any,
 ) -> str:
-    """Make the run directory of a job that nobody has launched; give the job's id."""
+    """Make the run directory of a job that nobody has launched; give the job's id.
+
+    `terms` are arguments of :class:`~crystalmath.models.submission.Terms`.
+    """
     from ase.build import bulk
 
     from crystalmath import config
@@ -41,8 +50,8 @@ def write_down(
         recipe=f"crystalmath.testing.recipes.{recipe}",
         atoms=bulk("Al"),
         parameters=parameters,
-        cluster=cluster,
         environment=submission_environment(config.load()),
+        **{"cluster": cluster, **(terms or {})},
     )
     jobs = home / "jobs"
     jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,14 +68,15 @@ def attempt_of(
     number: int = 1,
     *,
     cluster: str = "local",
+    terms: Mapping[str, Any] | None = None,
 ) -> Attempt:
-    """Give an attempt as core gives it to an engine."""
+    """Give an attempt as core gives it to an engine, on terms as those of `write_down`."""
     return Attempt(
         id=attempt_id(job_id, number),
         job_id=job_id,
         directory=home / "jobs" / job_id,
-        cluster=cluster,
         handle=handle,
+        **{"cluster": cluster, **(terms or {})},
     )
 
 
@@ -81,8 +91,16 @@ def longer_timeout(owner: Owner, attempts: int) -> Iterator[None]:
         owner.timeout_s = timeout_s
 
 
-def hand_over(owner: Owner, engine: EngineUnderTest, jobs: Sequence[str]) -> dict[str, str]:
-    """Have a process launch attempts, again and again until its engine took all."""
+def hand_over(
+    owner: Owner,
+    engine: EngineUnderTest,
+    jobs: Sequence[str],
+    terms: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, str]:
+    """Have a process launch attempts, again and again until its engine took all.
+
+    `terms` has those of jobs that have any of their own.
+    """
     handles: dict[str, str] = {}
     told = ""
 
@@ -91,7 +109,7 @@ def hand_over(owner: Owner, engine: EngineUnderTest, jobs: Sequence[str]) -> dic
         left = [job_id for job_id in jobs if job_id not in handles]
         try:
             with longer_timeout(owner, len(left)):
-                handles.update(owner.ask("launch", left))
+                handles.update(owner.ask("launch", left, terms))
         except OwnerError as error:
             if not is_unavailable(error):
                 raise

@@ -16,15 +16,14 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import evolve
-
 from crystalmath.testing import snapshot
+from crystalmath.testing.own_time import own_time
 from crystalmath.testing.owner import RECIPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystalmath.models import Sighting
+    from crystalmath.models import Attempt, Sighting
     from crystalmath.quacc.engine import EngineRunner
 
 
@@ -39,6 +38,8 @@ class OwnerProcess:
         self._threads = set(threading.enumerate())
         self._cluster = cluster
         self._launched: set[str] = set()
+        self._taken: set[str] = set()
+        self._stopped, self._stop_s = threading.Event(), 0.0
         self._runner = cast("EngineRunner", get_runner(engine))
 
     def submit(self, recipe: str, times: int = 1, /, **parameters: Any) -> list[str]:
@@ -62,15 +63,18 @@ class OwnerProcess:
         """Request a cancellation."""
         return self._runner.cancel(job_id)
 
-    def launch(self, job_ids: Sequence[str]) -> dict[str, str]:
+    def launch(
+        self, job_ids: Sequence[str], terms: dict[str, dict[str, Any]] | None = None
+    ) -> dict[str, str]:
         """Hand attempts to the engine past core; ``{job id: handle}``, and none is recorded.
 
-        As core does, it keeps back what would be more than `max_queued` unfinished ones.
+        As core does, it keeps back what would be more than `max_queued` unfinished ones. `terms`
+        has those of jobs that have any of their own.
         """
         self._launched = set(filter(self._is_unfinished, self._launched))
         most = self._runner.capabilities.max_queued
         free = max(most - len(self._launched.difference(job_ids)), 0)
-        attempts = self._attempts(job_ids[:free])
+        attempts = self._attempts(job_ids[:free], terms=terms)
         if not attempts:
             return {}
         handles: Mapping[str, Any] = self._runner.launch(attempts)
@@ -85,22 +89,20 @@ class OwnerProcess:
         self,
         job_ids: Sequence[str],
         handles: dict[str, str] | None = None,
-        clusters: dict[str, str] | None = None,
+        terms: dict[str, dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
         """Ask the engine past core; ``{job id: [state, reason]}``."""
-        elsewhere = clusters or {}
-        attempts = [
-            evolve(each, cluster=elsewhere.get(each.job_id, each.cluster))
-            for each in self._attempts(job_ids, handles or {})
-        ]
+        attempts = self._attempts(job_ids, handles, terms)
         seen = _by_job(attempts, self._runner.probe(attempts))
         answers = {job_id: _spelt(sighting) for job_id, sighting in seen.items()}
         self._launched -= {job_id for job_id, (state, _) in answers.items() if state == "gone"}
         return {attempt.job_id: ["unknown", None] for attempt in attempts} | answers
 
-    def release(self, job_ids: Sequence[str]) -> None:
+    def release(
+        self, job_ids: Sequence[str], terms: dict[str, dict[str, Any]] | None = None
+    ) -> None:
         """Have the engine drop attempts, past core."""
-        attempts = self._attempts(job_ids)
+        attempts = self._attempts(job_ids, terms=terms)
         self._runner.release(attempts)
         # Core cancels what it releases, and so it has ended.
         self._launched -= {each.job_id for each in attempts if not self._runner.has_begun(each)}
@@ -170,13 +172,19 @@ class OwnerProcess:
         (attempt,) = self._attempts([job_id])
         return attempt.directory.exists() and not self._runner.has_ended(attempt)
 
-    def _attempts(self, job_ids: Sequence[str], handles: dict[str, str] | None = None) -> Any:
+    def _attempts(
+        self,
+        job_ids: Sequence[str],
+        handles: dict[str, str] | None = None,
+        terms: dict[str, dict[str, Any]] | None = None,
+    ) -> Any:
         from crystalmath.testing.attempts import attempt_of
 
-        home = self._runner.settings.home
-        known = handles or {}
+        home, cluster = self._runner.settings.home, self._cluster
+        known, own = handles or {}, terms or {}
         return [
-            attempt_of(home, job_id, known.get(job_id), cluster=self._cluster) for job_id in job_ids
+            attempt_of(home, each, known.get(each), cluster=cluster, terms=own.get(each))
+            for each in job_ids
         ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-__all__ = ["FIRST_S", "MARGIN", "UNKNOWN", "Pace"]
+__all__ = ["FIRST_S", "MARGIN", "UNKNOWN", "Pace", "fewer"]
 
 #: How long the first job may take if the author names no limit, in seconds.
 FIRST_S = 300.0
@@ -19,6 +19,11 @@ LEAST_START_S, LEAST_TURN_S = 60.0, 3.0
 #: starts, and jobs on a warm one that it waits for one after another. A guess, which one run of the
 #: local engine confirms within a factor of two.
 WAITS_S, COLD_JOBS, WARM_JOBS = 0.4, 0.1, 0.8
+
+
+def fewer(number: int, turn_s: float) -> int:
+    """Tell how many attempts an engine is given that may be a slow one."""
+    return max(1, int(number * min(1.0, LEAST_TURN_S / turn_s)))
 
 
 @frozen

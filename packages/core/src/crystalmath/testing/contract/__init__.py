@@ -11,6 +11,7 @@ from crystalmath.testing.contract.cancelling import Cancelling
 from crystalmath.testing.contract.closing import Closing
 from crystalmath.testing.contract.failures import Failures
 from crystalmath.testing.contract.first_job import FirstJob
+from crystalmath.testing.contract.handed_over import HandedOver
 from crystalmath.testing.contract.honesty import Honesty
 from crystalmath.testing.contract.hygiene import Hygiene
 from crystalmath.testing.contract.outages import Outages
@@ -30,6 +31,7 @@ class RunnerContract(
     Failures,
     Cancelling,
     Boundary,
+    HandedOver,
     Turns,
     Honesty,
     ResourcesAsked,

@@ -141,8 +141,8 @@ class Boundary(Base):
     ) -> None:
         """All of them run; none is said to be gone on its way to a worker."""
         count, go = shared / "count", shared / "go"
-        recipe = {"count": str(count), "path": str(go)}
-        attempts = [door.write("count_and_wait", **recipe) for _ in range(MANY)]
+        recipe = partial(door.write, "count_and_wait", count=str(count), path=str(go))
+        attempts = [recipe() for _ in range(MANY)]
         # Nobody has to take more than these before others end.
         first = attempts[: engine.workers + room]
         given = door.launch(*first)
@@ -248,10 +248,8 @@ class Boundary(Base):
 
     def test_probe_of_a_cluster_that_was_taken_out(self, door: Door) -> None:
         """Its table is in no configuration file any more: others are told of all the same."""
-        known, other = door.write("echo"), door.write("echo")
-        asked, clusters = [other.job_id, known.job_id], {other.job_id: "taken-out"}
-        answers: dict[str, list[str]]
-        answers = door.again("probed", lambda: door.owner.ask("probe", asked, None, clusters))
+        known, other = door.write("echo"), door.write("echo", terms={"cluster": "taken-out"})
+        answers = door.probe([other.job_id, known.job_id])
         assert {state for state, _ in answers.values()} <= set(OVER)
 
     @behind_busy_workers

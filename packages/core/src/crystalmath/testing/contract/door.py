@@ -43,6 +43,8 @@ class Door:
     ) -> None:
         self._engine = engine
         self._oracle = oracle
+        #: Those of jobs that have any of their own.
+        self._terms: dict[str, Mapping[str, Any]] = {}
         self.owner = Owner(engine.name, environment, cluster=engine.cluster)
 
     @property
@@ -57,16 +59,28 @@ class Door:
                 self.owner.ask("stop")
         self.owner.kill()
 
-    def write(self, recipe: str, /, **parameters: Any) -> Attempt:
-        """Write a job down that nobody has launched."""
+    def write(
+        self, recipe: str, /, terms: Mapping[str, Any] | None = None, **parameters: Any
+    ) -> Attempt:
+        """Write a job down that nobody has launched, on terms of its own if there are any."""
         home = self._oracle.home
         name, cluster = self._engine.name, self._engine.cluster
-        job_id = write_down(home, name, recipe, cluster, **parameters)
-        return attempt_of(home, job_id, cluster=cluster)
+        job_id = write_down(home, name, recipe, cluster, terms, **parameters)
+        if terms:
+            self._terms[job_id] = terms
+        return attempt_of(home, job_id, cluster=cluster, terms=terms)
 
     def launch(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
         """Hand attempts over, again and again until the engine took all: ``{job id: handle}``."""
-        return hand_over(by or self.owner, self._engine, [each.job_id for each in attempts])
+        jobs = [each.job_id for each in attempts]
+        return hand_over(by or self.owner, self._engine, jobs, self._terms_of(jobs))
+
+    def offer(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
+        """Hand attempts over once; what is not in the answer was not taken."""
+        owner, jobs = by or self.owner, [each.job_id for each in attempts]
+        with longer_timeout(owner, len(jobs)):
+            given: dict[str, str] = owner.ask("launch", jobs, self._terms_of(jobs))
+        return given
 
     def seen(
         self, attempt: Attempt, handles: Mapping[str, str] | None = None, by: Owner | None = None
@@ -81,9 +95,9 @@ class Door:
         self, jobs: Sequence[str], handles: Mapping[str, str] | None = None, by: Owner | None = None
     ) -> dict[str, list[str | None]]:
         """Ask about attempts all at once, likewise: ``{job id: [state, reason]}``."""
-        owner = by or self.owner
+        owner, terms = by or self.owner, self._terms_of(jobs)
         answers: dict[str, list[str | None]]
-        answers = self.again("probed", lambda: owner.ask("probe", jobs, handles))
+        answers = self.again("probed", lambda: owner.ask("probe", jobs, handles, terms))
         return answers
 
     def ask(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
@@ -93,9 +107,13 @@ class Door:
 
     def release(self, *attempts: Attempt) -> None:
         """Have the engine drop attempts."""
-        jobs = [attempt.job_id for attempt in attempts]
-        with longer_timeout(self.owner, len(attempts)):
-            self.again("told what to release", lambda: self.owner.ask("release", jobs))
+        self.drop(*[attempt.job_id for attempt in attempts])
+
+    def drop(self, *jobs: str) -> None:
+        """Have the engine drop those of jobs."""
+        with longer_timeout(self.owner, len(jobs)):
+            terms = self._terms_of(jobs)
+            self.again("told what to release", lambda: self.owner.ask("release", jobs, terms))
 
     def again(self, what: str, call: Callable[[], _T]) -> _T:
         """Call the engine until it can be reached, as core does; give what it answered."""
@@ -146,6 +164,9 @@ class Door:
             assert outcome is not None
             states.append(outcome["state"])
         return states
+
+    def _terms_of(self, jobs: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        return {job_id: self._terms[job_id] for job_id in jobs if job_id in self._terms}
 
     def _limit(self, jobs: int = 1) -> float:
         return self._engine.start_s + (10 + jobs) * self._engine.turn_s

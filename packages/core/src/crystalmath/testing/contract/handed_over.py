@@ -1,0 +1,78 @@
+"""What `launch` is given: names, clusters that are none any more, and as many as may wait."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, ClassVar
+
+from crystalmath.testing.contract.base import Base
+from crystalmath.testing.contract.busy_workers import behind_busy_workers
+from crystalmath.testing.owner import OwnerError, is_unavailable
+from crystalmath.testing.pace import fewer
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pytest
+
+    from crystalmath.models import Attempt
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.door import Door
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.subject import EngineUnderTest
+
+__all__ = ["HandedOver"]
+
+#: What a user may call a job, and a shell must not read.
+NAME = "a b é's $(x)"
+#: How many wait on an engine that is warm in a moment and drops them at the end, and on one that
+#: does not: its workers find nothing of them.
+WAITING, WAITING_TO_THE_END = 300, 150
+_GUIDE = "docs/writing-an-engine.md"
+
+
+class HandedOver(Base):
+    """Attempts are handed over past core, as in `Boundary`."""
+
+    guide: ClassVar[str] = "Ids and handles"
+
+    def test_launch_beside_a_cluster_that_was_taken_out(
+        self,
+        needs_room: Callable[[int], None],
+        engine: EngineUnderTest,
+        owner: Callable[[], Owner],
+        door: Door,
+    ) -> None:
+        """Its table is in no configuration file any more: others are begun all the same."""
+        needs_room(2 - engine.workers)
+        # An engine of its own: nobody knows what it makes of the other one.
+        launcher = owner()
+        lost, good = door.write("echo", {"cluster": "taken-out"}), door.write("echo")
+        told = "launch took neither of them"
+
+        def is_decided() -> bool:
+            nonlocal told
+            try:
+                return bool(door.offer(lost, good, by=launcher))
+            except OwnerError as error:
+                if launcher.closed:
+                    raise
+                told = str(error).partition("\n")[0]
+                # After any other error core hands over each of them alone.
+                return not is_unavailable(error)
+
+        eventually(
+            is_decided,
+            engine.start_s,
+            lambda: (
+                "an attempt whose cluster was taken out of the configuration keeps back one on a "
+                f"cluster that is there, launched with it, for ever: {told}. EngineUnavailable is "
+                "for what passes: leave the one out of the answer, or raise something else "
+                f"({_GUIDE}, 'What exceptions mean')"
+            ),
+        )
+        door.launch(good, by=launcher)
+        assert door.ended(good) == ["completed"]
