@@ -32,3 +32,40 @@ class UnknownClusterIsAway(Engine):
             if each.cluster not in self.clusters():
                 raise EngineUnavailable(f"the cluster {each.cluster} does not answer")
         return super().launch(attempts)
+
+
+class NamesUnquoted(FreshProcesses):
+    """Gives the job's name to a shell as it is."""
+
+    start_s = 20.0
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._names = {}
+
+    def launch(self, attempts):
+        self._names |= {str(each.directory): each.name or "" for each in attempts}
+        return super().launch(attempts)
+
+    def _run(self, directory):
+        command = shlex.join([sys.executable, "-P", "-c", SCRIPT, directory])
+        name = self._names.pop(directory, "")
+        subprocess.run(f"JOB_NAME={name} exec {command}", shell=True, check=False)
+
+
+class SameNameOnce(Engine):
+    """Tags its work with the job's name, where it has one, and has one of each."""
+
+    start_s = 30.0
+    crew = 2
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._named = {}
+
+    def launch(self, attempts):
+        first = {
+            each.id: self._named.setdefault(each.name or each.id, each.id) for each in attempts
+        }
+        super().launch([each for each in attempts if first[each.id] == each.id])
+        return first

@@ -170,6 +170,8 @@ CASES = [
         "test_launch_beside_a_cluster_that_was_taken_out",
         "keeps back one .*the cluster taken-out does not answer",
     ),
+    ("NamesUnquoted", "test_names_are_free_text", "of 2 attempts .* 0 were begun"),
+    ("SameNameOnce", "test_names_are_free_text", "of 3 attempts .* 1 were begun"),
     # What it does to its surroundings.
     *cases_surroundings.CASES,
 ]

@@ -76,3 +76,29 @@ class HandedOver(Base):
         )
         door.launch(good, by=launcher)
         assert door.ended(good) == ["completed"]
+
+    def test_names_are_free_text(
+        self, engine: EngineUnderTest, door: Door, oracle: Oracle, room: int, gate: Path
+    ) -> None:
+        """Any text, and that of several jobs: all of them are begun."""
+        terms = {"name": NAME, "labels": {"project": NAME}}
+        count = engine.workers + min(room, 1)
+        attempts = [door.write("wait_for", terms, path=str(gate)) for _ in range(count)]
+        door.launch(*attempts)
+
+        def begun() -> int:
+            return sum(oracle.claimed(each.job_id) for each in attempts)
+
+        for number in (min(engine.workers, count), count):
+            eventually(
+                lambda number=number: begun() >= number,  # type: ignore[misc]
+                engine.start_s + 10 * engine.turn_s,
+                lambda number=number: (  # type: ignore[misc]
+                    f"of {count} attempts with the name {NAME!r} {begun()} were begun, and "
+                    f"{number} could be: names and labels are the user's, any text, and not "
+                    "unique; quote them, and tag your work with the attempt's id "
+                    f"({_GUIDE}, 'Ids and handles')"
+                ),
+            )
+            gate.touch()
+        assert door.ended(*attempts) == ["completed"] * count
