@@ -69,3 +69,10 @@ class SameNameOnce(Engine):
         }
         super().launch([each for each in attempts if first[each.id] == each.id])
         return first
+
+
+class UrgentLast(Engine):
+    """Takes a high priority for a late turn, as `nice` has it."""
+
+    def launch(self, attempts):
+        return super().launch([attrs.evolve(each, priority=-each.priority) for each in attempts])

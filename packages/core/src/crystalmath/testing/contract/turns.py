@@ -13,6 +13,7 @@ import pytest
 
 from crystalmath.testing.contract.base import Base, still_unbegun
 from crystalmath.testing.contract.busy_workers import behind_busy_workers
+from crystalmath.testing.contract.waiting_line import Line
 from crystalmath.testing.pace import LEAST_TURN_S
 from crystalmath.testing.passing import TRANSIENT, listed
 from crystalmath.testing.waiting import eventually
@@ -197,6 +198,37 @@ class Turns(Base):
         line.end()
         launcher.ask("stop")
 
+    @behind_busy_workers
+    def test_urgent_ones_are_not_overtaken(
+        self,
+        needs: Callable[[str], None],
+        needs_room: Callable[[int], None],
+        engine: EngineUnderTest,
+        door: Door,
+        line: Line,
+        busy_workers: BusyWorkers,
+    ) -> None:
+        """The higher the priority, the sooner; an engine may have none, and keep their order."""
+        needs("starts_in_order")
+        needs_room(2)
+        first = line.add(engine.workers)
+        door.launch(*first)
+        door.started(*first)
+        busy_workers.add(each.job_id for each in first)
+        waiting = line.add(1, {"priority": 5}) + line.add(1, {"priority": -5})
+        for each in waiting:
+            door.launch(each)
+        line.let_go(first[0])
+        begun = eventually(
+            lambda: [each for each in waiting if line.has_begun(each)],
+            engine.start_s + 10 * engine.turn_s,
+            "a worker is free, jobs wait, and none begins",
+        )
+        assert begun == waiting[:1], (
+            "an attempt of priority -5 began before one of priority 5 that was launched before it: "
+            f"the higher number is the more urgent ({_GUIDE}, 'What capabilities promise')"
+        )
+
     def test_as_many_at_once_as_workers_says(
         self, engine: EngineUnderTest, runner: EngineRunner, door: Door, oracle: Oracle, line: Line
     ) -> None:
@@ -216,8 +248,10 @@ class Turns(Base):
         count, limit = shared / "count", engine.start_s + 10 * engine.turn_s
         for turn in (1, 2):
             go = shared / f"go on {turn}"
-            recipe = {"count": str(count), "path": str(go)}
-            running = [door.write("count_and_wait", **recipe) for _ in range(engine.workers)]
+            running = [
+                door.write("count_and_wait", count=str(count), path=str(go))
+                for _ in range(engine.workers)
+            ]
             door.launch(*running)
             door.started(*running)
             number = turn * engine.workers
@@ -267,38 +301,6 @@ class Turns(Base):
         line = Line(door, oracle, shared)
         yield line
         line.end()
-
-
-class Line:
-    """Attempts that are begun in some order, and each let go by itself."""
-
-    def __init__(self, door: Door, oracle: Oracle, folder: Path) -> None:
-        self.attempts: list[Attempt] = []
-        self._door, self._oracle, self._folder = door, oracle, folder
-
-    def add(self, count: int) -> list[Attempt]:
-        """Write some down."""
-        places = range(len(self.attempts), len(self.attempts) + count)
-        added = [
-            self._door.write("wait_for", path=str(self._folder / f"go.{place}")) for place in places
-        ]
-        self.attempts += added
-        return added
-
-    def let_go(self, attempt: Attempt) -> None:
-        """Have one end, now or as soon as it is begun."""
-        (self._folder / f"go.{self.attempts.index(attempt)}").touch()
-
-    def end(self) -> None:
-        """Have all end, and wait for it."""
-        for attempt in self.attempts:
-            self.let_go(attempt)
-        if not self._door.closed:
-            self._door.ended(*self.attempts)
-
-    def has_begun(self, attempt: Attempt) -> bool:
-        """Tell whether a worker has begun one."""
-        return self._oracle.claimed(attempt.job_id)
 
 
 class Stuck:
