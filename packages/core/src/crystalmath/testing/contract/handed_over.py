@@ -102,3 +102,73 @@ class HandedOver(Base):
             )
             gate.touch()
         assert door.ended(*attempts) == ["completed"] * count
+
+    @behind_busy_workers
+    def test_as_many_wait_as_max_queued_says(
+        self,
+        engine: EngineUnderTest,
+        runner: EngineRunner,
+        door: Door,
+        oracle: Oracle,
+        room: int,
+        request: pytest.FixtureRequest,
+        gate: Path,
+    ) -> None:
+        """None of them is lost, and the last one is begun in the end."""
+        request.getfixturevalue("occupied")
+        drops = runner.capabilities.drops_queued
+        most = WAITING if drops else WAITING_TO_THE_END
+        count = min(room, fewer(most, engine.turn_s))
+        waiting, given = _handed_over(door, [door.write("echo") for _ in range(count)])
+        seen = door.probe([each.job_id for each in waiting], given)
+        lost = [
+            each.id
+            for each in waiting
+            if seen[each.job_id][0] == "gone" and not oracle.claimed(each.job_id)
+        ]
+        assert not lost, (
+            f"of {len(waiting)} attempts that launch took while all workers were busy, probe says "
+            f"that {len(lost)} are gone, {lost[0]} among them: max_queued, which is "
+            f"{runner.capabilities.max_queued}, says how many may wait ({_GUIDE}, 'What "
+            "capabilities promise')"
+        )
+        *others, last = waiting
+        if drops and others:
+            door.release(*others)
+        elif others:
+            _remove(others, oracle)
+        gate.touch()
+        left = 1 if drops else len(waiting)
+        outcome = eventually(
+            lambda: oracle.outcome(last.job_id),
+            engine.start_s + (10 + left) * engine.turn_s,
+            f"launch took {len(waiting)} attempts while all workers were busy, and the last of "
+            f"them has no outcome: max_queued, which is {runner.capabilities.max_queued}, says "
+            f"how many may wait ({_GUIDE}, 'What capabilities promise')",
+        )
+        assert outcome is not None
+        assert outcome["state"] == "completed"
+        _remove(others, oracle)
+
+
+def _handed_over(door: Door, attempts: list[Attempt]) -> tuple[list[Attempt], dict[str, str]]:
+    """Hand attempts over until the engine takes no more; give those that it took."""
+    given = door.launch(attempts[0])
+    while left := [each for each in attempts if each.job_id not in given]:
+        try:
+            more = door.offer(*left)
+        except OwnerError as error:
+            if not is_unavailable(error):
+                raise
+            break
+        if not more:
+            break
+        given |= more
+    return [each for each in attempts if each.job_id in given], given
+
+
+def _remove(attempts: list[Attempt], oracle: Oracle) -> None:
+    """Leave nothing to begin of those that nobody has begun."""
+    for each in attempts:
+        if not oracle.claimed(each.job_id):
+            shutil.rmtree(each.directory, ignore_errors=True)
