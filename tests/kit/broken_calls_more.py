@@ -88,3 +88,12 @@ class RingBuffer(Engine):
         with self._queue.mutex:
             del self._queue.queue[128:]
         return given
+
+
+class StopsOneByOne(Engine):
+    """Cancels at its end what waits, by a command for each, which takes a while."""
+
+    def stop(self):
+        for _ in list(self._queued):
+            time.sleep(0.4)  # scancel NUMBER
+        super().stop()

@@ -174,6 +174,7 @@ CASES = [
     ("SameNameOnce", "test_names_are_free_text", "of 3 attempts .* 1 were begun"),
     ("UrgentLast", "test_urgent_ones_are_not_overtaken", "-5 began before one of priority 5"),
     ("RingBuffer", "test_as_many_wait_as_max_queued_says", "took 300 attempts .* the last of them"),
+    ("StopsOneByOne", "test_stop_ends_in_time", r"stop of .* jobs are let go, 100 of them .* took"),
     # What it does to its surroundings.
     *cases_surroundings.CASES,
 ]

@@ -122,6 +122,37 @@ class OwnerProcess:
         """Close the runner; cancel its jobs, or let them go."""
         self._runner.close(cancel=cancel)
 
+    def watch(self) -> None:
+        """Note from now on which attempts the engine takes, and how long its `stop` takes."""
+        launch, stop = self._runner.launch, self._runner.stop
+
+        def launched(attempts: Sequence[Attempt]) -> Mapping[str, str]:
+            given = launch(attempts)
+            self._taken.update(given)
+            return given
+
+        def stopped() -> None:
+            began = own_time()
+            try:
+                stop()
+            finally:
+                self._stop_s = own_time() - began
+                self._stopped.set()
+
+        vars(self._runner).update(launch=launched, stop=stopped)
+
+    def taken(self) -> int:
+        """Tell how many attempts the engine has taken since it is watched."""
+        return len(self._taken)
+
+    def leave(self, limit_s: float) -> float | None:
+        """Close the runner and let its jobs go; tell how long `stop` took, if it came back in time.
+
+        Core waits for it, but not for ever, and `close` comes back before.
+        """
+        self.close(cancel=False)
+        return self._stop_s if self._stopped.wait(limit_s) else None
+
     def renew(self) -> bool:
         """Ask for the runner again; tell whether it is another object."""
         from crystalmath.quacc import get_runner

@@ -11,9 +11,11 @@ import psutil
 import pytest
 
 from crystalmath.engines.registry import ENGINES
+from crystalmath.testing.attempts import longer_timeout
 from crystalmath.testing.contract.base import Base, alone
 from crystalmath.testing.early_calls import STEPS, call_early
 from crystalmath.testing.owner import OwnerError
+from crystalmath.testing.pace import fewer
 from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.owner import Owner
@@ -37,6 +40,10 @@ LIMITS_S |= dict.fromkeys(STEPS[4:], 0.2)
 TRIES = 3
 #: How long `stop` may take, in seconds: a server that is stopped waits for it, and a script's end.
 STOP_S = 30.0
+#: How many wait at the end of an engine that is warm in a moment.
+WAITING = 100
+#: How long `launch` may take none more before the end, beside a turn, in seconds.
+STALLED_S = 5.0
 _EARLY = pytest.StashKey[dict[str, Any]]()
 _GUIDE = "docs/writing-an-engine.md"
 
@@ -92,14 +99,17 @@ class Calls(Base):
         self,
         engine: EngineUnderTest,
         owner: Callable[[], Owner],
+        runner: EngineRunner,
+        room: int,
         door: Door,
         oracle: Oracle,
         gate: Path,
         shared: Path,
     ) -> None:
-        """Of an engine that has begun to serve, and of one whose job is let go."""
+        """Of an engine that has begun to serve, and of one whose jobs are let go."""
         idle, busy = owner(), owner()
-        begun = shared / "begun"
+        begun, others = shared / "begun", shared / "others"
+        busy.ask("watch")
         (job_id,) = busy.ask("submit", "count_and_wait", count=str(begun), path=str(gate))
         # It starts the engine, and costs a worker nothing.
         removed = door.write("echo")
@@ -108,9 +118,30 @@ class Calls(Base):
         limit = engine.start_s + 10 * engine.turn_s
         eventually(begun.exists, limit, f"the job {job_id} was not begun")
         # What another one has started is not its to end.
-        _ends(idle, "stop", "of an engine that runs nothing")
-        _ends(busy, "close", "of an engine whose job is let go", cancel=False)
+        _ends(idle, "of an engine that runs nothing")
+        number = engine.workers - 1 + max(0, min(room, fewer(WAITING, engine.turn_s)))
+        with longer_timeout(busy, number):
+            left = busy.ask("submit", "count_and_wait", number, count=str(others), path=str(gate))
+        _all_taken(busy, 1 + number, STALLED_S + engine.turn_s)
+        busy.timeout_s = 10 * STOP_S
+        took_s = busy.ask("leave", 2 * STOP_S)
+        how = "does not come back" if took_s is None else f"took {took_s:.0f} s"
+        is_late = took_s is None or took_s >= STOP_S
+        assert not is_late, (
+            f"stop of an engine whose jobs are let go, {number} of them beside one that runs, "
+            f"{how}, and may take {STOP_S:g} s: a script's end and a server's stop wait for it "
+            f"({_GUIDE}, 'Who calls what')"
+        )
+        # Nobody is to begin them any more, or to wait behind them.
+        unbegun = [each for each in left if not oracle.claimed(each)]
+        if unbegun and not runner.capabilities.queue_dies_with_owner:
+            door.drop(*unbegun)
+        for each in unbegun:
+            shutil.rmtree(oracle.directory(each), ignore_errors=True)
         gate.touch()
+        for each in set(left).difference(unbegun):
+            over = f"the job {each}, which was let go, does not end"
+            eventually(lambda i=each: oracle.outcome(i) or not oracle.processes(i), limit, over)  # type: ignore[misc]
         outcome = eventually(lambda: oracle.outcome(job_id), limit, "what was let go did not end")
         assert outcome is not None
         told = outcome["state"], oracle.attempts(job_id)
@@ -129,7 +160,7 @@ class Calls(Base):
         door.launch(removed, by=tenant)
         try:
             with outage():
-                _ends(tenant, "stop", "in an outage")
+                _ends(tenant, "in an outage")
         except OwnerError as error:
             if not str(error).startswith("EngineUnavailable"):
                 raise
@@ -165,11 +196,20 @@ def _call_early(engine: EngineUnderTest, folder: Path) -> dict[str, Any]:
     return best
 
 
-def _ends(owner: Owner, method: str, what: str, **keywords: bool) -> None:
+def _all_taken(owner: Owner, number: int, stalled_s: float) -> None:
+    """Wait until an engine has taken so many attempts, or takes no more for a while."""
+    taken, since = 0, time.monotonic()
+    while taken < number and time.monotonic() - since < stalled_s:
+        if (now := owner.ask("taken")) > taken:
+            taken, since = now, time.monotonic()
+        time.sleep(0.05)
+
+
+def _ends(owner: Owner, what: str) -> None:
     owner.timeout_s = STOP_S
     began = time.monotonic()
     try:
-        owner.ask(method, **keywords)
+        owner.ask("stop")
     except OwnerError as error:
         if time.monotonic() - began < STOP_S:
             raise
