@@ -68,6 +68,26 @@ CASES = [
     ("DescriptorPerFailure", "test_a_job_costs_its_owner_nothing", "[45] more descriptors"),
     ("ThreadPerRelease", "test_a_job_costs_its_owner_nothing", "[45] more threads"),
     ("ProcessPerJob", "test_a_job_costs_its_owner_nothing", r"\b([5-9]|1\d) more processes"),
+    (
+        "KeepsItsLog",
+        "test_its_owner_stays_as_it_was[loggers]",
+        r"propagate of .* was True, is False",
+    ),
+    (
+        "SilencesWarnings",
+        "test_its_owner_stays_as_it_was[warning filters]",
+        r"is \['ignore each of them'\]",
+    ),
+    (
+        "PatchesTheLibrary",
+        "test_its_owner_stays_as_it_was[standard library]",
+        r"socket\.getaddrinfo was .*broken_guests\.py",
+    ),
+    (
+        "SubreapsInItsOwner",
+        "test_its_owner_stays_as_it_was[kernel attributes]",
+        "PR_GET_CHILD_SUBREAPER was 0, is 1",
+    ),
     # To the machine.
     ("ListensToAll", "test_no_port_beyond_loopback", r"0\.0\.0\.0:"),
     ("ServesAnybody", "test_no_port_for_everybody", r"answers HTTP of anybody \(/jobs\)"),

@@ -15,6 +15,7 @@ import broken_calls_more  # noqa: F401
 import broken_ends  # noqa: F401
 import broken_engines
 import broken_face  # noqa: F401
+import broken_guests  # noqa: F401
 import broken_in_time  # noqa: F401
 import broken_subtly  # noqa: F401
 import broken_surroundings  # noqa: F401

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from crystalmath.models import Attempt, Sighting
     from crystalmath.quacc.engine import EngineRunner
 
+#: How long something may differ that is put back, in seconds.
+SETTLE_S = 2.0
+
 
 class OwnerProcess:
     """What the process does when it is asked."""
@@ -33,7 +37,8 @@ class OwnerProcess:
     def __init__(self, engine: str, cluster: str) -> None:
         from crystalmath.quacc import get_runner
 
-        self._born = snapshot.take()
+        self._engine = engine
+        self._born = snapshot.take(engine)
         # Those that this Python starts before all else are no engine's.
         self._threads = set(threading.enumerate())
         self._cluster = cluster
@@ -167,7 +172,13 @@ class OwnerProcess:
 
     def changes(self) -> dict[str, list[str]]:
         """Tell what of this process is not as it was before it had a runner."""
-        return snapshot.differences(self._born, snapshot.take())
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            found = snapshot.differences(self._born, snapshot.take(self._engine))
+            # A thread may be within `warnings.catch_warnings`, which puts it back.
+            if not any(found.values()) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.1)
 
     def note_passing(self, home: str, folder: str) -> None:
         """Note from now on what is changed for a moment, and files elsewhere than they may be."""

@@ -5,6 +5,7 @@ It imports only what every Python has: recipes take it in workers, too.
 
 from __future__ import annotations
 
+import ctypes
 import locale
 import logging
 import multiprocessing
@@ -13,8 +14,10 @@ import resource
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -30,15 +33,35 @@ TOPICS = (
     "root logger",
     "limits",
     "interpreter",
+    "loggers",
+    "warning filters",
+    "standard library",
+    "kernel attributes",
 )
+#: What libraries replace for their own sake, and all of the process then calls.
+_REPLACED = (
+    (socket, "getaddrinfo"),
+    (socket, "create_connection"),
+    (socket, "socket"),
+    (time, "sleep"),
+    (subprocess, "Popen"),
+)
+#: What `prctl` tells into an integer.
+_ATTRIBUTES = {"PR_GET_CHILD_SUBREAPER": 37, "PR_GET_PDEATHSIG": 2}
 #: Python itself ignores these.
 _IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
 #: How long standard input is waited for, in seconds: at its end it is ready at once.
 _READY_S = 1.0
 
 
-def take() -> dict[str, dict[str, str]]:
-    """Take down what belongs to the whole process: by topic, what each thing is."""
+def take(engine: str = "") -> dict[str, dict[str, str]]:
+    """Take down what belongs to the whole process: by topic, what each thing is.
+
+    Parameters
+    ----------
+    engine : str
+        Whose logger is looked at, too.
+    """
     root = logging.getLogger()
     received = {_name(each): repr(signal.getsignal(each)) for each in signal.valid_signals()}
     found = [
@@ -68,8 +91,50 @@ def take() -> dict[str, dict[str, str]]:
             or multiprocessing.get_all_start_methods()[0],
             "locale": locale.setlocale(locale.LC_ALL),
         },
+        {k: v for each in ("", f".engines.{engine}") for k, v in _logger(f"crystalmath{each}")},
+        {"filters that match every warning": repr(_sweeping_filters())},
+        {f"{module.__name__}.{name}": _defined(module, name) for module, name in _REPLACED},
+        _attributes(),
     ]
     return dict(zip(TOPICS, found, strict=True))
+
+
+def _logger(name: str) -> list[tuple[str, str]]:
+    logger = logging.getLogger(name)
+    # One that does nothing, as libraries have it, does nothing.
+    handlers = [each for each in logger.handlers if not isinstance(each, logging.NullHandler)]
+    return [
+        (f"level of {name}", logging.getLevelName(logger.level)),
+        (f"handlers of {name}", repr(handlers)),
+        (f"propagate of {name}", str(logger.propagate)),
+    ]
+
+
+def _sweeping_filters() -> list[str]:
+    """List the filters that match whatever anybody warns of; others may be a library's own."""
+    return [
+        f"{action} each of them"
+        for action, message, category, module, line in warnings.filters
+        if message is None and module is None and not line and issubclass(Warning, category)
+    ]
+
+
+def _defined(module: Any, name: str) -> str:
+    """Tell which object has a name, and where that was written."""
+    found = getattr(module, name)
+    code = getattr(found, "__code__", None)
+    where = f"{code.co_filename}:{code.co_firstlineno}" if code else found.__module__
+    return f"{found!r} at {id(found):#x} ({where})"
+
+
+def _attributes() -> dict[str, str]:
+    """Ask the kernel what it knows of this process alone, as of whose orphans it is the parent."""
+    prctl, value = ctypes.CDLL(None).prctl, ctypes.c_int()
+    found = {}
+    for name, number in _ATTRIBUTES.items():
+        answered = prctl(number, ctypes.byref(value), 0, 0, 0) == 0
+        found[name] = str(value.value) if answered else "unknown"
+    return found
 
 
 def differences(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
+from crystalmath.testing import snapshot
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.contract.stage import Stage
 from crystalmath.testing.killed_launches import KilledLaunches
@@ -134,18 +135,7 @@ class Surroundings(Staged):
 
     # --- what its owner finds ----------------------------------------------------------------
 
-    @pytest.mark.parametrize(
-        "topic",
-        [
-            "working directory",
-            "umask",
-            "signal handlers",
-            "environment",
-            "root logger",
-            "limits",
-            "interpreter",
-        ],
-    )
+    @pytest.mark.parametrize("topic", snapshot.TOPICS)
     def test_its_owner_stays_as_it_was(self, stage: Stage, topic: str) -> None:
         what = f"that it leaves the {topic} of the process that submits alone"
         found = stage.changed_by_use[topic] or stage.changed[topic]

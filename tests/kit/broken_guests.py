@@ -1,0 +1,53 @@
+"""Engines that are bad guests in the process of the user, and on his machine."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import socket
+import warnings
+
+from broken_surroundings import AtLaunch
+
+# --- to its owner ---------------------------------------------------------------------------------
+
+
+class SilencesWarnings(AtLaunch):
+    """Has the user's process show no warnings any more, as its library warns so much."""
+
+    def begin(self):
+        warnings.filterwarnings("ignore")
+
+
+class PatchesTheLibrary(AtLaunch):
+    """Has every connection of the process go by IPv4, as its server has no other address."""
+
+    def begin(self):
+        resolve = socket.getaddrinfo
+        socket.getaddrinfo = lambda host, port, family=0, *more, **others: resolve(
+            host, port, socket.AF_INET, *more, **others
+        )
+
+
+class SubreapsInItsOwner(AtLaunch):
+    """Has orphans below the user's process become its children, and collects none of them."""
+
+    def begin(self):
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+class KeepsItsLog(AtLaunch):
+    """Has its messages go to a file of its own, and no more to the user's logging."""
+
+    _handler = None
+
+    def begin(self):
+        self.settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._handler = logging.FileHandler(self.settings.directory / "log")
+        self.log.addHandler(self._handler)
+        self.log.propagate = False
+
+    def end(self):
+        if self._handler is not None:
+            self.log.removeHandler(self._handler)
+            self._handler.close()
