@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
+import os
 import socket
+import threading
 import warnings
 
 from broken_surroundings import AtLaunch
@@ -51,3 +54,20 @@ class KeepsItsLog(AtLaunch):
         if self._handler is not None:
             self.log.removeHandler(self._handler)
             self._handler.close()
+
+
+class ReapsAll(AtLaunch):
+    """Collects every child of the process that has ended, the user's too."""
+
+    def begin(self):
+        self._over = threading.Event()
+        threading.Thread(target=self._reap, daemon=True).start()
+
+    def _reap(self):
+        while not self._over.wait(0.02):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+
+    def end(self):
+        if hasattr(self, "_over"):
+            self._over.set()

@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     import psutil
 
 
-__all__ = ["MARK", "Owner", "OwnerError", "is_unavailable"]
+__all__ = ["CHILD_EXITS_WITH", "MARK", "Owner", "OwnerError", "is_unavailable"]
 
 #: The environment variable that marks it.
 MARK = "CRYSTALMATH_KIT"
 RECIPES = "crystalmath.testing.recipes"
 #: What such a process runs.
 SCRIPT = "crystalmath.testing.owner_process"
+#: The exit code of a child of the user's.
+CHILD_EXITS_WITH = 7
 #: How often a process that does not answer is looked at, in seconds.
 _TICK = 0.5
 #: How long Python, its imports and the engine's constructor may take on a machine that is busy with

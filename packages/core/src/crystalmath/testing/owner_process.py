@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.testing import snapshot
 from crystalmath.testing.own_time import own_time
-from crystalmath.testing.owner import RECIPES
+from crystalmath.testing.owner import CHILD_EXITS_WITH, RECIPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: How long something may differ that is put back, in seconds.
 SETTLE_S = 2.0
+#: How long a child of the user's has ended before he asks for its exit code, in seconds.
+ZOMBIE_S = 0.5
 
 
 class OwnerProcess:
@@ -193,6 +196,15 @@ class OwnerProcess:
     def temporary(self) -> dict[str, str]:
         """Tell which temporary files were made outside TMPDIR, and where in the code."""
         return self._passing.temporary
+
+    def start_child(self) -> None:
+        """Start a process that ends at once, of which somebody must be told with which code."""
+        self._child = subprocess.Popen(["/bin/sh", "-c", f"exit {CHILD_EXITS_WITH}"])
+
+    def child_ended_with(self) -> int:
+        """Give its exit code, some time after its end: until then it is a zombie for all to see."""
+        time.sleep(ZOMBIE_S)
+        return self._child.wait()
 
     def limits(self) -> dict[str, list[int]]:
         """Give this process's limits."""

@@ -57,6 +57,8 @@ class Stage:
         What a job on each worker found, by the directory in which it should work.
     born, changed_by_use, changed : dict
         What the process was given, and by topic what its engine changed, before and after `close`.
+    child_ended_with : int
+        What the process was told of a child of its own that ended while jobs ran.
     strange_ports, open_ports, files_in_use, leaks, files, descriptors : list of str
         What should not be; each is said in words.
     """
@@ -118,8 +120,10 @@ class Stage:
         with contextlib.suppress(AssertionError):
             eventually(lambda: all(map(self._oracle.claimed, jobs)), self._begin_s, "")
         self._look_at_ports()
+        self._owner.ask("start_child")
         gate.touch()
         self._end(jobs)
+        self.child_ended_with: int = self._owner.ask("child_ended_with")
         self.jobs: dict[str, dict[str, Any]] = {
             str(self._oracle.directory(job_id) / "1.work"): self._oracle.payload(job_id)
             for job_id in jobs

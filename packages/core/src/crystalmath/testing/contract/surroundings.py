@@ -12,7 +12,7 @@ from crystalmath.testing.contract.base import Base
 from crystalmath.testing.contract.stage import Stage
 from crystalmath.testing.killed_launches import KilledLaunches
 from crystalmath.testing.oracle import Oracle
-from crystalmath.testing.owner import OwnerError
+from crystalmath.testing.owner import CHILD_EXITS_WITH, OwnerError
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -148,6 +148,14 @@ class Surroundings(Staged):
     def test_a_job_costs_its_owner_nothing(self, stage: Stage) -> None:
         what = "no descriptor, thread or process more in its owner for each job that has ended"
         _kept(not stage.leaks, what, stage.leaks)
+
+    def test_its_owner_hears_of_its_children(self, stage: Stage) -> None:
+        what = (
+            f"that the process that submits is told that a child of its own exited with "
+            f"{CHILD_EXITS_WITH}: wait for your own children alone, by their pids"
+        )
+        found = f"{stage.child_ended_with}, as if somebody else had waited for it"
+        _kept(stage.child_ended_with == CHILD_EXITS_WITH, what, found)
 
     # --- what the machine finds --------------------------------------------------------------
 
