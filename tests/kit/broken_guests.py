@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import socket
+import subprocess
 import threading
 import warnings
 
@@ -71,3 +72,10 @@ class ReapsAll(AtLaunch):
     def end(self):
         if hasattr(self, "_over"):
             self._over.set()
+
+
+class EatsStandardInput(AtLaunch):
+    """Starts a command at its first launch that reads the user's standard input, as ssh does."""
+
+    def begin(self):
+        subprocess.run(["cat"], stdout=subprocess.DEVNULL, check=False)

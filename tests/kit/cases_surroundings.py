@@ -89,6 +89,11 @@ CASES = [
         "PR_GET_CHILD_SUBREAPER was 0, is 1",
     ),
     ("ReapsAll", "test_its_owner_hears_of_its_children", "exited with 7.* found: 0"),
+    (
+        "EatsStandardInput",
+        "test_its_owner_reads_its_standard_input",
+        "stdin=subprocess.DEVNULL.* '' is left",
+    ),
     # To the machine.
     ("ListensToAll", "test_no_port_beyond_loopback", r"0\.0\.0\.0:"),
     ("ServesAnybody", "test_no_port_for_everybody", r"answers HTTP of anybody \(/jobs\)"),

@@ -70,6 +70,8 @@ class Owner:
         Where its jobs go.
     folder : pathlib.Path, optional
         Its working directory, if not the test's own.
+    typed : bytes
+        What its standard input gives before its end, some kilobytes at most.
 
     Attributes
     ----------
@@ -88,6 +90,7 @@ class Owner:
         errors: Path | None = None,
         cluster: str = "local",
         folder: Path | None = None,
+        typed: bytes = b"",
     ) -> None:
         self.timeout_s = 120.0
         self._mark = environment.get(MARK, "") + secrets.token_hex(8)
@@ -99,19 +102,20 @@ class Owner:
             weakref.finalize(self, file.close)
         asked, self._questions = os.pipe()
         self._answers, answered = os.pipe()
+        keyboard = _holding(typed)
         try:
             self.process = Kept(
                 [sys.executable, "-P", "-m", SCRIPT, engine, cluster, str(asked), str(answered)],
                 {**environment, MARK: self._mark},
                 (asked, answered),
                 cwd=folder,
-                stdin=subprocess.DEVNULL,
+                stdin=keyboard,
                 stdout=self._output,
                 stderr=self._errors,
             )
         finally:
-            os.close(asked)
-            os.close(answered)
+            for each in (keyboard, asked, answered):
+                os.close(each)
         self._unread = b""
         self._is_born = False
         Owner.made.add(self)
@@ -247,6 +251,16 @@ class Owner:
         if self._questions >= 0:
             os.close(self._questions)
             self._questions = -1
+
+
+def _holding(typed: bytes) -> int:
+    """Give a descriptor from which a text is read, and then its end."""
+    if not typed:
+        return os.open(os.devnull, os.O_RDONLY)
+    read, write = os.pipe()
+    os.write(write, typed)
+    os.close(write)
+    return read
 
 
 def _text(file: IO[bytes], start: int) -> str:

@@ -206,6 +206,10 @@ class OwnerProcess:
         time.sleep(ZOMBIE_S)
         return self._child.wait()
 
+    def typed(self) -> str:
+        """Read from standard input what is there, up to its end."""
+        return sys.stdin.read()
+
     def limits(self) -> dict[str, list[int]]:
         """Give this process's limits."""
         return snapshot.limits()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["JOBS", "Stage"]
+__all__ = ["JOBS", "TYPED", "Stage"]
 
 #: So many jobs are run one after another; who keeps something of each keeps so much.
 JOBS = 4
@@ -34,6 +34,8 @@ ROUNDS = 3
 SETTLE_S = 15.0
 #: How long a descriptor or a thread may outlive `close`, in seconds.
 LINGER_S = 30.0
+#: What stands in the process's standard input: a script that is piped into Python does.
+TYPED = "the first line\nthe second line\nthe third line\n"
 MODULE = "a_module_of_the_submitter"
 #: What a variable may hold: a shell that exports functions has such ones.
 WORDS = "some words, \N{GREEK SMALL LETTER ALPHA} {\n  '$HOME' \"\\\n}"
@@ -59,6 +61,8 @@ class Stage:
         What the process was given, and by topic what its engine changed, before and after `close`.
     child_ended_with : int
         What the process was told of a child of its own that ended while jobs ran.
+    typed : str
+        What was left of the process's standard input after `close`.
     strange_ports, open_ports, files_in_use, leaks, files, descriptors : list of str
         What should not be; each is said in words.
     """
@@ -74,13 +78,15 @@ class Stage:
         self.born = self._environment()
         errors = folder / "errors"
         work = self._places.work
-        with Owner(engine.name, self.born, errors, engine.cluster, work) as self._owner:
+        typed = TYPED.encode()
+        with Owner(engine.name, self.born, errors, engine.cluster, work, typed) as self._owner:
             # What its imports open is no engine's.
             self._owner.ask("write", "echo")
             descriptors = self._descriptors()
             self._owner.ask("note_passing", str(oracle.home), str(folder))
             self._use()
             self._owner.ask("close")
+            self.typed: str = self._owner.ask("typed")
             self.changed: dict[str, list[str]] = self._owner.ask("changes")
             passing: dict[str, list[str]] = self._owner.ask("passing")
             self.files_in_use += passing.pop("files")

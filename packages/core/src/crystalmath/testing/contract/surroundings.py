@@ -9,7 +9,7 @@ import pytest
 
 from crystalmath.testing import snapshot
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.contract.stage import Stage
+from crystalmath.testing.contract.stage import TYPED, Stage
 from crystalmath.testing.killed_launches import KilledLaunches
 from crystalmath.testing.oracle import Oracle
 from crystalmath.testing.owner import CHILD_EXITS_WITH, OwnerError
@@ -156,6 +156,13 @@ class Surroundings(Staged):
         )
         found = f"{stage.child_ended_with}, as if somebody else had waited for it"
         _kept(stage.child_ended_with == CHILD_EXITS_WITH, what, found)
+
+    def test_its_owner_reads_its_standard_input(self, stage: Stage) -> None:
+        what = (
+            f"that it leaves {TYPED!r} in the standard input of the process that submits: start "
+            "your commands with `stdin=subprocess.DEVNULL`, or a pipe"
+        )
+        _kept(stage.typed == TYPED, what, f"{stage.typed!r} is left")
 
     # --- what the machine finds --------------------------------------------------------------
 
