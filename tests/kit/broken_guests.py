@@ -11,7 +11,19 @@ import subprocess
 import threading
 import warnings
 
-from broken_surroundings import AtLaunch
+from broken_surroundings import AtLaunch, InAProcess
+
+# --- to jobs --------------------------------------------------------------------------------------
+
+
+class BindsToOneCore(InAProcess):
+    """Binds each worker to a core, and all of them to the same."""
+
+    crew = 2
+
+    def prepare(self):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
 
 # --- to its owner ---------------------------------------------------------------------------------
 

@@ -28,6 +28,11 @@ CASES = [
     ("JobsWithoutStreams", "test_a_job_has_standard_streams", "closed"),
     ("JobsOpenToAll", "test_a_job_has_the_umask_that_keeps_others_out", "found: 000"),
     ("JobsElsewhere", "test_a_job_begins_in_its_work_directory", "found: /$"),
+    (
+        "BindsToOneCore",
+        "test_jobs_have_the_cores_of_their_owner",
+        r"2 jobs at once .* found: \[\[(\d+)\], \[\1\]\]",
+    ),
     # To its owner.
     ("ChangesDirectory", "test_its_owner_stays_as_it_was[working directory]", "is /"),
     ("ChangesUmask", "test_its_owner_stays_as_it_was[umask]", "is 007"),

@@ -210,6 +210,10 @@ class OwnerProcess:
         """Read from standard input what is there, up to its end."""
         return sys.stdin.read()
 
+    def cores(self) -> list[int]:
+        """Give the cores that this process may use."""
+        return sorted(os.sched_getaffinity(0))
+
     def limits(self) -> dict[str, list[int]]:
         """Give this process's limits."""
         return snapshot.limits()

@@ -353,6 +353,7 @@ def surroundings(atoms: Atoms, path: str | None = None) -> dict[str, Any]:
         "signals": snapshot.signals(),
         "streams": snapshot.streams(),
         "limits": snapshot.limits(),
+        "cores": sorted(os.sched_getaffinity(0)),
         "encodings": snapshot.encodings(),
     }
 

@@ -57,6 +57,10 @@ class Stage:
     ----------
     jobs : dict of str to dict
         What a job on each worker found, by the directory in which it should work.
+    ran_at_once : bool
+        Whether these jobs ran at the same time.
+    cores : list of int
+        Those that the process may use.
     born, changed_by_use, changed : dict
         What the process was given, and by topic what its engine changed, before and after `close`.
     child_ended_with : int
@@ -123,8 +127,10 @@ class Stage:
         count = self._engine.workers
         jobs: list[str] = self._owner.ask("submit", "surroundings", count, path=str(gate))
         # Whether it has so many workers is asked elsewhere.
+        self.ran_at_once = False
         with contextlib.suppress(AssertionError):
             eventually(lambda: all(map(self._oracle.claimed, jobs)), self._begin_s, "")
+            self.ran_at_once = True
         self._look_at_ports()
         self._owner.ask("start_child")
         gate.touch()
@@ -135,6 +141,7 @@ class Stage:
             for job_id in jobs
         }
         self.limits: dict[str, list[int]] = self._owner.ask("limits")
+        self.cores: list[int] = self._owner.ask("cores")
         self.encodings: dict[str, str] = self._owner.ask("encodings")
         self.changed_by_use: dict[str, list[str]] = self._owner.ask("changes")
         self._look_at_ports()

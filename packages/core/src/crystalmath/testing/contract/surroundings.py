@@ -123,6 +123,22 @@ class Inheritance(Staged):
         )
         _kept(not lowered, what, lowered)
 
+    def test_jobs_have_the_cores_of_their_owner(
+        self, needs: Callable[[str], None], stage: Stage
+    ) -> None:
+        """All of them, or so many as there are jobs at once: workers may be bound to cores."""
+        needs("workers_inherit")
+        needs("workers_here")
+        enough = min(len(stage.cores), len(stage.jobs))
+        if enough == 1 or not stage.ran_at_once:
+            pytest.skip("there is one core, or one job at a time")
+        found = [job["cores"] for job in stage.jobs.values()]
+        what = (
+            f"{len(found)} jobs at once that have {enough} cores together, of those of the process "
+            f"that submits ({stage.cores}): bind each worker to others, or none"
+        )
+        _kept(len({core for cores in found for core in cores}) >= enough, what, found)
+
     def test_a_job_begins_in_its_work_directory(self, stage: Stage) -> None:
         for directory, job in stage.jobs.items():
             _kept(job["cwd"] == directory, f"the work directory {directory}", job["cwd"])
