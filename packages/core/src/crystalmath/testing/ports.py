@@ -15,9 +15,9 @@ from attrs import frozen
 from crystalmath.testing.passing import TRANSIENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["Port", "listening", "open_to_strangers", "sockets"]
+__all__ = ["Port", "hearing", "listening", "open_to_strangers", "sockets"]
 
 #: How long a port may take to say something, in seconds.
 ANSWER_S = 3.0
@@ -37,7 +37,7 @@ _XML_RPC = b"<methodCall><methodName>system.listMethods</methodName></methodCall
 
 @frozen
 class Port:
-    """A port on which a process listens (TCP)."""
+    """A port on which a process listens (TCP), or receives (UDP)."""
 
     host: str
     number: int
@@ -63,14 +63,27 @@ def sockets(process: psutil.Process, kind: str) -> Any:
 
 def listening(processes: Iterable[psutil.Process]) -> list[Port]:
     """List the ports on which some processes listen, each once."""
+    return _found(processes, "tcp", lambda each: each.status == psutil.CONN_LISTEN)
+
+
+def hearing(processes: Iterable[psutil.Process]) -> list[Port]:
+    """List the UDP ports, each once, at which some processes take what anybody sends.
+
+    A socket that is connected takes what its peer sends alone.
+    """
+    return _found(processes, "udp", lambda each: each.laddr and not each.raddr)
+
+
+def _found(
+    processes: Iterable[psutil.Process], kind: str, counts: Callable[[Any], Any]
+) -> list[Port]:
     found: dict[tuple[str, int], Port] = {}
     for process in processes:
         with contextlib.suppress(*TRANSIENT):
             command = " ".join(process.cmdline())[:200]
-            for each in sockets(process, "tcp"):
-                if each.status == psutil.CONN_LISTEN:
-                    host, number = each.laddr
-                    found.setdefault((host, number), Port(host, number, process.pid, command))
+            for each in filter(counts, sockets(process, kind)):
+                host, number = each.laddr
+                found.setdefault((host, number), Port(host, number, process.pid, command))
     return list(found.values())
 
 

@@ -132,6 +132,7 @@ class Stage:
             eventually(lambda: all(map(self._oracle.claimed, jobs)), self._begin_s, "")
             self.ran_at_once = True
         self._look_at_ports()
+        heard = ports.hearing(self._processes())
         self._owner.ask("start_child")
         gate.touch()
         self._end(jobs)
@@ -145,6 +146,9 @@ class Stage:
         self.encodings: dict[str, str] = self._owner.ask("encodings")
         self.changed_by_use: dict[str, list[str]] = self._owner.ask("changes")
         self._look_at_ports()
+        # One that was there for a moment, as to ask for a name, served nobody.
+        stayed = [port for port in ports.hearing(self._processes()) if port in heard]
+        self.strange_ports += [f"UDP {port}" for port in stayed if not port.is_loopback]
         self.files_in_use = [each for one in self._processes() for each in self._written(one)]
         rounds = (self._leaks() for _ in range(ROUNDS))
         shown = list(takewhile(bool, rounds))

@@ -184,7 +184,7 @@ class Surroundings(Staged):
 
     def test_no_port_beyond_loopback(self, needs: Callable[[str], None], stage: Stage) -> None:
         needs("workers_here")
-        what = "that it listens on this machine alone (127.0.0.1)"
+        what = "that it listens on this machine alone (127.0.0.1), and connects what sends by UDP"
         _kept(not stage.strange_ports, what, stage.strange_ports)
 
     def test_no_port_for_everybody(self, stage: Stage) -> None:
