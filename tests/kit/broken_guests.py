@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -23,6 +24,22 @@ class BindsToOneCore(InAProcess):
 
     def prepare(self):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+class ScratchOfItsOwn(InAProcess):
+    """Has TMPDIR of its workers be a folder of its own, which it removes in `stop`."""
+
+    @property
+    def _scratch(self):
+        return self.settings.directory / f"scratch-{os.getpid()}"
+
+    def environment(self):
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return {**super().environment(), "TMPDIR": str(self._scratch)}
+
+    def stop(self):
+        super().stop()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 # --- to its owner ---------------------------------------------------------------------------------

@@ -29,6 +29,11 @@ CASES = [
     ("JobsOpenToAll", "test_a_job_has_the_umask_that_keeps_others_out", "found: 000"),
     ("JobsElsewhere", "test_a_job_begins_in_its_work_directory", "found: /$"),
     (
+        "ScratchOfItsOwn",
+        "test_a_job_finds_the_variables_of_its_owner[TMPDIR]",
+        "variable TMPDIR .* found: .*/scratch-",
+    ),
+    (
         "BindsToOneCore",
         "test_jobs_have_the_cores_of_their_owner",
         r"2 jobs at once .* found: \[\[(\d+)\], \[\1\]\]",

@@ -60,7 +60,9 @@ class Inheritance(Staged):
 
     guide: ClassVar[str] = "What a job inherits"
 
-    @pytest.mark.parametrize("name", ["A_VARIABLE", "VASP_VARIABLE", "HOME", "LANG", "LC_ALL"])
+    @pytest.mark.parametrize(
+        "name", ["A_VARIABLE", "VASP_VARIABLE", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER"]
+    )
     def test_a_job_finds_the_variables_of_its_owner(
         self, needs: Callable[[str], None], stage: Stage, name: str
     ) -> None:
@@ -68,6 +70,10 @@ class Inheritance(Staged):
         if not name.startswith("VASP_"):  # which core brings itself
             needs("workers_inherit")
         expected = stage.born.get(name)
+        if (
+            name == "USER" and expected is None
+        ):  # as in a container; who looks up its name may set it
+            pytest.skip("there is no USER in the environment of the process that submits")
         what = f"a worker that has the variable {name} of the process that submits, {expected!r}"
         for job in stage.jobs.values():
             found = job["environment"].get(name)
