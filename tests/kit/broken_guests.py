@@ -6,13 +6,15 @@ import contextlib
 import ctypes
 import logging
 import os
+import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import warnings
 
-from broken_surroundings import AtLaunch, InAProcess
+from broken_surroundings import SCRIPT, AtLaunch, InAProcess
 
 # --- to jobs --------------------------------------------------------------------------------------
 
@@ -123,3 +125,16 @@ class HearsByUdp(AtLaunch):
     def end(self):
         if hasattr(self, "_ear"):
             self._ear.close()
+
+
+class EnvironmentOnCommandLine(InAProcess):
+    """Exports the whole environment in the command line, which all users of the host can read."""
+
+    def _run(self, directory):
+        exports = "".join(
+            f"export {name}={shlex.quote(value)}\n"
+            for name, value in os.environ.items()
+            if name.isidentifier()
+        )
+        command = shlex.join([sys.executable, "-P", "-c", SCRIPT, directory])
+        subprocess.run(["bash", "-c", f"{exports}{command}\nexit $?"], check=False)

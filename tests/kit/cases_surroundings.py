@@ -107,6 +107,11 @@ CASES = [
     # To the machine.
     ("ListensToAll", "test_no_port_beyond_loopback", r"0\.0\.0\.0:"),
     ("HearsByUdp", "test_no_port_beyond_loopback", r"UDP 0\.0\.0\.0:\d+ of process"),
+    (
+        "EnvironmentOnCommandLine",
+        "test_no_variable_in_a_command_line",
+        r"found: .*A_SECRET_OF_THE_SUBMITTER in that of \d+ \(bash\)",
+    ),
     ("ServesAnybody", "test_no_port_for_everybody", r"answers HTTP of anybody \(/jobs\)"),
     ("WritesToHome", "test_no_file_elsewhere", r"home/\.broken-engine was not there"),
     ("WritesToCache", "test_no_file_elsewhere", r"\.cache.* was not there"),

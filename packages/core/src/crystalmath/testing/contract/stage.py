@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
 import time
 from collections import Counter
@@ -36,6 +37,8 @@ SETTLE_S = 15.0
 LINGER_S = 30.0
 #: What stands in the process's standard input: a script that is piped into Python does.
 TYPED = "the first line\nthe second line\nthe third line\n"
+#: A variable whose value no other user should read.
+SECRET = "A_SECRET_OF_THE_SUBMITTER"  # noqa: S105 - it is its name
 MODULE = "a_module_of_the_submitter"
 #: What a variable may hold: a shell that exports functions has such ones.
 WORDS = "some words, \N{GREEK SMALL LETTER ALPHA} {\n  '$HOME' \"\\\n}"
@@ -67,7 +70,7 @@ class Stage:
         What the process was told of a child of its own that ended while jobs ran.
     typed : str
         What was left of the process's standard input after `close`.
-    strange_ports, open_ports, files_in_use, leaks, files, descriptors : list of str
+    strange_ports, open_ports, told_to_all, files_in_use, leaks, files, descriptors : list of str
         What should not be; each is said in words.
     """
 
@@ -77,6 +80,7 @@ class Stage:
         self._folder = folder
         self._places = Places(folder)
         self._ports: set[ports.Port] = set()
+        self._secret = secrets.token_hex(16)
         self.strange_ports: list[str] = []
         self.open_ports: list[str] = []
         self.born = self._environment()
@@ -133,6 +137,7 @@ class Stage:
             self.ran_at_once = True
         self._look_at_ports()
         heard = ports.hearing(self._processes())
+        self.told_to_all = [each for one in self._processes() for each in self._betrayed(one)]
         self._owner.ask("start_child")
         gate.touch()
         self._end(jobs)
@@ -236,6 +241,7 @@ class Stage:
             **os.environ,
             "A_VARIABLE_OF_THE_SUBMITTER": WORDS,
             "VASP_VARIABLE_OF_THE_SUBMITTER": "forwarded",
+            SECRET: self._secret,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "HOME": str(self._places.home),
             # It goes with quacc, in which jobs run: that it keeps something there is no engine's.
@@ -252,6 +258,16 @@ class Stage:
         if self._descriptors() - before:
             self._owner.ask("collect")
         return self._descriptors() - before
+
+    def _betrayed(self, process: psutil.Process) -> list[str]:
+        """Tell of a process whose command line has a variable of its owner."""
+        try:
+            words = process.cmdline()
+        except TRANSIENT:
+            return []
+        if not any(self._secret in word for word in words):
+            return []
+        return [f"the value of {SECRET} in that of {process.pid} ({words[0]})"]
 
     def _written(self, process: psutil.Process) -> list[str]:
         """List the files outside the home that a process has open for writing."""

@@ -197,6 +197,13 @@ class Surroundings(Staged):
         what = "that its ports serve nobody who shows no key: other users reach them, too"
         _kept(not stage.open_ports, what, stage.open_ports)
 
+    def test_no_variable_in_a_command_line(self, stage: Stage) -> None:
+        what = (
+            "that no command line of its processes has the environment, which all users of the "
+            "machine could read with `ps`: pass it as an environment, or in a file of mode 600"
+        )
+        _kept(not stage.told_to_all, what, stage.told_to_all)
+
     def test_no_file_elsewhere(self, stage: Stage) -> None:
         found = stage.files + stage.files_in_use
         what = "that it writes below `settings.directory`, and changes no file or mode elsewhere"
