@@ -136,7 +136,7 @@ class Stage:
             eventually(lambda: all(map(self._oracle.claimed, jobs)), self._begin_s, "")
             self.ran_at_once = True
         self._look_at_ports()
-        heard = ports.hearing(self._processes())
+        listening = ports.hearing(self._processes())
         self.told_to_all = [each for one in self._processes() for each in self._betrayed(one)]
         self._owner.ask("start_child")
         gate.touch()
@@ -152,7 +152,7 @@ class Stage:
         self.changed_by_use: dict[str, list[str]] = self._owner.ask("changes")
         self._look_at_ports()
         # One that was there for a moment, as to ask for a name, served nobody.
-        stayed = [port for port in ports.hearing(self._processes()) if port in heard]
+        stayed = [port for port in ports.hearing(self._processes()) if port in listening]
         self.strange_ports += [f"UDP {port}" for port in stayed if not port.is_loopback]
         self.files_in_use = [each for one in self._processes() for each in self._written(one)]
         rounds = (self._leaks() for _ in range(ROUNDS))
