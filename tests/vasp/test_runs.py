@@ -92,10 +92,13 @@ def _open_mpi_as_root():
 
 
 def emt(atoms):
-    """Give energy and largest force as bare EMT has them, and the stand-in binds them."""
+    """Give energy and largest force as bare EMT has them, and the stand-in binds them.
+
+    The force is on what may move, as ASE gives it.
+    """
     atoms = atoms.copy()
     atoms.calc = EMT()
-    forces = (atoms.get_forces(apply_constraint=False) ** 2).sum(axis=1) ** 0.5
+    forces = (atoms.get_forces() ** 2).sum(axis=1) ** 0.5
     return atoms.get_potential_energy() - BINDING * len(atoms), forces.max()
 
 
