@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import evolve, field, frozen
 
+from crystalmath.models.answers import SubmittedJob
 from crystalmath.models.fields import About, Option, about, declared, documented
 from crystalmath.models.resources import Resources, ResourcesGiven, as_resources
 from crystalmath.models.submission import ChangeableParams, Submission
@@ -13,7 +14,6 @@ from crystalmath.models.submission import ChangeableParams, Submission
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystalmath.models.job_notes import Told
 
 __all__ = ["ChangeParams", "RetriedJob", "Retry", "RetryOptions"]
 
@@ -46,18 +46,12 @@ class ChangeParams(ChangeableParams, total=False):
     copy: list[str]
 
 
-class RetriedJob(TypedDict):
+class RetriedJob(SubmittedJob):
     """What came of a job that was to run again (``jobs.retry``)."""
 
     retry_of: str
     name: str | None
     labels: Mapping[str, str]
-    job_id: str | None
-    status: str
-    error: str | None
-    code: NotRequired[str]
-    findings: NotRequired[list[Told]]
-    warnings: NotRequired[list[Told]]
 
 
 @documented
