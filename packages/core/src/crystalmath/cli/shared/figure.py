@@ -82,16 +82,15 @@ def linear_marks(values: Sequence[float], most: int) -> Marks:
     margin = (high - low) * _MARGIN or abs(low) * _MARGIN or 1.0
     low, high = low - margin, high + margin
     power = 10.0 ** math.floor(math.log10((high - low) / most))
-    # One size more below: between two marks of the step that is wide enough there may be all.
     sizes = [factor * power * scale for scale in (0.1, 1, 10) for factor in _STEPS]
     wide = next(place for place, size in enumerate(sizes) if (high - low) / size <= most)
-    step = sizes[wide]
-    first, last = math.ceil(low / step), math.floor(high / step)
-    if first > last:
-        step = sizes[wide - 1]
-        first, last = math.ceil(low / step), math.floor(high / step)
+    # Between two marks of the step that is wide enough there may be all; then the one below.
+    for step in (sizes[wide], sizes[wide - 1]):
+        numbers = range(math.ceil(low / step), math.floor(high / step) + 1)
+        if numbers:
+            break
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    places = [number * step for number in range(first, last + 1)]
+    places = [number * step for number in numbers]
     return Marks(low, high, places, [f"{place:.{digits}f}" for place in places])
 
 
