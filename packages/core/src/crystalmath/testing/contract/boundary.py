@@ -345,12 +345,7 @@ class Boundary(Base):
         assert door.ended(*others) == ["completed"] * len(others)
 
     def test_release_of_what_is_not_queued(
-        self,
-        engine: EngineUnderTest,
-        door: Door,
-        oracle: Oracle,
-        occupied: list[Attempt],
-        gate: Path,
+        self, door: Door, occupied: list[Attempt], gate: Path
     ) -> None:
         queued, never, removed = (door.write("echo") for _ in range(3))
         shutil.rmtree(removed.directory)
@@ -364,9 +359,4 @@ class Boundary(Base):
         others = [*occupied, door.write("echo")]
         door.launch(others[-1])
         assert door.ended(*others) == ["completed"] * len(others)
-        # It may end with its allocation, too quickly for its supervisor to say so.
-        eventually(
-            lambda: oracle.outcome(running.job_id) or not oracle.processes(running.job_id),
-            engine.start_s + 10 * engine.turn_s,
-            f"{running.id}, which was released while it ran, goes on and does not end",
-        )
+        door.over(running)

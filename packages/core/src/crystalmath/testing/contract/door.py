@@ -168,5 +168,18 @@ class Door:
     def _terms_of(self, jobs: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         return {job_id: self._terms[job_id] for job_id in jobs if job_id in self._terms}
 
+    def over(self, *attempts: Attempt) -> None:
+        """Wait until attempts that were released while they ran have ended.
+
+        One may end with its allocation, too quickly for its supervisor to say so.
+        """
+        for attempt in attempts:
+            job_id = attempt.job_id
+            eventually(
+                lambda id_=job_id: self._oracle.outcome(id_) or not self._oracle.processes(id_),  # type: ignore[misc]
+                self._engine.start_s + 10 * self._engine.turn_s,
+                f"{attempt.id}, which was released while it ran, goes on and does not end",
+            )
+
     def _limit(self, jobs: int = 1) -> float:
         return self._engine.start_s + (10 + jobs) * self._engine.turn_s

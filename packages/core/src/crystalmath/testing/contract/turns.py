@@ -259,13 +259,7 @@ class Turns(Base):
             eventually(lambda n=number: count.exists() and len(count.read_text()) == n, limit, what)  # type: ignore[misc]
             door.release(*running)
             go.touch()
-            for each in running:
-                # It may end with its allocation, too quickly for its supervisor to say so.
-                eventually(
-                    lambda id_=each.job_id: oracle.outcome(id_) or not oracle.processes(id_),  # type: ignore[misc]
-                    limit,
-                    f"{each.id}, which was released while it ran, goes on and does not end",
-                )
+            door.over(*running)
         self._check_number(engine, runner, door, oracle, line)
 
     def _check_number(
