@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from quacc.settings import QuaccSettings
 from conftest import eventually
 from crystalmath.client import in_process
 from crystalmath.quacc import get_runner
-from crystalmath.quacc.engines import close_all
+from crystalmath.quacc.engines import close_all, get_workflow_engine
 from crystalmath.recipes.changed_settings import changed_settings
 
 STATIC = "quacc.recipes.emt.core.static_job"
@@ -63,6 +64,22 @@ def test_a_variable_that_was_set_later_holds(monkeypatch):
     assert "QUACC_VASP_CMD" not in changed_settings()
     with change_settings({"VASP_CMD": "vasp_changed"}):
         assert changed_settings()["QUACC_VASP_CMD"] == "vasp_changed"
+
+
+def test_a_variable_that_quacc_does_not_start_with(monkeypatch):
+    """It was set after quacc was imported: the job is refused for it, unless the script helps."""
+    with monkeypatch.context() as later:
+        later.setenv("QUACC_VASP_PRESET_DIR", "~nobody-of-that-name/presets")
+        assert changed_settings() == {}
+        with change_settings({"VASP_CMD": "vasp_changed", "SCRATCH_DIR": None}):
+            told = changed_settings()
+        assert told == {"QUACC_VASP_CMD": "vasp_changed", "QUACC_SCRATCH_DIR": "None"}
+        # A thread that quacc has read no settings for, as those that answer in this process.
+        with ThreadPoolExecutor() as threads:
+            assert threads.submit(get_workflow_engine).result() is None
+        with change_settings({"VASP_PRESET_DIR": "~/presets"}):
+            told = changed_settings()
+        assert told["QUACC_VASP_PRESET_DIR"] == str(Path("~/presets").expanduser())
 
 
 @pytest.mark.parametrize("where", ["environment", "file"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -90,8 +91,10 @@ def get_workflow_engine(environ: Mapping[str, str] = os.environ) -> str | None:
 def _quacc_setting(environ: Mapping[str, str]) -> str | None:
     quacc = sys.modules.get("quacc")
     if quacc is not None and hasattr(quacc, "get_settings"):
-        setting: str | None = quacc.get_settings().WORKFLOW_ENGINE
-        return setting
+        # Where quacc refuses a setting, whatever needs it says so, with the setting's name.
+        with contextlib.suppress(Exception):
+            setting: str | None = quacc.get_settings().WORKFLOW_ENGINE
+            return setting
     return environ.get("QUACC_WORKFLOW_ENGINE")
 
 

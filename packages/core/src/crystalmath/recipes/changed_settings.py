@@ -45,11 +45,11 @@ def changed_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 def _changed(settings: Any, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     kind: Any = type(settings)
-    anew = _as_read(kind, _said(environ), _signature(environ))
+    anew = _read_anew(settings, environ)
     written: dict[str, Any] | None = None
     for name, field in kind.model_fields.items():
         value = getattr(settings, name)
-        if name in _OWN or value == getattr(anew, name):
+        if name in _OWN or (name in anew and value == anew[name]):
             continue
         variable = f"{_PREFIX}{name}"
         untouched = value == field.default and name not in settings.model_fields_set
@@ -58,6 +58,16 @@ def _changed(settings: Any, environ: Mapping[str, str]) -> Iterator[tuple[str, s
         if written is None:
             written = settings.model_dump(mode="json")
         yield variable, _text(written[name])
+
+
+def _read_anew(settings: Any, environ: Mapping[str, str]) -> dict[str, Any]:
+    kind: Any = type(settings)
+    try:
+        return dict(_as_read(kind, _said(environ), _signature(environ)))
+    except Exception:  # noqa: BLE001
+        # quacc does not start with what the environment says now, and the job is refused for that,
+        # with the reason, unless it is what was set here.
+        return {name: value for name, value in settings if name not in settings.model_fields_set}
 
 
 def _said(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
