@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import multiprocessing
 import os
 import statistics
 import sys
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attrs import define
 from filled_store import fill
 from server_peers import BENCHMARKS, Client, Server, receive
 
@@ -39,16 +41,22 @@ _PIECE = 2**18
 #: How soon the memory is to be back, in seconds.
 REST_S = 60.0
 
+#: How long the processes that attack take to begin, in seconds.
+_BEGIN_S = 2.0
+#: A process of their own: what they do beside must not be measured as the server's.
+_SPAWNED = multiprocessing.get_context("spawn")
+
 _broken: list[str] = []
 
 
+@define
 class Home:
     """The server, and the jobs that are asked for."""
 
-    def __init__(self, server: Server) -> None:
-        self.path = server.path
-        self.pid = server.process.pid
-        self.small = self.large = ""
+    path: str
+    pid: int
+    small: str = ""
+    large: str = ""
 
     async def fill(self) -> None:
         """Run the jobs whose results are asked for, and leave a file that unpacks to much."""
@@ -81,7 +89,7 @@ async def _raw(home: Home, *messages: bytes) -> None:
             writer.write(message)
         with contextlib.suppress(ConnectionError):
             await writer.drain()
-        await asyncio.sleep(ATTACK_S)
+        await asyncio.Event().wait()
     finally:
         writer.close()
 
@@ -168,6 +176,13 @@ ATTACKS: dict[str, Callable[[Home], list[Coroutine[Any, Any, None]]]] = {
 }
 
 
+def _attack(name: str, home: Home) -> None:
+    async def together() -> None:
+        await asyncio.gather(*ATTACKS[name](home))
+
+    asyncio.run(together())
+
+
 # --- who behaves ---------------------------------------------------------------------------------
 
 
@@ -212,17 +227,24 @@ async def _under(home: Home, name: str | None) -> None:
     pings: list[float] = []
     works: dict[str, list[float]] = {}
     most = home.memory_mb()
-    attack = [asyncio.ensure_future(each) for each in ATTACKS[name](home)] if name else []
-    await asyncio.sleep(1.0)
+    attack = _SPAWNED.Process(target=_attack, args=(name, home), daemon=True) if name else None
+    if attack:
+        attack.start()
+    await asyncio.sleep(_BEGIN_S)
     behaving = [asyncio.ensure_future(each) for each in (_ping(home, pings), _work(home, works))]
     end = time.monotonic() + ATTACK_S
     while time.monotonic() < end:
         await asyncio.sleep(0.1)
         most = max(most, home.memory_mb())
     failed = [each.exception() for each in behaving if each.done()]
-    for each in (*behaving, *attack):
+    for each in behaving:
         each.cancel()
-    await asyncio.gather(*behaving, *attack, return_exceptions=True)
+    await asyncio.gather(*behaving, return_exceptions=True)
+    if attack:
+        if attack.exitcode is not None:
+            _broken.append(f"{name}: the attack ended by itself")
+        attack.kill()
+        attack.join()
     print(f"{name or 'nobody'}:")
     _broken.extend(f"{name}: {error!r}" for error in failed)
     if len(pings) > 1:
@@ -246,7 +268,7 @@ async def _measure(folder: Path) -> None:
     fill(JOBS)
     server = Server(folder / "home")
     try:
-        home = Home(server)
+        home = Home(server.path, server.process.pid)
         await home.fill()
         await _under(home, None)
         for name in sys.argv[1:] or ATTACKS:
