@@ -32,6 +32,7 @@ VALUES = st.recursive(
 def short_slices():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_writing, "_SLICE", 2)
+        patch.setattr(json_writing, "_STRETCH", 2)
         yield
 
 
@@ -40,6 +41,12 @@ def test_the_pieces_are_the_whole(value, compact, sort_keys):
     separators = (",", ":") if compact else None
     whole = json.dumps(value, separators=separators, sort_keys=sort_keys)
     assert json_writing.json_text(value, compact=compact, sort_keys=sort_keys) == whole
+
+
+@pytest.mark.parametrize("value", ["\N{GRINNING FACE}" * 99, {"a": ["x" * 99]}, [["x"] * 99]])
+def test_no_piece_is_long(value):
+    """While one is written nobody else has a turn."""
+    assert max(map(len, json_writing.json_pieces(value))) < 30
 
 
 @pytest.mark.parametrize(

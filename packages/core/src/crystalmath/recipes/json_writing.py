@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["json_text"]
+__all__ = ["json_pieces", "json_text"]
 
 #: So many items of a list are written at once: as many positions take some milliseconds.
 _SLICE = 1_000
+#: And so many characters of a text.
+_STRETCH = 2**16
 _CONTAINERS = (dict, list, tuple)
 
 
@@ -34,13 +36,18 @@ def json_text(value: object, *, compact: bool = False, sort_keys: bool = False) 
     ValueError
         A number is not finite.
     """
+    return "".join(json_pieces(value, compact=compact, sort_keys=sort_keys))
+
+
+def json_pieces(value: object, *, compact: bool = False, sort_keys: bool = False) -> Iterator[str]:
+    """Write what :func:`json_text` writes, one piece after the other."""
     separators = (",", ":") if compact else (", ", ": ")
     encoder = json.JSONEncoder(allow_nan=False, separators=separators, sort_keys=sort_keys)
-    return "".join(_pieces(value, encoder)) if _is_long(value) else encoder.encode(value)
+    return _pieces(value, encoder) if _is_long(value) else iter((encoder.encode(value),))
 
 
 def _is_long(value: object) -> bool:
-    """Tell whether some list in it is: in a small document most of the time would be ours."""
+    """Tell whether some list or text is: in a small document most of the time would be ours."""
     inside: list[object] = [value]
     while inside:
         each = inside.pop()
@@ -50,7 +57,14 @@ def _is_long(value: object) -> bool:
             if len(each) > _SLICE:
                 return True
             inside.extend(each)
+        elif _is_divided(each):
+            return True
     return False
+
+
+def _is_divided(value: object) -> bool:
+    """Tell whether it is not written at once."""
+    return isinstance(value, _CONTAINERS) or (isinstance(value, str) and len(value) > _STRETCH)
 
 
 def _pieces(value: object, encoder: json.JSONEncoder) -> Iterator[str]:
@@ -68,12 +82,17 @@ def _pieces(value: object, encoder: json.JSONEncoder) -> Iterator[str]:
             comma = encoder.item_separator if start else ""
             yield comma + encoder.encode(value[start : start + _SLICE])[1:-1]
         yield "]"
-    elif isinstance(value, list | tuple) and any(isinstance(each, _CONTAINERS) for each in value):
+    elif isinstance(value, list | tuple) and any(map(_is_divided, value)):
         yield "["
         for number, each in enumerate(value):
             if number:
                 yield encoder.item_separator
             yield from _pieces(each, encoder)
         yield "]"
+    elif isinstance(value, str) and _is_divided(value):
+        yield '"'
+        for start in range(0, len(value), _STRETCH):
+            yield encoder.encode(value[start : start + _STRETCH])[1:-1]
+        yield '"'
     else:
         yield encoder.encode(value)

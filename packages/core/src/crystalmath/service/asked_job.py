@@ -148,9 +148,11 @@ def defaulted(before: JobSpec, after: JobSpec) -> list[str]:
 
 def spec_hash(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     """Tell two specifications apart."""
-    from crystalmath.recipes.json_writing import json_text
+    from crystalmath.recipes.json_writing import json_pieces
 
     # The environment is left out: another shell must not make the same job another one.
     # So is the order of the names: JSON objects have none.
-    hashed = json_text([what, body], sort_keys=True)
-    return hashlib.sha256(hashed.encode()).hexdigest()
+    hashed = hashlib.sha256()
+    for piece in json_pieces([what, body], sort_keys=True):
+        hashed.update(piece.encode())
+    return hashed.hexdigest()
