@@ -16,6 +16,7 @@ from ase.build import bulk
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.quacc import get_runner
+from crystalmath.testing.leavings import is_leaked, segments
 from crystalmath.testing.owner import Owner
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
@@ -194,6 +195,30 @@ def test_what_a_dead_pool_left_is_ended_by_the_next_owner(owner, runner, home):
     assert of_parsl(others()) == before
     records = {file.parent.name for file in (home / "engines/parsl/runs").glob("*/owner.json")}
     assert len(records) == 2  # the killed owner's is gone
+
+
+def test_semaphores_of_a_killed_pool_are_removed(owner):
+    """What removes them ends after the others: its guard sees to that, and no other guard kills it.
+
+    One of the two guards is slow here.
+    """
+    since = time.time()
+    killed, left = owner()
+    scripts = [pid for pid, command in left().items() if "tether.py" in command]
+    manager, interchange = (
+        next(pid for pid in scripts if name in left()[pid] and parent(pid) not in scripts)
+        for name in ("process_worker_pool.py", "interchange.py")
+    )
+    mapped = {segment for pid in left() for segment in segments(pid)}
+    semaphores = {each for each in mapped if "/sem.mp-" in each}
+    assert semaphores
+    os.kill(manager, signal.SIGSTOP)
+    killed.kill()
+    eventually(lambda: interchange not in left(), message="the interchange's guard does not end")
+    assert manager in left()
+    os.kill(manager, signal.SIGCONT)
+    eventually(lambda: left() == {}, message="something of the pool is left")
+    assert {each for each in semaphores if is_leaked(each, since)} == set()
 
 
 def test_of_a_dead_owner_only_a_folder_of_the_engines_own_is_removed(tmp_path, monkeypatch):

@@ -17,16 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
+from crystalmath.engines.guard import end_in_turn
 from crystalmath.errors import EngineUnavailable
 from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = [
     "BLOCKS",
     "MARK",
     "Ownership",
+    "end_unguarded",
     "is_temporary",
     "pool_processes",
     "temporary_folder",
@@ -43,6 +47,8 @@ GRACE_S = 0.5
 #: The file that names an owner's pilot jobs, one a line.
 BLOCKS = "blocks"
 
+#: What guards a process of a pool.
+_TETHER = Path(__file__).with_name("tether.py")
 _FILE = "owner.json"
 _PREFIX = "parsl-"
 
@@ -131,6 +137,33 @@ def pool_processes(token: str, session: int) -> list[int]:
     return [pid for pid in processes.marked(MARK, token) if _session(pid) == session]
 
 
+def end_unguarded(token: str, session: int) -> None:
+    """End the processes of an owner's pools that have lost their guard.
+
+    Who has one is ended by it: semaphores and shared memory stay for ever where what removes them
+    is killed first.
+    """
+    end_in_turn(lambda: _unguarded(token, session), grace_s=0.0)
+
+
+def _unguarded(token: str, session: int) -> list[int]:
+    left = pool_processes(token, session)
+    guarded = {each for pid in left if _is_tethered(pid) for each in (pid, *_below(pid))}
+    return [pid for pid in left if pid not in guarded]
+
+
+def _is_tethered(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return os.fsencode(_TETHER) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return False
+
+
+def _below(pid: int) -> Iterator[int]:
+    for child in processes.children(pid):
+        yield child
+        yield from _below(child)
+
+
 def _end_dead(directory: Path, record: dict[str, Any]) -> None:
     _end(directory.name, record["session"])
     _cancel_waiting(directory)
@@ -148,7 +181,7 @@ def _cancel_waiting(directory: Path) -> None:
 
 
 def _end(token: str, session: int) -> None:
-    processes.end_processes(lambda: pool_processes(token, session), grace_s=GRACE_S)
+    end_in_turn(lambda: pool_processes(token, session), grace_s=GRACE_S)
 
 
 def _session(pid: int) -> int | None:

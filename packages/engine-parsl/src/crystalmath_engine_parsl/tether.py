@@ -11,13 +11,11 @@ group, where Ctrl-C ends it before its owner can close it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import multiprocessing.util
 import os
 import runpy
 import shutil
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -62,14 +60,11 @@ def main() -> None:
 def _tidy_up(owner: int, start: int, temporary: str) -> None:
     if processes.is_alive(owner, start):
         return  # it has another pool by now, or will have
-    if ownership.is_temporary(temporary):  # and nobody else's, whatever was named
-        shutil.rmtree(temporary, ignore_errors=True)
     # The other processes of the pool may have lost their guard.
     if token := os.environ.get(ownership.MARK):
-        while left := ownership.pool_processes(token, os.getsid(0)):
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        ownership.end_unguarded(token, os.getsid(0))
+    if ownership.is_temporary(temporary):  # and nobody else's, whatever was named
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from crystalmath.worker.fork import end_as
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["end_with_owner"]
+__all__ = ["end_in_turn", "end_with_owner"]
 
 #: How long those may take that tidy up after others, once these have ended, in seconds.
 TIDY_S = 10.0
@@ -64,7 +64,7 @@ def end_with_owner(
     status = None
     try:
         status = _Watch(child, line).until_end(owner, started)
-        _end_all_below()
+        end_in_turn(_below, grace_s=0.0)
         if at_end is not None:
             at_end()
     finally:
@@ -119,9 +119,20 @@ class _Watch:
                 return status if pid else None
 
 
-def _end_all_below() -> None:
-    processes.end_processes(lambda: [pid for pid in _below() if not _tidies_up(pid)], grace_s=0.0)
-    processes.end_processes(_below, grace_s=TIDY_S)
+def end_in_turn(living: Callable[[], list[int]], *, grace_s: float) -> None:
+    """End all processes that ``living`` names; those last that tidy up after the others.
+
+    Parameters
+    ----------
+    living : callable
+        Gives the pids that are still alive.
+    grace_s : float
+        How long they may take to end by themselves, in seconds.
+    """
+    processes.end_processes(
+        lambda: [pid for pid in living() if not _tidies_up(pid)], grace_s=grace_s
+    )
+    processes.end_processes(living, grace_s=TIDY_S)
 
 
 def _below() -> list[int]:
