@@ -1,8 +1,8 @@
 """A stand-in for VASP: it refuses what VASP would refuse, and computes the rest with ASE's EMT.
 
-Started in the directory of a calculation, as ``vasp_std`` or ``vasp_gam`` (see `install`). This
-file reads and judges INCAR, POSCAR, KPOINTS and POTCAR with the standard library alone; what is
-written of a calculation is in `standin_run`.
+Started in the directory of a calculation, as ``vasp_std``, ``vasp_gam`` or ``vasp_ncl`` (see
+`install`). This file reads and judges INCAR, POSCAR, KPOINTS and POTCAR with the standard library
+alone; what is written of a calculation is in `standin_run`.
 
 Tests steer it by variables of its environment, or by words ``NAME=VALUE`` of the title that
 INCAR's SYSTEM is, so that jobs that run beside each other may differ:
@@ -254,13 +254,14 @@ def _note(path, verdict):
             file.write(verdict + "\n")
 
 
-def install(folder):
-    """Write ``vasp_std`` and ``vasp_gam`` into a folder, and give the folder, to put on PATH."""
+def install(folder, names=("vasp_std", "vasp_gam")):
+    """Write VASP's programs into a folder, and give the folder, to put on PATH."""
     os.makedirs(folder, exist_ok=True)
-    for name in ("vasp_std", "vasp_gam"):
+    for name in names:
         path = os.path.join(folder, name)
         with open(path, "w", encoding="utf-8") as file:
-            file.write(f"#!/bin/sh\nexec '{sys.executable}' -I '{os.path.abspath(__file__)}'\n")
+            standin = os.path.abspath(__file__)
+            file.write(f"#!/bin/sh\nexec '{sys.executable}' -I '{standin}' {name}\n")
         os.chmod(path, 0o755)
     return folder
 

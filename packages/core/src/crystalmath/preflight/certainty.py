@@ -51,10 +51,12 @@ def with_certainty(report: Report, other: Report) -> Report:
 
 
 def _compared(step: Step, other: Step | None) -> Step:
+    like = None if other is None or other.calculator != step.calculator else other
+    starts = tuple(dict.fromkeys((*step.starts, *(like.starts if like else ()))))
+    step = evolve(step, starts=starts)
     if step.inputs is None:
         return step
-    then = None if other is None or other.calculator != step.calculator else other.inputs
-    return evolve(step, inputs=_marked(step.inputs, then))
+    return evolve(step, inputs=_marked(step.inputs, None if like is None else like.inputs))
 
 
 def _marked(inputs: StepInputs, then: StepInputs | None) -> StepInputs:

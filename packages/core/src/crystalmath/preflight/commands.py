@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from crystalmath.models import Finding
 from crystalmath.preflight.launching import is_certain, is_found, starts_here
@@ -12,11 +12,12 @@ from crystalmath.preflight.programs_here import failure, program_of
 from crystalmath.recipes.one_line import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.preflight.launching import Command, Launch
+    from crystalmath.preflight.report import Report, Step
 
-__all__ = ["check_commands"]
+__all__ = ["Commands", "check_commands", "commands_of"]
 
 
 def check_commands(recipe: str, environment: Mapping[str, str]) -> Finding | None:
@@ -35,6 +36,12 @@ def check_commands(recipe: str, environment: Mapping[str, str]) -> Finding | Non
         ``command_missing``: an error where the worker itself would start what is not there, on
         this machine; a warning where a launcher does, which may look elsewhere.
     """
+    found = commands_of(recipe, environment)
+    return found.check() if isinstance(found, Commands) else found
+
+
+def commands_of(recipe: str, environment: Mapping[str, str]) -> Commands | Finding | None:
+    """Give what a job may start; a finding where its program's own code fails."""
     path, program = environment.get("PATH"), program_of(recipe)
     if path is None or program is None:
         return None
@@ -44,28 +51,94 @@ def check_commands(recipe: str, environment: Mapping[str, str]) -> Finding | Non
         return None  # quacc's settings cannot be read, which is told elsewhere
     except Exception as error:  # noqa: BLE001 - a stranger's; the job goes on
         return failure(program, error)
-    if launch is None or launch.launcher is None or None in launch.programs:
+    if launch is None or launch.launcher is None:
         return None
-    return _finding(launch, launch.launcher, [each for each in launch.programs if each], path)
-
-
-def _finding(
-    launch: Launch, launcher: Command, programs: list[Command], path: str
-) -> Finding | None:
-    if launcher.text.strip():
-        if not launcher.words:
-            return None
-        if not is_found(launcher.words[0], path):
-            return _missing("the parallel command", [launcher], "correct it", path)
-        if not starts_here(launcher.words, path):
-            return None
-    if not all(each.words and not is_found(each.words[0], path) for each in programs):
+    programs = tuple(each for each in launch.programs if each)
+    if len(programs) < len(launch.programs):
         return None
-    found = _missing(launch.title, programs, launch.remedy, path)
-    return evolve(found, severity="warning") if launcher.text.strip() else found
+    return Commands(launch, launch.launcher, programs, path)
 
 
-def _missing(what: str, commands: list[Command], remedy: str, path: str) -> Finding:
+@frozen(slots=False)
+class Commands:
+    """The commands that may start a job's program, and where it looks for them.
+
+    Parameters
+    ----------
+    launch : Launch
+        What its program says.
+    launcher : Command
+        What stands before each.
+    programs : tuple of Command
+        Those of which one is started.
+    path : str
+        The ``PATH`` that the job sees.
+    """
+
+    launch: Launch
+    launcher: Command
+    programs: tuple[Command, ...]
+    path: str
+
+    def check(self, programs: Sequence[Command] | None = None) -> Finding | None:
+        """Find that none of the programs is there, or that what starts them is not."""
+        programs = self.programs if programs is None else programs
+        launched = bool(self.launcher.text.strip())
+        if launched:
+            if not self.launcher.words:
+                return None
+            if not is_found(self.launcher.words[0], self.path):
+                return _missing("the parallel command", [self.launcher], "correct it", self.path)
+            if not starts_here(self.launcher.words, self.path):
+                return None
+        if not all(map(self._lacks, programs)):
+            return None
+        remedy = self.launch.remedy
+        if len(programs) < len(self.programs):
+            remedy = programs[0].remedy or remedy
+        found = _missing(self.launch.title, programs, remedy, self.path)
+        return evolve(found, severity="warning") if launched else found
+
+    def check_steps(self, ask: Callable[..., Report]) -> Finding | None:
+        """Find that the one that a calculation starts is not there, where another one is.
+
+        Parameters
+        ----------
+        ask : callable
+            Asks the recipe what it would calculate; for this structure alone where it is given
+            ``exact=True``.
+        """
+        if not any(map(self._lacks, self.programs)):
+            return None
+        steps = ask(exact=False).steps
+        if any(map(self._missing_in, steps)):
+            steps = ask(exact=True).steps
+        for number, step in enumerate(steps):
+            if missing := self._missing_in(step):
+                found = missing[0]
+                where = f", in step {number + 1} of {len(steps)}" if len(steps) > 1 else ""
+                # A later one goes on from results that are not known yet.
+                sure = number == 0 and len(missing) == len(step.starts)
+                return evolve(
+                    found,
+                    severity=found.severity if sure else "warning",
+                    message=f"{found.message}{where}",
+                )
+        return None
+
+    def _missing_in(self, step: Step) -> list[Finding]:
+        """Find of each group that may start a step that nothing of it is there."""
+        known = {each.text: each for each in self.programs}
+        if not known.keys() >= {text for group in step.starts for text in group}:
+            return []
+        found = [self.check([known[text] for text in group]) for group in step.starts]
+        return [each for each in found if each]
+
+    def _lacks(self, program: Command) -> bool:
+        return bool(program.words) and not is_found(program.words[0], self.path)
+
+
+def _missing(what: str, commands: Sequence[Command], remedy: str, path: str) -> Finding:
     words = [each.words[0] for each in commands]
     named = [
         f"{shown(word)!s:.200} ({each.source})" for word, each in zip(words, commands, strict=True)

@@ -84,7 +84,10 @@ class _Gate:
             raise self.stop(f"there are more than {MAX_STEPS} calculations")
         self._last = calculator
         asked = Asked(
-            directory=self.directory, given=self.given, copy_files=tuple(copy_files or ())
+            directory=self.directory,
+            given=self.given,
+            copy_files=tuple(copy_files or ()),
+            exact=self.inputs,
         )
         program = next((each for each in _programs if self._runs(each, calculator)), None)
         fresh = atoms.copy() if self.inputs else atoms

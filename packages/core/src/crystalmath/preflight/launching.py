@@ -53,10 +53,11 @@ _WORDS = frozenset(
 
 @frozen
 class Command:
-    """A command, and what named it."""
+    """A command, what named it, and what to do where it is not there, and another one is."""
 
     text: str
     source: str
+    remedy: str | None = None
 
     @classmethod
     def of_setting(cls, name: str, default: str, environment: Mapping[str, str]) -> Command | None:

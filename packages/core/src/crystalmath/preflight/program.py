@@ -50,11 +50,14 @@ class Asked:
         The names of all parameters that come from the user, in lower case.
     copy_files : tuple
         What quacc would copy into the run directory before.
+    exact : bool
+        No other structure will share the answer.
     """
 
     directory: Path
     given: Collection[str] = frozenset()
     copy_files: Iterable[Any] = ()
+    exact: bool = False
 
 
 @frozen(kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from attrs import asdict, field, frozen
 
@@ -12,7 +12,9 @@ from crystalmath.models.inputs import StepInputs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FileFacts", "Need", "Report", "Step", "Trouble"]
+__all__ = ["FileFacts", "Need", "Report", "Starts", "Step", "Trouble"]
+
+Starts: TypeAlias = tuple[tuple[str, ...], ...]
 
 
 @frozen(kw_only=True)
@@ -87,6 +89,12 @@ class Step:
         Not here, though: an index of an atom chooses one.
     inputs : StepInputs, optional
         What the program would get, where that was asked for and can be written.
+    starts : tuple of tuple of str
+        The commands that may start it, without what stands before them: of each group the first
+        that is there. Several groups where it is not known which of them it is, as the cell, which
+        others that share the report have otherwise, decides it; none where nobody can tell.
+    notes : tuple of str
+        What its program's own findings go by: tags of its input.
     """
 
     calculator: str
@@ -98,6 +106,8 @@ class Step:
     by_element: bool = False
     by_index: bool = False
     inputs: StepInputs | None = None
+    starts: Starts = ()
+    notes: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -192,8 +202,11 @@ def _step(told: dict[str, Any]) -> Step:
     needs = tuple(Need(**need) for need in told.pop("needs"))
     troubles = tuple(Trouble(**trouble) for trouble in told.pop("troubles"))
     inputs = told.pop("inputs")
+    starts, notes = tuple(map(tuple, told.pop("starts"))), tuple(told.pop("notes"))
     return Step(
         **told,
+        starts=starts,
+        notes=notes,
         needs=needs,
         troubles=troubles,
         inputs=None if inputs is None else StepInputs.read(inputs),

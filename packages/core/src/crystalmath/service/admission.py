@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict, evolve, frozen
@@ -14,12 +13,13 @@ from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Resour
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
 from crystalmath.service.asked_job import AskedJob, SubmissionReader, defaulted, replaced
+from crystalmath.service.checked_commands import CheckedCommands
 from crystalmath.service.going_on import with_continuation
 from crystalmath.service.restrictions import check_restrictions
 from crystalmath.service.set_on_nodes import unless_set_there
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ase import Atoms
 
@@ -103,7 +103,7 @@ class Admission:
         # Of a batch all have mostly the same.
         self._environments: list[Mapping[str, str]] = []
         self._recipes: dict[str, Recipe] = {}
-        self._commands: dict[tuple[object, ...], tuple[Mapping[str, str], list[Finding]]] = {}
+        self._commands = CheckedCommands()
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Say all that is wrong with a submission; `InvalidJob` if it cannot even be read."""
@@ -201,7 +201,7 @@ class Admission:
         """Give the checks of a job that its engine takes, with its resources told to it."""
         return (
             lambda: self._engine_preflight(asked),
-            lambda: self._check_commands(asked.spec),
+            lambda: self._check_commands(asked),
             lambda: self._check_sources(asked.spec),
             lambda: self._check_packages(asked.spec),
         )
@@ -278,7 +278,7 @@ class Admission:
     def _preflight(self, asked: AskedJob) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
-        return self._unless_set_there(asked.spec, plugins().preflight(**_of_hooks(asked)))
+        return self._unless_set_there(asked.spec, plugins().preflight(**asked.of_hooks()))
 
     def _has_init(self, spec: JobSpec) -> bool:
         cluster = self._config.clusters.get(spec.cluster)
@@ -290,29 +290,23 @@ class Admission:
     def _engine_preflight(self, asked: AskedJob) -> list[Finding]:
         from crystalmath.engines.registry import plugins
 
-        return plugins().engine_preflight(str(asked.spec.engine), **_of_hooks(asked))
+        return plugins().engine_preflight(str(asked.spec.engine), **asked.of_hooks())
 
     def _pseudopotentials(self, asked: AskedJob) -> tuple[list[Pseudopotential], list[Finding]]:
         from crystalmath.engines.registry import plugins
 
-        told = plugins().pseudopotentials(**_of_hooks(asked))
+        told = plugins().pseudopotentials(**asked.of_hooks())
         files = [each for each in told if isinstance(each, Pseudopotential)]
         return files, [each for each in told if isinstance(each, Finding)]
 
     def _inputs(self, asked: AskedJob) -> Inputs:
         from crystalmath.preflight.asked_inputs import asked_inputs
 
-        return asked_inputs(**_of_hooks(asked))
+        return asked_inputs(**asked.of_hooks())
 
-    def _check_commands(self, spec: JobSpec) -> list[Finding]:
-        """Look at what would start the program; of a batch once, for it reads quacc's settings."""
-        own = _gives_command(spec.parameters)
-        key = (spec.recipe, spec.engine, spec.cluster, own)
-        seen, findings = self._commands.get(key, (None, []))
-        if seen is not spec.environment:
-            findings = self._commands_of(spec, own=own)
-            self._commands[key] = (spec.environment, findings)
-        return findings
+    def _check_commands(self, asked: AskedJob) -> list[Finding]:
+        told = self._commands.check(asked, self._runner(asked.spec))
+        return self._unless_set_there(asked.spec, told)
 
     def _check_sources(self, spec: JobSpec) -> list[Finding]:
         """Look for the folders that files are taken from, where this machine's are the worker's."""
@@ -331,40 +325,6 @@ class Admission:
             return []
         certain = self._runs_here(spec) and not self._has_init(spec)  # it may set PYTHONPATH
         return check_packages(recipe, spec.environment, certain=certain)
-
-    def _commands_of(self, spec: JobSpec, *, own: bool) -> list[Finding]:
-        from crystalmath.preflight.commands import check_commands
-        from crystalmath.preflight.ranks import check_ranks
-
-        if not self._runs_here(spec):
-            return []
-        recipe, environment = spec.recipe, spec.environment
-        found = [None if own else check_commands(recipe, environment)]
-        if (workers := self._runner(spec).workers()) is not None:
-            found.append(check_ranks(recipe, environment, workers))
-        told = [finding for finding in found if finding is not None]
-        return self._unless_set_there(spec, told)
-
-
-def _gives_command(parameters: Mapping[str, Any]) -> bool:
-    """Tell whether a job, or one of a flow's, has a command of its own."""
-    return any(
-        (key == "command" and value is not None)
-        or (isinstance(value, Mapping) and _gives_command(value))
-        for key, value in parameters.items()
-    )
-
-
-def _of_hooks(asked: AskedJob) -> dict[str, Any]:
-    """Give what a preflight hook is told."""
-    spec = asked.spec
-    return {
-        "recipe": spec.recipe,
-        "atoms": spec.atoms,
-        "parameters": spec.parameters,
-        "environment": spec.environment,
-        "document": asked.document,
-    }
 
 
 def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[Finding]) -> NewJob:

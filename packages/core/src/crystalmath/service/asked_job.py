@@ -36,6 +36,16 @@ class AskedJob:
     spec_hash: str
     strict: bool = False
 
+    def of_hooks(self) -> dict[str, Any]:
+        """Give what a preflight hook is told."""
+        return {
+            "recipe": self.spec.recipe,
+            "atoms": self.spec.atoms,
+            "parameters": self.spec.parameters,
+            "environment": self.spec.environment,
+            "document": self.document,
+        }
+
 
 class SubmissionReader:
     """Read submissions, of a batch one after the other.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import FileKind, brief, said
@@ -155,17 +157,27 @@ class Vasp(Program):
     def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch:  # noqa: ARG002
         """Tell how VASP is started; which of its two programs depends on the k-points."""
         launcher = Command.of_setting("VASP_PARALLEL_CMD", "", environment)
-        programs = (
-            Command.of_setting("VASP_CMD", "vasp_std", environment),
-            Command.of_setting("VASP_GAMMA_CMD", "vasp_gam", environment),
-        )
+        usual = Command.of_setting("VASP_CMD", "vasp_std", environment)
+        gamma = Command.of_setting("VASP_GAMMA_CMD", "vasp_gam", environment)
+        if usual is not None:
+            remedy = (
+                "the one for a single k-point computes nothing else: put this one on PATH, or name "
+                "it with QUACC_VASP_CMD=/path/to/vasp_std"
+            )
+            usual = evolve(usual, remedy=remedy)
+        if gamma is not None and usual is not None:
+            remedy = (
+                "without custodian quacc starts no other for a single k-point: put it on PATH, or "
+                f"set QUACC_VASP_GAMMA_CMD={usual.text}, which computes that as well"
+            )
+            gamma = evolve(gamma, remedy=remedy)
         remedy = (
             "put the folder of VASP's programs on PATH, or name one with "
             "QUACC_VASP_CMD=/path/to/vasp_std"
         )
         if launcher is not None and not launcher.text.strip():
             remedy += '; for several ranks QUACC_VASP_PARALLEL_CMD="mpirun -np 16"'
-        return Launch(title="VASP", launcher=launcher, programs=programs, remedy=remedy)
+        return Launch(title="VASP", launcher=launcher, programs=(usual, gamma), remedy=remedy)
 
     def conditions(self, environment: Mapping[str, str]) -> Iterator[Condition]:
         """Say where POTCARs are, and whether VASP is on the path."""

@@ -21,6 +21,7 @@ from crystalmath.preflight import gate
 from crystalmath.preflight.calculator_errors import troubles_of
 from crystalmath.preflight.file_memo import FileMemo
 from crystalmath.preflight.files import facts
+from crystalmath.preflight.programs.vasp_starts import Started, started
 from crystalmath.preflight.report import Need, Step, Trouble
 
 if TYPE_CHECKING:
@@ -93,13 +94,15 @@ def ask(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
     troubles = [*troubles_of("structure", lambda: _check(atoms))]
     custodian = bool(getattr(calculator, "use_custodian", False))
     needs: tuple[Need, ...] = ()
+    start = Started()
     unnamed = [*troubles_of("input", lambda: _initialize(calculator, atoms))]
     if not unnamed:
         needs = _needs(calculator, asked.given)
     if not (troubles or unnamed):
         readable = all(facts(path, program).problem is None for path in calculator.ppp_list)
         how = {"custodian": custodian, "readable": readable}
-        troubles += _write(calculator, atoms, asked.directory, **how)
+        found, start = _write(calculator, atoms, asked, **how)
+        troubles += found
     return Step(
         calculator=program.name,
         needs=needs,
@@ -108,7 +111,10 @@ def ask(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
         troubles=(*troubles, *unnamed),
         unknown=_unknown(calculator, asked.given),
         by_index=not unnamed and bool(_special(calculator)),
-        by_element=True,
+        # Of the few with spin-orbit coupling each is asked what starts it.
+        by_element=not start.noncollinear,
+        starts=start.starts,
+        notes=start.noncollinear,
     )
 
 
@@ -197,12 +203,13 @@ def _special(calculator: Any) -> Sequence[int]:
 
 
 def _write(
-    calculator: Any, atoms: Atoms, directory: Path, *, custodian: bool, readable: bool
-) -> list[Trouble]:
+    calculator: Any, atoms: Atoms, asked: Asked, *, custodian: bool, readable: bool
+) -> tuple[list[Trouble], Started]:
     """Do what is done before VASP starts. The POTCARs themselves are judged apart."""
     from ase.calculators.vasp.create_input import GenerateVaspInput
 
-    with tempfile.TemporaryDirectory(dir=directory) as folder:
+    start = Started()
+    with tempfile.TemporaryDirectory(dir=asked.directory) as folder:
         with _without_potcar(calculator, readable=readable):
             found = [
                 *troubles_of(
@@ -213,9 +220,11 @@ def _write(
         found = [_with_texts(problem, calculator) for problem in found]
         if custodian and not found:
             found += _parse_input(folder)
+        if not found:
+            start = started(calculator, folder, exact=asked.exact)
         if readable and (problem := _parse_potcar(calculator, folder, custodian=custodian)):
             found.append(problem)
-    return found
+    return found, start
 
 
 @contextlib.contextmanager

@@ -1,0 +1,95 @@
+"""Whether what a job starts is there, on the machine where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from crystalmath.models import Finding
+
+if TYPE_CHECKING:
+    from crystalmath.preflight.commands import Commands
+    from crystalmath.preflight.report import Report
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.service.asked_job import AskedJob
+
+__all__ = ["CheckedCommands"]
+
+
+@frozen
+class _Looked:
+    """What was found for all jobs of an environment, and what differs from one to the next."""
+
+    environment: Mapping[str, str]
+    findings: list[Finding] = field(factory=list)
+    commands: Commands | None = None
+
+
+class CheckedCommands:
+    """Look at what would start the programs of a batch."""
+
+    def __init__(self) -> None:
+        self._looked: dict[tuple[object, ...], _Looked] = {}
+
+    def check(self, asked: AskedJob, runner: EngineRunner) -> list[Finding]:
+        """Look for what starts a job's program, where its engine runs it on this machine.
+
+        Parameters
+        ----------
+        asked : AskedJob
+            The job. Of those of one environment all is done once that does not depend on
+            structure and parameters, for it reads quacc's settings.
+        runner : EngineRunner
+            Its engine's.
+        """
+        spec = asked.spec
+        if not runner.runs_here(spec.cluster):
+            return []
+        own = _gives_command(spec.parameters)
+        key = (spec.recipe, spec.engine, spec.cluster, own)
+        looked = self._looked.get(key)
+        if looked is None or looked.environment is not spec.environment:
+            looked = self._looked[key] = _look(asked, runner, own=own)
+        if looked.commands is None:
+            return looked.findings
+        return [*looked.findings, *_steps(asked, looked.commands)]
+
+
+def _look(asked: AskedJob, runner: EngineRunner, *, own: bool) -> _Looked:
+    from crystalmath.preflight.commands import commands_of
+    from crystalmath.preflight.ranks import check_ranks
+
+    recipe, environment = asked.spec.recipe, asked.spec.environment
+    commands = None if own else commands_of(recipe, environment)
+    missing = commands if isinstance(commands, Finding) else commands and commands.check()
+    workers = runner.workers()
+    ranks = None if workers is None else check_ranks(recipe, environment, workers)
+    return _Looked(
+        environment,
+        [finding for finding in (missing, ranks) if finding],
+        None if missing or isinstance(commands, Finding) else commands,
+    )
+
+
+def _steps(asked: AskedJob, commands: Commands) -> list[Finding]:
+    from crystalmath.preflight import inspector
+
+    def ask(*, exact: bool) -> Report:
+        return inspector.ask(**asked.of_hooks(), inputs=exact)
+
+    try:
+        found = commands.check_steps(ask)
+    except inspector.CannotAsk:  # which was told
+        return []
+    return [found] if found else []
+
+
+def _gives_command(parameters: Mapping[str, Any]) -> bool:
+    """Tell whether a job, or one of a flow's, has a command of its own."""
+    return any(
+        (key == "command" and value is not None)
+        or (isinstance(value, Mapping) and _gives_command(value))
+        for key, value in parameters.items()
+    )
