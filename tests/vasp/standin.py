@@ -25,6 +25,8 @@ import sys
 #: Tags that VASP reads as numbers, and stops at when it cannot.
 _NUMBERS = ("ENCUT", "EDIFF", "EDIFFG", "SIGMA", "POTIM", "KSPACING")
 _INTEGERS = ("NSW", "IBRION", "ISIF", "NELM", "ISPIN", "ISMEAR", "NEDOS", "LORBIT")
+#: Tags that give moments directions, which `vasp_ncl` alone computes.
+_DIRECTED = ("LSORBIT", "LNONCOLLINEAR")
 _END_OF_HEADER = "END of PSCTR-controll parameters"
 _BEGIN_OF_HEADER = "parameters from PSCTR are"
 
@@ -40,6 +42,7 @@ class Input:
         self.folder = folder
         self.warnings = []
         self.incar = self._read_incar()
+        self._refuse_directions()
         self.blocks = self._read_poscar()
         self._read_kpoints()
         self.datasets = self._read_potcar()
@@ -86,6 +89,14 @@ class Input:
                     except ValueError:
                         raise InputError(f"Error reading item '{name}' from file INCAR.") from None
         return tags
+
+    def _refuse_directions(self):
+        on = [tag for tag in _DIRECTED if self.incar.get(tag, "F").upper().lstrip(".")[0] == "T"]
+        if on and "vasp_ncl" not in sys.argv:
+            raise InputError(
+                "ERROR: non collinear calculations require that VASP is compiled\n"
+                "       without the flag -DNGXhalf and -DNGZhalf"
+            )
 
     def _read_poscar(self):
         """Give element and number of each block of ions."""

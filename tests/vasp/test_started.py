@@ -21,8 +21,10 @@ from vasp import potcars, standin
 AL = bulk("Al", a=4.1, cubic=True)
 ONE, SEVERAL = {"kpts": [1, 1, 1]}, {"kpts": [2, 2, 2]}
 OFF = {"QUACC_VASP_USE_CUSTODIAN": "False"}
+NCL = {"QUACC_VASP_CMD": "vasp_ncl"}
+ALONE = {"QUACC_VASP_GAMMA_CMD": "vasp_ncl"}
 BARELY = {"use_custodian": False}
-CODES = {"command_missing": "error"}
+SPIN_ORBIT = {"lsorbit": True}
 #: What is on PATH, quacc's settings, parameters, and what is said of it.
 JOBS = [
     ("std", OFF, ONE, "vasp_gam"),
@@ -37,7 +39,16 @@ JOBS = [
     ("gam", {}, SEVERAL, "vasp_std"),
     ("gam", {}, {**ONE, "loptics": True}, "vasp_std"),
     ("std gam ncl", {}, {**ONE, **BARELY}, None),
+    ("std gam ncl", {}, {**SEVERAL, **SPIN_ORBIT}, "LSORBIT"),
+    ("std gam ncl", {}, {**SEVERAL, "lnoncollinear": True}, "LNONCOLLINEAR"),
+    ("std gam ncl", NCL, {**SEVERAL, **SPIN_ORBIT}, None),
+    ("std gam ncl", NCL, {**SEVERAL, "lsorbit": False}, None),
+    ("std gam ncl", NCL, {**ONE, **SPIN_ORBIT}, "vasp_gam"),
+    ("std gam ncl", NCL, {**ONE, **SPIN_ORBIT, **BARELY}, "vasp_gam"),
+    ("std gam ncl", {**NCL, **ALONE}, {**ONE, **SPIN_ORBIT, **BARELY}, None),
+    ("std ncl", NCL, {**ONE, **SPIN_ORBIT}, None),
 ]
+CODES = {"command_missing": "error", "command_collinear": "warning"}
 #: Runs what stands in standard input with quacc, and tells of each whether it came to its end.
 BARE = """
 import json, os, sys

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import brief, safe
+from crystalmath.preflight.launching import Command, is_found
 from crystalmath.preflight.programs.vasp_folders import PotcarFolders
 from crystalmath.recipes.one_line import shown
 
@@ -27,6 +28,8 @@ _CLASSES = {
     **dict.fromkeys(("91", "AM", "LM", "PB", "PE", "PS", "PW", "RP"), "GGA"),
     **dict.fromkeys(("CA", "HL", "WI"), "LDA"),
 }
+#: VASP's programs without directed moments, as its own makefile names them.
+_COLLINEAR = frozenset(("vasp_std", "vasp_gam"))
 #: The folders that ASE knows by the names of functionals; it calls VASP's old LDA files potpaw.
 _LIBRARY = re.compile(r"potpaw(_PBE|_LDA)?(?(1)(\..+)?)")
 
@@ -43,6 +46,7 @@ def findings(job: CheckedJob) -> Iterator[Finding]:
     remedy = "it was changed, or copied badly: copy it again from where it came"
     yield from _of_files(job, "potcar_hash", message, changed, remedy)
     yield from _parameters(job)
+    yield from _noncollinear(job)
     unknown = [wanted for wanted in good if wanted.facts.official is False]
     unknown = [wanted for wanted in unknown if wanted not in changed]
     message = "not official, as far as pymatgen's table of VASP's own POTCARs goes"
@@ -144,6 +148,44 @@ def _of_files(
             source=PotcarFolders(group[0], job).source,
             remedy=remedy,
         )
+
+
+def _noncollinear(job: CheckedJob) -> Iterator[Finding]:
+    """Find calculations with directed moments that a program starts which has none."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for number, step in enumerate(job.report.steps):
+        if step.calculator == NAME and step.notes:
+            command = _started(step, job.environment.get("PATH"))
+            if command is not None and _COLLINEAR.intersection(_names(command)):
+                found.setdefault((step.notes[0], command), []).append(number)
+    for (tag, command), steps in found.items():
+        yield Finding(
+            severity="warning",
+            code="command_collinear",
+            message=f"{tag} is on, and {shown(command)!s:.200} is started, which by its name "
+            f"computes no directed moments: VASP would stop at once{job.where(steps)}",
+            source=f"{tag} in INCAR",
+            remedy="set QUACC_VASP_CMD=vasp_ncl, and for a single k-point QUACC_VASP_GAMMA_CMD too",
+        )
+
+
+def _started(step: Step, path: str | None) -> str | None:
+    """Tell which command starts a step; ``None`` where that is not known."""
+    if len(step.starts) != 1:
+        return None
+    *before, last = step.starts[0]
+    there = (
+        each for each in before if path and (words := _words(each)) and is_found(words[0], path)
+    )
+    return next(there, last)
+
+
+def _words(command: str) -> list[str]:
+    return Command(command, "").words
+
+
+def _names(command: str) -> set[str]:
+    return {os.path.basename(word) for word in _words(command)}
 
 
 def _parameters(job: CheckedJob) -> Iterator[Finding]:

@@ -49,8 +49,8 @@ def started(calculator: Any, folder: str, *, exact: bool) -> Started:
     exact : bool
         Whether it is for this structure alone. In another cell there may be more k-points or fewer.
     """
-    incar = Path(folder, "INCAR").read_text(encoding="utf-8")
-    on = {each.name for each in assignments("INCAR", incar) if _is_true(each.value)}
+    incar = Path(folder, "INCAR").read_text(errors="replace")
+    on = {each.name.upper() for each in assignments("INCAR", incar) if _is_true(each.value)}
     noncollinear = tuple(tag for tag in NONCOLLINEAR if tag in on)
     exact = exact or bool(noncollinear)
     return Started(starts=_starts(calculator, folder, exact=exact), noncollinear=noncollinear)
@@ -73,14 +73,18 @@ def _starts(calculator: Any, folder: str, *, exact: bool) -> Starts:
     if not exact:
         return (usual,), for_gamma
     if calculator.use_custodian:
-        return (for_gamma,) if _is_gamma_alone(folder) else ((usual,),)
+        is_gamma = _is_gamma_alone(folder)
+        if is_gamma is None:
+            return (usual,), for_gamma
+        return (for_gamma,) if is_gamma else ((usual,),)
     chosen = {f"{settings.VASP_PARALLEL_CMD} {each}": each for each in (gamma, usual)}
     return ((chosen[calculator.command],),) if calculator.command in chosen else ()
 
 
-def _is_gamma_alone(folder: str) -> bool:
+def _is_gamma_alone(folder: str) -> bool | None:
     from custodian.vasp import jobs
     from pymatgen.io.vasp.inputs import VaspInput
 
-    # A private name of custodian's; its rule, told a second time, would sooner or later differ.
-    return bool(jobs._gamma_point_only_check(VaspInput.from_directory(folder)))  # noqa: SLF001
+    # A private name of custodian's, which another release may not have.
+    check = getattr(jobs, "_gamma_point_only_check", None)
+    return None if check is None else bool(check(VaspInput.from_directory(folder)))
