@@ -50,6 +50,30 @@ def test_each_line_has_who_has_set_it(capsys):
     assert lines[-1] == "further steps are not known: why"
 
 
+def test_what_the_machine_of_the_job_decides_is_marked_in_its_first_step_too(capsys):
+    unsure = {"file": "INCAR", "origin": "quacc", "certain": False}
+    told = evolve(
+        FIRST,
+        files={"INCAR": " NCORE = 1\n"},
+        settings=(
+            Setting(name="NCORE", value="1", **unsure),
+            Setting(name="NPAR", value=None, **unsure),
+        ),
+        certain=False,
+    )
+    inputs_output.show(Inputs(steps=(told, SECOND)))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == "what the machine that the job runs on may still change is marked with ?"
+    assert [line for line in lines if line.endswith("quacc ?")] == [
+        "NCORE = 1 quacc ?",
+        "(NPAR may be set) quacc ?",
+    ]
+    assert (
+        "what an earlier step's result or the machine that the job runs on may still change is "
+        "marked with ?"
+    ) in lines
+
+
 def test_files_are_written_as_they_are_and_none_is_overwritten(tmp_path):
     inputs_output.write(Inputs(steps=(FIRST,)), str(tmp_path / "one"))
     assert (tmp_path / "one/INCAR").read_bytes() == INCAR.encode()

@@ -21,6 +21,7 @@ def test_what_is_the_same_is_marked():
         setting("NSW", "5", "recipe"),  # another release's, or custodian's
         setting("MAGMOM", "2*5.0", "structure", certain=False),
         setting("ALGO", None, "asked", instead_of="preset: fast"),
+        setting("NCORE", None, "quacc", certain=False),  # another machine's, which set none
         preset="P",
         formula="Al2",
     )

@@ -37,7 +37,8 @@ class Setting:
     instead_of : str, optional
         What it stands in the place of, and whose that was: ``preset: 520``.
     certain : bool
-        No result of an earlier step changes it.
+        No result of an earlier step changes it, nor the machine that the job runs on, where that is
+        another than the one that tells it.
     """
 
     file: str
@@ -71,7 +72,7 @@ class StepInputs:
     settings : tuple of Setting
         What stands in them.
     certain : bool
-        No result of an earlier step changes any of it.
+        Nor does any of that change any of it.
     """
 
     program: str

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from crystalmath.models.inputs import StepInputs
     from crystalmath.preflight.report import Report, Step
 
-__all__ = ["MOMENTS", "move", "with_certainty"]
+__all__ = ["CORES", "MOMENTS", "move", "with_certainty", "with_cores"]
+
+#: More cores than any machine has.
+CORES = 1_000_000
 
 #: What calculations end with on each atom, in µB.
 MOMENTS = (0.0, 1.25)
@@ -35,6 +38,30 @@ def move(atoms: Atoms) -> None:
     numbers = np.arange(3 * len(atoms)).reshape(-1, 3)
     atoms.positions += _STEP * np.sin(1.0 + numbers)
     atoms.constraints = constraints
+
+
+def with_cores(report: Report, other: Report) -> Report:
+    """Note what of the inputs depends on how many cores the machine has.
+
+    Parameters
+    ----------
+    report, other : Report
+        What the recipe said, and what it said of a machine with `CORES`.
+    """
+    others = [*other.steps, *[None] * len(report.steps)]
+    steps = [_of_cores(*pair) for pair in zip(report.steps, others, strict=False)]
+    return evolve(report, steps=tuple(steps))
+
+
+def _of_cores(step: Step, other: Step | None) -> Step:
+    if step.inputs is None or other is None or other.inputs is None:
+        return step
+    ours, theirs = (
+        {(each.file, each.name): each.value for each in told.settings}
+        for told in (step.inputs, other.inputs)
+    )
+    places = [place for place in {**ours, **theirs} if ours.get(place) != theirs.get(place)]
+    return evolve(step, of_cores=tuple(places))
 
 
 def with_certainty(report: Report, other: Report) -> Report:

@@ -8,6 +8,7 @@ patches stay for good: they belong into :mod:`~crystalmath.preflight.recipe_chil
 from __future__ import annotations
 
 import copy
+import inspect
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +18,7 @@ from attrs import evolve
 
 from crystalmath.preflight import files
 from crystalmath.preflight.calculator_errors import is_passing, trouble
-from crystalmath.preflight.certainty import MOMENTS, move, with_certainty
+from crystalmath.preflight.certainty import CORES, MOMENTS, move, with_certainty, with_cores
 from crystalmath.preflight.program import Asked, Program
 from crystalmath.preflight.report import FileFacts, Report, Step, Trouble
 from crystalmath.preflight.stand_ins import Outcome, Summary, Unseen
@@ -58,6 +59,7 @@ class _Gate:
         lets_die: bool = False,
         inputs: bool = False,
         moment: float | None = None,
+        cores: int | None = None,
     ) -> None:
         self.directory = directory
         self.given = given
@@ -66,10 +68,18 @@ class _Gate:
         #: Where calculations end with another structure than they began with: with this moment on
         #: the atoms, in µB.
         self.moment = moment
+        #: How many cores quacc finds, if not those of this machine, and whether it has looked.
+        self._cores = cores
+        self.counts_cores = False
         self.steps: list[Step] = []
         self.files: dict[str, FileFacts] = {}
         self.unknown: str | None = None
         self._last: object = None
+
+    def cores(self, there: int | None) -> int | None:
+        """Tell quacc how many cores there are."""
+        self.counts_cores = True
+        return there if self._cores is None else self._cores
 
     def stop(self, reason: str) -> _Unknown:
         # Remembered: a bare ``except`` may swallow what is raised.
@@ -178,9 +188,15 @@ def ask(
     inputs : bool
         Whether its steps tell what their programs would get. A recipe of several calculations is
         called again then: what differs when the first ones end elsewhere is not known beforehand.
+        So is one for which quacc looks how many cores there are: what differs with them is another
+        machine's to decide where the job runs there.
     """
     given = frozenset(_names(parameters or {}))
-    report = _ask_once(call, _Gate(Path(directory), given, inputs=inputs))
+    first = _Gate(Path(directory), given, inputs=inputs)
+    report = _ask_once(call, first)
+    if inputs and first.counts_cores:
+        other = _ask_once(call, _Gate(Path(directory), given, inputs=True, cores=CORES))
+        report = with_cores(report, other)
     if not inputs or len(report.steps) < 2:  # noqa: PLR2004 - a first step and another
         return report
     for moment in MOMENTS:
@@ -343,6 +359,7 @@ def install(programs: Sequence[Program]) -> None:
     patch(Summarize, run=summary, opt=summary, md=summary, neb=summary)
     patch(VibSummarize, vib=_vib_summary, vib_and_thermo=_vib_summary)
     _patch_settings()
+    _patch_cores()
     for program in programs:
         program.install()
     _programs = tuple(programs)
@@ -352,6 +369,21 @@ def patch(owner: Any, **functions: Any) -> None:
     """Put functions in the place of a class's own, for good."""
     for name, function in functions.items():
         setattr(owner, name, function)
+
+
+def _patch_cores() -> None:
+    """Note where quacc looks how many cores there are; all others see this machine's."""
+    import psutil
+
+    count = psutil.cpu_count
+
+    def cpu_count(logical: bool = True) -> int | None:  # noqa: FBT001, FBT002 - as psutil's
+        frame = inspect.currentframe()
+        caller = frame and frame.f_back and frame.f_back.f_globals.get("__name__")
+        there: int | None = count(logical)
+        return _gate.cores(there) if str(caller).startswith("quacc.") else there
+
+    psutil.cpu_count = cpu_count
 
 
 def _patch_settings() -> None:

@@ -51,4 +51,5 @@ def _settings(step: StepInputs, told: StepInputs) -> Iterator[Setting]:
         else:
             yield each
     # What a preset has, and was left out.
-    yield from (each for each in known.values() if each.value is None and each.file in step.files)
+    left = (each for each in known.values() if each.value is None and each.certain)
+    yield from (each for each in left if each.file in step.files)

@@ -95,6 +95,9 @@ class Step:
         others that share the report have otherwise, decides it; none where nobody can tell.
     notes : tuple of str
         What its program's own findings go by: tags of its input.
+    of_cores : tuple of tuple of str and str
+        The settings, by their files and names, that depend on how many cores the machine has on
+        which the recipe runs. Known with `inputs` alone.
     """
 
     calculator: str
@@ -108,6 +111,7 @@ class Step:
     inputs: StepInputs | None = None
     starts: Starts = ()
     notes: tuple[str, ...] = ()
+    of_cores: tuple[tuple[str, str], ...] = ()
 
 
 @frozen(kw_only=True)
@@ -203,10 +207,12 @@ def _step(told: dict[str, Any]) -> Step:
     troubles = tuple(Trouble(**trouble) for trouble in told.pop("troubles"))
     inputs = told.pop("inputs")
     starts, notes = tuple(map(tuple, told.pop("starts"))), tuple(told.pop("notes"))
+    cores = told.pop("of_cores")
     return Step(
         **told,
         starts=starts,
         notes=notes,
+        of_cores=tuple((file, name) for file, name in cores),
         needs=needs,
         troubles=troubles,
         inputs=None if inputs is None else StepInputs.read(inputs),

@@ -130,8 +130,9 @@ class Admission:
         answers = can_be_called and passes(lambda: self._preflight(asked))
         files, told = self._pseudopotentials(asked) if answers else ([], [])
         findings += told
-        written = self._inputs(asked) if inputs and can_be_called else None
         has_engine = passes(lambda: self._check_engine(asked.spec))
+        here = has_engine and self._runs_here(asked.spec)
+        written = self._inputs(asked, here=here) if inputs and can_be_called else None
         passes(lambda: self._check_ranks(asked.spec, has_engine=has_engine))
         if has_engine:
             passes(lambda: self._check_continuation(asked.spec))
@@ -299,10 +300,10 @@ class Admission:
         files = [each for each in told if isinstance(each, Pseudopotential)]
         return files, [each for each in told if isinstance(each, Finding)]
 
-    def _inputs(self, asked: AskedJob) -> Inputs:
+    def _inputs(self, asked: AskedJob, *, here: bool) -> Inputs:
         from crystalmath.preflight.asked_inputs import asked_inputs
 
-        return asked_inputs(**asked.of_hooks())
+        return asked_inputs(**asked.of_hooks(), here=here)
 
     def _check_commands(self, asked: AskedJob) -> list[Finding]:
         told = self._commands.check(asked, self._runner(asked.spec))

@@ -146,6 +146,15 @@ class Intake(JobResults):
         conflict = Finding(severity="error", code=KeyConflict.code, message=told)
         return attrs.evolve(checked, findings=(*checked.findings, conflict))
 
+    def runs_here(self, job: JobMetadata) -> bool:
+        """Tell whether a job's cluster is this machine, as far as its engine can be asked."""
+        if job.cluster == "local":
+            return True  # what nearly all have, and no engine need be loaded for it
+        try:
+            return self._runners.get(job.engine).runs_here(job.cluster)
+        except (CrystalMathError, ImportError):
+            return False
+
     def presets(
         self, environment: Mapping[str, str] | None = None, name: str | None = None
     ) -> list[Preset]:

@@ -44,4 +44,5 @@ def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:
         codec.decode_request(asked["parameters"]),
         json.loads(header).get("environment", {}),
         document,
+        here=service.runs_here(job),
     )

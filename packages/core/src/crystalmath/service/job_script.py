@@ -217,7 +217,8 @@ def shell_script(
     paths = {each["titel"]: each["path"] for each in potcars if each["titel"]}
     for number, (step, command) in enumerate(zip(steps, commands, strict=True), 1):
         if not step.certain:
-            lines.append("# What this one gets depends on the result of an earlier one.")
+            of = "the result of an earlier one" if number > 1 else "the machine that it runs on"
+            lines.append(f"# What this one gets depends on {of}.")
         inner = [f"cd step-{number}"] if len(steps) > 1 else []
         if (titles := step.files.get("POTCAR.titel")) is not None:
             inner.append(_potcar(titles.splitlines(), paths))

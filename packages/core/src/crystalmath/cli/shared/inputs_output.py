@@ -48,8 +48,11 @@ def with_value(arguments: list[str]) -> list[str]:
 
 def show(inputs: Inputs) -> None:
     """Write all files to standard output, each line with who has set what stands in it."""
+    # Before the first step there is no result.
+    elsewhere = any(not step.certain for step in inputs.steps[:1])
     for number, step in enumerate(inputs.steps, 1):
-        output.write(output.printable("\n".join(_step(step, number, len(inputs.steps)))))
+        lines = _step(step, number, len(inputs.steps), elsewhere=elsewhere)
+        output.write(output.printable("\n".join(lines)))
     if inputs.rest or not inputs.steps:
         none = "the recipe begins no calculation that could be seen"
         output.write(output.printable(inputs.rest or none))
@@ -96,11 +99,13 @@ def document(inputs: Inputs, other: Inputs | None) -> dict[str, Any]:
     return told
 
 
-def _step(step: StepInputs, number: int, count: int) -> Iterator[str]:
+def _step(step: StepInputs, number: int, count: int, *, elsewhere: bool) -> Iterator[str]:
     what = [step.program, step.formula, f"preset {step.preset}" if step.preset else ""]
     yield f"step {number} of {count}: {', '.join(filter(None, what))}"
     if not step.certain:
-        yield "what an earlier step's result may still change is marked with ?"
+        what = ["an earlier step's result"] * (number > 1)
+        what += ["the machine that the job runs on"] * elsewhere
+        yield f"what {' or '.join(what)} may still change is marked with ?"
     for name, text in step.files.items():
         settings = [each for each in step.settings if each.file == name]
         yield ""
@@ -119,7 +124,9 @@ def _file(text: str, settings: Sequence[Setting]) -> Iterator[str]:
     if len(lines) > _LINES:
         yield f"... and {len(lines) - _LINES} more lines"
     for each in settings:
-        if each.value is None and each.origin != "quacc":
+        if each.value is None and not each.certain:
+            yield _with_mark(f"({each.name} may be set)", each)
+        elif each.value is None and each.origin != "quacc":
             yield _with_mark(f"({each.name} is left out)", each)
 
 
