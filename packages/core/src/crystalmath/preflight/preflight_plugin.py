@@ -57,7 +57,7 @@ def crystalmath_preflight(
     from crystalmath.preflight import inspector
 
     if not inspector.concerns(recipe, environment):
-        return unread
+        return (*unread, *_refused(recipe, environment))
     from crystalmath.preflight.verdict import judge, unasked
 
     try:
@@ -98,6 +98,18 @@ def crystalmath_pseudopotentials(
         return pseudopotentials(inspector.ask(recipe, atoms, parameters, environment, document))
     except inspector.CannotAsk:
         return ()
+
+
+def _refused(recipe: str, environment: Mapping[str, str]) -> Sequence[Finding]:
+    """Find settings that quacc does not start with: workers import it, whatever they run."""
+    from crystalmath.preflight.settings_check import settings_refused
+
+    refused = settings_refused(environment)
+    if not refused:
+        return ()
+    from crystalmath.preflight.verdict import unasked
+
+    return (unasked("", recipe, environment, refused),)
 
 
 def _settings_elsewhere(environment: Mapping[str, str], *, ours: bool) -> Sequence[Finding]:

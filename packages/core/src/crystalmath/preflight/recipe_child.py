@@ -15,14 +15,14 @@ import socket
 import sys
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
 from crystalmath import config
 from crystalmath.preflight.opened_files import OpenedFiles
+from crystalmath.preflight.refused_settings import LEAVES_NOTHING, refused, told_of
 from crystalmath.recipes import codec, lookup, quacc_settings
-from crystalmath.recipes.one_line import words_of
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, begin_below
 
@@ -34,24 +34,12 @@ __all__ = ["main"]
 #: Where this program's modules are.
 _OWN = os.path.join(os.path.dirname(config.__file__), "")
 
-#: quacc makes folders and a log file as soon as it reads its settings. The working directory is
-#: there already; it is the question's own, and emptied afterwards.
-_LEAVES_NOTHING = {
-    "QUACC_RESULTS_DIR": ".",
-    "QUACC_SCRATCH_DIR": "None",
-    "QUACC_LOG_FILENAME": "None",
-    "QUACC_WORKFLOW_ENGINE": "None",
-}
-
-#: Whose errors, while quacc is imported, are about variables or a file of settings.
-_READERS = ("pydantic_settings", "ruamel")
-
 
 def main() -> None:
     """Answer the supervisor's questions, until it is gone."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     begin_below(parent)
-    os.environ.update(_LEAVES_NOTHING)
+    os.environ.update(LEAVES_NOTHING)
     os.chdir("/")
     with socket.socket(fileno=descriptor) as control:
         _serve(control)
@@ -65,8 +53,8 @@ def _serve(control: socket.socket) -> None:
     try:
         _warm_up()
     except Exception as error:
-        if refused := _refused(error):
-            control.sendall(json.dumps({"refused": refused}).encode() + b"\n")
+        if told := told_of(error) or refused():
+            control.sendall(json.dumps({"refused": told}).encode() + b"\n")
             return
         raise
     edited.note(started)
@@ -108,21 +96,6 @@ def _warm_up() -> None:
     gate.install(programs())
     presets.install()
     quacc.get_settings()
-
-
-def _refused(error: Exception) -> dict[str, str]:
-    """Say which settings quacc does not start with, and why; empty if something else is wrong."""
-    told: dict[str, str] = {}
-    if getattr(error, "title", None) == "QuaccSettings":  # pydantic's, which is imported by now
-        for each in cast("Any", error).errors(include_url=False, include_context=False):
-            name = str(each["loc"][0]) if each["loc"] else ""
-            extra = each["type"] == "extra_forbidden"
-            words = "quacc has no such setting" if extra else each["msg"]
-            # A setting that may be of several types is wrong for each of them.
-            told[name] = f"{told[name]}; {words}" if name in told else words
-    elif type(error).__module__.partition(".")[0] in _READERS:
-        told[""] = words_of(error)
-    return told
 
 
 def _report(request: dict[str, Any]) -> Report:

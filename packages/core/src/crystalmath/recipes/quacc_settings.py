@@ -5,7 +5,6 @@ Neither is imported here: importing quacc takes seconds.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from pathlib import Path
@@ -16,7 +15,14 @@ from crystalmath.recipes.one_line import shown, words_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ase_files", "expanded", "quacc_setting", "relative_file", "settings_files"]
+__all__ = [
+    "ase_files",
+    "expanded",
+    "quacc_setting",
+    "relative_file",
+    "settings_file",
+    "settings_files",
+]
 
 _FILE_VARIABLE = "QUACC_CONFIG_FILE"
 
@@ -58,10 +64,22 @@ def settings_files(environment: Mapping[str, str]) -> list[str]:
     environment : mapping of str to str
         The environment of the process that reads them.
     """
-    files = ase_files(environment)
-    with contextlib.suppress(ValueError):  # quacc does not start then
-        files.append(_quacc_file(environment))
-    return [os.path.abspath(file) for file in files]  # noqa: PTH100 - resolve() follows links
+    files = [os.path.abspath(file) for file in ase_files(environment)]  # noqa: PTH100 - resolve() follows links
+    return [*files, *filter(None, [settings_file(environment)])]
+
+
+def settings_file(environment: Mapping[str, str]) -> str | None:
+    """Name the file that quacc reads its settings from; ``None`` where it has no name that is one.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        The environment of the process that reads it.
+    """
+    try:
+        return os.path.abspath(_quacc_file(environment))  # noqa: PTH100 - as above
+    except ValueError:  # quacc does not start then
+        return None
 
 
 def relative_file(environment: Mapping[str, str]) -> str | None:

@@ -27,7 +27,8 @@ def unless_set_there(findings: Sequence[Finding], cluster: str) -> list[Finding]
     Returns
     -------
     list of Finding
-        Errors about variables that are not set, or programs that are not on ``PATH``, as warnings.
+        Errors about variables that are not set, programs that are not on ``PATH``, or the file of
+        quacc's settings, before which variables go, as warnings.
     """
     return [_softened(finding, cluster) for finding in findings]
 
@@ -35,7 +36,8 @@ def unless_set_there(findings: Sequence[Finding], cluster: str) -> list[Finding]
 def _softened(finding: Finding, cluster: str) -> Finding:
     # A program that is named by its path is not found on another PATH, either.
     on_path = finding.code == "command_missing" and finding.path is None
-    if finding.severity != "error" or not (on_path or finding.code.endswith("_unset")):
+    in_file = finding.code == "quacc_settings" and not (finding.source or "").isidentifier()
+    if finding.severity != "error" or not (on_path or in_file or finding.code.endswith("_unset")):
         return finding
     table = f"[clusters.{cluster}]"
     remedy = (

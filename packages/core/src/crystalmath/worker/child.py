@@ -24,7 +24,14 @@ from crystalmath.worker.oom import OomKills
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["BEGUN", "Ending", "Runner", "become_subreaper", "end_descendants"]
+__all__ = [
+    "BEGUN",
+    "Ending",
+    "Runner",
+    "become_subreaper",
+    "end_descendants",
+    "runner_environment",
+]
 
 #: What a runner says, before its message, when all is imported and the recipe is called.
 BEGUN = {"begun": True}
@@ -99,7 +106,7 @@ class Runner:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=_environment(environment),
+                env=runner_environment(environment),
             )
         os.close(log)
         self.pid = self._process.pid
@@ -205,7 +212,7 @@ def _living(pids: list[int]) -> list[int]:
 _SCRATCH = "QUACC_SCRATCH_DIR"
 
 
-def _environment(forwarded: Mapping[str, str]) -> dict[str, str]:
+def runner_environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     """Build the runner's environment: the worker's own, and exactly what was forwarded.
 
     A variable of the forwarded families that the submitter had not set must not leak in from the

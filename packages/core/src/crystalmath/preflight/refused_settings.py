@@ -1,0 +1,118 @@
+"""Say with which of its settings quacc does not start.
+
+quacc's own class reads them, from its file: that takes a quarter of a second, and all of quacc
+seconds. Started as ``python -P -m crystalmath.preflight.refused_settings``, in a process of its own
+as it imports what that file does, it writes ``{"refused": {name: why}, "lasts"}``. The latter is
+false where another look may find something else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from crystalmath.recipes.one_line import words_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LEAVES_NOTHING", "main", "refused", "told_of"]
+
+#: quacc makes folders and a log file as soon as it reads its settings. The working directory is
+#: there already. A job has its own of these.
+LEAVES_NOTHING = {
+    "QUACC_RESULTS_DIR": ".",
+    "QUACC_SCRATCH_DIR": "None",
+    "QUACC_LOG_FILENAME": "None",
+    "QUACC_WORKFLOW_ENGINE": "None",
+}
+#: Whose errors, while quacc is imported, are about variables or a file of settings.
+_READERS = ("pydantic_settings", "ruamel")
+_FILE = "CONFIG_FILE"
+_ALONE = "_crystalmath_quacc_settings"
+
+
+def main() -> None:
+    """Tell of this process's settings."""
+    os.environ.update(LEAVES_NOTHING)
+    told, lasts = _read()
+    sys.stdout.write(json.dumps({"refused": told, "lasts": lasts}))
+
+
+def refused() -> dict[str, str]:
+    """Say which settings quacc does not start with, by their names, and why.
+
+    The name is empty where that cannot be told, and nothing is said of a quacc whose settings are
+    not where they are known to be.
+    """
+    return _read()[0]
+
+
+def told_of(error: Exception) -> dict[str, str]:
+    """Say the same of what importing quacc has raised; empty if something else is wrong."""
+    told: dict[str, str] = {}
+    if getattr(error, "title", None) == "QuaccSettings":  # pydantic's, which is imported by now
+        for each in cast("Any", error).errors(include_url=False, include_context=False):
+            name = str(each["loc"][0]) if each["loc"] else ""
+            extra = each["type"] == "extra_forbidden"
+            words = "quacc has no such setting" if extra else each["msg"]
+            # A setting that may be of several types is wrong for each of them.
+            told[name] = f"{told[name]}; {words}" if name in told else words
+    elif type(error).__module__.partition(".")[0] in _READERS:
+        told[""] = words_of(error)
+    return told
+
+
+def _read() -> tuple[dict[str, str], bool]:
+    """Read the settings; say what is wrong, and whether it is as long as these are the same."""
+    kind = _kind()
+    try:
+        if kind is not None:
+            kind()
+    except Exception as error:  # noqa: BLE001 - whatever it is, quacc would raise it as well
+        told = told_of(error) or {_culprit(kind): words_of(error)}
+        return told, not isinstance(error, OSError)
+    return {}, True
+
+
+def _kind() -> Any:
+    """Load the class of quacc's settings, and nothing else of quacc."""
+    quacc = importlib.util.find_spec("quacc")
+    if quacc is None or quacc.origin is None:
+        return None
+    file = os.path.join(os.path.dirname(quacc.origin), "settings.py")
+    spec = importlib.util.spec_from_file_location(_ALONE, file)
+    if spec is None or spec.loader is None:
+        return None
+    # pydantic looks there for what the annotations name.
+    module = sys.modules[_ALONE] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception:  # noqa: BLE001 - another release's, which needs more of quacc
+        return None
+    return getattr(module, "QuaccSettings", None)
+
+
+def _culprit(kind: Any) -> str:
+    """Name the one setting with whose default quacc would start."""
+    fields = kind.model_fields
+    # Without its file none of what that sets is there, either.
+    for name in sorted(fields, key=_FILE.__eq__):
+        if _starts(lambda: kind(**{name: fields[name].default})):  # noqa: B023 - called at once
+            return str(name)
+    return ""
+
+
+def _starts(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except Exception:  # noqa: BLE001 - as above
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
