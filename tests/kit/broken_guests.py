@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import multiprocessing
 import os
+import random
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
+import numpy as np
 from broken_surroundings import SCRIPT, AtLaunch, InAProcess
 
 # --- to jobs --------------------------------------------------------------------------------------
@@ -110,6 +115,56 @@ class EatsStandardInput(AtLaunch):
 
     def begin(self):
         subprocess.run(["cat"], stdout=subprocess.DEVNULL, check=False)
+
+
+class SeedsRandomNumbers(AtLaunch):
+    """Has the user's random numbers begin anew, so that its own names are the same each time."""
+
+    def begin(self):
+        random.seed(7)
+
+
+class SeedsNumpyForAMoment(AtLaunch):
+    """Draws names from numpy's numbers, which it puts back; the user's threads draw them, too."""
+
+    def begin(self):
+        before = np.random.get_state()
+        np.random.seed(7)
+        np.random.set_state(before)
+
+
+class RunsTheScriptAgain(AtLaunch):
+    """Has a worker of `multiprocessing`, which runs the user's script again."""
+
+    def begin(self):
+        self._over = multiprocessing.get_context("spawn").Event()
+        self._worker = multiprocessing.get_context("spawn").Process(
+            target=self._over.wait, daemon=True
+        )
+        self._worker.start()
+
+    def end(self):
+        if hasattr(self, "_worker"):
+            self._over.set()
+            self._worker.join()
+            self._worker.close()
+
+
+class ForksItsWorkers(AtLaunch):
+    """Has a worker that it has forked, which has open what the user had open."""
+
+    def begin(self):
+        owner = os.getpid()
+        self._worker = os.fork()
+        if self._worker == 0:
+            while os.getppid() == owner:
+                time.sleep(0.05)
+            os._exit(0)
+
+    def end(self):
+        if hasattr(self, "_worker"):
+            os.kill(self._worker, signal.SIGKILL)
+            os.waitpid(self._worker, 0)
 
 
 # --- to the machine -------------------------------------------------------------------------------

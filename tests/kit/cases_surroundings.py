@@ -104,6 +104,22 @@ CASES = [
         "test_its_owner_reads_its_standard_input",
         "stdin=subprocess.DEVNULL.* '' is left",
     ),
+    (
+        "SeedsRandomNumbers",
+        "test_its_owner_stays_as_it_was[random numbers]",
+        r"random\.seed\(7\) \(broken_guests\.py",
+    ),
+    (
+        "SeedsNumpyForAMoment",
+        "test_its_owner_stays_as_it_was[random numbers]",
+        r"numpy\.random\.seed\(7\) \(broken_guests\.py",
+    ),
+    ("RunsTheScriptAgain", "test_its_owner_runs_its_script_alone", "found: .*`__mp_main__`"),
+    (
+        "ForksItsWorkers",
+        "test_its_owner_closes_its_pipes",
+        r"a thread or a `multiprocessing\.Process` .* hangs.* found: it is open in \d+ \(",
+    ),
     # To the machine.
     ("ListensToAll", "test_no_port_beyond_loopback", r"0\.0\.0\.0:"),
     ("HearsByUdp", "test_no_port_beyond_loopback", r"UDP 0\.0\.0\.0:\d+ of process"),

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     import psutil
 
 
-__all__ = ["CHILD_EXITS_WITH", "MARK", "Owner", "OwnerError", "is_unavailable"]
+__all__ = ["CHILD_EXITS_WITH", "MARK", "NOTE", "Owner", "OwnerError", "is_unavailable"]
 
 #: The environment variable that marks it.
 MARK = "CRYSTALMATH_KIT"
+#: The environment variable that names a file, which is there once somebody runs its script again.
+NOTE = "CRYSTALMATH_KIT_NOTE"
 RECIPES = "crystalmath.testing.recipes"
 #: What such a process runs.
 SCRIPT = "crystalmath.testing.owner_process"

@@ -11,16 +11,18 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.testing import snapshot
 from crystalmath.testing.own_time import own_time
-from crystalmath.testing.owner import CHILD_EXITS_WITH, RECIPES
+from crystalmath.testing.owner import CHILD_EXITS_WITH, NOTE, RECIPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +34,13 @@ if TYPE_CHECKING:
 SETTLE_S = 2.0
 #: How long a child of the user's has ended before he asks for its exit code, in seconds.
 ZOMBIE_S = 0.5
+#: How long a pipe may take to come to its end, in seconds: a process that is about to execute its
+#: program still has what its parent has.
+PIPE_S = 10.0
+
+if __name__ == "__mp_main__" and NOTE in os.environ:
+    # So a worker of `multiprocessing` calls the script of its owner, which it runs again.
+    Path(os.environ[NOTE]).touch()
 
 
 class OwnerProcess:
@@ -41,6 +50,7 @@ class OwnerProcess:
         from crystalmath.quacc import get_runner
 
         self._engine = engine
+        self._pipe = os.pipe()
         self._born = snapshot.take(engine)
         # Those that this Python starts before all else are no engine's.
         self._threads = set(threading.enumerate())
@@ -205,6 +215,18 @@ class OwnerProcess:
         """Give its exit code, some time after its end: until then it is a zombie for all to see."""
         time.sleep(ZOMBIE_S)
         return self._child.wait()
+
+    def end_pipe(self) -> str | None:
+        """Close the one end of a pipe that was there before there was a runner.
+
+        If the other one does not come to its end, its name is given: somebody else has it, too.
+        """
+        read, write = self._pipe
+        name = str(Path(f"/proc/self/fd/{read}").readlink())
+        os.close(write)
+        has_ended = bool(select.select([read], [], [], PIPE_S)[0])
+        os.close(read)
+        return None if has_ended else name
 
     def typed(self) -> str:
         """Read from standard input what is there, up to its end."""

@@ -7,9 +7,12 @@ who calls it. What a library does while it is imported is none of it.
 from __future__ import annotations
 
 import functools
+import importlib
 import locale
 import os
+import random
 import re
+import reprlib
 import socket
 import sys
 import threading
@@ -34,7 +37,11 @@ _CALLS: tuple[tuple[ModuleType, str, int, str], ...] = (
     (os, "umask", 1, "umask"),
     (socket, "setdefaulttimeout", 1, "interpreter"),
     (locale, "setlocale", 2, "interpreter"),
+    (random, "seed", 0, "random numbers"),
+    (random, "setstate", 1, "random numbers"),
 )
+#: Those of numpy, where the process has imported it.
+_NUMPY_CALLS = (("seed", 0, "random numbers"), ("set_state", 1, "random numbers"))
 #: The kit asks for the umask by setting it.
 _CORE, _KIT = "crystalmath.", "crystalmath.testing."
 _FILES = frozenset({"open", "os.mkdir", "os.chmod"})
@@ -49,6 +56,14 @@ _OF_ALLOCATION = re.compile(r"\d+\.allocation(/|$)")
 
 def _is_core(frame: FrameType | None) -> bool:
     return frame is None or str(frame.f_globals.get("__name__")).startswith(_CORE)
+
+
+def _numpy_calls() -> list[tuple[ModuleType, str, int, str]]:
+    if "numpy" not in sys.modules:
+        return []
+    # It may be imported at its first use alone.
+    module = importlib.import_module("numpy.random")
+    return [(module, *call) for call in _NUMPY_CALLS]
 
 
 class PassingChanges:
@@ -70,21 +85,24 @@ class PassingChanges:
         #: By topic what was done, each once, in words, and where: ``os.chdir('/') (mine.py:7)``.
         self.found: dict[str, dict[str, None]] = {"files": {}}
         self.found |= {topic: {} for topic in _TOPICS.values()}
-        self.found |= {topic: {} for *_, topic in _CALLS}
+        calls = [*_CALLS, *_numpy_calls()]
+        self.found |= {topic: {} for *_, topic in calls}
         #: What was written where there are but temporary files, and who did it.
         self.temporary: dict[str, str] = {}
         sys.addaudithook(self._receive)
-        for module, name, least, topic in _CALLS:
-            setattr(module, name, self._noting(getattr(module, name), least, topic))
+        for module, name, least, topic in calls:
+            call = getattr(module, name)
+            setattr(module, name, self._noting(f"{module.__name__}.{name}", call, least, topic))
 
-    def _noting(self, call: Callable[..., Any], least: int, topic: str) -> Callable[..., Any]:
+    def _noting(
+        self, name: str, call: Callable[..., Any], least: int, topic: str
+    ) -> Callable[..., Any]:
         @functools.wraps(call)
         def noting(*arguments: Any, **keywords: Any) -> Any:
             frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to the caller
             given = [each for each in (*arguments, *keywords.values()) if each is not None]
             if len(given) >= least and self._is_of_somebody(frame):
-                name = f"{call.__module__}.{call.__name__}".replace("posix.", "os.")
-                what = ", ".join(map(repr, given))
+                what = ", ".join(map(reprlib.repr, given))  # a state has hundreds of numbers
                 self.found[topic][f"{name}({what}) ({place(frame)})"] = None
             return call(*arguments, **keywords)
 

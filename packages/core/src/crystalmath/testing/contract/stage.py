@@ -16,7 +16,7 @@ import psutil
 
 from crystalmath.testing import ports
 from crystalmath.testing.oracle import shown
-from crystalmath.testing.owner import Owner
+from crystalmath.testing.owner import NOTE, Owner
 from crystalmath.testing.passing import TRANSIENT, links, listed
 from crystalmath.testing.places import Places
 from crystalmath.testing.waiting import eventually
@@ -70,7 +70,10 @@ class Stage:
         What the process was told of a child of its own that ended while jobs ran.
     typed : str
         What was left of the process's standard input after `close`.
-    strange_ports, open_ports, told_to_all, files_in_use, leaks, files, descriptors : list of str
+    was_run_again : bool
+        Whether somebody else has run the process's script.
+    strange_ports, open_ports, told_to_all, files_in_use, leaks, files, descriptors, restless, \
+pipe_holders : list of str
         What should not be; each is said in words.
     """
 
@@ -81,6 +84,7 @@ class Stage:
         self._places = Places(folder)
         self._ports: set[ports.Port] = set()
         self._secret = secrets.token_hex(16)
+        self._note = folder / "note"
         self.strange_ports: list[str] = []
         self.open_ports: list[str] = []
         self.born = self._environment()
@@ -94,6 +98,7 @@ class Stage:
             self._owner.ask("note_passing", str(oracle.home), str(folder))
             self._use()
             self._owner.ask("close")
+            self.was_run_again = self._note.exists()
             self.typed: str = self._owner.ask("typed")
             self.changed: dict[str, list[str]] = self._owner.ask("changes")
             passing: dict[str, list[str]] = self._owner.ask("passing")
@@ -138,6 +143,7 @@ class Stage:
         self._look_at_ports()
         listening = ports.hearing(self._processes())
         self.told_to_all = [each for one in self._processes() for each in self._betrayed(one)]
+        self.pipe_holders = self._pipe_holders()
         self._owner.ask("start_child")
         gate.touch()
         self._end(jobs)
@@ -168,6 +174,16 @@ class Stage:
         self._ports.update(new)
         self.strange_ports += [str(port) for port in new if not port.is_loopback]
         self.open_ports += ports.open_to_strangers(new)
+
+    def _pipe_holders(self) -> list[str]:
+        """Tell who has a pipe of the process that was there before its engine."""
+        name: str | None = self._owner.ask("end_pipe")
+        if name is None:
+            return []
+        holders = [
+            shown(each) for each in self._owner.others() if name in links(f"/proc/{each.pid}/fd")
+        ]
+        return holders or ["a process that has ended since"]
 
     def _leaks(self) -> list[str]:
         """Tell what some jobs have left behind."""
@@ -242,6 +258,7 @@ class Stage:
             "A_VARIABLE_OF_THE_SUBMITTER": WORDS,
             "VASP_VARIABLE_OF_THE_SUBMITTER": "forwarded",
             SECRET: self._secret,
+            NOTE: str(self._note),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "HOME": str(self._places.home),
             # It goes with quacc, in which jobs run: that it keeps something there is no engine's.

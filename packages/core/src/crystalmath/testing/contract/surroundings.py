@@ -186,6 +186,23 @@ class Surroundings(Staged):
         )
         _kept(stage.typed == TYPED, what, f"{stage.typed!r} is left")
 
+    def test_its_owner_runs_its_script_alone(self, stage: Stage) -> None:
+        what = (
+            "that no worker runs the script of the process that submits again, which "
+            "`multiprocessing` does with its `__main__`: its jobs would be submitted again. Start "
+            "workers in an agent, or as processes with a module of your own"
+        )
+        _kept(not stage.was_run_again, what, "a worker that has imported it as `__mp_main__`")
+
+    def test_its_owner_closes_its_pipes(self, stage: Stage) -> None:
+        what = (
+            "that a pipe of the process that submits is at its end once that has closed it: while "
+            "a worker keeps what it had open, a thread or a `multiprocessing.Process` of the "
+            "script that reads up to the end hangs. Start workers as programs of their own, with "
+            "`subprocess` or in an agent, and not by `os.fork`"
+        )
+        _kept(not stage.pipe_holders, what, f"it is open in {', '.join(stage.pipe_holders)}")
+
     # --- what the machine finds --------------------------------------------------------------
 
     def test_no_port_beyond_loopback(self, needs: Callable[[str], None], stage: Stage) -> None:
