@@ -182,6 +182,19 @@ class HearsByUdp(AtLaunch):
             self._ear.close()
 
 
+class ListensByAbstractName(AtLaunch):
+    """Takes work by a Unix socket without a path, to which everybody may connect."""
+
+    def begin(self):
+        self._ear = socket.socket(socket.AF_UNIX)
+        self._ear.bind(f"\0broken-engine-{os.getpid()}")
+        self._ear.listen()
+
+    def end(self):
+        if hasattr(self, "_ear"):
+            self._ear.close()
+
+
 class EnvironmentOnCommandLine(InAProcess):
     """Exports the whole environment in the command line, which all users of the host can read."""
 

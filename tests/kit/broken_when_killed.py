@@ -125,3 +125,16 @@ class KilledLeavesSocket(AtLaunch):
         if hasattr(self, "_path"):
             self._listening.close()
             self._path.unlink()
+
+
+class KilledLeavesShortSocket(AtLaunch):
+    """Has a socket in /tmp, for its short path, that only `stop` removes."""
+
+    def begin(self):
+        self._path = Path(f"/tmp/broken-engine-{os.getpid()}.sock")
+        self._listening = socket.create_server(str(self._path), family=socket.AF_UNIX)
+
+    def end(self):
+        if hasattr(self, "_path"):
+            self._listening.close()
+            self._path.unlink()

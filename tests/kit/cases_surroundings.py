@@ -128,6 +128,11 @@ CASES = [
         "test_no_variable_in_a_command_line",
         r"found: .*A_SECRET_OF_THE_SUBMITTER in that of \d+ \(bash\)",
     ),
+    (
+        "ListensByAbstractName",
+        "test_no_port_for_everybody",
+        r"found: .*the abstract Unix socket @broken-engine-\d+ of process \d+ \(",
+    ),
     ("ServesAnybody", "test_no_port_for_everybody", r"answers HTTP of anybody \(/jobs\)"),
     ("WritesToHome", "test_no_file_elsewhere", r"home/\.broken-engine was not there"),
     ("WritesToCache", "test_no_file_elsewhere", r"\.cache.* was not there"),
@@ -151,6 +156,11 @@ CASES = [
     ),
     ("KilledLeavesFile", "test_killed_at_each_moment_of_a_launch", "/tmp/broken-engine-"),
     ("KilledLeavesSocket", "test_killed_at_each_moment_of_a_launch", "/engines/KilledLeavesSocket"),
+    (
+        "KilledLeavesShortSocket",
+        "test_killed_at_each_moment_of_a_launch",
+        r"/tmp/broken-engine-\d+\.sock",
+    ),
     ("NeverTied", "test_killed_at_each_moment_of_a_launch", "sleep 120"),
     ("NeverTied", "test_finished_job_of_a_killed_process", "which killed its process, these"),
 ]

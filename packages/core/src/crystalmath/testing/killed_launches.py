@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalmath.testing.leavings import is_channel, is_leaked, segments
-from crystalmath.testing.oracle import shown
+from crystalmath.testing.oracle import found, shown
 from crystalmath.testing.owner import OwnerError, is_unavailable
 from crystalmath.testing.passing import TRANSIENT, below
+from crystalmath.testing.unix_sockets import listening_unix_sockets, names_in_use
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
@@ -68,6 +69,7 @@ class KilledLaunches:
         self._born = time.time()
         self._channels = self._list_channels()
         self._segments: set[str] = set()
+        self._sockets: set[str] = set()
         self.killed: dict[str, Owner] = {}
 
     def kill_all(self) -> None:
@@ -87,9 +89,12 @@ class KilledLaunches:
     def left(self) -> list[str]:
         """List the files and the shared memory that nobody needs any more."""
         files = (path for path in below(self._temporary) if not path.is_symlink())
-        found = {str(path) for path in files if not path.is_dir()}
-        found |= self._list_channels() - self._channels
-        return sorted(found | {each for each in self._segments if is_leaked(each, self._born)})
+        left = {str(path) for path in files if not path.is_dir()}
+        left |= self._list_channels() - self._channels
+        # Wherever they are, as in /tmp; one that is in use has been made again by somebody else.
+        unused = self._sockets - names_in_use()
+        left |= {name for name in unused if is_channel(Path(name))}
+        return sorted(left | {each for each in self._segments if is_leaked(each, self._born)})
 
     def tidy_up(self) -> None:
         """Have another process run a job and close its engine: what that removes is not left."""
@@ -127,8 +132,11 @@ class KilledLaunches:
             if (count := launch.count()) > (counts[-1] if counts else 0):
                 counts.append(count)
             time.sleep(_TICK)
-        for process in (launch.owner.process, *launch.owner.others()):
+        processes = [*found([launch.owner.process.pid]), *launch.owner.others()]
+        for process in processes:
             self._segments |= segments(process.pid)
+        bound = listening_unix_sockets(processes)
+        self._sockets |= {each.name for each in bound if not each.is_abstract}
         self._put_down(OVER, launch.owner)
         # Those that come up in one moment are one; of many, some from the first to the last.
         last = len(counts) - 1

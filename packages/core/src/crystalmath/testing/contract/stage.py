@@ -19,6 +19,7 @@ from crystalmath.testing.oracle import shown
 from crystalmath.testing.owner import NOTE, Owner
 from crystalmath.testing.passing import TRANSIENT, links, listed
 from crystalmath.testing.places import Places
+from crystalmath.testing.unix_sockets import listening_unix_sockets
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -174,6 +175,12 @@ pipe_holders : list of str
         self._ports.update(new)
         self.strange_ports += [str(port) for port in new if not port.is_loopback]
         self.open_ports += ports.open_to_strangers(new)
+        abstract = {
+            f"the abstract Unix socket {each.name} of process {each.process}, which has no mode"
+            for each in listening_unix_sockets(self._processes())
+            if each.is_abstract
+        }
+        self.open_ports += sorted(abstract.difference(self.open_ports))
 
     def _pipe_holders(self) -> list[str]:
         """Tell who has a pipe of the process that was there before its engine."""

@@ -211,7 +211,10 @@ class Surroundings(Staged):
         _kept(not stage.strange_ports, what, stage.strange_ports)
 
     def test_no_port_for_everybody(self, stage: Stage) -> None:
-        what = "that its ports serve nobody who shows no key: other users reach them, too"
+        what = (
+            "that its ports serve nobody who shows no key: other users reach them, too; and that a "
+            "Unix socket has a path, in a folder of mode 700"
+        )
         _kept(not stage.open_ports, what, stage.open_ports)
 
     def test_no_variable_in_a_command_line(self, stage: Stage) -> None:
