@@ -120,6 +120,12 @@ CASES = [
         "test_its_owner_closes_its_pipes",
         r"a thread or a `multiprocessing\.Process` .* hangs.* found: it is open in \d+ \(",
     ),
+    (
+        "NeverSleeps",
+        "test_what_waits_sleeps",
+        r"found: \d+ \(.*owner_process.*\) has computed for .*, while its jobs slept",
+    ),
+    ("AsksForTheEndAllTheTime", "test_what_waits_sleeps", ", while its jobs slept"),
     # To the machine.
     ("ListensToAll", "test_no_port_beyond_loopback", r"0\.0\.0\.0:"),
     ("HearsByUdp", "test_no_port_beyond_loopback", r"UDP 0\.0\.0\.0:\d+ of process"),

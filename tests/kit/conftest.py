@@ -19,6 +19,7 @@ import broken_guests  # noqa: F401
 import broken_in_time  # noqa: F401
 import broken_subtly  # noqa: F401
 import broken_surroundings  # noqa: F401
+import broken_waiting  # noqa: F401
 import broken_when_killed  # noqa: F401
 import early_engine  # noqa: F401
 import good_engines  # noqa: F401

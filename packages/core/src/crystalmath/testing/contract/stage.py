@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from crystalmath.testing import ports
+from crystalmath.testing.idleness import restless
 from crystalmath.testing.oracle import shown
 from crystalmath.testing.owner import NOTE, Owner
 from crystalmath.testing.passing import TRANSIENT, links, listed
@@ -145,6 +146,7 @@ pipe_holders : list of str
         listening = ports.hearing(self._processes())
         self.told_to_all = [each for one in self._processes() for each in self._betrayed(one)]
         self.pipe_holders = self._pipe_holders()
+        self.restless = [f"{each}, while its jobs slept" for each in restless(self._processes)]
         self._owner.ask("start_child")
         gate.touch()
         self._end(jobs)
@@ -165,6 +167,9 @@ pipe_holders : list of str
         rounds = (self._leaks() for _ in range(ROUNDS))
         shown = list(takewhile(bool, rounds))
         self.leaks = shown[-1] if len(shown) == ROUNDS else []
+        if not self.restless:
+            idle = restless(self._processes)
+            self.restless = [f"{each}, while it had no job" for each in idle]
 
     def _processes(self) -> list[psutil.Process]:
         return [psutil.Process(self._owner.process.pid), *self._owner.others()]

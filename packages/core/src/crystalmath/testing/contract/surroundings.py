@@ -217,6 +217,13 @@ class Surroundings(Staged):
         )
         _kept(not stage.open_ports, what, stage.open_ports)
 
+    def test_what_waits_sleeps(self, stage: Stage) -> None:
+        what = (
+            "that its threads and processes sleep while they have nothing to do, so that jobs get "
+            "the cores: wait for an event, a queue or a pipe, or pause before you look again"
+        )
+        _kept(not stage.restless, what, "; ".join(stage.restless))
+
     def test_no_variable_in_a_command_line(self, stage: Stage) -> None:
         what = (
             "that no command line of its processes has the environment, which all users of the "
