@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import subprocess
 import sys
 import threading
 
+from broken_engines import Engine
 from broken_surroundings import SCRIPT, AtLaunch, InAProcess
 
 
@@ -36,3 +38,47 @@ class AsksForTheEndAllTheTime(InAProcess):
         with subprocess.Popen(command, env=self.environment()) as process:
             while process.poll() is None:
                 pass
+
+
+class KeepsOfEachThatWaits(Engine):
+    """Keeps something of each attempt until a worker begins it, or until it is dropped."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._kept = {}
+
+    def launch(self, attempts):
+        for each in attempts:
+            kept = self._kept[each.id] = contextlib.ExitStack()
+            self.keep(kept)
+        return super().launch(attempts)
+
+    def release(self, attempts):
+        super().release(attempts)
+        for each in attempts:
+            self._let_go(each)
+
+    def stop(self):
+        super().stop()
+        for each in list(self._kept):
+            self._kept.pop(each).close()
+
+    def _run(self, attempt):
+        self._let_go(attempt)
+        super()._run(attempt)
+
+    def _let_go(self, attempt):
+        if kept := self._kept.pop(attempt.id, None):
+            kept.close()
+
+
+class DescriptorPerWaiting(KeepsOfEachThatWaits):
+    def keep(self, kept):
+        kept.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+
+
+class ThreadPerWaiting(KeepsOfEachThatWaits):
+    def keep(self, kept):
+        over = threading.Event()
+        threading.Thread(target=over.wait, daemon=True).start()
+        kept.callback(over.set)

@@ -126,6 +126,16 @@ CASES = [
         r"found: \d+ \(.*owner_process.*\) has computed for .*, while its jobs slept",
     ),
     ("AsksForTheEndAllTheTime", "test_what_waits_sleeps", ", while its jobs slept"),
+    (
+        "DescriptorPerWaiting",
+        "test_as_many_wait_as_max_queued_says",
+        "while 300 attempts .* wait, .* has 300 more descriptors than",
+    ),
+    (
+        "ThreadPerWaiting",
+        "test_as_many_wait_as_max_queued_says",
+        "while 300 attempts .* wait, .* has 300 more threads than",
+    ),
     # To the machine.
     ("ListensToAll", "test_no_port_beyond_loopback", r"0\.0\.0\.0:"),
     ("HearsByUdp", "test_no_port_beyond_loopback", r"UDP 0\.0\.0\.0:\d+ of process"),

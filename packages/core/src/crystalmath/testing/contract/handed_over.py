@@ -9,6 +9,7 @@ from crystalmath.testing.contract.base import Base
 from crystalmath.testing.contract.busy_workers import behind_busy_workers
 from crystalmath.testing.owner import OwnerError, is_unavailable
 from crystalmath.testing.pace import fewer
+from crystalmath.testing.passing import listed
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ NAME = "a b é's $(x)"
 #: How many wait on an engine that is warm in a moment and drops them at the end, and on one that
 #: does not: its workers find nothing of them.
 WAITING, WAITING_TO_THE_END = 300, 150
+#: Of so many it is asked what each costs its owner: more than a pool of threads or of connections
+#: has, which hands them over. And so long may be kept what is of use for that alone, in seconds.
+COSTLY, SETTLE_S = 110, 15.0
 _GUIDE = "docs/writing-an-engine.md"
 
 
@@ -119,6 +123,7 @@ class HandedOver(Base):
         drops = runner.capabilities.drops_queued
         most = WAITING if drops else WAITING_TO_THE_END
         count = min(room, fewer(most, engine.turn_s))
+        before = _held(door)
         waiting, given = _handed_over(door, [door.write("echo") for _ in range(count)])
         seen = door.probe([each.job_id for each in waiting], given)
         lost = [
@@ -132,6 +137,8 @@ class HandedOver(Base):
             f"{runner.capabilities.max_queued}, says how many may wait ({_GUIDE}, 'What "
             "capabilities promise')"
         )
+        if len(waiting) >= COSTLY:
+            _costs_nothing(door, before, len(waiting))
         *others, last = waiting
         if drops and others:
             door.release(*others)
@@ -149,6 +156,37 @@ class HandedOver(Base):
         assert outcome is not None
         assert outcome["state"] == "completed"
         _remove(others, oracle)
+
+
+def _held(door: Door) -> dict[str, int]:
+    """Count what the process has that hands over."""
+    place = f"/proc/{door.owner.process.pid}"
+    return {
+        "descriptors": len(listed(f"{place}/fd")),
+        "threads": len(listed(f"{place}/task")),
+    }
+
+
+def _costs_nothing(door: Door, before: dict[str, int], waiting: int) -> None:
+    """Check that it does not have one more for each attempt that waits."""
+
+    def grown() -> list[str]:
+        return [
+            f"{more} more {what}"
+            for what, n in _held(door).items()
+            if (more := n - before[what]) >= waiting
+        ]
+
+    eventually(
+        lambda: not grown(),
+        SETTLE_S,
+        lambda: (
+            f"while {waiting} attempts that launch took wait, the process that launched has "
+            f"{' and '.join(grown())} than before: max_queued says how many may wait, and each of "
+            "them costs its owner no descriptor and no thread. Keep a list, and wait for all of "
+            f"them in one thread ({_GUIDE}, 'What your engine leaves as it was')"
+        ),
+    )
 
 
 def _handed_over(door: Door, attempts: list[Attempt]) -> tuple[list[Attempt], dict[str, str]]:
