@@ -158,6 +158,27 @@ CASES = [
     ("OpensTheHome", "test_no_file_elsewhere", "/home was 40.*, is 40777"),
     ("WritesElsewhereAtOnce", "test_no_file_elsewhere", r"open\('/var/tmp/broken-engine-"),
     ("WritesElsewhere", "test_no_file_elsewhere", "/var/tmp/broken-engine-"),
+    # When something happens to its owner.
+    (
+        "ResolvesItsPaths",
+        "test_its_owner_loses_its_working_directory",
+        "removed before the first launch.* submitted then failed: .*FileNotFoundError",
+    ),
+    (
+        "RemovesItsFolderInAChild",
+        "test_its_owner_has_a_child_that_ends",
+        "has forked ended as scripts end.* submitted then failed: .*FileNotFoundError",
+    ),
+    (
+        "CtrlCEndsItsJobs",
+        "test_ctrl_c_is_for_its_owner",
+        "pressed Ctrl-C.* a job that ran was lost, and begun anew: it took 2 attempts",
+    ),
+    (
+        "CtrlCEndsItsQueue",
+        "test_ctrl_c_is_for_its_owner",
+        "pressed Ctrl-C.* a job that was submitted then does not end: it is pending",
+    ),
     # When its owner is killed.
     ("TiedTooLate", "test_killed_at_each_moment_of_a_launch", "after its owner was killed"),
     (

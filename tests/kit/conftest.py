@@ -17,6 +17,7 @@ import broken_engines
 import broken_face  # noqa: F401
 import broken_guests  # noqa: F401
 import broken_in_time  # noqa: F401
+import broken_mishaps  # noqa: F401
 import broken_subtly  # noqa: F401
 import broken_surroundings  # noqa: F401
 import broken_waiting  # noqa: F401

@@ -8,15 +8,18 @@ is a line ``[method, arguments, keywords]``; each answer a line ``{"answer": ...
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,6 +40,9 @@ ZOMBIE_S = 0.5
 #: How long a pipe may take to come to its end, in seconds: a process that is about to execute its
 #: program still has what its parent has.
 PIPE_S = 10.0
+#: How long a child may take to end, and how long an interrupt is waited for, in seconds: an engine
+#: may have taken that for itself.
+CHILD_S, CTRL_C_S = 30.0, 5.0
 
 if __name__ == "__mp_main__" and NOTE in os.environ:
     # So a worker of `multiprocessing` calls the script of its owner, which it runs again.
@@ -227,6 +233,32 @@ class OwnerProcess:
         has_ended = bool(select.select([read], [], [], PIPE_S)[0])
         os.close(read)
         return None if has_ended else name
+
+    def fork(self) -> None:
+        """Fork a child that ends as a script ends, with all that is done then."""
+        with warnings.catch_warnings():
+            # From Python 3.12 on it is said of each process with threads that a child has none.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            sys.exit()
+        deadline = time.monotonic() + CHILD_S
+        with contextlib.suppress(ChildProcessError):  # that others collect it is told elsewhere
+            while os.waitpid(child, os.WNOHANG) == (0, 0):
+                if time.monotonic() > deadline:
+                    os.kill(child, signal.SIGKILL)
+                time.sleep(0.01)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, and catch it, as a notebook does."""
+        deadline = time.monotonic() + CTRL_C_S
+        try:
+            os.killpg(0, signal.SIGINT)
+            # Not in one go: the signal may wake another thread than this.
+            while time.monotonic() < deadline:
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            pass
 
     def typed(self) -> str:
         """Read from standard input what is there, up to its end."""

@@ -14,6 +14,7 @@ from crystalmath.testing.contract.first_job import FirstJob
 from crystalmath.testing.contract.handed_over import HandedOver
 from crystalmath.testing.contract.honesty import Honesty
 from crystalmath.testing.contract.hygiene import Hygiene
+from crystalmath.testing.contract.mishaps import Mishaps
 from crystalmath.testing.contract.outages import Outages
 from crystalmath.testing.contract.resources_asked import ResourcesAsked
 from crystalmath.testing.contract.restarts import Restarts
@@ -41,6 +42,7 @@ class RunnerContract(
     Calls,
     Inheritance,
     Surroundings,
+    Mishaps,
     Hygiene,
     FirstJob,
     Base,
