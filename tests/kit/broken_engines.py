@@ -41,6 +41,9 @@ class Plugin:
     def crystalmath_make_runner(self, settings):
         if not self.runner.takes_any_option:
             settings.check_options("workers")
+        if not self.runner.takes_any_key:
+            for cluster in settings.clusters.values():
+                cluster.check_options()
         return self.runner(settings)
 
 
@@ -54,6 +57,7 @@ class Engine(LocalRunner):
     #: How many workers it is given, if it matters.
     crew: ClassVar[int | None] = None
     takes_any_option: ClassVar[bool] = False
+    takes_any_key: ClassVar[bool] = False
     #: Whether it looks for the file ``away`` in its home, which `conftest.HEAD` makes.
     can_be_away: ClassVar[bool] = False
 

@@ -15,6 +15,7 @@ from broken_engines import Engine, declare
 from broken_surroundings import SCRIPT
 from good_engines import FreshProcesses, Processes
 
+from crystalmath import worker
 from crystalmath.errors import EngineUnavailable
 
 #: As that of `good_engines`, and says what went wrong.
@@ -169,3 +170,16 @@ class IgnoresOptions(Engine):
     """Takes from its table what it knows, and looks at nothing else."""
 
     takes_any_option = True
+
+
+class IgnoresKeysOfClusters(Engine):
+    """Takes from a cluster's table what it knows, and looks at nothing else."""
+
+    takes_any_key = True
+
+
+class IgnoresWorkerInit(Engine):
+    """Has clusters, and runs on all of them what it runs on its own."""
+
+    def _run(self, attempt):
+        worker.run(attempt.directory)

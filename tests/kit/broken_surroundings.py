@@ -26,6 +26,9 @@ SCRIPT = "import sys; from crystalmath import worker; worker.run(sys.argv[1])"
 class InAProcess(Engine):
     """Calls core's worker in a process of its own for each job, as it should."""
 
+    def clusters(self):
+        return ["local"]
+
     def _work(self):
         while (attempt := self._queue.get()[2]) is not None:
             self.wait()

@@ -159,6 +159,12 @@ CASES = [
     ("ThreadPerFailedConnect", "test_an_outage_costs_nothing", "has 10 threads and 0 desc"),
     ("AllocationEndsFirst", "test_the_walltime_is_kept", "margin"),
     ("IgnoresOptions", "test_an_unknown_option_is_refused", "refuses what you do not know"),
+    (
+        "IgnoresKeysOfClusters",
+        "test_an_unknown_key_of_a_cluster_is_refused",
+        "check_options refuses what you do not know",
+    ),
+    ("IgnoresWorkerInit", "test_worker_init_is_run", "a job on that cluster finds None"),
     # What launch is given, and how it ends
     (
         "RunsHereByTable",

@@ -9,6 +9,7 @@ from crystalmath.testing.contract.boundary import Boundary
 from crystalmath.testing.contract.calls import Calls
 from crystalmath.testing.contract.cancelling import Cancelling
 from crystalmath.testing.contract.closing import Closing
+from crystalmath.testing.contract.cluster_tables import ClusterTables
 from crystalmath.testing.contract.failures import Failures
 from crystalmath.testing.contract.first_job import FirstJob
 from crystalmath.testing.contract.handed_over import HandedOver
@@ -36,6 +37,7 @@ class RunnerContract(
     Turns,
     Honesty,
     ResourcesAsked,
+    ClusterTables,
     Restarts,
     Outages,
     Closing,
