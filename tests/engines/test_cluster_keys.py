@@ -73,7 +73,7 @@ OF_PARSL = {
     "address": ("10.0.0.1", lambda made: made.address == "10.0.0.1"),
     "mpi": (
         "srun",
-        lambda made: type(made).__name__ == "MPIExecutor" and made.mpi_launcher == "srun",
+        lambda made: getattr(made, "mpi_launcher", None) == "srun",
     ),
     "jobs_per_block": (3, lambda made: made.max_workers_per_block == 3),
 }
@@ -180,6 +180,15 @@ def test_a_key_of_parsls_is_parsls_option(tmp_path, key):
     needed = {"mpi": "srun"} if key == "jobs_per_block" else {}
     assert is_seen(blocks(tmp_path, **needed, **{key: value}))
     assert not is_seen(blocks(tmp_path, **needed))
+
+
+@pytest.mark.parametrize("keys", [{}, {"mpi": "srun"}], ids=["one node", "several"])
+def test_an_executor_of_parsls_needs_no_working_directory(tmp_path, monkeypatch, keys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert blocks(tmp_path, **keys).run_dir != str(gone)
 
 
 @pytest.mark.parametrize("key", [key for key in PARSL if PARSL[key][1] is REFUSED])

@@ -15,7 +15,7 @@ from parsl.providers import SlurmProvider
 
 from crystalmath.worker import ENDS, init_script
 from crystalmath_engine_parsl.config import block_s
-from crystalmath_engine_parsl.executor import escaped, tethered_interchange
+from crystalmath_engine_parsl.executor import WithoutWorkingDirectory, escaped, tethered_interchange
 
 if TYPE_CHECKING:
     from crystalmath.models import Cluster
@@ -24,6 +24,14 @@ __all__ = ["batch_executor"]
 
 #: How long Slurm's commands may take, in seconds.
 COMMAND_S = 60
+
+
+class PilotExecutor(HighThroughputExecutor, WithoutWorkingDirectory):  # type: ignore[misc]
+    """Parsl's executor for jobs on one node each."""
+
+
+class PilotMPIExecutor(MPIExecutor, WithoutWorkingDirectory):  # type: ignore[misc]
+    """Parsl's executor for jobs over several nodes."""
 
 
 def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughputExecutor:
@@ -58,9 +66,9 @@ def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughpu
     executor: HighThroughputExecutor
     if mpi:
         jobs = cluster.count("jobs_per_block", cluster.resources.nodes or 1, least=1)
-        executor = MPIExecutor(mpi_launcher=mpi, max_workers_per_block=jobs, **common)
+        executor = PilotMPIExecutor(mpi_launcher=mpi, max_workers_per_block=jobs, **common)
     else:
-        executor = HighThroughputExecutor(
+        executor = PilotExecutor(
             max_workers_per_node=workers,
             # Where their number is given, it alone decides; else each has a core.
             cores_per_worker=1e-6 if workers else 1,

@@ -5,17 +5,33 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from parsl.executors import HighThroughputExecutor
+from parsl.executors.base import ParslExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.providers import LocalProvider
 
 from crystalmath_engine_parsl.tether import tethered
 
-__all__ = ["escaped", "local_executor", "tethered_interchange"]
+__all__ = ["WithoutWorkingDirectory", "escaped", "local_executor", "tethered_interchange"]
 
 #: The executor's label.
 EXECUTOR = "local"
+
+
+class WithoutWorkingDirectory(ParslExecutor):  # type: ignore[misc]
+    """A base of Parsl's executors that asks for no working directory: a notebook's may be gone.
+
+    Parsl takes it for the executor's folder until that is told of another.
+    """
+
+    def __init__(self, **others: Any) -> None:
+        super().__init__(run_dir="/", **others)
+
+
+class LocalExecutor(HighThroughputExecutor, WithoutWorkingDirectory):  # type: ignore[misc]
+    """Parsl's executor, likewise."""
 
 
 def escaped(command: str) -> str:
@@ -59,7 +75,7 @@ def local_executor(count: int, temporary: str, mark: str = "") -> HighThroughput
     # Parsl starts these by bare name, which fails where the environment is not activated; and
     # not every installer puts them beside the interpreter.
     pool = shlex.join([*tethered(temporary), str(scripts / "process_worker_pool.py")])
-    return HighThroughputExecutor(
+    return LocalExecutor(
         label=EXECUTOR,
         address="127.0.0.1",
         max_workers_per_node=count,

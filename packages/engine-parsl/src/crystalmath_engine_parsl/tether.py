@@ -47,6 +47,8 @@ def main() -> None:
     temporary, argv = sys.argv[3], sys.argv[4:]
     if os.getpgrp() == os.getpgid(owner):
         os.setpgid(0, 0)
+    # The owner's may have been removed, and Parsl asks for it.
+    os.chdir("/")
     end_with_owner(owner, start, at_end=functools.partial(_tidy_up, owner, start, temporary))
     # Processes that are started by multiprocessing inherit it; jobs do not, nor TMPDIR.
     tempfile.tempdir = temporary
