@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -14,7 +15,6 @@ from crystalmath_engine_psij.local_executor import Reaper, local_executor
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from psij import Job, JobStatus
     from psij.executors.local import LocalJobExecutor
@@ -122,6 +122,7 @@ class LocalJobs:
         spec = JobSpec(
             executable=executable,
             arguments=arguments,
+            directory=_place(),
             name=attempt.id,
             stdin_path="/dev/null",
             stdout_path="/dev/null",
@@ -143,6 +144,18 @@ class LocalJobs:
             self._running.discard(attempt)
             self._start_next()
         self._ended(attempt)
+
+
+def _place() -> str | None:
+    """Tell where a process begins, if not where we are.
+
+    A shell complains of a working directory that was removed, and dies of it: nobody reads that.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "/"
+    return None
 
 
 def _alive() -> set[str]:
