@@ -30,6 +30,21 @@ class NeverSleeps(AtLaunch):
             self._over.set()
 
 
+class LooksForJobsAllTheTime(Engine):
+    """Has workers that look all the time whether there is a job, while there is none."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._queue = _NeverEmpty()
+
+
+class _NeverEmpty(queue.PriorityQueue):
+    def get(self):
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return super().get(block=False)
+
+
 class AsksForTheEndAllTheTime(InAProcess):
     """Asks all the time whether a worker has ended, as long as that works."""
 

@@ -125,6 +125,7 @@ CASES = [
         "test_what_waits_sleeps",
         r"found: \d+ \(.*owner_process.*\) has computed for .*, while its jobs slept",
     ),
+    ("LooksForJobsAllTheTime", "test_what_waits_sleeps", ", while it had no job"),
     ("AsksForTheEndAllTheTime", "test_what_waits_sleeps", ", while its jobs slept"),
     (
         "DescriptorPerWaiting",
