@@ -138,6 +138,9 @@ class KilledLaunches:
         bound = listening_unix_sockets(processes)
         self._sockets |= {each.name for each in bound if not each.is_abstract}
         self._put_down(OVER, launch.owner)
+        if counts and counts[-1] <= MOST_PROCESSES:
+            # The next time those may come one by one that came in one moment, and in another order.
+            return list(range(1, counts[-1] + 1))
         # Those that come up in one moment are one; of many, some from the first to the last.
         last = len(counts) - 1
         chosen = {round(last * n / (MOST_PROCESSES - 1)) for n in range(MOST_PROCESSES)}
