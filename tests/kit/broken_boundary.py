@@ -138,6 +138,7 @@ class HandleOfThisProcess(Engine):
         handles = {attempt.id: f"{id(attempt):x}" for attempt in attempts}
         self._mine |= {handle: attempt for attempt, handle in handles.items()}
         super().launch(attempts)
+        time.sleep(1.0)  # who was killed before has recorded none
         return handles
 
     def probe(self, attempts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ __all__ = ["LAUNCHED_ROOM", "Estate", "occupy"]
 
 #: So many wait in the engine's queue once the job is there that is launched past core.
 LAUNCHED_ROOM = 2
+#: How long the process may take to record the handle of a job that it has launched, in seconds: the
+#: engine gives none, or the attempt's own id, if there is none then.
+_RECORD_S = 2.0
 
 
 class Estate:
@@ -58,8 +62,16 @@ class Estate:
                 method = "write" if past_core else "submit"
                 answer = owner.ask(method, "count_and_wait", **counted)
                 self.jobs[how] = (answer if past_core else answer[0], counted)
+            if self._room:
+                _wait_for_handle(oracle.directory(self.jobs["submitted"][0]))
             if self._room >= LAUNCHED_ROOM:
                 hand_over(owner, engine, [self.jobs["launched"][0]])
+
+
+def _wait_for_handle(directory: Path) -> None:
+    deadline = time.monotonic() + _RECORD_S
+    while not (directory / "1.handle").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def occupy(owner: Owner, engine: EngineUnderTest, oracle: Oracle, path: str) -> None:
