@@ -22,8 +22,6 @@ from crystalmath.errors import EngineUnavailable
 from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = [
@@ -148,7 +146,8 @@ def end_unguarded(token: str, session: int) -> None:
 
 def _unguarded(token: str, session: int) -> list[int]:
     left = pool_processes(token, session)
-    guarded = {each for pid in left if _is_tethered(pid) for each in (pid, *_below(pid))}
+    guards = filter(_is_tethered, left)
+    guarded = {each for pid in guards for each in (pid, *processes.descendants(pid))}
     return [pid for pid in left if pid not in guarded]
 
 
@@ -156,12 +155,6 @@ def _is_tethered(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return os.fsencode(_TETHER) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     return False
-
-
-def _below(pid: int) -> Iterator[int]:
-    for child in processes.children(pid):
-        yield child
-        yield from _below(child)
 
 
 def _end_dead(directory: Path, record: dict[str, Any]) -> None:
