@@ -10,8 +10,6 @@ from crystalmath.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["UNQUOTED", "read"]
-
 #: What is wrong with most TOML that cannot be read.
 UNQUOTED = 'in TOML, text stands in quotes: name = "text"'
 

@@ -11,8 +11,6 @@ from crystalmath.errors import PlaceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["may_be_closed", "require_own", "require_own_database", "require_own_home"]
-
 #: What of a home says what is run, and is looked at before anything of it is read. The folder of
 #: the server must be closed to others altogether, which `server.endpoint` sees to.
 READ = ("config.toml", "jobs", "jobs.sqlite", "jobs.sqlite-wal")

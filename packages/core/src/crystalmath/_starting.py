@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["start_process", "start_tied"]
-
 _STDERR = 2
 
 _turn = threading.Lock()

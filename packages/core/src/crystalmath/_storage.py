@@ -11,16 +11,6 @@ from pathlib import Path
 from crystalmath._permissions import require_own
 from crystalmath.errors import ConfigError
 
-__all__ = [
-    "HOME_ID",
-    "file_system",
-    "is_local",
-    "is_network",
-    "is_shared",
-    "place_runs",
-    "url_of_home",
-]
-
 #: The file in a home that tells it from all others where they share a database server or a folder.
 HOME_ID = "home-id"
 #: File systems that several hosts write to, by their names in Linux's table of mounts; those made

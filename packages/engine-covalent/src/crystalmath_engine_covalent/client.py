@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from crystalmath_engine_covalent.config import Address
 
-__all__ = ["Client", "Dispatch", "NotListening", "Refused", "listens"]
-
 #: How long an answer may take, in seconds. A server that is busy starting tasks takes one or two.
 TIMEOUT_S = 10.0
 #: So many dispatches are asked for at a time: the line of a request may have 64 kB.

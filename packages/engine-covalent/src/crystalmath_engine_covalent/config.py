@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import EngineSettings
 
-__all__ = ["REMEDY", "Address", "Options", "read"]
-
 #: What to do where no server runs.
 REMEDY = "start one with `covalent start`, or set `[engines.covalent] autostart = true`"
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Attempt
 
-__all__ = ["all_ids", "files", "fresh_ids", "manifest"]
-
 #: Dispatch ids are made from attempt ids, so that one is found by the other.
 _NAMESPACE = uuid.UUID("7a0b3a5e-8f0c-4f5e-9d53-3c4b4f7c1d9e")
 #: So many dispatches of an attempt are found without their handle. Core gives up after as many.

@@ -31,17 +31,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import EngineSettings
 
-__all__ = [
-    "MARK",
-    "SCHEDULING",
-    "NotStarted",
-    "PrivateServer",
-    "Record",
-    "alone",
-    "directory_of",
-    "unusable",
-]
-
 #: Dask takes a task for half a second's work as long as it has not seen others of its kind end, and
 #: each of ours is a kind of its own. Then a job may be queued behind another while a worker has
 #: nothing to do, and stays there until that one ends.

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Attempt, EngineSettings
     from crystalmath_engine_covalent.client import Dispatch
 
-__all__ = ["CovalentRunner", "ServerNotRunning"]
-
 _ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "POSTPROCESSING_FAILED"})
 #: So many failed dispatches are asked for their reason at a time: each costs two requests.
 COMPLAINTS = 3

@@ -24,8 +24,6 @@ from typing import Any
 from crystalmath import processes
 from crystalmath_engine_covalent.private import MARK, Record, alone
 
-__all__ = ["main"]
-
 #: How long the server stays when nobody uses it: somebody was killed, and may come back.
 IDLE_S = 20.0
 #: How often it looks, in seconds.

@@ -20,8 +20,6 @@ from crystalmath_engine_parsl.executor import WithoutWorkingDirectory, escaped, 
 if TYPE_CHECKING:
     from crystalmath.models import Cluster
 
-__all__ = ["batch_executor"]
-
 #: How long Slurm's commands may take, in seconds.
 COMMAND_S = 60
 

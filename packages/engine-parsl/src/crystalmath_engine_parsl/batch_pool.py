@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from crystalmath_engine_parsl.sent_blocks import SentBlocks
     from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 
-__all__ = ["BatchPool"]
-
 
 class BatchPool(Pool):
     """One executor whose workers are in pilot jobs; see :class:`Pool`.

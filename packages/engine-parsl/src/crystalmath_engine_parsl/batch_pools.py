@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath_engine_parsl.pool import Pool
 
-__all__ = ["BatchPools"]
-
 #: How long a pilot job that was given tasks may run none of them, in seconds: a node may be slow to
 #: start the first, and a shared file system to show that here.
 STUCK_S = 300.0

@@ -17,8 +17,6 @@ from crystalmath.worker import become_subreaper
 from crystalmath_engine_parsl.ownership import temporary_folder
 from crystalmath_engine_parsl.tether import tethered
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Run the pool; then wait for supervisors, which end after their jobs."""

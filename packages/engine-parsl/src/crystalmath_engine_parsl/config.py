@@ -14,16 +14,6 @@ from crystalmath.errors import ConfigError, InvalidJob, shown
 if TYPE_CHECKING:
     from crystalmath.models import Cluster, EngineSettings, JobSpec
 
-__all__ = [
-    "IDLE_S",
-    "PREFIX",
-    "as_jobs_see",
-    "block_s",
-    "check_clusters",
-    "check_fits",
-    "workers",
-]
-
 #: Variable in which Parsl's MPI mode says what starts ranks on the nodes of a task. It stands in
 #: quacc's commands until a worker knows.
 PREFIX = "PARSL_MPI_PREFIX"

@@ -14,8 +14,6 @@ from parsl.providers import LocalProvider
 
 from crystalmath_engine_parsl.tether import tethered
 
-__all__ = ["WithoutWorkingDirectory", "escaped", "local_executor", "tethered_interchange"]
-
 #: The executor's label.
 EXECUTOR = "local"
 

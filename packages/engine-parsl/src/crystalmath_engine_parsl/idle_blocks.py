@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from crystalmath_engine_parsl.sent_blocks import SentBlocks
 
-__all__ = ["IdleBlocks"]
-
 #: The longest pause between two looks, in seconds.
 LOOK_S = 15.0
 #: How long the interchange may take to answer, in seconds.

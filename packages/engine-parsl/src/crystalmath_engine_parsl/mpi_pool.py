@@ -17,8 +17,6 @@ from parsl.executors.high_throughput import mpi_resource_management
 if TYPE_CHECKING:
     from multiprocessing import Queue
 
-__all__ = ["NodeScheduler", "main"]
-
 
 class NodeScheduler(mpi_resource_management.MPITaskScheduler):  # type: ignore[misc]  # untyped
     """Give tasks their nodes, and keep those for which there are not enough until there are.

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["main", "of_node"]
-
 
 def of_node(environ: Mapping[str, str]) -> dict[str, str]:
     """Give what tells a job's `mpirun` that it has all cores asked for on this node, and no other.

@@ -24,16 +24,6 @@ from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
 
-__all__ = [
-    "BLOCKS",
-    "MARK",
-    "Ownership",
-    "end_unguarded",
-    "is_temporary",
-    "pool_processes",
-    "temporary_folder",
-]
-
 #: The variable that holds the token.
 MARK = "CRYSTALMATH_PARSL"
 #: The longest folder that the sockets of Parsl's pool may be put in, in bytes: a socket's path may

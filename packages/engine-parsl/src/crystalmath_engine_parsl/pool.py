@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Attempt
 
-__all__ = ["Pool"]
-
 #: How long the interchange may take to start, in seconds.
 START_S = 120.0
 #: How long a socket may refuse a task, in milliseconds: it does so without end once the interchange

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
 
-__all__ = ["Pools"]
-
 #: How long a worker may leave work alone that is there for it, in seconds.
 IDLE_S = 10.0
 #: The same in a new pool, which takes 3 s to start where the machine is idle.

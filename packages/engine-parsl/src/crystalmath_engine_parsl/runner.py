@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Attempt, EngineSettings, JobSpec
 
-__all__ = ["ParslRunner"]
-
 _ON_A_NODE = frozenset({"ranks", "cores_per_rank"})
 _OVER_NODES = _ON_A_NODE | {"nodes", "ranks_per_node"}
 

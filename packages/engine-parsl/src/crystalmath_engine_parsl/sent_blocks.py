@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 
-__all__ = ["SentBlocks"]
-
 
 class SentBlocks:
     """The pilot jobs of one pool.

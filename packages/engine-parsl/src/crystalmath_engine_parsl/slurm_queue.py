@@ -7,8 +7,6 @@ import time
 
 from crystalmath.errors import EngineUnavailable
 
-__all__ = ["SlurmQueue"]
-
 #: How long an answer is good for, in seconds.
 FRESH_S = 2.0
 #: How long Slurm may take to answer, in seconds.

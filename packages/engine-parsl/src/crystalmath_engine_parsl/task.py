@@ -9,8 +9,6 @@ import time
 from crystalmath import worker
 from crystalmath_engine_parsl.config import PREFIX
 
-__all__ = ["BlockEndsTooSoon", "run"]
-
 _MPI = (PREFIX, "PARSL_MPI_NODELIST", "PARSL_NUM_NODES", "PARSL_NUM_RANKS", "PARSL_RANKS_PER_NODE")
 
 

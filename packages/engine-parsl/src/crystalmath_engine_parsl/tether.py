@@ -24,8 +24,6 @@ from crystalmath import processes
 from crystalmath.engines.guard import end_with_owner
 from crystalmath_engine_parsl import ownership
 
-__all__ = ["main", "tethered"]
-
 
 def tethered(temporary: str, *script: str) -> list[str]:
     """Give the command that starts a script, named last or here, so that it ends with this process.

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from crystalmath import worker
 
-__all__ = ["command"]
-
 #: Where Slurm, PBS and LSF say it. Our scripts for Flux say it for Flux, which may run inside an
 #: allocation of one of those.
 _IDS = ("CRYSTALMATH_FLUX_JOB", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")

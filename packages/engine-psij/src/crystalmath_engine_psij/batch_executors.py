@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from psij import Job
 
-__all__ = ["ANSWER_S", "BatchExecutor", "batch_executor", "run_command"]
-
 #: How long a command of the batch system may take, in seconds.
 ANSWER_S = 30.0
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Attempt, Cluster, Resources
     from crystalmath_engine_psij.batch_queues import Row
 
-__all__ = ["BatchJobs"]
-
 #: What a batch system says when it may take the same job later.
 _PASSING = re.compile(
     r"contact slurm controller|timed out|temporar|try again|try later|connection refused"

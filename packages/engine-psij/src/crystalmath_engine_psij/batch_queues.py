@@ -15,17 +15,6 @@ from crystalmath.errors import EngineUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-__all__ = [
-    "QUEUES",
-    "BatchQueue",
-    "FluxQueue",
-    "LsfQueue",
-    "PbsQueue",
-    "Row",
-    "SlurmQueue",
-    "flux_id",
-]
-
 _State = Literal["queued", "running", "gone", "unknown"]
 
 

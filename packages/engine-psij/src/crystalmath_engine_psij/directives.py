@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Resources
 
-__all__ = ["LACKS", "SIGNS", "directives", "escaped", "mended", "with_end"]
-
 #: How a directive begins.
 SIGNS = {"slurm": "#SBATCH", "pbs": "#PBS", "lsf": "#BSUB", "flux": "#FLUX:"}
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from psij import Job, JobStatus
 
-__all__ = ["OUTPUT", "FluxExecutorConfig", "FluxJobExecutor"]
-
 #: Where Flux writes what an allocation prints, beside its script; its template says so, too.
 OUTPUT = "flux.out"
 _TEMPLATE = Path(__file__).with_name("flux.mustache")

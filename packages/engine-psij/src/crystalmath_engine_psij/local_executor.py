@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from psij import Job
     from psij.executors.local import LocalJobExecutor
 
-__all__ = ["Reaper", "local_executor"]
-
 #: How often it is looked whether a process has ended, in seconds.
 LOOK_S = 0.05
 #: Starts a command with its standard error in a file. PSI/J's scripts do not quote the names of

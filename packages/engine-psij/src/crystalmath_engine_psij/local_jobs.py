@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Attempt
 
-__all__ = ["LocalJobs"]
-
 
 class LocalJobs:
     """Start processes through PSI/J, and keep back what is too much at once.

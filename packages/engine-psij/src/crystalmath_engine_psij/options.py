@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Cluster, EngineSettings
 
-__all__ = ["clusters", "workers"]
-
 
 def workers(settings: EngineSettings) -> int:
     """Tell how many jobs run at once on the cluster ``local``: ``workers``, else the cores."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 
-__all__ = ["import_psij"]
-
 
 def import_psij() -> None:
     """Import it; whoever needs PSI/J calls this first.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Attempt, EngineSettings
     from crystalmath_engine_psij.batch_jobs import BatchJobs
 
-__all__ = ["PsijRunner"]
-
 _Key = TypeVar("_Key")
 _LOCAL = "local"
 #: What processes of this host can be given.

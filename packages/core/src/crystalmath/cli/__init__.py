@@ -57,8 +57,6 @@ from crystalmath.errors import CrystalMathError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="crystalmath",
     help="Run quacc recipes on any workflow engine, and know what became of every job.",

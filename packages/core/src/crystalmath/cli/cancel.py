@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client
 
-__all__ = ["cancel"]
-
 
 @with_filters
 def cancel(job_ids: UnfinishedIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:

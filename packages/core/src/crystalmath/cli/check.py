@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Client, Submission
     from crystalmath.models.answers import CheckedJob
 
-__all__ = ["check"]
-
 
 @with_options
 def check(

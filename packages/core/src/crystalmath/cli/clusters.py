@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
     from crystalmath.models.answers import ClusterEntry
 
-__all__ = ["clusters"]
-
 #: Of a cluster with a batch system that no job of `clusters check` has proved.
 _CONFIGURED = "configured"
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.run import KitRun
     from crystalmath.testing.verdicts import Verdict
 
-__all__ = ["conform"]
-
 _WORKERS = 2
 #: A scheduler takes its time to end an allocation, in seconds.
 _CLUSTER_LINGER_S = 30.0

@@ -12,8 +12,6 @@ from crystalmath.cli.shared.job_filters import any_client, with_filters
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.models.timespans import read_timespan
 
-__all__ = ["counts"]
-
 
 @with_filters
 def counts(

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
 
-__all__ = ["doctor"]
-
 #: So many of the jobs that failed last are shown.
 FAILURES = 3
 

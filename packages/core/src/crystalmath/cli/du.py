@@ -11,8 +11,6 @@ from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Type
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["du"]
-
 #: So many groups of a kind are shown, the largest.
 _SHOWN = 20
 

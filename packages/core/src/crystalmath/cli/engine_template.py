@@ -11,8 +11,6 @@ import typer
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 
-__all__ = ["engine_template"]
-
 
 def engine_template(
     name: Annotated[

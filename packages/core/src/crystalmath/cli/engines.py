@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-__all__ = ["engines"]
-
-
 def engines(*, as_json: Json = False) -> int:
     """List the installed engines, and why one cannot serve."""
     with any_client() as client:

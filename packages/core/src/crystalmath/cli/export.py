@@ -14,8 +14,6 @@ from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Type
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["export"]
-
 
 @with_filters
 def export(

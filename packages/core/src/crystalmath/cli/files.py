@@ -13,8 +13,6 @@ from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Type
 if TYPE_CHECKING:
     from crystalmath.models.answers import JobFile
 
-__all__ = ["files"]
-
 
 def files(
     job_id: JobId,

@@ -11,8 +11,6 @@ from crystalmath.cli.shared import output
 from crystalmath.cli.shared.job_filters import any_client
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 
-__all__ = ["import_jobs"]
-
 
 def import_jobs(
     file: Annotated[

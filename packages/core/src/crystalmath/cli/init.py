@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from crystalmath.preflight.program import Condition
 
-__all__ = ["init"]
-
 #: How the programs are called that hand jobs to a cluster, by the example that fits.
 _SCHEDULERS = {"slurm": "sbatch", "pbs": "pbsnodes", "lsf": "bsub", "flux": "flux"}
 

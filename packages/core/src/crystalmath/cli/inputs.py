@@ -17,8 +17,6 @@ from crystalmath.cli.shared.inputs_output import (
 from crystalmath.cli.shared.job_filters import JobId, any_client, find
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 
-__all__ = ["inputs"]
-
 
 def inputs(
     job_id: JobId,

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     _Progress: TypeAlias = Mapping[str, Progress | None]
     _Look: TypeAlias = tuple[list[Job], dict[str, int], _Progress]
 
-__all__ = ["list_jobs"]
-
 #: How often a live list is renewed, in seconds.
 _RENEW_S = 1.0
 #: At least so many times as long as looking takes.

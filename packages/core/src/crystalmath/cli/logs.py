@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
     from crystalmath.models.answers import LogPart
 
-__all__ = ["logs"]
-
 #: In one answer. A compressed file is read from its beginning for each.
 _PART = 16 * 2**20
 #: How long one question waits for something new, in seconds.

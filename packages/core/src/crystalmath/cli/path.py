@@ -7,8 +7,6 @@ from crystalmath.cli.shared.job_filters import JobId, any_client, find
 from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import FilesRemoved
 
-__all__ = ["path"]
-
 
 def path(job_id: JobId, *, as_json: Json = False) -> int:
     """Print a job's work directory.

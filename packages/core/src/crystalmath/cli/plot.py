@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Progress
     from crystalmath.models.curves import EquationOfState, Sweep
 
-__all__ = ["plot"]
-
 #: The steps of more jobs in one frame tell nobody anything.
 _MOST_JOBS = 8
 _Y = "energy_per_atom"

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Preset
 
-__all__ = ["presets"]
-
 #: So many elements of a table of them are shown in a list.
 _MANY = 8
 

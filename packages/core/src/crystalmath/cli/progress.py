@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Job
     from crystalmath.models import Progress
 
-__all__ = ["progress"]
-
 _NUMBERS = ("CALC", "IONIC", "SCF", "ENERGY/eV", "FORCE/(eV/Å)", "AGE")
 _HEADERS = ("ID", "NAME", "STATE", "PROGRAM", *_NUMBERS)
 #: What is shortened where a line is too narrow.

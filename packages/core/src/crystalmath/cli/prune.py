@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
     from crystalmath.models.answers import Pruned, PrunedJob
 
-__all__ = ["prune"]
-
 #: So many jobs are shown, those that take most.
 _SHOWN = 20
 

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-__all__ = ["recipes"]
-
-
 def recipes(
     name: Annotated[
         str | None,

@@ -10,8 +10,6 @@ from crystalmath.cli.shared import output
 from crystalmath.cli.shared.job_filters import JobId, find
 from crystalmath.cli.shared.submission_options import Json, PlaceOptions, with_place
 
-__all__ = ["reread"]
-
 
 @with_place
 def reread(

@@ -16,8 +16,6 @@ from crystalmath.errors import InvalidJob
 if TYPE_CHECKING:
     from crystalmath.client import Client, Job
 
-__all__ = ["result"]
-
 
 def result(
     job_id: JobId,

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client
 
-__all__ = ["retry"]
-
 _Answer: TypeAlias = "Mapping[str, Any]"
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client, Job, Submission
 
-__all__ = ["Interrupts", "Progress", "follow", "run", "run_submission"]
-
 # How often the elapsed time is renewed and a signal is answered, in seconds: of a job that is just
 # submitted, and of one that has run for a while.
 _TICK = 0.2

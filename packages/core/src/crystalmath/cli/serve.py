@@ -15,8 +15,6 @@ from crystalmath.errors import ServerError
 if TYPE_CHECKING:
     from crystalmath.server.endpoint import Place
 
-__all__ = ["serve"]
-
 
 def serve(
     *,

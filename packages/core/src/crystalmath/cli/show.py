@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.answers import AttemptEntry, Event, Relative, Story
 
-__all__ = ["show"]
-
 
 def show(job_id: JobId, *, as_json: Json = False) -> int:
     """Tell a job's whole story.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Progress
     from crystalmath.models.answers import Potcar
 
-__all__ = ["each", "status", "status_fields"]
-
 #: So much is shown of a parameter.
 _SHOWN = 60
 

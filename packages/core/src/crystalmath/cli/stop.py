@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from crystalmath.server.endpoint import Place, Server
 
-__all__ = ["stop"]
-
 #: How long a server may take to answer, in seconds.
 ANSWER_S = 20.0
 #: How long a server may take to leave: its engines have to end, and jobs that are cancelled.

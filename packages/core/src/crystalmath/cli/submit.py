@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client
 
-__all__ = ["submit", "tell_alike"]
-
 #: So many names of refused jobs are told.
 _NAMED = 3
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client, Job
 
-__all__ = ["wait"]
-
 
 @with_filters
 def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:

@@ -8,8 +8,6 @@ from crystalmath.client.job_control import JobControl
 from crystalmath.client.job_storage import JobStorage
 from crystalmath.client.one_job import OneJob
 
-__all__ = ["Asking"]
-
 
 class Asking(ClusterChecks, OneJob, JobControl, JobStorage, Installed):
     """What a client can ask without a future, a subject a file.

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.models import Submission
 
-__all__ = ["Written", "batched", "batches"]
-
 _Name = TypeVar("_Name")
 #: The parameters of `jobs.submit`, or why there are none.
 Written: TypeAlias = dict[str, Any] | CrystalMathError

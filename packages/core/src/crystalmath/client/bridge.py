@@ -14,8 +14,6 @@ from crystalmath.server.endpoint import require_socket
 if TYPE_CHECKING:
     from crystalmath.server.endpoint import Place
 
-__all__ = ["bridge"]
-
 _CHUNK = 1 << 16
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client.transport import Transport
 
-__all__ = ["LONG_S", "PAGE", "Caller"]
-
 #: Jobs of one page.
 PAGE = 500
 

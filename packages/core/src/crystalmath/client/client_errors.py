@@ -9,16 +9,6 @@ from crystalmath.errors import CrystalMathError, JobRefused, ServerError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = [
-    "ClientClosed",
-    "ConnectionLost",
-    "JobFailed",
-    "ProtocolMismatch",
-    "ServerMismatch",
-    "answered_error",
-    "raise_answered",
-]
-
 
 class JobFailed(CrystalMathError):  # noqa: N818 - named for what is the case
     """The job has failed.

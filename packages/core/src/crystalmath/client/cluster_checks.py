@@ -11,8 +11,6 @@ from crystalmath.models.checkup import Check
 if TYPE_CHECKING:
     from crystalmath.models.answers import ClusterChecked
 
-__all__ = ["ClusterChecks"]
-
 
 class ClusterChecks(JobChanges):
     """What is found on a cluster."""

@@ -23,8 +23,6 @@ from crystalmath.service import JobService
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
-__all__ = ["InProcess"]
-
 _LOG = logging.getLogger("crystalmath.client")
 
 #: How often it is looked for jobs whose owner has died, in seconds.

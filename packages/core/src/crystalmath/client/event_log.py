@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client.transport import Transport
 
-__all__ = ["POLL_S", "Backoff", "EventLog", "change_events", "changes", "statuses"]
-
 #: How long one request waits for events, in seconds.
 POLL_S = 10.0
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["filters_document"]
-
 
 def filters_document(filters: Mapping[str, Any]) -> dict[str, Any]:
     """Write filters for the wire, without those that are ``None`` or empty."""

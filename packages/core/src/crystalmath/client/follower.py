@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.client.future import JobFuture
     from crystalmath.client.transport import Transport
 
-__all__ = ["Follower", "Overheard"]
-
 
 @define(eq=False)
 class Overheard:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client.future import JobFuture
 
-__all__ = ["gather"]
-
 
 def gather(
     answers: Sequence[JobFuture | CrystalMathError],

@@ -15,8 +15,6 @@ from crystalmath.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["PROTOCOL", "check_server", "differences"]
-
 #: The version of the protocol that this client speaks.
 PROTOCOL = 1
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Inputs
 
-__all__ = ["input_files", "write_texts"]
-
 #: Where a calculation ran; a program that is started in the folder of its input has it here.
 _FOLDER = re.compile(r"/[^\s'\"]*/tmp-quacc-[\d-]+")
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
         ServerVersion,
     )
 
-__all__ = ["Installed", "RecipeLike"]
-
 #: A recipe's name, or the function as imported.
 RecipeLike: TypeAlias = str | Callable[..., Any]
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Filters, Job, JobChange
 
-__all__ = ["JobChanges"]
-
 
 class JobChanges(JobLists):
     """What happens to jobs."""

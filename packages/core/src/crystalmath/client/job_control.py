@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import CancelledJob
     from crystalmath.models.retry import RetriedJob
 
-__all__ = ["JobControl"]
-
 
 class JobControl(Caller):
     """What changes the course of jobs."""

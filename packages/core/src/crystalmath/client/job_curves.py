@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.curves import EquationOfState, Sweep
 
-__all__ = ["JobCurves"]
-
 
 class JobCurves(Asking):
     """A value of many jobs against what they differ in; see :mod:`.sweeping`."""

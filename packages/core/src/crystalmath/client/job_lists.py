@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Filters
     from crystalmath.models.answers import Counted, CountedOverTime
 
-__all__ = ["JobLists"]
-
 #: So many ids are named where several begin alike.
 SHOWN = 5
 

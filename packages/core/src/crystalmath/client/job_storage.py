@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Filters
     from crystalmath.models.answers import ArchivedJobs, ImportedJobs, Pruned, Usage
 
-__all__ = ["JobStorage"]
-
 
 class JobStorage(Caller):
     """The room that jobs take, and archives of them."""

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Filters
 
-__all__ = ["JobTables"]
-
 
 class JobTables(Asking):
     """Jobs as lines, in memory or in a file; see :mod:`.table_rows` and :mod:`.table_files`."""

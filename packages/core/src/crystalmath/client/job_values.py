@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.client.asking import Asking
     from crystalmath.models import Job
 
-__all__ = ["JobValues", "nearest", "suggestion"]
-
 #: What a job's summary gives; its own names of these are understood, too.
 _SUMMARY = {"energy": "energy_ev", "max_force": "max_force_ev_ang"}
 _PER_ATOM = ("energy_per_atom", "energy_per_atom_ev")

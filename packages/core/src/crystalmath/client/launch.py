@@ -20,8 +20,6 @@ from crystalmath.server.rpc import wire
 if TYPE_CHECKING:
     from crystalmath.server.endpoint import Place
 
-__all__ = ["answers", "start"]
-
 #: How long a server may take to answer, in seconds; another may be leaving meanwhile.
 START_S = 90.0
 #: How often it is asked, in seconds.

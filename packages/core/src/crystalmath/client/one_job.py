@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from crystalmath.client.transport import Transport
     from crystalmath.models.answers import JobFiles, LogPart, Specification, Story
 
-__all__ = ["OneJob"]
-
 #: So many jobs at once are asked for their progress.
 READ_AT_ONCE = 200
 

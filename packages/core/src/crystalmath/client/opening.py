@@ -12,8 +12,6 @@ from crystalmath.server.endpoint import Place
 if TYPE_CHECKING:
     from crystalmath.server.endpoint import Server
 
-__all__ = ["connect", "in_process", "is_served_elsewhere"]
-
 
 def connect(*, start: bool = True) -> Client:
     """Connect to the server of the present home.

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from crystalmath.client.embedded import InProcess
     from crystalmath.server.endpoint import Place, Server
 
-__all__ = ["OtherHost", "can_read_here", "require_readable_here"]
-
 _LOG = logging.getLogger("crystalmath.client")
 
 #: How long a server may take to take a request, in seconds; NFS shows a host what another has made

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client.future import JobFuture
 
-__all__ = ["watch"]
-
 
 def watch(futures: Sequence[JobFuture], *, shown: bool | None = None) -> Iterator[JobFuture]:
     """Give each job as it ends, and show how many have.

@@ -7,8 +7,6 @@ import builtins
 import re
 import sys
 
-__all__ = ["raised"]
-
 _RAISED = re.compile(r"([A-Za-z_]\w*(?:\.(?:[A-Za-z_]\w*|<locals>))*)(?:: (.*))?", re.DOTALL)
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from crystalmath.server.endpoint import Place
 
-__all__ = ["Connection", "Remote", "read_result"]
-
 #: A server that has not answered for so long does not answer at all, in seconds.
 ANSWER_S = 300.0
 

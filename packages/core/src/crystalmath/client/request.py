@@ -16,8 +16,6 @@ from crystalmath.models.fields import declared, to_wire
 if TYPE_CHECKING:
     from crystalmath.config import Config
 
-__all__ = ["document", "recipe_name", "retry_document"]
-
 #: What is sent as it is. Recipe and structure have more forms here than on the wire.
 _CHECKED = {one.name for one in declared(Submission)} - {"recipe", "atoms"}
 

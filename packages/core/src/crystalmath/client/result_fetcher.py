@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client.transport import Transport
 
-__all__ = ["ResultFetcher"]
-
 #: Results of one request; the server gives as many of them as fit into 1 MiB.
 MOST = 256
 

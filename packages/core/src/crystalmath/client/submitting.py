@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from crystalmath.models import HasJobId, MapOptions, SubmissionOptions
     from crystalmath.models.answers import CheckedJob
 
-__all__ = ["Submitting"]
-
 #: A structure (Å), or what ``jobs.submit`` takes in its place; a job for its final geometry.
 Structure: TypeAlias = "Atoms | str | Mapping[str, Any] | HasJobId"
 

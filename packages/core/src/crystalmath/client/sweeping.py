@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crystalmath.client.asking import Asking
     from crystalmath.models import Job
 
-__all__ = ["make_equation_of_state", "make_sweep"]
-
 #: The fit has four unknowns.
 _LEAST_VOLUMES = 5
 #: Volumes that differ by less are the same, relatively.

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client.table_rows import Line
 
-__all__ = ["FORMATS", "Spool", "frame", "write_table"]
-
 #: So many lines of Parquet are made at once.
 _GROUP = 1000
 #: What stands first in a table; labels, parameters and results follow by their names.

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from crystalmath.client.asking import Asking
     from crystalmath.models import Job
 
-__all__ = ["Line", "lines"]
-
 #: Jobs whose results are in memory at once.
 _PAGE = 100
 

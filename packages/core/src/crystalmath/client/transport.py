@@ -10,8 +10,6 @@ from crystalmath.server.rpc.wire import WireError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["Transport", "split_last"]
-
 
 class Transport(Protocol):
     """Carries a request to its handler, and the answer back; threads may share it."""

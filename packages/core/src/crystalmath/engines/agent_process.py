@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from io import BufferedReader
 
-__all__ = ["LENGTH", "main"]
-
 #: How many bytes a message has.
 LENGTH = struct.Struct("!Q")
 

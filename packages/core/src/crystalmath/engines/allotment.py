@@ -18,8 +18,6 @@ from crystalmath.recipes.quacc_settings import quacc_setting
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["MPIRUN", "PARALLEL_COMMANDS", "THREADS", "check_honoured", "filled", "job_environment"]
-
 #: What starts the ranks where a cluster has no launcher of its own.
 MPIRUN = "mpirun -np {ranks}"
 #: quacc's settings that stand before a program and may start it several times.

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.jobs.ownership import Recorded
 
-__all__ = ["Driver"]
-
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
 #: How long what happens is gathered, in seconds.

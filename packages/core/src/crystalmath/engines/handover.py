@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.reconcile import Job
     from crystalmath.models import Attempt, Capabilities, EngineSettings
 
-__all__ = ["Engine", "Handover", "is_passing"]
-
 #: How long an attempt may be launched and unclaimed before the engine is asked, in seconds.
 PROBE_S = 5.0
 #: How often the engine is asked about what runs where nobody here can see it, in seconds.

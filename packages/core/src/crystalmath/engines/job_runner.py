@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import JobState
 
-__all__ = ["JobRunner", "generate_job_id"]
-
 
 class JobRunner(ABC):
     """Submit recipes to one engine, and follow what becomes of them."""

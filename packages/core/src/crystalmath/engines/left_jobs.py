@@ -11,8 +11,6 @@ from crystalmath.errors import BadFile
 if TYPE_CHECKING:
     from crystalmath.jobs.reconcile import Job
 
-__all__ = ["LeftJobs"]
-
 
 class LeftJobs:
     """Those that were let go; they are for whoever takes them over."""

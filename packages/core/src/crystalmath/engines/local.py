@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Attempt, EngineSettings, JobSpec
 
-__all__ = ["LocalRunner", "available_cores"]
-
 #: How long worker threads may take to end, in seconds.
 STOP_S = 10.0
 _RESOURCES = frozenset({"ranks", "cores_per_rank"})

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.preflight.program import Program
     from crystalmath.progress.reader import ProgressReader
 
-__all__ = ["ENGINES", "PLUGINS", "Plugins", "distribution_of", "how_to_install", "plugins"]
-
 #: Entry-point group of the engines: name of the engine, its plugin.
 ENGINES = "crystalmath.engines"
 #: Entry-point group of all other plugins.

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.reconcile import Job
 
-__all__ = ["Rounds"]
-
 #: How often a running job is looked at closely, in seconds.
 CLOSE_S = 1.0
 #: So many running jobs are looked at in each turn.

@@ -4,17 +4,6 @@ from __future__ import annotations
 
 from attrs import frozen
 
-__all__ = [
-    "Action",
-    "EndProcesses",
-    "Launch",
-    "LetGo",
-    "Publish",
-    "Release",
-    "WriteCancel",
-    "WriteSpec",
-]
-
 
 @frozen
 class WriteSpec:

@@ -11,8 +11,6 @@ from crystalmath.jobs.scratch import scratch_folders
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["calculation_files"]
-
 #: So deep are calculations in a work directory; recipes make one folder for each.
 _DEPTH = 4
 #: After so many names others may come between.

@@ -20,8 +20,6 @@ from crystalmath import processes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ControlGroup", "Membership", "memberships"]
-
 _NAME = re.compile(r"crystalmath-(\d+)-(\d+)")
 
 

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import JobState
 
-__all__ = ["Change", "Listener"]
-
 
 @frozen(kw_only=True)
 class Change:

@@ -15,8 +15,6 @@ from crystalmath.jobs.cgroups import ControlGroup
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["end_contained"]
-
 
 def end_contained(containment: Mapping[str, Any], limit_s: float) -> bool:
     """End what a supervisor of this host, which is dead, has left alive.

@@ -9,18 +9,6 @@ from typing import Any, TypeAlias
 
 from crystalmath.errors import BadFile
 
-__all__ = [
-    "FORMAT",
-    "SpecDocument",
-    "cleaned",
-    "document",
-    "read_document",
-    "read_header",
-    "to_disk",
-    "write",
-    "write_all",
-]
-
 #: Format number of every file; a newer release reads an older run.
 FORMAT = 1
 #: Header and body of the `spec` of a job, written down or still to be.

@@ -12,22 +12,6 @@ from crystalmath.models import Capabilities, JobState, Sighting
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "Absent",
-    "Claim",
-    "Damaged",
-    "Doubt",
-    "Engine",
-    "Files",
-    "Moment",
-    "Outcome",
-    "Reading",
-    "Record",
-    "Silence",
-    "Spec",
-    "Unreadable",
-]
-
 
 @frozen
 class Absent:

@@ -18,8 +18,6 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Heart", "Heartbeat"]
-
 #: So often a heart beats, and is it looked whether it does, in each lease.
 BEATS = 10
 LOOKS = 20

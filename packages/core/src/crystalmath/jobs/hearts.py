@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.heartbeat import Heart
 
-__all__ = ["Hearts"]
-
 
 @define
 class _LastBeat:

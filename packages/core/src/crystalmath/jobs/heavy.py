@@ -14,8 +14,6 @@ from crystalmath.jobs.worktree import files_below
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["HEAVY", "Use", "is_heavy", "use_of"]
-
 #: Names of files, compressed or not, that a restart can use and no result is read from.
 HEAVY = (
     # VASP

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.facts import Silence
     from crystalmath.jobs.identities import IdentityFile
 
-__all__ = ["Host", "heart_of"]
-
 #: How long it is tried at a time to end what a lost attempt left alive, in seconds.
 SWEEP_S = 5.0
 

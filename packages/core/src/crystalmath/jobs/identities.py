@@ -27,8 +27,6 @@ from crystalmath.processes import Identity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["IDENTITIES", "IdentityFile", "is_alive", "own_identity", "remove_dead", "remove_own"]
-
 #: The folder, beside the run directories, of the files that tell who owns and runs jobs.
 IDENTITIES = ".identities"
 #: A file of that folder that was begun so long ago is not going to be finished, in seconds.

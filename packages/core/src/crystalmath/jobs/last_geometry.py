@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.rundir import RunDirectory
 
-__all__ = ["LastGeometry", "last_geometry"]
-
 #: Larger texts are passed over, in bytes: whoever writes them has a CONTCAR or a trajectory, too.
 _LARGEST = 64 * 2**20
 #: So many of the last frames of a trajectory may be torn.

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crystalmath.jobs.facts import Claim, Silence
 
-__all__ = ["OUTAGE_LEASES", "is_over", "unheard", "waits_for"]
-
 #: While most hosts are silent, it is the file system that is out: so many leases are waited for.
 OUTAGE_LEASES = 3
 

@@ -48,8 +48,6 @@ from crystalmath.models import JobState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ATTEMPTS", "Decision", "step", "steps"]
-
 #: So many attempts a job has in all; only lost ones are repeated.
 ATTEMPTS = 2
 #: A run directory that was missed so often, and for so long in seconds, was removed.

@@ -10,8 +10,6 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Move", "move_of"]
-
 
 @frozen
 class Move:

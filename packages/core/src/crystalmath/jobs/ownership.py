@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.models import JobSpec, JobState
 
-__all__ = ["Recorded", "is_of_another", "let_go", "spec_header", "take_over", "write_again"]
-
 
 @frozen(kw_only=True)
 class Recorded:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["at_once"]
-
 _T = TypeVar("_T")
 
 

@@ -15,8 +15,6 @@ from crystalmath.jobs.scratch import scratch_folders
 from crystalmath.jobs.workfiles import read_chunks
 from crystalmath.jobs.worktree import files_below
 
-__all__ = ["INSTEAD", "is_potcar", "replace_potcar", "replace_potcars", "titles"]
-
 #: What the file is called that stays in the place of a POTCAR.
 INSTEAD = "POTCAR.titel"
 #: As VASP reads it, and as custodian keeps it aside.

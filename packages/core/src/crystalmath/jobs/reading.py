@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.host import Host
     from crystalmath.processes import Identity
 
-__all__ = ["Depth", "Readable", "attempt_in", "read"]
-
 _T = TypeVar("_T")
 #: How an attempt may have ended: as a job does, or lost.
 _ENDS = {"lost", *(state.value for state in JobState if state.is_terminal())}

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.ownership import Recorded
     from crystalmath.jobs.rundir import RunDirectory
 
-__all__ = ["Job", "Looked", "Reconciler", "publish", "request_cancel"]
-
 _LOG = logging.getLogger("crystalmath.jobs")
 
 #: So many decisions may follow from one look: found dead, lost, handed out again.

@@ -21,8 +21,6 @@ from crystalmath.jobs.worktree import files_below
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["ASIDE", "finish_removals", "remove_directory", "remove_heavy"]
-
 #: The folder, beside the run directories, of those that are being removed.
 ASIDE = ".removed"
 #: After so many files others may come between.

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.identities import IdentityFile
 
-__all__ = ["LEFT_OUT", "RunDirectory", "attempt_id", "is_job_id"]
-
 #: The lock, beside the run directories, of whoever changes an owner, or writes as one.
 OWNER_LOCK = ".adoption.lock"
 #: How long another process may hold it before we leave the job to that one, in seconds.

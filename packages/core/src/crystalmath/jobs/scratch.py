@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["scratch_folders"]
-
 #: How quacc names the folder of a calculation, while it runs and when it has failed.
 _NAMES = ("tmp-quacc-", "failed-quacc-")
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.host import Host
     from crystalmath.jobs.rundir import RunDirectory
 
-__all__ = ["read_result", "read_value", "view"]
-
 
 def view(directory: RunDirectory, record: Record, host: Host) -> Decision:
     """Tell what somebody sees of a job who changes nothing."""

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crystalmath.jobs.facts import Engine
 
-__all__ = ["is_fatal", "is_gone", "is_over", "told", "vouches_for_end"]
-
 
 def is_gone(engine: Engine) -> bool:
     """Tell whether the engine will not start an attempt any more."""

@@ -26,17 +26,6 @@ from crystalmath.jobs.worktree import as_text
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-__all__ = [
-    "Found",
-    "Part",
-    "check_inside",
-    "find",
-    "read_chunks",
-    "read_end",
-    "read_part",
-    "read_tail",
-]
-
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
 

@@ -11,8 +11,6 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["WorkFile", "as_text", "files_below"]
-
 
 @frozen
 class WorkFile:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from crystalmath.preflight.report import Report
 
-__all__ = ["required"]
-
 
 def required(
     recipe: str,

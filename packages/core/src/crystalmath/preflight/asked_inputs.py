@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.models.inputs import StepInputs
     from crystalmath.preflight.report import Report
 
-__all__ = ["asked_inputs"]
-
 
 def asked_inputs(
     recipe: str,

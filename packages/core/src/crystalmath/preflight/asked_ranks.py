@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["check_asked_ranks"]
-
 #: Any of these says how many ranks there are.
 _LAYOUT = frozenset({"nodes", "ranks", "ranks_per_node"})
 

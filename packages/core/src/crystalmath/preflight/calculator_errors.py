@@ -10,8 +10,6 @@ from crystalmath.preflight.report import Trouble
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["is_passing", "trouble", "troubles_of"]
-
 #: What an exception may say, in characters.
 _LONGEST = 2000
 #: Troubles of this machine, as when its disk is full: they are no fault of the job's.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.models.inputs import StepInputs
     from crystalmath.preflight.report import Report, Step
 
-__all__ = ["CORES", "MOMENTS", "move", "with_certainty", "with_cores"]
-
 #: More cores than any machine has.
 CORES = 1_000_000
 

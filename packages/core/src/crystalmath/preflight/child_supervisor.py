@@ -32,8 +32,6 @@ from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["IDLE_S", "STARVED_S", "WARM_UP_S", "main"]
-
 #: An idle supervisor ends after this time, in seconds.
 IDLE_S = 600.0
 #: How long the child may take until it can be asked, in seconds.

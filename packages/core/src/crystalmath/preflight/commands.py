@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from crystalmath.preflight.launching import Command, Launch
     from crystalmath.preflight.report import Report, Step
 
-__all__ = ["Commands", "check_commands", "commands_of"]
-
 
 def check_commands(recipe: str, environment: Mapping[str, str]) -> Finding | None:
     """Look for the programs that a job starts. It claims nothing where that cannot be told.

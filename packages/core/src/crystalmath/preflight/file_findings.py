@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.preflight.folders import Folders
     from crystalmath.preflight.program import Program
 
-__all__ = ["GHOST", "findings"]
-
 GHOST = "X"
 
 #: Problems for which the folders may be to blame.

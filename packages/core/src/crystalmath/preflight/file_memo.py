@@ -12,8 +12,6 @@ from crystalmath.worker.imports import settled, signature
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-__all__ = ["FileMemo"]
-
 _Made = TypeVar("_Made")
 
 _LIMIT = 2000

@@ -22,8 +22,6 @@ from crystalmath.worker.imports import settled, signature_of
 if TYPE_CHECKING:
     from crystalmath.preflight.program import Program
 
-__all__ = ["LIMIT", "facts", "signature"]
-
 #: Bytes. VASP's own POTCARs have at most one million, UPF files a few.
 LIMIT = 64 << 20
 _TRIES = 3

@@ -28,18 +28,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.inputs import StepInputs
 
-__all__ = [
-    "MAX_STEPS",
-    "ask",
-    "calculate",
-    "cannot_begin",
-    "install",
-    "is_unmade",
-    "patch",
-    "summary",
-    "survives",
-]
-
 #: A flow over all the slabs of a large cell says the same thing again and again.
 MAX_STEPS = 50
 

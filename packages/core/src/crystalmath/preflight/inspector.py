@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-__all__ = ["CannotAsk", "Inspector", "ask", "close", "concerns"]
-
 #: How long a recipe may take to be asked, in seconds: a flow cuts slabs from its structure before
 #: its first calculation, 3 s of computing for eight atoms. Waiting for a core does not count.
 LIMIT_S = 30.0

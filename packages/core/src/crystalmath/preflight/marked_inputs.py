@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.inputs import Inputs, Setting, StepInputs
 
-__all__ = ["with_marks"]
-
 
 def with_marks(written: Inputs, asked: Inputs) -> Inputs:
     """Give what a job has written with who has set it.

@@ -20,8 +20,6 @@ from crystalmath.preflight.programs_here import conditions
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["probe_job"]
-
 _CORE = "crystalmath"
 
 

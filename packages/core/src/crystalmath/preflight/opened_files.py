@@ -13,8 +13,6 @@ from crystalmath.worker.imports import signature
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["OpenedFiles", "exists"]
-
 
 def exists(path: str) -> bool:
     """Tell whether a file is there, such that :class:`OpenedFiles` is told of the look."""

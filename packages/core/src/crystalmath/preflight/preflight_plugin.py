@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Finding, Pseudopotential
 
-__all__ = ["crystalmath_preflight", "crystalmath_pseudopotentials"]
-
-
 #: Programs for molecules, which heed no cell.
 _MOLECULES = ("gaussian", "mrcc", "orca", "psi4", "qchem")
 

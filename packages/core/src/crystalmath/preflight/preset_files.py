@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from crystalmath.preflight.program import Program
 
-__all__ = ["presets"]
-
 
 def presets(environment: Mapping[str, str], name: str | None = None) -> list[Preset]:
     """Give the presets of all programs, or those of one name.

@@ -10,8 +10,6 @@ from crystalmath.preflight.file_memo import FileMemo
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["install"]
-
 _read: FileMemo[Any] = FileMemo()
 
 

@@ -15,17 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.preflight.checked_job import FileKind
 
-__all__ = [
-    "conditions",
-    "failure",
-    "file_kinds",
-    "guarded",
-    "may_be_asked",
-    "program_named",
-    "program_of",
-    "programs",
-]
-
 
 class _Nobodys(Program):
     """A calculator that no program knows."""

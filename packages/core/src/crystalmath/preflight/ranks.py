@@ -17,8 +17,6 @@ from crystalmath.recipes.quacc_settings import quacc_setting
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["check_ranks", "ranks"]
-
 #: What the options mean that decide the number of ranks; of MPI's, and of Slurm's.
 _MPI_OPTIONS = {"-n": "ranks", "-np": "ranks", "--n": "ranks", "--np": "ranks"}
 _SRUN_OPTIONS = {

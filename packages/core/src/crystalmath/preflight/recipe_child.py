@@ -29,8 +29,6 @@ from crystalmath.worker.isolation import Baseline, begin_below
 if TYPE_CHECKING:
     from crystalmath.preflight.report import Report
 
-__all__ = ["main"]
-
 #: Where this program's modules are.
 _OWN = os.path.join(os.path.dirname(config.__file__), "")
 

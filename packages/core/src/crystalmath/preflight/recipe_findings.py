@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.preflight.program import Program
     from crystalmath.preflight.report import Trouble
 
-__all__ = ["findings"]
-
 _NO_TEXT = re.compile(r"\s*([\[{(]|[-+]?\.?[0-9]|(true|false|none|null)\s*$)", re.IGNORECASE)
 _NO_PRESET = re.compile(r"Cannot find (.+\.ya?ml)", re.DOTALL)
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
 
-__all__ = ["imports_any"]
-
 #: As ``import_module()`` takes it.
 _NAMED = re.compile(r"\w+(\.\w+)+")
 

@@ -19,8 +19,6 @@ from crystalmath.recipes.one_line import words_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LEAVES_NOTHING", "main", "refused", "told_of"]
-
 #: quacc makes folders and a log file as soon as it reads its settings. The working directory is
 #: there already. A job has its own of these.
 LEAVES_NOTHING = {

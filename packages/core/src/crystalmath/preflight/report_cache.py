@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
     from crystalmath.preflight.report import Report
 
-__all__ = ["Question", "ReportCache"]
-
 #: How many reports are kept.
 SIZE = 512
 #: How long the report of a user's own recipe is kept, in seconds.

@@ -14,8 +14,6 @@ from crystalmath.recipes.quacc_settings import settings_file
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["settings_refused"]
-
 #: How long the process that reads them may take, in seconds.
 LIMIT_S = 30.0
 _PREFIX = "QUACC_"

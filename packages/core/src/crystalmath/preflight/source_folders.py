@@ -15,8 +15,6 @@ from crystalmath.recipes.source_paths import FOLDERS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_sources"]
-
 _MAGIC = frozenset("*?[")
 
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["Outcome", "Summary", "Unseen"]
-
 #: Remembers why a recipe cannot go on, and gives what is to be raised.
 Stop: TypeAlias = Callable[[str], BaseException]
 

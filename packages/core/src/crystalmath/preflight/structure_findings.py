@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.preflight.checked_job import CheckedJob
     from crystalmath.preflight.report import Trouble
 
-__all__ = ["MUTE", "defects", "occupancies"]
-
 _DIMENSIONS = 3
 _MANY = 5
 _FULL = 0.999

@@ -17,8 +17,6 @@ from crystalmath.preflight.child_supervisor import RENEWALS, STARVED_S, WARM_UP_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SupervisorClient"]
-
 #: How long a supervisor may take to end what it runs, in seconds.
 _END_S = 10.0
 #: How long a supervisor that is alive may be silent, in seconds: it may have been stopped.

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from crystalmath.preflight.report import Report
 
-__all__ = ["judge", "pseudopotentials", "unasked"]
-
 
 def judge(
     report: Report,

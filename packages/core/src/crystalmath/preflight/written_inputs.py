@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from crystalmath.models.inputs import StepInputs
     from crystalmath.preflight.program import Program
 
-__all__ = ["MOST_BYTES", "calculations", "written_inputs"]
-
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
 

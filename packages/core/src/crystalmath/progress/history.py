@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from crystalmath.progress.reader import ProgressReader, Reading, StepCollector
 
-__all__ = ["MOST_STEPS", "read_history", "tell_failure"]
-
 _LOG = logging.getLogger("crystalmath.progress")
 
 _T = TypeVar("_T")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import overload
 
-__all__ = ["LastLines"]
-
 _BLOCK = 2**16
 #: So much of a section is decoded at a time, in bytes: most end long before the file does.
 _SECTION = 2**12

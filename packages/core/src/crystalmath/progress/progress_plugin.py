@@ -9,8 +9,6 @@ from crystalmath.hookspecs import hookimpl
 if TYPE_CHECKING:
     from crystalmath.progress.reader import ProgressReader
 
-__all__ = ["crystalmath_progress_readers"]
-
 
 @hookimpl
 def crystalmath_progress_readers() -> list[ProgressReader]:

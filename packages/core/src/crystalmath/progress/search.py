@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from crystalmath.progress.reader import ProgressReader
 
-__all__ = ["END", "read_progress"]
-
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
 

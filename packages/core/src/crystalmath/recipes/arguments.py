@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["check_arguments"]
-
 _BY_NAME = frozenset((inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY))
 
 # How like a named parameter a name must be to be taken for a slip: calculators have many

@@ -15,8 +15,6 @@ from crystalmath.recipes.source import find_spec, read_module
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["class_named", "is_named_here", "with_classes"]
-
 _HOMES = ("ase.optimize", "ase.md")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*", re.ASCII)
 #: A class, by its own name; quacc's names of ensembles (``nvt_langevin``) are in lower case.

@@ -19,8 +19,6 @@ from crystalmath.recipes.json_arrays import array_from
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["decode_atoms"]
-
 _MAX_DEPTH = 50
 _NODE_PARTS = 3  # shape, type, items
 _CORE_ARRAYS = ("numbers", "positions", "cell", "pbc")

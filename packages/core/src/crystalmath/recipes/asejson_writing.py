@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-__all__ = ["encode_atoms", "is_as_written"]
-
 _NO_ARRAYS = frozenset(("__ase_objtype__", "constraints", "info"))
 # The arrays whose items are spelled in one way only.
 _WRITTEN = {"float64": float, "int64": int, "bool": bool}

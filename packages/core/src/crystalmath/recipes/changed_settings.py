@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["changed_settings"]
-
 _PREFIX = "QUACC_"
 #: What a job has of its own, or what is about the caller's process alone.
 _OWN = frozenset(("CONFIG_FILE", "LOG_FILENAME", "RESULTS_DIR", "WORKFLOW_ENGINE"))

@@ -10,8 +10,6 @@ from crystalmath.errors import InvalidJob
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["check_atoms", "check_count", "constraint_class", "prepare"]
-
 #: More atoms than any recipe can handle; a larger number is a mistake or an attack.
 MAX_ATOMS = 1_000_000
 

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from crystalmath.errors import BadFile, InvalidJob
 from crystalmath.recipes.checked_atoms import check_atoms
 from crystalmath.recipes.decoding import RESULT_BUILDERS, Decoder, RequestDecoder, as_monty_writes
-from crystalmath.recipes.encoding import ResultEncoder, Sentinel, StrictEncoder, tagged_atoms
+from crystalmath.recipes.encoding import ResultEncoder, StrictEncoder, tagged_atoms
 from crystalmath.recipes.json_writing import json_text
 
 if TYPE_CHECKING:
@@ -45,24 +45,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models import JobSpec
-
-__all__ = [
-    "Sentinel",
-    "body_of",
-    "body_text",
-    "decode_parameters",
-    "decode_request",
-    "decode_result",
-    "decode_result_document",
-    "decode_result_json",
-    "decode_spec",
-    "encode_request",
-    "encode_result",
-    "encode_spec",
-    "result_chunks",
-    "result_json",
-    "result_size",
-]
 
 _MAX_BYTES = 64 * 2**20
 #: How much of a stored result is read at once.

@@ -15,8 +15,6 @@ from crystalmath.recipes.asejson_reading import decode_atoms
 from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder, place_name
 from crystalmath.recipes.json_arrays import array_from
 
-__all__ = ["RESULT_BUILDERS", "Decoder", "RequestDecoder", "as_monty_writes"]
-
 _TAGS = frozenset(("@module", "@class", "@callable", "@bound", "@object_reference", "@version"))
 
 Recurse = Callable[[Any], Any]

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from ase import Atoms
 
-__all__ = ["MAX_DEPTH", "ResultEncoder", "Sentinel", "StrictEncoder", "place_name", "tagged_atoms"]
-
 #: How deeply parameters and results may be nested.
 MAX_DEPTH = 100
 

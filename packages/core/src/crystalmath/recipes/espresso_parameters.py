@@ -19,8 +19,6 @@ from crystalmath.recipes.written_classes import arguments_of, definition
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["program_of_recipe", "unread_input", "unread_keywords"]
-
 #: Where a parameter is, why nothing reads it, and where it may belong.
 _Unread = tuple[str, str, str | None]
 

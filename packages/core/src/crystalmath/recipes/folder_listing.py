@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["folder_trouble", "names_in"]
-
 
 def folder_trouble(path: Path) -> tuple[str, str]:
     """Say what keeps files from being found in a folder.

@@ -15,8 +15,6 @@ from crystalmath.errors import InvalidJob, shown
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Composition", "composition", "read_elements", "read_formula"]
-
 _PART = re.compile(r"([A-Z][a-z]?)([0-9]*)")
 
 

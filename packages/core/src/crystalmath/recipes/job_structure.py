@@ -13,8 +13,6 @@ from crystalmath.errors import InvalidJob, UnknownJob, shown
 if TYPE_CHECKING:
     from crystalmath.models.answers import Parent
 
-__all__ = ["JobStructure"]
-
 _FORMAT = "job"
 _TEXT = re.compile(r"job:(?P<job_id>[^@\s]+)(?:@(?P<frame>-?[0-9]{1,9}))?")
 

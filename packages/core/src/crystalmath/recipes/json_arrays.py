@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["array_from", "array_items", "array_of"]
-
 #: So many items are converted at once, in which no other thread runs.
 _SLICE = 10_000
 _MAX_DIMENSIONS = 8

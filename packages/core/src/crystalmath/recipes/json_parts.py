@@ -11,8 +11,6 @@ from crystalmath.errors import InvalidJob, shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["json_part"]
-
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _TEXT = re.compile(_STRING, re.DOTALL)
 _MARK = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["json_pieces", "json_text"]
-
 #: So many items of a list are written at once: as many positions take some milliseconds.
 _SLICE = 1_000
 #: And so many characters of a text.

@@ -23,19 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
-__all__ = [
-    "NAMESPACE",
-    "PROBE",
-    "Recipe",
-    "catalogue",
-    "check_name",
-    "check_namespace",
-    "full_name",
-    "look_up",
-    "nearest",
-    "resolve",
-]
-
 #: The namespace whose name may be left out on the command line, and which is always admitted.
 NAMESPACE = "quacc.recipes"
 

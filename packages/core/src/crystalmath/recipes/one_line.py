@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["shown", "words_of"]
-
 
 def shown(value: object) -> str:
     """Write a path or an error on one line, quoted where it could be misread."""

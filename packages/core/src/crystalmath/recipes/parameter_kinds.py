@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["check_flag", "check_kinds", "members"]
-
 _NUMBERS = frozenset(("int", "float"))
 _TABLES = frozenset(("dict", "Mapping"))
 _NOT_TEXT = (list, tuple, Mapping, PurePath)

@@ -27,13 +27,6 @@ from crystalmath.recipes.quacc_settings import ase_files, expanded, quacc_settin
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "VARIABLE",
-    "PotcarPath",
-    "fresh_process",
-    "this_process",
-]
-
 VARIABLE = "VASP_PP_PATH"
 
 

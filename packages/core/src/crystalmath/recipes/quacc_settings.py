@@ -15,15 +15,6 @@ from crystalmath.recipes.one_line import shown, words_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "ase_files",
-    "expanded",
-    "quacc_setting",
-    "relative_file",
-    "settings_file",
-    "settings_files",
-]
-
 _FILE_VARIABLE = "QUACC_CONFIG_FILE"
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["check_packages"]
-
 #: How many calls deep is looked: a flow calls a flow that all programs share.
 _DEEP = 3
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-__all__ = ["FoundStructures", "find_structures", "read_structure"]
-
 #: Strings, with the colon that makes keys of them, and brackets. Possessive: a string may have
 #: megabytes, and nothing of it is to be looked at twice.
 _TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(:?)|[{}\[\]]', re.DOTALL)

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-__all__ = ["GEOMETRY", "final_atoms", "geometry_values", "last_step", "result_values"]
-
 #: The columns of a geometry: Å, Å³, atomic numbers.
 GEOMETRY = ("volume_ang3", "cell_ang", "pbc", "numbers", "positions_ang")
 #: What went in, what the table has elsewhere, and what describes programs.

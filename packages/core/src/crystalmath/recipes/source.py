@@ -18,8 +18,6 @@ from crystalmath.errors import InvalidJob
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Binding", "Module", "find_spec", "parse", "read_module"]
-
 
 @frozen(kw_only=True)
 class Binding:

@@ -11,8 +11,6 @@ from crystalmath.recipes.lookup import NAMESPACE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FOLDERS", "anchored"]
-
 #: Parameters that are the folder of an earlier calculation.
 FOLDERS = frozenset(("prev_dir", "prev_outdir"))
 

@@ -11,8 +11,6 @@ from crystalmath.errors import InvalidJob
 if TYPE_CHECKING:
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["POSITIONAL", "Taken", "check_structure", "structure_argument", "structure_taken"]
-
 #: ``None`` where the source cannot tell.
 Taken: TypeAlias = Literal["required", "optional", "none"] | None
 

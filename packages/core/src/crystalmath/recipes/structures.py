@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-__all__ = ["parse_and_keep", "parse_structure", "read_structures", "to_ase_json"]
-
 # What ase.Atoms takes, without its calculator.
 _ATOMS_KEYS = frozenset(
     (

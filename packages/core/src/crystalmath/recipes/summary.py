@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["steps", "summarize"]
-
 # Flows nest a few levels ({"relax": [...], "static": [...]}); deeper is something else.
 _MAX_DEPTH = 8
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["RUN_BY", "check_tables", "keys_run_by"]
-
 _RUNNER = ("quacc.runners.ase", "Runner")
 #: Which method of quacc's runner gets a table.
 RUN_BY = {"opt_params": "run_opt", "md_params": "run_md"}

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["check_unread"]
-
 #: What every calculator of ASE's takes.
 _ALL_TAKE = ("restart", "ignore_bad_restart_file", "label", "atoms", "directory")
 #: How quacc's flows name their jobs: `- name: "relax_job"`, and below it `- job: [quacc....][]`.

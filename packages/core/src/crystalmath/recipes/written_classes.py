@@ -11,8 +11,6 @@ from crystalmath.recipes.source import find_spec, parse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CALCULATORS", "arguments_of", "defaults_of", "definition"]
-
 #: Which calculator a family of recipes hands its further parameters to.
 CALCULATORS = {
     "emt": ("ase.calculators.emt", "EMT"),

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from crystalmath.config import Source
     from crystalmath.server.endpoint import Place
 
-__all__ = ["Server", "force_exit", "serve"]
-
 _LOG = logging.getLogger("crystalmath.server")
 
 #: Variables that the server and its workers need themselves, also where all are forwarded (`*`).

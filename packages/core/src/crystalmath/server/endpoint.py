@@ -25,8 +25,6 @@ from crystalmath.processes import Identity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LONGEST", "Place", "Server", "make_private", "require_private", "require_socket"]
-
 #: The longest path of a Unix socket, in bytes.
 LONGEST = 107
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from crystalmath.server.endpoint import Place
 
-__all__ = ["ANSWER", "REQUEST", "TAKEN", "Inbox", "publish"]
-
 _LOG = logging.getLogger("crystalmath.server")
 
 #: How the name of a request ends, of one that is being carried out, and of an answer.

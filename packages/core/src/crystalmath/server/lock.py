@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from crystalmath.processes import Identity
     from crystalmath.server.endpoint import Place
 
-__all__ = ["AlreadyServed", "HomeLock"]
-
 #: How often a lock that is held is tried again, in seconds.
 PAUSE_S = 0.05
 #: The content of a lock has fewer bytes.

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["log_to"]
-
 #: The size of a log that is turned over, in bytes, and how many old ones are kept.
 SIZE, KEPT = 2_000_000, 3
 

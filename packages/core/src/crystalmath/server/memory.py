@@ -6,8 +6,6 @@ import ctypes
 import gc
 import sys
 
-__all__ = ["hand_back", "prepare"]
-
 #: After so many new objects the collector of cycles looks at them; at those that stay after ten of
 #: these times; at all there are never by itself.
 _NEW = 20_000

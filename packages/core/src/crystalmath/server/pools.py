@@ -16,8 +16,6 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-__all__ = ["NOBODY", "Asker", "asker", "in_pool", "in_slices", "is_wanted"]
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Call: TypeAlias = "tuple[Future[Any], Callable[[], Any]]"

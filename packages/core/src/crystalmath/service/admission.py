@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from crystalmath.recipes.job_structure import JobStructure
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["Admission", "Checked", "Prepared"]
-
 #: What of a submission is no structure and no environment.
 _VALUES = {one.name for one in declared(Submission)} - {"atoms", "environment"}
 

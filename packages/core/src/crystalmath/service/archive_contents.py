@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     #: A job as it is on record, its new row, and its traceback.
     Ended: TypeAlias = tuple[Job, NewJob, str | None]
 
-__all__ = ["check_result", "read_members", "read_record"]
-
 #: Of a record, in bytes: a structure and parameters have at most 64 MiB.
 _LARGEST_RECORD = 80 * 2**20
 #: Of a result that is looked through.

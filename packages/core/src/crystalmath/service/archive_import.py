@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from crystalmath.service.archive_contents import Ended
     from crystalmath.service.job_service import JobService
 
-__all__ = ["Imported", "import_archive"]
-
 #: How the folders begin, beside the run directories, of what is not taken in yet; and a file in
 #: each that is locked for as long as somebody is at it.
 _ASIDE = ".import."

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import Parent
     from crystalmath.recipes.job_structure import JobStructure
 
-__all__ = ["AskedJob", "SubmissionReader", "defaulted", "replaced", "spec_hash"]
-
 
 @frozen
 class AskedJob:

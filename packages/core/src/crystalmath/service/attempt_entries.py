@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.models.answers import AttemptEntry
 
-__all__ = ["attempts"]
-
 
 def attempts(directory: RunDirectory, last: int) -> list[AttemptEntry]:
     """Describe a job's attempts, the first one first.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.service.asked_job import AskedJob
 
-__all__ = ["CheckedCommands"]
-
 
 @frozen
 class _Looked:

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import ClusterEntry
     from crystalmath.quacc.engines import EngineInfo
 
-__all__ = ["describe_clusters"]
-
 
 def describe_clusters(configured: Config) -> list[ClusterEntry]:
     """Describe the clusters, each with why its engine cannot use it; nothing is started."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.quacc.store import JobMetadata
 
-__all__ = ["described", "judged", "probe"]
-
 #: So much may the clocks of a node and of this host differ, in seconds.
 _CLOCK_S = 5.0
 

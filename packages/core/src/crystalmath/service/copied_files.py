@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.quacc.store import JobMetadata
 
-__all__ = ["PARAMETER", "copied_files"]
-
 #: The parameter of quacc's recipes.
 PARAMETER = "copy_files"
 

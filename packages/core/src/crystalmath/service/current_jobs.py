@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.service.recorder import Recorder
     from crystalmath.service.recovery import Recovery
 
-__all__ = ["CurrentJobs"]
-
 
 class CurrentJobs:
     """What every part of :class:`~crystalmath.service.JobService` knows of jobs.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Job, NewJob
     from crystalmath.service.recorder import Recorder
 
-__all__ = ["complete_directory", "record_rows"]
-
 
 def record_rows(recorder: Recorder, ended: Sequence[tuple[Job, NewJob, str | None]]) -> None:
     """Record jobs that have ended elsewhere, with when and how they did: all, or none.

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from crystalmath.models import JobSpec
     from crystalmath.quacc.engine import EngineRunner
 
-__all__ = ["Runners"]
-
-
 #: How long an engine may take to be loaded before who asks for it is told so, in seconds.
 LOAD_S = 120.0
 #: How long an engine that could not be loaded is left alone, in seconds.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from crystalmath.quacc.store import Event, JobMetadata, JobStore
 
-__all__ = ["Feed"]
-
 _LOG = logging.getLogger("crystalmath.service")
 
 #: How often the store is asked for what other processes wrote, in seconds.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.recipes.job_structure import JobStructure
     from crystalmath.service.job_results import JobResults
 
-__all__ = ["Geometries"]
-
 _FULL = 36  # characters of an id
 
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.models import JobSpec
 
-__all__ = ["moves_atoms_alone", "with_continuation"]
-
 #: What recipes are called that look at geometries beside their own.
 _OTHER_GEOMETRIES = {
     *("band", "bands", "defects", "elastic", "eos", "freq", "irc", "neb", "phonon", "phonons"),

@@ -10,8 +10,6 @@ from crystalmath.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["GroupCommit"]
-
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 

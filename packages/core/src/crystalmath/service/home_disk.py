@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["DISK_FULL", "Disk", "HomeDisk"]
-
 #: Why a running job goes on running while the disk is full: what it has computed waits for room.
 DISK_FULL = "disk full"
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     #: For each job that is asked for, the job or why there is none.
     Answers: TypeAlias = list[JobMetadata | CrystalMathError | ImportError]
 
-__all__ = ["Intake"]
-
 
 class Intake(JobResults):
     """The way of a job from its submission to its engine."""

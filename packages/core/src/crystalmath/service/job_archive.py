@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.job_service import JobService
 
-__all__ = ["FILES", "FORMAT", "HEAD", "OWN", "OWN_ENDS", "RECORD", "Archived", "write_archive"]
-
 FORMAT = 1
 HEAD = "archive.json"
 RECORD = "record.json"

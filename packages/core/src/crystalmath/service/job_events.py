@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crystalmath.service.event_feed import Feed
     from crystalmath.service.wanted import Wanted
 
-__all__ = ["JobEvents"]
-
 #: How often jobs of other processes are looked at while somebody waits for them, in seconds.
 POLL_S = 0.25
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.job_service import JobService
 
-__all__ = ["asked_of_job", "written_by_job"]
-
 
 def written_by_job(service: JobService, job: JobMetadata) -> Generator[None, None, Inputs]:
     """Read the input files that the present attempt of a job has written; it may have none."""

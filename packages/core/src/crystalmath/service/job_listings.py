@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import ErrorCount, JobMetadata
     from crystalmath.store.records import Failure
 
-__all__ = ["JobListings"]
-
 
 class JobListings(CurrentJobs):
     """The jobs for which something holds, and how many there are."""

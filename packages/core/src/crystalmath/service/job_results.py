@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import Potcar
     from crystalmath.quacc.store import JobMetadata
 
-__all__ = ["JobResults"]
-
 
 class JobResults(CurrentJobs):
     """Specifications, results and where the files of a job are."""

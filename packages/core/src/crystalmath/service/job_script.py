@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.models.inputs import StepInputs
     from crystalmath.quacc.store import JobMetadata
 
-__all__ = ["python_script", "shell_script"]
-
 #: The variables of a job's environment that its calculation may depend on.
 _SETTINGS = ("QUACC_", "VASP_", "ESPRESSO_", "ASE_")
 #: What Python writes as it is read.

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Job, NewJob
     from crystalmath.service.pruning import Choice
 
-__all__ = ["JobService", "default_service"]
-
 _LOG = logging.getLogger("crystalmath.service")
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     _Meant: TypeAlias = tuple[JobMetadata, Use]
 
-__all__ = ["Choice", "Pruned", "prune"]
-
 _LOG = logging.getLogger("crystalmath.service")
 
 #: What is removed of so many jobs is recorded together; so many are read at once.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.quacc.store import JobMetadata, JobStore
 
-__all__ = ["Rebuilt", "count_directories", "rebuild", "row_of"]
-
 #: So many jobs are recorded in one transaction.
 _BATCH = 500
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from crystalmath.quacc.store import Event, JobMetadata, JobStore
 
-__all__ = ["FRESH_S", "Recent"]
-
 #: How old an answer about an unfinished job may be, in seconds. What this process itself writes
 #: is known at once; others may note something beside it.
 FRESH_S = 0.5

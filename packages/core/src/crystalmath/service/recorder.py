@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.quacc.store import Event, JobMetadata, JobStore, NewJob
 
-__all__ = ["Recorder"]
-
 _LOG = logging.getLogger("crystalmath.service")
 
 #: How long changes are gathered before they are written in one transaction, in seconds.

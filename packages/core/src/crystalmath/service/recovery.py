@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.recorder import Recorder
 
-__all__ = ["Recovery"]
-
 _LOG = logging.getLogger("crystalmath.service")
 
 #: From so many jobs on those that were taken over are looked through for what has ended; and of so

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from crystalmath.preflight.program import Program
     from crystalmath.quacc.store import JobMetadata
 
-__all__ = ["reading_again"]
-
 #: Of an output so many bytes are looked at, from its end.
 _TAIL = 2**16
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.intake import Answers
 
-__all__ = ["Rerunning"]
-
 #: So many jobs are run again in one transaction: their structures are in memory meanwhile.
 _RETRIED = 200
 

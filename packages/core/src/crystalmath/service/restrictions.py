@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.models import Submission
 
-__all__ = ["check_restrictions"]
-
 _WHERE = "[restricted] in the home's config.toml"
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from crystalmath.models.submission import TermsGiven
     from crystalmath.quacc.store import JobMetadata
 
-__all__ = ["Again", "again"]
-
 
 @frozen
 class Again:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Finding
 
-__all__ = ["unless_set_there"]
-
 
 def unless_set_there(findings: Sequence[Finding], cluster: str) -> list[Finding]:
     """Let a job pass for which a cluster's commands may set what its submitter has not set.

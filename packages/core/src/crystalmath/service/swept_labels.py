@@ -17,8 +17,6 @@ from crystalmath.models.submission import Terms
 if TYPE_CHECKING:
     from crystalmath.models.resources import Resources
 
-__all__ = ["Asked", "told_anew"]
-
 _SCHEMAS = {one.name: one.about.schema for one in declared(Terms)}
 _LONGEST_LABEL: int = _SCHEMAS["labels"]["additionalProperties"]["maxLength"]
 _LONGEST_NAME: int = _SCHEMAS["name"]["maxLength"]

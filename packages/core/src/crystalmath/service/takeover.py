@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from crystalmath.quacc.store import JobMetadata
 
-__all__ = ["Takeover"]
-
 _LOG = logging.getLogger("crystalmath.service")
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.job_service import JobService
 
-__all__ = ["PAGE", "Usage", "measure", "pages"]
-
 #: So many jobs are asked for at once.
 PAGE = 200
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from crystalmath.models import Job, JobState
     from crystalmath.store.records import Event
 
-__all__ = ["FOLLOWED", "JobEvent", "Wanted"]
-
 #: The filters of lists that events can be chosen by, by the names that the service takes.
 _HOLDS: Mapping[str, Callable[[Job, Any], bool]] = {
     "engine": lambda job, engine: job.engine == engine,

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.sql import Select
 
-__all__ = ["Database", "exists", "open_database"]
-
 _LOCK_TIMEOUT_S = 60.0
 _VERSION: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.filters import StoreSelection
 
-__all__ = ["count_reached", "of_jobs"]
-
 
 def count_reached(
     connection: Connection,

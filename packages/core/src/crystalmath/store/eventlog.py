@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-__all__ = ["last_event", "number_from", "read_events"]
-
 _EVENT = select(
     events.c.seq,
     jobs.c.job_id,

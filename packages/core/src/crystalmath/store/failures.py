@@ -13,8 +13,6 @@ from crystalmath.store.tables import jobs
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-__all__ = ["newest_failures"]
-
 #: Only among so many failed jobs, those that were submitted last, is looked for the last to fail.
 _LOOKED_THROUGH = 1000
 

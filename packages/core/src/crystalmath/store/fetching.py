@@ -23,17 +23,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.filters import StoreSelection
 
-__all__ = [
-    "CHUNK",
-    "RECORD",
-    "asked_row",
-    "fetch",
-    "fetch_one",
-    "number_of",
-    "read_jobs",
-    "searched",
-]
-
 _FIELDS = tuple(one.name for one in declared(JobMetadata) if one.about.stored)
 #: Selects all that makes a job.
 RECORD = select(*(jobs.c[name] for name in _FIELDS))

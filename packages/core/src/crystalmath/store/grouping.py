@@ -12,8 +12,6 @@ from crystalmath.store.records import ErrorCount
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["group_errors"]
-
 #: So many different errors are told.
 _ERRORS = 50
 #: So many jobs are named for each of them.

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.changes import Change
     from crystalmath.models import NewJob
 
-__all__ = ["insert_all", "insert_each", "insert_ended"]
-
 _INSERT = insert(jobs)
 
 

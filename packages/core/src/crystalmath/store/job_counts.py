@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.store.records import ErrorCount, Failure
     from crystalmath.store.totals import Totals
 
-__all__ = ["JobCounts"]
-
 
 class JobCounts:
     """What the job store tells of many jobs together."""

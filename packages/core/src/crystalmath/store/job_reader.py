@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from crystalmath.models.filters import StoreSelection
     from crystalmath.store.database import Database
 
-__all__ = ["JobReader"]
-
 # The store has a method called list, which hides the type inside its class.
 _Jobs: TypeAlias = list[JobMetadata]
 _Ids: TypeAlias = list[str]

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql import ColumnElement, Select
 
-__all__ = ["sorted_page"]
-
 #: What is smaller counts as nothing, in eV: PostgreSQL fails where a quotient underflows.
 _NOTHING_EV = 1e-290
 _MADE: dict[str, ColumnElement[Any]] = {

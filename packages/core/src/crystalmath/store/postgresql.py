@@ -19,20 +19,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection, Engine
 
-__all__ = [
-    "TRANSACTION",
-    "DroppedError",
-    "engine_options",
-    "is_dropped",
-    "listen",
-    "make_schema",
-    "patient",
-    "split_schema",
-    "take_turn",
-    "was_committed",
-    "with_driver",
-]
-
 _Given = ParamSpec("_Given")
 _Answer = TypeVar("_Answer")
 

@@ -11,8 +11,6 @@ from crystalmath.models import Job
 if TYPE_CHECKING:
     from crystalmath.models import JobState
 
-__all__ = ["ErrorCount", "Event", "Failure", "JobMetadata"]
-
 #: The promised name (:mod:`crystalmath.quacc.store`) of the one record of a job.
 JobMetadata = Job
 

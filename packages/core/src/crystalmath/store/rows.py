@@ -31,18 +31,6 @@ if TYPE_CHECKING:
 
     from crystalmath.store.records import JobMetadata
 
-__all__ = [
-    "check",
-    "equal",
-    "from_row",
-    "insert_for_jobs",
-    "labelled",
-    "limited",
-    "save",
-    "to_listed",
-    "to_row",
-]
-
 _COLUMNS = tuple(column.name for column in jobs.c if column.name != "number")
 _JSON = ("labels", "owner", "parents", "resources", "summary", "warnings")
 _INDEXED = ("job_id", "key")

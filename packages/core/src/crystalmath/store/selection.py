@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from crystalmath.models.filters import Selection, StoreSelection
     from crystalmath.store.records import ErrorCount
 
-__all__ = [
-    "begins_with",
-    "count_errors",
-    "count_states",
-    "is_short",
-    "is_wide",
-    "selected",
-    "source",
-]
-
 
 def selected(
     *,

@@ -14,8 +14,6 @@ from crystalmath.store.tables import HEAD
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
-__all__ = ["is_read_only", "listen", "take_turn"]
-
 #: Readers and writers of a WAL share memory, which those on two hosts have not (SQLite's own words:
 #: "WAL does not work over a network filesystem").
 _JOURNALS = {False: "WAL", True: "DELETE"}

@@ -15,18 +15,6 @@ from sqlalchemy import (
     Text,
 )
 
-__all__ = [
-    "HEAD",
-    "events",
-    "is_storable",
-    "jobs",
-    "labels",
-    "lineage",
-    "listed",
-    "metadata",
-    "specifications",
-]
-
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
 HEAD = "0010"
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.filters import StoreSelection
 
-__all__ = ["Totals"]
-
 #: The totals of so many filters are kept.
 _KEPT = 64
 #: After more events than this, all jobs are counted again.

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from crystalmath.jobs.changes import Change
     from crystalmath.store.records import JobMetadata
 
-__all__ = ["event_row", "follow"]
-
 
 def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str, Any]]]:
     """Take a job along the steps of a change.

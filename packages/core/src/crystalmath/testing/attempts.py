@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["attempt_of", "hand_over", "longer_timeout", "write_down"]
-
 #: The limit of a call is for so many attempts: a command for each may be what launches them.
 _AT_ONCE = 10
 

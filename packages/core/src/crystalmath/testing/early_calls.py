@@ -35,8 +35,6 @@ from crystalmath.testing.watching import Watched, watched
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["STEPS", "call_early"]
-
 #: What is called, in this order; ``remade`` is the constructor again, with everything imported.
 STEPS = (
     *("import", "findings", "constructor", "remade"),

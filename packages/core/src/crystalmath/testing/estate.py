@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["LAUNCHED_ROOM", "Estate", "occupy"]
-
 #: So many wait in the engine's queue once the job is there that is launched past core.
 LAUNCHED_ROOM = 2
 #: How long the process may take to record the handle of a job that it has launched, in seconds: the

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     import psutil
 
-__all__ = ["restless"]
-
 #: How long it is looked at a time, and how long in all, in seconds.
 _WINDOW_S, _MOST_S = 1.0, 60.0
 #: For how long somebody must have computed without a pause to be named, in seconds of a core.

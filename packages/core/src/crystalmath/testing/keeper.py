@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     import psutil
 
-__all__ = ["Kept"]
-
 _LOADER = ("LD_LIBRARY_PATH",)
 
 

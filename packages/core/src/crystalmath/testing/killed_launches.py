@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["KilledLaunches"]
-
 BEFORE, BEGINS = "before a launch", "as a launch begins"
 MIDDLE, AFTER = "in the middle of a launch", "after a launch"
 #: What core may call without any launch, when it has taken over another process's jobs.

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from crystalmath.testing.passing import listed
 
-__all__ = ["is_channel", "is_leaked", "segments"]
-
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux has it
 
 

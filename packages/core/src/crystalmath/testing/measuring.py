@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["PaceError", "measure"]
-
 _TICK = 0.02
 #: How long a second process may take at least until its job has run, in seconds.
 _APART_S = 10.0

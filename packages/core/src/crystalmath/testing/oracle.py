@@ -15,8 +15,6 @@ from crystalmath.testing.passing import TRANSIENT, listed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Oracle", "alive", "found", "living", "shown", "start_time"]
-
 _MARK = "CRYSTALMATH_ATTEMPT"
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from importlib.metadata import Distribution
 
-__all__ = ["MANY", "strangers"]
-
 #: So many modules of one package cost a tenth of a second or so.
 MANY = 50
 _CORE = "crystalmath"

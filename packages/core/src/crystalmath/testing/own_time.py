@@ -6,8 +6,6 @@ import time
 
 from crystalmath.processes import starved_s
 
-__all__ = ["own_time"]
-
 _TRIES = 1000
 
 

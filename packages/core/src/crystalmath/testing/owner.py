@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import psutil
 
 
-__all__ = ["CHILD_EXITS_WITH", "MARK", "NOTE", "Owner", "OwnerError", "is_unavailable"]
-
 #: The environment variable that marks it.
 MARK = "CRYSTALMATH_KIT"
 #: The environment variable that names a file, which is there once somebody runs its script again.

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from attrs import frozen
 
-__all__ = ["FIRST_S", "MARGIN", "UNKNOWN", "Pace", "fewer"]
-
 #: How long the first job may take if the author names no limit, in seconds.
 FIRST_S = 300.0
 #: How many times as long as it took once something may take later, on a machine that is busy then.

@@ -12,8 +12,6 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["TRANSIENT", "below", "links", "listed"]
-
 #: What looking at a process or a file raises that ends meanwhile, or is somebody else's.
 TRANSIENT = (OSError, psutil.Error)
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, ModuleType
 
-__all__ = ["PassingChanges"]
-
 _TOPICS = {
     "os.chdir": "working directory",
     "os.putenv": "environment",

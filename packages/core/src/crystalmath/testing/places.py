@@ -10,8 +10,6 @@ from pathlib import Path
 
 from crystalmath.testing.passing import below, listed
 
-__all__ = ["Places"]
-
 #: Folders of a home in which each program makes a folder of its own, and those below them.
 _SHARED = frozenset({".cache", ".config", ".local", "share", "state"})
 #: A program's folder in a home is copied if it has at most so many files, and so many bytes each.

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from crystalmath.progress.reader import Reading
 
-__all__ = ["PreflightCase", "ReaderCase"]
-
 
 @frozen
 class PreflightCase:

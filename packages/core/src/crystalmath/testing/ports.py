@@ -17,8 +17,6 @@ from crystalmath.testing.passing import TRANSIENT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Port", "hearing", "listening", "open_to_strangers", "sockets"]
-
 #: How long a port may take to say something, in seconds.
 ANSWER_S = 3.0
 #: How a peer of ZeroMQ begins, with the mechanism that it wants: none (its RFC 23).

@@ -9,8 +9,6 @@ import signal
 import sys
 from typing import Any
 
-__all__ = ["process_state"]
-
 
 def process_state() -> dict[str, Any]:
     """Give what is set in this process now, to be compared with what is set later."""

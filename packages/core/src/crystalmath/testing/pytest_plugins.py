@@ -15,8 +15,6 @@ from crystalmath.testing.promises import original, promise, section, topic
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ENDED", "EVENTS", "SHARES", "Lane", "Reporter", "main"]
-
 #: The names of files: what happens, which topics are taken, and that a lane has ended.
 EVENTS, SHARES, ENDED = "events", "shares", "{}.ended"
 #: How often the other lanes are looked at, in seconds.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["SessionError", "list_kit", "run_kit", "run_pytest"]
-
 _MODULE = """\
 import json
 

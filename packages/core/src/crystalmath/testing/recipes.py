@@ -17,38 +17,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = [
-    "abandon",
-    "count_and_fail",
-    "count_and_wait",
-    "echo",
-    "exhaust",
-    "exit_by",
-    "fail",
-    "fork_and_return",
-    "grandchild",
-    "import_missing",
-    "interrupt",
-    "kill_by",
-    "kill_once",
-    "large",
-    "leave_thread",
-    "limited",
-    "mark",
-    "numbers",
-    "opaque",
-    "print_much",
-    "raise_mute",
-    "say_unicode",
-    "spoil",
-    "structure",
-    "surroundings",
-    "unclear",
-    "value",
-    "vanish",
-    "wait_for",
-]
-
 
 def echo(atoms: Atoms, /, **parameters: Any) -> dict[str, Any]:
     """Give back what came in."""

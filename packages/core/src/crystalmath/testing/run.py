@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.pace import Pace
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["KitRun"]
-
 _FIRST = "test_one_job_ends"
 #: How many tests are worth that a second engine is started for them.
 _MANY = 20

@@ -22,8 +22,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TOPICS", "differences", "encodings", "limits", "signals", "streams", "take", "umask"]
-
 #: What `take` takes down.
 TOPICS = (
     "working directory",

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     import psutil
 
-__all__ = ["UnixSocket", "listening_unix_sockets", "names_in_use"]
-
 #: The flag of a socket that takes connections.
 _ACCEPTS = 0x10000
 #: The columns of the table up to the name, which may have blanks; two of them are asked for.

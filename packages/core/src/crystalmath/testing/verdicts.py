@@ -9,8 +9,6 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Verdict", "judge"]
-
 
 @frozen
 class Verdict:

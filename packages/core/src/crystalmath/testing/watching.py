@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
     from types import FrameType
 
-__all__ = ["Watched", "caller", "imports", "is_bytecode", "place", "watched", "writes"]
-
 _PROCESSES = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "pty.spawn"}
 )

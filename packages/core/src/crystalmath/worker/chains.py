@@ -18,9 +18,6 @@ from crystalmath.worker.losses import declare_lost
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["WorkerLost", "close_idle", "run"]
-
-
 _STDERR = 2
 
 

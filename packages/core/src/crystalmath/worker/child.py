@@ -24,15 +24,6 @@ from crystalmath.worker.oom import OomKills
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = [
-    "BEGUN",
-    "Ending",
-    "Runner",
-    "become_subreaper",
-    "end_descendants",
-    "runner_environment",
-]
-
 #: What a runner says, before its message, when all is imported and the recipe is called.
 BEGUN = {"begun": True}
 _CHUNK = 1 << 16

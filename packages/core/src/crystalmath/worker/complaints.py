@@ -11,8 +11,6 @@ from crystalmath.worker.tails import lines_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["complaint"]
-
 #: So much of each file is looked at, in bytes from its end: each of many ranks may complain.
 _LOOKED_AT = 1 << 18
 #: The files of Quantum ESPRESSO's programs are called after these.

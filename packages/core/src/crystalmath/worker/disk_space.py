@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FULL", "keep_reserve", "when_there_is_room"]
-
 _T = TypeVar("_T")
 
 #: What the system says where there is no room, for anybody or for this user.

@@ -12,8 +12,6 @@ from crystalmath.worker.isolation import begin_below
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["end_as", "in_fork"]
-
 #: More than a message has, and no more than a pipe holds, in bytes.
 _LONGEST = 1 << 16
 

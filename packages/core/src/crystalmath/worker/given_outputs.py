@@ -21,8 +21,6 @@ from crystalmath.jobs.scratch import scratch_folders
 from crystalmath.jobs.workfiles import read_chunks
 from crystalmath.jobs.worktree import files_below
 
-__all__ = ["main"]
-
 #: Where a calculation runs, which may stand in its input.
 _FOLDER = re.compile(rb"/[^\s'\"]*/tmp-quacc-[\d-]+")
 #: How custodian keeps what it has changed in the course of a calculation.

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import FrameType
 
-__all__ = ["go_below_guardian"]
-
 
 def go_below_guardian(inherited: int) -> processes.Identity:
     """Go on as a child of this process, which stays as the guardian and never returns.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from crystalmath.worker.pristine import Pristine
 
-__all__ = ["Edited", "install", "settled", "signature", "signature_of"]
-
 #: A file that was changed so shortly before it was read may be changed again, or have been changed
 #: meanwhile, without a sign: the clock of file systems stands still for some milliseconds at a
 #: time. In seconds.

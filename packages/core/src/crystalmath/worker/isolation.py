@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from crystalmath.worker.pristine import Pristine
 
-__all__ = ["Baseline", "begin_below"]
-
 #: How much a runner may grow before it is replaced, in bytes.
 GROWTH = 512 * 1024**2
 #: How many file descriptors a job may leave open before the runner is replaced.

@@ -7,8 +7,6 @@ import os
 
 from crystalmath.jobs.rundir import LEFT_OUT
 
-__all__ = ["LogFile"]
-
 #: How much is copied at a time, in bytes.
 _PIECE = 1 << 20
 #: A line that is longer than so many bytes may be cut in the middle.

@@ -15,8 +15,6 @@ from crystalmath.jobs.rundir import RunDirectory, attempt_id
 if TYPE_CHECKING:
     import os
 
-__all__ = ["declare_lost"]
-
 
 def declare_lost(path: str | os.PathLike[str], attempt: int) -> None:
     """End what a killed supervisor of this host left, and publish that its attempt was lost.

@@ -12,8 +12,6 @@ import ctypes
 import os
 from pathlib import Path
 
-__all__ = ["PLACE", "Mark"]
-
 _NAME = b"CRYSTALMATH_ATTEMPT="
 #: As long as any attempt's id.
 PLACE = "-" * 48

@@ -12,8 +12,6 @@ from crystalmath import config
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BEFORE", "init_script", "with_init"]
-
 #: Variable of a worker: what reaches jobs of what was set before those commands (``env -0``), in
 #: base64. The batch system has brought it from the server's environment, which is no job's.
 BEFORE = "CRYSTALMATH_BEFORE_INIT"

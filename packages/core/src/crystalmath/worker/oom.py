@@ -11,8 +11,6 @@ import os
 
 from crystalmath.jobs.cgroups import memberships
 
-__all__ = ["OomKills"]
-
 _EVENTS = ("memory.events", "memory.oom_control")
 
 

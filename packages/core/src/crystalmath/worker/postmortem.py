@@ -17,8 +17,6 @@ from crystalmath.worker.tails import lines_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["describe"]
-
 #: The files in which codes speak, in the order in which their ends are shown; or compressed.
 _SPEAKING = ("vasp.out", "std_err.txt", "OUTCAR", "*.out", "*.err", "CRASH")
 #: Of each so many lines are shown, each of them so long.

@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["LIBRARIES", "Pristine"]
-
 #: The libraries that are looked at.
 LIBRARIES = ("ase", "quacc")
 #: Larger arrays are data that somebody loaded, in bytes.

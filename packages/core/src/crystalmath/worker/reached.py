@@ -6,8 +6,6 @@ from pathlib import Path
 
 from crystalmath.jobs.piecewise import at_once
 
-__all__ = ["reached"]
-
 
 def reached(work: str) -> str:
     """Say what the newest calculation of a job has written last.

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-__all__ = ["main"]
-
-
 #: Of so many parts of a result it is told that they are stored as text.
 _TOLD = 100
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.rundir import RunDirectory
 
-__all__ = ["RunningJob"]
-
 #: How often a program is looked for that is to stop before its time is up, in seconds.
 ASK_S = 1.0
 #: How much of the end of a log goes into an error message, in bytes and in lines.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 
-__all__ = ["receive_all_signals"]
-
 #: Python itself ignores these.
 _IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
 

@@ -18,8 +18,6 @@ from crystalmath.jobs.piecewise import at_once
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ask_to_stop"]
-
 _PREFIX = re.compile(r"""^\s*prefix\s*=\s*['"]([\w.-]+)['"]""", re.IGNORECASE | re.MULTILINE)
 
 

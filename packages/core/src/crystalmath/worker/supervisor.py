@@ -37,8 +37,6 @@ from crystalmath.worker.guardian import go_below_guardian
 from crystalmath.worker.running_job import RunningJob
 from crystalmath.worker.signals import receive_all_signals
 
-__all__ = ["main"]
-
 #: An idle supervisor ends after this time, in seconds.
 IDLE_S = 60.0
 #: How often a running job looks for a request to cancel, in seconds.

@@ -9,8 +9,6 @@ import stat
 import zlib
 from collections import deque
 
-__all__ = ["lines_of", "tail"]
-
 #: A compressed file is read from its beginning: to here, in bytes, and no further.
 _UNPACKED = 64 << 20
 

@@ -13,8 +13,6 @@ from crystalmath.jobs.rundir import RunDirectory
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ENDS", "TimeLeft", "least_left"]
-
 #: Variable of a worker: when its allocation is over, in seconds since the epoch.
 ENDS = "CRYSTALMATH_ALLOCATION_ENDS"
 #: How long it may take until the recipe of a job with a walltime begins, at least, in seconds.

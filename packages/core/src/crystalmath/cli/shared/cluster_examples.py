@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from crystalmath.models.cluster import FLUX_RUN
 
-__all__ = ["EXAMPLES"]
-
 _OF_ALLOCATIONS = """\
 walltime = "04:00:00"            # of a job that gives none
 launcher = "{launcher}"   # starts a job's ranks

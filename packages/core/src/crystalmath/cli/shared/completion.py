@@ -18,8 +18,6 @@ from crystalmath.errors import CrystalMathError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["clusters", "engines", "job_ids", "labels", "recipes", "states", "unfinished_ids"]
-
 #: How long a server may take to answer, in seconds.
 _ANSWER_S = 0.5
 #: More than so many jobs are of no use in a list.

@@ -7,8 +7,6 @@ from collections.abc import Sequence  # noqa: TC003 - attrs reads annotations
 
 from attrs import field, frozen
 
-__all__ = ["Curve", "Marks", "Panel", "linear_marks", "log_marks"]
-
 #: Distances between marks, in powers of ten.
 _STEPS = (1.0, 2.0, 5.0)
 #: More marks than these on a logarithmic axis are thinned out.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.server.endpoint import Place, Server
 
-__all__ = ["server_checks", "show"]
-
 #: How long the server may take to answer, in seconds.
 ANSWER_S = 5.0
 #: How much of its log is looked at, in bytes.

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from crystalmath.cli.shared.figure import Panel
 
-__all__ = ["FORMATS", "save"]
-
 #: What a file's name may end in.
 FORMATS = (".png", ".svg")
 #: The size of a panel, in inches, and the resolution of a PNG.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.inputs import Difference, Inputs, Setting, StepInputs
 
-__all__ = ["SHOWN", "Diff", "document", "show", "show_differences", "with_value", "write"]
-
 Diff = Annotated[
     str | None,
     typer.Option(

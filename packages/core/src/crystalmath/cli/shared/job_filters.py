@@ -23,19 +23,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Client, Job
     from crystalmath.models.fields import Field
 
-__all__ = [
-    "JobId",
-    "JobIds",
-    "LabelFilter",
-    "UnfinishedIds",
-    "any_client",
-    "find",
-    "select",
-    "states",
-    "with_filters",
-    "with_filters_but",
-]
-
 JobId = Annotated[
     str,
     typer.Argument(

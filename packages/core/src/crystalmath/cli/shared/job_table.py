@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Job
     from crystalmath.models import Progress
 
-__all__ = ["CSV_COLUMNS", "chosen", "usual", "write_csv"]
-
 #: The columns of CSV where none are chosen.
 CSV_COLUMNS = tuple(JOB_COLUMNS)
 

@@ -21,34 +21,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Job
 
-__all__ = [
-    "LiveLine",
-    "age",
-    "console",
-    "counts",
-    "error_document",
-    "fields",
-    "first_line",
-    "full_width",
-    "grid",
-    "note",
-    "note_of_delay",
-    "parent",
-    "potcar",
-    "printable",
-    "resources",
-    "sentence",
-    "short_recipe",
-    "show",
-    "size",
-    "summary_fields",
-    "table",
-    "taken_of",
-    "write",
-    "write_json",
-]
-
-
 #: A width that cuts no line, in columns.
 _WIDEST = 100_000
 

@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-__all__ = [
-    "of_option",
-    "parse_labels",
-    "parse_memory",
-    "parse_parameters",
-    "parse_scheduler_options",
-    "parse_size",
-    "parse_sweep",
-    "parse_value",
-    "parse_walltime",
-]
-
 _OPENING = tuple("[{(\"'")
 
 

@@ -6,8 +6,6 @@ import re
 
 from crystalmath.cli.shared.output import printable
 
-__all__ = ["Plain"]
-
 # Sequences as ECMA-48 has them: of strings (titles, clipboards, links) the content goes, too.
 _STRING = r"[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
 _CONTROL = r"\[[0-?]*[ -/]*[@-~]"

@@ -14,8 +14,6 @@ from crystalmath.models.resources import RESOURCE_NAMES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["parse_resource_sweep", "split_sweeps"]
-
 _PREFIX = "resources."
 _FIELDS = {one.name: one for one in declared(Resources) if one.name in RESOURCE_NAMES}
 

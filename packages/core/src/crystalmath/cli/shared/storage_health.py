@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
 
-__all__ = ["storage_checks"]
-
 _ELSEWHERE = (
     "put the database on PostgreSQL (CRYSTALMATH_DATABASE_URL), or beside the home; see "
     "docs/configuration.md, Network file systems"

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-__all__ = ["Document", "fit", "names_one", "read_document", "read_documents", "read_structure"]
-
 #: A structure as ``jobs.submit`` takes it.
 Document = str | dict[str, Any]
 # A name, the file, and which of its frames.

@@ -30,22 +30,6 @@ if TYPE_CHECKING:
     from crystalmath.models import SubmissionOptions
     from crystalmath.models.fields import Field
 
-__all__ = [
-    "Json",
-    "Params",
-    "ParamsFile",
-    "PlaceOptions",
-    "Recipe",
-    "Structure",
-    "asking",
-    "is_asked",
-    "make_submission",
-    "require_none",
-    "with_changes",
-    "with_options",
-    "with_place",
-]
-
 Recipe = Annotated[
     str,
     typer.Argument(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.cli.shared.figure import Curve, Marks, Panel
 
-__all__ = ["draw"]
-
 #: Told apart by their forms, too, where there are no colours.
 _POINTS = "●▲■◆○△□◇"
 _COLOURS = ("cyan", "yellow", "magenta", "green", "red", "blue", "white", "bright_black")

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from crystalmath.preflight.checked_job import CheckedJob, Wanted
     from crystalmath.preflight.report import FileFacts, Step
 
-__all__ = ["Espresso", "crystalmath_programs"]
-
 _PSEUDO = "ESPRESSO_PSEUDO"
 _ONLY = "; only Quantum ESPRESSO's recipes need one"
 #: Recipes whose first step is pw.x.

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from crystalmath.preflight.program import Asked
 
-__all__ = ["ask", "is_espresso"]
-
 _NONE = "(none)"
 #: Calculations that begin where another ended: pw.x looks first among what that one saved.
 _CONTINUE = ("nscf", "bands")

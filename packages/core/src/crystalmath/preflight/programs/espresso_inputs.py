@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from crystalmath.models.inputs import Origin
     from crystalmath.preflight.program import Asked, Program
 
-__all__ = ["inputs", "settings"]
-
 _CARD = re.compile(
     r"^(ATOMIC_SPECIES|ATOMIC_POSITIONS|CELL_PARAMETERS|K_POINTS|ADDITIONAL_K_POINTS|CONSTRAINTS|"
     r"OCCUPATIONS|ATOMIC_VELOCITIES|ATOMIC_FORCES|SOLVENTS|HUBBARD)\b(.*)$",

@@ -20,8 +20,6 @@ from crystalmath.preflight.report import FileFacts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["read"]
-
 _BEGIN = "parameters from PSCTR are:"
 _HEADER_END = "END of PSCTR-controll parameters"
 _END = "End of Dataset"

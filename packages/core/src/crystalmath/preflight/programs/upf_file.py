@@ -12,8 +12,6 @@ from collections import Counter
 
 from crystalmath.preflight.report import FileFacts
 
-__all__ = ["read"]
-
 _UPF = re.compile(rb"<UPF\b|<qe_pp:|<PP_HEADER>")
 _INFO = re.compile(rb"<PP_INFO>.*?</PP_INFO>", re.DOTALL)
 _OPENED = re.compile(rb"<(PP_[\w.]+)(?:\s+[\w:.]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*\s*>")

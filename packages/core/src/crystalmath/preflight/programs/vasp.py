@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from crystalmath.preflight.programs.vasp_folders import PotcarFolders
     from crystalmath.preflight.report import FileFacts, Step, Trouble
 
-__all__ = ["Vasp", "crystalmath_programs"]
-
 #: Files that custodian reads -> the parameters that they are made from, as far as it is worth it.
 _MADE_FROM: dict[str, set[str]] = {
     "INCAR": set(),

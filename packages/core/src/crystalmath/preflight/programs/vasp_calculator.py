@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from crystalmath.preflight.program import Asked, Program
 
-__all__ = ["ask", "install"]
-
 _PATH = "VASP_PP_PATH"
 _VERSION = "VASP_PP_VERSION"
 #: The parameters that decide on a POTCAR.

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.preflight.checked_job import CheckedJob, Wanted
     from crystalmath.preflight.report import Step
 
-__all__ = ["NAME", "findings", "functionals_of"]
-
 #: The program's name.
 NAME = "vasp"
 _MANY = 5

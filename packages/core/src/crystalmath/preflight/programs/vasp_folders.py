@@ -13,8 +13,6 @@ from crystalmath.preflight.folders import Folders, FolderTrouble, names_below
 from crystalmath.recipes.one_line import shown
 from crystalmath.recipes.potcar_path import VARIABLE, PotcarPath, fresh_process
 
-__all__ = ["PotcarFolders"]
-
 
 @frozen(slots=False)
 class PotcarFolders(Folders):

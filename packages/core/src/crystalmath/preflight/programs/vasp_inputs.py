@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from crystalmath.models.inputs import Origin
     from crystalmath.preflight.program import Asked, Program
 
-__all__ = ["FILES", "TITLES", "inputs", "settings"]
-
 FILES = ("INCAR", "KPOINTS", "POSCAR")
 #: In the place of POTCAR, whose content nobody may hand on: the line TITEL of each dataset.
 TITLES = "POTCAR.titel"

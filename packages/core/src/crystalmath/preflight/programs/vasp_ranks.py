@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-__all__ = ["findings"]
-
 #: Groups of ranks within those that share a k-point.
 _BAND_TAGS = ("ncore", "npar")
 

@@ -15,8 +15,6 @@ from crystalmath.preflight.input_files import assignments
 if TYPE_CHECKING:
     from crystalmath.preflight.report import Starts
 
-__all__ = ["NONCOLLINEAR", "Started", "started"]
-
 #: Tags with which moments have a direction: of VASP's programs one alone computes that.
 NONCOLLINEAR = ("LSORBIT", "LNONCOLLINEAR")
 

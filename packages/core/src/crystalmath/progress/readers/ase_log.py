@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from crystalmath.progress.reader import Lines
 
-__all__ = ["AseLog"]
-
 # BFGS:    3 15:09:38       -0.005682        0.0123
 # BFGSLineSearch:    1[  2] 15:09:38       -0.005682        0.0123
 _STEP = re.compile(r"\w+:\s+(\d+)(?:\[\s*\d+\])?\s+[\d:]+\s+(-?\d+\.\d+)\*?\s+(\d+\.\d+)\s*$")

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from crystalmath.progress.reader import Lines
 
-__all__ = ["AseMdLog"]
-
 # Time[ps]      Etot[eV]     Epot[eV]     Ekin[eV]    T[K], and the stress where that is asked for.
 # 0.0205           0.0106       0.0021       0.0085    16.5
 _STEP = re.compile(r"(\d+\.\d{4})\s+-?\d+\.\d+\s+(-?\d+\.\d+)\s+-?\d+\.\d+\s+-?\d+\.\d(?:\s|$)")

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from crystalmath.progress.last_lines import LastLines
     from crystalmath.progress.reader import Lines
 
-__all__ = ["Oszicar"]
-
 _NUMBER = r"[-+]?\d*\.\d+E[-+]\d+"
 #: ``   3 F= -.14890E+02 E0= -.14889E+02  d E =-.1E-02``; of dynamics ``T=  300. E= ...`` before F
 _IONIC = re.compile(rf"\s*(\d+)\s+(?:T=.*?)?F=\s*{_NUMBER}\s+E0=\s*({_NUMBER})(?=\s)")

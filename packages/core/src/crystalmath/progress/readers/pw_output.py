@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from crystalmath.progress.last_lines import LastLines
     from crystalmath.progress.reader import Lines
 
-__all__ = ["PwOutput"]
-
 _ENERGY = re.compile(r"(!?)\s+total energy\s+=\s+(-?\d+\.\d+) Ry")
 _ELECTRONIC = re.compile(r"\s+iteration #\s*(\d+)\s")
 #: After each ionic step: of a relaxation (also ``bfgs converged in   3 scf cycles``), of dynamics.

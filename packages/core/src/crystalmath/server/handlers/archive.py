@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from crystalmath.models.filters import FilterParams
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_archive", "handle_jobs_import"]
-
 _FILE = {"type": "string", "description": "the whole path of the archive"}
 _IDS = {"type": "array", "items": {"type": "string"}}
 _COUNT = {"type": "integer", "minimum": 0}

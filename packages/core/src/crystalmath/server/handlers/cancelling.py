@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from crystalmath.models.filters import Selection
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_cancel_many"]
-
 _ANSWER_SIZE = 300
 
 

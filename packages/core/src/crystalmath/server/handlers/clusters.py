@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
 
-__all__ = ["handle_clusters_check", "handle_clusters_list"]
-
 _TEXT: dict[str, Any] = {"type": "string"}
 _CHECK = record(
     {

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import CountedOverTime
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_counts"]
-
 #: So many buckets at most.
 _MOST = 10_000
 #: What one of them takes in memory about, in bytes.

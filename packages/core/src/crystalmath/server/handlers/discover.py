@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
 
-__all__ = ["handle_rpc_discover"]
-
 
 @method("rpc.discover", result={"type": "object", "description": "an OpenRPC document"})
 def handle_rpc_discover(service: JobService, params: NoParams) -> Mapping[str, Any]:

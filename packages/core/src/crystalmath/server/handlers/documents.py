@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["EVENT_SIZE", "JOB_SIZE", "PAGE", "event_document", "job_document"]
-
 #: What the document of a job, and of an event, takes in memory about, in bytes.
 JOB_SIZE = 4000
 EVENT_SIZE = 500

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
 
-__all__ = ["handle_engines_list"]
-
 _TEXT: dict[str, Any] = {"type": "string"}
 
 

@@ -42,17 +42,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
 
-__all__ = [
-    "EVENT_FILTERS",
-    "Subscriber",
-    "WantedParams",
-    "event_documents",
-    "handle_jobs_events",
-    "handle_jobs_wait",
-    "listening",
-    "read_wanted",
-]
-
 #: How often it is looked whether the owner of a job that is waited for has died, in seconds.
 _RECONCILE_S = 2.0
 _MOST_EVENTS = 10_000

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import JobFiles
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_files"]
-
 #: So many files are named, and what each takes in memory about, in bytes.
 _MOST = 10_000
 _FILE_SIZE = 400

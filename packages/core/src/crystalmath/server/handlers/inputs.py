@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.server.rpc.shapes import JobIdParams
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_inputs"]
-
 
 @method(
     "jobs.inputs",

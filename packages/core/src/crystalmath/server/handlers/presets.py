@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import PresetEntry
     from crystalmath.service import JobService
 
-__all__ = ["handle_presets_list"]
-
 
 class PresetsListParams(TypedDict, total=False):
     """The parameters of ``presets.list``."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["PROGRESS", "handle_jobs_progress", "progress_document"]
-
 #: Each is read from the files of its calculation.
 _MOST = 200
 #: With their histories, of which a step takes so many bytes of the answer.

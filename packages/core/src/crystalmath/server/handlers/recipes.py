@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crystalmath.recipes.lookup import Recipe
     from crystalmath.service import JobService
 
-__all__ = ["handle_recipes_describe", "handle_recipes_list"]
-
 _TEXT: dict[str, Any] = {"type": "string"}
 _KIND = {"enum": ["job", "flow", None], "description": "what quacc's decorator makes of it"}
 

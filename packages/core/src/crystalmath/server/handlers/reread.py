@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import SubmittedJob
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_reread"]
-
 _PLACE = ("engine", "cluster")
 
 

@@ -41,13 +41,6 @@ if TYPE_CHECKING:
     from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
 
-__all__ = [
-    "handle_jobs_logs",
-    "handle_jobs_parameters",
-    "handle_jobs_result",
-    "handle_jobs_results",
-]
-
 #: How often a file is looked at that somebody follows, in seconds.
 _LOOK_S = 0.25
 #: How much of a file goes into one answer, in bytes.

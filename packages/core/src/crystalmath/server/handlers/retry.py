@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_retry"]
-
 #: What the answer to one of many jobs takes in memory about, in bytes.
 _ANSWER_SIZE = 1500
 _TEXT: Mapping[str, Any] = {"type": "string"}

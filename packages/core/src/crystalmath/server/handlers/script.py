@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import JobScript
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_script"]
-
 _TEXT = {"type": "string"}
 #: A structure and parameters, written as Python.
 _SIZE = 16 * 2**20

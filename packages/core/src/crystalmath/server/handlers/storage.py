@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_prune", "handle_jobs_usage"]
-
 _Group = TypeVar("_Group")
 #: So many groups are told, the largest, and what each takes in memory about, in bytes.
 _MOST = 1000

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crystalmath.server.rpc.shapes import JobIdParams
     from crystalmath.service import JobService
 
-__all__ = ["handle_jobs_show"]
-
 _TEXT: Mapping[str, Any] = {"type": "string"}
 _COUNT: Mapping[str, Any] = {"type": "integer"}
 #: So many events and relatives are told; a job has a few.

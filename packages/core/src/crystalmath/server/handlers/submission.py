@@ -26,15 +26,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
-__all__ = [
-    "answered",
-    "handle_jobs_check",
-    "handle_jobs_submit_many",
-    "read_submission",
-    "submitted",
-    "submitting_pool",
-]
-
 #: What the answer to one of many submissions takes in memory about, in bytes.
 _ANSWER_SIZE = 1000
 #: And the inputs of a job of many large structures.

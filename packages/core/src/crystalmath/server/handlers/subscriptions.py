@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service.wanted import Wanted
 
-__all__ = ["handle_jobs_subscribe", "handle_jobs_unsubscribe"]
-
 #: The name of the notification.
 _CHANGED = "jobs.changed"
 

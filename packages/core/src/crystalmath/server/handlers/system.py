@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from crystalmath.service import JobService
     from crystalmath.store.records import Failure
 
-__all__ = ["PROTOCOL", "describe_process", "describe_service"]
-
 #: The version of the protocol; it grows when an old client could misread an answer.
 PROTOCOL = 1
 

@@ -20,8 +20,6 @@ from attrs import define, field
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Account", "Budget", "Share", "present", "room"]
-
 _T = TypeVar("_T")
 
 #: The share of the request that is being carried out; `None` where there is no server.

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from crystalmath.server.rpc.dispatch import Method
 
-__all__ = ["MAX_CONNECTIONS", "Connections", "peer_uid"]
-
 _LOG = logging.getLogger("crystalmath.server")
 
 #: How many connections there may be at once; and how many more that only ask for what begins with

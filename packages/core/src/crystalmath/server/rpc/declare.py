@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import Told, Trouble
     from crystalmath.service import JobService
 
-__all__ = [
-    "METHODS",
-    "Handler",
-    "Method",
-    "findings_of",
-    "length",
-    "method",
-    "number",
-    "trouble",
-]
-
 #: What a dispatcher calls: with the job service (``None``: this process's own), or with the
 #: session for methods that say so.
 Handler: TypeAlias = Callable[[Any, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]

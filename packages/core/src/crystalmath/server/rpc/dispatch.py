@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from crystalmath.server.rpc.budget import Share
 
-__all__ = ["Caller", "Dispatcher", "Method", "Pending"]
-
 _LOG = logging.getLogger("crystalmath.server")
 
 _T = TypeVar("_T")

@@ -7,20 +7,6 @@ from typing import Any
 from crystalmath.models import Job, JobState, Terms
 from crystalmath.models.fields import to_wire
 
-__all__ = [
-    "ASKED",
-    "DIRECTORY",
-    "EVENT",
-    "HOME",
-    "ID",
-    "INPUTS",
-    "JOB",
-    "RECIPE",
-    "RESULT",
-    "TERMS",
-    "USE",
-]
-
 ID = "bacc336c-380e-4e0d-86f1-af45b2681ea2"
 RECIPE = "quacc.recipes.emt.core.static_job"
 HOME = "/home/anna/.crystalmath"

@@ -21,8 +21,6 @@ from crystalmath.server.rpc.example_job import (
     USE,
 )
 
-__all__ = ["EXAMPLES"]
-
 #: Method -> parameters and result.
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "clusters.check": (

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from crystalmath.server.rpc.declare import Method
 
-__all__ = ["OPENRPC", "document"]
-
 #: The version of the OpenRPC specification.
 OPENRPC = "1.3.2"
 

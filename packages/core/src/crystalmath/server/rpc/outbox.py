@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.server.rpc.budget import Share
 
-__all__ = ["Outbox", "Text"]
-
 _LOG = logging.getLogger("crystalmath.server")
 
 _Part: TypeAlias = bytes | wire.Stream

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from crystalmath.recipes.lookup import Recipe
 
-__all__ = ["parameters_schema"]
-
 _Schema = dict[str, Any]
 
 

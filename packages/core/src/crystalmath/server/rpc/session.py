@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.server.rpc.dispatch import Dispatcher, Pending
     from crystalmath.server.rpc.messages import Call
 
-__all__ = ["FIRST_S", "IN_FLIGHT", "Session"]
-
 _LOG = logging.getLogger("crystalmath.server")
 
 #: How many requests of one connection are carried out at once; more are read when one has ended.

@@ -7,25 +7,6 @@ from typing import Any, TypedDict
 from crystalmath.models import Job, JobState, Submission
 from crystalmath.models.fields import array, declared, nullable, properties, reference
 
-__all__ = [
-    "COMPONENTS",
-    "ERROR",
-    "JOB",
-    "JOB_ID",
-    "JOB_IDS",
-    "LABELS",
-    "MOST_JOBS",
-    "NAME",
-    "REQUIRED",
-    "STATE",
-    "SUBMISSION",
-    "TIMEOUT",
-    "JobIdParams",
-    "JobIdsParams",
-    "NoParams",
-    "record",
-]
-
 #: So many jobs in one request at most.
 MOST_JOBS = 10_000
 

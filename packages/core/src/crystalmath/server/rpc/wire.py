@@ -15,25 +15,6 @@ from typing import Any, NoReturn
 
 from crystalmath.errors import CrystalMathError
 
-__all__ = [
-    "CHUNK",
-    "MAX_DEPTH",
-    "MAX_HEADER",
-    "MAX_MESSAGE",
-    "MAX_VALUES",
-    "Raw",
-    "Stream",
-    "WireError",
-    "count_values",
-    "dumps",
-    "frame",
-    "header",
-    "loads",
-    "pieces",
-    "read_length",
-    "size",
-]
-
 #: The largest message that the server takes, in bytes. Answers have no limit: a result comes whole.
 MAX_MESSAGE = 64 * 2**20
 

@@ -24,8 +24,6 @@ from crystalmath.testing.contract.submission import Submission
 from crystalmath.testing.contract.surroundings import Inheritance, Surroundings
 from crystalmath.testing.contract.turns import Turns
 
-__all__ = ["RunnerContract"]
-
 
 class RunnerContract(
     Submission,

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["AL", "Base", "alone", "still_unbegun"]
-
 _Test = TypeVar("_Test", bound="Callable[..., None]")
 AL = bulk("Al", a=4.05)
 _HOME = pytest.StashKey[Path]()

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Boundary"]
-
 MANY = 60
 #: How long an engine may take to answer a `launch` of what cannot run yet, in seconds.
 ANSWER_S = 30.0

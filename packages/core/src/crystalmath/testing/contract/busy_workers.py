@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["BUSY", "BusyWorkers", "behind_busy_workers", "judge_room"]
-
 _TICK = 0.05
 _PLUGIN = "crystalmath-busy-workers"
 _Test = TypeVar("_Test", bound="Callable[..., None]")

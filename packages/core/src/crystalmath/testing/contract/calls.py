@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Calls"]
-
 #: How long loading the plugin and its findings may take, making the first runner, with all that
 #: this imports, making another one, and each call that core makes at a submission, in seconds.
 LIMITS_S = {"import": 1.0, "findings": 1.0, "constructor": 60.0, "remade": 0.5}

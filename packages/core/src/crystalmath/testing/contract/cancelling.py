@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Cancelling"]
-
 #: How long it may take until a running job and all its processes are gone, in seconds.
 GONE_S = 30.0
 #: How long a launch may take to begin, in seconds.

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Closing"]
-
 #: How long `close` may take, in seconds.
 CLOSE_S = 60.0
 #: How long a thread or a socket may outlive `close`, in seconds.

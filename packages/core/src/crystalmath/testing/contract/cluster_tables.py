@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["ClusterTables"]
-
 #: The cluster, a key of its table that no engine has, and a variable that reaches jobs.
 NAME, UNKNOWN, VARIABLE = "of-the-kit", "a_key_that_nobody_knows", "VASP_VARIABLE_OF_THE_CLUSTER"
 _GUIDE = "docs/writing-an-engine.md"

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
 
-__all__ = ["count", "ran_once", "touch"]
-
 
 def touch(path: str) -> None:
     """Make a file that recipes wait for."""

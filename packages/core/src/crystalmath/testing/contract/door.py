@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Door"]
-
 #: How often the engine is asked about what was not begun yet, in seconds.
 PROBE_S = 2.0
 

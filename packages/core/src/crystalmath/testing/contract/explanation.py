@@ -14,8 +14,6 @@ from crystalmath.testing.promises import GUIDE, original, promise, section
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["SAID", "WRITTEN", "explain"]
-
 SAID = "What the engine said last"
 WRITTEN = "What the processes of the test wrote"
 _ASKED = "What is asked of the engine"

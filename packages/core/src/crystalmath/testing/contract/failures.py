@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Failures"]
-
 MESSAGES = {
     "plain": "the box is too small",
     "unicode": "\u00e9 \U0001f9ea \u05d0 \u202e",

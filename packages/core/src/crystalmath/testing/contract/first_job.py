@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from crystalmath.testing.measuring import PaceError
 
-__all__ = ["FirstJob"]
-
 
 class FirstJob(Base):
     """An engine that does not pass here passes nowhere."""

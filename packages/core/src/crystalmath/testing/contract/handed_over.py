@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["HandedOver"]
-
 #: What a user may call a job, and a shell must not read.
 NAME = "a b é's $(x)"
 #: How many wait on an engine that is warm in a moment and drops them at the end, and on one that

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Honesty"]
-
 #: How long the queue of a dead process is watched, in seconds.
 WATCH_S = 5.0
 #: How long processes are watched that a dead supervisor left, in seconds.

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Hygiene"]
-
 #: Hides a library as if it were not installed: ``python -c HIDE LIBRARY CODE``.
 HIDE = """
 import sys

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Mishaps"]
-
 _TROUBLES = pytest.StashKey["Troubles"]()
 _ENDS = frozenset({"completed", "failed", "cancelled"})
 _GUIDE = "docs/writing-an-engine.md"

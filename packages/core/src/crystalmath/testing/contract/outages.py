@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Outages"]
-
 #: How long an outage lasts, in seconds: core asks a silent engine every 5 s.
 OUTAGE_S = 7.0
 #: How long a submission to an engine that is away may take, in seconds: it waits for nobody.

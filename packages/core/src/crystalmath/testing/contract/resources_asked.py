@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["ResourcesAsked"]
-
 #: Of each resource more than every engine gives.
 ASKED: dict[str, Any] = {
     "nodes": 2,

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Restarts"]
-
 #: Moments after a submission has begun at which its process is killed, in seconds; the last when it
 #: has answered, so that there are jobs on every machine.
 MOMENTS_S = (0.0, 0.003, 0.01, 0.03, None)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Results"]
-
 #: How long the result of 50 MB may take, above what the engine takes for any job, in seconds.
 LARGE_S = 90.0
 

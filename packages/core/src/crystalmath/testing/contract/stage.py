@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["JOBS", "TYPED", "Stage"]
-
 #: So many jobs are run one after another; who keeps something of each keeps so much.
 JOBS = 4
 #: So often in a row that shows: a pool that fills up, like that of the database, grows less often.

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Submission"]
-
 #: How long one call may take while the engine is busy: most of them, and the slowest, in seconds.
 #: Most of them tell of the engine; one alone may have waited for a disk, or for a busy machine.
 SUBMIT_S = (0.1, 10.0)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Inheritance", "Surroundings"]
-
 _STAGE = pytest.StashKey["Stage | Exception"]()
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
-__all__ = ["Turns"]
-
 #: How long nobody must begin what nobody may begin, in seconds.
 WATCH_S = 5.0
 

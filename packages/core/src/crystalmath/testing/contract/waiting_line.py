@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
 
-__all__ = ["Line"]
-
 
 class Line:
     """Attempts that are begun in some order, and each let go by itself."""
