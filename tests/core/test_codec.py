@@ -327,9 +327,9 @@ def test_a_damaged_specification_says_so() -> None:
 def test_quaccs_sentinels_pass_without_importing_quacc() -> None:
     source = """
 import sys
-from crystalmath.recipes import codec
+from crystalmath.recipes import codec, encoding
 value = codec.decode_request({"@module": "quacc", "@class": "Remove"})
-assert value == codec.Sentinel("Remove")
+assert value == encoding.Sentinel("Remove")
 assert codec.encode_request(value) == {"@module": "quacc", "@class": "Remove"}
 assert "quacc" not in sys.modules and "monty" not in sys.modules
 import warnings; warnings.simplefilter("ignore")

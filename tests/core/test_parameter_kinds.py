@@ -12,7 +12,7 @@ from ase.optimize import FIRE
 from crystalmath.cli import submit
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.arguments import check_arguments
-from crystalmath.recipes.codec import Sentinel
+from crystalmath.recipes.encoding import Sentinel
 from crystalmath.recipes.lookup import look_up
 
 VASP = "vasp.core.static_job"
