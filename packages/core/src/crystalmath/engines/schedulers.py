@@ -1,0 +1,219 @@
+"""Commands of batch systems, and what their answers mean, for every engine that submits to one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from crystalmath.errors import ConfigError, EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: How long a command of a batch system may take, in seconds.
+ANSWER_S = 30.0
+#: How long one may take for which a person waits, in seconds: Slurm's own give up after ten.
+CHECK_S = 15.0
+#: So much of an answer that cannot be read is quoted, in characters.
+_QUOTED = 200
+
+# Slurm ends each refusal by a policy so; the line before it may name the limit.
+_ANY_LIMIT = re.compile(r"Job violates accounting/QOS policy( \(.*\))?")
+# What names a part of the request, and may be taken later all the same.
+_PASSING = re.compile(
+    r"Submit\w*Limit|submit limit|would exceed|max number of jobs|threshold|is down|disabled"
+    r"|inactive|closed|not enabled|not started|not responding|timed out|temporar|try again"
+    r"|try later|available now|connect",
+    re.IGNORECASE,
+)
+_REQUEST = re.compile(
+    r"\b(partition|queue|account|bank|project|qos|wckey|feature|gres|reservation|walltime)\b"
+    r"|licen[sc]e|node (count|name)|requested node|bad host|processors|cpu count|\w+Limit\b"
+    r"|memory (specification|required)|specification|resource|exceed|too many|unsatisfiable"
+    r"|illegal attribute|invalid (numeric|--)|(unrecognized|invalid|unknown|illegal) (option|arg)"
+    r"|(option|argument) requires",
+    re.IGNORECASE,
+)
+# Commands that ask a batch system for next to nothing: they fail where it cannot be reached.
+_PINGS: Mapping[str, Sequence[str]] = {
+    "slurm": ("squeue", "--me", "--noheader", "--format=%i"),
+    "pbs": ("qstat", "-B"),
+    "lsf": ("lsid",),
+    "flux": ("flux", "jobs", "--count=1"),
+}
+
+
+def run(command: Sequence[str], *, answer_s: float | None = None) -> str:
+    """Run a command of a batch system, and return what it prints.
+
+    Parameters
+    ----------
+    command : sequence of str
+        The command and its arguments.
+    answer_s : float, optional
+        How long it may take, in seconds; `ANSWER_S` by default.
+
+    Raises
+    ------
+    EngineUnavailable
+        It did not answer in time. It may have done what it was asked for.
+    ConfigError
+        There is no such command here.
+    subprocess.CalledProcessError
+        It failed; its ``output`` says why.
+    """
+    limit = ANSWER_S if answer_s is None else answer_s
+    try:
+        done = subprocess.run(  # noqa: S603 - the batch system's own command
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise EngineUnavailable(f"{command[0]} did not answer in {limit:g} s") from None
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{command[0]} is not in PATH: the server has to run where the batch system's commands "
+            "are, on a login node"
+        ) from None
+    except OSError as error:  # no process could be started, or the command is being replaced
+        raise EngineUnavailable(f"{command[0]} cannot be run: {error}") from error
+    if done.returncode:
+        told = "\n".join(filter(None, [done.stdout.strip(), done.stderr.strip()]))
+        raise subprocess.CalledProcessError(done.returncode, command, output=told or "no message")
+    return done.stdout
+
+
+def is_final(told: str) -> bool:
+    """Return whether a refusal names the request, so that asking again would not help.
+
+    A partition, an account, a limit that one job exceeds. All else may pass and is tried again:
+    no credentials, no controller, too many jobs at once, or words that nobody knows.
+
+    Parameters
+    ----------
+    told : str
+        What the command printed.
+    """
+    told = _ANY_LIMIT.sub("", told)
+    return _REQUEST.search(told) is not None and _PASSING.search(told) is None
+
+
+def trouble(scheduler: str) -> str | None:
+    """Return why a batch system does not answer, or ``None`` where it does.
+
+    Parameters
+    ----------
+    scheduler : str
+        Its name in a table ``[clusters.NAME]``. Of one without commands nothing is asked.
+    """
+    command = _PINGS.get(scheduler)
+    if command is None:
+        return None
+    try:
+        run(command, answer_s=CHECK_S)
+    except (ConfigError, EngineUnavailable) as error:
+        return str(error)
+    except subprocess.CalledProcessError as error:
+        return f"{command[0]}: {error.output}"
+    return None
+
+
+def unreadable(command: str, told: str) -> EngineUnavailable:
+    """Return the error for an answer that cannot be read: nothing follows from it.
+
+    Parameters
+    ----------
+    command : str
+        Which command answered.
+    told : str
+        What it printed.
+    """
+    return EngineUnavailable(f"what {command} answers cannot be read: {told[:_QUOTED]!r}")
+
+
+@frozen
+class SlurmJob:
+    """One job of this user that Slurm knows.
+
+    Parameters
+    ----------
+    native_id, name : str
+        Slurm's id, which may come again once Slurm has lost its state, and the job's name.
+    state, reason : str
+        Slurm's words (``PENDING``, ``Priority``).
+    """
+
+    native_id: str
+    name: str
+    state: str
+    reason: str
+
+
+# The name comes last: it may hold anything.
+_SQUEUE = ("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%j")
+_SLURM_LINE = re.compile(r"(\d+(?:[_+]\S+?)?)\|([A-Z_]+)\|(.*?)\|(.*)")
+
+
+def slurm_jobs() -> list[SlurmJob]:
+    """Return this user's jobs, with those that ended within ``MinJobAge`` (300 s by default).
+
+    Raises
+    ------
+    EngineUnavailable
+        ``squeue`` cannot be run, fails, or answers what cannot be read.
+    """
+    try:
+        told = run(_SQUEUE)
+    except (ConfigError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "output", None) or error
+        raise EngineUnavailable(f"Slurm cannot be asked: {why}") from error
+    return slurm_rows(told)
+
+
+def slurm_rows(told: str) -> list[SlurmJob]:
+    """Read what ``squeue`` printed for :func:`slurm_jobs`; `EngineUnavailable` if that fails."""
+    jobs = []
+    for line in filter(str.strip, told.splitlines()):
+        found = _SLURM_LINE.fullmatch(line)
+        if found is None:
+            raise unreadable("squeue", told)
+        native_id, state, reason, name = found.groups()
+        jobs.append(SlurmJob(native_id, name, state, reason))
+    return jobs
+
+
+def cancel_slurm_job(native_id: str, name: str, *, pending_only: bool = False) -> None:
+    """Cancel a job, if it is this user's and has this name when Slurm looks for it.
+
+    An id alone names another job once Slurm has lost its state.
+
+    Parameters
+    ----------
+    native_id, name : str
+        The job, of which both must agree.
+    pending_only : bool
+        Leave it alone if it has begun.
+
+    Raises
+    ------
+    EngineUnavailable
+        ``scancel`` cannot be run, or fails: the job may still be there.
+    """
+    state = ["--state=PENDING"] if pending_only else []
+    command = ["scancel", *state, f"--user={os.getuid()}", f"--name={name}", native_id]
+    try:
+        run(command)
+    except (ConfigError, subprocess.CalledProcessError) as error:
+        why = str(getattr(error, "output", None) or error)
+        # A job that is over by now is what was wanted.
+        if "Invalid job id" not in why:
+            raise EngineUnavailable(f"scancel: {why}") from error

@@ -1,0 +1,144 @@
+"""What the commands of batch systems answer is judged in one place."""
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from crystalmath.engines import schedulers
+from crystalmath.errors import ConfigError, EngineUnavailable
+
+SLURM = "sbatch: error: Batch job submission failed: "
+POLICY = (
+    f"{SLURM}Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+)
+#: Copied from Slurm 24.11, PBS, LSF and Flux.
+FINAL = [
+    f"sbatch: error: invalid partition specified: nosuch\n{SLURM}Invalid partition name specified",
+    f"{SLURM}Invalid account or account/partition combination specified",
+    f"{SLURM}Invalid qos specification",
+    f"{SLURM}Requested node configuration is not available",
+    f"{SLURM}Node count specification invalid",
+    f"{SLURM}Requested time limit is invalid (missing or exceeds some limit)",
+    f"{SLURM}Requested reservation is invalid",
+    f"{SLURM}More processors requested than permitted",
+    f"{SLURM}Invalid feature specification",
+    f"sbatch: error: QOSMaxWallDurationPerJobLimit\n{POLICY}",
+    "sbatch: error: Invalid --time specification",
+    "sbatch: unrecognized option '--foo'\nTry \"sbatch --help\" for more information",
+    "qsub: Unknown queue",
+    "qsub: Job exceeds queue and/or server resource limits",
+    "nosuch: No such queue. Job not submitted.",
+    "flux-batch: ERROR: [Errno 22] Invalid queue 'nosuch' specified",
+    "flux-batch: ERROR: [Errno 22] requested duration exceeds policy limit of 1h",
+]
+PASSING = [
+    (
+        "sbatch: error: If munged is up, restart with --num-threads=10\nsbatch: error: Munge "
+        'encode failed: Failed to access "/run/munge/munge.socket.2": No such file or directory '
+        "(Did you start munged?)\nsbatch: error: slurm_buffers_pack_msg: auth_g_create: "
+        f"REQUEST_SUBMIT_BATCH_JOB has authentication error\n{SLURM}Protocol authentication error"
+    ),
+    f"{SLURM}Unable to contact slurm controller (connect failure)",
+    f"{SLURM}Socket timed out on send/recv operation",
+    f"{SLURM}Zero Bytes were transmitted or received",
+    f"{SLURM}Unexpected message received",
+    f"{SLURM}Slurm temporarily unable to accept job, sleeping and retrying",
+    f"{SLURM}Required partition not available (inactive or drain)",
+    f"{SLURM}Unspecified error",
+    f"sbatch: error: AssocMaxSubmitJobLimit\n{POLICY}",
+    f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}",
+    POLICY,
+    "qsub: would exceed queue generic's per-user limit of jobs in 'Q' state",
+    "pbs_iff: error returned: 15031\nqsub: cannot connect to server login (errno=15010)",
+    "User <me>: Pending job threshold reached. Retrying in 60 seconds...",
+    "LSF is down. Please wait ...",
+    "flux-batch: ERROR: [Errno 22] job submission to batch is disabled: maintenance",
+    "<html><body>502 Bad Gateway</body></html>",
+    "",
+]
+
+
+@pytest.mark.parametrize("told", FINAL)
+def test_a_refusal_that_names_the_request_is_final(told):
+    assert schedulers.is_final(told)
+
+
+@pytest.mark.parametrize("told", PASSING)
+def test_any_other_refusal_may_pass(told):
+    assert not schedulers.is_final(told)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def write(name, script):
+        file = tmp_path / f"{name}.new"
+        file.write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
+        file.replace(tmp_path / name)
+
+    return write
+
+
+def test_an_answer_in_no_encoding_is_read_and_a_failure_says_all_that_was_printed(command):
+    command("squeue", r"printf '\377\376'; echo trouble >&2; exit $1")
+    assert schedulers.run(["squeue", "0"]) == "��"
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        schedulers.run(["squeue", "3"])
+    assert caught.value.output == "��\ntrouble"
+
+
+def test_a_command_that_hangs_or_is_missing(command):
+    command("squeue", "exec sleep 30")
+    begun = time.monotonic()
+    with pytest.raises(EngineUnavailable, match=r"squeue did not answer in 0\.3 s"):
+        schedulers.run(["squeue"], answer_s=0.3)
+    assert time.monotonic() - begun < 5
+    with pytest.raises(ConfigError, match="nosuch is not in PATH"):
+        schedulers.run(["nosuch"])
+
+
+@pytest.mark.parametrize(
+    "answer", ["<html><p>a | b | c</p></html>", "1|RUNNING|None", r"\377\376|\377|\377|x"]
+)
+def test_what_squeue_says_that_cannot_be_read_is_no_verdict(command, answer):
+    command("squeue", f"printf '1|RUNNING|None|a\\n{answer}\\n'")
+    with pytest.raises(EngineUnavailable, match="what squeue answers cannot be read"):
+        schedulers.slurm_jobs()
+
+
+def test_reasons_and_names_of_slurm_may_hold_anything(command):
+    told = (
+        "1|PENDING|ReqNodeNotAvail, UnavailableNodes:node1|a|b\n"
+        "2_7|RUNNING|None|\n3+0|PENDING|None|a b\n"
+    )
+    command("squeue", f"printf '{told}'")
+    assert schedulers.slurm_jobs() == [
+        schedulers.SlurmJob("1", "a|b", "PENDING", "ReqNodeNotAvail, UnavailableNodes:node1"),
+        schedulers.SlurmJob("2_7", "", "RUNNING", "None"),
+        schedulers.SlurmJob("3+0", "a b", "PENDING", "None"),
+    ]
+
+
+def test_scancel_is_told_id_name_and_user(command, tmp_path):
+    command("scancel", f'echo "$@" >> {tmp_path}/asked; cat {tmp_path}/says >&2; exit 1')
+    (tmp_path / "says").write_text("scancel: error: Kill job error on job id 7: Invalid job id s")
+    schedulers.cancel_slurm_job("7", "a.1")  # it is over
+    schedulers.cancel_slurm_job("8", "a.2", pending_only=True)
+    me = os.getuid()
+    asked = [f"--user={me} --name=a.1 7", f"--state=PENDING --user={me} --name=a.2 8"]
+    assert (tmp_path / "asked").read_text().splitlines() == asked
+    (tmp_path / "says").write_text("scancel: error: Protocol authentication error")
+    with pytest.raises(EngineUnavailable, match="scancel: .*authentication error"):
+        schedulers.cancel_slurm_job("7", "a.1")
+
+
+def test_a_batch_system_that_does_not_answer_is_said(command):
+    command("squeue", "echo 17")
+    assert schedulers.trouble("slurm") is None
+    command("squeue", "echo 'Protocol authentication error' >&2; exit 1")
+    assert schedulers.trouble("slurm") == "squeue: Protocol authentication error"
+    assert schedulers.trouble("local") is None
