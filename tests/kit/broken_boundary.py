@@ -314,6 +314,20 @@ class SerialHandles(Engine):
         return {attempt.id: str(next(self._numbers)) for attempt in attempts}
 
 
+class NeighboursHandles(Engine):
+    """Gives each attempt of a batch the handle of the next one, and goes by handles."""
+
+    start_s = 15.0
+    crew = 2
+
+    def launch(self, attempts):
+        ids = list(super().launch(attempts))
+        return dict(zip(ids, [*ids[1:], *ids[:1]], strict=True))
+
+    def probe(self, attempts):
+        return {each.id: self._see(each.handle or each.id) for each in attempts}
+
+
 class ProbeByCluster(Engine):
     """Asks cluster by cluster, and knows none that was taken out of the configuration."""
 

@@ -142,6 +142,12 @@ CASES = [
     ("GoneOnItsWay", "test_launch_of_many", "of 60 attempts .* 1 are gone"),
     ("ProbeByCluster", "test_probe_of_a_cluster_that_was_taken_out", "KeyError: 'taken-out'"),
     ("SerialHandles", "test_a_handle_means_the_same_in_another_process", "handle '1'"),
+    ("NeighboursHandles", "test_each_of_a_batch_has_its_own_handle", "mixes them up"),
+    (
+        "NeighboursHandles",
+        "test_launched_again_after_its_worker_was_killed",
+        "was killed, and probe says that it is under way",
+    ),
     ("StopHangsInAnOutage", "test_stop_ends_in_an_outage", "stop in an outage did not come back"),
     # What is launched, and when it runs
     ("IgnoresASecondLaunch", "test_launched_again_after_its_worker_was_killed", "a second time"),

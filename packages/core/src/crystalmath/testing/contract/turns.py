@@ -41,6 +41,7 @@ WAITING, FEW_WAITING = 12, 3
 WRONG = {
     "running": {"gone"},
     "queued": {"gone", "running"},
+    "not finished": {"gone"},
     "finished": {"queued", "running"},
     "never launched": {"queued", "running"},
 }
@@ -71,6 +72,7 @@ class Turns(Base):
         door: Door,
         oracle: Oracle,
         runner: EngineRunner,
+        gate: Path,
         shared: Path,
         stuck: Stuck,
     ) -> None:
@@ -79,26 +81,32 @@ class Turns(Base):
         # An engine of its own: one that lacks a worker for a while is none for other tests.
         launcher = owner(A_VARIABLE_OF_THE_OWNER="some words")
         attempt = stuck.attempt
-        door.launch(attempt, by=launcher)
+        # Its neighbours in the batch go on: what is said of them is not to be said of it.
+        neighbours = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers - 1)]
+        handles = door.launch(attempt, *neighbours, by=launcher)
         limit = engine.start_s + 10 * engine.turn_s
         pid = eventually(stuck.worker, limit, f"no worker called worker.run for {attempt.id}")
         assert pid is not None
         stuck.kill(pid, below=launcher.process.pid)
 
         def is_over() -> bool:
-            (word,) = door.probe([attempt.job_id], by=launcher).values()
-            return oracle.claimed(attempt.job_id) or word[0] not in {"queued", "running"}
+            seen = door.probe(list(handles), handles, by=launcher)
+            state = seen[attempt.job_id][0]
+            return oracle.claimed(attempt.job_id) or state not in {"queued", "running"}
 
         over = f"the worker of {attempt.id} was killed, and probe says that it is under way"
         eventually(is_over, limit, f"{over} ({_GUIDE}, 'What `probe` says')")
-        door.launch(attempt, by=launcher)
+        gate.touch()
+        # A pool may have lost all its workers, and what they were about to begin.
+        lost = [each for each in neighbours if not oracle.claimed(each.job_id)]
+        door.launch(attempt, *lost, by=launcher)
         eventually(
             lambda: oracle.claimed(attempt.job_id),
             limit,
             f"the worker of {attempt.id} was killed before it began; launch took the attempt a "
             f"second time, and nobody began it ({_GUIDE}, 'Ids and handles')",
         )
-        assert door.ended(attempt) == ["completed"]
+        assert door.ended(attempt, *neighbours) == ["completed"] * engine.workers
         assert (shared / "count").read_text() == "x"
         if runner.capabilities.workers_inherit:
             path = shared / "go on"
@@ -152,6 +160,27 @@ class Turns(Base):
         gate.touch()
         assert door.ended(*running, *queued) == ["completed"] * len(running + queued)
         assert not any(oracle.claimed(each.job_id) for each in kinds["never launched"])
+
+    def test_each_of_a_batch_has_its_own_handle(
+        self, engine: EngineUnderTest, door: Door, room: int, line: Line
+    ) -> None:
+        """They end one after another, and each handle tells of its own attempt all the while."""
+        batch = line.add(engine.workers + min(room, 2))
+        handles = door.launch(*batch)
+        truth = {each.job_id: "not finished" for each in batch}
+        limit = engine.start_s + 10 * engine.turn_s
+        for _ in batch:
+            left = [each for each in batch if truth[each.job_id] != "finished"]
+            attempt = eventually(
+                lambda left=left: next(filter(line.has_begun, left), None),  # type: ignore[misc]
+                limit,
+                "a worker is free, jobs wait, and none begins",
+            )
+            assert attempt is not None
+            line.let_go(attempt)
+            door.ended(attempt)
+            truth[attempt.job_id] = "finished"
+            _check_sightings(door, batch, truth, handles, limit)
 
     # --- whose turn it is --------------------------------------------------------------------
 
