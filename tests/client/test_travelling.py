@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import gzip
@@ -18,18 +19,23 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 from ase.constraints import FixAtoms
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import LAB
 from crystalmath.client import JobFailed, in_process
 from crystalmath.errors import FilesRemoved, InvalidJob, StoreError
 from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore
+from crystalmath.service.job_script import python_script
 
 AL = bulk("Al", a=4.1, cubic=True)
 AL.rattle(0.05, seed=1)
 AL.set_tags([1, 2, 3, 4])
 AL.set_constraint(FixAtoms([0]))
 LABELS = {"project": "travel"}
+RECIPE = "quacc.recipes.emt.core.relax_job"
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +103,51 @@ def test_a_script_computes_the_same_with_quacc_alone(client, relaxed, here, cli,
     energy = client.job(relaxed.job_id).summary["energy_ev"]
     assert float(done.stdout.split()[-2]) == pytest.approx(energy, abs=1e-9)
     assert cli("export", relaxed.job_id, "--inputs", folder).code == 1
+
+
+HOSTILE_NAMES = st.one_of(
+    st.text(),
+    st.sampled_from(
+        [
+            "os.system",
+            f"os import system as s; s('touch x'); from {RECIPE}",
+            f'{RECIPE}\n"""\nimport os',
+            f"{RECIPE}\u2028import os",
+            "quacc.recipes.../../x",
+            "quacc.recipes.emt.core.__class__",
+            "quacc.recipes.emt.core.Path",  # which that module may import
+        ]
+    ),
+)
+HOSTILE_TEXTS = st.text(alphabet="'\"\\;\n\r#{}\u2028\u2029\x85ax", max_size=12)
+
+
+@given(name=HOSTILE_NAMES)
+def test_a_script_names_only_recipes_that_exist(relaxed, client, name):
+    """A name may have come by ways that no submission goes, as `doctor --rebuild`."""
+    job = evolve(client.job(relaxed.job_id), recipe=name)
+    with pytest.raises(InvalidJob):
+        python_script(job, '{}\n{"atoms": null, "parameters": {}}')
+
+
+@given(values=st.dictionaries(HOSTILE_TEXTS, HOSTILE_TEXTS | st.lists(HOSTILE_TEXTS), max_size=3))
+def test_values_in_a_script_are_nothing_but_data(relaxed, client, values):
+    header = json.dumps({"environment": {f"QUACC_{name}": str(values[name]) for name in values}})
+    body = json.dumps({"atoms": None, "parameters": values})
+    script = python_script(client.job(relaxed.job_id), f"{header}\n{body}")
+    told = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(script).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    assert told["parameters"] == values
+    assert told["SETTINGS"] == json.loads(header)["environment"]
+    bare = python_script(client.job(relaxed.job_id), '{}\n{"atoms": null, "parameters": {}}')
+    assert shape(script) == shape(bare)
+
+
+def shape(script):
+    return [type(node) for node in ast.parse(script).body]
 
 
 def test_another_home_takes_jobs_in(client, relaxed, here, cli, tmp_path, monkeypatch):
@@ -408,6 +459,19 @@ WRONG = {
     "a cluster that is none": of_header(cluster=["local"]),
     "a recipe that is none": of_header(recipe=7),
     "no recipe": of_header(recipe=None),
+    "a recipe that is code": of_header(recipe=f"os import system as s; s('x'); from {RECIPE}"),
+    "a recipe of nobody's": of_header(recipe="os.system"),
+    "an engine that is a path": of_header(engine="../../x"),
+    "a cluster of two lines": of_header(cluster="local\nx"),
+    "a name of two lines": of_header(name="a\u2028b"),
+    "a label of two lines": of_header(labels={"a": "b\nc"}),
+    "resources that nothing can give": of_header(resources={"nodes": 2, "ranks": 3}),
+    "a walltime that never ends": of_header(walltime_s=10**400),
+    "a parent that is a path": of_header(parents=[{"job_id": "../x", "role": "retry"}]),
+    "parameters that are none": lambda told: told.update(
+        specification=told["specification"].partition("\n")[0]
+        + '\n{"atoms": null, "parameters": []}'
+    ),
     "a parent that is none": of_header(parents=[{"job_id": 7, "role": "structure"}]),
     "a header that is none": lambda told: told.update(specification="[]\n{}"),
     "no specification": lambda told: told.pop("specification"),
@@ -427,7 +491,11 @@ def test_a_record_that_is_none_is_refused(archive, other_home, tmp_path, what):
         WRONG[what](told)
         return json.dumps(told)
 
-    refused(other_home, rewritten(archive, tmp_path, changed), "record.json of .* is damaged")
+    refused(
+        other_home,
+        rewritten(archive, tmp_path, changed),
+        "record.json of .* is (damaged|not taken in)",
+    )
 
 
 @pytest.mark.parametrize("jobs", [None, 7, [], ["../evil"], [{}]])

@@ -298,13 +298,18 @@ def _not_checked(code: str, what: str, error: BaseException, remedy: str) -> Fin
     )
 
 
+def is_engine_name(name: str) -> bool:
+    """Return whether an engine could have this name: lower-case words with dashes between them."""
+    return _ENGINE_NAME.fullmatch(name) is not None
+
+
 def how_to_install(name: str) -> str:
     """Say which package brings an engine, by the rule that ours are named by.
 
     That is no command to be copied: anybody could register the name of one that is not ours.
     """
     listed = "`crystalmath engines` lists those that are installed"
-    if _ENGINE_NAME.fullmatch(name) is None:
+    if not is_engine_name(name):
         return f"An engine is a package of its own; {listed}"
     package = f"crystalmath-engine-{name.replace('_', '-')}"
     return f"If it is one of CrystalMath's own, the package {package} brings it; {listed}"

@@ -162,7 +162,7 @@ class Terms:
         converter=_cluster,
         metadata=about(
             "one of the engine's clusters; default: local",
-            _NAME,
+            _TITLE,
             hashed=True,
             option=Option(name="--cluster", metavar="C", help="One of the engine's clusters."),
         ),

@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import evolve
 
+from crystalmath.engines.registry import is_engine_name
 from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, shown
 from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.rundir import is_job_id
-from crystalmath.models import Job, JobSpec, JobState, NewJob
-from crystalmath.models.checks import checked
+from crystalmath.models import Job, JobSpec, JobState, NewJob, Terms
+from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, properties
 from crystalmath.recipes import codec
+from crystalmath.recipes.lookup import check_name
 from crystalmath.service.job_archive import FILES, FORMAT, HEAD, OWN, OWN_ENDS, RECORD
 from crystalmath.service.rebuild import row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from crystalmath.jobs.rundir import RunDirectory
@@ -78,6 +80,7 @@ _POTCAR = {
 #: What of a header is never taken from elsewhere.
 _NOT_TAKEN: Mapping[str, Any] = {"key": None, "owner": None, "environment": {}, "replaced": {}}
 _SPEC = {one.name: one.schema for one in declared(JobSpec)}
+_TERMS = {one.name for one in declared(Terms)}
 
 
 # --- what is in it ---------------------------------------------------------------------------
@@ -148,8 +151,25 @@ def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
 # --- a record --------------------------------------------------------------------------------
 
 
-def read_record(archive: zipfile.ZipFile, job_id: str, path: Path) -> Ended:
-    """Read the record of a job; `InvalidJob` where it is not as it should be."""
+def read_record(archive: zipfile.ZipFile, job_id: str, path: Path, allow: Sequence[str]) -> Ended:
+    """Read the record of a job, which must pass the checks of a submission.
+
+    Parameters
+    ----------
+    archive : zipfile.ZipFile
+        The opened archive.
+    job_id : str
+        The job.
+    path : pathlib.Path
+        The archive's file, for messages.
+    allow : sequence of str
+        The namespaces of recipes that this home admits.
+
+    Raises
+    ------
+    InvalidJob
+        The record is damaged, or holds what a submission could not.
+    """
     place = f"{job_id}/{RECORD} of {path}"
     told = _loaded(archive.read(f"{job_id}/{RECORD}"), place)
     try:
@@ -159,6 +179,10 @@ def read_record(archive: zipfile.ZipFile, job_id: str, path: Path) -> Ended:
             raise InvalidJob("the traceback must be a text")
     except _UNSOUND as error:
         raise InvalidJob(f"{place} is damaged: {error}") from error
+    try:
+        _check_as_submission(row, allow)
+    except CrystalMathError as error:
+        raise InvalidJob(f"{place} is not taken in: {error}") from error
     if row.job_id != job_id or job.job_id != job_id or not job.state.is_terminal():
         raise InvalidJob(f"{place} is not that of job {job_id}, or the job has not ended")
     return job, row, trace
@@ -196,12 +220,29 @@ def _job_and_row(told: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
     checked({"potcars": potcars}, {"properties": {"potcars": {"type": "array", "items": {}}}})
     for potcar in potcars or ():
         _check_parts(potcar, _POTCAR, required=("symbol", "setup", "path", "sha256"))
-    codec.decode_request(json.loads(body)["parameters"])
+    parameters = json.loads(body)["parameters"]
+    checked({"params": parameters}, {"properties": {"params": _SPEC["parameters"]}})
+    codec.decode_request(parameters)
     return job, evolve(
         row_of(given, body, job.created_at),
         warnings=[cast("Told", {**dict.fromkeys(_FINDING), **each}) for each in job.warnings],
         pseudopotentials=[{**dict.fromkeys(_POTCAR), **each} for each in potcars or ()],
     )
+
+
+def _check_as_submission(row: NewJob, allow: Sequence[str]) -> None:
+    """Refuse names and terms that no submission to this home could have."""
+    from crystalmath.store.rows import check as check_row
+
+    check_name(row.recipe, allow)
+    # The engine need not be installed here, but messages and paths may name it.
+    if not is_engine_name(row.engine):
+        raise InvalidJob(f"the engine {shown(row.engine)} has a name that no engine can have")
+    check_fields(row, _TERMS)
+    check_row(row)
+    for parent in row.parents:
+        if not is_job_id(parent["job_id"]):
+            raise InvalidJob(f"the parent {shown(parent['job_id'])} is no job's id")
 
 
 def _check_parts(table: object, schemas: Mapping[str, Any], required: tuple[str, ...] = ()) -> None:

@@ -97,7 +97,7 @@ def _import(
     members = read_members(archive, path)
     records: dict[str, Ended] = {}
     for job_id in members:
-        records[job_id] = read_record(archive, job_id, path)
+        records[job_id] = read_record(archive, job_id, path, service.config.recipes_allow)
         yield
     jobs = service.config.jobs_directory
     jobs.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.encoding import Sentinel
+from crystalmath.recipes.lookup import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +29,11 @@ _PLAIN = (NoneType, bool, int, float, str, bytes, complex)
 _WORKFLOW = "QUACC_WORKFLOW_ENGINE"
 
 
-def python_script(job: JobMetadata, specification: str) -> str:
+def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = ()) -> str:
     """Write what a job computes as a script.
+
+    Names in it are those of recipes that exist, and values are written by ``repr``: whoever runs
+    it runs nothing that a record says beside that.
 
     Parameters
     ----------
@@ -37,11 +41,14 @@ def python_script(job: JobMetadata, specification: str) -> str:
         What is on record of it.
     specification : str
         What was recorded of what was asked for.
+    allow : sequence of str
+        The namespaces of recipes that are admitted beside ``quacc.recipes``.
 
     Raises
     ------
     InvalidJob
-        A parameter cannot be written as Python, such as a random generator in some state.
+        The recipe is none that is installed here, or a parameter cannot be written as Python,
+        such as a random generator in some state.
     """
     from crystalmath.recipes import codec
     from crystalmath.recipes.structures import parse_structure
@@ -55,7 +62,8 @@ def python_script(job: JobMetadata, specification: str) -> str:
         atoms = parse_structure({"format": "ase-json", "data": asked["atoms"]["data"]})
         body += [f"atoms = {source.atoms(atoms)}", ""]
         arguments = f"atoms, {arguments}"
-    module, _, name = job.recipe.rpartition(".")
+    recipe = look_up(job.recipe, allow).name
+    module, _, name = recipe.rpartition(".")
     parameters = codec.decode_request(asked["parameters"])
     body += [f"parameters = {source.value(parameters)}", ""]
     environment = json.loads(header).get("environment", {})
@@ -67,7 +75,7 @@ def python_script(job: JobMetadata, specification: str) -> str:
     imports = sorted({*source.imports, f"from {module} import {name}"} - {"import os"})
     submitted = dt.datetime.fromtimestamp(job.created_at, dt.UTC)
     lines = [
-        f'"""What job {job.job_id} computes, with quacc alone: {job.recipe}.',
+        f'"""What job {job.job_id} computes, with quacc alone: {recipe}.',
         "",
         f"Submitted on {submitted:%Y-%m-%d %H:%M} UTC. Results are written into the folder in",
         "which this is started.",
@@ -166,7 +174,7 @@ class _Source:
 
         if isinstance(value, np.ndarray | np.generic):
             self.imports.add("import numpy as np")
-            return f'np.array({self.value(value.tolist(), indent)}, dtype="{value.dtype}")'
+            return f"np.array({self.value(value.tolist(), indent)}, dtype={str(value.dtype)!r})"
         if isinstance(value, Atoms):
             return self.atoms(value)
         raise InvalidJob(
@@ -209,7 +217,7 @@ def shell_script(
         return None
     lines = [
         "#!/bin/sh -e",
-        f"# The programs of job {job.job_id} ({job.recipe}), without quacc.",
+        f"# The programs of job {job.job_id}, without quacc.",
         'cd "$(dirname "$0")"',
     ]
     paths = {each["titel"]: each["path"] for each in potcars if each["titel"]}

@@ -69,7 +69,9 @@ async def handle_jobs_script(service: JobService, params: ScriptParams) -> JobSc
 def _script(service: JobService, job_id: str) -> str:
     from crystalmath.service.job_script import python_script
 
-    return python_script(service.job(job_id), service.specification(job_id))
+    return python_script(
+        service.job(job_id), service.specification(job_id), service.config.recipes_allow
+    )
 
 
 def _shell(service: JobService, job_id: str, inputs: Inputs) -> str | None:
