@@ -12,7 +12,6 @@ from typing import is_typeddict
 import attrs
 import jsonschema
 import pytest
-import typer
 from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms
@@ -23,7 +22,7 @@ from sqlalchemy import Boolean, Float, Integer, Text
 import crystalmath.models
 from conftest import eventually
 from crystalmath import client, config
-from crystalmath.cli import app
+from crystalmath.cli import build
 from crystalmath.cli.shared.submission_options import make_submission
 from crystalmath.client.request import document
 from crystalmath.errors import InvalidJob
@@ -181,7 +180,7 @@ def test_filters_are_declared_once():
     filters = METHODS["jobs.list"].params["properties"].items()
     assert dict(filters) | JobFilter.schemas() == dict(filters)
     assert METHODS["jobs.summary"].params["properties"] == JobFilter.schemas()
-    taken = {param.name: param for param in typer.main.get_command(app).commands["list"].params}
+    taken = {param.name: param for param in build("list").params}
     for one in declared(JobFilter):
         if one.about.option is not None:
             assert taken[one.name].opts == [one.about.option.name]
@@ -201,7 +200,7 @@ def test_what_a_client_takes_is_what_a_submission_has():
 
 @pytest.mark.parametrize("name", ["run", "submit", "check"])
 def test_a_command_takes_every_option(name):
-    taken = {param.name: param for param in typer.main.get_command(app).commands[name].params}
+    taken = {param.name: param for param in build(name).params}
     for one in [*declared(Submission), *declared(Resources)]:
         if one.about.option is not None:
             param, option = taken[one.name], one.about.option

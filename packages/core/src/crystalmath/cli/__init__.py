@@ -1,7 +1,7 @@
-"""The command line.
+"""The command line: a table of commands, of which one is imported and built.
 
-The commands import what they need inside their bodies: ``crystalmath --help`` and ``crystalmath
-status`` must not wait for what they don't use.
+Commands import what they need inside their bodies: a shell user feels how long ``crystalmath
+status`` takes to start.
 """
 
 from __future__ import annotations
@@ -11,54 +11,203 @@ import os
 import sys
 import warnings
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from crystalmath import __version__
-from crystalmath.cli import (
-    cancel,
-    check,
-    clusters,
-    conform,
-    counts,
-    doctor,
-    du,
-    engine_template,
-    engines,
-    export,
-    files,
-    import_,
-    init,
-    inputs,
-    list_,
-    logs,
-    path,
-    plot,
-    presets,
-    progress,
-    prune,
-    recipes,
-    reread,
-    result,
-    retry,
-    run,
-    serve,
-    show,
-    status,
-    stop,
-    submit,
-    wait,
-)
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.inputs_output import with_value
-from crystalmath.errors import CrystalMathError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+
+class _Listed(NamedTuple):
+    """A command of the table.
+
+    Parameters
+    ----------
+    line : str
+        The first line of its help.
+    place : str
+        Its module in this package, and its function where that has another name.
+    example : str
+        Its arguments in the example below its help.
+    answer : mapping
+        What its JSON document always has, also where it is an error.
+    """
+
+    line: str
+    place: str
+    example: str = ""
+    answer: Mapping[str, Any] = {}
+
+
+COMMANDS = {
+    "run": _Listed(
+        "Run a recipe, wait for it, and print its result.",
+        "run",
+        " emt.core.relax_job Al.poscar --param relax_cell=true --walltime 1h",
+        {"result": None},
+    ),
+    "submit": _Listed(
+        "Submit jobs, print their ids, and return at once.",
+        "submit",
+        " vasp.core.static_job 'runs/*/POSCAR' --sweep encut=[400,500]",
+    ),
+    "check": _Listed(
+        "Tell whether a job would be accepted, or what is wrong.",
+        "check",
+        " vasp.core.static_job POSCAR --param kpts=[3,3,3] --inputs",
+    ),
+    "list": _Listed(
+        "List jobs, the newest first, and tell how many there are.",
+        "list_:list_jobs",
+        " --elements Cu,O --sort energy_ev --columns name,energy_ev --csv",
+        {"jobs": [], "totals": {}},
+    ),
+    "status": _Listed("Tell what became of a job.", "status", " 3f2a91c4", {"result": None}),
+    "show": _Listed("Tell a job's whole story.", "show", " 3f2a91c4", {"job": None}),
+    "wait": _Listed(
+        "Wait until jobs have ended, and show how far they are.",
+        "wait",
+        " 3f2a91c4 && crystalmath result 3f2a91c4 --json",
+        {"jobs": []},
+    ),
+    "result": _Listed(
+        "Print a job's result, with --json the whole of it.",
+        "result",
+        " 3f2a91c4 --json",
+        {"result": None},
+    ),
+    "export": _Listed(
+        "Write jobs as a table, a script, inputs or an archive.",
+        "export",
+        " alloys.csv --label project=alloys --state completed",
+    ),
+    "import": _Listed(
+        "Take in the jobs of an archive, with all their files.",
+        "import_:import_jobs",
+        " alloys.zip",
+        {"job_ids": [], "known": []},
+    ),
+    "logs": _Listed(
+        "Print what a job wrote: its log, or one of its files.", "logs", " 3f2a91c4 OUTCAR --follow"
+    ),
+    "files": _Listed(
+        "List the files of a job's work directory.", "files", " 3f2a91c4", {"files": []}
+    ),
+    "inputs": _Listed(
+        "Show what a job's programs get, before and after it ran.",
+        "inputs",
+        " 3f2a91c4 --diff 0b77c1d2",
+        {"inputs": None},
+    ),
+    "progress": _Listed(
+        "Show how far the calculations of jobs have come.", "progress", " 3f2a91c4", {"jobs": []}
+    ),
+    "plot": _Listed(
+        "Draw ionic steps, a sweep, or an equation of state.",
+        "plot",
+        " --label project=al --x encut --y energy_per_atom --by kpts",
+    ),
+    "path": _Listed("Print a job's work directory.", "path", " 3f2a91c4"),
+    "cancel": _Listed(
+        "Stop jobs: those named, or all that fit the filters.",
+        "cancel",
+        " 3f2a91c4",
+        {"cancelled": False},
+    ),
+    "counts": _Listed(
+        "Count the jobs that ended, by state and time.",
+        "counts",
+        " --bucket 1d --last 30d --label project=alloys",
+    ),
+    "du": _Listed(
+        "Measure the files of jobs: by recipe, by label, in all.", "du", " --label project=alloys"
+    ),
+    "prune": _Listed(
+        "Remove the run directories of jobs that have ended.",
+        "prune",
+        " --older 30d --label project=alloys --keep-results --dry-run",
+        {"jobs": [], "left": []},
+    ),
+    "retry": _Listed(
+        "Run jobs again: those named, or all that fit the filters.",
+        "retry",
+        " --label project=alloys --error 'not converge' --walltime 4h",
+        {"jobs": []},
+    ),
+    "reread": _Listed(
+        "Read a failed job's calculations again, as a new job.",
+        "reread",
+        " 3f2a91c4 --setting CHECK_CONVERGENCE=False",
+    ),
+    "engines": _Listed("List the installed engines, and why one cannot serve.", "engines", ""),
+    "clusters": _Listed(
+        "List the configured clusters, check one, or add one.", "clusters", " check slurm"
+    ),
+    "presets": _Listed(
+        "List quacc's presets with what each sets, or show one.", "presets", " DefaultSetGGA"
+    ),
+    "recipes": _Listed(
+        "List the recipes there are, or show one.", "recipes", " emt.core.relax_job"
+    ),
+    "serve": _Listed("Serve the home: own its jobs, and answer its clients.", "serve", ""),
+    "stop": _Listed("End the home's server.", "stop", ""),
+    "init": _Listed(
+        "Ask what jobs need, and write config.toml.",
+        "init",
+        " --potcars /opt/vasp/potcars --workers 4 --yes",
+    ),
+    "doctor": _Listed(
+        "Look at what jobs need, and say what is missing.", "doctor", " --run --engine local"
+    ),
+    "engine-template": _Listed(
+        "Write the distribution of an engine, yours to change.", "engine_template", " mine"
+    ),
+    "conform": _Listed(
+        "Test whether an engine does what every engine must do.",
+        "conform",
+        " local --workers 2 -k cancel -x",
+        {"tests": []},
+    ),
+}
+
+
+class _Group(TyperGroup):
+    """The commands of the table, each built when it is called or completed."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, listed in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=listed.line))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the arguments call, and build it."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found and build(str(found.name)), rest
+
+
+def build(name: str) -> TyperCommand:
+    """Import and build one command of the table."""
+    listed = COMMANDS[name]
+    module, _, function = listed.place.partition(":")
+    imported = import_module(f"{__name__}.{module}")
+    command = typer.Typer(add_completion=False, rich_markup_mode=None)
+    command.command(name, epilog=f"Example: crystalmath {name}{listed.example}")(
+        _reporting(getattr(imported, function or module), listed.answer)
+    )
+    built = typer.main.get_command(command)
+    assert isinstance(built, TyperCommand)  # noqa: S101 - Typer makes a group only of several
+    return built
+
+
 app = typer.Typer(
     name="crystalmath",
+    cls=_Group,
     help="Run quacc recipes on any workflow engine, and know what became of every job.",
     epilog="Example: crystalmath run emt.core.relax_job Al.poscar --engine local",
     no_args_is_help=True,
@@ -91,7 +240,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = app(with_value(arguments), prog_name="crystalmath", standalone_mode=False) or 0
+        if "--inputs" in arguments:
+            from crystalmath.cli.shared.inputs_output import with_value
+
+            arguments = with_value(arguments)
+        code = app(arguments, prog_name="crystalmath", standalone_mode=False) or 0
         sys.stdout.flush()
     except _ClickException as error:
         error.show(sys.stderr)
@@ -128,7 +281,7 @@ def _common(
     pass
 
 
-def _reporting(function: Callable[..., int]) -> Callable[..., int]:
+def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Callable[..., int]:
     """Give a command the option --verbose, and have it report its errors as a user needs them."""
     signature = inspect.signature(function, eval_str=True)
     option = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
@@ -137,13 +290,15 @@ def _reporting(function: Callable[..., int]) -> Callable[..., int]:
 
     @wraps(function)
     def command(*, verbose: bool, **options: object) -> int:
+        from crystalmath.errors import CrystalMathError
+
         try:
             return function(**options)
         except BrokenPipeError:
             raise
         except (CrystalMathError, ImportError, OSError) as error:
             code = getattr(error, "code", "import" if isinstance(error, ImportError) else "system")
-            _report(error, code, options, _SHAPES.get(function.__name__, {}), verbose=verbose)
+            _report(error, code, options, answer, verbose=verbose)
             return 1
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -151,27 +306,13 @@ def _reporting(function: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-# What the answer of a command always has, also where it is an error.
-_SHAPES: dict[str, dict[str, Any]] = {
-    "run": {"result": None},
-    "status": {"result": None},
-    "show": {"job": None},
-    "result": {"result": None},
-    "cancel": {"cancelled": False},
-    "list_jobs": {"jobs": [], "totals": {}},
-    "wait": {"jobs": []},
-    "prune": {"jobs": [], "left": []},
-    "retry": {"jobs": []},
-    "files": {"files": []},
-    "inputs": {"inputs": None},
-    "import_jobs": {"job_ids": [], "known": []},
-    "progress": {"jobs": []},
-    "conform": {"tests": []},
-}
-
-
 def _report(
-    error: Exception, code: str, options: dict[str, object], shape: dict[str, Any], *, verbose: bool
+    error: Exception,
+    code: str,
+    options: dict[str, object],
+    shape: Mapping[str, Any],
+    *,
+    verbose: bool,
 ) -> None:
     if verbose:
         import traceback
@@ -185,41 +326,3 @@ def _report(
 def _asked(options: Mapping[str, Any]) -> object:
     several: list[str] = options.get("job_ids") or []
     return several[0] if len(several) == 1 else options.get("job_id")
-
-
-def _add(name: str, function: Callable[..., int], example: str) -> None:
-    app.command(name, epilog=f"Example: crystalmath {name}{example}")(_reporting(function))
-
-
-_add("run", run.run, " emt.core.relax_job Al.poscar --param relax_cell=true --walltime 1h")
-_add("submit", submit.submit, " vasp.core.static_job 'runs/*/POSCAR' --sweep encut=[400,500]")
-_add("check", check.check, " vasp.core.static_job POSCAR --param kpts=[3,3,3] --inputs")
-_add("list", list_.list_jobs, " --elements Cu,O --sort energy_ev --columns name,energy_ev --csv")
-_add("status", status.status, " 3f2a91c4")
-_add("show", show.show, " 3f2a91c4")
-_add("wait", wait.wait, " 3f2a91c4 && crystalmath result 3f2a91c4 --json")
-_add("result", result.result, " 3f2a91c4 --json")
-_add("export", export.export, " alloys.csv --label project=alloys --state completed")
-_add("import", import_.import_jobs, " alloys.zip")
-_add("logs", logs.logs, " 3f2a91c4 OUTCAR --follow")
-_add("files", files.files, " 3f2a91c4")
-_add("inputs", inputs.inputs, " 3f2a91c4 --diff 0b77c1d2")
-_add("progress", progress.progress, " 3f2a91c4")
-_add("plot", plot.plot, " --label project=al --x encut --y energy_per_atom --by kpts")
-_add("path", path.path, " 3f2a91c4")
-_add("cancel", cancel.cancel, " 3f2a91c4")
-_add("counts", counts.counts, " --bucket 1d --last 30d --label project=alloys")
-_add("du", du.du, " --label project=alloys")
-_add("prune", prune.prune, " --older 30d --label project=alloys --keep-results --dry-run")
-_add("retry", retry.retry, " --label project=alloys --error 'not converge' --walltime 4h")
-_add("reread", reread.reread, " 3f2a91c4 --setting CHECK_CONVERGENCE=False")
-_add("engines", engines.engines, "")
-_add("clusters", clusters.clusters, " check slurm")
-_add("presets", presets.presets, " DefaultSetGGA")
-_add("recipes", recipes.recipes, " emt.core.relax_job")
-_add("serve", serve.serve, "")
-_add("stop", stop.stop, "")
-_add("init", init.init, " --potcars /opt/vasp/potcars --workers 4 --yes")
-_add("doctor", doctor.doctor, " --run --engine local")
-_add("engine-template", engine_template.engine_template, " mine")
-_add("conform", conform.conform, " local --workers 2 -k cancel -x")

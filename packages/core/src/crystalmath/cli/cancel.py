@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import UnfinishedIds, any_client, find, with_filters
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import Json, UnfinishedIds, any_client, find
+from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.job import UNFINISHED
 

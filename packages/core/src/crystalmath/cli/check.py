@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
+from crystalmath.cli.shared.common_arguments import Json, any_client, find
 from crystalmath.cli.shared.inputs_output import (
     SHOWN,
     Diff,
@@ -16,9 +17,7 @@ from crystalmath.cli.shared.inputs_output import (
     show_differences,
     write,
 )
-from crystalmath.cli.shared.job_filters import any_client, find
 from crystalmath.cli.shared.submission_options import (
-    Json,
     Params,
     ParamsFile,
     Recipe,

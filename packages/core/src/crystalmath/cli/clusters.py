@@ -10,9 +10,8 @@ from attrs import asdict
 
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.cluster_examples import EXAMPLES
+from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.cli.shared.health import show
-from crystalmath.cli.shared.job_filters import any_client
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import ConfigError, CrystalMathError, did_you_mean
 from crystalmath.models.checkup import Check
 from crystalmath.models.job import JobState

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import any_client, with_filters
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import Json, any_client
+from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.models.timespans import read_timespan
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import any_client, with_filters
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import Json, any_client
+from crystalmath.cli.shared.job_filters import with_filters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
 
 
 def engine_template(

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import JobId, any_client, find
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
 
 if TYPE_CHECKING:
     from crystalmath.models.answers import JobFile

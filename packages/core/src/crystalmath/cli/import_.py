@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import any_client
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import Json, any_client
 
 
 def import_jobs(

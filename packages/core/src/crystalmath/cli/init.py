@@ -13,8 +13,8 @@ import typer
 from attrs import frozen
 
 from crystalmath.cli.shared import output
+from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.cli.shared.health import show
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import ConfigError, did_you_mean
 from crystalmath.models.checkup import Check
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from crystalmath.cli.shared import output
+from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
 from crystalmath.cli.shared.inputs_output import (
     Diff,
     document,
@@ -14,8 +15,6 @@ from crystalmath.cli.shared.inputs_output import (
     show_differences,
     write,
 )
-from crystalmath.cli.shared.job_filters import JobId, any_client, find
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 
 
 def inputs(

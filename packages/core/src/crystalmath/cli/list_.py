@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from crystalmath.cli.shared import job_table, output
-from crystalmath.cli.shared.job_filters import any_client, with_filters
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import Json, any_client
+from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError, InvalidJob, ServerNotRunning, did_you_mean
 
 if TYPE_CHECKING:

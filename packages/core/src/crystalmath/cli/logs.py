@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import JobId, any_client, find
+from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
 from crystalmath.cli.shared.plain import Plain
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import InvalidJob, ServerNotRunning
 
 if TYPE_CHECKING:

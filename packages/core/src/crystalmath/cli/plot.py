@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import JobIds, LabelFilter, any_client, select
+from crystalmath.cli.shared.common_arguments import JobIds, Json, LabelFilter, any_client, select
 from crystalmath.cli.shared.parameter_options import parse_labels
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import to_wire
 

@@ -9,8 +9,7 @@ import attrs
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import any_client
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import Json, any_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

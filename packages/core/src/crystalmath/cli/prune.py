@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import JobIds, any_client, find, with_filters
+from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client, find
+from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.cli.shared.parameter_options import parse_size
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.models.timespans import read_timespan
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import completion, output
-from crystalmath.cli.shared.job_filters import any_client
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.errors import InvalidJob
 
 if TYPE_CHECKING:

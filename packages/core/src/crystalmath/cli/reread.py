@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import JobId, find
-from crystalmath.cli.shared.submission_options import Json, PlaceOptions, with_place
+from crystalmath.cli.shared.common_arguments import JobId, Json, find
+from crystalmath.cli.shared.submission_options import PlaceOptions, with_place
 
 
 @with_place

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import JobIds, any_client, find, with_filters_but
+from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client, find
+from crystalmath.cli.shared.job_filters import with_filters_but
 from crystalmath.cli.shared.parameter_options import parse_parameters
-from crystalmath.cli.shared.submission_options import Json, Params, ParamsFile, with_changes
+from crystalmath.cli.shared.submission_options import Params, ParamsFile, with_changes
 from crystalmath.cli.submit import tell_alike
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.job import NO_RESULT

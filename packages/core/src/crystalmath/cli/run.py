@@ -9,9 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import any_client
+from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.cli.shared.submission_options import (
-    Json,
     Params,
     ParamsFile,
     Recipe,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import JobId, any_client, find
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
 from crystalmath.cli.status import each, status_fields
 from crystalmath.client import Job
 

@@ -6,8 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.job_filters import JobId, any_client, find
-from crystalmath.cli.shared.submission_options import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -12,11 +12,11 @@ import typer
 from attrs import evolve
 
 from crystalmath.cli.shared import output
+from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.cli.shared.parameter_options import parse_sweep
 from crystalmath.cli.shared.resource_sweep import parse_resource_sweep, split_sweeps
 from crystalmath.cli.shared.structure_files import Document, fit, names_one, read_documents
 from crystalmath.cli.shared.submission_options import (
-    Json,
     Params,
     ParamsFile,
     Recipe,

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 # Typer reads the annotations of what it calls.
 import typer  # noqa: TC002
 
-from crystalmath.errors import CrystalMathError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -26,6 +24,8 @@ _MOST = 200
 
 def engines(incomplete: str) -> list[str]:
     """Offer the installed engines."""
+    from crystalmath.errors import CrystalMathError
+
     try:
         from crystalmath.quacc.engines import get_installed_engines
 
@@ -37,6 +37,8 @@ def engines(incomplete: str) -> list[str]:
 
 def recipes(incomplete: str) -> list[str]:
     """Offer the recipes there are; their full names where nothing else begins so."""
+    from crystalmath.errors import CrystalMathError
+
     try:
         from crystalmath import config
         from crystalmath.cli.shared.output import short_recipe
@@ -106,6 +108,7 @@ def _told(job: dict[str, Any]) -> str:
 
 def _run_directories(beginning: str) -> Iterator[str]:
     from crystalmath.config import home
+    from crystalmath.errors import CrystalMathError
 
     try:
         with os.scandir(home() / "jobs") as entries:
@@ -126,6 +129,7 @@ def _asked(method: str, params: dict[str, Any]) -> dict[str, Any]:
     """Ask the running server, if there is one that answers at once."""
     from crystalmath.client.remote import Connection, read_result
     from crystalmath.config import home
+    from crystalmath.errors import CrystalMathError
     from crystalmath.server.endpoint import Place
 
     try:

@@ -113,7 +113,7 @@ def _named(text: str) -> list[_File | JobStructure]:
 
 def _of_job(asked: JobStructure) -> tuple[str, Document]:
     """Give a job's structure by its whole id, with the job's name."""
-    from crystalmath.cli.shared.job_filters import any_client, find
+    from crystalmath.cli.shared.common_arguments import any_client, find
 
     with any_client() as client:
         job = client.job(find(client, asked.job_id))

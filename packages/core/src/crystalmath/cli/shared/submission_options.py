@@ -73,9 +73,6 @@ class PlaceOptions(TypedDict, total=False):
     cluster: str
 
 
-Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
-
-
 @contextlib.contextmanager
 def asking(recipes: Iterable[str], *, always: bool = False) -> Iterator[None]:
     """Tell whoever waits for a submission or a check what they wait for, and let them leave.
