@@ -158,6 +158,8 @@ def test_an_engine_uses_only_what_is_for_engines() -> None:
     allowed |= {f"crystalmath.quacc.{name}" for name in ("engine", "runner")}
     # A process of its own, which ends with its owner.
     allowed |= {f"crystalmath.engines{name}" for name in ("", ".agent", ".guard")}
+    # Commands of batch systems.
+    allowed.add("crystalmath.engines.schedulers")
     # Whether the owner of what an engine left behind is alive.
     allowed.add("crystalmath.jobs.identities")
     for path in (ROOT / "packages").glob("engine-*/src/**/*.py"):

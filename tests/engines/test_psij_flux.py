@@ -188,8 +188,9 @@ def test_what_no_flux_can_give_is_refused_also_for_a_job_that_asked_another(aske
     cluster = Cluster(
         name="there", engine="psij", scheduler="flux", resources=Resources(memory_mb=1)
     )
-    with pytest.raises(ConfigError, match="'memory_mb' cannot be honoured: Flux hands out"):
-        jobs.launch([attempt], cluster)
+    answer = jobs.launch([attempt], cluster)[attempt.id]
+    assert isinstance(answer, ConfigError)
+    assert "'memory_mb' cannot be honoured: Flux hands out" in str(answer)
 
 
 def job(number, state, **more):
@@ -254,7 +255,9 @@ def test_ends_that_another_attempt_would_meet_again_and_those_of_nodes(tmp_path,
         f"cat {tmp_path}/told\necho 'JobID f9 unknown' >&2\n"
     )
     command.chmod(0o755)
-    (tmp_path / "told").write_text(json.dumps({"jobs": jobs}))
+    (tmp_path / "told").write_text(
+        json.dumps({"jobs": [{**each, "name": f"a.{each['id']}"} for each in jobs]})
+    )
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     clusters = {"there": Cluster(name="there", engine="psij", scheduler="flux")}
     runner = PsijRunner(EngineSettings(name="psij", home=tmp_path, clusters=clusters))

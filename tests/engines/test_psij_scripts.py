@@ -131,6 +131,8 @@ def submit(tmp_path, scheduler, monkeypatch):
         )
         made = Cluster(name="there", engine="psij", scheduler=scheduler, **cluster)
         handle = jobs.launch([attempt], made)[ID]
+        if isinstance(handle, Exception):
+            raise handle
         return handle, (tmp_path / "script").read_text()
 
     submit.command = command
@@ -251,6 +253,7 @@ def test_a_refusal_says_why(submit):
     "told",
     [
         "Unable to contact slurm controller",
+        "Batch job submission failed: Protocol authentication error",
         "Connection refused",
         "flux-batch: ERROR: [Errno 22] job submission to batch is disabled: maintenance",
     ],
@@ -261,8 +264,15 @@ def test_a_scheduler_that_is_away_is_asked_again(submit, told):
         submit(Resources())
 
 
+@pytest.mark.parametrize("answer", ["", "<html>17</html>", "\\377\\376"])
+def test_an_answer_to_a_submission_that_cannot_be_read_is_no_verdict(submit, answer):
+    submit.command.write_text(f"#!/bin/sh\nprintf '{answer}'\n")
+    with pytest.raises(EngineUnavailable, match="cannot be read"):
+        submit(Resources())
+
+
 def test_a_scheduler_that_hangs_is_asked_again(submit, monkeypatch):
-    monkeypatch.setattr("crystalmath_engine_psij.batch_executors.ANSWER_S", 0.2)
+    monkeypatch.setattr("crystalmath.engines.schedulers.ANSWER_S", 0.2)
     submit.command.write_text("#!/bin/sh\nexec sleep 30\n")
     with pytest.raises(EngineUnavailable, match=r"did not answer in 0\.2 s"):
         submit(Resources())
@@ -335,9 +345,10 @@ for id; do
         18.*|20.*) echo "qstat: Unknown Job Id $id.domain" >&2; status=153 ;;
     esac
 done
-echo '{"Jobs": {"17.server": {"job_state": "R"}, "19.server": {"job_state": "Q"}}}'
+echo '{"Jobs": {"17.server": {"job_state": "R", "Job_Name": "JOB.17"},
+                "19.server": {"job_state": "Q", "Job_Name": "JOB.19"}}}'
 exit $status
-"""
+""".replace("JOB", ID[:-2])
 
 
 #: Where the server forgets what has ended.
@@ -377,6 +388,137 @@ def test_what_a_batch_system_has_forgotten_hides_nothing_else(
     assert [seen[each.id].state for each in attempts] == states
     gone = [seen[each.id] for each in attempts if seen[each.id].state == "gone"]
     assert all(each.unseen and "does not know it" in each.reason for each in gone)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Where commands of batch systems are made of scripts."""
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def write(name, script):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    write.path = tmp_path
+    return write
+
+
+def runner_on(scheduler, home):
+    clusters = {"there": Cluster(name="there", engine="psij", scheduler=scheduler)}
+    return PsijRunner(EngineSettings(name="psij", home=home, clusters=clusters))
+
+
+def attempt_at(home, handle, number=1, cluster="there"):
+    id_ = f"{ID[:-2]}.{number}"
+    return Attempt(id=id_, job_id=ID[:-2], directory=home, cluster=cluster, handle=handle)
+
+
+#: The job 17 by the id that is recorded for an attempt; its name, and how it is cancelled.
+ANOTHERS = {
+    "slurm": ("squeue", "17|RUNNING|None|THIS", "scancel"),
+    "pbs": ("qstat", '{"Jobs": {"17": {"Job_Name": "THIS", "job_state": "R"}}}', "qdel"),
+    "lsf": ("bjobs", '{"RECORDS": [{"JOBID": "17", "STAT": "RUN", "JOB_NAME": "THIS"}]}', "bkill"),
+    "flux": (
+        "flux",
+        '{"jobs": [{"id": 17, "jobid": "f17", "name": "THIS", "state": "RUN"}]}',
+        "flux",
+    ),
+}
+
+
+@pytest.mark.parametrize("scheduler", list(ANOTHERS))
+def test_an_id_that_is_another_jobs_by_now_is_never_cancelled(place, scheduler):
+    asks, answer, cancels = ANOTHERS[scheduler]
+    handle = "f17" if scheduler == "flux" else "17"
+    place(cancels, f'echo "$@" >> {place.path}/cancelled')
+
+    def says(name):
+        done = f'[ "$1" = cancel ] && {{ echo "$@" >> {place.path}/cancelled; exit; }}'
+        place(asks, f"{done}\necho '{answer.replace('THIS', name)}'")
+
+    says("my own work")
+    runner, attempt = runner_on(scheduler, place.path), attempt_at(place.path, handle)
+    seen = runner.probe([attempt])[ID]
+    assert (seen.state, seen.unseen) == ("gone", True)
+    assert f"job {handle} is another one by now" in seen.reason
+    runner.release([attempt])
+    assert not (place.path / "cancelled").exists()
+    says(ID)
+    assert runner.probe([attempt])[ID].state == "running"
+    runner.release([attempt])
+    cancelled = (place.path / "cancelled").read_text()
+    assert handle in cancelled.split()
+    assert scheduler != "slurm" or f"--name={ID}" in cancelled.split()
+
+
+def test_anothers_job_of_the_same_id_and_name_is_not_ours(place):
+    job = {"Job_Name": ID, "job_state": "R", "Job_Owner": "somebody.else@login"}
+    place("qstat", f"echo '{json.dumps({'Jobs': {'17': job}})}'")
+    seen = runner_on("pbs", place.path).probe([attempt_at(place.path, "17")])
+    assert seen[ID].state == "gone"
+
+
+def test_a_cancel_that_the_batch_system_was_not_told_of_is_tried_again(place):
+    place("squeue", f"echo '17|PENDING|Priority|{ID}'")
+    place(
+        "scancel", "echo 'Kill job error on job id 17: Protocol authentication error' >&2; exit 1"
+    )
+    with pytest.raises(EngineUnavailable, match="authentication error"):
+        runner_on("slurm", place.path).release([attempt_at(place.path, "17")])
+
+
+def test_each_attempt_is_told_its_own_refusal(place):
+    """One asks for a partition that is not there; one meets what nobody knows; two are taken."""
+    place(
+        "sbatch",
+        f"number=$(sed -n 's/#SBATCH --job-name=.*\\.//p' $1); echo $number >> {place.path}/asked\n"
+        "[ $number = 1 ] && { echo 'invalid partition specified: nosuch' >&2; exit 1; }\n"
+        "[ $number = 2 ] && { echo 'Unspecified error' >&2; exit 1; }\n"
+        'echo "Submitted batch job $number"',
+    )
+    place("squeue", "")
+    attempts = [attempt_at(place.path, None, number) for number in (1, 2, 3, 4)]
+    answers = list(runner_on("slurm", place.path).launch(attempts).values())
+    assert isinstance(answers[0], ConfigError)
+    assert "nosuch" in str(answers[0])
+    assert isinstance(answers[1], EngineUnavailable)
+    assert "Unspecified error" in str(answers[1])
+    assert answers[2:] == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("says", "times"),
+    [("Protocol authentication error", 1), ("AssocMaxSubmitJobLimit", 1), ("Unspecified error", 3)],
+)
+def test_a_batch_system_that_takes_nothing_is_not_asked_for_each(place, says, times):
+    place("sbatch", f"echo x >> {place.path}/asked; echo '{says}' >&2; exit 1")
+    place("squeue", "")
+    attempts = [attempt_at(place.path, None, number) for number in range(1, 21)]
+    answers = runner_on("slurm", place.path).launch(attempts)
+    assert [says in str(each) for each in answers.values()] == [True] * 20
+    assert all(isinstance(each, EngineUnavailable) for each in answers.values())
+    assert len((place.path / "asked").read_text().split()) == times
+
+
+def test_what_was_taken_though_sbatch_did_not_say_so_is_not_asked_for_twice(place):
+    place(
+        "sbatch",
+        f"echo x >> {place.path}/asked; touch {place.path}/taken; echo timed out >&2; exit 1",
+    )
+    place("squeue", f"[ -e {place.path}/taken ] && echo '17|PENDING|Priority|{ID}'; exit 0")
+    runner, attempt = runner_on("slurm", place.path), attempt_at(place.path, None)
+    assert isinstance(runner.launch([attempt])[ID], EngineUnavailable)
+    assert runner.launch([attempt]) == {ID: "17"}
+    assert len((place.path / "asked").read_text().split()) == 1
+
+
+def test_a_batch_system_that_is_away_says_nothing_of_other_clusters(place):
+    place("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    there, here = attempt_at(place.path, "17"), attempt_at(place.path, None, 2, "local")
+    seen = runner_on("slurm", place.path).probe([there, here])
+    assert (seen[here.id].state, seen[here.id].reason) == ("gone", None)
+    assert seen[there.id].state == "unknown"
+    assert "slurm cannot be asked: Unable to contact" in seen[there.id].reason
 
 
 def rows(scheduler, text):
@@ -440,5 +582,5 @@ def test_the_queue_of_lsf():
 
 
 def test_a_queue_that_makes_no_sense_says_nothing_about_jobs():
-    with pytest.raises(EngineUnavailable, match="no JSON"):
+    with pytest.raises(EngineUnavailable, match="cannot be read"):
         rows("lsf", "LSF is down")

@@ -7,62 +7,30 @@ and has no time limit.
 from __future__ import annotations
 
 import io
-import subprocess
+import re
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from psij.executors.batch.lsf import LsfExecutorConfig, LsfJobExecutor
 from psij.executors.batch.pbs import PBSExecutorConfig, PBSJobExecutor
 from psij.executors.batch.slurm import SlurmExecutorConfig, SlurmJobExecutor
 
-from crystalmath.errors import ConfigError, EngineUnavailable
+from crystalmath.engines import schedulers
 from crystalmath.models import Resources
+from crystalmath_engine_psij.batch_queues import flux_id
 from crystalmath_engine_psij.directives import SIGNS, directives, mended, with_end
 from crystalmath_engine_psij.flux_executor import FluxExecutorConfig, FluxJobExecutor
+from crystalmath_engine_psij.plugin import COMMANDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from psij import Job
 
-#: How long a command of the batch system may take, in seconds.
-ANSWER_S = 30.0
-
-
-def run_command(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """Run a command of the batch system, and give what it prints.
-
-    Raises
-    ------
-    EngineUnavailable
-        It did not answer in time.
-    ConfigError
-        There is no such command here.
-    subprocess.CalledProcessError
-        It failed; its ``output`` says why.
-    """
-    try:
-        done = subprocess.run(  # noqa: S603 - the batch system's own command
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_S,
-            check=False,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired:
-        raise EngineUnavailable(f"{command[0]} did not answer in {ANSWER_S:g} s") from None
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{command[0]} is not in PATH: the server has to run where the batch system's commands "
-            "are, on a login node"
-        ) from None
-    if done.returncode:
-        told = "\n".join(filter(None, [done.stdout.strip(), done.stderr.strip()]))
-        raise subprocess.CalledProcessError(done.returncode, command, output=told or "no message")
-    return done.stdout
+_IDS = {
+    "slurm": r"Submitted batch job (\d+)",
+    "pbs": r"(?m)^(\d+(?:\[\])?(?:\.\S+)?)\s*$",
+    "lsf": r"Job <(\d+)>",
+}
 
 
 class _NoPolling:
@@ -97,7 +65,24 @@ class BatchExecutor:
         return _NoPolling()
 
     def _run_command(self, command: list[str]) -> str:
-        return run_command(command)
+        return schedulers.run(command)
+
+    def job_id_from_submit_output(self, out: str) -> str:
+        """Read the native id; PSI/J would take the last word of anything.
+
+        Raises
+        ------
+        EngineUnavailable
+            There is none: whether the job was taken, its name tells.
+        """
+        if self._NAME_ == "flux":
+            native_id = flux_id(out)
+        else:
+            found = re.search(_IDS[self._NAME_], out)
+            native_id = found[1] if found else None
+        if native_id is None:
+            raise schedulers.unreadable(COMMANDS[self._NAME_], out)
+        return native_id
 
     def generate_submit_script(
         self, job: Job, context: dict[str, object], submit_file: IO[str]

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import math
 import os
-import re
 import subprocess
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from crystalmath import worker
+from crystalmath.engines import schedulers
 from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Sighting
 from crystalmath_engine_psij import allocation
-from crystalmath_engine_psij.batch_executors import batch_executor, run_command
+from crystalmath_engine_psij.batch_executors import batch_executor
 from crystalmath_engine_psij.batch_queues import QUEUES
 from crystalmath_engine_psij.flux_executor import OUTPUT
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from psij import Job
@@ -30,17 +29,14 @@ if TYPE_CHECKING:
     from crystalmath.models import Attempt, Cluster, Resources
     from crystalmath_engine_psij.batch_queues import Row
 
-#: What a batch system says when it may take the same job later.
-_PASSING = re.compile(
-    r"contact slurm controller|timed out|temporar|try again|try later|connection refused"
-    r"|zero bytes|cannot connect|unable to connect|MaxSubmit|submit limit|would exceed"
-    r"|is down|not responding|threshold|submission( to \S+)? is disabled|max number of jobs",
-    re.IGNORECASE,
-)
+#: After the same refusal so often in a row no other allocation is asked for in this turn.
+_SAME = 3
 #: Ends that another attempt would meet again.
 _FINAL = frozenset({"TIMEOUT", "CPU_TIME", "OUT_OF_MEMORY", "DEADLINE"})
 #: Ends of nodes of which nothing is heard any more: what ran there may go on.
 _UNSEEN = frozenset({"NODE_FAIL"})
+#: Ends of allocations whose script may have said why.
+_SAYS_WHY = frozenset({"FAILED", "COMPLETED", "it is over"})
 #: By how much an allocation outlasts its job's walltime where it may, in seconds.
 MARGIN_S = 120.0
 #: So much of what an allocation printed is told, in characters.
@@ -72,45 +68,62 @@ class BatchJobs:
         # Of these it is not known whether the batch system has taken them.
         self._unsure: set[str] = set()
 
-    def launch(self, attempts: Sequence[Attempt], cluster: Cluster) -> Mapping[str, str]:
-        """Submit an allocation for each attempt.
-
-        Those that the batch system refuses are left out where others were taken; they come again.
-        """
-        handles = self._submitted_before(attempts)
-        refused: list[str] = []
+    def launch(
+        self, attempts: Sequence[Attempt], cluster: Cluster
+    ) -> Mapping[str, str | Exception]:
+        """Submit an allocation for each attempt; of those that are not taken return why."""
+        answers: dict[str, str | Exception] = {**self._submitted_before(attempts)}
+        refusals: list[EngineUnavailable] = []
         for attempt in attempts:
-            if attempt.id in handles:
+            if attempt.id in answers:
+                continue
+            if _concern_all(refusals):
+                answers[attempt.id] = refusals[-1]
                 continue
             try:
-                handles[attempt.id] = self._submit(attempt, cluster)
+                answers[attempt.id] = self._submit(attempt, cluster)
+                refusals.clear()
             except EngineUnavailable as error:
-                if not handles:
-                    raise
-                self._log.warning("%d of %d launched: %s", len(handles), len(attempts), error)
-                break
+                answers[attempt.id] = error
+                refusals.append(error)
             except ConfigError as error:
-                refused.append(str(error))
-        if refused and not handles:
-            raise ConfigError("; ".join(dict.fromkeys(refused)))
-        return handles
+                answers[attempt.id] = error
+            except OSError as error:  # raised, it would take the others' handles with it
+                answers[attempt.id] = EngineUnavailable(f"its script cannot be written: {error}")
+        return answers
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Ask for all of them at once."""
         rows = self._rows(attempts)
-        return {attempt.id: self._see(attempt, _mine(rows, attempt)) for attempt in attempts}
+        return {attempt.id: self._see(attempt, rows) for attempt in attempts}
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Cancel what has not ended."""
-        from psij import Job
+        """Cancel what has not ended; `EngineUnavailable` if the batch system was not told of all.
 
-        rows = self._rows(attempts)
+        An id alone may be another job's by now: ids begin again where a controller has lost its
+        state.
+        """
+        is_slurm = self._scheduler == "slurm"
+        rows = self._rows(attempts) if is_slurm else []
         for attempt in attempts:
-            for row in _mine(rows, attempt):
-                if row.state != "gone":
-                    job = Job()
-                    self._executor.attach(job, row.native_id)
-                    self._command(functools.partial(self._executor.cancel, job))
+            # Slurm itself compares the name once more; the others are asked just before.
+            for row in _mine(rows if is_slurm else self._rows([attempt]), attempt):
+                if row.state == "gone":
+                    continue
+                if is_slurm:
+                    schedulers.cancel_slurm_job(row.native_id, attempt.id)
+                else:
+                    self._cancel(row.native_id)
+
+    def _cancel(self, native_id: str) -> None:
+        from psij import Job, SubmitException
+
+        job = Job()
+        self._executor.attach(job, native_id)
+        try:
+            self._executor.cancel(job)
+        except (SubmitException, ConfigError) as error:
+            raise EngineUnavailable(f"{self._scheduler} was not told to cancel: {error}") from error
 
     # --- submitting --------------------------------------------------------------------------
 
@@ -124,13 +137,23 @@ class BatchJobs:
         return {attempt.id: live[attempt.id] for attempt in unsure if attempt.id in live}
 
     def _submit(self, attempt: Attempt, cluster: Cluster) -> str:
+        from psij import InvalidJobException, SubmitException
+
         executor = self._executor
         executor.resources = attempt.resources.over(cluster.resources)
         executor.name_of_job = attempt.id
         executor.work_directory = _folder(attempt)
         job = self._job(attempt, cluster, executor.resources)
         self._unsure.add(attempt.id)
-        self._command(functools.partial(executor.submit, job))
+        try:
+            executor.submit(job)
+        except InvalidJobException as error:
+            raise ConfigError(f"PSI/J refused it: {error}") from error
+        except SubmitException as error:
+            told = str(error).strip()
+            if not schedulers.is_final(told):
+                raise EngineUnavailable(f"{self._scheduler}: {told}") from error
+            raise ConfigError(f"{self._scheduler} refused it: {told}") from error
         self._unsure.discard(attempt.id)
         return str(job.native_id)
 
@@ -205,35 +228,41 @@ class BatchJobs:
     def _rows(self, attempts: Sequence[Attempt]) -> list[Row]:
         natives = [attempt.handle for attempt in attempts]
         try:
-            return self._queue.rows(run_command, natives)
+            return self._queue.rows(schedulers.run, natives)
         except (subprocess.CalledProcessError, ConfigError) as error:
             why = getattr(error, "output", None) or error
             raise EngineUnavailable(f"{self._scheduler} cannot be asked: {why}") from error
+        except (AttributeError, KeyError, TypeError) as error:  # JSON, and not what was expected
+            why = f"{self._scheduler} answers what cannot be read: {error!r}"
+            raise EngineUnavailable(why) from error
 
     def _see(self, attempt: Attempt, rows: Sequence[Row]) -> Sighting:
         # One that was launched twice may have an allocation that is over, and one that is not.
-        live = [row for row in rows if row.state != "gone"]
+        mine = _mine(rows, attempt)
+        live = [row for row in mine if row.state != "gone"]
         if live:
             return Sighting(live[0].state, live[0].reason)
-        if not rows:
+        if not mine:
             why = f"{self._scheduler} does not know it (any more)"
+            if any(row.native_id == attempt.handle for row in rows):
+                why = f"{self._scheduler}'s job {attempt.handle} is another one by now"
             return Sighting("gone", why, unseen=True)
-        reason = rows[-1].reason or "it is over"
-        if reason == "FAILED" and (printed := _printed(attempt, rows[-1].native_id)):
-            reason = f"FAILED: {printed}"
-        fatal = rows[-1].fatal or reason in _FINAL
-        return Sighting("gone", reason, fatal=fatal, unseen=reason in _UNSEEN)
+        reason = mine[-1].reason or "it is over"
+        fatal = mine[-1].fatal or reason in _FINAL
+        unseen = reason in _UNSEEN
+        if reason in _SAYS_WHY and (printed := _printed(attempt, mine[-1].native_id)):
+            reason = f"{reason}: {printed}"
+        return Sighting("gone", reason, fatal=fatal, unseen=unseen)
 
-    def _command(self, call: Callable[[], None]) -> None:
-        from psij import InvalidJobException, SubmitException
 
-        try:
-            call()
-        except (SubmitException, InvalidJobException, subprocess.CalledProcessError) as error:
-            told = str(getattr(error, "output", None) or error).strip()
-            if _PASSING.search(told):
-                raise EngineUnavailable(f"{self._scheduler}: {told}") from error
-            raise ConfigError(f"{self._scheduler} refused it: {told}") from error
+def _concern_all(refusals: Sequence[EngineUnavailable]) -> bool:
+    """Tell whether the batch system just takes nothing, whoever asks."""
+    if not refusals:
+        return False
+    # It did not answer at all, or nothing that can be read; or it says so.
+    if refusals[-1].__cause__ is None or schedulers.takes_nothing(str(refusals[-1])):
+        return True
+    return len(refusals) >= _SAME and len({str(each) for each in refusals[-_SAME:]}) == 1
 
 
 def _folder(attempt: Attempt) -> Path:
@@ -242,7 +271,8 @@ def _folder(attempt: Attempt) -> Path:
 
 
 def _mine(rows: Iterable[Row], attempt: Attempt) -> list[Row]:
-    return [row for row in rows if row.name == attempt.id or row.native_id == attempt.handle]
+    """Return the allocations of an attempt: its id is their name, and rows are this user's."""
+    return [row for row in rows if row.name == attempt.id]
 
 
 def _printed(attempt: Attempt, native_id: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from attrs import frozen
 
-from crystalmath.errors import EngineUnavailable
+from crystalmath.engines import schedulers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -59,7 +59,6 @@ class BatchQueue(Protocol):
 class SlurmQueue:
     """``squeue``, which tells of what has ended for ``MinJobAge`` (300 s unless configured)."""
 
-    _COMMAND = ("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%j")
     _STATES: Mapping[str, _State] = {
         **dict.fromkeys(["PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED"], "queued"),
         **dict.fromkeys(["REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"], "queued"),
@@ -76,14 +75,14 @@ class SlurmQueue:
     ) -> list[Row]:
         """Ask for all of them; those that are named make no difference."""
         del natives
-        return [self._row(line) for line in run(self._COMMAND).splitlines() if line.strip()]
+        return [self._row(job) for job in schedulers.slurm_rows(run(schedulers.SQUEUE))]
 
-    def _row(self, line: str) -> Row:
-        native_id, word, why, name = line.split("|", 3)
-        state = self._STATES.get(word, "unknown")
-        if state == "queued" and why not in {"None", ""}:
-            return Row(native_id, name, state, why)
-        return Row(native_id, name, state, None if word == "RUNNING" else word)
+    def _row(self, job: schedulers.SlurmJob) -> Row:
+        state = self._STATES.get(job.state, "unknown")
+        reason = None if job.state == "RUNNING" else job.state
+        if state == "queued" and job.reason not in {"None", ""}:
+            reason = job.reason
+        return Row(job.native_id, job.name, state, reason)
 
 
 class PbsQueue:
@@ -109,7 +108,14 @@ class PbsQueue:
         else:
             ids = [native for native in natives if native]
         report = self._report(run, ids)
-        return [self._row(native_id, job) for native_id, job in report.get("Jobs", {}).items()]
+        jobs: Mapping[str, Mapping[str, Any]] = report.get("Jobs", {})
+        # An id may come again where the server has lost its state, as another user's.
+        mine = f"{getpass.getuser()}@"
+        return [
+            self._row(native_id, job)
+            for native_id, job in jobs.items()
+            if str(job.get("Job_Owner", mine)).startswith(mine)
+        ]
 
     def _report(self, run: Callable[[Sequence[str]], str], ids: Sequence[str]) -> dict[str, Any]:
         """Ask for jobs, and for the rest once more if it fails for not knowing some any more."""
@@ -263,8 +269,8 @@ def _number(native: str) -> str:
 def _document(text: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text)) if text.strip() else {}
-    except ValueError as error:
-        raise EngineUnavailable(f"the scheduler's answer is no JSON: {text[:200]!r}") from error
+    except (TypeError, ValueError) as error:
+        raise schedulers.unreadable("the scheduler", text) from error
 
 
 #: The batch systems, by the name of PSI/J's executor.

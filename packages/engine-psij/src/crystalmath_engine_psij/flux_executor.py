@@ -18,7 +18,6 @@ from psij.executors.batch.batch_scheduler_executor import (
 )
 from psij.executors.batch.script_generator import TemplatedScriptGenerator
 
-from crystalmath_engine_psij.batch_queues import flux_id
 from crystalmath_engine_psij.directives import escaped
 
 if TYPE_CHECKING:
@@ -63,13 +62,6 @@ class FluxJobExecutor(BatchSchedulerExecutor):  # type: ignore[misc]  # may be m
         """Give the command; its directives stand in the script."""
         del job
         return ["flux", "batch", str(submit_file_path.absolute())]
-
-    def job_id_from_submit_output(self, out: str) -> str:
-        """Read the id that ``flux batch`` has printed."""
-        native_id = flux_id(out)
-        if native_id is None:
-            raise SubmitException(f"flux batch told no id, but {out!r}")
-        return native_id
 
     def get_cancel_command(self, native_id: str) -> list[str]:
         """Give the command."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _REMEDY = "pip install --force-reinstall crystalmath-engine-psij"
 #: What submits to each batch system.
-_COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "flux": "flux"}
+COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "flux": "flux"}
 
 
 @hookimpl
@@ -49,7 +49,7 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
 
 def _commands(cluster: Cluster) -> Sequence[Finding]:
     """Say if a batch system's commands are not here."""
-    command = _COMMANDS[cluster.scheduler]
+    command = COMMANDS[cluster.scheduler]
     if shutil.which(command):
         return []
     message = f"[clusters.{cluster.name}] {command} is not in PATH"

@@ -75,23 +75,18 @@ class PsijRunner(EngineRunner):
         """Tell how many cores a node has; those of a batch system's are its own affair."""
         return len(os.sched_getaffinity(0)) if cluster == _LOCAL else None
 
-    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
+    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
         """Have a process started, or submit an allocation, for each attempt.
 
         One cluster's trouble keeps back its own jobs.
         """
-        handles: dict[str, str] = {}
-        troubles: list[Exception] = []
+        answers: dict[str, str | Exception] = {}
         for name, those in _grouped(attempts, lambda attempt: attempt.cluster).items():
             try:
-                handles.update(self._launch_on(name, those))
+                answers.update(self._launch_on(name, those))
             except (EngineUnavailable, ConfigError) as error:
-                troubles.append(error)
-                self.log.warning("cluster %s: %s", name, error)
-        if troubles and not handles:
-            passing = (each for each in troubles if isinstance(each, EngineUnavailable))
-            raise next(passing, troubles[0])
-        return handles
+                answers.update(dict.fromkeys([attempt.id for attempt in those], error))
+        return answers
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Ask each batch system once for all attempts, on all of its clusters."""
@@ -100,21 +95,30 @@ class PsijRunner(EngineRunner):
             if scheduler is None:  # whom to ask nobody knows: they may run
                 lost = {each.id: Sighting("unknown", _removed(each.cluster)) for each in those}
                 seen.update(lost)
-            else:
+                continue
+            try:
                 seen.update(self._jobs(scheduler).probe(those))
+            except EngineUnavailable as error:
+                seen.update({each.id: Sighting("unknown", str(error)) for each in those})
         return seen
 
     def release(self, attempts: Sequence[Attempt]) -> None:
         """Drop what has not begun; batch systems end what has, too."""
+        troubles = []
         for scheduler, those in _grouped(attempts, self._scheduler).items():
             if scheduler is not None:
-                self._jobs(scheduler).release(those)
+                try:
+                    self._jobs(scheduler).release(those)
+                except EngineUnavailable as error:
+                    troubles.append(str(error))
+        if troubles:
+            raise EngineUnavailable("; ".join(troubles))
 
     def stop(self) -> None:
         """Start nothing any more; what was let go runs on without us."""
         self._local.stop()
 
-    def _launch_on(self, name: str, attempts: Sequence[Attempt]) -> Mapping[str, str]:
+    def _launch_on(self, name: str, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
         if name == _LOCAL:
             return self._local.launch(attempts)
         if name not in self._clusters:

@@ -15,7 +15,7 @@ from crystalmath.models import JobState, Sighting
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from crystalmath.jobs.changes import Change
     from crystalmath.jobs.host import Host
@@ -71,7 +71,7 @@ class Engine(Protocol):
     def runs_here(self, cluster: str) -> bool:
         """Tell whether a cluster's jobs run on this host."""
 
-    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
+    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
         """Hand attempts over to the engine."""
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
@@ -224,9 +224,6 @@ class Handover:
             self._retry_at = self._host.monotonic() + self._backoff
             self._backoff = min(2 * self._backoff, BACKOFF_S)
             self._log.warning("the engine is not available, trying again: %s", error)
-            with self._lock:
-                jobs = [job for job in self._jobs.values() if job.state is JobState.PENDING]
-            self._tell([note for job in jobs for note in job.note(f"trying again: {error}")])
         except Exception:  # noqa: BLE001 - whatever an engine raises
             self._log.exception("the engine failed in %s", call.__name__)
 
@@ -240,23 +237,39 @@ class Handover:
         if not attempts:
             return
         self._started = True
-        handles: Mapping[str, str] = {}
+        answers: Mapping[str, str | Exception] = {}
         try:
-            handles = self._engine.launch(attempts)
-        except EngineUnavailable:
+            answers = self._engine.launch(attempts)
+        except EngineUnavailable as error:
+            self._note(jobs, error)
             raise
         except Exception as error:  # noqa: BLE001 - whatever an engine raises
             if not self._is_decided(jobs, error):
                 return
-            handles = {attempt.id: attempt.id for attempt in attempts}
+            answers = {attempt.id: attempt.id for attempt in attempts}
         finally:
             for job, attempt in zip(jobs, attempts, strict=True):
-                self._record_launch(job, attempt.id, handles.get(attempt.id))
-        if not handles:
-            raise EngineUnavailable("it took none of the attempts")
+                self._record_answer(job, attempt.id, answers.get(attempt.id))
+        left = [each for each in answers.values() if isinstance(each, EngineUnavailable)]
+        if len(left) == len(answers):
+            raise left[0] if left else EngineUnavailable("it took none of the attempts")
         self._backoff = 1.0
         if self._alone:
             self.wake.set()  # the next of them, after what there is to release
+
+    def _note(self, jobs: Iterable[Job], error: Exception) -> None:
+        """Tell of jobs that they wait for an engine that is not available."""
+        self._tell([note for job in jobs for note in job.note(f"trying again: {error}")])
+
+    def _record_answer(self, job: Job, attempt: str, answer: str | Exception | None) -> None:
+        """Do what follows for a job from what `launch` answered of its attempt."""
+        handle = None if isinstance(answer, Exception) else answer
+        if isinstance(answer, EngineUnavailable):
+            self._note([job], answer)
+        elif isinstance(answer, Exception):
+            self._fail(job, answer)
+            handle = attempt
+        self._record_launch(job, attempt, handle)
 
     def _next(self) -> list[Job]:
         """Give the jobs that the engine gets next: the urgent ones, then as they came."""
@@ -358,9 +371,12 @@ class Handover:
         self._started = True
         try:
             self._engine.release(attempts)
-        except EngineUnavailable:
+        except EngineUnavailable as error:
             with self._lock:
                 self._to_release += attempts
+                ids = {attempt.job_id for attempt in attempts}
+                jobs = [job for job in self._jobs.values() if job.job_id in ids]
+            self._note(jobs, error)
             raise
         self._probe_at = min(self._probe_at, self._host.monotonic() + STOPPING_S)
 
@@ -391,7 +407,11 @@ class Handover:
             return
         # What it opens to answer, it has to close.
         self._started = True
-        sightings = self._engine.probe(list(asked))
+        try:
+            sightings = self._engine.probe(list(asked))
+        except EngineUnavailable as error:
+            self._note(silent, error)
+            raise
         for attempt, job in asked.items():
             sighting = sightings.get(attempt.id, Sighting("unknown"))
             job.since = self._host.monotonic()

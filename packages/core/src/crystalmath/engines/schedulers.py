@@ -14,6 +14,19 @@ from crystalmath.errors import ConfigError, EngineUnavailable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+__all__ = [
+    "SQUEUE",
+    "SlurmJob",
+    "cancel_slurm_job",
+    "is_final",
+    "run",
+    "slurm_jobs",
+    "slurm_rows",
+    "takes_nothing",
+    "trouble",
+    "unreadable",
+]
+
 #: How long a command of a batch system may take, in seconds.
 ANSWER_S = 30.0
 #: How long one may take for which a person waits, in seconds: Slurm's own give up after ten.
@@ -23,11 +36,11 @@ _QUOTED = 200
 
 # Slurm ends each refusal by a policy so; the line before it may name the limit.
 _ANY_LIMIT = re.compile(r"Job violates accounting/QOS policy( \(.*\))?")
-# What names a part of the request, and may be taken later all the same.
+# What keeps every job out for a while, also where it names a part of the request.
 _PASSING = re.compile(
     r"Submit\w*Limit|submit limit|would exceed|max number of jobs|threshold|is down|disabled"
     r"|inactive|closed|not enabled|not started|not responding|timed out|temporar|try again"
-    r"|try later|available now|connect",
+    r"|try later|available now|connect|controller|munge|authentication|zero bytes",
     re.IGNORECASE,
 )
 _REQUEST = re.compile(
@@ -107,6 +120,17 @@ def is_final(told: str) -> bool:
     return _REQUEST.search(told) is not None and _PASSING.search(told) is None
 
 
+def takes_nothing(told: str) -> bool:
+    """Return whether a refusal says that no job is taken just now, so that no other need be tried.
+
+    Parameters
+    ----------
+    told : str
+        What the command printed.
+    """
+    return _PASSING.search(_ANY_LIMIT.sub("", told)) is not None
+
+
 def trouble(scheduler: str) -> str | None:
     """Return why a batch system does not answer, or ``None`` where it does.
 
@@ -158,8 +182,8 @@ class SlurmJob:
     reason: str
 
 
-# The name comes last: it may hold anything.
-_SQUEUE = ("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%j")
+#: Lists this user's jobs. The name comes last: it may hold anything.
+SQUEUE = ("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%j")
 _SLURM_LINE = re.compile(r"(\d+(?:[_+]\S+?)?)\|([A-Z_]+)\|(.*?)\|(.*)")
 
 
@@ -172,7 +196,7 @@ def slurm_jobs() -> list[SlurmJob]:
         ``squeue`` cannot be run, fails, or answers what cannot be read.
     """
     try:
-        told = run(_SQUEUE)
+        told = run(SQUEUE)
     except (ConfigError, subprocess.CalledProcessError) as error:
         why = getattr(error, "output", None) or error
         raise EngineUnavailable(f"Slurm cannot be asked: {why}") from error

@@ -68,7 +68,7 @@ class EngineRunner(JobRunner):
     # --- what an engine author writes -------------------------------------------------------
 
     @abstractmethod
-    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
+    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
         """Hand attempts over to the engine.
 
         The engine's worker calls ``crystalmath.worker.run(attempt.directory)``. Launching an
@@ -76,10 +76,11 @@ class EngineRunner(JobRunner):
 
         Returns
         -------
-        mapping of str to str
+        mapping of str to str or Exception
             For each attempt's id a handle, a string that means the same in another process; the
-            id itself where the engine finds its work by that. An attempt that is left out was not
-            taken, and is handed over again later.
+            id itself where the engine finds its work by that. An exception says why this attempt
+            alone was not taken, and means what it would mean if it were raised. An attempt that is
+            left out was not taken either, and is handed over again later.
         """
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:

@@ -101,7 +101,11 @@ class OwnerProcess:
         attempts = self._attempts(job_ids[:free], terms=terms)
         if not attempts:
             return {}
-        handles: Mapping[str, Any] = self._runner.launch(attempts)
+        answers: Mapping[str, Any] = self._runner.launch(attempts)
+        refusals = [each for each in answers.values() if isinstance(each, Exception)]
+        if refusals and len(refusals) == len(answers):
+            raise refusals[0]
+        handles = {key: each for key, each in answers.items() if each not in refusals}
         wrong = {key: each for key, each in handles.items() if not isinstance(each, str)}
         if wrong:
             raise TypeError(f"these handles are no strings: {wrong}")
@@ -150,9 +154,9 @@ class OwnerProcess:
         """Note from now on which attempts the engine takes, and how long its `stop` takes."""
         launch, stop = self._runner.launch, self._runner.stop
 
-        def launched(attempts: Sequence[Attempt]) -> Mapping[str, str]:
+        def launched(attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
             given = launch(attempts)
-            self._taken.update(given)
+            self._taken.update(key for key, each in given.items() if isinstance(each, str))
             return given
 
         def stopped() -> None:
