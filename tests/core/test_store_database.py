@@ -14,8 +14,6 @@ import attrs
 import pytest
 
 from crystalmath.errors import StoreError
-from crystalmath.jobs.changes import Change
-from crystalmath.models import JobState, Resources
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.store.tables import HEAD
 
@@ -79,37 +77,6 @@ def test_nothing_is_written_once_a_newer_release_has_migrated_an_open_database(f
         with pytest.raises(StoreError, match=f"0999.*{HEAD}.*upgrade crystalmath"):
             store.insert([attrs.evolve(JOB, job_id="2")])
         assert [job.job_id for job in store.get_many(["1", "2"])] == ["1"]
-
-
-def test_an_older_schema_is_migrated_and_keeps_its_jobs(file):
-    with JobStore(f"sqlite:///{file}") as store:
-        store.insert([attrs.evolve(JOB, formula="Al4")])
-        done = {"energy_ev": -1.5, "natoms": 4}
-        store.apply([Change(job_id="1", state=JobState.COMPLETED, at=2.0, summary=done)])
-    with sqlite3.connect(file) as connection:
-        connection.execute("DROP TABLE listed")
-        connection.execute("ALTER TABLE jobs DROP COLUMN reason")
-        connection.execute("ALTER TABLE jobs DROP COLUMN priority")
-        connection.execute("ALTER TABLE jobs DROP COLUMN resources")
-        connection.execute("ALTER TABLE jobs DROP COLUMN parents")
-        connection.execute("ALTER TABLE jobs DROP COLUMN removed")
-        connection.execute("ALTER TABLE jobs DROP COLUMN removed_at")
-        connection.execute("ALTER TABLE jobs DROP COLUMN continue_lost")
-        connection.execute("DROP TABLE lineage")
-        connection.execute("ALTER TABLE specifications DROP COLUMN potcars")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
-    connection.close()
-    with JobStore(f"sqlite:///{file}") as store:
-        assert store.get(JOB.job_id).reason is None
-        assert store.get(JOB.job_id).priority == 0
-        assert store.get(JOB.job_id).resources == Resources()
-        assert store.get(JOB.job_id).parents == []
-        assert store.get(JOB.job_id).removed is None
-        assert store.get(JOB.job_id).continue_lost is None
-        assert store.specification(JOB.job_id) == JOB.specification
-        assert store.pseudopotentials(JOB.job_id) == []
-        assert [job.job_id for job in store.list(formula="Al", energy_max=-1)] == ["1"]
-        assert [job.job_id for job in store.list(sort="energy_per_atom_ev")] == ["1"]
 
 
 def test_a_missing_database_is_made_only_on_request(file):

@@ -82,30 +82,6 @@ def test_a_schema_can_be_named(postgresql):
         JobStore(f"{postgresql.url}&schema=Mine;drop")
 
 
-def test_an_older_schema_is_migrated_and_keeps_its_jobs(postgresql, url):
-    with JobStore(url) as store:
-        store.insert([new("1", formula="Al4")])
-        done = {"energy_ev": -1.5, "natoms": 4}
-        store.apply([Change(job_id="1", state=JobState.COMPLETED, at=2.0, summary=done)])
-    schema = url.partition("schema=")[2]
-    gone = ("reason", "priority", "resources", "parents", "removed", "removed_at", "continue_lost")
-    columns = ", ".join(f"DROP COLUMN {name}" for name in gone)
-    postgresql.ask(
-        f"SET search_path = {schema}; DROP TABLE listed; DROP TABLE lineage;"
-        f"ALTER TABLE jobs {columns}; ALTER TABLE specifications DROP COLUMN potcars;"
-        "UPDATE alembic_version SET version_num = '0001'"
-    )
-    with JobStore(url) as store:
-        assert (store.get("1").reason, store.get("1").priority, store.get("1").removed) == (
-            None,
-            0,
-            None,
-        )
-        assert store.pseudopotentials("1") == []
-        assert [job.job_id for job in store.list(formula="Al", energy_max=-1)] == ["1"]
-        assert [job.job_id for job in store.list(sort="energy_per_atom_ev")] == ["1"]
-
-
 def test_a_server_that_is_not_there_is_told_at_once(postgresql):
     url = postgresql.url.replace("host=", "host=/nowhere")
     for ask in (JobStore, JobStore.exists):

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
-HEAD = "0010"
+HEAD = "0001"
 
 # SQLite counts up by itself only in a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")

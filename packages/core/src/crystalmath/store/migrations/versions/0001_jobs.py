@@ -1,4 +1,4 @@
-"""Jobs, their specifications, labels and events."""
+"""Jobs, their specifications, labels, parents and events."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ def upgrade() -> None:
         sa.Column("traceback", sa.Text()),
         sa.Column("summary", sa.Text()),
         sa.Column("warnings", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text()),
+        sa.Column("priority", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("resources", sa.Text(), nullable=False, server_default="{}"),
+        sa.Column("parents", sa.Text(), nullable=False, server_default="[]"),
+        sa.Column("removed", sa.Text()),
+        sa.Column("removed_at", sa.Float()),
+        sa.Column("continue_lost", sa.Boolean()),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_jobs_job_id", "jobs", ["job_id"], unique=True)
@@ -50,6 +57,7 @@ def upgrade() -> None:
         "specifications",
         sa.Column("number", _serial, sa.ForeignKey("jobs.number"), primary_key=True),
         sa.Column("specification", sa.Text(), nullable=False),
+        sa.Column("potcars", sa.Text()),
     )
     op.create_table(
         "labels",
@@ -69,3 +77,29 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_events_number_seq", "events", ["number", "seq"])
+    op.create_table(
+        "lineage",
+        sa.Column("number", _serial, sa.ForeignKey("jobs.number"), primary_key=True),
+        sa.Column("parent", _exact, primary_key=True),
+        sa.Column("role", sa.Text(), primary_key=True),
+    )
+    op.create_index("ix_lineage_parent", "lineage", ["parent", "number"])
+    op.create_table(
+        "listed",
+        sa.Column("number", _serial, sa.ForeignKey("jobs.number"), primary_key=True),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("started_at", sa.Float()),
+        sa.Column("finished_at", sa.Float()),
+        sa.Column("recipe", _exact, nullable=False),
+        sa.Column("engine", sa.Text(), nullable=False),
+        sa.Column("cluster", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text()),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("formula", sa.Text()),
+        sa.Column("reduced_formula", sa.Text()),
+        sa.Column("elements", sa.Text()),
+        sa.Column("natoms", sa.Integer()),
+        sa.Column("energy_ev", sa.Float()),
+        sa.Column("max_force_ev_ang", sa.Float()),
+    )
