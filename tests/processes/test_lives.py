@@ -13,6 +13,7 @@ import time
 import uuid
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -35,8 +36,8 @@ from crystalmath.quacc.store import JobStore, NewJob
 def dead_process() -> processes.Identity:
     process = subprocess.Popen(["sleep", "600"])
     alive = processes.own_identity()
-    identity = processes.Identity(
-        alive.host, alive.boot_id, process.pid, processes.start_time(process.pid)
+    identity = attrs.evolve(
+        alive, pid=process.pid, start_time=processes.start_time(process.pid), lock=""
     )
     process.kill()
     process.wait()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shutil
 import sqlite3
 import threading
@@ -42,23 +40,6 @@ def finish(service, job_id):
 def remove(home):
     for path in home.glob("jobs.sqlite*"):
         path.unlink()
-
-
-def test_a_job_is_as_old_as_it_was(service, home, cli):
-    """Whoever took it over has written `spec` since, and an older release did not say when."""
-    ids = [finish(service, service.submit(value(number)).job_id).job_id for number in (1, 2)]
-    before = {job.job_id: job.created_at for job in service.jobs()}
-    service.close()
-    header, _, body = (home / "jobs" / ids[1] / "spec").read_text().partition("\n")
-    told = {name: each for name, each in json.loads(header).items() if name != "created_at"}
-    (home / "jobs" / ids[1] / "spec").write_text(f"{json.dumps(told)}\n{body}")
-    for job_id in ids:
-        os.utime(home / "jobs" / job_id / "spec", times=(2e9, 2e9))
-    remove(home)
-    cli("doctor", "--rebuild", "--json")
-    with JobService() as other:
-        rebuilt = {job.job_id: job.created_at for job in other.jobs()}
-    assert rebuilt == pytest.approx(before, abs=3600)
 
 
 def test_doctor_rebuilds_what_is_gone(service, home, cli):

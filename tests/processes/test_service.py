@@ -21,7 +21,6 @@ from attrs import evolve
 
 from conftest import eventually
 from crystalmath import config
-from crystalmath.client import Request
 from crystalmath.client.request import document
 from crystalmath.engines.local import LocalRunner
 from crystalmath.engines.registry import plugins
@@ -500,7 +499,7 @@ def test_folders_to_copy_from_must_be_there(home, tmp_path, monkeypatch):
         "prev_outdir": "before",
         "relax": {"prev_dir": Path()},
     }
-    request = Request(recipe=dftb, atoms=bulk("Cu"), parameters=given)
+    request = Submission(recipe=dftb, atoms=bulk("Cu"), parameters=given)
     sent = document(request, config.load(), {})["params"]
     assert sent["copy_files"][0]["source"] == there
     assert sent["prev_outdir"] == there

@@ -196,19 +196,6 @@ def test_a_server_of_another_container_is_alive_as_long_as_it_holds_the_lock(pla
         assert place.read_lock().identity == processes.own_identity()
 
 
-def test_a_server_of_the_release_that_did_not_tell_its_machine_is_known_by_name_and_boot(place):
-    write_lock(place)
-    fields = json.loads(place.lock.read_text())
-    del fields["machine_id"], fields["lock"]
-    for host, boot, served in (
-        (fields["host"], fields["boot_id"], True),
-        (fields["host"], "former", False),
-        ("elsewhere", "theirs", True),
-    ):
-        place.lock.write_text(json.dumps({**fields, "host": host, "boot_id": boot}))
-        assert (place.read_lock() is not None) is served, host
-
-
 def test_a_lock_in_a_folder_that_is_not_safe_is_not_read(place):
     write_lock(place)
     place.directory.chmod(0o777)

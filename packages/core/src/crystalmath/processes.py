@@ -60,9 +60,8 @@ class Identity:
         Clock ticks between boot and the process's start.
     namespace : str
         The kernel's name of the pid namespace: a container has pids of its own.
-    machine_id : str, optional
-        The content of ``/etc/machine-id``, empty where there is none; ``None`` was written by a
-        release that did not tell, and then the name counts.
+    machine_id : str
+        The content of ``/etc/machine-id``, empty where there is none.
     lock : str
         The name of the file that the process holds a lock on for its life; empty if none.
     """
@@ -71,8 +70,8 @@ class Identity:
     boot_id: str
     pid: int
     start_time: int
-    namespace: str = ""
-    machine_id: str | None = None
+    namespace: str
+    machine_id: str
     lock: str = field(default="", eq=False)  # it names a file, and no other process
 
     @classmethod
@@ -83,15 +82,17 @@ class Identity:
             boot_id=fields["boot_id"],
             pid=fields["pid"],
             start_time=fields["start_time"],
-            namespace=fields.get("namespace", ""),
-            machine_id=fields.get("machine_id"),
-            lock=fields.get("lock", ""),
+            namespace=fields["namespace"],
+            machine_id=fields["machine_id"],
+            lock=fields["lock"],
         )
 
     def is_here(self) -> bool:
         """Tell whether its pid means, or meant, something here: same host, boot and namespace."""
-        same_boot = self.boot_id == boot_id() and self.namespace in {"", _namespace()}
-        return same_boot and self._is_of_this_machine()
+        same_boot = self.boot_id == boot_id() and self.namespace == _namespace()
+        # One that has no name may have been given one since.
+        same_machine = self.machine_id == machine_id() or not (self.machine_id and machine_id())
+        return same_boot and same_machine
 
     def is_of_this_boot(self) -> bool:
         """Tell whether it is, or was, a process of this kernel, also in another container."""
@@ -127,21 +128,16 @@ class Identity:
         """Tell whether it is known to have ended; see :meth:`is_alive`."""
         return self.is_alive(lock) is False
 
-    def _is_of_this_machine(self) -> bool:
-        if self.machine_id is None:
-            return self.host == socket.gethostname()
-        return self.machine_id == machine_id() or not (self.machine_id and machine_id())
-
     def _was_rebooted(self) -> bool:
         """Tell whether it was a process of this host before it was booted again.
 
         Nodes that are copies of each other may have one name, or one machine id. Those that have
         both in common cannot be told from one that was booted again, but by the lock.
         """
-        same = self.machine_id in {None, machine_id()} and self.host == socket.gethostname()
+        same = self.machine_id == machine_id() and self.host == socket.gethostname()
         return same and self.boot_id != boot_id()
 
-    def as_dict(self) -> dict[str, str | int | None]:
+    def as_dict(self) -> dict[str, str | int]:
         """Give the fields, for a file or a table."""
         return asdict(self, recurse=False)
 

@@ -79,7 +79,7 @@ def logs(
 
 def _name_others(part: LogPart) -> None:
     """Say which of several files it is that is shown."""
-    if not part.get("others"):  # nor does a server of an earlier release tell any
+    if not part["others"]:
         return
     shown = ", ".join(part["others"][:_SHOWN])
     more = f" and {len(part['others']) - _SHOWN} more" if len(part["others"]) > _SHOWN else ""
@@ -93,7 +93,7 @@ def _document(parts: list[LogPart]) -> dict[str, Any]:
     told = {key: last[key] for key in ("job_id", "offset", "size", "finished", "error")}
     return {
         **told,
-        "others": last.get("others", []),
+        "others": last["others"],
         "path": last["file"],
         "text": "".join(part["text"] for part in parts),
     }

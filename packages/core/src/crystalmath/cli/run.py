@@ -119,12 +119,7 @@ def follow(client: Client, job: Job, interrupts: Interrupts, progress: Progress)
 
 
 def _reached(client: Client, job: Job) -> str | None:
-    from crystalmath.errors import ServerError
-
-    try:
-        read = client.progress([job.job_id])[job.job_id]
-    except ServerError:  # of an earlier release, which does not know the question
-        return None
+    read = client.progress([job.job_id])[job.job_id]
     return None if read is None else str(read)
 
 

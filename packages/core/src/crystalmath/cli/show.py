@@ -65,8 +65,7 @@ def _given_on(child: Relative) -> str:
 
 def _attempt(one: AttemptEntry) -> str:
     where = f"on {one['host']}, process {one['pid']}" if one["host"] else "not begun"
-    # A server of an earlier release does not tell.
-    begun = f", from the geometry in {one['begun_from']}" if one.get("begun_from") else ""
+    begun = f", from the geometry in {one['begun_from']}" if one["begun_from"] else ""
     error = f": {output.first_line(one['error'])}" if one["error"] else ""
     return (
         f"{one['attempt']} {where}{begun}{', ' + one['outcome'] if one['outcome'] else ''}{error}"

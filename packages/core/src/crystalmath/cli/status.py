@@ -24,11 +24,10 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
     with any_client() as client:
         job, asked, reached = client.described(find(client, job_id), progress=not as_json)
     if as_json:
-        more = {"params": asked["params"], "potcars": asked.get("potcars", [])}
+        more = {"params": asked["params"], "potcars": asked["potcars"]}
         output.write_json({**job.document(), **more})
     else:
-        # A server of an earlier release tells of no files.
-        told = status_fields(job, asked["params"], asked.get("potcars", []), reached)
+        told = status_fields(job, asked["params"], asked["potcars"], reached)
         output.write(output.fields(told))
     return 0
 

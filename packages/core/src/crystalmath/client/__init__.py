@@ -19,10 +19,6 @@ from crystalmath.models import Job, JobChange, Submission
 if TYPE_CHECKING:
     from crystalmath.client.future import JobFuture
 
-#: What scripts for earlier releases call them.
-JobInfo = Job
-Request = Submission
-
 __all__ = [
     "Client",
     "ClientClosed",
@@ -31,9 +27,7 @@ __all__ = [
     "JobChange",
     "JobFailed",
     "JobFuture",
-    "JobInfo",
     "ProtocolMismatch",
-    "Request",
     "ServerMismatch",
     "Submission",
     "connect",

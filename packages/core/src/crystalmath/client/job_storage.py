@@ -144,8 +144,7 @@ class JobStorage(Caller):
         else:
             asked["job_ids"] = list(job_ids)
         answer = self._answered("jobs.archive", asked, LONG_S)
-        # A server of an older release leaves none out.
-        left_out = answer.get("left_out", [])
+        left_out = answer["left_out"]
         return {"jobs": answer["jobs"], "files": answer["files"], "left_out": left_out}
 
     def import_archive(self, path: str | os.PathLike[str]) -> ImportedJobs:

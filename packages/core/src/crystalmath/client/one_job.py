@@ -58,10 +58,7 @@ class OneJob(Caller):
         progress : bool
             Of a job that runs or failed also tell what :meth:`progress` does.
         """
-        # A server of an earlier release knows no progress here.
-        asked = self._answer(
-            "jobs.specification", job_id=job_id, job=True, progress=progress or None
-        )
+        asked = self._answer("jobs.specification", job_id=job_id, job=True, progress=progress)
         job, read = Job.read(asked.pop("job")), asked.pop("progress", None)
         reached = read and Progress(**from_wire(Progress, read))
         return job, cast("Specification", asked), reached
@@ -217,8 +214,7 @@ class OneJob(Caller):
         most = HISTORIES_AT_ONCE if history else READ_AT_ONCE
         for start in range(0, len(job_ids), most):
             page = list(job_ids[start : start + most])
-            # A server of an earlier release knows no histories.
-            asked = self._answer("jobs.progress", job_ids=page, history=history or None)
+            asked = self._answer("jobs.progress", job_ids=page, history=history)
             for job in asked["jobs"]:
                 if job["status"] == "error":
                     raise_answered(job)

@@ -78,7 +78,7 @@ class OtherHost:
     Raises
     ------
     ServedElsewhere
-        The server is of a release that has no inbox.
+        The server has not made its inbox yet.
     """
 
     ends_jobs = False
@@ -231,8 +231,7 @@ class _Listening:
 
 def _withdraw_all(request: Path) -> None:
     """See that no server begins with a request, whatever became of one that had taken it."""
-    # A server of an earlier release makes it a new one before it takes it again.
-    for file in (request, request.with_suffix(TAKEN), request, request.with_suffix(TAKEN)):
+    for file in (request, request.with_suffix(TAKEN)):
         file.unlink(missing_ok=True)
 
 

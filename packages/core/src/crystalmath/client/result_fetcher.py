@@ -100,7 +100,7 @@ class ResultFetcher:
             answer = self._transport.call("jobs.results", {"job_ids": job_ids})
             raise_answered(answer)
         except CrystalMathError:
-            self._most = self._many = 1  # a server of an earlier release; else the next one tells
+            self._most = self._many = 1  # whoever asks for one alone is told
             return {}
         return {each["job_id"]: each for each in answer["results"] if "code" not in each}
 

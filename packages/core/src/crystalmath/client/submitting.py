@@ -250,9 +250,7 @@ class Submitting(Asking):
         """
         answer = self._checked(submission, inputs=inputs)
         raise_answered(answer)
-        # A server of an earlier release says less.
-        missing = {"ok": not answer["error"], "potcars": [], "environment": []}
-        return cast("CheckedJob", {**missing, **answer})
+        return cast("CheckedJob", answer)
 
     def _checked(self, submission: Submission, *, inputs: bool) -> dict[str, Any]:
         from crystalmath.client.request import document

@@ -80,7 +80,7 @@ def _line(job: Job, params: dict[str, Any], result: Any) -> Line:
         atoms = final_atoms(result)
     if atoms is not None:
         values |= geometry_values(atoms)
-        values["natoms"] = len(atoms)  # which summaries of earlier releases do not have
+        values["natoms"] = len(atoms)
         if values["energy_ev"] is not None:
             values["energy_per_atom_ev"] = values["energy_ev"] / len(atoms)
     known = {name: value for name, value in values.items() if value is not None}

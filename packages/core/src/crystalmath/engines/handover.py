@@ -422,7 +422,7 @@ class Handover:
 
 
 def _urgency(job: Job) -> int:
-    # A run directory of an earlier release says none. Equals stay in their order.
+    # Equals stay in their order.
     return -int(job.header.get("priority", 0))
 
 

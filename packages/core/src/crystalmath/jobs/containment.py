@@ -22,7 +22,7 @@ def end_contained(containment: Mapping[str, Any], limit_s: float) -> bool:
     Parameters
     ----------
     containment : mapping
-        As its claim says; empty in those of an older release.
+        As its claim says.
     limit_s : float
         How long to wait, in seconds.
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from crystalmath.errors import BadFile
 
-#: Format number of every file; a newer release reads an older run.
+#: Format number of every file.
 FORMAT = 1
 #: Header and body of the `spec` of a job, written down or still to be.
 SpecDocument: TypeAlias = tuple[Mapping[str, Any], str]

@@ -32,7 +32,7 @@ class Heart:
 
     @classmethod
     def read(cls, header: Mapping[str, Any]) -> Self | None:
-        """Read it from the header of a claim or an identity; ``None`` in an older release's."""
+        """Read it from the header of a claim or an identity; ``None`` if it has none."""
         try:
             return cls(str(header["heart"]), float(header["lease_s"]))
         except (KeyError, TypeError, ValueError):

@@ -221,7 +221,7 @@ class RunDirectory:
         try:
             with open(self.file(f"{attempt}.asked_to_stop"), "rb") as file:
                 return dict(json.loads(file.read()))
-        except (OSError, ValueError):  # ValueError: of an older release
+        except (OSError, ValueError):  # ValueError: a power cut left it empty
             return None
 
     def note_begun_from(self, attempt: int, file: str) -> None:
@@ -313,8 +313,10 @@ class RunDirectory:
             with open(path, "rb") as file:
                 line = file.readline()
                 header = read_header(line, file.name)
-                whole = len(line) + header.get("size", 0)  # older releases did not say
-                if os.fstat(file.fileno()).st_size < whole:
+                size = header.get("size")
+                if not isinstance(size, int):
+                    raise BadFile(f"{file.name} does not say how large its result is")
+                if os.fstat(file.fileno()).st_size < (whole := len(line) + size):
                     raise BadFile(f"{file.name} is cut short: it should have {whole} bytes")
                 return header
         except FileNotFoundError:

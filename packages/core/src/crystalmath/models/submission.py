@@ -261,7 +261,7 @@ class Terms:
 
     @staticmethod
     def terms_in(header: Mapping[str, Any]) -> TermsGiven:
-        """Read terms of a header that :meth:`JobSpec.header` wrote, this release's or another's."""
+        """Read terms of a header that :meth:`JobSpec.header` wrote."""
         names = (one.name for one in fields(Terms))
         given = {name: header[name] for name in names if header.get(name) is not None}
         given["resources"] = Resources.read(given.get("resources", {}))
@@ -359,13 +359,11 @@ class JobSpec(Terms):
 
     def identity(self) -> dict[str, Any]:
         """Give what makes it this job and no other, beside structure and parameters."""
-        told = {
+        return {
             one.name: None if one.name in self.defaulted else plain(getattr(self, one.name))
             for one in declared(JobSpec)
             if one.about.hashed and one.name not in _ENCODED
         }
-        # What is left out must not be in it: a home compares with hashes of earlier releases.
-        return {name: value for name, value in told.items() if name != "resources" or value}
 
     def header(self) -> dict[str, Any]:
         """Give what stands above the encoded structure and parameters, as JSON can hold it."""

@@ -92,8 +92,7 @@ def _found(job: JobMetadata, found: Mapping[str, Any]) -> Iterator[Check]:
     yield Check(name="node", state="ok" if same else "warning", message=where, remedy=remedy)
     yield Check(name="home", state="ok", message=f"{found['directory']} was written to there")
     yield _clock(job, found["time"])
-    # An older release on the node says nothing of engines.
-    own = found.get("engines", {}).get(job.engine, {})
+    own = found["engines"].get(job.engine, {})
     for distribution, there in {**found["versions"], **own}.items():
         yield _version(distribution, there)
     for each in found["conditions"]:

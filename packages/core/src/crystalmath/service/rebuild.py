@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import fields_dict, frozen
 
-from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
@@ -48,9 +48,7 @@ def rebuild(
 ) -> Rebuilt:
     """Record the jobs that have a run directory and no row, and what became of the unfinished.
 
-    What stands in the database alone is lost: the findings of the preflight, and earlier events;
-    of jobs that an older release wrote down also names, labels and keys, and when exactly they were
-    submitted, for which the oldest of their files stands.
+    What stands in the database alone is lost: the findings of the preflight, and earlier events.
 
     Parameters
     ----------
@@ -119,18 +117,9 @@ def _names(jobs_directory: Path) -> Iterator[str]:
 
 def _row(directory: RunDirectory) -> NewJob:
     header, body = directory.read_spec()
-    return row_of(header, body, _created_at(header, directory))
-
-
-def _created_at(header: Mapping[str, Any], directory: RunDirectory) -> float:
-    told = header.get("created_at")
-    if isinstance(told, (int, float)):
-        return float(told)
-    # An older release did not say. Whoever takes the job over writes `spec` anew, and a claim is as
-    # old as the process that made it, so the oldest of all other files comes nearest.
-    with os.scandir(directory.path) as entries:
-        files = [entry for entry in entries if not entry.name.endswith(".claim")]
-        return min(entry.stat(follow_symlinks=False).st_mtime for entry in files)
+    if not isinstance(header.get("created_at"), float):
+        raise BadFile(f"{directory.file('spec')} does not say when the job was submitted")
+    return row_of(header, body, header["created_at"])
 
 
 def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:

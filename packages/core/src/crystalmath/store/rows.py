@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, false, insert, select, update
 
 from crystalmath.errors import InvalidJob, StoreError
-from crystalmath.jobs.documents import cleaned
 from crystalmath.models import JobState, NewJob
 from crystalmath.models.fields import declared, plain
 from crystalmath.recipes.formulas import composition
@@ -168,8 +167,5 @@ def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     values = dict(row)
     for name in _JSON:
         values[name] = None if values[name] is None else json.loads(values[name])
-    # An older release stored a summary as the recipe told it.
-    if values["summary"] and "\\u" in row["summary"]:
-        values["summary"] = cleaned(values["summary"])
     values["state"] = JobState(values["state"])
     return values
