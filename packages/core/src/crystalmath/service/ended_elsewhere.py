@@ -81,5 +81,6 @@ def complete_directory(directory: RunDirectory, job: Job, row: NewJob, trace: st
         }
         directory.publish(job.attempt, end)
     header, _, body = row.specification.partition("\n")
-    spec = {**json.loads(header), "attempt": job.attempt, "owner": {}}
+    more = {"attempt": job.attempt, "owner": {}, "created_at": job.created_at}
+    spec = {**json.loads(header), **more}
     directory.write_spec(spec, body)
