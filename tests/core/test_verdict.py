@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from pathlib import Path
 
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.io import read
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -622,7 +619,7 @@ def test_errors_come_first(pots):
     assert [each.severity for each in judged(told)] == ["error", "warning", "warning"]
 
 
-# ---- parameters and occupancies ----
+# ---- parameters ----
 
 
 @pytest.mark.parametrize(
@@ -634,55 +631,6 @@ def test_unknown_parameters(pots, name, near, remedy):
     finding = only(report(step, step))
     assert (finding.severity, finding.code) == ("warning", "parameter_unknown")
     assert (repr(name) in finding.message, finding.remedy) == (True, remedy)
-
-
-CIF = """data_x
-_cell_length_a 4
-_cell_length_b 4
-_cell_length_c 4
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_symmetry_space_group_name_H-M 'P 1'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-{}
-"""
-
-
-def cif(*sites):
-    lines = "\n".join(f"{symbol}{i} {symbol} {site}" for i, (symbol, site) in enumerate(sites))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return read(io.StringIO(CIF.format(lines)), format="cif")
-
-
-def test_partial_occupancies_of_a_cif(pots):
-    told = report(vasp(pots, "Al"))
-    mixed = cif(
-        ("Al", "0 0 0 0.3"), ("Cu", "0 0 0 0.7"), ("O", ".5 .5 .5 0.25"), ("Ba", ".5 0 0 1")
-    )
-    finding = only(told, atoms=mixed)
-    assert (finding.severity, finding.code) == ("warning", "structure_occupancy")
-    symbols = mixed.get_chemical_symbols()
-    assert ": Cu 0.7 Al 0.3 as Cu, O 0.25 as O" in finding.message
-    assert ("Cu" in symbols, "Al" in symbols) == (True, False)
-    full = cif(("Al", "0 0 0 1.0"), ("O", ".5 .5 .5 1"))
-    assert judged(told, atoms=full) == ()
-
-
-@pytest.mark.parametrize(
-    "told", [None, 1, "x", [], {}, {"0": 1}, {"0": {}}, {"0": {"Al": "x"}}, {"0": {"Al": None}}]
-)
-def test_other_meanings_of_occupancy(told):
-    atoms = bulk("Al")
-    atoms.info["occupancy"] = told
-    assert judged(Report(), atoms=atoms) == ()
 
 
 # ---- Quantum ESPRESSO ----

@@ -51,17 +51,18 @@ def crystalmath_preflight(
     if found := [*_without_a_cell(recipe, atoms), *(unread if ours else ())]:
         return found
     # Within the functions: most recipes concern nobody here, and a command must start quickly.
-    from crystalmath.preflight import inspector
+    from crystalmath.preflight import inspector, plausibility
 
+    told = (*unread, *plausibility.findings(recipe, atoms, parameters))
     if not inspector.concerns(recipe, environment):
-        return (*unread, *_refused(recipe, environment))
+        return (*told, *_refused(recipe, environment))
     from crystalmath.preflight.verdict import judge, unasked
 
     try:
         report = inspector.ask(recipe, atoms, parameters, environment, document)
     except inspector.CannotAsk as error:
-        return (*unread, unasked(str(error), recipe, environment, error.settings))
-    return (*unread, *judge(report, recipe, atoms, environment, parameters))
+        return (*told, unasked(str(error), recipe, environment, error.settings))
+    return (*told, *judge(report, recipe, atoms, environment, parameters))
 
 
 @hookimpl

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from crystalmath.models import Finding
@@ -11,7 +10,7 @@ from crystalmath.preflight.file_findings import GHOST
 from crystalmath.preflight.programs_here import program_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ase import Atoms
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from crystalmath.preflight.report import Trouble
 
 _DIMENSIONS = 3
-_MANY = 5
-_FULL = 0.999
 #: What structures without atoms, cell or element make of code that expects them: no message says
 #: so, and the cause is named instead.
 MUTE = {
@@ -89,29 +86,4 @@ def _wrong(atoms: Atoms, kind: FileKind, *, periodic: bool) -> Iterator[tuple[st
                 f"other: pbc is {atoms.pbc.tolist()}"
             ),
             "set pbc to true in all directions, with vacuum where nothing repeats",
-        )
-
-
-def occupancies(job: CheckedJob) -> Iterator[Finding]:
-    """Find sites that a CIF fills partly; ASE gives each to its most frequent element."""
-    told = None if job.atoms is None else job.atoms.info.get("occupancy")
-    if not isinstance(told, Mapping):
-        return
-    partial = []
-    for site in told.values():
-        try:
-            shares = {str(symbol): float(share) for symbol, share in site.items()}
-        except (AttributeError, TypeError, ValueError):
-            continue
-        if shares and max(shares.values()) < _FULL:
-            ordered = sorted(shares, key=lambda symbol: (-shares[symbol], symbol))
-            words = " ".join(f"{symbol} {shares[symbol]:g}" for symbol in ordered)
-            partial.append(f"{words} as {ordered[0]}")
-    if partial:
-        yield Finding(
-            severity="warning",
-            code="structure_occupancy",
-            message="the structure has partly occupied sites, and the calculation takes each as "
-            f"fully occupied by one element: {brief(dict.fromkeys(partial), _MANY)}",
-            remedy="build an ordered structure, such as a supercell, from it",
         )

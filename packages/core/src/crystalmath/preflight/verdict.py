@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.models import Finding, Pseudopotential
-from crystalmath.preflight import file_findings, recipe_findings, structure_findings
+from crystalmath.preflight import file_findings, recipe_findings
 from crystalmath.preflight.checked_job import CheckedJob, files_of, safe, said
 from crystalmath.preflight.programs_here import (
     file_kinds,
@@ -67,7 +67,6 @@ def judge(
     findings = [
         *file_findings.findings(job),
         *recipe_findings.findings(job),
-        *structure_findings.occupancies(job),
         *_programs_own(job),
     ]
     return tuple(sorted(findings, key=_rank))

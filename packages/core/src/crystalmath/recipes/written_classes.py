@@ -61,23 +61,38 @@ def arguments_of(
     return tuple(item.arg for item in (*found.args.args, *found.args.kwonlyargs))[1:]
 
 
+@functools.cache
+def keys_of(module: str, name: str) -> tuple[str, ...]:
+    """Return the keys of a table that a module's source spells out; none where it does not."""
+    for node in _statements(module):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            target = node.targets[0]
+            if isinstance(target, ast.Name) and target.id == name:
+                keys = node.value.keys
+                return tuple(str(key.value) for key in keys if isinstance(key, ast.Constant))
+    return ()
+
+
 def definition(module: str, name: str) -> _Definition | None:
     """Give what defines a class or a function, of a module that is not imported for it."""
+    for node in _statements(module):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+            return node
+    return None
+
+
+def _statements(module: str) -> list[ast.stmt]:
     path = None
     parts = module.split(".")
     for number in range(1, len(parts) + 1):
         spec = find_spec(".".join(parts[:number]), path)
         if spec is None:
-            return None
+            return []
         path = spec.submodule_search_locations
     assert spec is not None  # noqa: S101 - a name has a part
     if not spec.origin or not spec.origin.endswith(".py"):
-        return None
+        return []
     try:
-        tree = parse(spec.origin)
+        return parse(spec.origin).body
     except (OSError, SyntaxError, ValueError):
-        return None
-    for node in tree.body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
-            return node
-    return None
+        return []

@@ -1,0 +1,376 @@
+"""Find what would run and is hardly meant.
+
+Atoms in each other, a box treated as a solid, k-points by the hundred thousand: these are warnings.
+Numpy and ASE's tables are enough, and the cost grows with the number of atoms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import InvalidJob
+from crystalmath.models import Finding
+from crystalmath.preflight.checked_job import brief
+from crystalmath.recipes.lookup import NAMESPACE, look_up
+from crystalmath.recipes.one_line import shown
+from crystalmath.recipes.written_classes import keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ase import Atoms
+
+#: Atoms nearer than this fraction of the sum of their covalent radii (Cordero et al., Dalton Trans.
+#: 2008, 2832, which are `ase.data.covalent_radii`) are no molecule or crystal. The shortest bonds
+#: known are longer: V2 with 1.77 Å has 0.58, Cr2 with 1.68 Å 0.60, N2 0.77, H2 1.19.
+_CLOSEST = 0.5
+#: Of what is at hand in one cube so many are compared: where there are more, some are too close.
+_CROWD = 16
+#: A wrong scale shows in the first atoms, too: 100,000 take half a second.
+_MOST_ATOMS = 200_000
+#: A layer without an atom's centre that is so thick, in Å, is vacuum: the widest in crystals of
+#: elements, between the planes of caesium, have 4.3, and layered crystals less than 8.
+_VACUUM_ANG = 8.0
+#: Atoms with so much room each, in Å³ (caesium has 116), and no other within so many Å, are neither
+#: a solid nor a molecule.
+_ROOM_ANG3, _ALONE_ANG = 200.0, 6.0
+#: k-points times atoms. The AFLOW standard takes 10,000 for a static calculation (Calderon et al.,
+#: Comput. Mater. Sci. 108, 233 (2015), section 3.1); ten times as many are hardly ever meant.
+_KPOINTS = 100_000
+#: Flows that cut slabs, defects or strained cells out of a solid.
+_OF_SOLIDS = ("bulk_to_slabs_flow", "bulk_to_defects_flow", "elastic_tensor_flow")
+#: Thresholds, cutoffs and numbers of steps, which mean nothing below zero, and their units.
+_NEVER_NEGATIVE = {
+    **dict.fromkeys(("ediff", "encut", "enaug"), "eV"),
+    **dict.fromkeys(("ecutwfc", "ecutrho", "conv_thr", "etot_conv_thr"), "Ry"),
+    **dict.fromkeys(("electron_maxstep", "max_steps", "nelm", "nstep", "nsw", "steps"), ""),
+    "fmax": "eV/Å",
+    "forc_conv_thr": "Ry/bohr",
+    "kspacing": "1/Å",
+    "timestep_fs": "fs",
+}
+#: Values below the first or above the second are those of another unit.
+_OTHER_UNIT = {
+    "encut": (60.0, math.inf, "no POTCAR needs so little; ENCUT is in eV, and 1 Ry is 13.6 eV"),
+    "ecutwfc": (0.0, 400.0, "no pseudopotential needs so much; ecutwfc is in Ry, 13.6 eV"),
+    "fmax": (0.0, 5.0, "nearly every structure is relaxed by that; fmax is in eV/Å"),
+}
+_AXES = "abc"
+_FULL = 0.999
+
+
+def findings(recipe: str, atoms: Atoms | None, parameters: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find what is no mistake for the programs and most likely one of the person.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name.
+    atoms : ase.Atoms or None
+        The structure.
+    parameters : mapping of str to object
+        The recipe's parameters.
+
+    Yields
+    ------
+    Finding
+        Warnings ``structure_close``, ``structure_scattered``, ``structure_occupancy``,
+        ``structure_vacuum``, ``kpoints_many``, ``kpoints_vacuum``, ``parameter_negative`` and
+        ``parameter_unit``; and the error ``emt_element``.
+    """
+    if atoms is not None:
+        yield from _occupancies(atoms)
+        yield from _distances(atoms)
+    if not recipe.startswith(f"{NAMESPACE}."):
+        return  # a user's own may mean another thing by the same words
+    yield from _numbers(parameters, "")
+    if atoms is not None:
+        yield from _without_emt(recipe, atoms)
+        gaps = _vacuum(atoms)
+        yield from _as_solid(recipe, parameters, gaps)
+        yield from _kpoints(atoms, parameters, gaps)
+
+
+def _warning(code: str, message: str, remedy: str, source: str | None = None) -> Finding:
+    return Finding(severity="warning", code=code, message=message, source=source, remedy=remedy)
+
+
+# ---- the structure ----
+
+
+def _occupancies(atoms: Atoms) -> Iterator[Finding]:
+    """Find sites that a CIF fills partly: ASE puts one element there, the last of several equal."""
+    told = atoms.info.get("occupancy")
+    if not isinstance(told, Mapping):
+        return
+    kinds = atoms.arrays.get("spacegroup_kinds")
+    partial = []
+    for key, site in told.items():
+        try:
+            shares = {str(symbol): float(share) for symbol, share in site.items()}
+            there = set(atoms.symbols[[int(key)] if kinds is None else kinds == int(key)])
+        except (AttributeError, IndexError, TypeError, ValueError):
+            continue
+        # Of the entries of one site ASE keeps the first; where it has several elements by now,
+        # somebody has ordered it.
+        if shares and max(shares.values()) < _FULL and len(there) == 1:
+            ordered = sorted(shares, key=lambda symbol: (-shares[symbol], symbol))
+            words = " ".join(f"{symbol} {shares[symbol]:g}" for symbol in ordered)
+            partial.append(f"{words} as {there.pop()}")
+    if partial:
+        yield _warning(
+            "structure_occupancy",
+            "the structure has partly occupied sites, and the calculation takes each as fully "
+            f"occupied by one element: {brief(dict.fromkeys(partial), 5)}",
+            "build an ordered structure, such as a supercell, from it",
+        )
+
+
+def _distances(atoms: Atoms) -> Iterator[Finding]:
+    import numpy as np
+    from ase.data import covalent_radii
+
+    radii = covalent_radii[atoms.numbers] * _CLOSEST
+    first, second, distances = _pairs(atoms, max(2 * float(radii.max()), 0.1))
+    too_close = distances < radii[first] + radii[second]
+    if too_close.any():
+        nearest = int(np.argmin(np.where(too_close, distances, np.inf)))
+        one, other = int(first[nearest]), int(second[nearest])
+        symbols = atoms.symbols[[one, other]]
+        bond = float(radii[one] + radii[other]) / _CLOSEST
+        whose = (
+            f"{symbols[0]} {one} and {symbols[1]} {other}"
+            if one != other
+            else (f"{symbols[0]} {one} and its own image in the next cell")
+        )
+        yield _warning(
+            "structure_close",
+            f"the atoms {whose} are {distances[nearest]:.2f} Å apart; a bond of theirs has about "
+            f"{bond:.2f} Å",
+            "check the positions and the cell, which are in Å, for doubled atoms and a wrong scale",
+        )
+    elif _is_scattered(atoms):
+        yield _warning(
+            "structure_scattered",
+            f"none of the {len(atoms)} atoms has another within {_ALONE_ANG:g} Å: they make "
+            "neither a solid nor a molecule",
+            "check the cell, which is in Å, and its scale",
+        )
+
+
+def _is_scattered(atoms: Atoms) -> bool:
+    roomy = bool(atoms.pbc.all()) and atoms.cell.volume > _ROOM_ANG3 * len(atoms)
+    return len(atoms) > 1 and roomy and not len(_pairs(atoms, _ALONE_ANG)[0])
+
+
+def _pairs(atoms: Atoms, reach: float) -> tuple[Any, Any, Any]:
+    """Find pairs of atoms, and of atoms and images, within a reach: indices and distances, in Å.
+
+    Atoms are sorted into cubes as wide as the reach. ASE's own list takes 30 s for 100,000 atoms.
+    """
+    import numpy as np
+
+    positions, indices = _with_images(atoms, reach)
+    cubes = np.floor((positions - positions.min(axis=0)) / reach)
+    # Cubes beyond the last one share it: candidates more, and no pair less.
+    cubes = np.minimum(cubes, (1 << 20) - 3).astype(np.int64) + 1
+    keys = (cubes[:, 0] << 42) + (cubes[:, 1] << 21) + cubes[:, 2]
+    order = np.argsort(keys, kind="stable")
+    keys, positions, indices = keys[order], positions[order], indices[order]
+    steps = [(x << 42) + (y << 21) + z for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
+    none = np.empty(0, int)
+    found = [(none, none, np.empty(0))]
+    for step in steps[len(steps) // 2 :]:
+        if sum(len(apart) for *_, apart in found) > len(keys):
+            break  # all lie in one heap, which is seen by now
+        begin, end = (np.searchsorted(keys, keys + step, side) for side in ("left", "right"))
+        if not step:
+            begin = np.arange(len(keys)) + 1
+        one = np.flatnonzero(begin < end)
+        for place in range(_CROWD):
+            if not len(one):
+                break
+            one = one[begin[one] + place < end[one]]
+            other = begin[one] + place
+            apart = np.linalg.norm(positions[one] - positions[other], axis=1)
+            near = apart < reach
+            found.append((indices[one[near]], indices[other[near]], apart[near]))
+    first, second, distances = (np.concatenate(part) for part in zip(*found, strict=True))
+    return first, second, distances
+
+
+def _with_images(atoms: Atoms, reach: float) -> tuple[Any, Any]:
+    """Give the atoms in the cell, and the images within a reach of it: positions and indices."""
+    import numpy as np
+
+    atoms = atoms[:_MOST_ATOMS] if len(atoms) > _MOST_ATOMS else atoms
+    periodic = atoms.pbc & atoms.cell.array.any(axis=1)
+    cell = atoms.cell.complete().array
+    indices = np.arange(len(atoms))
+    if not periodic.any() or abs(np.linalg.det(cell)) < 1e-9:  # noqa: PLR2004 - a flat cell
+        return atoms.positions, indices
+    places = atoms.positions @ np.linalg.inv(cell)
+    for axis, height in enumerate(_heights(cell)):
+        if not periodic[axis]:
+            continue
+        places[:, axis] %= 1.0
+        margin = reach / height
+        images = [(places, indices)]
+        for shift in range(1, min(math.ceil(margin), 5) + 1):
+            for sign in (-shift, shift):
+                moved = places[:, axis] + sign
+                near = (moved > -margin) & (moved < 1.0 + margin)
+                image = places[near]
+                image[:, axis] = moved[near]
+                images.append((image, indices[near]))
+        places, indices = (np.concatenate(part) for part in zip(*images, strict=True))
+    return places @ cell, indices
+
+
+def _heights(cell: Any) -> Any:
+    import numpy as np
+
+    return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+
+
+def _vacuum(atoms: Atoms) -> dict[int, float]:
+    """Find periodic directions in which a layer of vacuum repeats, and how thick it is, in Å."""
+    import numpy as np
+
+    if atoms.cell.rank < len(_AXES) or abs(np.linalg.det(atoms.cell.array)) < 1e-9:  # noqa: PLR2004
+        return {}
+    places = (atoms.positions @ np.linalg.inv(atoms.cell.array)) % 1.0
+    found = {}
+    for axis, height in enumerate(_heights(atoms.cell.array)):
+        levels = np.sort(places[:, axis])
+        gap = height * float(np.diff(levels, append=levels[0] + 1.0).max())
+        if atoms.pbc[axis] and gap > _VACUUM_ANG:
+            found[axis] = gap
+    return found
+
+
+def _without_emt(recipe: str, atoms: Atoms) -> Iterator[Finding]:
+    """Find elements that ASE's EMT has no parameters for: its calculation would die at once."""
+    known = keys_of("ase.calculators.emt", "parameters")
+    if not recipe.startswith(f"{NAMESPACE}.emt.") or not known:
+        return
+    missing = [symbol for symbol in dict.fromkeys(atoms.symbols) if symbol not in known]
+    if missing:
+        yield Finding(
+            severity="error",
+            code="emt_element",
+            message=f"EMT has no parameters for {brief(missing)}; it has them for "
+            f"{', '.join(sorted(known))}",
+            remedy="take recipes of another method, such as mlip, tblite, vasp or espresso",
+        )
+
+
+# ---- the structure and the parameters ----
+
+
+def _as_solid(
+    recipe: str, parameters: Mapping[str, Any], gaps: Mapping[int, float]
+) -> Iterator[Finding]:
+    if not gaps:
+        return
+    layers = " and ".join(f"{gap:.0f} Å along {_AXES[axis]}" for axis, gap in gaps.items())
+    vacuum = f"the structure has vacuum, {layers}"
+    if recipe.rpartition(".")[2] in _OF_SOLIDS:
+        message = f"{vacuum}, and {recipe} takes a solid"
+        yield _warning("structure_vacuum", message, "start from the cell of the bulk solid")
+    elif _relaxes_cell(recipe, parameters):
+        yield _warning(
+            "structure_vacuum",
+            f"{vacuum}, and its cell is relaxed, too: that changes the vacuum, and means something "
+            "for a solid alone",
+            "give relax_cell=false, or the cell of the solid",
+            "the parameter relax_cell" if "relax_cell" in parameters else None,
+        )
+
+
+def _relaxes_cell(recipe: str, parameters: Mapping[str, Any]) -> bool:
+    given = parameters.get("relax_cell")
+    with contextlib.suppress(InvalidJob):  # which is told elsewhere
+        signature = look_up(recipe).signature
+        if given is None and signature is not None and "relax_cell" in signature.parameters:
+            return repr(signature.parameters["relax_cell"].default) == "True"
+    return given is True
+
+
+def _kpoints(
+    atoms: Atoms, parameters: Mapping[str, Any], gaps: Mapping[int, float]
+) -> Iterator[Finding]:
+    for name in ("kpts", "kspacing", "pmg_kpts"):
+        value = parameters.get(name)
+        try:
+            mesh = _mesh(name, value, atoms)
+        except (ArithmeticError, TypeError, ValueError):
+            continue  # the recipe's own check has words for that
+        if not mesh:
+            continue
+        number, words = math.prod(mesh), " x ".join(map(str, mesh))
+        made = f"{name} = {shown(value)} makes {words} = {number} k-points"
+        idle = [axis for axis in gaps if isinstance(value, (list, tuple)) and mesh[axis] > 1]
+        if number * len(atoms) > _KPOINTS:
+            yield _warning(
+                "kpoints_many",
+                f"{made}, before symmetry, for a cell of {len(atoms)} "
+                f"atom{'s' * (len(atoms) != 1)}",
+                "take fewer, such as kpts=[9, 9, 9]; densities of 3 to 6 per 1/Å are usual",
+                f"the parameter {name}",
+            )
+        elif idle:
+            yield _warning(
+                "kpoints_vacuum",
+                f"{made}, more than one along {' and '.join(_AXES[axis] for axis in idle)}, where "
+                "the structure has vacuum",
+                "one k-point is enough in a direction of vacuum",
+                f"the parameter {name}",
+            )
+
+
+def _mesh(name: str, value: Any, atoms: Atoms) -> list[int]:
+    """Count the k-points along each vector; none where a parameter makes no such mesh."""
+    import numpy as np
+
+    if value is None:
+        return []
+    if isinstance(value, (list, tuple)):
+        return [int(each) for each in value] if len(value) == len(_AXES) else []
+    lengths = (2 * math.pi * np.linalg.norm(atoms.cell.reciprocal().array, axis=1)).tolist()
+    if name == "kspacing":
+        return [max(1, math.ceil(length / value)) for length in lengths]
+    if name == "kpts":
+        from ase.calculators.calculator import kpts2sizeandoffsets
+
+        path = not isinstance(value, Mapping) or "path" in value
+        return [] if path else [int(each) for each in kpts2sizeandoffsets(atoms=atoms, **value)[0]]
+    # Likewise pymatgen's Kpoints.automatic_density, and automatic_density_by_vol.
+    volume = (2 * math.pi) ** 3 / atoms.cell.volume
+    points = max(value.get("kppa", 0) / len(atoms), value.get("kppvol", 0) * volume)
+    scale = (points / math.prod(lengths)) ** (1 / 3)
+    return [max(1, math.floor(length * scale)) for length in lengths]
+
+
+# ---- the parameters ----
+
+
+def _numbers(table: Mapping[str, Any], place: str) -> Iterator[Finding]:
+    for name, value in table.items():
+        full, key = f"{place}{name}", str(name).lower()
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{full}.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        source = f"the parameter {full}"
+        unit = f" {_NEVER_NEGATIVE[key]}".rstrip() if key in _NEVER_NEGATIVE else ""
+        low, high, why = _OTHER_UNIT.get(key, (-math.inf, math.inf, ""))
+        if key in _NEVER_NEGATIVE and value < 0:
+            message = f"{shown(full)} = {value}{unit} is below zero, and means nothing there"
+            yield _warning("parameter_negative", message, "give a positive number", source)
+        elif value and not low <= value <= high:
+            message = f"{shown(full)} = {value}{unit} is likely meant in another unit: {why}"
+            yield _warning("parameter_unit", message, "convert it, or leave it out", source)

@@ -1,0 +1,301 @@
+"""What runs and is hardly meant is told before submission, and what is meant is not."""
+
+from __future__ import annotations
+
+import io
+import time
+import warnings
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111, graphene, molecule
+from ase.calculators.emt import EMT
+from ase.collections import g2
+from ase.data import chemical_symbols, covalent_radii
+from ase.io import read
+from ase.neighborlist import neighbor_list
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crystalmath.preflight.plausibility import findings
+
+EMT_JOB = "quacc.recipes.emt.core.relax_job"
+VASP = "quacc.recipes.vasp.core.relax_job"
+CU = bulk("Cu", cubic=True)
+
+
+def told(atoms, recipe=EMT_JOB, **parameters):
+    return [(each.code, each.severity) for each in findings(recipe, atoms, parameters)]
+
+
+def message(code, atoms, recipe=EMT_JOB, **parameters):
+    (found,) = findings(recipe, atoms, parameters)
+    assert (found.code, found.severity) == (code, "warning")
+    return found.message
+
+
+# ---- distances ----
+
+
+def boxed(name):
+    atoms = molecule(name)
+    atoms.center(vacuum=6)
+    return atoms
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        *(bulk(name) for name in ("Cu", "Al", "Si", "C", "Fe", "Cs", "Ar", "Ne", "W", "Zn")),
+        bulk("NaCl", "rocksalt", a=5.64),
+        bulk("Cu") * (5, 5, 5),
+        fcc111("Pt", (2, 2, 3), vacuum=10, periodic=True),
+        graphene(vacuum=15),
+        Atoms("V2", positions=[(0, 0, 0), (0, 0, 1.77)]),
+        Atoms("Cr2", positions=[(0, 0, 0), (0, 0, 1.68)]),
+        Atoms("O", cell=[15, 15, 15], pbc=True),
+    ],
+    ids=str,
+)
+def test_real_structures_pass(atoms):
+    assert told(atoms, VASP) == []
+
+
+def test_the_molecules_of_a_test_set_pass():
+    assert [name for name in g2.names if told(boxed(name), VASP)] == []
+
+
+def test_atoms_in_each_other_are_told_with_who_and_how_far():
+    close = CU.copy()
+    close.positions[1] = close.positions[0] + [0.3, 0, 0]
+    assert "Cu 0 and Cu 1 are 0.30 Å apart; a bond of theirs has about 2.64 Å" in message(
+        "structure_close", close
+    )
+    doubled = CU + CU[[2]]
+    assert "Cu 2 and Cu 4 are 0.00 Å apart" in message("structure_close", doubled)
+
+
+def test_a_wrong_scale_is_told():
+    small, large = CU.copy(), CU.copy()
+    small.set_cell(small.cell * 0.1, scale_atoms=True)
+    assert "0.26 Å apart" in message("structure_close", small)
+    one = bulk("Cu")
+    one.set_cell(one.cell * 0.1, scale_atoms=True)
+    assert "Cu 0 and its own image in the next cell are 0.26 Å" in message("structure_close", one)
+    large.set_cell(large.cell * 10, scale_atoms=True)
+    assert "none of the 4 atoms has another within 6 Å" in message("structure_scattered", large)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 12),
+    st.floats(0.5, 20.0),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+)
+def test_the_pairs_are_those_of_ases_neighbour_list(seed, count, length, pbc):
+    random = np.random.default_rng(seed)
+    cell = (np.eye(3) + random.uniform(-0.4, 0.4, (3, 3))) * length
+    numbers = random.choice([1, 6, 29, 55], count)
+    atoms = Atoms(numbers, positions=random.uniform(-20, 20, (count, 3)), cell=cell, pbc=pbc)
+    radii = covalent_radii[numbers] / 2
+    first, second, apart = neighbor_list("ijd", atoms, radii)
+    near = apart < radii[first] + radii[second]
+    codes = [code for code, _ in told(atoms, "mine.recipe")]
+    assert ("structure_close" in codes) == near.any()
+
+
+@pytest.mark.parametrize("scale", [1, 1e-9])
+def test_a_hundred_thousand_atoms_take_no_seconds(scale):
+    large = CU * (29, 29, 29)
+    large.rattle(0.05)
+    large.positions *= scale  # all in one place: the worst case
+    began = time.process_time()
+    assert bool(told(large)) == (scale < 1)
+    assert time.process_time() - began < 3
+
+
+# ---- partial occupancies ----
+
+CIF = """data_x
+_cell_length_a 4
+_cell_length_b 4
+_cell_length_c 4
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+{}
+"""
+
+
+def cif(*sites):
+    lines = "\n".join(f"{symbol}{i} {symbol} {site}" for i, (symbol, site) in enumerate(sites))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read(io.StringIO(CIF.format(lines)), format="cif")
+
+
+@pytest.mark.parametrize("recipe", [EMT_JOB, VASP, "mine.recipe"])
+@pytest.mark.parametrize(
+    ("sites", "said"),
+    [
+        ((("Al", "0 0 0 0.3"), ("Cu", "0 0 0 0.7"), ("O", ".5 .5 .5 0.25")), "Cu 0.7 Al 0.3 as Cu"),
+        ((("Au", "0 0 0 0.5"), ("Cu", "0 0 0 0.5")), "Au 0.5 Cu 0.5 as Cu"),
+        ((("Cu", "0 0 0 0.5"), ("Au", "0 0 0 0.5")), "Au 0.5 Cu 0.5 as Au"),
+    ],
+)
+def test_partial_occupancies_are_told_with_what_the_calculation_has(recipe, sites, said):
+    atoms = cif(*sites)
+    assert message("structure_occupancy", atoms, recipe).partition("element: ")[2].startswith(said)
+    assert said[-2:] in atoms.get_chemical_symbols()
+
+
+def test_full_and_ordered_sites_are_not_told():
+    full = cif(("Al", "0 0 0 1.0"), ("O", ".5 .5 .5 1"))
+    assert told(full) == []
+    ordered = cif(("Au", "0 0 0 0.5"), ("Cu", "0 0 0 0.5")) * (2, 1, 1)
+    ordered.symbols[0] = "Au"
+    assert told(ordered) == []
+
+
+@pytest.mark.parametrize(
+    "other", [None, 1, "x", [], {}, {"0": 1}, {"0": {}}, {"0": {"Al": "x"}}, {"7": {"Al": 0.5}}]
+)
+def test_other_meanings_of_occupancy(other):
+    atoms = bulk("Al")
+    atoms.info["occupancy"] = other
+    assert told(atoms) == []
+
+
+# ---- EMT ----
+
+
+def test_emt_is_refused_exactly_where_it_would_die():
+    for symbol in chemical_symbols:
+        atoms = Atoms(["Cu", symbol], positions=[(0, 0, 0), (0, 0, 6)], cell=[9, 9, 9])
+        atoms.calc = EMT()
+        try:
+            atoms.get_potential_energy()
+        except (NotImplementedError, KeyError):
+            assert told(atoms) == [("emt_element", "error")], symbol
+        else:
+            assert told(atoms) == [], symbol
+
+
+def test_emt_says_which_elements_it_has():
+    (found,) = findings("quacc.recipes.emt.slabs.bulk_to_slabs_flow", bulk("Si"), {})
+    assert "no parameters for Si; it has them for Ag, Al, Au, C, Cu, H" in found.message
+
+
+# ---- cells and k-points ----
+
+
+def test_a_box_is_no_solid():
+    atoms = molecule("CO2")
+    atoms.center(vacuum=10)
+    atoms.pbc = True
+    assert told(atoms, VASP) == []
+    assert "and its cell is relaxed" in message("structure_vacuum", atoms, VASP, relax_cell=True)
+    slab = fcc111("Cu", (1, 1, 4), vacuum=8, periodic=True)
+    assert "vacuum, 16 Å along c," in message("structure_vacuum", slab, VASP, relax_cell=True)
+    flow = "quacc.recipes.emt.elastic.elastic_tensor_flow"
+    assert "takes a solid" in message("structure_vacuum", slab, flow)
+    assert told(CU, flow) == told(CU, VASP, relax_cell=True) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"kpts": {"density": 50}}, "88 x 88 x 88 = 681472 k-points"),
+        ({"kpts": [60, 60, 60]}, "60 x 60 x 60 = 216000 k-points"),
+        ({"kspacing": 0.02}, "88 x 88 x 88"),
+        ({"pmg_kpts": {"kppa": 200_000}}, "36 x 36 x 36 = 46656 k-points"),
+    ],
+)
+def test_too_many_k_points(parameters, said):
+    assert said in message("kpoints_many", CU, VASP, **parameters)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"kpts": [24, 24, 24]},
+        {"kpts": {"density": 5, "gamma": True, "even": False}},
+        {"kpts": {"path": "GXL", "npoints": 400}},
+        {"kpts": {"densty": 50}},
+        {"kpts": "x"},
+        {"kpts": 40},
+        {"kpts": [[0, 0, 0, 1], [0.5, 0.5, 0.5, 1]]},
+        {"kspacing": 0.15},
+        {"kspacing": "x"},
+        {"kspacing": 0},
+        {"pmg_kpts": {"kppvol": 100}},
+        {"pmg_kpts": {"line_density": 40}},
+        {"kpts": None},
+    ],
+)
+def test_what_passes_of_k_points(parameters):
+    assert told(CU, VASP, **parameters) == []
+
+
+def test_k_points_along_vacuum():
+    slab = fcc111("Cu", (1, 1, 4), vacuum=8, periodic=True)
+    assert "more than one along c," in message("kpoints_vacuum", slab, VASP, kpts=[5, 5, 2])
+    assert told(slab, VASP, kpts=[5, 5, 1]) == []
+
+
+# ---- numbers ----
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"opt_params": {"fmax": -1}}, "opt_params.fmax = -1 eV/Å is below zero"),
+        ({"encut": -400}, "encut = -400 eV is below zero"),
+        ({"job_params": {"relax_job": {"opt_params": {"max_steps": -3}}}}, "max_steps = -3 is"),
+        ({"input_data": {"system": {"ecutwfc": 600}}}, "ecutwfc is in Ry"),
+        ({"ENCUT": 40}, "ENCUT is in eV"),
+        ({"opt_params": {"fmax": 50}}, "fmax is in eV/Å"),
+    ],
+)
+def test_numbers_below_zero_and_of_another_unit(parameters, said):
+    (found,) = findings(VASP, CU, parameters)
+    assert (found.severity, said in found.message) == ("warning", True)
+    assert (found.source or "").startswith("the parameter ")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"ediffg": -0.01, "encut": 520, "nsw": 0, "ediff": 1e-6},
+        {"opt_params": {"fmax": 0, "max_steps": 5}},
+        {"input_data": {"system": {"ecutwfc": 90}}, "encut": "x", "nelm": None, "ispin": True},
+    ],
+)
+def test_usual_numbers_pass(parameters):
+    assert told(CU, VASP, **parameters) == told(None, VASP, **parameters) == []
+
+
+def test_a_users_own_recipe_may_mean_another_thing():
+    assert told(CU, "mine.recipe", fmax=-1, kpts=[99, 99, 99]) == []
+
+
+def test_a_warning_travels_and_strict_refuses(home, cli, tmp_path):
+    from ase.io import write
+
+    close = CU.copy()
+    close.positions[1] = close.positions[0] + [0.3, 0, 0]
+    write(tmp_path / "close.xyz", close)
+    told = cli("check", "emt.core.static_job", tmp_path / "close.xyz")
+    assert (told.code, "warning: the atoms Cu 0 and Cu 1" in told.out + told.err) == (0, True)
+    strict = cli("check", "emt.core.static_job", tmp_path / "close.xyz", "--strict")
+    assert (strict.code, "error: the atoms Cu 0 and Cu 1" in strict.out + strict.err) == (1, True)
