@@ -202,8 +202,6 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        ("90", 90),
-        ("0.5", 0.5),
         ("90s", 90),
         ("30m", 1800),
         ("2h", 7200),
@@ -222,11 +220,17 @@ def test_walltimes(text, seconds):
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "0", "0h", "-1", "-1h", "h", "1x", "30m1h", "02:30", "1:2:3:4", "nan", "inf",
+    "text", ["", " ", "0", "2", "90", "0.5", "0h", "-1", "-1h", "h", "1x", "30m1h", "02:30", "1:2:3:4", "nan", "inf",
              "9" * 400, "1h2", "٣h", "1-"]
 )  # fmt: skip
 def test_what_is_no_walltime(text):
     with pytest.raises(typer.BadParameter):
+        parse_walltime(text)
+
+
+@pytest.mark.parametrize("text", ["2", " 90", "0.5"])
+def test_a_walltime_without_a_unit_asks_for_one(text):
+    with pytest.raises(typer.BadParameter, match="which has no unit; write 2h"):
         parse_walltime(text)
 
 

@@ -62,6 +62,7 @@ def test_a_cluster_is_read(home):
         ("[clusters.big]\nengine = 'x'\nscheduler = 'slrum'", "did you mean 'slurm'"),
         ("[clusters.big]\nengine = 'x'\nwalltime = 'soon'", "walltime must be a time"),
         ("[clusters.big]\nengine = 'x'\nwalltime = true", "walltime must be a time"),
+        ("[clusters.big]\nengine = 'x'\nwalltime = 60", "with its unit"),
         ("[clusters.big]\nengine = 'x'\nnodes = 0", "'nodes' must be"),
         ("[clusters.big]\nengine = 'x'\nnodes = 2\nranks = 3", "spread evenly"),
         ("[clusters.big]\nengine = 'x'\nqueue = 3", "'queue' must be"),

@@ -52,7 +52,7 @@ def _seconds(text: str, option: str) -> float:
     seconds = read_timespan(text)
     if seconds is None or seconds < 1:
         raise typer.BadParameter(
-            f"{text!r} is no span of time of a second or more; write 90, 30m, 2h or 1d",
+            f"{text!r} is no span of time of a second or more; write 90s, 30m, 2h or 1d",
             param_hint=option,
         )
     return seconds

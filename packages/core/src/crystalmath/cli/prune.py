@@ -127,7 +127,7 @@ def _jobs(jobs: Sequence[Mapping[str, Any]]) -> str:
 def _age(text: str | None) -> float | None:
     if text is None:
         return None
-    # Elsewhere a number alone is one of seconds; here it would remove what ended a moment ago.
+    # The last digits of HH:MM:SS are seconds: it would remove what ended a moment ago.
     seconds = None if text.strip()[-1:].isdigit() else read_timespan(text)
     if seconds is None:
         raise typer.BadParameter(

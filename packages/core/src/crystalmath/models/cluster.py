@@ -89,6 +89,8 @@ class Cluster:
     def timespan(self, key: str, default: float) -> float:
         """Give one of the engine's own keys that is a span of time, in seconds."""
         given = self.engine_options.get(key)
+        if isinstance(given, int | float) and not isinstance(given, bool) and given > 0:
+            return float(given)  # as the engine's own library has it
         return default if given is None else _timespan(self.name, key, given)
 
     def defaults(self, names: Collection[str]) -> Resources:
@@ -189,10 +191,9 @@ def _environment(name: str, table: object) -> Mapping[str, str]:
 
 
 def _timespan(name: str, key: str, given: object) -> float:
-    numeric = isinstance(given, int | float) and not isinstance(given, bool)
-    seconds = read_timespan(str(given)) if numeric or isinstance(given, str) else None
+    seconds = read_timespan(given) if isinstance(given, str) else None
     if not seconds:
-        wanted = 'a time above zero, as "00:10:00" or "2h"'
+        wanted = 'a time above zero with its unit, as "00:10:00" or "2h"'
         raise ConfigError(f"[clusters.{name}] {key} must be {wanted}, not {shown(given)}")
     return seconds
 

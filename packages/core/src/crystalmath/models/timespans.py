@@ -13,17 +13,15 @@ _SCALE = (86400.0, 3600.0, 60.0, 1.0)
 
 
 def read_timespan(text: str) -> float | None:
-    """Read a span of time and give it in seconds; ``None`` for what is none.
+    """Read a span of time and return it in seconds, or ``None`` for what is none.
 
     Parameters
     ----------
     text : str
-        Seconds (``90``), units (``2h``, ``1h30m``, ``1.5h``, ``1d``), or Slurm's ``HH:MM:SS``
-        and ``D-HH[:MM[:SS]]``.
+        With units (``90s``, ``2h``, ``1h30m``, ``1.5h``, ``1d``), or Slurm's ``HH:MM:SS`` and
+        ``D-HH[:MM[:SS]]``. A number alone is none: it is minutes for Slurm, and seconds for others.
     """
     text = text.strip()
-    if re.fullmatch(_NUMBER, text):
-        return float(text)
     units = _UNITS.fullmatch(text.replace(" ", ""))
     if units and text:
         return _total(units.groups())

@@ -124,8 +124,8 @@ def parse_walltime(text: str) -> float:
     Parameters
     ----------
     text : str
-        Seconds (``90``), units (``2h``, ``1h30m``, ``1.5h``, ``1d``), or Slurm's ``HH:MM:SS``
-        and ``D-HH[:MM[:SS]]``.
+        With units (``2h``, ``1h30m``, ``1.5h``, ``1d``), or Slurm's ``HH:MM:SS`` and
+        ``D-HH[:MM[:SS]]``.
 
     Raises
     ------
@@ -134,7 +134,8 @@ def parse_walltime(text: str) -> float:
     """
     seconds = read_timespan(text)
     if seconds is None:
-        _refuse(f"cannot read {text!r} as a time; write 2h, 1h30m, 90s, 1-02:00:00, or seconds")
+        lacks = "" if set(text) - set("0123456789. ") else ", which has no unit"
+        _refuse(f"cannot read {text!r} as a time{lacks}; write 2h, 1h30m, 90s or 1-02:00:00")
     if not 0 < seconds < math.inf:
         _refuse(f"{text!r} is no time that a job could run; it must be above zero")
     return seconds
