@@ -23,7 +23,6 @@ from crystalmath.service import JobService
 RELAX = "quacc.recipes.vasp.core.relax_job"
 #: The files of a job: names, and sizes in bytes. The first three are heavy.
 VASP = {"s/WAVECAR.gz": 5000, "s/CHGCAR": 700, "s/POTCAR.gz": 30, "s/OUTCAR.gz": 40, "s/CONTCAR": 9}
-HEAVY = 5730
 SPECIFICATION = '{}\n{"atoms": null, "parameters": {}}'
 
 

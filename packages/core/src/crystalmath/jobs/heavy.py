@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.worktree import files_below
@@ -35,7 +37,8 @@ class Use:
     jobs, files : int
         How many they are.
     size, heavy_size : int
-        What they take, and what the heavy ones among them do (:data:`HEAVY`), in bytes.
+        What they take on the disk, with their folders, and what the heavy ones among them do
+        (:data:`HEAVY`), in bytes.
     """
 
     jobs: int = 0
@@ -62,11 +65,13 @@ def is_heavy(path: str) -> bool:
 def use_of(directory: str) -> Generator[None, None, Use]:
     """Measure the run directory of a job; yields where others may come between."""
     files = size = heavy = 0
-    for file in files_below(directory):
-        files += 1
-        size += file.size
+    with contextlib.suppress(OSError):
+        size += Path(directory).stat().st_blocks * 512
+    for entries, file in enumerate(files_below(directory, folders_too=True), 1):
+        files += not file.path.endswith("/")
+        size += file.disk_size
         if is_heavy(file.path):
-            heavy += file.size
-        if files % _STEPS == 0:
+            heavy += file.disk_size
+        if entries % _STEPS == 0:
             yield
-    return evolve(Use(jobs=1), files=files, size=size, heavy_size=heavy)
+    return Use(jobs=1, files=files, size=size, heavy_size=heavy)

@@ -26,16 +26,23 @@ class WorkFile:
         When it was last written, in seconds since the epoch.
     is_link : bool
         It is a link, to wherever.
+    disk_size : int
+        What it takes on the disk, in bytes, in whole blocks. One of several hard links takes its
+        share.
     """
 
     path: str
     size: int
     modified_at: float
     is_link: bool = False
+    disk_size: int = 0
 
 
 def files_below(
-    directory: str, on_error: Callable[[str, OSError], None] | None = None
+    directory: str,
+    on_error: Callable[[str, OSError], None] | None = None,
+    *,
+    folders_too: bool = False,
 ) -> Iterator[WorkFile]:
     """Go through all files below a directory, in no order.
 
@@ -47,6 +54,8 @@ def files_below(
         The directory.
     on_error : callable, optional
         Called with each folder that could not be read, or not to its end, and why.
+    folders_too : bool
+        Return folders as well; their paths end in ``/``.
     """
     folders = [""]
     while folders:
@@ -56,8 +65,11 @@ def files_below(
                 for entry in entries:
                     path = f"{folder}{entry.name}"
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(f"{path}/")
-                    elif (found := _file(entry, path)) is not None:
+                        path = f"{path}/"
+                        folders.append(path)
+                        if not folders_too:
+                            continue
+                    if (found := _file(entry, path)) is not None:
                         yield found
         except OSError as error:
             if on_error is not None and not isinstance(error, FileNotFoundError):
@@ -69,7 +81,10 @@ def _file(entry: os.DirEntry[str], path: str) -> WorkFile | None:
         seen = entry.stat(follow_symlinks=False)
     except OSError:
         return None
-    return WorkFile(path, seen.st_size, seen.st_mtime, stat.S_ISLNK(seen.st_mode))
+    # POSIX counts blocks in units of 512 bytes, whatever the file system's own are.
+    links = 1 if stat.S_ISDIR(seen.st_mode) else max(1, seen.st_nlink)
+    taken = seen.st_blocks * 512 // links
+    return WorkFile(path, seen.st_size, seen.st_mtime, stat.S_ISLNK(seen.st_mode), taken)
 
 
 def as_text(path: object) -> str:

@@ -32,7 +32,7 @@ _TEXT = {"type": "string"}
 _USE = {
     "jobs": {**_COUNT, "description": "how many jobs"},
     "files": {**_COUNT, "description": "how many files"},
-    "size": {**_COUNT, "description": "of all files, in bytes"},
+    "size": {**_COUNT, "description": "blocks of the disk, with those of folders, in bytes"},
     "heavy_size": {
         **_COUNT,
         "description": "of those that jobs.prune removes with keep_results, in bytes",
