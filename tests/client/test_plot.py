@@ -138,6 +138,13 @@ def drawn(tmp_path_factory):
         for number, strain in enumerate((0.92, 0.95)):
             atoms = cell(strain)
             home.make(f"beyond-{number}", atoms, {"energy": emt_energy(atoms)})
+        for number, strain in enumerate(STRAINS):
+            atoms = bulk("Ag", cubic=True)
+            atoms.set_cell(atoms.cell * strain, scale_atoms=True)
+            home.make(
+                f"silver-{number}", atoms, {"energy": emt_energy(atoms)}, labels={"set": "silver"}
+            )
+        home.make("lonely-0", bulk("Au"), {"energy": 0.0}, labels={"set": "lonely"})
         home.make("cubic", cell(1.0, cubic=True), {"energy": 0.0})
         home.make("bcc", bulk("Cu", "bcc", a=2.87), {"energy": 0.0})
         atoms = cell(1.01)
@@ -338,6 +345,29 @@ def test_an_equation_of_state_is_what_ase_fits(ids, cli, client):
         ["B", f"{b / GPa:.2f}", "GPa"],
     ]
     assert "volume / Å³" in shown.out
+
+
+def test_equations_of_state_of_several_materials(ids, cli, client):
+    jobs = [*chosen(ids, "eos"), *chosen(ids, "silver"), *chosen(ids, "lonely")]
+    told = client.equations_of_state(jobs, by="formula")
+    assert [(one.name, one.formula) for one in told.states] == [
+        ("formula=Ag", "Ag4"),
+        ("formula=Cu", "Cu"),
+    ]
+    silver, copper = told.states
+    assert copper.b_gpa == client.equation_of_state(chosen(ids, "eos")).b_gpa
+    assert silver.b_gpa == client.equation_of_state(chosen(ids, "silver")).b_gpa != copper.b_gpa
+    assert set(told.left_out) == {*chosen(ids, "lonely")}
+    answer = cli("plot", *jobs, "--eos", "--by", "set", "--json").json
+    assert [one["name"] for one in answer["states"]] == ["set=eos", "set=silver"]
+    assert "at 5 volumes or more" in answer["left_out"][chosen(ids, "lonely")[0]]
+    shown = cli("plot", *jobs, "--eos", "--by", "set")
+    assert {"set=eos", "set=silver"} <= set(shown.lines)
+    assert "energy above the minimum / (eV/atom)" in shown.out
+    answer = cli("plot", *jobs, "--eos", "--by", "nothing")
+    assert "none of these jobs has a label or a parameter 'nothing'" in answer.err
+    answer = cli("plot", *jobs, "--eos", "--by", "set", "--output", "eos.png")
+    assert (answer.code, Path("eos.png").read_bytes()[:4]) == (0, b"\x89PNG")
 
 
 def test_jobs_that_make_no_equation_of_state(ids, cli):

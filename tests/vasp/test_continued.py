@@ -216,10 +216,13 @@ def test_what_has_not_ended_is_not_read_again(service, environment):
     with pytest.raises(InvalidJob, match=r"did not come to its end.*OUTCAR.*retry --continue"):
         service.reread(job_id, Retry())
     # Not even a program.
-    job_id = submit(service, "emt.core.static_job", bulk("Si"), environment)
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1)
+    asked = {"opt_params": {"max_steps": 1}}
+    job_id = submit(service, "emt.core.relax_job", atoms, environment, **asked)
     job = finish(service, job_id)
     assert job.state is JobState.FAILED
-    assert "NotImplementedError" in job.error
+    assert "did not converge" in job.error
     with pytest.raises(InvalidJob, match=r"no calculation of a program that can be read.*VASP"):
         service.reread(job_id, Retry())
 

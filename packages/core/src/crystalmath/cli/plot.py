@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crystalmath.cli.shared.figure import Curve, Panel
     from crystalmath.client import Client, Job
     from crystalmath.models import Progress
-    from crystalmath.models.curves import EquationOfState, Sweep
+    from crystalmath.models.curves import EquationOfState, EquationsOfState, Sweep
 
 #: The steps of more jobs in one frame tell nobody anything.
 _MOST_JOBS = 8
@@ -59,7 +59,10 @@ def plot(
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A curve for each value of this label or parameter."),
+        typer.Option(
+            metavar="NAME",
+            help="A curve for each value of this label or parameter; with --eos also formula.",
+        ),
     ] = None,
     eos: Annotated[
         bool, typer.Option("--eos", help="An equation of state: energy against volume, fitted.")
@@ -90,9 +93,14 @@ def plot(
     with any_client() as client:
         jobs = select(client, job_ids, parse_labels(label or ()), None)
         ids = [job.job_id for job in jobs]
-        if eos:
+        if eos and by is not None:
+            told = client.equations_of_state(ids, by)
+            states, panels, left_out = told.states, _of_states(told), told.left_out
+            document = {**to_wire(told), "states": [to_wire(one) for one in states]}
+        elif eos:
             state = client.equation_of_state(ids)
             document, panels, left_out = to_wire(state), _of_state(state), state.left_out
+            states = [state]
         elif x is not None:
             sweep = client.sweep(ids, x, y or _Y, by)
             series = [to_wire(one) for one in sweep.series]
@@ -111,7 +119,7 @@ def plot(
     else:
         output.note(f"written to {file}")
     if eos and not as_json:
-        output.write(_told(state))
+        output.write("\n\n".join(map(_told, states)))
     _say_what_is_missing(jobs, left_out)
     return 0
 
@@ -126,11 +134,11 @@ def _check(
     if not job_ids and not label:
         raise typer.BadParameter("name jobs, or choose them with --label")
     for name, value in options.items():
-        if value is not None and eos:
+        if value is not None and eos and name != "--by":
             raise typer.BadParameter("does not go with --eos", param_hint=name)
         if value == "":
             raise typer.BadParameter("must not be empty", param_hint=name)
-        if value is not None and options["--x"] is None:
+        if value is not None and options["--x"] is None and not eos:
             raise typer.BadParameter(
                 "is of a sweep: say with --x against which label or parameter", param_hint=name
             )
@@ -240,35 +248,66 @@ def _of_sweep(sweep: Sweep) -> list[Panel]:
 
 
 def _of_state(state: EquationOfState) -> list[Panel]:
+    from crystalmath.cli.shared.figure import Curve, Panel
+
+    curves = [
+        Curve("computed", state.volumes_ang3, state.energies_ev, line=False),
+        Curve("Birch-Murnaghan", *_fitted(state), points=False),
+    ]
+    return [Panel("volume / Å³", "energy / eV", curves, title=state.formula)]
+
+
+def _of_states(told: EquationsOfState) -> list[Panel]:
+    """Draw several in one frame: for an atom, and from the energy of each at its minimum."""
+    from crystalmath.cli.shared.figure import Curve, Panel
+    from crystalmath.recipes.formulas import composition
+
+    computed: list[Curve] = []
+    fitted: list[Curve] = []
+    for number, state in enumerate(told.states):
+        cell = composition(state.formula)
+        natoms = cell.natoms if cell else 1
+
+        name = output.printable(state.name or state.formula)
+        points = _of_an_atom(state.volumes_ang3, state.energies_ev, state.e0_ev, natoms)
+        computed.append(Curve(name, *points, line=False))
+        points = _of_an_atom(*_fitted(state), state.e0_ev, natoms)
+        fitted.append(Curve("", *points, points=False, of=number))
+    return [Panel("volume / (Å³/atom)", "energy above the minimum / (eV/atom)", computed + fitted)]
+
+
+def _of_an_atom(
+    volumes: Sequence[float], energies: Sequence[float], e0_ev: float, natoms: int
+) -> tuple[list[float], list[float]]:
+    """Return volumes and energies above the minimum for one atom of a cell."""
+    return [each / natoms for each in volumes], [(each - e0_ev) / natoms for each in energies]
+
+
+def _fitted(state: EquationOfState) -> tuple[list[float], list[float]]:
+    """Return the volumes in Å³ and energies in eV of the fitted curve."""
     from ase.eos import birchmurnaghan
     from ase.units import GPa
-
-    from crystalmath.cli.shared.figure import Curve, Panel
 
     low = min(state.volumes_ang3[0], state.v0_ang3)
     high = max(state.volumes_ang3[-1], state.v0_ang3)
     fine = [low + (high - low) * number / _FINE for number in range(_FINE + 1)]
     b = state.b_gpa * GPa
-    fitted = [
+    return fine, [
         float(birchmurnaghan(volume, state.e0_ev, b, state.b_prime, state.v0_ang3))
         for volume in fine
     ]
-    curves = [
-        Curve("computed", state.volumes_ang3, state.energies_ev, line=False),
-        Curve("Birch-Murnaghan", fine, fitted, points=False),
-    ]
-    return [Panel("volume / Å³", "energy / eV", curves, title=state.formula)]
 
 
 def _told(state: EquationOfState) -> str:
+    which = f" of {output.printable(state.name)}" if state.name else ""
     if not state.is_bracketed:
         output.note(
-            "warning: the smallest energy lies outside of the volumes; compute some beyond "
+            f"warning: the smallest energy{which} lies outside of the volumes; compute some beyond "
             f"{state.v0_ang3:.2f} Å³"
         )
     if state.differing:
         output.note(
-            "warning: these jobs differ in "
+            f"warning: these jobs{which} differ in "
             f"{', '.join(map(output.printable, state.differing))}; their energies make one curve "
             "only if that changes none of them"
         )
@@ -278,4 +317,4 @@ def _told(state: EquationOfState) -> str:
         ("B", f"{state.b_gpa:.2f} GPa"),
         ("B'", f"{state.b_prime:.2f}"),
     ]
-    return output.fields(pairs)
+    return f"{state.name}\n{output.fields(pairs)}" if state.name else output.fields(pairs)

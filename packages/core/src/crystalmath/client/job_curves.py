@@ -12,7 +12,7 @@ from crystalmath.models import Job
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crystalmath.models.curves import EquationOfState, Sweep
+    from crystalmath.models.curves import EquationOfState, EquationsOfState, Sweep
 
 
 class JobCurves(Asking):
@@ -65,6 +65,27 @@ class JobCurves(Asking):
         from crystalmath.client.sweeping import make_equation_of_state
 
         return make_equation_of_state(self, self._records(job_ids))
+
+    def equations_of_state(self, job_ids: Sequence[str], by: str) -> EquationsOfState:
+        """Fit an equation of state for each of several materials.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs; `UnknownJob` if there is no such one.
+        by : str
+            The label or parameter that tells the materials apart; ``formula`` is that of the job
+            where neither has this name.
+
+        Raises
+        ------
+        InvalidJob
+            No job has such a label or parameter, or no equation of state can be fitted. Where
+            some can, the jobs of the others are in ``left_out``.
+        """
+        from crystalmath.client.sweeping import make_equations_of_state
+
+        return make_equations_of_state(self, self._records(job_ids), by)
 
     def _records(self, job_ids: Sequence[str]) -> list[Job]:
         found = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.client.job_values import JobValues, suggestion
 from crystalmath.errors import InvalidJob
-from crystalmath.models.curves import EquationOfState, Series, Sweep
+from crystalmath.models.curves import EquationOfState, EquationsOfState, Series, Sweep
 from crystalmath.recipes.formulas import composition
 
 if TYPE_CHECKING:
@@ -73,8 +73,38 @@ def make_sweep(
 
 def make_equation_of_state(client: Asking, jobs: Sequence[Job]) -> EquationOfState:
     """See :meth:`crystalmath.client.Client.equation_of_state`."""
-    every = [JobValues(client, job) for job in jobs]
+    return _equation_of_state([JobValues(client, job) for job in jobs])
 
+
+def make_equations_of_state(client: Asking, jobs: Sequence[Job], by: str) -> EquationsOfState:
+    """See :meth:`crystalmath.client.Client.equations_of_state`."""
+    every = [JobValues(client, job) for job in jobs]
+    if by != "formula":
+        _require(by, every)
+    groups: dict[str, list[JobValues]] = defaultdict(list)
+    left_out: dict[str, str] = {}
+    for values in every:
+        try:
+            groups[_text(_asked(values, by))].append(values)
+        except InvalidJob as error:
+            if by == "formula":
+                groups[_material(values.job)].append(values)
+            else:
+                left_out[values.job.job_id] = str(error)
+    states = []
+    for name, of in sorted(groups.items()):
+        try:
+            states.append(_equation_of_state(of, f"{by}={name}"))
+        except InvalidJob as error:
+            left_out |= {values.job.job_id: str(error) for values in of}
+        else:
+            left_out |= states[-1].left_out
+    if not states:
+        raise InvalidJob(next(iter(left_out.values())))
+    return EquationsOfState(by=by, states=states, left_out=left_out)
+
+
+def _equation_of_state(every: Sequence[JobValues], name: str | None = None) -> EquationOfState:
     def point(values: JobValues) -> tuple[float, float, str]:
         energy, atoms = values.given("energy"), values.atoms
         if atoms.cell.rank < len(atoms.cell):
@@ -91,7 +121,7 @@ def make_equation_of_state(client: Asking, jobs: Sequence[Job]) -> EquationOfSta
         )
         raise InvalidJob(
             f"an equation of state is of one cell, and these jobs are of several: {told}; choose "
-            "those of one"
+            "those of one, or tell them apart with --by"
         )
     _require_one_shape([values for values in every if values.job.job_id not in left_out])
     points.sort(key=lambda one: one[1][:2])
@@ -99,6 +129,7 @@ def make_equation_of_state(client: Asking, jobs: Sequence[Job]) -> EquationOfSta
     energies = [energy for _, (_, energy, _) in points]
     v0, e0, b_gpa, b_prime = _fitted(volumes, energies)
     return EquationOfState(
+        name=name,
         formula=next(iter(formulas)),
         volumes_ang3=volumes,
         energies_ev=energies,

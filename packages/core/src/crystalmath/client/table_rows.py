@@ -13,6 +13,8 @@ from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.documents import cleaned
 from crystalmath.models import JobState
 from crystalmath.models.columns import JOB_COLUMNS
+from crystalmath.models.labels import label_cell
+from crystalmath.recipes.lookup import NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -70,7 +72,7 @@ def _line(job: Job, params: dict[str, Any], result: Any) -> Line:
     from crystalmath.recipes.result_values import final_atoms, geometry_values, result_values
 
     values = {name: value(job) for name, value in JOB_COLUMNS.items()}
-    values |= {f"labels.{name}": value for name, value in job.labels.items()}
+    values |= {f"labels.{name}": label_cell(value) for name, value in job.labels.items()}
     values |= dict(_flat(params, "params."))
     atoms = None
     if result is not None:
@@ -81,10 +83,21 @@ def _line(job: Job, params: dict[str, Any], result: Any) -> Line:
     if atoms is not None:
         values |= geometry_values(atoms)
         values["natoms"] = len(atoms)
+        if atoms.calc is not None and (calculator := _calculator(job.recipe, params)):
+            atoms.calc.name = calculator  # by which ASE's databases select
         if values["energy_ev"] is not None:
             values["energy_per_atom_ev"] = values["energy_ev"] / len(atoms)
     known = {name: value for name, value in values.items() if value is not None}
     return Line(job, known, atoms)
+
+
+def _calculator(recipe: str, params: dict[str, Any]) -> str | None:
+    """Name the calculator of one of quacc's recipes as ASE does; a user's own is not known."""
+    if not recipe.startswith(f"{NAMESPACE}."):
+        return None
+    family = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
+    library = params.get("library")  # of a machine-learned potential
+    return library.lower() if isinstance(library, str) else family
 
 
 def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

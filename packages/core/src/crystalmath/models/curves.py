@@ -11,7 +11,7 @@ from crystalmath.models.fields import about, documented
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["EquationOfState", "Series", "Sweep"]
+__all__ = ["EquationOfState", "EquationsOfState", "Series", "Sweep"]
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
@@ -52,6 +52,7 @@ class Sweep:
 class EquationOfState:
     """Energies of a cell against its volume, and what Birch and Murnaghan make of them."""
 
+    name: str | None = field(default=None, metadata=about("what they share, metal=Cu", _TEXT))
     formula: str = field(metadata=about("the atoms of the cell", _TEXT))
     volumes_ang3: Sequence[float] = field(
         metadata=about("the volumes of the cell in Å³, the smallest first", _LIST)
@@ -71,3 +72,13 @@ class EquationOfState:
     def is_bracketed(self) -> bool:
         """Whether there are smaller and larger volumes than that of the smallest energy."""
         return self.volumes_ang3[0] < self.v0_ang3 < self.volumes_ang3[-1]
+
+
+@documented
+@frozen(kw_only=True)
+class EquationsOfState:
+    """An equation of state for each value of a label or parameter."""
+
+    by: str = field(metadata=about("what tells them apart", _TEXT))
+    states: Sequence[EquationOfState] = field(metadata=about("one for each value", _LIST))
+    left_out: Mapping[str, str] = field(metadata=_LEFT_OUT)

@@ -29,6 +29,8 @@ class Curve:
         Connect them.
     points : bool
         Mark them.
+    of : int, optional
+        The number of the curve whose colour it has; default: one of its own.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Curve:
     y: Sequence[float]
     line: bool = field(default=True, kw_only=True)
     points: bool = field(default=True, kw_only=True)
+    of: int | None = field(default=None, kw_only=True)
 
 
 @frozen

@@ -43,6 +43,7 @@ def save(panels: Sequence[Panel], path: Path) -> None:
                 curve.x,
                 curve.y,
                 label=curve.name or None,
+                color=f"C{number if curve.of is None else curve.of}",
                 marker=_MARKERS[number % len(_MARKERS)] if curve.points else "",
                 linestyle="-" if curve.line else "",
             )

@@ -49,7 +49,7 @@ def draw(panel: Panel, width: int, height: int) -> list[Text]:
     x_marks = _x_marks(panel, curves, max(2, columns // _MARK_WIDTH))
     canvas = _Canvas(x_marks, y_marks, columns, height)
     for number, curve in enumerate(curves):
-        canvas.add(curve, number % len(_POINTS))
+        canvas.add(curve, (number if curve.of is None else curve.of) % len(_POINTS))
     at = {canvas.row(place): text for place, text in _texts(y_marks)}
     lines = [Text(panel.title, style="bold")] if panel.title else []
     lines.append(Text(panel.y_label, style="bold"))
