@@ -17,7 +17,7 @@ from scripted_slurm import Slurm
 
 from conftest import eventually
 from crystalmath import worker
-from crystalmath.engines import handover
+from crystalmath.engines import handover, schedulers
 from crystalmath.errors import ConfigError, EngineUnavailable, InvalidJob
 from crystalmath.models import Attempt, JobSpec
 from crystalmath.quacc import get_runner
@@ -26,7 +26,6 @@ from crystalmath.quacc.runner import generate_job_id
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
 from crystalmath_engine_parsl import (
-    batch_executor,
     batch_pool,
     batch_pools,
     config,
@@ -34,6 +33,7 @@ from crystalmath_engine_parsl import (
     sent_blocks,
     task,
 )
+from crystalmath_engine_parsl.ownership import BLOCKS
 
 AL = bulk("Al", a=4.0, cubic=True)
 CLUSTER = """
@@ -43,6 +43,9 @@ scheduler = "slurm"
 address = "127.0.0.1"
 workers_per_node = 1
 """
+#: The name of a pilot job, and a claim that was made in it.
+PILOT = "parsl.there.block-0.7"
+CLAIM = f'{{"format": 1, "containment": {{"allocation": "1 {PILOT}"}}}}\n'
 
 
 @pytest.fixture
@@ -95,7 +98,8 @@ def test_what_slurm_says_to_a_pilot_job_that_it_refuses_is_the_reason(slurm, sta
     assert slurm.jobs == ["1"]
 
 
-def test_a_pilot_job_that_slurm_took_without_saying_so_is_no_strangers(slurm, start):
+def test_a_pilot_job_that_slurm_took_without_saying_so_is_no_strangers(slurm, start, monkeypatch):
+    monkeypatch.setenv("SBATCH_JOB_NAME", "mine")
     slurm.late.write_text("sbatch: error: Batch job submission failed: Socket timed out on send\n")
     runner, _ = start('max_idletime = "0:00:01"\n')
     ends(runner, runner.submit("lab_recipes.value", AL, "there"))
@@ -187,6 +191,7 @@ class Interchange:
         self.blocks_to_job_id = {f"block {job}": job for job in jobs}
         self.blocks = [*others, *self.blocks_to_job_id]
         self.job_ids_to_block = {job: block for block, job in self.blocks_to_job_id.items()}
+        self.interchange_proc, self.bad_state_is_set = None, False
         self.command_client = self
         self.held = []
         self.fails = False
@@ -210,16 +215,37 @@ def sent(parsls):
 
 
 def test_a_pilot_job_in_which_a_job_runs_is_not_idle_whatever_parsl_knows_of_it(slurm, caplog):
-    parsls = Interchange(["1", "2", "3"], others=["of a sbatch that has not answered"])
+    jobs = [slurm.put(number, f"pilot.{number}") for number in "123"]
+    parsls = Interchange(jobs, others=["of a sbatch that has not answered"])
     idle = idle_blocks.IdleBlocks(
-        parsls, sent(parsls), 0.01, lambda: {"1", None}, logging.getLogger("test")
+        parsls, sent(parsls), 0.01, lambda: {jobs[0], None}, logging.getLogger("test")
     )
     idle.start()
-    eventually(lambda: idle.ended == {"2", "3"})
+    eventually(lambda: idle.ended == {*jobs[1:]})
     idle.stop()
     assert slurm.lines("cancelled") == ["2", "3"]
-    assert set(parsls.held) == {"block 2", "block 3"}
+    assert set(parsls.held) == {f"block {job}" for job in jobs[1:]}
     assert not [record for record in caplog.records if "not ended" in record.message]
+
+
+def test_pilot_jobs_end_when_nothing_runs_though_the_interchange_answers_no_more(slurm):
+    parsls, going_on = Interchange([]), {None}  # a job has not begun
+    parsls.ok = False
+    names = [f"parsl.there.block-{number}.7" for number in "12"]
+    blocks = sent(parsls)
+    for name in names:
+        blocks.record(name)
+    idle = idle_blocks.IdleBlocks(parsls, blocks, 0.01, lambda: going_on, logging.getLogger("test"))
+    jobs = [slurm.put(number, name) for number, name in zip("12", names, strict=True)]
+    idle._end_unanswered()
+    assert slurm.lines("cancelled") == []
+    going_on = {jobs[0]}
+    idle.start()
+    eventually(lambda: idle.ended == {jobs[1]})
+    going_on = set()
+    eventually(lambda: idle.ended == {*jobs})
+    idle.stop()
+    assert slurm.lines("cancelled") == ["2", "1"]
 
 
 def test_a_pilot_job_is_held_once_more_where_that_failed_or_a_manager_came_since():
@@ -262,7 +288,15 @@ def test_two_threads_never_ask_an_interchange_at_once():
 
 
 @pytest.fixture
-def one_pilot(start, slurm, tmp_path, monkeypatch):
+def process():
+    """Give the pid of a process that may be ended, with its group."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as sleeping:
+        yield sleeping.pid
+        sleeping.kill()
+
+
+@pytest.fixture
+def one_pilot(start, slurm, process, tmp_path, monkeypatch):
     """Have a pilot job that was given a task, which it may have begun."""
     monkeypatch.setattr(batch_pool.BatchPool, "end", lambda _: None)
     runner, _ = start()
@@ -272,15 +306,63 @@ def one_pilot(start, slurm, tmp_path, monkeypatch):
     attempt = Attempt(id="a.1", job_id="a", directory=directory, cluster="there")
     pools._given = {attempt.id: attempt}
     log = logging.getLogger("test")
-    parsls = Interchange(["1"])
-    idle = idle_blocks.IdleBlocks(parsls, sent(parsls), 600.0, pools._going_on, log)
-    idle.busy = frozenset(["1"])
+    job = slurm.put("1", PILOT, process)
+    parsls = Interchange([job])
+    blocks = sent(parsls)
+    blocks.record(PILOT)
+    idle = idle_blocks.IdleBlocks(parsls, blocks, 600.0, pools._going_on, log)
+    idle.busy = frozenset([job])
     there = runner._blocks["there"]
     queue = pools._queue
-    pool = batch_pool.BatchPool(
-        parsls, tmp_path / "parsl", there, queue, sent=sent(parsls), idle=idle
-    )
+    pool = batch_pool.BatchPool(parsls, tmp_path / "parsl", there, queue, sent=blocks, idle=idle)
     return pools, pool, directory
+
+
+def test_an_id_that_slurm_has_given_to_another_job_names_no_pilot_job(one_pilot, slurm, process):
+    """Slurm's controller has lost its state, and counts from 1 again."""
+    pools, pool, directory = one_pilot
+    assert list(pool.states()) == [f"1 {PILOT}"]
+    slurm.put("1", "the_users_other_work", process)
+    pools._queue.cancel([f"1 {PILOT}"])
+    assert pool.states() == {}
+    (attempt,) = pools._given.values()
+    (directory / "1.claim").write_text(CLAIM)
+    seen = pools._see(attempt)
+    assert (seen.state, seen.unseen) == ("gone", True)
+    pools._end(pool)
+    assert slurm.lines("cancelled") == []
+
+
+def test_a_pilot_job_that_slurm_took_without_saying_so_keeps_its_pool(one_pilot, slurm):
+    pools, pool, _ = one_pilot
+    late = "parsl.there.block-1.8"
+    pool._sent.record(late)
+    slurm.put("1", PILOT, pid=1 << 30)  # it is over
+    slurm.put("2", late)
+    assert list(pool.states()) == [f"2 {late}"]
+    assert pool._block_trouble() is None
+    pools._end(pool)
+    assert slurm.lines("cancelled") == ["2"]
+
+
+def test_pilot_jobs_of_ended_pools_that_wait_are_cancelled_by_their_names(
+    one_pilot, slurm, process
+):
+    """Nobody was told the id of one that Slurm took after `sbatch` had given up."""
+    pools, _, _ = one_pilot
+    ownership = pools._ownership
+    ownership.record()
+    (ownership.directory / BLOCKS).write_text("parsl.there.block-1.8\nparsl.there.block-2.9\n")
+    slurm.put("1", "the_users_other_work")
+    slurm.put("2", "parsl.there.block-1.8")
+    slurm.put("3", "parsl.there.block-2.9", process)  # it runs
+    slurm.put("4", "parsl.there.block-1.8x")
+    squeue = slurm.replace("squeue", "echo '<html>try again later</html>'")
+    assert not ownership.cancel_waiting()
+    slurm.replace("squeue", squeue)
+    ownership.forget()
+    assert slurm.lines("cancelled") == ["2"]
+    assert not ownership.directory.exists()
 
 
 def test_pilot_jobs_are_spared_while_nobody_can_read_what_runs_in_them(
@@ -304,9 +386,8 @@ def test_a_pilot_job_in_which_a_job_begins_while_the_pool_is_ended_is_spared(
 ):
     pools, pool, directory = one_pilot
     pool._idle.busy = frozenset()
-    claim = '{"format": 1, "containment": {"allocation": "1"}}\n'
     monkeypatch.setattr(
-        pools._ownership, "end_processes", lambda: (directory / "1.claim").write_text(claim)
+        pools._ownership, "end_processes", lambda: (directory / "1.claim").write_text(CLAIM)
     )
     pools._end(pool)
     assert slurm.lines("cancelled") == []
@@ -324,27 +405,17 @@ def test_a_pilot_job_that_may_just_begin_its_task_is_spared(one_pilot, slurm):
     assert slurm.lines("cancelled") == ["1"]
 
 
-def test_a_slurm_that_does_not_answer_fails_no_job(start, monkeypatch):
-    limits = []
-
-    def hang(provider, command, timeout=None):
-        limits.append(provider.cmd_timeout)
-        raise subprocess.TimeoutExpired(command, limits[-1])
-
-    monkeypatch.setattr(batch_executor.SlurmProvider, "execute_wait", hang)
-    monkeypatch.setattr(batch_pools, "PAUSE_S", 3600.0)
+def test_a_slurm_that_does_not_answer_fails_no_job(slurm, start, monkeypatch):
+    sbatch = slurm.replace("sbatch", "echo asked >> $(dirname $0)/../refused; exec sleep 600")
     runner, reasons = start()
-
-    def pending():
-        reasons.clear()
+    with monkeypatch.context() as soon:
+        soon.setattr(schedulers, "ANSWER_S", 2.0)
         job = runner.submit("lab_recipes.value", AL, "there")
-        eventually(lambda: any("Slurm does not answer" in reason for reason in reasons), 300)
-        assert runner.get_status(job).value == "pending"
-
-    pending()
-    pending()
+        eventually(lambda: any("sbatch did not answer in 2 s" in each for each in reasons), 300)
+    slurm.replace("sbatch", sbatch)
+    ends(runner, job)
     # All clusters wait while it is asked.
-    assert limits == [10]
+    assert len(slurm.lines("refused")) < 3
 
 
 def test_a_pilot_job_that_runs_none_of_its_tasks_is_replaced(slurm, start, monkeypatch):

@@ -13,15 +13,15 @@ from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.launchers import SimpleLauncher, SrunLauncher
 from parsl.providers import SlurmProvider
 
+from crystalmath.engines import schedulers
 from crystalmath.worker import ENDS, init_script
 from crystalmath_engine_parsl.config import block_s
 from crystalmath_engine_parsl.executor import WithoutWorkingDirectory, escaped, tethered_interchange
 
 if TYPE_CHECKING:
-    from crystalmath.models import Cluster
+    from collections.abc import Callable
 
-#: How long Slurm's commands may take, in seconds.
-COMMAND_S = 60
+    from crystalmath.models import Cluster
 
 
 class PilotExecutor(HighThroughputExecutor, WithoutWorkingDirectory):  # type: ignore[misc]
@@ -30,6 +30,36 @@ class PilotExecutor(HighThroughputExecutor, WithoutWorkingDirectory):  # type: i
 
 class PilotMPIExecutor(MPIExecutor, WithoutWorkingDirectory):  # type: ignore[misc]
     """Parsl's executor for jobs over several nodes."""
+
+
+class PilotProvider(SlurmProvider):  # type: ignore[misc]  # untyped
+    """Parsl's provider for Slurm, whose ids are `SlurmQueue`'s; it is asked for no states."""
+
+    #: Called with the name of each script before Slurm is given it.
+    record: Callable[[str], object]
+    #: Why the last one was not taken.
+    trouble: Exception | None = None
+
+    def submit(self, command: str, tasks_per_node: int, job_name: str = "parsl.slurm") -> str:
+        """Submit a pilot job, and return its id and name."""
+        try:
+            job = super().submit(command, tasks_per_node, job_name)
+        except Exception as error:
+            self.trouble = error  # Parsl keeps its text alone
+            raise
+        script = self.resources.pop(job)["job_stdout_path"].removesuffix(".stdout")
+        return f"{job} {Path(script).name}"
+
+    def execute_wait(self, cmd: str, timeout: float | None = None) -> tuple[int, str, str]:
+        """Run `sbatch` as the other commands; whether `sacct` works makes no difference."""
+        del timeout
+        program, *script = shlex.split(cmd)
+        if program != "sbatch":
+            return 1, "", ""
+        name = Path(script[0]).name
+        self.record(name)
+        # By its name the job is known: SBATCH_JOB_NAME goes before what the script says.
+        return 0, schedulers.run([program, f"--job-name={name}", *script]), ""
 
 
 def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughputExecutor:
@@ -77,7 +107,7 @@ def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughpu
     return executor
 
 
-def _provider(cluster: Cluster) -> SlurmProvider:
+def _provider(cluster: Cluster) -> PilotProvider:
     resources = cluster.resources
     nodes = resources.nodes or 1
     mpi = cluster.engine_options.get("mpi")
@@ -92,7 +122,7 @@ def _provider(cluster: Cluster) -> SlurmProvider:
         options.append(f"--reservation={resources.reservation}")
     # What a node that fails leaves is started again as another attempt, in another pilot job.
     options.append("--no-requeue")
-    provider = SlurmProvider(
+    return PilotProvider(
         partition=resources.queue,
         account=resources.account,
         nodes_per_block=nodes,
@@ -103,20 +133,16 @@ def _provider(cluster: Cluster) -> SlurmProvider:
         max_blocks=cluster.count("max_blocks", 1, least=1),
         walltime=_clock(block_s(cluster)),
         scheduler_options="\n".join(f"#SBATCH {option}" for option in options),
-        # The id reaches the claims, so that who reads them can ask Slurm. Slurm's clock runs while
-        # the cluster's commands do; it is read on the first node.
+        # Id and name reach the claims, so that who reads them can ask Slurm. Slurm's clock runs
+        # while the cluster's commands do; it is read on the first node.
         worker_init=(
-            "export CRYSTALMATH_ALLOCATION=$SLURM_JOB_ID "
+            'export CRYSTALMATH_ALLOCATION="$SLURM_JOB_ID $SLURM_JOB_NAME" '
             f"{ENDS}=$(($(date +%s) + {block_s(cluster):.0f}))\n"
             f"{init_script(cluster.worker_init)}"
         ),
         # In MPI mode one pool, on the first node, hands out the nodes of all.
         launcher=SimpleLauncher() if nodes == 1 or mpi else SrunLauncher(),
     )
-    # What a busy Slurm takes after that runs, and nobody knows of it. For `sacct`, which
-    # is asked as this is made, Parsl's own shorter limit does.
-    provider.cmd_timeout = COMMAND_S
-    return provider
 
 
 def _clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import EngineUnavailable
 from crystalmath_engine_parsl import config
 from crystalmath_engine_parsl.pool import Pool
+from crystalmath_engine_parsl.slurm_queue import short
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,26 +89,25 @@ class BatchPool(Pool):
         EngineUnavailable
             Slurm refuses it.
         """
-        if self._sent.adopt(self._queue):
+        if self._was_taken():  # the last one
             return
-        blocks = self._executor.scale_out_facade(1)
-        self._queue.forget()
-        for block in blocks:
-            self._sent.record(self._executor.blocks_to_job_id[block])
-        if not blocks and not self._was_taken():
-            raise EngineUnavailable(f"Slurm takes no pilot job: {self._refusal()}")
+        if self._executor.scale_out_facade(1):
+            self._queue.forget()
+            return
+        with contextlib.suppress(EngineUnavailable):  # that is asked first the next time
+            if self._was_taken():
+                return
+        raise EngineUnavailable(f"Slurm takes no pilot job: {self._refusal()}")
 
     def _was_taken(self) -> bool:
-        """Tell whether Slurm has a pilot job that it did not say it takes."""
-        try:
-            return bool(self._sent.adopt(self._queue))
-        except EngineUnavailable:
-            return False  # it may: that is asked first the next time
+        """Whether Slurm has a pilot job that it did not say it takes."""
+        known = set(self._blocks())
+        self._queue.forget()
+        return bool(self.states().keys() - known)
 
     def states(self) -> dict[str, str]:
-        """Give the states of the pilot jobs that are not over."""
-        active = self._queue.active()
-        return {job: active[job][0] for job in self._blocks() if job in active}
+        """Return the states of the pilot jobs that are not over, also those nobody was told of."""
+        return {job: state for job, (state, _) in self._sent.active(self._queue).items()}
 
     def lacks_workers(self) -> bool:
         """Tell whether tasks wait, and all workers have one; pilot jobs that begin bring theirs."""
@@ -132,14 +132,13 @@ class BatchPool(Pool):
 
     def reasons(self) -> list[str]:
         """Say why pilot jobs wait."""
-        active = self._queue.active()
-        waiting = {job for job, state in self.states().items() if state == "PENDING"}
-        return sorted({active[job][1] for job in waiting})
+        there = self._sent.active(self._queue).values()
+        return sorted({reason for state, reason in there if state == "PENDING"})
 
     def cancel_blocks(self, but: set[str | None] | None) -> None:
         """End the pilot jobs but some; where nobody knows which, those that have not begun."""
-        jobs = [job for job in self._blocks() if but is None or job not in but]
-        with contextlib.suppress(EngineUnavailable):
+        with contextlib.suppress(EngineUnavailable):  # its owner's record names them
+            jobs = [job for job in self.states() if but is None or job not in but]
             self._queue.cancel(jobs, pending_only=but is None)
 
     def _asked_for(self, attempt: Attempt) -> dict[str, Any]:
@@ -167,13 +166,13 @@ class BatchPool(Pool):
             return None  # nobody knows
         if states or self._idle.ended.issuperset(self._blocks()):
             return None
-        return f"Slurm's job {', '.join(self._blocks()) or '?'} with Parsl's workers is over"
+        jobs = ", ".join(map(short, self._blocks())) or "?"
+        return f"Slurm's job {jobs} with Parsl's workers is over"
 
     def _refusal(self) -> str:
-        """Give what was said of the newest block, which was not started."""
-        said = [status.message or "" for status in self._executor.status_facade.values()][-1:]
-        # What sbatch said stands last; the name before it is another each time.
-        return " ".join("".join(said).rpartition("stderr=")[2].split())
+        """Say why the newest block was not started."""
+        error = self._executor.provider.trouble
+        return " ".join(str(getattr(error, "output", None) or error).split())
 
     def _blocks(self) -> list[str]:
         return list(self._executor.blocks_to_job_id.values())

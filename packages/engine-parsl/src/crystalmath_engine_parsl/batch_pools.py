@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from crystalmath_engine_parsl.idle_blocks import IdleBlocks
 from crystalmath_engine_parsl.ownership import BLOCKS
 from crystalmath_engine_parsl.pools import PAUSE_S, Pools
 from crystalmath_engine_parsl.sent_blocks import SentBlocks
-from crystalmath_engine_parsl.slurm_queue import SlurmQueue
+from crystalmath_engine_parsl.slurm_queue import SlurmQueue, short
 from crystalmath_engine_parsl.task import BlockEndsTooSoon
 
 if TYPE_CHECKING:
@@ -82,18 +81,15 @@ class BatchPools(Pools):
         return seen
 
     def _make(self, directory: Path) -> Pool:
-        try:
-            configured = batch_executor.batch_executor(
-                self._cluster, self._ownership.temporary, self._mark
-            )
-        except subprocess.TimeoutExpired as error:  # Parsl asks `sacct` first
-            # Nothing else is done for any cluster meanwhile.
-            self._retry_at = time.monotonic() + PAUSE_S
-            self._trouble = f"Slurm does not answer: {error}; it is asked again after {PAUSE_S:g} s"
-            raise EngineUnavailable(self._trouble) from error
+        # What Slurm took for an earlier pool without saying so may have come to light by now.
+        self._ownership.cancel_waiting()
+        configured = batch_executor.batch_executor(
+            self._cluster, self._ownership.temporary, self._mark
+        )
         self._refusals, self._refused, self._ask_at = 0, None, 0.0
         idle_s = self._cluster.timespan("max_idletime", config.IDLE_S)
         sent = SentBlocks(configured, directory.parent / BLOCKS)
+        configured.provider.record = sent.record
         idle = IdleBlocks(configured, sent, idle_s, self._going_on, self._runner.log)
         return BatchPool(configured, directory, self._cluster, self._queue, sent=sent, idle=idle)
 
@@ -144,7 +140,8 @@ class BatchPools(Pools):
             return
         self._late.add(block)
         if again := len(self._late) - 1:  # the first may just have been old
-            why = f"{len(self._late)} pilot jobs, the last {block}, had not time enough for a job"
+            last = short(block)
+            why = f"{len(self._late)} pilot jobs, the last {last}, had not time enough for a job"
             self._ask_later(f"{why}; one", min(2.0**again, LATE_S))
 
     def _ask_later(self, what: str, pause: float) -> None:
@@ -208,7 +205,7 @@ class BatchPools(Pools):
         timeout_s = STUCK_S * self._later()
         for job in [job for job, since in self._stuck.items() if now - since >= timeout_s]:
             told = "pilot job %s began none of its tasks in %g s, and is ended"
-            self._runner.log.warning(told, job, timeout_s)
+            self._runner.log.warning(told, short(job), timeout_s)
             self._queue.cancel([job])
             del self._stuck[job]
 
@@ -225,7 +222,7 @@ class BatchPools(Pools):
             return Sighting("unknown")
         if allocation in self._queue.active():
             return Sighting("running")
-        why = f"Slurm's job {allocation}, in which it ran, is over"
+        why = f"Slurm's job {short(allocation)}, in which it ran, is over"
         return Sighting("gone", why, unseen=not self._queue.saw_end(allocation))
 
     def _see_waiting(self, attempt: Attempt) -> Sighting:

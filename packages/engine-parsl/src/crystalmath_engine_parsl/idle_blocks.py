@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import EngineUnavailable
-from crystalmath_engine_parsl.slurm_queue import SlurmQueue
+from crystalmath_engine_parsl.slurm_queue import SlurmQueue, short
 
 if TYPE_CHECKING:
     import logging
@@ -36,7 +36,7 @@ class IdleBlocks:
     idle_s : float
         For how long one may have nothing to do, in seconds.
     going_on : callable
-        Names pilot jobs, by Slurm's ids, in which jobs run; Parsl forgets one whose worker died.
+        Names the allocations in which jobs run; Parsl forgets one whose worker died.
     log : logging.Logger
         The engine's.
     """
@@ -59,9 +59,9 @@ class IdleBlocks:
         self._stopping = threading.Event()
         # Parsl waits without limit for an answer where it had to wait long for its own lock.
         self._one_at_a_time = threading.Lock()
-        #: Slurm's ids of those that were ended.
+        #: The allocations that were ended.
         self.ended: set[str] = set()
-        #: Slurm's ids of those that had been given tasks when it looked last.
+        #: Those that had been given tasks when it looked last.
         self.busy: frozenset[str] = frozenset()
 
     def start(self) -> None:
@@ -87,7 +87,7 @@ class IdleBlocks:
         self._held.add(block)
 
     def managers(self) -> dict[str | None, list[dict[str, Any]]]:
-        """Give what the interchange says of the workers' managers, by Slurm's ids."""
+        """Return what the interchange says of the workers' managers, by allocation."""
         found: dict[str | None, list[dict[str, Any]]] = {}
         for block, managers in self._managers().items():
             found.setdefault(self._job(block), []).extend(managers)
@@ -96,19 +96,28 @@ class IdleBlocks:
     def _watch(self) -> None:
         while not self._stopping.wait(min(self._idle_s / 4, LOOK_S)):
             try:
-                self._end_idle()
+                if self.is_answered:
+                    self._end_idle()
+                else:
+                    self._end_unanswered()
             except EngineUnavailable as error:  # of Slurm, or of the run directories
                 self._log.warning("idle pilot jobs are not ended: %s", error)
             except Exception as error:  # noqa: BLE001 - whatever Parsl raises
                 self.busy = frozenset()
                 self._log.warning("idle pilot jobs are not ended: %r", error)
-                if not self.is_answered:  # ... any more: the pool is replaced
-                    return
+
+    def _end_unanswered(self) -> None:
+        """End the pilot jobs in which no job runs, of a pool that is replaced at the next job."""
+        going_on = self._going_on()
+        if None not in going_on:  # else it is replaced now
+            idle = self._sent.active(self._queue).keys() - going_on
+            self._queue.cancel(sorted(idle))
+            self.ended |= idle
 
     def _end_idle(self) -> None:
         seen = self._managers()
         if not all(map(self._job, seen)):  # workers of one of which `sbatch` said nothing
-            self._sent.adopt(self._queue)
+            self._sent.active(self._queue)
         self.busy = frozenset(
             job
             for block, managers in seen.items()
@@ -129,7 +138,7 @@ class IdleBlocks:
         for block, managers in self._managers().items():
             job = self._job(block)
             if job and block in idle and not any(manager["tasks"] for manager in managers):
-                self._log.info("pilot job %s had nothing to do, and is ended", job)
+                self._log.info("pilot job %s had nothing to do, and is ended", short(job))
                 self._queue.cancel([job])
                 self.ended.add(job)
         self._held.update(idle)
@@ -144,7 +153,7 @@ class IdleBlocks:
         )
 
     def _job(self, block: str) -> str | None:
-        """Give Slurm's id of a block; it may be here before `sbatch` has said it, or without."""
+        """Return the allocation of a block, which may be here before `sbatch` has said so."""
         return self._executor.blocks_to_job_id.get(block)  # type: ignore[no-any-return]
 
     def _managers(self) -> dict[str, list[dict[str, Any]]]:

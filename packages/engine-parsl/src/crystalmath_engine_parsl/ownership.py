@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import processes
 from crystalmath.engines.guard import end_in_turn
 from crystalmath.errors import EngineUnavailable
-from crystalmath_engine_parsl.slurm_queue import SlurmQueue
+from crystalmath_engine_parsl.slurm_queue import SlurmQueue, name_of
 
 if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
@@ -32,7 +32,7 @@ LONGEST = 55
 #: How long processes may take to end by themselves, in seconds.
 GRACE_S = 0.5
 
-#: The file that names an owner's pilot jobs, one a line.
+#: The file that names the scripts of an owner's pilot jobs, one a line.
 BLOCKS = "blocks"
 
 #: What guards a process of a pool.
@@ -94,18 +94,23 @@ class Ownership:
                 if owner.is_here():
                     if owner.is_dead():
                         _end_dead(file.parent, record)
-                elif self._runner.is_orphan(record["owner"]):
-                    _cancel_waiting(file.parent)
+                elif self._runner.is_orphan(record["owner"]) and _cancel_waiting(file.parent):
+                    (file.parent / BLOCKS).unlink(missing_ok=True)
 
     def end_processes(self) -> None:
         """End what is left of the pools."""
         _end(self.token, os.getsid(0))
 
+    def cancel_waiting(self) -> bool:
+        """Cancel pilot jobs of ended pools that wait; tell whether Slurm has answered."""
+        return _cancel_waiting(self.directory)
+
     def forget(self) -> None:
-        """Remove the folders."""
+        """Remove the folders; the record stays where pilot jobs may still wait."""
         if self.temporary:
             shutil.rmtree(self.temporary, ignore_errors=True)
-            shutil.rmtree(self.directory, ignore_errors=True)
+            if self.cancel_waiting():
+                shutil.rmtree(self.directory, ignore_errors=True)
             self.temporary = ""
 
 
@@ -149,18 +154,27 @@ def _is_tethered(pid: int) -> bool:
 
 def _end_dead(directory: Path, record: dict[str, Any]) -> None:
     _end(directory.name, record["session"])
-    _cancel_waiting(directory)
     if is_temporary(record["temporary"]):
         shutil.rmtree(record["temporary"], ignore_errors=True)
-    shutil.rmtree(directory, ignore_errors=True)
+    if _cancel_waiting(directory):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def _cancel_waiting(directory: Path) -> None:
-    """Cancel an owner's pilot jobs that wait; those that run end after the jobs in them."""
-    with contextlib.suppress(FileNotFoundError, EngineUnavailable):
-        blocks = directory / BLOCKS
-        SlurmQueue().cancel(blocks.read_text(encoding="ascii").split(), pending_only=True)
-        blocks.unlink()
+def _cancel_waiting(directory: Path) -> bool:
+    """Cancel an owner's pilot jobs that wait; those that run end after the jobs in them.
+
+    Slurm is asked for their names: nobody may have been told their ids.
+    """
+    try:
+        names = (directory / BLOCKS).read_text(encoding="utf-8").splitlines()
+        queue = SlurmQueue()
+        waiting = [each for each in queue.active() if name_of(each) in names]
+        queue.cancel(waiting, pending_only=True)
+    except FileNotFoundError:
+        return True
+    except EngineUnavailable:
+        return False  # it is tried again when the next pool starts
+    return True
 
 
 def _end(token: str, session: int) -> None:

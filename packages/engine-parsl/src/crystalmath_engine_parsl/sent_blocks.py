@@ -6,10 +6,13 @@ is a script of its own, whose name is the job's: by that it is known again.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crystalmath_engine_parsl.slurm_queue import name_of
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from parsl.executors import HighThroughputExecutor
 
     from crystalmath_engine_parsl.slurm_queue import SlurmQueue
@@ -23,20 +26,23 @@ class SentBlocks:
     executor : HighThroughputExecutor
         The pool's.
     file : pathlib.Path
-        Where their ids are recorded, one a line, for whoever comes after us.
+        Where the names of their scripts are recorded, one a line, for whoever comes after us.
     """
 
     def __init__(self, executor: HighThroughputExecutor, file: Path) -> None:
         self._executor = executor
         self._file = file
+        self._begins = f"parsl.{executor.label}.block-"  # Parsl adds the block and the time
+        self._names: set[str] = set()
 
-    def record(self, job: str) -> None:
-        """Write down Slurm's id of one."""
-        with self._file.open("a", encoding="ascii") as file:
-            file.write(f"{job}\n")
+    def record(self, name: str) -> None:
+        """Write down the name of one that Slurm is about to be asked for."""
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(f"{name}\n")
+        self._names.add(name)
 
-    def adopt(self, queue: SlurmQueue) -> list[str]:
-        """Take on what Slurm has and Parsl was not told of, and name it by Slurm's ids.
+    def active(self, queue: SlurmQueue) -> dict[str, tuple[str, str]]:
+        """Return those that are not over as `SlurmQueue.active`, and tell Parsl of new ones.
 
         Raises
         ------
@@ -44,19 +50,9 @@ class SentBlocks:
             Slurm does not answer.
         """
         executor = self._executor
-        scripts = Path(executor.provider.script_dir)
-        begins = f"parsl.{executor.label}.block-"  # Parsl adds the block and the time
-        adopted = []
-        for job, name in queue.names().items():
-            if (
-                job in executor.job_ids_to_block
-                or not name.startswith(begins)
-                or not (scripts / name).is_file()
-            ):
-                continue
-            block = name.removeprefix(begins).partition(".")[0]
-            self.record(job)
-            executor.blocks_to_job_id[block] = job
-            executor.job_ids_to_block[job] = block
-            adopted.append(job)
-        return adopted
+        found = {job: seen for job, seen in queue.active().items() if name_of(job) in self._names}
+        for allocation in found.keys() - executor.job_ids_to_block.keys():
+            block = name_of(allocation).removeprefix(self._begins).partition(".")[0]
+            executor.blocks_to_job_id[block] = allocation
+            executor.job_ids_to_block[allocation] = block
+        return found

@@ -24,7 +24,7 @@ class BlockEndsTooSoon(Exception):  # noqa: N818 - named for what is so
     Parameters
     ----------
     block : str
-        Slurm's id of the pilot job.
+        The pilot job: Slurm's id and its name.
     """
 
     def __init__(self, block: str) -> None:
@@ -33,7 +33,7 @@ class BlockEndsTooSoon(Exception):  # noqa: N818 - named for what is so
 
     def __str__(self) -> str:
         """Say so."""
-        return f"the pilot job {self.block} is over before the job would be"
+        return f"the pilot job {self.block.partition(' ')[0]} is over before the job would be"
 
 
 def run(
