@@ -165,3 +165,49 @@ def test_an_allocation_that_somebody_else_ends_costs_an_attempt(slurm, login, tm
     slurm.run("scancel", *slurm.queue())
     assert login.reached(job_id, "completed", "failed")["status"] == "completed"
     assert count.read_text() == "xx"
+
+
+def lose_state(slurm):
+    """Have the controller begin anew, with job 1, as after the loss of its disk."""
+    slurm.run("pkill", "slurmctld")
+    eventually(lambda: slurm.run("pgrep", "slurmctld", check=False).returncode == 1)
+    slurm.run("sh", "-c", f"rm -rf {slurm.folder}/state/*")
+    # As its console has it: the first process of the host collects it.
+    slurm.run("sh", "-c", "setsid slurmctld -D >/dev/null 2>&1 </dev/null &")
+    slurm.wait_for_nodes()
+
+
+def test_a_cancel_hits_no_other_work_once_slurms_ids_begin_again(slurm, login):
+    lose_state(slurm)  # small ids
+    running = login.submit("lab_recipes.long_sleep")
+    login.reached(running, "running")
+    slurm.run("scontrol", "update", "nodename=node[1-2]", "state=drain", "reason=test")
+    waiting = [login.submit("lab_recipes.value") for _ in range(3)]
+    eventually(lambda: len(slurm.queue()) == 4)
+    ours = slurm.queue()
+    lose_state(slurm)
+    slurm.run("scontrol", "update", "nodename=node[1-2]", "state=resume", check=False)
+    for _ in ours:
+        slurm.run("sbatch", "--job-name=my own", "--hold", "--wrap=sleep 6062")
+    assert set(ours) <= set(slurm.queue())
+    for job_id in (running, waiting[0]):
+        login.run("cancel", job_id)
+        assert login.reached(job_id, "cancelled", timeout=60)["status"] == "cancelled"
+    slurm.run(*COMMAND, "stop", "--cancel", env=login.environment, timeout=60)
+    names = slurm.run("squeue", "--noheader", "--format=%j").stdout.splitlines()
+    assert names.count("my own") == len(ours)
+    for job_id in waiting:
+        assert login.state(job_id) == "cancelled"
+
+
+def test_a_munge_that_is_down_for_a_while_fails_no_job(slurm, login):
+    first = login.submit("lab_recipes.value")
+    login.reached(first, "completed")
+    slurm.run("pkill", "munged")
+    job_id = login.submit("lab_recipes.value")
+    eventually(lambda: "authentication error" in str(login.status(job_id).get("reason")), 60)
+    folder = slurm.folder / "munge"
+    names = ("key", "socket", "pid", "seed", "log")
+    files = [f"--{name if name == 'socket' else name + '-file'}={folder / name}" for name in names]
+    slurm.run("munged", "--force", *files)
+    assert login.reached(job_id, "completed", "failed")["status"] == "completed"

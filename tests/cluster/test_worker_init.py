@@ -57,3 +57,25 @@ def test_it_reaches_the_jobs(slurm, home, engine, cluster):
     assert seen["ESPRESSO_PSEUDO"] == "/mine"  # as its submitter has said
     assert "VASP_COMMAND" not in seen  # what the server was started with is no job's
     assert "CRYSTALMATH_BEFORE_INIT" not in seen
+
+
+def test_commands_that_fail_end_the_job_with_their_words(slurm, home):
+    pytest.importorskip("psij")
+    table = """[clusters.there]\nengine = "psij"\nscheduler = "slurm"\n"""
+    (home / "config.toml").write_text(f"{table}worker_init = 'module load nosuch'\n")
+    environ = {"CRYSTALMATH_HOME": str(home)}
+
+    def run(*arguments):
+        command = [*CRYSTALMATH, *arguments]
+        return slurm.run(*command, env=environ, cwd=ROOT, check=False, timeout=900)
+
+    try:
+        checked = run("clusters", "check", "there")
+        told = run("doctor")
+    finally:
+        run("stop", "--cancel")
+    assert checked.returncode == 1
+    for output in (checked.stdout, told.stdout):
+        assert "3 allocations ended without having begun it" in " ".join(output.split())
+        assert "module: command not found" in " ".join(output.split())
+    assert not slurm.queue()

@@ -134,6 +134,19 @@ def test_a_server_that_comes_back_finds_its_allocations_again(flux, opened):
     assert flux.calls("batch") == 1
 
 
+def test_a_job_of_which_three_allocations_began_nothing_fails_with_their_last_words(
+    flux, opened, home, monkeypatch
+):
+    service = opened()
+    (home / "config.toml").write_text(f"{TABLE}worker_init = 'module load nosuch'")
+    service = opened()
+    job = finished(service, submit(service, "value"))
+    assert job.state is JobState.FAILED
+    assert "3 allocations ended without having begun it" in job.error
+    assert "module: command not found" in job.error
+    assert flux.calls("batch") == 3
+
+
 def test_what_flux_refuses_says_why(flux, opened):
     flux.refusal.write_text("flux-batch: ERROR: [Errno 22] 'nope' is not a valid queue")
     service = opened()

@@ -1,8 +1,9 @@
 """What runs where nobody here can see it is over when the engine vouches for it."""
 
 import pytest
+from attrs import evolve
 
-from crystalmath.jobs.actions import EndProcesses, Publish, Release
+from crystalmath.jobs.actions import EndProcesses, Launch, Publish, Release
 from crystalmath.jobs.facts import Claim, Engine, Files, Moment, Outcome, Record, Spec
 from crystalmath.jobs.life import step
 from crystalmath.models import Capabilities, JobState, Sighting
@@ -92,3 +93,61 @@ def test_a_lost_attempt_of_another_host_is_followed_by_the_next_once_it_is_gone(
     decision = decide(LOST, Sighting("gone", "PREEMPTED"))
     assert (decision.state, decision.attempt) == (JobState.PENDING, 2)
     assert decision.actions[0] == EndProcesses(1)
+
+
+WAITING = evolve(RUNNING, state=JobState.PENDING)
+UNBEGUN = Files(attempt=1, spec=Spec(1), cancel=False)
+DROPPED = Files(attempt=1, outcome=Outcome(state="cancelled", error="cancelled"), cancel=True)
+
+
+@pytest.mark.parametrize("handed", ["launched", "offered"])
+def test_what_waited_is_cancelled_only_once_the_engine_was_told_to_drop_it(handed):
+    record = evolve(WAITING, **{"launched": False, handed: True})
+    decision = decide(DROPPED, None, record=record)
+    assert (decision.state, decision.actions) == (JobState.PENDING, (Release(),))
+    record = evolve(record, released=True)
+    assert decide(DROPPED, None, record=record).state is JobState.PENDING
+    assert decide(DROPPED, Sighting("queued"), record=record).state is JobState.PENDING
+    told = evolve(record, dropped=True)
+    assert decide(DROPPED, None, record=told).state is JobState.CANCELLED
+    assert decide(DROPPED, Sighting("gone"), record=record).state is JobState.CANCELLED
+
+
+def test_what_no_engine_was_given_or_waits_here_is_cancelled_at_once():
+    assert decide(DROPPED, None, record=evolve(WAITING, launched=False)).state.is_terminal()
+    assert decide(DROPPED, None, Capabilities(), record=WAITING).state.is_terminal()
+
+
+def test_the_third_allocation_that_ends_without_having_begun_a_job_is_the_last():
+    record, printed = WAITING, "COMPLETED: line 2: module: command not found"
+    for count in (1, 2):
+        (action,) = decide(UNBEGUN, Sighting("gone", printed, ended=True), record=record).actions
+        assert action == Launch(ends=count)
+        record = evolve(record, ends=action.ends, relaunches=count)
+    (forgotten,) = decide(UNBEGUN, Sighting("gone", unseen=True), record=record).actions
+    assert forgotten == Launch(ends=0)  # not in a row
+    (failed,) = decide(UNBEGUN, Sighting("gone", printed, ended=True), record=record).actions
+    error = f"3 allocations ended without having begun it, the last one: {printed}"
+    assert failed == Publish(state="failed", error=error, unbegun=True)
+
+
+def test_what_no_attempt_can_begin_fails_at_once():
+    (failed,) = decide(UNBEGUN, Sighting("gone", "TIMEOUT", fatal=True), record=WAITING).actions
+    error = "the engine cannot begin it: TIMEOUT"
+    assert failed == Publish(state="failed", error=error, unbegun=True)
+
+
+def test_a_supervisor_that_is_known_dead_decides_though_the_engine_knows_nothing_of_it():
+    dead = Files(attempt=1, claim=Claim("pid 7", alive=False), spec=Spec(1), cancel=False)
+    actions = decide(dead, Sighting("gone", "another one by now", unseen=True)).actions
+    assert actions == (
+        EndProcesses(1),
+        Publish(state="lost", error="the supervisor (pid 7) died", cancelled=False),
+    )
+    over = Sighting("gone", "another one by now", unseen=True)
+    decision = decide(LOST, over)
+    assert (decision.state, decision.attempt) == (JobState.PENDING, 2)
+
+
+def test_what_a_stopped_job_waits_for_is_said():
+    assert "waiting until its allocation is over" in decide(CANCELLED, None).waits

@@ -252,7 +252,7 @@ class BatchJobs:
         unseen = reason in _UNSEEN
         if reason in _SAYS_WHY and (printed := _printed(attempt, mine[-1].native_id)):
             reason = f"{reason}: {printed}"
-        return Sighting("gone", reason, fatal=fatal, unseen=unseen)
+        return Sighting("gone", reason, fatal=fatal, unseen=unseen, ended=not unseen)
 
 
 def _concern_all(refusals: Sequence[EngineUnavailable]) -> bool:
@@ -281,4 +281,6 @@ def _printed(attempt: Attempt, native_id: str) -> str:
     for name in (f"{native_id}.out", OUTPUT, "stderr"):
         with contextlib.suppress(OSError):
             texts.append((_folder(attempt) / name).read_text(errors="replace"))
-    return "\n".join(texts).replace("_PSI_J_LAUNCHER_DONE", "").strip()[-_TOLD:]
+    told = "\n".join(texts).replace("_PSI_J_LAUNCHER_DONE", "")
+    # On one line: lists show the first of a reason.
+    return "; ".join(filter(None, map(str.strip, told.splitlines())))[-_TOLD:]

@@ -473,7 +473,7 @@ class Driver:
         if isinstance(request, Release):
             self._handover.release(job)
         elif isinstance(request, Launch):
-            self._handover.put_again(job)
+            self._handover.put_again(job, ends=request.ends)
         elif isinstance(request, LetGo):
             self.log.warning("job %s has another owner now", job.job_id)
             del self._jobs[job.job_id]

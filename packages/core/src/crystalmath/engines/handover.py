@@ -148,12 +148,13 @@ class Handover:
                 self._waiting[job.job_id] = job
                 self.wake.set()
 
-    def put_again(self, job: Job) -> None:
-        """Queue the same attempt again: the engine lost it before it began."""
+    def put_again(self, job: Job, *, ends: int = 0) -> None:
+        """Queue the same attempt again: the engine lost it, or its allocation, before it began."""
         record = job.record
         now = self._host.monotonic()
         since = now if record.lost_since is None else record.lost_since
-        job.update(launched=False, relaunches=record.relaunches + 1, lost_since=since)
+        count = record.relaunches + 1
+        job.update(launched=False, relaunches=count, lost_since=since, ends=ends)
         pause = PROBE_S * 2 ** (record.relaunches - 1) if record.relaunches else 0.0
         job.not_before = now + min(pause, RELAUNCH_S)
         self.put(job)
@@ -232,7 +233,7 @@ class Handover:
             jobs = [] if self.leaves else self._next()
             for job in jobs:
                 # From here on a cancel must tell the engine, too.
-                job.update(launched=True, released=False)
+                job.update(offered=True, launched=True, released=False, dropped=False)
             attempts = [job.attempt() for job in jobs]
         if not attempts:
             return
@@ -369,15 +370,21 @@ class Handover:
         if not attempts:
             return
         self._started = True
+        with self._lock:
+            released = {each.id for each in attempts}
+            jobs = [job for job in self._jobs.values() if job.attempt_id in released]
         try:
             self._engine.release(attempts)
         except EngineUnavailable as error:
             with self._lock:
                 self._to_release += attempts
-                ids = {attempt.job_id for attempt in attempts}
-                jobs = [job for job in self._jobs.values() if job.job_id in ids]
             self._note(jobs, error)
             raise
+        except Exception:  # noqa: BLE001 - whatever an engine raises
+            self._log.exception("the engine failed in release")  # and would again
+        for job in jobs:
+            job.update(dropped=True)
+            self._notice(job.job_id)
         self._probe_at = min(self._probe_at, self._host.monotonic() + STOPPING_S)
 
     def _probe_interval(self, job: Job) -> float:

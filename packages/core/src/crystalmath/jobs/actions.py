@@ -49,7 +49,15 @@ class EndProcesses:
 
 @frozen
 class Launch:
-    """Hand the attempt to the engine again: it was lost before it began."""
+    """Hand the attempt to the engine again: it was lost before it began.
+
+    Parameters
+    ----------
+    ends : int
+        How often in a row an allocation of it has ended by now.
+    """
+
+    ends: int = 0
 
 
 @frozen

@@ -157,12 +157,16 @@ class Record:
         Somebody asked that it be stopped.
     written : bool
         Its run directory is known to have been there.
+    offered : bool
+        The engine was asked to take the attempt, and may have done so without saying so.
     launched, inherited : bool
         The engine was given the attempt; by another process, if anybody did.
-    released : bool
-        The engine was told to drop the attempt.
+    released, dropped : bool
+        The engine is to drop the attempt; it was told to.
     relaunches, lost_since : int, float, optional
         How often the engine has lost the attempt before it began, and since when by that clock.
+    ends : int
+        How often in a row an allocation of the attempt has ended without having begun it.
     doubt : Doubt, optional
         What :func:`step` remembered for the next look.
     """
@@ -173,10 +177,13 @@ class Record:
     attempt: int = 1
     cancelled: bool = False
     written: bool = False
+    offered: bool = False
     launched: bool = False
     inherited: bool = False
     released: bool = False
+    dropped: bool = False
     relaunches: int = 0
+    ends: int = 0
     lost_since: float | None = None
     doubt: Doubt | None = None
 

@@ -43,7 +43,7 @@ from crystalmath.jobs.facts import (
     Spec,
     Unreadable,
 )
-from crystalmath.models import JobState
+from crystalmath.models import JobState, Sighting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +61,8 @@ TELL_S = 10.0
 #: An attempt that the engine lost so often, and for so long in seconds, is given up.
 RELAUNCHES = 5
 GIVE_UP_S = 300.0
+#: An attempt of which so many allocations in a row have ended before they began it fails.
+ENDS = 3
 
 # An outcome that is found passes through running.
 _STEPS: Mapping[tuple[JobState, JobState], tuple[JobState, ...]] = {
@@ -157,7 +159,10 @@ def _owned(record: Record, files: Files, now: Moment, engine: Engine) -> Decisio
 
 def _decided(record: Record, outcome: Outcome, now: Moment, engine: Engine) -> Decision:
     if _may_be_alive(record, outcome, engine):
-        return evolve(_running(record, now), actions=_release(record))
+        waits = f"it was stopped ({outcome.error}); waiting until its allocation is over"
+        return evolve(_running(record, now), actions=_release(record), waits=waits)
+    if _may_be_queued(record, outcome, engine):
+        return Decision(record.state, record.attempt, _release(record))
     if outcome.state == "lost" and not outcome.cancelled and word.is_fatal(engine):
         error = f"{word.told(engine)} ({outcome.error})"
         failed = Publish(state="failed", error=error, replace=True)
@@ -255,6 +260,14 @@ def _may_be_alive(record: Record, outcome: Outcome, engine: Engine) -> bool:
     return can.gone_means_dead and not can.workers_here and not word.is_gone(engine)
 
 
+def _may_be_queued(record: Record, outcome: Outcome, engine: Engine) -> bool:
+    """Tell whether what was cancelled before it began waits in a queue that nobody here sees."""
+    waited = outcome.state == "cancelled" and outcome.started is None
+    known = record.dropped or word.is_gone(engine)
+    offered = record.launched or record.offered
+    return waited and offered and not known and not engine.capabilities.workers_here
+
+
 def _claimed(record: Record, claim: Claim, files: Files, now: Moment, engine: Engine) -> Decision:
     actions: list[Action] = _restored(record, files)
     if _is_cancelled(record, files):
@@ -289,7 +302,7 @@ def _unbegun(record: Record, files: Files, now: Moment, engine: Engine) -> Decis
         actions += [Publish(state="cancelled", error="cancelled", unbegun=True)]
         actions += _release(record)
     elif record.launched and _has_lost(record, engine):
-        actions.append(_relaunch(record, engine, now))
+        actions.append(_again(record, engine, now))
     return Decision(JobState.PENDING, record.attempt, tuple(actions))
 
 
@@ -303,13 +316,21 @@ def _has_lost(record: Record, engine: Engine) -> bool:
     return engine.sighting.state == "gone"
 
 
-def _relaunch(record: Record, engine: Engine, now: Moment) -> Action:
+def _again(record: Record, engine: Engine, now: Moment) -> Action:
+    """Hand an attempt over again that the engine lost before it began, or give the job up."""
+    said = engine.sighting or Sighting("unknown")
+    ended = said.state == "gone" and said.ended
     since = now.clock if record.lost_since is None else record.lost_since
-    if record.relaunches < RELAUNCHES or now.clock - since < GIVE_UP_S:
-        return Launch()
-    reason = engine.sighting.reason if engine.sighting else None
-    error = f"the engine lost it {record.relaunches + 1} times before it began"
-    return Publish(state="failed", error=f"{error}: {reason}" if reason else error, unbegun=True)
+    if said.state == "gone" and said.fatal:
+        error = "the engine cannot begin it"
+    elif ended and record.ends + 1 >= ENDS:
+        error = f"{record.ends + 1} allocations ended without having begun it, the last one"
+    elif record.relaunches < RELAUNCHES or now.clock - since < GIVE_UP_S:
+        return Launch(ends=record.ends + 1 if ended else 0)
+    else:
+        error = f"the engine lost it {record.relaunches + 1} times before it began"
+    told = f"{error}: {said.reason}" if said.reason else error
+    return Publish(state="failed", error=told, unbegun=True)
 
 
 def _without_directory(record: Record, now: Moment) -> Decision:
@@ -387,7 +408,7 @@ def _asked_to_stop(files: Files) -> list[Action]:
 
 
 def _release(record: Record) -> tuple[Action, ...]:
-    return (Release(),) if record.launched and not record.released else ()
+    return (Release(),) if (record.launched or record.offered) and not record.released else ()
 
 
 def _publish_lost(record: Record, files: Files, error: str) -> Publish:

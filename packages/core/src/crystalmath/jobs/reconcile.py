@@ -194,10 +194,11 @@ class Job:
         """Remember what was decided, once that is done."""
         changes: dict[str, Any] = {"doubt": decision.doubt, "state": decision.state}
         if decision.attempt > self.record.attempt:
-            changes |= {"attempt": decision.attempt, "lost_since": None, "relaunches": 0}
+            changes |= {"attempt": decision.attempt, "lost_since": None, "relaunches": 0, "ends": 0}
             self.survivor = False
             if any(isinstance(action, WriteSpec) for action in decision.actions):
-                changes |= {"launched": False, "inherited": False, "released": False}
+                unknown = ("offered", "launched", "inherited", "released", "dropped")
+                changes |= dict.fromkeys(unknown, False)
                 self.handle = self.told = None
         self.update(**changes)
 

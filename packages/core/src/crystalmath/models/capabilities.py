@@ -64,17 +64,21 @@ class Sighting:
     reason : str, optional
         The engine's own word (``Priority``, ``OUT_OF_MEMORY``); it reaches the user.
     fatal : bool
-        Of what is ``gone``: another attempt would end the same way (``TIMEOUT``). Where it was
-        running, and `Capabilities.gone_means_dead`, the job fails with the reason.
+        Of what is ``gone``: another attempt would end the same way (``TIMEOUT``). The job fails
+        with the reason; where it was running, only if `Capabilities.gone_means_dead`.
     unseen : bool
         Of what is ``gone``: the engine has lost sight of the host (``NODE_FAIL``), where it may go
         on. `Capabilities.gone_means_dead` does not vouch for it; its heart tells.
+    ended : bool
+        Of what is ``gone``: it had an allocation of its own, which came to its end. Where three in
+        a row have ended without having begun the job, it fails with the reason.
     """
 
     state: Literal["queued", "running", "gone", "unknown"]
     reason: str | None = None
     fatal: bool = False
     unseen: bool = False
+    ended: bool = False
 
 
 @frozen(kw_only=True)
