@@ -11,7 +11,7 @@ import subprocess
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,9 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monty.json import MSONable
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import BadFile, InvalidJob
 from crystalmath.models import JobSpec
 from crystalmath.recipes import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 AL = bulk("Al")
 
@@ -144,6 +147,153 @@ def test_results_come_back_as_they_were(value: Any) -> None:
     data = codec.encode_result(value)
     assert same(value, codec.decode_result(data))
     json.loads(codec.result_json(data), parse_constant=pytest.fail)
+
+
+#: What an archive may bring: documents that name what is no data, nested as the encoding nests.
+NAMED = st.sampled_from(
+    [
+        ("os", "system"),
+        ("ase.__main__", "main"),
+        ("crystalmath_hostile", "Anything"),
+        ("quacc.settings", "QuaccSettings"),
+        ("pymatgen.io.vasp.outputs", "Vasprun"),
+        ("pymatgen.io.vasp.inputs", "Potcar"),
+        ("pymatgen.io.vasp.inputs", "Incar"),
+        ("pymatgen.core.structure", "Structure"),
+        ("pymatgen.core.structure", "os"),
+        ("pymatgen.core.lattice", "Lattice"),
+        ("pymatgen.core.entries", "ComputedEntry"),
+        ("custodian.vasp.jobs", "VaspJob"),
+        ("builtins", "eval"),
+        ("builtins", "dict"),
+        ("builtins", "tuple"),
+        ("numpy", "array"),
+        ("numpy.random", "Generator"),
+        ("pymatgen.io.ase", "MSONAtoms"),
+        ("ase.optimize.test", "run"),
+        (__name__, "Trap"),
+    ]
+)
+ENTRY = {"composition": {"Al": 1}, "energy": 1.0, "correction": 0.0}
+PARTS = st.sampled_from(
+    [
+        {},
+        {"value": 1},
+        {"filename": "/etc/passwd"},
+        {"string": "now"},
+        {"dtype": "S2000000000", "data": ["a", "b"]},
+        {"dtype": "U2000000000", "data": ["a", "b"]},
+        {"dtype": "float64", "data": [1.0], "shape": [10**12]},
+        {"dtype": "object", "data": ["a"]},
+        {"MAGMOM": "999999999*99999*0.6"},
+        {"atoms_json": '{"__ase_objtype__": "atoms", "numbers": {"__ndarray__": [[9], "i8", []]}}'},
+        {"symbols": ["Al"], "functional": "PBE"},
+        {"matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]},
+        ENTRY,
+    ]
+)
+#: Where an object of pymatgen may hold anything.
+HOLDERS = st.sampled_from(["data", "parameters", "properties", "items", "state", "vasp_cmd"])
+
+
+def tagged(named: tuple[str, str], parts: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
+    return {"@module": named[0], "@class": named[1], **parts, **held}
+
+
+def hidden(node: Any) -> Any:
+    """Write a table as pairs, of which a decoder may make the table again."""
+    if not isinstance(node, dict):
+        return node
+    return {"@module": "builtins", "@class": "dict", "items": [list(pair) for pair in node.items()]}
+
+
+HOSTILE = st.recursive(
+    st.one_of(
+        st.none(),
+        st.floats(),
+        st.text(max_size=3),
+        st.builds(tagged, NAMED, PARTS, st.just({})),
+        st.builds(
+            lambda named, bound: {"@module": named[0], "@callable": named[1], "@bound": bound},
+            NAMED,
+            st.none() | st.builds(tagged, NAMED, PARTS, st.just({})),
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        inner.map(hidden),
+        st.dictionaries(HOLDERS, inner, max_size=2),
+        st.builds(tagged, NAMED, PARTS, st.dictionaries(HOLDERS, inner, max_size=2)),
+        st.builds(
+            tagged,
+            st.just(("pymatgen.core.entries", "ComputedEntry")),
+            st.just(ENTRY),
+            st.fixed_dictionaries({"data": st.fixed_dictionaries({"a": inner})}),
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+#: What was done while hostile documents were decoded.
+DONE: list[str] = []
+
+
+class Trap(MSONable):
+    """Is of a module that nobody has admitted."""
+
+    def __init__(self, **_: Any) -> None:
+        DONE.append("called")
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Note what Python tells its auditors, and the import of a module that is there."""
+    folder = tmp_path_factory.mktemp("hostile")
+    source = f"from {__name__} import DONE, Trap as Anything\n"
+    Path(folder, "crystalmath_hostile.py").write_text(source)
+    open_for: list[bool] = [True]
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        told = f"{event} {arguments[:1]}"
+        if open_for and (
+            (event in {"import", "open"} and ("hostile" in told or "passwd" in told))
+            or event in {"os.system", "os.mkdir", "subprocess.Popen"}
+        ):
+            DONE.append(told)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        codec.decode_result_json(  # what is listed is imported now
+            json.dumps([tagged(("pymatgen.core.entries", "ComputedEntry"), ENTRY, {})]).encode()
+        )
+        sys.addaudithook(audit)
+        yield
+        open_for.clear()
+
+
+@given(document=HOSTILE)
+@settings(deadline=None, max_examples=400)
+@pytest.mark.usefixtures("watched")
+def test_a_hostile_result_is_data_or_an_error(document: Any) -> None:
+    DONE.clear()
+    try:
+        value = codec.decode_result_json(json.dumps(document).encode())
+    except (BadFile, InvalidJob):
+        value = None
+    assert DONE == []
+    assert not {"ase.__main__", "crystalmath_hostile"} & sys.modules.keys()
+    for leaf in leaves(value):
+        assert not callable(leaf)
+        assert getattr(leaf, "nbytes", 0) < 10**6
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for key in value for leaf in (key, *leaves(value[key]))]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [value]
 
 
 json_values = st.recursive(
@@ -343,7 +493,8 @@ for real in (quacc.Remove, quacc.QuaccDefault):
     subprocess.run([sys.executable, "-c", source], check=True)
 
 
-def test_results_hold_what_recipes_return() -> None:
+def test_results_hold_what_recipes_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRYSTALMATH_RECIPES", __name__)
     atoms = bulk("Cu")
     atoms.positions[0, 0] = math.nan
     atoms.arrays["custom"] = np.array([7])
@@ -418,7 +569,10 @@ class Own(MSONable):
         return {"@module": type(self).__module__, "@class": "Own", "held": self.held}
 
 
-def test_what_monty_has_no_word_for_reaches_an_object_all_the_same() -> None:
+def test_what_monty_has_no_word_for_reaches_an_object_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CRYSTALMATH_RECIPES", __name__)
     back = through_result([Own([(1, (2.0, math.inf)), {3: {4}}, b"5", {"@module": "builtins"}])])
     assert back[0].held == [[1, [2.0, math.inf]], {3: {4}}, b"5", {"@module": "builtins"}]
 

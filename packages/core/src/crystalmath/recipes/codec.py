@@ -26,7 +26,6 @@ no word for them they become the tag ``builtins.float``, and within an array's `
 
 from __future__ import annotations
 
-import functools
 import gzip
 import json
 import os
@@ -35,7 +34,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile, InvalidJob
 from crystalmath.recipes.checked_atoms import check_atoms
-from crystalmath.recipes.decoding import RESULT_BUILDERS, Decoder, RequestDecoder, as_monty_writes
+from crystalmath.recipes.decoding import Decoder, RequestDecoder, ResultDecoder
 from crystalmath.recipes.encoding import ResultEncoder, StrictEncoder, tagged_atoms
 from crystalmath.recipes.json_writing import json_text
 
@@ -198,37 +197,38 @@ def encode_result(result: object, as_text: list[str] | None = None) -> bytes:
 
 
 def decode_result(data: bytes) -> Any:
-    """Read what :func:`encode_result` wrote; never anything that came from elsewhere.
+    """Read what :func:`encode_result` wrote, which an archive may have brought.
 
-    monty's decoder imports the modules that the data names.
+    Raises
+    ------
+    BadFile
+        It is no gzipped JSON.
+    InvalidJob
+        An object in it cannot be read.
     """
-    return decode_result_json(gzip.decompress(data))
+    try:
+        text = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadFile(f"a stored result is damaged: {error}") from error
+    return decode_result_json(text)
 
 
 def decode_result_json(text: bytes) -> Any:
-    """Read what :func:`result_json` gave; never anything that came from elsewhere."""
-    return decode_result_document(json.loads(text))
+    """Read what :func:`result_json` gave; see :func:`decode_result`."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"a stored result is damaged: {error}") from error
+    return decode_result_document(document)
 
 
 def decode_result_document(document: Any) -> Any:
-    """Read such a text that was parsed already."""
-    return _result_decoder().process_decoded(document)
+    """Read such a text that was parsed already.
 
-
-@functools.cache
-def _result_decoder() -> Any:
-    from monty.json import MontyDecoder
-
-    class ResultDecoder(MontyDecoder):  # type: ignore[misc]
-        def process_decoded(self, node: Any) -> Any:
-            if isinstance(node, dict) and "@module" in node and "@class" in node:
-                build = RESULT_BUILDERS.get((node["@module"], node["@class"]))
-                if build is not None:
-                    return build(node, self.process_decoded)
-                node = as_monty_writes(node)
-            return super().process_decoded(node)
-
-    return ResultDecoder()
+    Only listed classes become objects (:mod:`crystalmath.recipes.decoding`), and those of recipes
+    of the user's own; of any other an object stays the table that it is written as.
+    """
+    return ResultDecoder().decode(document, ("result",))
 
 
 def result_size(stored: BinaryIO) -> int:

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
+import functools
+import importlib
 import math
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from crystalmath.errors import InvalidJob
+from crystalmath import config
+from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.asejson_reading import decode_atoms
 from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder, place_name
-from crystalmath.recipes.json_arrays import array_from
+from crystalmath.recipes.json_arrays import array_from, text_width
 
 _TAGS = frozenset(("@module", "@class", "@callable", "@bound", "@object_reference", "@version"))
 
 Recurse = Callable[[Any], Any]
 
 
-def _array_from(node: Mapping[str, Any], _: Recurse) -> Any:
+def _array_from(node: Mapping[str, Any], _: Recurse, *, finite: bool = True) -> Any:
     dtype, data = node["dtype"], node["data"]
     if not isinstance(dtype, str):
         raise TypeError("the type of an array must be a string")
     if not dtype.startswith("complex"):
         shape, items = _flat(data)
-        return array_from(node.get("shape", shape), dtype, items)
+        return array_from(node.get("shape", shape), dtype, items, finite=finite)
     (shape, real), (other, imaginary) = map(_flat, data)
     if shape != other:
         raise ValueError("real and imaginary part of an array differ in shape")
     items = [part for pair in zip(real, imaginary, strict=True) for part in pair]
-    return array_from(node.get("shape", shape), dtype, items)
+    return array_from(node.get("shape", shape), dtype, items, finite=finite)
 
 
 def _flat(data: Any) -> tuple[list[int], list[Any]]:
@@ -51,15 +56,16 @@ def _flat(data: Any) -> tuple[list[int], list[Any]]:
 def _result_array(node: Mapping[str, Any], recurse: Recurse) -> Any:
     import numpy as np
 
-    dtype, shape = np.dtype(node["dtype"]), node.get("shape")
-    if dtype.kind == "c":
-        real, imaginary = (np.array(part, dtype=float) for part in node["data"])
-        array = np.empty(real.shape, dtype)
-        array.real, array.imag = real, imaginary
+    dtype, data = np.dtype(_string(node["dtype"])), node["data"]
+    if dtype.kind == "O":
+        array = np.array(recurse(data), dtype=object)
+    elif dtype.kind in "SMm":
+        shape, items = _flat(data)
+        width = text_width([_string(item) for item in items])
+        array = np.array(items, dtype=f"S{width}" if dtype.kind == "S" else dtype).reshape(shape)
     else:
-        data = recurse(node["data"]) if dtype.kind == "O" else node["data"]
-        array = np.array(data, dtype=dtype)
-    return array if shape is None else array.reshape(shape)
+        return _array_from(node, recurse, finite=False)
+    return array if "shape" not in node else array.reshape(node["shape"])
 
 
 def _atoms_from(node: Mapping[str, Any], recurse: Recurse) -> Any:
@@ -72,7 +78,7 @@ def _atoms_from(node: Mapping[str, Any], recurse: Recurse) -> Any:
 
 def _result_atoms(node: Mapping[str, Any], recurse: Recurse) -> Any:
     atoms = decode_atoms(node["atoms_json"], finite=False)
-    atoms.info = recurse(node["atoms_info"])
+    atoms.info = dict(recurse(node["atoms_info"]))
     return atoms
 
 
@@ -134,29 +140,49 @@ _BUILDERS: dict[tuple[Any, Any], Builder] = {
 _REQUEST_BUILDERS: dict[tuple[Any, Any], Builder] = _BUILDERS | {
     ("quacc", name): lambda node, _: Sentinel(node["@class"]) for name in ("Remove", "QuaccDefault")
 }
-# Our own worker's data: trusted, and it may hold what is not finite.
+# A result may also hold what is not finite.
 RESULT_BUILDERS: dict[tuple[Any, Any], Builder] = _BUILDERS | {
     ("numpy", "array"): _result_array,
     ("pymatgen.io.ase", "MSONAtoms"): _result_atoms,
     ("builtins", "float"): lambda node, _: float(node["string"]),
 }
 
-
-def as_monty_writes(value: Any) -> Any:
-    """Build what is tagged as ``builtins``: an object's own ``from_dict`` knows monty's tags alone.
-
-    What is a tuple in the object becomes a list, as in monty's JSON.
-    """
-    if isinstance(value, list):
-        return [as_monty_writes(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    tag = (value.get("@module"), value.get("@class"))
-    if tag[0] == "builtins" and tag in RESULT_BUILDERS:
-        build = RESULT_BUILDERS[tag]
-        built = build(value, as_monty_writes)
-        return list(built) if isinstance(built, tuple) else built
-    return {key: as_monty_writes(item) for key, item in value.items()}
+_SCALARS = frozenset((str, bool, int, float, type(None)))
+_ENTRIES = (
+    "ComputedEntry ComputedStructureEntry ConstantEnergyAdjustment CompositionEnergyAdjustment "
+    "TemperatureEnergyAdjustment ManualEnergyAdjustment"
+)
+#: The classes of which quacc's recipes return objects. Each is data: to make one runs no program
+#: and opens no file, as those of pymatgen do that are named by a file (Vasprun, Potcar).
+_DATA_CLASSES = {
+    "pymatgen.core.structure": "Structure Molecule IStructure IMolecule",
+    "pymatgen.core.lattice": "Lattice",
+    "pymatgen.core.composition": "Composition",
+    "pymatgen.core.periodic_table": "Element Species DummySpecies",
+    "pymatgen.core.sites": "Site PeriodicSite",
+    "pymatgen.core.surface": "Slab",
+    "pymatgen.core.operations": "SymmOp",
+    "pymatgen.core.trajectory": "Trajectory",
+    "pymatgen.core.entries": _ENTRIES,
+    "pymatgen.entries.computed_entries": _ENTRIES,
+    "pymatgen.core.graphs": "StructureGraph MoleculeGraph",
+    "pymatgen.analysis.graphs": "StructureGraph MoleculeGraph",
+    "pymatgen.analysis.defects.core": "Vacancy Substitution Interstitial",
+    "pymatgen.io.vasp.inputs": "Incar Kpoints KpointsSupportedModes Poscar",
+    "pymatgen.electronic_structure.core": "Magmom Orbital OrbitalType Spin",
+    "pymatgen.electronic_structure.dos": "Dos CompleteDos",
+    "pymatgen.electronic_structure.bandstructure": "BandStructure BandStructureSymmLine Kpoint",
+    "pymatgen.phonon.dos": "PhononDos CompletePhononDos",
+    "pymatgen.phonon.bandstructure": "PhononBandStructure PhononBandStructureSymmLine",
+    "custodian.vasp.jobs": "VaspJob",
+    "custodian.qchem.jobs": "QCJob",
+    "emmet.core.elasticity": "ElasticityDoc",
+    "emmet.core.symmetry": "CrystalSystem",
+    "emmet.core.types.enums": "DeprecationMessage TaskState VaspObject",
+    "emmet.core.vasp.calc_types.enums": "CalcType RunType TaskType",
+    "emmet.core.qchem.calc_types.enums": "CalcType LevelOfTheory TaskType",
+    "emmet.core.qchem.task": "QChemStatus",
+}
 
 
 class Decoder:
@@ -224,6 +250,124 @@ class Decoder:
             return class_named(full)
         except InvalidJob as error:
             raise InvalidJob(f"{place_name(place)}: {error}") from error
+
+
+class ResultDecoder(Decoder):
+    """Reads results, which an archive may have brought: nothing is imported but what is listed.
+
+    An object of any other class stays the table that it is written as, with what is in it decoded.
+    """
+
+    builders = RESULT_BUILDERS
+
+    def decode(self, value: Any, place: tuple[Any, ...]) -> Any:
+        """Decode a value, which need not be finite."""
+        # Long lists of numbers are common: one look suffices.
+        if isinstance(value, float) or (
+            isinstance(value, list) and _SCALARS.issuperset(map(type, value))
+        ):
+            return value
+        return super().decode(value, place)
+
+    def _tagged(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
+        tag = (_hashable(node["@module"]), _hashable(node.get("@class")))
+        if tag in self.builders:
+            return super()._tagged(node, place)
+        if isinstance(name := node.get("@callable"), str):
+            with contextlib.suppress(InvalidJob):
+                return self._class(node, name, place)
+        elif self._is_listed(*tag):
+            with contextlib.suppress(_NotListedError):
+                return self._object(node, place)
+        return {key: self.decode(item, (*place, key)) for key, item in node.items()}
+
+    def _object(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
+        from monty.json import MontyDecoder
+
+        try:
+            return MontyDecoder().process_decoded(self._for_monty(node))
+        except _NotListedError:
+            raise
+        except Exception as error:  # whatever a class says of data that it did not write
+            reason = f"{node['@module']}.{node['@class']} cannot be read"
+            told = f"{place_name(place)}: {reason} ({type(error).__name__}: {str(error)[:200]})"
+            raise InvalidJob(told) from error
+
+    def _for_monty(self, value: Any) -> Any:
+        """Check and write anew an object of a listed class, whose own code reads what is in it.
+
+        That code knows monty's tags alone, and monty imports whatever they name: all must be
+        listed. What is a tuple in the object becomes a list, as in monty's JSON.
+        """
+        if isinstance(value, list):
+            return [self._for_monty(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if not ("@module" in value and value.keys() & {"@class", "@callable"}):
+            return {key: self._for_monty(item) for key, item in value.items()}
+        tag = (_hashable(value["@module"]), _hashable(value.get("@class")))
+        if tag in RESULT_BUILDERS:
+            return self._built_for_monty(tag, value)
+        if not self._is_listed(*tag) or (tag[1] == "Incar" and _repeats(value)):
+            raise _NotListedError
+        return {key: self._for_monty(item) for key, item in value.items()}
+
+    def _built_for_monty(self, tag: tuple[str, str], value: dict[Any, Any]) -> Any:
+        built = RESULT_BUILDERS[tag](value, self._for_monty)
+        if tag == ("numpy", "array") and built.dtype.kind != "O":
+            return {**value, "dtype": str(built.dtype)}  # which takes no more than its items
+        if tag in {("datetime", "datetime"), ("pathlib", "Path")}:
+            return value
+        # Pairs of a dict would be taken for a tag.
+        if tag[0] != "builtins" or (isinstance(built, dict) and not _TAGS.isdisjoint(built)):
+            raise _NotListedError
+        return list(built) if isinstance(built, tuple) else built
+
+    def _is_listed(self, module: str, name: str) -> bool:
+        """Return whether a class may be imported because a result names it."""
+        if name in _DATA_CLASSES.get(module, "").split():
+            return True
+        if not any(f"{module}.".startswith(f"{own}.") for own in self._admitted):
+            return False
+        if (module, name) not in self._own:
+            self._own[module, name] = _is_data(module, name)
+        return self._own[module, name]
+
+    @functools.cached_property
+    def _admitted(self) -> tuple[str, ...]:
+        """The namespaces of the user's own recipes, which may return objects of their own."""
+        try:
+            return config.load().recipes_allow
+        except CrystalMathError:
+            return config.admitted()
+
+    @functools.cached_property
+    def _own(self) -> dict[tuple[str, str], bool]:
+        return {}
+
+
+class _NotListedError(Exception):
+    """Something in an object is of a class that is not listed."""
+
+
+def _repeats(incar: Mapping[str, Any]) -> bool:
+    """Return whether a tag has to be multiplied out (``1000000000*0.6``), which takes memory."""
+    return any(isinstance(text, str) and "*" in text for text in incar.values())
+
+
+def _is_data(module: str, name: str) -> bool:
+    """Return whether a class of an admitted namespace is made to be written and read as data."""
+    from monty.json import MSONable
+
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception:  # noqa: BLE001 - whatever the user's own module raises
+        return False
+    return (
+        isinstance(found, type)
+        and issubclass(found, (MSONable, Enum))
+        and found.__module__ == module  # and is not imported there from elsewhere
+    )
 
 
 class RequestDecoder(Decoder):

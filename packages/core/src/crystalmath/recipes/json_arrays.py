@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 _SLICE = 10_000
 _MAX_DIMENSIONS = 8
 _DOUBLE = 8  # bytes
+#: Characters that an array of texts may have in any case, and else for each that is not padding.
+_SMALL = 2**22
+_PADDING = 16
 
 # What may be an item of each kind of array; a string among numbers spells one that is not finite.
 _ITEM_TYPES: dict[str, set[type]] = {
@@ -91,7 +94,7 @@ def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np
     _check_items(kind.kind, items, finite=finite)
     flat_kind = np.dtype(f"f{kind.itemsize // 2}") if kind.kind == "c" else kind
     if kind.kind == "U":  # an itemsize such as <U1000000000 would be allocated for each item
-        flat_kind = np.dtype(f"U{max(map(len, items), default=1) or 1}")
+        flat_kind = np.dtype(f"U{text_width(items)}")
     try:
         flat = np.empty(len(items), dtype=flat_kind)
         for start in range(0, len(items), _SLICE):
@@ -101,6 +104,20 @@ def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np
     if finite and flat.dtype.kind == "f" and not np.isfinite(flat).all():
         raise ValueError("an array holds numbers that are not finite")
     return (flat.view(kind) if kind.kind == "c" else flat).reshape(tuple(shape))
+
+
+def text_width(items: list[str]) -> int:
+    """Return the length of the longest text of an array.
+
+    Raises
+    ------
+    ValueError
+        Each item takes as much memory as the longest, which would be far more than the texts.
+    """
+    width = max(map(len, items), default=1) or 1
+    if width * len(items) > max(_SMALL, _PADDING * sum(map(len, items))):
+        raise ValueError(f"{len(items)} texts of up to {width} characters take too much memory")
+    return width
 
 
 def _is_shape(shape: Any) -> bool:
