@@ -331,11 +331,11 @@ def test_prune_shows_first_and_removes_what_it_showed(here, cli):
     assert cli("prune", "--older", "30d", "--yes").err == "there is nothing to remove\n"
 
 
-def test_the_lines_of_the_readme(here, cli):
+def test_the_lines_of_the_page(here, cli):
     job_id = here.make(VASP, ended_s=40 * DAY)
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
+    page = Path(__file__).parents[2] / "docs/command-line.md"
     commands = ("crystalmath files ", "crystalmath du ", "crystalmath prune ")
-    lines = [line for line in readme if line.startswith(commands)]
+    lines = [each for each in page.read_text("utf-8").splitlines() if each.startswith(commands)]
     assert len(lines) == len(commands)
     for line in lines:
         _, *arguments = shlex.split(line.replace("$id", job_id), comments=True)

@@ -1,4 +1,4 @@
-"""What the README has a chemist type on Monday morning, line by line."""
+"""What docs/command-line.md has a chemist type on Monday morning, line by line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = re.search(r"^## On Monday morning\n+```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[1]
+PAGE = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+LINES = re.search(r"^## On Monday morning\n+```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
 # Here the job has ended before it is cancelled, and that is said with an exit code of 1.
 LINES = re.sub(r"^(crystalmath cancel \$id).*$", r"\1 || test $? = 1", LINES, flags=re.MULTILINE)
 #: What a line is about that chooses jobs: one that has failed.
