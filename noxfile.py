@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nox
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # The first that runs sessions side by side (`-j 2`), as `.ci/run` has it.
 nox.needs_version = ">=2026.8.10"
@@ -25,16 +31,23 @@ PARSL = "./packages/engine-parsl"
 COVALENT = "./packages/engine-covalent"
 PSIJ = "./packages/engine-psij"
 DASK = "./examples/engine-dask"
-SOURCES = [f"{package}/src" for package in (CORE, PARSL, COVALENT, PSIJ, DASK)]
-#: What the tests run on: the source tree, so that an environment can be used again.
-EDITABLE = [f"--editable={CORE}[postgresql,quacc,tables,testing]", f"--editable={PARSL}"]
-#: The same where the lock is not used: with pyarrow and atomate2, uv settles on a pyzmq of 2021,
-#: which cannot be built any more.
-UNLOCKED = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}"]
+PACKAGES = (CORE, PARSL, COVALENT, PSIJ, DASK)
+SOURCES = [f"{package}/src" for package in PACKAGES]
+EXTRAS = "postgresql,quacc,tables,testing"
+#: The source tree of all packages that can be installed together with SQLAlchemy 2.
+EDITABLE = [
+    f"--editable={CORE}[{EXTRAS}]",
+    *(f"--editable={package}" for package in (PARSL, PSIJ, DASK)),
+    "quacc[atomate2,defects,phonons,tblite]",
+]
+#: The same with Covalent, which holds SQLAlchemy and FastAPI back.
+WITH_COVALENT = [
+    f"--editable={CORE}[{EXTRAS}]",
+    *(f"--editable={package}" for package in (PARSL, PSIJ, COVALENT, DASK)),
+]
 #: Where the session `build` leaves a wheel of each distribution.
 WHEELS = ROOT / ".nox/.cache/wheels"
-#: Where the sessions that `COVERAGE` names leave what ran, for the session `coverage`: each process
-#: a file, whose name begins so.
+#: Each process that `coverage` measures leaves a file here, whose name begins so.
 COVERED = ROOT / ".nox/.cache/coverage/data"
 STORE = ["tests/core/test_store.py", "tests/core/test_store_database.py"]
 #: Tests that need a server, or a client that starts one.
@@ -44,7 +57,9 @@ PROCESSES = ["tests/processes", "tests/engines/test_local_kills.py"]
 #: VASP and Quantum ESPRESSO, and warm children that import quacc.
 VASP = ["tests/preflight", "tests/vasp", "tests/espresso"]
 #: Pages that are typed in from top to bottom, and take more than some seconds.
-PAGES = [f"tests/client/test_{page}_page.py" for page in ("convergence", "readme", "screening")]
+PAGES = [
+    f"tests/client/test_{page}_page.py" for page in ("command_line", "convergence", "screening")
+]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 
 #: The deaths of Parsl's processes; ``KILL_RUNS=20 KILLS_A_RUN=25`` is the long run, as of
@@ -56,23 +71,35 @@ DEATHS = [
     "tests/engines/test_parsl_nodes.py",
     "tests/engines/test_parsl_kills.py",
 ]
-#: What batch systems get of PSI/J; `slurm` runs jobs on a real one.
+#: What batch systems get of PSI/J; `slurm` runs jobs on a real one. In a process of their own: a
+#: library of PSI/J's leaves an import hook that warns at each import.
 SCRIPTS = ["tests/engines/test_psij_scripts.py", "tests/engines/test_psij_flux.py"]
 #: What Parsl and PSI/J make of a cluster's keys: where both are.
 KEYS = ["tests/engines/test_cluster_keys.py"]
-#: Engine -> what brings it beside core, how pytest runs the kit on it, and its other tests.
-ENGINES: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "local": ([], [*KIT, "tests/contract/test_local.py"], []),
-    "parsl": ([PARSL], [*KIT, "tests/contract/test_parsl.py"], DEATHS),
-    "covalent": (
-        [COVALENT],
-        [*KIT, "tests/contract/test_covalent.py"],
-        ["tests/engines/test_covalent.py"],
-    ),
-    "psij": ([PSIJ], [*KIT, "tests/contract/test_psij.py"], SCRIPTS),
+#: Engine -> how pytest runs the kit on it, and its other tests.
+ENGINES: dict[str, tuple[list[str], list[str]]] = {
+    "local": ([*KIT, "tests/contract/test_local.py"], []),
+    "parsl": ([*KIT, "tests/contract/test_parsl.py"], DEATHS),
+    "covalent": ([*KIT, "tests/contract/test_covalent.py"], ["tests/engines/test_covalent.py"]),
+    "psij": ([*KIT, "tests/contract/test_psij.py"], SCRIPTS),
     # As its author would, with a configuration of its own.
-    "dask": ([DASK], [f"--config-file={DASK}/pyproject.toml", f"{DASK}/tests"], []),
+    "dask": ([f"--config-file={DASK}/pyproject.toml", f"{DASK}/tests"], []),
 }
+#: The tests on a cluster, in two halves: each of them is a session.
+LONG = [f"tests/cluster/test_{name}.py" for name in ("conform", "guide_batch", "strikes")]
+CLUSTER = {"jobs": ["tests/cluster", *(f"--ignore={path}" for path in LONG)], "kit": LONG}
+
+#: What CI runs at each landing beside the default sessions, the longest first.
+LANDING = ["vasp", "server", "processes", "kit", "contract(parsl)", "contract(local)", "lock"]
+#: What it runs of by turns, one at each landing; `deep` runs them all.
+SLICES = [
+    ["slurm(jobs)", "store", "wheels"],
+    ["slurm(kit)", "postgresql", "drawn"],
+    ["pythons-3.13"],
+    ["minimums", "same"],
+    ["contract(psij)"],
+    ["contract(covalent)", "together"],
+]
 
 # Users have bytecode; without it every worker and every cold start is three times as slow.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -89,9 +116,39 @@ def _install(session: nox.Session, *arguments: str) -> None:
     session.install("--exact", *arguments)
 
 
-def _development(session: nox.Session, *groups: str) -> None:
-    """Install the packages as source trees, and the versions of the lock."""
-    _install(session, *EDITABLE, *_groups(*groups), f"--constraint={LOCK}")
+def _shared(session: nox.Session, name: str, *packages: str) -> None:
+    """Run the rest of a session in an environment that several share: each is installed once.
+
+    The session has none of its own (``venv_backend="none"``).
+    """
+    folder = ROOT / ".nox" / name
+    # Sessions run side by side.
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            session.run_install("uv", "venv", "--quiet", f"--python={sys.executable}", str(folder))
+        install = ["uv", "pip", "install", "--quiet", "--exact", f"--python={folder}"]
+        session.run_install(*install, *packages)
+    session.env["VIRTUAL_ENV"] = str(folder)
+    session.env["PATH"] = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
+
+
+def _development(session: nox.Session) -> None:
+    """Use the environment of all packages but Covalent, in the versions of the lock."""
+    groups = _groups("test", "lint", "types", "build")
+    _shared(session, "development", *EDITABLE, *groups, f"--constraint={LOCK}")
+
+
+def _with_covalent(session: nox.Session) -> None:
+    """Use the environment of all packages, in the newest versions that Covalent allows."""
+    _shared(session, "covalent", *WITH_COVALENT, *_groups("test"))
+
+
+def _run(
+    session: nox.Session, *command: str, codes: Sequence[int] = (0,), **environment: str
+) -> None:
+    """Run a program of the session's environment, its own or a shared one."""
+    program = shutil.which(command[0], path=session.env["PATH"]) or command[0]
+    session.run(program, *command[1:], env=environment, success_codes=codes, external=True)
 
 
 def _pytest(session: nox.Session, *tests: str, **environment: str) -> None:
@@ -99,79 +156,119 @@ def _pytest(session: nox.Session, *tests: str, **environment: str) -> None:
     # Beside another session there is no core to spare.
     cores = "0" if session.parallel else "logical"
     options = [f"--numprocesses={cores}", "--dist=loadfile", "--no-loadscope-reorder"]
-    command = ["pytest", *options, *tests, *session.posargs]
+    _one_process(session, *options, *tests, **environment)
+
+
+def _one_process(session: nox.Session, *tests: str, **environment: str) -> None:
+    """Run tests one after the other, and say which of them took the time."""
+    command = ["pytest", "--durations=15", *tests, *session.posargs]
     if session.name in os.environ.get("COVERAGE", "").split(","):
         environment = {**environment, "COVERAGE_FILE": str(COVERED)}
         command = ["coverage", "run", "-m", *command]
-    session.run(*command, env=environment)
+    _run(session, *command, **environment)
 
 
-def _wheel(package: str) -> str:
-    """Give the wheel that the session `build` has made of a package."""
-    (wheel,) = (WHEELS / Path(package).name).glob("*.whl")
-    return str(wheel)
-
-
-@nox.session
+@nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
-    _install(session, *_groups("lint"), f"--constraint={LOCK}")
-    session.run("ruff", "check")
-    session.run("ruff", "format", "--check")
+    _development(session)
+    _run(session, "ruff", "check")
+    _run(session, "ruff", "format", "--check")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def types(session: nox.Session) -> None:
     """Check the annotations of all packages, strictly."""
-    _development(session, "types")
-    session.run("mypy", *SOURCES)
+    _development(session)
+    _run(session, "mypy", *SOURCES)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the tests that need no server, and kill nothing; arguments go to pytest."""
-    _development(session, "test")
-    elsewhere = [*DEATHS, *PROCESSES, *SERVERS, *VASP]
+    _development(session)
+    elsewhere = [*DEATHS, *KEYS, *PROCESSES, *SCRIPTS, *SERVERS, *VASP]
     _pytest(session, *[f"--ignore={folder}" for folder in elsewhere])
+
+
+@nox.session(venv_backend="none")
+def server(session: nox.Session) -> None:
+    """Have servers come and go, and talk to our client, Node, and who breaks the protocol."""
+    _development(session)
+    _pytest(session, *SERVERS, *[f"--ignore={page}" for page in PAGES])
+
+
+@nox.session(venv_backend="none")
+def processes(session: nox.Session) -> None:
+    """Start workers and owners, kill them, and see that nothing is lost or left over."""
+    _development(session)
+    _pytest(session, *PROCESSES)
+
+
+@nox.session(venv_backend="none")
+def vasp(session: nox.Session) -> None:
+    """VASP's stand-in and Quantum ESPRESSO, end to end, and the checks before submission."""
+    _development(session)
+    _pytest(session, *VASP, *PAGES, DIFFERENTIAL_CASES="200")
+
+
+@nox.session(venv_backend="none")
+def kit(session: nox.Session) -> None:
+    """Run the conformance kit on engines that are broken, and jobs through thousands of lives."""
+    _development(session)
+    _one_process(session, "tests/jobs/test_simulation.py", CRYSTALMATH_LIVES="1000")
+    # One process: it runs the kit in six others.
+    _one_process(session, "tests/kit")
+
+
+@nox.session(venv_backend="none")
+def drawn(session: nox.Session) -> None:
+    """Draw more lives of jobs, and more VASP jobs whose verdict is compared, than each landing."""
+    _development(session)
+    _one_process(session, "tests/jobs/test_simulation.py", CRYSTALMATH_LIVES="5000")
+    _one_process(session, "tests/vasp/test_differential.py", DIFFERENTIAL_CASES="2000")
+
+
+@nox.session(venv_backend="none")
+def same(session: nox.Session) -> None:
+    """Compare what recipes of quacc give through us with what they give bare."""
+    _development(session)
+    _pytest(session, "tests/same")
+
+
+@nox.session(venv_backend="none")
+@nox.parametrize("part", [nox.param(each, id=each) for each in CLUSTER])
+def slurm(session: nox.Session, part: str) -> None:
+    """Run jobs on a Slurm cluster of three hosts, which the tests make of this machine."""
+    _development(session)
+    # One cluster for all of them.
+    _one_process(session, *CLUSTER[part])
+
+
+@nox.session(venv_backend="none")
+@nox.parametrize("engine", [nox.param(name, id=name) for name in ENGINES])
+def contract(session: nox.Session, engine: str) -> None:
+    """Run the conformance kit on an engine, and the other tests that it alone has."""
+    own_kit, more = ENGINES[engine]
+    (_with_covalent if engine == "covalent" else _development)(session)
+    _one_process(session, *own_kit)
+    if more:
+        _one_process(session, *more)
 
 
 @nox.session(python=["3.12", "3.13"])
 def pythons(session: nox.Session) -> None:
     """Run the tests on the other Pythons, those with servers and killed processes, too."""
-    _development(session, "test")
-    elsewhere = [*DEATHS, *PAGES, *VASP]
+    _install(session, *EDITABLE, *_groups("test"), f"--constraint={LOCK}")
+    elsewhere = [*DEATHS, *KEYS, *PAGES, *SCRIPTS, *VASP]
     _pytest(session, "tests", *[f"--ignore={folder}" for folder in elsewhere])
-
-
-@nox.session
-@nox.parametrize(
-    "sqlalchemy",
-    [
-        nox.param("1.4.37", id="1.4"),  # the oldest allowed
-        nox.param("2.0.*", id="2.0"),
-        nox.param("2.1.*", id="2.1"),
-    ],
-)
-def store(session: nox.Session, sqlalchemy: str) -> None:
-    """Run the store's tests on each SQLAlchemy that is supported."""
-    _install(session, f"--editable={CORE}", *_groups("test"), f"sqlalchemy=={sqlalchemy}")
-    _pytest(session, *STORE)
-
-
-@nox.session
-@nox.parametrize("sqlalchemy", [nox.param("1.4.37", id="1.4"), nox.param("2.1.*", id="2.1")])
-def postgresql(session: nox.Session, sqlalchemy: str) -> None:
-    """Run the store's tests on a PostgreSQL server, which they start (Debian's `postgresql`)."""
-    core = f"--editable={CORE}[postgresql]"
-    _install(session, core, *_groups("test"), f"sqlalchemy=={sqlalchemy}")
-    tests = [STORE[0], "tests/core/test_store_postgresql.py", "-k", "postgresql"]
-    _pytest(session, *tests, CRYSTALMATH_TEST_POSTGRESQL="1")
 
 
 @nox.session
 def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest versions that the metadata allows."""
-    _install(session, "--resolution=lowest-direct", *EDITABLE, *_groups("test"))
+    lowest = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}"]
+    _install(session, "--resolution=lowest-direct", *lowest, *_groups("test"))
     _pytest(
         session,
         "tests/core",
@@ -182,50 +279,27 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session
-def kit(session: nox.Session) -> None:
-    """Run the conformance kit on engines that are broken, and jobs through thousands of lives."""
-    _development(session, "test")
-    lives = {"CRYSTALMATH_LIVES": "5000"}
-    session.run("pytest", "tests/jobs/test_simulation.py", *session.posargs, env=lives)
-    # One process: it runs the kit in six others.
-    session.run("pytest", "tests/kit", *session.posargs)
+def store(session: nox.Session) -> None:
+    """Run the store's tests on SQLAlchemy 2.0; the lock has 2.1, `minimums` the oldest."""
+    _install(session, f"--editable={CORE}", *_groups("test"), "sqlalchemy==2.0.*")
+    _pytest(session, *STORE)
 
 
-@nox.session
-def server(session: nox.Session) -> None:
-    """Have servers come and go, and talk to our client, Node, and who breaks the protocol."""
-    _development(session, "test")
-    _pytest(session, *SERVERS, *[f"--ignore={page}" for page in PAGES])
+@nox.session(venv_backend="none")
+def postgresql(session: nox.Session) -> None:
+    """Run the store's tests on a PostgreSQL server that they start, with SQLAlchemy 2.1 and 1.4."""
+    tests = [STORE[0], "tests/core/test_store_postgresql.py", "-k", "postgresql"]
+    for use in (_development, _with_covalent):
+        use(session)
+        _pytest(session, *tests, CRYSTALMATH_TEST_POSTGRESQL="1")
 
 
-@nox.session
-def processes(session: nox.Session) -> None:
-    """Start workers and owners, kill them, and see that nothing is lost or left over."""
-    _development(session, "test")
-    _pytest(session, *PROCESSES)
-
-
-@nox.session
-def vasp(session: nox.Session) -> None:
-    """VASP's stand-in and Quantum ESPRESSO, end to end, and the checks before submission."""
-    _install(session, *UNLOCKED, "quacc[atomate2]", *_groups("test"))
-    cases = os.environ.get("DIFFERENTIAL_CASES", "2000")
-    _pytest(session, *VASP, *PAGES, DIFFERENTIAL_CASES=cases)
-
-
-@nox.session
-def same(session: nox.Session) -> None:
-    """Compare what recipes of quacc give through us with what they give bare."""
-    _install(session, *UNLOCKED, "quacc[defects,phonons,tblite]", *_groups("test"))
-    _pytest(session, "tests/same")
-
-
-@nox.session(default=False)
+@nox.session(default=False, venv_backend="none")
 def own(session: nox.Session) -> None:
     """Run quacc's own tests bare and as jobs; ``-- QUACC/tests/core/recipes/emt_recipes``."""
     if not session.posargs:
         session.skip("quacc's distribution has no tests: name some in a checkout of its release")
-    _install(session, *UNLOCKED, "quacc[defects,phonons,tblite]", *_groups("test"))
+    _development(session)
     passed = Path(session.create_tmp()).resolve() / "passed"
     command = ["pytest", "--config-file=/dev/null", "--import-mode=importlib"]
     # As quacc has it; and its warnings are no concern of ours.
@@ -235,44 +309,23 @@ def own(session: nox.Session) -> None:
         # What fails bare is quacc's, or wants what is not here; it is not run another way.
         codes = [0, 1] if way == "bare" else [0]
         arguments = [f"--through={way}", f"--passed={passed}", *session.posargs]
-        session.run(*command, *arguments, env={"PYTHONPATH": "tests"}, success_codes=codes)
-
-
-@nox.session
-def slurm(session: nox.Session) -> None:
-    """Run jobs on a Slurm cluster of three hosts, which the tests make of this machine."""
-    # Without the lock: PSI/J holds psutil and packaging back.
-    _install(session, *UNLOCKED, f"--editable={PSIJ}", *_groups("test"))
-    # One cluster for all of them.
-    session.run("pytest", "tests/cluster", *session.posargs)
+        _run(session, *command, *arguments, codes=codes, PYTHONPATH="tests")
 
 
 @nox.session
 def build(session: nox.Session) -> None:
     """Build a wheel of each distribution, from its source distribution, for who installs them."""
     shutil.rmtree(WHEELS, ignore_errors=True)
-    for package in (CORE, PARSL, COVALENT, PSIJ, DASK):
+    for package in PACKAGES:
         folder = WHEELS / Path(package).name
         session.run("uv", "build", "--quiet", f"--out-dir={folder}", package)
 
 
 @nox.session(reuse_venv=False, requires=["build"])
-@nox.parametrize("engine", [nox.param(name, id=name) for name in ENGINES])
-def contract(session: nox.Session, engine: str) -> None:
-    """Run the conformance kit on an engine, as it is installed from wheels."""
-    packages, own_kit, more = ENGINES[engine]
-    session.install(f"{_wheel(CORE)}[quacc,testing]", *map(_wheel, packages))
-    session.run("pytest", *own_kit, *session.posargs)
-    if more:
-        session.install(*_groups("test"))
-        session.run("pytest", *more, *session.posargs)
-
-
-@nox.session(reuse_venv=False, requires=["build"])
 def together(session: nox.Session) -> None:
     """Install all engines in one environment, and run a job on each."""
-    others = map(_wheel, (PARSL, COVALENT, PSIJ, DASK))
-    session.install(f"{_wheel(CORE)}[testing]", *others, *_groups("test"))
+    core, *engines = (next((WHEELS / Path(each).name).glob("*.whl")) for each in PACKAGES)
+    session.install(f"{core}[testing]", *map(str, engines), *_groups("test"))
     session.run("uv", "pip", "check")
     home = Path(session.create_tmp()).resolve() / "home"
     shutil.rmtree(home, ignore_errors=True)
@@ -296,14 +349,14 @@ def wheels(session: nox.Session) -> None:
     session.run("pytest", "tests/wheels", *session.posargs, env={"WHEELS": str(WHEELS)})
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend="none")
 def coverage(session: nox.Session) -> None:
     """Show which branches of core the sessions reached that ``COVERAGE`` names."""
-    _install(session, *_groups("test"), f"--constraint={LOCK}")
+    _development(session)
     session.env["COVERAGE_FILE"] = str(COVERED)
     # What a killed process left is no data; the rest counts.
-    session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
-    session.run("coverage", "report", "--ignore-errors", *session.posargs)
+    _run(session, "coverage", "combine", "--quiet", codes=[0, 1])
+    _run(session, "coverage", "report", "--ignore-errors", *session.posargs)
 
 
 @nox.session(default=False)
@@ -313,7 +366,8 @@ def lock(session: nox.Session) -> None:
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     wanted = Path(session.create_tmp()).resolve() / "requirements.in"
     wanted.write_text("\n".join(EDITABLE), encoding="utf-8")
-    ours = [f"--no-emit-package={name}" for name in ("crystalmath", "crystalmath-engine-parsl")]
+    engines = [f"crystalmath-{Path(package).name}" for package in (PARSL, PSIJ, DASK)]
+    ours = [f"--no-emit-package={name}" for name in ("crystalmath", *engines)]
     groups = [f"--group={name}" for name in ("test", "lint", "types", "build")]
     session.run(
         "uv",
@@ -331,3 +385,27 @@ def lock(session: nox.Session) -> None:
     )
     if path.read_text(encoding="utf-8") != before and not session.posargs:
         session.error(f"{LOCK} did not fit pyproject.toml any more; it is new now: commit it")
+
+
+@nox.session(default=False, venv_backend="none", requires=LANDING)
+def landing(session: nox.Session) -> None:
+    """Run what each landing has to pass beside the default sessions."""
+
+
+def _slice(number: int) -> None:
+    @nox.session(
+        name=f"slice-{number}", default=False, venv_backend="none", requires=SLICES[number]
+    )
+    def slice_of_deep(session: nox.Session) -> None:
+        """Run one of the parts of `deep`; CI takes them by turns."""
+
+
+for each in range(len(SLICES)):
+    _slice(each)
+
+
+@nox.session(
+    default=False, venv_backend="none", requires=[f"slice-{each}" for each in range(len(SLICES))]
+)
+def deep(session: nox.Session) -> None:
+    """Run all that CI runs by turns, as before a release."""

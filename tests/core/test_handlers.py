@@ -198,7 +198,7 @@ REFUSED = {
     "recipe no string": ({"recipe": ["lab_recipes.value"]}, "'recipe' must be a string", None),
     "recipe missing": ({"recipe": None}, "'recipe' is missing", None),
     "no such recipe": ({"recipe": "lab_recipes.valeu"}, "did you mean value", None),
-    "unknown engine": ({"engine": "slurm"}, "installed are: local", "unknown_engine"),
+    "unknown engine": ({"engine": "slurm"}, "installed are: .*local", "unknown_engine"),
     "engine no string": ({"engine": 5}, "'engine'", None),
     "engine empty": ({"engine": ""}, "'engine'", None),
     "unknown cluster": ({"cluster": "jean-zay"}, "'jean-zay'.*local", None),
