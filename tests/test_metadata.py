@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import distribution, entry_points
@@ -69,6 +72,64 @@ def test_the_version_is_written_once() -> None:
     ]
     assert places == [ROOT / "packages/core/src/crystalmath/__init__.py"]
     assert all(_project(name)["dynamic"] == ["version"] for name in PACKAGES)
+
+
+def _build(site: Path) -> str:
+    code = "import crystalmath; print(crystalmath.build_version())"
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "-c", code]
+    asked = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return asked.stdout.strip()
+
+
+def _copied(site: Path) -> Path:
+    package = site / "crystalmath"
+    package.mkdir(parents=True)
+    shutil.copy(crystalmath.__file__, package)
+    return site
+
+
+def test_builds_of_one_version_that_were_installed_differ(tmp_path: Path) -> None:
+    site = _copied(tmp_path / "site")
+    assert _build(site) == crystalmath.__version__
+    record = site / f"crystalmath-{crystalmath.__version__}.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("crystalmath/a.py,sha256=A,1\ncrystalmath/b.py,sha256=B,1\n")
+    first = _build(site)
+    assert re.fullmatch(rf"{re.escape(crystalmath.__version__)}\+r[0-9a-f]{{8}}", first)
+    # Another environment: compiled by its own interpreter, scripts of its own, another order.
+    record.write_text(
+        "../../../bin/crystalmath,sha256=X,9\ncrystalmath/b.py,sha256=B,1\n"
+        "crystalmath/__pycache__/a.cpython-311.pyc,,\ncrystalmath/a.py,sha256=A,1\n"
+    )
+    assert _build(site) == first
+    record.write_text("crystalmath/a.py,sha256=A,1\ncrystalmath/b.py,sha256=C,1\n")
+    assert _build(site) != first
+
+
+def test_a_source_tree_is_told_by_its_commit(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", "-C", str(clone), *who, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    clone = tmp_path / "clone"
+    site = _copied(clone / "packages")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "one")
+    first = git("rev-parse", "HEAD")[:9]
+    assert _build(site) == f"{crystalmath.__version__}+g{first}"
+    git("worktree", "add", "--quiet", str(tmp_path / "tree"))
+    git("commit", "--quiet", "--allow-empty", "--message", "two")
+    second = git("rev-parse", "HEAD")[:9]
+    git("pack-refs", "--all")
+    assert _build(site) == f"{crystalmath.__version__}+g{second}"
+    assert _build(tmp_path / "tree" / "packages") == f"{crystalmath.__version__}+g{first}"
+    git("checkout", "--quiet", "--detach", "HEAD^")
+    assert _build(site) == f"{crystalmath.__version__}+g{first}"
 
 
 def test_an_engine_asks_for_the_core_beside_it_with_quacc() -> None:

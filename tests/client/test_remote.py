@@ -18,7 +18,7 @@ import pytest
 from ase.build import bulk
 
 from conftest import eventually
-from crystalmath import __version__, processes
+from crystalmath import build_version, processes
 from crystalmath.cli import stop as stop_module
 from crystalmath.client import (
     ClientClosed,
@@ -163,7 +163,7 @@ class Broken:
         self.behave = behave
         self.asked = []
         self.version = {
-            "version": __version__,
+            "version": build_version(),
             "protocol": 1,
             "pid": os.getpid(),
             "home": str(home),
@@ -209,6 +209,13 @@ class Broken:
         self.listener.close()
         for thread in self.threads:
             thread.join()
+
+
+def named(broken, version):
+    """Give the content of its lock."""
+    mine = processes.own_identity()
+    socket = str(broken.place.socket)
+    return Server(identity=mine, socket=socket, version=version, started_at=0.0).write()
 
 
 def test_a_submission_is_not_repeated_unless_it_has_a_key(home):
@@ -371,18 +378,50 @@ def test_another_protocol_is_refused(home):
         connect(start=False)
 
 
+def test_a_server_of_another_build_is_refused_before_anything_is_asked(home, cli):
+    with Broken(home, None, version="0.0.9+g123456789", prefix="/elsewhere") as broken:
+        with pytest.raises(ProtocolMismatch) as told:
+            connect(start=False)
+        assert str(told.value) == (
+            f"the server of {home} runs crystalmath 0.0.9+g123456789, and this is "
+            f"{build_version()}; `crystalmath stop` ends it, running jobs go on, and the next "
+            "command starts one like this"
+        )
+        for command in (["list"], ["status", "x"], ["cancel", "x"], ["retry", "x"]):
+            answer = cli(*command, "--json")
+            assert (answer.code, answer.json["code"]) == (1, "protocol")
+            assert answer.err == f"error: {told.value}\n"
+        broken.place.lock.write_text(named(broken, "0.0.9+g123456789"))
+        # It would write to the database that the server uses.
+        with pytest.raises(ProtocolMismatch, match="`crystalmath stop` ends it"):
+            in_process()
+        checks = cli("doctor", "--rebuild", "--json").json["checks"]
+        wrong = {check["name"]: check["message"] for check in checks if check["state"] == "error"}
+        assert str(told.value) in wrong["server"]
+        assert str(told.value) in wrong["rebuild"]
+        assert broken.asked == []
+
+
+def test_a_process_older_than_the_server_is_told_to_begin_anew(home, monkeypatch):
+    monkeypatch.setattr("crystalmath.client.handshake._MINE", "0.0.9")
+    with (
+        Broken(home, None),
+        pytest.raises(ProtocolMismatch, match=r"runs crystalmath 0\.0\.9, which was replaced by"),
+    ):
+        connect(start=False)
+
+
 def test_what_differs_is_told_once(home, monkeypatch):
     monkeypatch.setenv("CRYSTALMATH_RECIPES", "mylab.recipes")
-    with Broken(home, None, version="0.0.9", prefix="/elsewhere", home="/other"):
+    with Broken(home, None, prefix="/elsewhere", home="/other"):
         with pytest.warns(ServerMismatch) as told, connect(start=False) as client:
             client.call("system.ping")
         messages = [str(one.message) for one in told]
-        assert len(messages) == 4
-        assert messages[0].startswith("the server runs CrystalMath 0.0.9, this is ")
-        assert messages[1].startswith(f"this server is that of /other, and the home here is {home}")
-        assert "/elsewhere" in messages[2]
-        assert "does not admit the recipes of mylab.recipes" in messages[3]
-        assert sum("`crystalmath stop`" in message for message in messages) == 3
+        assert len(messages) == 3
+        assert messages[0].startswith(f"this server is that of /other, and the home here is {home}")
+        assert "/elsewhere" in messages[1]
+        assert "does not admit the recipes of mylab.recipes" in messages[2]
+        assert sum("`crystalmath stop`" in message for message in messages) == 2
         assert {one.filename for one in told} == {__file__}
         with warnings.catch_warnings(), connect(start=False):
             warnings.simplefilter("error")
@@ -408,13 +447,7 @@ def test_a_server_that_takes_no_more_connections_is_no_crash(home, cli):
         answer = cli("stop", "--json")
         assert (answer.code, answer.json["code"]) == (1, "busy")
         assert "there are 256 already" in answer.err
-        name = Server(
-            identity=processes.own_identity(),
-            socket=str(full.place.socket),
-            version=__version__,
-            started_at=0.0,
-        )
-        full.place.lock.write_text(name.write())
+        full.place.lock.write_text(named(full, build_version()))
         checks = cli("doctor", "--json").json["checks"]
         told = [check["message"] for check in checks if check["name"] == "server"]
         assert told == ["there are 256 already"]
@@ -426,7 +459,7 @@ def test_stop_asks_the_server_that_was_there_not_the_next_one(home):
     leaving = subprocess.Popen(["sleep", "600"])
     mine = processes.own_identity()
     identity = attrs.evolve(mine, pid=leaving.pid, start_time=processes.start_time(leaving.pid))
-    server = Server(identity=identity, socket="", version=__version__, started_at=0.0)
+    server = Server(identity=identity, socket="", version=build_version(), started_at=0.0)
     place.lock.write_text(server.write())
     asked, heard = [], threading.Event()
 

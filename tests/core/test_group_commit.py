@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from crystalmath.errors import KeyConflict, StoreError
 from crystalmath.quacc.runner import generate_job_id
-from crystalmath.quacc.store import NewJob
+from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.service.group_commit import GroupCommit
 from crystalmath.service.recorder import Recorder
 
@@ -35,8 +35,9 @@ def wait_until(holds):
 
 @pytest.fixture
 def recorder(tmp_path):
-    made = Recorder(f"sqlite:///{tmp_path}/jobs.sqlite", tmp_path / "jobs")
-    made.store.list()
+    url = f"sqlite:///{tmp_path}/jobs.sqlite"
+    JobStore(url).close()
+    made = Recorder(url, tmp_path / "jobs")
     yield made
     made.close()
 
@@ -134,10 +135,11 @@ _DIES = """
     from pathlib import Path
     from sqlalchemy import event
     from crystalmath.quacc.runner import generate_job_id
-    from crystalmath.quacc.store import NewJob
+    from crystalmath.quacc.store import JobStore, NewJob
     from crystalmath.service.recorder import Recorder
 
     home, when = Path(sys.argv[1]), sys.argv[2]
+    JobStore(f"sqlite:///{home}/jobs.sqlite").close()
     recorder = Recorder(f"sqlite:///{home}/jobs.sqlite", home / "jobs")
     answered = threading.Event()
     commits = []

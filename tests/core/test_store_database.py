@@ -79,6 +79,20 @@ def test_nothing_is_written_once_a_newer_release_has_migrated_an_open_database(f
         assert [job.job_id for job in store.get_many(["1", "2"])] == ["1"]
 
 
+def test_who_only_looks_brings_no_older_schema_forward(file):
+    url = f"sqlite:///{file}"
+    with JobStore(url) as store:
+        store.insert([JOB])
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0000'")
+    connection.close()
+    with pytest.raises(StoreError, match=f"0000.*{HEAD}.*`crystalmath serve`.*brings it forward"):
+        JobStore(url, create=False)
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("SELECT * FROM alembic_version").fetchall() == [("0000",)]
+    connection.close()
+
+
 def test_a_missing_database_is_made_only_on_request(file):
     url = f"sqlite:///{file}"
     assert not JobStore.exists(url)

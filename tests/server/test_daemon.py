@@ -8,6 +8,7 @@ import os
 import pty
 import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -131,6 +132,95 @@ def test_a_server_whose_home_was_made_anew_leaves_it_to_the_next(server):
     server.start()
     assert old.wait(60) == 0
     assert server.call("system.version")["pid"] == server.process.pid
+
+
+def schema(server, version=None):
+    """Give the schema version of a server's database, or have it be another one."""
+    with contextlib.closing(sqlite3.connect(server.home / "jobs.sqlite")) as connection:
+        if version is not None:
+            connection.execute("UPDATE alembic_version SET version_num = ?", [version])
+            connection.commit()
+        return connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+
+
+def test_a_server_does_not_start_over_the_database_of_a_newer_release(server):
+    server.start()
+    server.call("jobs.submit", recipe="lab_recipes.value", structure=CELL)
+    server.run("stop")
+    schema(server, "9999")
+    for command in (["submit", "lab_recipes.value", ALUMINIUM], ["serve"]):
+        answer = server.run(*command, "--json")
+        assert answer.returncode == 1
+        assert "schema version 9999" in answer.stderr
+        assert "upgrade crystalmath" in answer.stderr
+        assert server.living() == {}
+
+
+def test_no_look_migrates_the_database(server):
+    server.start()
+    server.call("jobs.submit", recipe="lab_recipes.value", structure=CELL)
+    server.run("stop")
+    now = schema(server)
+    schema(server, "0000")
+    for command in (["list"], ["doctor"], ["counts"], ["du"], ["export", "all.csv"]):
+        answer = server.run(*command, "--json")
+        assert answer.returncode == 1, command
+        assert f"schema version 0000, and this release reads {now}" in answer.stdout, command
+        assert schema(server) == "0000", command
+
+
+OLD = """
+import crystalmath
+crystalmath.__version__ = "0.0.9"
+from crystalmath.cli import main
+main(["serve"])
+"""
+
+
+@pytest.fixture
+def old(server):
+    """Give a home that a server of another build serves."""
+    server.process = subprocess.Popen(
+        [sys.executable, "-c", OLD], env=server.environment, stderr=subprocess.DEVNULL
+    )
+    eventually(lambda: answers(server.place))
+    return server
+
+
+def test_a_server_of_another_build_can_always_be_stopped_and_its_jobs_go_on(old, go):
+    server = old
+    job = server.call(
+        "jobs.submit", recipe="lab_recipes.wait_for", structure=CELL, params={"path": str(go)}
+    )["job_id"]
+    eventually(lambda: server.call("jobs.status", job_id=job)["status"] == "running")
+    answer = server.run("status", job)
+    assert answer.returncode == 1
+    (line,) = answer.stderr.splitlines()
+    assert "runs crystalmath 0.0.9+" in line
+    assert "`crystalmath stop`" in line
+    stopped = server.run("stop")
+    assert "running on without it: 1" in stopped.stderr
+    assert server.process.wait(60) == 0
+    go.touch()
+    assert server.run("wait", job).returncode == 0
+    assert json.loads(server.run("status", job, "--json").stdout)["status"] == "completed"
+
+
+@pytest.mark.parametrize("said", ["y", "n"])
+def test_a_terminal_is_offered_to_replace_a_server_of_another_build(old, said):
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "crystalmath", "list"]
+    process = subprocess.Popen(command, env=old.environment, stdin=end, stdout=end, stderr=end)
+    os.close(end)
+    os.write(terminal, f"{said}\n".encode())
+    told = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while part := os.read(terminal, 1000):
+            told += part
+    os.close(terminal)
+    assert process.wait(60) == (0 if said == "y" else 1)
+    assert b"Stop it now, and go on?" in told
+    assert (old.process.poll() is None) is (said == "n")
 
 
 def die_elsewhere(server):

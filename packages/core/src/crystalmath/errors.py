@@ -242,6 +242,10 @@ class StoreError(CrystalMathError):
     code = "store"
 
 
+class NewerDatabaseError(StoreError):
+    """A newer release has brought the job database to a schema that this one does not know."""
+
+
 class PlaceError(CrystalMathError):
     """The home, or the place of its socket, cannot be used, or must not be trusted."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from crystalmath import __version__
+from crystalmath import build_version
 from crystalmath.cli.shared import output
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _version(*, show: bool) -> None:
     if show:
-        output.write(f"crystalmath {__version__}")
+        output.write(f"crystalmath {build_version()}")
         raise typer.Exit
 
 

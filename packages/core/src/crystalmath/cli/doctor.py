@@ -149,8 +149,14 @@ def _config(config: Config) -> Check:
 
 def _rebuild(config: Config) -> Check:
     from crystalmath.quacc.store import JobStore
+    from crystalmath.server.endpoint import Place
     from crystalmath.service.rebuild import rebuild
 
+    server = Place.of(config.home).read_lock()
+    if server is not None:
+        from crystalmath.client.handshake import check_build
+
+        check_build(server.version, config.home)
     with JobStore(config.database_url, network=config.network) as store:
         found = rebuild(store, config.jobs_directory)
     message = f"recorded {len(found.recorded)} jobs again from {config.jobs_directory}"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, find
+from crystalmath.cli.shared.common_arguments import JobId, Json, connected, find
 from crystalmath.cli.shared.submission_options import PlaceOptions, with_place
 
 
@@ -33,10 +33,8 @@ def reread(
     program its files are given which it wrote then. Nothing is computed: where the recipe would
     start another calculation, it fails.
     """
-    from crystalmath.client import connect
-
     settings = dict(_read(text) for text in setting or ())
-    with connect() as client:
+    with connected() as client:
         future = client.reread(find(client, job_id), settings=settings, **options)
         told = future.info().state.value
     if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client, find
+from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client, connected, find
 from crystalmath.cli.shared.job_filters import with_filters_but
 from crystalmath.cli.shared.parameter_options import parse_parameters
 from crystalmath.cli.shared.submission_options import Params, ParamsFile, with_changes
@@ -45,12 +45,10 @@ def retry(
     over those that were run again already. Each job is accepted or refused on its own. Exits 1
     where one was refused.
     """
-    from crystalmath.client import connect
-
     if bool(job_ids) == bool(filters):
         raise typer.BadParameter("name jobs, or choose them with --label, --state, --error ...")
     changes = {"parameters": parse_parameters(param or (), params), **options}
-    with any_client() if dry_run else connect() as client:
+    with any_client() if dry_run else connected() as client:
         named, unknown = _found(client, job_ids or ())
         which = {"job_ids": named} if job_ids else {"filters": filters}
         told = client.asked_again(changes, dry_run=dry_run, **which) if named or filters else []

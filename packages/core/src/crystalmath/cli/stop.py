@@ -59,7 +59,7 @@ def stop(
 
 
 def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
-    """Have the server go; ``None`` if there is none. One of another release is asked, too."""
+    """Have the server go, of whatever build it is; ``None`` if there is none."""
     from crystalmath.client.remote import Connection, read_result
     from crystalmath.errors import ServerNotRunning
 

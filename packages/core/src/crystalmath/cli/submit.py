@@ -12,7 +12,7 @@ import typer
 from attrs import evolve
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared.common_arguments import Json, connected
 from crystalmath.cli.shared.parameter_options import parse_sweep
 from crystalmath.cli.shared.resource_sweep import parse_resource_sweep, split_sweeps
 from crystalmath.cli.shared.structure_files import Document, fit, names_one, read_documents
@@ -195,14 +195,13 @@ def _info_labels(structure: Document | None) -> dict[str, str]:
 
 def _submitted(asked: Iterable[_Asked]) -> Iterator[_Answer]:
     """Submit batch by batch; a server is started only where there is something to submit."""
-    from crystalmath.client import connect
     from crystalmath.client.batches import batched
 
     with contextlib.ExitStack() as stack:
         client: Client | None = None
         for number, batch in enumerate(batched(asked)):
             if client is None and any(isinstance(job, dict) for _, job in batch):
-                client = stack.enter_context(connect())
+                client = stack.enter_context(connected())
             recipes = {job["recipe"] for _, job in batch if isinstance(job, dict)}
             with asking(() if number else recipes):
                 answers = list(_send(client, batch))

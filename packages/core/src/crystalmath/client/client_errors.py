@@ -48,13 +48,13 @@ class ClientClosed(CrystalMathError):  # noqa: N818 - named for what is the case
 
 
 class ProtocolMismatch(ServerError):  # noqa: N818 - named for what is the case
-    """The server speaks another version of the protocol than this client."""
+    """The server is of another build than this client, or speaks another protocol."""
 
     code = "protocol"
 
 
 class ServerMismatch(UserWarning):
-    """The server is not like this process: another release, Python or recipe namespaces."""
+    """The server is not like this process: another home, Python or recipe namespaces."""
 
 
 def raise_answered(answer: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalmath import __version__, config
+from crystalmath import build_version, config
 from crystalmath.client.client_errors import ProtocolMismatch, ServerMismatch
 from crystalmath.errors import ConfigError
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 #: The version of the protocol that this client speaks.
 PROTOCOL = 1
+#: What this process has loaded; an upgrade may replace it on the disk.
+_MINE = build_version()
+
+_REMEDY = (
+    "`crystalmath stop` ends it, running jobs go on, and the next command starts one like this"
+)
 
 _told: set[tuple[Any, str]] = set()
 
@@ -34,14 +40,13 @@ def check_server(server: Mapping[str, Any], home: Path) -> None:
     Raises
     ------
     ProtocolMismatch
-        It speaks another version of the protocol.
+        It is of another build, or speaks another version of the protocol.
     """
-    if server["protocol"] != PROTOCOL:
+    check_build(str(server.get("version")), home)
+    if server.get("protocol") != PROTOCOL:
         raise ProtocolMismatch(
-            f"the server of {server['home']} (version {server['version']}) speaks version "
-            f"{server['protocol']} of the protocol and this client (version {__version__}) version "
-            f"{PROTOCOL}; install the same release for both, then `crystalmath stop`: the next "
-            "command starts the server anew, and running jobs go on"
+            f"the server of {home} speaks version {server.get('protocol')} of the protocol, and "
+            f"this is {PROTOCOL}; {_REMEDY}"
         )
     for difference in differences(server, home):
         told = (server["pid"], difference)
@@ -50,14 +55,40 @@ def check_server(server: Mapping[str, Any], home: Path) -> None:
             warnings.warn(difference, ServerMismatch, stacklevel=_outside())
 
 
+def check_build(theirs: str, home: Path, host: str | None = None) -> None:
+    """Refuse a server of another build than this process.
+
+    Parameters
+    ----------
+    theirs : str
+        Its version, as :func:`crystalmath.build_version` returns it.
+    home : pathlib.Path
+        Its home.
+    host : str, optional
+        Where it can be stopped, if that is another host.
+
+    Raises
+    ------
+    ProtocolMismatch
+        It is another one.
+    """
+    if theirs == _MINE:
+        return
+    if theirs == build_version.__wrapped__():
+        raise ProtocolMismatch(
+            f"this process runs crystalmath {_MINE}, which was replaced by {theirs} since; begin "
+            "it anew"
+        )
+    place, where = (f" on {host}", "there ") if host else ("", "")
+    raise ProtocolMismatch(
+        f"the server of {home}{place} runs crystalmath {theirs}, and this is {_MINE}; "
+        f"{where}{_REMEDY}"
+    )
+
+
 def differences(server: Mapping[str, Any], home: Path) -> Iterator[str]:
     """Tell, each with its remedy, what of a server is not as it is here."""
     again = "`crystalmath stop` (running jobs go on), and the next command starts it anew"
-    if server["version"] != __version__:
-        yield (
-            f"the server runs CrystalMath {server['version']}, this is {__version__}; to have the "
-            f"same: {again}"
-        )
     if Path(server["home"]).resolve() != home.resolve():
         yield (
             f"this server is that of {server['home']}, and the home here is {home}; set "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from crystalmath import config
 from crystalmath.client.client import Client
+from crystalmath.client.handshake import check_build
 from crystalmath.client.remote import Remote
 from crystalmath.server.endpoint import Place
 
@@ -30,13 +31,14 @@ def connect(*, start: bool = True) -> Client:
     ServerNotRunning
         None runs, and none is to be started.
     ServerError
-        None could be started; or it speaks another version of the protocol.
+        None could be started; or it is of another build.
     """
     place = Place.of(config.home())
     server = _elsewhere(place)
     if server is not None:
         from crystalmath.client.other_host import OtherHost
 
+        check_build(server.version, place.home, server.identity.host)
         return Client(OtherHost(place, server))
     remote = Remote(place, (lambda: _start(place)) if start else None)
     remote.open()
@@ -70,13 +72,17 @@ def in_process() -> Client:
     ------
     ServedElsewhere
         A server on another host has the job database for itself.
+    ProtocolMismatch
+        A server of another build uses the job database.
     """
     place = Place.of(config.home())
-    server = _elsewhere(place)
+    server = place.read_lock()
     if server is not None:
-        from crystalmath.client.other_host import require_readable_here
+        check_build(server.version, place.home, None if server.is_here() else server.identity.host)
+        if not server.is_here():
+            from crystalmath.client.other_host import require_readable_here
 
-        require_readable_here(place, server)
+            require_readable_here(place, server)
     from crystalmath.client.embedded import InProcess
 
     return Client(InProcess())

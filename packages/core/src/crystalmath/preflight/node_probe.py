@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from crystalmath import __version__
+from crystalmath import build_version
 from crystalmath.engines.registry import ENGINES
 from crystalmath.preflight.programs_here import conditions
 
@@ -41,7 +41,7 @@ def probe_job() -> dict[str, Any]:
         "python": platform.python_version(),
         "prefix": sys.prefix,
         "versions": {
-            _CORE: __version__,
+            _CORE: build_version(),
             "quacc": _version("quacc"),
             "ase": _version("ase"),
         },

@@ -37,15 +37,15 @@ class JobStore(JobReader, JobCounts):
     url : str
         An SQLAlchemy URL, ``sqlite:///PATH`` or ``postgresql://...``.
     create : bool
-        Whether to make a database that does not exist.
+        Whether to make a database that does not exist, and to bring an older schema forward.
     network : bool, optional
         Whether other hosts may write to a SQLite file; default: as its file system's kind tells.
 
     Raises
     ------
     StoreError
-        The database cannot be opened, is missing and not to be created, or is newer than this
-        release. Every method raises it when the database fails.
+        The database cannot be opened, is newer than this release, or is missing or older and not
+        to be created. Every method raises it when the database fails.
     """
 
     def __init__(self, url: str, *, create: bool = True, network: bool | None = None) -> None:

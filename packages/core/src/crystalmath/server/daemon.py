@@ -16,9 +16,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from crystalmath import __version__
+from crystalmath import build_version
 from crystalmath.config import forwarded
-from crystalmath.errors import CrystalMathError, PlaceError, ServerError
+from crystalmath.errors import (
+    CrystalMathError,
+    NewerDatabaseError,
+    PlaceError,
+    ServerError,
+    StoreError,
+)
 from crystalmath.jobs.identities import own_identity
 from crystalmath.server.inbox import Inbox
 from crystalmath.server.lock import HomeLock
@@ -90,6 +96,8 @@ def serve(
         Another server serves the home.
     PlaceError
         The place of the socket must not be trusted.
+    NewerDatabaseError
+        A newer release has brought the job database forward.
     """
     place.make()
     own_identity(place.home / "jobs", source.last.lease_s)
@@ -100,17 +108,24 @@ def serve(
 
 
 def _serve(place: Place, source: Source, lock: HomeLock, ready: Callable[[], None]) -> None:
+    environ = dict(os.environ)
+    _disarm(source)
+    server = Server(place, source, environ, lock)
+    try:
+        server.service.open()
+    except NewerDatabaseError:
+        raise
+    except StoreError as error:
+        _LOG.warning("the job database cannot be opened yet: %s", error)
     # The folder is private, and what is made in it is so from its first moment.
     before = os.umask(0o177)
     try:
         listener = _listen(place)
     finally:
         os.umask(before)
-    environ = dict(os.environ)
-    _disarm(source)
     ready()
     try:
-        Server(place, source, environ, lock).run(listener)
+        server.run(listener)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log, and only there
         _LOG.critical("the server failed", exc_info=error)
         raise ServerError(f"the server failed; {place.log} says where") from None
@@ -180,7 +195,7 @@ class Server:
         self.started_at = time.time()
         self.connections: Connections
         self._listening: asyncio.Server
-        self._mark = place.mark()
+        self._mark: tuple[int, ...] | None = None
         self._stop: asyncio.Event
         self._cancel = False
         self._adopting: dict[str, asyncio.Task[None]] = {}
@@ -190,7 +205,9 @@ class Server:
 
     def run(self, listener: socket.socket) -> None:
         """Answer until it is time to go; then go in order."""
-        _LOG.info("version %s serves %s as process %d", __version__, self.place.home, os.getpid())
+        version = build_version()
+        _LOG.info("version %s serves %s as process %d", version, self.place.home, os.getpid())
+        self._mark = self.place.mark()
         sys.setswitchinterval(SWITCH_S)
         prepare()
         try:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from crystalmath import __version__
+from crystalmath import build_version
 from crystalmath.errors import ServerError
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.identities import own_identity
@@ -149,7 +149,7 @@ class HomeLock:
         return Server(
             identity=identity,
             socket=os.fspath(self._place.socket),
-            version=__version__,
+            version=build_version(),
             started_at=time.time(),
         ).write()
 

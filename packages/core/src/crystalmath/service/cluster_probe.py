@@ -8,7 +8,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from crystalmath import __version__
+from crystalmath import build_version
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState, Submission
 from crystalmath.models.checkup import Check
@@ -116,7 +116,7 @@ def _clock(job: JobMetadata, there: float) -> Check:
 def _version(distribution: str, there: str | None) -> Check:
     here: str | None
     try:
-        here = __version__ if distribution == "crystalmath" else version(distribution)
+        here = build_version() if distribution == "crystalmath" else version(distribution)
     except PackageNotFoundError:
         here = None
     if there is None:

@@ -181,7 +181,10 @@ class Intake(JobResults):
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
         """Give the jobs that have the keys of these."""
         keys = [each.key for each in submissions if isinstance(each.key, str)]
-        return self._recorder.store.by_key(keys) if keys and self._recorder.exists() else {}
+        if not (keys and self._recorder.exists()):
+            return {}
+        self._recorder.open()
+        return self._recorder.store.by_key(keys)
 
     def _record(self, prepared: dict[int, Prepared]) -> dict[int, Any]:
         """Commit the rows, and only then tell the engines of them."""

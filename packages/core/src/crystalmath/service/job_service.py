@@ -85,6 +85,18 @@ class JobService(JobListings, JobEvents, Rerunning, Takeover):
     ) -> None:
         self.close()
 
+    def open(self) -> None:
+        """Open the job database, if there is one, and bring it to this release's schema.
+
+        Raises
+        ------
+        NewerDatabaseError
+            A newer release uses it.
+        StoreError
+            It cannot be opened now.
+        """
+        self._recorder.open()
+
     def close(self, *, cancel: bool = True) -> None:
         """End the engines, and close the store; see :meth:`finish`."""
         self.finish(cancel=cancel)

@@ -77,7 +77,15 @@ class Recorder:
 
     @property
     def store(self) -> JobStore:
-        """The job store."""
+        """The job store; nothing is made or migrated for who only looks."""
+        return self._open(create=False)
+
+    def open(self) -> None:
+        """Open the job database, if there is one, and bring it to this release's schema."""
+        if self.exists():
+            self._open(create=True)
+
+    def _open(self, *, create: bool) -> JobStore:
         from crystalmath.quacc.store import JobStore
 
         with self._lock:
@@ -86,7 +94,7 @@ class Recorder:
             if self._opened is not None and self._opened.is_replaced():
                 self._reopen(self._opened)
             if self._opened is None:
-                self._opened = JobStore(self._url, network=self._network)
+                self._opened = JobStore(self._url, create=create, network=self._network)
             return self._opened
 
     def _reopen(self, lost: JobStore) -> None:
@@ -151,7 +159,7 @@ class Recorder:
     ) -> list[list[JobMetadata | InvalidJob]]:
         jobs = list(chain.from_iterable(groups))
         while True:
-            store = self.store
+            store = self._open(create=True)
             answers = store.insert_each(jobs)
             # What went into a file that was removed meanwhile would be acknowledged, and gone.
             if not store.is_replaced():
@@ -164,7 +172,7 @@ class Recorder:
     def insert_ended(self, ended: Sequence[tuple[NewJob, Change]]) -> None:
         """Record jobs that have ended elsewhere; see :meth:`JobStore.insert_ended`."""
         if ended:
-            self._tell(self.store.insert_ended(ended))
+            self._tell(self._open(create=True).insert_ended(ended))
 
     def note_cancel(self, job_id: str) -> None:
         """Record that somebody asked for a job to be stopped; see :meth:`JobStore.note_cancel`."""

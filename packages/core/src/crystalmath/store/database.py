@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from crystalmath._storage import file_system, is_network
-from crystalmath.errors import StoreError
+from crystalmath.errors import NewerDatabaseError, StoreError
 from crystalmath.store import postgresql, sqlite
 from crystalmath.store.tables import HEAD
 
@@ -166,13 +166,23 @@ class Database:
 
 
 def open_database(url: str, *, create: bool = True, network: bool | None = None) -> Database:
-    """Open a job database; create it, or bring an older schema forward, where that is needed.
+    """Open a job database.
+
+    Parameters
+    ----------
+    url : str
+        Where it is.
+    create : bool
+        Create one that is missing, and bring an older schema forward; who only looks does neither.
+    network : bool, optional
+        Whether other hosts may write to a SQLite file; default: as its file system's kind tells.
 
     Raises
     ------
+    NewerDatabaseError
+        Its schema is newer than this release.
     StoreError
-        It cannot be opened, its schema is newer than this release, or there is none and
-        ``create`` is false.
+        It cannot be opened; or it is missing, or older than this release, and ``create`` is false.
     """
     database = Database(_parse(url), network=network)
     try:
@@ -215,6 +225,11 @@ def _prepare(database: Database, *, create: bool) -> None:
     _refuse_unknown(version, database.place)
     if version is None and not create:
         raise StoreError(f"there is no job database at {database.place}; submit a job to make one")
+    if not create:
+        raise StoreError(
+            f"the job database {database.place} has schema version {version}, and this release "
+            f"reads {HEAD}; `crystalmath serve`, or the next submission, brings it forward"
+        )
     with _alone(database.file):
         _migrate(database)
 
@@ -256,7 +271,7 @@ def _recorded_version(connection: Connection) -> str | None:
 def _refuse_unknown(version: str | None, place: str) -> None:
     older = version is None or (version.isdecimal() and len(version) == len(HEAD))
     if not older or (version is not None and version > HEAD):
-        raise StoreError(
+        raise NewerDatabaseError(
             f"the job database {place} has schema version {version}, and this release of "
             f"crystalmath knows versions up to {HEAD}; upgrade crystalmath"
         )

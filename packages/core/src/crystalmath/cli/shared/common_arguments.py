@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalmath.cli.shared import completion
+from crystalmath.cli.shared import completion, output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,16 +56,35 @@ def any_client(*, runs: bool = False) -> Client:
     runs : bool
         It is to run a job on this host: beside a server that is on another one.
     """
-    from crystalmath.client import connect, in_process
+    from crystalmath.client import in_process
     from crystalmath.client.opening import is_served_elsewhere
     from crystalmath.errors import ServerNotRunning
 
     if runs and is_served_elsewhere():
         return in_process()
     try:
-        return connect(start=False)
+        return connected(start=False)
     except ServerNotRunning:
         return in_process()
+
+
+def connected(*, start: bool = True) -> Client:
+    """Connect to the home's server; on a terminal offer to replace one of another build."""
+    from crystalmath.client import ProtocolMismatch, connect
+
+    try:
+        return connect(start=start)
+    except ProtocolMismatch as error:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        output.note(output.printable(f"error: {error}"))
+        if not typer.confirm("Stop it now, and go on?", err=True):
+            raise typer.Exit(1) from None
+    import subprocess
+
+    if subprocess.run([sys.executable, "-P", "-m", "crystalmath", "stop"], check=False).returncode:
+        raise typer.Exit(1)
+    return connect(start=start)
 
 
 def find(client: Client, prefix: str) -> str:

@@ -65,6 +65,9 @@ def _nobody(place: Place) -> Check:
 
 
 def _present(place: Place, server: Server) -> Iterator[Check]:
+    from crystalmath.client.handshake import check_build, differences
+
+    check_build(server.version, place.home)
     answers = _ask(place, "system.version", "system.status")
     if answers is None:
         remedy = f"see {place.log}; running jobs go on when `kill -9 {server.identity.pid}` ends it"
@@ -79,8 +82,6 @@ def _present(place: Place, server: Server) -> Iterator[Check]:
         message=f"{server}, {output.age(server.started_at)} old, {jobs['running']} running and "
         f"{jobs['pending']} pending jobs{_by_engine(status)}, at {server.socket}",
     )
-    from crystalmath.client.handshake import differences
-
     for difference in differences(version, place.home):
         yield Check(name="server", state="warning", message=difference)
     for engine, state in status["engines"].items():

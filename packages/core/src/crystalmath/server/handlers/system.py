@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from attrs import asdict
 
-from crystalmath import __version__, processes
+from crystalmath import build_version, processes
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.fields import array, nullable
 from crystalmath.server.pools import in_pool
@@ -111,7 +111,7 @@ async def version(session: Any, params: NoParams) -> ServerVersion:
 def describe_process(home: Path, configured: Config, started_at: float) -> ServerVersion:
     """Tell what answers: what ``system.version`` gives, and a client without a server."""
     return {
-        "version": __version__,
+        "version": build_version(),
         "protocol": PROTOCOL,
         "pid": os.getpid(),
         "host": processes.own_identity().host,
