@@ -60,7 +60,8 @@ from crystalmath.server.handlers.submission import read_submission
 from crystalmath.server.methods import METHODS
 from crystalmath.server.rpc.shapes import COMPONENTS, JOB, SUBMISSION
 from crystalmath.service import JobService
-from crystalmath.store.rows import from_row, to_row
+from crystalmath.store.fetching import from_row
+from crystalmath.store.rows import to_row
 from crystalmath.store.tables import jobs, specifications
 
 RECORDS = [Terms, Submission, JobSpec, Job, NewJob, Resources]

@@ -23,7 +23,8 @@ from crystalmath.jobs.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.store.grouping import group_errors
-from crystalmath.store.tables import HEAD, metadata
+from crystalmath.store.plain_sql import HEAD
+from crystalmath.store.tables import metadata
 
 POSTGRESQL = os.environ.get("CRYSTALMATH_TEST_POSTGRESQL")
 STEPS = {
@@ -702,7 +703,7 @@ def test_the_schema_is_what_alembic_makes_of_it(url):
     # SQLite's own table shows under SQLAlchemy 1.4.
     options = {"include_name": lambda name, *_: name != "sqlite_sequence"}
     JobStore(url).close()
-    with JobStore(url) as store, store._database.reading() as connection:
+    with JobStore(url) as store, store._database.writing() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
         for table in metadata.sorted_tables:

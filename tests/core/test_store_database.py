@@ -15,7 +15,7 @@ import pytest
 
 from crystalmath.errors import StoreError
 from crystalmath.quacc.store import JobStore, NewJob
-from crystalmath.store.tables import HEAD
+from crystalmath.store.plain_sql import HEAD
 
 JOB = NewJob(
     job_id="1", recipe="r", engine="local", spec_hash="h", specification="{}", created_at=1.0
@@ -28,8 +28,8 @@ def file(tmp_path):
 
 
 def pragma(store, name):
-    with store._database.reading() as connection:
-        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+    with store._database.reading() as snapshot:
+        return next(iter(snapshot.row(f"PRAGMA {name}")))
 
 
 def test_commits_are_durable_and_files_private(file):

@@ -9,8 +9,9 @@ from attrs import evolve
 
 from crystalmath.models import JobState, NewJob
 from crystalmath.quacc.store import JobMetadata
+from crystalmath.store.fetching import from_row
 from crystalmath.store.insertions import _known
-from crystalmath.store.rows import from_row, to_row
+from crystalmath.store.rows import to_row
 from crystalmath.store.transitions import follow
 
 

@@ -103,7 +103,7 @@ def test_a_database_that_a_newer_release_migrated_takes_no_jobs(service, home):
 
 
 def _head():
-    from crystalmath.store.tables import HEAD
+    from crystalmath.store.plain_sql import HEAD
 
     return HEAD
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 from pathlib import Path
 
 from crystalmath._permissions import require_own
@@ -146,7 +145,7 @@ def _home_id(home: Path) -> str:
     try:
         if not file.exists():
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _publish(file, secrets.token_hex(6))
+            _publish(file, os.urandom(6).hex())
         found = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
@@ -163,7 +162,7 @@ def _home_id(home: Path) -> str:
 
 def _publish(file: Path, text: str) -> None:
     """Make a durable file as a whole; one that somebody else has made meanwhile stays."""
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    draft = file.with_name(f".{file.name}.{os.urandom(4).hex()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.write(descriptor, f"{text}\n".encode())

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import itertools
 import os
-import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +67,7 @@ class IdentityFile:
         self._directory = os.fspath(directory)
         self._identity = identity
         self._containment = {"containment": dict(containment)} if containment else {}
-        self._nonce = secrets.token_hex(8)
+        self._nonce = os.urandom(8).hex()
         self._path = f"{self._directory}/{self._nonce}"
         # An older one stays open: claims that are links to it are locked by it.
         self._descriptors: list[int] = []
@@ -176,7 +175,7 @@ class IdentityFile:
 
     def _make(self, *, durable: bool = False) -> None:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        temporary = f"{self._directory}/.{secrets.token_hex(8)}"
+        temporary = f"{self._directory}/.{os.urandom(8).hex()}"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             # Whoever can read it must find it locked.

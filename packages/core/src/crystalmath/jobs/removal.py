@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +41,7 @@ def remove_directory(directory: Path) -> None:
     aside = directory.parent / ASIDE
     try:
         aside.mkdir(mode=0o700, exist_ok=True)
-        moved = directory.rename(aside / f"{directory.name}.{secrets.token_hex(4)}")
+        moved = directory.rename(aside / f"{directory.name}.{os.urandom(4).hex()}")
     except FileNotFoundError:
         return
     except OSError as error:

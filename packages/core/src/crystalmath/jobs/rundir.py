@@ -23,7 +23,6 @@ import errno
 import json
 import os
 import re
-import secrets
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import BadFile
@@ -337,7 +336,7 @@ class RunDirectory:
         return file
 
     def _temporary(self, kind: str, content: bytes, *, durable: bool = False) -> str:
-        path = self.file(f".{kind}.{secrets.token_hex(6)}")
+        path = self.file(f".{kind}.{os.urandom(6).hex()}")
         try:
             write(path, content, durable=durable)
         except BaseException:

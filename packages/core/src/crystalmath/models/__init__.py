@@ -20,22 +20,26 @@
 ================  =========================================================================
 """
 
-from crystalmath.errors import Finding
-from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
-from crystalmath.models.cluster import Cluster
-from crystalmath.models.filters import Filters, JobFilter
-from crystalmath.models.inputs import Difference, Inputs, JobCheck, Preset, Setting, StepInputs
-from crystalmath.models.job import Job, JobChange, JobState, NewJob, Pseudopotential
-from crystalmath.models.progress import IonicStep, Progress
-from crystalmath.models.resources import Resources, ResourcesGiven
-from crystalmath.models.submission import (
-    HasJobId,
-    JobSpec,
-    MapOptions,
-    Submission,
-    SubmissionOptions,
-    Terms,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crystalmath.errors import Finding
+    from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
+    from crystalmath.models.cluster import Cluster
+    from crystalmath.models.filters import Filters, JobFilter
+    from crystalmath.models.inputs import Difference, Inputs, JobCheck, Preset, Setting, StepInputs
+    from crystalmath.models.job import Job, JobChange, JobState, NewJob, Pseudopotential
+    from crystalmath.models.progress import IonicStep, Progress
+    from crystalmath.models.resources import Resources, ResourcesGiven
+    from crystalmath.models.submission import (
+        HasJobId,
+        JobSpec,
+        MapOptions,
+        Submission,
+        SubmissionOptions,
+        Terms,
+    )
 
 __all__ = [
     "Attempt",
@@ -68,3 +72,34 @@ __all__ = [
     "SubmissionOptions",
     "Terms",
 ]
+
+_PLACES = {
+    name: module
+    for module, names in {
+        "errors": ("Finding",),
+        "models.capabilities": ("Attempt", "Capabilities", "EngineSettings", "Sighting"),
+        "models.cluster": ("Cluster",),
+        "models.filters": ("Filters", "JobFilter"),
+        "models.inputs": ("Difference", "Inputs", "JobCheck", "Preset", "Setting", "StepInputs"),
+        "models.job": ("Job", "JobChange", "JobState", "NewJob", "Pseudopotential"),
+        "models.progress": ("IonicStep", "Progress"),
+        "models.resources": ("Resources", "ResourcesGiven"),
+        "models.submission": (
+            "HasJobId",
+            "JobSpec",
+            "MapOptions",
+            "Submission",
+            "SubmissionOptions",
+            "Terms",
+        ),
+    }.items()
+    for name in names
+}
+
+
+def __getattr__(name: str) -> Any:
+    # A command that shows jobs imports no more than their record.
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"crystalmath.{_PLACES[name]}"), name)
+    return found

@@ -8,19 +8,16 @@ from attrs import evolve
 
 from crystalmath.models import NewJob
 from crystalmath.store import database
-from crystalmath.store.eventlog import last_event, number_from, read_events
 from crystalmath.store.fetching import fetch, fetch_one
 from crystalmath.store.insertions import insert_all, insert_each, insert_ended
-from crystalmath.store.job_counts import JobCounts
 from crystalmath.store.job_reader import JobReader
-from crystalmath.store.postgresql import patient
+from crystalmath.store.plain_sql import Snapshot, patient
 from crystalmath.store.records import ErrorCount, Event, JobMetadata
-from crystalmath.store.rows import save
-from crystalmath.store.totals import Totals
+from crystalmath.store.rows import number_events_from, save
 from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from crystalmath.errors import InvalidJob
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ErrorCount", "Event", "JobMetadata", "JobStore", "NewJob"]
 
 
-class JobStore(JobReader, JobCounts):
+class JobStore(JobReader):
     """The job database. Threads may share a store; each process opens its own.
 
     Parameters
@@ -50,7 +47,7 @@ class JobStore(JobReader, JobCounts):
 
     def __init__(self, url: str, *, create: bool = True, network: bool | None = None) -> None:
         self._database = database.open_database(url, create=create, network=network)
-        self._totals = Totals()
+        super().__init__(self._database)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._database.place!r})"
@@ -149,7 +146,7 @@ class JobStore(JobReader, JobCounts):
             return []
         ids = list(dict.fromkeys(change.job_id for change in changes))
         with self._database.writing() as connection:
-            before = {job.job_id: job for job in fetch(connection, ids)}
+            before = {job.job_id: job for job in fetch(Snapshot(connection), ids)}
             after, log = dict(before), []
             for change in changes:
                 if change.job_id in after:
@@ -175,7 +172,7 @@ class JobStore(JobReader, JobCounts):
             No job has this id.
         """
         with self._database.writing() as connection:
-            job = fetch_one(connection, job_id)
+            job = fetch_one(Snapshot(connection), job_id)
             if job.state.is_terminal() or job.cancel_requested_at is not None:
                 return job
             noted = evolve(job, cancel_requested_at=at, revision=job.revision + 1)
@@ -189,7 +186,9 @@ class JobStore(JobReader, JobCounts):
     ) -> None:
         """Record whose unfinished jobs these are from now on; an empty owner is nobody."""
         with self._database.writing() as connection:
-            found = [job for job in fetch(connection, job_ids) if not job.state.is_terminal()]
+            found = [
+                job for job in fetch(Snapshot(connection), job_ids) if not job.state.is_terminal()
+            ]
             owned = [evolve(job, owner=owner, revision=job.revision + 1) for job in found]
             changed = [(job.revision, now) for job, now in zip(found, owned, strict=True)]
             save(connection, changed, [event_row(job, job.state, at, reason) for job in found])
@@ -220,7 +219,7 @@ class JobStore(JobReader, JobCounts):
         with self._database.writing() as connection:
             found = [
                 job
-                for job in fetch(connection, job_ids)
+                for job in fetch(Snapshot(connection), job_ids)
                 if job.state.is_terminal() and job.removed not in {removed, "all"}
             ]
             noted = [
@@ -231,44 +230,6 @@ class JobStore(JobReader, JobCounts):
             save(connection, changed, [event_row(job, job.state, at, reason) for job in found])
         return noted
 
-    def events(
-        self,
-        after: int = 0,
-        job_id: str | Collection[str] | None = None,
-        limit: int | None = None,
-    ) -> list[Event]:
-        """Give the event log, the oldest first.
-
-        Events appear in the order of their ``seq``: who has seen one has missed none before it.
-
-        Parameters
-        ----------
-        after : int
-            Only events whose ``seq`` is larger.
-        job_id : str or collection of str, optional
-            Only this job's, or these jobs'.
-        limit : int, optional
-            No more than this many.
-        """
-        return self.follow(after, job_id, limit)[0]
-
-    @patient
-    def follow(
-        self,
-        after: int = 0,
-        job_id: str | Collection[str] | None = None,
-        limit: int | None = None,
-    ) -> tuple[list[Event], int]:
-        """Give what :meth:`events` gives, and the ``seq`` up to which that is all there is."""
-        with self._database.reading() as connection:
-            return read_events(connection, after, job_id, limit)
-
-    @patient
-    def last_event(self) -> int:
-        """Give the ``seq`` of the newest event, 0 before the first."""
-        with self._database.reading() as connection:
-            return last_event(connection)
-
     @patient
     def number_events_from(self, seq: int) -> None:
         """Give all events that come a larger ``seq`` than this.
@@ -277,7 +238,7 @@ class JobStore(JobReader, JobCounts):
         above, so that nothing of it is taken for known.
         """
         with self._database.writing() as connection:
-            number_from(connection, seq)
+            number_events_from(connection, seq)
 
     def is_replaced(self) -> bool:
         """Tell whether the SQLite file was removed, or another put in its place, since."""

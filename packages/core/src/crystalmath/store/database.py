@@ -7,12 +7,13 @@ SQL, and Alembic is imported only where there is something to migrate.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import column, create_engine, inspect, select, table
+from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, Connection, Engine, RootTransaction, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
@@ -20,15 +21,12 @@ from sqlalchemy.pool import QueuePool
 from crystalmath._storage import file_system, is_network
 from crystalmath.errors import NewerDatabaseError, StoreError
 from crystalmath.store import postgresql, sqlite
-from crystalmath.store.tables import HEAD
+from crystalmath.store.plain_sql import HEAD, DroppedError, Snapshot, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy.sql import Select
-
 _LOCK_TIMEOUT_S = 60.0
-_VERSION: Select[Any] = select(column("version_num")).select_from(table("alembic_version"))
 
 
 class Database:
@@ -70,12 +68,12 @@ class Database:
         self._turn = threading.Lock()
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Give a connection that sees one state of the database."""
+    def reading(self) -> Iterator[Snapshot]:
+        """See one state of the database."""
         with self._translated(), self._reader.connect() as connection, connection.begin():
             if self.file is not None:
                 connection.exec_driver_sql("BEGIN")
-            yield connection
+            yield Snapshot(connection)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -85,7 +83,7 @@ class Database:
             try:
                 if self._opened is not None and not is_known:
                     # A newer release may have migrated it while it was open here.
-                    _refuse_unknown(_recorded_version(connection), self.place)
+                    _refuse_unknown(Snapshot(connection).schema_version(), self.place)
                 yield connection
             except BaseException:
                 transaction.rollback()
@@ -151,15 +149,15 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
-            told = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            told = str(error.orig if isinstance(error, DBAPIError) else error)
             leaks = any(secret in str(error) for secret in self._secrets)
             for secret in self._secrets:
                 told = told.replace(secret, "***")
-            message = f"the job database {self.place} cannot be used: {told}"
-            dropped = self.file is None and postgresql.is_dropped(error)
-            kind = postgresql.DroppedError if dropped else StoreError
-            raise kind(message) from (None if leaks else error)
+            raised = unusable(self.place, told)
+            if self.file is None and postgresql.is_dropped(error):
+                raised = DroppedError(*raised.args)
+            raise raised from (None if leaks else error)
         finally:
             if self._closed:
                 self._engine.pool.dispose()
@@ -208,8 +206,8 @@ def exists(url: str) -> bool:
         return _has_content(file)
     database = Database(parsed)
     try:
-        with database.reading() as connection:
-            return _schema_version(connection) is not None
+        with database.reading() as snapshot:
+            return snapshot.schema_version() is not None
     finally:
         database.close()
 
@@ -218,8 +216,8 @@ def _prepare(database: Database, *, create: bool) -> None:
     missing = database.file is not None and not _has_content(database.file)
     version = None
     if not missing:
-        with database.reading() as connection:
-            version = _schema_version(connection)
+        with database.reading() as snapshot:
+            version = snapshot.schema_version()
     if version == HEAD:
         return
     _refuse_unknown(version, database.place)
@@ -239,7 +237,7 @@ def _migrate(database: Database) -> None:
         if database.schema is not None:
             postgresql.make_schema(connection, database.schema)
         # Another process may have been here first.
-        version = _schema_version(connection)
+        version = Snapshot(connection).schema_version()
         if version != HEAD:
             _refuse_unknown(version, database.place)
             _upgrade(connection)
@@ -255,17 +253,6 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, HEAD)
-
-
-def _schema_version(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return _recorded_version(connection)
-
-
-def _recorded_version(connection: Connection) -> str | None:
-    version: str | None = connection.execute(_VERSION).scalar()
-    return version
 
 
 def _refuse_unknown(version: str | None, place: str) -> None:

@@ -1,4 +1,4 @@
-"""The event log: what happened to jobs, in one order for all of them."""
+"""The event log: what happened to jobs, in one order for all of them; and what of it is counted."""
 
 from __future__ import annotations
 
@@ -6,41 +6,27 @@ from collections.abc import Collection
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, select, text
-
-from crystalmath.models import JobState
+from crystalmath.models.job import JobState
+from crystalmath.store.fetching import limited
+from crystalmath.store.plain_sql import Parameters, is_storable
 from crystalmath.store.records import Event
-from crystalmath.store.rows import limited
-from crystalmath.store.tables import events, is_storable, jobs
+from crystalmath.store.selection import Condition, source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from crystalmath.models.filters import StoreSelection
+    from crystalmath.store.plain_sql import Row, Snapshot
 
-    from sqlalchemy.engine import Connection
-
-_EVENT = select(
-    events.c.seq,
-    jobs.c.job_id,
-    events.c.at,
-    events.c.from_state,
-    events.c.to_state,
-    events.c.reason,
-).join(jobs)
-# Made once, as those in `rows`: who follows asks again and again.
-_SINCE = _EVENT.where(
-    events.c.seq > bindparam("after"), events.c.seq <= bindparam("last")
-).order_by(events.c.seq)
-_LAST = select(func.max(events.c.seq))
-
-_RAISE = "UPDATE sqlite_sequence SET seq = max(seq, :seq) WHERE name = :name"
-_SET = "SELECT setval(pg_get_serial_sequence(:name, 'seq'), :seq)"
+_EVENT = (
+    "SELECT events.seq, jobs.job_id, events.at, events.from_state, events.to_state, events.reason "
+    "FROM events JOIN jobs ON jobs.number = events.number"
+)
 
 #: The events of more jobs than this are picked out of all; older SQLite takes 999 parameters.
 _NAMED = 500
 
 
 def read_events(
-    connection: Connection, after: int, job_id: str | Collection[str] | None, limit: int | None
+    snapshot: Snapshot, after: int, job_id: str | Collection[str] | None, limit: int | None
 ) -> tuple[list[Event], int]:
     """Read the log behind a ``seq``, and tell up to which ``seq`` it was read.
 
@@ -48,34 +34,23 @@ def read_events(
     appears behind another with a larger ``seq``.
     """
     wanted = _wanted(job_id)
-    query = _SINCE
-    if wanted is None or len(wanted) <= _NAMED:
-        if wanted is not None:
-            query = query.where(jobs.c.job_id.in_(list(wanted)))
-        query = limited(query, limit)
-    last = last_event(connection)
+    last = last_event(snapshot)
     # What came since the line before this one is for the next time.
-    rows = connection.execute(query, {"after": after, "last": last}).mappings()
+    given = Parameters(after=after, last=last)
+    query = f"{_EVENT} WHERE events.seq > :after AND events.seq <= :last"
+    is_short = wanted is None or len(wanted) <= _NAMED
+    if wanted is not None and is_short:
+        query += f" AND {given.among('jobs.job_id', wanted)}"
+    query += f" ORDER BY events.seq{limited(limit if is_short else None)}"
+    rows = snapshot.rows(query, given, many=not is_short)
     named = (row for row in rows if wanted is None or row["job_id"] in wanted)
     log = [_to_event(row) for row in islice(named, limit)]
     return log, last if limit is None or len(log) < limit else log[-1].seq if log else after
 
 
-def last_event(connection: Connection) -> int:
-    """Give the ``seq`` of the newest event, 0 before the first."""
-    return int(connection.execute(_LAST).scalar() or 0)
-
-
-def number_from(connection: Connection, seq: int) -> None:
-    """Give the events that come a larger ``seq`` than this, and than all that are there."""
-    if connection.dialect.name == "sqlite":
-        told = {"seq": seq, "name": events.name}
-        raised = connection.execute(text(_RAISE), told).rowcount
-        if not raised:  # there was none yet
-            connection.execute(text("INSERT INTO sqlite_sequence VALUES (:name, :seq)"), told)
-    else:
-        above = max(seq, last_event(connection))
-        connection.execute(text(_SET), {"seq": above, "name": events.name})
+def last_event(snapshot: Snapshot) -> int:
+    """Return the ``seq`` of the newest event, 0 before the first."""
+    return int(snapshot.value("SELECT max(seq) AS value FROM events") or 0)
 
 
 def _wanted(job_id: object) -> set[str] | None:
@@ -86,10 +61,65 @@ def _wanted(job_id: object) -> set[str] | None:
     return set(filter(is_storable, job_id))
 
 
-def _to_event(row: Mapping[Any, Any]) -> Event:
+def _to_event(row: Row) -> Event:
     before = row["from_state"]
-    states = {
-        "from_state": None if before is None else JobState(before),
-        "to_state": JobState(row["to_state"]),
-    }
-    return Event(**(dict(row) | states))
+    return Event(
+        seq=row["seq"],
+        job_id=row["job_id"],
+        at=row["at"],
+        from_state=None if before is None else JobState(before),
+        to_state=JobState(row["to_state"]),
+        reason=row["reason"],
+    )
+
+
+def count_reached(
+    snapshot: Snapshot,
+    states: Collection[JobState],
+    *,
+    start: float,
+    end: float,
+    bucket_s: float,
+    filters: StoreSelection,
+) -> dict[tuple[int, JobState], int]:
+    """Count the changes to some states, by the bucket of time in which they were seen.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        The database.
+    states : collection of JobState
+        Only changes to these.
+    start, end : float
+        From when on, and until before when, in seconds since the epoch.
+    bucket_s : float
+        The length of a bucket in seconds; the first begins at `start` and has the number 0.
+    filters : StoreSelection
+        Only of these jobs; see :class:`crystalmath.store.selection.Condition`.
+    """
+    given = Parameters(first=float(start), ends=float(end), bucket=float(bucket_s))
+    number = "(events.at - :first) / :bucket"
+    # A cast rounds on PostgreSQL; SQLite may have no floor().
+    number = f"CAST({number if snapshot.is_sqlite else f'floor({number})'} AS INTEGER)"
+    tables, jobs = of_jobs(snapshot, given, filters)
+    reached = given.among("events.to_state", sorted(state.value for state in states))
+    # What was only noted changed no state.
+    rows = snapshot.rows(
+        f"SELECT {number} AS bucket, events.to_state, count(*) AS count FROM {tables} "
+        f"WHERE events.at >= :first AND events.at < :ends AND {reached} "
+        "AND (events.from_state IS NULL OR events.from_state <> events.to_state) "
+        f"AND {jobs} GROUP BY 1, 2",
+        given,
+    )
+    return {(int(row["bucket"]), JobState(row["to_state"])): int(row["count"]) for row in rows}
+
+
+def of_jobs(
+    snapshot: Snapshot, given: Parameters, filters: StoreSelection, *, among: str | None = None
+) -> tuple[str, str]:
+    """Return the tables, and the condition, of the events of those jobs that filters choose."""
+    if not filters:
+        return "events", "1 = 1"
+    condition: Any = Condition(snapshot, given, among=among)
+    tables = f"{source(filters)} JOIN events ON events.number = listed.number"
+    return tables, condition(**filters)

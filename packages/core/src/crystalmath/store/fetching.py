@@ -2,98 +2,111 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import bindparam, select
 
 from crystalmath.errors import UnknownJob
 from crystalmath.models.fields import declared
-from crystalmath.store.ordering import sorted_page
+from crystalmath.models.job import JobState
+from crystalmath.store.plain_sql import Parameters, is_storable
 from crystalmath.store.records import JobMetadata
-from crystalmath.store.rows import equal, from_row, limited
-from crystalmath.store.selection import selected, source
-from crystalmath.store.tables import is_storable, jobs, listed, specifications
+from crystalmath.store.selection import Condition, sorted_page, source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from sqlalchemy.engine import Connection
-    from sqlalchemy.sql import Select
-    from sqlalchemy.sql.expression import BindParameter
+    from collections.abc import Iterable, Mapping, Sequence
 
     from crystalmath.models.filters import StoreSelection
+    from crystalmath.store.plain_sql import Row, Snapshot
 
 _FIELDS = tuple(one.name for one in declared(JobMetadata) if one.about.stored)
 #: Selects all that makes a job.
-RECORD = select(*(jobs.c[name] for name in _FIELDS))
-# Made once, as those in `rows`.
-_WANTED: BindParameter[Any] = bindparam("wanted", expanding=True)
-_BY = {name: RECORD.where(jobs.c[name].in_(_WANTED)) for name in ("job_id", "key")}
+RECORD = f"SELECT {', '.join(f'jobs.{name}' for name in _FIELDS)} FROM jobs"
+#: Columns that hold JSON.
+JSON = ("labels", "owner", "parents", "resources", "summary", "warnings")
 
 #: Older SQLite takes no more than 999 parameters in a statement.
 CHUNK = 500
 
 
-def fetch(
-    connection: Connection, values: Sequence[object], *, by: str = "job_id"
-) -> list[JobMetadata]:
-    """Give the jobs with these ids or keys, in no order; what no job has is left out."""
+def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what :class:`~crystalmath.quacc.store.JobMetadata` is made from."""
+    values = {name: row[name] for name in _FIELDS}
+    for name in JSON:
+        values[name] = None if values[name] is None else json.loads(values[name])
+    if values["continue_lost"] is not None:  # SQLite has no truth values
+        values["continue_lost"] = bool(values["continue_lost"])
+    values["state"] = JobState(values["state"])
+    return values
+
+
+def read_jobs(rows: Iterable[Row]) -> list[JobMetadata]:
+    """Return the jobs of rows that :data:`RECORD` selects."""
+    return [JobMetadata(**from_row(row)) for row in rows]
+
+
+def fetch(snapshot: Snapshot, values: Sequence[object], *, by: str = "job_id") -> list[JobMetadata]:
+    """Return the jobs with these ids or keys, in no order; what no job has is left out."""
     wanted = list(dict.fromkeys(filter(is_storable, values)))
-    chunks = [wanted[start : start + CHUNK] for start in range(0, len(wanted), CHUNK)]
-    return [job for chunk in chunks for job in read_jobs(connection, _BY[by], {"wanted": chunk})]
+    found: list[JobMetadata] = []
+    for start in range(0, len(wanted), CHUNK):
+        given = Parameters()
+        where = given.among(f"jobs.{by}", wanted[start : start + CHUNK])
+        found += read_jobs(snapshot.rows(f"{RECORD} WHERE {where}", given))
+    return found
 
 
-def fetch_one(connection: Connection, job_id: str) -> JobMetadata:
-    """Give one job (`UnknownJob` if there is none)."""
-    for job in fetch(connection, [job_id]):
+def fetch_one(snapshot: Snapshot, job_id: str) -> JobMetadata:
+    """Return one job (`UnknownJob` if there is none)."""
+    for job in fetch(snapshot, [job_id]):
         return job
     raise UnknownJob(job_id)
 
 
-def asked_row(connection: Connection, job_id: str) -> Any:
-    """Give what was recorded of what was asked for (`UnknownJob` if there is no job)."""
-    query = select(specifications).join(jobs).where(equal(jobs.c.job_id, job_id))
-    row = connection.execute(query).one_or_none()
+def value_of(snapshot: Snapshot, job_id: str, value: str) -> Any:
+    """Return what is recorded of a job beside its row (`UnknownJob` if there is none)."""
+    given = Parameters()
+    where = given.equal("jobs.job_id", job_id)
+    joined = "jobs JOIN specifications ON specifications.number = jobs.number"
+    row = snapshot.row(f"SELECT {value} AS value FROM {joined} WHERE {where}", given)
     if row is None:
         raise UnknownJob(job_id)
-    return row
+    return row["value"]
 
 
-def number_of(connection: Connection, job_id: str) -> int:
-    """Give the number of the job with this id (`UnknownJob` if there is none)."""
-    query = select(jobs.c.number).where(equal(jobs.c.job_id, job_id))
-    number = connection.execute(query).scalar()
+def number_of(snapshot: Snapshot, job_id: str) -> int:
+    """Return the number of the job with this id (`UnknownJob` if there is none)."""
+    given = Parameters()
+    number = snapshot.value(
+        f"SELECT number AS value FROM jobs WHERE {given.equal('job_id', job_id)}", given
+    )
     if number is None:
         raise UnknownJob(job_id)
     return int(number)
 
 
-def read_jobs(
-    connection: Connection, query: Select[Any], given: Mapping[str, Any] | None = None
-) -> list[JobMetadata]:
-    """Give the jobs that a query of :data:`RECORD` selects."""
-    return [JobMetadata(**from_row(row)) for row in connection.execute(query, given).mappings()]
-
-
 def searched(
-    connection: Connection,
+    snapshot: Snapshot,
     sort: str | None,
     before: str | None,
     limit: int | None,
     filters: StoreSelection,
 ) -> list[JobMetadata]:
     """Find the numbers of jobs in their short rows, and read only what was found."""
-    query = select(listed.c.number).select_from(source(filters))
-    query = query.where(selected(of=listed, **filters))
-    query = limited(sorted_page(connection, query, sort, before), limit)
-    numbers = [int(number) for number in connection.execute(query).scalars()]
-    rows: dict[int, Mapping[Any, Any]] = {}
+    given = Parameters()
+    where = Condition(snapshot, given)(**filters)
+    further, order = sorted_page(snapshot, given, sort, before)
+    query = f"SELECT listed.number FROM {source(filters)} WHERE {where} AND {further}"
+    rows = snapshot.rows(f"{query} ORDER BY {order}{limited(limit)}", given)
+    numbers = [int(row["number"]) for row in rows]
+    found: dict[int, Row] = {}
     for start in range(0, len(numbers), CHUNK):
-        chunk = numbers[start : start + CHUNK]
-        wanted = RECORD.add_columns(jobs.c.number).where(jobs.c.number.in_(chunk))
-        rows |= {row["number"]: row for row in connection.execute(wanted).mappings()}
-    return [_from_numbered(rows[number]) for number in numbers]
+        given = Parameters()
+        where = given.among("jobs.number", numbers[start : start + CHUNK])
+        record = RECORD.replace(" FROM ", ", jobs.number FROM ")
+        found |= {row["number"]: row for row in snapshot.rows(f"{record} WHERE {where}", given)}
+    return read_jobs(found[number] for number in numbers)
 
 
-def _from_numbered(row: Mapping[Any, Any]) -> JobMetadata:
-    return JobMetadata(**from_row({name: row[name] for name in _FIELDS}))
+def limited(limit: int | None) -> str:
+    """Limit a query to so many rows."""
+    return "" if limit is None else f" LIMIT {max(int(limit), 0)}"

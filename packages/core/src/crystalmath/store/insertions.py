@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert
 
 from crystalmath.errors import InvalidJob, KeyConflict
-from crystalmath.store.fetching import fetch
+from crystalmath.store.fetching import fetch, from_row
+from crystalmath.store.plain_sql import Snapshot
 from crystalmath.store.records import JobMetadata
-from crystalmath.store.rows import check, from_row, insert_for_jobs, save, to_listed, to_row
+from crystalmath.store.rows import check, insert_for_jobs, save, to_listed, to_row
 from crystalmath.store.tables import events, jobs, labels, lineage, listed, specifications
 from crystalmath.store.transitions import event_row, follow
 
@@ -27,9 +28,10 @@ _INSERT = insert(jobs)
 
 def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetadata | InvalidJob]:
     """Record jobs as pending; give for each what is on record, or why it is not."""
-    by_id = {job.job_id: job for job in fetch(connection, [job.job_id for job in new])}
+    snapshot = Snapshot(connection)
+    by_id = {job.job_id: job for job in fetch(snapshot, [job.job_id for job in new])}
     keys = [job.key for job in new if job.key is not None]
-    by_key = {job.key: job for job in fetch(connection, keys, by="key")}
+    by_key = {job.key: job for job in fetch(snapshot, keys, by="key")}
     answers: list[JobMetadata | InvalidJob] = []
     fresh: list[tuple[NewJob, JobMetadata, dict[str, Any]]] = []
     for job in new:

@@ -1,48 +1,66 @@
-"""Find the jobs of a database, and read what is recorded of them."""
+"""Find the jobs of a database, read what is recorded of them, and count them."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
-from sqlalchemy import func, select
-
-from crystalmath.errors import UnknownJob
-from crystalmath.models import JobState
+from crystalmath.models.job import UNFINISHED, JobState
+from crystalmath.store.eventlog import count_reached, last_event, read_events
 from crystalmath.store.fetching import (
     CHUNK,
     RECORD,
-    asked_row,
     fetch,
     fetch_one,
+    limited,
     number_of,
     read_jobs,
     searched,
+    value_of,
 )
-from crystalmath.store.postgresql import patient
-from crystalmath.store.records import JobMetadata
-from crystalmath.store.rows import equal, limited
-from crystalmath.store.selection import begins_with, is_short, selected
-from crystalmath.store.tables import is_storable, jobs, lineage, listed, specifications
+from crystalmath.store.plain_sql import Parameters, is_storable, patient
+from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
+from crystalmath.store.selection import (
+    Condition,
+    count_errors,
+    count_states,
+    is_short,
+    like,
+)
+from crystalmath.store.totals import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.models.filters import StoreSelection
-    from crystalmath.store.database import Database
+    from crystalmath.store.plain_sql import Readable
 
 # The store has a method called list, which hides the type inside its class.
 _Jobs: TypeAlias = list[JobMetadata]
 _Ids: TypeAlias = list[str]
 _Rows: TypeAlias = list[dict[str, Any]]
+_Events: TypeAlias = list[Event]
+_Errors: TypeAlias = list[ErrorCount]
+_Failures: TypeAlias = list[Failure]
 
-_UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
+_UNFINISHED = tuple(state.value for state in UNFINISHED)
+_LINEAGE = "FROM lineage JOIN jobs ON jobs.number = lineage.number"
+#: Only among so many failed jobs, those that were submitted last, is looked for the last to fail.
+_LOOKED_THROUGH = 1000
 
 
 class JobReader:
-    """What the job store tells of single jobs, and which there are."""
+    """What is on record of jobs.
 
-    _database: Database
+    Parameters
+    ----------
+    database : Readable
+        Where it is.
+    """
+
+    def __init__(self, database: Readable) -> None:
+        self._readable = database
+        self._totals = Totals()
 
     @patient
     def get(self, job_id: str) -> JobMetadata:
@@ -53,21 +71,21 @@ class JobReader:
         UnknownJob
             No job has this id.
         """
-        with self._database.reading() as connection:
-            return fetch_one(connection, job_id)
+        with self._readable.reading() as snapshot:
+            return fetch_one(snapshot, job_id)
 
     @patient
     def get_many(self, ids: Sequence[str]) -> _Jobs:
         """Give jobs in the order of their ids; those that do not exist are left out."""
-        with self._database.reading() as connection:
-            found = {job.job_id: job for job in fetch(connection, ids)}
+        with self._readable.reading() as snapshot:
+            found = {job.job_id: job for job in fetch(snapshot, ids)}
         return [found[name] for name in filter(is_storable, ids) if name in found]
 
     @patient
     def by_key(self, keys: Sequence[str]) -> dict[str, JobMetadata]:
         """Give the jobs that have these keys, by key; what no job has is left out."""
-        with self._database.reading() as connection:
-            return {str(job.key): job for job in fetch(connection, keys, by="key")}
+        with self._readable.reading() as snapshot:
+            return {str(job.key): job for job in fetch(snapshot, keys, by="key")}
 
     @patient
     def specification(self, job_id: str) -> str:
@@ -78,8 +96,8 @@ class JobReader:
         UnknownJob
             No job has this id.
         """
-        with self._database.reading() as connection:
-            return str(asked_row(connection, job_id).specification)
+        with self._readable.reading() as snapshot:
+            return str(value_of(snapshot, job_id, "specification"))
 
     @patient
     def specification_size(self, job_id: str) -> int:
@@ -90,13 +108,8 @@ class JobReader:
         UnknownJob
             No job has this id.
         """
-        length = func.length(specifications.c.specification)
-        query = select(length).join_from(specifications, jobs).where(equal(jobs.c.job_id, job_id))
-        with self._database.reading() as connection:
-            size = connection.execute(query).scalar()
-        if size is None:
-            raise UnknownJob(job_id)
-        return int(size)
+        with self._readable.reading() as snapshot:
+            return int(value_of(snapshot, job_id, "length(specification)"))
 
     @patient
     def pseudopotentials(self, job_id: str) -> _Rows:
@@ -107,8 +120,8 @@ class JobReader:
         UnknownJob
             No job has this id.
         """
-        with self._database.reading() as connection:
-            potcars = asked_row(connection, job_id).potcars
+        with self._readable.reading() as snapshot:
+            potcars = value_of(snapshot, job_id, "potcars")
         found: _Rows = [] if potcars is None else json.loads(potcars)
         return found
 
@@ -133,9 +146,9 @@ class JobReader:
         before : str, optional
             Only jobs recorded before this one: the id that ends one page begins the next.
         sort : str, optional
-            Another order, and pages of it; see :func:`crystalmath.store.ordering.sorted_page`.
+            Another order, and pages of it; see :func:`crystalmath.store.selection.sorted_page`.
         **filters
-            See :func:`crystalmath.store.selection.selected`.
+            See :class:`crystalmath.store.selection.Condition`.
 
         Raises
         ------
@@ -144,49 +157,55 @@ class JobReader:
         InvalidJob
             Nothing is sorted by `sort`, or a formula or an element is none.
         """
-        if newest_first and (sort is not None or is_short(filters)):
-            with self._database.reading() as connection:
-                return searched(connection, sort, before, limit, filters)
-        query = RECORD.order_by(jobs.c.number.desc() if newest_first else jobs.c.number)
-        if is_short(filters):
-            query = query.join(listed, listed.c.number == jobs.c.number)
-        query = query.where(selected(**filters))
-        with self._database.reading() as connection:
+        with self._readable.reading() as snapshot:
+            if newest_first and (sort is not None or is_short(filters)):
+                return searched(snapshot, sort, before, limit, filters)
+            given = Parameters()
+            where = Condition(snapshot, given, "jobs")(**filters)
             if before is not None:
-                query = query.where(jobs.c.number < number_of(connection, before))
-            return read_jobs(connection, limited(query, limit))
+                where += f" AND jobs.number < {given.add(number_of(snapshot, before))}"
+            short = " JOIN listed ON listed.number = jobs.number" if is_short(filters) else ""
+            order = "DESC" if newest_first else "ASC"
+            query = f"{RECORD}{short} WHERE {where} ORDER BY jobs.number {order}{limited(limit)}"
+            return read_jobs(snapshot.rows(query, given))
 
     @patient
     def retries(self, ids: Sequence[str]) -> dict[str, _Ids]:
         """Give the ids of those that run, or read, these jobs again, by theirs, oldest first."""
         found: dict[str, _Ids] = {}
-        query = select(lineage.c.parent, jobs.c.job_id).join_from(lineage, jobs)
-        query = query.where(lineage.c.role.in_(["retry", "reread"])).order_by(jobs.c.number)
-        with self._database.reading() as connection:
+        with self._readable.reading() as snapshot:
             for start in range(0, len(ids), CHUNK):
+                given = Parameters()
                 some = list(filter(is_storable, ids[start : start + CHUNK]))
-                for parent, job_id in connection.execute(query.where(lineage.c.parent.in_(some))):
-                    found.setdefault(str(parent), []).append(str(job_id))
+                for row in snapshot.rows(
+                    f"SELECT lineage.parent, jobs.job_id {_LINEAGE} WHERE lineage.role IN "
+                    f"('retry', 'reread') AND {given.among('lineage.parent', some)} "
+                    "ORDER BY jobs.number",
+                    given,
+                ):
+                    found.setdefault(str(row["parent"]), []).append(str(row["job_id"]))
         return found
 
     @patient
     def children(self, job_id: str, *, limit: int | None = None) -> _Rows:
         """Give the ids and roles of the jobs that came of a job, the oldest first."""
-        query = select(jobs.c.job_id, lineage.c.role).join_from(lineage, jobs)
-        query = query.where(equal(lineage.c.parent, job_id)).order_by(jobs.c.number)
-        with self._database.reading() as connection:
-            return [dict(row) for row in connection.execute(limited(query, limit)).mappings()]
+        given = Parameters()
+        where = given.equal("lineage.parent", job_id)
+        query = f"SELECT jobs.job_id, lineage.role {_LINEAGE} WHERE {where} ORDER BY jobs.number"
+        with self._readable.reading() as snapshot:
+            return [dict(row) for row in snapshot.rows(query + limited(limit), given)]
 
     @patient
     def owners(self) -> _Ids:
         """Give the owners that unfinished jobs have, each once, as `list` takes them."""
-        query = select(jobs.c.owner).where(selected(state=_UNFINISHED)).distinct()
-        with self._database.reading() as connection:
-            return [str(owner) for owner in connection.execute(query).scalars()]
+        given = Parameters()
+        query = f"SELECT DISTINCT owner FROM jobs WHERE {given.among('state', _UNFINISHED)}"
+        with self._readable.reading() as snapshot:
+            return [str(row["owner"]) for row in snapshot.rows(query, given)]
 
     def unfinished(self, *, engine: str | None = None, owner: str | None = None) -> _Jobs:
         """Give the jobs that are not terminal, the oldest first."""
-        chosen: StoreSelection = {"state": _UNFINISHED}
+        chosen: StoreSelection = {"state": UNFINISHED}
         if engine is not None:
             chosen["engine"] = engine
         if owner is not None:
@@ -196,17 +215,130 @@ class JobReader:
     @patient
     def find(self, prefix: str, *, limit: int = 20) -> _Ids:
         """Give ids that begin with a text, in alphabetical order, at most `limit` of them."""
-        query = select(jobs.c.job_id).where(begins_with(prefix))
-        with self._database.reading() as connection:
-            found = connection.execute(query.order_by(jobs.c.job_id).limit(limit))
-            return [str(name) for name in found.scalars()]
+        given = Parameters()
+        with self._readable.reading() as snapshot:
+            where = Condition(snapshot, given).starts_with("job_id", prefix)
+            query = f"SELECT job_id FROM jobs WHERE {where} ORDER BY job_id{limited(limit)}"
+            return [str(row["job_id"]) for row in snapshot.rows(query, given)]
 
     def mentioning(self, text: str) -> Iterator[tuple[str, str]]:
         """Give the unfinished jobs, by id, in whose specification a text stands, with that."""
-        query = select(jobs.c.job_id, specifications.c.specification).join(jobs)
-        query = query.where(
-            jobs.c.state.in_([state.value for state in _UNFINISHED]),
-            specifications.c.specification.contains(text, autoescape=True),
+        given = Parameters()
+        where = (
+            f"{given.among('state', _UNFINISHED)} AND specification LIKE {given.add(like(text))}"
         )
-        with self._database.reading() as connection:
-            yield from ((str(job_id), str(text)) for job_id, text in connection.execute(query))
+        query = "SELECT job_id, specification FROM specifications JOIN jobs USING (number) WHERE "
+        with self._readable.reading() as snapshot:
+            for row in snapshot.rows(f"{query}{where} ESCAPE '/'", given):
+                yield str(row["job_id"]), str(row["specification"])
+
+    def events(
+        self,
+        after: int = 0,
+        job_id: str | Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> _Events:
+        """Give the event log, the oldest first.
+
+        Events appear in the order of their ``seq``: who has seen one has missed none before it.
+
+        Parameters
+        ----------
+        after : int
+            Only events whose ``seq`` is larger.
+        job_id : str or collection of str, optional
+            Only this job's, or these jobs'.
+        limit : int, optional
+            No more than this many.
+        """
+        return self.follow(after, job_id, limit)[0]
+
+    @patient
+    def follow(
+        self,
+        after: int = 0,
+        job_id: str | Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> tuple[_Events, int]:
+        """Give what :meth:`events` gives, and the ``seq`` up to which that is all there is."""
+        with self._readable.reading() as snapshot:
+            return read_events(snapshot, after, job_id, limit)
+
+    @patient
+    def last_event(self) -> int:
+        """Give the ``seq`` of the newest event, 0 before the first."""
+        with self._readable.reading() as snapshot:
+            return last_event(snapshot)
+
+    @patient
+    def summary(self, **filters: Unpack[StoreSelection]) -> tuple[dict[JobState, int], _Errors]:
+        """Count the jobs by their state, and those that failed by their error.
+
+        Parameters
+        ----------
+        **filters
+            See :class:`crystalmath.store.selection.Condition`.
+        """
+        with self._readable.reading() as snapshot:
+            return count_states(snapshot, filters), count_errors(snapshot, filters)
+
+    @patient
+    def totals(self, **filters: Unpack[StoreSelection]) -> dict[JobState, int]:
+        """Count the jobs by their state.
+
+        The same filters are counted once, and then what has happened since: who watches a list, or
+        turns its pages, asks again and again.
+
+        Parameters
+        ----------
+        **filters
+            See :class:`crystalmath.store.selection.Condition`.
+        """
+        with self._readable.reading() as snapshot:
+            return self._totals.count(snapshot, filters)
+
+    @patient
+    def counts(
+        self,
+        states: Collection[JobState],
+        *,
+        start: float,
+        end: float,
+        bucket_s: float,
+        **filters: Unpack[StoreSelection],
+    ) -> dict[tuple[int, JobState], int]:
+        """Count the changes of jobs to some states over time.
+
+        Parameters
+        ----------
+        states : collection of JobState
+            Only changes to these.
+        start, end : float
+            From when on, and until before when, in seconds since the epoch.
+        bucket_s : float
+            The length of a bucket in seconds; the first begins at `start` and has the number 0.
+        **filters
+            Only of these jobs; see :func:`crystalmath.store.selection.selected`.
+
+        Returns
+        -------
+        dict
+            By the number of the bucket and the state; what there was none of is left out.
+        """
+        with self._readable.reading() as snapshot:
+            return count_reached(
+                snapshot, states, start=start, end=end, bucket_s=bucket_s, filters=filters
+            )
+
+    @patient
+    def failures(self, limit: int) -> _Failures:
+        """Give the jobs that failed last, the newest failure first, at most `limit` of them."""
+        with self._readable.reading() as snapshot:
+            rows = snapshot.rows(
+                "SELECT jobs.job_id, jobs.name, jobs.recipe, jobs.finished_at, jobs.error "
+                # The index gives them in this order; one over the times would slow every change.
+                "FROM jobs JOIN (SELECT number FROM jobs WHERE state = 'failed' ORDER BY number "
+                f"DESC{limited(_LOOKED_THROUGH)}) AS newest ON newest.number = jobs.number "
+                f"ORDER BY jobs.finished_at DESC, jobs.number DESC{limited(limit)}"
+            )
+            return [Failure(**dict(row)) for row in rows]

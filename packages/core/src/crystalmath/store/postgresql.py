@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from functools import wraps
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateSchema
 
 from crystalmath.errors import StoreError
+from crystalmath.store.plain_sql import PAUSE_S, TIMEOUT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy.engine import URL, Connection, Engine
 
-_Given = ParamSpec("_Given")
-_Answer = TypeVar("_Answer")
-
-#: For so long it is waited for a server that has gone, in seconds.
-TIMEOUT_S = 30.0
-#: How often it is tried again, in seconds.
-PAUSE_S = 0.2
 # Any number will do that other programs in the same database are unlikely to use. A schema that is
 # not there yet is no current one.
 _BEGIN = (
@@ -45,29 +36,6 @@ _CONNECT = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
-
-
-class DroppedError(StoreError):
-    """A connection was lost before its transaction was committed: nothing of it is recorded."""
-
-
-def patient(method: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
-    """Have a method of the store begin again, for a while, where its connection was dropped."""
-
-    @wraps(method)
-    def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
-        deadline = None
-        while True:
-            try:
-                return method(*args, **kwargs)
-            except DroppedError:
-                now = time.monotonic()
-                deadline = now + TIMEOUT_S if deadline is None else deadline
-                if now >= deadline:
-                    raise
-            time.sleep(PAUSE_S)
-
-    return again
 
 
 def split_schema(url: URL) -> tuple[URL, str | None]:

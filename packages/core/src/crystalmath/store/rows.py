@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, false, insert, select, update
+from sqlalchemy import bindparam, insert, select, text, update
 
 from crystalmath.errors import InvalidJob, StoreError
-from crystalmath.models import JobState, NewJob
+from crystalmath.models import NewJob
 from crystalmath.models.fields import declared, plain
 from crystalmath.recipes.formulas import composition
+from crystalmath.store.eventlog import last_event
+from crystalmath.store.fetching import JSON
+from crystalmath.store.plain_sql import Snapshot, is_storable
 from crystalmath.store.tables import (
     events,
-    is_storable,
     jobs,
     labels,
     lineage,
@@ -22,16 +24,14 @@ from crystalmath.store.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
-    from sqlalchemy import Column, Table
+    from sqlalchemy import Table
     from sqlalchemy.engine import Connection
-    from sqlalchemy.sql import ColumnElement, Select
 
     from crystalmath.store.records import JobMetadata
 
 _COLUMNS = tuple(column.name for column in jobs.c if column.name != "number")
-_JSON = ("labels", "owner", "parents", "resources", "summary", "warnings")
 _INDEXED = ("job_id", "key")
 _TEXTS = tuple(
     one.name
@@ -75,6 +75,8 @@ _SAME = tuple(
 )
 _OF_SUMMARY = ("natoms", "energy_ev", "max_force_ev_ang")
 _LISTED_CHANGES = ("state", "started_at", "finished_at", *_OF_SUMMARY)
+_RAISE = "UPDATE sqlite_sequence SET seq = max(seq, :seq) WHERE name = :name"
+_SET = "SELECT setval(pg_get_serial_sequence(:name, 'seq'), :seq)"
 # Bytes; PostgreSQL refuses longer index entries.
 _LONGEST = 1000
 
@@ -85,14 +87,16 @@ def check(job: NewJob) -> None:
     for name, value in job.labels.items():
         indexed |= {f"name of the label {name!r}": name, f"value of the label {name!r}": value}
     texts = {name: getattr(job, name) for name in _TEXTS}
-    for name, text in (texts | indexed).items():
-        if text is not None and not is_storable(text):
+    for name, value in (texts | indexed).items():
+        if value is not None and not is_storable(value):
             raise InvalidJob(
-                f"the {name} must be a text without NUL and half surrogates, not {text!r:.100}"
+                f"the {name} must be a text without NUL and half surrogates, not {value!r:.100}"
             )
-    for name, text in indexed.items():
-        if text is not None and len(text.encode()) > _LONGEST:
-            raise InvalidJob(f"the {name} has more than {_LONGEST} bytes; shorten {text[:40]!r}...")
+    for name, value in indexed.items():
+        if value is not None and len(value.encode()) > _LONGEST:
+            raise InvalidJob(
+                f"the {name} has more than {_LONGEST} bytes; shorten {value[:40]!r}..."
+            )
 
 
 def save(
@@ -125,7 +129,7 @@ def insert_for_jobs(connection: Connection, table: Table, rows: Sequence[dict[st
 def to_row(job: JobMetadata, names: Collection[str] = _COLUMNS) -> dict[str, Any]:
     """Give a job as a row, or those of its columns that may have changed."""
     row = {name: getattr(job, name) for name in names}
-    for name in _JSON:
+    for name in JSON:
         if row.get(name) is not None:
             row[name] = json.dumps(plain(row[name]))
     row["state"] = job.state.value
@@ -146,26 +150,13 @@ def to_listed(job: JobMetadata) -> dict[str, Any]:
     }
 
 
-def labelled(name: str, value: str, among: Select[Any] | None = None) -> Select[Any]:
-    """Select the numbers of the jobs with this label; where given, of some jobs alone."""
-    found = select(labels.c.number).where(equal(labels.c.name, name), equal(labels.c.value, value))
-    return found if among is None else found.where(labels.c.number.in_(among))
-
-
-def equal(where: Column[Any], text: str) -> ColumnElement[bool]:
-    """Compare with a text; nothing equals what cannot be stored (drivers would raise)."""
-    return where == text if is_storable(text) else false()
-
-
-def limited(query: Select[Any], limit: int | None) -> Select[Any]:
-    """Limit a query to so many rows."""
-    return query if limit is None else query.limit(max(limit, 0))
-
-
-def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Give what :class:`~crystalmath.quacc.store.JobMetadata` is made from."""
-    values = dict(row)
-    for name in _JSON:
-        values[name] = None if values[name] is None else json.loads(values[name])
-    values["state"] = JobState(values["state"])
-    return values
+def number_events_from(connection: Connection, seq: int) -> None:
+    """Have the events that come begin above this ``seq``, and above all that are there."""
+    told = {"seq": seq, "name": events.name}
+    if connection.dialect.name == "sqlite":
+        raised = connection.execute(text(_RAISE), told).rowcount
+        if not raised:  # there was none yet
+            connection.execute(text("INSERT INTO sqlite_sequence VALUES (:name, :seq)"), told)
+    else:
+        told["seq"] = max(seq, last_event(Snapshot(connection)))
+        connection.execute(text(_SET), told)

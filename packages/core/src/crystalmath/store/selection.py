@@ -1,109 +1,194 @@
-"""Which jobs: the filters that people ask with, as SQL."""
+"""Which jobs, and in which order: the filters that people ask with, as SQL."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, case, false, func, not_, or_, select, true
-
-from crystalmath.models import JobState
-from crystalmath.recipes.formulas import read_elements, read_formula
+from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown
+from crystalmath.models.filters import SORTED_BY
+from crystalmath.models.job import JobState
 from crystalmath.store.grouping import group_errors
-from crystalmath.store.rows import equal, labelled
-from crystalmath.store.tables import is_storable, jobs, listed
+from crystalmath.store.plain_sql import Parameters, is_storable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from sqlalchemy import Column, Table
-    from sqlalchemy.engine import Connection
-    from sqlalchemy.sql import ColumnElement, FromClause, Select
-
     from crystalmath.models.filters import Selection, StoreSelection
+    from crystalmath.store.plain_sql import Snapshot
     from crystalmath.store.records import ErrorCount
 
 
-def selected(
-    *,
-    of: Table = jobs,
-    state: JobState | Collection[JobState] | None = None,
-    seen: Mapping[str, JobState] | None = None,
-    engine: str | None = None,
-    cluster: str | None = None,
-    label: Mapping[str, str] | None = None,
-    recipe: str | None = None,
-    name: str | None = None,
-    formula: str | None = None,
-    elements: Collection[str] | None = None,
-    energy_min: float | None = None,
-    energy_max: float | None = None,
-    since: float | None = None,
-    until: float | None = None,
-    error: str | None = None,
-    prefix: str | None = None,
-    owner: str | None = None,
-    exclude: Selection | None = None,
-    among: Select[Any] | None = None,
-) -> ColumnElement[bool]:
-    """Make the condition that all of this holds.
+class Condition:
+    """Make conditions of filters; what they compare with goes to the parameters of a statement.
 
     Parameters
     ----------
-    of : Table
-        ``jobs``, or ``listed``, which has the columns of most filters in shorter rows; the others
+    snapshot : Snapshot
+        The database.
+    given : Parameters
+        The statement's.
+    of : {"jobs", "listed"}
+        The table: ``listed`` has the columns of most filters in shorter rows; the others
         (`is_wide`) need it joined with ``jobs``.
-    state : JobState or collection of JobState, optional
-        One of these states.
-    seen : mapping of str to JobState, optional
-        The states of some jobs, by id, where more is known than the row says.
-    engine, cluster : str, optional
-        Exactly this engine, cluster.
-    label : mapping of str to str, optional
-        All of these labels.
-    recipe : str, optional
-        This recipe, or this group of recipes; ``quacc.recipes.`` may be left out.
-    name, error : str, optional
-        A text that its name, its error contains, in upper or lower case.
-    formula : str, optional
-        This formula, however written; one that cannot be reduced stands for its multiples.
-    elements : collection of str, optional
-        All of these elements.
-    energy_min, energy_max : float, optional
-        An energy in this range (eV).
-    since, until : float, optional
-        Submitted in this time, in seconds since the epoch.
-    prefix : str, optional
-        How its id begins.
-    owner : str, optional
-        Exactly this owner, as the row has it.
-    exclude : mapping, optional
-        Filters none of which may hold.
-    among : Select, optional
-        Gives the numbers of the few jobs that come into question: their labels alone are read.
-
-    Raises
-    ------
-    InvalidJob
-        A formula or an element is none.
+    among : str, optional
+        A query of the numbers of the few jobs that come into question: only their labels are read.
     """
-    conditions = _named(of, among, label=label, recipe=recipe, name=name, error=error)
-    texts = {of.c.engine: engine, of.c.cluster: cluster, jobs.c.owner: owner}
-    conditions += [equal(where, text) for where, text in texts.items() if text is not None]
-    conditions += _made_of(formula, elements)
-    conditions += _between(listed.c.energy_ev, energy_min, energy_max)
-    if since is not None:
-        conditions.append(of.c.created_at >= float(since))
-    if until is not None:
-        conditions.append(of.c.created_at < float(until))
-    if state is not None:
-        states = [state] if isinstance(state, str) else state
-        conditions.append(_is_in(of, {JobState(one) for one in states}, seen or {}))
-    if prefix:
-        conditions.append(begins_with(prefix))
-    # What is not known of a job does not hold.
-    conditions += [each.is_not(true()) for each in _each(of, exclude or {}, seen, among)]
-    return and_(true(), *conditions)
+
+    def __init__(
+        self, snapshot: Snapshot, given: Parameters, of: str = "listed", among: str | None = None
+    ) -> None:
+        self._snapshot = snapshot
+        self._given = given
+        self._of = of
+        self._among = "" if among is None else f" AND number IN ({among})"
+
+    def __call__(
+        self,
+        *,
+        state: JobState | Collection[JobState] | None = None,
+        seen: Mapping[str, JobState] | None = None,
+        engine: str | None = None,
+        cluster: str | None = None,
+        label: Mapping[str, str] | None = None,
+        recipe: str | None = None,
+        name: str | None = None,
+        formula: str | None = None,
+        elements: Collection[str] | None = None,
+        energy_min: float | None = None,
+        energy_max: float | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        error: str | None = None,
+        prefix: str | None = None,
+        owner: str | None = None,
+        exclude: Selection | None = None,
+    ) -> str:
+        """Make the condition that all of this holds.
+
+        Parameters
+        ----------
+        state : JobState or collection of JobState, optional
+            One of these states.
+        seen : mapping of str to JobState, optional
+            The states of some jobs, by id, where more is known than the row says.
+        engine, cluster : str, optional
+            Exactly this engine, cluster.
+        label : mapping of str to str, optional
+            All of these labels.
+        recipe : str, optional
+            This recipe, or this group of recipes; ``quacc.recipes.`` may be left out.
+        name, error : str, optional
+            A text that its name, its error contains, in upper or lower case.
+        formula : str, optional
+            This formula, however written; one that cannot be reduced stands for its multiples.
+        elements : collection of str, optional
+            All of these elements.
+        energy_min, energy_max : float, optional
+            An energy in this range (eV).
+        since, until : float, optional
+            Submitted in this time, in seconds since the epoch.
+        prefix : str, optional
+            How its id begins.
+        owner : str, optional
+            Exactly this owner, as the row has it.
+        exclude : mapping, optional
+            Filters none of which may hold.
+
+        Raises
+        ------
+        InvalidJob
+            A formula or an element is none.
+        """
+        of, given = self._of, self._given
+        conditions = [self._labelled(key, value) for key, value in (label or {}).items()]
+        if recipe is not None:
+            conditions.append(self._of_recipe(recipe))
+        if name is not None:
+            conditions.append(self._contains(f"{of}.name", name))
+        if error is not None:
+            conditions.append(self._contains("jobs.error", error))
+        texts = {f"{of}.engine": engine, f"{of}.cluster": cluster, "jobs.owner": owner}
+        conditions += [
+            given.equal(where, text) for where, text in texts.items() if text is not None
+        ]
+        conditions += self._made_of(formula, elements)
+        for where, bound in (
+            ("listed.energy_ev >=", energy_min),
+            ("listed.energy_ev <=", energy_max),
+            (f"{of}.created_at >=", since),
+            (f"{of}.created_at <", until),
+        ):
+            if bound is not None:
+                conditions.append(f"{where} {given.add(float(bound))}")
+        if state is not None:
+            states = [state] if isinstance(state, str) else state
+            conditions.append(self._is_in({JobState(one) for one in states}, seen or {}))
+        if prefix:
+            conditions.append(self.starts_with("jobs.job_id", prefix))
+        # What is not known of a job does not hold.
+        conditions += [f"({self(**one)}) IS NOT TRUE" for one in _each(exclude or {}, seen)]
+        return " AND ".join(conditions) or "1 = 1"
+
+    def _labelled(self, name: str, value: str) -> str:
+        named = f"{self._given.equal('name', name)} AND {self._given.equal('value', value)}"
+        return f"{self._of}.number IN (SELECT number FROM labels WHERE {named}{self._among})"
+
+    def _of_recipe(self, recipe: str) -> str:
+        where, names = f"{self._of}.recipe", sorted({recipe, f"quacc.recipes.{recipe}"})
+        ways = [self._given.equal(where, name) for name in names]
+        ways += [self.starts_with(where, f"{name}.") for name in names]
+        return f"({' OR '.join(ways)})"
+
+    def _made_of(self, formula: str | None, elements: Collection[str] | None) -> list[str]:
+        if formula is None and elements is None:
+            return []
+        from crystalmath.recipes.formulas import read_elements, read_formula
+
+        conditions = []
+        if formula is not None:
+            asked = read_formula(formula)
+            column = "reduced_formula" if asked.formula == asked.reduced else "formula"
+            conditions.append(self._given.equal(f"listed.{column}", asked.formula))
+        symbols = () if elements is None else read_elements(elements)
+        return conditions + [
+            f"listed.elements LIKE {self._given.add(f'% {symbol} %')}" for symbol in symbols
+        ]
+
+    def _is_in(self, states: set[JobState], seen: Mapping[str, JobState]) -> str:
+        values = sorted(state.value for state in states)
+        on_record = self._given.among(f"{self._of}.state", values)
+        if not seen:
+            return on_record
+        found = [job_id for job_id, state in seen.items() if state in states]
+        return f"({on_record} AND NOT {self.has_id(seen)} OR {self.has_id(found)})"
+
+    def has_id(self, job_ids: Collection[str]) -> str:
+        """Make the condition that a job has one of these ids, however many they are."""
+        return f"jobs.job_id IN ({self._snapshot.ids(self._given, job_ids)})"
+
+    def starts_with(self, where: str, text: str) -> str:
+        """Make the condition that a column's text begins so."""
+        # A range uses the index, which LIKE does not, and knows no wildcards.
+        if not is_storable(text):
+            return "1 = 0"
+        end = self._given.add(text + "\U0010ffff")
+        return f"({where} >= {self._given.add(text)} AND {where} < {end})"
+
+    def _contains(self, where: str, text: str) -> str:
+        if not is_storable(text):
+            return "1 = 0"
+        # SQLite knows upper and lower case of ASCII only, PostgreSQL of all letters.
+        ways = {text.lower(), "".join(c.lower() if c.isascii() else c for c in text)}
+        found = [f"lower({where}) LIKE {self._given.add(like(way))} ESCAPE '/'" for way in ways]
+        return f"({' OR '.join(found)})"
+
+
+def like(text: str) -> str:
+    """Write a text as a pattern of ``LIKE`` that finds it anywhere; ``/`` escapes."""
+    for mark in "/%_":
+        text = text.replace(mark, f"/{mark}")
+    return f"%{text}%"
 
 
 #: Filters whose columns only ``listed`` has, or has in shorter rows.
@@ -118,21 +203,21 @@ def is_short(filters: StoreSelection) -> bool:
     return any(filters.get(name) is not None for name in _SHORT)
 
 
-def is_wide(filters: StoreSelection) -> bool:
-    """Tell whether these filters need ``jobs``."""
+def source(filters: StoreSelection) -> str:
+    """Return what to select from: ``listed``, with ``jobs`` where these filters need it."""
     excluded = filters.get("exclude") or {}
-    return any(filters.get(name) for name in ("seen", "prefix", "owner")) or any(
+    is_wide = any(filters.get(name) for name in ("seen", "prefix", "owner")) or any(
         given.get("error") is not None for given in (filters, excluded)
     )
+    return BOTH if is_wide else "listed"
 
 
-def _each(
-    of: Table,
-    exclude: Selection,
-    seen: Mapping[str, JobState] | None,
-    among: Select[Any] | None,
-) -> list[ColumnElement[bool]]:
-    """Make a condition of each filter, of each label, and of each element."""
+#: Short rows with their jobs.
+BOTH = "listed JOIN jobs ON listed.number = jobs.number"
+
+
+def _each(exclude: Selection, seen: Mapping[str, JobState] | None) -> list[dict[str, Any]]:
+    """Return each filter, each label, and each element apart."""
     given: Mapping[str, Any] = exclude
     single: list[dict[str, Any]] = [
         {name: part}
@@ -145,130 +230,122 @@ def _each(
             else [value]
         )
     ]
-    return [
-        selected(of=of, seen=seen if "state" in one else None, among=among, **one) for one in single
-    ]
+    return [{**one, "seen": seen} if "state" in one else one for one in single]
 
 
-def _named(
-    of: Table,
-    among: Select[Any] | None,
-    *,
-    label: Mapping[str, str] | None,
-    recipe: str | None,
-    name: str | None,
-    error: str | None,
-) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [
-        of.c.number.in_(labelled(key, value, among)) for key, value in (label or {}).items()
-    ]
-    if recipe is not None:
-        conditions.append(_of_recipe(of.c.recipe, recipe))
-    if name is not None:
-        conditions.append(_contains(of.c.name, name))
-    if error is not None:
-        conditions.append(_contains(jobs.c.error, error))
-    return conditions
+# --- order -----------------------------------------------------------------------------------
+
+#: What is smaller counts as nothing, in eV: PostgreSQL fails where a quotient underflows.
+_NOTHING_EV = "1e-290"
+_MADE = {
+    "runtime_s": "(listed.finished_at - listed.started_at)",
+    "energy_per_atom_ev": "CASE WHEN coalesce(listed.natoms, 0) = 0 THEN NULL "
+    f"WHEN abs(listed.energy_ev) < {_NOTHING_EV} THEN 0.0 "
+    "ELSE listed.energy_ev / CAST(listed.natoms AS FLOAT) END",
+}
+#: Every job has a value of these.
+_ALWAYS = ("created_at", "state", "recipe", "engine", "cluster", "priority")
 
 
-def _of_recipe(where: Column[Any], recipe: str) -> ColumnElement[bool]:
-    names = {recipe, f"quacc.recipes.{recipe}"}
-    return or_(
-        *(equal(where, name) for name in sorted(names)),
-        *(starts_with(where, f"{name}.") for name in sorted(names)),
-    )
+def sorted_page(
+    snapshot: Snapshot, given: Parameters, sort: str | None, before: str | None
+) -> tuple[str, str]:
+    """Sort ``listed``: jobs without a value come last, of equal ones the newest first.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Where the job `before` is looked up.
+    given : Parameters
+        The statement's.
+    sort : str, optional
+        One of ``SORTED_BY``, from the smallest; with a minus before it from the largest.
+        Default: the newest first.
+    before : str, optional
+        Only what comes after this job in that order: the id that ends one page begins the next.
+
+    Returns
+    -------
+    tuple of str and str
+        A condition, and the order.
+
+    Raises
+    ------
+    InvalidJob
+        Nothing is sorted by that.
+    UnknownJob
+        No job has the id `before`.
+    """
+    newest_first = "listed.number DESC"
+    if sort is None:
+        if before is None:
+            return "1 = 1", newest_first
+        _, number = _place(snapshot, "listed.number", before)
+        return f"listed.number < {given.add(number)}", newest_first
+    name, falls = sort.removeprefix("-"), sort.startswith("-")
+    if name not in SORTED_BY:
+        raise InvalidJob(f"jobs are not sorted by {shown(name)}; {did_you_mean(name, SORTED_BY)}")
+    value = _MADE.get(name, f"listed.{name}")
+    condition = "1 = 1"
+    if before is not None:
+        last, number = _place(snapshot, value, before)
+        condition = f"{value} IS NULL AND listed.number < {given.add(number)}"
+        if last is not None:
+            at, sign = given.add(last), "<" if falls else ">"
+            same = f"{value} = {at} AND listed.number < {given.add(number)}"
+            condition = f"({value} {sign} {at} OR {same} OR {value} IS NULL)"
+    order = [] if name in _ALWAYS else [f"{value} IS NULL"]
+    order += [f"{value} {'DESC' if falls else 'ASC'}", newest_first]
+    return condition, ", ".join(order)
 
 
-def _made_of(formula: str | None, elements: Collection[str] | None) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if formula is not None:
-        asked = read_formula(formula)
-        column = listed.c.reduced_formula if asked.formula == asked.reduced else listed.c.formula
-        conditions.append(equal(column, asked.formula))
-    symbols = () if elements is None else read_elements(elements)
-    return conditions + [listed.c.elements.contains(f" {symbol} ") for symbol in symbols]
+def _place(snapshot: Snapshot, value: str, job_id: str) -> tuple[Any, int]:
+    given = Parameters()
+    where = given.equal("jobs.job_id", job_id)
+    found = snapshot.row(f"SELECT {value} AS value, listed.number FROM {BOTH} WHERE {where}", given)
+    if found is None:
+        raise UnknownJob(job_id)
+    return found["value"], int(found["number"])
 
 
-def _between(
-    where: Column[Any], least: float | None, most: float | None
-) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [] if least is None else [where >= float(least)]
-    return conditions if most is None else [*conditions, where <= float(most)]
+# --- counted ---------------------------------------------------------------------------------
 
 
-def _is_in(of: Table, states: set[JobState], seen: Mapping[str, JobState]) -> ColumnElement[bool]:
-    on_record = of.c.state.in_(sorted(state.value for state in states))
-    if not seen:
-        return on_record
-    found = [job_id for job_id, state in seen.items() if state in states]
-    return or_(and_(on_record, not_(has_id(seen))), has_id(found))
-
-
-def has_id(job_ids: Collection[str]) -> ColumnElement[bool]:
-    """Make the condition that a job has one of these ids, however many they are."""
-    # Written into the statement: older SQLite takes no more than 999 parameters.
-    ids: Any = bindparam(None, list(job_ids), expanding=True, literal_execute=True)
-    return jobs.c.job_id.in_(ids)
-
-
-def begins_with(prefix: str) -> ColumnElement[bool]:
-    """Make the condition that a job's id begins so."""
-    return starts_with(jobs.c.job_id, prefix)
-
-
-def starts_with(where: Column[Any], text: str) -> ColumnElement[bool]:
-    """Make the condition that a column's text begins so."""
-    # A range uses the index, which LIKE does not, and knows no wildcards.
-    if not is_storable(text):
-        return false()
-    return and_(where >= text, where < text + "\U0010ffff")
-
-
-def _contains(where: Column[Any], text: str) -> ColumnElement[bool]:
-    if not is_storable(text):
-        return equal(where, text)
-    found = func.lower(where)
-    # SQLite knows upper and lower case of ASCII only, PostgreSQL of all letters.
-    ways = {text.lower(), "".join(c.lower() if c.isascii() else c for c in text)}
-    return or_(*(found.contains(way, autoescape=True) for way in sorted(ways)))
-
-
-def count_states(connection: Connection, filters: StoreSelection) -> dict[JobState, int]:
+def count_states(snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
     """Count the jobs that are selected by their state; states that none has are left out."""
     if all(value is None or value == {} for value in filters.values()):
         # All jobs: an index has them in this order.
-        every = select(jobs.c.state, func.count()).group_by(jobs.c.state)
-        found = {JobState(state): int(count) for state, count in connection.execute(every)}
+        every = snapshot.rows("SELECT state, count(*) AS count FROM jobs GROUP BY state")
+        found = {JobState(row["state"]): int(row["count"]) for row in every}
         return {state: found[state] for state in JobState if state in found}
-    where, seen = selected(of=listed, **filters), filters.get("seen") or {}
+    given, seen = Parameters(), filters.get("seen") or {}
+    condition = Condition(snapshot, given)
+    where = condition(**filters)
     # One pass; to group 100,000 rows, SQLite sorts them.
-    counted = [func.count(case((listed.c.state == state.value, 1))) for state in JobState]
-    query = select(*counted).select_from(source(filters)).where(where)
-    sums = connection.execute(query).one()
-    counts = Counter({state: int(count) for state, count in zip(JobState, sums, strict=True)})
+    sums = ", ".join(
+        f"count(CASE WHEN listed.state = '{state.value}' THEN 1 END) AS {state.value}"
+        for state in JobState
+    )
+    counted = snapshot.row(f"SELECT {sums} FROM {source(filters)} WHERE {where}", given)
+    counts = Counter({state: int(counted[state.value]) for state in JobState if counted})
     if seen:
-        joined = listed.join(jobs, listed.c.number == jobs.c.number)
-        more = select(jobs.c.job_id, jobs.c.state).select_from(joined).where(where, has_id(seen))
-        for job_id, state in connection.execute(more):
-            counts[JobState(state)] -= 1
-            counts[seen[job_id]] += 1
+        those = f"{where} AND {condition.has_id(seen)}"
+        for row in snapshot.rows(
+            f"SELECT jobs.job_id, jobs.state FROM {BOTH} WHERE {those}", given
+        ):
+            counts[JobState(row["state"])] -= 1
+            counts[seen[row["job_id"]]] += 1
     return {state: counts[state] for state in JobState if counts[state]}
 
 
-def source(filters: StoreSelection) -> FromClause:
-    """Give what is to be selected from: ``listed``, with ``jobs`` where that is needed."""
-    if is_wide(filters):
-        return listed.join(jobs, listed.c.number == jobs.c.number)
-    return listed
-
-
-def count_errors(connection: Connection, filters: StoreSelection) -> list[ErrorCount]:
+def count_errors(snapshot: Snapshot, filters: StoreSelection) -> list[ErrorCount]:
     """Count the failed jobs by what their errors have in common, the most frequent first."""
-    where = selected(of=listed, **filters)
-    failed = and_(where, listed.c.state == JobState.FAILED.value, jobs.c.error.is_not(None))
-    joined = listed.join(jobs, listed.c.number == jobs.c.number)
-    query = select(jobs.c.error, jobs.c.job_id).select_from(joined).where(failed)
-    query = query.order_by(listed.c.number.desc())
-    # Row by row: 100,000 errors would fill the memory.
-    rows = connection.execution_options(yield_per=1000).execute(query)
-    return group_errors((str(error), str(job_id)) for error, job_id in rows)
+    given = Parameters()
+    where = Condition(snapshot, given)(**filters)
+    rows = snapshot.rows(
+        f"SELECT jobs.error, jobs.job_id FROM {BOTH} WHERE {where} AND listed.state = 'failed' "
+        "AND jobs.error IS NOT NULL ORDER BY listed.number DESC",
+        given,
+        many=True,
+    )
+    return group_errors((str(row["error"]), str(row["job_id"])) for row in rows)

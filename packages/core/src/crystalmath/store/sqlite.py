@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from crystalmath.store.tables import HEAD
+from crystalmath.store.plain_sql import HEAD
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine

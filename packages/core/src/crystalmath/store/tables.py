@@ -15,9 +15,6 @@ from sqlalchemy import (
     Text,
 )
 
-#: The schema that this release reads and writes: the newest file of ``migrations/versions``.
-HEAD = "0001"
-
 # SQLite counts up by itself only in a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
 # Ordered by code point everywhere, so that a range finds a prefix by the index.
@@ -135,17 +132,3 @@ events = Table(
     Index("ix_events_number_seq", "number", "seq"),
     sqlite_autoincrement=True,
 )
-
-
-def is_storable(text: object) -> bool:
-    """Tell whether this is a text that every database can store and compare.
-
-    PostgreSQL has no NUL, and no database has half a surrogate pair.
-    """
-    if not isinstance(text, str) or "\0" in text:
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

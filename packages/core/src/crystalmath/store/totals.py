@@ -6,21 +6,17 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import func, select
-
-from crystalmath.models import JobState
 from crystalmath.models.filters import Selection
-from crystalmath.store.event_counts import of_jobs
-from crystalmath.store.eventlog import last_event
+from crystalmath.models.job import JobState
+from crystalmath.store.eventlog import last_event, of_jobs
+from crystalmath.store.plain_sql import Parameters
 from crystalmath.store.selection import count_states
-from crystalmath.store.tables import events
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy.engine import Connection
-
     from crystalmath.models.filters import StoreSelection
+    from crystalmath.store.plain_sql import Snapshot
 
 #: The totals of so many filters are kept.
 _KEPT = 64
@@ -39,26 +35,26 @@ class Totals:
         self._known: dict[str, tuple[int, Counter[JobState]]] = {}
         self._lock = threading.Lock()
 
-    def count(self, connection: Connection, filters: StoreSelection) -> dict[JobState, int]:
+    def count(self, snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
         """Count the jobs that are selected by their state; states that none has are left out.
 
         Parameters
         ----------
-        connection : Connection
-            It sees one state of the database.
+        snapshot : Snapshot
+            The database.
         filters : StoreSelection
-            See :func:`crystalmath.store.selection.selected`.
+            See :class:`crystalmath.store.selection.Condition`.
         """
         counted, states = _of_all_states(filters)
         asked = repr(counted)
-        last = last_event(connection)
+        last = last_event(snapshot)
         with self._lock:
             before, counts = self._known.get(asked, (None, Counter()))
         if before is not None and last - _MANY <= before < last and _is_steady(counted):
             counts = counts.copy()
-            counts.update(_moved(connection, before, last, counted))
+            counts.update(_moved(snapshot, before, last, counted))
         elif before != last:
-            counts = Counter(count_states(connection, counted))
+            counts = Counter(count_states(snapshot, counted))
         with self._lock:
             self._known.pop(asked, None)
             self._known[asked] = last, counts
@@ -89,20 +85,22 @@ def _is_steady(filters: StoreSelection) -> bool:
     ).issuperset(filters)
 
 
-def _moved(
-    connection: Connection, after: int, last: int, filters: StoreSelection
-) -> Counter[JobState]:
+def _moved(snapshot: Snapshot, after: int, last: int, filters: StoreSelection) -> Counter[JobState]:
     """Count by how much each state has more jobs, or fewer, than it had before some events.
 
     What was only noted left the state that it reached, and counts for nothing.
     """
-    new = (events.c.seq > after, events.c.seq <= last)
-    query = select(events.c.from_state, events.c.to_state, func.count()).where(*new)
-    query = of_jobs(query, filters, among=select(events.c.number).where(*new))
+    given = Parameters(after=after, last=last)
+    new = "events.seq > :after AND events.seq <= :last"
+    changed = f"SELECT events.number FROM events WHERE {new}"
+    tables, jobs = of_jobs(snapshot, given, filters, among=changed)
     moved: Counter[JobState] = Counter()
-    rows = connection.execute(query.group_by(events.c.from_state, events.c.to_state))
-    for left, reached, count in rows:
-        moved[JobState(reached)] += count
-        if left is not None:
-            moved[JobState(left)] -= count
+    for row in snapshot.rows(
+        f"SELECT events.from_state, events.to_state, count(*) AS count FROM {tables} "
+        f"WHERE {new} AND {jobs} GROUP BY events.from_state, events.to_state",
+        given,
+    ):
+        moved[JobState(row["to_state"])] += row["count"]
+        if row["from_state"] is not None:
+            moved[JobState(row["from_state"])] -= row["count"]
     return moved

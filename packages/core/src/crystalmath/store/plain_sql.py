@@ -1,0 +1,213 @@
+"""The database as it is at one moment, asked in SQL: with SQLite's own module, or SQLAlchemy.
+
+Importing SQLAlchemy takes far longer than most questions, so the questions are plain SQL with named
+parameters (``:name``), which both take. Rows are mappings by the names of columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from urllib.parse import quote
+
+from crystalmath.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from sqlalchemy.engine import Connection
+
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
+#: A row: a mapping, but for abstract classes.
+Row: TypeAlias = Any
+
+#: The schema that this release reads and writes: the newest file of ``migrations/versions``.
+HEAD = "0001"
+#: For so long it is waited for a server that has gone, in seconds.
+TIMEOUT_S = 30.0
+#: How often it is tried again, in seconds.
+PAUSE_S = 0.2
+#: How long SQLite waits for another process that writes, in seconds.
+BUSY_S = 30.0
+
+
+class DroppedError(StoreError):
+    """A connection was lost before its transaction was committed: nothing of it is recorded."""
+
+
+def patient(method: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
+    """Have a method of the store begin again, for a while, where its connection was dropped."""
+
+    @wraps(method)
+    def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
+        deadline = None
+        while True:
+            try:
+                return method(*args, **kwargs)
+            except DroppedError:
+                now = time.monotonic()
+                deadline = now + TIMEOUT_S if deadline is None else deadline
+                if now >= deadline:
+                    raise
+            time.sleep(PAUSE_S)
+
+    return again
+
+
+def is_storable(text: object) -> bool:
+    """Tell whether this is a text that every database can store and compare.
+
+    PostgreSQL has no NUL, and no database has half a surrogate pair.
+    """
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Parameters(dict[str, Any]):
+    """The parameters of a statement, which get their names as they are added."""
+
+    def add(self, value: object) -> str:
+        """Add a value, and return what stands for it in the statement."""
+        name = f"p{len(self)}"
+        self[name] = value
+        return f":{name}"
+
+    def equal(self, column: str, text: str) -> str:
+        """Compare with a text; nothing equals what cannot be stored (drivers would raise)."""
+        return f"{column} = {self.add(text)}" if is_storable(text) else "1 = 0"
+
+    def among(self, column: str, values: Collection[object]) -> str:
+        """Compare with a few values."""
+        return f"{column} IN ({', '.join(map(self.add, values))})" if values else "1 = 0"
+
+
+class Snapshot:
+    """One state of the database.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection or sqlalchemy.engine.Connection
+        It is in a transaction.
+    """
+
+    def __init__(self, connection: sqlite3.Connection | Connection) -> None:
+        self._sqlite: sqlite3.Connection | None = None
+        if isinstance(connection, sqlite3.Connection):
+            self._sqlite = connection
+        elif connection.dialect.name == "sqlite":
+            self._sqlite = connection.connection.driver_connection
+        else:
+            self._connection = connection
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is SQLite, not PostgreSQL."""
+        return self._sqlite is not None
+
+    def rows(
+        self, query: str, given: dict[str, Any] | None = None, *, many: bool = False
+    ) -> Iterator[Row]:
+        """Read rows; where they may be very many, never more than some in memory."""
+        if self._sqlite is not None:
+            cursor = self._sqlite.cursor()
+            cursor.row_factory = sqlite3.Row
+            return cursor.execute(query, given or {})
+        from sqlalchemy import text
+
+        options = {"yield_per": 1000} if many else {}
+        asked = self._connection.execute(text(query), given or {}, execution_options=options)
+        return iter(asked.mappings())
+
+    def row(self, query: str, given: dict[str, Any] | None = None) -> Row | None:
+        """Read the first row, if there is any."""
+        return next(self.rows(query, given), None)
+
+    def value(self, query: str, given: dict[str, Any] | None = None) -> Any:
+        """Read the column ``value`` of the first row; ``None`` if there is none."""
+        found = self.row(query, given)
+        return None if found is None else found["value"]
+
+    def ids(self, given: Parameters, values: Collection[str]) -> str:
+        """Add ids, however many they are, and return the query that selects them."""
+        name = given.add(json.dumps(list(values)))
+        if self.is_sqlite:
+            return f"SELECT value FROM json_each({name})"
+        return f"SELECT json_array_elements_text(CAST({name} AS json))"
+
+    def schema_version(self) -> str | None:
+        """Tell which schema the tables have; ``None`` if there are none."""
+        named = "SELECT max(name) AS value FROM sqlite_master WHERE name = 'alembic_version'"
+        if not self.is_sqlite:
+            named = "SELECT CAST(to_regclass('alembic_version') AS text) AS value"
+        if self.value(named) is None:
+            return None
+        version: str | None = self.value("SELECT version_num AS value FROM alembic_version")
+        return version
+
+
+class Readable(Protocol):
+    """A database that can be read."""
+
+    def reading(self) -> AbstractContextManager[Snapshot]:
+        """See one state of it."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class SqliteFile:
+    """A SQLite database that is only read, without SQLAlchemy; of one thread.
+
+    Parameters
+    ----------
+    file : pathlib.Path
+        The file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        with self._translated():
+            self._connection = sqlite3.connect(
+                f"file:{quote(str(file))}?mode=rw",
+                timeout=BUSY_S,
+                isolation_level=None,
+                uri=True,
+            )
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Snapshot]:
+        """See one state of it."""
+        with self._translated():
+            self._connection.execute("BEGIN")
+            try:
+                yield Snapshot(self._connection)
+            finally:
+                self._connection.rollback()
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise unusable(self.file, error) from error
+
+
+def unusable(place: object, error: object) -> StoreError:
+    """Make the error that a database cannot be used."""
+    return StoreError(f"the job database {place} cannot be used: {str(error).strip()}")
