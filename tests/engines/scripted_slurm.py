@@ -11,7 +11,8 @@ job=$(($(ls jobs | wc -l) + 1))
 for script; do :; done  # the last word
 name=${SBATCH_JOB_NAME:-$(basename $script)}
 case $1 in --job-name=*) name=${1#*=};; esac
-SLURM_JOB_ID=$job SLURM_JOB_NAME=$name setsid bash $script > printed-$job 2>&1 < /dev/null &
+SLURM_JOB_ID=$job SLURM_JOB_NAME=$name setsid bash $script \
+    > $script.stdout 2> $script.stderr < /dev/null &
 echo $! $name > jobs/$job
 if [ -e late ]; then cat late >&2; exit 1; fi
 echo "Submitted batch job $job"

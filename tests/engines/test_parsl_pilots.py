@@ -18,7 +18,7 @@ from scripted_slurm import Slurm
 from conftest import eventually
 from crystalmath import worker
 from crystalmath.engines import handover, schedulers
-from crystalmath.errors import ConfigError, EngineUnavailable, InvalidJob
+from crystalmath.errors import ConfigError, InvalidJob
 from crystalmath.models import Attempt, JobSpec
 from crystalmath.quacc import get_runner
 from crystalmath.quacc.runner import generate_job_id
@@ -43,6 +43,9 @@ scheduler = "slurm"
 address = "127.0.0.1"
 workers_per_node = 1
 """
+#: What sbatch says.
+MUNGE = "sbatch: error: Batch job submission failed: Protocol authentication error"
+NO_PARTITION = "sbatch: error: invalid partition specified: nosuch"
 #: The name of a pilot job, and a claim that was made in it.
 PILOT = "parsl.there.block-0.7"
 CLAIM = f'{{"format": 1, "containment": {{"allocation": "1 {PILOT}"}}}}\n'
@@ -88,14 +91,66 @@ def state(pid):
 
 
 def test_what_slurm_says_to_a_pilot_job_that_it_refuses_is_the_reason(slurm, start):
-    slurm.refusal.write_text("sbatch: error: invalid partition specified: nosuch\n")
+    slurm.refusal.write_text(f"{MUNGE}\n")
     runner, reasons = start()
     job = runner.submit("lab_recipes.value", AL, "there")
-    said = "Slurm takes no pilot job: sbatch: error: invalid partition specified: nosuch"
+    said = f"Slurm takes no pilot job: {MUNGE}; it is asked for again after"
     eventually(lambda: any(said in reason for reason in reasons), 300)
     slurm.refusal.unlink()
     ends(runner, job)
     assert slurm.jobs == ["1"]
+
+
+def test_a_pilot_job_that_slurm_will_never_take_fails_what_waits_for_it(slurm, start, tmp_path):
+    slurm.refusal.write_text(f"{MUNGE}\n")
+    runner, reasons = start()
+    early = runner.submit("lab_recipes.value", AL, "there")
+    eventually(lambda: any(MUNGE in reason for reason in reasons), 300)
+    slurm.refusal.write_text(f"{NO_PARTITION}\n")
+    late = runner.submit("lab_recipes.value", AL, "there")
+    eventually(lambda: runner.get_status(late).is_terminal(), 300)
+    eventually(lambda: runner.get_status(early).is_terminal(), 300)
+    for job in (early, late):
+        said = runner.get_result(job)["error"]
+        assert said.endswith(f": Slurm takes no pilot job: {NO_PARTITION}"), said
+
+
+def test_answers_that_nobody_can_read_fail_no_job(slurm, start):
+    runner, reasons = start()
+    squeue = slurm.replace("squeue", r"printf '\377\376|\n'")
+    job = runner.submit("lab_recipes.value", AL, "there")
+    eventually(lambda: any("what squeue answers cannot be read" in each for each in reasons), 300)
+    sbatch = slurm.replace("sbatch", r"printf '<html>\377\n'")
+    slurm.replace("squeue", squeue)
+    eventually(lambda: any("Could not read job ID" in each for each in reasons), 300)
+    assert runner.get_status(job).value == "pending"
+    slurm.replace("sbatch", sbatch)
+    ends(runner, job)
+    assert slurm.jobs == ["1"]
+
+
+def test_the_third_pilot_job_in_a_row_that_ends_before_a_job_began_is_the_last(
+    slurm, start, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(handover, "PROBE_S", 0.2)
+    mended, said = tmp_path / "mended", "bash: line 9: module: command not found"
+    init = f"[ -e {mended} ] || {{ echo {said!r} >&2; exit 1; }}"
+    runner, _ = start(f"worker_init = '''{init}'''\n")
+
+    def fails(number):
+        job = runner.submit("lab_recipes.value", AL, "there")
+        eventually(lambda: runner.get_status(job).is_terminal(), 300)
+        why = (
+            f"3 pilot jobs ended before a job began in them, the last, {number} (COMPLETED): {said}"
+        )
+        assert runner.get_result(job)["error"] == f"the engine cannot begin it: {why}"
+        assert slurm.jobs[-1] == number
+
+    fails("3")
+    fails("4")  # one more try for what is submitted after that
+    mended.touch()
+    ends(runner, runner.submit("lab_recipes.value", AL, "there"))
+    assert slurm.jobs == ["1", "2", "3", "4", "5"]
 
 
 def test_a_pilot_job_that_slurm_took_without_saying_so_is_no_strangers(slurm, start, monkeypatch):
@@ -120,18 +175,17 @@ def test_a_pilot_job_that_slurm_shows_only_later_is_not_asked_for_twice(slurm, s
 
 
 def test_the_trouble_of_one_cluster_does_not_hide_that_another_was_removed(slurm, start, tmp_path):
-    slurm.refusal.write_text("sbatch: error: invalid partition specified: nosuch\n")
+    slurm.refusal.write_text(f"{NO_PARTITION}\n")
     runner, _ = start()
     there = Attempt(id="a.1", job_id="a", directory=tmp_path / "a", cluster="there")
     removed = Attempt(id="b.1", job_id="b", directory=tmp_path / "b", cluster="elsewhere")
     try:
-        with pytest.raises(EngineUnavailable, match="invalid partition") as told:
-            runner.launch([there, removed])
-        why = "[clusters.elsewhere] is not in the configuration file any more"
-        assert why in str(told.value)
-        with pytest.raises(ConfigError) as alone:
-            runner.launch([removed])
-        assert str(alone.value) == why
+        answers = runner.launch([there, removed])
+        assert {type(each) for each in answers.values()} == {ConfigError}
+        assert {key: str(each) for key, each in answers.items()} == {
+            "a.1": f"Slurm takes no pilot job: {NO_PARTITION}",
+            "b.1": "[clusters.elsewhere] is not in the configuration file any more",
+        }
     finally:
         runner.stop()
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import EngineUnavailable
+from crystalmath.engines import schedulers
+from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath_engine_parsl import config
 from crystalmath_engine_parsl.pool import Pool
-from crystalmath_engine_parsl.slurm_queue import short
+from crystalmath_engine_parsl.slurm_queue import name_of, short
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from parsl.executors import HighThroughputExecutor
 
     from crystalmath.models import Attempt, Cluster
     from crystalmath_engine_parsl.idle_blocks import IdleBlocks
     from crystalmath_engine_parsl.sent_blocks import SentBlocks
     from crystalmath_engine_parsl.slurm_queue import SlurmQueue
+
+#: So much of what a pilot job wrote is looked at, in bytes, and so many lines of it are quoted.
+LOOKED_AT, LINES = 500, 3
 
 
 class BatchPool(Pool):
@@ -87,7 +91,9 @@ class BatchPool(Pool):
         Raises
         ------
         EngineUnavailable
-            Slurm refuses it.
+            Slurm takes none just now.
+        ConfigError
+            Slurm will never take one that asks for this.
         """
         if self._was_taken():  # the last one
             return
@@ -97,7 +103,13 @@ class BatchPool(Pool):
         with contextlib.suppress(EngineUnavailable):  # that is asked first the next time
             if self._was_taken():
                 return
-        raise EngineUnavailable(f"Slurm takes no pilot job: {self._refusal()}")
+        error = self._executor.provider.trouble
+        told = str(error.output) if isinstance(error, subprocess.CalledProcessError) else str(error)
+        is_final = isinstance(error, ConfigError) or (
+            isinstance(error, subprocess.CalledProcessError) and schedulers.is_final(told)
+        )
+        refusal = ConfigError if is_final else EngineUnavailable
+        raise refusal(f"Slurm takes no pilot job: {' '.join(told.split())}")
 
     def _was_taken(self) -> bool:
         """Whether Slurm has a pilot job that it did not say it takes."""
@@ -131,9 +143,31 @@ class BatchPool(Pool):
         return self._idle.busy
 
     def reasons(self) -> list[str]:
-        """Say why pilot jobs wait."""
+        """Say why pilot jobs do not run."""
         there = self._sent.active(self._queue).values()
-        return sorted({reason for state, reason in there if state == "PENDING"})
+        return sorted(
+            {
+                reason if state == "PENDING" and reason != "None" else state
+                for state, reason in there
+                if state != "RUNNING"
+            }
+        )
+
+    def over(self) -> list[str]:
+        """Name the pilot jobs that have ended and were not ended for having nothing to do."""
+        active = self.states()
+        return [job for job in self._blocks() if job not in active and job not in self._idle.ended]
+
+    def last_words(self, allocation: str) -> str:
+        """Return how a pilot job ended, and the last lines that it wrote."""
+        output = Path(self._executor.provider.script_dir, name_of(allocation))
+        lines: list[str] = []
+        for ending in (".stdout", ".stderr"):
+            with contextlib.suppress(OSError):
+                told = Path(f"{output}{ending}").read_bytes()[-LOOKED_AT:]
+                lines += filter(None, map(str.strip, told.decode(errors="replace").splitlines()))
+        ended = self._queue.end_of(allocation) or "it is over"
+        return f"{short(allocation)} ({ended}): {'; '.join(lines[-LINES:]) or 'it wrote nothing'}"
 
     def cancel_blocks(self, but: set[str | None] | None) -> None:
         """End the pilot jobs but some; where nobody knows which, those that have not begun."""
@@ -168,11 +202,6 @@ class BatchPool(Pool):
             return None
         jobs = ", ".join(map(short, self._blocks())) or "?"
         return f"Slurm's job {jobs} with Parsl's workers is over"
-
-    def _refusal(self) -> str:
-        """Say why the newest block was not started."""
-        error = self._executor.provider.trouble
-        return " ".join(str(getattr(error, "output", None) or error).split())
 
     def _blocks(self) -> list[str]:
         return list(self._executor.blocks_to_job_id.values())

@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import EngineUnavailable
+from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Sighting
 from crystalmath_engine_parsl import batch_executor, config
 from crystalmath_engine_parsl.batch_pool import BatchPool
@@ -32,6 +32,10 @@ STUCK_S = 300.0
 #: The longest pause before another pilot job is asked for, after several that had not time enough
 #: for a job, in seconds.
 LATE_S = 300.0
+#: So many pilot jobs in a row that ended before a job began are the cluster's own fault.
+BARREN = 3
+#: Ends that come from outside, and say nothing about what a pilot job would have done.
+_NOT_ITS_OWN = frozenset(["BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED"])
 
 
 class BatchPools(Pools):
@@ -61,24 +65,67 @@ class BatchPools(Pools):
         self._refused: str | None = None
         self._ask_at = 0.0
         self._late: set[str] = set()  # pilot jobs without time for a task since one ran
+        self._began: set[str | None] = set()  # pilot jobs in which a job has begun
+        self._counted: set[str] = set()  # those that were seen to be over
+        self._barren = 0  # so many of these in a row had begun none
+        self._words = ""  # the last ones of the last of them
+        self._given_up: dict[str, str] = {}  # why attempts are not tried again, by their ids
 
-    def launch(self, attempts: Sequence[Attempt]) -> None:
+    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
         """Submit a task for each attempt; the first brings a pilot job."""
+        self._count_barren()
         pool = self._working_pool()
         # First: what Slurm refuses leaves no task behind, and all of them come again.
         if isinstance(pool, BatchPool) and not pool.states():
             self._ask(pool)
         # Some may begin though Parsl does not take all.
         self._given.update({attempt.id: attempt for attempt in attempts})
-        super().launch(attempts)
+        return super().launch(attempts)
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Tell what Slurm and Parsl know of attempts; another pilot job may be asked for."""
+        self._count_barren()
         seen = super().probe(attempts)
         if self._pool is not None:
             with contextlib.suppress(EngineUnavailable):  # it is told as the reason
                 self._grow(self._pool)
         return seen
+
+    def _count_barren(self) -> None:
+        """Ask for no more pilot jobs once several in a row have ended before a job began."""
+        pool = self._pool
+        if pool is None:
+            return
+        with contextlib.suppress(EngineUnavailable):  # Slurm, or the files: it is counted later
+            over = [each for each in pool.over() if each not in self._counted]
+            if over:
+                self._going_on()
+            for allocation in over:
+                self._counted.add(allocation)
+                if allocation in self._began:
+                    self._barren = 0
+                elif self._queue.end_of(allocation) not in _NOT_ITS_OWN:
+                    self._barren += 1
+                    self._words = pool.last_words(allocation)
+            if self._barren >= BARREN and not pool.states():
+                self._give_up_asking(pool, self._why_barren())
+
+    def _why_barren(self) -> str:
+        return (
+            f"{self._barren} pilot jobs ended before a job began in them, the last, {self._words}"
+        )
+
+    def _give_up_asking(self, pool: BatchPool, why: str) -> None:
+        """Fail the attempts that wait."""
+        waiting = [task.attempt.id for task in self._unclaimed()]
+        self._given_up |= dict.fromkeys(waiting, why)
+        for attempt in waiting:
+            self._given.pop(attempt, None)
+            del self._tasks[attempt]
+        # Whoever submits a job again has mended something, perhaps: that is one more try.
+        self._barren = BARREN - 1
+        self._runner.log.warning("%s", why)
+        self._end(pool)
 
     def _make(self, directory: Path) -> Pool:
         # What Slurm took for an earlier pool without saying so may have come to light by now.
@@ -114,13 +161,22 @@ class BatchPools(Pools):
 
     def _grow(self, pool: BatchPool) -> None:
         """Ask for one more pilot job where tasks wait for which those that run have no worker."""
-        states = pool.states()
+        # One that still ends, perhaps on a node that answers no more, takes no jobs.
+        states = {job: state for job, state in pool.states().items() if state != "COMPLETING"}
         waiting = any(
             not self._runner.has_begun(task.attempt) for task in self._tasks.copy().values()
         )
         may_ask = len(states) < self._most and set(states.values()) <= {"RUNNING"}
-        if waiting and may_ask and pool.lacks_workers():
-            self._ask(pool)
+        if waiting and may_ask and self._barren >= BARREN:
+            self._refused = self._why_barren()
+        elif waiting and may_ask and pool.lacks_workers():
+            try:
+                self._ask(pool)
+            except ConfigError as error:
+                if states:
+                    self._ask_later(f"{error}; it", PAUSE_S)
+                else:
+                    self._give_up_asking(pool, str(error))
 
     def _ask(self, pool: BatchPool) -> None:
         """Ask for one more pilot job; where that was refused, later and later."""
@@ -181,7 +237,11 @@ class BatchPools(Pools):
         for attempt in list(self._given.values()):
             if self._runner.has_ended(attempt):
                 self._given.pop(attempt.id, None)
-        return {self._runner.allocation_of(attempt) for attempt in list(self._given.values())}
+                with contextlib.suppress(EngineUnavailable):
+                    self._began.add(self._runner.allocation_of(attempt))
+        going_on = {self._runner.allocation_of(attempt) for attempt in list(self._given.values())}
+        self._began |= going_on
+        return going_on
 
     def _is_idle(self, pool: Pool) -> bool:
         # Whether its workers are there at all is Slurm's matter; of the others see `_end_stuck`.
@@ -220,12 +280,14 @@ class BatchPools(Pools):
             allocation = None
         if allocation is None:
             return Sighting("unknown")
-        if allocation in self._queue.active():
-            return Sighting("running")
+        if seen := self._queue.active().get(allocation):
+            return Sighting("running", None if seen[0] == "RUNNING" else f"Slurm: {seen[0]}")
         why = f"Slurm's job {short(allocation)}, in which it ran, is over"
         return Sighting("gone", why, unseen=not self._queue.saw_end(allocation))
 
     def _see_waiting(self, attempt: Attempt) -> Sighting:
+        if why := self._given_up.get(attempt.id):
+            return Sighting("gone", why, fatal=True)
         seen = super()._see(attempt)
         if seen.state != "queued" or self._pool is None:
             return seen

@@ -75,11 +75,13 @@ class Pools:
     def _mark(self) -> str:
         return f"{MARK}={self._ownership.token}"
 
-    def launch(self, attempts: Sequence[Attempt]) -> None:
+    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
         """Submit a task for each attempt; Parsl starts with the first."""
         pool = self._working_pool()
         for attempt in attempts:
             self._submit(pool, attempt)
+        # The tasks of one process mean nothing in another: there is no handle to record.
+        return {attempt.id: attempt.id for attempt in attempts}
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Tell which attempts are still Parsl's, after mending what is wrong with it."""

@@ -84,27 +84,16 @@ class ParslRunner(EngineRunner):
             return None if cores is None else int(cores)
         return len(os.sched_getaffinity(0))
 
-    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
+    def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
         """Submit a task for each attempt to its cluster; its trouble keeps back its own jobs."""
-        handles: dict[str, str] = {}
-        troubles: dict[str, EngineUnavailable | ConfigError] = {}
+        answers: dict[str, str | Exception] = {}
         for name, some in self._by_cluster(attempts).items():
             try:
-                self._launch_on(name, some)
+                answers.update(self._pools(name).launch(some))
             except (EngineUnavailable, ConfigError) as error:
-                troubles[name] = error
                 self.log.warning("cluster %s: %s", name, error)
-            else:
-                # The tasks of one process mean nothing in another: there is no handle to record.
-                handles.update({attempt.id: attempt.id for attempt in some})
-        if troubles and not handles:
-            passing = any(isinstance(each, EngineUnavailable) for each in troubles.values())
-            if passing and len(troubles) > 1:
-                # All of them are told so, and all come again: nobody's trouble hides another's.
-                told = (f"cluster {name}: {error}" for name, error in troubles.items())
-                raise EngineUnavailable("; ".join(told))
-            raise next(iter(troubles.values()))
-        return handles
+                answers.update(dict.fromkeys([attempt.id for attempt in some], error))
+        return answers
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Tell which attempts are still Parsl's, after mending what is wrong with it."""
@@ -122,10 +111,10 @@ class ParslRunner(EngineRunner):
         for pools in self._of.values():
             pools.stop()
 
-    def _launch_on(self, name: str, attempts: Sequence[Attempt]) -> None:
-        if name not in self._of:
-            raise ConfigError(_removed(name))
-        self._of[name].launch(attempts)
+    def _pools(self, cluster: str) -> Pools:
+        if cluster not in self._of:
+            raise ConfigError(_removed(cluster))
+        return self._of[cluster]
 
     def _is_mpi(self, cluster: str) -> bool:
         return cluster in self._blocks and "mpi" in self._blocks[cluster].engine_options

@@ -44,7 +44,7 @@ class SlurmQueue:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, str]] = {}
         self._at = float("-inf")
-        self._ended: set[str] = set()
+        self._ended: dict[str, str] = {}
 
     def active(self) -> dict[str, tuple[str, str]]:
         """Return state and reason of each allocation that is not over.
@@ -60,16 +60,18 @@ class SlurmQueue:
                 for job in schedulers.slurm_jobs()
             }
             self._seen = {job: seen for job, seen in rows.items() if seen[0] not in _OVER}
-            # It saw the ends of these. A node that it knows nothing of any more may go on.
-            self._ended |= {
-                job for job, (state, _) in rows.items() if state in _OVER - {"NODE_FAIL"}
-            }
+            self._ended |= {job: state for job, (state, _) in rows.items() if state in _OVER}
             self._at = time.monotonic()
         return self._seen
 
     def saw_end(self, allocation: str) -> bool:
         """Whether Slurm saw that nothing of an allocation, which is over, is alive."""
-        return allocation in self._ended
+        # A node that it knows nothing of any more may go on.
+        return self._ended.get(allocation, "NODE_FAIL") != "NODE_FAIL"
+
+    def end_of(self, allocation: str) -> str | None:
+        """Return the state in which Slurm saw an allocation end, or ``None``."""
+        return self._ended.get(allocation)
 
     def cancel(self, allocations: list[str], *, pending_only: bool = False) -> None:
         """Cancel allocations, or those of them that wait.
