@@ -365,3 +365,17 @@ def test_what_is_wrong_with_a_file_is_told_in_words(tmp_path, name, content, sai
     with pytest.raises(InvalidJob, match=said) as told:
         read_structures(tmp_path / name)
     assert name in str(told.value)
+
+
+def test_texts_of_an_extended_xyz_file_stay_and_other_objects_are_left_out(tmp_path):
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_array("bulk_wyckoff", np.array(["a", "a", "b", "c"]))
+    write(tmp_path / "slab.extxyz", atoms)
+    [(_, read_back)] = read_structures(tmp_path / "slab.extxyz")
+    assert read_back.arrays["bulk_wyckoff"].dtype.kind == "O"  # by ASE's reader
+    sent = parse_structure(to_ase_json(read_back))
+    assert sent.arrays["bulk_wyckoff"].tolist() == ["a", "a", "b", "c"]
+    assert read_back.arrays["bulk_wyckoff"].dtype.kind == "O"  # the caller's is not changed
+    read_back.set_array("mine", np.array([None, 1, {}, "x"], dtype=object))
+    with pytest.warns(UserWarning, match="'mine' is left out"):
+        assert "mine" not in parse_structure(to_ase_json(read_back)).arrays

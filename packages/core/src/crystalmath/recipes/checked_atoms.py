@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -57,9 +58,24 @@ def prepare(atoms: Atoms) -> Atoms:
 
     quacc's VASP calculator takes the moments of a finished calculation as the initial ones of the
     next. Files read by ASE carry them in a ``SinglePointCalculator``, which no job can take along:
-    where no initial moments are set, the computed ones become the initial ones.
+    where no initial moments are set, the computed ones become the initial ones. Arrays of texts,
+    which extended XYZ files bring as Python objects (``bulk_wyckoff`` of quacc's slabs), become
+    arrays of numpy's own; other arrays of objects, which have no JSON form, are left out with a
+    warning.
     """
     copied = atoms.copy()
+    for name, values in list(copied.arrays.items()):
+        if values.dtype.kind != "O":
+            continue
+        del copied.arrays[name]
+        if all(isinstance(value, str) for value in values.flat):
+            copied.set_array(name, values, dtype=str)
+        else:
+            warnings.warn(
+                f"the structure's array {name!r} is left out: it holds Python objects, which no "
+                "job can take along",
+                stacklevel=2,
+            )
     computed = getattr(atoms.calc, "results", None) or {}
     magmoms = computed.get("magmoms") if isinstance(computed, Mapping) else None
     if magmoms is not None and not atoms.has("initial_magmoms"):
