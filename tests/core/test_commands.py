@@ -49,6 +49,40 @@ def test_vasp_that_is_not_on_the_path(bin_of):
 
 
 @pytest.mark.parametrize(
+    ("family", "default", "variable"),
+    [
+        ("aims", "aims.x", "QUACC_AIMS_BIN"),
+        ("dftb", "dftb+", "DFTB_COMMAND"),
+        ("gaussian", "g16", "QUACC_GAUSSIAN_CMD"),
+        ("gulp", "gulp", "QUACC_GULP_CMD"),
+        ("mrcc", "dmrcc", "QUACC_MRCC_CMD"),
+        ("onetep", "onetep.arch", "QUACC_ONETEP_CMD"),
+        ("orca", "orca", "QUACC_ORCA_CMD"),
+        ("qchem", "qchem", "QUACC_QCHEM_CMD"),
+    ],
+)
+def test_programs_whose_files_nobody_checks(bin_of, family, default, variable):
+    recipe = f"quacc.recipes.{family}.core.static_job"
+    environment = bin_of()
+    finding = check_commands(recipe, environment)
+    assert (finding.severity, finding.code) == ("error", "command_missing")
+    assert f"would not start: {default} (" in finding.message
+    assert f"{variable}=/path/to/{default}" in finding.remedy
+    assert check_commands(recipe, {**environment, variable: "module load it; run"}) is None
+    assert check_commands(recipe, bin_of(default)) is None
+    own = {**environment, variable: "/no/such"}
+    assert f"/no/such ({variable}) is no program" in check_commands(recipe, own).message
+
+
+def test_dftb_whose_command_ases_own_configuration_may_name(bin_of, home):
+    environment = {**bin_of(), "ASE_CONFIG_PATH": str(home / "ase.ini")}
+    recipe = "quacc.recipes.dftb.core.static_job"
+    assert check_commands(recipe, environment) is not None
+    (home / "ase.ini").write_text("[dftb]\ncommand = /opt/dftb+\n")
+    assert check_commands(recipe, environment) is None
+
+
+@pytest.mark.parametrize(
     ("command", "said"),
     [
         ("mpirun -np 4", "vasp_std"),

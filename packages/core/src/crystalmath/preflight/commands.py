@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
 from crystalmath.models import Finding
-from crystalmath.preflight.launching import is_certain, is_found, starts_here
+from crystalmath.preflight.launching import Command, Launch, is_certain, is_found, starts_here
 from crystalmath.preflight.programs_here import failure, program_of
+from crystalmath.recipes.lookup import NAMESPACE
 from crystalmath.recipes.one_line import shown
+from crystalmath.recipes.quacc_settings import ase_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from crystalmath.preflight.launching import Command, Launch
     from crystalmath.preflight.report import Report, Step
+
+#: Programs whose files nobody checks, by the folder of quacc's recipes: their name, quacc's setting
+#: of their command, and what that is by default.
+_OTHERS = {
+    "aims": ("FHI-aims", "AIMS_BIN", "aims.x"),
+    "dftb": ("DFTB+", "", "dftb+"),
+    "gaussian": ("Gaussian", "GAUSSIAN_CMD", "g16"),
+    "gulp": ("GULP", "GULP_CMD", "gulp"),
+    "mrcc": ("MRCC", "MRCC_CMD", "dmrcc"),
+    "onetep": ("ONETEP", "ONETEP_CMD", "onetep.arch"),
+    "orca": ("ORCA", "ORCA_CMD", "orca"),
+    "qchem": ("Q-Chem", "QCHEM_CMD", "qchem"),
+}
 
 
 def check_commands(recipe: str, environment: Mapping[str, str]) -> Finding | None:
@@ -41,20 +56,46 @@ def check_commands(recipe: str, environment: Mapping[str, str]) -> Finding | Non
 def commands_of(recipe: str, environment: Mapping[str, str]) -> Commands | Finding | None:
     """Give what a job may start; a finding where its program's own code fails."""
     path, program = environment.get("PATH"), program_of(recipe)
-    if path is None or program is None:
+    if path is None:
         return None
     try:
-        launch = program.launch(recipe, environment)
+        launch = (program.launch if program else _launch)(recipe, environment)
     except (ValueError, RecursionError):
         return None  # quacc's settings cannot be read, which is told elsewhere
-    except Exception as error:  # noqa: BLE001 - a stranger's; the job goes on
-        return failure(program, error)
+    except Exception as error:
+        if program is None:
+            raise
+        return failure(program, error)  # a stranger's; the job goes on
     if launch is None or launch.launcher is None:
         return None
     programs = tuple(each for each in launch.programs if each)
     if len(programs) < len(launch.programs):
         return None
     return Commands(launch, launch.launcher, programs, path)
+
+
+def _launch(recipe: str, environment: Mapping[str, str]) -> Launch | None:
+    """Return how a program of quacc's recipes is started whose files nobody checks."""
+    family = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
+    if family not in _OTHERS or not recipe.startswith(f"{NAMESPACE}."):
+        return None
+    title, setting, default = _OTHERS[family]
+    launcher: Command | None = Command("", "")
+    if family == "aims":
+        launcher = Command.of_setting("AIMS_PARALLEL_CMD", "", environment)
+    if setting:
+        program = Command.of_setting(setting, default, environment)
+        named = f"QUACC_{setting}"
+    else:  # ASE's own
+        if any(Path(file).exists() for file in ase_files(environment)):
+            return None  # its configuration file may name another
+        named = "DFTB_COMMAND"
+        own = environment.get(named)
+        program = Command(own or default, named if own else "ASE's default")
+    remedy = f"put the folder of {default} on PATH, or name it with {named}=/path/to/{default}"
+    if not setting:
+        remedy += f", forwarded to jobs ([environment] forward has {named} in config.toml)"
+    return Launch(title=title, launcher=launcher, programs=(program,), remedy=remedy)
 
 
 @frozen(slots=False)
