@@ -31,8 +31,8 @@ from crystalmath.client import (
 )
 from crystalmath.client import batches as batches_module
 from crystalmath.client import remote as remote_module
-from crystalmath.client.launch import answers
-from crystalmath.errors import ServerNotRunning
+from crystalmath.client.launch import answers, start
+from crystalmath.errors import ServerError, ServerNotRunning
 from crystalmath.quacc import JobState
 from crystalmath.server.endpoint import Place, Server
 from crystalmath.server.rpc import wire
@@ -42,6 +42,17 @@ LONG = 120
 
 #: What Python 3.12 and newer say of every fork of a process with threads.
 forks = pytest.mark.filterwarnings("ignore:This process .*multi-threaded:DeprecationWarning")
+
+
+def test_a_server_that_does_not_start_is_told_with_its_own_lines(home):
+    place = Place.of(home)
+    place.make()
+    (home / "config.toml").write_text("[nonsense]\n")
+    for file in (place.output, place.log):
+        file.write_text("trouble of another server, long ago\n")
+    with pytest.raises(ServerError, match="nonsense") as failed:
+        start(place)
+    assert "long ago" not in str(failed.value)
 
 
 def waiting_job(client, go):

@@ -301,3 +301,18 @@ def test_check_says_which_clocks_and_versions_differ(monkeypatch):
     assert (other.state, other.message) == ("warning", "1.0")
     assert version("ase") in other.remedy
     assert _version("ase", None).state == "error"
+
+
+def test_a_misspelt_cluster_is_told_which_is_meant(home):
+    (home / "config.toml").write_text("[clusters.slurm]\nengine = 'local'\n")
+    with JobService() as service:
+        for engine in (None, "local"):
+            wanted = Submission(
+                recipe="quacc.recipes.emt.core.static_job",
+                atoms=bulk("Cu"),
+                engine=engine,
+                cluster="slrum",
+            )
+            (found,) = service.check(wanted).errors
+            assert "there is no cluster 'slrum'; did you mean 'slurm'?" in found.message
+            assert "There are slurm, local" in found.message

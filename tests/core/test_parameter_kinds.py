@@ -34,6 +34,10 @@ def check(recipe, **parameters):
         (STATIC, {"copy_files": [{"source": "/x"}]}, "'copy_files' must be .*filenames"),
         (STATIC, {"copy_files": [{"source": 5, "filenames": "x"}]}, "'copy_files' must be a list"),
         (STATIC, {"kspacing": "x"}, "'kspacing' must be a number, in 1/Å, not 'x'"),
+        (VASP, {"encut": "600eV"}, "'encut' must be a number, in eV, not '600eV'"),
+        (VASP, {"EDIFFG": "-0.01"}, "'EDIFFG' must be a number, in eV .or, below zero, eV/Å"),
+        (STATIC, {"input_data": {"ecutwfc": "60Ry"}}, "'ecutwfc' must be a number, in Ry"),
+        (STATIC, {"input_data": {"system": {"degauss": "x"}}}, "'degauss' must be a number, in Ry"),
         (STATIC, {"preset": 5}, "'preset' must be the name of a preset, .* not 5"),
         (VASP, {"kpts": "abc"}, r"'kpts' must be a list of three .* not 'abc'"),
         (VASP, {"setups": 5}, "'setups' must be the name .* or a table, .* not 5"),
@@ -141,6 +145,19 @@ def test_a_users_own_annotations_are_taken_at_their_word(check_own, parameters, 
 )
 def test_what_a_users_own_recipe_may_take_passes(check_own, parameters):
     assert check_own(**parameters) == []
+
+
+def test_what_an_annotation_names_is_listed():
+    with pytest.raises(InvalidJob, match="'library', one of fairchem, matcalc, rootstock: --param"):
+        check("mlip.core.static_job")
+    (found,) = check("mlip.core.static_job", library="matclac")
+    assert (found.severity, found.code) == ("error", "parameter_choice")
+    assert "none of the choices" in found.message
+    assert found.remedy == "did you mean 'matcalc'?"
+    (found,) = check("tblite.core.static_job", method="GFN3-xTB")
+    assert (found.severity, found.remedy) == ("warning", "did you mean 'GFN2-xTB'?")
+    for given in ({"library": "MatCalc"}, {"library": "rootstock", "checkpoint": "x"}):
+        assert check("mlip.core.static_job", **given) == []
 
 
 def test_two_hundred_equal_refusals_are_one_line(capsys):

@@ -165,6 +165,11 @@ BAD = {
     "no title": (GOOD.split("\n", 1)[1], "no_header", "parameters from PSCTR"),
     "no valence": (drop(r"\n.*"), "no_header", "'parameters from PSCTR are:' stands"),
     "header cut": (GOOD[:300], "no_header", "END of PSCTR"),
+    "header's end indented": (
+        GOOD.replace(HEADER_END, f"   {HEADER_END}"),
+        "no_header",
+        "'END of PSCTR-controll parameters', is indented",
+    ),
     "header cut, body there": (GOOD.replace(HEADER_END, ""), "no_header", "END of PSCTR"),
     "no begin": (drop(r" parameters from PSCTR are:"), "no_header", "parameters from PSCTR"),
     "no TITEL": (drop(r" *TITEL.*"), "no_header", "lacks TITEL"),

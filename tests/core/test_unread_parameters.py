@@ -284,3 +284,14 @@ def test_on_the_command_line(home, cli):
     assert (answer.code, "it belongs into opt_params" in answer.out) == (0, True)
     answer = cli("run", RELAX, poscar, "--param", "fmax=0.01", "--strict")
     assert (answer.code, "it belongs into opt_params" in answer.err) == (1, True)
+    answer = cli("check", RELAX, poscar, "--fmax", "0.01")
+    assert answer.code == 2
+    assert "No such option: --fmax; a parameter of the recipe is given as" in answer.err
+    assert "--param opt_params.fmax=0.01" in " ".join(answer.err.split())
+    answer = cli("run", RELAX, poscar, "--relax-cell=true")
+    assert "--param relax_cell=true" in " ".join(answer.err.split())
+    answer = cli("run", RELAX, poscar, "--relax-cell")
+    assert "--param relax_cell=VALUE" in " ".join(answer.err.split())
+    for arguments in (("check", "no.such", poscar, "--fmax", "1"), ("list", "--fmax", "1")):
+        answer = cli(*arguments)
+        assert (answer.code, "--param" in answer.err) == (2, False)

@@ -499,7 +499,11 @@ def test_text_that_should_be_something_else(pots, text):
 
 def test_a_preset_that_is_not_there(tmp_path):
     (tmp_path / "BulkSet.yaml").touch()
-    for name, hint in (("BulkSett", "; did you mean 'BulkSet'?"), ("other/Mine", "")):
+    for name, hint in (
+        ("BulkSett", "; did you mean 'BulkSet'?; there are BulkSet"),
+        ("Mine", "; there are BulkSet"),
+        ("other/Mine", ""),
+    ):
         finding = only(failed("FileNotFoundError", f"Cannot find {tmp_path}/{name}.yaml"))
         assert finding.severity == "error"
         assert (
@@ -624,7 +628,17 @@ def test_errors_come_first(pots):
 
 @pytest.mark.parametrize(
     ("name", "near", "remedy"),
-    [("encutt", "encut", "did you mean 'encut'?"), ("qqqqqq", None, None)],
+    [
+        ("encutt", "encut", "did you mean 'encut'?"),
+        ("qqqqqq", None, None),
+        (
+            "fmax",
+            "hflmax",
+            "VASP has EDIFFG, and a negative one is the largest force, in eV/Å: ediffg=-0.01",
+        ),
+        ("max_steps", None, "NSW is the number of ionic steps: nsw=100"),
+        ("ecutwfc", None, "ENCUT is the cutoff, in eV (1 Ry is 13.6 eV): encut=520"),
+    ],
 )
 def test_unknown_parameters(pots, name, near, remedy):
     step = vasp(pots, "Al", unknown={name: near})

@@ -247,6 +247,12 @@ def _run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="crystalmath", standalone_mode=False) or 0
         sys.stdout.flush()
     except _ClickException as error:
+        if option := getattr(error, "option_name", None):
+            from crystalmath.cli.shared.parameter_options import as_parameter
+
+            if meant := as_parameter(option, arguments):
+                error.message += f"; a parameter of the recipe is given as {meant}"
+                error.possibilities = None
         error.show(sys.stderr)
         if "--json" in arguments:
             output.write_json(output.error_document(error, "usage"))

@@ -18,6 +18,8 @@ from crystalmath.server.endpoint import require_socket
 from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crystalmath.server.endpoint import Place
 
 #: How long a server may take to answer, in seconds; another may be leaving meanwhile.
@@ -51,6 +53,8 @@ def start(place: Place) -> None:
     """
     place.make()
     place.address()
+    # What earlier servers have written has nothing to say about this one.
+    before = {file: _size(file) for file in (place.output, place.log)}
     process = _spawn(place)
     deadline = time.monotonic() + START_S
     while not answers(place):
@@ -58,12 +62,12 @@ def start(place: Place) -> None:
         if process.poll() is not None and place.read_lock() is None:
             raise ServerError(
                 f"the server of {place.home} ended with {process.returncode} before it answered"
-                f"{_told(place)}"
+                f"{_told(before)}"
             )
         if time.monotonic() >= deadline:
             raise ServerError(
                 f"the server of {place.home} does not answer after {START_S:g} s; its log is "
-                f"{place.log}{_told(place)}"
+                f"{place.log}{_told(before)}"
             )
         time.sleep(PAUSE_S)
     # Where this process lives on, its child must not become a zombie.
@@ -109,13 +113,22 @@ def _spawn(place: Place) -> subprocess.Popen[bytes]:
         os.close(output)
 
 
-def _told(place: Place) -> str:
-    tails = [tail for tail in (_tail(place.output), _tail(place.log)) if tail]
+def _told(before: Mapping[Path, int]) -> str:
+    tails = [tail for file, size in before.items() if (tail := _tail(file, size))]
     return "; it wrote:\n" + "\n".join(tails) if tails else ""
 
 
-def _tail(file: Path) -> str:
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def _tail(file: Path, before: int) -> str:
+    """Read the end of what a file has got beyond a size; all of one that is another by now."""
     with contextlib.suppress(OSError), file.open("rb") as opened:
-        opened.seek(max(0, os.fstat(opened.fileno()).st_size - TAIL))
+        size = os.fstat(opened.fileno()).st_size
+        opened.seek(max(before if before <= size else 0, size - TAIL))
         return opened.read().decode(errors="replace").strip()
     return ""

@@ -136,9 +136,15 @@ def _preset_instead(trouble: Trouble) -> str | None:
         return None
     folder, name = os.path.split(missing[1])
     try:
-        there = [file.removesuffix(".yaml") for file in os.listdir(folder or ".")]
+        there = [
+            file.removesuffix(".yaml")
+            for file in os.listdir(folder or ".")
+            if file.endswith(".yaml")
+        ]
     except (OSError, ValueError):
         there = []
     near = difflib.get_close_matches(name.removesuffix(".yaml"), there, n=1)
     words = f"; did you mean {shown(near[0])!r}?" if near else ""
+    listed = sorted(file for file in there if file[:1] not in "._")
+    words += f"; there are {brief(listed, 20)}" if listed else ""
     return f"correct the parameter preset or setups, which names that file{words}"

@@ -6,14 +6,14 @@ import difflib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import InvalidJob, did_you_mean
 from crystalmath.models import Finding
 from crystalmath.recipes.lookup import nearest
-from crystalmath.recipes.parameter_kinds import check_flag, check_kinds
+from crystalmath.recipes.parameter_kinds import check_flag, check_kinds, choices
 from crystalmath.recipes.structure_argument import check_structure, structure_argument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from crystalmath.recipes.lookup import Recipe
 
@@ -64,12 +64,14 @@ def check_arguments(
     findings = _check_unknown(recipe, parameters, others)
     missing = [item.name for item in others if _is_missing(item, parameters)]
     if missing:
-        raise InvalidJob(f"the recipe {recipe.name} needs the parameter {missing[0]!r}")
+        told = choices(recipe.signature.parameters[missing[0]])
+        which = f", one of {', '.join(told)}: --param {missing[0]}={told[0]}" if told else ""
+        raise InvalidJob(f"the recipe {recipe.name} needs the parameter {missing[0]!r}{which}")
     for item in others:
         if item.kind in _BY_NAME:
             check_flag(recipe, item, parameters.get(item.name))
     check_kinds(recipe, parameters)
-    return findings
+    return [*findings, *_check_choices(recipe, parameters, others)]
 
 
 def _check_first(first: str, recipe: Recipe, parameters: Mapping[str, Any]) -> None:
@@ -101,6 +103,25 @@ def _check_unknown(
                 )
             )
     return findings
+
+
+def _check_choices(
+    recipe: Recipe, parameters: Mapping[str, Any], others: Sequence[inspect.Parameter]
+) -> Iterator[Finding]:
+    """Find texts that are none of those which an annotation names; a recipe may take more."""
+    for item in others:
+        value, told = parameters.get(item.name), choices(item)
+        if isinstance(value, str) and told and value.lower() not in map(str.lower, told):
+            # Of a machine-learned potential's libraries quacc takes no other.
+            certain = (recipe.name.split(".")[2:3], item.name) == (["mlip"], "library")
+            yield Finding(
+                severity="error" if certain else "warning",
+                code="parameter_choice",
+                message=f"{item.name} = {value!r:.80} is none of the choices of {recipe.name}: "
+                f"{', '.join(told)}",
+                source=f"the parameter {item.name}",
+                remedy=did_you_mean(value, told, "name one of them"),
+            )
 
 
 def _is_missing(argument: inspect.Parameter, parameters: Mapping[str, Any]) -> bool:

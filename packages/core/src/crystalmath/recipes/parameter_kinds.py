@@ -48,6 +48,18 @@ _NAMED = {
     "preset": "the name of a preset, or of its file",
     "dynamics": 'an ensemble ("nvt_langevin"), or a dynamics of ase.md ("NPT")',
 }
+#: Numbers of an input that people write with their units, or in those of another program.
+_UNITS = {
+    "vasp": {
+        **dict.fromkeys(("ediff", "encut", "enaug", "sigma"), "eV"),
+        "ediffg": "eV (or, below zero, eV/Å)",
+        "potim": "fs",
+    },
+    "espresso": {
+        **dict.fromkeys(("conv_thr", "degauss", "ecutrho", "ecutwfc", "etot_conv_thr"), "Ry"),
+        "forc_conv_thr": "Ry/bohr",
+    },
+}
 _KPTS = "a list of three whole numbers, [3, 3, 3]"
 _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]'
 
@@ -96,6 +108,24 @@ def check_flag(recipe: Recipe, argument: inspect.Parameter, value: object) -> No
             f"the parameter {argument.name!r} of {recipe.name} must be true or false, "
             f"not the text {value!r:.80}"
         )
+
+
+def choices(argument: inspect.Parameter) -> tuple[str, ...]:
+    """Return the texts that an argument's annotation names as its only values, if it does."""
+    if argument.annotation is argument.empty:
+        return ()
+    try:
+        node = ast.parse(repr(argument.annotation), mode="eval").body
+    except (SyntaxError, SystemError):  # SystemError: see recipes.source
+        return ()
+    if isinstance(node, ast.BinOp) and _last(node.right) == "None":
+        node = node.left
+    if not isinstance(node, ast.Subscript) or _last(node.value) != "Literal":
+        return ()
+    values = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    told = [each.value for each in values if isinstance(each, ast.Constant)]
+    texts = tuple(each for each in told if isinstance(each, str))
+    return texts if len(texts) == len(values) else ()
 
 
 def members(annotation: str) -> set[str]:
@@ -176,9 +206,26 @@ def _wrong_input(recipe: str, given: Mapping[str, Any]) -> Iterator[str]:
         yield _must("kpts", _KPTS, kpts)
     if isinstance(given.get("kspacing"), _NOT_NUMBERS):
         yield _must("kspacing", "a number, in 1/Å", given["kspacing"])
+    for name, value in _numbers_of(family, given):
+        unit = _UNITS[family][name.lower()]
+        if isinstance(value, str):
+            yield _must(name, f"a number, in {unit}", value)
     if family == "vasp" and isinstance(given.get("setups"), (int, float, list, tuple)):
         what = 'the name of a file of setups, or a table, {"Al": "_pv"}'
         yield _must("setups", what, given["setups"])
+
+
+def _numbers_of(family: str, given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Go through what a program's input has as numbers with a unit."""
+    tables = [given]
+    if family == "espresso":
+        data = given.get("input_data")
+        flat = data if isinstance(data, Mapping) else {}
+        tables = [flat, *(each for each in flat.values() if isinstance(each, Mapping))]
+    for table in tables:
+        for name, value in table.items():
+            if str(name).lower() in _UNITS[family]:
+                yield str(name), value
 
 
 def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:

@@ -67,6 +67,18 @@ def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]
     return [*_of_job(recipe, parameters, ""), *_of_flow(recipe, parameters)]
 
 
+def place_of(recipe: Recipe, name: str) -> str | None:
+    """Return where one of quacc's recipes takes a parameter, ``opt_params.fmax``, if it does."""
+    arguments = {} if recipe.signature is None else recipe.signature.parameters
+    if name in arguments:
+        return name
+    for full, key in _inner(arguments).items():
+        if key == name:
+            return full
+    others = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in arguments.values())
+    return name if others else None
+
+
 def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]:
     given = parameters.get("job_params")
     for name, key in _looked_up(recipe.name):

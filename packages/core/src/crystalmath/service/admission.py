@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -229,6 +230,12 @@ class Admission:
         runner, name = self._runner(spec), spec.cluster
         configured, served = self._config.clusters.get(name), runner.settings.clusters.get(name)
         if configured is None or configured.engine != spec.engine or configured == served:
+            known = [*self._config.clusters, *runner.clusters()]
+            if name not in known and (near := difflib.get_close_matches(name, known, 1)):
+                raise InvalidJob(
+                    f"there is no cluster {name!r}; did you mean {near[0]!r}? There are "
+                    f"{', '.join(dict.fromkeys(known))}"
+                )
             runner.check_cluster(name)
             return []
         # What has changed since the engine began, counts once it can begin anew.

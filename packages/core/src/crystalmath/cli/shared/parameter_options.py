@@ -141,6 +141,34 @@ def parse_walltime(text: str) -> float:
     return seconds
 
 
+def as_parameter(option: str, arguments: Sequence[str]) -> str | None:
+    """Write an option that a command does not know as a parameter of the recipe that it names.
+
+    Parameters
+    ----------
+    option : str
+        ``--fmax``.
+    arguments : sequence of str
+        The whole command, in which its value stands.
+    """
+    from crystalmath.config import load
+    from crystalmath.errors import CrystalMathError
+    from crystalmath.recipes.lookup import full_name, look_up
+    from crystalmath.recipes.unread_parameters import place_of
+
+    name = option.lstrip("-").replace("-", "_")
+    if arguments[:1] not in (["run"], ["submit"], ["check"]) or not name.isidentifier():
+        return None
+    at = next((at for at, text in enumerate(arguments) if text.partition("=")[0] == option), -1)
+    value = arguments[at].partition("=")[2] or next(iter(arguments[at + 1 :]), "")
+    for text in arguments[1:]:
+        with contextlib.suppress(CrystalMathError):
+            allow = load().recipes_allow
+            if place := place_of(look_up(full_name(text, allow), allow), name):
+                return f"--param {place}={'VALUE' if value[:1] in ('', '-') else value}"
+    return None
+
+
 @of_option("--label")
 def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     """Read labels, ``KEY=VALUE`` each.

@@ -118,7 +118,7 @@ def _items(header: str) -> dict[str, str]:
 
 def _header_trouble(parts: _Parts, items: Mapping[str, str], *, cut: bool) -> str | None:
     if cut or _BEGIN not in parts.header:
-        return f"it has no line {_HEADER_END if cut else _BEGIN!r} before its body"
+        return _without_line(parts, _HEADER_END if cut else _BEGIN)
     if parts.header.count(_BEGIN) > 1:
         return "another dataset begins in its header"
     # VASP reads the valence with a format that passes over blank lines.
@@ -131,6 +131,13 @@ def _header_trouble(parts: _Parts, items: Mapping[str, str], *, cut: bool) -> st
     if _number(items["ZVAL"]) is None:
         return f"its header has no number for ZVAL: {items['ZVAL'][:40]!r}"
     return None
+
+
+def _without_line(parts: _Parts, line: str) -> str:
+    for at, text in enumerate(parts.lines, 1):
+        if parts.head is None and text.lstrip().startswith(line):
+            return f"its line {at}, {line!r}, is indented: it must begin at the margin"
+    return f"it has no line {line!r} before its body"
 
 
 def _body_trouble(parts: _Parts) -> str | None:

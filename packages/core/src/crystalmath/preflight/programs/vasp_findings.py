@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import TYPE_CHECKING
 
+from crystalmath.errors import InvalidJob
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import brief, safe
 from crystalmath.preflight.launching import Command, is_found
 from crystalmath.preflight.programs.vasp_folders import PotcarFolders
+from crystalmath.recipes.lookup import look_up
 from crystalmath.recipes.one_line import shown
 
 if TYPE_CHECKING:
@@ -21,6 +24,24 @@ if TYPE_CHECKING:
 #: The program's name.
 NAME = "vasp"
 _MANY = 5
+#: What ASE's optimizers have, and what VASP calls what others have under another name.
+_OF_OPTIMIZERS = ("fmax", "max_steps", "optimizer")
+_ELSEWHERE = {
+    **dict.fromkeys(("max_steps", "steps", "nstep"), "NSW is the number of ionic steps: nsw=100"),
+    **dict.fromkeys(
+        ("cutoff", "ecut", "ecutwfc", "encutoff", "energy_cutoff", "pw"),
+        "ENCUT is the cutoff, in eV (1 Ry is 13.6 eV): encut=520",
+    ),
+    **dict.fromkeys(("conv_thr", "scf_tol", "etol"), "EDIFF is that, in eV: ediff=1e-6"),
+    **dict.fromkeys(
+        ("kpoints", "k_points", "kpoint", "k_grid", "kmesh"), "they are kpts=[3, 3, 3]"
+    ),
+    **dict.fromkeys(
+        ("smearing", "occupations"), "ISMEAR is its kind, SIGMA its width in eV: ismear=0"
+    ),
+    **dict.fromkeys(("degauss", "width"), "SIGMA is the width of the smearing, in eV: sigma=0.05"),
+    **dict.fromkeys(("nspin", "spin", "spin_polarized", "lsda"), "spin-polarized is ispin=2"),
+}
 #: LEXCH -> the class of the functional, as pymatgen's PotcarSingle tells it.
 _CLASSES = {
     **dict.fromkeys(("91", "AM", "LM", "PB", "PE", "PS", "PW", "RP"), "GGA"),
@@ -198,5 +219,18 @@ def _parameters(job: CheckedJob) -> Iterator[Finding]:
             message=f"no parameter of VASP is known as {shown(name)!r}; it is written into INCAR "
             f"as it stands{job.where(steps)}",
             source=f"the parameter {name}",
-            remedy=f"did you mean {near!r}?" if near else None,
+            remedy=_meant(job, name) or (f"did you mean {near!r}?" if near else None),
         )
+
+
+def _meant(job: CheckedJob, name: str) -> str | None:
+    """Say what VASP calls what another program, or ASE, has under a name."""
+    with contextlib.suppress(InvalidJob):  # a user's own need not be there
+        signature = look_up(job.recipe).signature
+        if name in _OF_OPTIMIZERS and signature and "opt_params" in signature.parameters:
+            return f"it belongs into opt_params: opt_params.{name}"
+    if name == "fmax":
+        value = job.parameters.get(name)
+        force = value if isinstance(value, (int, float)) and value > 0 else 0.01
+        return f"VASP has EDIFFG, and a negative one is the largest force, in eV/Å: ediffg=-{force}"
+    return _ELSEWHERE.get(name)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models.inputs import Origin
     from crystalmath.preflight.program import Asked, Program
+    from crystalmath.preflight.report import FileFacts
 
 FILES = ("INCAR", "KPOINTS", "POSCAR")
 #: In the place of POTCAR, whose content nobody may hand on: the line TITEL of each dataset.
@@ -66,8 +67,8 @@ def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Ste
             files = {name: path.read_text() for name, path in found.items() if path.exists()}
     finally:
         vars(calculator).pop("write_potcar")
-    titles = [facts(path, program).titel for path in calculator.ppp_list]
-    files[TITLES] = "".join(f"{title or '(no POTCAR is there)'}\n" for title in titles)
+    read = [facts(path, program) for path in calculator.ppp_list]
+    files[TITLES] = "".join(f"{each.titel or _untitled(each)}\n" for each in read)
     whose = _Whose(calculator, asked)
     told = tuple(settings(files))
     return StepInputs(
@@ -80,6 +81,11 @@ def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Ste
             *whose.left(told),
         ),
     )
+
+
+def _untitled(read: FileFacts) -> str:
+    absent = read.problem in {"missing", "broken_link"}
+    return "(no POTCAR is there)" if absent else "(the POTCAR that is there cannot be used)"
 
 
 class _Whose:
