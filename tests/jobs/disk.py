@@ -161,6 +161,12 @@ class MemoryDirectory(RunDirectory):
             raise BadFile("cut short")
         return header
 
+    def ended(self, attempt):
+        try:
+            return self._read(f"{attempt}.ended")[0]
+        except FileNotFoundError:
+            return None
+
     # --- writing ---
 
     @contextlib.contextmanager
@@ -230,6 +236,10 @@ class MemoryDirectory(RunDirectory):
         with self._disk.change(self.path):
             self._put(files, attempt, content)
         return True
+
+    def note_ended(self, attempt, error):
+        with self._disk.change(self.path):
+            self._files()[f"{attempt}.ended"] = document({"error": error}, b"")
 
     def replace_outcome(self, attempt, header):
         with self._disk.change(self.path):

@@ -150,7 +150,8 @@ class Owner:
         if attempt in self.queue:
             return Sighting("queued")
         self.launched.discard(attempt)
-        return Sighting("gone")
+        # Of some that had no time left another attempt would have none, either.
+        return Sighting("gone", "TIMEOUT", fatal=attempt in self.world.timed_out)
 
     def release(self, attempts):
         for attempt in attempts:

@@ -3,8 +3,18 @@
 import pytest
 from attrs import evolve
 
-from crystalmath.jobs.actions import EndProcesses, Launch, Publish, Release
-from crystalmath.jobs.facts import Claim, Engine, Files, Moment, Outcome, Record, Spec
+from crystalmath.jobs.actions import EndProcesses, Launch, NoteEnd, Publish, Release
+from crystalmath.jobs.facts import (
+    Claim,
+    Damaged,
+    Ended,
+    Engine,
+    Files,
+    Moment,
+    Outcome,
+    Record,
+    Spec,
+)
 from crystalmath.jobs.life import step
 from crystalmath.models import Capabilities, JobState, Sighting
 
@@ -68,6 +78,7 @@ def test_cancelled_is_not_told_before_the_engine_says_that_nothing_is_alive(sigh
 def test_cancelled_is_told_once_the_engine_says_so():
     decision = decide(CANCELLED, Sighting("gone", "CANCELLED"))
     assert decision.state is JobState.CANCELLED
+    assert decision.actions == (NoteEnd(1), Release())
 
 
 def test_cancelled_where_workers_are_here_is_told_at_once():
@@ -84,9 +95,49 @@ LOST = Files(
 def test_why_a_worker_was_told_to_stop_is_the_engines_to_say():
     waiting = decide(LOST, None)
     assert (waiting.state, waiting.actions) == (JobState.RUNNING, (Release(),))
-    (failed,) = decide(LOST, Sighting("gone", "TIMEOUT", fatal=True)).actions
-    error = "the engine ended it: TIMEOUT (the worker was told to stop)"
-    assert failed == Publish(state="failed", error=error, replace=True)
+    failed = decide(LOST, Sighting("gone", "TIMEOUT", fatal=True))
+    assert failed.state is JobState.FAILED
+    assert failed.changes[-1].error == "the engine ended it: TIMEOUT (the worker was told to stop)"
+
+
+def test_the_engines_reason_stands_beside_the_outcome_and_decides_for_all():
+    failed = decide(LOST, Sighting("gone", "TIMEOUT", fatal=True))
+    assert failed.actions == (NoteEnd(1, "the engine ended it: TIMEOUT"), EndProcesses(1))
+    noted = evolve(LOST, ended=Ended("the engine ended it: TIMEOUT"))
+    for owns in (True, False):
+        later = step(RUNNING, noted, now=Moment(10.0, 10.0), owns=owns)
+        assert (later.state, later.changes) == (failed.state, failed.changes)
+    assert not any(isinstance(action, NoteEnd) for action in decide(noted, None).actions)
+
+
+DEAD = Files(attempt=1, claim=Claim("pid 7", alive=False), spec=Spec(1, BATCH), cancel=False)
+
+
+@pytest.mark.parametrize("state", [JobState.PENDING, JobState.RUNNING])
+@pytest.mark.parametrize("files", [CANCELLED, LOST, DEAD], ids=["cancelled", "lost", "dead"])
+def test_who_looks_sees_what_the_owner_of_the_same_files_decides(files, state):
+    files = evolve(files, spec=Spec(1, BATCH))
+    record = evolve(RUNNING, state=state)
+    owned = decide(files, None, record=record)
+    seen = step(evolve(record, launched=False), files, now=Moment(10.0, 10.0), owns=False)
+    assert seen.state is owned.state is JobState.RUNNING
+    assert (seen.changes, seen.actions) == (owned.changes, ())
+    over = evolve(files, ended=Ended())
+    owned = decide(over, None, record=record)
+    seen = step(record, over, now=Moment(10.0, 10.0), owns=False)
+    assert (seen.state, seen.changes) == (owned.state, owned.changes)
+
+
+def test_what_a_damaged_spec_does_not_say_is_not_promised():
+    files = evolve(CANCELLED, spec=Damaged("garbage"))
+    assert step(RUNNING, files, now=Moment(10.0, 10.0), owns=False).state is JobState.RUNNING
+
+
+def test_without_its_engine_nobody_takes_a_stopped_attempt_for_dead():
+    files = evolve(CANCELLED, spec=Spec(1, BATCH))
+    assert step(RUNNING, files, now=Moment(10.0, 10.0)).state is JobState.RUNNING
+    files = evolve(files, spec=Spec(1))
+    assert step(RUNNING, files, now=Moment(10.0, 10.0)).state is JobState.CANCELLED
 
 
 def test_a_lost_attempt_of_another_host_is_followed_by_the_next_once_it_is_gone():
@@ -111,6 +162,23 @@ def test_what_waited_is_cancelled_only_once_the_engine_was_told_to_drop_it(hande
     told = evolve(record, dropped=True)
     assert decide(DROPPED, None, record=told).state is JobState.CANCELLED
     assert decide(DROPPED, Sighting("gone"), record=record).state is JobState.CANCELLED
+
+
+def test_who_looks_sees_what_waited_cancelled_only_with_its_owner():
+    files = evolve(DROPPED, spec=Spec(1, BATCH))
+    now = Moment(10.0, 10.0)
+    assert step(WAITING, files, now=now, owns=False).state is JobState.PENDING
+    told = decide(files, None, record=evolve(WAITING, dropped=True))
+    assert told.actions[0] == NoteEnd(1)
+    never = decide(files, None, record=evolve(WAITING, launched=False))
+    assert never.actions[0] == NoteEnd(1)
+    noted = evolve(files, ended=Ended())
+    assert step(WAITING, noted, now=now, owns=False).state is JobState.CANCELLED
+    without_engine = step(WAITING, files, now=now)
+    assert without_engine.state is JobState.PENDING
+    assert without_engine.waits == "it was cancelled, and its engine was not told yet"
+    here = evolve(files, spec=Spec(1))
+    assert step(WAITING, here, now=now, owns=False).state is JobState.CANCELLED
 
 
 def test_what_no_engine_was_given_or_waits_here_is_cancelled_at_once():

@@ -11,8 +11,9 @@ import pytest
 from crystalmath.engines import handover
 from crystalmath.jobs import life, ownership, reading
 from crystalmath.jobs.actions import EndProcesses, WriteSpec
-from crystalmath.jobs.facts import Moment
+from crystalmath.jobs.facts import Engine, Moment
 from crystalmath.jobs.reconcile import Job
+from crystalmath.models import Capabilities
 from crystalmath.service.recovery import Recovery
 
 from . import lives
@@ -80,9 +81,21 @@ def damaged_claim_is_waited_for(patch):
 
 def who_looks_acts(patch):
     """`status` publishes `lost`, and ends processes."""
-    patch.setattr(
-        life, "_seen", lambda record, files, now: life._owned(record, files, now, life.Engine())
-    )
+    patch.setattr(life, "_seen", life._owned)
+
+
+def who_looks_asks_nothing_of_the_engine(patch):
+    """`status` shows cancelled what its owner does not: its engine has not vouched for the end."""
+    patch.setattr(life, "_unasked", lambda _: Engine(None, Capabilities(), asked=False))
+
+
+def the_engines_word_replaces_an_outcome(patch):
+    """A sound `lost` becomes `failed` because of what the engine says afterwards."""
+
+    def replace(self, attempt, error):
+        self.replace_outcome(attempt, {"state": "failed", "error": error, "started": 1.0})
+
+    patch.setattr(MemoryDirectory, "note_ended", replace)
 
 
 def outcomes_of_the_dead_are_left(patch):
@@ -165,6 +178,8 @@ FAULTS = [
     damaged_outcome_is_waited_for,
     damaged_claim_is_waited_for,
     who_looks_acts,
+    who_looks_asks_nothing_of_the_engine,
+    the_engines_word_replaces_an_outcome,
     outcomes_of_the_dead_are_left,
     descriptors_end_jobs,
     processes_outlive_their_attempt,

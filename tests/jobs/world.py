@@ -10,11 +10,13 @@ import errno
 import random
 import uuid
 
-from attrs import define
+from attrs import define, evolve
 
 from crystalmath.errors import BadFile
-from crystalmath.jobs.facts import Record
+from crystalmath.jobs.facts import Engine, Record, Spec
 from crystalmath.jobs.heartbeat import Heart
+from crystalmath.jobs.life import step
+from crystalmath.jobs.reading import read
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.jobs.rundir import attempt_id
 from crystalmath.jobs.view import view
@@ -68,6 +70,7 @@ class World:
         self.workers: list[Worker] = []
         # What dead supervisors left alive, by attempt: how long its end takes, and whose it was.
         self.left: dict[str, tuple[int, Identity]] = {}
+        self.timed_out: set[str] = set()
         self.short_until = 0.0
         self.several_hosts = self.random.random() < 0.5
         self.logins = LOGINS if self.several_hosts else LOGINS[:1]
@@ -302,6 +305,8 @@ class World:
     def kill(self, worker, *, leaves):
         self.workers.remove(worker)
         self.die(worker)
+        if self.random.random() < 0.2:
+            self.timed_out.add(worker.attempt)
         if leaves and not worker.fenced:
             self.left[worker.attempt] = (1, worker.process)
 
@@ -313,8 +318,16 @@ class World:
         place = str(JOBS / job_id)
         record = Record(job_id=job_id, place=place, state=row.state, attempt=row.attempt)
         host = SimulatedHost(self, self.random.choice(self.logins))
-        decision = view(self.directory(JOBS / job_id, host), record, host)
+        directory = self.directory(JOBS / job_id, host)
+        decision = view(directory, record, host)
+        files = read(directory, record, host)
+        if isinstance(files.spec, Spec):
+            files = evolve(files, spec=evolve(files.spec, foreign=False))
+        engine = Engine(None, self.capabilities)
+        owned = step(record, files, now=host.moment(), engine=engine).state
         self.alive.discard(host.process.pid)
+        ended = decision.state.is_terminal() and owned is not decision.state
+        assert not ended, f"who looks sees {job_id} {decision.state}, to its owner it is {owned}"
         assert not decision.actions, f"who only looks is told to do {decision.actions}"
         assert (self.disk.writes, len(self.alive)) == (writes, alive), "who looks changed something"
         if decision.state.is_terminal() and job_id not in self.damaged | self.removed:

@@ -129,6 +129,7 @@ class Driver:
             The job is on record elsewhere: who adds it does not wait until it is written down, and
             what cannot be written just now is written later.
         """
+        self._describe_engine(header)
         job = Job.of(header, body, self._open(self._jobs_directory / header["job_id"]), self.host)
         if os.getpid() != self._owner:
             raise EngineUnavailable("a forked process must get a runner of its own (get_runner)")
@@ -220,7 +221,16 @@ class Driver:
                 job.update(state=state)
             return self._take_in(job)
 
+    def _describe_engine(self, header: dict[str, Any]) -> None:
+        """Write into ``spec`` what those have to know of the engine who cannot ask it."""
+        can = self._runner.capabilities
+        header["capabilities"] = {
+            "workers_here": can.workers_here,
+            "gone_means_dead": can.gone_means_dead,
+        }
+
     def _take_in(self, job: Job) -> bool:
+        self._describe_engine(job.header)
         with contextlib.suppress(BadFile, OSError, ValueError):  # as if it had never been recorded
             job.handle = job.directory.read_handle(job.record.attempt)
         with contextlib.suppress(BadFile, OSError, ValueError):

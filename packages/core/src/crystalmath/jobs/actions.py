@@ -41,6 +41,17 @@ class Publish:
 
 
 @frozen
+class NoteEnd:
+    """Note beside an attempt's outcome that the engine vouches for its end.
+
+    `error` is there where another attempt would end in the same way: the job fails with it.
+    """
+
+    attempt: int
+    error: str | None = None
+
+
+@frozen
 class EndProcesses:
     """End every process of an attempt; what follows waits until none is left."""
 
@@ -70,4 +81,4 @@ class LetGo:
     """Follow the job no more: another process owns it."""
 
 
-Action = WriteSpec | WriteCancel | Publish | EndProcesses | Launch | Release | LetGo
+Action = WriteSpec | WriteCancel | Publish | NoteEnd | EndProcesses | Launch | Release | LetGo

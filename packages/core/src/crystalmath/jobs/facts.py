@@ -34,9 +34,20 @@ class Unreadable:
 
 @frozen
 class Spec:
-    """What ``spec`` says: the attempt that may be claimed, and whether another owns the job."""
+    """What ``spec`` says.
+
+    Parameters
+    ----------
+    attempt : int
+        The attempt that may be claimed.
+    capabilities : Capabilities
+        What its engine can do, as far as those have to know who cannot ask it.
+    foreign : bool
+        Whether another process owns the job.
+    """
 
     attempt: int
+    capabilities: Capabilities = field(factory=Capabilities)
     foreign: bool = False
 
 
@@ -85,6 +96,21 @@ class Outcome:
     #: Of a lost attempt: whether a cancel came in time, decided once and for all.
     cancelled: bool = False
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it ended something that may be queued still, or alive on other hosts."""
+        return self.state in {"cancelled", "lost"}
+
+
+@frozen
+class Ended:
+    """The engine's word, noted beside the outcome, that nothing is left of a stopped attempt.
+
+    `error` is there where another attempt would end in the same way.
+    """
+
+    error: str | None = None
+
 
 _T = TypeVar("_T")
 #: A file of the run directory, as it was found.
@@ -100,8 +126,8 @@ class Files:
     attempt : int
         The attempt whose claim and outcome these are: the one that ``spec`` names, if it was read
         and names a later one than is on record.
-    claim, outcome
-        The files of the attempt.
+    claim, outcome, ended
+        The files of the attempt; `ended` is read of one that was stopped.
     spec : optional
         The specification; ``None`` if it was not looked at.
     cancel : bool or Unreadable, optional
@@ -119,6 +145,7 @@ class Files:
     attempt: int
     claim: Reading[Claim] = field(factory=Absent)
     outcome: Reading[Outcome] = field(factory=Absent)
+    ended: Reading[Ended] = field(factory=Absent)
     spec: Reading[Spec] | None = None
     cancel: bool | Unreadable | None = None
     directory: Absent | Unreadable | None = None
@@ -190,7 +217,11 @@ class Record:
 
 @frozen
 class Engine:
-    """What the engine says of the attempt, if it was asked, and what it can do at all."""
+    """What the engine says of the attempt, and what it can do at all.
+
+    Unless it is `asked`, nobody can ask it here, or tell it anything.
+    """
 
     sighting: Sighting | None = None
     capabilities: Capabilities = field(factory=Capabilities)
+    asked: bool = True

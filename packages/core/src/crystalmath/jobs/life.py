@@ -24,6 +24,7 @@ from crystalmath.jobs.actions import (
     EndProcesses,
     Launch,
     LetGo,
+    NoteEnd,
     Publish,
     Release,
     WriteCancel,
@@ -35,6 +36,7 @@ from crystalmath.jobs.facts import (
     Claim,
     Damaged,
     Doubt,
+    Ended,
     Engine,
     Files,
     Moment,
@@ -43,10 +45,12 @@ from crystalmath.jobs.facts import (
     Spec,
     Unreadable,
 )
-from crystalmath.models import JobState, Sighting
+from crystalmath.models import Capabilities, JobState, Sighting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from crystalmath.jobs.facts import Reading
 
 #: So many attempts a job has in all; only lost ones are repeated.
 ATTEMPTS = 2
@@ -114,7 +118,7 @@ def step(
     *,
     now: Moment,
     owns: bool = True,
-    engine: Engine = Engine(),  # noqa: B008 - frozen
+    engine: Engine | None = None,
 ) -> Decision:
     """Decide what state a job is in, and what is to be done.
 
@@ -127,9 +131,10 @@ def step(
     now : Moment
         The time.
     owns : bool
-        Whether who asks owns the job. Nobody else is given anything to do.
-    engine : Engine
-        What the engine says.
+        Whether the caller owns the job. Others see what its owner decides from the same files, and
+        are given nothing to do.
+    engine : Engine, optional
+        What the engine says; ``None`` where it cannot be asked.
     """
     if record.state.is_terminal():
         return Decision(record.state, record.attempt)
@@ -140,7 +145,9 @@ def step(
         lost = f"attempt {record.attempt} was lost"
         record = evolve(record, state=JobState.PENDING, attempt=files.attempt, doubt=None)
         told = (_change(record, JobState.PENDING, now, reason=lost),)
-    decision = _owned(record, files, now, engine) if owns else _seen(record, files, now)
+    engine = engine or _unasked(files)
+    decide = _owned if owns else _seen
+    decision = decide(record, files, now, engine)
     return evolve(decision, changes=(*told, *decision.changes))
 
 
@@ -151,23 +158,62 @@ def _owned(record: Record, files: Files, now: Moment, engine: Engine) -> Decisio
         if isinstance(reading, Unreadable):
             return _wait(record, f"its files cannot be read: {reading.why}", now)
     if isinstance(files.outcome, Outcome):
-        return _decided(record, files.outcome, now, engine)
+        return _decided(record, files.outcome, files.ended, now, engine)
     if isinstance(files.outcome, Damaged):
         return _without_outcome(record, files.outcome, files, now)
     return _unfinished(record, files, now, engine)
 
 
-def _decided(record: Record, outcome: Outcome, now: Moment, engine: Engine) -> Decision:
-    if _may_be_alive(record, outcome, engine):
-        waits = f"it was stopped ({outcome.error}); waiting until its allocation is over"
-        return evolve(_running(record, now), actions=_release(record), waits=waits)
-    if _may_be_queued(record, outcome, engine):
-        return Decision(record.state, record.attempt, _release(record))
-    if outcome.state == "lost" and not outcome.cancelled and word.is_fatal(engine):
-        error = f"{word.told(engine)} ({outcome.error})"
-        failed = Publish(state="failed", error=error, replace=True)
-        return evolve(_running(record, now), actions=(failed,))
-    return _ended(record, outcome, now)
+def _unasked(files: Files) -> Engine:
+    """Return what is known of an engine that cannot be asked: what ``spec`` says of it."""
+    can = Capabilities(workers_here=False, gone_means_dead=True)
+    if isinstance(files.spec, Spec):
+        can = files.spec.capabilities
+    return Engine(None, can, asked=False)
+
+
+def _decided(
+    record: Record, outcome: Outcome, ended: Reading[Ended], now: Moment, engine: Engine
+) -> Decision:
+    """Decide what follows from an outcome; one that was stopped may need the engine's word."""
+    if isinstance(ended, Unreadable):
+        return _wait(record, f"its files cannot be read: {ended.why}", now)
+    if isinstance(ended, Ended) or not outcome.was_stopped:
+        error = ended.error if isinstance(ended, Ended) else None
+        return _ended(record, outcome, error, now)
+    begun = outcome.started is not None
+    elsewhere = not engine.capabilities.workers_here
+    if begun and elsewhere and _may_be_alive(engine):
+        told = f"it was stopped ({outcome.error}); waiting until its allocation is over"
+        return evolve(_running(record, now), actions=_release(record), waits=told)
+    if not begun and elsewhere and _may_be_queued(record, engine):
+        waits = None if engine.asked else "it was cancelled, and its engine was not told yet"
+        return Decision(record.state, record.attempt, _release(record), waits=waits)
+    # The engine also knows why its worker was told to stop. The outcome stays what it is.
+    fatal = outcome.state == "lost" and not outcome.cancelled and word.is_fatal(engine)
+    error = word.told(engine) if fatal else None
+    decision = _ended(record, outcome, error, now)
+    # Others cannot ask the engine.
+    awaited = elsewhere and (not begun or engine.capabilities.gone_means_dead)
+    if decision.state.is_terminal() and (awaited or fatal):
+        note = NoteEnd(record.attempt, error)
+        decision = evolve(decision, actions=(note, *decision.actions))
+    return decision
+
+
+def _may_be_alive(engine: Engine) -> bool:
+    """Tell whether anything of what was stopped may be alive on hosts that nobody here sees.
+
+    The supervisor ends what is on its own host; ranks on others end with the allocation.
+    """
+    # What it has lost sight of was decided by a lease, or by the supervisor itself.
+    return engine.capabilities.gone_means_dead and not word.is_gone(engine)
+
+
+def _may_be_queued(record: Record, engine: Engine) -> bool:
+    """Tell whether what was cancelled before it began waits in a queue that nobody here sees."""
+    offered = record.launched or record.offered or not engine.asked
+    return offered and not record.dropped and not word.is_gone(engine)
 
 
 def _unfinished(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
@@ -178,19 +224,19 @@ def _unfinished(record: Record, files: Files, now: Moment, engine: Engine) -> De
     return _unbegun(record, files, now, engine)
 
 
-def _seen(record: Record, files: Files, now: Moment) -> Decision:
-    """Tell what somebody sees who may change nothing, and can promise nothing that is to come."""
-    if isinstance(files.outcome, Outcome):
-        return evolve(_ended(record, files.outcome, now), actions=())
-    if isinstance(files.claim, Claim) and isinstance(files.outcome, Absent):
-        if files.claim.alive is not False:
-            return _running(record, now)
-        asked = record.cancelled or files.cancel is not False
-        if record.state is JobState.RUNNING and record.attempt < ATTEMPTS and not asked:
-            lost = f"attempt {record.attempt} was lost: the supervisor ({files.claim.who}) died"
-            change = _change(record, JobState.PENDING, now, reason=lost)
-            return Decision(JobState.PENDING, record.attempt, (), (change,))
-    return Decision(record.state, record.attempt)
+def _seen(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
+    """Decide as the owner does, for somebody who changes nothing and remembers no doubts."""
+    record = evolve(record, doubt=None)
+    decision = _owned(record, files, now, engine)
+    death = _death(record, files)
+    if death is not None and death in decision.actions and not death.cancelled:
+        # Its owner is about to publish that. No end is told before it is published.
+        outcome = Outcome(state="lost", error=death.error, started=now.at)
+        following = _decided(record, outcome, Absent(), now, engine)
+        if not following.state.is_terminal():
+            told = [evolve(change, attempt=record.attempt) for change in following.changes]
+            decision = evolve(following, attempt=record.attempt, changes=tuple(told))
+    return evolve(decision, actions=(), doubt=None)
 
 
 def _running(record: Record, now: Moment) -> Decision:
@@ -200,12 +246,13 @@ def _running(record: Record, now: Moment) -> Decision:
     return Decision(JobState.RUNNING, record.attempt, (), (change,))
 
 
-def _ended(record: Record, outcome: Outcome, now: Moment) -> Decision:
+def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> Decision:
+    """Decide what an outcome comes to; `error` is the engine's, where it fails the job."""
     # What its owner ended before anybody ran it was never running.
     ran = record.state is JobState.PENDING and outcome.started is not None
     told = (_change(record, JobState.RUNNING, now),) if ran else ()
     if outcome.state == "lost":
-        return _lost(record, outcome, told, now)
+        return _lost(record, outcome, error, told, now)
     state = JobState(outcome.state)
     change = _change(
         record,
@@ -229,7 +276,9 @@ def _begun_from(record: Record, outcome: Outcome) -> str | None:
     return None if outcome.begun_from is None else told
 
 
-def _lost(record: Record, outcome: Outcome, told: tuple[Change, ...], now: Moment) -> Decision:
+def _lost(
+    record: Record, outcome: Outcome, fatal: str | None, told: tuple[Change, ...], now: Moment
+) -> Decision:
     number = record.attempt
     reason = f"attempt {number} was lost: {outcome.error}"
     # Nothing of it may be alive when anything else is said or started.
@@ -237,8 +286,8 @@ def _lost(record: Record, outcome: Outcome, told: tuple[Change, ...], now: Momen
     if outcome.cancelled:
         change = _change(record, JobState.CANCELLED, now, error="cancelled", reason=reason)
         return Decision(change.state, number, (end, *_release(record)), (*told, change))
-    if number >= ATTEMPTS:
-        error = f"lost: {outcome.error}"
+    if fatal is not None or number >= ATTEMPTS:
+        error = f"lost: {outcome.error}" if fatal is None else f"{fatal} ({outcome.error})"
         change = _change(record, JobState.FAILED, now, error=error, reason=reason)
         return Decision(change.state, number, (end,), (*told, change))
     following = evolve(record, attempt=number + 1)
@@ -246,36 +295,13 @@ def _lost(record: Record, outcome: Outcome, told: tuple[Change, ...], now: Momen
     return Decision(change.state, number + 1, (end, WriteSpec(number + 1)), (*told, change))
 
 
-def _may_be_alive(record: Record, outcome: Outcome, engine: Engine) -> bool:
-    """Tell whether anything of what was stopped may be alive on hosts that nobody here sees.
-
-    The supervisor ends what is on its own host; ranks on others end with the allocation. The engine
-    also knows why its worker was told to stop.
-    """
-    stopped = outcome.state in {"cancelled", "lost"} and outcome.started is not None
-    if not (stopped and record.launched):
-        return False
-    can = engine.capabilities
-    # What it has lost sight of was decided by a lease, or by the supervisor itself.
-    return can.gone_means_dead and not can.workers_here and not word.is_gone(engine)
-
-
-def _may_be_queued(record: Record, outcome: Outcome, engine: Engine) -> bool:
-    """Tell whether what was cancelled before it began waits in a queue that nobody here sees."""
-    waited = outcome.state == "cancelled" and outcome.started is None
-    known = record.dropped or word.is_gone(engine)
-    offered = record.launched or record.offered
-    return waited and offered and not known and not engine.capabilities.workers_here
-
-
 def _claimed(record: Record, claim: Claim, files: Files, now: Moment, engine: Engine) -> Decision:
     actions: list[Action] = _restored(record, files)
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
         actions += _release(record)
-    if claim.alive is False:
-        error = f"the supervisor ({claim.who}) died"
-        actions += [EndProcesses(record.attempt), _publish_lost(record, files, error)]
+    if (death := _death(record, files)) is not None:
+        actions += [EndProcesses(record.attempt), death]
     elif claim.alive is None and word.is_over(engine):
         # Should its supervisor have been quicker, what it published stands.
         actions.append(_publish_engines_end(record, files, engine))
@@ -284,6 +310,13 @@ def _claimed(record: Record, claim: Claim, files: Files, now: Moment, engine: En
             _publish_lost(record, files, f"{leases.unheard(claim)} for all of its lease")
         )
     return evolve(_running(record, now), actions=tuple(actions), waits=leases.waits_for(claim))
+
+
+def _death(record: Record, files: Files) -> Publish | None:
+    """Return the end of an attempt whose supervisor is known to be dead."""
+    if not isinstance(files.claim, Claim) or files.claim.alive is not False:
+        return None
+    return _publish_lost(record, files, f"the supervisor ({files.claim.who}) died")
 
 
 def _publish_engines_end(record: Record, files: Files, engine: Engine) -> Publish:

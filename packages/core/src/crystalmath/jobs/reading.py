@@ -10,6 +10,7 @@ from crystalmath.jobs.facts import (
     Absent,
     Claim,
     Damaged,
+    Ended,
     Files,
     Outcome,
     Reading,
@@ -19,7 +20,7 @@ from crystalmath.jobs.facts import (
 )
 from crystalmath.jobs.ownership import is_of_another
 from crystalmath.jobs.rundir import attempt_id
-from crystalmath.models import JobState
+from crystalmath.models import Capabilities, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,6 +77,9 @@ class Readable(Protocol):
     def outcome(self, attempt: int) -> dict[str, Any] | None:
         """Read the header of an outcome."""
 
+    def ended(self, attempt: int) -> dict[str, Any] | None:
+        """Read what the engine said of the end of an attempt."""
+
 
 def read(
     directory: Readable,
@@ -106,7 +110,11 @@ def read(
     outcome = _try(lambda: _outcome(directory.outcome(attempt)))
     if isinstance(outcome, Outcome):
         host.hearts.forget(directory.file(f"{attempt}.claim"))
-    if depth is Depth.GLANCE or isinstance(outcome, Outcome):
+        ended = _try(lambda: _ended(directory.ended(attempt))) if outcome.was_stopped else Absent()
+        return Files(
+            attempt=attempt, spec=spec, claim=Claim("somebody"), outcome=outcome, ended=ended
+        )
+    if depth is Depth.GLANCE:
         return Files(attempt=attempt, spec=spec, claim=Claim("somebody"), outcome=outcome)
     claim = _try(lambda: _claim(directory, attempt, host))
     unclear = isinstance(claim, Damaged) or (begun and isinstance(claim, Absent))
@@ -147,7 +155,15 @@ def _spec(directory: Readable, record: Record, host: Host, depth: Depth) -> Read
     header = _try(directory.read_header)
     if not isinstance(header, dict):
         return header
-    return Spec(header["attempt"], is_of_another(header.get("owner"), host))
+    foreign = is_of_another(header.get("owner"), host)
+    return Spec(header["attempt"], _capabilities(header.get("capabilities")), foreign=foreign)
+
+
+def _capabilities(told: object) -> Capabilities:
+    if not isinstance(told, dict):
+        return Capabilities()  # of an imported job, say, which has ended
+    here, vouches = told.get("workers_here", True), told.get("gone_means_dead")
+    return Capabilities(workers_here=bool(here), gone_means_dead=bool(vouches))
 
 
 def _claim(directory: Readable, attempt: int, host: Host) -> Claim | None:
@@ -180,6 +196,10 @@ def _outcome(head: Mapping[str, Any] | None) -> Outcome | None:
         begun_from=head.get("begun_from"),
         cancelled=bool(head.get("cancelled")),
     )
+
+
+def _ended(head: Mapping[str, Any] | None) -> Ended | None:
+    return None if head is None else Ended(head.get("error"))
 
 
 def _cancel(directory: Readable) -> bool | Unreadable:

@@ -16,6 +16,7 @@ from crystalmath.jobs.actions import (
     EndProcesses,
     Launch,
     LetGo,
+    NoteEnd,
     Publish,
     Release,
     WriteCancel,
@@ -193,6 +194,8 @@ class Job:
     def settle(self, decision: Decision) -> None:
         """Remember what was decided, once that is done."""
         changes: dict[str, Any] = {"doubt": decision.doubt, "state": decision.state}
+        if decision.state is JobState.RUNNING:
+            changes["launched"] = True  # the engine has started it, whatever it said
         if decision.attempt > self.record.attempt:
             changes |= {"attempt": decision.attempt, "lost_since": None, "relaunches": 0, "ends": 0}
             self.survivor = False
@@ -223,7 +226,7 @@ class Reconciler:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def look(self, job: Job, depth: Depth = Depth.LOOK, engine: Engine = Engine()) -> Looked:  # noqa: B008
+    def look(self, job: Job, depth: Depth = Depth.LOOK, engine: Engine | None = None) -> Looked:
         """Look at a job, do what follows for its files, and tell what follows for others."""
         if depth is Depth.GLANCE and _is_idle(job):
             return Looked()
@@ -243,7 +246,7 @@ class Reconciler:
                 break
             depth = Depth.LOOK
             if any(isinstance(each, WriteSpec) for each in decision.actions):
-                engine = evolve(engine, sighting=None)  # it was of the attempt before
+                engine = engine and evolve(engine, sighting=None)  # it was of the attempt before
         return Looked(tuple(changes), tuple(requests))
 
     def _do(self, job: Job, files: Files, action: Action, requests: list[Action]) -> bool:
@@ -258,6 +261,8 @@ class Reconciler:
                 return job.write(action.attempt)
             if isinstance(action, WriteCancel):
                 job.directory.request_cancel()
+            elif isinstance(action, NoteEnd):
+                job.directory.note_ended(action.attempt, action.error)
             else:
                 publish(job.directory, files.attempt, action, self._host)
         except (CrystalMathError, OSError) as error:

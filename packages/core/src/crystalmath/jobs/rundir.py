@@ -9,6 +9,7 @@
 ``N.begun_from``          names the file of an earlier attempt from whose geometry N has begun
 ``.N.prepared.*``         the outcome before it is published: a link to it, named ``N.outcome``
 ``N.outcome``             header (JSON) and payload (gzipped result): the one decision
+``N.ended``               the engine's word that nothing is left of a stopped attempt (JSON)
 ``N.log``                 standard output and error, made at the first byte; bounded
 ``N.work``                working directory, and quacc's ``RESULTS_DIR``
 ========================  =====================================================================
@@ -298,6 +299,24 @@ class RunDirectory:
         temporary = self._temporary("outcome", _outcome(header), durable=True)
         os.replace(temporary, self.file(f"{attempt}.outcome"))
         to_disk(self.path)
+
+    def note_ended(self, attempt: int, error: str | None) -> None:
+        """Note that the engine vouches for the end of an attempt that was stopped.
+
+        An `error` decides how the job ends, and is written durably.
+        """
+        durable = error is not None
+        temporary = self._temporary("ended", document({"error": error}, b""), durable=durable)
+        os.replace(temporary, self.file(f"{attempt}.ended"))
+        if durable:
+            to_disk(self.path)
+
+    def ended(self, attempt: int) -> dict[str, Any] | None:
+        """Read what was noted of that: its ``error`` fails the job."""
+        try:
+            return read_document(self.file(f"{attempt}.ended"))[0]
+        except FileNotFoundError:
+            return None
 
     def decided(self, attempt: int) -> bool:
         """Tell whether the attempt has an outcome."""

@@ -47,7 +47,8 @@ def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str
         return {"error": JobState.CANCELLED.value}
     if outcome["state"] != "completed":
         traceback = outcome.get("traceback")
-        error = {"error": outcome["error"]}
+        fatal = (directory.ended(number) or {}).get("error")
+        error = {"error": f"{fatal} ({outcome['error']})" if fatal else outcome["error"]}
         return {**error, "traceback": traceback} if traceback else error
     return read_value(directory, number)
 

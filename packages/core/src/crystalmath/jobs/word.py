@@ -40,4 +40,4 @@ def vouches_for_end(engine: Engine) -> bool:
     There is no heart to wait for where the engine has lost sight of a host.
     """
     can = engine.capabilities
-    return can.workers_here or (can.gone_means_dead and is_gone(engine))
+    return (can.workers_here and engine.asked) or (can.gone_means_dead and is_gone(engine))

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.actions import Publish, WriteSpec
-from crystalmath.jobs.facts import Absent, Doubt, Engine, Record
+from crystalmath.jobs.facts import Absent, Doubt, Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.life import step
 from crystalmath.jobs.ownership import Recorded
@@ -19,7 +19,7 @@ from crystalmath.jobs.reading import Depth, read
 from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.view import view
-from crystalmath.models import Capabilities, JobState
+from crystalmath.models import JobState
 from crystalmath.store.transitions import follow
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ _LOG = logging.getLogger("crystalmath.service")
 #: From so many jobs on those that were taken over are looked through for what has ended; and of so
 #: many is known what was logged about them.
 MOST = 10_000
-#: An engine that cannot be asked vouches for nothing.
-_NO_ENGINE = Engine(None, Capabilities(workers_here=False))
 
 
 class Recovery:
@@ -167,7 +165,7 @@ class Recovery:
     def _take_over(self, job: JobMetadata, runner: EngineRunner | None) -> bool:
         directory, record = self._directory(job), self._record(job)
         files = read(directory, record, self.host)
-        decision = step(record, files, now=self.host.moment(), engine=_NO_ENGINE)
+        decision = step(record, files, now=self.host.moment())
         self._doubts.pop(job.job_id, None)
         if decision.doubt is not None:
             self._doubts[job.job_id] = decision.doubt
@@ -188,7 +186,7 @@ class Recovery:
         if owned is not None:
             owned.update(doubt=record.doubt)
             try:
-                looked = self._reconciler.look(owned, Depth.THOROUGH, _NO_ENGINE)
+                looked = self._reconciler.look(owned, Depth.THOROUGH)
                 self._recorder.apply(*looked.changes)
             finally:
                 if writes:
