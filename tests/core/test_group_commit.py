@@ -15,8 +15,11 @@ import pytest
 from sqlalchemy import event
 
 from crystalmath.errors import KeyConflict, StoreError
+from crystalmath.jobs.changes import Change
+from crystalmath.models import JobState
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
+from crystalmath.service import recorder as recorders
 from crystalmath.service.group_commit import GroupCommit
 from crystalmath.service.recorder import Recorder
 
@@ -191,3 +194,81 @@ def test_a_death_at_a_shared_commit_leaves_all_of_it_or_nothing(tmp_path, when, 
     assert len(acknowledged) == 1  # the first one's commit; the others were answered by nobody
     assert acknowledged <= found == logged
     assert len(found) == recorded
+
+
+def refuse(tmp_path, what):
+    """Have the database refuse rows, until what is returned is called."""
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as database:
+        database.executescript(
+            f"CREATE TRIGGER refuse BEFORE {what} BEGIN SELECT RAISE(ABORT, 'refused here'); END"
+        )
+
+    def accept():
+        with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as database:
+            database.executescript("DROP TRIGGER refuse")
+
+    return accept
+
+
+def ended(job):
+    running, at = Change(job_id=job.job_id, state=JobState.RUNNING, at=2.0), 3.0
+    return [running, Change(job_id=job.job_id, state=JobState.COMPLETED, at=at, summary={})]
+
+
+def test_a_row_that_the_database_refuses_holds_up_no_other(recorder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(recorders, "REFUSED_S", 0.2)
+    jobs = [new() for _ in range(20)]
+    recorder.insert(jobs)
+    bad = jobs[7]
+    accept = refuse(
+        tmp_path, f"UPDATE ON jobs WHEN NEW.job_id = '{bad.job_id}' AND NEW.state = 'completed'"
+    )
+    # In one transaction; and what comes later is not held up, either.
+    recorder.report([change for job in jobs[:12] for change in ended(job)])
+    recorder.report([change for job in jobs[12:] for change in ended(job)])
+
+    def states():
+        return {job.job_id: job.state for job in recorder.store.list()}
+
+    others = [job.job_id for job in jobs if job is not bad]
+    wait_until(lambda: all(states()[each] is JobState.COMPLETED for each in others))
+    wait_until(lambda: recorder.store.get(bad.job_id).reason)
+    told = recorder.store.get(bad.job_id)
+    assert told.state is JobState.PENDING
+    assert told.reason.startswith("its state cannot be recorded, trying again: ")
+    assert "refused here" in told.reason
+    time.sleep(0.5)
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    accept()
+    wait_until(lambda: states()[bad.job_id] is JobState.COMPLETED)
+    log = [event.to_state.value for event in recorder.store.events(job_id=bad.job_id)]
+    assert log == ["pending", "pending", "running", "completed"]
+
+
+def test_what_is_refused_is_tried_a_last_time_at_the_end(recorder, tmp_path):
+    jobs = [new() for _ in range(2)]
+    recorder.insert(jobs)
+    accept = refuse(tmp_path, f"UPDATE ON jobs WHEN NEW.job_id = '{jobs[0].job_id}'")
+    recorder.report(ended(jobs[0]) + ended(jobs[1]))
+    wait_until(lambda: recorder.store.get(jobs[1].job_id).state is JobState.COMPLETED)
+    accept()
+    recorder.finish()
+    assert recorder.store.get(jobs[0].job_id).state is JobState.COMPLETED
+
+
+def test_a_submission_that_the_database_refuses_is_refused_alone(recorder, tmp_path):
+    jobs = [new(name=name) for name in ("a", "bad", "c", "d", "e")]
+    refuse(tmp_path, "INSERT ON jobs WHEN NEW.name = 'bad'")
+    with busy(recorder, tmp_path) as (_, end), ThreadPoolExecutor(2) as pool:
+        one = pool.submit(recorder.insert, [new(name="first")])
+        wait_until(lambda: recorder._insert.waiting or recorder._insert._busy)
+        answers = pool.submit(recorder.insert, jobs)
+        wait_until(lambda: recorder._insert.waiting)
+        end()
+    assert one.result()[0].name == "first"
+    refused = answers.result()[1]
+    assert isinstance(refused, StoreError)
+    assert "refused here" in str(refused)
+    recorded = [job for job in answers.result() if not isinstance(job, Exception)]
+    assert [job.name for job in recorded] == ["a", "c", "d", "e"]
+    assert len(recorder.store.list()) == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
+from sqlalchemy import text
 
 from crystalmath.models import NewJob
 from crystalmath.store import database
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
     from crystalmath.errors import InvalidJob
     from crystalmath.jobs.changes import Change
+
+# An update to the same value SQLite does not write.
+_PROBE = (
+    text("INSERT INTO alembic_version (version_num) VALUES ('probe')"),
+    text("DELETE FROM alembic_version WHERE version_num = 'probe'"),
+)
 
 __all__ = ["ErrorCount", "Event", "JobMetadata", "JobStore", "NewJob"]
 
@@ -229,6 +236,12 @@ class JobStore(JobReader):
             changed = [(job.revision, now) for job, now in zip(found, noted, strict=True)]
             save(connection, changed, [event_row(job, job.state, at, reason) for job in found])
         return noted
+
+    def require_writable(self) -> None:
+        """Write a row, and remove it: `StoreError` where the database takes nothing at all."""
+        with self._database.writing() as connection:
+            for statement in _PROBE:
+                connection.execute(statement)
 
     @patient
     def number_events_from(self, seq: int) -> None:

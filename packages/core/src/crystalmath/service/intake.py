@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from crystalmath.errors import CrystalMathError, EngineUnavailable, InvalidJob, KeyConflict
+from crystalmath.errors import CrystalMathError, EngineUnavailable, KeyConflict
 from crystalmath.jobs.changes import Change
 from crystalmath.models import Finding, JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
@@ -193,8 +193,8 @@ class Intake(JobResults):
         owner = self._recovery.host.own_fields()
         rows = [attrs.evolve(item.row, owner=owner) for item in prepared.values()]
         recorded = dict(zip(prepared, self._recorder.insert(rows), strict=True))
-        refused = {at: job for at, job in recorded.items() if isinstance(job, InvalidJob)}
-        accepted = {at: job for at, job in recorded.items() if not isinstance(job, InvalidJob)}
+        refused = {at: job for at, job in recorded.items() if isinstance(job, Exception)}
+        accepted = {at: job for at, job in recorded.items() if not isinstance(job, Exception)}
         return refused | self._start_all(prepared, accepted)
 
     def _start_all(

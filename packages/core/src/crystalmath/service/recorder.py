@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -10,23 +11,29 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import StoreError
+from crystalmath.jobs.changes import Change
 from crystalmath.service.event_feed import Feed
 from crystalmath.service.group_commit import GroupCommit
 from crystalmath.service.recent_jobs import Recent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
+    from typing import TypeAlias
 
     from crystalmath.errors import InvalidJob
-    from crystalmath.jobs.changes import Change
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.quacc.store import Event, JobMetadata, JobStore, NewJob
+
+    #: Why a job is not on record: the job itself, or the database.
+    Refused: TypeAlias = InvalidJob | StoreError
 
 _LOG = logging.getLogger("crystalmath.service")
 
 #: How long changes are gathered before they are written in one transaction, in seconds.
 GATHER_S = 0.1
+#: How often the changes of a job are written again that the database refuses, in seconds.
+REFUSED_S = 30.0
 
 
 class Recorder:
@@ -68,6 +75,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._opened: JobStore | None = None
         self._closed = False
+        # The jobs whose changes the database refuses, and why.
+        self._refused: dict[str, str] = {}
         self._thread: threading.Thread | None = None
         self._changes: queue.SimpleQueue[Sequence[Change] | None] = queue.SimpleQueue()
         self._insert = GroupCommit(self._insert_groups)
@@ -147,7 +156,7 @@ class Recorder:
         known = {change.job_id for change in changes} - {job.job_id for job in told}
         self._tell(told + store.get_many(sorted(known)) if known else told)
 
-    def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata | InvalidJob]:
+    def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata | Refused]:
         """Record new jobs durably, each on its own; see :meth:`JobStore.insert_each`.
 
         Threads that come while a transaction is under way share the next one.
@@ -156,11 +165,11 @@ class Recorder:
 
     def _insert_groups(
         self, groups: Sequence[Sequence[NewJob]]
-    ) -> list[list[JobMetadata | InvalidJob]]:
+    ) -> list[list[JobMetadata | Refused]]:
         jobs = list(chain.from_iterable(groups))
         while True:
             store = self._open(create=True)
-            answers = store.insert_each(jobs)
+            answers = self._insert_each(store, jobs)
             # What went into a file that was removed meanwhile would be acknowledged, and gone.
             if not store.is_replaced():
                 break
@@ -168,6 +177,27 @@ class Recorder:
         self._tell([each for each in answers if not isinstance(each, Exception)], at_once=False)
         left = iter(answers)
         return [list(islice(left, len(group))) for group in groups]
+
+    def _insert_each(self, store: JobStore, jobs: Sequence[NewJob]) -> list[JobMetadata | Refused]:
+        """Record jobs in one transaction; in several where the database refuses some of them."""
+        try:
+            return [*store.insert_each(jobs)]
+        except Exception:
+            if len(jobs) == 1:
+                raise
+            store.require_writable()
+        answers: list[JobMetadata | Refused] = []
+        half, failures = len(jobs) // 2, 0
+        for some in (jobs[:half], jobs[half:]):
+            try:
+                answers += self._insert_each(store, some)
+            except Exception as error:
+                failures += 1
+                if failures == 2:  # noqa: PLR2004 - of both halves nothing is on record
+                    raise
+                # The others are on record, or will be, and must be started.
+                answers += [StoreError(f"it cannot be recorded: {error}")] * len(some)
+        return answers
 
     def insert_ended(self, ended: Sequence[tuple[NewJob, Change]]) -> None:
         """Record jobs that have ended elsewhere; see :meth:`JobStore.insert_ended`."""
@@ -219,21 +249,29 @@ class Recorder:
 
     def _write(self) -> None:
         open_ = True
-        written = 0.0
+        written = again_at = 0.0
+        refused: list[Change] = []
         while open_:
-            batch = [self._changes.get()]
+            batch: list[Sequence[Change] | None] = []
+            with contextlib.suppress(queue.Empty):
+                batch.append(self._changes.get(timeout=REFUSED_S if refused else None))
             # The first change after a quiet time is written at once, a flood in few transactions.
             time.sleep(max(0.0, GATHER_S - (time.monotonic() - written)))
             while not self._changes.empty():
                 batch.append(self._changes.get())
             open_ = None not in batch
             changes = [change for group in batch if group is not None for change in group]
+            if refused:
+                # A job's changes stay in their order.
+                changes, refused = [*refused, *changes], []
+                if open_ and time.monotonic() < again_at:
+                    changes, refused = _without(changes, self._refused)
+            parts = [changes] if changes else []
             pause = 0.1
-            while changes:
+            while parts:
                 try:
-                    self.apply(*changes)
+                    refused += self._write_next(parts)
                     written = time.monotonic()
-                    break
                 except Exception as error:  # noqa: BLE001 - a full disk, a database restarting
                     # Nothing is lost: the outcomes are on disk, and the batch is tried again.
                     _LOG.warning("cannot write to the job database, trying again: %s", error)
@@ -241,3 +279,45 @@ class Recorder:
                         return
                     time.sleep(pause)
                     pause = min(2 * pause, 10.0)
+            if time.monotonic() >= again_at:
+                again_at = time.monotonic() + REFUSED_S
+
+    def _write_next(self, parts: list[list[Change]]) -> list[Change]:
+        """Write the last of some parts, or divide it; return what the database refuses of it."""
+        changes = parts[-1]
+        job_ids = list(dict.fromkeys(change.job_id for change in changes))
+        try:
+            self.apply(*changes)
+        except Exception as error:  # noqa: BLE001 - whatever a row makes a driver raise
+            self.store.require_writable()
+            parts.pop()
+            if len(job_ids) == 1:
+                self._mark_refused(job_ids[0], str(error))
+                return changes
+            parts += _without(changes, set(job_ids[: len(job_ids) // 2]))
+            return []
+        parts.pop()
+        for job_id in self._refused.keys() & set(job_ids):
+            del self._refused[job_id]
+        return []
+
+    def _mark_refused(self, job_id: str, error: str) -> None:
+        """Say, once, in the log and as the job's reason that its state cannot be recorded."""
+        if self._refused.get(job_id) == error:
+            return
+        self._refused[job_id] = error
+        reason = f"its state cannot be recorded, trying again: {error}"
+        _LOG.error("job %s: %s", job_id, reason)
+        with contextlib.suppress(Exception):  # the row may be what is refused
+            state = self.store.get(job_id).state
+            self.apply(Change(job_id=job_id, state=state, at=time.time(), reason=reason))
+
+
+def _without(
+    changes: Sequence[Change], job_ids: Collection[str]
+) -> tuple[list[Change], list[Change]]:
+    """Divide changes into those of other jobs and those of these."""
+    parts: tuple[list[Change], list[Change]] = ([], [])
+    for change in changes:
+        parts[change.job_id in job_ids].append(change)
+    return parts
