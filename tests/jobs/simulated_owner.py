@@ -75,6 +75,9 @@ class SimulatedHost(Host):
     def end_processes(self, attempt):
         return self.world.end_processes(attempt, self)
 
+    def sweep(self, attempt, then):
+        return self.end_processes(attempt)
+
 
 class Owner:
     """A process that owns jobs, with its engine: a driver without threads, and a recovery."""

@@ -258,3 +258,25 @@ def test_ten_thousand_jobs_that_wait_cost_few_looks():
     assert "7" in turns.after_changes(now)
     assert len(turns.after_changes(now)) <= 5
     assert rounds.CLOSE_S <= 1.0
+
+
+def test_processes_that_do_not_end_hold_up_no_other_job(driver, engine, monkeypatch):
+    go, asked = threading.Event(), []
+
+    def end_processes(attempt):
+        asked.append(attempt)
+        return go.wait(20) or True
+
+    monkeypatch.setattr(driver.host, "end_processes", end_processes)
+    stuck, other = [add(driver) for _ in range(2)]
+    eventually(lambda: len(engine.launched) == 2)
+    (driver._jobs_directory / stuck / "spec").unlink()  # it is written again after their end
+    eventually(lambda: asked == [f"{stuck}.1"])
+    directory = driver.directory(other)
+    assert directory.claim(1, driver.host.identity)
+    directory.publish(1, {"state": "completed", "error": None, "started": 1.0, "summary": {}})
+    eventually(lambda: driver.state(other) is JobState.COMPLETED, 3)
+    assert not (driver._jobs_directory / stuck / "spec").exists()
+    go.set()
+    eventually((driver._jobs_directory / stuck / "spec").exists, 3)
+    assert asked == [f"{stuck}.1"]

@@ -85,7 +85,7 @@ class Driver:
         self._finished: dict[str, JobState] = {}
         self._noticed: queue.SimpleQueue[tuple[str, Depth]] = queue.SimpleQueue()
         self._rounds = Rounds()
-        self._reconciler = Reconciler(self.host)
+        self._reconciler = Reconciler(self.host, lambda job_id: self._notice(job_id, Depth.LOOK))
         self._handover = Handover(
             runner,
             self._jobs,
@@ -462,7 +462,7 @@ class Driver:
             self._handover.wake.set()
 
     def _look_at_one(self, job: Job, depth: Depth) -> Sequence[Change]:
-        sighting = self._handover.sighting(job)
+        attempt, sighting = job.attempt_id, self._handover.sighting(job)
         engine = facts.Engine(sighting, self._runner.capabilities)
         try:
             # Without the lock: nobody who submits waits for the end of a lost tree.
@@ -470,6 +470,8 @@ class Driver:
             with self._lock:
                 if job.job_id not in self._jobs:
                     return ()
+                if sighting is not None and not looked.done:
+                    self._handover.keep(attempt, sighting)
                 for request in looked.requests:
                     self._pass_on(job, request)
                 self._place(job)

@@ -179,6 +179,10 @@ class Handover:
         attempt, sighting = self._sightings.pop(job.job_id, ("", None))
         return sighting if sighting is not None and attempt == job.attempt_id else None
 
+    def keep(self, attempt: str, sighting: Sighting) -> None:
+        """Have what the engine said of an attempt heeded in the next look."""
+        self._sightings[attempt.rpartition(".")[0]] = attempt, sighting
+
     def probe_soon(self) -> None:
         """Ask the engine about those that were silent for long."""
         self._probe_at = 0.0
@@ -424,7 +428,7 @@ class Handover:
             job.since = self._host.monotonic()
             self._tell(job.note(sighting.reason))
             if sighting.state in {"gone", "unknown"}:
-                self._sightings[job.job_id] = attempt.id, sighting
+                self.keep(attempt.id, sighting)
                 self._notice(job.job_id)
 
 

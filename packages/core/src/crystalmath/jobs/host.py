@@ -19,6 +19,8 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
     from crystalmath.jobs.facts import Silence
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: How long it is tried at a time to end what a lost attempt left alive, in seconds.
 SWEEP_S = 5.0
+#: Of so many attempts at a time.
+_SWEEPS = 16
 
 
 class Host:
@@ -40,6 +44,8 @@ class Host:
     def __init__(self, jobs_directory: Path) -> None:
         self._jobs_directory = jobs_directory
         self._rests = False
+        self._sweepers: ThreadPoolExecutor | None = None
+        self._sweeps: dict[str, Future[bool]] = {}
 
     @property
     def identity(self) -> IdentityFile:
@@ -89,6 +95,8 @@ class Host:
         """Own nothing any more, for good."""
         self._rests = True
         self.identity.rest(self)
+        if self._sweepers is not None:
+            self._sweepers.shutdown(wait=False, cancel_futures=True)
 
     def is_own(self, owner: object) -> bool:
         """Tell whether this process is the owner."""
@@ -133,6 +141,25 @@ class Host:
         return self._end_contained(attempt) and processes.end_processes(
             lambda: processes.marked("CRYSTALMATH_ATTEMPT", attempt), limit_s=SWEEP_S
         )
+
+    def sweep(self, attempt: str, then: Callable[[], None]) -> bool:
+        """End every process of an attempt without waiting for it; tell whether none is left.
+
+        While that is not known the answer is ``False``, and `then` is called when it is. One thread
+        alone may call this.
+        """
+        if self._sweepers is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._sweepers = ThreadPoolExecutor(_SWEEPS, "crystalmath-sweep")
+        sweep = self._sweeps.get(attempt)
+        if sweep is None:
+            sweep = self._sweeps[attempt] = self._sweepers.submit(self.end_processes, attempt)
+            sweep.add_done_callback(lambda _: then())
+        if not sweep.done():
+            return False
+        del self._sweeps[attempt]
+        return sweep.result()
 
     def _end_contained(self, attempt: str) -> bool:
         """End what a dead supervisor's control group or guardian holds."""

@@ -31,7 +31,7 @@ from crystalmath.jobs.rundir import attempt_id
 from crystalmath.models import Attempt, JobState, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from crystalmath.jobs.actions import Action
     from crystalmath.jobs.host import Host
@@ -208,10 +208,14 @@ class Job:
 
 @frozen
 class Looked:
-    """What came of a look: what is to be told, and what the engine's driver has to do."""
+    """What came of a look: what is to be told, and what the engine's driver has to do.
+
+    Unless it is `done`, something could not be done yet, and another look has to follow.
+    """
 
     changes: tuple[Change, ...] = ()
     requests: tuple[Action, ...] = ()
+    done: bool = True
 
 
 class Reconciler:
@@ -221,10 +225,13 @@ class Reconciler:
     ----------
     host : Host
         This process.
+    notice : callable, optional
+        Takes the id of a job whose processes have ended. Without it they are waited for.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, notice: Callable[[str], None] | None = None) -> None:
         self._host = host
+        self._notice = notice
 
     def look(self, job: Job, depth: Depth = Depth.LOOK, engine: Engine | None = None) -> Looked:
         """Look at a job, do what follows for its files, and tell what follows for others."""
@@ -234,10 +241,12 @@ class Reconciler:
             depth = max(depth, Depth.LOOK)
         changes: list[Change] = []
         requests: list[Action] = []
+        done = True
         for _ in range(_MOST_STEPS):
             files = read(job.directory, job.record, self._host, depth)
             decision = step(job.record, files, now=self._host.moment(), engine=engine)
-            if not all(self._do(job, files, action, requests) for action in decision.actions):
+            done = all(self._do(job, files, action, requests) for action in decision.actions)
+            if not done:
                 break  # it is tried again
             job.settle(decision)
             changes += [*decision.changes, *job.note(decision.waits)]
@@ -247,7 +256,7 @@ class Reconciler:
             depth = Depth.LOOK
             if any(isinstance(each, WriteSpec) for each in decision.actions):
                 engine = engine and evolve(engine, sighting=None)  # it was of the attempt before
-        return Looked(tuple(changes), tuple(requests))
+        return Looked(tuple(changes), tuple(requests), done)
 
     def _do(self, job: Job, files: Files, action: Action, requests: list[Action]) -> bool:
         """Take one step; ``False`` if it did not succeed, and what follows must wait."""
@@ -256,7 +265,10 @@ class Reconciler:
             return True
         try:
             if isinstance(action, EndProcesses):
-                return self._host.end_processes(attempt_id(job.job_id, action.attempt))
+                attempt, notice = attempt_id(job.job_id, action.attempt), self._notice
+                if notice is None:
+                    return self._host.end_processes(attempt)
+                return self._host.sweep(attempt, lambda: notice(job.job_id))
             if isinstance(action, WriteSpec):
                 return job.write(action.attempt)
             if isinstance(action, WriteCancel):
