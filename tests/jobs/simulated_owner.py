@@ -38,6 +38,9 @@ class SimulatedHost(Host):
     def make_room(self):
         pass
 
+    def sync_entries(self):
+        pass
+
     def own_fields(self):
         return self.process.as_dict()
 

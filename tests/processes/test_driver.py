@@ -280,3 +280,41 @@ def test_processes_that_do_not_end_hold_up_no_other_job(driver, engine, monkeypa
     go.set()
     eventually((driver._jobs_directory / stuck / "spec").exists, 3)
     assert asked == [f"{stuck}.1"]
+
+
+def test_names_of_new_run_directories_reach_the_disk_once_for_all_that_are_launched(
+    driver, engine, monkeypatch
+):
+    order = []
+    launch = engine.launch
+
+    def launching(attempts):
+        there = [RunDirectory(attempt.directory).has("spec") for attempt in attempts]
+        order.append(("launch", all(there)))
+        return launch(attempts)
+
+    monkeypatch.setattr(engine, "launch", launching)
+    monkeypatch.setattr("crystalmath.jobs.host.to_disk", lambda path: order.append(str(path)))
+    jobs = driver._jobs_directory
+    with driver._lock:
+        first = [add(driver) for _ in range(5)]
+    eventually(lambda: len(engine.launched) == 5)
+    assert order == [str(jobs), str(jobs.parent), ("launch", True)]
+    second = add(driver)
+    eventually(lambda: engine.launched == [f"{each}.1" for each in (*first, second)])
+    assert order[3:] == [str(jobs), ("launch", True)]
+
+
+def test_nothing_is_launched_whose_name_does_not_reach_the_disk(driver, engine, monkeypatch):
+    failures = iter([OSError(errno.EIO, "Input/output error")])
+
+    def to_disk(_):
+        for failure in failures:
+            raise failure
+
+    monkeypatch.setattr("crystalmath.jobs.host.to_disk", to_disk)
+    told = []
+    driver.listeners.append(told.extend)
+    job_id = add(driver)
+    eventually(lambda: engine.launched == [f"{job_id}.1"])
+    assert "do not reach the disk" in told[0].reason

@@ -134,6 +134,8 @@ class Handover:
         self._to_release: list[Attempt] = []
         # With the attempt that was asked about: the job may have begun another meanwhile.
         self._sightings: dict[str, tuple[str, Sighting]] = {}
+        # Whether a run directory may be new, and its name not on the disk yet.
+        self._is_new = False
         self._retry_at = 0.0
         self._backoff = 1.0
         self._probe_at = 0.0
@@ -146,6 +148,7 @@ class Handover:
         with self._lock:
             if job.job_id not in self._waiting:
                 self._waiting[job.job_id] = job
+                self._is_new = True
                 self.wake.set()
 
     def put_again(self, job: Job, *, ends: int = 0) -> None:
@@ -244,6 +247,7 @@ class Handover:
         self._started = True
         answers: Mapping[str, str | Exception] = {}
         try:
+            self._sync()
             answers = self._engine.launch(attempts)
         except EngineUnavailable as error:
             self._note(jobs, error)
@@ -275,6 +279,20 @@ class Handover:
             self._fail(job, answer)
             handle = attempt
         self._record_launch(job, attempt, handle)
+
+    def _sync(self) -> None:
+        """Have the names of new run directories on the disk before anything is published in them.
+
+        Once for all that are launched together; afterwards an outcome costs no more than its own.
+        """
+        if not self._is_new:
+            return
+        self._is_new = False
+        try:
+            self._host.sync_entries()
+        except OSError as error:
+            self._is_new = True
+            raise EngineUnavailable(f"run directories do not reach the disk: {error}") from error
 
     def _next(self) -> list[Job]:
         """Give the jobs that the engine gets next: the urgent ones, then as they came."""

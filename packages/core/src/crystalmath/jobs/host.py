@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import processes
 from crystalmath.errors import BadFile
 from crystalmath.jobs.containment import end_contained
-from crystalmath.jobs.documents import read_document
+from crystalmath.jobs.documents import read_document, to_disk
 from crystalmath.jobs.facts import Moment
 from crystalmath.jobs.heartbeat import Heart
 from crystalmath.jobs.hearts import Hearts
@@ -44,6 +44,7 @@ class Host:
     def __init__(self, jobs_directory: Path) -> None:
         self._jobs_directory = jobs_directory
         self._rests = False
+        self._is_synced = False
         self._sweepers: ThreadPoolExecutor | None = None
         self._sweeps: dict[str, Future[bool]] = {}
 
@@ -70,6 +71,13 @@ class Host:
         What is in it besides them tells a folder without jobs from one that is not mounted.
         """
         (self._jobs_directory / IDENTITIES).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def sync_entries(self) -> None:
+        """Have the names of all run directories, and their folder's, survive a power cut."""
+        to_disk(self._jobs_directory)
+        if not self._is_synced:
+            to_disk(self._jobs_directory.parent)
+            self._is_synced = True
 
     @property
     def lease_s(self) -> float:
