@@ -223,7 +223,7 @@ def test_options_make_a_submission(tmp_path, monkeypatch):
 def test_a_row_has_what_a_job_has():
     stored = {one.name: one for one in declared(Job) if one.about.stored}
     assert {column.name for column in jobs.c} - {"number"} == stored.keys()
-    assert names(NewJob) - names(Job) == {"specification", "pseudopotentials"}
+    assert names(NewJob) - names(Job) == {"specification", "pseudopotentials", "only_retry"}
     assert {column.name for column in specifications.c} == {"number", "specification", "potcars"}
     for name, one in stored.items():
         kinds = {"integer": Integer, "number": Float, "boolean": Boolean}

@@ -151,7 +151,7 @@ def test_the_same_command_again_submits_only_what_is_missing(here, cli):
     assert "this job with another key" in changed.err
 
 
-def test_what_a_key_gave_is_told(here, cli):
+def test_what_a_key_gave_is_told(here, cli, monkeypatch):
     swept = ["--sweep", 'message=["a","b"]', "--key", "told"]
     first = cli("submit", "lab_recipes.fail", AL, *swept)
     assert first.err == ""
@@ -162,6 +162,11 @@ def test_what_a_key_gave_is_told(here, cli):
         "2 new, 2 there already (2 failed: they stay as they are; another --key runs them again)\n"
     )
     assert [job["known"] for job in again.json["jobs"]] == [True, True, False, False]
+    # The server says it, whatever the clocks say.
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: 0.0)
+        again = cli("submit", "lab_recipes.fail", AL, CU, *swept, "--json")
+    assert [job["known"] for job in again.json["jobs"]] == [True] * 4
     one = submit(cli, "value", "--key", "one")
     cli("wait", one)
     assert cli("submit", "lab_recipes.value", AL, "--key", "one").err == "0 new, 1 there already\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from ase.build import bulk
@@ -75,7 +76,8 @@ def test_all_stays_the_same_but_for_what_is_changed(client, cli):
     before, after = old.info(), new.info()
     for name in ("name", "labels", "walltime_s", "resources", "recipe", "engine", "cluster"):
         assert getattr(after, name) == getattr(before, name), name
-    assert (after.key, after.priority) == (None, 5)
+    assert after.key.endswith(f"/{old.job_id}")  # the request's own
+    assert after.priority == 5
     assert after.parents == [*before.parents, {"job_id": old.job_id, "role": "retry"}]
     given = client.specification(old.job_id), client.specification(new.job_id)
     assert given[0]["structure"] == given[1]["structure"]
@@ -182,6 +184,47 @@ def test_the_failed_ones_by_their_error(client, cli):
     )
     # Whoever names one means it.
     assert cli("retry", mended[0].job_id, "--dry-run").code == 0
+
+
+def retries_of(client, labels):
+    """Tell what the jobs with these labels are retries of, each as often as it was run again."""
+    jobs = client.list(labels=labels)
+    return sorted(each["job_id"] for job in jobs for each in job.parents if each["role"] == "retry")
+
+
+def test_those_who_retry_at_once_make_one_job_of_each(client):
+    labels = {"set": "raced"}
+    olds = failing(client, "a", "b", labels=labels)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(client.retry, filters={"labels": labels}) for _ in range(4)]
+        made = [job for one in asked for job in one.result()]
+    assert retries_of(client, labels) == sorted(job.job_id for job in olds)
+    assert len(made) == 2
+
+
+def test_the_same_key_again_gives_the_same_new_jobs(client, cli):
+    labels = {"set": "keyed"}
+    olds = [job.job_id for job in failing(client, "a", "b", labels=labels)]
+    asked = {"key": "once more", "filters": {"labels": labels}}
+    first = client.call("jobs.retry", asked)["jobs"]
+    for job in first:  # they fit the filters, too
+        assert client.future(job["job_id"]).exception(LONG) is not None
+    for again in (
+        asked,
+        {"key": "once more", "job_ids": olds},  # whose answer was lost, and who names them now
+    ):
+        told = client.call("jobs.retry", again)["jobs"]
+        assert [job["job_id"] for job in told] == [job["job_id"] for job in first]
+        assert [job["known"] for job in told] == [True, True]
+    assert [job["known"] for job in first] == [False, False]
+    other = client.call("jobs.retry", {**asked, "params": {"message": "other"}})["jobs"]
+    assert [job["code"] for job in other] == ["key_conflict"] * 2
+    assert retries_of(client, labels) == sorted(olds)
+    one = cli("retry", olds[0], "--key", "mine").lines
+    assert cli("retry", olds[0], "--key", "mine").lines == one != []
+    assert retries_of(client, labels) == sorted([*olds, olds[0]])
+    passed = client.call("jobs.retry", {**asked, "key": "another"})["jobs"]
+    assert [job["code"] for job in passed if job["retry_of"] in olds] == ["retried"] * 2
 
 
 def test_each_that_cannot_is_told_with_the_reason(client, cli, go):

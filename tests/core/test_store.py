@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import inspect
 
-from crystalmath.errors import InvalidJob, KeyConflict, UnknownJob
+from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict, UnknownJob
 from crystalmath.jobs.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
@@ -268,6 +268,64 @@ def test_processes_that_create_the_database_at_once_all_succeed(url):
     assert len({out for out, _ in answers}) == 1
     with JobStore(url, create=False) as store:
         assert len(store.list()) == len(store.events()) == 1
+
+
+def retry_of(job_id, **given):
+    given = {"only_retry": True, "parents": [{"job_id": job_id, "role": "retry"}], **given}
+    return new(generate_job_id(), **given)
+
+
+def test_who_is_late_to_retry_a_job_is_told_of_the_retry_there_is(url):
+    with JobStore(url) as one, JobStore(url) as two, ThreadPoolExecutor(8) as pool:
+        olds = [submit(one) for _ in range(3)]
+        askers = [store for store in (one, two) for _ in range(4)]
+        ask = lambda store: store.insert_each([retry_of(old) for old in olds])  # noqa: E731
+        for answers in zip(*pool.map(ask, askers), strict=True):
+            [made] = [answer for answer in answers if not isinstance(answer, InvalidJob)]
+            late = [answer for answer in answers if answer is not made]
+            assert {type(answer) for answer in late} == {AlreadyRetried}
+            told = f"it was run again already, as job {made.job_id} (pending)"
+            assert {str(answer) for answer in late} == {told}
+        assert len(one.list()) == 6
+        # Whoever names a job means it; a key goes before; and one transaction is no other.
+        [again] = one.insert_each([retry_of(olds[0], only_retry=False)])
+        [keyed] = one.insert_each([retry_of(submit(one), key="k")])
+        assert one.insert_each([retry_of(keyed.parents[0]["job_id"], key="k")]) == [keyed]
+        fresh = submit(one)
+        first, second = one.insert_each([retry_of(fresh), retry_of(fresh)])
+        assert (first.parents[0]["job_id"], type(second)) == (fresh, AlreadyRetried)
+        assert one.retries([olds[0]])[olds[0]][-1] == again.job_id
+
+
+RETRIER = """
+import sys
+from crystalmath.quacc.runner import generate_job_id
+from crystalmath.quacc.store import JobStore, NewJob
+
+store, old = JobStore(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+[answer] = store.insert_each([NewJob(
+    job_id=generate_job_id(), recipe="r", engine="local", spec_hash="h", specification="{}",
+    created_at=1.0, only_retry=True, parents=[{"job_id": old, "role": "retry"}],
+)])
+print(type(answer).__name__)
+"""
+
+
+def test_processes_that_retry_a_job_at_once_make_one(url):
+    with JobStore(url) as store:
+        old = submit(store)
+        command = [sys.executable, "-W", "error", "-c", RETRIER, url, old]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        racers = [subprocess.Popen(command, text=True, **pipes) for _ in range(4)]
+        assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 4
+        for racer in racers:
+            racer.stdin.write("\n")
+            racer.stdin.flush()
+        answers = sorted(racer.communicate(timeout=60)[0].strip() for racer in racers)
+        assert answers == ["AlreadyRetried"] * 3 + ["Job"]
+        assert len(store.retries([old])[old]) == 1
 
 
 # --- changes --------------------------------------------------------------------------------------

@@ -170,6 +170,27 @@ def test_many_are_cancelled_each_on_its_own(service, tmp_path):
         assert said in refused["error"]
 
 
+def test_filters_of_a_retry_reach_beyond_the_most_jobs_of_a_request(service, other, monkeypatch):
+    monkeypatch.setattr("crystalmath.server.handlers.retry.MOST_JOBS", 5)
+    asked = {"recipe": "r", "engine": "local", "spec_hash": "h", "specification": "{}"}
+    asked |= {"created_at": 1.0, "labels": {"set": "beyond"}}
+    olds = [NewJob(job_id=generate_job_id(), **asked) for _ in range(12)]
+    newest = olds[4:]
+    retries = [
+        NewJob(
+            job_id=generate_job_id(),
+            **{**asked, "labels": {}, "parents": [{"job_id": old.job_id, "role": "retry"}]},
+        )
+        for old in newest
+    ]
+    other.insert([*olds, *retries])
+    failed = {"state": JobState.FAILED, "at": 2.0, "error": "x"}
+    other.apply([Change(job_id=job.job_id, **failed) for job in (*olds, *retries)])
+    told = call(service, "jobs.retry", filters={"labels": {"set": "beyond"}}, dry_run=True)["jobs"]
+    assert [job["retry_of"] for job in told] == [job.job_id for job in olds]
+    assert [job["code"] for job in told] == ["invalid_job"] * 4 + ["retried"] * 8
+
+
 # --- list and summary ----------------------------------------------------------------------------
 
 

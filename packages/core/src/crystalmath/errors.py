@@ -171,6 +171,17 @@ class KeyConflict(InvalidJob):
         )
 
 
+class AlreadyRetried(InvalidJob):
+    """A job that was to run again only if no other job is a retry of it."""
+
+    code = "retried"
+
+    @classmethod
+    def of(cls, job_id: str, state: str) -> AlreadyRetried:
+        """Name the retry there is, and its state."""
+        return cls(f"it was run again already, as job {job_id} ({state})")
+
+
 class JobRefused(InvalidJob):
     """A preflight check found that the job would fail.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -221,7 +220,6 @@ def _send(client: Client | None, batch: Sequence[_Asked]) -> Iterator[_Answer]:
 def _answers(client: Client, jobs: list[dict[str, Any]]) -> list[_Answer]:
     from crystalmath.client.client_errors import raise_answered
 
-    begun = time.time()
     try:
         if len(jobs) == 1:  # does not wait for somebody's thousands
             answers = [client.call("jobs.submit", jobs[0])]
@@ -232,18 +230,7 @@ def _answers(client: Client, jobs: list[dict[str, Any]]) -> list[_Answer]:
     except CrystalMathError as error:
         # What earlier batches were answered must not be lost with this one.
         return [output.error_document(error, error.code)] * len(jobs)
-    return _marked(client, answers, begun) if "key" in jobs[0] else answers
-
-
-def _marked(client: Client, answers: list[_Answer], begun: float) -> list[_Answer]:
-    """Mark the jobs that were there before, so that a key has given them."""
-    ids = [answer["job_id"] for answer in answers if answer["job_id"] is not None]
-    try:
-        jobs = client.call("jobs.status_many", {"job_ids": ids})["jobs"]
-    except CrystalMathError:
-        return answers  # what was submitted is told all the same
-    known = {job["job_id"] for job in jobs if job.get("created_at", begun) < begun}
-    return [{**answer, "known": answer["job_id"] in known} for answer in answers]
+    return answers
 
 
 def tell_alike(answers: Sequence[_Answer]) -> None:

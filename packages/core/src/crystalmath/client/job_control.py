@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from crystalmath.client.caller import LONG_S, PAGE, Caller
@@ -78,9 +79,15 @@ class JobControl(Caller):
         """
         from crystalmath.client.request import retry_document
 
-        asked = retry_document(changes)
-        chosen = None if filters is None else filters_document(filters)
-        found: list[RetriedJob] = self._answer(
-            "jobs.retry", job_ids=job_ids, filters=chosen, dry_run=dry_run, **asked
-        )["jobs"]
+        # With a key the request can be made again where its answer is lost.
+        key = changes.get("key") or secrets.token_hex(16)
+        asked = {**retry_document(changes), "dry_run": dry_run, "key": key}
+        if filters is not None:
+            asked["filters"] = filters_document(filters)
+        if job_ids is None:
+            return cast("list[RetriedJob]", self._answered("jobs.retry", asked, LONG_S)["jobs"])
+        found: list[RetriedJob] = []
+        for at in range(0, len(job_ids) or 1, PAGE):
+            part = {**asked, "job_ids": list(job_ids[at : at + PAGE])}
+            found += self._answered("jobs.retry", part, LONG_S)["jobs"]
         return found

@@ -277,6 +277,7 @@ class SubmittedJob(TypedDict):
     code: NotRequired[str]
     findings: NotRequired[list[Told]]
     warnings: NotRequired[list[Told]]
+    known: NotRequired[bool]
 
 
 class ListedResult(TypedDict):

@@ -159,6 +159,15 @@ class Job(Terms):
         repr=False,
         metadata=about("where its recipe raised; jobs.result tells it", _TEXT, shown=False),
     )
+    given_before: bool = field(
+        default=False,
+        metadata=about(
+            "of a submission: its key had given the job before",
+            {"type": "boolean"},
+            shown=False,
+            stored=False,
+        ),
+    )
 
     def without_files(self) -> str | None:
         """Say what became of its files, in a sentence; ``None`` where they are there."""
@@ -254,6 +263,15 @@ class NewJob(Job):
         default=(),
         metadata=about(
             "the files that it was found to read", array(reference("Potcar")), shown=False
+        ),
+    )
+    only_retry: bool = field(
+        default=False,
+        metadata=about(
+            "whether it is refused where another job is a retry of the same one",
+            {"type": "boolean"},
+            shown=False,
+            stored=False,
         ),
     )
 

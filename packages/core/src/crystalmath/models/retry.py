@@ -37,6 +37,7 @@ class RetryOptions(TypedDict, total=False):
     strict: bool
     continued: bool
     copy: Sequence[str]
+    key: str | None
 
 
 class ChangeParams(ChangeableParams, total=False):
@@ -44,6 +45,7 @@ class ChangeParams(ChangeableParams, total=False):
 
     continued: bool
     copy: list[str]
+    key: str
 
 
 class RetriedJob(SubmittedJob):
@@ -112,6 +114,19 @@ class Retry:
                 name="--copy",
                 metavar="FILE",
                 help="Begin with this file of each job's last calculation, as WAVECAR; repeated.",
+            ),
+        ),
+    )
+    key: str | None = field(
+        default=None,
+        metadata=about(
+            "the same key again gives the same new jobs, whose keys are KEY/ID with the id of the "
+            "job that runs again",
+            _OF_SUBMISSION["key"].schema,
+            option=Option(
+                name="--key",
+                metavar="KEY",
+                help="The same key again gives the same new jobs, never others.",
             ),
         ),
     )

@@ -97,13 +97,19 @@ class Intake(JobResults):
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
                 asked = admission.read(self._as_known(submission, job), item.parents)
                 if job is not None and asked.spec_hash == job.spec_hash:
-                    answers[index] = self._recovery.seen([job])[0]
+                    answers[index] = self._given_before(job)
                 else:
-                    prepared[index] = admission.prepare(asked)
+                    ready = admission.prepare(asked)
+                    row = attrs.evolve(ready.row, only_retry=item.only_retry)
+                    prepared[index] = attrs.evolve(ready, row=row)
             except (CrystalMathError, ImportError) as error:
                 # Its frames hold the answers, and with them all of a batch.
                 answers[index] = error.with_traceback(None)
         return answers, prepared
+
+    def _given_before(self, job: JobMetadata) -> JobMetadata:
+        """Give the job of a known key as it is now."""
+        return attrs.evolve(self._recovery.seen([job])[0], given_before=True)
 
     def _as_known(self, submission: Submission, known: JobMetadata | None) -> Submission:
         """Have a job's geometry come from the job that the key has given, as that was given it.
@@ -211,7 +217,7 @@ class Intake(JobResults):
                         answers[index] = self._start(prepared[index], job)
                     else:
                         # A key that was there already has given the job of an earlier submission.
-                        answers[index] = self._recovery.seen([job])[0]
+                        answers[index] = self._given_before(job)
                     del unstarted[index]
         except BaseException as error:
             # Ctrl-C: what is on record and was not handed over must not stay pending for ever.

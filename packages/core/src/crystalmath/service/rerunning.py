@@ -29,6 +29,7 @@ class Rerunning(Intake):
         changes: Retry,
         *,
         dry_run: bool = False,
+        once: bool = False,
         wanted: Callable[[], bool] = lambda: True,
     ) -> Answers:
         """Run jobs again that have ended, each as a new job that points to the old one.
@@ -41,6 +42,9 @@ class Rerunning(Intake):
             What is other this time; the rest is as it was submitted.
         dry_run : bool
             Record and start nothing.
+        once : bool
+            Refuse each job that another has run again by the time that its retry is recorded
+            (`AlreadyRetried`).
         wanted : callable
             Whether the next ones are still to be recorded.
 
@@ -55,7 +59,7 @@ class Rerunning(Intake):
             some = job_ids[start : start + _RETRIED]
             submit = self._rehearse if dry_run else self._submit
             try:
-                answers += self._retry(some, changes, submit, wanted)
+                answers += self._retry(some, changes, submit, wanted, once=once)
             except CrystalMathError as error:
                 # What was recorded before is told: who asked for it again would have it twice.
                 if not start:
@@ -83,6 +87,8 @@ class Rerunning(Intake):
         changes: Retry,
         submit: Callable[[Sequence[Again], Callable[[], bool]], Answers],
         wanted: Callable[[], bool],
+        *,
+        once: bool,
     ) -> Answers:
         refused: dict[int, Any] = {}
         asked: dict[int, Again] = {}
@@ -90,7 +96,7 @@ class Rerunning(Intake):
             try:
                 job, text = self.job(job_id), self.specification(job_id)
                 where = self.config, self._directory(job_id)
-                asked[index] = again(job, text, changes, *where, environ=self._environ)
+                asked[index] = again(job, text, changes, *where, environ=self._environ, once=once)
             except CrystalMathError as error:
                 refused[index] = error
         told = submit(list(asked.values()), wanted)

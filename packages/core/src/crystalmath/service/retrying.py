@@ -32,6 +32,7 @@ class Again:
 
     submission: Submission
     parents: Sequence[Parent] = ()
+    only_retry: bool = False
 
 
 def again(
@@ -42,6 +43,7 @@ def again(
     directory: RunDirectory,
     *,
     environ: Mapping[str, str],
+    once: bool = False,
 ) -> Again:
     """Ask for a job once more: as it was submitted, but for what is changed.
 
@@ -62,6 +64,8 @@ def again(
     environ : mapping of str to str
         The environment of submissions that bring none. It is taken where none is on record, as of a
         job that was imported.
+    once : bool
+        Whether the job is refused, as it is recorded, where another is a retry of the same one.
 
     Raises
     ------
@@ -111,7 +115,7 @@ def again(
         **job.terms(),
         "name": name,
         "labels": labels,
-        "key": None,
+        "key": None if changes.key is None else f"{changes.key}/{job.job_id}",
         "cluster": cluster,
         "walltime_s": changes.walltime_s or job.walltime_s,
         "resources": resources,
@@ -132,7 +136,7 @@ def again(
         environment=None if restricted else _environment(told) or environ,
     )
     retried: Parent = {"job_id": job.job_id, "role": "retry"}
-    return Again(submission, [*cast("Sequence[Parent]", parents), retried])
+    return Again(submission, [*cast("Sequence[Parent]", parents), retried], once)
 
 
 def _last(

@@ -13,7 +13,7 @@ from crystalmath.store.records import JobMetadata
 from crystalmath.store.selection import Condition, sorted_page, source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.models.filters import StoreSelection
     from crystalmath.store.plain_sql import Row, Snapshot
@@ -53,6 +53,21 @@ def fetch(snapshot: Snapshot, values: Sequence[object], *, by: str = "job_id") -
         where = given.among(f"jobs.{by}", wanted[start : start + CHUNK])
         found += read_jobs(snapshot.rows(f"{RECORD} WHERE {where}", given))
     return found
+
+
+def fetch_retries(snapshot: Snapshot, job_ids: Sequence[object]) -> Iterator[tuple[str, str, str]]:
+    """Find what runs, or reads, some jobs again, oldest first: whose, its id, its state."""
+    wanted = list(filter(is_storable, job_ids))
+    for start in range(0, len(wanted), CHUNK):
+        given = Parameters()
+        for row in snapshot.rows(
+            "SELECT lineage.parent, jobs.job_id, jobs.state FROM lineage JOIN jobs "
+            "ON jobs.number = lineage.number WHERE lineage.role IN ('retry', 'reread') "
+            f"AND {given.among('lineage.parent', wanted[start : start + CHUNK])} "
+            "ORDER BY jobs.number",
+            given,
+        ):
+            yield str(row["parent"]), str(row["job_id"]), str(row["state"])
 
 
 def fetch_one(snapshot: Snapshot, job_id: str) -> JobMetadata:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
-from crystalmath.errors import InvalidJob, KeyConflict
-from crystalmath.store.fetching import fetch, from_row
+from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict
+from crystalmath.store.fetching import fetch, fetch_retries, from_row
 from crystalmath.store.plain_sql import Snapshot
 from crystalmath.store.records import JobMetadata
 from crystalmath.store.rows import check, insert_for_jobs, save, to_listed, to_row
@@ -32,11 +32,17 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
     by_id = {job.job_id: job for job in fetch(snapshot, [job.job_id for job in new])}
     keys = [job.key for job in new if job.key is not None]
     by_key = {job.key: job for job in fetch(snapshot, keys, by="key")}
+    only = [_retry_of(job) for job in new if job.only_retry]
+    retried: dict[str | None, tuple[str, str]] = {
+        parent: (job_id, state) for parent, job_id, state in fetch_retries(snapshot, only)
+    }
     answers: list[JobMetadata | InvalidJob] = []
     fresh: list[tuple[NewJob, JobMetadata, dict[str, Any]]] = []
     for job in new:
         try:
             known = _known(job, by_id, by_key)
+            if known is None and job.only_retry and (other := retried.get(_retry_of(job))):
+                raise AlreadyRetried.of(*other)
         except InvalidJob as error:
             answers.append(error)
             continue
@@ -45,6 +51,7 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
             # Through the form in the database, so that it equals what is read later.
             known = by_id[job.job_id] = by_key[job.key] = JobMetadata(**from_row(row))
             fresh.append((job, known, row))
+            retried[_retry_of(job)] = (job.job_id, known.state.value)
         answers.append(known)
     if fresh:
         _record(connection, fresh)
@@ -90,6 +97,12 @@ def _known(
     elif known.spec_hash != job.spec_hash:
         raise KeyConflict.of(job.key, known.job_id)
     return known
+
+
+def _retry_of(job: NewJob) -> str | None:
+    """Return the id of the job that one runs, or reads, again."""
+    roles = {parent["role"]: parent["job_id"] for parent in job.parents}
+    return roles.get("retry") or roles.get("reread")
 
 
 def _record(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 from crystalmath.models.job import UNFINISHED, JobState
 from crystalmath.store.eventlog import count_reached, last_event, read_events
 from crystalmath.store.fetching import (
-    CHUNK,
     RECORD,
     fetch,
     fetch_one,
+    fetch_retries,
     limited,
     number_of,
     read_jobs,
@@ -174,16 +174,8 @@ class JobReader:
         """Give the ids of those that run, or read, these jobs again, by theirs, oldest first."""
         found: dict[str, _Ids] = {}
         with self._readable.reading() as snapshot:
-            for start in range(0, len(ids), CHUNK):
-                given = Parameters()
-                some = list(filter(is_storable, ids[start : start + CHUNK]))
-                for row in snapshot.rows(
-                    f"SELECT lineage.parent, jobs.job_id {_LINEAGE} WHERE lineage.role IN "
-                    f"('retry', 'reread') AND {given.among('lineage.parent', some)} "
-                    "ORDER BY jobs.number",
-                    given,
-                ):
-                    found.setdefault(str(row["parent"]), []).append(str(row["job_id"]))
+            for parent, job_id, _ in fetch_retries(snapshot, ids):
+                found.setdefault(parent, []).append(job_id)
         return found
 
     @patient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import AlreadyRetried, InvalidJob
 from crystalmath.models.fields import array, from_wire, nullable, properties, reference
 from crystalmath.models.job import NO_RESULT
 from crystalmath.models.retry import ChangeParams, RetriedJob, Retry
@@ -13,6 +13,7 @@ from crystalmath.server.handlers.submission import answered
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import length, method
 from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, STATE, record
+from crystalmath.service.usage import pages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +71,10 @@ class RetryParams(ChangeParams, total=False):
                         "code": _TEXT,
                         "findings": array(reference("Finding")),
                         "warnings": array(reference("Finding")),
+                        "known": {
+                            "type": "boolean",
+                            "description": "with a key: whether it gave the new job before",
+                        },
                     },
                 )
             ),
@@ -98,33 +103,41 @@ def handle_jobs_retry(service: JobService, params: RetryParams) -> RetriedJobs:
         raise InvalidJob("say which jobs: either 'job_ids' or 'filters'")
     given = from_wire(Retry, params)
     changes = Retry(**{**given, "parameters": codec.decode_request(given.get("parameters", {}))})
-    before: dict[str, JobMetadata] = {}
+    once = named is None
     if named is None:
         chosen: Selection = {"state": [*NO_RESULT], **read_filters(filters or {})}
-        found = service.jobs(limit=MOST_JOBS, **chosen)
-        named = [job.job_id for job in reversed(found)]
-        before = service.retried(named)
+        found = (job for page in pages(service, **chosen) for job in page)
+        named = [job.job_id for job in found if not _is_of(changes, job)][::-1]
     named = list(dict.fromkeys(named))
-    new = [job_id for job_id in named if job_id not in before]
-    told = service.retry(new, changes, dry_run=dry_run, wanted=is_wanted)
-    answers: dict[str, SubmittedJob] = {job_id: _passed_over(job) for job_id, job in before.items()}
-    jobs = {job.job_id: job for job in service.some_jobs(named)}
-    for job_id, job in zip(new, told, strict=True):
-        answers[job_id] = _rehearsed(job) if dry_run else answered(job)
-        if not isinstance(job, Exception):  # its name and labels may be others
-            jobs[job_id] = job
-    retried = [_retried(job_id, jobs.get(job_id), answers[job_id]) for job_id in named]
+    retried: list[RetriedJob] = []
+    for start in range(0, len(named), MOST_JOBS):
+        some = named[start : start + MOST_JOBS]
+        before = service.retried(some) if once else {}
+        # What this request has made itself, and could not tell, its key gives again.
+        passed = {
+            job_id: answered(AlreadyRetried.of(job.job_id, job.state.value))
+            for job_id, job in before.items()
+            if not _is_of(changes, job)
+        }
+        new = [job_id for job_id in some if job_id not in passed]
+        told = service.retry(new, changes, dry_run=dry_run, once=once, wanted=is_wanted)
+        jobs = {job.job_id: job for job in service.some_jobs(some)}
+        for job_id, job in zip(new, told, strict=True):
+            passed[job_id] = _rehearsed(job) if dry_run else answered(job)
+            if not isinstance(job, Exception):  # its name and labels may be others
+                jobs[job_id] = job
+        retried += [_retried(job_id, jobs.get(job_id), passed[job_id]) for job_id in some]
     return {"jobs": retried, "error": None}
+
+
+def _is_of(changes: Retry, job: JobMetadata) -> bool:
+    """Tell whether an earlier request with this key has made the job."""
+    return changes.key is not None and (job.key or "").startswith(f"{changes.key}/")
 
 
 def _retried(job_id: str, job: JobMetadata | None, answer: SubmittedJob) -> RetriedJob:
     name, labels = (job.name, job.labels) if job is not None else (None, {})
     return {"retry_of": job_id, "name": name, "labels": labels, **answer}
-
-
-def _passed_over(job: JobMetadata) -> SubmittedJob:
-    told = f"it was run again already, as job {job.job_id} ({job.state.value})"
-    return {"job_id": None, "status": "error", "error": told, "code": "retried"}
 
 
 def _rehearsed(job: JobMetadata | CrystalMathError | ImportError) -> SubmittedJob:

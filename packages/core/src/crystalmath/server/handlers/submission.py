@@ -196,4 +196,6 @@ def submitted(job: JobMetadata) -> SubmittedJob:
     told: SubmittedJob = {"job_id": job.job_id, "status": job.state.value, "error": job.error}
     if job.warnings:
         told["warnings"] = list(job.warnings)
+    if job.key is not None:
+        told["known"] = job.given_before
     return told

@@ -215,6 +215,7 @@ _SUBMITTED = record(
         "code": _TEXT,
         "findings": array(reference("Finding")),
         "warnings": array(reference("Finding")),
+        "known": {"type": "boolean", "description": "with a key: whether it gave the job before"},
     },
 )
 
