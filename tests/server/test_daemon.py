@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import pty
@@ -96,6 +97,34 @@ def test_a_second_server_is_refused(served):
     assert answer["code"] == "already_served"
     assert f"process {served.process.pid} " in answer["error"]
     assert served.call("system.ping") == {"ok": True}
+
+
+@pytest.mark.parametrize("umask", [0, 0o022])
+def test_whoever_makes_a_home_only_its_user_can_enter_it(server, tmp_path, umask):
+    archive = str(tmp_path / "jobs.zip")
+    for number, command in enumerate(
+        (
+            ("run", "lab_recipes.value", ALUMINIUM, "--engine", "local", "--name", "made"),
+            ("import", archive),
+            ("submit", "lab_recipes.value", ALUMINIUM),
+            ("init", "--yes"),
+            ("clusters", "init", "slurm"),
+        )
+    ):
+        home = tmp_path / "above" / str(number) / "home"
+        environment = {**server.environment, "CRYSTALMATH_HOME": str(home)}
+        ask = functools.partial(
+            subprocess.run, env=environment, umask=umask, capture_output=True, text=True
+        )
+        done = ask([sys.executable, "-m", "crystalmath", *command], check=False)
+        assert done.returncode == 0, done.stderr
+        folders = [home.parents[1], home.parent, home, *home.glob("jobs")]
+        modes = {str(each): stat.S_IMODE(each.stat().st_mode) for each in folders}
+        assert set(modes.values()) == {0o700}, modes
+        if command[0] == "run":
+            export = ("export", "--archive", archive, "--state", "completed")
+            ask([sys.executable, "-m", "crystalmath", *export], check=True)
+        ask([sys.executable, "-m", "crystalmath", "stop"], check=True)
 
 
 def test_the_lock_of_a_killed_server_is_stale(server):

@@ -102,6 +102,25 @@ def require_own(path: str, what: str, *, remedy: str = _REMEDY, or_root: bool = 
         )
 
 
+def make_own(folder: str | os.PathLike[str]) -> None:
+    """Make a folder, and those above it that are missing, which only the user can enter.
+
+    The umask does not change their modes; a folder that is there keeps its own.
+    """
+    path = os.fspath(folder)
+    if os.path.isdir(path):
+        return
+    if above := os.path.dirname(path):
+        make_own(above)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):  # else another process was first
+            raise
+    else:
+        os.chmod(path, 0o700)
+
+
 def may_be_closed(path: str, status: os.stat_result) -> bool:
     """Tell whether it is good advice to close a folder to others: never of `/tmp` or `/srv`."""
     shared = status.st_mode & stat.S_ISVTX

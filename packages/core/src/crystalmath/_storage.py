@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from crystalmath._permissions import require_own
+from crystalmath._permissions import make_own, require_own
 from crystalmath.errors import ConfigError
 
 #: The file in a home that tells it from all others where they share a database server or a folder.
@@ -107,7 +107,7 @@ def place_runs(home: Path, named: str | None) -> None:
     wanted = runs / f"crystalmath-{_home_id(home)}"
     try:
         if not link.is_symlink() or not wanted.is_dir():
-            wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_own(wanted)
             with contextlib.suppress(FileExistsError):
                 link.symlink_to(wanted)
         there = link.resolve()
@@ -144,7 +144,7 @@ def _home_id(home: Path) -> str:
     file = home / HOME_ID
     try:
         if not file.exists():
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_own(home)
             _publish(file, os.urandom(6).hex())
         found = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:

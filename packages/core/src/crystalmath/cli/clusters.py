@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from attrs import asdict
 
+from crystalmath._permissions import make_own
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.cluster_examples import EXAMPLES
 from crystalmath.cli.shared.common_arguments import Json, any_client
@@ -122,8 +123,9 @@ def _init(name: str, *, as_json: bool) -> int:
     configured = config.load()  # a file that cannot be read is not written to
     if name in configured.clusters:
         raise ConfigError(f"[clusters.{name}] stands in {configured.home / 'config.toml'} already")
-    configured.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_own(configured.home)
     path = configured.home / "config.toml"
+    path.touch(mode=0o600)  # one that others can write to is refused
     with path.open("a", encoding="utf-8") as file:
         file.write(EXAMPLES[name])
     if as_json:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from attrs import frozen
 
+from crystalmath._permissions import make_own
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.cli.shared.health import show
@@ -331,7 +332,7 @@ def _quoted(text: str) -> str:
 
 
 def _write(path: Path, document: str) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_own(path.parent)
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     fresh.touch(mode=0o600)

@@ -24,6 +24,7 @@ import time
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from crystalmath import processes
+from crystalmath._permissions import make_own
 from crystalmath._starting import start_tied
 from crystalmath.engines.agent_process import LENGTH
 from crystalmath.errors import EngineUnavailable
@@ -183,7 +184,7 @@ class Agent:
             self._lock.release()
 
     def _spawn(self) -> None:
-        self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own(self._log.parent)
         log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         me = os.getpid()
         owner = str(me), str(processes.start_time(me))

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
+from crystalmath._permissions import make_own
 from crystalmath.errors import BadFile
 from crystalmath.jobs.containment import end_contained
 from crystalmath.jobs.documents import read_document, to_disk
@@ -70,7 +71,7 @@ class Host:
 
         What is in it besides them tells a folder without jobs from one that is not mounted.
         """
-        (self._jobs_directory / IDENTITIES).mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own(self._jobs_directory / IDENTITIES)
 
     def sync_entries(self) -> None:
         """Have the names of all run directories, and their folder's, survive a power cut."""

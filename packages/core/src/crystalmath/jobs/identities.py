@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from crystalmath import processes
+from crystalmath._permissions import make_own
 from crystalmath.config import LEASE_S
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import document, read_document, write_all
@@ -174,7 +175,7 @@ class IdentityFile:
             self._let_go()
 
     def _make(self, *, durable: bool = False) -> None:
-        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        make_own(self._directory)
         temporary = f"{self._directory}/.{os.urandom(8).hex()}"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

@@ -26,6 +26,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from crystalmath._permissions import make_own
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import document, read_document, read_header, to_disk, write
 from crystalmath.jobs.heartbeat import Heart
@@ -106,7 +107,7 @@ class RunDirectory:
         from filelock import FileLock
 
         jobs = os.path.dirname(self.path)
-        os.makedirs(jobs, mode=0o700, exist_ok=True)
+        make_own(jobs)
         with FileLock(f"{jobs}/{OWNER_LOCK}", timeout=OWNER_LOCK_S):
             yield
 

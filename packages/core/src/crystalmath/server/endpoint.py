@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from crystalmath._permissions import may_be_closed
+from crystalmath._permissions import make_own, may_be_closed
 from crystalmath.errors import BadFile, PlaceError, ServedElsewhere
 from crystalmath.jobs.identities import is_alive
 from crystalmath.processes import Identity
@@ -157,7 +157,7 @@ class Place:
             One of them is a link, or not the user's alone, or cannot be made.
         """
         try:
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_own(self.home)
         except OSError as error:
             raise PlaceError(
                 f"cannot make the home {self.home}: {error.strerror}; set CRYSTALMATH_HOME to a "
@@ -260,7 +260,7 @@ def make_private(directory: Path) -> None:
         It is a link, belongs to somebody else, is open to others, or cannot be made.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True)
+        make_own(directory)
     except FileExistsError:
         pass
     except OSError as error:

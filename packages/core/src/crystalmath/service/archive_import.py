@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from crystalmath._permissions import make_own
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.jobs.documents import to_disk
 from crystalmath.jobs.rundir import RunDirectory
@@ -100,7 +101,7 @@ def _import(
         records[job_id] = read_record(archive, job_id, path, service.config.recipes_allow)
         yield
     jobs = service.config.jobs_directory
-    jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_own(jobs)
     with _folder_aside(jobs) as aside:
         fresh = [each for each in _fresh(service, records) if _has_files(records[each])]
         _check_room([info for job_id in fresh for info in members[job_id]], path, jobs)

@@ -6,6 +6,7 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
+from crystalmath._permissions import make_own
 from crystalmath.errors import CrystalMathError, StoreError
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
@@ -49,7 +50,7 @@ class Takeover(CurrentJobs):
         # not to be had, and what there was to do is done.
         if not self._store.get(job_id).state.is_terminal():
             try:
-                self.config.jobs_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_own(self.config.jobs_directory)
                 request_cancel(self._directory(job_id), self._recovery.host)
             except OSError as error:
                 raise CrystalMathError(

@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL, Connection, Engine, RootTransaction, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from crystalmath._permissions import make_own
 from crystalmath._storage import file_system, is_network
 from crystalmath.errors import NewerDatabaseError, StoreError
 from crystalmath.store import postgresql, sqlite
@@ -272,7 +273,7 @@ def _alone(file: Path | None) -> Iterator[None]:
         from filelock import FileLock, Timeout
 
         try:
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_own(file.parent)
             guard = FileLock(f"{file}.lock", timeout=_LOCK_TIMEOUT_S, mode=0o600).acquire()
             _touch(file)
         except Timeout as error:
