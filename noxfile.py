@@ -71,8 +71,7 @@ DEATHS = [
     "tests/engines/test_parsl_nodes.py",
     "tests/engines/test_parsl_kills.py",
 ]
-#: What batch systems get of PSI/J; `slurm` runs jobs on a real one. In a process of their own: a
-#: library of PSI/J's leaves an import hook that warns at each import.
+#: What batch systems get of PSI/J; `slurm` runs jobs on a real one.
 SCRIPTS = ["tests/engines/test_psij_scripts.py", "tests/engines/test_psij_flux.py"]
 #: What Parsl and PSI/J make of a cluster's keys: where both are.
 KEYS = ["tests/engines/test_cluster_keys.py"]
@@ -147,7 +146,8 @@ def _run(
     session: nox.Session, *command: str, codes: Sequence[int] = (0,), **environment: str
 ) -> None:
     """Run a program of the session's environment, its own or a shared one."""
-    program = shutil.which(command[0], path=session.env["PATH"]) or command[0]
+    path = session.env.get("PATH") or session.bin
+    program = shutil.which(command[0], path=path) or command[0]
     session.run(program, *command[1:], env=environment, success_codes=codes, external=True)
 
 
