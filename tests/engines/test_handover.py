@@ -15,6 +15,7 @@ def test_what_was_said_of_an_attempt_is_not_held_against_the_next_one(tmp_path):
     record = SimpleNamespace(launched=True, released=False)
     job = SimpleNamespace(
         job_id="a",
+        cluster="local",
         record=record,
         state=JobState.PENDING,
         since=0.0,
@@ -24,7 +25,7 @@ def test_what_was_said_of_an_attempt_is_not_held_against_the_next_one(tmp_path):
     )
     engine = SimpleNamespace(
         log=logging.getLogger("test"),
-        capabilities=SimpleNamespace(workers_here=True),
+        capabilities_of=lambda cluster: SimpleNamespace(workers_here=True),
         probe=lambda attempts: {each.id: Sighting("gone") for each in attempts},
     )
     host = SimpleNamespace(monotonic=lambda: 1000.0)

@@ -539,3 +539,14 @@ def test_another_pilot_job_is_asked_for_when_all_workers_of_the_first_have_a_job
     (tmp_path / "go").touch()
     ends(runner, first)
     ends(runner, second)
+
+
+def test_a_job_on_this_machine_is_cancelled_without_asking_where_other_clusters_are(
+    start, tmp_path, monkeypatch
+):
+    runner, _ = start()
+    monkeypatch.setattr(runner, "probe", lambda attempts: {})
+    job = runner.submit("lab_recipes.wait_for", AL, path=str(tmp_path / "go"))
+    eventually(lambda: runner.get_status(job).value == "running", 300)
+    assert runner.cancel(job)
+    eventually(lambda: runner.get_status(job).value == "cancelled", 60)

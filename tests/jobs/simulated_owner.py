@@ -131,6 +131,9 @@ class Owner:
 
     # --- its engine ---
 
+    def capabilities_of(self, cluster):
+        return self.capabilities
+
     def workers(self):
         return None
 

@@ -33,6 +33,9 @@ class Engine:
     def workers(self):
         return 2
 
+    def capabilities_of(self, cluster):
+        return self.capabilities
+
     def runs_here(self, cluster):
         return cluster == "local"
 

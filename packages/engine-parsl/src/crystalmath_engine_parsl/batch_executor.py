@@ -19,8 +19,6 @@ from crystalmath_engine_parsl.config import block_s
 from crystalmath_engine_parsl.executor import WithoutWorkingDirectory, escaped, tethered_interchange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from crystalmath.models import Cluster
 
 
@@ -35,10 +33,11 @@ class PilotMPIExecutor(MPIExecutor, WithoutWorkingDirectory):  # type: ignore[mi
 class PilotProvider(SlurmProvider):  # type: ignore[misc]  # untyped
     """Parsl's provider for Slurm, whose ids are `SlurmQueue`'s; it is asked for no states."""
 
-    #: Called with the name of each script before Slurm is given it.
-    record: Callable[[str], object]
     #: Why the last one was not taken.
     trouble: Exception | None = None
+
+    def record(self, name: str) -> None:
+        """Note the name of a script before Slurm is given it; a pool puts its own in this place."""
 
     def submit(self, command: str, tasks_per_node: int, job_name: str = "parsl.slurm") -> str:
         """Submit a pilot job, and return its id and name."""

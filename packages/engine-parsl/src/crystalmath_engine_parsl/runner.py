@@ -48,11 +48,6 @@ class ParslRunner(EngineRunner):
         self._of: dict[str, Pools] = {"local": Pools(self, self._workers)}
         for name, cluster in blocks.items():
             self._of[name] = BatchPools(self, cluster)
-        if settings.clusters:
-            # The scheduler says when what runs on its nodes is over; nobody here sees it.
-            self.capabilities = evolve(  # type: ignore[misc]
-                self.capabilities, workers_here=False, gone_means_dead=True
-            )
 
     def clusters(self) -> Sequence[str]:
         """Name the clusters: this machine, and those of the configuration file."""
@@ -62,13 +57,15 @@ class ParslRunner(EngineRunner):
         """Tell how many jobs run at once on this machine."""
         return self._workers
 
-    def runs_here(self, cluster: str) -> bool:
-        """Tell whether a cluster is this machine; the others are pilot jobs of a scheduler."""
-        return cluster not in self._blocks
+    def capabilities_of(self, cluster: str) -> Capabilities:
+        """Return what Parsl can do on a cluster: this machine, or pilot jobs of a scheduler.
 
-    def honoured(self, cluster: str) -> frozenset[str]:
-        """Name the resources that a cluster can honour: several nodes with Parsl's MPI mode."""
-        return _OVER_NODES if self._is_mpi(cluster) else _ON_A_NODE
+        The scheduler says when what runs on its nodes is over; nobody here sees it.
+        """
+        if cluster == "local":
+            return self.capabilities
+        able = _OVER_NODES if self._is_mpi(cluster) else _ON_A_NODE  # several nodes with `mpi`
+        return evolve(self.capabilities, workers_here=False, gone_means_dead=True, resources=able)
 
     def allotted(self, spec: JobSpec) -> JobSpec:
         """Refuse what no pilot job can hold as well; see :meth:`EngineRunner.allotted`."""

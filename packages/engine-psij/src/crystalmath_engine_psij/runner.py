@@ -47,12 +47,6 @@ class PsijRunner(EngineRunner):
         super().__init__(settings)
         self._workers = options.workers(settings)
         self._clusters = options.clusters(settings)
-        if self._clusters:
-            # A batch system has an order of its own.
-            elsewhere = evolve(
-                self.capabilities, workers_here=False, starts_in_order=False, resources=_ALL
-            )
-            self.capabilities = elsewhere  # type: ignore[misc]
         self._local = LocalJobs(settings.directory, self._workers, self.log, self.notice)
         self._batch: dict[str, BatchJobs] = {}
 
@@ -60,16 +54,13 @@ class PsijRunner(EngineRunner):
         """Name this host and the clusters that are configured."""
         return [_LOCAL, *self._clusters]
 
-    def runs_here(self, cluster: str) -> bool:
-        """Tell whether a cluster is this host; the others are batch systems."""
-        return cluster == _LOCAL
-
-    def honoured(self, cluster: str) -> frozenset[str]:
-        """Name the resources that a cluster can honour: this host a few, Flux not all."""
+    def capabilities_of(self, cluster: str) -> Capabilities:
+        """Return what a cluster can do: this host, or a batch system with an order of its own."""
         if cluster == _LOCAL:
-            return _HERE
+            return self.capabilities
         known = self._clusters.get(cluster)
-        return _ALL.difference(LACKS.get(known.scheduler, {}) if known else ())
+        able = _ALL.difference(LACKS.get(known.scheduler, {}) if known else ())
+        return evolve(self.capabilities, workers_here=False, starts_in_order=False, resources=able)
 
     def cores(self, cluster: str) -> int | None:
         """Tell how many cores a node has; those of a batch system's are its own affair."""

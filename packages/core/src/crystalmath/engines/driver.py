@@ -463,7 +463,7 @@ class Driver:
 
     def _look_at_one(self, job: Job, depth: Depth) -> Sequence[Change]:
         attempt, sighting = job.attempt_id, self._handover.sighting(job)
-        engine = facts.Engine(sighting, self._runner.capabilities)
+        engine = facts.Engine(sighting, self._runner.capabilities_of(job.cluster))
         try:
             # Without the lock: nobody who submits waits for the end of a lost tree.
             looked = self._reconciler.look(job, Depth.THOROUGH if sighting else depth, engine)

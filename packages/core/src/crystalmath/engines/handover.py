@@ -68,6 +68,9 @@ class Engine(Protocol):
     def workers(self) -> int | None:
         """Tell how many jobs run at once on this host."""
 
+    def capabilities_of(self, cluster: str) -> Capabilities:
+        """Return what the engine can do on a cluster."""
+
     def runs_here(self, cluster: str) -> bool:
         """Tell whether a cluster's jobs run on this host."""
 
@@ -330,7 +333,7 @@ class Handover:
         return math.inf if workers is None else workers - sum(map(self._is_here, launched))
 
     def _is_here(self, job: Job) -> bool:
-        return self._engine.runs_here(str(job.header["cluster"]))
+        return self._engine.runs_here(job.cluster)
 
     def _is_decided(self, jobs: Sequence[Job], error: Exception) -> bool:
         """Do what follows from an exception; tell whether it ends what was handed over."""
@@ -418,12 +421,12 @@ class Handover:
         if self._is_stopping(job):
             return 0.0
         # Elsewhere it is the process table, quicker, that tells of what runs.
-        return math.inf if self._engine.capabilities.workers_here else RUNNING_S
+        return math.inf if self._engine.capabilities_of(job.cluster).workers_here else RUNNING_S
 
     def _is_stopping(self, job: Job) -> bool:
         """Tell whether a job is being stopped where nobody here sees what is alive."""
-        running = job.state is JobState.RUNNING and not self._engine.capabilities.workers_here
-        return running and job.record.released
+        released = job.state is JobState.RUNNING and job.record.released
+        return released and not self._engine.capabilities_of(job.cluster).workers_here
 
     def _probe_silent(self) -> None:
         now = self._host.monotonic()

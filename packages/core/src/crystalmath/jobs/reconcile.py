@@ -126,6 +126,11 @@ class Job:
         return self.record.job_id
 
     @property
+    def cluster(self) -> str:
+        """The cluster that it is for."""
+        return str(self.header["cluster"])
+
+    @property
     def state(self) -> JobState:
         """Its state, as last told."""
         return self.record.state

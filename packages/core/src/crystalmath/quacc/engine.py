@@ -58,7 +58,7 @@ class EngineRunner(JobRunner):
     Attributes
     ----------
     capabilities : Capabilities
-        What the engine can do.
+        What the engine can do on its clusters; see `capabilities_of` where they differ.
     log : logging.Logger
         For the engine's own messages.
     """
@@ -106,18 +106,27 @@ class EngineRunner(JobRunner):
         """Tell how many jobs run at once where `workers_here` says; ``None`` if it is not known."""
         return None
 
-    def honoured(self, cluster: str) -> frozenset[str]:
-        """Name the resources that a cluster can honour; those of `capabilities` if all can."""
+    def capabilities_of(self, cluster: str) -> Capabilities:
+        """Return what the engine can do on a cluster: `capabilities`, unless clusters differ.
+
+        Parameters
+        ----------
+        cluster : str
+            Any name: a cluster may have been taken out of the configuration while its jobs waited.
+        """
         del cluster
-        return self.capabilities.resources
+        return self.capabilities
+
+    def honoured(self, cluster: str) -> frozenset[str]:
+        """Name the resources that a cluster can honour: those of `capabilities_of`."""
+        return self.capabilities_of(cluster).resources
 
     def runs_here(self, cluster: str) -> bool:
         """Tell whether a cluster's jobs run on this host: what they need is then looked for here.
 
-        `workers_here` of `capabilities` tells it of all clusters together.
+        It is `workers_here` of `capabilities_of`.
         """
-        del cluster
-        return self.capabilities.workers_here
+        return self.capabilities_of(cluster).workers_here
 
     def cores(self, cluster: str) -> int | None:
         """Tell how many cores a job can have on a node of a cluster; ``None`` if unknown."""

@@ -295,11 +295,11 @@ class Base:
         path.touch()
 
     @pytest.fixture
-    def needs(self, runner: EngineRunner) -> Callable[[str], None]:
+    def needs(self, engine: EngineUnderTest, runner: EngineRunner) -> Callable[[str], None]:
         """Skip a test that needs what the engine declares that it lacks."""
 
         def needs(capability: str) -> None:
-            if not getattr(runner.capabilities, capability):
+            if not getattr(runner.capabilities_of(engine.cluster), capability):
                 pytest.skip(f"the engine declares that it lacks {capability}")
 
         return needs

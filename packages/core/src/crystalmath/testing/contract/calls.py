@@ -132,7 +132,7 @@ class Calls(Base):
         )
         # Nobody is to begin them any more, or to wait behind them.
         unbegun = [each for each in left if not oracle.claimed(each)]
-        if unbegun and not runner.capabilities.queue_dies_with_owner:
+        if unbegun and not runner.capabilities_of(engine.cluster).queue_dies_with_owner:
             door.drop(*unbegun)
         for each in unbegun:
             shutil.rmtree(oracle.directory(each), ignore_errors=True)

@@ -43,7 +43,11 @@ class Cancelling(Base):
 
         Where jobs are on other hosts the engine has the last word, after a turn of its own.
         """
-        return GONE_S if runner.capabilities.workers_here else GONE_S + engine.turn_s
+        return (
+            GONE_S
+            if runner.capabilities_of(engine.cluster).workers_here
+            else GONE_S + engine.turn_s
+        )
 
     @behind_busy_workers
     def test_a_waiting_job_never_runs(

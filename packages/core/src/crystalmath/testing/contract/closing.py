@@ -235,6 +235,7 @@ class Closing(Base):
         tenant: Tenant,
         oracle: Oracle,
         gate: Path,
+        engine: EngineUnderTest,
         runner: EngineRunner,
         finish: Callable[..., Any],
     ) -> None:
@@ -244,7 +245,7 @@ class Closing(Base):
         tenant.ask("close", cancel=False)
         ended = [job_id for job_id in running + waiting if oracle.outcome(job_id)]
         assert not ended, f"jobs that were to be let go were ended: {ended}"
-        if runner.capabilities.workers_here:
+        if runner.capabilities_of(engine.cluster).workers_here:
             supervisors = found(oracle.supervisor(job_id) for job_id in running)
             assert len(alive(supervisors)) == len(running)
         # This process takes them over while that one is still there.

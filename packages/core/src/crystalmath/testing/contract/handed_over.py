@@ -118,7 +118,7 @@ class HandedOver(Base):
     ) -> None:
         """None of them is lost, and the last one is begun in the end."""
         request.getfixturevalue("occupied")
-        drops = runner.capabilities.drops_queued
+        drops = runner.capabilities_of(engine.cluster).drops_queued
         most = WAITING if drops else WAITING_TO_THE_END
         count = min(room, fewer(most, engine.turn_s))
         before = _held(door)

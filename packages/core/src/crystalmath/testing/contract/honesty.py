@@ -50,12 +50,12 @@ class Honesty(Base):
     guide: ClassVar[str] = "What capabilities promise"
 
     def test_capabilities_are_sane(self, runner: EngineRunner) -> None:
-        capabilities = runner.capabilities
-        assert isinstance(capabilities, Capabilities)
-        assert type(capabilities.max_queued) is int
-        assert capabilities.max_queued >= 1
-        for name in BOOLEANS:
-            assert type(getattr(capabilities, name)) is bool, name
+        for capabilities in (runner.capabilities, *map(runner.capabilities_of, runner.clusters())):
+            assert isinstance(capabilities, Capabilities)
+            assert type(capabilities.max_queued) is int
+            assert capabilities.max_queued >= 1
+            for name in BOOLEANS:
+                assert type(getattr(capabilities, name)) is bool, name
         workers = runner.workers()
         assert workers is None or (type(workers) is int and workers >= 1)
 

@@ -139,7 +139,7 @@ class Hygiene(Base):
         assert all(clusters), clusters
         assert len(set(clusters)) == len(clusters)
 
-    @pytest.mark.parametrize("method", ["honoured", "runs_here", "cores"])
+    @pytest.mark.parametrize("method", ["capabilities_of", "honoured", "runs_here", "cores"])
     def test_questions_about_a_cluster_that_was_taken_out(
         self, runner: EngineRunner, method: str
     ) -> None:

@@ -108,7 +108,7 @@ class Turns(Base):
         )
         assert door.ended(attempt, *neighbours) == ["completed"] * engine.workers
         assert (shared / "count").read_text() == "x"
-        if runner.capabilities.workers_inherit:
+        if runner.capabilities_of(engine.cluster).workers_inherit:
             path = shared / "go on"
             more = [door.write("surroundings", path=str(path)) for _ in range(engine.workers)]
             door.launch(*more, by=launcher)
