@@ -9,6 +9,7 @@ import uuid
 from types import SimpleNamespace
 
 import pytest
+from attrs import evolve
 
 from conftest import eventually
 from crystalmath.engines import rounds
@@ -34,7 +35,7 @@ class Engine:
         return 2
 
     def capabilities_of(self, cluster):
-        return self.capabilities
+        return evolve(self.capabilities, workers_here=self.runs_here(cluster))
 
     def runs_here(self, cluster):
         return cluster == "local"
@@ -68,11 +69,11 @@ def driver(engine):
     driver.close(cancel=True)
 
 
-def add(driver, **more):
+def add(driver, cluster="local", **more):
     job_id = str(uuid.uuid4())
     header = {
         "job_id": job_id, "attempt": 1, "engine": "noting", "owner": driver.host.own_fields(),
-        "cluster": "local", "walltime_s": None, "environment": {},
+        "cluster": cluster, "walltime_s": None, "environment": {},
     }  # fmt: skip
     driver.add(header, "{}", **more)
     return job_id
@@ -87,6 +88,12 @@ def test_an_engine_that_has_got_a_job_is_not_closed_as_idle(driver, engine):
     assert idle.close_if_idle()
     with pytest.raises(EngineUnavailable, match="closed"):
         add(idle, recorded=True)
+
+
+def test_a_run_directory_says_what_the_engine_can_do_on_the_jobs_own_cluster(driver):
+    for cluster, here in (("local", True), ("there", False)):
+        directory = driver.directory(add(driver, cluster))
+        assert directory.read_spec()[0]["capabilities"]["workers_here"] is here
 
 
 @pytest.mark.parametrize("refusals", [0, 1])

@@ -223,7 +223,7 @@ class Driver:
 
     def _describe_engine(self, header: dict[str, Any]) -> None:
         """Write into ``spec`` what those have to know of the engine who cannot ask it."""
-        can = self._runner.capabilities
+        can = self._runner.capabilities_of(header["cluster"])
         header["capabilities"] = {
             "workers_here": can.workers_here,
             "gone_means_dead": can.gone_means_dead,
