@@ -239,6 +239,31 @@ def test_a_submission_is_not_repeated_unless_it_has_a_key(home):
         assert broken.asked.count("jobs.submit_many") == 3
 
 
+@pytest.mark.parametrize(
+    ("method", "params", "times"),
+    [
+        ("jobs.archive", {"file": "/a", "job_ids": []}, 1),
+        ("jobs.retry", {"job_ids": []}, 1),
+        ("jobs.retry", {"job_ids": [], "key": "k"}, 2),
+    ],
+)
+def test_what_a_repetition_would_do_twice_is_not_repeated(home, method, params, times):
+    with Broken(home, lambda request: None) as broken, connect(start=False) as client:
+        with pytest.raises(ConnectionLost):
+            client.call(method, params)
+        assert broken.asked.count(method) == times
+
+
+def test_a_retry_whose_answer_is_lost_is_asked_for_with_its_key(home):
+    requests = []
+    with Broken(home, requests.append) as broken, connect(start=False) as client:
+        with pytest.raises(ConnectionLost):
+            client.retry(["x"])
+        assert broken.asked.count("jobs.retry") == 2
+    keys = [one["params"]["key"] for one in requests if one["method"] == "jobs.retry"]
+    assert len(set(keys)) == 1 != len(keys)
+
+
 def test_the_check_of_a_cluster_is_not_repeated_where_it_sends_a_job(home):
     with Broken(home, lambda request: None) as broken, connect(start=False) as client:
         with pytest.raises(ConnectionLost):

@@ -13,14 +13,13 @@ import jsonschema
 import pytest
 
 from conftest import eventually
-from crystalmath.client.remote import _is_repeatable
 from crystalmath.jobs import workfiles
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.workfiles import read_tail
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
-from crystalmath.server.methods import METHODS
+from crystalmath.server.methods import METHODS, is_repeatable
 from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.shapes import COMPONENTS
 from crystalmath.service import JobService
@@ -810,7 +809,33 @@ def test_whatever_is_sent_there_is_an_answer(service, name):
     asyncio.run(send())
 
 
-def test_the_client_asks_again_for_nothing_that_would_be_done_twice():
-    declared = {name for name, method in METHODS.items() if not method.repeatable}
-    assert declared
-    assert not [name for name in declared if _is_repeatable(name, {})]
+def test_what_may_be_asked_again_is_declared_beside_each_method():
+    key = {"key": "k"}
+    twice = {
+        "jobs.submit": [{}, {"key": None}],
+        "jobs.submit_many": [{"jobs": [key, {}]}, {"jobs": [{}]}, {"jobs": ["x"]}],
+        "jobs.retry": [{"job_ids": [NOBODY]}, {"filters": {}, "dry_run": 1}],
+        "jobs.reread": [{"job_id": NOBODY}],
+        "jobs.archive": [{"file": "/a"}],
+        "clusters.check": [{"cluster": "a"}],
+        "system.stop": [{}],
+    }
+    assert {name for name in METHODS if not is_repeatable(name, {})} == twice.keys() - {
+        "jobs.submit_many"  # of no job
+    }
+    for name, params in twice.items():
+        assert not any(is_repeatable(name, one) for one in params), name
+    for name, params in {
+        "jobs.submit": key,
+        "jobs.submit_many": {"jobs": [key, key]},
+        "jobs.retry": {"filters": {}, **key},
+        "clusters.check": {"cluster": "a", "job_id": NOBODY},
+        "jobs.wait": {},
+        "no.such": {},
+    }.items():
+        assert is_repeatable(name, params), name
+    assert is_repeatable("jobs.retry", {"filters": {}, "dry_run": True})
+    for name in METHODS:  # requests of other hosts are not checked yet
+        for value in HOSTILE:
+            is_repeatable(name, value)
+            is_repeatable(name, {"jobs": value, "key": value, "job_id": value})

@@ -30,9 +30,6 @@ HELLO_S = 30.0
 #: So many connections are kept for the next request.
 KEPT = 4
 
-#: What must not be done twice where nobody knows whether it was done once.
-_ONCE = frozenset(("jobs.submit", "jobs.submit_many", "jobs.retry", "jobs.reread", "system.stop"))
-
 
 class Connection:
     """One connection: a request, its answer, the next request.
@@ -194,16 +191,17 @@ class Remote:
 
     def _ask(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
         seconds = ANSWER_S + params.get("timeout_s", 0.0) if timeout is None else timeout
-        repeatable = _is_repeatable(method, params)
+        again = False
         while True:
             connection = self._take()
             try:
                 answer = connection.ask(method, params, seconds)
             except (OSError, EOFError) as error:
                 self._drop(connection)
-                if not repeatable or isinstance(error, TimeoutError):
-                    raise self._lost(method, seconds, error) from error
-                repeatable = False
+                repeatable = _is_repeatable(method, params)
+                if again or not repeatable or isinstance(error, TimeoutError):
+                    raise self._lost(method, seconds, error, once=not repeatable) from error
+                again = True
             except BaseException:
                 self._drop(connection)  # Ctrl-C: its answer would be taken for the next one's
                 raise
@@ -270,13 +268,16 @@ class Remote:
             raise
         return connection
 
-    def _lost(self, method: str, seconds: float, error: Exception) -> ConnectionLost:
+    def _lost(
+        self, method: str, seconds: float, error: Exception, *, once: bool = False
+    ) -> ConnectionLost:
         if isinstance(error, TimeoutError):
             told = f"has not answered {method} for {seconds:g} s; its log is {self._place.log}"
-        elif method in _ONCE or method == "clusters.check":
+        elif once:
             told = (
-                f"went away before it answered {method}; list the jobs to see whether it was "
-                "carried out (with a key it can be asked for again without harm)"
+                f"went away before it answered {method}, and may have carried it out: look for "
+                "that before you ask again (list the jobs; those with a key can be asked for "
+                "again without harm)"
             )
         else:
             told = f"went away before it answered {method}; its log is {self._place.log}"
@@ -284,13 +285,9 @@ class Remote:
 
 
 def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
-    if method == "jobs.submit":
-        return params.get("key") is not None
-    if method == "jobs.submit_many":
-        return all(job.get("key") is not None for job in params["jobs"])
-    if method == "clusters.check":
-        return params.get("job_id") is not None  # else it sends a job
-    return method not in _ONCE
+    from crystalmath.server.methods import is_repeatable  # needed where an answer is lost alone
+
+    return is_repeatable(method, params)
 
 
 def _is_stopping(message: bytes) -> bool:

@@ -160,7 +160,7 @@ def publish(file: Path, content: bytes) -> None:
 
 
 def _is_repeatable(file: Path) -> bool:
-    from crystalmath.server.methods import METHODS  # a client imports this module, and not those
+    from crystalmath.server.methods import is_repeatable  # a client imports this module
 
     try:
         message = wire.loads(file.read_bytes())
@@ -168,10 +168,7 @@ def _is_repeatable(file: Path) -> bool:
         return True  # it is refused, as often as it comes
     if not isinstance(message, dict):
         return True
-    name, params = str(message.get("method")), message.get("params")
-    if name == "clusters.check":  # without the id of a job it sends one
-        return isinstance(params, dict) and params.get("job_id") is not None
-    return name not in METHODS or METHODS[name].repeatable
+    return is_repeatable(message.get("method"), message.get("params"))
 
 
 def _leave(taken: Path, answer: bytes) -> None:

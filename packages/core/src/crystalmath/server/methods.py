@@ -5,6 +5,8 @@ A handler declares its method with :func:`crystalmath.server.rpc.declare.method`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from crystalmath.server.handlers import (  # noqa: F401 - each declares its methods
     archive,
     cancelling,
@@ -31,4 +33,14 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
 )
 from crystalmath.server.rpc.declare import METHODS, Method
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "is_repeatable"]
+
+
+def is_repeatable(method: object, params: object) -> bool:
+    """Tell whether a request does no more where it is carried out twice.
+
+    What is refused is refused as often as it comes.
+    """
+    if str(method) not in METHODS or not isinstance(params, Mapping):
+        return True
+    return METHODS[str(method)].repeatable(params)

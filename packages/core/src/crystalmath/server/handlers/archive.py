@@ -9,7 +9,7 @@ from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import array
 from crystalmath.server.handlers.jobs import FILTERS, read_filters
 from crystalmath.server.pools import in_slices
-from crystalmath.server.rpc.declare import length, method
+from crystalmath.server.rpc.declare import length, method, once
 from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, record
 from crystalmath.service.usage import pages
 
@@ -60,6 +60,7 @@ class ArchiveParams(TypedDict, total=False):
         }
     ),
     refused={"jobs": 0, "files": 0, "left_out": []},
+    repeatable=once,  # the file would be in the way of itself
 )
 async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> ArchiveAnswer:
     """Write jobs that have ended into a file that another home takes in (``jobs.import``).

@@ -137,6 +137,7 @@ class ClustersCheckParams(TypedDict, total=False):
     # Its engine is loaded, and a stranger's may hang.
     pool="checking clusters",
     by_server=True,
+    repeatable=lambda params: params.get("job_id") is not None,  # else it sends a job
 )
 def handle_clusters_check(service: JobService, params: ClustersCheckParams) -> ProvenCluster:
     """Prove a cluster by a small job there, which tells what jobs find.

@@ -20,7 +20,7 @@ from crystalmath.server.handlers.progress import PROGRESS, progress_document
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
 from crystalmath.server.rpc.budget import room
-from crystalmath.server.rpc.declare import METHODS, length, method, number, trouble
+from crystalmath.server.rpc.declare import METHODS, has_key, length, method, number, trouble
 from crystalmath.server.rpc.shapes import (
     ERROR,
     JOB,
@@ -95,6 +95,7 @@ _LIMIT = {
     pool=submitting_pool,
     copies=2,  # the structure, and what is recorded of it
     by_server=True,
+    repeatable=has_key,
 )
 def handle_jobs_submit(service: JobService, params: SubmitParams) -> SubmittedJob:
     """Submit a job.

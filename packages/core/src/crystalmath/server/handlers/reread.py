@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from crystalmath.models.fields import from_wire, properties, reference
 from crystalmath.models.retry import Retry
 from crystalmath.server.handlers.submission import submitted, submitting_pool
-from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.declare import method, once
 from crystalmath.server.rpc.shapes import JOB_ID, JobIdParams
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class RereadParams(JobIdParams, total=False):
     result=reference("Submitted"),
     pool=lambda _: submitting_pool({"inputs": True}),
     by_server=True,
-    repeatable=False,  # it would make a second job
+    repeatable=once,  # it would make a second job
 )
 def handle_jobs_reread(service: JobService, params: RereadParams) -> SubmittedJob:
     """Read the calculations of a failed job again, as a new job that points to it.

@@ -11,7 +11,7 @@ from crystalmath.models.retry import ChangeParams, RetriedJob, Retry
 from crystalmath.server.handlers.jobs import FILTERS, read_filters
 from crystalmath.server.handlers.submission import answered
 from crystalmath.server.pools import is_wanted
-from crystalmath.server.rpc.declare import length, method
+from crystalmath.server.rpc.declare import has_key, length, method
 from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, STATE, record
 from crystalmath.service.usage import pages
 
@@ -86,7 +86,7 @@ class RetryParams(ChangeParams, total=False):
     copies=1,
     answer_size=lambda params: _ANSWER_SIZE * length(params.get("job_ids"), MOST_JOBS),
     by_server=True,
-    repeatable=False,  # it would make a second job
+    repeatable=lambda params: has_key(params) or params.get("dry_run") is True,
 )
 def handle_jobs_retry(service: JobService, params: RetryParams) -> RetriedJobs:
     """Run jobs again that have ended, each as a new job that points to the old one.

@@ -11,7 +11,7 @@ from crystalmath.models.checks import checked
 from crystalmath.models.fields import array, from_wire, nullable, reference
 from crystalmath.models.submission import SubmitParams
 from crystalmath.server.pools import is_wanted
-from crystalmath.server.rpc.declare import findings_of, length, method, trouble
+from crystalmath.server.rpc.declare import findings_of, has_key, length, method, trouble
 from crystalmath.server.rpc.shapes import (
     ERROR,
     MOST_JOBS,
@@ -75,6 +75,9 @@ class SubmitManyParams(TypedDict):
     copies=2,
     answer_size=lambda params: _ANSWER_SIZE * length(params.get("jobs"), MOST_JOBS),
     by_server=True,
+    repeatable=lambda params: (
+        not isinstance(jobs := params.get("jobs"), list) or all(map(has_key, jobs))
+    ),
 )
 def handle_jobs_submit_many(service: JobService, params: SubmitManyParams) -> SubmittedJobs:
     """Submit many jobs, each accepted or refused on its own, in order.

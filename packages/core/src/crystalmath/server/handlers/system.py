@@ -14,7 +14,7 @@ from crystalmath import build_version, processes
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.fields import array, nullable
 from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc.declare import method
+from crystalmath.server.rpc.declare import method, once
 from crystalmath.server.rpc.shapes import record
 
 if TYPE_CHECKING:
@@ -233,6 +233,7 @@ class SystemStopParams(TypedDict, total=False):
     },
     of_session=True,
     by_server=True,
+    repeatable=once,  # the next server would be ended
 )
 async def stop(session: Any, params: SystemStopParams) -> Stopping:
     """End the server.

@@ -66,7 +66,7 @@ class Method:
     description: str = field(repr=False)
     of_session: bool = False
     by_server: bool = False
-    repeatable: bool = True
+    repeatable: Callable[[Mapping[str, Any]], bool] = field(default=lambda _: True, repr=False)
     copies: int = 0
     answer_size: Callable[[Mapping[str, Any]], int] = field(default=lambda _: 0, repr=False)
 
@@ -96,7 +96,7 @@ def method(
     pool: Pool = "asking",
     of_session: bool = False,
     by_server: bool = False,
-    repeatable: bool = True,
+    repeatable: Callable[[Mapping[str, Any]], bool] = lambda _: True,
     copies: int = 0,
     answer_size: Callable[[Mapping[str, Any]], int] = lambda _: 0,
 ) -> Callable[[_Function], Handler]:
@@ -127,9 +127,10 @@ def method(
     by_server : bool
         Whether the home's server alone can answer, because something is changed or it is asked
         about itself; what only looks is answered by any process that sees the home.
-    repeatable : bool
-        Whether the same request, carried out twice, does no more than once. A submission with a key
-        is such a one.
+    repeatable : callable
+        Whether a request with such parameters, which are not checked yet, does no more where it is
+        carried out twice. A submission with a key is such a one. Others are not asked again where
+        their answer was lost.
     copies : int
         How often the parameters are in memory meanwhile, beside once.
     answer_size : callable
@@ -178,6 +179,16 @@ def method(
         return handler
 
     return declare
+
+
+def once(_: object) -> bool:
+    """Declare, as `repeatable`, that a method must not be called again for a lost answer."""
+    return False
+
+
+def has_key(params: object) -> bool:
+    """Tell whether a submission, which is not checked yet, has a key, for `repeatable`."""
+    return isinstance(params, Mapping) and params.get("key") is not None
 
 
 def number(value: object, default: int, most: int) -> int:
