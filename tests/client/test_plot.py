@@ -506,3 +506,29 @@ y
     0                      2
                             x
 """
+
+
+def test_documents_of_many_jobs_are_asked_for_together(ids, client, monkeypatch):
+    asked, ask = [], client._transport.call_raw
+
+    def counted(method, *rest):
+        asked.append(method)
+        return ask(method, *rest)
+
+    monkeypatch.setattr(client._transport, "call_raw", counted)  # `call` goes through it
+    sweep = client.sweep(chosen(ids, "sweep"), "encut", "results.gap.direct", by="opt_params.fmax")
+    assert sum(len(series.x) for series in sweep.series) == len(ENCUTS) * len(KPTS)
+    assert asked == ["jobs.status_many", "jobs.parameters", "jobs.results"]
+    asked.clear()
+    client.equation_of_state(chosen(ids, "eos"))
+    assert asked == ["jobs.status_many", "jobs.results", "jobs.parameters"]
+    asked.clear()
+    with pytest.raises(InvalidJob, match="there are"):
+        client.sweep([*chosen(ids, "sweep"), ids["failed"]], "no_such")
+    assert asked == ["jobs.status_many", "jobs.parameters"]
+
+
+def test_results_that_are_too_large_to_come_together_are_asked_for_alone(ids, client, monkeypatch):
+    monkeypatch.setattr("crystalmath.server.handlers.results._TOGETHER", 10)
+    sweep = client.sweep(chosen(ids, "sweep"), "encut", "results.gap.direct")
+    assert sum(len(series.x) for series in sweep.series) == len(ENCUTS) * len(KPTS)

@@ -7,14 +7,18 @@ import json
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from crystalmath.client.caller import PAGE
+from crystalmath.client.client_errors import raise_answered
+from crystalmath.client.result_fetcher import MOST
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobState
 from crystalmath.models.labels import label_value
+from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ase import Atoms
 
@@ -28,28 +32,86 @@ _PER_ATOM = ("energy_per_atom", "energy_per_atom_ev")
 _SHOWN = 12
 
 
-class JobValues:
-    """What can be asked of one job; each of its documents is fetched once, when it is needed.
+class Documents:
+    """Parameters and results of several jobs, fetched together once one of them is needed.
 
     Parameters
     ----------
     client : Asking
         Whom to ask.
-    job : Job
-        The job.
+    jobs : sequence of Job
+        The jobs.
     """
 
-    def __init__(self, client: Asking, job: Job) -> None:
-        self.job = job
+    def __init__(self, client: Asking, jobs: Sequence[Job]) -> None:
         self._client = client
+        self._ids = [job.job_id for job in jobs]
+        self._completed = [job.job_id for job in jobs if job.state is JobState.COMPLETED]
+        self._results: dict[str, bytes] = {}
 
     @cached_property
+    def parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        """The recipe's parameters of each job, by its id."""
+        return parameters_of(self._client, self._ids)
+
+    def result(self, job_id: str) -> bytes:
+        """Return the JSON text of a job's result, once; it may be large."""
+        if job_id not in self._results and job_id in self._completed:
+            at = self._completed.index(job_id)
+            asked = {"job_ids": self._completed[at : at + MOST]}
+            answer = self._client.call("jobs.results", asked)
+            raise_answered(answer)
+            if not answer["results"]:
+                self._completed = []  # they are large: each is asked for alone
+            for each in answer["results"]:
+                if "code" not in each:
+                    self._results[each["job_id"]] = wire.dumps(each["result"])
+        if job_id in self._results:
+            return self._results.pop(job_id)
+        # It is too large to come with others, or says itself why there is none.
+        return self._client.result_json(job_id) or b"null"
+
+
+def parameters_of(client: Asking, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Ask for the recipe's parameters of jobs, as many of them at a time as fit together."""
+    found: dict[str, dict[str, Any]] = {}
+    left = list(job_ids)
+    while left:
+        answer = client.call("jobs.parameters", {"job_ids": left[:PAGE]})
+        raise_answered(answer)
+        found |= {each["job_id"]: each["params"] or {} for each in answer["parameters"]}
+        left = left[len(answer["parameters"]) :]
+    return found
+
+
+class JobValues:
+    """What can be asked of one job.
+
+    Parameters
+    ----------
+    job : Job
+        The job.
+    documents : Documents
+        Its parameters and its result, among others.
+    """
+
+    def __init__(self, job: Job, documents: Documents) -> None:
+        self.job = job
+        self._documents = documents
+
+    @classmethod
+    def of(cls, client: Asking, jobs: Sequence[Job]) -> list[Self]:
+        """Make them of several jobs."""
+        documents = Documents(client, jobs)
+        return [cls(job, documents) for job in jobs]
+
+    @property
     def _parameters(self) -> Mapping[str, Any]:
-        return self._client.specification(self.job.job_id)["params"]
+        return self._documents.parameters[self.job.job_id]
 
     @cached_property
     def _result(self) -> bytes:
-        return self._client.result_json(self.job.job_id) or b"null"
+        return self._documents.result(self.job.job_id)
 
     @cached_property
     def atoms(self) -> Atoms:

@@ -31,7 +31,7 @@ def make_sweep(
     client: Asking, jobs: Sequence[Job], x: str, y: str = "energy_per_atom", by: str | None = None
 ) -> Sweep:
     """See :meth:`crystalmath.client.Client.sweep`."""
-    every = [JobValues(client, job) for job in jobs]
+    every = JobValues.of(client, jobs)
     for name in filter(None, (x, by)):
         _require(name, every)
 
@@ -73,12 +73,12 @@ def make_sweep(
 
 def make_equation_of_state(client: Asking, jobs: Sequence[Job]) -> EquationOfState:
     """See :meth:`crystalmath.client.Client.equation_of_state`."""
-    return _equation_of_state([JobValues(client, job) for job in jobs])
+    return _equation_of_state(JobValues.of(client, jobs))
 
 
 def make_equations_of_state(client: Asking, jobs: Sequence[Job], by: str) -> EquationsOfState:
     """See :meth:`crystalmath.client.Client.equations_of_state`."""
-    every = [JobValues(client, job) for job in jobs]
+    every = JobValues.of(client, jobs)
     if by != "formula":
         _require(by, every)
     groups: dict[str, list[JobValues]] = defaultdict(list)

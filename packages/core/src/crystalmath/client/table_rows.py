@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from crystalmath.client.client_errors import raise_answered
+from crystalmath.client.job_values import parameters_of
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.documents import cleaned
 from crystalmath.models import JobState
@@ -59,7 +60,7 @@ def lines(client: Asking, jobs: Iterable[Job]) -> Iterator[Line]:
     """
     rest = iter(jobs)
     while page := list(islice(rest, _PAGE)):
-        asked = _parameters(client, [job.job_id for job in page])
+        asked = parameters_of(client, [job.job_id for job in page])
         completed = [job.job_id for job in page if job.state is JobState.COMPLETED]
         results = _results(client, completed)
         for job in page:
@@ -106,17 +107,6 @@ def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _parameters(client: Asking, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    left = list(job_ids)
-    while left:
-        answer = client.call("jobs.parameters", {"job_ids": left})
-        raise_answered(answer)
-        found |= {each["job_id"]: each["params"] or {} for each in answer["parameters"]}
-        left = left[len(answer["parameters"]) :]
-    return found
 
 
 def _results(client: Asking, job_ids: Sequence[str]) -> Iterator[Any]:
