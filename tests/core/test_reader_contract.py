@@ -12,7 +12,7 @@ from test_progress import FIRST_STEP, OSZICAR, OUTCAR, PW, PW_FIRST, PW_SECOND
 
 from crystalmath.progress.reader import Reading
 from crystalmath.testing import ReaderCase, ReaderContract
-from crystalmath.testing.pytest_session import run_pytest
+from crystalmath.testing.run import run_pytest
 
 GUIDE = (Path(__file__).parents[2] / "docs/writing-a-preflight.md").read_text()
 ASE = "BFGS:    0 15:09:38       -3.720000        0.5000\n"
@@ -146,8 +146,7 @@ def judge(tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             path = [str(folder), os.environ.get("PYTHONPATH")]
             patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
-            events = list(run_pytest(folder, [str(folder / "test_mylab_plugin.py"), "-k", test]))
-        return [event for event in events if event["event"] == "finished"]
+            return run_pytest(folder, [str(folder / "test_mylab_plugin.py"), "-k", test])
 
     return judge
 
@@ -155,11 +154,11 @@ def judge(tmp_path_factory):
 def test_the_template_of_the_guide_keeps_the_contract(judge):
     verdicts = judge()
     assert len(verdicts) > 8
-    assert {each["outcome"] for each in verdicts} == {"passed"}, verdicts
+    assert {each.outcome for each in verdicts} == {"passed"}, verdicts
 
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_plugin_is_caught(judge, how):
     old, new, test, said = BROKEN[how]
-    reasons = [e["reason"] for e in judge(old, new, test) if e["name"] == test and e["reason"]]
+    reasons = [e.reason for e in judge(old, new, test) if e.name == test and e.reason]
     assert any(said in reason for reason in reasons), reasons

@@ -29,7 +29,7 @@ import pytest
 import small_slurm
 
 from crystalmath.testing.oracle import living
-from crystalmath.testing.pytest_session import run_pytest
+from crystalmath.testing.run import run_pytest
 
 HERE = Path(__file__).parent
 #: Hides quacc, which no case needs: its import takes seconds.
@@ -109,12 +109,9 @@ def judge(site, tmp_path_factory):
         nodes = [
             f"{module}::Test{name}::{test}" for name, tests in chosen.items() for test in tests
         ]
-        events = run_pytest(folder, nodes)
-        return {
-            (event["class"].removeprefix("Test"), event["name"]): event
-            for event in events
-            if event["event"] == "finished"
-        }
+        with (folder / "output").open("w") as output:
+            cases = run_pytest(folder, nodes, output)
+        return {(case.owner.removeprefix("Test"), case.name): case for case in cases}
 
     return judge
 

@@ -54,7 +54,7 @@ def verdicts(request, judge, known):
 def test_a_broken_engine_is_caught(verdicts, engine, test, said):
     assert (engine, test) in verdicts, "there is no such test any more"
     verdict = verdicts[engine, test]
-    assert verdict["outcome"] == "failed"
+    assert verdict.outcome == "failed"
     # What a test looks at after its end is its own, too; but it must have begun.
-    assert verdict["phase"] != "setup", verdict["details"]
-    assert re.search(said, verdict["reason"]), verdict["details"]
+    assert verdict.phase != "setup", verdict.details
+    assert re.search(said, verdict.reason), verdict.details

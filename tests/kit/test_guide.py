@@ -15,7 +15,7 @@ import pytest
 import small_slurm
 
 from crystalmath.models import Attempt, EngineSettings, Resources, Sighting
-from crystalmath.testing.pytest_session import run_pytest
+from crystalmath.testing.run import run_pytest
 from crystalmath.testing.waiting import eventually
 from guide_page import type_in
 
@@ -33,10 +33,10 @@ def test_the_batch_engine_passes(queue, tmp_path, monkeypatch):
     folder = tmp_path / "k"
     folder.mkdir()
     chosen = [str(site / "test_batch.py"), "-k", os.environ.get("GUIDE_TESTS", CHOSEN)]
-    events = [event for event in run_pytest(folder, chosen) if event["event"] == "finished"]
-    told = [f"{each['name']}: {each['details']}" for each in events if each["outcome"] == "failed"]
+    cases = run_pytest(folder, chosen)
+    told = [f"{each.name}: {each.details}" for each in cases if each.outcome == "failed"]
     assert not told, "\n".join(told)
-    assert sum(each["outcome"] == "passed" for each in events) > 0
+    assert "passed" in {each.outcome for each in cases}
     assert os.listdir(queue / "pending") == []
     # What is over lies there until the queue has seen that nothing of it is alive.
     eventually(lambda: not os.listdir(queue / "running"), 60, "a job is left in the queue")

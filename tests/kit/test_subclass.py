@@ -10,7 +10,7 @@ import pytest
 from crystalmath.testing import EngineUnderTest, RunnerContract
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.promises import GUIDE
-from crystalmath.testing.pytest_session import run_pytest
+from crystalmath.testing.run import described, run_pytest
 
 ROOT = Path(__file__).parents[2]
 TEST = "test_an_unknown_cluster_is_refused"
@@ -92,19 +92,16 @@ def verdicts(site, tmp_path):
     module = tmp_path / "test_mine.py"
     module.write_text(XFAIL)
     chosen = ["-k", f"{TEST} or test_capabilities_are_sane"]
-    return {
-        (event["class"], event["name"]): event
-        for event in run_pytest(tmp_path, [str(module), *chosen])
-        if event["event"] == "finished"
-    }
+    cases = run_pytest(tmp_path, [str(module), *chosen])
+    return {(case.owner, case.name): case for case in cases}
 
 
 def test_an_xfail_with_a_reason_holds(verdicts):
     verdict = verdicts["TestMine", TEST]
-    assert verdict["outcome"] == "xfailed"
-    assert verdict["reason"] == "our clusters are made when they are needed"
-    assert verdict["topic"] == "submission"
-    assert verdicts["TestOther", TEST]["outcome"] == "passed"
+    assert verdict.outcome == "xfailed"
+    assert verdict.reason == "our clusters are made when they are needed"
+    assert described(TEST).topic == "submission"
+    assert verdicts["TestOther", TEST].outcome == "passed"
 
 
 def test_each_topic_names_its_section_of_the_guide():
@@ -118,8 +115,8 @@ def test_each_topic_names_its_section_of_the_guide():
 
 
 def test_a_failure_is_explained(verdicts):
-    details = verdicts["TestOther", "test_capabilities_are_sane"]["details"]
-    assert "--- What is asked of the engine ---\ncapabilities are sane" in details
+    details = verdicts["TestOther", "test_capabilities_are_sane"].details
+    assert re.search(r"-- What is asked of the engine --+\ncapabilities are sane", details)
     assert "See 'What capabilities promise' in docs/writing-an-engine.md." in details
 
 
@@ -136,12 +133,12 @@ def test_a_failure_is_told_uncut(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     module = tmp_path / "test_long.py"
     module.write_text(LONG)
-    (verdict,) = [e for e in run_pytest(tmp_path, [str(module)]) if e["event"] == "finished"]
-    assert "process 99 goes on" in verdict["reason"]
-    assert "process 99 goes on" in verdict["details"]
+    (verdict,) = run_pytest(tmp_path, [str(module)])
+    assert "process 99 goes on" in verdict.reason
+    assert "process 99 goes on" in verdict.details
 
 
 def test_a_failure_shows_values(verdicts):
-    details = verdicts["TestOther", "test_capabilities_are_sane"]["details"]
+    details = verdicts["TestOther", "test_capabilities_are_sane"].details
     assert "assert 0 >= 1" in details
     assert "where 0 = Capabilities(max_queued=0" in details

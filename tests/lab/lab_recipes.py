@@ -416,3 +416,162 @@ def tidy_up(atoms, path, seconds):
 def with_ranks(atoms, ranks=1):
     """Have a parameter of the name of a resource."""
     return {"ranks": ranks}
+
+
+def numbers(atoms):
+    """Give back numpy's arrays and scalars."""
+    import numpy as np
+
+    return {
+        "float": np.array([[0.1, -0.0], [1e-300, 1e300]]),
+        "float32": np.array([0.1, 2.5], dtype=np.float32),
+        "int": np.array([2**62, -1], dtype=np.int64),
+        "uint8": np.arange(3, dtype=np.uint8),
+        "bool": np.array([True, False]),
+        "complex": np.array([1 + 2j, -0.5j]),
+        "text": np.array(["Al", "\u00e9"]),
+        "empty": np.zeros((0, 3)),
+        "cube": np.arange(24).reshape(2, 3, 4),
+        "scalar array": np.array(1.5),
+        "not finite": np.array([np.nan, np.inf, -np.inf]),
+        "scalars": [np.float64(0.1), np.int32(7), np.bool_(0), np.complex128(1j), np.str_("x")],
+    }
+
+
+def opaque(atoms):
+    """Give back what cannot be written down."""
+    return {"deep": [object()]}
+
+
+def say(atoms, text):
+    """Print a text."""
+    sys.stdout.buffer.write(text.encode() + b"\n")
+    sys.stdout.buffer.flush()
+    return {}
+
+
+class MuteError(Exception):
+    """An exception that cannot be shown."""
+
+    def __str__(self):
+        raise ValueError("no words")
+
+
+def raise_mute(atoms):
+    """Raise an exception that cannot be shown."""
+    raise MuteError
+
+
+def interrupt(atoms):
+    """Raise what is no ``Exception``."""
+    raise KeyboardInterrupt("as if by Ctrl-C")
+
+
+def exit_by(atoms, code):
+    """Leave as a script does."""
+    sys.exit(code)
+
+
+def vanish(atoms, code):
+    """End the process at once, with nothing cleaned up."""
+    print("about to go", flush=True)
+    os._exit(code)
+
+
+def exhaust(atoms, megabytes=300):
+    """Ask for more memory than a limit leaves."""
+    import resource
+
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = used * resource.getpagesize() + megabytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    hoard = []
+    try:
+        while True:
+            hoard.append(bytearray(50 * 2**20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def lower_limit(atoms, path, files=99):
+    """Lower the number of files that may be open, then run until a file is there."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return wait_for(atoms, path)
+
+
+def print_much(atoms, lines):
+    """Print so many numbered lines of 1 kB; the last but one by a child, the last as an error."""
+    for number in range(lines - 2):
+        print(f"{number:08d} " + "x" * 1014)
+    sys.stdout.flush()
+    subprocess.run(["/bin/sh", "-c", "echo by a child"], check=True)
+    print("the last line", file=sys.stderr)
+    return {"lines": lines}
+
+
+def fork_and_return(atoms):
+    """Fork; the child comes back into the worker's code, before the parent does."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return {"child": child == 0}
+
+
+def abandon(atoms, pids, path):
+    """Leave processes running: a plain child, one without a session, one that init inherits.
+
+    It runs until a file is there, so that they can be looked at while they are alive.
+    """
+    plain = subprocess.Popen(["/bin/sleep", "600"])
+    alone = subprocess.Popen(["/bin/sleep", "600"], start_new_session=True, env={})
+    orphan = subprocess.run(
+        ["/bin/sh", "-c", "trap '' TERM; sleep 600 >/dev/null 2>&1 & echo $!"],
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    new = Path(f"{pids}.new")
+    new.write_text(f"{plain.pid} {alone.pid} {orphan.stdout}", encoding="ascii")
+    new.rename(pids)
+    return wait_for(atoms, path)
+
+
+def leave_writing(atoms, path):
+    """Leave a thread that goes on writing to a file."""
+
+    def write():
+        while True:
+            with Path(path).open("a", encoding="ascii") as file:
+                file.write("x")
+            time.sleep(0.01)
+
+    threading.Thread(target=write).start()
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return {}
+
+
+def spoil(atoms, path):
+    """Change what a process can change about itself, then run until a file is there."""
+    import random
+
+    os.environ["LEFT_BEHIND"] = "yes"
+    os.environ["OMP_NUM_THREADS"] = "77"
+    os.environ["PATH"] = "/left/behind"
+    os.chdir("/")
+    os.umask(0)
+    sys.path.insert(0, "/left/behind")
+    sys.argv[:] = ["left behind"]
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    random.seed(1)
+    return wait_for(atoms, path)
+
+
+def import_missing(atoms):
+    """Import what is not there."""
+    import a_module_that_nobody_has  # noqa: F401

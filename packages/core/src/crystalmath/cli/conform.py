@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,18 +14,16 @@ from crystalmath.cli.shared.parameter_options import parse_parameters, parse_wal
 from crystalmath.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from crystalmath.quacc.engines import EngineInfo
     from crystalmath.testing import EngineUnderTest
-    from crystalmath.testing.run import KitRun
-    from crystalmath.testing.verdicts import Verdict
+    from crystalmath.testing.run import KitRun, Verdict
 
 _WORKERS = 2
 #: A scheduler takes its time to end an allocation, in seconds.
 _CLUSTER_LINGER_S = 30.0
-_SHOWN = ("name", "topic", "outcome", "reason", "seconds")
-_LISTED = ("name", "topic", "promise", "guide")
 _OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
 
@@ -121,7 +120,7 @@ def conform(
     if lists:
         return _list(subject, keyword, as_json=as_json)
     run = _run(subject, keyword, stops=stops)
-    counts = {outcome: sum(t["outcome"] == outcome for t in run.ended) for outcome in _OUTCOMES}
+    counts = {outcome: sum(t.outcome == outcome for t in run.cases) for outcome in _OUTCOMES}
     if as_json:
         _write_document(info, run, counts)
     else:
@@ -155,7 +154,8 @@ def _find(engine: str) -> EngineInfo:
 
 
 def _require_testing() -> None:
-    missing = [name for name in ("pytest", "psutil") if importlib.util.find_spec(name) is None]
+    needed = {"pytest": "pytest", "psutil": "psutil", "xdist": "pytest-xdist"}
+    missing = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise ImportError(
             f"the tests need {' and '.join(missing)}: pip install 'crystalmath[testing]'"
@@ -228,58 +228,64 @@ def _is_plain(value: object) -> bool:
 
 
 def _run(subject: EngineUnderTest, keyword: str | None, *, stops: bool) -> KitRun:
-    import tempfile
-    from pathlib import Path
-
     from crystalmath import config
-    from crystalmath.testing.pytest_session import SessionError
-    from crystalmath.testing.run import KitRun
+    from crystalmath.testing.run import run_kit
 
     place = config.load().home if subject.clusters else None
-    try:
-        # The name is short: the paths of sockets below it have 107 bytes.
-        with (
-            tempfile.TemporaryDirectory(prefix="cm-", dir=place) as folder,
-            _Progress() as progress,
-        ):
-            run = KitRun(subject, Path(folder), keyword, stops=stops)
-            for event in run:
-                progress.show(event)
-    except SessionError as error:
-        if error.usage:
-            raise typer.BadParameter(str(error), param_hint="-k") from None
-        raise
-    return run
+    with _folder(place) as folder:
+        return run_kit(subject, folder, keyword, stops=stops, tell=output.note)
 
 
 def _list(subject: EngineUnderTest, keyword: str | None, *, as_json: bool) -> int:
+    from crystalmath.testing.run import described, list_kit
+
+    with _folder() as folder:
+        tests = {name: described(name) for name in list_kit(subject, folder, keyword)}
+    if as_json:
+        shown = [
+            {"name": name, "topic": each.topic, "promise": each.promise, "guide": each.guide}
+            for name, each in tests.items()
+        ]
+        output.write_json({"engine": subject.name, "tests": shown})
+    else:
+        rows = dict.fromkeys((each.topic, each.test, each.promise) for each in tests.values())
+        headers = ("TOPIC", "TEST", "PROMISE")
+        output.show(output.grid(headers, list(rows), whole=("TOPIC", "TEST")))
+    return 0
+
+
+@contextlib.contextmanager
+def _folder(place: Path | None = None) -> Iterator[Path]:
+    """Make a folder for a run of pytest; what chose no tests is wrong usage."""
     import tempfile
     from pathlib import Path
 
-    from crystalmath.testing.pytest_session import SessionError, list_kit
+    from crystalmath.testing.run import SessionError
 
     try:
-        with tempfile.TemporaryDirectory(prefix="cm-") as folder:
-            tests = list_kit(subject, Path(folder) / "list", keyword)
+        # The name is short: the paths of sockets below it have 107 bytes.
+        with tempfile.TemporaryDirectory(prefix="cm-", dir=place) as folder:
+            yield Path(folder)
     except SessionError as error:
         if error.usage:
             raise typer.BadParameter(str(error), param_hint="-k") from None
         raise
-    if as_json:
-        shown = [{key: test[key] for key in _LISTED} for test in tests]
-        output.write_json({"engine": subject.name, "tests": shown})
-    else:
-        promises = {test["function"]: test for test in tests}
-        rows = [(test["topic"], name, test["promise"]) for name, test in promises.items()]
-        headers = ("TOPIC", "TEST", "PROMISE")
-        output.show(output.grid(headers, rows, whole=("TOPIC", "TEST")))
-    return 0
 
 
 def _write_document(info: EngineInfo, run: KitRun, counts: Mapping[str, int]) -> None:
     import attrs
 
-    shown = [{key: test[key] for key in _SHOWN} for test in run.ended]
+    topics = {verdict.test: verdict.topic for verdict in run.verdicts}
+    shown = [
+        {
+            "name": test.name,
+            "topic": topics[test.function],
+            "outcome": test.outcome,
+            "reason": test.reason,
+            "seconds": test.seconds,
+        }
+        for test in run.cases
+    ]
     named = {"engine": info.name, "version": info.version}
     pace = None if run.pace is None else {"cold_s": run.pace.cold_s, "warm_s": run.pace.warm_s}
     told = {"pace": pace, "seconds": round(run.seconds, 1)}
@@ -325,39 +331,3 @@ def _duration(seconds: float) -> str:
     if seconds < 100:  # noqa: PLR2004 - below, minutes say too little
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} minutes"
-
-
-class _Progress(output.LiveLine):
-    """Tell of each test as it ends, and on a terminal of the one that runs."""
-
-    def __init__(self) -> None:
-        super().__init__("collecting")
-        self._count = 0
-        self._done = 0
-
-    def show(self, event: Mapping[str, Any]) -> None:
-        """Show what happened."""
-        if event["event"] == "chosen":
-            self._count = event["count"]
-            self._say(f"{self._count} tests; at first one job is measured")
-        elif event["event"] == "measured":
-            self._say(_estimate(event))
-        elif event["event"] == "started":
-            self.update(f"{self._done + 1} of {self._count}  {output.printable(event['name'])}")
-        elif event["event"] == "finished":
-            self._done += 1
-            self._say(f"{event['outcome']:8}{event['seconds']:6.1f} s  {event['name']}")
-            if event["outcome"] == "failed":
-                self._say(event["details"] or event["reason"])
-
-    def _say(self, text: str) -> None:
-        self.say(output.printable(text))
-
-
-def _estimate(event: Mapping[str, Any]) -> str:
-    pace = event["pace"]
-    told = (
-        f"a job takes {pace.cold_s:.1f} s on the cold engine, {pace.warm_s:.1f} s on the warm one"
-    )
-    beside = f", {event['lanes']} side by side" if event["lanes"] > 1 else ""
-    return f"{told}: all tests{beside} take about {_duration(event['seconds'])}"

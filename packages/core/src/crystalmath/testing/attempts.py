@@ -16,11 +16,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from ase import Atoms
+
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
 #: The limit of a call is for so many attempts: a command for each may be what launches them.
 _AT_ONCE = 10
+
+
+def aluminium() -> Atoms:
+    """Return a primitive cell of aluminium."""
+    # `ase.build` takes half a second to import, in each process that owns jobs.
+    from ase import Atoms
+
+    a = 4.05 / 2
+    return Atoms("Al", cell=[(0, a, a), (a, 0, a), (a, a, 0)], pbc=True)
 
 
 def write_down(
@@ -36,8 +47,6 @@ def write_down(
 
     `terms` are arguments of :class:`~crystalmath.models.submission.Terms`.
     """
-    from ase.build import bulk
-
     from crystalmath import config
     from crystalmath.jobs.ownership import spec_header
     from crystalmath.quacc.engine import submission_environment
@@ -46,7 +55,7 @@ def write_down(
     spec = JobSpec(
         job_id=generate_job_id(),
         recipe=f"crystalmath.testing.recipes.{recipe}",
-        atoms=bulk("Al"),
+        atoms=aluminium(),
         parameters=parameters,
         environment=submission_environment(config.load()),
         **{"cluster": cluster, **(terms or {})},

@@ -67,11 +67,12 @@ class OwnerProcess:
         self._runner = cast("EngineRunner", get_runner(engine))
 
     def submit(self, recipe: str, times: int = 1, /, **parameters: Any) -> list[str]:
-        """Submit a recipe of the kit, some times."""
-        from ase.build import bulk
+        """Submit a recipe of the kit, or one with its full name, some times."""
+        from crystalmath.testing.attempts import aluminium
 
+        name = recipe if "." in recipe else f"{RECIPES}.{recipe}"
         return [
-            self._runner.submit(f"{RECIPES}.{recipe}", bulk("Al"), self._cluster, **parameters)
+            self._runner.submit(name, aluminium(), self._cluster, **parameters)
             for _ in range(times)
         ]
 

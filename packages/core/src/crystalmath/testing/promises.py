@@ -15,6 +15,8 @@ _CONTRACT = "crystalmath.testing.contract"
 
 #: Where the sections are that `section` names.
 GUIDE = "docs/writing-an-engine.md"
+#: Above what an engine said before a failure.
+SAID = "What the engine said last"
 
 
 def original(cls: type, name: str) -> Callable[..., Any]:

@@ -1,33 +1,191 @@
-"""One run of the kit on an engine: how fast it is, which tests are run, what became of them."""
+"""Runs of the kit in processes of their own, by pytest: what became of each test and promise.
+
+Engines are started, killed and counted there; and pytest is set up as the kit needs it, whatever
+the user's own plugins and options are.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
 import time
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Literal
+from xml.etree import ElementTree as ET
 
+from attrs import evolve, frozen
+
+from crystalmath.errors import CrystalMathError
 from crystalmath.testing.measuring import PaceError, measure
-from crystalmath.testing.pytest_session import list_kit, run_kit
-from crystalmath.testing.verdicts import Verdict, judge
+from crystalmath.testing.promises import SAID, promise, section, topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from crystalmath.testing.pace import Pace
     from crystalmath.testing.subject import EngineUnderTest
 
+_MODULE = """\
+import json
+
+import pytest
+
+from crystalmath.testing import EngineUnderTest, RunnerContract
+
+
+class TestEngine(RunnerContract):
+    @pytest.fixture
+    def engine(self):
+        return EngineUnderTest(**json.loads({subject!r}))
+"""
 _FIRST = "test_one_job_ends"
 #: How many tests are worth that a second engine is started for them.
 _MANY = 20
+#: How long pytest may take to put things away after Ctrl-C, in seconds.
+_LEAVE_S = 60.0
+#: So ends a message that pytest has shortened, from release 9.1 on.
+_SHORTENED = "; full report in element text]"
+_RAN, _NOTHING = {0, 1, 2}, 5
 
 
+class SessionError(CrystalMathError):
+    """Pytest could not run the tests; `usage` tells whether its arguments are at fault."""
+
+    code = "conform"
+
+    def __init__(self, message: str, *, usage: bool = False) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+@frozen
+class Case:
+    """What became of one test.
+
+    Parameters
+    ----------
+    owner, name : str
+        The test class, and the test with its parameters in brackets.
+    outcome : str
+        ``passed``, ``failed``, ``skipped`` or ``xfailed``.
+    seconds : float
+        How long it took, with its fixtures.
+    reason : str, optional
+        Why it has not passed.
+    details : str, optional
+        All that pytest shows of its failure.
+    phase : str
+        What failed: ``setup``, ``call`` or ``teardown``.
+    """
+
+    owner: str
+    name: str
+    outcome: Literal["passed", "failed", "skipped", "xfailed"]
+    seconds: float = 0.0
+    reason: str | None = None
+    details: str | None = None
+    phase: str = "call"
+
+    @property
+    def function(self) -> str:
+        """The test without its parameters."""
+        return self.name.partition("[")[0]
+
+
+@frozen
+class Verdict:
+    """One promise, which one test asks about, perhaps in several cases.
+
+    Parameters
+    ----------
+    topic : str
+        What it is about.
+    test : str
+        The test, to look closer: ``-k TEST``.
+    promise : str
+        What is asked of the engine.
+    guide : str
+        The section of the guide that says what an author does for it.
+    state : str
+        ``kept``, ``broken`` or ``not tried``.
+    reason : str, optional
+        Why it is not kept: what the first case said.
+    """
+
+    topic: str
+    test: str
+    promise: str
+    guide: str
+    state: Literal["kept", "broken", "not tried"] = "not tried"
+    reason: str | None = None
+
+
+@frozen
 class KitRun:
-    """Iterate over it, and the tests are run; what is below is known at the end.
+    """What a run of the kit has found.
 
-    The engine is measured first, unless both its limits are given; where no job comes through, no
-    test is run. Topics run side by side, one on each core, where two processes have workers each of
-    their own.
+    Parameters
+    ----------
+    pace : Pace, optional
+        What was measured.
+    cases : list of Case
+        The tests that have finished.
+    verdicts : list of Verdict
+        What they say of each promise.
+    seconds : float
+        How long the run took.
+    """
+
+    pace: Pace | None
+    cases: list[Case]
+    verdicts: list[Verdict]
+    seconds: float
+
+
+def described(name: str) -> Verdict:
+    """Describe what a test of the kit asks, which has not been tried."""
+    from crystalmath.testing import RunnerContract
+
+    function = name.partition("[")[0]
+    test = getattr(RunnerContract, function)
+    return Verdict(topic(test), function, promise(test), section(test))
+
+
+def list_kit(subject: EngineUnderTest, folder: Path, keyword: str | None = None) -> list[str]:
+    """Return the names of the tests that :func:`run_kit` would run, and run none.
+
+    Raises
+    ------
+    SessionError
+        There is none, or the keyword is no expression.
+    """
+    command = _pytest(folder, [*_chosen(subject, folder, keyword), "--collect-only", "-q"])
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode == _NOTHING:
+        raise SessionError("no test of the kit was chosen", usage=True)
+    if done.returncode:
+        raise SessionError(f"{done.stdout}\n{done.stderr}".strip(), usage=True)
+    found = [line for line in done.stdout.splitlines() if "::test_" in line]
+    return [line.partition("::TestEngine::")[2] for line in found]
+
+
+def run_kit(
+    subject: EngineUnderTest,
+    folder: Path,
+    keyword: str | None = None,
+    *,
+    stops: bool = False,
+    tell: Callable[[str], object],
+) -> KitRun:
+    """Measure an engine, unless both its limits are given, and run the kit on it.
+
+    Where no job comes through, no test is run. Tests run side by side, in a process on each core,
+    where two processes have workers each of their own. Pytest writes to standard error.
 
     Parameters
     ----------
@@ -39,85 +197,160 @@ class KitRun:
         Which tests, as pytest's ``-k``.
     stops : bool
         Whether the first failure ends it.
+    tell : callable
+        Takes what is known before the tests begin.
 
-    Attributes
-    ----------
-    pace : Pace or None
-        What was measured.
-    ended : list of dict
-        The tests that have finished, as `run_kit` tells of them.
-    seconds : float
-        How long it took.
+    Raises
+    ------
+    SessionError
+        No test was run.
     """
+    began = time.monotonic()
+    chosen = list_kit(subject, folder, keyword)
+    pace, lanes = None, 1
+    if not subject.has_limits:
+        tell(f"{len(chosen)} tests; at first one job is measured")
+        # The nodes of a cluster are everybody's.
+        is_shared = len(chosen) >= _MANY and not subject.clusters
+        home = folder / "pace"
+        home.mkdir()
+        try:
+            pace = measure(subject, home, share=is_shared)
+        except PaceError as error:
+            cases = [Case("TestEngine", _FIRST, "failed", reason=str(error), details=str(error))]
+            names = dict.fromkeys([_FIRST, *chosen])
+            why = "no job came through; --start and --turn have it tried all the same"
+            return KitRun(None, cases, _judge(names, cases, why), time.monotonic() - began)
+        lanes = len(os.sched_getaffinity(0)) if pace.apart else 1
+        tell(_estimate(pace, len(chosen), lanes))
+        subject.pace = pace
+    # Also for one: a process that the engine ends costs the test alone in which it did.
+    arguments = ["-p", "xdist.plugin", f"--numprocesses={lanes}", "--dist=worksteal", "-v"]
+    arguments += ["-x"] if stops else []
+    arguments += _chosen(subject.limited(), folder, keyword)
+    cases = run_pytest(folder, arguments)
+    verdicts = _judge(chosen, cases, "the run had ended before its turn")
+    return KitRun(pace, cases, verdicts, time.monotonic() - began)
 
-    def __init__(
-        self, subject: EngineUnderTest, folder: Path, keyword: str | None, *, stops: bool
-    ) -> None:
-        self._subject = subject
-        self._folder = folder
-        self._keyword = keyword
-        self._stops = stops
-        self._chosen: list[dict[str, Any]] = []
-        self._why = "the run had ended before its turn"
-        self.pace: Pace | None = None
-        self.ended: list[dict[str, Any]] = []
-        self.seconds = 0.0
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Give what happens, as it happens: what `run_kit` gives, and two events before that.
+def run_pytest(folder: Path, arguments: Sequence[str], output: IO[str] | None = None) -> list[Case]:
+    """Run pytest in a folder, and return what became of each test.
 
-        They are ``{"event": "chosen", "count"}`` and ``{"event": "measured", "pace", "lanes",
-        "seconds"}``.
-        """
-        began = time.monotonic()
-        for event in self._events():
-            if event["event"] == "finished":
-                self.ended.append(event)
-            self.seconds = time.monotonic() - began
-            yield event
+    Parameters
+    ----------
+    folder : pathlib.Path
+        For its files.
+    arguments : sequence of str
+        Those of its command line that choose tests.
+    output : file, optional
+        Takes what it writes; else standard error does.
 
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """What the run says of each promise."""
-        return judge(self._chosen, self.ended, self._why)
+    Raises
+    ------
+    SessionError
+        Pytest was interrupted or used wrongly, or has failed itself.
+    """
+    report = folder / "report.xml"
+    command = _pytest(folder, [f"--junit-xml={report}", *arguments])
+    process = subprocess.Popen(
+        command,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=output or sys.stderr,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        code = process.wait()
+    except BaseException:
+        process.send_signal(
+            signal.SIGINT
+        )  # Ctrl-C has reached it, too, unless only this process was told
+        try:
+            process.wait(_LEAVE_S)
+        finally:
+            process.kill()
+        raise
+    if code not in _RAN or not report.exists():
+        raise SessionError(f"pytest ended with code {code}")
+    cases: dict[tuple[str, str], Case] = {}
+    for each in ET.parse(report).iter("testcase"):  # noqa: S314 - it is ours
+        case = _read(each)
+        # What has failed, and then left something behind, is there twice.
+        cases.setdefault((case.owner, case.name), case)
+    return list(cases.values())
 
-    def _events(self) -> Iterator[dict[str, Any]]:
-        self._chosen = list_kit(self._subject, self._folder / "list", self._keyword)
-        lanes = 1
-        if not self._subject.has_limits:
-            yield {"event": "chosen", "count": len(self._chosen)}
-            cores = len(os.sched_getaffinity(0))
-            # The nodes of a cluster are everybody's.
-            lanes = cores if len(self._chosen) >= _MANY and not self._subject.clusters else 1
-            home = self._folder / "pace"
-            home.mkdir()
-            try:
-                self.pace = measure(self._subject, home, share=lanes > 1)
-            except PaceError as error:
-                yield self._without_a_job(str(error))
-                return
-            lanes = lanes if self.pace.apart else 1
-            seconds = self.pace.estimate_s(len(self._chosen), lanes)
-            yield {"event": "measured", "pace": self.pace, "lanes": lanes, "seconds": seconds}
-            self._subject.pace = self.pace
-        yield from run_kit(
-            self._subject.limited(), self._folder, self._keyword, lanes=lanes, stops=self._stops
-        )
 
-    def _without_a_job(self, told: str) -> dict[str, Any]:
-        """Tell of the test that says so, whether it was chosen or not."""
-        self._why = "no job came through; --start and --turn have it tried all the same"
-        named = {"class": None, "name": _FIRST, "function": _FIRST, "topic": "first_job"}
-        named |= {"promise": "one job ends", "guide": "Launch"}
-        chosen = {test["name"]: test for test in self._chosen}
-        if _FIRST not in chosen:
-            self._chosen.insert(0, named)
-        return {
-            **chosen.get(_FIRST, named),
-            "event": "finished",
-            "outcome": "failed",
-            "phase": "call",
-            "reason": told,
-            "details": told,
-            "seconds": 0.0,
-        }
+def _pytest(folder: Path, arguments: Sequence[str]) -> list[str]:
+    """Return the command that runs pytest as the kit needs it."""
+    # Else pytest would look for a configuration in the folders above.
+    (folder / "pytest.ini").write_text("[pytest]\n", encoding="ascii")
+    fixed = ["-p", "no:cacheprovider", f"--rootdir={folder}", f"--basetemp={folder / 't'}"]
+    # What a failure shows is told whole; releases before 8.4 do not know these.
+    fixed += ["-o", "truncation_limit_lines=0", "-o", "truncation_limit_chars=0"]
+    return [sys.executable, "-P", "-m", "pytest", *fixed, *arguments]
+
+
+def _environment() -> dict[str, str]:
+    # What makes pytest somebody's own must not decide whether an engine passes.
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")}
+    return environment | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def _chosen(subject: EngineUnderTest, folder: Path, keyword: str | None) -> list[str]:
+    module = folder / "test_conform.py"
+    text = _MODULE.format(subject=json.dumps(subject.as_plain()))
+    module.write_text(text, encoding="utf-8")
+    return [str(module), *(["-k", keyword] if keyword else [])]
+
+
+def _estimate(pace: Pace, tests: int, lanes: int) -> str:
+    beside = f", {lanes} side by side" if lanes > 1 else ""
+    seconds = pace.estimate_s(tests, lanes)
+    return (
+        f"a job takes {pace.cold_s:.1f} s on the cold engine, {pace.warm_s:.1f} s on the warm one: "
+        f"all tests{beside} take about {seconds:.0f} s"
+    )
+
+
+def _read(case: ET.Element) -> Case:
+    """Read one test of pytest's report."""
+    owner = case.get("classname", "").rpartition(".")[2]
+    name, seconds = case.get("name", ""), float(case.get("time", 0))
+    for found in case:
+        told = found.get("message", "")
+        if found.tag in {"failure", "error"}:
+            phase = told.split(" ", 3)[2] if found.tag == "error" else "call"
+            details = found.text or ""
+            return Case(owner, name, "failed", seconds, _reason(told, details), details, phase)
+        if found.tag == "skipped":
+            outcome = "xfailed" if found.get("type") == "pytest.xfail" else "skipped"
+            return Case(owner, name, outcome, seconds, told)  # type: ignore[arg-type]
+    return Case(owner, name, "passed", seconds)
+
+
+def _reason(told: str, details: str) -> str:
+    """Return why a test failed: pytest's message, whole, and the engine's last word."""
+    if _SHORTENED in told:
+        *_, end = re.finditer(r"(?:^E .*\n?)+", details, re.MULTILINE)
+        told = textwrap.dedent(re.sub("^E", "", end[0], flags=re.MULTILINE)).strip()
+    if said := re.search(rf"^-+ {SAID} -+\n(?:.*\n)*?(.+)\n*(?:^-|\Z)", details, re.MULTILINE):
+        told = f"{told}\nthe engine said last: {said[1]}"
+    return told
+
+
+def _judge(chosen: Iterable[str], cases: Sequence[Case], why: str) -> list[Verdict]:
+    """Judge the promises of chosen tests by those that have finished; `why` others have not."""
+    ended: dict[str, list[Case]] = {}
+    for case in cases:
+        ended.setdefault(case.function, []).append(case)
+    functions = dict.fromkeys(name.partition("[")[0] for name in chosen)
+    return [_verdict(described(name), ended.get(name, []), why) for name in functions]
+
+
+def _verdict(asked: Verdict, cases: Sequence[Case], why: str) -> Verdict:
+    outcomes = {case.outcome: case for case in reversed(cases)}  # the first of each
+    if broken := outcomes.get("failed") or outcomes.get("xfailed"):
+        return evolve(asked, state="broken", reason=broken.reason)
+    if "passed" in outcomes:
+        return evolve(asked, state="kept")
+    return evolve(asked, reason=cases[0].reason if cases else why)

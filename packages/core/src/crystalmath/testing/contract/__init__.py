@@ -10,16 +10,15 @@ from crystalmath.testing.contract.calls import Calls
 from crystalmath.testing.contract.cancelling import Cancelling
 from crystalmath.testing.contract.closing import Closing
 from crystalmath.testing.contract.cluster_tables import ClusterTables
-from crystalmath.testing.contract.failures import Failures
 from crystalmath.testing.contract.first_job import FirstJob
 from crystalmath.testing.contract.handed_over import HandedOver
 from crystalmath.testing.contract.honesty import Honesty
 from crystalmath.testing.contract.hygiene import Hygiene
 from crystalmath.testing.contract.mishaps import Mishaps
 from crystalmath.testing.contract.outages import Outages
+from crystalmath.testing.contract.outcomes import Outcomes
 from crystalmath.testing.contract.resources_asked import ResourcesAsked
 from crystalmath.testing.contract.restarts import Restarts
-from crystalmath.testing.contract.results import Results
 from crystalmath.testing.contract.submission import Submission
 from crystalmath.testing.contract.surroundings import Inheritance, Surroundings
 from crystalmath.testing.contract.turns import Turns
@@ -27,8 +26,7 @@ from crystalmath.testing.contract.turns import Turns
 
 class RunnerContract(
     Submission,
-    Results,
-    Failures,
+    Outcomes,
     Cancelling,
     Boundary,
     HandedOver,

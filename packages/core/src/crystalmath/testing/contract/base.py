@@ -8,7 +8,7 @@ import secrets
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from ase.build import bulk
@@ -40,19 +40,12 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.subject import EngineUnderTest
 
-_Test = TypeVar("_Test", bound="Callable[..., None]")
 AL = bulk("Al", a=4.05)
 _HOME = pytest.StashKey[Path]()
 _DOOR = pytest.StashKey[Door]()
 _TOKEN = pytest.StashKey[str]()
 _CALLERS = pytest.StashKey[list[Owner]]()
 _PACE = pytest.StashKey["Pace | PaceError"]()
-
-
-def alone(test: _Test) -> _Test:
-    """Mark a test that needs the machine to itself: it measures how long calls take."""
-    test.runs_alone = True  # type: ignore[attr-defined]
-    return test
 
 
 class Base:

@@ -12,7 +12,7 @@ import pytest
 
 from crystalmath.engines.registry import ENGINES
 from crystalmath.testing.attempts import longer_timeout
-from crystalmath.testing.contract.base import Base, alone
+from crystalmath.testing.contract.base import Base
 from crystalmath.testing.early_calls import STEPS, call_early
 from crystalmath.testing.owner import OwnerError
 from crystalmath.testing.pace import fewer
@@ -65,7 +65,6 @@ class Calls(Base):
         return found
 
     @pytest.mark.parametrize("step", STEPS)
-    @alone
     def test_calls_are_quick(self, early: dict[str, Any], step: str) -> None:
         took, limit = early["steps"][step]["seconds"], LIMITS_S[step]
         assert took <= limit, (
@@ -74,7 +73,6 @@ class Calls(Base):
         )
 
     @pytest.mark.parametrize("step", STEPS)
-    @alone
     def test_calls_start_nothing(self, early: dict[str, Any], step: str) -> None:
         started = early["steps"][step]["started"]
         assert not started, (
@@ -83,7 +81,6 @@ class Calls(Base):
             + "; ".join(started)
         )
 
-    @alone
     def test_import_brings_no_library(self, early: dict[str, Any]) -> None:
         assert not early["modules"], (
             f"loading the plugin imports {', '.join(early['modules'])}: `crystalmath engines` "

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from crystalmath.testing.owner import Owner
-from crystalmath.testing.promises import GUIDE, original, promise, section
+from crystalmath.testing.promises import GUIDE, SAID, original, promise, section
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-SAID = "What the engine said last"
-WRITTEN = "What the processes of the test wrote"
+_WRITTEN = "What the processes of the test wrote"
 _ASKED = "What is asked of the engine"
 _LINES = 20
 
@@ -45,8 +44,11 @@ class Explanation(logging.Handler):
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Add sections to the report of a test that failed."""
         report = yield
-        if report.failed and item is self._test:
-            report.sections += [(title, text) for title, text in self._sections(item) if text]
+        shown: Any = report.longrepr
+        if report.failed and item is self._test and hasattr(shown, "addsection"):
+            for title, text in self._sections(item):
+                if text:
+                    shown.addsection(title, text, "-")
         return report
 
     def _sections(self, item: Any) -> list[tuple[str, str]]:
@@ -55,7 +57,7 @@ class Explanation(logging.Handler):
         place = f"See {section(test)!r} in {GUIDE}."
         return [
             (SAID, "\n".join(self._records)),
-            (WRITTEN, "\n\n".join(told)),
+            (_WRITTEN, "\n\n".join(told)),
             (_ASKED, f"{promise(test)}\n{place}"),
         ]
 

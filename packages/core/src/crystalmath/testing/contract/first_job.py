@@ -28,7 +28,7 @@ class FirstJob(Base):
     ) -> None:
         """It is launched, run by a worker, and its result is there."""
         if unmeasured is not None:
-            pytest.fail(str(unmeasured), pytrace=False)
+            pytest.fail(str(unmeasured))
         state, result = finish(submit("echo", x=1))
         assert state is JobState.COMPLETED, result
         assert result == {"symbols": ["Al"], "x": 1}

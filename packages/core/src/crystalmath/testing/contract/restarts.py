@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Moments after a submission has begun at which its process is killed, in seconds; the last when it
 #: has answered, so that there are jobs on every machine.
-MOMENTS_S = (0.0, 0.003, 0.01, 0.03, None)
+MOMENTS_S = (0.0, 0.01, None)
 #: How long another process's job is watched, in seconds.
 WATCH_S = 1.5
 #: How long it may take until what ran has ended after a cancel, in seconds.
@@ -147,7 +147,7 @@ class Restarts(Base):
         for moment, each in zip(MOMENTS_S, owners, strict=True):
             each.ask("threads")
             known = oracle.jobs()
-            each.tell("submit", "count_and_wait", 5, **counted)
+            each.tell("submit", "count_and_wait", 2, **counted)
             what = "no job was written"
             eventually(lambda known=known: oracle.jobs() - known, each.timeout_s, what)  # type: ignore[misc]
             if moment is None:

@@ -1,8 +1,7 @@
-"""Ids, refusals, and that nobody waits who need not."""
+"""Ids, refusals, states, and that nobody waits who need not."""
 
 from __future__ import annotations
 
-import math
 import statistics
 import threading
 import time
@@ -13,9 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from crystalmath.quacc import JobState, get_runner
-from crystalmath.testing.contract.base import AL, Base, alone
-from crystalmath.testing.contract.busy_workers import behind_busy_workers
+from crystalmath.quacc import JobState
+from crystalmath.testing.contract.base import AL, Base
 from crystalmath.testing.own_time import own_time
 from crystalmath.testing.owner import RECIPES
 from crystalmath.testing.waiting import eventually
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
 #: How long one call may take while the engine is busy: most of them, and the slowest, in seconds.
@@ -36,51 +33,8 @@ STATUS_S = (0.01, 5.0)
 CANCEL_S = (0.1, 10.0)
 #: How long a launch may take to begin, and how long one is held up, in seconds.
 ENTERED_S, HELD_S = 60.0, 20.0
-
-STRANGE_IDS: list[Any] = [
-    "",
-    ".",
-    "../../x",
-    "no such job",
-    "a" * 10_000,
-    "7c8a3f0e-41a5-4d2b-9f3e-3b6e1c5d9a10",
-    "7c8a3f0e-41a5-4d2b-9f3e-3b6e1c5d9a10\n",
-    None,
-    7,
-]
-
-FORBIDDEN_NAMES: list[Any] = [
-    "os.system",
-    "builtins.eval",
-    "quacc.recipes",
-    "quacc.recipes.emt.core.__doc__",
-    "quacc.recipes..core.relax_job",
-    "quacc.recipes.emt.core.relax_job\n",
-    "quacc.recipes.emt.c\u043ere.relax_job",  # a Cyrillic o
-    f"{RECIPES}x.echo",
-    f"{RECIPES}.__builtins__.eval",
-    "../../x",
-    "",
-    None,
-]
-
-
-def _endless() -> list[Any]:
-    loop: list[Any] = []
-    loop.append(loop)
-    return loop
-
-
-UNWRITABLE: dict[str, Any] = {
-    "an object": object(),
-    "a function": lambda: None,
-    "a lock": threading.Lock(),
-    "a generator": (letter for letter in "ab"),
-    "an exception": ValueError("x"),
-    "not a number": math.nan,
-    "infinite": [math.inf],
-    "inside itself": _endless(),
-}
+#: So many jobs are submitted at once.
+JOBS = 100
 
 
 class Submission(Base):
@@ -95,91 +49,6 @@ class Submission(Base):
         yield
         assert oracle.jobs() == before
 
-    @pytest.fixture
-    def wait_in_line(
-        self,
-        engine: EngineUnderTest,
-        runner: EngineRunner,
-        blocked: Path,
-        submit: Callable[..., str],
-        finish: Callable[..., Any],
-    ) -> Iterator[Callable[[], str]]:
-        """Submit a job behind busy workers; it is gone again after the test."""
-        jobs: list[str] = []
-
-        def wait_in_line() -> str:
-            job_id = submit("echo")
-            jobs.append(job_id)
-            return job_id
-
-        yield wait_in_line
-        for job_id in jobs:
-            runner.cancel(job_id)
-        blocked.touch()
-        # An engine that cannot drop what is queued has to go through all of it.
-        finish(submit("echo"), engine.start_s + (len(jobs) + 10) * engine.turn_s)
-
-    def test_an_id_is_a_uuid4(self, submit: Callable[..., str], oracle: Oracle) -> None:
-        job_id = submit("echo")
-        assert isinstance(job_id, str)
-        assert str(uuid.UUID(job_id)) == job_id
-        assert uuid.UUID(job_id).version == 4
-        assert job_id in oracle.jobs()
-
-    def test_ids_are_unique_over_threads(
-        self, wait_in_line: Callable[[], str], oracle: Oracle
-    ) -> None:
-        before = oracle.jobs()
-        with ThreadPoolExecutor(4) as pool:
-            jobs = list(pool.map(lambda _: wait_in_line(), range(12)))
-        assert len(set(jobs)) == len(jobs)
-        assert oracle.jobs() - before == set(jobs)
-
-    def test_ids_are_unique_over_processes(
-        self, owner: Callable[[], Owner], submit: Callable[..., str], oracle: Oracle
-    ) -> None:
-        """Two processes that begin at the same point must not draw the same ids."""
-        before = oracle.jobs() | {submit("echo")}
-        first, second = owner(), owner()
-        theirs = first.ask("submit", "echo", 2)
-        others = second.ask("submit", "echo", 2)
-        assert len({*theirs, *others} - before) == 4
-        for process, jobs in ((first, theirs), (second, others)):
-            for job_id in jobs:
-                process.ask("cancel", job_id)
-            process.leave()
-
-    def test_get_runner_gives_the_same_object(
-        self, engine: EngineUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Also to threads that ask for it first, all at once."""
-        engine.configure(tmp_path)
-        monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path))
-        barrier = threading.Barrier(4)
-
-        def get(_: int) -> Any:
-            barrier.wait()
-            return get_runner(engine.name)
-
-        with ThreadPoolExecutor(4) as pool:
-            runners = list(pool.map(get, range(4)))
-        assert all(runner is runners[0] for runner in runners)
-        assert get_runner(engine.name) is runners[0]
-
-    @alone
-    @behind_busy_workers
-    def test_submit_and_status_do_not_wait_for_busy_workers(
-        self, wait_in_line: Callable[[], str], runner: EngineRunner, oracle: Oracle
-    ) -> None:
-        """100 jobs wait: a submit takes 0.1 s (at most 10 s), a status 10 ms (at most 5 s)."""
-        jobs: list[str] = []
-        _timed("submit", SUBMIT_S, [lambda: jobs.append(wait_in_line())] * 100)
-        _timed("get_status", STATUS_S, [partial(runner.get_status, job_id) for job_id in jobs])
-        _timed("get_result", STATUS_S, [partial(runner.get_result, job_id) for job_id in jobs])
-        assert {runner.get_status(job_id) for job_id in jobs} == {JobState.PENDING}
-        assert not any(map(oracle.claimed, jobs))
-
-    @alone
     def test_a_slow_launch_slows_nobody(
         self,
         runner: EngineRunner,
@@ -213,21 +82,26 @@ class Submission(Base):
         engine: EngineUnderTest,
         submit: Callable[..., str],
         runner: EngineRunner,
+        oracle: Oracle,
         shared: Path,
     ) -> None:
-        """Each runs once, and each id gives its own job's result."""
-        count = shared / "count"
+        """Each has a UUID of its own, runs once, and gives its own result."""
+        count, before = shared / "count", oracle.jobs()
         with ThreadPoolExecutor(4) as pool:
-            jobs = list(pool.map(lambda n: submit("mark", path=str(count), number=n), range(100)))
-        limit = engine.start_s + 100 * engine.turn_s
+            jobs = list(pool.map(lambda n: submit("mark", path=str(count), number=n), range(JOBS)))
+        for job_id in jobs:
+            assert (str(uuid.UUID(job_id)), uuid.UUID(job_id).version) == (job_id, 4)
+        assert len(set(jobs)) == JOBS
+        assert oracle.jobs() - before == set(jobs)
+        limit = engine.start_s + JOBS * engine.turn_s
         eventually(
             lambda: all(runner.get_status(job_id).is_terminal() for job_id in jobs),
             limit,
-            "100 jobs did not finish",
+            f"{JOBS} jobs did not finish",
         )
         assert {runner.get_status(job_id) for job_id in jobs} == {JobState.COMPLETED}
-        assert [runner.get_result(job_id) for job_id in jobs] == [{"number": n} for n in range(100)]
-        assert sorted(map(int, count.read_text().split())) == list(range(100))
+        assert [runner.get_result(each) for each in jobs] == [{"number": n} for n in range(JOBS)]
+        assert sorted(map(int, count.read_text().split())) == list(range(JOBS))
 
     def test_the_default_cluster_is_local(
         self, runner: EngineRunner, finish: Callable[..., Any]
@@ -242,52 +116,19 @@ class Submission(Base):
         assert all(cluster in str(caught.value) for cluster in runner.clusters())
 
     @pytest.mark.usefixtures("calm")
-    @pytest.mark.parametrize("name", FORBIDDEN_NAMES)
-    def test_a_recipe_that_is_not_permitted_is_refused(
-        self, runner: EngineRunner, name: Any
-    ) -> None:
-        with pytest.raises(ValueError, match="not permitted"):
-            runner.submit(name, AL, "local")
-
-    @pytest.mark.usefixtures("calm")
-    @pytest.mark.parametrize("what", UNWRITABLE)
     def test_a_parameter_that_cannot_be_written_down_is_refused(
-        self, submit: Callable[..., str], what: str
+        self, submit: Callable[..., str]
     ) -> None:
         """The message names its place."""
         with pytest.raises(ValueError, match=r"options\.deep"):
-            submit("echo", options={"deep": UNWRITABLE[what]})
+            submit("echo", options={"deep": object()})
 
     @pytest.mark.usefixtures("calm")
-    @pytest.mark.parametrize("atoms", [None, "Al", {"symbols": "Al"}])
-    def test_what_is_no_structure_is_refused(self, runner: EngineRunner, atoms: Any) -> None:
-        with pytest.raises((ValueError, TypeError, AttributeError)):
-            runner.submit(f"{RECIPES}.echo", atoms, "local")
-
-    def test_a_recipe_that_takes_no_structure(
-        self, runner: EngineRunner, finish: Callable[..., Any]
-    ) -> None:
-        """Its first argument is a parameter as any other; a structure is refused."""
-        name = f"{RECIPES}.without_structure"
-        _, result = finish(runner.submit(name, number=2, files=["a"]))
-        assert result == {"files": ["a"], "number": 2}
-        with pytest.raises(ValueError, match="takes no structure"):
-            runner.submit(name, AL)
-
-    @pytest.mark.usefixtures("calm")
-    def test_a_structure_that_is_missing_is_refused(self, runner: EngineRunner) -> None:
-        """The message names the recipe's argument."""
-        with pytest.raises(ValueError, match=r"needs a structure.*'atoms'"):
-            runner.submit(f"{RECIPES}.echo")
-
     @pytest.mark.parametrize("method", ["get_status", "get_result", "cancel"])
-    @pytest.mark.parametrize("job_id", STRANGE_IDS, ids=lambda value: repr(value)[:20])
-    @pytest.mark.usefixtures("calm")
-    def test_an_unknown_id_is_a_key_error(
-        self, runner: EngineRunner, method: str, job_id: Any
-    ) -> None:
-        with pytest.raises(KeyError):
-            getattr(runner, method)(job_id)
+    def test_an_unknown_id_is_a_key_error(self, runner: EngineRunner, method: str) -> None:
+        for job_id in ("no such job", str(uuid.uuid4())):
+            with pytest.raises(KeyError):
+                getattr(runner, method)(job_id)
 
     def test_states_change_as_they_may_and_end_for_good(
         self,
@@ -306,21 +147,24 @@ class Submission(Base):
 
         def look() -> bool:
             for job_id, states in seen.items():
-                if (state := runner.get_status(job_id).value) != states[-1]:
+                result, state = runner.get_result(job_id), runner.get_status(job_id).value
+                assert result is None or JobState(state).is_terminal()
+                if state != states[-1]:
                     states.append(state)
             return all(JobState(states[-1]).is_terminal() for states in seen.values())
 
         eventually(look, engine.start_s + 10 * engine.turn_s, "the jobs did not finish")
+        results = {job_id: runner.get_result(job_id) for job_id in expected}
         for job_id in expected:
-            runner.get_result(job_id)
             assert runner.cancel(job_id) is False
-        end = time.monotonic() + 1.0
+        end = time.monotonic() + 0.5
         while time.monotonic() < end:
             look()
             time.sleep(0.02)
         for job_id, states in seen.items():
             last = expected[job_id]
             assert states in (["pending", last], ["pending", "running", last])
+            assert runner.get_result(job_id) == results[job_id]
             assert (oracle.outcome(job_id) or {}).get("state") == last
 
 

@@ -1,0 +1,192 @@
+"""What goes in reaches the recipe, and what becomes of a job is what callers are told.
+
+How recipes can fail, and what they can return, is core's own and tested there; these few jobs show
+that an engine does not stand between.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import hashlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+
+from crystalmath.quacc import JobState
+from crystalmath.testing.attempts import aluminium
+from crystalmath.testing.contract.base import Base
+from crystalmath.testing.contract.busy_workers import behind_busy_workers
+from crystalmath.testing.owner import RECIPES
+from crystalmath.testing.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.subject import EngineUnderTest
+
+#: How long the result of 50 MB may take, above what the engine takes for any job, in seconds.
+LARGE_S = 90.0
+#: In which a recipe that has begun does its little work, on a busy machine too, in seconds.
+WALLTIME_S = 4.0
+#: What JSON alone could not tell apart, and text that is no ASCII.
+VALUES: dict[str, Any] = {
+    "numbers": [0, -1, 2**70, 1.5, -0.0, 1e-308, 0.1 + 0.2, 1 - 2j, True, None],
+    "nested": {"tuple": (1, (2, [3])), "sets": [{1, 2}, frozenset("x")], 1: {"@module": "os"}},
+    "text": "\u00c5 \U0001f9ea \u05d0\u202e \0\x1b \u2028 $HOME `x`",
+    "others": [b"\0\xff", Path("/somewhere/a file"), dt.datetime(2026, 1, 2, tzinfo=dt.UTC)],
+}
+
+
+class Outcomes(Base):
+    """Parameters, structures, results and failures."""
+
+    guide: ClassVar[str] = "What an engine is"
+
+    def test_a_job_gets_what_was_submitted_and_gives_it_back(
+        self, runner: EngineRunner, engine: EngineUnderTest, finish: Callable[..., Any]
+    ) -> None:
+        """Structure and parameters, as they were then, whatever the caller does to them later."""
+        atoms, array = _rich_atoms(), np.arange(6.0).reshape(2, 3)
+        given = {**copy.deepcopy(VALUES), "array": array, "other": bulk("Cu")}
+        job_id = runner.submit(f"{RECIPES}.structure", atoms, engine.cluster, **given)
+        atoms.positions += 1.0
+        atoms.set_constraint()
+        array += 1.0
+        given["nested"].clear()
+        state, result = finish(job_id)
+        assert state is JobState.COMPLETED, result
+        expected = _rich_atoms()
+        assert result.pop("atoms") == expected
+        seen = result.pop("seen")
+        assert seen["magmoms"] == expected.get_initial_magnetic_moments().tolist()
+        assert (seen["tags"], seen["fixed"]) == ([1, 0, 2], [0, 2])
+        assert result.pop("other") == bulk("Cu")
+        np.testing.assert_array_equal(result.pop("array"), np.arange(6.0).reshape(2, 3))
+        # Words tell -0.0 from 0.0, and types from each other.
+        assert repr(result) == repr(VALUES)
+        assert (runner.get_result(job_id) or {}).keys() == {*given, "atoms", "seen"}
+
+    def test_a_result_of_50_mb(
+        self, engine: EngineUnderTest, submit: Callable[..., str], finish: Callable[..., Any]
+    ) -> None:
+        limit = engine.start_s + 10 * engine.turn_s + LARGE_S
+        state, result = finish(submit("large", megabytes=50), limit)
+        assert state is JobState.COMPLETED
+        assert len(result["data"]) * 4 // 3 + result["array"].size * 5 >= 50 * 2**20 * 0.99
+        assert hashlib.sha256(result["data"]).hexdigest() == result["digest"]
+        assert int(result["array"].sum()) == result["sum"]
+
+    def test_a_recipe_of_quacc(
+        self, engine: EngineUnderTest, owner: Callable[[], Owner], oracle: Oracle
+    ) -> None:
+        """Workers find quacc: the same energy as without it and without an engine."""
+        # An engine of its own: those of other tests may do without quacc.
+        (job_id,) = owner().ask("submit", "quacc.recipes.emt.core.static_job")
+        limit = engine.start_s + 10 * engine.turn_s
+        outcome = eventually(lambda: oracle.outcome(job_id), limit, "it did not finish")
+        assert outcome is not None
+        assert outcome["state"] == "completed", outcome["error"]
+        atoms = aluminium()
+        atoms.calc = EMT()
+        energy = oracle.payload(job_id)["results"]["energy"]
+        assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+
+    def test_an_exception_is_told(
+        self, submit: Callable[..., str], finish: Callable[..., Any], oracle: Oracle
+    ) -> None:
+        """The job reads failed; its message and the line of the recipe are told."""
+        job_id = submit("fail", message="the box is too small")
+        state, result = finish(job_id)
+        assert state is JobState.FAILED
+        assert "RuntimeError: the box is too small" in result["error"]
+        assert "recipes.py" in result["traceback"]
+        assert ", in fail" in result["traceback"]
+        assert (oracle.outcome(job_id) or {}).get("state") == "failed"
+
+    def test_what_fails_is_not_run_again(
+        self,
+        submit: Callable[..., str],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        shared: Path,
+    ) -> None:
+        """Neither by core nor by the engine: a second time costs what the first did."""
+        count = shared / "count"
+        job_id = submit("count_and_fail", count=str(count))
+        assert finish(job_id)[0] is JobState.FAILED
+        # Whoever would run it again has had the time for it.
+        assert finish(submit("fail", message="later"))[0] is JobState.FAILED
+        assert count.read_text() == "x"
+        assert oracle.attempts(job_id) == 1
+
+    def test_a_killed_process_is_a_lost_attempt(
+        self,
+        submit: Callable[..., str],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        shared: Path,
+    ) -> None:
+        """Nobody can tell who sent a SIGKILL: the engine gets a second attempt."""
+        job_id = submit("kill_once", count=str(shared / "count"))
+        assert finish(job_id) == (JobState.COMPLETED, {"runs": 2})
+        assert (oracle.outcome(job_id) or {}).get("state") == "lost"
+
+    # --- walltime -------------------------------------------------------------------------------
+
+    def test_the_walltime_is_kept(
+        self,
+        engine: EngineUnderTest,
+        start: Callable[..., str],
+        finish: Callable[..., Any],
+        oracle: Oracle,
+        shared: Path,
+    ) -> None:
+        """It counts from when the recipe begins, which a cold worker takes its time for."""
+        job_id = start("wait_for", {"path": str(shared / "never")}, 1.0)
+        state, result = finish(job_id)
+        outcome = oracle.outcome(job_id) or {}
+        assert state is JobState.FAILED
+        assert "walltime" in result["error"], (
+            f"its error is {result['error']!r}, and does not say that the walltime was over: where "
+            "the engine ends jobs or allocations itself, core needs a margin before that "
+            "(docs/writing-an-engine.md, 'Walltime and its margin')"
+        )
+        assert 1.0 <= outcome["finished"] - outcome["started"] < 10.0 + engine.start_s
+
+    @behind_busy_workers
+    def test_the_walltime_does_not_run_while_a_job_waits(
+        self,
+        start: Callable[..., str],
+        blocked: Path,
+        finish: Callable[..., Any],
+        oracle: Oracle,
+    ) -> None:
+        job_id = start("echo", {}, WALLTIME_S)
+        time.sleep(WALLTIME_S + 0.5)
+        assert not oracle.claimed(job_id)
+        blocked.touch()
+        assert finish(job_id)[0] is JobState.COMPLETED
+
+
+def _rich_atoms() -> Atoms:
+    return Atoms(
+        "Fe2O",
+        positions=[[0.1, 0.2, 1 / 3], [1.5, 1.5, 1.5], [0, 0, -2e-17]],
+        cell=[[3, 0, 0], [0.5, 3, 0], [0, 0, 9]],
+        pbc=[True, True, False],
+        tags=[1, 0, 2],
+        magmoms=[2.5, -1.0, 0.0],
+        constraint=FixAtoms([0, 2]),
+        info={"note": "\u00e9", "number": 3},
+    )
