@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes
+from crystalmath.models import Attempt
 from crystalmath.quacc import get_runner
 from crystalmath.testing.leavings import is_leaked, segments
 from crystalmath.testing.owner import Owner
@@ -219,6 +222,28 @@ def test_semaphores_of_a_killed_pool_are_removed(owner):
     os.kill(manager, signal.SIGCONT)
     eventually(lambda: left() == {}, message="something of the pool is left")
     assert {each for each in semaphores if is_leaked(each, since)} == set()
+
+
+def test_what_is_left_where_all_of_a_pool_is_killed_at_once_goes_with_the_next_start(
+    owner, runner, home, tmp_path, monkeypatch
+):
+    since = time.time()
+    monkeypatch.setenv("TMPDIR", str(temporary := Path(tempfile.mkdtemp(dir="/tmp"))))
+    killed, left = owner()
+    all_of_it = {killed.process.pid, *left()}
+    mapped = {segment for pid in all_of_it for segment in segments(pid)}
+    semaphores = {each for each in mapped if "/sem.mp-" in each}
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in all_of_it:
+            os.kill(pid, number)
+    killed.kill()
+    folders = list(temporary.glob("parsl-*"))
+    assert folders
+    assert {each for each in semaphores if is_leaked(each, since)}
+    runner.probe([Attempt(id="a.1", job_id="a", directory=tmp_path / "a", cluster="local")])
+    assert {each for each in semaphores if is_leaked(each, since)} == set()
+    assert not any(map(Path.exists, folders))
+    shutil.rmtree(temporary)
 
 
 def test_of_a_dead_owner_only_a_folder_of_the_engines_own_is_removed(tmp_path, monkeypatch):

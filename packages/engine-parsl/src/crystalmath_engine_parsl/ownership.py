@@ -38,6 +38,8 @@ BLOCKS = "blocks"
 #: What guards a process of a pool.
 _TETHER = Path(__file__).with_name("tether.py")
 _FILE = "owner.json"
+#: Where Linux has semaphores by their names.
+_SEMAPHORES = Path("/dev/shm")  # noqa: S108
 _PREFIX = "parsl-"
 
 
@@ -120,6 +122,11 @@ def temporary_folder() -> str:
     return tempfile.mkdtemp(prefix=_PREFIX, dir=None if short else "/tmp")  # noqa: S108
 
 
+def semaphores(token: str) -> str:
+    """Return what the names of an owner's semaphores begin with."""
+    return f"/mp-{token}"
+
+
 def is_temporary(folder: str) -> bool:
     """Tell whether a folder is one that `temporary_folder` has made, by its name."""
     return Path(folder).name.startswith(_PREFIX)
@@ -153,7 +160,10 @@ def _is_tethered(pid: int) -> bool:
 
 
 def _end_dead(directory: Path, record: dict[str, Any]) -> None:
-    _end(directory.name, record["session"])
+    token = directory.name
+    _end(token, record["session"])
+    for left in _SEMAPHORES.glob(f"sem.{semaphores(token)[1:]}-*"):
+        left.unlink(missing_ok=True)
     if is_temporary(record["temporary"]):
         shutil.rmtree(record["temporary"], ignore_errors=True)
     if _cancel_waiting(directory):

@@ -65,6 +65,7 @@ class Pools:
         self._ownership = Ownership(runner.settings.directory / "runs", runner)
         self._pool: Pool | None = None
         self._pools = 0
+        self._looked = False
         # In the order in which Parsl was given them.
         self._tasks: dict[str, _Task] = {}
         self._failures = 0  # pools in a row that ran nothing
@@ -85,6 +86,9 @@ class Pools:
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Tell which attempts are still Parsl's, after mending what is wrong with it."""
+        if not self._looked:  # a server that was killed may have left some; none may be needed now
+            self._looked = True
+            self._ownership.end_dead_pools()
         if self._tasks:
             with contextlib.suppress(EngineUnavailable):  # it is told as the reason
                 self._mend()

@@ -12,6 +12,7 @@ group, where Ctrl-C ends it before its owner can close it.
 from __future__ import annotations
 
 import functools
+import multiprocessing.process
 import multiprocessing.util
 import os
 import runpy
@@ -52,6 +53,11 @@ def main() -> None:
     tempfile.tempdir = temporary
     multiprocessing.util.get_temp_dir()
     tempfile.tempdir = None
+    if token := os.environ.get(ownership.MARK):
+        # They inherit how the names of semaphores begin, too, which are left if all are killed at
+        # once. Python has no public way to say it.
+        process = multiprocessing.process.current_process()
+        vars(process)["_config"]["semprefix"] = ownership.semaphores(token)
     sys.argv[:] = argv
     sys.path[0] = str(Path(argv[0]).parent)
     runpy.run_path(argv[0], run_name="__main__")
