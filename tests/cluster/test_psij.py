@@ -206,8 +206,33 @@ def test_a_munge_that_is_down_for_a_while_fails_no_job(slurm, login):
     slurm.run("pkill", "munged")
     job_id = login.submit("lab_recipes.value")
     eventually(lambda: "authentication error" in str(login.status(job_id).get("reason")), 60)
+    start_munge(slurm)
+    assert login.reached(job_id, "completed", "failed")["status"] == "completed"
+
+
+def start_munge(slurm):
     folder = slurm.folder / "munge"
     names = ("key", "socket", "pid", "seed", "log")
     files = [f"--{name if name == 'socket' else name + '-file'}={folder / name}" for name in names]
     slurm.run("munged", "--force", *files)
-    assert login.reached(job_id, "completed", "failed")["status"] == "completed"
+
+
+def test_stop_cancel_ends_while_slurm_cannot_be_told_and_the_next_server_tells_it(slurm, login):
+    slurm.run("scontrol", "update", "nodename=node[1-2]", "state=drain", "reason=test")
+    job_id = login.submit("lab_recipes.value")
+    eventually(slurm.queue)
+    slurm.run("pkill", "munged")
+    try:
+        stop = (*COMMAND, "stop", "--cancel")
+        done = slurm.run(*stop, env=login.environment, check=False, timeout=100)
+        assert done.returncode == 1, done.stderr
+        assert "not over: 1 jobs, which the next server goes on to cancel" in done.stderr
+        assert f"not over: {job_id}: trying again: " in done.stderr
+        again = slurm.run(*stop, env=login.environment, check=False, timeout=100)
+        assert (again.returncode, job_id in again.stderr) == (1, True)
+    finally:
+        start_munge(slurm)
+    assert len(slurm.queue()) == 1
+    login.submit("lab_recipes.value")  # starts a server
+    login.reached(job_id, "cancelled", timeout=60)
+    eventually(lambda: len(slurm.queue()) == 1)

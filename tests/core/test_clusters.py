@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -154,7 +155,10 @@ def crystalmath_make_runner(settings):
 """
 
 
-def test_a_batch_system_is_ready_only_once_it_was_checked(home, cli, install):
+def test_a_batch_system_is_ready_only_once_it_was_checked(home, cli, install, monkeypatch):
+    (home / "squeue").write_text("#!/bin/sh\n")
+    (home / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{home}{os.pathsep}{os.environ['PATH']}")
     install("engine-yonder", "yonder", YONDER)
     table = "engine = 'yonder'\nscheduler"
     config_file = f"[clusters.big]\n{table} = 'slurm'\n[clusters.near]\n{table} = 'local'\n"

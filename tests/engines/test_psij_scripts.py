@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from commands import finish, start
+from conftest import eventually
 from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Attempt, Cluster, EngineSettings, Resources
 from rundirs import write_job
@@ -519,6 +522,47 @@ def test_a_batch_system_that_is_away_says_nothing_of_other_clusters(place):
     assert (seen[here.id].state, seen[here.id].reason) == ("gone", None)
     assert seen[there.id].state == "unknown"
     assert "slurm cannot be asked: Unable to contact" in seen[there.id].reason
+
+
+@pytest.fixture
+def full(home, place):
+    """Have a Slurm whose queue is full; give the file that holds the name of what waits there."""
+    waits = place.path / "waits"
+    place("sbatch", f"sed -n 's/#SBATCH --job-name=//p' $1 > {waits}; echo Submitted batch job 17")
+    place("squeue", f'[ -s {waits} ] && echo "17|PENDING|Resources|$(head -1 {waits})"; exit 0')
+    place("scancel", f"rm {waits}")
+    (home / "config.toml").write_text('[clusters.there]\nengine = "psij"\nscheduler = "slurm"\n')
+    yield waits
+    finish(start("stop", "--cancel"))
+
+
+def test_a_check_of_a_full_queue_ends_and_leaves_nothing_queued(full):
+    done = finish(start("clusters", "check", "there", "--timeout", "15s"))
+    assert done.code == 1, done.err
+    assert "the job had not begun after 15 s: Resources" in " ".join(done.out.split())
+    assert not full.exists()
+
+
+def test_a_check_that_is_interrupted_leaves_nothing_queued(full):
+    checking = start("clusters", "check", "there")
+    eventually(full.exists, 120)
+    checking.send_signal(signal.SIGINT)
+    assert finish(checking).code == 130
+    assert not full.exists()
+
+
+def test_a_scheduler_that_does_not_answer_is_said(full, place):
+    assert "does not answer" not in finish(start("clusters")).out
+    place("squeue", "echo 'squeue: error: Protocol authentication error' >&2; exit 1")
+    listed = finish(start("clusters"))
+    assert "slurm does not answer" in listed.out
+    assert "Protocol authentication error" in listed.err
+    told = finish(start("doctor")).out
+    assert "slurm does not answer (there)" in told
+    assert "Protocol authentication error" in told
+    checked = finish(start("clusters", "check", "there"))
+    assert (checked.code, full.exists()) == (1, False)
+    assert "slurm does not answer" in checked.out
 
 
 def rows(scheduler, text):

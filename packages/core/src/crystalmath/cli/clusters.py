@@ -13,14 +13,15 @@ from crystalmath.cli.shared import output
 from crystalmath.cli.shared.cluster_examples import EXAMPLES
 from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.cli.shared.health import show
+from crystalmath.cli.shared.parameter_options import parse_walltime
 from crystalmath.errors import ConfigError, CrystalMathError, did_you_mean
-from crystalmath.models.checkup import Check
+from crystalmath.models.checkup import Check, cluster_checks
 from crystalmath.models.job import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from crystalmath.client import Client
+    from crystalmath.client import Client, Job
     from crystalmath.models.answers import ClusterEntry
 
 #: Of a cluster with a batch system that no job of `clusters check` has proved.
@@ -41,17 +42,20 @@ def clusters(
         str | None,
         typer.Argument(metavar="[NAME]", help=f"The example ({', '.join(EXAMPLES)}) or cluster."),
     ] = None,
+    timeout: Annotated[
+        str, typer.Option(metavar="T", help="check: how long its job may take, with the queue.")
+    ] = "10m",
     as_json: Json = False,
 ) -> int:
     """List the configured clusters, check one, or add one.
 
-    The list asks no batch system: it says of each whether, and when, a check was passed there.
+    The list says of each whether its batch system answers, and when a check was passed there.
     ``init NAME`` adds a commented example to config.toml: slurm (Parsl's pilot jobs), allocations
     (one of Slurm for each job, through PSI/J), pbs, lsf or flux (the same there), or workstation
     (this machine, with programs and defaults of its own; it needs none, as each engine has a
     cluster local). ``check NAME`` runs a small job there, as a submission
     would, and says what it found: host, versions, programs, POTCARs, clocks, how long it waited.
-    Exits 1 where that job cannot run.
+    One that has not ended after --timeout is cancelled. Exits 1 where that job cannot run.
     """
     if action is None:
         return _list(as_json=as_json)
@@ -61,7 +65,7 @@ def clusters(
     if action == "check":
         if name is None:
             raise typer.BadParameter("name the cluster: crystalmath clusters check NAME")
-        return _check(name, as_json=as_json)
+        return _check(name, parse_walltime(timeout), as_json=as_json)
     if name is None:
         names = "|".join(EXAMPLES)
         raise typer.BadParameter(f"name the example: crystalmath clusters init {names}")
@@ -95,6 +99,8 @@ def _list(*, as_json: bool) -> int:
     for each, word in zip(found, words, strict=True):
         if each["error"]:
             output.note(output.printable(f"{each['name']}: {each['error']}"))
+        elif each["trouble"]:
+            output.note(output.printable(f"{each['name']}: {each['trouble']}"))
         elif word == _CONFIGURED:
             check = f"`crystalmath clusters check {each['name']}` runs a small job there"
             output.note(output.printable(f"{each['name']}: not checked yet; {check}"))
@@ -102,11 +108,13 @@ def _list(*, as_json: bool) -> int:
 
 
 def _word(cluster: ClusterEntry, client: Client) -> str:
-    """Say what is known of a cluster; its batch system is not asked for that."""
+    """Say what is known of a cluster."""
     from crystalmath.recipes.lookup import PROBE
 
     if cluster["error"]:
         return "cannot be used"
+    if cluster["trouble"]:
+        return f"{cluster['scheduler']} does not answer"
     if cluster["scheduler"] == "local":
         return "ready"
     with contextlib.suppress(CrystalMathError):  # then it is not known
@@ -138,9 +146,9 @@ def _init(name: str, *, as_json: bool) -> int:
 # --- check -----------------------------------------------------------------------------------
 
 
-def _check(name: str, *, as_json: bool) -> int:
+def _check(name: str, timeout_s: float, *, as_json: bool) -> int:
     checks = []
-    for check in _checks(name):
+    for check in _checks(name, timeout_s):
         checks.append(check)
         if not as_json:
             show(check)
@@ -151,21 +159,33 @@ def _check(name: str, *, as_json: bool) -> int:
     return 1 if wrong else 0
 
 
-def _checks(name: str) -> Iterator[Check]:
+def _checks(name: str, timeout_s: float) -> Iterator[Check]:
     from crystalmath.cli.run import Interrupts, run_submission
     from crystalmath.client import Submission
     from crystalmath.recipes.lookup import PROBE
 
     with any_client() as client:
         entry = next((each for each in client.clusters() if each["name"] == name), None)
-    if entry is not None and entry["error"]:
-        message = f"{name}: engine {entry['engine']}, scheduler {entry['scheduler']}"
-        yield Check(name="cluster", state="error", message=message, remedy=entry["error"])
+    checks = cluster_checks(entry) if entry is not None else []
+    if any(check.state == "error" for check in checks):
+        yield from checks
         return
     with Interrupts() as interrupts:
         asked = Submission(recipe=PROBE, atoms=None, cluster=name, name=f"check {name}")
-        job = run_submission(asked, interrupts)
+        job = run_submission(asked, interrupts, timeout_s)
     if interrupts.received is not None:
         raise SystemExit(128 + interrupts.received)
+    if not job.state.is_terminal():
+        yield from checks
+        yield _late(job, timeout_s)
+        return
     with any_client() as client:
         yield from client.check_cluster(name, job.job_id)["checks"]
+
+
+def _late(job: Job, timeout_s: float) -> Check:
+    """Say of a job that had not ended in time what it waited for."""
+    what = "had not ended" if job.state is JobState.RUNNING else "had not begun"
+    message = f"the job {what} after {timeout_s:g} s: {job.reason or 'no reason is known'}"
+    remedy = "it was cancelled; a longer --timeout (1h) waits for a longer queue"
+    return Check(name="queue", state="error", message=message, remedy=remedy)

@@ -80,6 +80,7 @@ def _checks(*, run: bool, engine: str | None, again: bool) -> Iterator[Check]:
     yield from _failures(config)
     yield _guarded("quacc", _quacc)
     yield from _engines(engine)
+    yield from _schedulers(config)
     yield from _strangers(config)
     yield from _plugins()
     yield from server_checks(config)
@@ -258,6 +259,20 @@ def _missing_engine(name: str, installed: list[str]) -> Check:
         message=f"{name!r} is wanted and not installed; there are {', '.join(installed) or 'none'}",
         remedy=f"{how_to_install(name)}; or choose another with CRYSTALMATH_ENGINE",
     )
+
+
+def _schedulers(config: Config) -> Iterator[Check]:
+    from crystalmath.engines import schedulers
+
+    clusters: dict[str, list[str]] = {}
+    for cluster in config.clusters.values():
+        clusters.setdefault(cluster.scheduler, []).append(cluster.name)
+    clusters.pop("local", None)
+    for scheduler, names in clusters.items():
+        trouble = schedulers.trouble(scheduler)
+        told = f"{scheduler} {'does not answer' if trouble else 'answers'} ({', '.join(names)})"
+        state = "warning" if trouble else "ok"
+        yield Check(name="scheduler", state=state, message=told, remedy=trouble)
 
 
 def _strangers(config: Config) -> Iterator[Check]:

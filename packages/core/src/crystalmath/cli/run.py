@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 # submitted, and of one that has run for a while.
 _TICK = 0.2
 _SLOW_TICK = 1.0
+# How long a job is waited for that took too long and was cancelled, in seconds.
+_STOP_S = 60.0
 # How often it is asked how far a job has come, in seconds.
 _ASK_S = 3.0
 
@@ -64,26 +67,33 @@ def run(
     return 0 if job.state.value == "completed" else 1
 
 
-def run_submission(submission: Submission, interrupts: Interrupts) -> Job:
-    """Run a job to its end, on the home's server if it runs on this host, else in this process."""
+def run_submission(
+    submission: Submission, interrupts: Interrupts, timeout_s: float = math.inf
+) -> Job:
+    """Run a job to its end, on the home's server if it runs on this host, else in this process.
+
+    One that has not ended in time is cancelled, and returned as it was before.
+    """
     with any_client(runs=True) as client, Progress() as progress:
         job = client.job(_submitted(client, submission, interrupts))
         for warning in job.warnings:
             output.note(output.printable(f"warning: {output.sentence(warning)}"))
-        return _followed(client, job, interrupts, progress)
+        return _followed(client, job, interrupts, progress, timeout_s)
 
 
-def _followed(client: Client, job: Job, interrupts: Interrupts, progress: Progress) -> Job:
+def _followed(
+    client: Client, job: Job, interrupts: Interrupts, progress: Progress, timeout_s: float
+) -> Job:
     """Follow a job, with the next server where the present one dies: the job goes on."""
     from crystalmath.client import connect
     from crystalmath.client.client_errors import ConnectionLost
     from crystalmath.errors import ServerNotRunning
 
     try:
-        return follow(client, job, interrupts, progress)
+        return follow(client, job, interrupts, progress, timeout_s)
     except (ServerNotRunning, ConnectionLost):
         with connect() as again:
-            return follow(again, job, interrupts, progress)
+            return follow(again, job, interrupts, progress, timeout_s)
 
 
 def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -> str:
@@ -101,7 +111,13 @@ def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -
         return client.hand_over(submission)
 
 
-def follow(client: Client, job: Job, interrupts: Interrupts, progress: Progress) -> Job:
+def follow(
+    client: Client,
+    job: Job,
+    interrupts: Interrupts,
+    progress: Progress,
+    timeout_s: float = math.inf,
+) -> Job:
     """Show a job's changes until it has ended; pass on the user's wish to stop it."""
     begun = time.monotonic()
     while True:
@@ -116,6 +132,11 @@ def follow(client: Client, job: Job, interrupts: Interrupts, progress: Progress)
             progress.say(f"stopping job {job.job_id}; once more leaves at once")
             client.cancel(job.job_id)
             interrupts.pass_on()
+        elif interrupts.received is None and time.monotonic() - begun >= timeout_s:
+            progress.say(f"stopping job {job.job_id}: it took more than {timeout_s:g} s")
+            client.cancel(job.job_id)
+            list(client.wait([job.job_id], timeout=_STOP_S))
+            return job
 
 
 def _reached(client: Client, job: Job) -> str | None:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 #: How long a server may take to answer, in seconds.
 ANSWER_S = 20.0
 #: How long a server may take to leave: its engines have to end, and jobs that are cancelled.
-LEAVE_S = 600.0
+LEAVE_S = 180.0
+#: So many jobs that are not over are named.
+NAMED = 5
 
 
 def stop(
@@ -27,14 +29,15 @@ def stop(
     cancel: Annotated[
         bool,
         typer.Option(
-            "--cancel", help="Cancel the server's jobs, too, and wait until all are gone."
+            "--cancel", help="Cancel the server's jobs, too, and wait a while until they are gone."
         ),
     ] = False,
     as_json: Json = False,
 ) -> int:
     """End the home's server.
 
-    Jobs that run go on, and those that wait do so, until the next server follows them.
+    Jobs that run go on, and those that wait do so, until the next server follows them. With
+    --cancel it exits 1 where a job is not over by then: the next server goes on cancelling it.
     """
     from crystalmath.config import home
     from crystalmath.server.endpoint import Place
@@ -50,12 +53,28 @@ def stop(
                 f"the {server} was killed while it was leaving; `crystalmath list` tells what "
                 f"became of its jobs, and its log is {place.log}"
             )
+    left = _unfinished() if cancel else {}
     if as_json:
         counts = {"pending": 0, "running": 0, "cancel": cancel} if answer is None else answer
-        output.write_json({"stopped": answer is not None, **counts, "error": None})
+        more = {"unfinished": list(left)} if cancel else {}
+        output.write_json({"stopped": answer is not None, **counts, **more, "error": None})
     else:
-        output.note(_told(place, answer, leaving=server is not None))
-    return 0
+        output.note(_told(place, answer, leaving=server is not None, left=len(left)))
+        for job_id, why in list(left.items())[:NAMED]:
+            output.note(output.printable(f"not over: {job_id}: {why or 'no reason is known'}"))
+    return 1 if left else 0
+
+
+def _unfinished() -> dict[str, str | None]:
+    """Return the jobs that were cancelled and are not over, with what they wait for."""
+    from crystalmath.config import load
+    from crystalmath.quacc.store import JobStore
+
+    config = load()
+    if not JobStore.exists(config.database_url):
+        return {}
+    with JobStore(config.database_url, create=False, network=config.network) as store:
+        return {job.job_id: job.reason for job in store.unfinished() if job.cancel_requested_at}
 
 
 def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
@@ -98,15 +117,19 @@ def _await(
     return answer
 
 
-def _told(place: Place, answer: dict[str, Any] | None, *, leaving: bool) -> str:
+def _told(place: Place, answer: dict[str, Any] | None, *, leaving: bool, left: int) -> str:
+    goes_on = "which the next server goes on to cancel; `crystalmath serve` starts it"
+    more = f"; not over: {left} jobs, {goes_on}" if left else ""
     if answer is None and leaving:
-        return "the server has left; it was leaving already, and nothing was changed"
+        return f"the server has left; it was leaving already, and nothing was changed{more}"
     if answer is None:
-        return f"no server of {place.home} runs; nothing was changed"
+        return f"no server of {place.home} runs; nothing was changed{more}"
     if not answer["running"] + answer["pending"]:
         return "the server has left; it had no unfinished jobs"
     running, pending = answer["running"], answer["pending"]
     if answer["cancel"]:
+        if left:
+            return f"the server has left; was to cancel: {running + pending} jobs{more}"
         return f"the server has left; cancelled: {running} running jobs, {pending} pending"
     return (
         f"the server has left; running on without it: {running}; waiting for the next one, which "

@@ -147,7 +147,7 @@ def trouble(scheduler: str) -> str | None:
     except (ConfigError, EngineUnavailable) as error:
         return str(error)
     except subprocess.CalledProcessError as error:
-        return f"{command[0]}: {error.output}"
+        return f"{command[0]}: {'; '.join(str(error.output).splitlines())}"
     return None
 
 

@@ -446,6 +446,7 @@ class ClusterEntry(TypedDict):
     resources: dict[str, Any]
     engine_options: dict[str, Any]
     error: str | None
+    trouble: str | None
 
 
 class CheckEntry(TypedDict):

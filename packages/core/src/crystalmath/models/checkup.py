@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from attrs import frozen
 
-__all__ = ["Check"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Check", "cluster_checks"]
 
 
 @frozen(kw_only=True)
@@ -27,3 +32,14 @@ class Check:
     state: str
     message: str
     remedy: str | None = None
+
+
+def cluster_checks(entry: Mapping[str, Any]) -> list[Check]:
+    """Check what is in the way of all jobs on a cluster, by its entry in the list of clusters."""
+    told = f"{entry['name']}: engine {entry['engine']}, scheduler {entry['scheduler']}"
+    state = "error" if entry["error"] else "ok"
+    checks = [Check(name="cluster", state=state, message=told, remedy=entry["error"])]
+    if entry["trouble"]:
+        told = f"{entry['scheduler']} does not answer"
+        checks.append(Check(name="scheduler", state="error", message=told, remedy=entry["trouble"]))
+    return checks

@@ -57,6 +57,8 @@ HAND_BACK_IDLE_S = 300.0
 STAY_S = 1.0
 #: How long a server that is leaving may keep the next one waiting, in seconds.
 LEAVE_S = 60.0
+#: How long jobs that are cancelled at the end are waited for beyond `[cancel] grace_s`, in seconds.
+CANCEL_S = 25.0
 #: How long clients may take to ask what became of jobs that were cancelled at the end, in seconds.
 TELL_S = 0.5
 #: So many connections wait to be accepted, before the next ones have to.
@@ -271,7 +273,7 @@ class Server:
 
     def _cancel_jobs(self) -> None:
         self.service.cancel_all()
-        end = time.monotonic() + LEAVE_S
+        end = time.monotonic() + CANCEL_S + self.source.last.cancel_grace_s
         while self.service.unfinished() and time.monotonic() < end:
             time.sleep(TELL_S / 10)
 

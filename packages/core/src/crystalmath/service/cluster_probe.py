@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import build_version
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState, Submission
-from crystalmath.models.checkup import Check
+from crystalmath.models.checkup import Check, cluster_checks
 from crystalmath.recipes.lookup import PROBE
 from crystalmath.service.cluster_entries import describe_clusters
 
@@ -38,16 +38,10 @@ def probe(cluster: str, environment: Mapping[str, str] | None) -> Submission:
 
 def described(cluster: str, configured: Config) -> list[Check]:
     """Say what is configured; nothing of the clusters that engines have of themselves."""
-    return [
-        Check(
-            name="cluster",
-            state="error" if entry["error"] else "ok",
-            message=f"{cluster}: engine {entry['engine']}, scheduler {entry['scheduler']}",
-            remedy=entry["error"],
-        )
-        for entry in describe_clusters(configured)
-        if entry["name"] == cluster
-    ]
+    for entry in describe_clusters(configured):
+        if entry["name"] == cluster:
+            return cluster_checks(entry)
+    return []
 
 
 def judged(cluster: str, job: JobMetadata, found: Mapping[str, Any] | None) -> list[Check]:

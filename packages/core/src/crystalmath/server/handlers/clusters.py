@@ -80,6 +80,10 @@ _CHECK = record(
                             **nullable(_TEXT),
                             "description": "why its engine cannot use it",
                         },
+                        "trouble": {
+                            **nullable(_TEXT),
+                            "description": "why its batch system does not answer just now",
+                        },
                     }
                 )
             ),
@@ -91,7 +95,10 @@ _CHECK = record(
     pool="engines",
 )
 def handle_clusters_list(service: JobService, params: NoParams) -> ClusterList:
-    """List the clusters of the configuration file, and why one cannot be used. None is started."""
+    """List the clusters of the configuration file, and what is in the way of their jobs.
+
+    None is started; each batch system is asked whether it answers, which may take 15 s.
+    """
     from crystalmath import config
     from crystalmath.service.cluster_entries import describe_clusters
 
@@ -159,7 +166,7 @@ def handle_clusters_check(service: JobService, params: ClustersCheckParams) -> P
         checks += judged(name, job, service.result(job_id) if done else None)
         status, error = job.state.value, job.error
     elif any(check.state == "error" for check in checks):
-        error = checks[0].remedy
+        error = next(check.remedy for check in checks if check.state == "error")
     else:
         job = service.submit(probe(name, params.get("environment")), wanted=is_wanted)
         job_id, status = job.job_id, job.state.value

@@ -61,6 +61,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     "resources": {"nodes": 4, "queue": "compute", "account": "chem"},
                     "engine_options": {},
                     "error": None,
+                    "trouble": "squeue: Protocol authentication error",
                 }
             ],
             "error": None,
