@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.written_classes import CALCULATORS, defaults_of
+from crystalmath.recipes.written_classes import CALCULATORS, defaults_of, keys_of
 
 if TYPE_CHECKING:
     import inspect
@@ -50,16 +50,15 @@ _NAMED = {
 }
 #: Numbers of an input that people write with their units, or in those of another program.
 _UNITS = {
-    "vasp": {
-        **dict.fromkeys(("ediff", "encut", "enaug", "sigma"), "eV"),
-        "ediffg": "eV (or, below zero, eV/Å)",
-        "potim": "fs",
-    },
-    "espresso": {
-        **dict.fromkeys(("conv_thr", "degauss", "ecutrho", "ecutwfc", "etot_conv_thr"), "Ry"),
-        "forc_conv_thr": "Ry/bohr",
-    },
+    **dict.fromkeys(("ediff", "encut", "enaug", "sigma"), "eV"),
+    **dict.fromkeys(("conv_thr", "degauss", "ecutrho", "ecutwfc", "etot_conv_thr"), "Ry"),
+    "ediffg": "eV (or, below zero, eV/Å)",
+    "forc_conv_thr": "Ry/bohr",
+    "kspacing": "1/Å",
+    "potim": "fs",
 }
+#: What ASE takes for true and false in INCAR, beside Python's own.
+_FLAGS = (".true.", "t", ".false.", "f")
 _KPTS = "a list of three whole numbers, [3, 3, 3]"
 _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]'
 
@@ -199,32 +198,64 @@ def _spells_number(text: str) -> bool:
 def _wrong_input(recipe: str, given: Mapping[str, Any]) -> Iterator[str]:
     """Look at what VASP's and Quantum ESPRESSO's calculators make their input of."""
     family = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
-    if family not in {"vasp", "espresso"}:
-        return
+    if family == "vasp":
+        yield from _wrong_in_vasp(given)
+    elif family == "espresso":
+        yield from _wrong_in_espresso(given)
+
+
+def _wrong_in_vasp(given: Mapping[str, Any]) -> Iterator[str]:
     kpts = given.get("kpts")
-    if isinstance(kpts, str) and (family, kpts) != ("espresso", "gamma"):
+    listed = kpts if isinstance(kpts, (list, tuple)) else ()
+    if isinstance(kpts, str) or any(isinstance(each, float) for each in listed):
+        yield _must("kpts", _KPTS, kpts)
+    if isinstance(given.get("setups"), (int, float, list, tuple)):
+        what = 'the name of a file of setups, or a table, {"Al": "_pv"}'
+        yield _must("setups", what, given["setups"])
+    for name, value in given.items():
+        if (due := _due_in_incar(name.lower(), value)) is not None:
+            yield _must(name, due, value)
+
+
+def _wrong_in_espresso(given: Mapping[str, Any]) -> Iterator[str]:
+    kpts = given.get("kpts")
+    if isinstance(kpts, str) and kpts != "gamma":
         yield _must("kpts", _KPTS, kpts)
     if isinstance(given.get("kspacing"), _NOT_NUMBERS):
         yield _must("kspacing", "a number, in 1/Å", given["kspacing"])
-    for name, value in _numbers_of(family, given):
-        unit = _UNITS[family][name.lower()]
+    for name, value in _numbers_of(given):
         if isinstance(value, str):
-            yield _must(name, f"a number, in {unit}", value)
-    if family == "vasp" and isinstance(given.get("setups"), (int, float, list, tuple)):
-        what = 'the name of a file of setups, or a table, {"Al": "_pv"}'
-        yield _must("setups", what, given["setups"])
+            yield _must(name, f"a number, in {_UNITS[name.lower()]}", value)
 
 
-def _numbers_of(family: str, given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Go through what a program's input has as numbers with a unit."""
-    tables = [given]
-    if family == "espresso":
-        data = given.get("input_data")
-        flat = data if isinstance(data, Mapping) else {}
-        tables = [flat, *(each for each in flat.values() if isinstance(each, Mapping))]
-    for table in tables:
+def _due_in_incar(name: str, value: Any) -> str | None:
+    """Say what a tag of INCAR should be, if ASE cannot write it or VASP cannot read it."""
+    text = isinstance(value, str)
+    if name in _tags("float") or name in _tags("exp"):
+        unit = f", in {_UNITS[name]}" if name in _UNITS else ""
+        return f"a number{unit}" if isinstance(value, _NOT_NUMBERS) else None
+    if name in _tags("int"):
+        wrong = isinstance(value, _NOT_NUMBERS) and not (text and _spells_number(str(value)))
+        return "a whole number" if wrong else None
+    if name in _tags("bool"):
+        known = isinstance(value, bool) or (text and value.lower() in _FLAGS)
+        wrong = isinstance(value, (int, float, *_NOT_NUMBERS)) and not known
+        return "true or false" if wrong else None
+    return None
+
+
+def _tags(kind: str) -> tuple[str, ...]:
+    """Return the tags of INCAR that ASE writes as numbers, whole numbers or flags."""
+    return keys_of("ase.calculators.vasp.create_input", f"{kind}_keys")
+
+
+def _numbers_of(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Go through the numbers with a unit of Quantum ESPRESSO's input."""
+    data = given.get("input_data")
+    flat = data if isinstance(data, Mapping) else {}
+    for table in (flat, *(each for each in flat.values() if isinstance(each, Mapping))):
         for name, value in table.items():
-            if str(name).lower() in _UNITS[family]:
+            if str(name).lower() in _UNITS:
                 yield str(name), value
 
 

@@ -63,13 +63,16 @@ def arguments_of(
 
 @functools.cache
 def keys_of(module: str, name: str) -> tuple[str, ...]:
-    """Return the keys of a table that a module's source spells out; none where it does not."""
+    """Return the keys of a table, or a list, that a module's source spells out; else none."""
     for node in _statements(module):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            target = node.targets[0]
-            if isinstance(target, ast.Name) and target.id == name:
-                keys = node.value.keys
-                return tuple(str(key.value) for key in keys if isinstance(key, ast.Constant))
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if isinstance(target, ast.Name) and target.id == name:
+            inside = node.value
+            keys = list(inside.keys) if isinstance(inside, ast.Dict) else []
+            keys += inside.elts if isinstance(inside, ast.List) else []
+            return tuple(str(key.value) for key in keys if isinstance(key, ast.Constant))
     return ()
 
 
