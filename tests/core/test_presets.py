@@ -29,7 +29,7 @@ def test_all_of_them_and_one(cli):
 def test_one_that_there_is_not_is_told_with_those_there_are(cli):
     answer = cli("presets", "DefaultSet")
     assert answer.code == 1
-    assert "no preset 'DefaultSet'; there are " in answer.err
+    assert "no preset 'DefaultSet'; did you mean 'DefaultSetGGA'? there are " in answer.err
     assert "DefaultSetGGA" in answer.err
 
 

@@ -288,6 +288,8 @@ def test_on_the_command_line(home, cli):
     assert answer.code == 2
     assert "No such option: --fmax; a parameter of the recipe is given as" in answer.err
     assert "--param opt_params.fmax=0.01" in " ".join(answer.err.split())
+    answer = cli("check", RELAX, poscar, "--param", "fmax", "0.01")
+    assert "--param fmax=0.01" in " ".join(answer.err.split())
     answer = cli("run", RELAX, poscar, "--relax-cell=true")
     assert "--param relax_cell=true" in " ".join(answer.err.split())
     answer = cli("run", RELAX, poscar, "--relax-cell")

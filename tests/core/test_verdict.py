@@ -497,6 +497,15 @@ def test_text_that_should_be_something_else(pots, text):
     assert only(failed("ValueError", "x"), parameters=given).remedy is None
 
 
+def test_setups_that_are_no_table_of_suffixes(pots):
+    finding = only(failed("FileNotFoundError", "Cannot find /presets/cu_pv"))
+    assert 'setups is a table of suffixes, {"Cu": "_pv"}' in finding.remedy
+    step = vasp(pots, "AlAl_pv")
+    step = evolve(step, needs=(evolve(step.needs[0], symbol="Al"),))
+    finding = only(report(step))
+    assert finding.remedy == 'setups are suffixes: setups={"Al": "_pv"}'
+
+
 def test_a_preset_that_is_not_there(tmp_path):
     (tmp_path / "BulkSet.yaml").touch()
     for name, hint in (
@@ -635,6 +644,11 @@ def test_errors_come_first(pots):
             "fmax",
             "hflmax",
             "VASP has EDIFFG, and a negative one is the largest force, in eV/Å: ediffg=-0.01",
+        ),
+        (
+            "potcar",
+            "npar",
+            'datasets are chosen by suffixes, setups={"Cu": "_pv"}, their release by pp_version',
         ),
         ("max_steps", None, "NSW is the number of ionic steps: nsw=100"),
         ("ecutwfc", None, "ENCUT is the cutoff, in eV (1 Ry is 13.6 eV): encut=520"),

@@ -260,6 +260,7 @@ def test_k_points_along_vacuum():
     ("parameters", "said"),
     [
         ({"opt_params": {"fmax": -1}}, "opt_params.fmax = -1 eV/Å is below zero"),
+        ({"temperature_K": -300}, "temperature_K = -300 K is below zero"),
         ({"encut": -400}, "encut = -400 eV is below zero"),
         ({"job_params": {"relax_job": {"opt_params": {"max_steps": -3}}}}, "max_steps = -3 is"),
         ({"input_data": {"system": {"ecutwfc": 600}}}, "ecutwfc is in Ry"),

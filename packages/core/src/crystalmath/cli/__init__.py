@@ -247,7 +247,8 @@ def _run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="crystalmath", standalone_mode=False) or 0
         sys.stdout.flush()
     except _ClickException as error:
-        if option := getattr(error, "option_name", None):
+        option = getattr(error, "option_name", None)
+        if option or "extra argument" in str(error):
             from crystalmath.cli.shared.parameter_options import as_parameter
 
             if meant := as_parameter(option, arguments):

@@ -50,6 +50,7 @@ _NEVER_NEGATIVE = {
     "fmax": "eV/Å",
     "forc_conv_thr": "Ry/bohr",
     "kspacing": "1/Å",
+    "temperature_k": "K",
     "timestep_fs": "fs",
 }
 #: Values below the first or above the second are those of another unit.

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import InvalidJob, shown
+from crystalmath.errors import InvalidJob, did_you_mean, shown
 from crystalmath.models.inputs import Preset
 from crystalmath.preflight.programs_here import programs
 from crystalmath.recipes.quacc_settings import expanded, quacc_setting
@@ -43,8 +43,10 @@ def presets(environment: Mapping[str, str], name: str | None = None) -> list[Pre
         return found
     if chosen := [each for each in found if each.name == name]:
         return chosen
-    known = ", ".join(each.name for each in found) or "none, as quacc is not installed"
-    raise InvalidJob(f"there is no preset {shown(name)}; there are {known}")
+    known = [each.name for each in found]
+    listed = ", ".join(known) or "none, as quacc is not installed"
+    meant = f"{near} " if (near := did_you_mean(name, known, "")) else ""
+    raise InvalidJob(f"there is no preset {shown(name)}; {meant}there are {listed}")
 
 
 def _of_program(program: Program, environment: Mapping[str, str]) -> Iterator[Preset]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crystalmath.preflight.report import Trouble
 
 _NO_TEXT = re.compile(r"\s*([\[{(]|[-+]?\.?[0-9]|(true|false|none|null)\s*$)", re.IGNORECASE)
-_NO_PRESET = re.compile(r"Cannot find (.+\.ya?ml)", re.DOTALL)
+_NO_PRESET = re.compile(r"Cannot find (.+)", re.DOTALL)
 
 
 def findings(job: CheckedJob) -> Iterator[Finding]:
@@ -135,6 +135,8 @@ def _preset_instead(trouble: Trouble) -> str | None:
     if trouble.type != "FileNotFoundError" or missing is None:
         return None
     folder, name = os.path.split(missing[1])
+    if not name.endswith((".yaml", ".yml")):  # quacc adds it to a preset's name
+        return 'the parameter setups is a table of suffixes, {"Cu": "_pv"}, or the path of a file'
     try:
         there = [
             file.removesuffix(".yaml")

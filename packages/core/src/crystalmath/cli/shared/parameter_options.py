@@ -107,7 +107,8 @@ def parse_value(text: str) -> object:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             if text.lstrip().startswith(_OPENING):
                 raise ValueError(
-                    f"{text!r} opens a bracket or a quote, but is neither JSON nor a Python literal"
+                    f"{text!r} opens a bracket or a quote, but is neither JSON nor a Python "
+                    "literal; texts and keys in it stand in double quotes"
                 ) from None
             return text
     except RecursionError:
@@ -141,13 +142,13 @@ def parse_walltime(text: str) -> float:
     return seconds
 
 
-def as_parameter(option: str, arguments: Sequence[str]) -> str | None:
-    """Write an option that a command does not know as a parameter of the recipe that it names.
+def as_parameter(option: str | None, arguments: Sequence[str]) -> str | None:
+    """Write what a command does not know as a parameter of the recipe that it names.
 
     Parameters
     ----------
-    option : str
-        ``--fmax``.
+    option : str, optional
+        ``--fmax``; default: the value that stands behind ``--param fmax``.
     arguments : sequence of str
         The whole command, in which its value stands.
     """
@@ -156,6 +157,11 @@ def as_parameter(option: str, arguments: Sequence[str]) -> str | None:
     from crystalmath.recipes.lookup import full_name, look_up
     from crystalmath.recipes.unread_parameters import place_of
 
+    if option is None:
+        for flag, name, value in zip(arguments, arguments[1:], arguments[2:], strict=False):
+            if flag in ("--param", "--sweep") and "=" not in name and name.isidentifier():
+                return f"{flag} {name}={value}"
+        return None
     name = option.lstrip("-").replace("-", "_")
     if arguments[:1] not in (["run"], ["submit"], ["check"]) or not name.isidentifier():
         return None

@@ -40,6 +40,10 @@ _ELSEWHERE = {
         ("smearing", "occupations"), "ISMEAR is its kind, SIGMA its width in eV: ismear=0"
     ),
     **dict.fromkeys(("degauss", "width"), "SIGMA is the width of the smearing, in eV: sigma=0.05"),
+    **dict.fromkeys(
+        ("potcar", "potcars", "pseudo", "pseudopotentials"),
+        'datasets are chosen by suffixes, setups={"Cu": "_pv"}, their release by pp_version',
+    ),
     **dict.fromkeys(("nspin", "spin", "spin_polarized", "lsda"), "spin-polarized is ispin=2"),
 }
 #: LEXCH -> the class of the functional, as pymatgen's PotcarSingle tells it.

@@ -95,6 +95,10 @@ class PotcarFolders(Folders):
     def put_there(self) -> str:
         """Say where the dataset comes from."""
         library, setup = os.path.basename(self.library), self.wanted.setup
+        for symbol in self.wanted.symbols:
+            if setup.startswith(symbol * 2):
+                given = setup.removeprefix(symbol * 2)
+                return f'setups are suffixes: setups={{"{symbol}": "{given}"}}'
         words = f"add the folder {shown(setup)} of VASP's {shown(library)}"
         choice = ", or choose a dataset that is there with the parameter setups"
         return words + choice if self.variants else words
