@@ -161,6 +161,7 @@ class Job(Terms):
     )
     given_before: bool = field(
         default=False,
+        eq=False,  # of the answer, not of the job
         metadata=about(
             "of a submission: its key had given the job before",
             {"type": "boolean"},
