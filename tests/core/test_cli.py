@@ -17,6 +17,7 @@ from attrs import evolve
 
 from commands import finish, limited, start
 from conftest import LAB, eventually
+from crystalmath import cli as command_line
 from crystalmath.cli import submit
 from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.quacc import JobState
@@ -592,3 +593,28 @@ def test_show_tells_of_each_relative_once_and_in_which_ways(cli, home):
     assert led_to in " ".join(cli("show", old).out.split())
     came_of = f"came of {old} (the geometry in 1.work/opt.traj, a retry of it): emt.core.relax_job"
     assert came_of in " ".join(cli("show", new).out.split())
+
+
+@pytest.mark.parametrize("name", command_line.COMMANDS)
+def test_errors_of_all_commands_have_one_shape(cli, name):
+    answer = cli(name, "--no-such-option", "--json")
+    assert answer.code == 2
+    document = answer.json
+    assert (document["status"], document["code"]) == ("error", "usage")
+    assert "--no-such-option" in document["error"]
+    assert document.keys() == {
+        "job_id",
+        "status",
+        "error",
+        "code",
+        *command_line.COMMANDS[name].answer,
+    }
+
+
+def test_an_error_has_the_keys_that_an_answer_has(home, cli):
+    document = cli("check", "emt.core.static_job", "no/such/file", "--json").json
+    assert (document["ok"], document["findings"], document["status"]) == (False, [], "error")
+    for command in ("clusters", "engines", "recipes", "presets", "list", "du", "counts", "stop"):
+        answer = cli(command, "--json")
+        assert answer.json["error"] is None, command
+        assert answer.json.keys() >= command_line.COMMANDS[command].answer.keys(), command

@@ -36,7 +36,7 @@ class _Listed(NamedTuple):
     example : str
         Its arguments in the example below its help.
     answer : mapping
-        What its JSON document always has, also where it is an error.
+        What its JSON document has, by default, also where it is an error.
     """
 
     line: str
@@ -61,6 +61,7 @@ COMMANDS = {
         "Tell whether a job would be accepted, or what is wrong.",
         "check",
         " vasp.core.static_job POSCAR --param kpts=[3,3,3] --inputs",
+        {"ok": False, "findings": [], "potcars": [], "environment": []},
     ),
     "list": _Listed(
         "List jobs, the newest first, and tell how many there are.",
@@ -94,7 +95,10 @@ COMMANDS = {
         {"job_ids": [], "known": []},
     ),
     "logs": _Listed(
-        "Print what a job wrote: its log, or one of its files.", "logs", " 3f2a91c4 OUTCAR --follow"
+        "Print what a job wrote: its log, or one of its files.",
+        "logs",
+        " 3f2a91c4 OUTCAR --follow",
+        {"path": None, "text": ""},
     ),
     "files": _Listed(
         "List the files of a job's work directory.", "files", " 3f2a91c4", {"files": []}
@@ -113,7 +117,7 @@ COMMANDS = {
         "plot",
         " --label project=al --x encut --y energy_per_atom --by kpts",
     ),
-    "path": _Listed("Print a job's work directory.", "path", " 3f2a91c4"),
+    "path": _Listed("Print a job's work directory.", "path", " 3f2a91c4", {"path": None}),
     "cancel": _Listed(
         "Stop jobs: those named, or all that fit the filters.",
         "cancel",
@@ -124,9 +128,13 @@ COMMANDS = {
         "Count the jobs that ended, by state and time.",
         "counts",
         " --bucket 1d --last 30d --label project=alloys",
+        {"bucket_s": 0, "buckets": [], "states": {}},
     ),
     "du": _Listed(
-        "Measure the files of jobs: by recipe, by label, in all.", "du", " --label project=alloys"
+        "Measure the files of jobs: by recipe, by label, in all.",
+        "du",
+        " --label project=alloys",
+        {"states": [], "recipes": [], "labels": []},
     ),
     "prune": _Listed(
         "Remove the run directories of jobs that have ended.",
@@ -145,28 +153,46 @@ COMMANDS = {
         "reread",
         " 3f2a91c4 --setting CHECK_CONVERGENCE=False",
     ),
-    "engines": _Listed("List the installed engines, and why one cannot serve.", "engines", ""),
+    "engines": _Listed(
+        "List the installed engines, and why one cannot serve.", "engines", "", {"engines": []}
+    ),
     "clusters": _Listed(
-        "List the configured clusters, check one, or add one.", "clusters", " check slurm"
+        "List the configured clusters, check one, or add one.",
+        "clusters",
+        " check slurm",
+        {"clusters": []},
     ),
     "presets": _Listed(
-        "List quacc's presets with what each sets, or show one.", "presets", " DefaultSetGGA"
+        "List quacc's presets with what each sets, or show one.",
+        "presets",
+        " DefaultSetGGA",
+        {"presets": []},
     ),
     "recipes": _Listed(
-        "List the recipes there are, or show one.", "recipes", " emt.core.relax_job"
+        "List the recipes there are, or show one.",
+        "recipes",
+        " emt.core.relax_job",
+        {"recipes": []},
     ),
     "serve": _Listed("Serve the home: own its jobs, and answer its clients.", "serve", ""),
-    "stop": _Listed("End the home's server.", "stop", ""),
+    "stop": _Listed("End the home's server.", "stop", "", {"stopped": False}),
     "init": _Listed(
         "Ask what jobs need, and write config.toml.",
         "init",
         " --potcars /opt/vasp/potcars --workers 4 --yes",
+        {"checks": []},
     ),
     "doctor": _Listed(
-        "Look at what jobs need, and say what is missing.", "doctor", " --run --engine local"
+        "Look at what jobs need, and say what is missing.",
+        "doctor",
+        " --run --engine local",
+        {"checks": []},
     ),
     "engine-template": _Listed(
-        "Write the distribution of an engine, yours to change.", "engine_template", " mine"
+        "Write the distribution of an engine, yours to change.",
+        "engine_template",
+        " mine",
+        {"files": []},
     ),
     "conform": _Listed(
         "Test whether an engine does what every engine must do.",
@@ -256,7 +282,9 @@ def _run(arguments: list[str]) -> int:
                 error.possibilities = None
         error.show(sys.stderr)
         if "--json" in arguments:
-            output.write_json(output.error_document(error, "usage"))
+            called = next((each for each in arguments if each in COMMANDS), None)
+            shape = {} if called is None else COMMANDS[called].answer
+            output.write_json(output.error_document(error, "usage", **shape))
         return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return 130

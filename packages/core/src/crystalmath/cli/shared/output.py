@@ -37,7 +37,12 @@ def note(text: str) -> None:
 
 
 def write_json(document: object) -> None:
-    """Write the one JSON document of a command to standard output."""
+    """Write the one JSON document of a command to standard output.
+
+    Its `error` is there also where there is none.
+    """
+    if isinstance(document, dict):
+        document.setdefault("error", None)
     sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
 
 
