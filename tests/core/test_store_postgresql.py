@@ -5,19 +5,26 @@ Runs where ``CRYSTALMATH_TEST_POSTGRESQL`` is set, on a server of its own.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from conftest import eventually
 from crystalmath import config
 from crystalmath.errors import StoreError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore, NewJob
+from server.home_server import CELL, HomeServer
 
 AL = Path(__file__).parents[2] / "examples/Al.poscar"
 
@@ -175,3 +182,86 @@ def test_a_home_whose_jobs_are_on_a_server(postgresql, lab, cli, monkeypatch):
     checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
     assert checks["database"]["state"] == "ok"
     assert "(schema crystalmath_" in checks["database"]["message"]
+
+
+# --- locks of others -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(postgresql, url, how):
+    """Hold a lock as another program would: on a table, or the turn to write."""
+    schema = url.partition("schema=")[2]
+    statements = {
+        "reading": f"LOCK TABLE {schema}.jobs IN ACCESS EXCLUSIVE MODE",
+        "writing": f"SELECT pg_advisory_xact_lock(1668446579, hashtext('{schema}'))",
+    }
+    import psycopg2
+
+    with contextlib.closing(psycopg2.connect(postgresql.url)) as other:
+        other.cursor().execute(statements[how])
+        yield
+
+
+@pytest.mark.parametrize("how", ["reading", "writing"])
+def test_a_lock_of_another_program_is_told_and_waited_for_up_to_a_bound(
+    postgresql, url, store, monkeypatch, caplog, how
+):
+    ask = store.list if how == "reading" else lambda: store.insert([new("2")])
+    store.insert([new("1")])
+    monkeypatch.setattr("crystalmath.store.plain_sql.TIMEOUT_S", 3.0)
+    began = time.monotonic()
+    with locked(postgresql, url, how):
+        with pytest.raises(StoreError, match="another program has locked .* for more than 3 s"):
+            ask()
+        assert store.is_locked()
+    assert time.monotonic() - began < 20
+    assert "waiting up to 3 s for it" in caplog.text
+    assert [job.job_id for job in store.list()] == ["1"]
+    with ThreadPoolExecutor(1) as pool:
+        with locked(postgresql, url, how):
+            asked = pool.submit(ask)
+            time.sleep(2.5)
+        assert len(asked.result(30)) == 1
+
+
+def test_a_locked_database_keeps_nobody_from_what_is_in_memory(postgresql, tmp_path):
+    url = postgresql.new_url()
+    server = HomeServer(tmp_path / "home", light=True, CRYSTALMATH_DATABASE_URL=url)
+    try:
+        server.start()
+        submit = functools.partial(server.call, "jobs.submit", structure=CELL)
+        ended = submit(recipe="lab_recipes.value")["job_id"]
+        runs = submit(recipe="lab_recipes.wait_for", params={"path": str(tmp_path / "go")})[
+            "job_id"
+        ]
+        states = {ended: "completed", runs: "running"}
+
+        def seen():
+            asked = {job_id: server.connect() for job_id in states}
+            return {
+                job_id: connection.call("jobs.status", job_id=job_id)["status"]
+                for job_id, connection in asked.items()
+            }
+
+        eventually(lambda: seen() == states)
+        with locked(postgresql, url, "reading"):
+            command = [sys.executable, "-m", "crystalmath", "list"]
+            listing = subprocess.Popen(
+                command, env=server.environment, stderr=subprocess.PIPE, text=True
+            )
+            kept = [server.connect() for _ in range(12)]
+            for number, connection in enumerate(kept):
+                method = ("jobs.list", "jobs.result", "jobs.show")[number % 3]
+                params = {} if method == "jobs.list" else {"job_id": ended}
+                connection.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+            time.sleep(3)
+            began = time.monotonic()
+            assert server.connect().call("system.ping") == {"ok": True}
+            assert seen() == states
+            assert time.monotonic() - began < 10
+            assert listing.stderr.readline().startswith("waiting for the job database")
+        assert listing.wait(60) == 0
+        listing.stderr.close()
+    finally:
+        (tmp_path / "go").touch()
+        server.end()

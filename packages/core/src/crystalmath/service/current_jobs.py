@@ -49,7 +49,7 @@ class CurrentJobs:
 
     def remembered(self, job_id: str) -> JobMetadata | None:
         """Give a job from memory, at once, if what is known there is true; see :meth:`job`."""
-        job = self._recorder.recent.get(job_id)
+        job = self._recorder.recent.get(job_id, locked=self._recorder.is_locked())
         return job if job and (job.state.is_terminal() or self._follows(job_id)) else None
 
     def job_with_files(self, job_id: str) -> JobMetadata:

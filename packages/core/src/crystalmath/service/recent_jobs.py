@@ -37,14 +37,15 @@ class Recent:
         with self._lock:
             self._put(jobs)
 
-    def get(self, job_id: str) -> JobMetadata | None:
+    def get(self, job_id: str, *, locked: bool = False) -> JobMetadata | None:
         """Give a job as it is remembered, if that is still true.
 
         An unfinished job is given only if its changes are told to this process, or have been
-        looked for just now (`catch_up`); that it is followed here is the caller's to know.
+        looked for just now (`catch_up`), or cannot be, as the database is locked; that it is
+        followed here is the caller's to know.
         """
         job = self._jobs.get(job_id)
-        if job is None or job.state.is_terminal():
+        if job is None or locked or job.state.is_terminal():
             return job
         return job if time.monotonic() - self._caught_up_at < FRESH_S else None
 

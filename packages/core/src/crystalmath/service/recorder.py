@@ -129,6 +129,10 @@ class Recorder:
         self._opened = store
         self.recent = Recent()
 
+    def is_locked(self) -> bool:
+        """Tell whether another program just keeps this process from the database."""
+        return self._opened is not None and self._opened.is_locked()
+
     def exists(self) -> bool:
         """Tell whether there is a job database, without making one."""
         from crystalmath.quacc.store import JobStore

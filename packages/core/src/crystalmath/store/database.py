@@ -22,7 +22,14 @@ from crystalmath._permissions import make_own
 from crystalmath._storage import file_system, is_network
 from crystalmath.errors import NewerDatabaseError, StoreError
 from crystalmath.store import postgresql, sqlite
-from crystalmath.store.plain_sql import HEAD, DroppedError, Snapshot, unusable
+from crystalmath.store.plain_sql import (
+    HEAD,
+    DroppedError,
+    LockedError,
+    Snapshot,
+    patient,
+    unusable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +165,8 @@ class Database:
             raised = unusable(self.place, told)
             if self.file is None and postgresql.is_dropped(error):
                 raised = DroppedError(*raised.args)
+            if self.file is None and postgresql.is_locked(error):
+                raised = LockedError(f"another program has locked the job database {self.place}")
             raise raised from (None if leaks else error)
         finally:
             if self._closed:
@@ -213,6 +222,7 @@ def exists(url: str) -> bool:
         database.close()
 
 
+@patient
 def _prepare(database: Database, *, create: bool) -> None:
     missing = database.file is not None and not _has_content(database.file)
     version = None

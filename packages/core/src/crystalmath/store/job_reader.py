@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from crystalmath.models.job import UNFINISHED, JobState
@@ -18,7 +20,7 @@ from crystalmath.store.fetching import (
     searched,
     value_of,
 )
-from crystalmath.store.plain_sql import Parameters, is_storable, patient
+from crystalmath.store.plain_sql import LOCK_S, Parameters, is_storable, patient
 from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
 from crystalmath.store.selection import (
     Condition,
@@ -61,6 +63,12 @@ class JobReader:
     def __init__(self, database: Readable) -> None:
         self._readable = database
         self._totals = Totals()
+        #: When another program was last found to hold a lock, by a clock that no one sets.
+        self.locked_at = -math.inf
+
+    def is_locked(self) -> bool:
+        """Tell whether somebody just waits here for another program's lock."""
+        return time.monotonic() - self.locked_at < LOCK_S + 1.0
 
     @patient
     def get(self, job_id: str) -> JobMetadata:

@@ -30,8 +30,10 @@ Row: TypeAlias = Any
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
 HEAD = "0001"
-#: For so long it is waited for a server that has gone, in seconds.
+#: For so long it is waited for a server that has gone, or a lock that is held, in seconds.
 TIMEOUT_S = 30.0
+#: After so long a lock is said to be held, in seconds.
+LOCK_S = 2.0
 #: How often it is tried again, in seconds.
 PAUSE_S = 0.2
 #: How long SQLite waits for another process that writes, in seconds.
@@ -42,8 +44,12 @@ class DroppedError(StoreError):
     """A connection was lost before its transaction was committed: nothing of it is recorded."""
 
 
+class LockedError(StoreError):
+    """Another program holds a lock on the database: nothing is read, and nothing was changed."""
+
+
 def patient(method: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
-    """Have a method of the store begin again, for a while, where its connection was dropped."""
+    """Have a method of the store begin again, for a while, after a dropped connection or a lock."""
 
     @wraps(method)
     def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
@@ -56,6 +62,19 @@ def patient(method: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
                 deadline = now + TIMEOUT_S if deadline is None else deadline
                 if now >= deadline:
                     raise
+            except LockedError as error:
+                now = args[0].locked_at = time.monotonic()  # type: ignore[attr-defined]
+                if deadline is None:
+                    deadline = now + TIMEOUT_S - LOCK_S
+                    import logging
+
+                    log = logging.getLogger("crystalmath.store")
+                    log.warning("%s; waiting up to %.0f s for it", error, TIMEOUT_S)
+                if now >= deadline:
+                    raise StoreError(
+                        f"{error} for more than {TIMEOUT_S:.0f} s; nothing was changed: try again "
+                        "once it is free (pg_locks and pg_stat_activity tell who holds it)"
+                    ) from error
             time.sleep(PAUSE_S)
 
     return again

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateSchema
 
 from crystalmath.errors import StoreError
-from crystalmath.store.plain_sql import PAUSE_S, TIMEOUT_S
+from crystalmath.store.plain_sql import LOCK_S, PAUSE_S, TIMEOUT_S
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
@@ -79,6 +79,7 @@ def listen(engine: Engine, schema: str | None) -> None:
         for name, value in (
             *([("search_path", schema)] if schema else []),
             ("idle_in_transaction_session_timeout", _IDLE_MS),
+            ("lock_timeout", f"{LOCK_S:g}s"),
         ):
             cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
         cursor.close()
@@ -112,9 +113,19 @@ def is_dropped(error: BaseException) -> bool:
     if error.connection_invalidated:
         return True
     # Without a code: no connection could be made. 57P: it shuts down, or starts; 08: no connection.
-    known = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    known = _code(error)
     operational = type(error.orig).__name__ == "OperationalError"
     return (known is None and operational) or str(known).startswith(("57P", "08"))
+
+
+def is_locked(error: BaseException) -> bool:
+    """Tell whether an error means that somebody else has held a lock for too long."""
+    return isinstance(error, DBAPIError) and _code(error) == "55P03"
+
+
+def _code(error: DBAPIError) -> str | None:
+    code: str | None = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    return code
 
 
 def was_committed(engine: Engine, number: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -72,6 +73,9 @@ def connected(*, start: bool = True) -> Client:
     """Connect to the home's server; on a terminal offer to replace one of another build."""
     from crystalmath.client import ProtocolMismatch, connect
 
+    telling = threading.Timer(1.0, _tell_of_a_lock)
+    telling.daemon = True
+    telling.start()
     try:
         return connect(start=start)
     except ProtocolMismatch as error:
@@ -85,6 +89,17 @@ def connected(*, start: bool = True) -> Client:
     if subprocess.run([sys.executable, "-P", "-m", "crystalmath", "stop"], check=False).returncode:
         raise typer.Exit(1)
     return connect(start=start)
+
+
+def _tell_of_a_lock() -> None:
+    """Say what a command waits for, if its server waits for a database that does not answer."""
+    from crystalmath.cli.shared.health import waits_for_database
+
+    if waits_for_database():
+        output.note(
+            "waiting for the job database, which does not answer the server: another program may "
+            "have locked it"
+        )
 
 
 def find(client: Client, prefix: str) -> str:

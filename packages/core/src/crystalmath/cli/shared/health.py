@@ -50,6 +50,18 @@ def server_checks(configured: Config) -> Iterator[Check]:
         yield Check(name="server", state="error", message=str(error))
 
 
+def waits_for_database() -> bool:
+    """Tell whether the home's server has no answer from its job database just now."""
+    from crystalmath.config import home
+    from crystalmath.server.endpoint import Place
+
+    try:
+        answers = _ask(Place.of(home()), "system.status")
+    except (CrystalMathError, OSError):
+        return False
+    return answers is not None and answers[0]["failures"] is None
+
+
 def _nobody(place: Place) -> Check:
     if place.directory.exists():
         place.make()  # what may not be trusted is told now, not at the next command

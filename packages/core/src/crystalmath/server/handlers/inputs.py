@@ -37,7 +37,7 @@ async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInp
     nothing all.
     """
     job_id = params["job_id"]
-    job = await in_pool("files", service.job, job_id)
+    job = await in_pool("asking", service.job, job_id)
     inputs = await in_slices("files", written_by_job(service, job))
     asking = submitting_pool({"recipe": job.recipe, "inputs": True})
     asked = await in_pool(asking, asked_of_job, service, job)

@@ -6,6 +6,7 @@ What a caller did wrong comes back in the answer; only a fault of ours raises.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any, cast
 
@@ -65,6 +66,8 @@ __all__ = [
     "read_filters",
 ]
 
+#: How often is looked whether an answer of the database is to be had in memory, in seconds.
+_LOOK_S = 0.5
 #: Which jobs, for ``jobs.list`` and all others that choose among them.
 FILTERS = JobFilter.schemas()
 _TOTALS = {
@@ -122,10 +125,23 @@ async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDoc
     """
     job = service.remembered(params["job_id"])
     if job is None:
-        job = await in_pool("asking", service.job, params["job_id"])
+        job = await _asked(service, params["job_id"])
     elif job.state.is_terminal():
-        (job,) = await in_pool("files", service.as_found, [job])
+        # Not in the threads that read files for others, which wait for the database, too.
+        (job,) = await in_pool("looking", service.as_found, [job])
     return job_document(service, job)
+
+
+async def _asked(service: JobService, job_id: str) -> Job:
+    """Ask the database for a job; take it from memory where that turns out to be locked."""
+    asking = asyncio.ensure_future(in_pool("asking", service.job, job_id))
+    try:
+        while not (await asyncio.wait([asking], timeout=_LOOK_S))[0]:
+            if (job := service.remembered(job_id)) is not None:
+                return job
+        return asking.result()
+    finally:
+        asking.cancel()
 
 
 @method(
@@ -142,7 +158,9 @@ async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> 
     An unknown id is answered in its place by ``{"job_id", "status": "error", "error", "code":
     "unknown_job"}``.
     """
-    documents = await in_slices("computing", _documents(service, params["job_ids"]))
+    remembered = all(service.remembered(job_id) for job_id in params["job_ids"])
+    kind = "computing" if remembered else "asking"
+    documents = await in_slices(kind, _documents(service, params["job_ids"]))
     return {"jobs": documents, "error": None}
 
 

@@ -90,7 +90,7 @@ async def handle_jobs_result(service: JobService, params: ResultParams) -> JobRe
     ``result`` is ``null`` unless the job completed; of a failed job ``error`` and ``traceback``
     tell why. Arrays, structures and the like are in monty's form of JSON.
     """
-    job = await in_pool("files", service.job, params["job_id"])
+    job = await in_pool("asking", service.job, params["job_id"])
     if job.state is JobState.COMPLETED and "field" in params:
         await room(2 * await in_pool("files", service.result_size, job))
         return await in_pool("files", _part, service, job, params["field"])

@@ -44,7 +44,7 @@ _TIME: Mapping[str, Any] = {"type": "number", "description": "seconds since the 
 #: So many of the newest failures are told.
 _FAILURES = 5
 #: How long the database may take to tell them, in seconds; all else is told without it.
-_TIMEOUT_S = 2.0
+_TIMEOUT_S = 1.0
 
 _DISK = record(
     {
