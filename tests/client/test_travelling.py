@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import zipfile
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 from conftest import LAB
 from crystalmath.client import JobFailed, in_process
 from crystalmath.errors import FilesRemoved, InvalidJob, StoreError
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore
 from crystalmath.service.job_script import python_script
@@ -197,7 +199,7 @@ def test_whoever_dies_while_jobs_are_taken_in_leaves_none_to_be_run(
         assert store.get(relaxed.job_id).state is JobState.COMPLETED
 
 
-@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_a_job_without_outcome_is_not_run_when_its_row_is_made_again(
     archive, relaxed, cli, tmp_path, monkeypatch, status
 ):
@@ -217,7 +219,7 @@ def test_a_job_without_outcome_is_not_run_when_its_row_is_made_again(
         assert other.import_archive(file)["job_ids"] == [relaxed.job_id]
         assert other.job(relaxed.job_id).state.value == status
         assert "opt.log.gz" in str(other.files(relaxed.job_id)["files"])
-        with pytest.raises((FilesRemoved, JobFailed, CancelledError)):
+        with pytest.raises((JobFailed, CancelledError)):
             other.result(relaxed.job_id)
     for part in home.glob("jobs.sqlite*"):
         part.unlink()
@@ -225,8 +227,7 @@ def test_a_job_without_outcome_is_not_run_when_its_row_is_made_again(
     with JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
         assert store.unfinished() == []
         states = [job.state.value for job in store.list()]
-        # What a completed job has computed cannot be told without its result.
-        assert states == ([] if status == "completed" else [status]), answer.out
+        assert states == [status], answer.out
 
 
 def test_what_was_imported_runs_again_in_this_homes_environment(
@@ -440,10 +441,129 @@ def with_result(data, change):
     head, _, payload = data.partition(b"\n")
     told = json.loads(head)
     document = json.loads(gzip.decompress(payload))
-    change(document, told["summary"])
-    payload = gzip.compress(json.dumps(document).encode())
-    told |= {"size": len(payload)}
-    return json.dumps(told).encode() + b"\n" + payload
+    change(document, told)
+    return published(told, gzip.compress(json.dumps(document).encode()))
+
+
+def published(told, payload):
+    with tempfile.TemporaryDirectory() as folder:
+        directory = RunDirectory(folder)
+        header = {name: told[name] for name in told if name not in {"format", "size", "sha256"}}
+        assert directory.publish(1, header, payload)
+        return Path(folder, "1.outcome").read_bytes()
+
+
+def edited(before, after):
+    """Edit an outcome by hand: its result, or its header."""
+
+    def change(data):
+        head, _, payload = data.partition(b"\n")
+        text = gzip.decompress(payload)
+        assert (before in text) != (before in head)
+        if before in text:
+            payload = gzip.compress(text.replace(before, after))
+            head = json.dumps({**json.loads(head), "size": len(payload)}).encode()
+        return head.replace(before, after) + b"\n" + payload
+
+    return change
+
+
+def of_outcome(**more):
+    return lambda data: with_result(data, lambda _, told: told.update(more))
+
+
+def unpacked_much(data):
+    told = json.loads(data.partition(b"\n")[0])
+    return published(told, gzip.compress(b"[" + b"0," * (40 * 2**20) + b"0]"))
+
+
+OUTCOMES = {
+    "an edited result": (edited(b'"energy":', b'"energy":-999'), "its digest differs"),
+    "an edited summary": (edited(b'"energy_ev": ', b'"energy_ev": 9'), "its digest differs"),
+    "another summary": (
+        lambda data: with_result(data, lambda _, told: told["summary"].update(energy_ev=-999.0)),
+        "the summary of job .* is another one",
+    ),
+    "another end": (
+        of_outcome(state="failed", error="x"),
+        "on record as completed, and .* 'failed'",
+    ),
+    "no outcome": (lambda _: None, "on record as completed, and .* is not there"),
+    "one cut short": (lambda data: data[:-20], "is damaged"),
+    "a bomb": (unpacked_much, "when they are unpacked"),
+}
+
+
+@pytest.mark.parametrize("what", OUTCOMES)
+def test_an_outcome_that_tells_another_story_is_refused(archive, other_home, tmp_path, what):
+    change, said = OUTCOMES[what]
+
+    def changed(name, data):
+        return change(data) if name.endswith("1.outcome") else data
+
+    refused(other_home, rewritten(archive, tmp_path, changed), said)
+
+
+def test_a_job_that_is_said_to_have_failed_has_no_result(archive, other_home, tmp_path):
+    def changed(name, data):
+        if name.endswith("record.json"):
+            told = json.loads(data)
+            told["job"] |= {"status": "failed", "error": "no"}
+            return json.dumps(told)
+        return data
+
+    said = "on record as failed, and .* says 'completed'"
+    refused(other_home, rewritten(archive, tmp_path, changed), said)
+
+
+def test_a_file_that_unpacks_to_far_more_is_refused(archive, relaxed, other_home):
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr(f"{relaxed.job_id}/files/1.work/WAVECAR", bytes(65 * 2**20))
+    refused(other_home, archive, "WAVECAR.* when they are unpacked")
+
+
+def test_a_file_of_zeros_travels_all_the_same(client, relaxed, other_home, tmp_path):
+    zeros = client.job(relaxed.job_id).work_dir / "WAVECAR"
+    with zeros.open("wb") as file:
+        file.truncate(65 * 2**20)
+    try:
+        client.archive(tmp_path / "zeros.zip", [relaxed.job_id])
+    finally:
+        zeros.unlink()
+    other_home.import_archive(tmp_path / "zeros.zip")
+    taken = other_home.job(relaxed.job_id).work_dir / "WAVECAR"
+    assert taken.stat().st_size == 65 * 2**20
+
+
+def test_a_result_that_is_lost_holds_up_no_archive(client, relaxed, other_home, tmp_path):
+    outcome = client.job(relaxed.job_id).work_dir.parent / "1.outcome"
+    outcome.rename(tmp_path / "kept")
+    try:
+        written = client.write_archive(tmp_path / "lost.zip", [relaxed.job_id])
+    finally:
+        (tmp_path / "kept").rename(outcome)
+    said = "it is gone; the record alone travels"
+    assert written["left_out"] == [f"{relaxed.job_id}/1.outcome: {said}"]
+    other_home.import_archive(tmp_path / "lost.zip")
+    taken, summary = other_home.job(relaxed.job_id), client.job(relaxed.job_id).summary
+    assert taken.summary["energy_ev"] == summary["energy_ev"]
+    with pytest.raises(FilesRemoved):
+        other_home.result(relaxed.job_id)
+
+
+def test_a_deep_look_finds_what_was_edited(archive, relaxed, cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
+    assert cli("import", archive).code == 0
+
+    def look():
+        checks = cli("doctor", "--deep", "--json").json["checks"]
+        return next(check for check in checks if check["name"] == "outcomes")
+
+    assert look()["state"] == "ok"
+    outcome = tmp_path / "second" / "jobs" / relaxed.job_id / "1.outcome"
+    outcome.write_bytes(edited(b'"energy":', b'"energy":-999')(outcome.read_bytes()))
+    assert look()["state"] == "error"
+    assert f"{relaxed.job_id}: {outcome} is not as it was published" in look()["message"]
 
 
 def test_a_result_that_names_code_is_read_as_data(archive, relaxed, other_home, tmp_path):

@@ -41,6 +41,10 @@ def doctor(
         bool,
         typer.Option("--rebuild", help="Record jobs again that have a run directory and no row."),
     ] = False,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Read all results, and compare each with its digest."),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Look at what jobs need, and say what is missing.
@@ -49,7 +53,7 @@ def doctor(
     running.
     """
     checks = []
-    for check in _checks(run=run, engine=engine, again=rebuild):
+    for check in _checks(run=run, engine=engine, again=rebuild, deep=deep):
         checks.append(check)
         if not as_json:
             show(check)
@@ -60,7 +64,7 @@ def doctor(
     return 1 if wrong else 0
 
 
-def _checks(*, run: bool, engine: str | None, again: bool) -> Iterator[Check]:
+def _checks(*, run: bool, engine: str | None, again: bool, deep: bool) -> Iterator[Check]:
     yield _platform()
     try:
         from crystalmath.config import load
@@ -77,6 +81,8 @@ def _checks(*, run: bool, engine: str | None, again: bool) -> Iterator[Check]:
     if again:
         yield _guarded("rebuild", _rebuild, config)
     yield _guarded("database", _database, config)
+    if deep:
+        yield _guarded("outcomes", _outcomes, config)
     yield from _failures(config)
     yield _guarded("quacc", _quacc)
     yield from _engines(engine)
@@ -185,6 +191,21 @@ def _database(config: Config) -> Check:
             return Check(name="database", state="error", message=message, remedy=remedy)
         message = f"the last job is {output.age(newest[0].created_at)} old" if newest else "empty"
         return Check(name="database", state="ok", message=f"{store!r}, {message}")
+
+
+def _outcomes(config: Config) -> Check:
+    from crystalmath.quacc.store import JobStore
+    from crystalmath.service.rebuild import damaged_outcomes
+
+    wrong: list[str] = []
+    if JobStore.exists(config.database_url):
+        with JobStore(config.database_url, create=False, network=config.network) as store:
+            wrong = damaged_outcomes(store, config.jobs_directory)
+    if not wrong:
+        return Check(name="outcomes", state="ok", message="each is as it was published")
+    message = f"{len(wrong)} are not as they were published: {'; '.join(wrong[:5])}"
+    remedy = "the disk may be failing, or somebody has edited them; run these jobs again"
+    return Check(name="outcomes", state="error", message=message, remedy=remedy)
 
 
 def _failures(config: Config) -> Iterator[Check]:

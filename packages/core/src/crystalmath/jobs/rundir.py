@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath._permissions import make_own
 from crystalmath.errors import BadFile
-from crystalmath.jobs.documents import document, read_document, read_header, to_disk, write
+from crystalmath.jobs.documents import FORMAT, document, read_document, read_header, to_disk, write
 from crystalmath.jobs.heartbeat import Heart
 from crystalmath.jobs.worktree import as_text
 from crystalmath.processes import Identity, is_locked
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 OWNER_LOCK = ".adoption.lock"
 #: How long another process may hold it before we leave the job to that one, in seconds.
 OWNER_LOCK_S = 1.0
+
+#: How much of an outcome is read at once to check it, in bytes.
+_CHUNK = 2**20
 
 #: How the line of a log begins that stands in the place of its middle.
 LEFT_OUT = b"\n[crystalmath: left out: "
@@ -341,6 +345,18 @@ class RunDirectory:
         except FileNotFoundError:
             return None
 
+    def check_outcome(self, attempt: int) -> None:
+        """Raise `BadFile` if an outcome is not as it was published, by the digest in its header."""
+        with open(self.file(f"{attempt}.outcome"), "rb") as file:
+            header = read_header(file.readline(), file.name)
+            told, size = header.pop("sha256", None), header.get("size", 0)
+            digest = _digest_of_header(header)
+            while size > 0 and (chunk := file.read(min(size, _CHUNK))):
+                digest.update(chunk)
+                size -= len(chunk)
+            if size or file.read(1) or digest.hexdigest() != told:
+                raise BadFile(f"{file.name} is not as it was published: its digest differs")
+
     def payload(self, attempt: int) -> bytes:
         """Read the encoded result of an outcome."""
         return read_document(self.file(f"{attempt}.outcome"))[1]
@@ -367,7 +383,14 @@ class RunDirectory:
 
 
 def _outcome(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
-    return document({**header, "size": len(payload)}, payload)
+    whole = {"format": FORMAT, **header, "size": len(payload)}
+    digest = _digest_of_header(whole)
+    digest.update(payload)
+    return document({**whole, "sha256": digest.hexdigest()}, payload)
+
+
+def _digest_of_header(header: Mapping[str, Any]) -> hashlib._Hash:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode())
 
 
 def _is_there(path: str) -> bool:

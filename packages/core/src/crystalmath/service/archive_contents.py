@@ -11,12 +11,12 @@ import math
 import stat
 import zipfile
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 from attrs import evolve
 
 from crystalmath.engines.registry import is_engine_name
-from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, shown
+from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.rundir import is_job_id
 from crystalmath.models import Job, JobSpec, JobState, NewJob, Terms
@@ -42,6 +42,12 @@ _LARGEST_RECORD = 80 * 2**20
 #: Of a result, unpacked.
 _LARGEST_RESULT = 512 * 2**20
 _MOST_FILES = 2_000_000
+#: Of all records together, in bytes: they are in memory until the last has been read.
+_LARGEST_RECORDS = 2**30
+#: What is larger, in bytes, may be so many times as large as it is packed. Numbers take a third.
+_LARGE = 64 * 2**20
+_LARGE_RECORD = 4 * 2**20
+_RATIO = 200
 #: What zip knows beyond these, no archive of ours has.
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
@@ -109,6 +115,9 @@ def read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, list[zipfile
     found: dict[str, list[zipfile.ZipInfo]] = {}
     for info in listed[1:]:
         found.setdefault(_job_of(info, path), []).append(info)
+    records = sum(info.file_size for info in listed if info.filename.endswith(f"/{RECORD}"))
+    if records > _LARGEST_RECORDS:
+        raise InvalidJob(f"the records in {path} take {records} bytes; archive fewer jobs at once")
     for job_id, infos in found.items():
         if infos[0].filename != f"{job_id}/{RECORD}":
             raise InvalidJob(f"{path} has no record of job {job_id}")
@@ -141,8 +150,14 @@ def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
     inside = "/".join(parts[2:])
     if is_potcar(name) or inside in OWN or inside.endswith(OWN_ENDS) or inside.startswith("."):
         raise InvalidJob(f"{name!r:.200} in {path} never travels with a job")
-    if parts[1] == RECORD and info.file_size > _LARGEST_RECORD:
+    is_record = parts[1] == RECORD
+    if is_record and info.file_size > _LARGEST_RECORD:
         raise InvalidJob(f"{name} in {path} has {info.file_size} bytes, too many for a record")
+    try:
+        # No more is ever unpacked than is declared.
+        _check_ratio(info.file_size, info.compress_size, _LARGE_RECORD if is_record else _LARGE)
+    except InvalidJob as error:
+        raise InvalidJob(f"{name!r:.200} in {path} is not taken: {error}") from error
     return parts[0]
 
 
@@ -268,35 +283,50 @@ def _finite(text: str) -> float:
     return number
 
 
-# --- a result --------------------------------------------------------------------------------
+# --- an outcome ------------------------------------------------------------------------------
 
 
-def check_result(directory: RunDirectory, job: Job, path: Path) -> None:
-    """Refuse a result that is damaged, or too large when it is unpacked.
+def check_outcome(directory: RunDirectory, job: Job, path: Path) -> None:
+    """Refuse a job whose record and outcome tell different stories, or whose result is a bomb.
 
-    What it names need not be looked at: whoever decodes it imports only what is listed
+    What a result names need not be looked at: whoever decodes it imports only what is listed
     (:class:`crystalmath.recipes.decoding.ResultDecoder`).
     """
-    if not directory.decided(job.attempt):
-        return
+    place = f"{job.job_id}/{FILES}/{job.attempt}.outcome of {path}"
+    completed = job.state is JobState.COMPLETED
     try:
-        if not _is_result(directory, job):
-            return
-        with directory.open_payload(job.attempt) as file:
-            size = 0
-            for chunk in codec.result_chunks(file):
-                size += len(chunk)
-                if size > _LARGEST_RESULT:
-                    raise InvalidJob(f"it has more than {_LARGEST_RESULT} bytes")
+        outcome = directory.outcome(job.attempt)
+        if completed and outcome is not None:
+            directory.check_outcome(job.attempt)
+            with directory.open_payload(job.attempt) as file:
+                _check_size(file, outcome["size"])
     except _UNSOUND as error:
-        place = f"the result of job {job.job_id} in {path}"
+        if not completed:
+            return  # what is on record of it takes its place
         raise InvalidJob(f"{place} is damaged: {error}") from error
+    state = None if outcome is None else outcome.get("state")
+    if completed != (state == JobState.COMPLETED.value):
+        there = "is not there" if outcome is None else f"says {shown(state)}"
+        raise InvalidJob(f"the job is on record as {job.state.value}, and {place} {there}")
+    if completed and outcome is not None and _told(outcome["summary"]) != _told(job.summary):
+        raise InvalidJob(f"the summary of job {job.job_id} is another one in {place}")
 
 
-def _is_result(directory: RunDirectory, job: Job) -> bool:
-    """Tell whether there is a result, of whatever state the job is: it may be read some day."""
-    try:
-        outcome = directory.outcome(job.attempt) or {}
-    except BadFile:
-        return job.state is JobState.COMPLETED  # which is refused; of another it is never read
-    return JobState.COMPLETED in {job.state, outcome.get("state")}
+def _told(summary: Any) -> dict[str, Any]:
+    """Return what a summary says, but for its folder, which moves with a home."""
+    return {name: summary[name] for name in summary if name != "work_dir" and summary[name]}
+
+
+def _check_size(file: BinaryIO, packed: int) -> None:
+    size = 0
+    for chunk in codec.result_chunks(file):
+        size += len(chunk)
+        _check_ratio(size, packed, _LARGE)
+        if size > _LARGEST_RESULT:
+            raise InvalidJob(f"its result has more than {_LARGEST_RESULT} bytes")
+
+
+def _check_ratio(size: int, packed: int, large: int) -> None:
+    """Refuse what is large, and far larger than it is packed: it would fill memory or disk."""
+    if size > large and size > _RATIO * packed:
+        raise InvalidJob(f"{packed} bytes of it are {size} bytes and more when they are unpacked")

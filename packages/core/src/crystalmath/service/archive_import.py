@@ -23,7 +23,7 @@ from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.jobs.documents import to_disk
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import is_locked
-from crystalmath.service.archive_contents import check_result, read_members, read_record
+from crystalmath.service.archive_contents import check_outcome, read_members, read_record
 from crystalmath.service.ended_elsewhere import complete_directory
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _import(
             job, row, trace = records[job_id]
             yield from _extract(archive, members[job_id], aside / job_id, path)
             directory = RunDirectory(aside / job_id)
-            check_result(directory, job, path)
+            check_outcome(directory, job, path)
             complete_directory(directory, job, row, trace)
             for outcome in (aside / job_id).glob("*.outcome"):
                 to_disk(outcome)  # what is on record as completed must have it

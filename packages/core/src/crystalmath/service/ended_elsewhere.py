@@ -57,9 +57,10 @@ def _ended_at(job: Job) -> float:
 
 
 def complete_directory(directory: RunDirectory, job: Job, row: NewJob, trace: str | None) -> None:
-    """Have the run directory of a job that has ended elsewhere tell so, as our own do.
+    """Make the run directory of a job that has ended elsewhere say what is on record.
 
-    Rows are made again from run directories, and a job without an outcome is one to be run.
+    Rows are made again from run directories, and a job without an outcome is one to be run. The
+    outcome of a job that has completed is the same already.
 
     Parameters
     ----------
@@ -68,9 +69,7 @@ def complete_directory(directory: RunDirectory, job: Job, row: NewJob, trace: st
     job, row, trace : Job, NewJob, str
         As for :func:`record_rows`.
     """
-    if not directory.decided(job.attempt):
-        if job.state is JobState.COMPLETED:
-            return  # without its result there is nothing to tell, and without `spec` nothing to run
+    if job.state is not JobState.COMPLETED:
         end = {
             "state": job.state.value,
             "error": job.error,
@@ -79,7 +78,7 @@ def complete_directory(directory: RunDirectory, job: Job, row: NewJob, trace: st
             "finished": _ended_at(job),
             "summary": None,
         }
-        directory.publish(job.attempt, end)
+        directory.replace_outcome(job.attempt, end)
     header, _, body = row.specification.partition("\n")
     more = {"attempt": job.attempt, "owner": {}, "created_at": job.created_at}
     spec = {**json.loads(header), **more}

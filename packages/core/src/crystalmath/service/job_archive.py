@@ -12,13 +12,16 @@ import os
 import secrets
 import stat
 import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.jobs.potcars import is_potcar
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import as_text, files_below
+from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -36,6 +39,9 @@ OWN = ("spec", "cancel")
 OWN_ENDS = (".claim", ".handle", ".asked_to_stop")
 #: Of so many files it is said that they were left out, and why.
 _TOLD = 100
+#: A file of so many bytes is stored as it is where packing would make it so many times smaller.
+_LARGE = 64 * 2**20
+_HOLLOW = 50
 
 
 @frozen
@@ -77,10 +83,14 @@ def write_archive(
             head = {"format": FORMAT, "jobs": [job.job_id for job in jobs]}
             archive.writestr(HEAD, json.dumps(head))
             for job in jobs:
-                archive.writestr(f"{job.job_id}/{RECORD}", json.dumps(_record(service, job)))
                 directory = service.config.jobs_directory / job.job_id
-
-                for name, why in _written(archive, job.job_id, directory):
+                record = _record(service, job)
+                is_lost = _has_lost_result(job, directory)
+                record["job"] |= {"removed": "gone"} if is_lost else {}
+                archive.writestr(f"{job.job_id}/{RECORD}", json.dumps(record))
+                lost = [(f"{job.attempt}.outcome", "it is gone; the record alone travels")]
+                files = lost if is_lost else _written(archive, job.job_id, directory)
+                for name, why in files:
                     count += why is None
                     if why is not None:
                         left_out.append(f"{job.job_id}/{name}: {why}")
@@ -97,6 +107,12 @@ def write_archive(
     if len(left_out) > _TOLD:
         left_out[_TOLD:] = [f"and {len(left_out) - _TOLD} more"]
     return Archived(count, tuple(left_out))
+
+
+def _has_lost_result(job: JobMetadata, directory: Path) -> bool:
+    """Return whether a job has completed, and the outcome is missing that would say so."""
+    known = job.state is JobState.COMPLETED and job.removed in {None, "heavy"}
+    return known and directory.exists() and not RunDirectory(directory).decided(job.attempt)
 
 
 def _ended(service: JobService, job_ids: Sequence[str]) -> list[JobMetadata]:
@@ -136,11 +152,22 @@ def _written(
     for name in _travelling(directory, note):
         try:
             if (why := _why_not(directory, name)) is None:
-                archive.write(directory / name, f"{job_id}/{FILES}/{name}")
+                kind = zipfile.ZIP_STORED if _is_hollow(directory / name) else None
+                archive.write(directory / name, f"{job_id}/{FILES}/{name}", kind)
         except FileNotFoundError:
             why = "it was removed meanwhile"
         yield as_text(name), why
     yield from unread
+
+
+def _is_hollow(file: Path) -> bool:
+    """Return whether a large file is nearly all zeros: packed, it would be taken for a bomb."""
+    size = file.stat().st_size
+    if size < _LARGE:
+        return False
+    with file.open("rb") as opened:
+        opened.seek(size // 2)
+        return len(zlib.compress(opened.read(_LARGE // 64), 1)) < _LARGE // 64 // _HOLLOW
 
 
 def _travelling(directory: Path, on_error: Callable[[str, OSError], None]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.view import view
-from crystalmath.models import JobSpec, NewJob
+from crystalmath.models import JobSpec, JobState, NewJob
 from crystalmath.service.asked_job import spec_hash
 
 if TYPE_CHECKING:
@@ -86,6 +86,28 @@ def rebuild(
             _catch_up(store, job, jobs_directory, host)
             recorded.append(job.job_id)
     return Rebuilt(tuple(recorded), tuple(left_out))
+
+
+def damaged_outcomes(store: JobStore, jobs_directory: Path) -> list[str]:
+    """Say which outcomes are not as they were published, or not as their jobs are on record."""
+    names = sorted(_names(jobs_directory))
+    found = []
+    for start in range(0, len(names), _BATCH):
+        for job in store.get_many(names[start : start + _BATCH]):
+            try:
+                _check_outcome(RunDirectory(jobs_directory / job.job_id), job)
+            except (CrystalMathError, OSError) as error:
+                found.append(f"{job.job_id}: {error}")
+    return found
+
+
+def _check_outcome(directory: RunDirectory, job: JobMetadata) -> None:
+    if job.state is JobState.COMPLETED or directory.decided(job.attempt):
+        directory.check_outcome(job.attempt)
+        told = (directory.outcome(job.attempt) or {})["state"]
+        completed = JobState.COMPLETED.value
+        if job.state.is_terminal() and (told == completed) != (job.state.value == completed):
+            raise BadFile(f"the job is on record as {job.state.value}, and its outcome says {told}")
 
 
 def _inserted(
