@@ -183,6 +183,8 @@ def test_another_home_takes_jobs_in(client, relaxed, here, cli, tmp_path, monkey
         # And travels on.
         other.archive(tmp_path / "third.zip", [relaxed.job_id])
     assert cli("import", tmp_path / "third.zip", "--json").json["known"] == [relaxed.job_id]
+    said = cli("import", tmp_path / "third.zip").out
+    assert said == "0 jobs taken in; 1 were here already\n"
 
 
 def test_whoever_dies_while_jobs_are_taken_in_leaves_none_to_be_run(
@@ -385,6 +387,7 @@ HOSTILE = {
     "another folder": (lambda _: "evil/files/x", b"x", "can be none of a job's"),
     "a link": (lambda job: link(f"{job}/files/1.work/x"), b"/etc/passwd", "is a link"),
     "a POTCAR": (lambda job: f"{job}/files/1.work/POTCAR", b"PAW", "never travels"),
+    "an engine's word": (lambda job: f"{job}/files/1.ended", b"{}", "never travels"),
     "a claim": (lambda job: f"{job}/files/1.claim", b"x", "never travels"),
     "the same again": (lambda job: f"{job}/record.json", b"{}", "has a file twice"),
 }
@@ -448,7 +451,8 @@ def with_result(data, change):
 def published(told, payload):
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(folder)
-        header = {name: told[name] for name in told if name not in {"format", "size", "sha256"}}
+        own = {"format", "size", "sha256", "text", "index"}
+        header = {name: told[name] for name in told if name not in own}
         assert directory.publish(1, header, payload)
         return Path(folder, "1.outcome").read_bytes()
 
@@ -553,7 +557,7 @@ def test_a_result_that_is_lost_holds_up_no_archive(client, relaxed, other_home, 
 
 def test_a_deep_look_finds_what_was_edited(archive, relaxed, cli, tmp_path, monkeypatch):
     monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
-    assert cli("import", archive).code == 0
+    assert cli("import", archive).out == "1 job taken in\n"
 
     def look():
         checks = cli("doctor", "--deep", "--json").json["checks"]

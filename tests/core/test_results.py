@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import io
 import json
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -15,7 +19,10 @@ from ase.constraints import FixAtoms, FixCartesian
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmath.recipes import codec
+from crystalmath.errors import BadFile, InvalidJob
+from crystalmath.recipes import codec, stored_result
+from crystalmath.recipes.json_parts import json_part
+from crystalmath.recipes.result_values import brief, final_atoms, result_values
 from crystalmath.recipes.summary import summarize
 
 NOTHING = {"energy_ev": None, "max_force_ev_ang": None, "formula": None, "work_dir": None}
@@ -85,6 +92,73 @@ def test_a_stored_result_has_the_same_summary_decoded_or_not(real, name):
     data = codec.encode_result(real[name])
     assert summarize(codec.decode_result(data)) == summarize(real[name])
     assert summarize(json.loads(codec.result_json(data))) == summarize(real[name])
+
+
+@pytest.mark.parametrize("name", ["static", "relax", "flow"])
+def test_a_table_has_the_same_of_a_result_in_brief(real, name):
+    document = json.loads(codec.result_json(codec.encode_result(real[name])))
+    kept = json.loads(json.dumps(brief(document)))
+    assert result_values(kept) == result_values(document) != {}
+    one, other = final_atoms(kept), final_atoms(document)
+    assert one == other
+    assert one.get_potential_energy() == other.get_potential_energy()
+    assert np.array_equal(one.get_forces(), other.get_forces())
+
+
+NAMES = st.sampled_from(["a", "b", "a.b", "0", "\u00e9", ""])
+DOCUMENTS = st.recursive(
+    st.one_of(
+        st.none(),
+        st.integers(),
+        st.text(),
+        st.lists(st.floats(allow_nan=False, allow_infinity=False)),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NAMES, inner, max_size=4)),
+    max_leaves=30,
+)
+
+
+@given(document=DOCUMENTS, fields=st.lists(st.lists(NAMES | st.sampled_from("1234")), max_size=20))
+def test_an_index_finds_what_a_scan_of_the_text_finds(document, fields):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stored_result, "BLOCK", 32)
+        patch.setattr(stored_result, "_LARGE", 8)
+        patch.setattr(stored_result, "_MEMBER", 4)
+        stored = stored_result.store(document)
+        header = {"size": len(stored.data), **stored.sizes}
+        file = io.BytesIO(stored.data)
+        text = json.dumps(document, separators=(",", ":")).encode()
+        size = stored_result.block_size(header)
+        assert b"".join(stored_result.result_chunks(io.BytesIO(stored.data), size)) == text
+        assert gzip.decompress(stored.data[:size]) == text
+        if not header["index"]:
+            return
+        index = stored_result.ResultIndex(file, header)
+        for field in [".".join(names) for names in fields]:
+            try:
+                expected = json_part(text, field)
+            except InvalidJob as error:
+                with pytest.raises(InvalidJob, match=f"^{re.escape(str(error))}$"):
+                    found(index, field)
+            else:
+                assert found(index, field) == expected
+
+
+def found(index, field):
+    place = index.locate(field)
+    return json_part(index.text(place), place.left, place.way)
+
+
+@given(found=DOCUMENTS, more=st.fixed_dictionaries({"blocks": DOCUMENTS, "tree": DOCUMENTS}))
+def test_an_index_that_says_nothing_is_told(found, more):
+    data = gzip.compress(b'{"a": 1}')
+    index = gzip.compress(json.dumps({"brief": found, **more}).encode())
+    file = io.BytesIO(data + index)
+    file.name = "1.outcome"
+    header = {"size": len(data + index), "index": len(index), "text": 8}
+    with contextlib.suppress(BadFile, InvalidJob):
+        read = stored_result.ResultIndex(file, header)
+        assert len(read.text(read.locate("a"))) <= 8
 
 
 def test_real_results_survive_the_codec(real):

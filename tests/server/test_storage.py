@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shlex
 import shutil
 import subprocess
@@ -368,7 +369,7 @@ def test_prune_that_is_wrong_usage_removes_nothing(here, cli, arguments):
 
 def test_a_home_that_was_moved_gives_paths_that_are_there(home, tmp_path, monkeypatch):
     before = Home(home)
-    job_id = before.make(VASP, notes=["/jobs/", f"{home}/jobs", "x" * 200_000])
+    job_id = before.make(VASP, notes=["/jobs/", f"{home}/jobs", "x" * 300_000])
     old = before.call("jobs.status", job_id=job_id)["result"]["work_dir"]
     before.close()
     moved = tmp_path / "another disk, 50 % full" / "é"
@@ -381,11 +382,38 @@ def test_a_home_that_was_moved_gives_paths_that_are_there(home, tmp_path, monkey
     assert job["work_dir"] == new
     result = here.call("jobs.result", job_id=job_id)["result"]
     assert result["dir_name"] == f"{new}/s"
-    assert result["notes"] == ["/jobs/", f"{home}/jobs", "x" * 200_000]
+    assert result["notes"] == ["/jobs/", f"{home}/jobs", "x" * 300_000]
     assert here.service.result(job_id)["dir_name"] == f"{new}/s"
     size = here.service.result_size(here.service.job(job_id))
     assert size == len(here.service.result_json(job_id))
     assert here.call("jobs.files", job_id=job_id)["files"] != []
+    assert here.call("jobs.result", job_id=job_id, field="dir_name")["result"] == f"{new}/s"
+    assert here.call("jobs.result", job_id=job_id, brief=True)["result"]["dir_name"] == f"{new}/s"
+    here.close()
+
+
+def test_a_field_of_a_large_result_is_read_without_the_rest(tmp_path):
+    steps = [{"number": at, "text": random.Random(at).randbytes(1000).hex()} for at in range(900)]
+    here = Home(tmp_path)
+    job_id = here.make(VASP, notes=[*steps, f"{tmp_path}/jobs"])
+
+    def field(name):
+        return here.call("jobs.result", job_id=job_id, field=name)
+
+    assert field("notes.450.number")["result"] == 450
+    outcome = tmp_path / "jobs" / job_id / "1.outcome"
+    data = bytearray(outcome.read_bytes())
+    middle = len(data) // 2
+    data[middle - 1000 : middle + 1000] = bytes(2000)
+    outcome.write_bytes(data)
+    assert field("energy")["result"] == -1.5
+    assert [field(f"notes.{at}.number")["result"] for at in (0, 899)] == [0, 899]
+    assert field("notes.7")["result"] == steps[7]
+    assert "'notes' has no field '901.x'; there are 0, 1," in field("notes.901.x")["error"]
+    assert "'notes.7' has no field 'x'; there are number, text" in field("notes.7.x")["error"]
+    assert here.call("jobs.result", job_id=job_id, brief=True)["result"]["energy"] == -1.5
+    damaged = field("notes.450.number")
+    assert (damaged["status"], "is damaged" in damaged["error"]) == ("error", True)
     here.close()
 
 

@@ -47,7 +47,8 @@ class Home:
         summary = {"energy_ev": -1.5, "work_dir": f"{self.jobs}/{job_id}/1.work/s"}
         if state in ("completed", "failed"):
             result = {"energy": -1.5, "dir_name": summary["work_dir"], "notes": list(notes)}
-            directory.publish(1, {"state": state}, codec.encode_result(result))
+            stored = codec.stored_result(result)
+            directory.publish(1, {"state": state, **stored.sizes}, stored.data)
         for name, size in dict(files).items():
             path = self.jobs / job_id / "1.work" / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,17 +20,15 @@ def import_jobs(
 ) -> int:
     """Take in the jobs of an archive, with all their files.
 
-    Jobs that are here already stay as they are. Where anything in the archive is not as it should
-    be, nothing is taken in.
+    Prints how many, with --json also their ids. Jobs that are here already stay as they are. Where
+    anything in the archive is not as it should be, nothing is taken in.
     """
     with any_client() as client:
         taken = client.import_archive(file)
     if as_json:
         output.write_json({**taken, "error": None})
         return 0
-    for job_id in taken["job_ids"]:
-        output.write(job_id)
     count, known = len(taken["job_ids"]), len(taken["known"])
     there = f"; {known} were here already" if known else ""
-    output.note(f"{count} job{'s' if count != 1 else ''} taken in{there}")
+    output.write(f"{count} job{'s' if count != 1 else ''} taken in{there}")
     return 0

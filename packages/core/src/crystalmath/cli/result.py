@@ -85,7 +85,7 @@ def _write_structure(client: Client, job: Job, path: Path) -> None:
 
     if path.exists():
         raise InvalidJob(f"{path} is there already; remove it, or write another file")
-    atoms = final_atoms(json.loads(client.result_json(job.job_id) or b"null"))
+    atoms = final_atoms(json.loads(client.result_json(job.job_id, brief=True) or b"null"))
     if atoms is None:
         raise InvalidJob(f"the result of job {job.job_id} has no structure")
     try:

@@ -226,7 +226,9 @@ class OneJob(Caller):
         """Give the traceback of a job that failed, if its recipe raised."""
         return self._answer("jobs.result", job_id=job_id).get("traceback")
 
-    def result_json(self, job_id: str, field: str | None = None) -> bytes | None:
+    def result_json(
+        self, job_id: str, field: str | None = None, *, brief: bool = False
+    ) -> bytes | None:
         """Give a result as JSON text, as it is stored; ``None`` unless the job completed.
 
         Parameters
@@ -235,8 +237,12 @@ class OneJob(Caller):
             The job.
         field : str, optional
             Only this part of it: ``results.energy``.
+        brief : bool
+            Of a large result only what a table has of it: the scalars, final geometry and forces
+            of its last calculation.
         """
-        part = {} if field is None else {"field": field}
+        part: dict[str, Any] = {} if field is None else {"field": field}
+        part |= {"brief": True} if brief else {}
         answer = self._transport.call_raw("jobs.result", {"job_id": job_id, **part})
         told, result = split_last(answer, "result")
         raise_answered(told)

@@ -124,7 +124,7 @@ def _results(client: Asking, job_ids: Sequence[str]) -> Iterator[Any]:
 
 def _large(client: Asking, job_id: str) -> Any:
     try:
-        text = client.result_json(job_id)
+        text = client.result_json(job_id, brief=True)
     except CrystalMathError:
         return None
     return None if text is None else cleaned(json.loads(text))

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from crystalmath.errors import BadFile
 
 #: Format number of every file.
-FORMAT = 1
+FORMAT = 2
 #: Header and body of the `spec` of a job, written down or still to be.
 SpecDocument: TypeAlias = tuple[Mapping[str, Any], str]
 

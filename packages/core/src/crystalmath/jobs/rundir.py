@@ -8,7 +8,7 @@
 ``N.asked_to_stop``       which file has asked its program to stop before its time was up (JSON)
 ``N.begun_from``          names the file of an earlier attempt from whose geometry N has begun
 ``.N.prepared.*``         the outcome before it is published: a link to it, named ``N.outcome``
-``N.outcome``             header (JSON) and payload (gzipped result): the one decision
+``N.outcome``             header (JSON) and payload (gzipped result, its index): the one decision
 ``N.ended``               the engine's word that nothing is left of a stopped attempt (JSON)
 ``N.log``                 standard output and error, made at the first byte; bounded
 ``N.work``                working directory, and quacc's ``RESULTS_DIR``
@@ -358,18 +358,18 @@ class RunDirectory:
                 raise BadFile(f"{file.name} is not as it was published: its digest differs")
 
     def payload(self, attempt: int) -> bytes:
-        """Read the encoded result of an outcome."""
-        return read_document(self.file(f"{attempt}.outcome"))[1]
+        """Read the encoded result of an outcome, without its index."""
+        header, body = read_document(self.file(f"{attempt}.outcome"))
+        return body[: len(body) - header.get("index", 0)]
 
-    def open_payload(self, attempt: int) -> BinaryIO:
-        """Open an outcome where its encoded result begins."""
+    def open_outcome(self, attempt: int) -> tuple[BinaryIO, dict[str, Any]]:
+        """Open an outcome where its encoded result begins; return its header, too."""
         file = open(self.file(f"{attempt}.outcome"), "rb")  # noqa: SIM115 - it is given away
         try:
-            read_header(file.readline(), file.name)
+            return file, read_header(file.readline(), file.name)
         except BaseException:
             file.close()
             raise
-        return file
 
     def _temporary(self, kind: str, content: bytes, *, durable: bool = False) -> str:
         path = self.file(f".{kind}.{os.urandom(6).hex()}")

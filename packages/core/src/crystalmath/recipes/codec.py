@@ -26,35 +26,24 @@ no word for them they become the tag ``builtins.float``, and within an array's `
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
-import zlib
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import BadFile, InvalidJob
 from crystalmath.recipes.checked_atoms import check_atoms
 from crystalmath.recipes.decoding import Decoder, RequestDecoder, ResultDecoder
 from crystalmath.recipes.encoding import ResultEncoder, StrictEncoder, tagged_atoms
 from crystalmath.recipes.json_writing import json_text
+from crystalmath.recipes.stored_result import StoredResult, store, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from ase import Atoms
 
     from crystalmath.models import JobSpec
 
 _MAX_BYTES = 64 * 2**20
-#: How much of a stored result is read at once.
-_CHUNK = 256 * 2**10
-#: So many bytes at the end of a gzip file tell the size of what is in it.
-_GZIP_SIZE = 4
-#: For zlib: a gzip header, and the largest window.
-_GZIP_WBITS = 16 + zlib.MAX_WBITS
-# Measured on the 293 kB of an EMT slab flow, levels 1, 3, 6, 9: 1.7, 2.2, 6.0, 11.1 ms for
-# 55, 52, 42, 42 kB.
-_GZIP_LEVEL = 3
 
 
 def encode_spec(spec: JobSpec) -> str:
@@ -178,8 +167,8 @@ def decode_request(value: object, place: str = "params") -> Any:
     return RequestDecoder().decode(value, (place,))
 
 
-def encode_result(result: object, as_text: list[str] | None = None) -> bytes:
-    """Write a recipe's result as gzipped JSON, the same bytes for the same result.
+def stored_result(result: object, as_text: list[str] | None = None) -> StoredResult:
+    """Write a recipe's result as an outcome holds it, the same bytes for the same result.
 
     Parameters
     ----------
@@ -192,8 +181,13 @@ def encode_result(result: object, as_text: list[str] | None = None) -> bytes:
     document = encoder.encode(result, ("result",))
     if as_text is not None:
         as_text += encoder.as_text
-    text = json.dumps(document, allow_nan=False, separators=(",", ":"))
-    return gzip.compress(text.encode("ascii"), _GZIP_LEVEL, mtime=0)
+    return store(document)
+
+
+def encode_result(result: object, as_text: list[str] | None = None) -> bytes:
+    """Write a recipe's result as gzipped JSON; see :func:`stored_result`."""
+    stored = stored_result(result, as_text)
+    return stored.data[: len(stored.data) - stored.sizes["index"]]
 
 
 def decode_result(data: bytes) -> Any:
@@ -206,11 +200,7 @@ def decode_result(data: bytes) -> Any:
     InvalidJob
         An object in it cannot be read.
     """
-    try:
-        text = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadFile(f"a stored result is damaged: {error}") from error
-    return decode_result_json(text)
+    return decode_result_json(unpacked(data))
 
 
 def decode_result_json(text: bytes) -> Any:
@@ -231,44 +221,6 @@ def decode_result_document(document: Any) -> Any:
     return ResultDecoder().decode(document, ("result",))
 
 
-def result_size(stored: BinaryIO) -> int:
-    """Tell how many bytes of JSON text a stored result has, as its last bytes say.
-
-    Raises
-    ------
-    BadFile
-        It has no such bytes.
-    """
-    place = stored.tell()
-    if stored.seek(0, os.SEEK_END) - place < _GZIP_SIZE:
-        raise BadFile(f"the result in {stored.name} is damaged: it is cut short")
-    stored.seek(-_GZIP_SIZE, os.SEEK_END)
-    size = int.from_bytes(stored.read(_GZIP_SIZE), "little")
-    stored.seek(place)
-    return size
-
-
-def result_chunks(stored: BinaryIO) -> Iterator[bytes]:
-    """Give a stored result as JSON text piece by piece, without decoding it.
-
-    Raises
-    ------
-    BadFile
-        It is damaged.
-    """
-    # Not gzip.open: it goes through the interpreter once for every few kilobytes.
-    unpacking = zlib.decompressobj(wbits=_GZIP_WBITS)
-    try:
-        while not unpacking.eof:
-            data = unpacking.unconsumed_tail or stored.read(_CHUNK)
-            if not data:
-                raise BadFile(f"the result in {stored.name} is damaged: it is cut short")
-            if chunk := unpacking.decompress(data, _CHUNK):
-                yield chunk
-    except zlib.error as error:
-        raise BadFile(f"the result in {stored.name} is damaged: {error}") from error
-
-
 def result_json(data: bytes) -> bytes:
     """Give a stored result as JSON text, without decoding it."""
-    return gzip.decompress(data)
+    return unpacked(data)

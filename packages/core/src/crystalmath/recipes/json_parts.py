@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from crystalmath.errors import InvalidJob, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _TEXT = re.compile(_STRING, re.DOTALL)
@@ -20,7 +20,7 @@ _BLANK = re.compile(rb"[\s,:]*")
 _TOLD = 20
 
 
-def json_part(text: bytes, field: str) -> bytes:
+def json_part(text: bytes, field: str, way: str = "") -> bytes:
     """Give the JSON text of a part.
 
     Parameters
@@ -29,13 +29,15 @@ def json_part(text: bytes, field: str) -> bytes:
         A whole JSON text.
     field : str
         Names and numbers of members, with dots between them: ``results.energy``, ``static.0``.
+    way : str
+        By which names the text itself was reached, for messages.
 
     Raises
     ------
     InvalidJob
         There is no such part; the message names what there is in its place.
     """
-    start, end, way = _BLANK.match(text).end(), len(text.rstrip()), ""  # type: ignore[union-attr]
+    start, end = _after(text, 0), len(text.rstrip())
     left = field
     while left:
         names = []
@@ -46,11 +48,16 @@ def json_part(text: bytes, field: str) -> bytes:
                 break
             names.append(name)
         else:
-            there = f"there are {', '.join(names[:_TOLD])}" if names else "nothing is in it"
-            more = ", ..." if len(names) > _TOLD else ""
-            place = shown(way) if way else "the result"
-            raise InvalidJob(f"{place} has no field {shown(left)}; {there}{more}")
+            raise no_field(way, left, names)
     return text[start:end]
+
+
+def no_field(way: str, left: str, names: Sequence[str]) -> InvalidJob:
+    """Return the error that says which fields there are in place of one."""
+    there = f"there are {', '.join(names[:_TOLD])}" if names else "nothing is in it"
+    more = ", ..." if len(names) > _TOLD else ""
+    place = shown(way) if way else "the result"
+    return InvalidJob(f"{place} has no field {shown(left)}; {there}{more}")
 
 
 def _members(text: bytes, start: int) -> Iterator[tuple[str, int, int]]:

@@ -51,6 +51,32 @@ def _is_scalar(value: object) -> bool:
     return isinstance(value, int) or (isinstance(value, str) and len(value) <= _LONGEST)
 
 
+def brief(document: object) -> dict[str, Any] | None:
+    """Return the part of a result that goes into a table; :func:`result_values` reads the same."""
+    last = last_step(document)
+    if not isinstance(last, Mapping):
+        return None
+    kept = _pruned(last, 0)
+    if "atoms" in last:
+        kept["atoms"] = last["atoms"]
+    results = last.get("results")
+    if isinstance(results, Mapping):
+        whole = {name: results[name] for name in ("forces", "vib_freqs") if name in results}
+        kept["results"] = {**kept.get("results", {}), **whole}
+    return kept
+
+
+def _pruned(node: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in node.items():
+        if not isinstance(value, Mapping):
+            if _is_scalar(value):
+                kept[name] = value
+        elif "@module" not in value and name not in _LEFT_OUT and depth < _MAX_DEPTH:
+            kept[name] = _pruned(value, depth + 1)
+    return kept
+
+
 def last_step(document: object) -> object:
     """Give the result that a summary speaks of: the last one of a flow's collection."""
     from crystalmath.recipes.summary import steps

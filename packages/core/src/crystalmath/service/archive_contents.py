@@ -24,6 +24,7 @@ from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, properties
 from crystalmath.recipes import codec
 from crystalmath.recipes.lookup import check_name
+from crystalmath.recipes.stored_result import block_size, result_chunks
 from crystalmath.service.job_archive import FILES, FORMAT, HEAD, OWN, OWN_ENDS, RECORD
 from crystalmath.service.rebuild import row_of
 
@@ -298,8 +299,9 @@ def check_outcome(directory: RunDirectory, job: Job, path: Path) -> None:
         outcome = directory.outcome(job.attempt)
         if completed and outcome is not None:
             directory.check_outcome(job.attempt)
-            with directory.open_payload(job.attempt) as file:
-                _check_size(file, outcome["size"])
+            file, header = directory.open_outcome(job.attempt)
+            with file:
+                _check_size(file, header)
     except _UNSOUND as error:
         if not completed:
             return  # what is on record of it takes its place
@@ -317,13 +319,15 @@ def _told(summary: Any) -> dict[str, Any]:
     return {name: summary[name] for name in summary if name != "work_dir" and summary[name]}
 
 
-def _check_size(file: BinaryIO, packed: int) -> None:
-    size = 0
-    for chunk in codec.result_chunks(file):
+def _check_size(file: BinaryIO, header: Mapping[str, Any]) -> None:
+    size, packed = 0, block_size(header)
+    for chunk in result_chunks(file, packed):
         size += len(chunk)
         _check_ratio(size, packed, _LARGE)
         if size > _LARGEST_RESULT:
             raise InvalidJob(f"its result has more than {_LARGEST_RESULT} bytes")
+    if header.get("text", size) != size:
+        raise InvalidJob(f"its result has {size} bytes, and its header says {header['text']}")
 
 
 def _check_ratio(size: int, packed: int, large: int) -> None:

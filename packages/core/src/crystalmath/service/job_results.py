@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from crystalmath.errors import FilesRemoved
 from crystalmath.jobs.moved import move_of
 from crystalmath.models import JobState
+from crystalmath.recipes import stored_result
+from crystalmath.recipes.json_parts import json_part
 from crystalmath.service.current_jobs import CurrentJobs
 
 if TYPE_CHECKING:
@@ -56,23 +59,63 @@ class JobResults(CurrentJobs):
 
     def result_size(self, job: JobMetadata) -> int:
         """Tell how many bytes the stored JSON of a completed job's result has."""
-        from crystalmath.recipes import codec
-
-        with _readable(job), self._directory(job.job_id).open_payload(job.attempt) as file:
-            size = codec.result_size(file)
-            move = self._move(job)
-            return size + move.growth(codec.result_chunks(file)) if move else size
+        with self._opened(job) as (file, header):
+            move, size = self._move(job), header.get("text")
+            chunks = stored_result.result_chunks(file, stored_result.block_size(header))
+            if size is None or move is None:
+                return sum(map(len, chunks)) if size is None else int(size)
+            return int(size) + move.growth(chunks)
 
     def result_chunks(self, job: JobMetadata) -> Iterator[bytes]:
         """Give the stored JSON of a completed job's result piece by piece, undecoded.
 
         Where its home has moved since, paths in it lead to where its files are now.
         """
-        from crystalmath.recipes import codec
-
-        with _readable(job), self._directory(job.job_id).open_payload(job.attempt) as file:
-            chunks, move = codec.result_chunks(file), self._move(job)
+        with self._opened(job) as (file, header):
+            move = self._move(job)
+            chunks = stored_result.result_chunks(file, stored_result.block_size(header))
             yield from move.texts(chunks) if move else chunks
+
+    def locate(self, job: JobMetadata, field: str) -> stored_result.Located:
+        """Find in which stretch of a completed job's result a field stands."""
+        with self._opened(job) as (file, header):
+            if header.get("index"):
+                return stored_result.ResultIndex(file, header).locate(field)
+        return stored_result.Located(0, self.result_size(job), field)
+
+    def result_part(self, job: JobMetadata, place: stored_result.Located) -> bytes:
+        """Read the JSON of a field that was located; the rest of a large result is not unpacked.
+
+        Raises
+        ------
+        InvalidJob
+            There is no such field.
+        """
+        with self._opened(job) as (file, header):
+            if not header.get("index"):
+                return json_part(b"".join(self.result_chunks(job)), place.left)
+            text = stored_result.ResultIndex(file, header).text(place)
+        return self._moved(job, json_part(text, place.left, place.way))
+
+    def brief_result(self, job: JobMetadata) -> bytes:
+        """Read what a table has of a completed job's result, as JSON; a small one is whole."""
+        with self._opened(job) as (file, header):
+            if not header.get("index"):
+                return b"".join(self.result_chunks(job))
+            found = stored_result.ResultIndex(file, header).brief
+        return self._moved(job, json.dumps(found).encode())
+
+    def _moved(self, job: JobMetadata, text: bytes) -> bytes:
+        """Write paths anew where the home has moved."""
+        move = self._move(job)
+        return b"".join(move.texts([text])) if move else text
+
+    @contextlib.contextmanager
+    def _opened(self, job: JobMetadata) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
+        with _readable(job):
+            file, header = self._directory(job.job_id).open_outcome(job.attempt)
+            with file:
+                yield file, header
 
     def _move(self, job: JobMetadata) -> Move | None:
         written = (job.summary or {}).get("work_dir")

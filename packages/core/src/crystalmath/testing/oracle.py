@@ -67,8 +67,9 @@ class Oracle:
     def payload(self, job_id: str, attempt: int = 1) -> Any:
         """Read the result in an outcome, as plain JSON."""
         with (self.directory(job_id) / f"{attempt}.outcome").open("rb") as file:
-            file.readline()
-            return json.loads(gzip.decompress(file.read()))
+            header = json.loads(file.readline())
+            # What follows the result is its index.
+            return json.loads(gzip.decompress(file.read(header["size"] - header.get("index", 0))))
 
     def attempts(self, job_id: str) -> int:
         """Count the attempts that were begun."""

@@ -183,12 +183,12 @@ def _call(
     if directory.asked_to_stop(attempt):
         summary["asked_to_stop"] = True
     as_text: list[str] = []
-    payload = codec.encode_result(result, as_text)
+    stored = codec.stored_result(result, as_text)
     if as_text:
         summary["as_text"] = as_text[:_TOLD]
         for what in as_text[:_TOLD]:
             print(f"crystalmath: warning: {what} is stored as text", file=sys.stderr)
-    return payload, {"state": "completed", "error": None, "summary": summary}
+    return stored.data, {"state": "completed", "error": None, "summary": summary, **stored.sizes}
 
 
 def _last_of_lost(directory: RunDirectory, attempt: int, given: Atoms) -> Atoms:

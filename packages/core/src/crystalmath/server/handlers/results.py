@@ -15,7 +15,6 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.workfiles import Found, check_inside, find, read_part, read_tail
 from crystalmath.models.fields import array, nullable
 from crystalmath.quacc.runner import JobState
-from crystalmath.recipes.json_parts import json_part
 from crystalmath.server.handlers.documents import PAGE
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import wire
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from crystalmath.models.answer_lists import ParametersList, ResultList
     from crystalmath.models.answers import JobParameters, JobResult, ListedResult, LogPart
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.recipes.stored_result import Located
     from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
 
@@ -68,6 +68,7 @@ class ResultParams(JobIdParams, total=False):
     """The parameters of ``jobs.result``."""
 
     field: str
+    brief: bool
 
 
 @method(
@@ -77,6 +78,11 @@ class ResultParams(JobIdParams, total=False):
         "field": {
             **NAME,
             "description": "give only this part of the result: results.energy, static.0.atoms",
+        },
+        "brief": {
+            "type": "boolean",
+            "description": "of a result of more than 256 KiB give only what a table has of it: the "
+            "scalars, final geometry and forces of its last calculation; default: false",
         },
     },
     required=("job_id",),
@@ -92,21 +98,31 @@ async def handle_jobs_result(service: JobService, params: ResultParams) -> JobRe
     """
     job = await in_pool("asking", service.job, params["job_id"])
     if job.state is JobState.COMPLETED and "field" in params:
-        await room(2 * await in_pool("files", service.result_size, job))
-        return await in_pool("files", _part, service, job, params["field"])
+        place = await in_pool("files", service.locate, job, params["field"])
+        await room(2 * place.size)
+        return await in_pool("files", _part, service, job, place)
+    if job.state is JobState.COMPLETED and params.get("brief"):
+        return await in_pool("files", _brief, service, job)
     told = await in_pool("files", _described, service, job)
     if job.traceback:
         told["traceback"] = job.traceback
     return told
 
 
-def _part(service: JobService, job: JobMetadata, field: str) -> JobResult:
-    whole = b"".join(service.result_chunks(job))
+def _part(service: JobService, job: JobMetadata, place: Located) -> JobResult:
+    return _answered(job, wire.Raw(service.result_part(job, place)))
+
+
+def _brief(service: JobService, job: JobMetadata) -> JobResult:
+    return _answered(job, wire.Raw(service.brief_result(job)))
+
+
+def _answered(job: JobMetadata, result: wire.Raw | wire.Stream | None) -> JobResult:
     return {
         "job_id": job.job_id,
         "status": job.state.value,
         "error": job.error,
-        "result": wire.Raw(json_part(whole, field)),
+        "result": result,
     }
 
 
@@ -218,12 +234,7 @@ def _written(service: JobService, job_id: str, job: JobMetadata | None) -> bytes
 
 
 def _described(service: JobService, job: JobMetadata) -> JobResult:
-    return {
-        "job_id": job.job_id,
-        "status": job.state.value,
-        "error": job.error,
-        "result": _stored(service, job) if job.state is JobState.COMPLETED else None,
-    }
+    return _answered(job, _stored(service, job) if job.state is JobState.COMPLETED else None)
 
 
 def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
