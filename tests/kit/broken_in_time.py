@@ -142,7 +142,7 @@ class ThreadPerFailedConnect(Engine):
 class AllocationEndsFirst(FreshProcesses):
     """Ends an allocation when the walltime of its job is over after its claim, and not later."""
 
-    start_s = 30.0
+    start_s = 60.0
 
     def __init__(self, settings):
         super().__init__(settings)

@@ -200,7 +200,7 @@ CASES = [
         r"/tmp/broken-engine-\d+\.sock",
     ),
     ("NeverTied", "test_killed_at_each_moment_of_a_launch", "sleep 120"),
-    ("NeverTied", "test_finished_job_of_a_killed_process", "which killed its process, these"),
+    ("NeverTied", "test_running_job_of_a_killed_process", "which killed its process, these"),
 ]
 
 #: Engines that do to their workers what core puts right for jobs, and the test that shows it.

@@ -13,7 +13,6 @@ import pytest
 from broken_engines import ENGINES, SHM, leaked
 from cases_surroundings import MENDED
 
-from crystalmath.engines.local import LocalRunner
 from crystalmath.testing import RunnerContract
 from crystalmath.testing.written_template import write_engine
 from guide_page import register, type_in
@@ -29,16 +28,16 @@ def topic(name):
 
 @pytest.fixture(scope="session")
 def everything(judge):
-    """Run these topics on good engines; the session `contract(local)` runs the whole kit."""
+    """Run these topics on good engines; the session `contract(local)` runs the kit on that one."""
     some = [name for name in TESTS if topic(name) in TOPICS]
-    shares = [{"local": some}, {"Truthful": some}, {"Modest": some}]
+    shares = [{"Truthful": some}, {"Modest": some}]
     with ThreadPoolExecutor() as pool:
         return {
             key: verdict for judged in pool.map(judge, shares) for key, verdict in judged.items()
         }
 
 
-@pytest.fixture(params=["local", "Truthful", "Modest"])
+@pytest.fixture(params=["Truthful", "Modest"])
 def engine(request):
     return request.param
 
@@ -66,7 +65,7 @@ def test_a_good_engine_passes(verdicts):
     ],
 )
 def test_a_test_is_skipped_with_the_name_of_what_is_lacking(verdicts, engine, name, capability):
-    declared = ENGINES.get(engine, LocalRunner).capabilities
+    declared = ENGINES[engine].capabilities
     if getattr(declared, capability):
         assert verdicts[name].outcome == "passed"
     else:
@@ -152,7 +151,6 @@ UNTRIED = {
             "test_starts_in_order",
             "test_queue_dies_with_owner",
             "test_job_of_a_living_process_is_left_to_it",
-            "test_two_processes_ask_for_the_same_job",
             "test_cancel_of_a_queued_job_of_a_killed_process",
             "test_a_waiting_job_never_runs",
             "test_the_walltime_does_not_run_while_a_job_waits",

@@ -8,7 +8,7 @@ import secrets
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import pytest
 from ase.build import bulk
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.subject import EngineUnderTest
 
+#: A function that a fixture gives; its own docstring says how it is called.
+Call: TypeAlias = "Callable[..., Any]"
 AL = bulk("Al", a=4.05)
 _HOME = pytest.StashKey[Path]()
 _DOOR = pytest.StashKey[Door]()
@@ -200,10 +202,7 @@ class Base:
 
     @pytest.fixture
     def busy_workers(
-        self,
-        engine: EngineUnderTest,
-        oracle: Oracle,
-        request: pytest.FixtureRequest,
+        self, engine: EngineUnderTest, oracle: Oracle, request: pytest.FixtureRequest
     ) -> BusyWorkers:
         """Give what knows the jobs that keep all workers busy."""
         # Twice as long as a job took that was measured.
@@ -234,9 +233,9 @@ class Base:
         self,
         engine: EngineUnderTest,
         busy_workers: BusyWorkers,
-        submit: Callable[..., str],
-        started: Callable[[str], None],
-        finish: Callable[..., Any],
+        submit: Call,
+        started: Call,
+        finish: Call,
         shared: Path,
     ) -> Iterator[Path]:
         """Keep all workers busy; the file that it gives lets them go."""
@@ -328,7 +327,7 @@ class Base:
         door: Door,
         oracle: Oracle,
         gate: Path,
-        needs_room: Callable[[int], None],
+        needs_room: Call,
         busy_workers: BusyWorkers,
     ) -> Iterator[list[Attempt]]:
         """Keep all workers busy past core; the file `gate` lets them go."""

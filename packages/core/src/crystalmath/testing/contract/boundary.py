@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.models import Attempt
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.contract.busy_workers import BusyWorkers
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
 MANY = 60
@@ -112,7 +112,7 @@ class Boundary(Base):
         assert oracle.attempts(attempt.job_id) == 1
 
     def test_launched_by_two_processes_runs_once(
-        self, door: Door, owner: Callable[[], Owner], oracle: Oracle, gate: Path, shared: Path
+        self, door: Door, owner: Call, oracle: Oracle, gate: Path, shared: Path
     ) -> None:
         count = shared / "count"
         attempt = door.write("count_and_wait", count=str(count), path=str(gate))
@@ -126,9 +126,7 @@ class Boundary(Base):
         assert count.read_text() == "x"
         assert oracle.attempts(attempt.job_id) == 1
 
-    def test_a_handle_means_the_same_in_another_process(
-        self, door: Door, owner: Callable[[], Owner]
-    ) -> None:
+    def test_a_handle_means_the_same_in_another_process(self, door: Door, owner: Call) -> None:
         attempts = [door.write("echo"), door.write("echo")]
         one, another = (door.launch(each, by=owner())[each.job_id] for each in attempts)
         assert one != another, f"two processes gave the handle {one!r}, each to another attempt"
@@ -202,9 +200,7 @@ class Boundary(Base):
 
     @pytest.mark.usefixtures("occupied")
     @behind_busy_workers
-    def test_probe_of_queued(
-        self, door: Door, handles: Callable[..., dict[str, str] | None], gate: Path
-    ) -> None:
+    def test_probe_of_queued(self, door: Door, handles: Call, gate: Path) -> None:
         attempt = door.write("echo")
         known = handles(door.launch(attempt))
         for _ in range(LOOKS):
@@ -213,9 +209,7 @@ class Boundary(Base):
         gate.touch()
         door.ended(attempt)
 
-    def test_probe_of_running(
-        self, door: Door, handles: Callable[..., dict[str, str] | None], gate: Path
-    ) -> None:
+    def test_probe_of_running(self, door: Door, handles: Call, gate: Path) -> None:
         attempt = door.write("wait_for", path=str(gate))
         known = handles(door.launch(attempt))
         door.started(attempt)
@@ -225,12 +219,7 @@ class Boundary(Base):
         gate.touch()
         door.ended(attempt)
 
-    def test_probe_of_finished(
-        self,
-        engine: EngineUnderTest,
-        door: Door,
-        handles: Callable[..., dict[str, str] | None],
-    ) -> None:
+    def test_probe_of_finished(self, engine: EngineUnderTest, door: Door, handles: Call) -> None:
         attempt = door.write("echo")
         known = handles(door.launch(attempt))
         door.ended(attempt)
@@ -281,8 +270,8 @@ class Boundary(Base):
     @behind_busy_workers
     def test_release_drops_what_is_queued(
         self,
-        needs: Callable[[str], None],
-        needs_room: Callable[[int], None],
+        needs: Call,
+        needs_room: Call,
         door: Door,
         occupied: list[Attempt],
         busy_workers: BusyWorkers,
@@ -301,7 +290,7 @@ class Boundary(Base):
         assert door.seen(dropped) in OVER
 
     def test_release_on_the_way_to_a_worker(
-        self, needs: Callable[[str], None], engine: EngineUnderTest, door: Door, oracle: Oracle
+        self, needs: Call, engine: EngineUnderTest, door: Door, oracle: Oracle
     ) -> None:
         """Workers are free: what is begun all the same is not said to be gone before."""
         needs("drops_queued")
@@ -328,11 +317,7 @@ class Boundary(Base):
         )
 
     def test_release_leaves_others(
-        self,
-        needs_room: Callable[[int], None],
-        door: Door,
-        occupied: list[Attempt],
-        gate: Path,
+        self, needs_room: Call, door: Door, occupied: list[Attempt], gate: Path
     ) -> None:
         needs_room(3)
         first, dropped, last = (door.write("echo") for _ in range(3))

@@ -20,11 +20,10 @@ from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.owner import Owner
@@ -93,7 +92,7 @@ class Calls(Base):
     def test_stop_ends_in_time(
         self,
         engine: EngineUnderTest,
-        owner: Callable[[], Owner],
+        owner: Call,
         runner: EngineRunner,
         room: int,
         door: Door,
@@ -142,12 +141,7 @@ class Calls(Base):
         told = outcome["state"], oracle.attempts(job_id)
         assert told == ("completed", 1), "the running job of another process was ended"
 
-    def test_stop_ends_in_an_outage(
-        self,
-        outage: Callable[[], AbstractContextManager[object]],
-        owner: Callable[[], Owner],
-        door: Door,
-    ) -> None:
+    def test_stop_ends_in_an_outage(self, outage: Call, owner: Call, door: Door) -> None:
         """Of an engine that has begun to serve, and cannot be reached any more."""
         tenant = owner()
         removed = door.write("echo")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -15,12 +15,12 @@ from crystalmath.testing.oracle import alive, found
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     import psutil
 
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
@@ -51,9 +51,9 @@ class Cancelling(Base):
     def test_a_waiting_job_never_runs(
         self,
         runner: EngineRunner,
-        submit: Callable[..., str],
+        submit: Call,
         blocked: Path,
-        finish: Callable[..., Any],
+        finish: Call,
         oracle: Oracle,
         shared: Path,
         gone_s: float,
@@ -74,9 +74,9 @@ class Cancelling(Base):
     def test_a_running_job_is_gone_with_all_its_processes(
         self,
         engine: EngineUnderTest,
-        needs: Callable[[str], None],
+        needs: Call,
         runner: EngineRunner,
-        submit: Callable[..., str],
+        submit: Call,
         oracle: Oracle,
         shared: Path,
     ) -> None:
@@ -103,11 +103,7 @@ class Cancelling(Base):
         assert oracle.end(job_id) == "cancelled"
 
     def test_a_finished_job_stays_what_it_is(
-        self,
-        runner: EngineRunner,
-        submit: Callable[..., str],
-        finish: Callable[..., Any],
-        oracle: Oracle,
+        self, runner: EngineRunner, submit: Call, finish: Call, oracle: Oracle
     ) -> None:
         job_id = submit("echo")
         state, result = finish(job_id)
@@ -123,8 +119,8 @@ class Cancelling(Base):
         self,
         engine: EngineUnderTest,
         runner: EngineRunner,
-        submit: Callable[..., str],
-        finish: Callable[..., Any],
+        submit: Call,
+        finish: Call,
         oracle: Oracle,
         shared: Path,
         gone_s: float,
@@ -148,9 +144,9 @@ class Cancelling(Base):
     def test_the_neighbours_go_on(
         self,
         runner: EngineRunner,
-        submit: Callable[..., str],
-        started: Callable[[str], None],
-        finish: Callable[..., Any],
+        submit: Call,
+        started: Call,
+        finish: Call,
         oracle: Oracle,
         shared: Path,
         gone_s: float,

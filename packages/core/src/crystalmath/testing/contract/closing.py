@@ -19,10 +19,11 @@ from crystalmath.testing.passing import below, links, listed
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
@@ -187,12 +188,7 @@ class Closing(Base):
 
     @pytest.fixture
     def tenant(
-        self,
-        engine: EngineUnderTest,
-        oracle: Oracle,
-        tmp_path: Path,
-        submit: Callable[..., str],
-        finish: Callable[..., object],
+        self, engine: EngineUnderTest, oracle: Oracle, tmp_path: Path, submit: Call, finish: Call
     ) -> Iterator[Tenant]:
         """Give a process that is going to be closed, on an engine that somebody else uses, too."""
         # A server that the engine shares between processes is none of the new one's leavings.
@@ -237,7 +233,7 @@ class Closing(Base):
         gate: Path,
         engine: EngineUnderTest,
         runner: EngineRunner,
-        finish: Callable[..., Any],
+        finish: Call,
     ) -> None:
         """A server that is stopped: what runs goes on, and the next one follows all of it."""
         running = tenant.begin("wait_for", path=str(gate), seconds=LONG_S)

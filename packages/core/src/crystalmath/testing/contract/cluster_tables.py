@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.subject import EngineUnderTest
 
 #: The cluster, a key of its table that no engine has, and a variable that reaches jobs.
@@ -63,7 +64,7 @@ class ClusterTables(Base):
         return table_home
 
     def test_an_unknown_key_of_a_cluster_is_refused(
-        self, engine: EngineUnderTest, table_home: Callable[..., Path]
+        self, engine: EngineUnderTest, table_home: Call
     ) -> None:
         """A misspelt one would be ignored in silence."""
         home = table_home(**{UNKNOWN: 1})
@@ -81,9 +82,7 @@ class ClusterTables(Base):
             f"you do not know ({_GUIDE}, 'Clusters and resources')"
         )
 
-    def test_worker_init_is_run(
-        self, engine: EngineUnderTest, table_home: Callable[..., Path]
-    ) -> None:
+    def test_worker_init_is_run(self, engine: EngineUnderTest, table_home: Call) -> None:
         """What its commands set, jobs on that cluster find."""
         table = next(iter(engine.clusters.values()), {})
         commands = f"{table.get('worker_init', '')}\nexport {VARIABLE}='some words'\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -10,8 +10,7 @@ from crystalmath.quacc import JobState
 from crystalmath.testing.contract.base import Base
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.measuring import PaceError
 
 
@@ -20,12 +19,7 @@ class FirstJob(Base):
 
     guide: ClassVar[str] = "Launch"
 
-    def test_one_job_ends(
-        self,
-        unmeasured: PaceError | None,
-        submit: Callable[..., str],
-        finish: Callable[..., tuple[JobState, Any]],
-    ) -> None:
+    def test_one_job_ends(self, unmeasured: PaceError | None, submit: Call, finish: Call) -> None:
         """It is launched, run by a worker, and its result is there."""
         if unmeasured is not None:
             pytest.fail(str(unmeasured))

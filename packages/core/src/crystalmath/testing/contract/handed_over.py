@@ -13,16 +13,15 @@ from crystalmath.testing.passing import listed
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     import pytest
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
 #: What a user may call a job, and a shell must not read.
@@ -42,11 +41,7 @@ class HandedOver(Base):
     guide: ClassVar[str] = "Ids and handles"
 
     def test_launch_beside_a_cluster_that_was_taken_out(
-        self,
-        needs_room: Callable[[int], None],
-        engine: EngineUnderTest,
-        owner: Callable[[], Owner],
-        door: Door,
+        self, needs_room: Call, engine: EngineUnderTest, owner: Call, door: Door
     ) -> None:
         """Its table is in no configuration file any more: others are begun all the same."""
         needs_room(2 - engine.workers)
@@ -159,10 +154,7 @@ class HandedOver(Base):
 def _held(door: Door) -> dict[str, int]:
     """Count what the process has that hands over."""
     place = f"/proc/{door.owner.process.pid}"
-    return {
-        "descriptors": len(listed(f"{place}/fd")),
-        "threads": len(listed(f"{place}/task")),
-    }
+    return {"descriptors": len(listed(f"{place}/fd")), "threads": len(listed(f"{place}/task"))}
 
 
 def _costs_nothing(door: Door, before: dict[str, int], waiting: int) -> None:

@@ -18,15 +18,15 @@ from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.contract.busy_workers import BusyWorkers
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
 #: How long the queue of a dead process is watched, in seconds.
@@ -59,9 +59,7 @@ class Honesty(Base):
         workers = runner.workers()
         assert workers is None or (type(workers) is int and workers >= 1)
 
-    def test_workers_here(
-        self, needs: Callable[[str], None], door: Door, oracle: Oracle, gate: Path
-    ) -> None:
+    def test_workers_here(self, needs: Call, door: Door, oracle: Oracle, gate: Path) -> None:
         needs("workers_here")
         attempt = door.write("wait_for", path=str(gate))
         door.launch(attempt)
@@ -76,10 +74,10 @@ class Honesty(Base):
     def queue(
         self,
         engine: EngineUnderTest,
-        owner: Callable[[], Owner],
+        owner: Call,
         door: Door,
         gate: Path,
-        needs_room: Callable[[int], None],
+        needs_room: Call,
         busy_workers: BusyWorkers,
     ) -> tuple[list[Attempt], Attempt]:
         """Kill a process whose engine runs some attempts and has another one queued."""
@@ -96,12 +94,7 @@ class Honesty(Base):
         return running, queued
 
     def test_queue_dies_with_owner(
-        self,
-        needs: Callable[[str], None],
-        request: pytest.FixtureRequest,
-        door: Door,
-        oracle: Oracle,
-        gate: Path,
+        self, needs: Call, request: pytest.FixtureRequest, door: Door, oracle: Oracle, gate: Path
     ) -> None:
         needs("queue_dies_with_owner")
         running, queued = request.getfixturevalue("queue")
@@ -142,11 +135,7 @@ class Honesty(Base):
                 process.kill()
 
     def test_gone_means_dead(
-        self,
-        needs: Callable[[str], None],
-        request: pytest.FixtureRequest,
-        door: Door,
-        oracle: Oracle,
+        self, needs: Call, request: pytest.FixtureRequest, door: Door, oracle: Oracle
     ) -> None:
         needs("gone_means_dead")
         needs("workers_here")

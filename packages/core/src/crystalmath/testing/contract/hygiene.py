@@ -21,10 +21,9 @@ from crystalmath.testing.passing import below
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.subject import EngineUnderTest
 
 #: Hides a library as if it were not installed: ``python -c HIDE LIBRARY CODE``.
@@ -220,14 +219,14 @@ class Hygiene(Base):
         message = _python("-c", HIDE, library, MAKE, engine.name)
         assert library in message.lower(), f"the message does not name {library!r}: {message}"
 
-    def test_making_a_runner_starts_nothing(self, owner: Callable[..., Owner]) -> None:
+    def test_making_a_runner_starts_nothing(self, owner: Call) -> None:
         made = owner()
         # Its runner was made before it could answer.
         assert made.ask("threads") == []
         assert made.children() == []
 
     def test_nothing_is_written_to_standard_output(
-        self, engine: EngineUnderTest, owner: Callable[..., Owner]
+        self, engine: EngineUnderTest, owner: Call
     ) -> None:
         """Standard output is the user's: a front end reads a document there."""
         process = owner()

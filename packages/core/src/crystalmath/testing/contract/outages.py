@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 import pytest
@@ -16,11 +16,10 @@ from crystalmath.testing.owner import OwnerError, is_unavailable
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
@@ -45,10 +44,10 @@ class Outages(Base):
     def test_outage_changes_no_state(
         self,
         engine: EngineUnderTest,
-        outage: Callable[[], AbstractContextManager[object]],
-        submit: Callable[..., str],
+        outage: Call,
+        submit: Call,
         request: pytest.FixtureRequest,
-        finish: Callable[..., Any],
+        finish: Call,
         shared: Path,
         gate: Path,
     ) -> None:
@@ -75,11 +74,7 @@ class Outages(Base):
 
     @behind_busy_workers
     def test_probe_in_an_outage(
-        self,
-        outage: Callable[[], AbstractContextManager[object]],
-        door: Door,
-        request: pytest.FixtureRequest,
-        oracle: Oracle,
+        self, outage: Call, door: Door, request: pytest.FixtureRequest, oracle: Oracle
     ) -> None:
         occupied = request.getfixturevalue("occupied")
         queued = door.write("echo")
@@ -96,10 +91,7 @@ class Outages(Base):
         assert not oracle.claimed(queued.job_id)
 
     def test_an_outage_costs_nothing(
-        self,
-        engine: EngineUnderTest,
-        outage: Callable[[], AbstractContextManager[object]],
-        door: Door,
+        self, engine: EngineUnderTest, outage: Call, door: Door
     ) -> None:
         """No thread and no descriptor more for each time that the engine was not reached."""
         attempt = door.write("echo")

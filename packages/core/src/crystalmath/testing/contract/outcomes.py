@@ -28,11 +28,9 @@ from crystalmath.testing.owner import RECIPES
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
 #: How long the result of 50 MB may take, above what the engine takes for any job, in seconds.
@@ -54,7 +52,7 @@ class Outcomes(Base):
     guide: ClassVar[str] = "What an engine is"
 
     def test_a_job_gets_what_was_submitted_and_gives_it_back(
-        self, runner: EngineRunner, engine: EngineUnderTest, finish: Callable[..., Any]
+        self, runner: EngineRunner, engine: EngineUnderTest, finish: Call
     ) -> None:
         """Structure and parameters, as they were then, whatever the caller does to them later."""
         atoms, array = _rich_atoms(), np.arange(6.0).reshape(2, 3)
@@ -77,9 +75,7 @@ class Outcomes(Base):
         assert repr(result) == repr(VALUES)
         assert (runner.get_result(job_id) or {}).keys() == {*given, "atoms", "seen"}
 
-    def test_a_result_of_50_mb(
-        self, engine: EngineUnderTest, submit: Callable[..., str], finish: Callable[..., Any]
-    ) -> None:
+    def test_a_result_of_50_mb(self, engine: EngineUnderTest, submit: Call, finish: Call) -> None:
         limit = engine.start_s + 10 * engine.turn_s + LARGE_S
         state, result = finish(submit("large", megabytes=50), limit)
         assert state is JobState.COMPLETED
@@ -87,9 +83,7 @@ class Outcomes(Base):
         assert hashlib.sha256(result["data"]).hexdigest() == result["digest"]
         assert int(result["array"].sum()) == result["sum"]
 
-    def test_a_recipe_of_quacc(
-        self, engine: EngineUnderTest, owner: Callable[[], Owner], oracle: Oracle
-    ) -> None:
+    def test_a_recipe_of_quacc(self, engine: EngineUnderTest, owner: Call, oracle: Oracle) -> None:
         """Workers find quacc: the same energy as without it and without an engine."""
         # An engine of its own: those of other tests may do without quacc.
         (job_id,) = owner().ask("submit", "quacc.recipes.emt.core.static_job")
@@ -102,9 +96,7 @@ class Outcomes(Base):
         energy = oracle.payload(job_id)["results"]["energy"]
         assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
 
-    def test_an_exception_is_told(
-        self, submit: Callable[..., str], finish: Callable[..., Any], oracle: Oracle
-    ) -> None:
+    def test_an_exception_is_told(self, submit: Call, finish: Call, oracle: Oracle) -> None:
         """The job reads failed; its message and the line of the recipe are told."""
         job_id = submit("fail", message="the box is too small")
         state, result = finish(job_id)
@@ -115,11 +107,7 @@ class Outcomes(Base):
         assert (oracle.outcome(job_id) or {}).get("state") == "failed"
 
     def test_what_fails_is_not_run_again(
-        self,
-        submit: Callable[..., str],
-        finish: Callable[..., Any],
-        oracle: Oracle,
-        shared: Path,
+        self, submit: Call, finish: Call, oracle: Oracle, shared: Path
     ) -> None:
         """Neither by core nor by the engine: a second time costs what the first did."""
         count = shared / "count"
@@ -131,11 +119,7 @@ class Outcomes(Base):
         assert oracle.attempts(job_id) == 1
 
     def test_a_killed_process_is_a_lost_attempt(
-        self,
-        submit: Callable[..., str],
-        finish: Callable[..., Any],
-        oracle: Oracle,
-        shared: Path,
+        self, submit: Call, finish: Call, oracle: Oracle, shared: Path
     ) -> None:
         """Nobody can tell who sent a SIGKILL: the engine gets a second attempt."""
         job_id = submit("kill_once", count=str(shared / "count"))
@@ -145,12 +129,7 @@ class Outcomes(Base):
     # --- walltime -------------------------------------------------------------------------------
 
     def test_the_walltime_is_kept(
-        self,
-        engine: EngineUnderTest,
-        start: Callable[..., str],
-        finish: Callable[..., Any],
-        oracle: Oracle,
-        shared: Path,
+        self, engine: EngineUnderTest, start: Call, finish: Call, oracle: Oracle, shared: Path
     ) -> None:
         """It counts from when the recipe begins, which a cold worker takes its time for."""
         job_id = start("wait_for", {"path": str(shared / "never")}, 1.0)
@@ -166,11 +145,7 @@ class Outcomes(Base):
 
     @behind_busy_workers
     def test_the_walltime_does_not_run_while_a_job_waits(
-        self,
-        start: Callable[..., str],
-        blocked: Path,
-        finish: Callable[..., Any],
-        oracle: Oracle,
+        self, start: Call, blocked: Path, finish: Call, oracle: Oracle
     ) -> None:
         job_id = start("echo", {}, WALLTIME_S)
         time.sleep(WALLTIME_S + 0.5)

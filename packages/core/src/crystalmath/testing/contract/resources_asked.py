@@ -16,9 +16,8 @@ from crystalmath.testing.contract.base import AL, Base
 from crystalmath.testing.owner import RECIPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
@@ -79,12 +78,7 @@ class ResourcesAsked(Base):
         assert not oracle.directory(spec.job_id).exists()
 
     @pytest.mark.parametrize("name", list(SEEN))
-    def test_resources_reach_the_job(
-        self,
-        runner: EngineRunner,
-        finish: Callable[..., tuple[JobState, Any]],
-        name: str,
-    ) -> None:
+    def test_resources_reach_the_job(self, runner: EngineRunner, finish: Call, name: str) -> None:
         if name not in runner.honoured("local"):
             pytest.skip(f"the engine declares that it does not honour {name}")
         cores = runner.cores("local")

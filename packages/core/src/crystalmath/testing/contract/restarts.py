@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 import pytest
@@ -18,12 +18,12 @@ from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.contract.busy_workers import BusyWorkers
-    from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
@@ -50,11 +50,9 @@ class Restarts(Base):
         return {"count": str(shared / "count"), "path": str(gate)}
 
     @pytest.fixture
-    def busy(
-        self, engine: EngineUnderTest, owner: Callable[[], Owner], oracle: Oracle, gate: Path
-    ) -> Owner:
+    def busy(self, engine: EngineUnderTest, owner: Call, oracle: Oracle, gate: Path) -> Owner:
         """Give a process all of whose workers wait for `gate`."""
-        busy = owner()
+        busy: Owner = owner()
         occupy(busy, engine, oracle, str(gate))
         return busy
 
@@ -77,24 +75,10 @@ class Restarts(Base):
 
     # --- what the dead leave behind ----------------------------------------------------------
 
-    def test_finished_job_of_a_killed_process(
-        self, door: Door, owner: Callable[[], Owner], oracle: Oracle, engine: EngineUnderTest
-    ) -> None:
-        del door
-        first = owner()
-        (job_id,) = first.ask("submit", "echo", x="\N{GREEK SMALL LETTER ALPHA}")
-        limit = engine.start_s + 10 * engine.turn_s
-        eventually(lambda: oracle.outcome(job_id), limit, "it did not finish")
-        first.kill()
-        second = owner()
-        assert second.ask("status", job_id) == "completed"
-        assert second.ask("result", job_id)["x"] == "\N{GREEK SMALL LETTER ALPHA}"
-        assert second.ask("cancel", job_id) is False
-
     def test_running_job_of_a_killed_process(
         self,
-        owner: Callable[[], Owner],
-        started: Callable[[str], None],
+        owner: Call,
+        started: Call,
         oracle: Oracle,
         counted: dict[str, str],
         engine: EngineUnderTest,
@@ -116,9 +100,9 @@ class Restarts(Base):
         self,
         estate: Estate,
         runner: EngineRunner,
-        finish: Callable[..., Any],
+        finish: Call,
         oracle: Oracle,
-        needs_room: Callable[[int], None],
+        needs_room: Call,
         how: str,
     ) -> None:
         if how == "launched":
@@ -134,9 +118,9 @@ class Restarts(Base):
 
     def test_killed_at_any_moment_of_a_submission(
         self,
-        owner: Callable[[], Owner],
+        owner: Call,
         runner: EngineRunner,
-        finish: Callable[..., Any],
+        finish: Call,
         oracle: Oracle,
         counted: dict[str, str],
     ) -> None:
@@ -191,38 +175,13 @@ class Restarts(Base):
         eventually(lambda: busy.ask("status", job_id) == "completed", limit, "its owner is blind")
         ran_once(oracle, job_id, counted)
 
-    def test_two_processes_ask_for_the_same_job(
-        self,
-        busy: Owner,
-        owner: Callable[[], Owner],
-        oracle: Oracle,
-        counted: dict[str, str],
-        engine: EngineUnderTest,
-        busy_workers: BusyWorkers,
-    ) -> None:
-        heirs = [owner(), owner()]
-        for heir in heirs:
-            heir.ask("threads")
-        (job_id,) = busy.ask("submit", "count_and_wait", **counted)
-        busy_workers.require_waiting(job_id)
-        busy.kill()
-        for heir in heirs:
-            heir.tell("status", job_id)
-        assert {heir.receive("status") for heir in heirs} <= {"pending", "running"}
-        assert oracle.spec(job_id)["owner"]["pid"] in {heir.process.pid for heir in heirs}
-        touch(counted["path"])
-        limit = engine.start_s + 10 * engine.turn_s
-        for heir in heirs:
-            _completes(heir, job_id, limit)
-        ran_once(oracle, job_id, counted)
-
     def test_lost_attempt_of_a_killed_process(
         self,
         engine: EngineUnderTest,
-        needs: Callable[[str], None],
-        owner: Callable[[], Owner],
-        started: Callable[[str], None],
-        finish: Callable[..., Any],
+        needs: Call,
+        owner: Call,
+        started: Call,
+        finish: Call,
         oracle: Oracle,
         counted: dict[str, str],
     ) -> None:
@@ -250,7 +209,7 @@ class Restarts(Base):
 
     @pytest.fixture
     def tree(
-        self, engine: EngineUnderTest, owner: Callable[[], Owner], shared: Path
+        self, engine: EngineUnderTest, owner: Call, shared: Path
     ) -> Iterator[tuple[Owner, str, list[psutil.Process]]]:
         """Give a process, its job, and what that job has started."""
         pids = shared / "pids"
@@ -266,7 +225,7 @@ class Restarts(Base):
     @pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])
     def test_cancel_by_another_process(
         self,
-        needs: Callable[[str], None],
+        needs: Call,
         runner: EngineRunner,
         oracle: Oracle,
         request: pytest.FixtureRequest,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 JOBS = 4
 #: So often in a row that shows: a pool that fills up, like that of the database, grows less often.
 ROUNDS = 3
+#: The tests that ask what jobs leave behind, and who computes all the time.
+LEAKS, IDLENESS = "test_a_job_costs_its_owner_nothing", "test_what_waits_sleeps"
 #: How long what was of use for a job alone may be kept, in seconds.
 SETTLE_S = 15.0
 #: How long a descriptor or a thread may outlive `close`, in seconds.
@@ -55,6 +57,8 @@ class Stage:
         Sees the home.
     folder : pathlib.Path
         An empty one, for the process's working directory, temporary files and home directory.
+    tests : set of str
+        The tests that will ask: what takes long is looked at for those alone that need it.
 
     Attributes
     ----------
@@ -77,8 +81,11 @@ pipe_holders : list of str
         What should not be; each is said in words.
     """
 
-    def __init__(self, engine: EngineUnderTest, oracle: Oracle, folder: Path) -> None:
+    def __init__(
+        self, engine: EngineUnderTest, oracle: Oracle, folder: Path, tests: set[str]
+    ) -> None:
         self._engine = engine
+        self._tests = tests
         self._oracle = oracle
         self._folder = folder
         self._places = Places(folder)
@@ -144,7 +151,10 @@ pipe_holders : list of str
         listening = ports.hearing(self._processes())
         self.told_to_all = [each for one in self._processes() for each in self._betrayed(one)]
         self.pipe_holders = self._pipe_holders()
-        self.restless = [f"{each}, while its jobs slept" for each in restless(self._processes)]
+        is_idleness_asked = IDLENESS in self._tests
+        self.restless = []
+        if is_idleness_asked:
+            self.restless = [f"{each}, while its jobs slept" for each in restless(self._processes)]
         self._owner.ask("start_child")
         gate.touch()
         self._end(jobs)
@@ -162,10 +172,10 @@ pipe_holders : list of str
         stayed = [port for port in ports.hearing(self._processes()) if port in listening]
         self.strange_ports += [f"UDP {port}" for port in stayed if not port.is_loopback]
         self.files_in_use = [each for one in self._processes() for each in self._written(one)]
-        rounds = (self._leaks() for _ in range(ROUNDS))
+        rounds = (self._leaks() for _ in range(ROUNDS if LEAKS in self._tests else 0))
         shown = list(takewhile(bool, rounds))
         self.leaks = shown[-1] if len(shown) == ROUNDS else []
-        if not self.restless:
+        if is_idleness_asked and not self.restless:
             idle = restless(self._processes)
             self.restless = [f"{each}, while it had no job" for each in idle]
 

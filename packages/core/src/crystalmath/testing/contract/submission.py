@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
@@ -50,11 +51,7 @@ class Submission(Base):
         assert oracle.jobs() == before
 
     def test_a_slow_launch_slows_nobody(
-        self,
-        runner: EngineRunner,
-        submit: Callable[..., str],
-        finish: Callable[..., Any],
-        monkeypatch: pytest.MonkeyPatch,
+        self, runner: EngineRunner, submit: Call, finish: Call, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Held up where it looks at its attempts, with what it may have locked by then."""
         launch, entered, let_go = runner.launch, threading.Event(), threading.Event()
@@ -80,7 +77,7 @@ class Submission(Base):
     def test_100_jobs_from_several_threads(
         self,
         engine: EngineUnderTest,
-        submit: Callable[..., str],
+        submit: Call,
         runner: EngineRunner,
         oracle: Oracle,
         shared: Path,
@@ -103,9 +100,7 @@ class Submission(Base):
         assert [runner.get_result(each) for each in jobs] == [{"number": n} for n in range(JOBS)]
         assert sorted(map(int, count.read_text().split())) == list(range(JOBS))
 
-    def test_the_default_cluster_is_local(
-        self, runner: EngineRunner, finish: Callable[..., Any]
-    ) -> None:
+    def test_the_default_cluster_is_local(self, runner: EngineRunner, finish: Call) -> None:
         assert "local" in runner.clusters()
         assert finish(runner.submit(f"{RECIPES}.echo", AL))[0] is JobState.COMPLETED
 
@@ -116,9 +111,7 @@ class Submission(Base):
         assert all(cluster in str(caught.value) for cluster in runner.clusters())
 
     @pytest.mark.usefixtures("calm")
-    def test_a_parameter_that_cannot_be_written_down_is_refused(
-        self, submit: Callable[..., str]
-    ) -> None:
+    def test_a_parameter_that_cannot_be_written_down_is_refused(self, submit: Call) -> None:
         """The message names its place."""
         with pytest.raises(ValueError, match=r"options\.deep"):
             submit("echo", options={"deep": object()})
@@ -131,11 +124,7 @@ class Submission(Base):
                 getattr(runner, method)(job_id)
 
     def test_states_change_as_they_may_and_end_for_good(
-        self,
-        runner: EngineRunner,
-        submit: Callable[..., str],
-        engine: EngineUnderTest,
-        oracle: Oracle,
+        self, runner: EngineRunner, submit: Call, engine: EngineUnderTest, oracle: Oracle
     ) -> None:
         """Watched closely from the submission to a while after the end."""
         expected = {

@@ -16,12 +16,11 @@ from crystalmath.testing.owner import CHILD_EXITS_WITH, OwnerError
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.contract.door import Door
-    from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
 _STAGE = pytest.StashKey["Stage | Exception"]()
@@ -44,7 +43,8 @@ class Staged(Base):
         stage: Stage | Exception | None = node.stash.get(_STAGE, None)
         if stage is None:
             try:
-                stage = Stage(engine, oracle, tmp_path_factory.mktemp("stage"))
+                tests = {item.originalname for item in node.session.items if item.cls is node.cls}
+                stage = Stage(engine, oracle, tmp_path_factory.mktemp("stage"), tests)
             except Exception as error:  # noqa: BLE001 - once for all tests, in each of them
                 stage = error
             node.stash[_STAGE] = stage
@@ -62,7 +62,7 @@ class Inheritance(Staged):
         "name", ["A_VARIABLE", "VASP_VARIABLE", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER"]
     )
     def test_a_job_finds_the_variables_of_its_owner(
-        self, needs: Callable[[str], None], stage: Stage, name: str
+        self, needs: Call, stage: Stage, name: str
     ) -> None:
         name = f"{name}_OF_THE_SUBMITTER" if name.endswith("VARIABLE") else name
         if not name.startswith("VASP_"):  # which core brings itself
@@ -77,9 +77,7 @@ class Inheritance(Staged):
             found = job["environment"].get(name)
             _kept(found == expected, what, found)
 
-    def test_a_job_finds_the_pythonpath_of_its_owner(
-        self, needs: Callable[[str], None], stage: Stage
-    ) -> None:
+    def test_a_job_finds_the_pythonpath_of_its_owner(self, needs: Call, stage: Stage) -> None:
         needs("workers_inherit")
         # Only the first of them is known to be no relative path.
         expected = stage.born["PYTHONPATH"].split(":")[0]
@@ -98,9 +96,7 @@ class Inheritance(Staged):
             found = job["streams"]
             _kept(found == expected, f"standard streams that are {expected}", found)
 
-    def test_a_job_has_the_locale_of_its_owner(
-        self, needs: Callable[[str], None], stage: Stage
-    ) -> None:
+    def test_a_job_has_the_locale_of_its_owner(self, needs: Call, stage: Stage) -> None:
         needs("workers_inherit")
         what = f"a worker with the locale of the process that submits, {stage.encodings}"
         for job in stage.jobs.values():
@@ -111,9 +107,7 @@ class Inheritance(Staged):
             found = f"{job['umask']:03o}"
             _kept(found == "077", "the umask 077, which core sets", found)
 
-    def test_a_job_has_the_limits_of_its_owner(
-        self, needs: Callable[[str], None], stage: Stage
-    ) -> None:
+    def test_a_job_has_the_limits_of_its_owner(self, needs: Call, stage: Stage) -> None:
         needs("workers_inherit")
         needs("workers_here")
         lowered = [
@@ -127,9 +121,7 @@ class Inheritance(Staged):
         )
         _kept(not lowered, what, lowered)
 
-    def test_jobs_have_the_cores_of_their_owner(
-        self, needs: Callable[[str], None], stage: Stage
-    ) -> None:
+    def test_jobs_have_the_cores_of_their_owner(self, needs: Call, stage: Stage) -> None:
         """All of them, or so many as there are jobs at once: workers may be bound to cores."""
         needs("workers_inherit")
         needs("workers_here")
@@ -203,7 +195,7 @@ class Surroundings(Staged):
 
     # --- what the machine finds --------------------------------------------------------------
 
-    def test_no_port_beyond_loopback(self, needs: Callable[[str], None], stage: Stage) -> None:
+    def test_no_port_beyond_loopback(self, needs: Call, stage: Stage) -> None:
         needs("workers_here")
         what = "that it listens on this machine alone (127.0.0.1), and connects what sends by UDP"
         _kept(not stage.strange_ports, what, stage.strange_ports)
@@ -235,11 +227,7 @@ class Surroundings(Staged):
         _kept(not found, what, found)
 
     def test_a_home_with_blanks_and_accents(
-        self,
-        engine: EngineUnderTest,
-        runner: EngineRunner,
-        owner: Callable[..., Owner],
-        contract_home: Path,
+        self, engine: EngineUnderTest, runner: EngineRunner, owner: Call, contract_home: Path
     ) -> None:
         """It works; a scheduler's scripts may have no way to name it, which is said plainly."""
         home = contract_home / "a b \N{LATIN SMALL LETTER E WITH ACUTE}'s $1"
@@ -270,12 +258,7 @@ class Surroundings(Staged):
         tenant.ask("close")
 
     def test_killed_at_each_moment_of_a_launch(
-        self,
-        owner: Callable[..., Owner],
-        door: Door,
-        engine: EngineUnderTest,
-        oracle: Oracle,
-        tmp_path: Path,
+        self, owner: Call, door: Door, engine: EngineUnderTest, oracle: Oracle, tmp_path: Path
     ) -> None:
         """Nothing is left: no process; no file, socket or shared memory that the next one keeps."""
         temporary = tmp_path / "tmp"

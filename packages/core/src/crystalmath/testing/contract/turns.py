@@ -19,15 +19,15 @@ from crystalmath.testing.passing import TRANSIENT, listed
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call
     from crystalmath.testing.contract.busy_workers import BusyWorkers
     from crystalmath.testing.contract.door import Door
     from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
 #: How long nobody must begin what nobody may begin, in seconds.
@@ -66,9 +66,9 @@ class Turns(Base):
 
     def test_launched_again_after_its_worker_was_killed(
         self,
-        needs: Callable[[str], None],
+        needs: Call,
         engine: EngineUnderTest,
-        owner: Callable[..., Owner],
+        owner: Call,
         door: Door,
         oracle: Oracle,
         runner: EngineRunner,
@@ -187,10 +187,10 @@ class Turns(Base):
     @behind_busy_workers
     def test_starts_in_order(
         self,
-        needs: Callable[[str], None],
-        needs_room: Callable[[int], None],
+        needs: Call,
+        needs_room: Call,
         engine: EngineUnderTest,
-        owner: Callable[[], Owner],
+        owner: Call,
         door: Door,
         line: Line,
         room: int,
@@ -228,8 +228,8 @@ class Turns(Base):
     @behind_busy_workers
     def test_urgent_ones_are_not_overtaken(
         self,
-        needs: Callable[[str], None],
-        needs_room: Callable[[int], None],
+        needs: Call,
+        needs_room: Call,
         engine: EngineUnderTest,
         door: Door,
         line: Line,
