@@ -191,8 +191,10 @@ def test_a_creation_that_was_cut_short_is_taken_up_again(file):
         connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
     assert file.stat().st_size
+    assert not JobStore.exists(f"sqlite:///{file}")
     with JobStore(f"sqlite:///{file}") as store:
         assert store.insert([JOB]) == store.list()
+    assert JobStore.exists(f"sqlite:///{file}")
 
 
 def test_a_migration_that_fails_leaves_no_half_schema(file):

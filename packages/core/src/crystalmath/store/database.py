@@ -27,12 +27,15 @@ from crystalmath.store.plain_sql import (
     DroppedError,
     LockedError,
     Snapshot,
+    SqliteFile,
     patient,
     unusable,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from crystalmath.store.plain_sql import Readable
 
 _LOCK_TIMEOUT_S = 60.0
 
@@ -212,9 +215,10 @@ def exists(url: str) -> bool:
     """
     parsed = _parse(url)
     file = _file(parsed)
-    if file is not None:
-        return _has_content(file)
-    database = Database(parsed)
+    if file is not None and not _has_content(file):
+        return False
+    # A file may have been begun on a disk that was full, and hold no tables.
+    database: Readable = Database(parsed) if file is None else SqliteFile(file)
     try:
         with database.reading() as snapshot:
             return snapshot.schema_version() is not None
