@@ -231,7 +231,7 @@ class Admission:
         configured, served = self._config.clusters.get(name), runner.settings.clusters.get(name)
         if configured is None or configured.engine != spec.engine or configured == served:
             known = [*self._config.clusters, *runner.clusters()]
-            if name not in known and (near := difflib.get_close_matches(name, known, 1)):
+            if name not in known and (near := difflib.get_close_matches(name, known, 1, 0.7)):
                 raise InvalidJob(
                     f"there is no cluster {name!r}; did you mean {near[0]!r}? There are "
                     f"{', '.join(dict.fromkeys(known))}"
