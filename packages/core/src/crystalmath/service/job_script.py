@@ -217,7 +217,7 @@ def shell_script(
         return None
     lines = [
         "#!/bin/sh -e",
-        f"# The programs of job {job.job_id}, without quacc.",
+        f"# The programs of job {job.job_id} ({job.recipe!a}), without quacc.",
         'cd "$(dirname "$0")"',
     ]
     paths = {each["titel"]: each["path"] for each in potcars if each["titel"]}
