@@ -6,9 +6,14 @@ import logging
 import threading
 from types import SimpleNamespace
 
+from ase.build import bulk
+
+from crystalmath import config
 from crystalmath.engines.handover import Handover
 from crystalmath.jobs.facts import JobState
+from crystalmath.models import Submission
 from crystalmath.quacc.engine import Attempt, Sighting
+from crystalmath.service import JobService
 
 
 def test_what_was_said_of_an_attempt_is_not_held_against_the_next_one(tmp_path):
@@ -45,3 +50,38 @@ def test_what_was_said_of_an_attempt_is_not_held_against_the_next_one(tmp_path):
     job.attempt_id = "a.2"
     assert handover.sighting(job) is None
     assert noticed == ["a", "a"]
+
+
+PICKY = """
+from crystalmath.engines.local import LocalRunner
+from crystalmath.errors import ConfigError, EngineUnavailable
+from crystalmath.hookspecs import hookimpl
+
+class Picky(LocalRunner):
+    def launch(self, attempts):
+        good = [each for each in attempts if each.name == "good"]
+        refused = {"later": EngineUnavailable("no munge"), "wrong": ConfigError("no partition x")}
+        answers = {each.id: refused[each.name] for each in attempts if each.name in refused}
+        return {**answers, **super().launch(good)}
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    return Picky(settings)
+"""
+
+
+def test_each_attempt_of_a_launch_may_be_refused_for_a_reason_of_its_own(home, lab, install):
+    install("engine-picky", "picky", PICKY)
+    with JobService(config.load()) as service:
+        asked = {"recipe": "lab_recipes.value", "atoms": bulk("Al"), "engine": "picky"}
+        jobs = {
+            name: service.submit(Submission(**asked, name=name)).job_id
+            for name in ("later", "wrong", "good")
+        }
+        *_, good = service.wait([jobs["good"]], 120)
+        *_, wrong = service.wait([jobs["wrong"]], 120)
+        assert good.state is JobState.COMPLETED
+        assert (wrong.state, wrong.reason) == (JobState.FAILED, None)
+        assert "no partition x" in wrong.error
+        later = service.job(jobs["later"])
+        assert (later.state, later.reason) == (JobState.PENDING, "trying again: no munge")

@@ -515,6 +515,28 @@ def test_what_was_taken_though_sbatch_did_not_say_so_is_not_asked_for_twice(plac
     assert len((place.path / "asked").read_text().split()) == 1
 
 
+def test_what_a_hanging_sbatch_submits_after_all_is_one_of_ours(place, monkeypatch):
+    """Both allocations are found, and dropped, by the name; the claim lets one of them begin."""
+    monkeypatch.setattr("crystalmath.engines.schedulers.ANSWER_S", 0.5)
+    late = (
+        f"{{ sleep 3; echo '17|PENDING|Priority|{ID}' >> {place.path}/queue; }} > /dev/null 2>&1 &"
+    )
+    place("sbatch", f"{late}\nexec sleep 30")
+    place("squeue", f"cat {place.path}/queue")
+    place("scancel", f'echo "$@" >> {place.path}/cancelled')
+    (place.path / "queue").touch()
+    runner, attempt = runner_on("slurm", place.path), attempt_at(place.path, None)
+    assert "sbatch did not answer" in str(runner.launch([attempt])[ID])
+    taken = f"echo '18|PENDING|Priority|{ID}' >> {place.path}/queue"
+    place("sbatch", f"{taken}; echo Submitted batch job 18")
+    assert runner.launch([attempt]) == {ID: "18"}
+    eventually(lambda: len((place.path / "queue").read_text().splitlines()) == 2, 60)
+    assert runner.probe([attempt])[ID].state == "queued"
+    runner.release([attempt])
+    cancelled = (place.path / "cancelled").read_text().split()
+    assert {"17", "18"} <= set(cancelled)
+
+
 def test_a_batch_system_that_is_away_says_nothing_of_other_clusters(place):
     place("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     there, here = attempt_at(place.path, "17"), attempt_at(place.path, None, 2, "local")
