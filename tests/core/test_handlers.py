@@ -382,7 +382,7 @@ def test_the_same_key_gives_the_same_job(service):
     assert finish(service, first["job_id"])["status"] == "completed"
     # The order of names is no difference in JSON.
     again = {"key": "once", "params": {"number": {"b": [1, 2], "a": 1}}, **VALUE}
-    present = {"job_id": first["job_id"], "status": "completed", "error": None}
+    present = {"job_id": first["job_id"], "status": "completed", "error": None, "known": True}
     assert call(service, "jobs.submit", again) == present
     before = call(service, "jobs.list")
     for change in (
