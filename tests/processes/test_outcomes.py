@@ -22,7 +22,7 @@ from crystalmath.models import JobSpec
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.engines import close_all
 from crystalmath.testing.oracle import Oracle, alive, found
-from crystalmath.testing.own_time import own_time
+from crystalmath.testing.waiting import own_time
 
 AL = bulk("Al")
 WORKERS = 2

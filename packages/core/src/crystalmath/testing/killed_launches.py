@@ -7,11 +7,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalmath.testing.leavings import is_channel, is_leaked, segments
+from crystalmath.testing.leavings import (
+    is_channel,
+    is_leaked,
+    listening_unix_sockets,
+    names_in_use,
+    segments,
+)
 from crystalmath.testing.oracle import found, shown
 from crystalmath.testing.owner import OwnerError, is_unavailable
 from crystalmath.testing.passing import TRANSIENT, below
-from crystalmath.testing.unix_sockets import listening_unix_sockets, names_in_use
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:

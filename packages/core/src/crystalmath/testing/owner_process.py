@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.testing import snapshot
-from crystalmath.testing.own_time import own_time
 from crystalmath.testing.owner import CHILD_EXITS_WITH, NOTE, RECIPES
+from crystalmath.testing.waiting import own_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import locale
+import logging
+import os
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from crystalmath.engines.registry import PLUGINS, plugins
 from crystalmath.testing.early_calls import call_early
-from crystalmath.testing.process_state import process_state
 from crystalmath.testing.watching import watched
 
 if TYPE_CHECKING:
@@ -110,3 +114,21 @@ def quickest(call: Callable[[], object]) -> float:
             call()
         times.append(seen.seconds)
     return min(times)
+
+
+def process_state() -> dict[str, Any]:
+    """Give what is set in this process now, to be compared with what is set later."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    root = logging.getLogger()
+    return {
+        "environment": dict(os.environ),
+        "working directory": os.getcwd(),  # noqa: PTH109 - text is shown
+        "umask": oct(umask),
+        "sys.path": list(sys.path),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "root logger": [root.level, *map(repr, root.handlers)],
+        "signal handlers": {
+            number.name: repr(signal.getsignal(number)) for number in signal.Signals
+        },
+    }

@@ -1,9 +1,11 @@
-"""Waiting for something to happen, with a limit."""
+"""Waiting for something to happen, with a limit; and how long something takes by itself."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, TypeVar
+
+from crystalmath.processes import starved_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,3 +35,20 @@ def eventually(condition: Callable[[], _T], timeout: float, message: str | Calla
             told = message if isinstance(message, str) else message()
             raise AssertionError(f"{told} (waited {timeout:g} s)")
         time.sleep(0.02)
+
+
+_LOOKS = 1000
+
+
+def own_time() -> float:
+    """Give this thread's clock, in seconds: it stands while the thread could run and has no core.
+
+    It goes while the thread computes, and while it waits for somebody else.
+    """
+    waited_s = starved_s("thread-self")
+    for _ in range(_LOOKS):
+        now = time.perf_counter()
+        before, waited_s = waited_s, starved_s("thread-self")
+        if before == waited_s:
+            break  # else it had none between the two
+    return now - waited_s

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from attrs import define, field
 
-from crystalmath.testing.own_time import own_time
 from crystalmath.testing.passing import TRANSIENT, below
 from crystalmath.testing.ports import sockets
+from crystalmath.testing.waiting import own_time
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence

@@ -12,8 +12,7 @@ import pytest
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.testing.contract.base import Base, still_unbegun
 from crystalmath.testing.contract.busy_workers import behind_busy_workers
-from crystalmath.testing.own_time import own_time
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.waiting import eventually, own_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable

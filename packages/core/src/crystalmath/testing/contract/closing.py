@@ -13,10 +13,9 @@ import pytest
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.leavings import is_channel, is_leaked, segments
 from crystalmath.testing.oracle import alive, found, start_time
-from crystalmath.testing.own_time import own_time
 from crystalmath.testing.owner import Owner, OwnerError, is_unavailable
 from crystalmath.testing.passing import below, links, listed
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.waiting import eventually, own_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

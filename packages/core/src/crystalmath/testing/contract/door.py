@@ -12,6 +12,7 @@ from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from crystalmath.models import Attempt
     from crystalmath.testing.oracle import Oracle
@@ -181,3 +182,36 @@ class Door:
 
     def _limit(self, jobs: int = 1) -> float:
         return self._engine.start_s + (10 + jobs) * self._engine.turn_s
+
+
+class Line:
+    """Attempts that are begun in some order, and each let go by itself."""
+
+    def __init__(self, door: Door, oracle: Oracle, folder: Path) -> None:
+        self.attempts: list[Attempt] = []
+        self._door, self._oracle, self._folder = door, oracle, folder
+
+    def add(self, count: int, terms: Mapping[str, Any] | None = None) -> list[Attempt]:
+        """Write some down, on terms of their own if there are any."""
+        places = range(len(self.attempts), len(self.attempts) + count)
+        added = [
+            self._door.write("wait_for", terms, path=str(self._folder / f"go.{place}"))
+            for place in places
+        ]
+        self.attempts += added
+        return added
+
+    def let_go(self, attempt: Attempt) -> None:
+        """Have one end, now or as soon as it is begun."""
+        (self._folder / f"go.{self.attempts.index(attempt)}").touch()
+
+    def end(self) -> None:
+        """Have all end, and wait for it."""
+        for attempt in self.attempts:
+            self.let_go(attempt)
+        if not self._door.closed:
+            self._door.ended(*self.attempts)
+
+    def has_begun(self, attempt: Attempt) -> bool:
+        """Tell whether a worker has begun one."""
+        return self._oracle.claimed(attempt.job_id)

@@ -10,10 +10,9 @@ import pytest
 
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.contract.busy_workers import behind_busy_workers
-from crystalmath.testing.contract.counted_runs import count
-from crystalmath.testing.own_time import own_time
+from crystalmath.testing.contract.restarts import count
 from crystalmath.testing.owner import OwnerError, is_unavailable
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.waiting import eventually, own_time
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 import pytest
 
 from crystalmath.errors import UnknownJob
+from crystalmath.testing.attempts import hand_over
 from crystalmath.testing.contract.base import Base, still_unbegun
-from crystalmath.testing.contract.counted_runs import count, ran_once, touch
-from crystalmath.testing.estate import LAUNCHED_ROOM, Estate, occupy
 from crystalmath.testing.oracle import alive, found
+from crystalmath.testing.owner import Owner
 from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.contract.base import Call
     from crystalmath.testing.contract.busy_workers import BusyWorkers
     from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
 #: Moments after a submission has begun at which its process is killed, in seconds; the last when it
@@ -283,3 +284,91 @@ def _is_known(runner: EngineRunner, job_id: str) -> bool:
 
 def _completes(owner: Owner, job_id: str, limit: float) -> None:
     eventually(lambda: owner.ask("status", job_id) == "completed", limit, "it did not finish")
+
+
+#: So many wait in the engine's queue once the job is there that is launched past core.
+LAUNCHED_ROOM = 2
+#: How long the process may take to record the handle of a job that it has launched, in seconds: the
+#: engine gives none, or the attempt's own id, if there is none then.
+_RECORD_S = 2.0
+
+
+class Estate:
+    """What a killed process leaves: jobs that its engine had queued, or had not even got.
+
+    Parameters
+    ----------
+    engine : EngineUnderTest
+        The engine.
+    oracle : Oracle
+        Tells when its workers are busy.
+    room : int
+        How many core lets the engine have beside those that run.
+    home : pathlib.Path
+        The home; the files of the jobs go there, too.
+    """
+
+    def __init__(self, engine: EngineUnderTest, oracle: Oracle, home: Path, room: int) -> None:
+        # A fresh one: where a first estate could not be made, the next test tries again.
+        folder = Path(tempfile.mkdtemp(dir=home, prefix="estate-"))
+        self.gate = folder / "gate"
+        self._room = room
+        self.jobs: dict[str, tuple[str, dict[str, str]]] = {}
+        try:
+            self._begin(engine, oracle, folder)
+        except BaseException:
+            self.gate.touch()  # else its jobs would hold workers for as long as they wait
+            raise
+
+    def _begin(self, engine: EngineUnderTest, oracle: Oracle, folder: Path) -> None:
+        path = str(self.gate)
+        with Owner(engine.name, dict(os.environ), cluster=engine.cluster) as owner:
+            occupy(owner, engine, oracle, path)
+            for how in ("submitted", "launched", "written"):
+                counted = {"count": str(folder / how), "path": path}
+                past_core = how in {"launched", "written"}
+                method = "write" if past_core else "submit"
+                answer = owner.ask(method, "count_and_wait", **counted)
+                self.jobs[how] = (answer if past_core else answer[0], counted)
+            if self._room:
+                _wait_for_handle(oracle.directory(self.jobs["submitted"][0]))
+            if self._room >= LAUNCHED_ROOM:
+                hand_over(owner, engine, [self.jobs["launched"][0]])
+
+
+def _wait_for_handle(directory: Path) -> None:
+    deadline = time.monotonic() + _RECORD_S
+    while not (directory / "1.handle").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def occupy(owner: Owner, engine: EngineUnderTest, oracle: Oracle, path: str) -> None:
+    """Have all workers of a process's engine wait for a file."""
+    limit = engine.start_s + 10 * engine.turn_s
+    for job_id in owner.ask("submit", "wait_for", engine.workers, path=path):
+        what = f"{job_id} was not begun"
+        eventually(lambda id_=job_id: oracle.claimed(id_), limit, what)  # type: ignore[misc]
+
+
+def touch(path: str) -> None:
+    """Make a file that recipes wait for."""
+    with open(path, "ab"):  # noqa: PTH123 - a parameter of a recipe, and so a string
+        pass
+
+
+def count(counted: dict[str, str]) -> str:
+    """Give the marks that the runs have left."""
+    try:
+        with open(counted["count"], encoding="ascii") as file:  # noqa: PTH123
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def ran_once(oracle: Oracle, job_id: str, counted: dict[str, str]) -> None:
+    """Check that a job ran once, and completed."""
+    assert count(counted) == "x"
+    assert oracle.attempts(job_id) == 1
+    outcome = oracle.outcome(job_id)
+    assert outcome is not None
+    assert outcome["state"] == "completed"

@@ -16,11 +16,11 @@ import psutil
 
 from crystalmath.testing import ports
 from crystalmath.testing.idleness import restless
+from crystalmath.testing.leavings import listening_unix_sockets
 from crystalmath.testing.oracle import shown
 from crystalmath.testing.owner import NOTE, Owner
 from crystalmath.testing.passing import TRANSIENT, links, listed
 from crystalmath.testing.places import Places
-from crystalmath.testing.unix_sockets import listening_unix_sockets
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:

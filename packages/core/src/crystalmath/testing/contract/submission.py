@@ -14,9 +14,8 @@ import pytest
 
 from crystalmath.quacc import JobState
 from crystalmath.testing.contract.base import AL, Base
-from crystalmath.testing.own_time import own_time
 from crystalmath.testing.owner import RECIPES
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.waiting import eventually, own_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -13,7 +13,7 @@ import pytest
 
 from crystalmath.testing.contract.base import Base, still_unbegun
 from crystalmath.testing.contract.busy_workers import behind_busy_workers
-from crystalmath.testing.contract.waiting_line import Line
+from crystalmath.testing.contract.door import Line
 from crystalmath.testing.pace import LEAST_TURN_S
 from crystalmath.testing.passing import TRANSIENT, listed
 from crystalmath.testing.waiting import eventually
