@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.test_psij import lose_state
 from conftest import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -86,3 +87,28 @@ def test_a_node_that_loses_its_power_loses_its_attempt_which_runs_again(
     node = slurm.run("squeue", "--noheader", "--format=%N").stdout.strip()
     slurm.power_off(node)
     ends_in_its_second_attempt(there, running, tmp_path / "go")
+
+
+def test_nothing_else_of_the_users_ends_once_slurms_ids_begin_again(
+    slurm, there, lab, tmp_path, running
+):
+    (pilot,) = slurm.queue()
+    lose_state(slurm)
+    own = []
+    while pilot not in own:
+        done = slurm.run("sbatch", "--parsable", "--hold", "--job-name=own", "--wrap=sleep 900")
+        own.append(done.stdout.strip())
+    there("cancel", running)
+    eventually(lambda: status(there, running)["status"] == "cancelled")
+    there("stop", "--cancel")
+    assert set(own) <= set(slurm.queue())
+
+
+def test_a_cluster_whose_commands_fail_is_asked_three_times(slurm, there, home):
+    before = set(slurm.run("squeue", "--noheader", "--states=all", "--format=%i").stdout.split())
+    (home / "config.toml").write_text(f"{CLUSTER}worker_init = 'module load nosuch || exit 1'\n")
+    job = submit(there, "emt.core.static_job", "examples/Al.poscar")
+    eventually(lambda: status(there, job)["status"] == "failed", 300)
+    assert status(there, job)["error"].endswith("module: command not found")
+    asked = slurm.run("squeue", "--noheader", "--states=all", "--format=%i").stdout.split()
+    assert len(set(asked) - before) == 3

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 #: So much of what a pilot job wrote is looked at, in bytes, and so many lines of it are quoted.
 LOOKED_AT, LINES = 500, 3
+NO_WORDS = "it wrote nothing; does its node see CRYSTALMATH_HOME, where its output goes?"
 
 
 class BatchPool(Pool):
@@ -167,7 +168,7 @@ class BatchPool(Pool):
                 told = Path(f"{output}{ending}").read_bytes()[-LOOKED_AT:]
                 lines += filter(None, map(str.strip, told.decode(errors="replace").splitlines()))
         ended = self._queue.end_of(allocation) or "it is over"
-        return f"{short(allocation)} ({ended}): {'; '.join(lines[-LINES:]) or 'it wrote nothing'}"
+        return f"{short(allocation)} ({ended}): {'; '.join(lines[-LINES:]) or NO_WORDS}"
 
     def cancel_blocks(self, but: set[str | None] | None) -> None:
         """End the pilot jobs but some; where nobody knows which, those that have not begun."""
@@ -200,8 +201,7 @@ class BatchPool(Pool):
             return None  # nobody knows
         if states or self._idle.ended.issuperset(self._blocks()):
             return None
-        jobs = ", ".join(map(short, self._blocks())) or "?"
-        return f"Slurm's job {jobs} with Parsl's workers is over"
+        return f"Parsl's workers ended with Slurm's job {self.last_words(self._blocks()[-1])}"
 
     def _blocks(self) -> list[str]:
         return list(self._executor.blocks_to_job_id.values())

@@ -123,7 +123,7 @@ class BatchPools(Pools):
             self._given.pop(attempt, None)
             del self._tasks[attempt]
         # Whoever submits a job again has mended something, perhaps: that is one more try.
-        self._barren = BARREN - 1
+        self._barren, self._trouble = BARREN - 1, None
         self._runner.log.warning("%s", why)
         self._end(pool)
 
