@@ -300,25 +300,33 @@ def test_status_shows_the_parameters(here, cli):
 @pytest.fixture
 def asked(monkeypatch):
     """Give the methods that commands ask a server for, as they do."""
-    ask, methods = remote.Connection.ask, []
+    ask, methods = remote.Connection.ask_both, []
 
-    def noted(connection, method, *rest):
+    def noted(connection, requests, timeout):
         # A command that takes long asks in another thread what keeps its server.
         if threading.current_thread() is threading.main_thread():
-            methods.append(method)
-        return ask(connection, method, *rest)
+            methods.extend(method for method, _ in requests)
+        return ask(connection, requests, timeout)
 
-    monkeypatch.setattr(remote.Connection, "ask", noted)
+    monkeypatch.setattr(remote.Connection, "ask_both", noted)
     return methods
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
-def test_status_takes_two_round_trips(here, cli, asked, more):
+def test_status_takes_one_round_trip(here, cli, asked, monkeypatch, more):
     job_id = submit(cli, "value")
     assert cli("wait", job_id).code == 0
+    ask, rounds = remote.Connection.ask_both, []
+
+    def noted(connection, requests, timeout):
+        rounds.append([method for method, _ in requests])
+        return ask(connection, requests, timeout)
+
+    monkeypatch.setattr(remote.Connection, "ask_both", noted)
     asked.clear()
-    assert cli("status", job_id, *more).code == 0
+    assert cli("status", job_id[:13], *more).code == 0
     assert asked == ["system.version", "jobs.specification"]
+    assert asked in rounds
 
 
 def test_list_filters(here, cli):

@@ -20,7 +20,7 @@ from ase.constraints import FixAtoms
 
 from conftest import eventually
 from crystalmath import build_version
-from crystalmath.client import Job, JobFailed, JobFuture, Submission, job_lists
+from crystalmath.client import Job, JobFailed, JobFuture, Submission
 from crystalmath.client import batches as batches_module
 from crystalmath.errors import (
     CrystalMathError,
@@ -411,7 +411,7 @@ def test_jobs_gives_futures_back(client):
 def test_jobs_are_listed_page_by_page(client, monkeypatch):
     futures = client.submit_many([value(n, labels={"of": "pages"}, name=f"p{n}") for n in range(5)])
     concurrent.futures.wait(futures, LONG)
-    monkeypatch.setattr(job_lists, "PAGE", 2)
+    monkeypatch.setattr("crystalmath.client.transport.PAGE", 2)
     ids = [future.job_id for future in reversed(futures)]
     chosen = {"labels": {"of": "pages"}}
     assert [job.job_id for job in client.list(**chosen)] == ids

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 
 import pytest
+from ase.build import bulk
 
 from crystalmath.cli import COMMANDS, build
+from crystalmath.client import connect
 
 #: Runs each command in a fork of a process that has imported Typer, and tells what else it imports.
 FORKS = """
@@ -83,3 +86,81 @@ def test_a_mistyped_command_is_told_of_the_nearest(cli):
     answer = cli("statsu")
     assert answer.code == 2
     assert "No such command 'statsu'. Did you mean 'status'" in answer.err
+
+
+# --- commands that read ----------------------------------------------------------------------
+
+#: Without a server, and with one: no more modules than these beside Typer's, and none of those.
+BOUNDS = {
+    "status": (95, 58),
+    "list": (108, 77),
+    "list --json": (101, 70),
+    "list --state completed --label set=a --sort energy_ev": (108, 77),
+    "show": (97, 59),
+    "counts --json": (100, 69),
+    "result": (95, 63),
+    "result --json": (105, 58),
+    "logs": (99, 59),
+}
+HEAVY = {
+    *("sqlalchemy", "asyncio", "ase", "numpy", "jsonschema", "quacc", "pluggy", "alembic"),
+    *("logging", "importlib.metadata", "concurrent", "rich.table", "rich.console"),
+    *("crystalmath.client.client", "crystalmath.server.methods", "crystalmath.service.job_service"),
+}
+
+
+@pytest.fixture
+def jobs(home, lab, cli, tmp_path):
+    """Make a home with a job that completed, and one that failed."""
+    poscar = tmp_path / "Al.poscar"
+    bulk("Al").write(poscar, format="vasp")
+    options = ["--json", "--label", "set=a", "--engine", "local"]
+    done = cli("run", "lab_recipes.value", poscar, "--name", "good", *options).json
+    failed = cli("run", "lab_recipes.fail", poscar, "--param", "message=bad", *options).json
+    return [done["job_id"], failed["job_id"]]
+
+
+@contextlib.contextmanager
+def serving(cli):
+    """Have the home's server run."""
+    connect(start=True).close()
+    try:
+        yield
+    finally:
+        assert cli("stop", "--cancel").code == 0
+
+
+def named(command, job_id):
+    """Add the id where a command wants one."""
+    name, *options = command.split()
+    return [name, *([job_id] if name in {"status", "show", "result", "logs"} else []), *options]
+
+
+def test_commands_that_read_import_little(jobs, cli):
+    asked = [named(command, jobs[0]) for command in BOUNDS]
+    alone = imported(*asked)
+    with serving(cli):
+        served = imported(*asked)
+    for way, answers in enumerate((alone, served)):
+        for (command, most), (code, modules) in zip(BOUNDS.items(), answers, strict=True):
+            assert code == 0, command
+            heavy = HEAVY & modules
+            assert heavy == set(), command
+            assert len(modules) <= most[way], (command, len(modules))
+    assert not any("sqlite3" in modules for _, modules in served)
+
+
+def test_answers_are_the_same_with_a_server_and_without(jobs, cli):
+    commands = ["status", "show", "result --json", "logs --json", "result --field value --json"]
+    asked = [named(command, job_id) for command in commands for job_id in jobs]
+    asked += [["status", jobs[0][:12]], ["status", "ffff"], ["show", "ffff"], ["status", ""]]
+    asked += [["list", "--limit", "1"], ["list", "--summary"], ["counts", "--last", "2h"]]
+    asked += [["list", "--state", "failed", "--exclude", "name=good", "--sort", "-runtime_s"]]
+    asked += [["list", "--formula", "Xx"], ["list", "--elements", "Al", "--energy-max", "1"]]
+    asked = [one if "--json" in one else [*one, "--json"] for one in asked]
+    alone = [cli(*one) for one in asked]
+    with serving(cli):
+        server = [cli(*one) for one in asked]
+    for command, one, other in zip(asked, alone, server, strict=True):
+        assert (one.code, one.json, one.err) == (other.code, other.json, other.err), command
+        assert one.out == other.out, command

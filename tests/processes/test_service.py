@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -132,9 +133,12 @@ def test_unknown_jobs(service, home):
 
 
 def test_an_ambiguous_prefix(service):
-    run(service, value())
-    run(service, value())
+    for _ in range(17):
+        run(service, value())
+    first = Counter(job.job_id[0] for job in service.jobs())
     with pytest.raises(InvalidJob, match="several"):
+        service.find(first.most_common(1)[0][0])
+    with pytest.raises(InvalidJob, match="is empty"):
         service.find("")
 
 

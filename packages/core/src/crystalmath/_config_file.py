@@ -43,13 +43,17 @@ def read(path: Path) -> dict[str, Any]:
     ConfigError
         It cannot be read, is no TOML, or a key or value in it is not known.
     """
-    import tomllib
-
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
+    import tomllib  # most homes have no such file
+
+    try:
+        table = tomllib.loads(text.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         hint = f"; {UNQUOTED}" if isinstance(error, tomllib.TOMLDecodeError) else ""
         raise ConfigError(f"cannot read the configuration file {path}: {error}{hint}") from error
     _check(table, _SHAPE, path, "")

@@ -213,6 +213,26 @@ class UnknownJob(CrystalMathError, KeyError):
         return str(self.args[0])
 
 
+def the_one(prefix: str, found: Sequence[str]) -> str:
+    """Return the only job id that begins so, of the few that were found.
+
+    Raises
+    ------
+    UnknownJob
+        None does.
+    InvalidJob
+        Several do, or `prefix` is empty: every id begins with nothing, and a script whose variable
+        is not set means none.
+    """
+    if not prefix.strip():
+        raise InvalidJob("the id of a job is empty; 'crystalmath list' shows the ids there are")
+    if not found:
+        raise UnknownJob(prefix)
+    if len(found) > 1:
+        raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
+    return found[0]
+
+
 class UnknownEngine(CrystalMathError, ValueError):
     """No installed plugin provides this engine."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json, any_client
+from crystalmath.cli.shared.common_arguments import Json, home_reader
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.models.timespans import read_timespan
 
@@ -32,8 +32,8 @@ def counts(
     """
     bucket_s = _seconds(bucket, "--bucket")
     start = None if last is None else max(0.0, time.time() - _seconds(last, "--last"))
-    with any_client() as client:
-        counted = client.counts(bucket_s=bucket_s, start=start, **filters)
+    with home_reader() as home:
+        counted = home.ask("jobs.counts", bucket_s=bucket_s, start=start, **filters)
     if as_json:
         output.write_json(counted)
         return 0

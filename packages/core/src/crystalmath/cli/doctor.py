@@ -337,7 +337,9 @@ def _relax(engine: str | None) -> Check:
         see = f"see crystalmath result {job.job_id}"
         message = f"{job.engine}: {job.state.value}: {job.error}"
         return Check(name="run", state="error", message=message, remedy=see)
-    told = ", ".join(f"{name} {value}" for name, value in output.summary_fields(job) if value)
+    told = ", ".join(
+        f"{name} {value}" for name, value in output.summary_fields(job.document()) if value
+    )
     return Check(name="run", state="ok", message=f"{job.engine}: {told}")
 
 

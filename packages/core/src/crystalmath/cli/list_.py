@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -10,20 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from crystalmath.cli.shared import job_table, output
-from crystalmath.cli.shared.common_arguments import Json, any_client
+from crystalmath.cli.shared.common_arguments import Json, home_reader
 from crystalmath.cli.shared.job_filters import with_filters
-from crystalmath.errors import CrystalMathError, InvalidJob, ServerNotRunning, did_you_mean
+from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from rich.table import Table
+    from rich.console import RenderableType
 
-    from crystalmath.client import Client, Job
-    from crystalmath.models import Progress
+    from crystalmath.client.home_reader import HomeReader
+    from crystalmath.models.answers import JobDocument, ProgressDocument
 
-    _Progress: TypeAlias = Mapping[str, Progress | None]
-    _Look: TypeAlias = tuple[list[Job], dict[str, int], _Progress]
+    _Progress: TypeAlias = Mapping[str, ProgressDocument | None]
+    _Look: TypeAlias = tuple[list[JobDocument], dict[str, int], _Progress]
 
 #: How often a live list is renewed, in seconds.
 _RENEW_S = 1.0
@@ -88,18 +89,18 @@ def list_jobs(
     wanted = {**filters, "sort": _sort(sort)}
     if watch:
         return _watch(wanted, limit, names)
-    with any_client() as client:
+    with home_reader() as home:
         if summary:
-            return _summary(client, filters, as_json=as_json)
-        jobs = _jobs(client, wanted, limit)
+            return _summary(home, filters, as_json=as_json)
+        jobs = list(home.jobs(limit or None, **wanted))
         full = 0 < limit == len(jobs)
-        totals = client.totals(**filters) if full or as_json else {}
+        counted = full or as_json
+        totals = home.ask("jobs.list", limit=0, totals=True, **filters)["totals"] if counted else {}
     more = sum(totals.values()) - len(jobs) if full else 0
     if as_json:
-        documents = [job.document() for job in jobs]
-        output.write_json({"jobs": documents, "totals": totals, "error": None})
+        output.write_json({"jobs": jobs, "totals": totals, "error": None})
     elif csv:
-        job_table.write_csv(jobs, names or job_table.CSV_COLUMNS)
+        job_table.write_csv(jobs, names)
     elif jobs:
         _show(jobs, names)
     else:
@@ -129,23 +130,15 @@ def _sort(text: str | None) -> str | None:
     return text
 
 
-def _jobs(client: Client, wanted: Mapping[str, Any], limit: int) -> list[Job]:
-    return list(client.list(**wanted, limit=limit or None))
-
-
 def _show(
-    jobs: Sequence[Job], names: Sequence[str] | None, progress: _Progress | None = None
+    jobs: Sequence[JobDocument], names: Sequence[str] | None, progress: _Progress | None = None
 ) -> None:
     width = output.full_width()
-    output.show(_laid_out(jobs, names, width or output.console().width, progress), width)
-
-
-def _laid_out(
-    jobs: Sequence[Job], names: Sequence[str] | None, width: int, progress: _Progress | None = None
-) -> Table:
     if names is None:
-        return job_table.usual(jobs, width, progress)
-    return job_table.chosen(jobs, names)
+        width = width or shutil.get_terminal_size().columns
+        output.write(job_table.usual(jobs, width, progress))
+    else:
+        output.show(job_table.chosen(jobs, names), width)
 
 
 # --- live ------------------------------------------------------------------------------------
@@ -162,28 +155,30 @@ def _watch(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) -
     return 0
 
 
-def _look(client: Client, wanted: Mapping[str, Any], most: int) -> _Look:
-    """Give jobs, all counted by state, and how far those have come that run."""
-    jobs, counts = _jobs_and_counts(client, wanted, most)
-    running = [job.job_id for job in jobs if job.state.value == "running"]
+def _look(home: HomeReader, wanted: Mapping[str, Any], most: int) -> _Look:
+    """Return jobs, all counted by state, and how far those have come that run."""
+    jobs, counts = _jobs_and_counts(home, wanted, most)
+    running = [job["job_id"] for job in jobs if job["status"] == "running"]
     try:
-        return jobs, counts, client.progress(running[:_FOLLOWED])
+        told = home.ask("jobs.progress", job_ids=running[:_FOLLOWED])["jobs"] if running else []
     except CrystalMathError:  # what it would add is not worth the list
-        return jobs, counts, {}
+        told = []
+    return jobs, counts, {job["job_id"]: job["progress"] for job in told}
 
 
 def _jobs_and_counts(
-    client: Client, wanted: Mapping[str, Any], most: int
-) -> tuple[list[Job], dict[str, int]]:
-    """Give jobs, and all counted by state; where not all have room, first those that run."""
-    counts = client.totals(**{name: value for name, value in wanted.items() if name != "sort"})
+    home: HomeReader, wanted: Mapping[str, Any], most: int
+) -> tuple[list[JobDocument], dict[str, int]]:
+    """Return jobs, and all counted by state; where not all have room, first those that run."""
+    filters = {name: value for name, value in wanted.items() if name != "sort"}
+    counts: dict[str, int] = home.ask("jobs.list", limit=0, totals=True, **filters)["totals"]
     if wanted["sort"] or not most or sum(counts.values()) <= most:
-        return _jobs(client, wanted, most), counts
-    jobs: list[Job] = []
+        return list(home.jobs(most or None, **wanted)), counts
+    jobs: list[JobDocument] = []
     others = [state for state, count in counts.items() if count and state != "running"]
     for states in (["running"] if counts.get("running") else [], others):
         if states and len(jobs) < most:
-            jobs += _jobs(client, {**wanted, "state": states}, most - len(jobs))
+            jobs += home.jobs(most - len(jobs), **{**wanted, "state": states})
     return jobs, counts
 
 
@@ -191,14 +186,13 @@ def _renewed(wanted: Mapping[str, Any], limit: Callable[[], int]) -> Iterator[_L
     """Look at the jobs again and again, whatever becomes of the server."""
     from crystalmath.client.client_errors import ConnectionLost
 
-    while True:
-        with contextlib.suppress(ServerNotRunning, ConnectionLost), any_client() as client:
-            while True:
-                begun = time.monotonic()
-                yield _look(client, wanted, limit())
-                # Whoever has very many must not keep the server busy by looking on.
-                time.sleep(max(_RENEW_S, _REST * (time.monotonic() - begun)))
-        time.sleep(_RENEW_S)
+    with home_reader() as home:
+        while True:
+            begun = time.monotonic()
+            with contextlib.suppress(ConnectionLost):
+                yield _look(home, wanted, limit())
+            # Whoever has very many must not keep the server busy by looking on.
+            time.sleep(max(_RENEW_S, _REST * (time.monotonic() - begun)))
 
 
 def _live(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) -> None:
@@ -214,15 +208,20 @@ def _live(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) ->
 
         for jobs, counts, progress in _renewed(wanted, most):
             told = Text(output.counts(counts))
-            shown = _laid_out(jobs, names, live.console.width, progress) if jobs else None
-            live.update(Group(shown, told) if shown else told, refresh=True)
+            shown: list[RenderableType] = []
+            if jobs and names is None:
+                table = job_table.usual(jobs, live.console.width, progress)
+                shown = [Text.from_ansi(table, no_wrap=True)]
+            elif jobs and names is not None:
+                shown = [job_table.chosen(jobs, names)]
+            live.update(Group(*shown, told), refresh=True)
 
 
 def _repeat(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) -> None:
     """Where there is no terminal: print the table again when something has changed."""
     shown = None
     for jobs, counts, progress in _renewed(wanted, lambda: limit):
-        if (seen := ([(job.job_id, job.revision) for job in jobs], counts)) != shown:
+        if (seen := ([(job["job_id"], job["revision"]) for job in jobs], counts)) != shown:
             shown = seen
             if jobs:
                 _show(jobs, names, progress)
@@ -233,8 +232,8 @@ def _repeat(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) 
 # --- counted ---------------------------------------------------------------------------------
 
 
-def _summary(client: Client, filters: Mapping[str, Any], *, as_json: bool) -> int:
-    counted = client.summary(**filters)
+def _summary(home: HomeReader, filters: Mapping[str, Any], *, as_json: bool) -> int:
+    counted = home.ask("jobs.summary", **filters)
     if as_json:
         output.write_json({"states": counted["states"], "errors": counted["errors"], "error": None})
         return 0

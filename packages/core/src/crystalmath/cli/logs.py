@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
+from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader
 from crystalmath.cli.shared.plain import Plain
-from crystalmath.errors import InvalidJob, ServerNotRunning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from crystalmath.client import Client
+    from crystalmath.client.home_reader import HomeReader
     from crystalmath.models.answers import LogPart
 
 #: In one answer. A compressed file is read from its beginning for each.
@@ -58,17 +56,17 @@ def logs(
     if follow and as_json:
         raise typer.BadParameter("does not go with --json", param_hint="--follow")
     write = _writer(raw=raw)
-    with any_client() as client:
-        job_id = find(client, job_id)
+    with home_reader() as home:
+        job_id = home.find(job_id)
         if follow:
-            for number, part in enumerate(_followed(client, job_id, file, tail)):
+            for number, part in enumerate(_followed(home, job_id, file, tail)):
                 if not number:
                     _name_others(part)
                 write(part["text"])
         elif as_json:
-            output.write_json(_document(list(_parts(client, job_id, file, tail))))
+            output.write_json(_document(list(_parts(home, job_id, file, tail))))
         else:
-            for number, part in enumerate(_parts(client, job_id, file, tail)):
+            for number, part in enumerate(_parts(home, job_id, file, tail)):
                 if not number:
                     _name_others(part)
                 write(part["text"])
@@ -99,47 +97,54 @@ def _document(parts: list[LogPart]) -> dict[str, Any]:
     }
 
 
-def _parts(client: Client, job_id: str, file: str | None, tail: int | None) -> Iterator[LogPart]:
+def _parts(home: HomeReader, job_id: str, file: str | None, tail: int | None) -> Iterator[LogPart]:
     """Read what there is now, part by part."""
-    part = client.logs(job_id, file, tail=tail, max_bytes=_PART)
+    part = _read(home, job_id, file, tail=tail)
     yield part
     while part["text"] and part["offset"] < part["size"]:
-        part = client.logs(job_id, file, offset=part["offset"], max_bytes=_PART)
+        part = _read(home, job_id, file, offset=part["offset"])
         yield part
 
 
-def _followed(client: Client, job_id: str, file: str | None, tail: int | None) -> Iterator[LogPart]:
+def _read(home: HomeReader, job_id: str, file: str | None, **which: float | None) -> LogPart:
+    told = home.ask("jobs.logs", job_id=job_id, file=file, max_bytes=_PART, **which)
+    return cast("LogPart", told)
+
+
+def _followed(
+    home: HomeReader, job_id: str, file: str | None, tail: int | None
+) -> Iterator[LogPart]:
     """Read what there is and what comes, until the job has ended."""
     from crystalmath.client.client_errors import ConnectionLost
 
-    part = _first(client, job_id, file, tail)
+    part = _first(home, job_id, file, tail)
     yield part
-    with contextlib.ExitStack() as others:
-        while not part["finished"]:
-            try:
-                part = _next(client, job_id, file, part)
-            except (ServerNotRunning, ConnectionLost):
-                # The job goes on without its server, and so does who looks at it.
-                time.sleep(_LOOK_S)
-                client = others.enter_context(any_client())
-            else:
-                yield part
+    while not part["finished"]:
+        try:
+            part = _next(home, job_id, file, part)
+        except ConnectionLost:
+            # The job goes on without its server, and so does who looks at it.
+            time.sleep(_LOOK_S)
+        else:
+            yield part
 
 
-def _next(client: Client, job_id: str, file: str | None, before: LogPart) -> LogPart:
-    part = client.logs(job_id, file, offset=before["offset"], max_bytes=_PART, timeout_s=_POLL_S)
+def _next(home: HomeReader, job_id: str, file: str | None, before: LogPart) -> LogPart:
+    part = _read(home, job_id, file, offset=before["offset"], timeout_s=_POLL_S)
     if part["file"] != before["file"]:  # another attempt writes a log of its own
-        part = client.logs(job_id, file, offset=0, max_bytes=_PART)
+        part = _read(home, job_id, file, offset=0)
     return part
 
 
-def _first(client: Client, job_id: str, file: str | None, tail: int | None) -> LogPart:
+def _first(home: HomeReader, job_id: str, file: str | None, tail: int | None) -> LogPart:
+    from crystalmath.errors import InvalidJob
+
     said = False
     while True:
         try:
-            return client.logs(job_id, file, tail=tail, max_bytes=_PART)
+            return _read(home, job_id, file, tail=tail)
         except InvalidJob as error:
-            if client.job(job_id).state.is_terminal():
+            if home.ask("jobs.status", job_id=job_id)["finished_at"] is not None:
                 raise
             if not said:
                 output.note(output.printable(f"waiting: {error}"))

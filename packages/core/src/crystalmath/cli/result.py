@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path  # noqa: TC003 - Typer reads annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
-from crystalmath.errors import InvalidJob
+from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader
 
 if TYPE_CHECKING:
-    from crystalmath.client import Client, Job
+    from collections.abc import Mapping
+
+    from crystalmath.models.job import Job
 
 
 def result(
@@ -42,22 +43,27 @@ def result(
     if structure is not None and (field is not None or as_json):
         other = "--json" if as_json else "--field"
         raise typer.BadParameter(f"does not go with {other}", param_hint="--structure")
-    with any_client() as client:
-        job = client.job(find(client, job_id))
-        completed = job.state.value == "completed"
+    with home_reader() as home:
+        document = home.ask("jobs.status", job_id=home.find(job_id))
+        job_id, state = document["job_id"], document["status"]
         if as_json:
             # The stored text goes out as it is: reading 20 MB to write them again helps nobody.
-            _splice(job, client.result_json(job.job_id, field) or b"null")
-        elif not completed and (field is not None or structure is not None):
+            _splice(document, home.result_json(job_id, field) or b"null")
+            return 0 if state == "completed" else 1
+        from crystalmath.errors import InvalidJob
+        from crystalmath.models.job import Job
+
+        job = Job.read(document)
+        if state != "completed" and (field is not None or structure is not None):
             raise InvalidJob(_without_result(job))
-        elif field is not None:
-            _print_field(client.result_json(job.job_id, field) or b"null")
+        if field is not None:
+            _print_field(home.result_json(job_id, field) or b"null")
         elif structure is not None:
-            _write_structure(client, job, structure)
+            _write_structure(job_id, home.result_json(job_id, brief=True) or b"null", structure)
         else:
-            failed = job.state.value == "failed"
-            _print_result(job, client.traceback(job.job_id) if failed else None)
-    return 0 if job.state.value == "completed" else 1
+            failed = home.ask("jobs.result", job_id=job_id) if state == "failed" else {}
+            _print_result(job, failed.get("traceback"))
+    return 0 if state == "completed" else 1
 
 
 def _without_result(job: Job) -> str:
@@ -75,19 +81,20 @@ def _print_field(raw: bytes) -> None:
     output.write(output.printable(json.loads(text)) if text.startswith('"') else text)
 
 
-def _write_structure(client: Client, job: Job, path: Path) -> None:
+def _write_structure(job_id: str, raw: bytes, path: Path) -> None:
     import json
 
     import ase.io
     from ase.io.formats import UnknownFileTypeError
 
+    from crystalmath.errors import InvalidJob
     from crystalmath.recipes.result_values import final_atoms
 
     if path.exists():
         raise InvalidJob(f"{path} is there already; remove it, or write another file")
-    atoms = final_atoms(json.loads(client.result_json(job.job_id, brief=True) or b"null"))
+    atoms = final_atoms(json.loads(raw))
     if atoms is None:
-        raise InvalidJob(f"the result of job {job.job_id} has no structure")
+        raise InvalidJob(f"the result of job {job_id} has no structure")
     try:
         ase.io.write(path, atoms)
     except (UnknownFileTypeError, ValueError, NotImplementedError) as error:
@@ -98,11 +105,10 @@ def _write_structure(client: Client, job: Job, path: Path) -> None:
     output.note(f"{atoms.get_chemical_formula()} written to {path}")
 
 
-def _splice(job: Job, raw: bytes) -> None:
+def _splice(job: Mapping[str, Any], raw: bytes) -> None:
     import json
 
-    document = job.document()
-    del document["result"]
+    document = {name: value for name, value in job.items() if name != "result"}
     sys.stdout.flush()
     out = sys.stdout.buffer
     out.write(json.dumps(document, allow_nan=False).encode()[:-1] + b', "result": ')
@@ -119,7 +125,7 @@ def _print_result(job: Job, traceback: str | None) -> None:
         return
     if job.state.value == "completed":
         where = (job.summary or {}).get("work_dir") or job.work_dir
-        pairs = [*output.summary_fields(job), ("work dir", where), ("job", job.job_id)]
+        pairs = [*output.summary_fields(job.document()), ("work dir", where), ("job", job.job_id)]
         output.write(output.fields(pairs))
         if said := job.without_files():
             output.note(f"{said}, and of the result what you see")

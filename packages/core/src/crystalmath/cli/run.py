@@ -149,7 +149,7 @@ def report(job: Job) -> None:
     took = (job.finished_at or time.time()) - job.created_at
     pairs: list[tuple[str, object]] = [("state", f"{job.state.value} ({took:.1f} s)")]
     if job.state.value == "completed":
-        pairs += output.summary_fields(job)
+        pairs += output.summary_fields(job.document())
     # quacc makes a folder of its own in it, and names that in the result.
     where = (job.summary or {}).get("work_dir") or job.work_dir
     pairs += [("work dir", where), ("job", job.job_id)]

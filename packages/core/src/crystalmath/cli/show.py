@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
-
-from attrs import evolve
+from typing import TYPE_CHECKING, cast
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
+from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader
 from crystalmath.cli.status import each, status_fields
-from crystalmath.client import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from crystalmath.models.answers import AttemptEntry, Event, Relative, Story
+    from crystalmath.models.answers import AttemptEntry, Event, JobDocument, Relative, Story
 
 
 def show(job_id: JobId, *, as_json: Json = False) -> int:
@@ -24,8 +21,8 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
     That is what it came of, its attempts and events with their reasons, and what came of it.
     crystalmath files ID lists what it has written, crystalmath logs ID prints it.
     """
-    with any_client() as client:
-        told = client.show(find(client, job_id))
+    with home_reader() as home:
+        told = cast("Story", home.ask("jobs.show", job_id=home.find(job_id)))
     if as_json:
         output.write_json(told)
     else:
@@ -34,16 +31,16 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
 
 
 def _story(told: Story) -> list[tuple[str, object]]:
-    job = Job.read(told["job"])
     # What it came of is told below, with what became of that.
-    known = status_fields(evolve(job, parents=()), told["params"], told["potcars"])
+    job: JobDocument = {**told["job"], "parents": []}
+    known = status_fields(job, told["params"], told["potcars"])
     return [
         *known,
         *each("came of", _relatives(told["parents"], output.taken_of)),
         *each("led to", _relatives(told["children"], _given_on)),
         *each("attempts", map(_attempt, told["attempts"])),
         *each("events", (_event(one) for one in told["events"])),
-        ("work dir", job.work_dir),
+        ("work dir", job["work_dir"]),
     ]
 
 

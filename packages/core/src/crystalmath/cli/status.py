@@ -6,14 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
+from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from crystalmath.client import Job
     from crystalmath.models import Progress
-    from crystalmath.models.answers import Potcar
+    from crystalmath.models.answers import JobDocument, Potcar, ProgressDocument
 
 #: So much is shown of a parameter.
 _SHOWN = 60
@@ -21,19 +20,34 @@ _SHOWN = 60
 
 def status(job_id: JobId, *, as_json: Json = False) -> int:
     """Tell what became of a job."""
-    with any_client() as client:
-        job, asked, reached = client.described(find(client, job_id), progress=not as_json)
+    with home_reader() as home:
+        asked = home.ask(
+            "jobs.specification",
+            job_id=job_id,
+            prefix=True,
+            job=True,
+            progress=None if as_json else True,
+        )
+    job, files = asked["job"], asked["potcars"]
     if as_json:
-        more = {"params": asked["params"], "potcars": asked["potcars"]}
-        output.write_json({**job.document(), **more})
+        output.write_json({**job, "params": asked["params"], "potcars": files})
     else:
-        told = status_fields(job, asked["params"], asked["potcars"], reached)
-        output.write(output.fields(told))
+        reached = _progress(asked["progress"])
+        output.write(output.fields(status_fields(job, asked["params"], files, reached)))
     return 0
 
 
+def _progress(document: ProgressDocument | None) -> Progress | None:
+    if document is None:
+        return None
+    from crystalmath.models.fields import from_wire
+    from crystalmath.models.progress import Progress
+
+    return Progress(**from_wire(Progress, document))
+
+
 def status_fields(
-    job: Job,
+    job: JobDocument,
     parameters: Mapping[str, object],
     files: Sequence[Potcar],
     reached: Progress | None = None,
@@ -42,8 +56,8 @@ def status_fields(
 
     Parameters
     ----------
-    job : Job
-        What is on record of it.
+    job : dict
+        What is on record of it, as ``jobs.status`` tells it.
     parameters : mapping
         Those of its recipe.
     files : sequence of Potcar
@@ -53,49 +67,50 @@ def status_fields(
     """
     kind = "POTCARs" if any(file["titel"] for file in files) else "UPF files"
     progress = [("progress", reached and f"{reached} ({output.age(reached.updated_at)} ago)")]
-    failed = job.state.value == "failed"
-    stopping = job.cancel_requested_at is not None and not job.state.is_terminal()
+    state = job["status"]
+    failed = state == "failed"
+    stopping = job["cancel_requested_at"] is not None and job["finished_at"] is None
     return [
-        ("state", f"{job.state.value} (being cancelled)" if stopping else job.state.value),
-        ("reason", job.reason),
+        ("state", f"{state} (being cancelled)" if stopping else state),
+        ("reason", job["reason"]),
         *(() if failed else progress),
-        ("error", None if job.state.value == "cancelled" else job.error),
+        ("error", None if state == "cancelled" else job["error"]),
         *(progress if failed else ()),
         ("go on", _go_on(job, reached) if failed else None),
         *output.summary_fields(job),
-        ("name", job.name),
-        ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
-        *each("came of", map(output.parent, job.parents)),
-        ("recipe", output.short_recipe(job.recipe)),
+        ("name", job["name"]),
+        ("labels", ", ".join(f"{key}={value}" for key, value in job["labels"].items())),
+        *each("came of", map(output.parent, job["parents"])),
+        ("recipe", output.short_recipe(job["recipe"])),
         ("parameters", ", ".join(f"{key}={_short(value)}" for key, value in parameters.items())),
         *each(kind, map(output.potcar, files)),
-        *each("warnings", map(output.sentence, job.warnings)),
-        ("engine", f"{job.engine}, cluster {job.cluster}"),
+        *each("warnings", map(output.sentence, job["warnings"])),
+        ("engine", f"{job['engine']}, cluster {job['cluster']}"),
         ("resources", output.resources(job)),
-        ("submitted", f"{output.age(job.created_at)} ago"),
+        ("submitted", f"{output.age(job['created_at'])} ago"),
         ("took", _took(job)),
         *each("files", _removed(job)),
-        ("job", job.job_id),
+        ("job", job["job_id"]),
     ]
 
 
-def _go_on(job: Job, reached: Progress | None) -> str | None:
+def _go_on(job: JobDocument, reached: Progress | None) -> str | None:
     """Say how what a failed calculation has reached is gone on from."""
     if reached is None or reached.ionic_step is None:
         return None
-    if "relax" not in job.recipe.rpartition(".")[2].split("_"):
+    if "relax" not in job["recipe"].rpartition(".")[2].split("_"):
         return None  # of others there is no last geometry to go on from
-    return f"crystalmath retry {job.job_id[:8]} --continue, from its last whole geometry"
+    return f"crystalmath retry {job['job_id'][:8]} --continue, from its last whole geometry"
 
 
-def _removed(job: Job) -> list[str]:
+def _removed(job: JobDocument) -> list[str]:
     """Say what of a job's files is not there any more."""
-    if job.removed is None:
+    if job["removed"] is None:
         return []
-    if job.removed == "heavy":
-        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.removed_at))
+    if job["removed"] == "heavy":
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(job["removed_at"]))
         return [f"wave functions, densities and the like were removed on {at}"]
-    return [job.without_files() or job.removed]
+    return [output.without_files(job) or job["removed"]]
 
 
 def each(name: str, values: Iterable[str]) -> Iterator[tuple[str, object]]:
@@ -124,7 +139,6 @@ def _short(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
-def _took(job: Job) -> str | None:
-    if job.started_at is None or job.finished_at is None:
-        return None
-    return f"{job.finished_at - job.started_at:.1f} s"
+def _took(job: JobDocument) -> str | None:
+    began, ended = job["started_at"], job["finished_at"]
+    return None if began is None or ended is None else f"{ended - began:.1f} s"

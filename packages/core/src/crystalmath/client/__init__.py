@@ -3,21 +3,21 @@
 See docs/client.md.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.client.client import Client
-from crystalmath.client.client_errors import (
-    ClientClosed,
-    ConnectionLost,
-    JobFailed,
-    ProtocolMismatch,
-    ServerMismatch,
-)
-from crystalmath.client.opening import connect, in_process
-from crystalmath.models import Job, JobChange, Submission
-
 if TYPE_CHECKING:
+    from crystalmath.client.client import Client
+    from crystalmath.client.client_errors import (
+        ClientClosed,
+        ConnectionLost,
+        JobFailed,
+        ProtocolMismatch,
+        ServerMismatch,
+    )
     from crystalmath.client.future import JobFuture
+    from crystalmath.client.opening import connect, in_process
+    from crystalmath.models import Job, JobChange, Submission
 
 __all__ = [
     "Client",
@@ -35,10 +35,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Who only asks about jobs, as `crystalmath status` does, need not wait for it.
-    if name == "JobFuture":
-        from crystalmath.client.future import JobFuture
+_PLACES = {
+    "Client": "client.client",
+    "JobFuture": "client.future",
+    "connect": "client.opening",
+    "in_process": "client.opening",
+    **dict.fromkeys(("Job", "JobChange", "Submission"), "models"),
+}
 
-        return JobFuture
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    # Who only asks about jobs, as `crystalmath status` does, need not wait for the rest.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = _PLACES.get(name, "client.client_errors")
+    found = globals()[name] = getattr(import_module(f"crystalmath.{place}"), name)
+    return found

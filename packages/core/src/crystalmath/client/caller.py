@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client.transport import Transport
 
-#: Jobs of one page.
-PAGE = 500
-
 #: How long a server may look at, or remove, the files of many jobs, in seconds.
 LONG_S = 3600.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crystalmath.client.asking import Asking
-from crystalmath.client.caller import PAGE
 from crystalmath.client.client_errors import raise_answered
+from crystalmath.client.transport import PAGE
 from crystalmath.models import Job
 
 if TYPE_CHECKING:

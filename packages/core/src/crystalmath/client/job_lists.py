@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack, cast
 
-from crystalmath.client.caller import PAGE, Caller
+from crystalmath.client.caller import Caller
 from crystalmath.client.filters_document import filters_document
-from crystalmath.errors import InvalidJob, UnknownJob
+from crystalmath.client.transport import SHOWN, pages
+from crystalmath.errors import the_one
 from crystalmath.models import Job
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Filters
     from crystalmath.models.answers import Counted, CountedOverTime
-
-#: So many ids are named where several begin alike.
-SHOWN = 5
 
 
 class JobLists(Caller):
@@ -46,17 +44,8 @@ class JobLists(Caller):
             The fields of :class:`~crystalmath.models.JobFilter`; all must agree. Times are seconds
             since the epoch or a ``datetime``, energies are in eV.
         """
-        given = filters_document(filters)
-        cursor: str | None = None
-        left = limit
-        while left is None or left > 0:
-            size = PAGE if left is None else min(left, PAGE)
-            page = self._answer("jobs.list", limit=size, cursor=cursor, sort=sort, **given)
-            yield from map(Job.read, page["jobs"])
-            cursor = page["cursor"]
-            if cursor is None:
-                return
-            left = None if left is None else left - len(page["jobs"])
+        given = {"sort": sort, **filters_document(filters)}
+        yield from map(Job.read, pages(self._answer, limit, given))
 
     def totals(self, **filters: Unpack[Filters]) -> dict[str, int]:
         """Count jobs by state; states that none is in are left out.
@@ -120,11 +109,4 @@ class JobLists(Caller):
             Several do, or `prefix` is empty: every id begins with nothing, and a script whose
             variable is not set means none.
         """
-        if not prefix.strip():
-            raise InvalidJob("the id of a job is empty; 'crystalmath list' shows the ids there are")
-        found = [info.job_id for info in self.list(prefix=prefix, limit=SHOWN)]
-        if not found:
-            raise UnknownJob(prefix)
-        if len(found) > 1:
-            raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
-        return found[0]
+        return the_one(prefix, [job.job_id for job in self.list(prefix=prefix, limit=SHOWN)])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from crystalmath.client.caller import LONG_S, PAGE, Caller
+from crystalmath.client.caller import LONG_S, Caller
 from crystalmath.client.filters_document import filters_document
+from crystalmath.client.transport import PAGE
 
 if TYPE_CHECKING:
     import os

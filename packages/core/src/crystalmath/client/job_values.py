@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from crystalmath.client.caller import PAGE
 from crystalmath.client.client_errors import raise_answered
 from crystalmath.client.result_fetcher import MOST
+from crystalmath.client.transport import PAGE
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobState
 from crystalmath.models.labels import label_value

@@ -11,7 +11,7 @@ from crystalmath.client.client_errors import raise_answered
 from crystalmath.client.result_fetcher import ResultFetcher
 from crystalmath.client.transport import split_last
 from crystalmath.errors import InvalidJob
-from crystalmath.models import Inputs, Job, JobState, Progress
+from crystalmath.models import Inputs, JobState, Progress
 from crystalmath.models.fields import from_wire
 
 if TYPE_CHECKING:
@@ -45,23 +45,6 @@ class OneJob(Caller):
             "resources", "priority", "continue_lost", "name", "labels", "potcars", "parents"}``.
         """
         return cast("Specification", self._answer("jobs.specification", job_id=job_id))
-
-    def described(
-        self, job_id: str, *, progress: bool = False
-    ) -> tuple[Job, Specification, Progress | None]:
-        """Give what :meth:`job` and :meth:`specification` do, by one request.
-
-        Parameters
-        ----------
-        job_id : str
-            The job.
-        progress : bool
-            Of a job that runs or failed also tell what :meth:`progress` does.
-        """
-        asked = self._answer("jobs.specification", job_id=job_id, job=True, progress=progress)
-        job, read = Job.read(asked.pop("job")), asked.pop("progress", None)
-        reached = read and Progress(**from_wire(Progress, read))
-        return job, cast("Specification", asked), reached
 
     def show(self, job_id: str) -> Story:
         """Tell a job's whole story: what it came of, its attempts and events, what came of it.

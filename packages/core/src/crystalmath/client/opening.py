@@ -78,11 +78,9 @@ def in_process() -> Client:
     place = Place.of(config.home())
     server = place.read_lock()
     if server is not None:
-        check_build(server.version, place.home, None if server.is_here() else server.identity.host)
-        if not server.is_here():
-            from crystalmath.client.other_host import require_readable_here
+        from crystalmath.client.other_host import require_home
 
-            require_readable_here(place, server)
+        require_home(place, server)
     from crystalmath.client.embedded import InProcess
 
     return Client(InProcess())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import config
 from crystalmath._storage import is_shared
 from crystalmath.client.client_errors import ConnectionLost
+from crystalmath.client.handshake import check_build
 from crystalmath.client.remote import ANSWER_S, read_result
 from crystalmath.client.transport import split_last
 from crystalmath.errors import BadFile, ServedElsewhere
@@ -47,6 +48,21 @@ def can_read_here(configured: config.Config) -> bool:
     """Tell whether the job database is seen on whatever host the home is."""
     scheme, _, path = configured.database_url.partition(":///")
     return not scheme.startswith("sqlite") or is_shared(Path(path), configured.home)
+
+
+def require_home(place: Place, server: Server) -> None:
+    """See that this process may read a home whose server it has not reached.
+
+    Raises
+    ------
+    ServedElsewhere
+        A server on another host has the job database for itself.
+    ProtocolMismatch
+        A server of another build uses the job database.
+    """
+    check_build(server.version, place.home, None if server.is_here() else server.identity.host)
+    if not server.is_here():
+        require_readable_here(place, server)
 
 
 def require_readable_here(place: Place, server: Server) -> None:

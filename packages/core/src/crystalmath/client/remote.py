@@ -17,7 +17,7 @@ from crystalmath.server.endpoint import require_socket
 from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from crystalmath.server.endpoint import Place
 
@@ -92,17 +92,34 @@ class Connection:
         return False
 
     def ask(self, method: str, params: Mapping[str, Any], timeout: float) -> bytes:
-        """Send a request and give the whole message that answers it.
+        """Send a request and return the whole message that answers it.
 
         Raises
         ------
         OSError, EOFError
             The server has gone, is going, or does not answer in time.
         """
-        number = next(self._ids)
-        request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        return self.ask_both([(method, params)], timeout)[0]
+
+    def ask_both(
+        self, requests: Sequence[tuple[str, Mapping[str, Any]]], timeout: float
+    ) -> list[bytes]:
+        """Send requests together, and return the messages that answer them, in their order."""
+        numbers = [next(self._ids) for _ in requests]
         self._socket.settimeout(timeout)
-        self._socket.sendall(wire.frame(wire.dumps(request)))
+        asked = zip(numbers, requests, strict=True)
+        documents = [
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            for number, (method, params) in asked
+        ]
+        self._socket.sendall(b"".join(wire.frame(wire.dumps(one)) for one in documents))
+        answers = [self._message() for _ in requests]
+        # Each comes when it is ready, and begins with the number of its request; one without tells
+        # why there are no others.
+        begins = [b'{"jsonrpc":"2.0","id":%d,' % number for number in numbers]
+        return [next((o for o in answers if o.startswith(b)), answers[0]) for b in begins]
+
+    def _message(self) -> bytes:
         header = b"".join(iter(self._line, b"\r\n"))
         length = wire.read_length(header, most=None)
         body = self._answers.read(length)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from crystalmath.server.rpc.wire import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from crystalmath.models.answers import JobDocument
 
 
 class Transport(Protocol):
@@ -50,6 +52,37 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Let go of everything."""
+
+
+#: Jobs of one page, and how many ids are named where several begin alike.
+PAGE = 500
+SHOWN = 5
+
+
+def pages(
+    ask: Callable[..., dict[str, Any]], limit: int | None, filters: Mapping[str, Any]
+) -> Iterator[JobDocument]:
+    """Go through the pages of ``jobs.list``.
+
+    Parameters
+    ----------
+    ask : callable
+        Calls a method with parameters.
+    limit : int, optional
+        So many jobs at most.
+    filters : mapping
+        The other parameters.
+    """
+    cursor: str | None = None
+    left = limit
+    while left is None or left > 0:
+        size = PAGE if left is None else min(left, PAGE)
+        page = ask("jobs.list", limit=size, cursor=cursor, **filters)
+        yield from page["jobs"]
+        cursor = page["cursor"]
+        if cursor is None:
+            return
+        left = None if left is None else left - len(page["jobs"])
 
 
 #: Before the last member, which may be large, stand small ones: in so many bytes, all of them.

@@ -256,7 +256,3 @@ class JobStore(JobReader):
     def is_replaced(self) -> bool:
         """Tell whether the SQLite file was removed, or another put in its place, since."""
         return self._database.is_replaced()
-
-    def close(self) -> None:
-        """Close the database. Closing twice does no harm."""
-        self._database.close()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from crystalmath.models import Submission
     from crystalmath.models.inputs import Preset
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.engine_pool import Runners
+    from crystalmath.service.recorder import Recorder
+    from crystalmath.service.recovery import Recovery
 
     #: For each job that is asked for, the job or why there is none.
     Answers: TypeAlias = list[JobMetadata | CrystalMathError | ImportError]
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
 
 class Intake(JobResults):
     """The way of a job from its submission to its engine."""
+
+    _recorder: Recorder
+    _recovery: Recovery
+    _runners: Runners
 
     _environ: Mapping[str, str]
     _leaving: bool

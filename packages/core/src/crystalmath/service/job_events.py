@@ -12,11 +12,13 @@ from crystalmath.service.current_jobs import CurrentJobs
 from crystalmath.service.wanted import JobEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from crystalmath.models import JobState
-    from crystalmath.quacc.store import Event, JobMetadata
+    from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.event_feed import Feed
+    from crystalmath.service.recorder import Recorder
+    from crystalmath.service.recovery import Recovery
     from crystalmath.service.wanted import Wanted
 
 #: How often jobs of other processes are looked at while somebody waits for them, in seconds.
@@ -29,29 +31,13 @@ EVENTS_AT_ONCE = 500
 class JobEvents(CurrentJobs):
     """The event log, and changes as they come."""
 
+    _recorder: Recorder
+    _recovery: Recovery
+
     @property
     def feed(self) -> Feed:
         """Tells of new events while somebody listens; close forgets who does."""
         return self._recorder.feed
-
-    def events(
-        self,
-        after: int = 0,
-        job_ids: Collection[str] | None = None,
-        limit: int | None = None,
-    ) -> tuple[list[Event], int]:
-        """Give the event log, the oldest first, and the ``seq`` up to which that is all there is.
-
-        Parameters
-        ----------
-        after : int
-            Only events whose ``seq`` is larger.
-        job_ids : collection of str, optional
-            Only of these jobs.
-        limit : int, optional
-            No more than this many.
-        """
-        return self._store.follow(after, job_ids, limit) if self._recorder.exists() else ([], 0)
 
     def wanted_events(
         self, after: int, limit: int, wanted: Wanted

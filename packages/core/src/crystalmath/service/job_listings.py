@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from crystalmath.models import JobState
     from crystalmath.models.answers import Parent
     from crystalmath.models.filters import Selection
-    from crystalmath.quacc.store import ErrorCount, JobMetadata
-    from crystalmath.store.records import Failure
+    from crystalmath.store.records import ErrorCount, Failure, JobMetadata
 
 
 class JobListings(CurrentJobs):
@@ -41,7 +40,7 @@ class JobListings(CurrentJobs):
         **filters
             See :func:`crystalmath.store.selection.selected`.
         """
-        if not self._recorder.exists():
+        if not self._records.exists():
             self._require_no_directories()
             return []
         self.disk.look()
@@ -60,7 +59,7 @@ class JobListings(CurrentJobs):
         **filters
             See :func:`crystalmath.store.selection.selected`.
         """
-        if not self._recorder.exists():
+        if not self._records.exists():
             return {}
         seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
         return self._store.totals(seen=seen, **filters)
@@ -73,7 +72,7 @@ class JobListings(CurrentJobs):
         **filters
             See :func:`crystalmath.store.selection.selected`.
         """
-        if not self._recorder.exists():
+        if not self._records.exists():
             self._require_no_directories()
             return {}, []
         seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
@@ -89,18 +88,18 @@ class JobListings(CurrentJobs):
         **filters: Unpack[Selection],
     ) -> dict[tuple[int, JobState], int]:
         """Count the changes of jobs to some states over time; see :meth:`JobStore.counts`."""
-        if not self._recorder.exists():
+        if not self._records.exists():
             self._require_no_directories()
             return {}
         return self._store.counts(states, start=start, end=end, bucket_s=bucket_s, **filters)
 
     def failures(self, limit: int) -> list[Failure]:
         """Give the jobs that failed last, the newest failure first, at most `limit` of them."""
-        return self._store.failures(limit) if self._recorder.exists() else []
+        return self._store.failures(limit) if self._records.exists() else []
 
     def retried(self, job_ids: Sequence[str]) -> dict[str, JobMetadata]:
         """Give the last retry of each of some jobs that has one, by the id of the job."""
-        if not self._recorder.exists():
+        if not self._records.exists():
             return {}
         last = {parent: found[-1] for parent, found in self._store.retries(job_ids).items()}
         jobs = {job.job_id: job for job in self.some_jobs(list(last.values()))}
@@ -113,8 +112,10 @@ class JobListings(CurrentJobs):
 
     def _seen_elsewhere(self) -> dict[str, JobMetadata]:
         """Give the jobs of other processes of which the files tell more than their rows."""
-        is_own = self._recovery.host.is_own
-        owners = [owner for owner in self._store.owners() if not is_own(json.loads(owner))]
+        owners = self._store.owners()
+        if owners:
+            is_own = self._onlooker.host.is_own
+            owners = [owner for owner in owners if not is_own(json.loads(owner))]
         rows = [job for owner in owners for job in self._store.unfinished(owner=owner)]
-        pairs = zip(rows, self._recovery.seen(rows), strict=True)
+        pairs = zip(rows, self._onlooker.seen(rows), strict=True)
         return {job.job_id: job for row, job in pairs if job is not row and job != row}

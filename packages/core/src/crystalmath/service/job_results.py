@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.moved import Move
     from crystalmath.models.answers import Potcar
-    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.store.records import JobMetadata
 
 
 class JobResults(CurrentJobs):

@@ -13,9 +13,8 @@ from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.jobs.identities import own_identity
 from crystalmath.service.ended_elsewhere import record_rows
 from crystalmath.service.engine_pool import Runners
-from crystalmath.service.home_disk import HomeDisk
+from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.job_events import JobEvents
-from crystalmath.service.job_listings import JobListings
 from crystalmath.service.pruning import Pruned, prune
 from crystalmath.service.recorder import Recorder
 from crystalmath.service.recovery import Recovery
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("crystalmath.service")
 
 
-class JobService(JobListings, JobEvents, Rerunning, Takeover):
+class JobService(HomeJobs, JobEvents, Rerunning, Takeover):
     """Submit, follow and cancel the jobs of one home.
 
     Parameters
@@ -43,11 +42,6 @@ class JobService(JobListings, JobEvents, Rerunning, Takeover):
         from the environment and the configuration file.
     environ : mapping of str to str
         The environment of jobs whose submission brings none.
-
-    Attributes
-    ----------
-    disk : HomeDisk
-        How much room there is for its jobs.
     """
 
     def __init__(
@@ -57,22 +51,22 @@ class JobService(JobListings, JobEvents, Rerunning, Takeover):
     ) -> None:
         self._source = configured if isinstance(configured, config.Source) else None
         given = configured.last if isinstance(configured, config.Source) else configured
-        self.config: config.Config = given or config.load()
+        home = given or config.load()
         self._environ = environ
         self._process = os.getpid()
         self._leaving = False
-        self.disk = HomeDisk(lambda: self.config.jobs_directory)
         self._recorder = Recorder(
-            self.config.database_url,
-            self.config.jobs_directory,
-            network=self.config.network,
+            home.database_url,
+            home.jobs_directory,
+            network=home.network,
             unwritten=lambda: self._runners.unwritten(),  # noqa: PLW0108 - they come next
         )
         self._runners = Runners(lambda: self.config, self._recorder.report)
-        own_identity(self.config.jobs_directory, self.config.lease_s)
+        own_identity(home.jobs_directory, home.lease_s)
         self._recovery = Recovery(
-            self._recorder, self._runners.get, self._follows, self.config.jobs_directory
+            self._recorder, self._runners.get, self._follows, home.jobs_directory
         )
+        super().__init__(home, self._recorder, self._recovery, self._runners)
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,8 @@ from attrs import evolve
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from crystalmath.quacc.store import Event, JobMetadata, JobStore
+    from crystalmath.store.job_reader import JobReader
+    from crystalmath.store.records import Event, JobMetadata
 
 #: How old an answer about an unfinished job may be, in seconds. What this process itself writes
 #: is known at once; others may note something beside it.
@@ -58,7 +59,7 @@ class Recent:
         is_change = event.from_state is not event.to_state
         return job if is_change and job.state is event.to_state else None
 
-    def catch_up(self, store: JobStore) -> None:
+    def catch_up(self, store: JobReader) -> None:
         """Learn what other processes noted of jobs that are followed here: a cancel, an owner."""
         with self._lock:
             began = time.monotonic()

@@ -7,25 +7,21 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.actions import Publish, WriteSpec
-from crystalmath.jobs.facts import Absent, Doubt, Record
-from crystalmath.jobs.host import Host
+from crystalmath.jobs.facts import Absent, Record
 from crystalmath.jobs.life import step
 from crystalmath.jobs.ownership import Recorded
 from crystalmath.jobs.reading import Depth, read
 from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.jobs.view import view
-from crystalmath.models import JobState
-from crystalmath.store.transitions import follow
+from crystalmath.service.current_jobs import Onlooker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
+    from crystalmath.jobs.host import Host
     from crystalmath.jobs.life import Decision
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.quacc.store import JobMetadata
@@ -38,7 +34,7 @@ _LOG = logging.getLogger("crystalmath.service")
 MOST = 10_000
 
 
-class Recovery:
+class Recovery(Onlooker):
     """Look after the jobs that this process does not follow.
 
     Parameters
@@ -67,33 +63,15 @@ class Recovery:
         host: Host | None = None,
         open_directory: Callable[[Path], RunDirectory] = RunDirectory,
     ) -> None:
+        super().__init__(jobs_directory, follows, host=host, open_directory=open_directory)
         self._recorder = recorder
         self._runner_of = runner_of
-        self._follows = follows
-        self._jobs_directory = jobs_directory
-        self.host = host or Host(jobs_directory)
-        self._open = open_directory
         self._reconciler = Reconciler(self.host)
         self._owning = threading.Lock()
         self._disowned = False
         self._taken: set[str] = set()
         self._most_taken = MOST
         self._told: dict[str, str] = {}
-        self._doubts: dict[str, Doubt] = {}
-
-    # --- who only looks ----------------------------------------------------------------------
-
-    def seen(self, jobs: Iterable[JobMetadata]) -> list[JobMetadata]:
-        """Give jobs as their files tell; nothing is written, neither there nor in the store."""
-        return [self._seen(job) for job in jobs]
-
-    def _seen(self, job: JobMetadata) -> JobMetadata:
-        if job.state.is_terminal() or self._follows(job.job_id):
-            return job
-        revision = job.revision
-        for change in view(self._directory(job), self._record(job), self.host).changes:
-            job, _ = follow(job, change)
-        return evolve(job, revision=revision)
 
     # --- who takes over ----------------------------------------------------------------------
 
@@ -193,20 +171,6 @@ class Recovery:
                     owned.let_go()
 
     # --- what is known -----------------------------------------------------------------------
-
-    def _directory(self, job: JobMetadata) -> RunDirectory:
-        return self._open(self._jobs_directory / job.job_id)
-
-    def _record(self, job: JobMetadata) -> Record:
-        return Record(
-            job_id=job.job_id,
-            place=self._directory(job).path,
-            state=job.state,
-            attempt=job.attempt,
-            cancelled=job.cancel_requested_at is not None,
-            written=job.state is JobState.RUNNING,
-            doubt=self._doubts.get(job.job_id),
-        )
 
     def _recorded(self, job: JobMetadata) -> Recorded:
         header, body = self._recorder.store.specification(job.job_id).split("\n", 1)

@@ -16,12 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.engine_pool import Runners
+    from crystalmath.service.recorder import Recorder
+    from crystalmath.service.recovery import Recovery
 
 _LOG = logging.getLogger("crystalmath.service")
 
 
 class Takeover(CurrentJobs):
     """Stop unfinished jobs, whoever owns them, and own those that nobody does."""
+
+    _recorder: Recorder
+    _recovery: Recovery
+    _runners: Runners
 
     def cancel(self, job_id: str) -> bool:
         """Request that a job be stopped; ``False`` if it had finished.

@@ -27,7 +27,9 @@ from crystalmath.store.plain_sql import (
     DroppedError,
     LockedError,
     Snapshot,
-    SqliteFile,
+    absolute,
+    has_content,
+    has_tables,
     patient,
     unusable,
 )
@@ -35,7 +37,6 @@ from crystalmath.store.plain_sql import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from crystalmath.store.plain_sql import Readable
 
 _LOCK_TIMEOUT_S = 60.0
 
@@ -215,10 +216,9 @@ def exists(url: str) -> bool:
     """
     parsed = _parse(url)
     file = _file(parsed)
-    if file is not None and not _has_content(file):
-        return False
-    # A file may have been begun on a disk that was full, and hold no tables.
-    database: Readable = Database(parsed) if file is None else SqliteFile(file)
+    if file is not None:
+        return has_tables(file)
+    database = Database(parsed)
     try:
         with database.reading() as snapshot:
             return snapshot.schema_version() is not None
@@ -228,7 +228,7 @@ def exists(url: str) -> bool:
 
 @patient
 def _prepare(database: Database, *, create: bool) -> None:
-    missing = database.file is not None and not _has_content(database.file)
+    missing = database.file is not None and not has_content(database.file)
     version = None
     if not missing:
         with database.reading() as snapshot:
@@ -315,13 +315,6 @@ def _touch(file: Path) -> None:
             os.close(descriptor)
 
 
-def _has_content(file: Path) -> bool:
-    try:
-        return file.stat().st_size > 0
-    except OSError:
-        return False
-
-
 def _parse(url: str) -> URL:
     parsed = None
     # SQLAlchemy's own message quotes the password.
@@ -334,17 +327,8 @@ def _parse(url: str) -> URL:
         )
     if parsed.get_backend_name() == "sqlite":
         # All of it is the path: a home may have a question mark in its name.
-        return parsed.set(database=_absolute(url.partition(":///")[2]), query={})
+        return parsed.set(database=str(absolute(url.partition(":///")[2])), query={})
     return parsed
-
-
-def _absolute(path: str) -> str:
-    if not path or path.startswith((":memory:", "file:")):
-        raise StoreError(
-            f"the database URL must name a file, sqlite:///PATH, not {path or ':memory:'!r}: jobs "
-            "outlive the process that submits them"
-        )
-    return str(Path(path).expanduser().absolute())
 
 
 def _file(url: URL) -> Path | None:

@@ -70,6 +70,10 @@ class JobReader:
         """Tell whether somebody just waits here for another program's lock."""
         return time.monotonic() - self.locked_at < LOCK_S + 1.0
 
+    def close(self) -> None:
+        """Close the database. Closing twice does no harm."""
+        self._readable.close()
+
     @patient
     def get(self, job_id: str) -> JobMetadata:
         """Give one job.

@@ -11,6 +11,7 @@ import json
 import sqlite3
 import time
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -19,7 +20,6 @@ from crystalmath.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from sqlalchemy.engine import Connection
 
@@ -225,6 +225,42 @@ class SqliteFile:
             yield
         except sqlite3.Error as error:
             raise unusable(self.file, error) from error
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file of a SQLite database; ``None`` for another database, or another driver."""
+    scheme, _, path = url.partition(":///")
+    return absolute(path) if scheme == "sqlite" else None
+
+
+def absolute(path: str) -> Path:
+    """Return the file that a URL of SQLite names (`StoreError` if it names none)."""
+    if not path or path.startswith((":memory:", "file:")):
+        raise StoreError(
+            f"the database URL must name a file, sqlite:///PATH, not {path or ':memory:'!r}: jobs "
+            "outlive the process that submits them"
+        )
+    return Path(path).expanduser().absolute()
+
+
+def has_content(file: Path) -> bool:
+    """Tell whether a file is there, and not empty."""
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def has_tables(file: Path) -> bool:
+    """Tell whether a file is a job database; one begun on a full disk may hold no tables."""
+    if not has_content(file):
+        return False
+    database = SqliteFile(file)
+    try:
+        with database.reading() as snapshot:
+            return snapshot.schema_version() is not None
+    finally:
+        database.close()
 
 
 def unusable(place: object, error: object) -> StoreError:

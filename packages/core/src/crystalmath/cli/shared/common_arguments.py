@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +12,10 @@ import typer
 from crystalmath.cli.shared import completion, output
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from crystalmath.client import Client, Job
+    from crystalmath.client.home_reader import HomeReader
 
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 JobId = Annotated[
@@ -73,22 +75,50 @@ def connected(*, start: bool = True) -> Client:
     """Connect to the home's server; on a terminal offer to replace one of another build."""
     from crystalmath.client import ProtocolMismatch, connect
 
-    telling = threading.Timer(1.0, _tell_of_a_lock)
-    telling.daemon = True
-    telling.start()
+    _tell_later()
     try:
         return connect(start=start)
     except ProtocolMismatch as error:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise
-        output.note(output.printable(f"error: {error}"))
-        if not typer.confirm("Stop it now, and go on?", err=True):
-            raise typer.Exit(1) from None
+        _end_other_build(error)
+    return connect(start=start)
+
+
+@contextlib.contextmanager
+def home_reader() -> Iterator[HomeReader]:
+    """Ask about jobs only: the server, or the home itself; otherwise as `connected`."""
+    from crystalmath.client.client_errors import ProtocolMismatch
+    from crystalmath.client.home_reader import HomeReader
+
+    telling = _tell_later()
+    try:
+        with HomeReader() as reader:
+            try:
+                reader.require_build()
+            except ProtocolMismatch as error:
+                _end_other_build(error)
+            yield reader
+    finally:
+        telling.cancel()
+
+
+def _end_other_build(error: Exception) -> None:
+    """Stop a server of another build, if that is wanted; else raise what is wrong."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise error
+    output.note(output.printable(f"error: {error}"))
+    if not typer.confirm("Stop it now, and go on?", err=True):
+        raise typer.Exit(1)
     import subprocess
 
     if subprocess.run([sys.executable, "-P", "-m", "crystalmath", "stop"], check=False).returncode:
         raise typer.Exit(1)
-    return connect(start=start)
+
+
+def _tell_later() -> threading.Timer:
+    telling = threading.Timer(1.0, _tell_of_a_lock)
+    telling.daemon = True
+    telling.start()
+    return telling
 
 
 def _tell_of_a_lock() -> None:

@@ -59,7 +59,7 @@ def waits_for_database() -> bool:
         answers = _ask(Place.of(home()), "system.status")
     except (CrystalMathError, OSError):
         return False
-    return answers is not None and answers[0]["failures"] is None
+    return answers is not None and answers[0].get("failures", ()) is None
 
 
 def _nobody(place: Place) -> Check:

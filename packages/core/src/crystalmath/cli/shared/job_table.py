@@ -6,18 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crystalmath.cli.shared import output
-from crystalmath.models.columns import JOB_COLUMNS, TIMES, job_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.table import Table
 
-    from crystalmath.client import Job
-    from crystalmath.models import Progress
-
-#: The columns of CSV where none are chosen.
-CSV_COLUMNS = tuple(JOB_COLUMNS)
+    from crystalmath.models.answers import JobDocument, ProgressDocument
 
 _STEPS = ("IONIC", "SCF")
 _FORCE = "FORCE/(eV/Å)"
@@ -39,59 +34,75 @@ _GIVE_WAY = (
 #: How much of these is kept at the beginning; swept values stand at the end of a name.
 _BEGINNING = {"NAME": 0.3, "RECIPE": 0.0, "ENGINE": 1.0}
 
+_RIGHT = (*_STEPS, "ENERGY/eV", _FORCE, "AGE")
+
 #: The cells of each column.
 _Cells: TypeAlias = "dict[str, Sequence[str]]"
 
 
 def usual(
-    jobs: Sequence[Job], width: int, progress: Mapping[str, Progress | None] | None = None
-) -> Table:
+    jobs: Sequence[JobDocument],
+    width: int,
+    progress: Mapping[str, ProgressDocument | None] | None = None,
+) -> str:
     """Lay out what most want to see of jobs, in so many columns of text.
 
     Parameters
     ----------
-    jobs : sequence of Job
-        The jobs.
+    jobs : sequence of dict
+        The jobs, as ``jobs.list`` tells them.
     width : int
         How many columns of text there are.
-    progress : mapping of str to Progress or None, optional
+    progress : mapping of str to dict or None, optional
         How far those have come that run, by their ids.
     """
     told = progress or {}
-    rows = zip(*(_row(job, told.get(job.job_id)) for job in jobs), strict=True)
+    rows = zip(*(_row(job, told.get(job["job_id"])) for job in jobs), strict=True)
     columns: _Cells = dict(zip(_COLUMNS, rows, strict=True))
     columns = {name: each for name, each in columns.items() if name not in _OPTIONAL or any(each)}
-    cells = _fitted(columns, width)
-    whole = [column for column in cells if column != "NAME"]
-    right = (*_STEPS, "ENERGY/eV", _FORCE, "AGE")
-    return output.grid(list(cells), zip(*cells.values(), strict=True), right=right, whole=whole)
+    padded = [_padded(name, cells) for name, cells in _fitted(columns, width).items()]
+    head, *lines = ("  ".join(row).rstrip() for row in zip(*padded, strict=True))
+    if sys.stdout.isatty():
+        head = f"\x1b[1m{head}\x1b[0m"
+    return "\n".join([head, *lines])
 
 
-def _row(job: Job, reached: Progress | None) -> tuple[str, ...]:
-    energy = (job.summary or {}).get("energy_ev")
+def _padded(name: str, cells: Sequence[str]) -> list[str]:
+    """Make the cells of a column equally wide: numbers stand at the right."""
+    from rich.cells import cell_len  # of Rich alone this: it takes long to import
+
+    texts = [name, *map(output.printable, cells)]
+    widths = [cell_len(text) for text in texts]
+    blanks = [" " * (max(widths) - width) for width in widths]
+    pairs = zip(texts, blanks, strict=True)
+    return [blank + text if name in _RIGHT else text + blank for text, blank in pairs]
+
+
+def _row(job: JobDocument, reached: ProgressDocument | None) -> tuple[str, ...]:
+    energy = (job["result"] or {}).get("energy_ev")
     force = ionic = electronic = None
     if reached is not None:
-        energy, force = reached.energy_ev, reached.max_force_ev_ang
-        ionic, electronic = reached.ionic_step, reached.electronic_step
+        energy, force = reached["energy_ev"], reached["max_force_ev_ang"]
+        ionic, electronic = reached["ionic_step"], reached["electronic_step"]
     return (
-        job.name or "",
+        job["name"] or "",
         _state(job),
-        output.short_recipe(job.recipe),
-        job.engine,
+        output.short_recipe(job["recipe"]),
+        job["engine"],
         output.resources(job).replace(", ", " "),
         "" if ionic is None else str(ionic),
         "" if electronic is None else str(electronic),
         "" if energy is None else f"{energy:.4f}",
         "" if force is None else f"{force:.4f}",
-        output.age(job.created_at),
-        job.job_id[:8],
+        output.age(job["created_at"]),
+        job["job_id"][:8],
     )
 
 
-def _state(job: Job) -> str:
+def _state(job: JobDocument) -> str:
     """Tell a job's state, and whether its files are there."""
-    files = {"all": "removed", "gone": "gone"}.get(job.removed or "")
-    return f"{job.state.value}, {files}" if files else job.state.value
+    files = {"all": "removed", "gone": "gone"}.get(job["removed"] or "")
+    return f"{job['status']}, {files}" if files else job["status"]
 
 
 def _fitted(cells: _Cells, width: int) -> _Cells:
@@ -140,17 +151,19 @@ def _shortened(text: str, width: int, beginning: float) -> str:
 # --- chosen columns --------------------------------------------------------------------------
 
 
-def chosen(jobs: Sequence[Job], names: Sequence[str]) -> Table:
+def chosen(jobs: Sequence[JobDocument], names: Sequence[str]) -> Table:
     """Lay out columns by their names; numbers are rounded, and times are this machine's."""
     rows = [
-        [_told(name, value) for name, value in zip(names, job_values(job, names), strict=True)]
-        for job in jobs
+        [_told(name, value) for name, value in zip(names, values, strict=True)]
+        for values in _values(jobs, names)
     ]
     numbers = [name for name in names if name.endswith(("_ev", "_ang", "_s")) or name == "natoms"]
     return output.grid(names, rows, right=numbers, whole=["job_id", *numbers])
 
 
 def _told(name: str, value: Any) -> str:
+    from crystalmath.models.columns import TIMES
+
     if value is None:
         return ""
     if name in TIMES:
@@ -164,10 +177,20 @@ def _told(name: str, value: Any) -> str:
     return " ".join(str(value).split())
 
 
-def write_csv(jobs: Sequence[Job], names: Sequence[str]) -> None:
+def write_csv(jobs: Sequence[JobDocument], names: Sequence[str] | None) -> None:
     """Write jobs as comma-separated values, one line for the names of the columns."""
     import csv
 
+    from crystalmath.models.columns import JOB_COLUMNS
+
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(job_values(job, names) for job in jobs)
+    columns = list(JOB_COLUMNS) if names is None else names
+    writer.writerow(columns)
+    writer.writerows(_values(jobs, columns))
+
+
+def _values(jobs: Sequence[JobDocument], names: Sequence[str]) -> Iterator[list[Any]]:
+    from crystalmath.models.columns import job_values
+    from crystalmath.models.job import Job
+
+    return (job_values(Job.read(job), names) for job in jobs)

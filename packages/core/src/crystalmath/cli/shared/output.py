@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.table import Table
 
-    from crystalmath.client import Job
+    from crystalmath.models.answers import JobDocument
 
 #: A width that cuts no line, in columns.
 _WIDEST = 100_000
@@ -87,10 +87,10 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
     return "\n".join(f"{name:{width}}{value}" for name, value in values)
 
 
-def resources(job: Job) -> str:
+def resources(job: JobDocument) -> str:
     """Tell what a job asks of the machine, by the names of ``--json``."""
-    given = dict(job.resources.given())
-    options: Mapping[str, str] = given.pop("options", {})  # type: ignore[assignment]
+    given = dict(job["resources"])
+    options: Mapping[str, str] = given.pop("options", {})
     told = [f"{name}={value}" for name, value in given.items()]
     return ", ".join(
         [*told, *(f"{name}={value}" if value else name for name, value in options.items())]
@@ -113,15 +113,15 @@ def taken_of(given: Mapping[str, Any]) -> str:
     return "its calculations read again" if given["role"] == "reread" else "a retry of it"
 
 
-def summary_fields(job: Job) -> list[tuple[str, object]]:
+def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
     """Give what a job's summary says, with units."""
-    summary = job.summary or {}
+    summary: Mapping[str, Any] = job["result"] or {}
     energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
     steps = summary.get("steps")
     return [
         ("energy", None if energy is None else f"{energy:.10f} eV"),
         ("max force", None if force is None else f"{force:.6f} eV/Å"),
-        ("formula", summary.get("formula") or job.formula),
+        ("formula", summary.get("formula") or job["formula"]),
         ("steps", steps),
         ("as text", "\n".join(summary.get("as_text", ()))),
         ("note", _STOPPED if summary.get("asked_to_stop") else None),
@@ -210,9 +210,18 @@ def short_recipe(name: str) -> str:
     return name.removeprefix("quacc.recipes.")
 
 
+def without_files(job: JobDocument) -> str | None:
+    """Say what became of a job's files, in a sentence; ``None`` where they are there."""
+    if job["removed"] is None:
+        return None
+    from crystalmath.models.job import Job
+
+    return Job.read(job).without_files()
+
+
 def counts(states: Mapping[str, int]) -> str:
     """Tell how many jobs there are, and how many in each state."""
-    from crystalmath.models import JobState
+    from crystalmath.models.job import JobState
 
     # How many have ended, and how; then those that will, the furthest first.
     ended = [state.value for state in JobState if state.is_terminal()]

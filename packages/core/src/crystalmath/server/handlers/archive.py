@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Required, TypedDict
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import array
-from crystalmath.server.handlers.jobs import FILTERS, read_filters
+from crystalmath.server.handlers.jobs import FILTERS
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import length, method, once
 from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, record
+from crystalmath.service.job_answers import read_filters
 from crystalmath.service.usage import pages
 
 if TYPE_CHECKING:

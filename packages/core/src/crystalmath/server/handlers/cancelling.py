@@ -8,10 +8,11 @@ from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.fields import array
 from crystalmath.models.filters import FilterParams
 from crystalmath.models.job import UNFINISHED
-from crystalmath.server.handlers.jobs import FILTERS, filters_in, read_filters
+from crystalmath.server.handlers.jobs import FILTERS, filters_in
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, trouble
 from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, record
+from crystalmath.service.job_answers import read_filters
 from crystalmath.service.usage import pages
 
 if TYPE_CHECKING:

@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.models.fields import array, reference
 from crystalmath.models.filters import EventFilterParams, FilterParams
-from crystalmath.server.handlers.documents import (
-    EVENT_SIZE,
-    JOB_SIZE,
-    PAGE,
-    event_document,
-    job_document,
-)
-from crystalmath.server.handlers.jobs import FILTERS, read_filters
+from crystalmath.server.handlers.jobs import FILTERS
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc.budget import room
 from crystalmath.server.rpc.declare import method
@@ -29,6 +22,14 @@ from crystalmath.server.rpc.shapes import (
     MOST_JOBS,
     TIMEOUT,
     record,
+)
+from crystalmath.service.job_answers import (
+    EVENT_SIZE,
+    JOB_SIZE,
+    PAGE,
+    event_document,
+    job_document,
+    read_filters,
 )
 from crystalmath.service.wanted import Wanted
 

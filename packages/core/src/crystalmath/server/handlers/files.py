@@ -9,10 +9,10 @@ from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import as_text, files_below
 from crystalmath.models.fields import array, nullable
-from crystalmath.server.handlers.documents import PAGE
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method
 from crystalmath.server.rpc.shapes import ERROR, JOB_ID, JobIdParams, record
+from crystalmath.service.job_answers import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Generator

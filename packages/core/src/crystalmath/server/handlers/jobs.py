@@ -7,17 +7,15 @@ What a caller did wrong comes back in the answer; only a fault of ours raises.
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from crystalmath.errors import UnknownJob
-from crystalmath.models import Job, JobFilter, JobState, Submission
-from crystalmath.models.fields import array, nullable, properties, reference, to_wire
+from crystalmath.models import Job, JobFilter, Submission
+from crystalmath.models.fields import array, nullable, properties, reference
 from crystalmath.models.filters import SORTED_BY, FilterParams
 from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
-from crystalmath.server.handlers.documents import JOB_SIZE, PAGE, job_document
-from crystalmath.server.handlers.progress import PROGRESS, progress_document
+from crystalmath.server.handlers.progress import PROGRESS
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
 from crystalmath.server.rpc.budget import room
@@ -33,6 +31,8 @@ from crystalmath.server.rpc.shapes import (
     JobIdParams,
     record,
 )
+from crystalmath.service import job_answers
+from crystalmath.service.job_answers import JOB_SIZE, PAGE, job_document
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
         Specification,
         SubmittedJob,
     )
-    from crystalmath.models.filters import Selection, TraitParams
     from crystalmath.models.submission import SubmitParams
     from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
@@ -63,7 +62,6 @@ __all__ = [
     "handle_jobs_status_many",
     "handle_jobs_submit",
     "handle_jobs_summary",
-    "read_filters",
 ]
 
 #: How often is looked whether an answer of the database is to be had in memory, in seconds.
@@ -79,7 +77,7 @@ _TOTALS = {
 _SPECIFIED = {
     name: schema
     for name, schema in properties(Submission, answer=True).items()
-    if name not in {"environment", "key", "strict"}
+    if name in job_answers.SPECIFIED
 }
 _LIMIT = {
     "type": "integer",
@@ -126,7 +124,7 @@ async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDoc
     job = service.remembered(params["job_id"])
     if job is None:
         job = await _asked(service, params["job_id"])
-    elif job.state.is_terminal():
+    elif job.state.is_terminal() and not service.is_there(job):
         # Not in the threads that read files for others, which wait for the database, too.
         (job,) = await in_pool("looking", service.as_found, [job])
     return job_document(service, job)
@@ -244,34 +242,7 @@ async def handle_jobs_list(service: JobService, params: ListParams) -> JobList:
     All filters must agree. There is another page where ``cursor`` is not ``null``; it is asked for
     with the same filters and ``sort``.
     """
-    limit = params.pop("limit", 100)
-    before = params.pop("cursor", None)
-    sort = params.pop("sort", None)
-    counted = params.pop("totals", False)
-    filters = read_filters(params)
-    listed = _listed(service, limit, before, sort, filters)
-    jobs, cursor = await in_slices("computing", listed)
-    totals = await in_pool("asking", _totals, service, filters) if counted else None
-    return {"jobs": jobs, "cursor": cursor, "totals": totals, "error": None}
-
-
-def _totals(service: JobService, filters: Selection) -> dict[str, int]:
-    return {state.value: count for state, count in service.totals(**filters).items()}
-
-
-def _listed(
-    service: JobService, limit: int, before: str | None, sort: str | None, filters: Selection
-) -> Generator[None, None, tuple[list[JobDocument], str | None]]:
-    documents: list[JobDocument] = []
-    while True:
-        left = limit - len(documents)
-        jobs = service.jobs(limit=min(left, PAGE) + 1, before=before, sort=sort, **filters)
-        documents += [job_document(service, job) for job in jobs[: min(left, PAGE)]]
-        more = len(jobs) > min(left, PAGE) > 0
-        before = documents[-1]["job_id"] if more else None
-        if not more or len(documents) == limit:
-            return documents, before
-        yield
+    return await in_slices("computing", job_answers.listed(service, params))
 
 
 @method(
@@ -300,14 +271,7 @@ def handle_jobs_summary(service: JobService, params: FilterParams) -> Counted:
     Errors that differ in paths and ids only are one. Of each error the newest few jobs are named.
     The most frequent errors come first.
     """
-    states, errors = service.summary(**read_filters(params))
-    return {
-        "states": {state.value: count for state, count in states.items()},
-        "errors": [
-            {"error": one.error, "count": one.count, "job_ids": list(one.job_ids)} for one in errors
-        ],
-        "error": None,
-    }
+    return job_answers.summary(service, params)
 
 
 class SpecificationParams(JobIdParams, total=False):
@@ -315,6 +279,7 @@ class SpecificationParams(JobIdParams, total=False):
 
     job: bool
     progress: bool
+    prefix: bool
 
 
 @method(
@@ -325,6 +290,10 @@ class SpecificationParams(JobIdParams, total=False):
         "progress": {
             "type": "boolean",
             "description": "tell how far a job that runs or failed has come; default: false",
+        },
+        "prefix": {
+            "type": "boolean",
+            "description": "`job_id` is how the id of one job begins; default: false",
         },
     },
     required=("job_id",),
@@ -363,35 +332,14 @@ async def handle_jobs_specification(
     out, and so is the key, which would give the same job.
     """
     # It is there as text, decoded, and as text again.
-    await room(3 * await in_pool("files", service.specification_size, params["job_id"]))
-    return await in_slices("files", _specification(service, **params))
-
-
-def _specification(
-    service: JobService, job_id: str, *, job: bool = False, progress: bool = False
-) -> Generator[None, None, Specification]:
-    _, document = service.specification(job_id).split("\n", 1)
-    encoded = json.loads(document)
-    atoms = encoded["atoms"]
-    recorded = service.job(job_id)
-    asked = to_wire(recorded)
-    reached = None
-    if progress and recorded.state in {JobState.RUNNING, JobState.FAILED}:
-        reached = yield from progress_document(service, recorded)
-    told: dict[str, Any] = {
-        "job_id": job_id,
-        **{name: asked.get(name) for name in _SPECIFIED},
-        "structure": atoms and {"format": "ase-json", "data": atoms["data"]},
-        "params": encoded["parameters"],
-        "potcars": service.pseudopotentials(job_id),
-        "parents": asked["parents"],
-        "error": None,
-    }
-    if job:
-        told["job"] = job_document(service, recorded)
-    if progress:
-        told["progress"] = reached
-    return cast("Specification", told)
+    job_id = params["job_id"]
+    if params.get("prefix"):
+        job_id = await in_pool("asking", service.find, job_id)
+    await room(3 * await in_pool("files", service.specification_size, job_id))
+    told = job_answers.specification(
+        service, job_id, job=params.get("job", False), progress=params.get("progress", False)
+    )
+    return await in_slices("files", told)
 
 
 def filters_in(params: FilterParams) -> FilterParams:
@@ -399,17 +347,3 @@ def filters_in(params: FilterParams) -> FilterParams:
     items = params.items()
     found = {name: value for name, value in items if name in FILTERS and value not in ("", [], {})}
     return cast("FilterParams", found)
-
-
-def read_filters(params: TraitParams) -> Selection:
-    """Read the filters of a request, all else taken out, as the service takes them."""
-    names = {"labels": "label"}
-    # Inside a parameter, too, null is the same as none.
-    items = [(name, value) for name, value in params.items() if value is not None]
-    given: dict[str, Any] = {names.get(name, name): value for name, value in items}
-    if "state" in given:
-        states = given["state"] if isinstance(given["state"], list) else [given["state"]]
-        given["state"] = [JobState(state) for state in states]
-    if "exclude" in given:
-        given["exclude"] = read_filters(given["exclude"])
-    return cast("Selection", given)

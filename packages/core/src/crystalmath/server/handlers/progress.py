@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalmath.engines.registry import plugins
-from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.errors import InvalidJob
 from crystalmath.models import IonicStep, Progress
-from crystalmath.models.fields import array, nullable, properties, to_wire
+from crystalmath.models.fields import array, nullable, properties
 from crystalmath.progress.history import MOST_STEPS
-from crystalmath.progress.search import read_progress
 from crystalmath.server.pools import in_slices
-from crystalmath.server.rpc.declare import method, trouble
+from crystalmath.server.rpc.declare import method
 from crystalmath.server.rpc.shapes import ERROR, JOB_ID, STATE, JobIdsParams, record
+from crystalmath.service import job_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from crystalmath.models.answer_lists import ProgressList
-    from crystalmath.models.answers import JobProgress, ProgressDocument
-    from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
 #: Each is read from the files of its calculation.
@@ -86,39 +79,5 @@ async def handle_jobs_progress(service: JobService, params: ProgressParams) -> P
             f"the histories of {len(job_ids)} jobs were asked for at once; ask for those of "
             f"{_MOST_HISTORIES} at most"
         )
-    work = _all(service, job_ids, history=history)
+    work = job_answers.progress(service, job_ids, history=history)
     return {"jobs": await in_slices("files", work), "error": None}
-
-
-def _all(
-    service: JobService, job_ids: list[str], *, history: bool
-) -> Generator[None, None, list[JobProgress]]:
-    jobs = {job.job_id: job for job in service.some_jobs(job_ids)}
-    answers: list[JobProgress] = []
-    for job_id in job_ids:
-        if (job := jobs.get(job_id)) is None:
-            unknown = trouble(UnknownJob(job_id))
-            answers.append({"job_id": job_id, "status": "error", **unknown, "progress": None})
-            continue
-        answers.append(
-            {
-                "job_id": job_id,
-                "status": job.state.value,
-                "error": job.error,
-                "progress": (yield from progress_document(service, job, history=history)),
-            }
-        )
-    return answers
-
-
-def progress_document(
-    service: JobService, job: JobMetadata, *, history: bool = False
-) -> Generator[None, None, ProgressDocument | None]:
-    """Describe how far a job's newest calculation has come."""
-    work = RunDirectory(service.config.jobs_directory / job.job_id).work(job.attempt)
-    readers = plugins().progress_readers()
-    read = yield from read_progress(Path(work), readers, history=history)
-    if read is None:
-        return None
-    steps = None if read.history is None else [to_wire(step) for step in read.history]
-    return {**to_wire(read), "history": steps}

@@ -5,17 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import frozen
-
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
-from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.jobs.workfiles import Found, check_inside, find, read_part, read_tail
 from crystalmath.models.fields import array, nullable
 from crystalmath.quacc.runner import JobState
-from crystalmath.server.handlers.documents import PAGE
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.budget import room
@@ -30,6 +24,8 @@ from crystalmath.server.rpc.shapes import (
     JobIdParams,
     record,
 )
+from crystalmath.service import job_answers
+from crystalmath.service.job_answers import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -41,17 +37,11 @@ if TYPE_CHECKING:
     from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
 
-#: How often a file is looked at that somebody follows, in seconds.
-_LOOK_S = 0.25
-#: How much of a file goes into one answer, in bytes.
-_USUAL = 2**20
+#: The most of a file that goes into one answer, in bytes.
 _MOST = 16 * 2**20
 #: How often it is in memory while an answer is made of it: bytes, text, JSON.
 _COPIES = 3
 
-#: Where files were found that may be followed: a tree is not walked for every look at one.
-_found_before: dict[tuple[Path, str], Found] = {}
-_MOST_FOUND = 1000
 _BYTES: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _TEXT: Mapping[str, Any] = {"type": "string"}
 #: So much of several results is sent at once, in bytes.
@@ -268,7 +258,7 @@ class LogsParams(JobIdParams, total=False):
             "type": "integer",
             "minimum": 4,
             "maximum": _MOST,
-            "description": f"no more than so many bytes; default: {_USUAL}",
+            "description": f"no more than so many bytes; default: {job_answers.USUAL_BYTES}",
         },
         "timeout_s": TIMEOUT,
     },
@@ -309,87 +299,16 @@ async def handle_jobs_logs(service: JobService, params: LogsParams) -> LogPart:
     while True:
         before, snapshot = (
             snapshot,
-            await in_slices("files", _look(service, params, again=snapshot is not None)),
+            await in_slices(
+                "files", job_answers.look_at_file(service, params, again=snapshot is not None)
+            ),
         )
         if snapshot != before:
             size = _COPIES * snapshot.readable(params)
             await room(max(0, size - held))
             held = max(size, held)
-            answer = await in_slices("files", _read(snapshot, params))
+            answer = await in_slices("files", job_answers.read_file(snapshot, params))
         left = end - time.monotonic()
         if answer["text"] or answer["finished"] or left <= 0:
             return answer
-        await asyncio.sleep(min(_LOOK_S, left))
-
-
-@frozen
-class _Snapshot:
-    """What is seen of a file without reading it; where it is the same again, nothing is new."""
-
-    job_id: str
-    attempt: int
-    ended: bool
-    path: Path
-    others: tuple[str, ...]
-    #: Which file, its size and the time of its last change; nothing where there is none yet.
-    signature: tuple[int, ...] | None
-
-    def readable(self, params: LogsParams) -> int:
-        """Tell how many bytes there may be to read."""
-        most: int = params.get("max_bytes", _USUAL)
-        if self.path.suffix == ".gz" or self.signature is None:
-            return most
-        offset: int = params.get("offset", 0)
-        return max(0, min(most, self.signature[1] - offset))
-
-
-def _look(
-    service: JobService, params: LogsParams, *, again: bool
-) -> Generator[None, None, _Snapshot]:
-    job_id = params["job_id"]
-    # Before the file is read: what an ended job wrote is there.
-    job = service.job_with_files(job_id)
-    directory = RunDirectory(service.config.jobs_directory / job_id)
-    found = Found(Path(directory.log(job.attempt)))
-    if "file" in params:
-        found = yield from _found(Path(directory.work(job.attempt)), params, again=again)
-    try:
-        status = found.path.stat()
-    except FileNotFoundError:
-        signature = None
-    else:
-        signature = (status.st_ino, status.st_size, status.st_mtime_ns)
-    ended = job.state.is_terminal()
-    return _Snapshot(job_id, job.attempt, ended, found.path, found.others, signature)
-
-
-def _found(directory: Path, params: LogsParams, *, again: bool) -> Generator[None, None, Found]:
-    asked = (directory, params["file"])
-    known = _found_before.get(asked)
-    # Who follows a file goes on with the same one.
-    if known is not None and (again or params.get("offset")) and known.path.exists():
-        check_inside(directory, known.path)
-        return known
-    if len(_found_before) >= _MOST_FOUND:
-        _found_before.clear()
-    found = _found_before[asked] = yield from find(directory, params["file"])
-    return found
-
-
-def _read(snapshot: _Snapshot, params: LogsParams) -> Generator[None, None, LogPart]:
-    most = params.get("max_bytes", _USUAL)
-    if "tail" in params:
-        part = yield from read_tail(snapshot.path, params["tail"], most, whole=snapshot.ended)
-    else:
-        offset = params.get("offset", 0)
-        part = yield from read_part(snapshot.path, offset, most, whole=snapshot.ended)
-    return {
-        "job_id": snapshot.job_id,
-        "file": str(snapshot.path),
-        "others": list(snapshot.others),
-        "text": part.text,
-        "offset": part.end,
-        "size": part.size,
-        "finished": snapshot.ended and part.end >= part.size,
-        "error": None,
-    }
+        await asyncio.sleep(min(job_answers.LOOK_S, left))

@@ -8,11 +8,12 @@ from crystalmath.errors import AlreadyRetried, InvalidJob
 from crystalmath.models.fields import array, from_wire, nullable, properties, reference
 from crystalmath.models.job import NO_RESULT
 from crystalmath.models.retry import ChangeParams, RetriedJob, Retry
-from crystalmath.server.handlers.jobs import FILTERS, read_filters
+from crystalmath.server.handlers.jobs import FILTERS
 from crystalmath.server.handlers.submission import answered
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import has_key, length, method
 from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, STATE, record
+from crystalmath.service.job_answers import read_filters
 from crystalmath.service.usage import pages
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from attrs import asdict
 
 from crystalmath.models.fields import array, nullable
 from crystalmath.models.filters import FilterParams
-from crystalmath.server.handlers.jobs import FILTERS, filters_in, read_filters
+from crystalmath.server.handlers.jobs import FILTERS, filters_in
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, number, trouble
 from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, STATE, record
+from crystalmath.service.job_answers import read_filters
 from crystalmath.service.pruning import Choice, Pruned
 from crystalmath.service.usage import Usage, measure
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.fields import array, nullable, reference
-from crystalmath.server.handlers.documents import EVENT_SIZE, event_document, job_document
 from crystalmath.server.rpc.declare import method
 from crystalmath.server.rpc.shapes import COMPONENTS, ERROR, JOB, JOB_ID, STATE, record
+from crystalmath.service import job_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from crystalmath.models.answers import Parent, Relative, Story
-    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.models.answers import Story
     from crystalmath.server.rpc.shapes import JobIdParams
     from crystalmath.service import JobService
 
 _TEXT: Mapping[str, Any] = {"type": "string"}
 _COUNT: Mapping[str, Any] = {"type": "integer"}
-#: So many events and relatives are told; a job has a few.
-_MOST = 1000
 
 _RELATIVE = record(
     {
@@ -70,7 +65,8 @@ _ATTEMPT = record(
             "attempts": array(_ATTEMPT),
             "events": {
                 **array(reference("Event")),
-                "description": f"the first {_MOST} with their reasons, the oldest first",
+                "description": f"the first {job_answers.MOST_RELATED} with their reasons, the "
+                "oldest first",
             },
             "error": ERROR,
         }
@@ -81,38 +77,11 @@ _ATTEMPT = record(
         **{name: [] for name in ("potcars", "parents", "children", "attempts", "events")},
     },
     pool="files",
-    answer_size=lambda _: EVENT_SIZE * _MOST,
+    answer_size=lambda _: job_answers.EVENT_SIZE * job_answers.MOST_RELATED,
 )
 def handle_jobs_show(service: JobService, params: JobIdParams) -> Story:
     """Tell a job's whole story: what it came of and what came of it, its attempts and events.
 
     ``jobs.files`` lists what it has written, ``jobs.logs`` reads it.
     """
-    from crystalmath.service.attempt_entries import attempts
-
-    job_id = params["job_id"]
-    job = service.job(job_id)
-    _, document = service.specification(job_id).split("\n", 1)
-    events, _ = service.events(job_ids=[job_id], limit=_MOST)
-    return {
-        "job": job_document(service, job),
-        "params": json.loads(document)["parameters"],
-        "potcars": service.pseudopotentials(job_id),
-        "parents": _told(service, job.parents),
-        "children": _told(service, service.children(job_id, limit=_MOST)),
-        "attempts": attempts(RunDirectory(service.config.jobs_directory / job_id), job.attempt),
-        "events": [event_document(service, event) for event in events],
-        "error": None,
-    }
-
-
-def _told(service: JobService, relatives: Sequence[Parent]) -> list[Relative]:
-    """Add what is on record of a job's relatives."""
-    found = {job.job_id: job for job in service.some_jobs([one["job_id"] for one in relatives])}
-    return [_relative(one, found.get(one["job_id"])) for one in relatives]
-
-
-def _relative(one: Parent, job: JobMetadata | None) -> Relative:
-    if job is None:
-        return {**one, "name": None, "recipe": None, "status": None}
-    return {**one, "name": job.name, "recipe": job.recipe, "status": job.state.value}
+    return job_answers.story(service, params["job_id"])

@@ -1,0 +1,178 @@
+"""Ask about jobs by one request to the home's server, or the home itself where none runs.
+
+Neither a client with its futures is made for it, nor an event loop: a shell user waits for them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from crystalmath import config
+from crystalmath.client.client_errors import ConnectionLost, raise_answered
+from crystalmath.client.remote import ANSWER_S, Connection, read_result
+from crystalmath.client.transport import SHOWN, pages, split_last
+from crystalmath.errors import ServedElsewhere, ServerNotRunning, the_one
+from crystalmath.server.endpoint import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
+
+    from crystalmath.client.client import Client
+    from crystalmath.models.answers import JobDocument
+    from crystalmath.service.home_jobs import HomeJobs
+
+#: Characters of an id.
+_FULL = 36
+
+
+class HomeReader:
+    """Ask the server of the present home; where none runs, look at the home's files and rows."""
+
+    def __init__(self) -> None:
+        self._place = Place.of(config.home())
+        self._connection: Connection | None = None
+        self._elsewhere: Client | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for one in (self._connection, self._elsewhere):
+            if one is not None:
+                one.close()
+
+    def require_build(self) -> None:
+        """Refuse a server of another build, before it is asked (`ProtocolMismatch`)."""
+        server = self._place.read_lock()
+        if server is not None:
+            from crystalmath.client.handshake import check_build
+
+            host = None if server.is_here() else server.identity.host
+            check_build(server.version, self._place.home, host)
+
+    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        """Call a method that only reads (docs/protocol.md), and return its result.
+
+        Raises
+        ------
+        CrystalMathError
+            What the answer says is wrong; or the server went away, or does not answer.
+        """
+        given = {name: value for name, value in params.items() if value is not None}
+        answer: dict[str, Any] = self._answered(
+            lambda: read_result(self._request(method, given)),
+            lambda client: client.call(method, given),
+            lambda jobs, answers: answers.answer(jobs, method, given),
+        )
+        raise_answered(answer)
+        return answer
+
+    def result_json(
+        self, job_id: str, field: str | None = None, *, brief: bool = False
+    ) -> bytes | None:
+        """Return a result as :meth:`Client.result_json` does."""
+        given: dict[str, Any] = {"job_id": job_id}
+        given |= {} if field is None else {"field": field}
+        given |= {"brief": True} if brief else {}
+
+        def of_server() -> bytes | None:
+            message = self._request("jobs.result", given)
+            _, result = split_last(message, "result")
+            if result is None:
+                read_result(message)  # raises
+            told, value = split_last(result or b"", "result")
+            raise_answered(told)
+            return value if told["status"] == "completed" else None
+
+        found: bytes | None = self._answered(
+            of_server,
+            lambda client: client.result_json(job_id, field, brief=brief),
+            lambda jobs, answers: answers.result_text(jobs, job_id, field, brief=brief),
+        )
+        return found
+
+    def find(self, prefix: str) -> str:
+        """Return the one id that begins so; a full one goes through as it is.
+
+        Raises
+        ------
+        UnknownJob
+            None does.
+        InvalidJob
+            Several do, or `prefix` is empty: a script whose variable is not set means none.
+        """
+        if len(prefix) == _FULL:
+            return prefix
+        return the_one(prefix, [job["job_id"] for job in self.jobs(SHOWN, prefix=prefix)])
+
+    def jobs(self, limit: int | None, **filters: Any) -> Iterator[JobDocument]:
+        """Go through jobs, newest first, page by page; see ``jobs.list``."""
+        return pages(self.ask, limit, filters)
+
+    def _answered(
+        self,
+        of_server: Callable[[], Any],
+        elsewhere: Callable[[Client], Any],
+        of_home: Callable[[HomeJobs, Any], Any],
+    ) -> Any:
+        try:
+            return of_server()
+        except ServerNotRunning:
+            from crystalmath.service import job_answers
+            from crystalmath.service.home_jobs import HomeJobs
+
+            server = self._place.read_lock()
+            if server is not None:
+                from crystalmath.client.other_host import require_home
+
+                require_home(self._place, server)
+            with HomeJobs.look(config.load()) as jobs:
+                return of_home(jobs, job_answers)
+        except ServedElsewhere:
+            if self._elsewhere is None:
+                from crystalmath.client.opening import connect
+
+                self._elsewhere = connect(start=False)
+            return elsewhere(self._elsewhere)
+
+    def _request(self, method: str, params: Mapping[str, Any]) -> bytes:
+        """Ask the server; the first time also who it is."""
+        seconds = ANSWER_S + params.get("timeout_s", 0.0)
+        for again in (True, False):
+            try:
+                if self._connection is not None:
+                    return self._connection.ask(method, params, seconds)
+                self._connection = Connection.to(self._place)
+                return self._begin(self._connection, (method, params), seconds)
+            except (OSError, EOFError) as error:
+                if self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
+                if again and not isinstance(error, TimeoutError):
+                    continue  # it was just leaving; the next one may be there
+                raise ConnectionLost(
+                    f"the server of {self._place.home} went away before it answered {method}, or "
+                    f"has not answered for {seconds:g} s; its log is {self._place.log}"
+                ) from error
+        raise AssertionError  # the second time returns or raises
+
+    def _begin(
+        self, connection: Connection, request: tuple[str, Mapping[str, Any]], seconds: float
+    ) -> bytes:
+        """See who the server is, and ask it; at once where its lock has told its build."""
+        from crystalmath.client.handshake import check_server
+
+        hello: tuple[str, Mapping[str, Any]] = ("system.version", {})
+        server = self._place.read_lock()
+        if server is None:
+            check_server(read_result(connection.ask(*hello, seconds)), self._place.home)
+            return connection.ask(*request, seconds)
+        version, answer = connection.ask_both([hello, request], seconds)
+        check_server(read_result(version), self._place.home)
+        return answer

@@ -1,0 +1,464 @@
+"""What is told of jobs, as JSON: the answers of the methods that read, wherever they are asked.
+
+The server's handlers answer with them, and so does a command that finds no server. What may take
+long is a generator, which yields where others may come between.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from attrs import evolve, frozen
+
+from crystalmath.errors import InvalidJob, UnknownJob
+from crystalmath.jobs.moved import move_of
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models.fields import declared, to_wire
+from crystalmath.models.job import JobState
+from crystalmath.models.submission import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crystalmath.jobs.workfiles import Found
+    from crystalmath.models import answers
+    from crystalmath.models.answer_lists import JobList
+    from crystalmath.models.answers import (
+        Counted,
+        CountedOverTime,
+        JobDocument,
+        JobProgress,
+        LogPart,
+        Parent,
+        ProgressDocument,
+        Relative,
+        Specification,
+        Story,
+    )
+    from crystalmath.models.filters import Selection, TraitParams
+    from crystalmath.service.home_jobs import HomeJobs
+    from crystalmath.store.records import Event, JobMetadata
+
+#: What the document of a job, and of an event, takes in memory about, in bytes.
+JOB_SIZE = 4000
+EVENT_SIZE = 500
+#: What is told of a submission, by its names on the wire.
+SPECIFIED = tuple(
+    one.wire
+    for one in declared(Submission)
+    if one.about.shown and one.wire not in {"environment", "key", "strict"}
+)
+#: So many jobs are described before others have a turn.
+PAGE = 200
+#: So many events and relatives are told; a job has a few.
+MOST_RELATED = 1000
+#: So many buckets at most, and so many unless `start` says otherwise.
+MOST_BUCKETS = 10_000
+_USUAL_BUCKETS = 24
+_ENDS = tuple(state for state in JobState if state.is_terminal())
+#: How much of a file goes into one answer, in bytes.
+USUAL_BYTES = 2**20
+#: How often a file is looked at that somebody follows, in seconds.
+LOOK_S = 0.25
+
+
+def job_document(service: HomeJobs, job: JobMetadata) -> JobDocument:
+    """Describe a job.
+
+    Parameters
+    ----------
+    service : HomeJobs
+        Whose job it is; it knows where its files are.
+    job : JobMetadata
+        The job.
+    """
+    directory = RunDirectory(service.config.jobs_directory / job.job_id)
+    work_dir, log = Path(directory.work(job.attempt)), Path(directory.log(job.attempt))
+    now = service.waiting_for_room(job)
+    document = evolve(now, work_dir=work_dir, log=log).document()
+    written = job.summary.get("work_dir") if job.summary else None
+    if document["result"] and (move := move_of(written, directory.path)):
+        document["result"]["work_dir"] = move.path(str(written))
+    return document
+
+
+def event_document(
+    service: HomeJobs, event: Event, job: JobMetadata | None = None
+) -> answers.Event:
+    """Describe one line of the event log, and its job where that is wanted."""
+    told: answers.Event = {
+        "seq": event.seq,
+        "job_id": event.job_id,
+        "at": event.at,
+        "from": None if event.from_state is None else event.from_state.value,
+        "to": event.to_state.value,
+        "reason": event.reason,
+    }
+    if job is not None:
+        told["job"] = job_document(service, job)
+    return told
+
+
+def read_filters(params: TraitParams) -> Selection:
+    """Read the filters of a request, all else taken out, as the service takes them."""
+    names = {"labels": "label"}
+    # Inside a parameter, too, null is the same as none.
+    items = [(name, value) for name, value in params.items() if value is not None]
+    given: dict[str, Any] = {names.get(name, name): value for name, value in items}
+    if "state" in given:
+        states = given["state"] if isinstance(given["state"], list) else [given["state"]]
+        given["state"] = [JobState(state) for state in states]
+    if "exclude" in given:
+        given["exclude"] = read_filters(given["exclude"])
+    return cast("Selection", given)
+
+
+# --- lists and counts ------------------------------------------------------------------------
+
+
+def listed(service: HomeJobs, params: Any) -> Generator[None, None, JobList]:
+    """List jobs, newest first, and count all that match where that is wanted."""
+    limit, before = params.pop("limit", 100), params.pop("cursor", None)
+    sort, counted = params.pop("sort", None), params.pop("totals", False)
+    filters = read_filters(params)
+    documents: list[JobDocument] = []
+    while True:
+        left = limit - len(documents)
+        jobs = service.jobs(limit=min(left, PAGE) + 1, before=before, sort=sort, **filters)
+        documents += [job_document(service, job) for job in jobs[: min(left, PAGE)]]
+        more = len(jobs) > min(left, PAGE) > 0
+        before = documents[-1]["job_id"] if more else None
+        if not more or len(documents) == limit:
+            break
+        yield
+    totals = service.totals(**filters) if counted else None
+    return {
+        "jobs": documents,
+        "cursor": before,
+        "totals": None
+        if totals is None
+        else {state.value: count for state, count in totals.items()},
+        "error": None,
+    }
+
+
+def summary(service: HomeJobs, params: TraitParams) -> Counted:
+    """Count jobs by state, and failures by their error."""
+    states, errors = service.summary(**read_filters(params))
+    return {
+        "states": {state.value: count for state, count in states.items()},
+        "errors": [
+            {"error": one.error, "count": one.count, "job_ids": list(one.job_ids)} for one in errors
+        ],
+        "error": None,
+    }
+
+
+def counts(service: HomeJobs, params: Any) -> CountedOverTime:
+    """Count how many jobs ended in which state over time."""
+    bucket_s = float(params.pop("bucket_s", 3600))
+    start, end = params.pop("start", None), params.pop("end", None)
+    last = math.floor((time.time() if end is None else end) / bucket_s)
+    first = max(0, last - _USUAL_BUCKETS + 1) if start is None else math.floor(start / bucket_s)
+    if start is not None and first > last:
+        raise InvalidJob(f"'start' ({start:g}) is after 'end' ({(last + 1) * bucket_s:g})")
+    count = last - first + 1
+    if count > MOST_BUCKETS:
+        raise InvalidJob(
+            f"from 'start' to 'end' there are {count} buckets of {bucket_s:g} s, and at most "
+            f"{MOST_BUCKETS} are told; take a larger 'bucket_s', or a later 'start'"
+        )
+    filters = read_filters(params)
+    states = filters.pop("state", _ENDS)
+    ends = (last + 1) * bucket_s
+    found = service.counts(states, start=first * bucket_s, end=ends, bucket_s=bucket_s, **filters)
+    return {
+        "bucket_s": bucket_s,
+        "buckets": [
+            {
+                "at": (first + number) * bucket_s,
+                "states": {state.value: found.get((number, state), 0) for state in states},
+            }
+            for number in range(count)
+        ],
+        "states": {
+            state.value: sum(found.get((number, state), 0) for number in range(count))
+            for state in states
+        },
+        "error": None,
+    }
+
+
+# --- one job ---------------------------------------------------------------------------------
+
+
+def specification(
+    service: HomeJobs,
+    job_id: str,
+    *,
+    job: bool = False,
+    progress: bool = False,
+) -> Generator[None, None, Specification]:
+    """Tell what a job was asked to do."""
+    _, document = service.specification(job_id).split("\n", 1)
+    encoded = json.loads(document)
+    atoms = encoded["atoms"]
+    recorded = service.job(job_id)
+    asked = to_wire(recorded)
+    reached = None
+    if progress and recorded.state in {JobState.RUNNING, JobState.FAILED}:
+        reached = yield from progress_document(service, recorded)
+    told: dict[str, Any] = {
+        "job_id": job_id,
+        **{name: asked.get(name) for name in SPECIFIED},
+        "structure": atoms and {"format": "ase-json", "data": atoms["data"]},
+        "params": encoded["parameters"],
+        "potcars": service.pseudopotentials(job_id),
+        "parents": asked["parents"],
+        "error": None,
+    }
+    if job:
+        told["job"] = job_document(service, recorded)
+    if progress:
+        told["progress"] = reached
+    return cast("Specification", told)
+
+
+def story(service: HomeJobs, job_id: str) -> Story:
+    """Tell a job's whole story."""
+    from crystalmath.service.attempt_entries import attempts
+
+    job = service.job(job_id)
+    _, document = service.specification(job_id).split("\n", 1)
+    events, _ = service.events(job_ids=[job_id], limit=MOST_RELATED)
+    return {
+        "job": job_document(service, job),
+        "params": json.loads(document)["parameters"],
+        "potcars": service.pseudopotentials(job_id),
+        "parents": _told(service, job.parents),
+        "children": _told(service, service.children(job_id, limit=MOST_RELATED)),
+        "attempts": attempts(RunDirectory(service.config.jobs_directory / job_id), job.attempt),
+        "events": [event_document(service, event) for event in events],
+        "error": None,
+    }
+
+
+def _told(service: HomeJobs, relatives: Sequence[Parent]) -> list[Relative]:
+    """Add what is on record of a job's relatives."""
+    found = {job.job_id: job for job in service.some_jobs([one["job_id"] for one in relatives])}
+    return [_relative(one, found.get(one["job_id"])) for one in relatives]
+
+
+def _relative(one: Parent, job: JobMetadata | None) -> Relative:
+    if job is None:
+        return {**one, "name": None, "recipe": None, "status": None}
+    return {**one, "name": job.name, "recipe": job.recipe, "status": job.state.value}
+
+
+def progress(
+    service: HomeJobs, job_ids: list[str], *, history: bool = False
+) -> Generator[None, None, list[JobProgress]]:
+    """Tell how far the calculations of jobs have come."""
+    jobs = {job.job_id: job for job in service.some_jobs(job_ids)}
+    answers: list[JobProgress] = []
+    for job_id in job_ids:
+        if (job := jobs.get(job_id)) is None:
+            unknown = UnknownJob(job_id)
+            answers.append(
+                {
+                    "job_id": job_id,
+                    "status": "error",
+                    "error": str(unknown),
+                    "code": unknown.code,
+                    "progress": None,
+                }
+            )
+            continue
+        answers.append(
+            {
+                "job_id": job_id,
+                "status": job.state.value,
+                "error": job.error,
+                "progress": (yield from progress_document(service, job, history=history)),
+            }
+        )
+    return answers
+
+
+def progress_document(
+    service: HomeJobs, job: JobMetadata, *, history: bool = False
+) -> Generator[None, None, ProgressDocument | None]:
+    """Describe how far a job's newest calculation has come."""
+    work = RunDirectory(service.config.jobs_directory / job.job_id).work(job.attempt)
+    from crystalmath.engines.registry import plugins
+    from crystalmath.progress.search import read_progress
+
+    readers = plugins().progress_readers()
+    read = yield from read_progress(Path(work), readers, history=history)
+    if read is None:
+        return None
+    steps = None if read.history is None else [to_wire(step) for step in read.history]
+    return {**to_wire(read), "history": steps}
+
+
+# --- files -----------------------------------------------------------------------------------
+
+#: Where files were found that may be followed: a tree is not walked for every look at one.
+_found_before: dict[tuple[Path, str], Found] = {}
+_MOST_FOUND = 1000
+
+
+@frozen
+class FileSeen:
+    """What is seen of a file without reading it; where it is the same again, nothing is new."""
+
+    job_id: str
+    attempt: int
+    ended: bool
+    path: Path
+    others: tuple[str, ...]
+    #: Which file, its size and the time of its last change; nothing where there is none yet.
+    signature: tuple[int, ...] | None
+
+    def readable(self, params: Mapping[str, Any]) -> int:
+        """Tell how many bytes there may be to read."""
+        most: int = params.get("max_bytes", USUAL_BYTES)
+        if self.path.suffix == ".gz" or self.signature is None:
+            return most
+        offset: int = params.get("offset", 0)
+        return max(0, min(most, self.signature[1] - offset))
+
+
+def look_at_file(
+    service: HomeJobs, params: Mapping[str, Any], *, again: bool
+) -> Generator[None, None, FileSeen]:
+    """Look at the file that is asked for, without reading it."""
+    from crystalmath.jobs.workfiles import Found
+
+    job_id = params["job_id"]
+    # Before the file is read: what an ended job wrote is there.
+    job = service.job_with_files(job_id)
+    directory = RunDirectory(service.config.jobs_directory / job_id)
+    found = Found(Path(directory.log(job.attempt)))
+    if "file" in params:
+        found = yield from _found(Path(directory.work(job.attempt)), params, again=again)
+    try:
+        status = found.path.stat()
+    except FileNotFoundError:
+        signature = None
+    else:
+        signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+    ended = job.state.is_terminal()
+    return FileSeen(job_id, job.attempt, ended, found.path, found.others, signature)
+
+
+def _found(
+    directory: Path, params: Mapping[str, Any], *, again: bool
+) -> Generator[None, None, Found]:
+    from crystalmath.jobs.workfiles import check_inside, find
+
+    asked = (directory, params["file"])
+    known = _found_before.get(asked)
+    # Who follows a file goes on with the same one.
+    if known is not None and (again or params.get("offset")) and known.path.exists():
+        check_inside(directory, known.path)
+        return known
+    if len(_found_before) >= _MOST_FOUND:
+        _found_before.clear()
+    found = _found_before[asked] = yield from find(directory, params["file"])
+    return found
+
+
+def read_file(snapshot: FileSeen, params: Mapping[str, Any]) -> Generator[None, None, LogPart]:
+    """Read the part of a file that is asked for."""
+    from crystalmath.jobs.workfiles import read_part, read_tail
+
+    most = params.get("max_bytes", USUAL_BYTES)
+    if "tail" in params:
+        part = yield from read_tail(snapshot.path, params["tail"], most, whole=snapshot.ended)
+    else:
+        offset = params.get("offset", 0)
+        part = yield from read_part(snapshot.path, offset, most, whole=snapshot.ended)
+    return {
+        "job_id": snapshot.job_id,
+        "file": str(snapshot.path),
+        "others": list(snapshot.others),
+        "text": part.text,
+        "offset": part.end,
+        "size": part.size,
+        "finished": snapshot.ended and part.end >= part.size,
+        "error": None,
+    }
+
+
+# --- without a server ------------------------------------------------------------------------
+
+
+def answer(service: HomeJobs, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Answer a method that only reads as the server does; what is wrong with it is raised."""
+    told: Any = _ANSWERS[method](service, params)
+    answered: dict[str, Any] = _carried_out(told) if isinstance(told, Generator) else told
+    return answered
+
+
+def result_text(
+    service: HomeJobs, job_id: str, field: str | None, *, brief: bool = False
+) -> bytes | None:
+    """Return the JSON of a result, or of a part of it; ``None`` unless the job completed."""
+    job = service.job(job_id)
+    if job.state is not JobState.COMPLETED:
+        return None
+    if field is not None:
+        return service.result_part(job, service.locate(job, field))
+    return service.brief_result(job) if brief else b"".join(service.result_chunks(job))
+
+
+def _carried_out(work: Generator[None, None, Any]) -> Any:
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value
+
+
+def _specification(service: HomeJobs, params: dict[str, Any]) -> Any:
+    if params.pop("prefix", False):
+        params["job_id"] = service.find(params["job_id"])
+    return specification(service, **params)
+
+
+def _followed(service: HomeJobs, params: dict[str, Any]) -> LogPart:
+    end = time.monotonic() + params.get("timeout_s", 0)
+    again = False
+    while True:
+        snapshot = _carried_out(look_at_file(service, params, again=again))
+        part: LogPart = _carried_out(read_file(snapshot, params))
+        if part["text"] or part["finished"] or time.monotonic() >= end:
+            return part
+        again = True
+        time.sleep(LOOK_S)
+
+
+def _result(service: HomeJobs, params: dict[str, Any]) -> dict[str, Any]:
+    """Tell of a job that has no result why."""
+    job = service.job(params["job_id"])
+    told = {"job_id": job.job_id, "status": job.state.value, "error": job.error, "result": None}
+    return {**told, "traceback": job.traceback} if job.traceback else told
+
+
+_ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
+    "jobs.list": listed,
+    "jobs.summary": summary,
+    "jobs.counts": counts,
+    "jobs.status": lambda service, params: job_document(service, service.job(params["job_id"])),
+    "jobs.specification": _specification,
+    "jobs.show": lambda service, params: story(service, params["job_id"]),
+    "jobs.result": _result,
+    "jobs.logs": _followed,
+    "jobs.progress": lambda service, params: {"jobs": _carried_out(progress(service, **params))},
+}
