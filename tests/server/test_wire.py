@@ -27,6 +27,22 @@ def test_what_is_written_is_read_again(document):
     assert json.loads(body) == document
 
 
+@pytest.mark.parametrize(
+    ("document", "at_once"),
+    [
+        ({"result": {"job_id": "a", "labels": {"b": "c"}, "warnings": [1.5, None, True]}}, True),
+        ({"result": {"text": "a" * 40_000}}, False),
+        ({"result": {"jobs": [{"number": number} for number in range(600)]}}, False),
+        ({"result": {"result": Raw(b"1")}}, False),
+    ],
+)
+def test_a_small_message_is_written_at_once_and_others_in_pieces(document, at_once):
+    pieces = list(wire.pieces(document))
+    assert (len(pieces) == 1) is at_once
+    whole = json.dumps(document, separators=(",", ":"), default=lambda raw: int(raw.text))
+    assert b"".join(pieces).decode() == whole
+
+
 def test_a_frame_is_what_language_servers_send():
     assert wire.frame(b"{}") == b"Content-Length: 2\r\n\r\n{}"
 

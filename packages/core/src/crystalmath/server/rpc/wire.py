@@ -34,6 +34,9 @@ MAX_VALUES = 2_000_000
 #: How many levels of an answer are written piece by piece: document, `result`, a list in it.
 _LEVELS = 3
 
+#: A document of fewer values is written at once, in 0.1 ms; so many characters count as one more.
+_FEW, _SHORT = 500, 64
+
 #: How many characters of a string are written, and bytes of a message counted, at once.
 _STRETCH = 2**16
 _BLOCK = 2**20
@@ -221,7 +224,24 @@ def pieces(document: Any) -> Iterator[bytes | Stream]:
     WireError
         As :func:`dumps`, at the piece where it stands.
     """
-    return _pieces(document, _LEVELS)
+    return iter((_encode(document),)) if _room(document, _FEW) > 0 else _pieces(document, _LEVELS)
+
+
+def _room(value: Any, left: int) -> int:
+    """Tell how many more values have room where so many had; none beside what is large, or text."""
+    if isinstance(value, str):
+        return left - 1 - len(value) // _SHORT
+    if isinstance(value, dict):
+        left -= 1
+        for name, member in value.items():
+            left = _room(member, left) if left > 0 and isinstance(name, str) else 0
+        return left
+    if isinstance(value, list | tuple):
+        left -= 1
+        for item in value:
+            left = _room(item, left) if left > 0 else 0
+        return left
+    return 0 if isinstance(value, Raw | Stream) else left - 1
 
 
 def _pieces(value: Any, levels: int) -> Iterator[bytes | Stream]:
