@@ -192,8 +192,8 @@ def test_a_cancel_hits_no_other_work_once_slurms_ids_begin_again(slurm, login):
     assert set(ours) <= set(slurm.queue())
     for job_id in (running, waiting[0]):
         login.run("cancel", job_id)
-        assert login.reached(job_id, "cancelled", timeout=60)["status"] == "cancelled"
-    slurm.run(*COMMAND, "stop", "--cancel", env=login.environment, timeout=60)
+        assert login.reached(job_id, "cancelled")["status"] == "cancelled"
+    slurm.run(*COMMAND, "stop", "--cancel", env=login.environment, timeout=120)
     names = slurm.run("squeue", "--noheader", "--format=%j").stdout.splitlines()
     assert names.count("my own") == len(ours)
     for job_id in waiting:

@@ -537,6 +537,17 @@ def test_what_a_hanging_sbatch_submits_after_all_is_one_of_ours(place, monkeypat
     assert {"17", "18"} <= set(cancelled)
 
 
+def test_an_allocation_says_what_its_script_printed_or_that_it_left_nothing(place):
+    place("squeue", f"echo '17|FAILED|NonZeroExitCode|{ID}'")
+    runner, attempt = runner_on("slurm", place.path), attempt_at(place.path, "17")
+    seen = runner.probe([attempt])[ID]
+    assert seen.reason == "FAILED: its script left nothing, as on a node that does not see the home"
+    assert seen.ended
+    (place.path / "1.allocation").mkdir()
+    (place.path / "1.allocation/17.out").write_text("loading\n\nmodule: command not found\n")
+    assert runner.probe([attempt])[ID].reason == "FAILED: loading; module: command not found"
+
+
 def test_a_batch_system_that_is_away_says_nothing_of_other_clusters(place):
     place("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     there, here = attempt_at(place.path, "17"), attempt_at(place.path, None, 2, "local")

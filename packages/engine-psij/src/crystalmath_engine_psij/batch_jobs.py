@@ -281,6 +281,8 @@ def _printed(attempt: Attempt, native_id: str) -> str:
     for name in (f"{native_id}.out", OUTPUT, "stderr"):
         with contextlib.suppress(OSError):
             texts.append((_folder(attempt) / name).read_text(errors="replace"))
+    if not texts:
+        return "its script left nothing, as on a node that does not see the home"
     told = "\n".join(texts).replace("_PSI_J_LAUNCHER_DONE", "")
     # On one line: lists show the first of a reason.
     return "; ".join(filter(None, map(str.strip, told.splitlines())))[-_TOLD:]
