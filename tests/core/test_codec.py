@@ -264,6 +264,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
+        # Where a listed class is imported for the first time, Python makes a folder for it.
+        patch.setattr(sys, "dont_write_bytecode", True)
         codec.decode_result_json(  # what is listed is imported now
             json.dumps([tagged(("pymatgen.core.entries", "ComputedEntry"), ENTRY, {})]).encode()
         )
