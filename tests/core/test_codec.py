@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import gzip
+import importlib
 import json
 import math
 import subprocess
@@ -264,11 +265,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        # Where a listed class is imported for the first time, Python makes a folder for it.
-        patch.setattr(sys, "dont_write_bytecode", True)
-        codec.decode_result_json(  # what is listed is imported now
-            json.dumps([tagged(("pymatgen.core.entries", "ComputedEntry"), ENTRY, {})]).encode()
-        )
+        # What the import of a listed module does is no attack: custodian's starts `uname`.
+        for module in ("pymatgen.core.entries", "pymatgen.io.ase", "custodian.vasp.jobs"):
+            importlib.import_module(module)
         sys.addaudithook(audit)
         yield
         open_for.clear()
