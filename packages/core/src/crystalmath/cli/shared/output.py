@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import threading
@@ -43,6 +42,8 @@ def write_json(document: object) -> None:
     """
     if isinstance(document, dict):
         document.setdefault("error", None)
+    import json  # the help of all commands needs none
+
     sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
 
 
