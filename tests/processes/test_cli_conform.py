@@ -14,7 +14,7 @@ from crystalmath import __version__
 
 REFUSED = "test_an_unknown_cluster_is_refused"
 #: With these nothing is measured.
-LIMITS = ("--start", "60", "--turn", "3")
+LIMITS = ("--start", "60s", "--turn", "3s")
 
 PLUGIN = """
 import os
@@ -126,6 +126,7 @@ def test_one_that_breaks_a_rule(engine):
         "state": "broken",
     }
     assert document == {
+        "error": None,
         "pace": None,
         "engine": "lax",
         "version": "1.5",
@@ -146,7 +147,7 @@ def test_the_table_says_why(engine):
     assert answer.code == 1
     assert "DID NOT RAISE" in answer.out
     assert "See 'Who calls what' in docs/writing-an-engine.md." in answer.out
-    again = "crystalmath conform lax --option=refuses=false --start=60 --turn=3 --linger=20s"
+    again = "crystalmath conform lax --option=refuses=false --start=60s --turn=3s --linger=20s"
     assert f"Look closer: {again} -k {REFUSED}\n" in answer.out
     assert "lax 1.5: 1 failed" in answer.out
     assert re.search(
@@ -173,7 +174,7 @@ def test_jobs_go_to_a_cluster(engine, home):
     answer = conform(*chosen, "--cluster", "big")
     # It was asked for the cluster: one that takes none says so.
     assert "[clusters.big] the engine 'lax' takes no clusters from the configuration" in answer.out
-    assert "--cluster=big --start=60 --turn=3 -k test_one_job_ends" in answer.out
+    assert "--cluster=big --start=60s --turn=3s -k test_one_job_ends" in answer.out
     assert list(home.iterdir()) == [home / "config.toml"]
     assert "has no cluster 'huge' in config.toml; it has: big, odd" in " ".join(
         conform(*chosen, "--cluster", "huge").err.split()
@@ -212,7 +213,7 @@ def test_an_engine_that_ends_the_process(engine):
 
 def test_one_that_runs_no_job(engine):
     chosen = ("-k", f"{REFUSED} or clusters")
-    answer = conform(engine, *chosen, "--option", "away=true", "--start", "2", "--json")
+    answer = conform(engine, *chosen, "--option", "away=true", "--start", "2s", "--json")
     assert answer.code == 1, answer.err
     (test,) = answer.json["tests"]
     assert test["name"] == "test_one_job_ends"
