@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import re
-import shutil
 import sqlite3
 import time
 
@@ -18,7 +17,6 @@ from ase.io import write
 from conftest import eventually
 from crystalmath import config
 from crystalmath.errors import CrystalMathError
-from crystalmath.quacc.store import JobStore
 from crystalmath.recipes.structures import to_ase_json
 from crystalmath.server.methods import METHODS
 from crystalmath.service import JobService, default_service
@@ -401,21 +399,6 @@ def test_the_same_key_gives_the_same_job(service):
 
 
 # --- list ----------------------------------------------------------------------------------------
-
-
-def test_the_status_of_an_ended_job_comes_from_memory(service, monkeypatch):
-    job_id = run(service, VALUE)["job_id"]
-    known = call(service, "jobs.status", job_id=job_id)
-
-    def in_pool(*_):
-        raise AssertionError("a thread is asked")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("crystalmath.server.handlers.jobs.in_pool", in_pool)
-        patch.setattr(JobStore, "get_many", in_pool)
-        assert call(service, "jobs.status", job_id=job_id) == known
-    shutil.rmtree(service.config.jobs_directory / job_id)
-    assert call(service, "jobs.status", job_id=job_id) == {**known, "removed": "gone"}
 
 
 def test_list(service):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import evolve
 
-from crystalmath._storage import LOCAL, file_system
 from crystalmath.errors import FilesRemoved, StoreError, UnknownJob, the_one
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.job import JobState
@@ -220,15 +219,6 @@ class CurrentJobs:
             evolve(job, removed="gone") if job.job_id in gone and job.removed != "all" else job
             for job in found
         ]
-
-    @cached_property
-    def _never_hangs(self) -> bool:
-        """Whether the run directories are on a file system of this machine alone."""
-        return file_system(self.config.jobs_directory) in LOCAL
-
-    def is_there(self, job: JobMetadata) -> bool:
-        """Tell at once whether the files of an ended job are there; if in doubt, not."""
-        return self._never_hangs and not self._is_gone(job)
 
     def _is_gone(self, job: JobMetadata) -> bool:
         """Tell whether the run directory of an ended job, which had one once, is not there."""

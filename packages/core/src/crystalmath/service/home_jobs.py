@@ -87,10 +87,10 @@ class _Opened:
         return None
 
     def _other(self) -> JobReader:
-        """Open any other job database, and migrate an older one."""
+        """Open any other job database; `StoreError` for one of another release."""
         from crystalmath.quacc.store import JobStore
 
-        return JobStore(self._url, network=self._network)
+        return JobStore(self._url, create=False, network=self._network)
 
 
 def database_exists(url: str) -> bool:

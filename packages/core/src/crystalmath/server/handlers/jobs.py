@@ -124,7 +124,7 @@ async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDoc
     job = service.remembered(params["job_id"])
     if job is None:
         job = await _asked(service, params["job_id"])
-    elif job.state.is_terminal() and not service.is_there(job):
+    elif job.state.is_terminal():
         # Not in the threads that read files for others, which wait for the database, too.
         (job,) = await in_pool("looking", service.as_found, [job])
     return job_document(service, job)
