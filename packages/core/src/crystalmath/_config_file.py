@@ -36,7 +36,7 @@ _SHAPE: dict[str, Any] = {
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Give what stands in the file; an empty table where there is none.
+    """Return what stands in the file; an empty table where there is none.
 
     Raises
     ------

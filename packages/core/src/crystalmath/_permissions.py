@@ -122,7 +122,7 @@ def make_own(folder: str | os.PathLike[str]) -> None:
 
 
 def may_be_closed(path: str, status: os.stat_result) -> bool:
-    """Tell whether it is good advice to close a folder to others: never of `/tmp` or `/srv`."""
+    """Return whether it is good advice to close a folder to others: never of `/tmp` or `/srv`."""
     shared = status.st_mode & stat.S_ISVTX
     return not shared and os.path.dirname(os.path.realpath(path)) != "/"
 
@@ -135,7 +135,7 @@ def _is_open(path: str, status: os.stat_result) -> bool:
 
 
 def _is_of_own_group(path: str, gid: int) -> bool:
-    """Tell whether a group is the user's private one, as where files are made with umask 002."""
+    """Return whether a group is the user's private one, as where files are made with umask 002."""
     import grp
     import pwd
 

@@ -30,7 +30,7 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:
-    """Tell what a file system is called, on which a path lies or would lie.
+    """Return what a file system is called, on which a path lies or would lie.
 
     Parameters
     ----------
@@ -55,17 +55,17 @@ def file_system(path: Path, mounts: str | None = None) -> str:
 
 
 def is_network(kind: str) -> bool:
-    """Tell whether several hosts may write to a file system of this kind at once."""
+    """Return whether several hosts may write to a file system of this kind at once."""
     return kind.removeprefix("fuse.") in NETWORK
 
 
 def is_local(kind: str) -> bool:
-    """Tell whether for sure no other host writes to a file system of this kind."""
+    """Return whether for sure no other host writes to a file system of this kind."""
     return kind in LOCAL
 
 
 def is_shared(file: Path, home: Path) -> bool:
-    """Tell whether whoever sees a home sees a file, too: it lies beside it, or on a network."""
+    """Return whether whoever sees a home sees a file, too: it lies beside it, or on a network."""
     folder = file.parent
     try:
         if folder.stat().st_dev == home.stat().st_dev:

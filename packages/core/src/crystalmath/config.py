@@ -142,7 +142,7 @@ class Config:
     clusters: Mapping[str, Cluster] = field(factory=dict)
 
     def clusters_of(self, engine: str) -> Mapping[str, Cluster]:
-        """Give the clusters of one engine."""
+        """Return the clusters of one engine."""
         return {name: one for name, one in self.clusters.items() if one.engine == engine}
 
     @property
@@ -157,7 +157,7 @@ class Config:
 
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:
-    """Tell where everything that the program writes lives.
+    """Return where everything that the program writes lives.
 
     Returns
     -------
@@ -265,34 +265,34 @@ def _variables(table: Mapping[str, str], path: Path) -> Mapping[str, str]:
 
 
 def is_fresh(recipe: str, environment: Mapping[str, str]) -> bool:
-    """Tell whether each job of a recipe has a process of its own, by its job's environment."""
+    """Return whether each job of a recipe has a process of its own, by its job's environment."""
     names = environment.get(FRESH_VARIABLE, "").split(",")
     return any(name == "*" or f"{recipe}.".startswith(f"{name}.") for name in names if name)
 
 
 def log_bytes(environment: Mapping[str, str]) -> float:
-    """Tell how long the log of a job with this environment may grow, in bytes."""
+    """Return how long the log of a job with this environment may grow, in bytes."""
     # Room for the line that says what is left out.
     return max(float(environment.get(LOG_VARIABLE, LOG_MB)) * 1e6, 1000.0)
 
 
 def walltime_notice(environment: Mapping[str, str]) -> float:
-    """Tell how long before its walltime is over the program of a job is asked to stop, in s."""
+    """Return how long before its walltime is over the program of a job is asked to stop, in s."""
     return float(environment.get(NOTICE_VARIABLE, 0))
 
 
 def cancel_grace(environment: Mapping[str, str]) -> float:
-    """Tell how long the processes of a job may take to end once they are asked to, in s."""
+    """Return how long the processes of a job may take to end once they are asked to, in s."""
     return float(environment.get(GRACE_VARIABLE, GRACE_S))
 
 
 def lease(environment: Mapping[str, str]) -> float:
-    """Tell the lease of who runs a job with this environment, in seconds."""
+    """Return the lease of who runs a job with this environment, in seconds."""
     return float(environment.get(LEASE_VARIABLE, LEASE_S))
 
 
 def admitted(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Tell which namespaces of recipes the environment admits beside ``quacc.recipes``."""
+    """Return which namespaces of recipes the environment admits beside ``quacc.recipes``."""
     recipes = environ.get("CRYSTALMATH_RECIPES", "")
     return tuple(name.strip() for name in recipes.split(",") if name.strip())
 
@@ -315,7 +315,7 @@ class Source:
         self.last = load(self._environ)
 
     def current(self) -> Config:
-        """Give the configuration as it is now.
+        """Return the configuration as it is now.
 
         Raises
         ------
@@ -366,7 +366,7 @@ def forwarded(patterns: tuple[str, ...], environ: Mapping[str, str] = os.environ
 
 
 def job_environment(configured: Config, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Give the variables that a job of a submitter sees: what is forwarded before what is set."""
+    """Return the variables that a job of a submitter sees: what is forwarded before what is set."""
     return {**configured.variables, **forwarded(configured.forward, environ)}
 
 

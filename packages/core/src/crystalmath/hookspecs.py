@@ -64,7 +64,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner | None:
 
 @_hookspec
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Say what keeps this engine from serving, without starting it (engine plugins only).
+    """Return what keeps this engine from serving, without starting it (engine plugins only).
 
     Parameters
     ----------

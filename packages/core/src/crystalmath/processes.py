@@ -88,18 +88,18 @@ class Identity:
         )
 
     def is_here(self) -> bool:
-        """Tell whether its pid means, or meant, something here: same host, boot and namespace."""
+        """Return whether its pid means, or meant, something here: same host, boot and namespace."""
         same_boot = self.boot_id == boot_id() and self.namespace == _namespace()
         # One that has no name may have been given one since.
         same_machine = self.machine_id == machine_id() or not (self.machine_id and machine_id())
         return same_boot and same_machine
 
     def is_of_this_boot(self) -> bool:
-        """Tell whether it is, or was, a process of this kernel, also in another container."""
+        """Return whether it is, or was, a process of this kernel, also in another container."""
         return self.boot_id == boot_id()
 
     def is_alive(self, lock: str | os.PathLike[str] | None = None) -> bool | None:
-        """Tell whether it lives; ``None`` where this host cannot know.
+        """Return whether it lives; ``None`` where this host cannot know.
 
         The process table decides where it is the same. Elsewhere the kernel's lock on the file
         does: one that is held has a living holder, wherever that is; one that is free had its
@@ -116,7 +116,7 @@ class Identity:
         return self.is_alive_if(held=is_locked(lock) if lock else None)
 
     def is_alive_if(self, *, held: bool | None) -> bool | None:
-        """Tell whether it lives, if its lock is held, or free, or cannot be asked (``None``)."""
+        """Return whether it lives, if its lock is held, or free, or cannot be asked (``None``)."""
         if self.is_here():
             return is_alive(self.pid, self.start_time)
         if held:
@@ -125,11 +125,11 @@ class Identity:
         return False if free_here or self._was_rebooted() else None
 
     def is_dead(self, lock: str | os.PathLike[str] | None = None) -> bool:
-        """Tell whether it is known to have ended; see :meth:`is_alive`."""
+        """Return whether it is known to have ended; see :meth:`is_alive`."""
         return self.is_alive(lock) is False
 
     def _was_rebooted(self) -> bool:
-        """Tell whether it was a process of this host before it was booted again.
+        """Return whether it was a process of this host before it was booted again.
 
         Nodes that are copies of each other may have one name, or one machine id. Those that have
         both in common cannot be told from one that was booted again, but by the lock.
@@ -138,20 +138,20 @@ class Identity:
         return same and self.boot_id != boot_id()
 
     def as_dict(self) -> dict[str, str | int]:
-        """Give the fields, for a file or a table."""
+        """Return the fields, for a file or a table."""
         return asdict(self, recurse=False)
 
 
 @functools.cache
 def boot_id() -> str:
-    """Tell the kernel's id of this boot."""
+    """Return the kernel's id of this boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 
 
 @functools.cache
 def machine_id() -> str:
-    """Tell which installation of an operating system this is; empty where it has no name."""
+    """Return which installation of an operating system this is; empty where it has no name."""
     try:
         with open("/etc/machine-id", "rb") as file:
             text = file.read(64).strip().decode("ascii", "replace")
@@ -178,7 +178,7 @@ def _identity_of(pid: int) -> Identity:
 
 
 def is_locked(path: str | os.PathLike[str]) -> bool | None:
-    """Tell whether a living process holds the lock on a file; ``None`` where nobody can know.
+    """Return whether a living process holds the lock on a file; ``None`` where nobody can know.
 
     A file that is not there is not held: whoever found its holder dead has removed it.
     """
@@ -201,13 +201,13 @@ def is_locked(path: str | os.PathLike[str]) -> bool | None:
 
 
 def start_time(pid: int) -> int | None:
-    """Tell when a process started, in clock ticks since boot; ``None`` if it has ended."""
+    """Return when a process started, in clock ticks since boot; ``None`` if it has ended."""
     fields = _stat(pid)
     return None if fields is None or _has_ended(fields) else int(fields[19])
 
 
 def starved_s(thread: int | str) -> float:
-    """Tell how long a thread could have run so far and had no core, in seconds.
+    """Return how long a thread could have run so far and had no core, in seconds.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ def starved_s(thread: int | str) -> float:
 
 
 def is_alive(pid: int, started: int) -> bool:
-    """Tell whether this very process runs (a zombie does not)."""
+    """Return whether this very process runs (a zombie does not)."""
     return start_time(pid) == started
 
 

@@ -65,7 +65,7 @@ class Client:
         self._connection.close()
 
     def incarnation(self) -> str:
-        """Tell which life of the server this is.
+        """Return which life of the server this is.
 
         Dispatches of an earlier one read ``RUNNING`` for ever where the server was killed.
         """
@@ -112,7 +112,7 @@ class Client:
         self._request("PUT", f"{_DISPATCHES}/{dispatch}/status", {"status": "CANCELLED"})
 
     def complaint(self, dispatch: str) -> str:
-        """Give the last line that a failed dispatch's task, or Covalent itself, has written."""
+        """Return the last line that a failed dispatch's task, or Covalent itself, has written."""
         for key in ("stderr", "error"):
             with contextlib.suppress(EngineUnavailable, Refused, ValueError, KeyError):
                 path = f"{_DISPATCHES}/{dispatch}/electrons/0/assets/{key}"
@@ -149,7 +149,7 @@ class Client:
 
 
 def listens(address: Address, timeout: float = 2.0) -> bool:
-    """Tell whether something listens there."""
+    """Return whether something listens there."""
     try:
         socket.create_connection((address.host, address.port), timeout).close()
     except OSError:

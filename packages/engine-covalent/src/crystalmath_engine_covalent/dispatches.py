@@ -50,7 +50,7 @@ def _made_ids(attempt: Attempt) -> list[str]:
 
 
 def files(dispatch: str, attempt: Attempt) -> dict[str, bytes]:
-    """Give the files of a dispatch, by their names on the server."""
+    """Return the files of a dispatch, by their names on the server."""
     return {
         f"{dispatch}/node_0/function.tobj": _task(attempt.directory),
         f"{dispatch}/node_0/hooks.json": b"{}",

@@ -79,7 +79,7 @@ class Record:
         return Address("localhost", self.port)
 
     def is_alive(self) -> bool:
-        """Tell whether this very server runs."""
+        """Return whether this very server runs."""
         return processes.is_alive(self.pid, self.start_time)
 
     def own_processes(self) -> list[int]:
@@ -196,12 +196,12 @@ def _session(pid: int) -> int | None:
 
 
 def directory_of(settings: EngineSettings) -> Path:
-    """Tell where the server of a home keeps its files."""
+    """Return where the server of a home keeps its files."""
     return settings.directory / "server"
 
 
 def unusable(directory: Path) -> str | None:
-    """Say why Covalent cannot keep its files below a directory; ``None`` if it can."""
+    """Return why Covalent cannot keep its files below a directory; ``None`` if it can."""
     # It takes its paths for parts of URLs, and would write elsewhere.
     if re.fullmatch(r"[\w/.~!$&'()*+,;=:@-]+", str(directory), re.ASCII):
         return None
@@ -220,7 +220,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[bool]:
-    """Tell whether nobody uses the server of a directory; nobody begins to, meanwhile."""
+    """Return whether nobody uses the server of a directory; nobody begins to, meanwhile."""
     with (directory / "users.lock").open("a", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

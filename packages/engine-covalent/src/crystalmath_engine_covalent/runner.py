@@ -163,7 +163,7 @@ def _live(server: Client, ids: Sequence[str], life: str) -> list[str]:
 
 
 def _may_run(dispatch: Dispatch, life: str) -> bool:
-    """Tell whether the server may still start it; what it had in an earlier life it does not."""
+    """Return whether the server may still start it; what it had in an earlier life it does not."""
     return dispatch.status not in _ENDED and dispatch.name.rpartition("@")[2] == life
 
 

@@ -123,7 +123,7 @@ class BatchPool(Pool):
         return {job: state for job, (state, _) in self._sent.active(self._queue).items()}
 
     def lacks_workers(self) -> bool:
-        """Tell whether tasks wait, and all workers have one; pilot jobs that begin bring theirs."""
+        """Return whether tasks wait while all workers are busy; new pilot jobs bring workers."""
         try:
             managers = self._idle.managers()
         except Exception:  # noqa: BLE001 - whatever Parsl raises
@@ -144,7 +144,7 @@ class BatchPool(Pool):
         return self._idle.busy
 
     def reasons(self) -> list[str]:
-        """Say why pilot jobs do not run."""
+        """Return why pilot jobs do not run."""
         there = self._sent.active(self._queue).values()
         return sorted(
             {

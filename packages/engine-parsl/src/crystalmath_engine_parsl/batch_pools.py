@@ -83,7 +83,7 @@ class BatchPools(Pools):
         return super().launch(attempts)
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Tell what Slurm and Parsl know of attempts; another pilot job may be asked for."""
+        """Return what Slurm and Parsl know of attempts; another pilot job may be asked for."""
         self._count_barren()
         seen = super().probe(attempts)
         if self._pool is not None:

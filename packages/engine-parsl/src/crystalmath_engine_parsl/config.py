@@ -43,7 +43,7 @@ _OF_WORKERS, _OF_MPI = ("workers_per_node", "cores_per_node"), ("jobs_per_block"
 
 
 def workers(settings: EngineSettings) -> int:
-    """Give the number of workers: ``[engines.parsl] workers``, else the usable cores."""
+    """Return the number of workers: ``[engines.parsl] workers``, else the usable cores."""
     settings.check_options("workers")
     count = settings.options.get("workers", len(os.sched_getaffinity(0)))
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
@@ -93,7 +93,7 @@ def _check_ranks(cluster: Cluster) -> None:
 
 
 def block_s(cluster: Cluster) -> float:
-    """Tell how long a pilot job lasts, in seconds: Slurm counts whole minutes."""
+    """Return how long a pilot job lasts, in seconds: Slurm counts whole minutes."""
     return math.ceil((cluster.walltime_s or WALLTIME_S) / 60) * 60.0
 
 
@@ -120,7 +120,7 @@ def check_fits(spec: JobSpec, cluster: Cluster) -> None:
 
 
 def as_jobs_see(cluster: Cluster) -> Cluster:
-    """Give a cluster as its jobs see it: its nodes are a pilot job's, and not theirs."""
+    """Return a cluster as its jobs see it: its nodes are a pilot job's, and not theirs."""
     if not cluster.engine_options.get("mpi"):
         return cluster
     return evolve(

@@ -39,7 +39,7 @@ def escaped(command: str) -> str:
 
 
 def tethered_interchange(temporary: str, mark: str = "") -> list[str]:
-    """Give the command of an interchange that ends with its owner.
+    """Return the command of an interchange that ends with its owner.
 
     Parameters
     ----------

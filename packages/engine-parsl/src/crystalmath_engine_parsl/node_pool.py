@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def of_node(environ: Mapping[str, str]) -> dict[str, str]:
-    """Give what tells a job's `mpirun` that it has all cores asked for on this node, and no other.
+    """Return the variables that give a job's `mpirun` its cores on this node, and no others.
 
     A pilot job asks for one process on each node, the pool. Open MPI, Intel MPI and MPICH ask Slurm
     where ranks may be, and would start no second one here, or one on another node.

@@ -128,7 +128,7 @@ def semaphores(token: str) -> str:
 
 
 def is_temporary(folder: str) -> bool:
-    """Tell whether a folder is one that `temporary_folder` has made, by its name."""
+    """Return whether a folder is one that `temporary_folder` has made, by its name."""
     return Path(folder).name.startswith(_PREFIX)
 
 

@@ -29,7 +29,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
 
 @hookimpl
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Say what keeps Parsl from serving."""
+    """Return what keeps Parsl from serving."""
     from crystalmath_engine_parsl import config
 
     findings = []

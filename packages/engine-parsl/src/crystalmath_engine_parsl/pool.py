@@ -124,12 +124,12 @@ class Pool:
         return future
 
     def _asked_for(self, attempt: Attempt) -> dict[str, Any]:
-        """Give Parsl's resource specification of an attempt."""
+        """Return Parsl's resource specification of an attempt."""
         del attempt
         return {}
 
     def trouble(self) -> str | None:
-        """Tell why it takes no work any more, if it is known to be dead."""
+        """Return why it takes no work any more, if it is known to be dead."""
         if self._failure is not None:
             if ended := self._interchange_trouble():
                 return ended
@@ -185,7 +185,7 @@ def _told(error: BaseException | None) -> str:
 
 
 def _ended(status: Any) -> str:
-    """Tell how a block ended, and what it said last."""
+    """Return how a block ended, and what it said last."""
     said = status.message or (status.stderr_summary or "").strip().rpartition("\n")[2]
     how = f"Parsl's workers ended ({status.exit_code})"
     return f"{how}: {said}" if said else how

@@ -85,7 +85,7 @@ class Pools:
         return {attempt.id: attempt.id for attempt in attempts}
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Tell which attempts are still Parsl's, after mending what is wrong with it."""
+        """Return which attempts are still Parsl's, after mending what is wrong with it."""
         if not self._looked:  # a server that was killed may have left some; none may be needed now
             self._looked = True
             self._ownership.end_dead_pools()
@@ -120,7 +120,7 @@ class Pools:
                 self._submit(pool, task.attempt)
 
     def _working_pool(self) -> Pool:
-        """Give the pool, a new one if need be, with all that is waiting."""
+        """Return the pool, a new one if need be, with all that is waiting."""
         if self._pool is not None and (trouble := self._pool.trouble()):
             self._give_up(self._pool, trouble)
         if self._pool is None:
@@ -176,14 +176,14 @@ class Pools:
         task.future.add_done_callback(functools.partial(self._done, pool, task))
 
     def _unclaimed(self) -> list[_Task]:
-        """Give what a new pool must be given; what has begun is no matter of Parsl's any more."""
+        """Return what a new pool must be given; what has begun is no matter of Parsl's any more."""
         for task in list(self._tasks.values()):
             if self._runner.has_begun(task.attempt):
                 self._tasks.pop(task.attempt.id, None)
         return list(self._tasks.values())
 
     def _is_idle(self, pool: Pool) -> bool:
-        """Tell whether a worker leaves work alone.
+        """Return whether a worker leaves work alone.
 
         Parsl hands out in order: of the unfinished tasks the first have workers. A worker, or its
         manager, that was killed at the wrong moment may have taken a task with it, or a lock of
@@ -237,5 +237,5 @@ class Pools:
         self._runner.notice(attempt)
 
     def _is_unbegun(self, error: BaseException | None) -> bool:
-        """Tell whether a task came back as it went: its worker or manager died."""
+        """Return whether a task came back as it went: its worker or manager died."""
         return type(error).__module__.partition(".")[0] == "parsl"

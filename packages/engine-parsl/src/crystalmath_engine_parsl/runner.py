@@ -54,7 +54,7 @@ class ParslRunner(EngineRunner):
         return list(self._of)
 
     def workers(self) -> int:
-        """Tell how many jobs run at once on this machine."""
+        """Return how many jobs run at once on this machine."""
         return self._workers
 
     def capabilities_of(self, cluster: str) -> Capabilities:
@@ -75,7 +75,7 @@ class ParslRunner(EngineRunner):
         return spec
 
     def cores(self, cluster: str) -> int | None:
-        """Tell how many cores a job may have: this machine's, or those asked for on a node."""
+        """Return how many cores a job may have: this machine's, or those asked for on a node."""
         if cluster in self._blocks:
             cores = self._blocks[cluster].engine_options.get("cores_per_node")
             return None if cores is None else int(cores)
@@ -93,7 +93,7 @@ class ParslRunner(EngineRunner):
         return answers
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Tell which attempts are still Parsl's, after mending what is wrong with it."""
+        """Return which attempts are still Parsl's, after mending what is wrong with it."""
         seen: dict[str, Sighting] = {}
         for name, some in self._by_cluster(attempts).items():
             if name in self._of:

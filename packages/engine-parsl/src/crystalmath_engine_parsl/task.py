@@ -73,7 +73,7 @@ def run(
 
 
 def _least(directory: str, walltime_s: float | None, block_s: float) -> float:
-    """Tell how much must be left of a pilot job for a job to begin in it, in seconds."""
+    """Return how much must be left of a pilot job for a job to begin in it, in seconds."""
     if walltime_s:
         # What a pilot job and its workers take to begin has passed: to ask for time for that once
         # more would refuse in each pilot job what just fits into one.

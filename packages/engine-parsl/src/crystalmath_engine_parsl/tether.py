@@ -27,7 +27,7 @@ from crystalmath_engine_parsl import ownership
 
 
 def tethered(temporary: str, *script: str) -> list[str]:
-    """Give the command that starts a script, named last or here, so that it ends with this process.
+    """Return the command that starts a script so that it ends with this process.
 
     Parameters
     ----------

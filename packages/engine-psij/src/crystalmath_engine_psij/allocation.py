@@ -14,13 +14,13 @@ _IDS = ("CRYSTALMATH_FLUX_JOB", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 
 
 def command(directory: Path, attempt: str) -> list[str]:
-    """Give the command that runs an attempt; its id is there so that it can be found by it."""
+    """Return the command that runs an attempt; its id is there so that it can be found by it."""
     # -P: a file of the working directory must never stand in for a library.
     return [sys.executable, "-P", "-m", __name__, str(directory), attempt]
 
 
 def _allocation() -> str | None:
-    """Give the batch system's id of the allocation that this process is in."""
+    """Return the batch system's id of the allocation that this process is in."""
     return next(filter(None, map(os.environ.get, _IDS)), None)
 
 

@@ -196,7 +196,7 @@ class BatchJobs:
         )
 
     def _duration(self, walltime_s: float | None, clusters_s: float | None) -> timedelta | None:
-        """Give the time of an allocation: a job's walltime counts from when its recipe begins."""
+        """Return the time of an allocation: a job's walltime counts from when its recipe begins."""
         if walltime_s is None:
             if clusters_s is None:
                 return None
@@ -256,7 +256,7 @@ class BatchJobs:
 
 
 def _concern_all(refusals: Sequence[EngineUnavailable]) -> bool:
-    """Tell whether the batch system just takes nothing, whoever asks."""
+    """Return whether the batch system just takes nothing, whoever asks."""
     if not refusals:
         return False
     # It did not answer at all, or nothing that can be read; or it says so.
@@ -276,7 +276,7 @@ def _mine(rows: Iterable[Row], attempt: Attempt) -> list[Row]:
 
 
 def _printed(attempt: Attempt, native_id: str) -> str:
-    """Give the end of what an allocation printed, without PSI/J's own mark."""
+    """Return the end of what an allocation printed, without PSI/J's own mark."""
     texts = []
     for name in (f"{native_id}.out", OUTPUT, "stderr"):
         with contextlib.suppress(OSError):

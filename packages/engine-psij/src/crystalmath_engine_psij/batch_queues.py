@@ -243,7 +243,7 @@ class FluxQueue:
         return "held" if is_held else word
 
     def _end(self, job: Mapping[str, Any]) -> tuple[str, bool]:
-        """Give how it ended, and whether it would again."""
+        """Return how it ended, and whether it would again."""
         result, why = str(job.get("result", "INACTIVE")), job.get("exception", {})
         if result not in {"FAILED", "CANCELED"} or not why.get("occurred") or why.get("severity"):
             return result, False
@@ -256,13 +256,13 @@ class FluxQueue:
 
 
 def flux_id(text: str) -> str | None:
-    """Give the id in what Flux has printed, with the plain f; its own needs the right locale."""
+    """Return the id in what Flux has printed, with the plain f; its own needs the right locale."""
     found = re.findall(r"^(?:f|[^\x00-\x7f]+)([1-9A-HJ-NP-Za-km-z]+)\s*$", text, re.MULTILINE)
     return f"f{found[-1]}" if found else None
 
 
 def _number(native: str) -> str:
-    """Give what an id of PBS has before the server's name, which may be told in full or not."""
+    """Return what an id of PBS has before the server's name, which may be told in full or not."""
     return native.partition(".")[0]
 
 

@@ -69,7 +69,7 @@ _TAKEN: Mapping[str, Mapping[str, str | None]] = {
 
 
 def directives(scheduler: str, name: str, resources: Resources) -> list[str]:
-    """Give the directives, without their sign, that PSI/J's template of a scheduler lacks.
+    """Return the directives, without their sign, that PSI/J's template of a scheduler lacks.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def _flux(name: str, resources: Resources) -> list[str]:
 
 
 def escaped(value: object) -> str:
-    """Give a word as a shell takes it, and so does Flux in a directive.
+    """Return a word as a shell takes it, and so does Flux in a directive.
 
     With backslashes: Flux takes three quotes in a row, as ``shlex.quote`` may write them, for the
     begin of a text of several lines.
@@ -150,7 +150,7 @@ _KINDS: Mapping[str, Callable[[str, Resources], list[str]]] = {
 
 
 def mended(scheduler: str, script: str, resources: Resources) -> str:
-    """Give a script with what PSI/J's template says wrongly put right.
+    """Return a script with what PSI/J's template says wrongly put right.
 
     That of PBS asks for one core for each rank, and for no GPU, whatever the job asks for.
     """
@@ -167,7 +167,7 @@ def mended(scheduler: str, script: str, resources: Resources) -> str:
 
 
 def with_end(scheduler: str, script: str, lasts_s: float | None) -> str:
-    """Give a script whose first command tells the worker when the allocation is over.
+    """Return a script whose first command tells the worker when the allocation is over.
 
     Parameters
     ----------

@@ -59,12 +59,12 @@ class FluxJobExecutor(BatchSchedulerExecutor):  # type: ignore[misc]  # may be m
         self.generator.generate_submit_script(job, context, submit_file)
 
     def get_submit_command(self, job: Job, submit_file_path: Path) -> list[str]:
-        """Give the command; its directives stand in the script."""
+        """Return the command; its directives stand in the script."""
         del job
         return ["flux", "batch", str(submit_file_path.absolute())]
 
     def get_cancel_command(self, native_id: str) -> list[str]:
-        """Give the command."""
+        """Return the command."""
         return ["flux", "cancel", native_id]
 
     def process_cancel_command_output(self, exit_code: int, out: str) -> None:
@@ -75,7 +75,7 @@ class FluxJobExecutor(BatchSchedulerExecutor):  # type: ignore[misc]  # may be m
         raise SubmitException(out)
 
     def _format_duration(self, d: timedelta) -> str:
-        """Give it as Flux's standard duration: a bare number would be minutes."""
+        """Return it as Flux's standard duration: a bare number would be minutes."""
         return f"{int(d.total_seconds())}s"
 
     # PSI/J's thread that polls would call these: core asks (`batch_queues`).

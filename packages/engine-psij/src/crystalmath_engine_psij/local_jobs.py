@@ -145,7 +145,7 @@ class LocalJobs:
 
 
 def _place() -> str | None:
-    """Tell where a process begins, if not where we are.
+    """Return where a process begins, if not where we are.
 
     A shell complains of a working directory that was removed, and dies of it: nobody reads that.
     """
@@ -157,7 +157,7 @@ def _place() -> str | None:
 
 
 def _alive() -> set[str]:
-    """Give the ids of the attempts that processes of this host run, are about to, or belong to."""
+    """Return the ids of the attempts that this host's processes run, or are about to run."""
     found = set()
     for process in psutil.process_iter(["cmdline", "environ"]):
         line: list[str] = process.info["cmdline"] or []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def workers(settings: EngineSettings) -> int:
-    """Tell how many jobs run at once on the cluster ``local``: ``workers``, else the cores."""
+    """Return how many jobs run at once on the cluster ``local``: ``workers``, else the cores."""
     settings.check_options("workers")
     count = settings.options.get("workers", len(os.sched_getaffinity(0)))
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
@@ -27,7 +27,7 @@ def workers(settings: EngineSettings) -> int:
 
 
 def clusters(settings: EngineSettings) -> Mapping[str, Cluster]:
-    """Give the clusters of this engine beside ``local``, by name.
+    """Return the clusters of this engine beside ``local``, by name.
 
     Raises
     ------

@@ -33,7 +33,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
 
 @hookimpl
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Say what keeps PSI/J from serving."""
+    """Return what keeps PSI/J from serving."""
     from crystalmath_engine_psij import options
 
     if importlib.util.find_spec("psij") is None:

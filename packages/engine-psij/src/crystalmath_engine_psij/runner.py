@@ -63,7 +63,7 @@ class PsijRunner(EngineRunner):
         return evolve(self.capabilities, workers_here=False, starts_in_order=False, resources=able)
 
     def cores(self, cluster: str) -> int | None:
-        """Tell how many cores a node has; those of a batch system's are its own affair."""
+        """Return how many cores a node has; those of a batch system's are its own affair."""
         return len(os.sched_getaffinity(0)) if cluster == _LOCAL else None
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
@@ -118,7 +118,7 @@ class PsijRunner(EngineRunner):
         return self._batch_jobs(cluster.scheduler).launch(attempts, cluster)
 
     def _scheduler(self, attempt: Attempt) -> str | None:
-        """Tell which batch system has an attempt; ``None`` if its cluster is not known any more."""
+        """Return the batch system of an attempt; ``None`` if its cluster is unknown by now."""
         if attempt.cluster == _LOCAL:
             return _LOCAL
         cluster = self._clusters.get(attempt.cluster)

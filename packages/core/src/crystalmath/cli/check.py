@@ -56,7 +56,7 @@ def check(
     diff: Diff = None,
     as_json: Json = False,
 ) -> int:
-    """Tell whether a job would be accepted, or what is wrong.
+    """Return whether a job would be accepted, or what is wrong.
 
     All that is wrong is told at once. Nothing is recorded or started. With --cluster, --ranks and
     so on the answer is submit's: with the cluster's environment, and what it can honour; what is
@@ -126,7 +126,7 @@ def _show_potcars(files: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _shared_folder(paths: Sequence[str]) -> str:
-    """Give the library in which all files are, which would not fit beside the rest."""
+    """Return the library in which all files are, which would not fit beside the rest."""
     try:
         # A POTCAR is named by its folder.
         return os.path.commonpath([os.path.dirname(os.path.dirname(path)) for path in paths])  # noqa: PTH120

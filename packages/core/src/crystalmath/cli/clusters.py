@@ -108,7 +108,7 @@ def _list(*, as_json: bool) -> int:
 
 
 def _word(cluster: ClusterEntry, client: Client) -> str:
-    """Say what is known of a cluster."""
+    """Return what is known of a cluster."""
     from crystalmath.recipes.lookup import PROBE
 
     if cluster["error"]:

@@ -196,7 +196,7 @@ def _subject(
 
 
 def _cluster(engine: str, name: str) -> dict[str, Any]:
-    """Give the table of a cluster as it stands in the configuration file."""
+    """Return the table of a cluster as it stands in the configuration file."""
     import tomllib
 
     from crystalmath import config
@@ -319,7 +319,7 @@ def _guide() -> str:
 
 
 def _again(engine: str, option: Iterable[str], given: Mapping[str, object]) -> str:
-    """Give the command that was called, without what chose the tests."""
+    """Return the command that was called, without what chose the tests."""
     import shlex
 
     options = [f"--option={each}" for each in option]

@@ -192,7 +192,7 @@ def _require_free(path: Path, *, overwrite: bool, asks: bool) -> None:
 def _answer(
     name: str, question: _Question, given: str | None, known: Mapping[str, str], *, asks: bool
 ) -> tuple[str, list[Check]] | None:
-    """Give the answer to a question, and what was seen of it; ``None`` where there is none."""
+    """Return the answer to a question, and what was seen of it; ``None`` where there is none."""
     if given is not None:
         return _required(name, question, given, known)
     found = question.found(_environment({}))
@@ -266,7 +266,7 @@ def _is_wrong(looked: list[Check]) -> bool:
 
 
 def _environment(answers: Mapping[str, str]) -> dict[str, str]:
-    """Give what a job would see with these answers, and without a shell that says otherwise."""
+    """Return what a job would see with these answers, and without a shell that says otherwise."""
     from crystalmath.config import DEFAULT_FORWARD, forwarded
 
     environment = forwarded(DEFAULT_FORWARD)
@@ -290,7 +290,7 @@ def _cores() -> int:
 
 
 def _cluster(given: str | None, *, asks: bool) -> str | None:
-    """Tell which example of a cluster is to be added; one that is found is only asked for."""
+    """Return which example of a cluster is to be added; one that is found is only asked for."""
     from crystalmath.cli.shared.cluster_examples import EXAMPLES
 
     if given is not None:

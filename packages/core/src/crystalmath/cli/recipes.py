@@ -47,7 +47,7 @@ def recipes(
 
 
 def _module(name: str) -> str:
-    """Give the beginning that the full names of a module's recipes have."""
+    """Return the beginning that the full names of a module's recipes have."""
     from crystalmath import config
     from crystalmath.recipes.lookup import full_name
 
@@ -68,7 +68,7 @@ def _list_recipes(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> int:
 
 
 def _parameters(schema: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
-    """Give the parameters in order, as Python writes them; ``None`` where the source is mute."""
+    """Return the parameters in order, as Python writes them; ``None`` where the source is mute."""
     if schema is None:
         return None
     return [

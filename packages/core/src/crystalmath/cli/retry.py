@@ -62,7 +62,7 @@ def retry(
 
 
 def _found(client: Client, prefixes: Sequence[str]) -> tuple[list[str], list[_Answer]]:
-    """Give the whole ids; what is wrong with one hinders none of the others."""
+    """Return the whole ids; what is wrong with one hinders none of the others."""
     found: list[str] = []
     unknown: list[_Answer] = []
     for prefix in prefixes:

@@ -259,7 +259,7 @@ class Progress(output.LiveLine):
         self.say(f"{self._line()}{again}{reason}")
 
     def wants_more(self, job: Job) -> bool:
-        """Tell whether it is time to ask how far a job has come."""
+        """Return whether it is time to ask how far a job has come."""
         now = time.monotonic()
         if not self.is_live or job.state.value != "running" or now < self._ask_at:
             return False

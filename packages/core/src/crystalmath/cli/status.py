@@ -19,7 +19,7 @@ _SHOWN = 60
 
 
 def status(job_id: JobId, *, as_json: Json = False) -> int:
-    """Tell what became of a job."""
+    """Return what became of a job."""
     with home_reader() as home:
         asked = home.ask(
             "jobs.specification",
@@ -52,7 +52,7 @@ def status_fields(
     files: Sequence[Potcar],
     reached: Progress | None = None,
 ) -> list[tuple[str, object]]:
-    """Give what is told of a job, line by line.
+    """Return what is told of a job, line by line.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def status_fields(
 
 
 def _go_on(job: JobDocument, reached: Progress | None) -> str | None:
-    """Say how what a failed calculation has reached is gone on from."""
+    """Return how what a failed calculation has reached is gone on from."""
     if reached is None or reached.ionic_step is None:
         return None
     if "relax" not in job["recipe"].rpartition(".")[2].split("_"):
@@ -104,7 +104,7 @@ def _go_on(job: JobDocument, reached: Progress | None) -> str | None:
 
 
 def _removed(job: JobDocument) -> list[str]:
-    """Say what of a job's files is not there any more."""
+    """Return what of a job's files is not there any more."""
     if job["removed"] is None:
         return []
     if job["removed"] == "heavy":
@@ -114,7 +114,7 @@ def _removed(job: JobDocument) -> list[str]:
 
 
 def each(name: str, values: Iterable[str]) -> Iterator[tuple[str, object]]:
-    """Give values a line each, of which only the first has a name."""
+    """Yield values a line each, of which only the first has a name."""
     for value in values:
         yield name, value
         name = ""

@@ -46,7 +46,7 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
 
 
 def _chosen(client: Client, prefixes: Sequence[str], filters: Mapping[str, Any]) -> list[str]:
-    """Give the jobs that are named, all that fit the filters, or of those named what fits them."""
+    """Return the named jobs, the jobs that fit the filters, or those that do both."""
     named = list(dict.fromkeys(find(client, prefix) for prefix in prefixes))
     if not filters:
         return named

@@ -40,7 +40,7 @@ class Caller:
         return config.Source(self._environ)
 
     def _configured(self) -> tuple[config.Config, dict[str, str]]:
-        """Give the home's configuration, and what reaches a job of the environment as it is now."""
+        """Return the home's configuration, and the present environment as jobs see it."""
         configured = self._source.current()
         environ = {**os.environ, **changed_settings()}
         return configured, config.submitters_environment(configured, environ)

@@ -166,7 +166,7 @@ class Client(Submitting, JobCurves, JobTables):
     # --- futures -----------------------------------------------------------------------------
 
     def future(self, job_id: str) -> JobFuture:
-        """Give the future of a job that anybody submitted (`UnknownJob` if there is none)."""
+        """Return the future of a job that anybody submitted (`UnknownJob` if there is none)."""
         return self._futures([self.job(job_id)])[0]
 
     def jobs(
@@ -176,7 +176,7 @@ class Client(Submitting, JobCurves, JobTables):
         sort: str | None = None,
         **filters: Unpack[Filters],
     ) -> list[JobFuture]:
-        """Give futures of jobs, newest first: those of an earlier kernel too.
+        """Return futures of jobs, newest first: those of an earlier kernel too.
 
         Parameters
         ----------
@@ -201,7 +201,7 @@ class Client(Submitting, JobCurves, JobTables):
         return futures
 
     def result(self, job_id: str, *, field: str | None = None, original: bool = False) -> Any:
-        """Give what a job's recipe returned, as :meth:`JobFuture.result` does, without waiting.
+        """Return what a job's recipe returned, as :meth:`JobFuture.result` does, without waiting.
 
         Parameters
         ----------

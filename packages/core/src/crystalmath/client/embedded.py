@@ -57,7 +57,7 @@ class InProcess:
     def call(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
-        """Give a method's result; see :class:`~crystalmath.client.transport.Transport`."""
+        """Return a method's result; see :class:`~crystalmath.client.transport.Transport`."""
         answer = wire.loads(self.call_raw(method, params, timeout), limited=False)
         assert isinstance(answer, dict)  # noqa: S101 - what handlers give
         return answer
@@ -68,7 +68,7 @@ class InProcess:
         params: Mapping[str, Any],
         timeout: float | None = None,  # noqa: ARG002 - nothing can be lost on the way
     ) -> bytes:
-        """Give a method's result as JSON text."""
+        """Return a method's result as JSON text."""
         self._check()
         if method == "system.version":
             configured = self._service.config
@@ -94,7 +94,7 @@ class InProcess:
             raise
 
     def for_waiting(self) -> InProcess:
-        """Give itself."""
+        """Return itself."""
         return self
 
     def adopt_orphans(self, job_ids: Collection[str]) -> None:

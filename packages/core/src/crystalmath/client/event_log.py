@@ -59,7 +59,7 @@ class Backoff:
 
 
 def statuses(transport: Transport, job_ids: Sequence[str]) -> Iterator[Job | CrystalMathError]:
-    """Give the present state of jobs, in their order."""
+    """Yield the present state of jobs, in their order."""
     for start in range(0, len(job_ids), MANY):
         answer = transport.call(
             "jobs.status_many", {"job_ids": list(job_ids[start : start + MANY])}

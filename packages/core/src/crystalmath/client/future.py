@@ -79,7 +79,7 @@ class JobFuture(Future[Any]):
         return info
 
     def running(self) -> bool:
-        """Tell whether the job was running when the client was last told of it."""
+        """Return whether the job was running when the client was last told of it."""
         return not self.done() and self._seen[1] is JobState.RUNNING
 
     def result(self, timeout: float | None = None, *, original: bool = False) -> Any:
@@ -228,7 +228,7 @@ class JobFuture(Future[Any]):
 
 
 def _is_callback_of_a_loop() -> bool:
-    """Tell whether it is an event loop that calls, and not one of its tasks."""
+    """Return whether it is an event loop that calls, and not one of its tasks."""
     asyncio = sys.modules.get("asyncio")  # who has not imported it has no loop
     try:
         return asyncio is not None and asyncio.current_task() is None

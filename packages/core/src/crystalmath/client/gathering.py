@@ -20,7 +20,7 @@ def gather(
     progress: bool | None,
     return_exceptions: bool,
 ) -> list[Any]:
-    """Give the results of jobs in their order; see :meth:`~crystalmath.client.Client.map`.
+    """Return the results of jobs in their order; see :meth:`~crystalmath.client.Client.map`.
 
     Parameters
     ----------

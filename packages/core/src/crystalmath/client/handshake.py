@@ -117,7 +117,7 @@ def differences(server: Mapping[str, Any], home: Path) -> Iterator[str]:
 
 
 def _outside() -> int:
-    """Tell how far up the stack the code is that called this package."""
+    """Return how far up the stack the code is that called this package."""
     # `skip_file_prefixes` does this from Python 3.12 on.
     level, frame = 0, inspect.currentframe()
     while frame and str(frame.f_globals.get("__name__")).startswith(__package__):

@@ -55,11 +55,11 @@ class Installed(Caller):
         return cast("RecipeDescription", self._answer("recipes.describe", recipe=name))
 
     def version(self) -> ServerVersion:
-        """Tell what answers: its release, protocol, process and interpreter."""
+        """Return what answers: its release, protocol, process and interpreter."""
         return cast("ServerVersion", self._answer("system.version"))
 
     def status(self) -> ServerStatus:
-        """Tell what answers is doing: jobs, engines, workers, backlog, disk, newest failures.
+        """Return what answers is doing: jobs, engines, workers, backlog, disk, newest failures.
 
         Returns
         -------

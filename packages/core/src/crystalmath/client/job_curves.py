@@ -25,7 +25,7 @@ class JobCurves(Asking):
         y: str = "energy_per_atom",
         by: str | None = None,
     ) -> Sweep:
-        """Give a value of completed jobs against a label or a parameter of theirs.
+        """Return a value of completed jobs against a label or a parameter of theirs.
 
         Parameters
         ----------

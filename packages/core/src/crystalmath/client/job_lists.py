@@ -21,7 +21,7 @@ class JobLists(Caller):
     """Lists and counts of jobs."""
 
     def job(self, job_id: str) -> Job:
-        """Tell what is on record of a job (`UnknownJob` if there is none)."""
+        """Return what is on record of a job (`UnknownJob` if there is none)."""
         return Job.read(self._answer("jobs.status", job_id=job_id))
 
     def list(
@@ -99,7 +99,7 @@ class JobLists(Caller):
         return cast("CountedOverTime", self._answered("jobs.counts", asked))
 
     def find(self, prefix: str) -> str:
-        """Give the one job id that begins so.
+        """Return the one job id that begins so.
 
         Raises
         ------

@@ -24,7 +24,7 @@ class JobTables(Asking):
         limit: int | None = None,
         **filters: Unpack[Filters],
     ) -> Any:
-        """Give jobs as a pandas DataFrame: parameters, labels, energies, geometry, results.
+        """Return jobs as a pandas DataFrame: parameters, labels, energies, geometry, results.
 
         Columns are named as in ``crystalmath list``; labels are ``labels.NAME``, parameters
         ``params.NAME``, and what a recipe gives has the recipe's own names

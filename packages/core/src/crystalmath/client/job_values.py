@@ -123,7 +123,7 @@ class JobValues:
     # --- what it was asked -------------------------------------------------------------------
 
     def asked(self, name: str) -> Any:
-        """Give a label, else a parameter: ``opt_params.fmax`` (`KeyError` if it has neither)."""
+        """Return a label, else a parameter: ``opt_params.fmax`` (`KeyError` if it has neither)."""
         if name in self.job.labels:
             return label_value(self.job.labels[name])
         value: Any = self._parameters
@@ -134,17 +134,17 @@ class JobValues:
         return value
 
     def asked_names(self) -> set[str]:
-        """Tell what there is to ask for."""
+        """Return what there is to ask for."""
         return {*self.job.labels, *dict(_dotted(self._parameters))}
 
     def calculation(self) -> dict[str, Any]:
-        """Tell what was asked for but the structure: recipe and parameters, by dotted names."""
+        """Return what was asked for but the structure: recipe and parameters, by dotted names."""
         return {"recipe": self.job.recipe, **dict(_dotted(self._parameters))}
 
     # --- what it gave ------------------------------------------------------------------------
 
     def given(self, name: str) -> float:
-        """Give a number of its result: an energy in eV, the largest force in eV/Å, or a field.
+        """Return a number of its result: an energy in eV, the largest force in eV/Å, or a field.
 
         Raises
         ------
@@ -190,7 +190,7 @@ class JobValues:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Say which name may have been meant, and which there are."""
+    """Return which name may have been meant, and which there are."""
     names = sorted(known)
     near = nearest(name, names)
     hint = f"; did you mean {near}?" if near else ""
@@ -201,7 +201,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Give the name that is most like another, if one is."""
+    """Return the name that is most like another, if one is."""
     return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
 
 
@@ -221,7 +221,7 @@ def _no_field(path: str, key: str, reached: list[str], value: Any) -> str:
 
 
 def _untagged(value: Any) -> Any:
-    """Give what is in monty's form of an array."""
+    """Return what is in monty's form of an array."""
     if isinstance(value, Mapping) and value.get("@class") == "array":
         return value.get("data")
     return value

@@ -75,7 +75,7 @@ def start(place: Place) -> None:
 
 
 def answers(place: Place) -> bool:
-    """Tell whether the home's server answers."""
+    """Return whether the home's server answers."""
     request = {"jsonrpc": "2.0", "id": 1, "method": "system.ping"}
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(PING_S)

@@ -36,7 +36,7 @@ class OneJob(Caller):
         self.results = ResultFetcher(transport)
 
     def specification(self, job_id: str) -> Specification:
-        """Tell what a job was asked to do, as JSON; its environment is left out.
+        """Return what a job was asked to do, as JSON; its environment is left out.
 
         Returns
         -------
@@ -67,7 +67,7 @@ class OneJob(Caller):
         return str(self._answer("jobs.script", job_id=job_id)["script"])
 
     def inputs(self, job_id: str) -> Inputs:
-        """Tell what the programs of a job get, calculation by calculation, before it ran and after.
+        """Return the inputs of a job's programs for each calculation, before and after it ran.
 
         Once the job has written input files, they are read (``source`` is ``files``). Before, and
         of calculators that write none, its recipe is asked, which may take seconds.
@@ -179,7 +179,7 @@ class OneJob(Caller):
     def progress(
         self, job_ids: Sequence[str], *, history: bool = False
     ) -> dict[str, Progress | None]:
-        """Tell how far the calculations of jobs have come, from what their programs write.
+        """Return how far the calculations of jobs have come, from what their programs write.
 
         Parameters
         ----------
@@ -206,13 +206,13 @@ class OneJob(Caller):
         return told
 
     def traceback(self, job_id: str) -> str | None:
-        """Give the traceback of a job that failed, if its recipe raised."""
+        """Return the traceback of a job that failed, if its recipe raised."""
         return self._answer("jobs.result", job_id=job_id).get("traceback")
 
     def result_json(
         self, job_id: str, field: str | None = None, *, brief: bool = False
     ) -> bytes | None:
-        """Give a result as JSON text, as it is stored; ``None`` unless the job completed.
+        """Return a result as JSON text, as it is stored; ``None`` unless the job completed.
 
         Parameters
         ----------
@@ -232,7 +232,7 @@ class OneJob(Caller):
         return result if told["status"] == JobState.COMPLETED.value else None
 
     def decoded(self, job_id: str) -> Any:
-        """Give what the recipe of a completed job returned; the job's future calls it."""
+        """Return what the recipe of a completed job returned; the job's future calls it."""
         from crystalmath.recipes import codec
 
         fetched = self.results.take(job_id)

@@ -52,13 +52,13 @@ def _start(place: Place) -> None:
 
 
 def _elsewhere(place: Place) -> Server | None:
-    """Give who serves the home on another host, or in another container."""
+    """Return who serves the home on another host, or in another container."""
     server = place.read_lock()
     return None if server is None or server.is_here() else server
 
 
 def is_served_elsewhere() -> bool:
-    """Tell whether the server of the present home is on another host, or in another container."""
+    """Return whether the server of the present home is on another host, or in another container."""
     return _elsewhere(Place.of(config.home())) is not None
 
 

@@ -45,7 +45,7 @@ FIRST_S, LAST_S = 0.05, 1.0
 
 
 def can_read_here(configured: config.Config) -> bool:
-    """Tell whether the job database is seen on whatever host the home is."""
+    """Return whether the job database is seen on whatever host the home is."""
     scheme, _, path = configured.database_url.partition(":///")
     return not scheme.startswith("sqlite") or is_shared(Path(path), configured.home)
 
@@ -111,7 +111,7 @@ class OtherHost:
     def call(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
-        """Give a method's result; see :class:`~crystalmath.client.transport.Transport`."""
+        """Return a method's result; see :class:`~crystalmath.client.transport.Transport`."""
         if self._is_read_here(method):
             return self._reader().call(method, params, timeout)
         return read_result(self._answered(method, params, timeout))
@@ -119,7 +119,7 @@ class OtherHost:
     def call_raw(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> bytes:
-        """Give a method's result as JSON text."""
+        """Return a method's result as JSON text."""
         if self._is_read_here(method):
             return self._reader().call_raw(method, params, timeout)
         message = self._answered(method, params, timeout)
@@ -127,7 +127,7 @@ class OtherHost:
         return wire.dumps(read_result(message)) if result is None else result
 
     def for_waiting(self) -> OtherHost:
-        """Give itself."""
+        """Return itself."""
         return self
 
     def adopt_orphans(self, job_ids: Collection[str]) -> None:
@@ -227,7 +227,7 @@ class _Listening:
         self.is_dead = False
 
     def told(self) -> str:
-        """Say what is known of it so far."""
+        """Return what is known of it so far."""
         try:
             heart = heart_of(self._server.identity, self._jobs)
         except (BadFile, OSError):

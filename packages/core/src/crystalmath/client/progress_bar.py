@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def watch(futures: Sequence[JobFuture], *, shown: bool | None = None) -> Iterator[JobFuture]:
-    """Give each job as it ends, and show how many have.
+    """Yield each job as it ends, and show how many have.
 
     Parameters
     ----------

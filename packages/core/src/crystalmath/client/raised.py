@@ -40,7 +40,7 @@ def raised(traceback: str) -> Exception | None:
 
 
 def _last(traceback: str) -> str:
-    """Give the line that names the exception, and what follows it of a longer message."""
+    """Return the line that names the exception, and what follows it of a longer message."""
     lines = traceback.rstrip("\n").split("\n")
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     begin = frames[-1] + 1 if frames else 0

@@ -81,7 +81,7 @@ class Connection:
         self._socket.close()
 
     def is_fresh(self) -> bool:
-        """Tell whether it is still open, and nothing has come that nobody asked for."""
+        """Return whether it is still open, and nothing has come that nobody asked for."""
         self._socket.settimeout(0.0)
         try:
             self._socket.recv(1, socket.MSG_PEEK)
@@ -171,19 +171,19 @@ class Remote:
         self._keep(self._take())
 
     def for_waiting(self) -> Remote:
-        """Give the same for somebody who waits for jobs."""
+        """Return the same for somebody who waits for jobs."""
         return Remote(self._place, self._start, waiting=True)
 
     def call(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
-        """Give a method's result; see :class:`~crystalmath.client.transport.Transport`."""
+        """Return a method's result; see :class:`~crystalmath.client.transport.Transport`."""
         return read_result(self._ask(method, params, timeout))
 
     def call_raw(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> bytes:
-        """Give a method's result as JSON text."""
+        """Return a method's result as JSON text."""
         message = self._ask(method, params, timeout)
         _, result = split_last(message, "result")
         return wire.dumps(read_result(message)) if result is None else result
@@ -308,7 +308,7 @@ def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
 
 
 def _is_stopping(message: bytes) -> bool:
-    """Tell whether the server only says that it is going."""
+    """Return whether the server only says that it is going."""
     if len(message) > 2**10 or b'"stopping"' not in message:
         return False
     error = wire.loads(message, limited=False).get("error") or {}
@@ -316,7 +316,7 @@ def _is_stopping(message: bytes) -> bool:
 
 
 def read_result(message: bytes) -> dict[str, Any]:
-    """Give the result that a message carries, or raise the error."""
+    """Return the result that a message carries, or raise the error."""
     document = wire.loads(message, limited=False)
     if "error" in document:
         error = document["error"]

@@ -95,7 +95,7 @@ def _configured_engine(cluster: str, configured: Config) -> str | None:
 
 
 def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -> str:
-    """Give a recipe's full dotted name.
+    """Return a recipe's full dotted name.
 
     Raises
     ------

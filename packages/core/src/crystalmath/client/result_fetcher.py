@@ -58,7 +58,7 @@ class ResultFetcher:
             self._completed[job_id] = future
 
     def take(self, job_id: str) -> Mapping[str, Any] | None:
-        """Give what ``jobs.result`` says of a job that completed, once; ``None``: ask for it."""
+        """Return what ``jobs.result`` says of a job that completed, once; ``None``: ask for it."""
         while True:
             with self._lock:
                 self._completed.pop(job_id, None)

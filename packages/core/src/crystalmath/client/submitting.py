@@ -209,7 +209,7 @@ class Submitting(Asking):
         inputs: bool = False,
         **options: Unpack[SubmissionOptions],
     ) -> list[Finding] | JobCheck:
-        """Say all that is wrong with a job, without submitting it.
+        """Return all that is wrong with a job, without submitting it.
 
         Parameters
         ----------
@@ -234,7 +234,7 @@ class Submitting(Asking):
         return JobCheck(findings=findings, inputs=Inputs.read(told) if told else Inputs())
 
     def checked(self, submission: Submission, *, inputs: bool = False) -> CheckedJob:
-        """Give the whole answer of ``jobs.check``: the files that a job reads, too.
+        """Return the whole answer of ``jobs.check``: the files that a job reads, too.
 
         Parameters
         ----------

@@ -207,7 +207,7 @@ def _fitted(volumes: Sequence[float], energies: Sequence[float]) -> tuple[float,
 def _taken(
     every: Sequence[JobValues], point: Callable[[JobValues], tuple[Any, ...]]
 ) -> tuple[list[tuple[Job, Any]], Mapping[str, str]]:
-    """Give a point of each job that has one, and why the others have none.
+    """Return a point of each job that has one, and why the others have none.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def _taken(
 
 
 def _share_points(points: Sequence[tuple[Job, Any]]) -> bool:
-    """Tell whether several materials have values at one place, which no one curve goes through."""
+    """Return whether several materials have values at one place of the axis."""
     there: dict[tuple[str, str], set[str]] = defaultdict(set)
     for job, (at, _, group) in points:
         there[_text(at), _text(group)].add(_material(job))

@@ -197,7 +197,7 @@ def _chosen(values: Mapping[str, Any], columns: Sequence[str] | None) -> dict[st
 
 
 def _described(line: Line, columns: Sequence[str] | None) -> dict[str, Any]:
-    """Give the scalars that go with a geometry, but those that the geometry has itself."""
+    """Return the scalars that go with a geometry, but those that the geometry has itself."""
     own = {*_ARRAYS, "volume_ang3", "natoms", "formula"}
     values = _chosen(line.values, columns)
     return {
@@ -256,7 +256,7 @@ class _Closing:
 
 
 def _pairs(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what ASE can select by: names of letters and digits, and numbers for their texts."""
+    """Return what ASE can select by: names of letters and digits, and numbers for their texts."""
     from ase.db.core import convert_str_to_int_float_bool_or_str, reserved_keys
 
     pairs = {}
@@ -297,7 +297,7 @@ def _type(value: object) -> type:
 
 
 def _reader(name: str, types: set[type], pa: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Give a column's type, and what makes its values of it; what is mixed becomes JSON."""
+    """Return a column's type, and what makes its values of it; what is mixed becomes JSON."""
     lists: dict[str, Any] = {
         "cell_ang": pa.list_(pa.list_(pa.float64())),
         "positions_ang": pa.list_(pa.list_(pa.float64())),

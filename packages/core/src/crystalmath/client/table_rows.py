@@ -110,7 +110,7 @@ def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _results(client: Asking, job_ids: Sequence[str]) -> Iterator[Any]:
-    """Give results as plain JSON, in order; ``None`` where the files are gone."""
+    """Yield results as plain JSON, in order; ``None`` where the files are gone."""
     left = list(job_ids)
     while left:
         answer = client.call("jobs.results", {"job_ids": left})

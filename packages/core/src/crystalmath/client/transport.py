@@ -23,7 +23,7 @@ class Transport(Protocol):
     def call(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
-        """Give a method's result.
+        """Return a method's result.
 
         Parameters
         ----------
@@ -39,10 +39,10 @@ class Transport(Protocol):
     def call_raw(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> bytes:
-        """Give a method's result as JSON text, not decoded."""
+        """Return a method's result as JSON text, not decoded."""
 
     def for_waiting(self) -> Transport:
-        """Give the same for somebody who waits for jobs; it is to be closed too."""
+        """Return the same for somebody who waits for jobs; it is to be closed too."""
 
     def adopt_orphans(self, job_ids: Collection[str]) -> None:
         """See to it that somebody follows jobs that are waited for; never blocks."""
@@ -131,7 +131,7 @@ def split_last(text: bytes, name: str) -> tuple[dict[str, Any], bytes | None]:
 
 
 def _after(text: str, at: int, mark: str) -> int:
-    """Give the place of what follows a mark, if it is there, and the blanks around it."""
+    """Return the place of what follows a mark, if it is there, and the blanks around it."""
     while at < len(text) and text[at] in f" \n\r\t{mark}":
         at += 1
     return at

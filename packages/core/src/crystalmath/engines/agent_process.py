@@ -49,7 +49,7 @@ def _read(file: BufferedReader) -> bytes | None:
 
 
 def _answer(question: bytes) -> bytes:
-    """Give the answer as a message: whether the function returned, and what it gave or raised."""
+    """Return the answer as a message: whether the function returned, and what it gave or raised."""
     try:
         function, arguments, options = pickle.loads(question)  # noqa: S301 - our owner wrote it
         body = pickle.dumps((True, _called(function, arguments, options)))

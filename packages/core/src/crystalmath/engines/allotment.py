@@ -82,7 +82,7 @@ def check_honoured(
 def job_environment(
     resources: Resources, environment: Mapping[str, str], launcher: str | None = None
 ) -> dict[str, str]:
-    """Give the environment in which a job's programs find what was asked for.
+    """Return the environment in which a job's programs find what was asked for.
 
     What the submitter has set himself stays, but ``{ranks}`` and the like in it are filled in.
 

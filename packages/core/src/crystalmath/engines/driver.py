@@ -247,7 +247,7 @@ class Driver:
         return True
 
     def follows(self, job_id: str) -> bool:
-        """Tell whether the job's changes are told from here."""
+        """Return whether the job's changes are told from here."""
         return job_id in self._jobs or job_id in self._finished
 
     def state(self, job_id: str) -> JobState:
@@ -289,11 +289,11 @@ class Driver:
         return True
 
     def unfinished(self) -> dict[str, JobState]:
-        """Tell the unfinished jobs that are followed here, and their states."""
+        """Return the unfinished jobs that are followed here, and their states."""
         return {job_id: job.state for job_id, job in list(self._jobs.items())}
 
     def unwritten(self) -> list[SpecDocument]:
-        """Give header and body of the jobs that have no run directory yet."""
+        """Return header and body of the jobs that have no run directory yet."""
         return [(job.header, job.body) for job in list(self._new.values())]
 
     def close_if_idle(self) -> bool:
@@ -379,7 +379,7 @@ class Driver:
         job.let_go()
 
     def directory(self, job_id: str) -> RunDirectory:
-        """Give the run directory of a job; `UnknownJob` if there is none."""
+        """Return the run directory of a job; `UnknownJob` if there is none."""
         # The id becomes part of a path: nothing but an id may pass.
         directory = self._open(self._jobs_directory / job_id) if is_job_id(job_id) else None
         if directory is None or not directory.has("spec"):

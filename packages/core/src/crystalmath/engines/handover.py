@@ -54,7 +54,7 @@ _PASSING = frozenset(
 
 
 def is_passing(error: BaseException) -> bool:
-    """Tell whether an error of the system may pass: no descriptors left, a file system away."""
+    """Return whether an error of the system may pass: no descriptors left, a file system away."""
     return isinstance(error, OSError) and error.errno in _PASSING
 
 
@@ -66,19 +66,19 @@ class Engine(Protocol):
     log: logging.Logger
 
     def workers(self) -> int | None:
-        """Tell how many jobs run at once on this host."""
+        """Return how many jobs run at once on this host."""
 
     def capabilities_of(self, cluster: str) -> Capabilities:
         """Return what the engine can do on a cluster."""
 
     def runs_here(self, cluster: str) -> bool:
-        """Tell whether a cluster's jobs run on this host."""
+        """Return whether a cluster's jobs run on this host."""
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
         """Hand attempts over to the engine."""
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Tell what the engine knows of attempts."""
+        """Return what the engine knows of attempts."""
 
     def release(self, attempts: Sequence[Attempt]) -> None:
         """Drop what is queued."""
@@ -181,7 +181,7 @@ class Handover:
         self.wake.set()
 
     def sighting(self, job: Job) -> Sighting | None:
-        """Give what the engine said of a job's present attempt since this was asked last."""
+        """Return what the engine said of a job's present attempt since this was asked last."""
         attempt, sighting = self._sightings.pop(job.job_id, ("", None))
         return sighting if sighting is not None and attempt == job.attempt_id else None
 
@@ -298,7 +298,7 @@ class Handover:
             raise EngineUnavailable(f"run directories do not reach the disk: {error}") from error
 
     def _next(self) -> list[Job]:
-        """Give the jobs that the engine gets next: the urgent ones, then as they came."""
+        """Return the jobs that the engine gets next: the urgent ones, then as they came."""
         launched = len(self._jobs) - len(self._waiting)
         free = self._engine.capabilities.max_queued - launched
         now = self._host.monotonic()
@@ -322,7 +322,7 @@ class Handover:
         return jobs
 
     def _left_here(self) -> float:
-        """Tell how many jobs more may run on this host, where some outlived the last owner.
+        """Return how many jobs more may run on this host, where some outlived the last owner.
 
         Their workers are none of the engine's, which has as many as `workers` says beside them.
         """
@@ -413,7 +413,7 @@ class Handover:
         self._probe_at = min(self._probe_at, self._host.monotonic() + STOPPING_S)
 
     def _probe_interval(self, job: Job) -> float:
-        """Give how long a job may be silent before the engine is asked, in seconds."""
+        """Return how long a job may be silent before the engine is asked, in seconds."""
         if not job.record.launched:
             return math.inf
         if job.state is JobState.PENDING:
@@ -424,7 +424,7 @@ class Handover:
         return math.inf if self._engine.capabilities_of(job.cluster).workers_here else RUNNING_S
 
     def _is_stopping(self, job: Job) -> bool:
-        """Tell whether a job is being stopped where nobody here sees what is alive."""
+        """Return whether a job is being stopped where nobody here sees what is alive."""
         released = job.state is JobState.RUNNING and job.record.released
         return released and not self._engine.capabilities_of(job.cluster).workers_here
 
@@ -459,7 +459,7 @@ def _urgency(job: Job) -> int:
 
 
 def _logged(error: Exception) -> tuple[str, Exception | None]:
-    """Say what a log may hold of an error: of others' no words, which may hold a job's secrets.
+    """Return what a log may hold of an error: of others' no words, which may hold a job's secrets.
 
     The server's log has of their traceback the places alone.
     """
@@ -469,7 +469,7 @@ def _logged(error: Exception) -> tuple[str, Exception | None]:
 
 
 def _interpreter_ends() -> bool:
-    """Tell whether the main thread ends, which takes a moment: an engine can start nothing then.
+    """Return whether the main thread ends, which takes a moment: an engine can start nothing then.
 
     Pools and threads refuse work ("cannot schedule new futures after interpreter shutdown") before
     anybody's exit functions are called.

@@ -65,7 +65,7 @@ class JobRunner(ABC):
 
     @abstractmethod
     def get_result(self, job_id: str) -> dict[str, Any] | None:
-        """Give what the recipe returned.
+        """Return what the recipe returned.
 
         Returns
         -------

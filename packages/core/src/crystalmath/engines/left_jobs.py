@@ -23,11 +23,11 @@ class LeftJobs:
         self._jobs.append(job)
 
     def attempts(self) -> frozenset[str]:
-        """Give the ids of the attempts."""
+        """Return the ids of the attempts."""
         return frozenset(job.attempt().id for job in self._jobs)
 
     def processes(self) -> set[int]:
-        """Give the pids of those that run on this host."""
+        """Return the pids of those that run on this host."""
         found: set[int] = set()
         for job in self._jobs:
             claimant, guardian = None, []

@@ -73,11 +73,11 @@ class LocalRunner(EngineRunner):
         return ["local", *self.settings.clusters]
 
     def workers(self) -> int:
-        """Tell how many jobs run at once, on all clusters together."""
+        """Return how many jobs run at once, on all clusters together."""
         return self._workers
 
     def cores(self, cluster: str) -> int:
-        """Tell how many cores this machine gives."""
+        """Return how many cores this machine gives."""
         del cluster
         return available_cores()
 
@@ -101,7 +101,7 @@ class LocalRunner(EngineRunner):
         return {attempt.id: attempt.id for attempt in attempts}
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Tell what is queued and running; what this process did not launch is gone."""
+        """Return what is queued and running; what this process did not launch is gone."""
         return {attempt.id: self._see(attempt.id) for attempt in attempts}
 
     def _see(self, attempt: str) -> Sighting:
@@ -208,7 +208,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
 
 @hookimpl
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Say what keeps this machine from running jobs."""
+    """Return what keeps this machine from running jobs."""
     findings = []
     try:
         settings.check_options("workers")

@@ -135,7 +135,7 @@ class Plugins:
         return found
 
     def programs(self) -> tuple[Program, ...]:
-        """Give the programs that recipes run and plugins know; a name has but one."""
+        """Return the programs that recipes run and plugins know; a name has but one."""
         if self._programs is None:
             found: dict[str, Program] = {}
             self._gather("crystalmath_programs", lambda given: _take_programs(given, found))
@@ -143,7 +143,7 @@ class Plugins:
         return self._programs
 
     def progress_readers(self) -> Mapping[str, ProgressReader]:
-        """Give the readers of progress by the names of their files; of two of a name the first."""
+        """Return the progress readers by their files' names; the first of two goes."""
         if self._readers is None:
             found: dict[str, ProgressReader] = {}
             self._gather("crystalmath_progress_readers", lambda given: _take_readers(given, found))
@@ -194,7 +194,7 @@ class Plugins:
             yield from items
 
     def _hook_of(self, group: str, name: str, hook: str) -> pluggy.HookCaller | None:
-        """Give a hook of one loaded plugin; ``None`` where it has none. Each job asks for nine."""
+        """Return a hook of a loaded plugin, or ``None``. Each job asks for nine hooks."""
         key = (group, name, hook)
         known = self._hooks
         if key not in known:
@@ -304,7 +304,7 @@ def is_engine_name(name: str) -> bool:
 
 
 def how_to_install(name: str) -> str:
-    """Say which package brings an engine, by the rule that ours are named by.
+    """Return which package brings an engine, by the rule that ours are named by.
 
     That is no command to be copied: anybody could register the name of one that is not ours.
     """
@@ -322,5 +322,5 @@ def distribution_of(entry: EntryPoint) -> str:
 
 @functools.cache
 def plugins() -> Plugins:
-    """Give this process's plugins."""
+    """Return this process's plugins."""
     return Plugins()

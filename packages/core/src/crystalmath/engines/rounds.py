@@ -57,7 +57,7 @@ class Rounds:
         self._launched.pop(job_id, None)
 
     def after_changes(self, now: float) -> dict[str, Depth]:
-        """Give those that may have begun or ended with what has just changed, and how to look.
+        """Return those that may have begun or ended with what has just changed, and how to look.
 
         The engine begins one after another, and ends leave room for the next.
 
@@ -69,7 +69,7 @@ class Rounds:
         return dict.fromkeys(islice(self._launched, _NEXT), Depth.GLANCE) | self._running(now)
 
     def choose(self, jobs: Collection[str], now: float) -> dict[str, Depth]:
-        """Give the jobs of this turn, and how closely to look at each.
+        """Return the jobs of this turn, and how closely to look at each.
 
         Parameters
         ----------

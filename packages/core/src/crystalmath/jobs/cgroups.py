@@ -45,7 +45,7 @@ class Membership:
     below: str
 
     def upwards(self) -> Iterator[str]:
-        """Give the directories of the group and of those around it."""
+        """Yield the directories of the group and of those around it."""
         below = self.below
         while below.strip("/"):
             yield self.mount + below

@@ -16,7 +16,7 @@ SpecDocument: TypeAlias = tuple[Mapping[str, Any], str]
 
 
 def document(header: Mapping[str, Any], body: bytes) -> bytes:
-    """Give the content of a file: the header as one line of JSON, and the body."""
+    """Return the content of a file: the header as one line of JSON, and the body."""
     return json.dumps({"format": FORMAT, **header}).encode() + b"\n" + body
 
 

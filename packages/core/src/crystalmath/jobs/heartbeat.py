@@ -102,7 +102,7 @@ class Heartbeat:
             stopping.set()
 
     def is_overdue(self) -> bool:
-        """Tell whether it could not beat for half of the lease; it stays so where it ends a job."""
+        """Return whether it could not beat for half of the lease; for a job this is final."""
         with self._lock:
             late = self._beats and self._now() - self._last >= self.lease_s / 2
             self._overdue = late or (self._overdue and self._end is not None)

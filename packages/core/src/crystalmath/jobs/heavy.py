@@ -56,7 +56,7 @@ class Use:
 
 
 def is_heavy(path: str) -> bool:
-    """Tell whether a file is large, and nothing of the result is lost with it."""
+    """Return whether a file is large, and nothing of the result is lost with it."""
     name = posixpath.basename(path).removesuffix(".gz")
     # A POTCAR is the copy of a file that is elsewhere.
     return is_potcar(path) or any(fnmatchcase(name, pattern) for pattern in HEAVY)

@@ -55,15 +55,15 @@ class Host:
         return own_identity(self._jobs_directory)
 
     def now(self) -> float:
-        """Tell the time, in seconds since the epoch."""
+        """Return the time, in seconds since the epoch."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Tell the time that no one sets, in seconds."""
+        """Return the time that no one sets, in seconds."""
         return time.monotonic()
 
     def moment(self) -> Moment:
-        """Tell the time by both."""
+        """Return the time by both."""
         return Moment(self.now(), self.monotonic())
 
     def make_room(self) -> None:
@@ -91,11 +91,11 @@ class Host:
         return _hearts(os.fspath(self._jobs_directory), os.getpid())
 
     def sees(self, process: Identity) -> bool:
-        """Tell whether this host's kernel knows for sure what became of a process."""
+        """Return whether this host's kernel knows for sure what became of a process."""
         return process.is_of_this_boot()
 
     def own_fields(self) -> dict[str, Any]:
-        """Give this process as an owner, whose heart beats until `rest` is called."""
+        """Return this process as an owner, whose heart beats until `rest` is called."""
         if not self._rests:
             self.identity.keep_beating(self)
         return self.identity.identity.as_dict()
@@ -108,14 +108,14 @@ class Host:
             self._sweepers.shutdown(wait=False, cancel_futures=True)
 
     def is_own(self, owner: object) -> bool:
-        """Tell whether this process is the owner."""
+        """Return whether this process is the owner."""
         try:
             return Identity.read(owner) == processes.own_identity()  # type: ignore[arg-type]
         except (KeyError, TypeError):
             return False
 
     def is_orphan(self, owner: object) -> bool:
-        """Tell whether nobody follows a job: its owner has died, or has let it go."""
+        """Return whether nobody follows a job: its owner has died, or has let it go."""
         if not owner:
             return True
         try:
@@ -142,7 +142,7 @@ class Host:
         return None if heart is None else self.hearts.listen(whose, heart)
 
     def has_processes(self, attempt: str) -> bool:
-        """Tell whether any process of an attempt is alive on this host."""
+        """Return whether any process of an attempt is alive on this host."""
         return bool(processes.marked("CRYSTALMATH_ATTEMPT", attempt))
 
     def end_processes(self, attempt: str) -> bool:

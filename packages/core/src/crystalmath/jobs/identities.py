@@ -157,7 +157,7 @@ class IdentityFile:
                     self._claims[claim] = None
 
     def _is_ours(self, name: str) -> bool:
-        """Tell whether we have just made a claim, but the network lost the server's word for it.
+        """Return whether we have just made a claim, but the network lost the server's word for it.
 
         The request is sent again then, and finds the name that it made itself.
         """
@@ -205,7 +205,7 @@ class IdentityFile:
 
 
 def own_identity(jobs_directory: str | os.PathLike[str], lease_s: float = LEASE_S) -> IdentityFile:
-    """Give the identity of this process among those that own or run jobs of a home.
+    """Return the identity of this process among those that own or run jobs of a home.
 
     The file is made when it is needed first, and goes with the process.
 
@@ -242,7 +242,7 @@ atexit.register(remove_own)
 
 
 def is_alive(process: Identity, jobs_directory: str | os.PathLike[str]) -> bool | None:
-    """Tell whether a process that owns jobs of a home is alive; ``None`` if that cannot be told.
+    """Return whether a process that owns jobs of a home is alive; ``None`` if that cannot be told.
 
     Parameters
     ----------
@@ -282,13 +282,13 @@ def remove_dead(directory: str, now: float) -> None:
 
 
 def _is_over(claim: str) -> bool:
-    """Tell whether nobody may claim an attempt any more, or whether its claim is gone."""
+    """Return whether nobody may claim an attempt any more, or whether its claim is gone."""
     stem, _ = os.path.splitext(claim)
     return os.path.exists(f"{stem}.outcome") or not os.path.exists(claim)
 
 
 def _is_litter(identity: Identity, heart: Heart, silent_s: float) -> bool:
-    """Tell whether nobody misses a file; a process that lives would make it anew."""
+    """Return whether nobody misses a file; a process that lives would make it anew."""
     return not identity.is_of_this_boot() and silent_s > max(LITTER_S, 3 * heart.lease_s)
 
 

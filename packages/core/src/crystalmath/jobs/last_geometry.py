@@ -93,7 +93,7 @@ def last_geometry(directory: RunDirectory, attempt: int, given: Atoms) -> LastGe
 
 
 def _candidates(work: str) -> Iterator[_Candidate]:
-    """Give the files that may hold a geometry: of the newest folder first, the best first."""
+    """Yield the files that may hold a geometry: of the newest folder first, the best first."""
     found = sorted(itertools.chain.from_iterable(map(_below, [work, *_linked(work)])))
     newest: dict[Path, float] = {}
     for each in found:
@@ -112,7 +112,7 @@ def _below(folder: str) -> Iterator[_Candidate]:
 
 
 def _linked(work: str) -> Iterator[str]:
-    """Give the folders in ``SCRATCH_DIR`` to which quacc has made links."""
+    """Yield the folders in ``SCRATCH_DIR`` to which quacc has made links."""
     try:
         with os.scandir(work) as entries:
             for entry in entries:
@@ -158,7 +158,7 @@ def _with(given: Atoms, found: Atoms) -> Atoms:
 
 
 def _order(folder: Path, count: int) -> list[int] | None:
-    """Tell where each atom stands in VASP's files, where ASE has sorted them by element."""
+    """Return where each atom stands in VASP's files, where ASE has sorted them by element."""
     for name in (_SORTED, f"{_SORTED}.gz"):
         if (folder / name).is_file():
             order = [int(line.split()[1]) for line in _text(folder / name).splitlines()]

@@ -15,7 +15,7 @@ OUTAGE_LEASES = 3
 
 
 def is_over(claim: Claim) -> bool:
-    """Tell whether nothing was heard of a claimant for so long that it is lost.
+    """Return whether nothing was heard of a claimant for so long that it is lost.
 
     By then it has ended what it ran: it does that after half of its lease.
     """
@@ -26,7 +26,7 @@ def is_over(claim: Claim) -> bool:
 
 
 def waits_for(claim: Claim) -> str | None:
-    """Say what is waited for where nothing was heard of a claimant for half of its lease."""
+    """Return what is waited for where nothing was heard of a claimant for half of its lease."""
     silence = claim.silence
     if silence is None or silence.for_s < silence.lease_s / 2 or is_over(claim):
         return None
@@ -45,5 +45,5 @@ def unheard(claim: Claim) -> str:
 
 
 def _is_outage(silence: Silence) -> bool:
-    """Tell whether several hosts fell silent at once, and most of those that are listened to."""
+    """Return whether several hosts fell silent at once, and most of those that are listened to."""
     return silence.silent_hosts > 1 and 2 * silence.silent_hosts > silence.hosts

@@ -82,7 +82,7 @@ _STEPS: Mapping[tuple[JobState, JobState], tuple[JobState, ...]] = {
 
 
 def steps(before: JobState, after: JobState) -> tuple[JobState, ...]:
-    """Give the states that a job passes from one to another; none if there is no such way."""
+    """Return the states that a job passes from one to another; none if there is no such way."""
     return _STEPS.get((before, after), ())
 
 
@@ -202,7 +202,7 @@ def _decided(
 
 
 def _may_be_alive(engine: Engine) -> bool:
-    """Tell whether anything of what was stopped may be alive on hosts that nobody here sees.
+    """Return whether anything of what was stopped may be alive on hosts that nobody here sees.
 
     The supervisor ends what is on its own host; ranks on others end with the allocation.
     """
@@ -211,7 +211,7 @@ def _may_be_alive(engine: Engine) -> bool:
 
 
 def _may_be_queued(record: Record, engine: Engine) -> bool:
-    """Tell whether what was cancelled before it began waits in a queue that nobody here sees."""
+    """Return whether what was cancelled before it began waits in a queue that nobody here sees."""
     offered = record.launched or record.offered or not engine.asked
     return offered and not record.dropped and not word.is_gone(engine)
 
@@ -340,7 +340,7 @@ def _unbegun(record: Record, files: Files, now: Moment, engine: Engine) -> Decis
 
 
 def _has_lost(record: Record, engine: Engine) -> bool:
-    """Tell whether the engine will not start an attempt any more."""
+    """Return whether the engine will not start an attempt any more."""
     if engine.sighting is None:
         return False
     if engine.sighting.state == "unknown":

@@ -19,7 +19,7 @@ class Move:
     new: str
 
     def path(self, path: str) -> str:
-        """Give a path below the run directory as it is now; any other stays as it is."""
+        """Return a path below the run directory as it is now; any other stays as it is."""
         below = path.removeprefix(self.old)
         return self.new + below if below != path and below[:1] in {"", "/"} else path
 
@@ -34,7 +34,7 @@ class Move:
         return count * (len(new) - len(old))
 
     def texts(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Give a JSON text, which comes in pieces, with the new place of the run directory."""
+        """Yield a JSON text, which comes in pieces, with the new place of the run directory."""
         old, new = _in_json(self.old), _in_json(self.new)
         rest = b""
         for chunk in chunks:

@@ -50,7 +50,7 @@ class Recorded:
 
 
 def spec_header(spec: JobSpec, engine: str, owner: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what stands above a specification that its owner hands to an engine."""
+    """Return what stands above a specification that its owner hands to an engine."""
     return {**spec.header(), "attempt": 1, "engine": engine, "owner": dict(owner)}
 
 
@@ -115,7 +115,7 @@ def let_go(directory: RunDirectory, header: Mapping[str, Any], body: str, host: 
 
 
 def is_of_another(owner: object, host: Host) -> bool:
-    """Tell whether a living process that is not this one is the owner."""
+    """Return whether a living process that is not this one is the owner."""
     return not host.is_own(owner) and not host.is_orphan(owner)
 
 

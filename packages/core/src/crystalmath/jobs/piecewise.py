@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 def at_once(work: Generator[None, None, _T]) -> _T:
-    """Give what a piece of work returns; nobody comes between."""
+    """Return what a piece of work returns; nobody comes between."""
     while True:
         try:
             next(work)

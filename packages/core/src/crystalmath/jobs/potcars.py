@@ -22,7 +22,7 @@ _NAMES = ("POTCAR", "POTCAR.orig")
 
 
 def is_potcar(path: str) -> bool:
-    """Tell whether a file is called as the POTCAR of a calculation, compressed or not."""
+    """Return whether a file is called as the POTCAR of a calculation, compressed or not."""
     return path.rpartition("/")[2].removesuffix(".gz") in _NAMES
 
 
@@ -67,7 +67,7 @@ def titles(folder: Path) -> list[str] | None:
 
 
 def _described(path: Path) -> list[str]:
-    """Say what a POTCAR holds, a line for each dataset; of a damaged one what can be read."""
+    """Return what a POTCAR holds, a line for each dataset; of a damaged one what can be read."""
     titles: list[str] = []
     digest = hashlib.sha256()
     rest, whole = b"", False

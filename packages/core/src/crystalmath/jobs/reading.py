@@ -51,28 +51,28 @@ class Readable(Protocol):
     """The part of :class:`~crystalmath.jobs.rundir.RunDirectory` that is read here."""
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a file; `OSError` if that cannot be told."""
+        """Return whether there is a file; `OSError` if that cannot be told."""
 
     def is_gone(self) -> bool:
-        """Tell whether the directory was removed; `OSError` if that cannot be told."""
+        """Return whether the directory was removed; `OSError` if that cannot be told."""
 
     def read_header(self) -> dict[str, Any]:
         """Read the header of the specification."""
 
     def claimant(self, attempt: int) -> Identity | None:
-        """Tell who claimed an attempt."""
+        """Return who claimed an attempt."""
 
     def file(self, name: str) -> str:
-        """Give the path of a file."""
+        """Return the path of a file."""
 
     def is_claimant_alive(self, attempt: int, claimant: Identity | None = None) -> bool | None:
-        """Tell whether who claimed an attempt is alive."""
+        """Return whether who claimed an attempt is alive."""
 
     def heart(self, attempt: int) -> Heart | None:
         """Read the heart of who claimed an attempt."""
 
     def is_claim_held(self, attempt: int) -> bool | None:
-        """Tell whether who made a claim, which may be damaged, is alive."""
+        """Return whether who made a claim, which may be damaged, is alive."""
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
         """Read the header of an outcome."""
@@ -135,13 +135,13 @@ def read(
 def _is_run(
     directory: Readable, record: Record, attempt: int, claim: Reading[Claim], host: Host
 ) -> bool:
-    """Tell whether somebody runs an attempt whose claim does not say who."""
+    """Return whether somebody runs an attempt whose claim does not say who."""
     held = directory.is_claim_held(attempt) if isinstance(claim, Damaged) else None
     return host.has_processes(attempt_id(record.job_id, attempt)) if held is None else held
 
 
 def attempt_in(directory: Readable) -> int:
-    """Tell the number of the present attempt; `BadFile` or `OSError` if ``spec`` does not say."""
+    """Return the number of the present attempt; `BadFile` or `OSError` if ``spec`` does not say."""
     attempt: int = directory.read_header()["attempt"]
     return attempt
 

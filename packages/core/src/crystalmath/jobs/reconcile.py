@@ -146,7 +146,7 @@ class Job:
         return attempt_id(self.job_id, self.record.attempt)
 
     def attempt(self) -> Attempt:
-        """Give the present attempt, as the engine sees it."""
+        """Return the present attempt, as the engine sees it."""
         with self.lock:
             return Attempt(
                 id=attempt_id(self.job_id, self.record.attempt),
@@ -190,7 +190,7 @@ class Job:
             ownership.let_go(self.directory, self.header, self.body, self.host)
 
     def note(self, reason: str | None) -> list[Change]:
-        """Tell what the job waits for, if that was not told yet."""
+        """Return what the job waits for, if that was not told yet."""
         if reason is None or reason == self.told:
             return []
         self.told = reason

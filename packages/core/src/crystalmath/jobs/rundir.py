@@ -59,7 +59,7 @@ def attempt_id(job_id: str, attempt: int) -> str:
 
 
 def is_job_id(value: object) -> bool:
-    """Tell whether a value is a job id, a UUID as text, and may become part of a path."""
+    """Return whether a value is a job id, a UUID as text, and may become part of a path."""
     return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
 
 
@@ -76,23 +76,23 @@ class RunDirectory:
         self.path = os.fspath(path)
 
     def file(self, name: str) -> str:
-        """Give the path of one of the files."""
+        """Return the path of one of the files."""
         return f"{self.path}/{name}"
 
     def work(self, attempt: int) -> str:
-        """Give the working directory of an attempt."""
+        """Return the working directory of an attempt."""
         return self.file(f"{attempt}.work")
 
     def log(self, attempt: int) -> str:
-        """Give the log file of an attempt."""
+        """Return the log file of an attempt."""
         return self.file(f"{attempt}.log")
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a file; `OSError` if that cannot be told just now."""
+        """Return whether there is a file; `OSError` if that cannot be told just now."""
         return _is_there(self.file(name))
 
     def is_gone(self) -> bool:
-        """Tell whether the directory was removed; `OSError` while its parent cannot be read."""
+        """Return whether the directory was removed; `OSError` while its parent cannot be read."""
         if _is_there(self.path):
             return False
         parent = os.path.dirname(self.path)
@@ -151,7 +151,7 @@ class RunDirectory:
             pass
 
     def cancel_requested(self) -> bool:
-        """Tell whether somebody asked that the job be stopped."""
+        """Return whether somebody asked that the job be stopped."""
         return os.path.exists(self.file("cancel"))
 
     def claim(self, attempt: int, identity: IdentityFile) -> bool:
@@ -168,11 +168,11 @@ class RunDirectory:
             os.unlink(self.file(f"{attempt}.claim"))
 
     def claimed(self, attempt: int) -> bool:
-        """Tell whether somebody claimed the attempt."""
+        """Return whether somebody claimed the attempt."""
         return os.path.exists(self.file(f"{attempt}.claim"))
 
     def claimant(self, attempt: int) -> Identity | None:
-        """Tell who claimed the attempt."""
+        """Return who claimed the attempt."""
         try:
             header, _ = read_document(self.file(f"{attempt}.claim"))
         except FileNotFoundError:
@@ -183,7 +183,7 @@ class RunDirectory:
             raise BadFile(f"{self.file(f'{attempt}.claim')} does not tell who made it") from error
 
     def is_claimant_alive(self, attempt: int, claimant: Identity | None = None) -> bool | None:
-        """Tell whether who claimed the attempt is alive; ``None`` if nobody can tell, or did."""
+        """Return whether who claimed the attempt is alive; ``None`` if nobody can tell, or did."""
         claimant = claimant or self.claimant(attempt)
         if claimant is None:
             return None
@@ -199,7 +199,7 @@ class RunDirectory:
         return Heart.read(header)
 
     def containment(self, attempt: int) -> dict[str, Any]:
-        """Tell what holds the processes of a claimed attempt together (jobs.containment)."""
+        """Return what holds the processes of a claimed attempt together (jobs.containment)."""
         try:
             header, _ = read_document(self.file(f"{attempt}.claim"))
         except FileNotFoundError:
@@ -207,7 +207,7 @@ class RunDirectory:
         return dict(header.get("containment", {}))
 
     def is_claim_held(self, attempt: int) -> bool | None:
-        """Tell whether who made the claim, which may be damaged, is alive; ``None``: unknown."""
+        """Return whether who made the claim, which may be damaged, is alive; ``None``: unknown."""
         # The claim is a link to the file that its maker locks, whatever is in it now.
         return is_locked(self.file(f"{attempt}.claim"))
 
@@ -222,7 +222,7 @@ class RunDirectory:
             os.replace(temporary, self.file(f"{attempt}.asked_to_stop"))
 
     def asked_to_stop(self, attempt: int) -> dict[str, str] | None:
-        """Give what was noted of that (``file``, ``time``, ``end``), if it was asked."""
+        """Return what was noted of that (``file``, ``time``, ``end``), if it was asked."""
         try:
             with open(self.file(f"{attempt}.asked_to_stop"), "rb") as file:
                 return dict(json.loads(file.read()))
@@ -324,7 +324,7 @@ class RunDirectory:
             return None
 
     def decided(self, attempt: int) -> bool:
-        """Tell whether the attempt has an outcome."""
+        """Return whether the attempt has an outcome."""
         return os.path.exists(self.file(f"{attempt}.outcome"))
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ _NAMES = ("tmp-quacc-", "failed-quacc-")
 
 
 def scratch_folders(work: str) -> list[str]:
-    """Give the folders to which quacc has laid links in a work directory.
+    """Return the folders to which quacc has laid links in a work directory.
 
     Parameters
     ----------

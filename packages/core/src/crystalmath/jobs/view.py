@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def view(directory: RunDirectory, record: Record, host: Host) -> Decision:
-    """Tell what somebody sees of a job who changes nothing."""
+    """Return what somebody sees of a job who changes nothing."""
     return step(record, read(directory, record, host), now=host.moment(), owns=False)
 
 

@@ -12,30 +12,30 @@ if TYPE_CHECKING:
 
 
 def is_gone(engine: Engine) -> bool:
-    """Tell whether the engine will not start an attempt any more."""
+    """Return whether the engine will not start an attempt any more."""
     return engine.sighting is not None and engine.sighting.state == "gone"
 
 
 def is_over(engine: Engine) -> bool:
-    """Tell whether the engine vouches that nothing of an attempt is alive."""
+    """Return whether the engine vouches that nothing of an attempt is alive."""
     sighting = engine.sighting
     seen = sighting is not None and sighting.state == "gone" and not sighting.unseen
     return seen and engine.capabilities.gone_means_dead
 
 
 def is_fatal(engine: Engine) -> bool:
-    """Tell whether an attempt is over in a way that another one would meet, too."""
+    """Return whether an attempt is over in a way that another one would meet, too."""
     return is_over(engine) and engine.sighting is not None and engine.sighting.fatal
 
 
 def told(engine: Engine) -> str:
-    """Say why the engine has ended an attempt."""
+    """Return why the engine has ended an attempt."""
     reason = (engine.sighting.reason if engine.sighting else None) or "it is gone"
     return f"the engine ended it: {reason}"
 
 
 def vouches_for_end(engine: Engine) -> bool:
-    """Tell whether an attempt without claim, and without processes on this host, has none at all.
+    """Return whether an attempt without claim, and without processes on this host, has none at all.
 
     There is no heart to wait for where the engine has lost sight of a host.
     """

@@ -93,7 +93,7 @@ def find(directory: Path, name: str) -> _Work[Found]:
 
 
 def _written_at(path: Path) -> tuple[int, str]:
-    """Tell when a file was written last; what was written at once goes by its path."""
+    """Return when a file was written last; what was written at once goes by its path."""
     try:
         return path.stat().st_mtime_ns, str(path)
     except OSError:  # removed meanwhile, or a link that leads nowhere
@@ -101,7 +101,7 @@ def _written_at(path: Path) -> tuple[int, str]:
 
 
 def check_inside(directory: Path, path: Path) -> Path:
-    """Give a path back if it is that of a file below a directory (`InvalidJob` if not)."""
+    """Return a path back if it is that of a file below a directory (`InvalidJob` if not)."""
     real = path.resolve()
     if not real.is_relative_to(directory.resolve()):
         raise InvalidJob(f"{path} is a link that leaves the work directory, to {real}")
@@ -221,7 +221,7 @@ def read_tail(path: Path, lines: int, most: int, *, whole: bool) -> _Work[Part]:
 
 
 def _start_of(data: bytes, lines: int) -> _Work[int]:
-    """Tell where the last lines begin."""
+    """Return where the last lines begin."""
     if not lines:
         return len(data)
     start = len(data) - 1 if data.endswith(b"\n") else len(data)
@@ -235,7 +235,7 @@ def _start_of(data: bytes, lines: int) -> _Work[int]:
 
 
 def _window(path: Path, offset: int | None, most: int) -> _Work[tuple[bytes, int]]:
-    """Give bytes from an offset, or the last ones, and the size of the file."""
+    """Return bytes from an offset, or the last ones, and the size of the file."""
     if path.suffix == ".gz":
         return (yield from _window_of(read_chunks(path), offset, most))
     try:
@@ -279,7 +279,7 @@ def _decoded(data: bytes, start: int, size: int, *, whole: bool) -> _Work[Part]:
 
 
 def _is_there(directory: Path, file: PurePosixPath) -> bool:
-    """Tell whether there is a file, or a link, to which no linked folder leads."""
+    """Return whether there is a file, or a link, to which no linked folder leads."""
     path = directory / file
     if not os.path.lexists(path) or (path.is_dir() and not path.is_symlink()):
         return False

@@ -88,5 +88,5 @@ def _file(entry: os.DirEntry[str], path: str) -> WorkFile | None:
 
 
 def as_text(path: object) -> str:
-    """Give a path as text that JSON can hold; names need not be UTF-8."""
+    """Return a path as text that JSON can hold; names need not be UTF-8."""
     return os.fsencode(str(path)).decode("utf-8", "backslashreplace")

@@ -47,7 +47,7 @@ def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
 
 
 def checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the parameters that were given; ``null`` is the same as none.
+    """Return the parameters that were given; ``null`` is the same as none.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ _TYPES: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
 
 
 def _words(schema: Mapping[str, Any]) -> str:
-    """Say what a schema asks for."""
+    """Return what a schema asks for."""
     if "anyOf" in schema:
         return " or ".join(_words(one) for one in schema["anyOf"])
     if "enum" in schema:

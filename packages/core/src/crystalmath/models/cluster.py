@@ -80,21 +80,21 @@ class Cluster:
                 raise ConfigError(f"[clusters.{self.name}] {_unknown(key, (*_KNOWN, *known))}")
 
     def count(self, key: str, default: int, least: int = 0) -> int:
-        """Give one of the engine's own keys that is a whole number."""
+        """Return one of the engine's own keys that is a whole number."""
         value = self.engine_options.get(key, default)
         if isinstance(value, int) and not isinstance(value, bool) and value >= least:
             return value
         raise self.refused(key, f"must be a whole number from {least}, not {shown(value)}")
 
     def timespan(self, key: str, default: float) -> float:
-        """Give one of the engine's own keys that is a span of time, in seconds."""
+        """Return one of the engine's own keys that is a span of time, in seconds."""
         given = self.engine_options.get(key)
         if isinstance(given, int | float) and not isinstance(given, bool) and given > 0:
             return float(given)  # as the engine's own library has it
         return default if given is None else _timespan(self.name, key, given)
 
     def defaults(self, names: Collection[str]) -> Resources:
-        """Give what a job has by default of some resources."""
+        """Return what a job has by default of some resources."""
         given: dict[str, Any] = {**self.resources.given()}
         return Resources(**{name: value for name, value in given.items() if name in names})
 
@@ -103,7 +103,7 @@ class Cluster:
         return ConfigError(f"[clusters.{self.name}] {key} {why}")
 
     def described(self) -> dict[str, Any]:
-        """Give all of it as JSON can hold it, as lists of clusters tell it."""
+        """Return all of it as JSON can hold it, as lists of clusters tell it."""
         return {
             "name": self.name,
             "engine": self.engine,

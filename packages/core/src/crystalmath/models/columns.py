@@ -63,7 +63,7 @@ JOB_COLUMNS: dict[str, Callable[[Job], Any]] = {
 
 
 def job_values(job: Job, names: Iterable[str]) -> list[Any]:
-    """Give a job's values in columns that :func:`read_columns` knows, ``None`` for none."""
+    """Return a job's values in columns that :func:`read_columns` knows, ``None`` for none."""
     return [
         job.labels.get(name.removeprefix("labels."))
         if name.startswith("labels.")

@@ -169,7 +169,7 @@ class Field:
 
 @lru_cache
 def declared(record: type[AttrsInstance]) -> tuple[Field, ...]:
-    """Give the fields of a record."""
+    """Return the fields of a record."""
     return tuple(
         Field(
             name=one.name,
@@ -204,7 +204,7 @@ def documented(record: type[_Record]) -> type[_Record]:
 
 
 def properties(record: type[AttrsInstance], *, answer: bool = False) -> dict[str, dict[str, Any]]:
-    """Give the JSON Schemas of a record's fields by their names on the wire.
+    """Return the JSON Schemas of a record's fields by their names on the wire.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def to_wire(record: AttrsInstance, *, defaults: bool = True) -> dict[str, Any]:
 
 
 def from_wire(record: type[AttrsInstance], document: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the arguments that make a record of what was sent; what it does not know is left out."""
+    """Return the arguments of a record from what was sent, without unknown ones."""
     return {
         one.name: document[one.wire]
         for one in declared(record)
@@ -252,7 +252,7 @@ _JSON = (str, int, float, bool)
 
 
 def plain(value: object) -> Any:
-    """Give a field's value as JSON can hold it."""
+    """Return a field's value as JSON can hold it."""
     # Most are one of these; to ask abstract classes takes ten times that.
     kind = type(value)
     if value is None or kind in _JSON:

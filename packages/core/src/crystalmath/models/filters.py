@@ -301,7 +301,7 @@ class JobFilter:
 
     @classmethod
     def schemas(cls) -> dict[str, dict[str, Any]]:
-        """Give the JSON Schemas of the filters by their names, those of `exclude` in it."""
+        """Return the JSON Schemas of the filters by their names, those of `exclude` in it."""
         every = properties(cls)
         every["exclude"] |= {
             "properties": {name: every[name] for name in EXCLUDABLE},

@@ -208,7 +208,7 @@ class Preset:
 
 
 def _values(steps: Sequence[StepInputs], number: int) -> dict[tuple[str, str], str]:
-    """Give what stands in the files of a step."""
+    """Return what stands in the files of a step."""
     settings = steps[number].settings if number < len(steps) else ()
     return {(each.file, each.name): each.value for each in settings if each.value is not None}
 

@@ -39,7 +39,7 @@ class JobState(str, Enum):
     CANCELLED = "cancelled"
 
     def is_terminal(self) -> bool:
-        """Tell whether the state never changes any more."""
+        """Return whether the state never changes any more."""
         return self in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
 
     @property
@@ -171,7 +171,7 @@ class Job(Terms):
     )
 
     def without_files(self) -> str | None:
-        """Say what became of its files, in a sentence; ``None`` where they are there."""
+        """Return what became of its files, in a sentence; ``None`` where they are there."""
         if self.removed == "all":
             at = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.removed_at))
             return f"the run directory of job {self.job_id} was removed on {at}; its record stays"

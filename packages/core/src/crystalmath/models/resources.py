@@ -170,11 +170,11 @@ class Resources:
     )
 
     def __bool__(self) -> bool:
-        """Tell whether anything is asked for."""
+        """Return whether anything is asked for."""
         return bool(self.given())
 
     def given(self) -> ResourcesGiven:
-        """Give what is asked for, by name; these are the arguments that make it again."""
+        """Return what is asked for, by name; these are the arguments that make it again."""
         values = ((one.name, getattr(self, one.name)) for one in declared(Resources))
         return cast(
             "ResourcesGiven",
@@ -182,7 +182,7 @@ class Resources:
         )
 
     def over(self, defaults: Resources) -> Resources:
-        """Give these with a cluster's defaults for what is left out.
+        """Return these with a cluster's defaults for what is left out.
 
         Of nodes, ranks and ranks per node two decide the third: a default of one of them does not
         contradict what is asked for, it gives way.

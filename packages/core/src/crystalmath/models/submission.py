@@ -268,7 +268,7 @@ class Terms:
         return cast("TermsGiven", given)
 
     def terms(self) -> TermsGiven:
-        """Give these terms as the arguments of another record that has them."""
+        """Return these terms as the arguments of another record that has them."""
         return cast("TermsGiven", {one.name: getattr(self, one.name) for one in fields(Terms)})
 
 
@@ -358,7 +358,7 @@ class JobSpec(Terms):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Give what makes it this job and no other, beside structure and parameters."""
+        """Return what makes it this job and no other, beside structure and parameters."""
         return {
             one.name: None if one.name in self.defaulted else plain(getattr(self, one.name))
             for one in declared(JobSpec)
@@ -366,7 +366,7 @@ class JobSpec(Terms):
         }
 
     def header(self) -> dict[str, Any]:
-        """Give what stands above the encoded structure and parameters, as JSON can hold it."""
+        """Return what stands above the encoded structure and parameters, as JSON can hold it."""
         return {
             one.name: plain(getattr(self, one.name))
             for one in declared(JobSpec)

@@ -23,7 +23,7 @@ def required(
     parameters: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Report:
-    """Tell which pseudopotential files a recipe's calculations would read, and why.
+    """Return which pseudopotential files a recipe's calculations would read, and why.
 
     Parameters
     ----------

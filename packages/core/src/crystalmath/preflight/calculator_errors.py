@@ -34,7 +34,7 @@ def trouble(where: str, error: BaseException) -> Trouble:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Tell whether an exception is about this machine as it is now, not about the job."""
+    """Return whether an exception is about this machine as it is now, not about the job."""
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _PASSING
 
 

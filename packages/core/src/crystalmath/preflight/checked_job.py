@@ -85,7 +85,7 @@ class Wanted:
 
 
 def files_of(report: Report, kinds: Mapping[str, FileKind] | None = None) -> tuple[Wanted, ...]:
-    """Give the files of a report, in the order in which they are read first."""
+    """Return the files of a report, in the order in which they are read first."""
     known = kinds or {}
     readers: dict[str, list[tuple[int, str]]] = {}
     firsts: dict[str, tuple[Need, Step]] = {}
@@ -138,7 +138,7 @@ class CheckedJob:
         return self.recipe.startswith(f"{NAMESPACE}.")
 
     def severity(self, steps: Sequence[int]) -> Literal["error", "warning"]:
-        """Say how hard a problem of these steps is.
+        """Return how hard a problem of these steps is.
 
         quacc's own flows come to all their steps. Those of others were seen with stand-ins for the
         results of the steps before, and may take another course.

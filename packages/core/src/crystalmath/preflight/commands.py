@@ -54,7 +54,7 @@ def check_commands(recipe: str, environment: Mapping[str, str]) -> Finding | Non
 
 
 def commands_of(recipe: str, environment: Mapping[str, str]) -> Commands | Finding | None:
-    """Give what a job may start; a finding where its program's own code fails."""
+    """Return what a job may start; a finding where its program's own code fails."""
     path, program = environment.get("PATH"), program_of(recipe)
     if path is None:
         return None

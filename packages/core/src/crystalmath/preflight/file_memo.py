@@ -24,7 +24,7 @@ class FileMemo(Generic[_Made]):
         self._known: dict[Hashable, tuple[list[tuple[int, ...]], _Made]] = {}
 
     def get(self, key: Hashable, paths: Sequence[str], make: Callable[[], _Made]) -> _Made:
-        """Give what is known, or make it: again where one of the files has changed.
+        """Return what is known, or make it: again where one of the files has changed.
 
         Parameters
         ----------

@@ -73,7 +73,7 @@ def facts(path: str, program: Program) -> FileFacts:
 
 
 def signature(path: str) -> tuple[int, ...] | None:
-    """Tell whether a file is the same as before: what is known of it holds as long as this does.
+    """Return whether a file is the same as before: what is known of it holds as long as this does.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ class Folders:
         return os.path.dirname(self.wanted.path)
 
     def named_by(self) -> str:
-        """Tell what named the root, or what should have."""
+        """Return what named the root, or what should have."""
         return said(self.wanted.reason)
 
     def unset(self) -> FolderTrouble:
@@ -98,11 +98,11 @@ class Folders:
         return _alike(names_below(self.library), self.wanted.setup, self.wanted.symbols)
 
     def instead(self) -> str:
-        """Say what is there instead of the file."""
+        """Return what is there instead of the file."""
         return f"; found {brief(self.variants)} instead" if self.variants else ""
 
     def put_there(self) -> str:
-        """Say how the file comes to its place, where nothing like it is there."""
+        """Return how the file comes to its place, where nothing like it is there."""
         choice = self.wanted.kind.choice
         other = f", or name another with the parameter {choice}" if choice else ""
         return f"put the file there{other}"
@@ -168,7 +168,7 @@ class Folders:
         return FolderTrouble(code=code, path=root, message=message, remedy=remedy)
 
     def addition(self) -> str:
-        """Say how the file comes to its place."""
+        """Return how the file comes to its place."""
         path, setup = self.wanted.path, self.wanted.setup
         for suffix, unpack in ((".gz", "gunzip"), (".Z", "uncompress")):
             if os.path.exists(path + suffix):
@@ -180,7 +180,7 @@ class Folders:
 
 
 def unusable(folder: str) -> tuple[str, str] | None:
-    """Say why no file can be opened in a folder: a code and words."""
+    """Return why no file can be opened in a folder: a code and words."""
     code, words = folder_trouble(Path(folder))
     # Files are opened by their names, which needs no listing.
     return None if code in {"", "unlisted"} else (code, words)

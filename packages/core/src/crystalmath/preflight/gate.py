@@ -216,14 +216,14 @@ def _ask_once(call: Callable[[], object], gate: _Gate) -> Report:
 
 
 def cannot_begin(step: Step, known: Mapping[str, FileFacts]) -> bool:
-    """Tell whether a calculation would die of its files or its input."""
+    """Return whether a calculation would die of its files or its input."""
     read = [known[need.path] for need in step.needs]
     loose = any(each.loose_end for each in read[:-1])
     return bool(step.troubles) or loose or any(each.problem for each in read)
 
 
 def survives(call: Callable[[], object], directory: str) -> bool:
-    """Tell whether a recipe goes on where calculations cannot begin, as one with a second choice.
+    """Return whether a recipe goes on where calculations cannot begin, as one with a second choice.
 
     Parameters
     ----------
@@ -319,7 +319,7 @@ def calculate(calculator: Any, atoms: Atoms | None = None, *_: object, **__: obj
 
 
 def is_unmade(directory: str | Path | None) -> bool:
-    """Tell whether a folder would hold the results of a calculation that was not made."""
+    """Return whether a folder would hold the results of a calculation that was not made."""
     return bool(directory) and Path(str(directory)).parent == _gate.directory
 
 

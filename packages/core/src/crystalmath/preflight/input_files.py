@@ -56,12 +56,12 @@ def shown_value(value: object) -> str:
 
 
 def preset_name(preset: object) -> str:
-    """Give the name of a preset that may be a path: ``sssp_1.3.0_pbe_efficiency``."""
+    """Return the name of a preset that may be a path: ``sssp_1.3.0_pbe_efficiency``."""
     return os.path.basename(str(preset)).removesuffix(".yaml").removesuffix(".yml")
 
 
 def same(one: object, other: object) -> bool:
-    """Tell whether two values of a parameter are the same, arrays and texts in any case too."""
+    """Return whether two values of a parameter are the same, arrays and texts in any case too."""
     return shown_value(one).lower() == shown_value(other).lower()
 
 
@@ -94,7 +94,7 @@ def marked(
 
 
 def of_parameters(calculator: Any, atoms: Atoms, given: Collection[str]) -> StepInputs:
-    """Give the parameters of a calculator that writes no files that anybody knows.
+    """Return the parameters of a calculator that writes no files that anybody knows.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class CannotAsk(CrystalMathError):  # noqa: N818 - named for what happened
 
 
 def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
-    """Tell whether a recipe runs a program whose files are checked, so that it must be asked.
+    """Return whether a recipe runs a program whose files are checked, so that it must be asked.
 
     Neither quacc nor the recipe is imported; of a user's own, the source is read.
 
@@ -179,7 +179,7 @@ class Inspector:
         return report
 
     def _child(self, environment: Mapping[str, str]) -> SupervisorClient:
-        """Give the child of an environment; of too many, the one longest unused must go."""
+        """Return the child of an environment; of too many, the one longest unused must go."""
         key = frozenset(environment.items())
         with self._lock:
             child = self._children.setdefault(key, SupervisorClient(environment))

@@ -119,7 +119,7 @@ def before_the_program(value: object) -> object:
 
 
 def is_certain(word: str, path: str) -> bool:
-    """Tell whether a program that is not found here is not found by the job, either.
+    """Return whether a program that is not found here is not found by the job, either.
 
     A relative folder on the path is another one where the job runs.
     """
@@ -127,17 +127,17 @@ def is_certain(word: str, path: str) -> bool:
 
 
 def names_hosts(options: list[str]) -> bool:
-    """Tell whether a launcher's options name other machines."""
+    """Return whether a launcher's options name other machines."""
     return any(option.partition("=")[0] in _HOSTS for option in options)
 
 
 def is_found(word: str, path: str) -> bool:
-    """Tell whether a program is there."""
+    """Return whether a program is there."""
     return shutil.which(word, path=path) is not None
 
 
 def starts_here(words: list[str], path: str) -> bool:
-    """Tell whether a launcher starts the program that this machine finds by its name.
+    """Return whether a launcher starts the program that this machine finds by its name.
 
     Not where a container, another machine or a script of somebody's comes between.
     """

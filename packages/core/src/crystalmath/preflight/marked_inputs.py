@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def with_marks(written: Inputs, asked: Inputs) -> Inputs:
-    """Give what a job has written with who has set it.
+    """Return what a job has written with who has set it.
 
     Parameters
     ----------

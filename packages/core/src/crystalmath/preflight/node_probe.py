@@ -24,7 +24,7 @@ _CORE = "crystalmath"
 
 
 def probe_job() -> dict[str, Any]:
-    """Tell what a job finds on its node.
+    """Return what a job finds on its node.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def probe_job() -> dict[str, Any]:
 
 
 def _versions(engine: EntryPoint) -> dict[str, str | None]:
-    """Tell the versions of an engine's distribution and of its library, as Parsl or PSI/J."""
+    """Return the versions of an engine's distribution and of its library, as Parsl or PSI/J."""
     if engine.dist is None or engine.dist.name == _CORE:
         return {}
     try:
@@ -67,7 +67,7 @@ def _versions(engine: EntryPoint) -> dict[str, str | None]:
 
 
 def _name(requirement: str) -> str:
-    """Give the name in ``psij-python>=0.9.11,<0.10``."""
+    """Return the name in ``psij-python>=0.9.11,<0.10``."""
     found = re.match(r"[\w.-]+", requirement)
     return found[0] if found else requirement
 

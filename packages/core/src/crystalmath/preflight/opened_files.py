@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def exists(path: str) -> bool:
-    """Tell whether a file is there, such that :class:`OpenedFiles` is told of the look."""
+    """Return whether a file is there, such that :class:`OpenedFiles` is told of the look."""
     sys.audit("open", path, "r", os.O_RDONLY)
     return os.path.exists(path)
 

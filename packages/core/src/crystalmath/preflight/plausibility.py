@@ -204,7 +204,7 @@ def _pairs(atoms: Atoms, reach: float) -> tuple[Any, Any, Any]:
 
 
 def _with_images(atoms: Atoms, reach: float) -> tuple[Any, Any]:
-    """Give the atoms in the cell, and the images within a reach of it: positions and indices."""
+    """Return the atoms in the cell, and the images within a reach of it: positions and indices."""
     import numpy as np
 
     atoms = atoms[:_MOST_ATOMS] if len(atoms) > _MOST_ATOMS else atoms

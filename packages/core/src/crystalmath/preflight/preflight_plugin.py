@@ -25,7 +25,7 @@ def crystalmath_preflight(
     environment: Mapping[str, str],
     document: str,
 ) -> Sequence[Finding]:
-    """Say what would keep a job's calculations from beginning.
+    """Return what would keep a job's calculations from beginning.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def presets(environment: Mapping[str, str], name: str | None = None) -> list[Preset]:
-    """Give the presets of all programs, or those of one name.
+    """Return the presets of all programs, or those of one name.
 
     Parameters
     ----------

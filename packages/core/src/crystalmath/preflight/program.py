@@ -130,7 +130,7 @@ class Program:
         """
 
     def runs(self, calculator: object) -> bool:
-        """Tell whether a calculator runs this program."""
+        """Return whether a calculator runs this program."""
         raise NotImplementedError
 
     def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
@@ -156,7 +156,7 @@ class Program:
         raise NotImplementedError
 
     def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
-        """Give what the program would get, byte by byte, and who has set what of it.
+        """Return what the program would get, byte by byte, and who has set what of it.
 
         As for `ask`, under the same rules: let the calculator's own code write its files into a
         temporary folder, and read these. By default the calculator's parameters.
@@ -185,7 +185,7 @@ class Program:
         return Folders(wanted, job)
 
     def words(self, trouble: Trouble, step: Step, job: CheckedJob) -> tuple[str, str] | None:  # noqa: ARG002
-        """Give a code and words for what keeps a step from beginning.
+        """Return a code and words for what keeps a step from beginning.
 
         Returns
         -------
@@ -195,7 +195,7 @@ class Program:
         return _WORDS.get(trouble.where, ("input_fails", "it cannot begin"))
 
     def right_element(self, wanted: Wanted, wrong: Sequence[str]) -> str:
-        """Say what to do about a file for another element: mend the parameter or the file."""
+        """Return what to do about a file for another element: mend the parameter or the file."""
         if self.files.choice and f"parameter {self.files.choice}" in wanted.reason:
             return f"name one of {brief(wrong)} with the parameter {self.files.choice}"
         return f"put the {self.files.noun} of {brief(wrong)} there"
@@ -213,7 +213,7 @@ class Program:
         return None
 
     def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002
-        """Tell which commands a recipe of quacc starts; ``None`` where that cannot be told."""
+        """Return which commands a recipe of quacc starts; ``None`` where that cannot be told."""
         return None
 
     def settings(self, files: Mapping[str, str]) -> Iterable[Setting]:
@@ -227,7 +227,7 @@ class Program:
         return [whole(name, text) for name, text in files.items()]
 
     def written(self, files: Mapping[str, str]) -> StepInputs:
-        """Tell what a calculation got whose input files were found (`input_files`).
+        """Return what a calculation got whose input files were found (`input_files`).
 
         Parameters
         ----------
@@ -255,7 +255,7 @@ class Program:
         return None
 
     def preset(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Give what a file among its presets sets; nothing where others only inherit from it."""
+        """Return what a file among its presets sets; nothing where others only inherit from it."""
         return document
 
     def conditions(self, environment: Mapping[str, str]) -> Iterable[Condition]:  # noqa: ARG002

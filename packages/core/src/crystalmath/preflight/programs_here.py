@@ -26,23 +26,23 @@ _NOBODYS = _Nobodys()
 
 
 def programs() -> tuple[Program, ...]:
-    """Give all programs, each name once."""
+    """Return all programs, each name once."""
     return plugins().programs()
 
 
 def program_named(name: str) -> Program:
-    """Give a program by its name; one without a rule of its own if there is none."""
+    """Return a program by its name; one without a rule of its own if there is none."""
     return next((each for each in programs() if each.name == name), _NOBODYS)
 
 
 def program_of(recipe: str) -> Program | None:
-    """Give the program of one of quacc's recipes."""
+    """Return the program of one of quacc's recipes."""
     owns = (each for each in programs() if _is_of(recipe, each))
     return next(owns, None)
 
 
 def file_kinds() -> Mapping[str, FileKind]:
-    """Give what the files of each program are called."""
+    """Return what the files of each program are called."""
     return {each.name: each.files for each in programs()}
 
 
@@ -56,7 +56,7 @@ def may_be_asked(recipe: str) -> bool:
 
 
 def conditions(environment: Mapping[str, str]) -> Iterator[Condition]:
-    """Say what is there on this machine of each program.
+    """Yield what is there on this machine of each program.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Fi
 
 
 def ranks(command: object, nodes: int = 1) -> int | None:
-    """Tell how many processes a parallel command starts, on this machine or a job's nodes.
+    """Return how many processes a parallel command starts, on this machine or a job's nodes.
 
     Parameters
     ----------

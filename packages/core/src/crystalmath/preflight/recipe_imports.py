@@ -51,7 +51,7 @@ _MOST_ANSWERS = 256
 
 
 def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> bool:
-    """Tell whether a module imports any of some packages; nothing is imported.
+    """Return whether a module imports any of some packages; nothing is imported.
 
     Imports within functions count, names of modules in text, and what other modules import that it
     imports itself: those below the same roots, and those that are not installed.

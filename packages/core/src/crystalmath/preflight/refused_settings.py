@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def refused() -> dict[str, str]:
-    """Say which settings quacc does not start with, by their names, and why.
+    """Return which settings quacc does not start with, by their names, and why.
 
     The name is empty where that cannot be told, and nothing is said of a quacc whose settings are
     not where they are known to be.
@@ -50,7 +50,7 @@ def refused() -> dict[str, str]:
 
 
 def told_of(error: Exception) -> dict[str, str]:
-    """Say the same of what importing quacc has raised; empty if something else is wrong."""
+    """Return the same of what importing quacc has raised; empty if something else is wrong."""
     told: dict[str, str] = {}
     if getattr(error, "title", None) == "QuaccSettings":  # pydantic's, which is imported by now
         for each in cast("Any", error).errors(include_url=False, include_context=False):

@@ -127,7 +127,7 @@ class ReportCache:
         self._reports: OrderedDict[Hashable, _Known] = OrderedDict()
 
     def find(self, question: Question) -> Report | None:
-        """Give the report of the same question, if it still holds."""
+        """Return the report of the same question, if it still holds."""
         if question.shared and (report := self._look_up(question.shared)):
             return report
         return self._look_up(question.exact)
@@ -172,7 +172,7 @@ class ReportCache:
 
 
 def _kind(atoms: Atoms, parameters: Mapping[str, Any]) -> Hashable | None:
-    """Give what of a structure may keep a calculation from beginning; ``None`` if that is much."""
+    """Return the parts of a structure that may stop a calculation; ``None`` if many."""
     from ase.constraints import FixAtoms
 
     if any(type(constraint) is not FixAtoms for constraint in atoms.constraints):
@@ -187,14 +187,14 @@ def _kind(atoms: Atoms, parameters: Mapping[str, Any]) -> Hashable | None:
 
 
 def _has_list(value: object) -> bool:
-    """Tell whether there is anything in parameters that may be for each atom, as moments are."""
+    """Return whether there is anything in parameters that may be for each atom, as moments are."""
     if isinstance(value, Mapping):
         return any(map(_has_list, value.values()))
     return isinstance(value, Sized) and not isinstance(value, (str, bytes))
 
 
 def _is_common(question: Question, report: Report) -> bool:
-    """Tell whether other structures of the kind have the same report."""
+    """Return whether other structures of the kind have the same report."""
     sound = not any(facts.problem for facts in report.files.values())
     seen = {need.symbol for step in report.steps for need in step.needs}
     return (
@@ -206,7 +206,7 @@ def _is_common(question: Question, report: Report) -> bool:
 
 
 def _holds_of_files(report: Report) -> bool:
-    """Tell whether the report can change with the watched files only.
+    """Return whether the report can change with the watched files only.
 
     A recipe that did not find a file may look for it under more names than were seen.
     """

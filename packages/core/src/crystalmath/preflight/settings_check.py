@@ -30,7 +30,7 @@ class _Passing(Exception):  # noqa: N818 - named for what it is
 
 
 def settings_refused(environment: Mapping[str, str]) -> dict[str, str]:
-    """Say which of quacc's settings no job would start with.
+    """Return which of quacc's settings no job would start with.
 
     Where neither a variable nor a file sets any, nothing is looked at. Else a process reads them
     once, and what it said is remembered by them.

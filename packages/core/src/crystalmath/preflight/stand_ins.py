@@ -32,7 +32,7 @@ class Unseen(dict[str, Any]):
     items = keys = values = copy = pop = clear = update = _stop
 
     def get(self, key: str, default: object = None) -> Any:
-        """Give what is known, or the default of what chooses nothing."""
+        """Return what is known, or the default of what chooses nothing."""
         # quacc and pymatgen hand these on to the next calculation of the same atoms, if they are
         # there; they choose no file.
         if key == "magmoms" and self.moments is not None:
@@ -73,5 +73,5 @@ class Summary(dict[str, Any]):
         return super().__contains__(key) or self.__missing__(str(key))
 
     def get(self, key: str, default: object = None) -> Any:  # noqa: ARG002 - dict's signature
-        """Give what is known; a default would be taken for a result."""
+        """Return what is known; a default would be taken for a result."""
         return self[key]

@@ -51,7 +51,7 @@ def defects(job: CheckedJob, troubles: Mapping[Trouble, Sequence[int]]) -> Itera
 
 
 def _kind(job: CheckedJob) -> FileKind:
-    """Give the words of the program that the job is about."""
+    """Return the words of the program that the job is about."""
     seen = [step.calculator for step in job.report.steps if step.calculator in job.kinds]
     if seen:
         return job.kinds[seen[0]]

@@ -157,7 +157,7 @@ def unasked(
 
 
 def _refused(settings: Mapping[str, str], environment: Mapping[str, str]) -> Finding:
-    """Say which settings quacc does not start with; no job of any recipe would."""
+    """Return which settings quacc does not start with; no job of any recipe would."""
     sources, told = [], []
     for name, words in settings.items():
         found = None

@@ -76,7 +76,7 @@ def _step(program: Program, files: dict[str, str]) -> StepInputs:
 
 
 def calculations(work: str, programs: Sequence[Program]) -> _Work[list[tuple[Path, Program]]]:
-    """Give the folders in which a program's input lies, in the order of their calculations.
+    """Return the folders in which a program's input lies, in the order of their calculations.
 
     Parameters
     ----------

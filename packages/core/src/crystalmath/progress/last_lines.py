@@ -31,7 +31,7 @@ class LastLines(Sequence[str]):
             end = begin
 
     def sections(self, heading: str) -> Iterator[Iterator[str]]:
-        """Give the lines from each heading on, to the one before; the last heading comes first.
+        """Yield the lines from each heading on, to the one before; the last heading comes first.
 
         Lines before it are passed over unseen: to look at each takes ten times as long.
 

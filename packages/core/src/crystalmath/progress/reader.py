@@ -92,11 +92,11 @@ class StepCollector(ABC):
 
     @abstractmethod
     def steps(self) -> Sequence[Reading]:
-        """Give the steps that were computed to their ends, the oldest first."""
+        """Return the steps that were computed to their ends, the oldest first."""
 
 
 def largest(forces: Sequence[Sequence[float]], unit: float = 1.0) -> float | None:
-    """Give the largest force on an atom.
+    """Return the largest force on an atom.
 
     Parameters
     ----------

@@ -104,7 +104,7 @@ def _read(path: Path, reader: ProgressReader, seen: os.stat_result) -> Reading:
 
 
 def _shown(name: str) -> str:
-    """Give the name of a file without what says that quacc has compressed it."""
+    """Return the name of a file without what says that quacc has compressed it."""
     return name.removesuffix(".gz")
 
 

@@ -84,7 +84,7 @@ class EngineRunner(JobRunner):
         """
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Tell what the engine knows of attempts; what is left out is ``unknown``."""
+        """Return what the engine knows of attempts; what is left out is ``unknown``."""
         del attempts
         return {}
 
@@ -103,7 +103,7 @@ class EngineRunner(JobRunner):
         return ["local"]
 
     def workers(self) -> int | None:
-        """Tell how many jobs run at once where `workers_here` says; ``None`` if it is not known."""
+        """Return the number of jobs that run at once by `workers_here`; ``None``: unknown."""
         return None
 
     def capabilities_of(self, cluster: str) -> Capabilities:
@@ -122,14 +122,14 @@ class EngineRunner(JobRunner):
         return self.capabilities_of(cluster).resources
 
     def runs_here(self, cluster: str) -> bool:
-        """Tell whether a cluster's jobs run on this host: what they need is then looked for here.
+        """Return whether a cluster's jobs run on this host: what they need is then looked for here.
 
         It is `workers_here` of `capabilities_of`.
         """
         return self.capabilities_of(cluster).workers_here
 
     def cores(self, cluster: str) -> int | None:
-        """Tell how many cores a job can have on a node of a cluster; ``None`` if unknown."""
+        """Return how many cores a job can have on a node of a cluster; ``None`` if unknown."""
         del cluster
         return None
 
@@ -152,18 +152,18 @@ class EngineRunner(JobRunner):
         return self._driver.left.attempts()
 
     def spared(self) -> set[int]:
-        """Give the pids of this host that `stop` must not end.
+        """Return the pids of this host that `stop` must not end.
 
         They belong to jobs that were let go unfinished.
         """
         return self._driver.left.processes()
 
     def has_begun(self, attempt: Attempt) -> bool:
-        """Tell whether somebody has claimed an attempt; who comes later leaves it alone."""
+        """Return whether somebody has claimed an attempt; who comes later leaves it alone."""
         return RunDirectory(attempt.directory).claimed(attempt.number)
 
     def has_ended(self, attempt: Attempt) -> bool:
-        """Tell whether an attempt has its outcome."""
+        """Return whether an attempt has its outcome."""
         return RunDirectory(attempt.directory).decided(attempt.number)
 
     def allocation_of(self, attempt: Attempt) -> str | None:
@@ -187,11 +187,11 @@ class EngineRunner(JobRunner):
         return told if isinstance(told, str) else None
 
     def own_name(self) -> dict[str, Any]:
-        """Give this process as :meth:`is_orphan` knows it, for a record of what it has started."""
+        """Return this process as :meth:`is_orphan` knows it, to record with its children."""
         return self._driver.host.own_fields()
 
     def is_orphan(self, owner: object) -> bool:
-        """Tell whether the process of such a record has died.
+        """Return whether the process of such a record has died.
 
         Of one on another host nothing was heard for its lease: what it left there is that host's.
         """
@@ -301,7 +301,7 @@ class EngineRunner(JobRunner):
         return self._driver.adopt(job_id, recorded)
 
     def follows(self, job_id: str) -> bool:
-        """Tell whether the job was submitted or taken over here, and this runner is not closed."""
+        """Return whether this runner, not yet closed, submitted the job or took it over."""
         return self._driver.follows(job_id)
 
     def check_cluster(self, cluster: str) -> None:
@@ -314,13 +314,13 @@ class EngineRunner(JobRunner):
             )
 
     def default_resources(self, cluster: str) -> Resources:
-        """Give what a job on a cluster has of what it does not ask for itself."""
+        """Return what a job on a cluster has of what it does not ask for itself."""
         known = self.settings.clusters.get(cluster)
         # Of the rest, as the queue of pilot jobs, a job has no share of its own.
         return known.defaults(self.honoured(cluster)) if known else Resources()
 
     def allotted(self, spec: JobSpec) -> JobSpec:
-        """Give a job with what it asks of the machine told to its programs.
+        """Return a job with what it asks of the machine told to its programs.
 
         Raises
         ------
@@ -347,7 +347,7 @@ class EngineRunner(JobRunner):
         return self._driver.state(job_id)
 
     def get_result(self, job_id: str) -> dict[str, Any] | None:
-        """Give what the recipe returned; see :meth:`JobRunner.get_result`."""
+        """Return what the recipe returned; see :meth:`JobRunner.get_result`."""
         if not self.get_status(job_id).is_terminal():
             return None
         return read_result(self._driver.directory(job_id))
@@ -357,7 +357,7 @@ class EngineRunner(JobRunner):
         return self._driver.cancel(job_id)
 
     def unfinished(self) -> dict[str, JobState]:
-        """Tell the unfinished jobs that are followed here, and their states."""
+        """Return the unfinished jobs that are followed here, and their states."""
         return self._driver.unfinished()
 
     def close(self, *, cancel: bool = True) -> None:
@@ -394,14 +394,14 @@ class EngineRunner(JobRunner):
         return self._driver.close_if_idle()
 
     def unwritten(self) -> list[SpecDocument]:
-        """Give the specifications of jobs that were taken and have no run directory yet."""
+        """Return the specifications of jobs that were taken and have no run directory yet."""
         return self._driver.unwritten()
 
 
 def submission_environment(
     settings: config.Config, environ: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Give the variables that reach a job.
+    """Return the variables that reach a job.
 
     The admitted recipe namespaces travel along, so that workers admit what the home does, and the
     bound of the log: never what the submitter asks for.

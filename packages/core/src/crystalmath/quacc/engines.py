@@ -67,7 +67,7 @@ def get_installed_engines() -> list[str]:
 
 
 def get_workflow_engine(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Tell which engine is configured.
+    """Return which engine is configured.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ _locks: dict[tuple[int, Path, str], threading.Lock] = {}
 
 
 def runner_for(engine: str, configured: config.Config | None = None) -> EngineRunner:
-    """Give the runner of an engine: one object for each engine, home and process.
+    """Return the runner of an engine: one object for each engine, home and process.
 
     Parameters
     ----------

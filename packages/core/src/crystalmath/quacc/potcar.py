@@ -37,7 +37,7 @@ _FOLDER = "the folder that holds potpaw_PBE.64 or another potpaw_PBE folder"
 
 
 def get_potcar_path() -> Path | None:
-    """Tell where the pseudopotentials are said to be, for this process.
+    """Return where the pseudopotentials are said to be, for this process.
 
     Returns
     -------

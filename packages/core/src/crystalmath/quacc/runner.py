@@ -9,7 +9,7 @@ __all__ = ["JobRunner", "JobState", "generate_job_id", "get_runner"]
 
 
 def get_runner(engine: str) -> JobRunner:
-    """Give this process's runner of an engine, the same object at every call.
+    """Return this process's runner of an engine, the same object at every call.
 
     Parameters
     ----------

@@ -72,7 +72,7 @@ class JobStore(JobReader):
 
     @staticmethod
     def exists(url: str) -> bool:
-        """Tell whether there is a database, without making one.
+        """Return whether there is a database, without making one.
 
         Raises
         ------
@@ -254,5 +254,5 @@ class JobStore(JobReader):
             number_events_from(connection, seq)
 
     def is_replaced(self) -> bool:
-        """Tell whether the SQLite file was removed, or another put in its place, since."""
+        """Return whether the SQLite file was removed, or another put in its place, since."""
         return self._database.is_replaced()

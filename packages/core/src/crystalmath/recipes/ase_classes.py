@@ -22,7 +22,7 @@ _CLASS = re.compile(r"(ase\..*|[A-Z]\w*)", re.ASCII)
 
 
 def class_named(name: str) -> type:
-    """Give an optimizer or a dynamics of ASE's.
+    """Return an optimizer or a dynamics of ASE's.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def class_named(name: str) -> type:
 
 
 def is_named_here(name: str) -> bool:
-    """Tell whether a dotted name lies below ``ase.optimize`` or ``ase.md``, tests apart."""
+    """Return whether a dotted name lies below ``ase.optimize`` or ``ase.md``, tests apart."""
     return name.startswith(tuple(f"{home}." for home in _HOMES)) and ".test" not in name
 
 

@@ -52,7 +52,7 @@ def encode_atoms(atoms: Atoms, *, info: bool = False) -> dict[str, Any]:
 
 
 def is_as_written(data: object, atoms: Atoms) -> bool:
-    """Tell whether :func:`encode_atoms`, with ``info``, would write the same text.
+    """Return whether :func:`encode_atoms`, with ``info``, would write the same text.
 
     What a client of ours has encoded need not be encoded again where it is kept: another spelling
     of the same structure (integers among the coordinates, a cell as an object) would make another

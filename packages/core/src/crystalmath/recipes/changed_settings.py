@@ -74,7 +74,7 @@ def _said(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 @functools.lru_cache(maxsize=8)
 def _as_read(kind: Any, said: tuple[tuple[str, str], ...], file: object) -> Any:
-    """Give the settings that quacc would have if it read them anew, which takes milliseconds."""
+    """Return the settings that quacc would have if it read them anew, which takes milliseconds."""
     del said, file  # what they are read from
     return kind()
 

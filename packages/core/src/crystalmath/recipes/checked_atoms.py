@@ -16,7 +16,7 @@ MAX_ATOMS = 1_000_000
 
 
 def check_atoms(atoms: object) -> Atoms:
-    """Give the structure back if a job can have it.
+    """Return the structure back if a job can have it.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def prepare(atoms: Atoms) -> Atoms:
 
 
 def constraint_class(name: object) -> type | None:
-    """Give the class of a constraint of ASE's own by its name."""
+    """Return the class of a constraint of ASE's own by its name."""
     import ase.constraints
     from ase.constraints import FixConstraint
 

@@ -61,7 +61,7 @@ def encode_spec(spec: JobSpec) -> str:
 
 
 def body_of(structure: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what :func:`encode_spec` writes, of a structure that is encoded already.
+    """Return what :func:`encode_spec` writes, of a structure that is encoded already.
 
     Parameters
     ----------
@@ -222,5 +222,5 @@ def decode_result_document(document: Any) -> Any:
 
 
 def result_json(data: bytes) -> bytes:
-    """Give a stored result as JSON text, without decoding it."""
+    """Return a stored result as JSON text, without decoding it."""
     return unpacked(data)

@@ -88,7 +88,7 @@ class StrictEncoder:
         raise self.refusal(place, f"{value!r} is not finite")
 
     def not_plain(self, key: str) -> bool:
-        """Tell whether a dict with this key could be taken for a tag."""
+        """Return whether a dict with this key could be taken for a tag."""
         return key.startswith("@")
 
     def strange_array(self, value: np.ndarray, place: tuple[Any, ...]) -> Any:

@@ -55,7 +55,7 @@ _LIKE = 0.75
 
 @functools.cache
 def program_of_recipe(recipe: str) -> str | None:
-    """Tell which program a recipe of quacc's runs, as its source says.
+    """Return which program a recipe of quacc's runs, as its source says.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def _unread_keys(
 
 
 def _meant(program: str, name: str, *, nested: bool = False) -> str | None:
-    """Say where a key may belong; ``%`` stands for where the recipe's parameters are."""
+    """Return where a key may belong; ``%`` stands for where the recipe's parameters are."""
     wanted = name.lower().partition("(")[0][:80]
     for section, keys in _OLDER.items() if program == "pw" else ():
         if wanted in keys:
@@ -184,7 +184,7 @@ def _meant(program: str, name: str, *, nested: bool = False) -> str | None:
 
 @functools.cache
 def _namelists(program: str) -> Mapping[str, tuple[str, ...]]:
-    """Give a program's keys by its namelists, in lower case."""
+    """Return a program's keys by its namelists, in lower case."""
     from ase.io.espresso_namelist.keys import ALL_KEYS
 
     return {

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def folder_trouble(path: Path) -> tuple[str, str]:
-    """Say what keeps files from being found in a folder.
+    """Return what keeps files from being found in a folder.
 
     Parameters
     ----------

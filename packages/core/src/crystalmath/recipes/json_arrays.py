@@ -28,7 +28,7 @@ _ITEM_TYPES: dict[str, set[type]] = {
 
 
 def array_items(values: np.ndarray) -> list[Any]:
-    """Give the flat items of an array as JSON can hold them.
+    """Return the flat items of an array as JSON can hold them.
 
     Complex numbers become pairs of neighbours (real, imaginary); what is not finite is spelled.
 
@@ -55,7 +55,7 @@ def array_items(values: np.ndarray) -> list[Any]:
 
 
 def array_of(rows: Any) -> np.ndarray:
-    """Give what ``numpy.asarray`` makes of nested lists, a slice of many rows at a time.
+    """Return what ``numpy.asarray`` makes of nested lists, a slice of many rows at a time.
 
     Raises
     ------

@@ -21,7 +21,7 @@ _TOLD = 20
 
 
 def json_part(text: bytes, field: str, way: str = "") -> bytes:
-    """Give the JSON text of a part.
+    """Return the JSON text of a part.
 
     Parameters
     ----------

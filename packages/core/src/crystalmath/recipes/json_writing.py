@@ -45,7 +45,7 @@ def json_pieces(value: object, *, compact: bool = False, sort_keys: bool = False
 
 
 def _is_long(value: object) -> bool:
-    """Tell whether some list or text is: in a small document most of the time would be ours."""
+    """Return whether some list or text is: in a small document most of the time would be ours."""
     inside: list[object] = [value]
     while inside:
         each = inside.pop()
@@ -61,7 +61,7 @@ def _is_long(value: object) -> bool:
 
 
 def _is_divided(value: object) -> bool:
-    """Tell whether it is not written at once."""
+    """Return whether it is not written at once."""
     return isinstance(value, _CONTAINERS) or (isinstance(value, str) and len(value) > _STRETCH)
 
 

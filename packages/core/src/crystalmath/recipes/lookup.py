@@ -292,7 +292,7 @@ def _submodules(path: Sequence[str] | None) -> list[str]:
 
 
 def _admission(parent: str, recipe: str) -> str:
-    """Say how a module is admitted that is none of quacc's."""
+    """Return how a module is admitted that is none of quacc's."""
     own = recipe.removeprefix(f"{NAMESPACE}.").rpartition(".")[0]
     if parent != NAMESPACE or not own:
         return ""

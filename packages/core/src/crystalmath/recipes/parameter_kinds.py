@@ -165,7 +165,7 @@ def _last(node: ast.expr) -> str:
 
 
 def _due(argument: inspect.Parameter, value: object) -> str | None:
-    """Tell what a value of a user's own recipe should be, if it cannot be what it is."""
+    """Return what a value of a user's own recipe should be, if it cannot be what it is."""
     if argument.annotation is argument.empty:
         return None
     kinds = members(repr(argument.annotation)) - {"None"}
@@ -229,7 +229,7 @@ def _wrong_in_espresso(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _due_in_incar(name: str, value: Any) -> str | None:
-    """Say what a tag of INCAR should be, if ASE cannot write it or VASP cannot read it."""
+    """Return what a tag of INCAR should be, if ASE cannot write it or VASP cannot read it."""
     text = isinstance(value, str)
     if name in _tags("float") or name in _tags("exp"):
         unit = f", in {_UNITS[name]}" if name in _UNITS else ""
@@ -334,7 +334,7 @@ def _is_copy(value: object) -> bool:
 
 
 def _kind(annotation: str) -> str | None:
-    """Tell what an annotation means, where it means one thing alone."""
+    """Return what an annotation means, where it means one thing alone."""
     try:
         kinds = set(_kinds(ast.parse(annotation or "None", mode="eval").body)) - {"none"}
     except (SyntaxError, SystemError):  # a note in words; SystemError: see recipes.source

@@ -74,7 +74,7 @@ def settings_file(environment: Mapping[str, str]) -> str | None:
 
 
 def relative_file(environment: Mapping[str, str]) -> str | None:
-    """Give the name of quacc's settings file where that is a relative path.
+    """Return the name of quacc's settings file where that is a relative path.
 
     It means another file in each directory, and where there is none quacc says nothing of it.
 

@@ -147,7 +147,7 @@ def _need(decorator: ast.expr, known: Mapping[str, tuple[str, ...]]) -> _Need | 
 
 
 def _packages(node: ast.expr, known: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
-    """Give the packages without which an expression is false; ``None`` if it is about others."""
+    """Return the packages without which an expression is false; ``None`` if it is about others."""
     if isinstance(node, ast.Name):
         return known.get(node.id)
     if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):

@@ -23,7 +23,7 @@ _LONGEST = 200
 
 
 def result_values(document: object) -> dict[str, Any]:
-    """Give the scalars of a result by the recipe's own names, ``results.gibbs_energy``.
+    """Return the scalars of a result by the recipe's own names, ``results.gibbs_energy``.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def _pruned(node: Mapping[str, Any], depth: int) -> dict[str, Any]:
 
 
 def last_step(document: object) -> object:
-    """Give the result that a summary speaks of: the last one of a flow's collection."""
+    """Return the result that a summary speaks of: the last one of a flow's collection."""
     from crystalmath.recipes.summary import steps
 
     found = list(steps(document))
@@ -86,7 +86,7 @@ def last_step(document: object) -> object:
 
 
 def final_atoms(document: object) -> Atoms | None:
-    """Give the geometry of a stored result, with its energy (eV) and forces (eV/Å), if any."""
+    """Return the geometry of a stored result, with its energy (eV) and forces (eV/Å), if any."""
     from crystalmath.recipes.asejson_reading import decode_atoms
 
     last = last_step(document)
@@ -104,7 +104,7 @@ def final_atoms(document: object) -> Atoms | None:
 
 
 def _calculated(results: object, natoms: int) -> dict[str, Any]:
-    """Give energy and forces of the results of a calculation."""
+    """Return energy and forces of the results of a calculation."""
     if not isinstance(results, Mapping) or "vib_freqs" in results:
         return {}
     found: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def _calculated(results: object, natoms: int) -> dict[str, Any]:
 
 
 def geometry_values(atoms: Atoms) -> dict[str, Any]:
-    """Give a geometry as columns of a table."""
+    """Return a geometry as columns of a table."""
     return {
         "volume_ang3": float(atoms.cell.volume) if atoms.cell.rank == 3 else None,  # noqa: PLR2004
         "cell_ang": atoms.cell.tolist(),

@@ -32,7 +32,7 @@ _TABLES = frozenset(("dict", "Mapping"))
 
 
 def structure_taken(recipe: Recipe) -> Taken:
-    """Tell whether a recipe's first argument is a structure.
+    """Return whether a recipe's first argument is a structure.
 
     It is not where the annotation names only plain types, as ``copy_files: CopyFiles | None`` does,
     or where there is no positional argument. Without an annotation the first argument is the
@@ -53,7 +53,7 @@ def structure_taken(recipe: Recipe) -> Taken:
 
 
 def structure_argument(recipe: Recipe) -> inspect.Parameter | None:
-    """Give the argument that gets the structure, if there is one by name."""
+    """Return the argument that gets the structure, if there is one by name."""
     if recipe.signature is None or structure_taken(recipe) == "none":
         return None
     first = next(item for item in recipe.signature.parameters.values() if item.kind in POSITIONAL)

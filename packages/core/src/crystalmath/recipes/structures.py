@@ -183,7 +183,7 @@ def _read_frames(file: Path) -> list[Atoms]:
 
 
 def _reading_failed(error: Exception) -> str:
-    """Say what an exception of one of ASE's readers means, many of which say little themselves."""
+    """Return the meaning of an exception of ASE's readers, many of which say little."""
     from ase.io.formats import UnknownFileTypeError
 
     if isinstance(error, UnknownFileTypeError):
@@ -301,7 +301,7 @@ def _check_places(checked: Mapping[str, Any]) -> None:
 
 
 def _misfit(checked: Mapping[str, Any]) -> str | None:
-    """Say which array has not one row for each atom."""
+    """Return which array has not one row for each atom."""
     from ase.symbols import symbols2numbers
 
     if {"symbols", "numbers"} <= checked.keys():

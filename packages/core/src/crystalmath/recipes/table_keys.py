@@ -46,7 +46,7 @@ _LIKE = 0.75
 
 
 def keys_run_by(table: str) -> tuple[str, ...]:
-    """Give the keys of ``opt_params`` or ``md_params``."""
+    """Return the keys of ``opt_params`` or ``md_params``."""
     return arguments_of(*_RUNNER, RUN_BY[table])
 
 
@@ -112,7 +112,7 @@ def _of_optimizer(recipe: Recipe, table: Mapping[str, Any], place: str) -> Itera
 
 
 def _optimizer_takes(given: object) -> tuple[str, ...]:
-    """Give the keys that ASE's optimizers take: all, where the recipe chooses which it is."""
+    """Return the keys that ASE's optimizers take: all, where the recipe chooses which it is."""
     from ase import optimize
 
     from crystalmath.recipes.ase_classes import class_named

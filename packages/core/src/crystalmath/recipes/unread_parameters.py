@@ -234,7 +234,7 @@ def _finding(name: str, message: str, remedy: str | None) -> Finding:
 def _belongs(
     name: str, arguments: Mapping[str, inspect.Parameter], taken: Iterable[str], place: str
 ) -> str | None:
-    """Say where a parameter may belong."""
+    """Return where a parameter may belong."""
     if certain := _in_table(name, arguments, place):
         return certain
     inner = _inner(arguments)

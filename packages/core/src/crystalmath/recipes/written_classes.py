@@ -23,7 +23,7 @@ _Definition = ast.ClassDef | ast.FunctionDef
 
 @functools.cache
 def defaults_of(module: str, name: str) -> Mapping[str, Any] | None:
-    """Give the parameters that a calculator's class names as its own, with their defaults."""
+    """Return the parameters that a calculator's class names as its own, with their defaults."""
     found = definition(module, name)
     for node in [] if found is None else found.body:
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
@@ -41,7 +41,7 @@ def defaults_of(module: str, name: str) -> Mapping[str, Any] | None:
 def arguments_of(
     module: str, name: str, method: str | None = None, *, others: bool = False
 ) -> tuple[str, ...]:
-    """Give the arguments of a function, or of a class's method, without the first.
+    """Return the arguments of a function, or of a class's method, without the first.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def keys_of(module: str, name: str) -> tuple[str, ...]:
 
 
 def definition(module: str, name: str) -> _Definition | None:
-    """Give what defines a class or a function, of a module that is not imported for it."""
+    """Return what defines a class or a function, of a module that is not imported for it."""
     for node in _statements(module):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
             return node

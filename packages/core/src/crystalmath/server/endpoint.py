@@ -65,12 +65,12 @@ class Server:
             return None  # it is just being written, or was cleared when its server left
 
     def write(self) -> str:
-        """Give the content of a lock."""
+        """Return the content of a lock."""
         more = {"socket": self.socket, "version": self.version, "started_at": self.started_at}
         return json.dumps({**self.identity.as_dict(), **more}, indent=1) + "\n"
 
     def is_here(self) -> bool:
-        """Tell whether it is a process of this host, and not one of another container."""
+        """Return whether it is a process of this host, and not one of another container."""
         return self.identity.is_here()
 
     def __str__(self) -> str:
@@ -141,7 +141,7 @@ class Place:
         return self.directory / "inbox"
 
     def mark(self) -> tuple[int, ...] | None:
-        """Tell the socket from another at the same path, in a home that was made anew."""
+        """Return the socket from another at the same path, in a home that was made anew."""
         try:
             status = self.socket.lstat()
         except OSError:
@@ -167,12 +167,12 @@ class Place:
         make_private(self.socket.parent)
 
     def read_lock(self) -> Server | None:
-        """Tell who serves the home; ``None`` if nobody does, or its process has died."""
+        """Return who serves the home; ``None`` if nobody does, or its process has died."""
         server = self.named()
         return None if server is None or self.is_dead(server) else server
 
     def is_dead(self, server: Server) -> bool:
-        """Tell whether who served the home is known to have ended."""
+        """Return whether who served the home is known to have ended."""
         # Not by the lock on the home: the next one may hold it, and have not written its name yet.
         return is_alive(server.identity, self.home / "jobs") is False
 
@@ -190,12 +190,12 @@ class Place:
         return None
 
     def has_crashed(self) -> bool:
-        """Tell whether the last server has died without leaving in order."""
+        """Return whether the last server has died without leaving in order."""
         server = self.named()
         return server is not None and self.is_dead(server)
 
     def address(self) -> Path:
-        """Tell where to connect to: where the home's server listens, or would.
+        """Return where to connect to: where the home's server listens, or would.
 
         Raises
         ------
@@ -219,7 +219,7 @@ class Place:
         )
 
     def _lease_of(self, server: Server) -> str:
-        """Say how long is listened for it, and when that would be over for who begins now."""
+        """Return how long is listened for it, and when that would be over for who begins now."""
         from crystalmath.jobs.host import heart_of
 
         try:

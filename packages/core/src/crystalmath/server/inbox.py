@@ -142,7 +142,7 @@ def _warn(what: str, error: Exception) -> None:
 
 
 def _is_stopping(answer: bytes) -> bool:
-    """Tell whether this server only says that it is going."""
+    """Return whether this server only says that it is going."""
     if len(answer) > _SMALL or b'"stopping"' not in answer:
         return False
     return bool((wire.loads(answer).get("error") or {}).get("data", {}).get("code") == "stopping")

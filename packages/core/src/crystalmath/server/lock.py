@@ -113,7 +113,7 @@ class HomeLock:
             raise self._place.elsewhere(server)
 
     def is_ours(self) -> bool:
-        """Tell whether the file in its place is the one that is held; a home may be made anew."""
+        """Return whether the file in its place is the one that is held; a home may be made anew."""
         try:
             there, held = self._place.lock.lstat(), os.fstat(self._descriptor)
         except OSError:

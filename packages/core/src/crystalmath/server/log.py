@@ -111,7 +111,7 @@ class _Discreet(logging.Formatter):
 
 
 def _parts(url: str) -> set[str]:
-    """Give the URL, and what our messages and a driver's may call the database by."""
+    """Return the URL, and what our messages and a driver's may call the database by."""
     from urllib.parse import unquote
 
     rest = url.partition("://")[2]

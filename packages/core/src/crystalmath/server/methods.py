@@ -37,7 +37,7 @@ __all__ = ["METHODS", "Method", "is_repeatable"]
 
 
 def is_repeatable(method: object, params: object) -> bool:
-    """Tell whether a request does no more where it is carried out twice.
+    """Return whether a request does no more where it is carried out twice.
 
     What is refused is refused as often as it comes.
     """

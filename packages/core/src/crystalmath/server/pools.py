@@ -95,7 +95,7 @@ def _slice(work: Generator[None, None, _T]) -> tuple[bool, _T | None]:
 
 
 def is_wanted() -> bool:
-    """Tell whether somebody still waits for what the present thread is doing.
+    """Return whether somebody still waits for what the present thread is doing.
 
     A thread cannot be stopped: whoever cancelled a request, or has left, does not want it
     to have effects afterwards.

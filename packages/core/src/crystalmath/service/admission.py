@@ -105,7 +105,7 @@ class Admission:
         self._commands = CheckedCommands()
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
-        """Say all that is wrong with a submission; `InvalidJob` if it cannot even be read."""
+        """Return all that is wrong with a submission; `InvalidJob` if it cannot even be read."""
         findings: list[Finding] = []
 
         def passes(check: Callable[[], Sequence[Finding] | None]) -> bool:
@@ -198,7 +198,7 @@ class Admission:
         return Prepared(row, asked.spec, asked.document, runner)
 
     def _looks(self, asked: AskedJob) -> tuple[Callable[[], list[Finding]], ...]:
-        """Give the checks of a job that its engine takes, with its resources told to it."""
+        """Return the checks of a job that its engine takes, with its resources told to it."""
         return (
             lambda: self._engine_preflight(asked),
             lambda: self._check_commands(asked),

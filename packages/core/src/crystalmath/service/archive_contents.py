@@ -92,7 +92,7 @@ _TERMS = {one.name for one in declared(Terms)}
 
 
 def read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, list[zipfile.ZipInfo]]:
-    """Give what there is of each job, its record first, once all is found to be sound.
+    """Return what there is of each job, its record first, once all is found to be sound.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, list[zipfile
 
 
 def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
-    """Give the job that a member belongs to; `InvalidJob` for what can be none of ours."""
+    """Return the job that a member belongs to; `InvalidJob` for what can be none of ours."""
     name = info.filename
     parts = name.split("/")
     kind = stat.S_IFMT(info.external_attr >> 16)

@@ -35,7 +35,7 @@ class AskedJob:
     strict: bool = False
 
     def of_hooks(self) -> dict[str, Any]:
-        """Give what a preflight hook is told."""
+        """Return what a preflight hook is told."""
         return {
             "recipe": self.spec.recipe,
             "atoms": self.spec.atoms,
@@ -107,7 +107,7 @@ class SubmissionReader:
         return AskedJob(spec, codec.body_text(body), hashed, strict)
 
     def _environment(self, submission: Submission) -> dict[str, str]:
-        """Give what the job sees of its submitter's environment; the preflight sees the same."""
+        """Return what the job sees of its submitter's environment; the preflight sees the same."""
         from crystalmath.quacc.engine import submission_environment
 
         environ = self._environ_of(submission)
@@ -143,7 +143,7 @@ class SubmissionReader:
 
 
 def replaced(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
-    """Give what brings an environment back to what it was before."""
+    """Return what brings an environment back to what it was before."""
     names = before.keys() | after.keys()
     return {name: before.get(name) for name in names if before.get(name) != after.get(name)}
 

@@ -85,7 +85,7 @@ def _steps(asked: AskedJob, commands: Commands) -> list[Finding]:
 
 
 def _gives_command(parameters: Mapping[str, Any]) -> bool:
-    """Tell whether a job, or one of a flow's, has a command of its own."""
+    """Return whether a job, or one of a flow's, has a command of its own."""
     return any(
         (key == "command" and value is not None)
         or (isinstance(value, Mapping) and _gives_command(value))

@@ -37,7 +37,7 @@ def probe(cluster: str, environment: Mapping[str, str] | None) -> Submission:
 
 
 def described(cluster: str, configured: Config) -> list[Check]:
-    """Say what is configured; nothing of the clusters that engines have of themselves."""
+    """Return what is configured; nothing of the clusters that engines have of themselves."""
     for entry in describe_clusters(configured):
         if entry["name"] == cluster:
             return cluster_checks(entry)
@@ -45,7 +45,7 @@ def described(cluster: str, configured: Config) -> list[Check]:
 
 
 def judged(cluster: str, job: JobMetadata, found: Mapping[str, Any] | None) -> list[Check]:
-    """Say what a job has found on a cluster, and what is to be mended there.
+    """Return what a job has found on a cluster, and what is to be mended there.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ def copied_files(
     configured: Config,
     given: object = None,
 ) -> dict[str, Any]:
-    """Give the parameter with which a recipe copies files of a job's last calculation, too.
+    """Return the parameter with which a recipe copies files of a job's last calculation, too.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def copied_files(
 
 
 def _others(given: object, names: Sequence[str]) -> Iterator[Any]:
-    """Give what is copied already, but for those files: their sources may be gone by now.
+    """Yield what is copied already, but for those files: their sources may be gone by now.
 
     Patterns and folders stay as they are. What is copied last stands.
     """

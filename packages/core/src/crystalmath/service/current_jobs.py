@@ -37,10 +37,10 @@ class Records(Protocol):
         """The job database."""
 
     def exists(self) -> bool:
-        """Tell whether there is a job database, without making one."""
+        """Return whether there is a job database, without making one."""
 
     def is_locked(self) -> bool:
-        """Tell whether another program just keeps this process from the database."""
+        """Return whether another program just keeps this process from the database."""
 
 
 class Following(Protocol):
@@ -151,11 +151,11 @@ class CurrentJobs:
         self._following = following
 
     def job(self, job_id: str) -> JobMetadata:
-        """Tell all that is recorded of a job (`UnknownJob` if there is none)."""
+        """Return all that is recorded of a job (`UnknownJob` if there is none)."""
         return self.as_found(self._known([self._existing(job_id).get(job_id)]))[0]
 
     def some_jobs(self, job_ids: Sequence[str]) -> list[JobMetadata]:
-        """Tell all that is recorded of some jobs; those that do not exist are left out."""
+        """Return all that is recorded of some jobs; those that do not exist are left out."""
         found = {job_id: self.remembered(job_id) for job_id in job_ids}
         missing = [job_id for job_id, job in found.items() if job is None]
         if missing and self._records.exists():
@@ -163,12 +163,12 @@ class CurrentJobs:
         return self.as_found([job for job in found.values() if job is not None])
 
     def remembered(self, job_id: str) -> JobMetadata | None:
-        """Give a job from memory, at once, if what is known there is true; see :meth:`job`."""
+        """Return a job from memory, at once, if what is known there is true; see :meth:`job`."""
         job = self._records.recent.get(job_id, locked=self._records.is_locked())
         return job if job and (job.state.is_terminal() or self._follows(job_id)) else None
 
     def job_with_files(self, job_id: str) -> JobMetadata:
-        """Tell what is recorded of a job whose files are wanted (`FilesRemoved` if it has none)."""
+        """Return the record of a job whose files are wanted, or raise `FilesRemoved`."""
         remembered = self.remembered(job_id)
         job = self.as_found([remembered])[0] if remembered else self.job(job_id)
         if said := job.without_files():
@@ -176,7 +176,7 @@ class CurrentJobs:
         return job
 
     def find(self, prefix: str) -> str:
-        """Give the one job id that begins so.
+        """Return the one job id that begins so.
 
         Raises
         ------
@@ -193,7 +193,7 @@ class CurrentJobs:
         job_ids: Collection[str] | None = None,
         limit: int | None = None,
     ) -> tuple[list[Event], int]:
-        """Give the event log, the oldest first, and the ``seq`` up to which that is all there is.
+        """Return the event log, the oldest first, and the ``seq`` up to which that is all there is.
 
         Parameters
         ----------
@@ -221,7 +221,7 @@ class CurrentJobs:
         ]
 
     def _is_gone(self, job: JobMetadata) -> bool:
-        """Tell whether the run directory of an ended job, which had one once, is not there."""
+        """Return whether the run directory of an ended job, which had one once, is not there."""
         if job.started_at is None or job.removed == "all" or not job.state.is_terminal():
             return False
         try:
@@ -244,7 +244,7 @@ class CurrentJobs:
         return evolve(job, state=state, reason=DISK_FULL)
 
     def _known(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-        """Tell what is seen of jobs, and remember those whose rows are true."""
+        """Return what is seen of jobs, and remember those whose rows are true."""
         self.disk.look()
         followed = [job for job in jobs if self._follows(job.job_id)]
         if followed:
@@ -263,7 +263,7 @@ class CurrentJobs:
         return self._records.store
 
     def _existing(self, job_id: str) -> JobReader:
-        """Give the store for a question; asking for a job makes no database."""
+        """Return the store for a question; asking for a job makes no database."""
         if not self._records.exists():
             self._require_no_directories()
             raise UnknownJob(job_id)

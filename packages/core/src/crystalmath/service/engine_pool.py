@@ -52,7 +52,7 @@ class Runners:
         self._most_own = MOST_OWN
 
     def get(self, engine: str) -> EngineRunner:
-        """Give the runner of an engine, made with the options that are configured now.
+        """Return the runner of an engine, made with the options that are configured now.
 
         Options that have changed take effect once the engine has no unfinished jobs.
 
@@ -107,25 +107,25 @@ class Runners:
             raise EngineUnavailable("the engines have been closed")
 
     def following(self, job_id: str) -> EngineRunner | None:
-        """Give the runner that follows a job, if one does."""
+        """Return the runner that follows a job, if one does."""
         for runner in list(self._runners.values()):
             if runner.follows(job_id):
                 return runner
         return None
 
     def unfinished(self) -> dict[str, JobState]:
-        """Tell the jobs that are followed here, and their states."""
+        """Return the jobs that are followed here, and their states."""
         jobs: dict[str, JobState] = {}
         for runner in list(self._runners.values()):
             jobs |= runner.unfinished()
         return jobs
 
     def unwritten(self) -> list[SpecDocument]:
-        """Give the specifications of jobs that were taken and have no run directory yet."""
+        """Return the specifications of jobs that were taken and have no run directory yet."""
         return [each for runner in list(self._runners.values()) for each in runner.unwritten()]
 
     def workers(self) -> dict[str, int | None]:
-        """Tell how many jobs each loaded engine runs at once; ``None`` where it does not know."""
+        """Return how many jobs each loaded engine runs at once; ``None`` where it does not know."""
         return {name: runner.workers() for name, runner in list(self._runners.items())}
 
     def backlog(self) -> dict[str, int]:
@@ -195,13 +195,13 @@ class _Loading:
         threading.Thread(target=self._run, name=f"crystalmath-load-{engine}", daemon=True).start()
 
     def is_over(self) -> bool:
-        """Tell whether it may be tried again."""
+        """Return whether it may be tried again."""
         if not self._future.done():
             return False
         return self._future.exception() is None or time.monotonic() - self._ended > RETRY_S
 
     def wait(self) -> EngineRunner:
-        """Give what was loaded, or raise why not."""
+        """Return what was loaded, or raise why not."""
         waited = time.monotonic() - self._since
         try:
             return self._future.result(max(0.0, LOAD_S - waited))
@@ -214,7 +214,7 @@ class _Loading:
             ) from None
 
     def state(self) -> str:
-        """Tell how it went, in a word or two."""
+        """Return how it went, in a word or two."""
         if not self._future.done():
             return "loading"
         error = self._future.exception()

@@ -85,7 +85,7 @@ class Feed:
             return self._position
 
     def since(self, after: int, *, jobs: bool) -> tuple[list[JobEvent], int] | None:
-        """Give what came after a ``seq`` from memory, and up to which ``seq`` that is.
+        """Return what came after a ``seq`` from memory, and up to which ``seq`` that is.
 
         Parameters
         ----------

@@ -32,7 +32,7 @@ class Geometries:
         self._jobs = jobs
 
     def take(self, asked: JobStructure) -> tuple[Atoms | dict[str, Any], Parent]:
-        """Give a job's geometry as a submission may have it, and whose it was.
+        """Return a job's geometry as a submission may have it, and whose it was.
 
         A final geometry has the tags, constraints and magnetic moments that its recipe gave it:
         where a calculation has moments of its own (VASP), quacc hands these on. What of these the
@@ -54,11 +54,11 @@ class Geometries:
         return asked.parent(asked.job_id if whole else self._jobs.find(asked.job_id))
 
     def given_from(self, asked: JobStructure, child: JobMetadata) -> dict[str, Any] | None:
-        """Give a job's geometry as a later job was given it; ``None`` where it had another."""
+        """Return a job's geometry as a later job was given it; ``None`` where it had another."""
         return self.given(child) if self._parent(asked) in child.parents else None
 
     def given(self, job: JobMetadata) -> dict[str, Any] | None:
-        """Give the structure that a job was given, if there was one, as it is stored."""
+        """Return the structure that a job was given, if there was one, as it is stored."""
         _, document = self._jobs.specification(job.job_id).split("\n", 1)
         atoms = json.loads(document)["atoms"]
         return None if atoms is None else {"format": "ase-json", "data": atoms["data"]}

@@ -20,7 +20,7 @@ _OTHER_GEOMETRIES = {
 
 
 def moves_atoms_alone(name: str, configured: Config) -> bool:
-    """Tell whether a recipe's last geometry is one that it may go on from."""
+    """Return whether a recipe's last geometry is one that it may go on from."""
     from crystalmath.recipes.lookup import look_up
 
     if _words(name) & _OTHER_GEOMETRIES:
@@ -33,7 +33,7 @@ def moves_atoms_alone(name: str, configured: Config) -> bool:
 
 
 def with_continuation(spec: JobSpec, configured: Config) -> JobSpec:
-    """Give a job with what its cluster, or its home, says of attempts that follow a lost one.
+    """Return a job with what its cluster, or its home, says of attempts that follow a lost one.
 
     That counts for relaxations alone, whose end does not depend on where they begin: who submits
     dynamics has to ask for it.

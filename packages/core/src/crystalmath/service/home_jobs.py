@@ -49,7 +49,7 @@ class _Opened:
         self.recent = Recent()
 
     def exists(self) -> bool:
-        """Tell whether there is a job database, without making one."""
+        """Return whether there is a job database, without making one."""
         return self._reader is not None or database_exists(self._url)
 
     def is_locked(self) -> bool:
@@ -94,7 +94,7 @@ class _Opened:
 
 
 def database_exists(url: str) -> bool:
-    """Tell whether there is a job database, without making one; see :meth:`JobStore.exists`."""
+    """Return whether there is a job database, without making one; see :meth:`JobStore.exists`."""
     file = sqlite_file(url)
     if file is not None:
         return has_tables(file)

@@ -115,7 +115,7 @@ class Intake(JobResults):
         return answers, prepared
 
     def _given_before(self, job: JobMetadata) -> JobMetadata:
-        """Give the job of a known key as it is now."""
+        """Return the job of a known key as it is now."""
         return attrs.evolve(self._recovery.seen([job])[0], given_before=True)
 
     def _as_known(self, submission: Submission, known: JobMetadata | None) -> Submission:
@@ -132,7 +132,7 @@ class Intake(JobResults):
         return submission if atoms is None else attrs.evolve(submission, atoms=atoms)
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
-        """Say all that is wrong with a submission, and what it would read; submit nothing.
+        """Return all that is wrong with a submission, and what it would read; submit nothing.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ class Intake(JobResults):
         return attrs.evolve(checked, findings=(*checked.findings, conflict))
 
     def runs_here(self, job: JobMetadata) -> bool:
-        """Tell whether a job's cluster is this machine, as far as its engine can be asked."""
+        """Return whether a job's cluster is this machine, as far as its engine can be asked."""
         if job.cluster == "local":
             return True  # what nearly all have, and no engine need be loaded for it
         try:
@@ -192,7 +192,7 @@ class Intake(JobResults):
         return Admission(self.config, self._runners.get, self._environ, Geometries(self).take)
 
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
-        """Give the jobs that have the keys of these."""
+        """Return the jobs that have the keys of these."""
         keys = [each.key for each in submissions if isinstance(each.key, str)]
         if not (keys and self._recorder.exists()):
             return {}

@@ -204,7 +204,7 @@ def specification(
     job: bool = False,
     progress: bool = False,
 ) -> Generator[None, None, Specification]:
-    """Tell what a job was asked to do."""
+    """Yield what a job was asked to do."""
     _, document = service.specification(job_id).split("\n", 1)
     encoded = json.loads(document)
     atoms = encoded["atoms"]
@@ -263,7 +263,7 @@ def _relative(one: Parent, job: JobMetadata | None) -> Relative:
 def progress(
     service: HomeJobs, job_ids: list[str], *, history: bool = False
 ) -> Generator[None, None, list[JobProgress]]:
-    """Tell how far the calculations of jobs have come."""
+    """Yield how far the calculations of jobs have come."""
     jobs = {job.job_id: job for job in service.some_jobs(job_ids)}
     answers: list[JobProgress] = []
     for job_id in job_ids:
@@ -326,7 +326,7 @@ class FileSeen:
     signature: tuple[int, ...] | None
 
     def readable(self, params: Mapping[str, Any]) -> int:
-        """Tell how many bytes there may be to read."""
+        """Return how many bytes there may be to read."""
         most: int = params.get("max_bytes", USUAL_BYTES)
         if self.path.suffix == ".gz" or self.signature is None:
             return most

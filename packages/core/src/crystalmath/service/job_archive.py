@@ -116,7 +116,7 @@ def _has_lost_result(job: JobMetadata, directory: Path) -> bool:
 
 
 def _ended(service: JobService, job_ids: Sequence[str]) -> list[JobMetadata]:
-    """Give the jobs, which must have ended."""
+    """Return the jobs, which must have ended."""
     jobs = service.some_jobs(job_ids)
     missing = set(job_ids) - {job.job_id for job in jobs}
     if missing:
@@ -178,7 +178,7 @@ def _travelling(directory: Path, on_error: Callable[[str, OSError], None]) -> It
 
 
 def _why_not(directory: Path, name: str) -> str | None:
-    """Say why a file cannot travel; ``None`` where it can."""
+    """Return why a file cannot travel; ``None`` where it can."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -42,7 +42,7 @@ class JobEvents(CurrentJobs):
     def wanted_events(
         self, after: int, limit: int, wanted: Wanted
     ) -> Generator[None, None, tuple[list[JobEvent], int]]:
-        """Give events that are wanted, the oldest first, and the ``seq`` up to which that is all.
+        """Yield events that are wanted, the oldest first, and the ``seq`` up to which that is all.
 
         What is new is in memory while somebody listens, once for all who do; what came before is
         read from the store, in parts: it yields after each.

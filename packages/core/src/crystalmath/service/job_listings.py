@@ -94,11 +94,11 @@ class JobListings(CurrentJobs):
         return self._store.counts(states, start=start, end=end, bucket_s=bucket_s, **filters)
 
     def failures(self, limit: int) -> list[Failure]:
-        """Give the jobs that failed last, the newest failure first, at most `limit` of them."""
+        """Return the jobs that failed last, the newest failure first, at most `limit` of them."""
         return self._store.failures(limit) if self._records.exists() else []
 
     def retried(self, job_ids: Sequence[str]) -> dict[str, JobMetadata]:
-        """Give the last retry of each of some jobs that has one, by the id of the job."""
+        """Return the last retry of each of some jobs that has one, by the id of the job."""
         if not self._records.exists():
             return {}
         last = {parent: found[-1] for parent, found in self._store.retries(job_ids).items()}
@@ -106,12 +106,12 @@ class JobListings(CurrentJobs):
         return {parent: jobs[job_id] for parent, job_id in last.items()}
 
     def children(self, job_id: str, *, limit: int | None = None) -> list[Parent]:
-        """Give the jobs that came of a job, the oldest first, each with its role."""
+        """Return the jobs that came of a job, the oldest first, each with its role."""
         found = self._existing(job_id).children(job_id, limit=limit)
         return cast("list[Parent]", found)
 
     def _seen_elsewhere(self) -> dict[str, JobMetadata]:
-        """Give the jobs of other processes of which the files tell more than their rows."""
+        """Return the jobs of other processes of which the files tell more than their rows."""
         owners = self._store.owners()
         if owners:
             is_own = self._onlooker.host.is_own

@@ -26,11 +26,11 @@ class JobResults(CurrentJobs):
     """Specifications, results and where the files of a job are."""
 
     def specification(self, job_id: str) -> str:
-        """Give the text that was recorded of a job; see :mod:`crystalmath.recipes.codec`."""
+        """Return the text that was recorded of a job; see :mod:`crystalmath.recipes.codec`."""
         return self._existing(job_id).specification(job_id)
 
     def specification_size(self, job_id: str) -> int:
-        """Tell how many bytes at most the text has that was recorded of what was asked for."""
+        """Return how many bytes at most the text has that was recorded of what was asked for."""
         return self._existing(job_id).specification_size(job_id)
 
     def pseudopotentials(self, job_id: str) -> list[Potcar]:
@@ -38,7 +38,7 @@ class JobResults(CurrentJobs):
         return cast("list[Potcar]", self._existing(job_id).pseudopotentials(job_id))
 
     def result(self, job_id: str) -> dict[str, Any] | None:
-        """Give what the recipe returned, as `JobRunner.get_result` does."""
+        """Return what the recipe returned, as `JobRunner.get_result` does."""
         from crystalmath.recipes import codec
 
         job = self.job(job_id)
@@ -51,14 +51,14 @@ class JobResults(CurrentJobs):
         return {"error": job.error, **more}
 
     def result_json(self, job_id: str) -> bytes | None:
-        """Give the stored JSON of a result, undecoded; ``None`` unless the job completed."""
+        """Return the stored JSON of a result, undecoded; ``None`` unless the job completed."""
         job = self.job(job_id)
         if job.state is not JobState.COMPLETED:
             return None
         return b"".join(self.result_chunks(job))
 
     def result_size(self, job: JobMetadata) -> int:
-        """Tell how many bytes the stored JSON of a completed job's result has."""
+        """Return how many bytes the stored JSON of a completed job's result has."""
         with self._opened(job) as (file, header):
             move, size = self._move(job), header.get("text")
             chunks = stored_result.result_chunks(file, stored_result.block_size(header))
@@ -67,7 +67,7 @@ class JobResults(CurrentJobs):
             return int(size) + move.growth(chunks)
 
     def result_chunks(self, job: JobMetadata) -> Iterator[bytes]:
-        """Give the stored JSON of a completed job's result piece by piece, undecoded.
+        """Yield the stored JSON of a completed job's result piece by piece, undecoded.
 
         Where its home has moved since, paths in it lead to where its files are now.
         """
@@ -122,7 +122,7 @@ class JobResults(CurrentJobs):
         return move_of(written, self._directory(job.job_id).path)
 
     def work_directory(self, job_id: str) -> Path:
-        """Give the working directory of a job's present attempt; it may not exist yet."""
+        """Return the working directory of a job's present attempt; it may not exist yet."""
         return Path(self._directory(job_id).work(self.job(job_id).attempt))
 
 

@@ -149,7 +149,7 @@ class JobService(HomeJobs, JobEvents, Rerunning, Takeover):
         return self._runners.states()
 
     def engine_workers(self) -> Mapping[str, int | None]:
-        """Tell how many jobs each loaded engine runs at once; ``None`` where it does not know."""
+        """Return how many jobs each loaded engine runs at once; ``None`` where it does not know."""
         return self._runners.workers()
 
     def backlog(self) -> Mapping[str, int]:
@@ -162,7 +162,7 @@ _services_lock = threading.Lock()
 
 
 def default_service() -> JobService:
-    """Give this process's service for the present home; it ends with the interpreter."""
+    """Return this process's service for the present home; it ends with the interpreter."""
     configured = config.load()
     with _services_lock:
         service = _services.get(configured.home)

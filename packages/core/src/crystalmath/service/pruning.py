@@ -65,7 +65,7 @@ class Choice:
     filters: Selection = Factory(Selection)
 
     def says_nothing(self) -> bool:
-        """Tell whether all jobs that have ended would be meant."""
+        """Return whether all jobs that have ended would be meant."""
         limits = (self.older_s, self.larger)
         return self.job_ids is None and not self.filters and all(one is None for one in limits)
 
@@ -193,7 +193,7 @@ def _filtered(recorder: Recorder, choice: Choice, before: str | None) -> Iterato
 def _named(
     recorder: Recorder, job_ids: Sequence[str], after: str | None, pruned: Pruned
 ) -> Iterator[JobMetadata]:
-    """Give the jobs that are named, and say why the files of others stay."""
+    """Yield the jobs that are named, and say why the files of others stay."""
     job_ids = list(dict.fromkeys(job_ids))
     job_ids = job_ids[job_ids.index(after) + 1 :] if after in job_ids else job_ids
     known = {job.job_id: job for job in recorder.store.get_many(job_ids)}
@@ -218,7 +218,7 @@ def _is_meant(use: Use, choice: Choice) -> bool:
 
 
 def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
-    """Tell whose files are named in what unfinished jobs are to do, and in which."""
+    """Return whose files are named in what unfinished jobs are to do, and in which."""
     place = f"{directory.name}/"
     named = re.compile(re.escape(place) + _JOB_ID, re.ASCII)
     return {

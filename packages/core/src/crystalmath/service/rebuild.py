@@ -89,7 +89,7 @@ def rebuild(
 
 
 def damaged_outcomes(store: JobStore, jobs_directory: Path) -> list[str]:
-    """Say which outcomes are not as they were published, or not as their jobs are on record."""
+    """Return which outcomes are not as they were published, or not as their jobs are on record."""
     names = sorted(_names(jobs_directory))
     found = []
     for start in range(0, len(names), _BATCH):
@@ -171,7 +171,7 @@ def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
 
 
 def _formula(body: str) -> str | None:
-    """Give the formula of the structure that went in, as a submission records it."""
+    """Return the formula of the structure that went in, as a submission records it."""
     from crystalmath.recipes.structures import parse_structure
 
     atoms = json.loads(body)["atoms"]

@@ -39,7 +39,7 @@ class Recent:
             self._put(jobs)
 
     def get(self, job_id: str, *, locked: bool = False) -> JobMetadata | None:
-        """Give a job as it is remembered, if that is still true.
+        """Return a job as it is remembered, if that is still true.
 
         An unfinished job is given only if its changes are told to this process, or have been
         looked for just now (`catch_up`), or cannot be, as the database is locked; that it is
@@ -51,7 +51,7 @@ class Recent:
         return job if time.monotonic() - self._caught_up_at < FRESH_S else None
 
     def since(self, event: Event) -> JobMetadata | None:
-        """Give a job as it is remembered, if that is not older than the newest event of it."""
+        """Return a job as it is remembered, if that is not older than the newest event of it."""
         job = self._jobs.get(event.job_id)
         if job is None or job.state.is_terminal():
             return job

@@ -130,11 +130,11 @@ class Recorder:
         self.recent = Recent()
 
     def is_locked(self) -> bool:
-        """Tell whether another program just keeps this process from the database."""
+        """Return whether another program just keeps this process from the database."""
         return self._opened is not None and self._opened.is_locked()
 
     def exists(self) -> bool:
-        """Tell whether there is a job database, without making one."""
+        """Return whether there is a job database, without making one."""
         from crystalmath.quacc.store import JobStore
 
         return self._opened is not None or JobStore.exists(self._url)
@@ -226,7 +226,7 @@ class Recorder:
                 self.feed.wake()
 
     def _jobs_of(self, events: Sequence[Event]) -> dict[str, JobMetadata]:
-        """Give the jobs of events as they are since; those written here are in memory."""
+        """Return the jobs of events as they are since; those written here are in memory."""
         last = {event.job_id: event for event in events}
         found = {job_id: self.recent.since(event) for job_id, event in last.items()}
         missing = [job_id for job_id, job in found.items() if job is None]

@@ -90,7 +90,7 @@ def reading_again(
 
 
 def _ended_program(work: str, short: str) -> Program:
-    """Give the program of the last calculation, which must have ended as it should."""
+    """Return the program of the last calculation, which must have ended as it should."""
     from crystalmath.preflight.programs_here import programs
     from crystalmath.preflight.written_inputs import calculations
 

@@ -104,7 +104,7 @@ class Rerunning(Intake):
         return [answers[index] for index in range(len(job_ids))]
 
     def _rehearse(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
-        """Give what would be submitted, and record nothing of it."""
+        """Return what would be submitted, and record nothing of it."""
         answers, prepared = self._prepare(asked, wanted)
         answers |= {index: item.row for index, item in prepared.items()}
         return [answers[index] for index in range(len(asked))]

@@ -53,7 +53,7 @@ def check_restrictions(submission: Submission, configured: Config) -> None:
 
 
 def _leaves(parameters: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Give the parameters by dotted names, as the command line has them."""
+    """Yield the parameters by dotted names, as the command line has them."""
     for key, value in parameters.items():
         # A dot inside a key must not be taken for one between two.
         name = f"{prefix}{key}" if isinstance(key, str) and key.isidentifier() else repr(key)

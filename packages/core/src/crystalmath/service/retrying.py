@@ -173,7 +173,7 @@ def _last(
 
 
 def _place(job: JobMetadata, changes: Retry, configured: Config) -> tuple[str | None, str]:
-    """Say where it runs: an engine has its own clusters, and a cluster of the file its engine."""
+    """Return engine and cluster: a configured cluster implies its engine."""
     if changes.cluster is not None:
         known = changes.cluster in configured.clusters
         return changes.engine or (None if known else job.engine), changes.cluster
@@ -183,7 +183,7 @@ def _place(job: JobMetadata, changes: Retry, configured: Config) -> tuple[str | 
 
 
 def _environment(header: Mapping[str, Any]) -> dict[str, str]:
-    """Give a job's environment as it was before its resources were told to its programs."""
+    """Return a job's environment as it was before its resources were told to its programs."""
     environment = dict(header.get("environment", {}))
     for name, value in header.get("replaced", {}).items():
         if value is None:

@@ -48,7 +48,7 @@ class Asked:
 def told_anew(
     name: str | None, labels: Mapping[str, str], before: Asked, now: Asked
 ) -> tuple[str | None, dict[str, str]]:
-    """Give name and labels of a job that runs again, with what it is asked for this time.
+    """Return name and labels of a job that runs again, with what it is asked for this time.
 
     A label that is called as a parameter or a resource, and told its value, tells the new one, and
     so does ``KEY=VALUE`` in the name. What can be no label is left out.
@@ -69,7 +69,7 @@ def told_anew(
 
 
 def _tells(key: str, label: str, value: str) -> bool:
-    """Tell whether a label says a value, in whatever way it is written: ``0.20``, ``4096MB``."""
+    """Return whether a label says a value, in whatever way it is written: ``0.20``, ``4096MB``."""
     if label == value or label_of(label_value(label)) == value:
         return True
     megabytes = read_megabytes(label) if RESOURCE_NAMES.get(key) == "memory_mb" else None

@@ -115,7 +115,7 @@ class Takeover(CurrentJobs):
             self._recovery.take_over(self._store.get_many(foreign))
 
     def unfinished(self, *, abandoned: bool = False) -> dict[str, JobState]:
-        """Tell the unfinished jobs that are followed by this service, and their states.
+        """Return the unfinished jobs that are followed by this service, and their states.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class Takeover(CurrentJobs):
         return {job.job_id: job.state for job in left} | self._runners.unfinished()
 
     def _left(self) -> list[JobMetadata]:
-        """Give the unfinished jobs that nobody follows."""
+        """Return the unfinished jobs that nobody follows."""
         is_orphan = self._recovery.host.is_orphan
         owners = [owner for owner in self._store.owners() if is_orphan(json.loads(owner))]
         return [job for owner in owners for job in self._store.unfinished(owner=owner)]

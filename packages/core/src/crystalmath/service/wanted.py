@@ -28,7 +28,7 @@ FOLLOWED = ("state", *_HOLDS)
 
 
 def _is_of(recipe: str, wanted: str) -> bool:
-    """Tell whether a recipe is the one that is wanted, or of that group."""
+    """Return whether a recipe is the one that is wanted, or of that group."""
     names = (wanted, f"quacc.recipes.{wanted}")
     return any(f"{recipe}.".startswith(f"{name}.") for name in names)
 
@@ -68,7 +68,7 @@ class Wanted:
         return self.with_job or bool(self.filters)
 
     def holds(self, one: JobEvent) -> bool:
-        """Tell whether this is wanted."""
+        """Return whether this is wanted."""
         event, job = one.event, one.job
         if self.job_ids is not None and event.job_id not in self.job_ids:
             return False

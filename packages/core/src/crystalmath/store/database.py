@@ -89,7 +89,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Give the only connection that writes just now; commit at the end, or nothing at all."""
+        """Return the only connection that writes just now; commit at the end, or nothing at all."""
         with self._translated(), self._turn, self._engine.connect() as connection:
             transaction, is_known = self._begin(connection)
             try:
@@ -137,7 +137,7 @@ class Database:
                 raise
 
     def is_replaced(self) -> bool:
-        """Tell whether the SQLite file is not the one any more that was opened: cheap to ask."""
+        """Return whether the SQLite file is not the one any more that was opened: cheap to ask."""
         return self._opened is not None and self._opened != self._on_disk()
 
     def remember_file(self) -> None:
@@ -207,7 +207,7 @@ def open_database(url: str, *, create: bool = True, network: bool | None = None)
 
 
 def exists(url: str) -> bool:
-    """Tell whether there is a job database, without making one.
+    """Return whether there is a job database, without making one.
 
     Raises
     ------

@@ -88,7 +88,7 @@ def insert_ended(
 def _known(
     job: NewJob, by_id: Mapping[str, JobMetadata], by_key: Mapping[str | None, JobMetadata]
 ) -> JobMetadata | None:
-    """Give the job that a key belongs to already; `InvalidJob` where it cannot be recorded."""
+    """Return the job that a key belongs to already; `InvalidJob` where it cannot be recorded."""
     check(job)
     known = by_key.get(job.key) if job.key is not None else None
     if known is None:

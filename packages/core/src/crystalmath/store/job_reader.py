@@ -67,7 +67,7 @@ class JobReader:
         self.locked_at = -math.inf
 
     def is_locked(self) -> bool:
-        """Tell whether somebody just waits here for another program's lock."""
+        """Return whether somebody just waits here for another program's lock."""
         return time.monotonic() - self.locked_at < LOCK_S + 1.0
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class JobReader:
 
     @patient
     def get(self, job_id: str) -> JobMetadata:
-        """Give one job.
+        """Return one job.
 
         Raises
         ------
@@ -88,20 +88,20 @@ class JobReader:
 
     @patient
     def get_many(self, ids: Sequence[str]) -> _Jobs:
-        """Give jobs in the order of their ids; those that do not exist are left out."""
+        """Return jobs in the order of their ids; those that do not exist are left out."""
         with self._readable.reading() as snapshot:
             found = {job.job_id: job for job in fetch(snapshot, ids)}
         return [found[name] for name in filter(is_storable, ids) if name in found]
 
     @patient
     def by_key(self, keys: Sequence[str]) -> dict[str, JobMetadata]:
-        """Give the jobs that have these keys, by key; what no job has is left out."""
+        """Return the jobs that have these keys, by key; what no job has is left out."""
         with self._readable.reading() as snapshot:
             return {str(job.key): job for job in fetch(snapshot, keys, by="key")}
 
     @patient
     def specification(self, job_id: str) -> str:
-        """Give the text that was recorded as a job's specification.
+        """Return the text that was recorded as a job's specification.
 
         Raises
         ------
@@ -113,7 +113,7 @@ class JobReader:
 
     @patient
     def specification_size(self, job_id: str) -> int:
-        """Tell how long that text is, without reading it.
+        """Return how long that text is, without reading it.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class JobReader:
 
     @patient
     def pseudopotentials(self, job_id: str) -> _Rows:
-        """Give what was recorded of the pseudopotential files that a job reads.
+        """Return what was recorded of the pseudopotential files that a job reads.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class JobReader:
         sort: str | None = None,
         **filters: Unpack[StoreSelection],
     ) -> _Jobs:
-        """Give the jobs for which everything that is asked for holds.
+        """Return the jobs for which everything that is asked for holds.
 
         Parameters
         ----------
@@ -183,7 +183,7 @@ class JobReader:
 
     @patient
     def retries(self, ids: Sequence[str]) -> dict[str, _Ids]:
-        """Give the ids of those that run, or read, these jobs again, by theirs, oldest first."""
+        """Return the ids of those that run, or read, these jobs again, by theirs, oldest first."""
         found: dict[str, _Ids] = {}
         with self._readable.reading() as snapshot:
             for parent, job_id, _ in fetch_retries(snapshot, ids):
@@ -192,7 +192,7 @@ class JobReader:
 
     @patient
     def children(self, job_id: str, *, limit: int | None = None) -> _Rows:
-        """Give the ids and roles of the jobs that came of a job, the oldest first."""
+        """Return the ids and roles of the jobs that came of a job, the oldest first."""
         given = Parameters()
         where = given.equal("lineage.parent", job_id)
         query = f"SELECT jobs.job_id, lineage.role {_LINEAGE} WHERE {where} ORDER BY jobs.number"
@@ -201,14 +201,14 @@ class JobReader:
 
     @patient
     def owners(self) -> _Ids:
-        """Give the owners that unfinished jobs have, each once, as `list` takes them."""
+        """Return the owners that unfinished jobs have, each once, as `list` takes them."""
         given = Parameters()
         query = f"SELECT DISTINCT owner FROM jobs WHERE {given.among('state', _UNFINISHED)}"
         with self._readable.reading() as snapshot:
             return [str(row["owner"]) for row in snapshot.rows(query, given)]
 
     def unfinished(self, *, engine: str | None = None, owner: str | None = None) -> _Jobs:
-        """Give the jobs that are not terminal, the oldest first."""
+        """Return the jobs that are not terminal, the oldest first."""
         chosen: StoreSelection = {"state": UNFINISHED}
         if engine is not None:
             chosen["engine"] = engine
@@ -218,7 +218,7 @@ class JobReader:
 
     @patient
     def find(self, prefix: str, *, limit: int = 20) -> _Ids:
-        """Give ids that begin with a text, in alphabetical order, at most `limit` of them."""
+        """Return ids that begin with a text, in alphabetical order, at most `limit` of them."""
         given = Parameters()
         with self._readable.reading() as snapshot:
             where = Condition(snapshot, given).starts_with("job_id", prefix)
@@ -226,7 +226,7 @@ class JobReader:
             return [str(row["job_id"]) for row in snapshot.rows(query, given)]
 
     def mentioning(self, text: str) -> Iterator[tuple[str, str]]:
-        """Give the unfinished jobs, by id, in whose specification a text stands, with that."""
+        """Yield the unfinished jobs, by id, in whose specification a text stands, with that."""
         given = Parameters()
         where = (
             f"{given.among('state', _UNFINISHED)} AND specification LIKE {given.add(like(text))}"
@@ -242,7 +242,7 @@ class JobReader:
         job_id: str | Collection[str] | None = None,
         limit: int | None = None,
     ) -> _Events:
-        """Give the event log, the oldest first.
+        """Return the event log, the oldest first.
 
         Events appear in the order of their ``seq``: who has seen one has missed none before it.
 
@@ -264,13 +264,13 @@ class JobReader:
         job_id: str | Collection[str] | None = None,
         limit: int | None = None,
     ) -> tuple[_Events, int]:
-        """Give what :meth:`events` gives, and the ``seq`` up to which that is all there is."""
+        """Return what :meth:`events` gives, and the ``seq`` up to which that is all there is."""
         with self._readable.reading() as snapshot:
             return read_events(snapshot, after, job_id, limit)
 
     @patient
     def last_event(self) -> int:
-        """Give the ``seq`` of the newest event, 0 before the first."""
+        """Return the ``seq`` of the newest event, 0 before the first."""
         with self._readable.reading() as snapshot:
             return last_event(snapshot)
 
@@ -336,7 +336,7 @@ class JobReader:
 
     @patient
     def failures(self, limit: int) -> _Failures:
-        """Give the jobs that failed last, the newest failure first, at most `limit` of them."""
+        """Return the jobs that failed last, the newest failure first, at most `limit` of them."""
         with self._readable.reading() as snapshot:
             rows = snapshot.rows(
                 "SELECT jobs.job_id, jobs.name, jobs.recipe, jobs.finished_at, jobs.error "

@@ -81,7 +81,7 @@ def patient(method: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
 
 
 def is_storable(text: object) -> bool:
-    """Tell whether this is a text that every database can store and compare.
+    """Return whether this is a text that every database can store and compare.
 
     PostgreSQL has no NUL, and no database has half a surrogate pair.
     """
@@ -166,7 +166,7 @@ class Snapshot:
         return f"SELECT json_array_elements_text(CAST({name} AS json))"
 
     def schema_version(self) -> str | None:
-        """Tell which schema the tables have; ``None`` if there are none."""
+        """Return which schema the tables have; ``None`` if there are none."""
         named = "SELECT max(name) AS value FROM sqlite_master WHERE name = 'alembic_version'"
         if not self.is_sqlite:
             named = "SELECT CAST(to_regclass('alembic_version') AS text) AS value"
@@ -244,7 +244,7 @@ def absolute(path: str) -> Path:
 
 
 def has_content(file: Path) -> bool:
-    """Tell whether a file is there, and not empty."""
+    """Return whether a file is there, and not empty."""
     try:
         return file.stat().st_size > 0
     except OSError:
@@ -252,7 +252,7 @@ def has_content(file: Path) -> bool:
 
 
 def has_tables(file: Path) -> bool:
-    """Tell whether a file is a job database; one begun on a full disk may hold no tables."""
+    """Return whether a file is a job database; one begun on a full disk may hold no tables."""
     if not has_content(file):
         return False
     database = SqliteFile(file)

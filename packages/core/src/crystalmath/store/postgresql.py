@@ -62,7 +62,7 @@ def with_driver(url: URL) -> URL:
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """Give what an engine of SQLAlchemy is made with."""
+    """Return what an engine of SQLAlchemy is made with."""
     ours = url.get_driver_name() in _DRIVERS
     return {
         "pool_pre_ping": True,
@@ -107,7 +107,7 @@ def make_schema(connection: Connection, schema: str) -> None:
 
 
 def is_dropped(error: BaseException) -> bool:
-    """Tell whether an error means that the server has gone, or is going or coming."""
+    """Return whether an error means that the server has gone, or is going or coming."""
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:
@@ -119,7 +119,7 @@ def is_dropped(error: BaseException) -> bool:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Tell whether an error means that somebody else has held a lock for too long."""
+    """Return whether an error means that somebody else has held a lock for too long."""
     return isinstance(error, DBAPIError) and _code(error) == "55P03"
 
 
@@ -129,7 +129,7 @@ def _code(error: DBAPIError) -> str | None:
 
 
 def was_committed(engine: Engine, number: int) -> bool:
-    """Tell what became of a transaction whose commit was not answered, once the server is there.
+    """Return what became of a transaction whose commit was not answered, once the server is there.
 
     Parameters
     ----------

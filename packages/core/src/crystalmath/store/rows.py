@@ -127,7 +127,7 @@ def insert_for_jobs(connection: Connection, table: Table, rows: Sequence[dict[st
 
 
 def to_row(job: JobMetadata, names: Collection[str] = _COLUMNS) -> dict[str, Any]:
-    """Give a job as a row, or those of its columns that may have changed."""
+    """Return a job as a row, or those of its columns that may have changed."""
     row = {name: getattr(job, name) for name in names}
     for name in JSON:
         if row.get(name) is not None:
@@ -137,7 +137,7 @@ def to_row(job: JobMetadata, names: Collection[str] = _COLUMNS) -> dict[str, Any
 
 
 def to_listed(job: JobMetadata) -> dict[str, Any]:
-    """Give what lists are filtered and sorted by, without the number."""
+    """Return what lists are filtered and sorted by, without the number."""
     row = {name: getattr(job, name) for name in _SAME}
     found = composition(job.formula) if job.formula else None
     summary = job.summary or {}

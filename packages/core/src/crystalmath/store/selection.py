@@ -199,7 +199,7 @@ _SHORT = {
 
 
 def is_short(filters: StoreSelection) -> bool:
-    """Tell whether these filters are better looked for in ``listed``."""
+    """Return whether these filters are better looked for in ``listed``."""
     return any(filters.get(name) is not None for name in _SHORT)
 
 

@@ -50,7 +50,7 @@ def take_turn(connection: Connection, *, prepared: bool) -> bool:
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Tell whether SQLite has opened the file for reading only; it stays so for a connection."""
+    """Return whether SQLite has opened the file for reading only; it stays so for a connection."""
     code = getattr(error.orig, "sqlite_errorcode", 0) if isinstance(error, DBAPIError) else 0
     moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # then another one would be opened
     return code & _KIND == sqlite3.SQLITE_READONLY and not moved

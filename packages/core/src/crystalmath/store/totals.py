@@ -64,7 +64,7 @@ class Totals:
 
 
 def _of_all_states(filters: StoreSelection) -> tuple[StoreSelection, set[JobState]]:
-    """Give the filters but for the states, and the states that they let through."""
+    """Return the filters but for the states, and the states that they let through."""
     given = cast("StoreSelection", {n: v for n, v in filters.items() if v not in (None, {})})
     if "seen" in given:  # a job may be in another state there
         return given, set(JobState)

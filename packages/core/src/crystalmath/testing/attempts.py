@@ -77,7 +77,7 @@ def attempt_of(
     cluster: str = "local",
     terms: Mapping[str, Any] | None = None,
 ) -> Attempt:
-    """Give an attempt as core gives it to an engine, on terms as those of `write_down`."""
+    """Return an attempt as core gives it to an engine, on terms as those of `write_down`."""
     return Attempt(
         id=attempt_id(job_id, number),
         job_id=job_id,

@@ -73,7 +73,7 @@ class Kept:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Give its exit code; ``None`` while it has not ended."""
+        """Return its exit code; ``None`` while it has not ended."""
         return self._code(0.0)
 
     def wait(self, timeout: float | None = None) -> int:

@@ -162,7 +162,7 @@ class KilledLaunches:
         return _Launch(self._new(), self._door.write("echo").job_id, self._oracle)
 
     def _new(self) -> Owner:
-        """Give a process that has imported everything, and made its engine."""
+        """Return a process that has imported everything, and made its engine."""
         owner = self._owner(TMPDIR=str(self._temporary))
         owner.ask("threads")
         return owner
@@ -230,7 +230,7 @@ class _Launch:
         return age > MOST_S or (age > LEAST_S and self._oracle.outcome(self._job_id) is not None)
 
     def count(self) -> int:
-        """Tell how many processes have come up so far, detached or not."""
+        """Return how many processes have come up so far, detached or not."""
         self._seen |= {each.pid for each in self.owner.process.descendants()}
         return len(self._seen) - self._before
 

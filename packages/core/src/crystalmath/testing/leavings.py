@@ -22,7 +22,7 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux has it
 
 
 def is_channel(path: Path) -> bool:
-    """Tell whether a file is a socket or a pipe."""
+    """Return whether a file is a socket or a pipe."""
     try:
         mode = path.lstat().st_mode
     except OSError:
@@ -41,7 +41,7 @@ def segments(pid: int | str) -> set[str]:
 
 
 def is_leaked(segment: str, since: float) -> bool:
-    """Tell whether shared memory is newer than a time, and belongs to nobody any more."""
+    """Return whether shared memory is newer than a time, and belongs to nobody any more."""
     try:
         found = os.stat(segment)  # noqa: PTH116 - it is a name as the kernel tells it
     except FileNotFoundError:
@@ -50,7 +50,7 @@ def is_leaked(segment: str, since: float) -> bool:
 
 
 def _is_open(segment: str) -> bool:
-    """Tell whether a living process has mapped shared memory."""
+    """Return whether a living process has mapped shared memory."""
     return any(segment in segments(each.name) for each in listed("/proc") if each.name.isdecimal())
 
 
@@ -82,7 +82,7 @@ class UnixSocket:
 
 
 def names_in_use() -> set[str]:
-    """Give the names of all Unix sockets of this machine that some process has."""
+    """Return the names of all Unix sockets of this machine that some process has."""
     return {row[-1] for row in _rows()}
 
 
@@ -98,7 +98,7 @@ def listening_unix_sockets(processes: Iterable[psutil.Process]) -> list[UnixSock
 
 
 def _rows() -> list[list[str]]:
-    """Give the rows of the kernel's table of Unix sockets that have a name."""
+    """Return the rows of the kernel's table of Unix sockets that have a name."""
     try:
         table = Path("/proc/net/unix").read_text(errors="replace")
     except OSError:

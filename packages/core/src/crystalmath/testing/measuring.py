@@ -73,7 +73,7 @@ def _is_over(owner: Owner, job_id: str) -> bool:
 
 
 def _is_apart(first: Owner, engine: EngineUnderTest, home: Path, cold_s: float) -> bool:
-    """Tell whether a second process's job runs while all workers of the first are busy."""
+    """Return whether a second process's job runs while all workers of the first are busy."""
     gate = home / "gate"
     busy: list[str] = []
 

@@ -34,7 +34,7 @@ class Oracle:
         self.home = home
 
     def directory(self, job_id: str) -> Path:
-        """Give the run directory of a job."""
+        """Return the run directory of a job."""
         return self.home / "jobs" / job_id
 
     def jobs(self) -> set[str]:
@@ -43,7 +43,7 @@ class Oracle:
         return {path.name for path in entries if not path.name.startswith(".")}
 
     def claimed(self, job_id: str, attempt: int = 1) -> bool:
-        """Tell whether somebody began an attempt."""
+        """Return whether somebody began an attempt."""
         return (self.directory(job_id) / f"{attempt}.claim").exists()
 
     def outcome(self, job_id: str, attempt: int = 1) -> dict[str, Any] | None:
@@ -54,7 +54,7 @@ class Oracle:
             return None
 
     def end(self, job_id: str) -> str | None:
-        """Tell how the first attempt of a job ended; ``None`` if it has not.
+        """Return how the first attempt of a job ended; ``None`` if it has not.
 
         A cancelled one may end with its allocation, too quickly for its supervisor to say so: it
         is lost then, with a word that it was cancelled.
@@ -76,12 +76,12 @@ class Oracle:
         return sum(path.suffix == ".claim" for path in listed(self.directory(job_id)))
 
     def supervisor(self, job_id: str, attempt: int = 1) -> int:
-        """Tell the pid of the process that claimed an attempt."""
+        """Return the pid of the process that claimed an attempt."""
         pid: int = self.claimant(job_id, attempt)["pid"]
         return pid
 
     def claimant(self, job_id: str, attempt: int = 1) -> dict[str, Any]:
-        """Tell who claimed an attempt: host, boot, pid and start time."""
+        """Return who claimed an attempt: host, boot, pid and start time."""
         return _head(self.directory(job_id) / f"{attempt}.claim")
 
     def spec(self, job_id: str) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Oracle:
 
 
 def found(pids: Iterable[int]) -> list[psutil.Process]:
-    """Give the processes of these pids, to be known again when others have the pids."""
+    """Return the processes of these pids, to be known again when others have the pids."""
     processes = []
     for pid in pids:
         with contextlib.suppress(*TRANSIENT):
@@ -103,7 +103,7 @@ def found(pids: Iterable[int]) -> list[psutil.Process]:
 
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Give those processes that have not ended, collected by their parents or not."""
+    """Return those processes that have not ended, collected by their parents or not."""
     return [process for process in processes if _is_alive(process)]
 
 
@@ -132,7 +132,7 @@ def living(variable: str, prefix: str) -> list[psutil.Process]:
 
 
 def start_time(pid: int) -> int | None:
-    """Tell when a process started, in clock ticks since boot, as claims have it."""
+    """Return when a process started, in clock ticks since boot, as claims have it."""
     with contextlib.suppress(OSError):
         told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         return int(told.rpartition(")")[2].split()[19])

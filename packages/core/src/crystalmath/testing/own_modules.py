@@ -59,7 +59,7 @@ def _packages(dist: Distribution) -> set[str]:
 
 
 def _source(dist: Distribution) -> str | None:
-    """Give the folder that a distribution was installed from in editable form."""
+    """Return the folder that a distribution was installed from in editable form."""
     direct = json.loads(dist.read_text("direct_url.json") or "{}")
     if not direct.get("dir_info", {}).get("editable"):
         return None
@@ -73,7 +73,7 @@ def _file(top: str) -> str:
 
 
 def _required(name: str, seen: set[str] | None = None) -> list[Distribution]:
-    """Give what a distribution requires without extras, and what that requires."""
+    """Return what a distribution requires without extras, and what that requires."""
     seen = set() if seen is None else seen
     found = []
     try:

@@ -51,7 +51,7 @@ class OwnerError(AssertionError):
 
 
 def is_unavailable(error: OwnerError) -> bool:
-    """Tell whether the engine raised `EngineUnavailable`, after which core tries again."""
+    """Return whether the engine raised `EngineUnavailable`, after which core tries again."""
     return str(error).startswith("EngineUnavailable")
 
 
@@ -178,7 +178,7 @@ class Owner:
         return line
 
     def _has_line(self) -> bool:
-        """Tell whether an answer is there after all: this process, too, may have had no core."""
+        """Return whether an answer is there after all: this process, too, may have had no core."""
         return b"\n" in self._unread or self.has_answered()
 
     @property
@@ -187,7 +187,7 @@ class Owner:
         return _text(self._output, 0)
 
     def new_output(self) -> tuple[str, str]:
-        """Give what it wrote to standard output and to standard error since this was asked last."""
+        """Return its standard output and error since the last call."""
         told = tuple(_text(file, self._read[file]) for file in (self._output, self._errors))
         self._read = {file: os.fstat(file.fileno()).st_size for file in self._read}
         return told[0], told[1]
@@ -201,7 +201,7 @@ class Owner:
         return found
 
     def has_answered(self) -> bool:
-        """Tell whether :meth:`receive` would not wait."""
+        """Return whether :meth:`receive` would not wait."""
         return bool(select.select([self._answers], [], [], 0)[0])
 
     def kill(self) -> None:
@@ -254,7 +254,7 @@ class Owner:
 
 
 def _holding(typed: bytes) -> int:
-    """Give a descriptor from which a text is read, and then its end."""
+    """Return a descriptor from which a text is read, and then its end."""
     if not typed:
         return os.open(os.devnull, os.O_RDONLY)
     read, write = os.pipe()

@@ -81,7 +81,7 @@ class OwnerProcess:
         return self._runner.get_status(job_id).value
 
     def result(self, job_id: str) -> Any:
-        """Give a result."""
+        """Return a result."""
         return self._runner.get_result(job_id)
 
     def cancel(self, job_id: str) -> bool:
@@ -171,7 +171,7 @@ class OwnerProcess:
         vars(self._runner).update(launch=launched, stop=stopped)
 
     def taken(self) -> int:
-        """Tell how many attempts the engine has taken since it is watched."""
+        """Return how many attempts the engine has taken since it is watched."""
         return len(self._taken)
 
     def leave(self, limit_s: float) -> float | None:
@@ -195,7 +195,7 @@ class OwnerProcess:
         raise _Crash("as the test wanted")
 
     def changes(self) -> dict[str, list[str]]:
-        """Tell what of this process is not as it was before it had a runner."""
+        """Return what of this process is not as it was before it had a runner."""
         deadline = time.monotonic() + SETTLE_S
         while True:
             found = snapshot.differences(self._born, snapshot.take(self._engine))
@@ -211,11 +211,11 @@ class OwnerProcess:
         self._passing = PassingChanges(home, folder)
 
     def passing(self) -> dict[str, list[str]]:
-        """Tell what was noted."""
+        """Return what was noted."""
         return {topic: list(found) for topic, found in self._passing.found.items()}
 
     def temporary(self) -> dict[str, str]:
-        """Tell which temporary files were made outside TMPDIR, and where in the code."""
+        """Return which temporary files were made outside TMPDIR, and where in the code."""
         return self._passing.temporary
 
     def start_child(self) -> None:
@@ -223,7 +223,7 @@ class OwnerProcess:
         self._child = subprocess.Popen(["/bin/sh", "-c", f"exit {CHILD_EXITS_WITH}"])
 
     def child_ended_with(self) -> int:
-        """Give its exit code, some time after its end: until then it is a zombie for all to see."""
+        """Return its exit code some time after its end; until then it is a visible zombie."""
         time.sleep(ZOMBIE_S)
         return self._child.wait()
 
@@ -270,15 +270,15 @@ class OwnerProcess:
         return sys.stdin.read()
 
     def cores(self) -> list[int]:
-        """Give the cores that this process may use."""
+        """Return the cores that this process may use."""
         return sorted(os.sched_getaffinity(0))
 
     def limits(self) -> dict[str, list[int]]:
-        """Give this process's limits."""
+        """Return this process's limits."""
         return snapshot.limits()
 
     def encodings(self) -> dict[str, str]:
-        """Tell how text becomes bytes here."""
+        """Return how text becomes bytes here."""
         return snapshot.encodings()
 
     def threads(self) -> list[str]:
@@ -322,7 +322,7 @@ def _by_job(attempts: Sequence[Any], answers: Mapping[str, Any]) -> dict[str, An
 
 
 def _spelt(sighting: Sighting) -> list[str | None]:
-    """Give a sighting as JSON has it, once it is known to be one."""
+    """Return a sighting as JSON has it, once it is known to be one."""
     from crystalmath.models import Sighting
 
     if not isinstance(sighting, Sighting):
@@ -359,7 +359,7 @@ def _kind(error: BaseException) -> str:
 
 
 def _trace(error: BaseException) -> str:
-    """Give a traceback without the frames of this module above it."""
+    """Return a traceback without the frames of this module above it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next

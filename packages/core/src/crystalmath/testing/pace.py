@@ -20,7 +20,7 @@ WAITS_S, COLD_JOBS, WARM_JOBS = 0.4, 0.1, 0.8
 
 
 def fewer(number: int, turn_s: float) -> int:
-    """Tell how many attempts an engine is given that may be a slow one."""
+    """Return how many attempts an engine is given that may be a slow one."""
     return max(1, int(number * min(1.0, LEAST_TURN_S / turn_s)))
 
 

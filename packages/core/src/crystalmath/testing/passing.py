@@ -25,14 +25,14 @@ def listed(folder: Path | str) -> list[Path]:
 
 
 def below(folder: Path | str) -> Iterator[Path]:
-    """Give the files and folders below a folder."""
+    """Yield the files and folders below a folder."""
     # Unlike `rglob`, it survives that a folder goes meanwhile.
     for place, folders, files in os.walk(folder):
         yield from (Path(place, name) for name in (*folders, *files))
 
 
 def links(folder: Path | str) -> list[str]:
-    """Give where the symbolic links in a folder lead, as those of ``/proc/<pid>/fd``."""
+    """Return where the symbolic links in a folder lead, as those of ``/proc/<pid>/fd``."""
     found = []
     for path in listed(folder):
         with contextlib.suppress(OSError):

@@ -129,7 +129,7 @@ class PassingChanges:
             self._busy.is_looking = False
 
     def _is_elsewhere(self, event: str, arguments: tuple[Any, ...], frame: FrameType) -> bool:
-        """Tell whether a file is written, or changed in its mode, where none may be."""
+        """Return whether a file is written, or changed in its mode, where none may be."""
         name = arguments[0]
         if not isinstance(name, str | bytes | os.PathLike):
             return False  # a descriptor

@@ -36,7 +36,7 @@ class Places:
         self._before = self._files()
 
     def changes(self) -> list[str]:
-        """Say which files are not as they were."""
+        """Return which files are not as they were."""
         before, after = self._before, self._files()
         return sorted(
             f"{path} was {before.get(path, 'not there')}, is {after.get(path, 'not there')}"
@@ -83,7 +83,7 @@ def _show(home: Path, folder: Path) -> None:
 
 
 def _is_small(folder: Path) -> bool:
-    """Tell whether a folder may be copied: not what only its owner may read, keys above all."""
+    """Return whether a folder may be copied: not what only its owner may read, keys above all."""
     if folder.is_symlink() or not folder.lstat().st_mode & stat.S_IROTH:
         return False
     for number, path in enumerate(below(folder), start=1):

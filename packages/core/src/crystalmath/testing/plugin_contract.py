@@ -33,12 +33,12 @@ class PluginContract:
 
     @pytest.fixture
     def plugin(self) -> str:
-        """Give the name of the entry point in the group ``crystalmath.plugins``."""
+        """Return the name of the entry point in the group ``crystalmath.plugins``."""
         raise NotImplementedError("fill in the fixture `plugin` (crystalmath.testing)")
 
     @pytest.fixture
     def loaded(self, plugin: str) -> Any:
-        """Give the plugin's module or object."""
+        """Return the plugin's module or object."""
         return plugins().plugin(plugin)
 
     @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def unchanged(who: str, folder: Path, warm: Callable[[], object]) -> Iterator[No
 
 
 def _difference(before: Any, after: Any) -> str:
-    """Tell what is another, of a dictionary the entries alone."""
+    """Return what is another, of a dictionary the entries alone."""
     if not isinstance(before, dict):
         return f"{after!r}, and was {before!r}"
     names = [name for name in before | after if before.get(name) != after.get(name)]
@@ -107,7 +107,7 @@ def _difference(before: Any, after: Any) -> str:
 
 
 def quickest(call: Callable[[], object]) -> float:
-    """Give the time that a call takes, in seconds: the least of some tries."""
+    """Return the time that a call takes, in seconds: the least of some tries."""
     times = []
     for _ in range(TRIES):
         with watched() as seen:
@@ -117,7 +117,7 @@ def quickest(call: Callable[[], object]) -> float:
 
 
 def process_state() -> dict[str, Any]:
-    """Give what is set in this process now, to be compared with what is set later."""
+    """Return what is set in this process now, to be compared with what is set later."""
     umask = os.umask(0o077)
     os.umask(umask)
     root = logging.getLogger()

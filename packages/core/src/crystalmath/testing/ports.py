@@ -53,7 +53,7 @@ class Port:
 
 
 def sockets(process: psutil.Process, kind: str) -> Any:
-    """Give the connections of a process, as psutil tells of them."""
+    """Return the connections of a process, as psutil tells of them."""
     # It has another name from psutil 6 on.
     connections = getattr(process, "net_connections", None) or process.connections
     return connections(kind)
@@ -86,7 +86,7 @@ def _found(
 
 
 def open_to_strangers(ports: Iterable[Port]) -> list[str]:
-    """Say which ports serve who shows no key, as far as they speak what is known here.
+    """Return which ports serve who shows no key, as far as they speak what is known here.
 
     Asked are ZeroMQ, Dask, HTTP and XML-RPC. What speaks something else, or says nothing, passes.
     """

@@ -36,7 +36,7 @@ class PreflightContract(PluginContract):
 
     @pytest.fixture
     def cases(self) -> Sequence[PreflightCase]:
-        """Give jobs that are right, and jobs that are wrong in each way that the plugin knows."""
+        """Return jobs that are right, and jobs that are wrong in each way that the plugin knows."""
         raise NotImplementedError("fill in the fixture `cases` (crystalmath.testing)")
 
     @pytest.fixture
@@ -116,6 +116,6 @@ class PreflightContract(PluginContract):
 
 
 def _document(case: PreflightCase) -> str:
-    """Give structure and parameters as the hook gets them."""
+    """Return structure and parameters as the hook gets them."""
     spec = JobSpec(job_id="", recipe=case.recipe, atoms=case.atoms, parameters=case.parameters)
     return codec.encode_spec(spec)

@@ -20,7 +20,7 @@ SAID = "What the engine said last"
 
 
 def original(cls: type, name: str) -> Callable[..., Any]:
-    """Give a test as the kit has it, also where a subclass marks it ``xfail``; else its own."""
+    """Return a test as the kit has it, also where a subclass marks it ``xfail``; else its own."""
     found = [vars(each)[name] for each in cls.__mro__ if name in vars(each)]
     ours = [test for test in found if test.__module__.startswith(_CONTRACT)]
     test: Callable[..., Any] = (ours or found)[0]
@@ -28,7 +28,7 @@ def original(cls: type, name: str) -> Callable[..., Any]:
 
 
 def promise(test: Callable[..., Any]) -> str:
-    """Say what a test asks: its name in words, and the first line of its docstring."""
+    """Return what a test asks: its name in words, and the first line of its docstring."""
     name = test.__name__.removeprefix("test_").replace("_", " ")
     told = (inspect.getdoc(test) or "").partition("\n\n")[0].replace("\n", " ")
     return f"{name}: {told}" if told else name

@@ -35,12 +35,12 @@ class ReaderContract(PluginContract):
 
     @pytest.fixture
     def cases(self) -> Sequence[ReaderCase]:
-        """Give what each program writes: at the beginning, in the middle, at the end."""
+        """Return what each program writes: at the beginning, in the middle, at the end."""
         raise NotImplementedError("fill in the fixture `cases` (crystalmath.testing)")
 
     @pytest.fixture
     def readers(self, loaded: Any) -> dict[str, ProgressReader]:
-        """Give the plugin's readers by the names of their files."""
+        """Return the plugin's readers by the names of their files."""
         assert hasattr(loaded, "crystalmath_progress_readers"), (
             f"the plugin does not provide crystalmath_progress_readers ({_GUIDE})"
         )

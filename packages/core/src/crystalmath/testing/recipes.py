@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def echo(atoms: Atoms, /, **parameters: Any) -> dict[str, Any]:
-    """Give back what came in."""
+    """Return what came in."""
     return {"symbols": list(atoms.symbols), **parameters}
 
 
@@ -84,7 +84,7 @@ def grandchild(atoms: Atoms, pids: str) -> None:
 
 
 def value(atoms: Atoms, value: Any = None) -> Any:
-    """Give back the parameter alone."""
+    """Return the parameter alone."""
     del atoms
     return value
 
@@ -99,7 +99,7 @@ def mark(atoms: Atoms, path: str, number: int = 0, seconds: float = 0.0) -> dict
 
 
 def structure(atoms: Atoms, **parameters: Any) -> dict[str, Any]:
-    """Give back the structure and the parameters, and tell what the recipe saw of the structure."""
+    """Return the structure and the parameters, and what the recipe saw of the structure."""
     seen = {
         "tags": atoms.get_tags().tolist(),
         "magmoms": atoms.get_initial_magnetic_moments().tolist(),
@@ -109,7 +109,7 @@ def structure(atoms: Atoms, **parameters: Any) -> dict[str, Any]:
 
 
 def large(atoms: Atoms, megabytes: int) -> dict[str, Any]:
-    """Give back so many megabytes, once they are JSON: one half bytes, one half numbers."""
+    """Return so many megabytes, once they are JSON: one half bytes, one half numbers."""
     del atoms
     import hashlib
 
@@ -124,7 +124,7 @@ def large(atoms: Atoms, megabytes: int) -> dict[str, Any]:
 
 
 def surroundings(atoms: Atoms, path: str | None = None) -> dict[str, Any]:
-    """Tell what a recipe finds around itself; run until a file is there, if one is named."""
+    """Return what a recipe finds around itself; run until a file is there, if one is named."""
     from crystalmath.testing import snapshot
 
     if path is not None:

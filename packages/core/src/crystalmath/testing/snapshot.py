@@ -121,7 +121,7 @@ def _sweeping_filters() -> list[str]:
 
 
 def _defined(module: Any, name: str) -> str:
-    """Tell which object has a name, and where that was written."""
+    """Return which object has a name, and where that was written."""
     found = getattr(module, name)
     code = getattr(found, "__code__", None)
     where = f"{code.co_filename}:{code.co_firstlineno}" if code else found.__module__
@@ -154,7 +154,7 @@ def _changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 
 def umask() -> int:
-    """Tell which permissions new files lack."""
+    """Return which permissions new files lack."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -169,13 +169,13 @@ def signals() -> dict[str, list[str]]:
 
 
 def limits() -> dict[str, list[int]]:
-    """Give the soft and the hard limit of each resource; -1 is none."""
+    """Return the soft and the hard limit of each resource; -1 is none."""
     names = sorted(name for name in vars(resource) if name.startswith("RLIMIT_"))
     return {name: list(resource.getrlimit(getattr(resource, name))) for name in names}
 
 
 def encodings() -> dict[str, str]:
-    """Tell how text becomes bytes."""
+    """Return how text becomes bytes."""
     return {
         "text files": locale.getencoding().lower(),
         "names of files": sys.getfilesystemencoding(),

@@ -96,16 +96,16 @@ class EngineUnderTest:
         return next(iter(self.clusters), "local")
 
     def limited(self) -> EngineUnderTest:
-        """Give the same with the limits that hold now, so that it is not measured again."""
+        """Return the same with the limits that hold now, so that it is not measured again."""
         return attrs.evolve(self, start_s=self.start_s, turn_s=self.turn_s)
 
     def as_plain(self) -> dict[str, Any]:
-        """Give what makes another one like this, as JSON has it; an outage is none of it."""
+        """Return what makes another one like this, as JSON has it; an outage is none of it."""
         fields = [each for each in attrs.fields(type(self)) if each.init]
         return {each.alias: getattr(self, each.name) for each in fields if each.name != "outage"}
 
     def environ(self, home: Path) -> dict[str, str]:
-        """Give the environment of the processes that own jobs in a home."""
+        """Return the environment of the processes that own jobs in a home."""
         inherited = {name: v for name, v in os.environ.items() if not name.startswith(_OURS)}
         return {
             **inherited,

@@ -41,7 +41,7 @@ _LOOKS = 1000
 
 
 def own_time() -> float:
-    """Give this thread's clock, in seconds: it stands while the thread could run and has no core.
+    """Return this thread's clock, in seconds: it stands while the thread could run and has no core.
 
     It goes while the thread computes, and while it waits for somebody else.
     """

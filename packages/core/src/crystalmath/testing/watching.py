@@ -131,7 +131,7 @@ def _note(what: str, frame: FrameType) -> None:
 
 
 def _is_of_another() -> bool:
-    """Tell whether the present thread is none of the call's."""
+    """Return whether the present thread is none of the call's."""
     me = threading.get_ident()
     return any(thread.ident == me for thread in tuple(_others))
 
@@ -157,7 +157,7 @@ def writes(arguments: tuple[Any, ...]) -> bool:
 
 
 def is_bytecode(name: str) -> bool:
-    """Tell whether Python keeps what it has compiled there, or beside the modules."""
+    """Return whether Python keeps what it has compiled there, or beside the modules."""
     kept = sys.pycache_prefix
     return "__pycache__" in name or (kept is not None and name.startswith(kept))
 
@@ -169,7 +169,7 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def imports(frame: FrameType) -> bool:
-    """Tell whether something happens while a module is imported."""
+    """Return whether something happens while a module is imported."""
     return any("importlib._bootstrap" in each.f_code.co_filename for each in _frames(frame))
 
 
@@ -178,7 +178,7 @@ def _asks(frame: FrameType) -> bool:
 
 
 def caller(frame: FrameType) -> FrameType | None:
-    """Give the first caller outside Python's own library."""
+    """Return the first caller outside Python's own library."""
     for each in _frames(frame):
         name = each.f_code.co_filename
         if not name.startswith("<") and (_LIBRARY not in name or "-packages" in name):
@@ -187,7 +187,7 @@ def caller(frame: FrameType) -> FrameType | None:
 
 
 def place(frame: FrameType) -> str:
-    """Tell the line of the first caller outside Python's own library."""
+    """Return the line of the first caller outside Python's own library."""
     who = caller(frame)
     if who is None:
         return "in Python's library"
@@ -195,7 +195,7 @@ def place(frame: FrameType) -> str:
 
 
 def _there(folders: Sequence[Path]) -> dict[tuple[str, Hashable], str]:
-    """Give what there is now in words, by kind and by what it is: a command may become another."""
+    """Return what exists now, in words, by kind: a command may become another."""
     me = psutil.Process()
     found: dict[tuple[str, Hashable], str] = {}
     found |= {("thread", thread): thread.name for thread in threading.enumerate()}

@@ -165,7 +165,7 @@ class Runner:
         )
 
     def is_dead(self) -> bool:
-        """Tell whether it has ended."""
+        """Return whether it has ended."""
         return bool(select.select([self._pidfd], [], [], 0)[0])
 
     def leavings(self) -> list[int]:

@@ -42,7 +42,7 @@ _FRAME = " |*"
 
 
 def complaint(place: str) -> str | None:
-    """Give what a program said of why it stopped, on one line after its name.
+    """Return what a program said of why it stopped, on one line after its name.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def _first(lines: list[str], pattern: re.Pattern[str]) -> str | None:
 
 
 def _espresso(names: list[str], lines: Callable[[str], list[str]]) -> tuple[str, str | None] | None:
-    """Give the program and its message; ``None`` where no file is of Quantum ESPRESSO's."""
+    """Return the program and its message; ``None`` where no file is of Quantum ESPRESSO's."""
     programs = [name[:-4] for name in names if name.endswith(".out") and name[:-4] in _ESPRESSO]
     for program in programs:
         said = (

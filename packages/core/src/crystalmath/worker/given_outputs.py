@@ -28,7 +28,7 @@ _ORIGINAL = ".orig"
 
 
 def main(arguments: list[str]) -> int:
-    """Give the outputs of the earlier calculation; 1 if there is none with this input."""
+    """Return the outputs of the earlier calculation; 1 if there is none with this input."""
     work, names = arguments[0], arguments[1].split(",")
     given = {name: _plain(Path(name).read_bytes()) for name in names if Path(name).is_file()}
     folder = next((each for each in _folders(work) if _had(each, given)), None)
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _folders(work: str) -> list[Path]:
-    """Give all folders with files below a work directory."""
+    """Return all folders with files below a work directory."""
     roots = [work, *scratch_folders(work)]
     found = {Path(root, file.path).parent for root in roots for file in files_below(root)}
     return sorted(found)

@@ -103,7 +103,7 @@ class Edited:
         self._known: set[str] = set()
 
     def covers(self, module: str, origin: str) -> bool:
-        """Tell whether a module is one that people edit."""
+        """Return whether a module is one that people edit."""
         if self.admits(module):
             return True
         if module.partition(".")[0] == _OURS:
@@ -111,7 +111,7 @@ class Edited:
         return not os.path.realpath(origin).startswith(self._libraries)
 
     def admits(self, module: str) -> bool:
-        """Tell whether a module is of a package whose recipes are admitted."""
+        """Return whether a module is of a package whose recipes are admitted."""
         return module.split(".", maxsplit=1)[0] in self._roots
 
     def watch(self, paths: Iterable[str]) -> None:
@@ -130,7 +130,7 @@ class Edited:
         self._known = set(sys.modules)
 
     def changed(self) -> bool:
-        """Tell whether any of the files is not as it was when it was read."""
+        """Return whether any of the files is not as it was when it was read."""
         return any(known is None or signature(path) != known for path, known in self.files.items())
 
 
@@ -152,7 +152,7 @@ def _is_of(module: str, packages: Iterable[str]) -> bool:
 
 
 def signature(path: str) -> tuple[int, ...]:
-    """Give what changes when a file does; empty where none can be reached."""
+    """Return what changes when a file does; empty where none can be reached."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -161,12 +161,12 @@ def signature(path: str) -> tuple[int, ...]:
 
 
 def signature_of(status: os.stat_result) -> tuple[int, ...]:
-    """Give the same of a file that was looked at already."""
+    """Return the same of a file that was looked at already."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def settled(seen: Sequence[int] | None, read: float) -> bool:
-    """Tell whether a file's signature vouches for what was read of it.
+    """Return whether a file's signature vouches for what was read of it.
 
     Parameters
     ----------

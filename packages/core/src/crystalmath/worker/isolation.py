@@ -157,7 +157,7 @@ def _umask() -> int:
 
 
 def _encoded_environment() -> Mapping[Any, Any]:
-    """Give the environment as it is kept; to decode all of it takes longer than to compare it."""
+    """Return the environment as it is kept; to decode all of it takes longer than to compare it."""
     return getattr(os.environ, "_data", os.environ)
 
 

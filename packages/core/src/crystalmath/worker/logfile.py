@@ -73,5 +73,5 @@ def _told(missing: int, most: int) -> bytes:
 
 
 def _line_after(descriptor: int, offset: int) -> int:
-    """Give where the next line begins, if it does so soon."""
+    """Return where the next line begins, if it does so soon."""
     return offset + os.pread(descriptor, _LINE, offset).find(b"\n") + 1

@@ -42,7 +42,7 @@ def init_script(commands: str) -> str:
 
 
 def with_init(forwarded: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Give the variables of a job with those that its cluster's commands have set on the node.
+    """Return the variables of a job with those that its cluster's commands have set on the node.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ class OomKills:
         self._seen = _read(self.file)
 
     def grown(self) -> bool:
-        """Tell whether the kernel has killed somebody since."""
+        """Return whether the kernel has killed somebody since."""
         return _read(self.file) > self._seen
 
 

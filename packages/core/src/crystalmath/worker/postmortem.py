@@ -97,7 +97,7 @@ def _said(error: BaseException) -> str:
 
 
 def _place(error: BaseException, work: str) -> str | None:
-    """Give the directory of the calculation that failed, or else of the last one."""
+    """Return the directory of the calculation that failed, or else of the last one."""
     directory = _of(error, "directory")
     if isinstance(directory, (str, os.PathLike)) and os.path.isdir(directory):
         return os.fspath(os.path.abspath(directory))

@@ -8,7 +8,7 @@ from crystalmath.jobs.piecewise import at_once
 
 
 def reached(work: str) -> str:
-    """Say what the newest calculation of a job has written last.
+    """Return what the newest calculation of a job has written last.
 
     Parameters
     ----------

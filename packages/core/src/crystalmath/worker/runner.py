@@ -192,7 +192,7 @@ def _call(
 
 
 def _last_of_lost(directory: RunDirectory, attempt: int, given: Atoms) -> Atoms:
-    """Give the geometry to which the attempts before had come; if there is none, the given one."""
+    """Return the last geometry of earlier attempts, else the submitted one."""
     try:
         found = last_geometry(directory, attempt - 1, given)
     except InvalidJob as error:

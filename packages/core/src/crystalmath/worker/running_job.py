@@ -66,7 +66,7 @@ class RunningJob:
         self.log = LogFile(directory.log(self.attempt), config.log_bytes(self.environment))
 
     def left(self, *, begun: bool) -> float:
-        """Tell how much time it has, in seconds; its walltime counts from when it has begun."""
+        """Return how much time it has, in seconds; its walltime counts from when it has begun."""
         return self._time.left(begun=begun)
 
     def ask_to_stop(self, left: float) -> None:
@@ -86,7 +86,7 @@ class RunningJob:
             self.write_log(told.encode())
 
     def overdue(self) -> dict[str, str]:
-        """Give the end of one whose time is up: state and error; what it reached is added to it."""
+        """Return state and error of a job whose time is up, with what it reached."""
         self._is_overdue = True
         return {"state": self._time.end, "error": f"{self._time.over()}{self._asked}"}
 
@@ -96,7 +96,7 @@ class RunningJob:
         self._tail = (self._tail + data)[-TAIL:]
 
     def last_words(self) -> str:
-        """Give the end of its log as a part of an error message."""
+        """Return the end of its log as a part of an error message."""
         said = self._tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
         return "\n".join(["\nthe end of its log:", *said]) if said else ""
 

@@ -296,7 +296,7 @@ class Supervisor:
             job.publish("lost", error=error)
 
     def _is_stopping_with_all(self) -> bool:
-        """Tell whether a scheduler ends its allocation: it signals the runner as it does us."""
+        """Return whether a scheduler ends its allocation: it signals the runner as it does us."""
         deadline = time.monotonic() + (SIGNALLED_S if _allocation() else 0.0)
         while not self._stopping and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -14,7 +14,7 @@ _UNPACKED = 64 << 20
 
 
 def lines_of(path: str, size: int, width: int) -> list[str]:
-    """Give the last lines of a file, printable and none of them empty.
+    """Return the last lines of a file, printable and none of them empty.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def lines_of(path: str, size: int, width: int) -> list[str]:
 
 
 def tail(path: str, size: int) -> bytes:
-    """Give the end of a file.
+    """Return the end of a file.
 
     Parameters
     ----------

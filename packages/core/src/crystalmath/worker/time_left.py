@@ -56,18 +56,18 @@ class TimeLeft:
         self._notice_s = notice_s if notice_s < all_of_it else all_of_it / 2
 
     def left(self, *, begun: bool) -> float:
-        """Tell how much time it has, in seconds; its walltime counts from when it has begun."""
+        """Return how much time it has, in seconds; its walltime counts from when it has begun."""
         if begun and not self._begun:
             self._begun = True
             self._own = time.monotonic() + self._walltime_s
         return min(self._own, self._allocations) - time.monotonic()
 
     def is_short(self, left: float) -> bool:
-        """Tell whether its program is to be asked to stop by itself, with so many seconds left."""
+        """Return whether to ask the program to stop by itself, with so many seconds left."""
         return (self._begun or self._is_allocations) and left <= self._notice_s
 
     def is_urgent(self, left: float) -> bool:
-        """Tell whether that should be as soon as it can."""
+        """Return whether that should be as soon as it can."""
         return left <= self._notice_s / 2
 
     @property
@@ -81,7 +81,7 @@ class TimeLeft:
         return self._allocations_end if self._is_allocations else "failed"
 
     def over(self) -> str:
-        """Say which time is over."""
+        """Return which time is over."""
         if self._is_allocations:
             return f"stopped: {self.name} is over"
         if self._begun:
@@ -98,7 +98,7 @@ class TimeLeft:
 
 
 def least_left(directory: str | os.PathLike[str]) -> float:
-    """Tell how much must be left of a shared allocation for a job to begin in it, in seconds.
+    """Return how much must be left of a shared allocation for a job to begin in it, in seconds.
 
     With less it would be asked to stop, or ended, at once; another attempt of a job that has just
     been is not to come back to what is left of the same allocation.
@@ -117,7 +117,7 @@ def _margin(environment: Mapping[str, str]) -> float:
 
 
 def _lasts(environ: Mapping[str, str]) -> float:
-    """Tell how long the allocation lasts from now on, in seconds, where its worker knows."""
+    """Return how long the allocation lasts from now on, in seconds, where its worker knows."""
     try:
         lasts = float(environ.get(ENDS) or math.inf) - time.time()
     except ValueError:

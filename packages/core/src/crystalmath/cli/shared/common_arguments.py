@@ -52,7 +52,7 @@ _FULL = 36  # characters of an id
 
 
 def any_client(*, runs: bool = False) -> Client:
-    """Give a client of the home's server; where none runs, of this process.
+    """Return a client of the home's server; where none runs, of this process.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def _tell_of_a_lock() -> None:
 
 
 def find(client: Client, prefix: str) -> str:
-    """Give the one id that begins so; a full one goes through as it is."""
+    """Return the one id that begins so; a full one goes through as it is."""
     return prefix if len(prefix) == _FULL else client.find(prefix)
 
 
@@ -143,7 +143,7 @@ def select(
     labels: Mapping[str, str],
     wanted: Sequence[str] | None,
 ) -> list[Job]:
-    """Give the jobs that are meant: by their ids, or all, and of these what fits the filters.
+    """Return the jobs that are meant: by their ids, or all, and of these what fits the filters.
 
     Raises
     ------

@@ -51,7 +51,7 @@ def server_checks(configured: Config) -> Iterator[Check]:
 
 
 def waits_for_database() -> bool:
-    """Tell whether the home's server has no answer from its job database just now."""
+    """Return whether the home's server has no answer from its job database just now."""
     from crystalmath.config import home
     from crystalmath.server.endpoint import Place
 

@@ -88,7 +88,7 @@ def _difference(one: Difference) -> Iterator[str]:
 
 
 def document(inputs: Inputs, other: Inputs | None) -> dict[str, Any]:
-    """Give inputs as the commands write them as JSON, and what differs from another job's."""
+    """Return inputs as the commands write them as JSON, and what differs from another job's."""
     from attrs import asdict
 
     told: dict[str, Any] = {"inputs": inputs.document()}

@@ -72,7 +72,7 @@ def sentence(finding: Mapping[str, Any]) -> str:
 
 
 def potcar(file: Mapping[str, Any]) -> str:
-    """Tell which pseudopotential file it is, and how to know it again."""
+    """Return which pseudopotential file it is, and how to know it again."""
     known = f"{file['setup']}, {file['sha256'][:8]}…"
     title = file.get("titel")
     return f"{file['symbol']}: {title} ({known})" if title else f"{file['symbol']}: {known}"
@@ -89,7 +89,7 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
 
 
 def resources(job: JobDocument) -> str:
-    """Tell what a job asks of the machine, by the names of ``--json``."""
+    """Return what a job asks of the machine, by the names of ``--json``."""
     given = dict(job["resources"])
     options: Mapping[str, str] = given.pop("options", {})
     told = [f"{name}={value}" for name, value in given.items()]
@@ -99,12 +99,12 @@ def resources(job: JobDocument) -> str:
 
 
 def parent(given: Mapping[str, Any]) -> str:
-    """Tell which job another came of, and how."""
+    """Return which job another came of, and how."""
     return f"{given['job_id']} ({taken_of(given)})"
 
 
 def taken_of(given: Mapping[str, Any]) -> str:
-    """Tell what of a job another has."""
+    """Return what of a job another has."""
     which = {None: "its final geometry", 0: "what it was given"}
     frame = given.get("frame")
     if "file" in given:
@@ -115,7 +115,7 @@ def taken_of(given: Mapping[str, Any]) -> str:
 
 
 def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
-    """Give what a job's summary says, with units."""
+    """Return what a job's summary says, with units."""
     summary: Mapping[str, Any] = job["result"] or {}
     energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
     steps = summary.get("steps")
@@ -183,14 +183,14 @@ def show(grid: Table, width: int | None = None) -> None:
 
 
 def console(width: int | None = None) -> Console:
-    """Give standard output as Rich knows it."""
+    """Return standard output as Rich knows it."""
     from rich.console import Console
 
     return Console(file=sys.stdout, highlight=False, width=width)
 
 
 def full_width() -> int | None:
-    """Give a width for whole lines where they go to no terminal, unless ``COLUMNS`` says one."""
+    """Return a width for whole lines where they go to no terminal, unless ``COLUMNS`` says one."""
     return None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDEST
 
 
@@ -202,7 +202,7 @@ def printable(text: str) -> str:
 
 
 def first_line(text: str) -> str:
-    """Give the first line of an error, whose others tell the details."""
+    """Return the first line of an error, whose others tell the details."""
     return " ".join(printable(text.strip().partition("\n")[0]).split())
 
 
@@ -212,7 +212,7 @@ def short_recipe(name: str) -> str:
 
 
 def without_files(job: JobDocument) -> str | None:
-    """Say what became of a job's files, in a sentence; ``None`` where they are there."""
+    """Return what became of a job's files, in a sentence; ``None`` where they are there."""
     if job["removed"] is None:
         return None
     from crystalmath.models.job import Job
@@ -221,7 +221,7 @@ def without_files(job: JobDocument) -> str | None:
 
 
 def counts(states: Mapping[str, int]) -> str:
-    """Tell how many jobs there are, and how many in each state."""
+    """Return how many jobs there are, and how many in each state."""
     from crystalmath.models.job import JobState
 
     # How many have ended, and how; then those that will, the furthest first.
@@ -235,7 +235,7 @@ def counts(states: Mapping[str, int]) -> str:
 
 
 def age(epoch_s: float) -> str:
-    """Tell how long ago a moment was, in its largest unit."""
+    """Return how long ago a moment was, in its largest unit."""
     seconds = max(0.0, time.time() - epoch_s)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:

@@ -28,7 +28,7 @@ class Plain:
         self._begun = ""
 
     def __call__(self, text: str) -> str:
-        """Give the next part; what may be the beginning of a sequence waits for the next one."""
+        """Return the next part; what may be the beginning of a sequence waits for the next one."""
         text, self._begun = self._begun + text, ""
         if begun := _BEGUN.search(text):
             text, self._begun = text[: begun.start()], begun.group()

@@ -19,7 +19,7 @@ _FIELDS = {one.name: one for one in declared(Resources) if one.name in RESOURCE_
 
 
 def split_sweeps(sweeps: Iterable[str], recipe: str) -> tuple[list[str], list[str]]:
-    """Tell the sweeps of resources from those of a recipe's parameters.
+    """Return the sweeps of resources from those of a recipe's parameters.
 
     A resource's name is the resource, unless the recipe has a parameter of its own of that name;
     ``resources.ranks`` is the resource in any case.

@@ -55,7 +55,7 @@ def _file(config: Config) -> Path | None:
 
 
 def _kept(config: Config) -> str:
-    """Tell how the database is kept there, and why."""
+    """Return how the database is kept there, and why."""
     file = _file(config)
     if file is None:
         return "the database is on a server, which all hosts may ask"

@@ -33,7 +33,7 @@ def fit(name: str) -> str:
 
 
 def names_one(texts: Sequence[str]) -> bool:
-    """Tell whether one file or job is named, and no pattern."""
+    """Return whether one file or job is named, and no pattern."""
     if len(texts) != 1:
         return False
     return JobStructure.parse(texts[0]) is not None or not _is_pattern(_split(texts[0])[0])
@@ -112,7 +112,7 @@ def _named(text: str) -> list[_File | JobStructure]:
 
 
 def _of_job(asked: JobStructure) -> tuple[str, Document]:
-    """Give a job's structure by its whole id, with the job's name."""
+    """Return a job's structure by its whole id, with the job's name."""
     from crystalmath.cli.shared.common_arguments import any_client, find
 
     with any_client() as client:
@@ -220,7 +220,7 @@ def _stem(path: Path) -> str:
 
 
 def _poscar(path: Path) -> str | None:
-    """Give the text of a file that is plainly a POSCAR.
+    """Return the text of a file that is plainly a POSCAR.
 
     The server reads it as well as this process could, and has imported ASE already, which costs
     this one half a second.

@@ -101,7 +101,7 @@ def asking(recipes: Iterable[str], *, always: bool = False) -> Iterator[None]:
 
 
 def is_asked(recipe: str) -> bool:
-    """Tell whether a recipe is asked which files it reads before it becomes a job.
+    """Return whether a recipe is asked which files it reads before it becomes a job.
 
     Parameters
     ----------

@@ -140,7 +140,7 @@ class _Canvas:
 
 
 def _below(canvas: _Canvas, marks: Marks, gutter: int) -> tuple[str, str]:
-    """Give the frame's lower edge, and the texts of the marks on it that have room."""
+    """Return the frame's lower edge, and the texts of the marks on it that have room."""
     width = canvas.column(marks.high) + 1
     edge, texts = ["─"] * width, [" "] * width
     free = 0

@@ -49,7 +49,7 @@ class UpfFolders(Folders):
     """The folder of all pseudopotentials."""
 
     def named_by(self) -> str:
-        """Tell what named the folder: quacc's setting, or the input itself."""
+        """Return what named the folder: quacc's setting, or the input itself."""
         try:
             setting = quacc_setting(_PSEUDO, self.job.environment)
         except ValueError:
@@ -89,7 +89,7 @@ class Espresso(Program):
         import quacc.recipes.espresso.core  # noqa: F401
 
     def runs(self, calculator: object) -> bool:
-        """Tell whether it runs one of Quantum ESPRESSO's programs."""
+        """Return whether it runs one of Quantum ESPRESSO's programs."""
         from crystalmath.preflight.programs import espresso_calculator
 
         return espresso_calculator.is_espresso(calculator)
@@ -101,7 +101,7 @@ class Espresso(Program):
         return espresso_calculator.ask(self.name, calculator, atoms, asked)
 
     def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
-        """Give its input."""
+        """Return its input."""
         from crystalmath.preflight.programs import espresso_inputs
 
         return espresso_inputs.inputs(self, calculator, atoms, asked)
@@ -141,7 +141,7 @@ class Espresso(Program):
         return UpfFolders(wanted, job)
 
     def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:
-        """Tell how pw.x is started, where it comes first."""
+        """Return how pw.x is started, where it comes first."""
         if recipe not in _PW or "PARSL_MPI_PREFIX" in environment:
             return None
         return Launch(
@@ -152,7 +152,7 @@ class Espresso(Program):
         )
 
     def conditions(self, environment: Mapping[str, str]) -> Iterator[Condition]:
-        """Say where pseudopotentials and pw.x are, where either is there."""
+        """Yield where pseudopotentials and pw.x are, where either is there."""
         from crystalmath.preflight.commands import check_commands
 
         setting = quacc_setting(_PSEUDO, environment)
@@ -189,7 +189,7 @@ def _pseudopotentials(folder: str, source: str) -> Condition:
 
 
 def _found(environment: Mapping[str, str]) -> str | None:
-    """Tell where pw.x is, and what named it; ``None`` where it is not on this machine's path."""
+    """Return where pw.x is, and what named it; ``None`` where it is not on this machine's path."""
     try:
         command = _pw(environment)
     except (ValueError, RecursionError):

@@ -36,7 +36,7 @@ _falls_back: FileMemo[bool] = FileMemo()
 
 
 def is_espresso(calculator: object) -> bool:
-    """Tell whether it runs one of Quantum ESPRESSO's programs."""
+    """Return whether it runs one of Quantum ESPRESSO's programs."""
     from ase.calculators.espresso import EspressoTemplate
 
     return isinstance(getattr(calculator, "template", None), EspressoTemplate)
@@ -134,7 +134,7 @@ def _reason(calculator: Any) -> str:
 
 
 def _saved(calculator: Any, control: Mapping[str, Any], copy_files: Iterable[Any]) -> list[Path]:
-    """Give the folders of an earlier calculation that this one goes on from."""
+    """Return the folders of an earlier calculation that this one goes on from."""
     if control.get("calculation") not in _CONTINUE:
         return []
     folders = [getattr(calculator.template, "outdir", None), *_sources(copy_files)]
@@ -147,7 +147,7 @@ def _sources(copy_files: Iterable[Any]) -> list[Any]:
 
 
 def _place(root: str, file: str, saved: list[Path], copy_files: Iterable[Any]) -> str | None:
-    """Tell where pw.x finds a file, or ``None`` where that needs no look: a job unpacks it."""
+    """Return where pw.x finds a file, or ``None`` where that needs no look: a job unpacks it."""
     path = f"{root.rstrip('/')}/{file}" if root else file
     places = [str(folder / file) for folder in saved]
     if not os.path.isabs(path):

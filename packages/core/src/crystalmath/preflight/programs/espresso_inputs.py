@@ -56,7 +56,7 @@ def settings(files: Mapping[str, str]) -> Iterator[Setting]:
 
 
 def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
-    """Give what a program would get of a calculator; see :meth:`.program.Program.inputs`."""
+    """Return what a program would get of a calculator; see :meth:`.program.Program.inputs`."""
     template = calculator.template
     files = {template.inputname: _written(calculator, atoms, asked.directory)}
     whose = _Whose(calculator, asked)
@@ -105,7 +105,7 @@ class _Whose:
         self.preset = _flat(_preset(preset)) if preset else {}
 
     def __call__(self, setting: Setting) -> _Told:
-        """Tell who has set it, and what it stands in the place of."""
+        """Return who has set it, and what it stands in the place of."""
         name = setting.name.lower()
         base = name.partition("(")[0]
         for one in _MADE_FROM.get(base, (base,)):
@@ -124,7 +124,7 @@ class _Whose:
 
 
 def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Give parameters and variables of all namelists by their names."""
+    """Return parameters and variables of all namelists by their names."""
     flat = {str(name).lower(): value for name, value in parameters.items() if name != "input_data"}
     for name, value in dict(parameters.get("input_data") or {}).items():
         if isinstance(value, Mapping):

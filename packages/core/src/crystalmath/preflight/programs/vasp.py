@@ -54,7 +54,7 @@ class Vasp(Program):
         vasp_calculator.install()
 
     def runs(self, calculator: object) -> bool:
-        """Tell whether it is ASE's calculator, or quacc's."""
+        """Return whether it is ASE's calculator, or quacc's."""
         from ase.calculators.vasp import Vasp as Calculator
 
         return isinstance(calculator, Calculator)
@@ -66,7 +66,7 @@ class Vasp(Program):
         return vasp_calculator.ask(self, calculator, atoms, asked)
 
     def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
-        """Give INCAR, KPOINTS, POSCAR, and the titles of the POTCARs."""
+        """Return INCAR, KPOINTS, POSCAR, and the titles of the POTCARs."""
         from crystalmath.preflight.programs import vasp_inputs
 
         return vasp_inputs.inputs(self, calculator, atoms, asked)
@@ -86,7 +86,7 @@ class Vasp(Program):
         return f"{launch.launcher.text} {program.text} > vasp.out".strip()
 
     def preset(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Give its parameters; files of moments or POTCARs alone are for others to inherit."""
+        """Return its parameters; files of moments or POTCARs alone are for others to inherit."""
         told: Mapping[str, Any] = document.get("inputs", {})
         return told if told.keys() - {"elemental_magmoms", "pp", "pp_version", "setups"} else {}
 
@@ -153,7 +153,7 @@ class Vasp(Program):
         )
 
     def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch:  # noqa: ARG002
-        """Tell how VASP is started; which of its two programs depends on the k-points."""
+        """Return how VASP is started; which of its two programs depends on the k-points."""
         launcher = Command.of_setting("VASP_PARALLEL_CMD", "", environment)
         usual = Command.of_setting("VASP_CMD", "vasp_std", environment)
         gamma = Command.of_setting("VASP_GAMMA_CMD", "vasp_gam", environment)
@@ -178,7 +178,7 @@ class Vasp(Program):
         return Launch(title="VASP", launcher=launcher, programs=(usual, gamma), remedy=remedy)
 
     def conditions(self, environment: Mapping[str, str]) -> Iterator[Condition]:
-        """Say where POTCARs are, and whether VASP is on the path."""
+        """Yield where POTCARs are, and whether VASP is on the path."""
         from crystalmath.preflight.commands import check_commands
         from crystalmath.quacc.potcar import check_potcars, describe_potcars
 

@@ -77,7 +77,7 @@ def findings(job: CheckedJob) -> Iterator[Finding]:
 
 
 def functionals_of(job: CheckedJob, step: Step) -> dict[str, list[str]]:
-    """Give the datasets of a step by the functional that they were made with."""
+    """Return the datasets of a step by the functional that they were made with."""
     found: dict[str, list[str]] = {}
     for need in step.needs:
         facts = job.report.files.get(need.path)
@@ -154,7 +154,7 @@ def _functionals(job: CheckedJob, files: Sequence[Wanted]) -> Iterator[Finding]:
 def _of_files(
     job: CheckedJob, code: str, message: str, files: Sequence[Wanted], remedy: str
 ) -> Iterator[Finding]:
-    """Say the same of files, once for each library."""
+    """Yield the same of files, once for each library."""
     libraries: dict[str, list[Wanted]] = {}
     for wanted in files:
         libraries.setdefault(PotcarFolders(wanted, job).library, []).append(wanted)
@@ -193,7 +193,7 @@ def _noncollinear(job: CheckedJob) -> Iterator[Finding]:
 
 
 def _started(step: Step, path: str | None) -> str | None:
-    """Tell which command starts a step; ``None`` where that is not known."""
+    """Return which command starts a step; ``None`` where that is not known."""
     if len(step.starts) != 1:
         return None
     *before, last = step.starts[0]
@@ -228,7 +228,7 @@ def _parameters(job: CheckedJob) -> Iterator[Finding]:
 
 
 def _meant(job: CheckedJob, name: str) -> str | None:
-    """Say what VASP calls what another program, or ASE, has under a name."""
+    """Return what VASP calls what another program, or ASE, has under a name."""
     with contextlib.suppress(InvalidJob):  # a user's own need not be there
         signature = look_up(job.recipe).signature
         if name in _OF_OPTIMIZERS and signature and "opt_params" in signature.parameters:

@@ -29,7 +29,7 @@ class PotcarFolders(Folders):
         return os.path.dirname(os.path.dirname(self.wanted.path))
 
     def named_by(self) -> str:
-        """Tell what named the root; a recipe may have one of its own."""
+        """Return what named the root; a recipe may have one of its own."""
         if self.root is None or self.named.path in {None, Path(self.root)}:
             return self.named.source or VARIABLE
         return "the recipe"
@@ -57,7 +57,7 @@ class PotcarFolders(Folders):
         return f"the folder that holds {shown(os.path.basename(self.library) or 'potpaw_PBE.64')}"
 
     def no_library(self, root: str, words: str) -> FolderTrouble:
-        """Say which libraries there are, or that the path names one of them."""
+        """Return which libraries there are, or that the path names one of them."""
         root, name = os.path.normpath(root), os.path.basename(self.library)
         message = f"{self.wants_of(name)} {words}"
         present = [each for each in names_below(root) if _like(each, name, root)]
@@ -80,7 +80,7 @@ class PotcarFolders(Folders):
         return [name for name in super().variants if _has(self.library, name)]
 
     def instead(self) -> str:
-        """Say what is there instead of the file, in this library and in others."""
+        """Return what is there instead of the file, in this library and in others."""
         folder, setup = os.path.dirname(self.wanted.path), self.wanted.setup
         others = [name for name in names_below(folder) if name != "POTCAR"]
         if inside := [name for name in others if "POTCAR" in name.upper()]:
@@ -93,7 +93,7 @@ class PotcarFolders(Folders):
         return f"{words}; {shown(setup)} is in {brief(elsewhere)}" if elsewhere else words
 
     def put_there(self) -> str:
-        """Say where the dataset comes from."""
+        """Return where the dataset comes from."""
         library, setup = os.path.basename(self.library), self.wanted.setup
         for symbol in self.wanted.symbols:
             if setup.startswith(symbol * 2):

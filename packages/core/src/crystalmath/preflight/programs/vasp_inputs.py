@@ -55,7 +55,7 @@ def settings(files: Mapping[str, str]) -> Iterator[Setting]:
 
 
 def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
-    """Give what VASP would get of a calculator; see :meth:`.program.Program.inputs`."""
+    """Return what VASP would get of a calculator; see :meth:`.program.Program.inputs`."""
     from ase.calculators.vasp.create_input import GenerateVaspInput
 
     # `ask` has initialized it as a calculation does.
@@ -111,7 +111,7 @@ class _Whose:
         self._symbols = calculator.atoms.get_chemical_symbols()
 
     def __call__(self, setting: Setting) -> _Told:
-        """Tell who has set it, and what it stands in the place of."""
+        """Return who has set it, and what it stands in the place of."""
         name = setting.name.lower()
         if setting.name == "POSCAR":
             return "structure", None
@@ -146,7 +146,7 @@ class _Whose:
         return ("quacc" if name in self.final else "default"), None
 
     def _of_moments(self) -> _Told:
-        """Tell whose the moments are: those of the elements, or the structure's own."""
+        """Return whose the moments are: those of the elements, or the structure's own."""
         table: Mapping[str, float] = self._elemental or {}
         by_element = bool(table) and all(
             moment in {table.get(symbol), table.get(symbol, moment)}
@@ -159,7 +159,7 @@ class _Whose:
         return self._of("elemental_magmoms") if named else ("quacc", None)
 
     def _is_used(self, name: str) -> bool:
-        """Tell whether a parameter has a say, and another one has not replaced it."""
+        """Return whether a parameter has a say, and another one has not replaced it."""
         mine = name in self.given and self.given[name] is not None
         return mine or not any(one in self.given for one in ("kpts", "kspacing", "pmg_kpts"))
 

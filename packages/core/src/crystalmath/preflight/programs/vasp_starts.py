@@ -36,7 +36,7 @@ class Started:
 
 
 def started(calculator: Any, folder: str, *, exact: bool) -> Started:
-    """Tell what would start a calculation.
+    """Return what would start a calculation.
 
     Parameters
     ----------

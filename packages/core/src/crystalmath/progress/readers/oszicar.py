@@ -91,13 +91,13 @@ class _VaspSteps(StepCollector):
 
 
 def _fixed(backwards: Iterable[str]) -> list[bool]:
-    """Tell which ions stay in place, the last one first, as the lines are."""
+    """Return which ions stay in place, the last one first, as the lines are."""
     flags = (line.split(maxsplit=6)[3:6] for line in backwards)
     return [set(each) == {"F"} for each in flags if len(each) == 3 and set(each) <= {"T", "F"}]  # noqa: PLR2004
 
 
 def _largest_force(lines: LastLines, fixed: Sequence[bool]) -> float | None:
-    """Give the largest force of the last whole table, a line of six numbers an ion, in eV/Å."""
+    """Return the largest force of the last whole table, a line of six numbers an ion, in eV/Å."""
     for section in lines.sections(_FORCES):
         rows: list[str] = []
         for line in islice(section, 1, None):

@@ -94,7 +94,7 @@ class _PwSteps(StepCollector):
 
 
 def _steps(lines: Sequence[str]) -> tuple[int, int | None]:
-    """Give the last ionic step that has ended, 0 for none, and the electronic step after it."""
+    """Return the last ionic step that has ended, 0 for none, and the electronic step after it."""
     electronic: int | None = None
     for line in reversed(lines):
         if found := _IONIC.match(line):
@@ -105,7 +105,7 @@ def _steps(lines: Sequence[str]) -> tuple[int, int | None]:
 
 
 def _last_energy(lines: Sequence[str]) -> float | None:
-    """Give the last energy that is converged, in Ry; in the first step also one that is not."""
+    """Return the last energy that is converged, in Ry; in the first step also one that is not."""
     first: float | None = None
     for line in reversed(lines):
         if "total energy" in line and (found := _ENERGY.match(line)):
@@ -117,7 +117,7 @@ def _last_energy(lines: Sequence[str]) -> float | None:
 
 
 def _largest_force(lines: LastLines, unit: float) -> float | None:
-    """Give the largest force of the last whole table, in eV/Å.
+    """Return the largest force of the last whole table, in eV/Å.
 
     With high verbosity tables of contributions follow the total, each under a heading of its own.
     """

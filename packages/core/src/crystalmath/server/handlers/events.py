@@ -270,7 +270,7 @@ class EventsParams(WantedParams, total=False):
     refused={"events": [], "last": 0},
 )
 async def handle_jobs_events(service: JobService, params: EventsParams) -> EventList:
-    """Tell what has happened to jobs since an event, the oldest first.
+    """Return what has happened to jobs since an event, the oldest first.
 
     Where there is nothing to tell, wait up to ``timeout_s`` for something. Called again with
     ``last``, it misses nothing and tells nothing twice, whatever happened in between to the

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     answer_size=lambda _: MOST_BYTES,
 )
 async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInputs:
-    """Tell what the programs of a job get, calculation by calculation, before it runs and after.
+    """Return what the programs of a job get, calculation by calculation, before it runs and after.
 
     Once it has written input files they are read. Its recipe is asked, too, with what the job was
     given, which may take seconds: it tells who has set what, and of calculators that have written

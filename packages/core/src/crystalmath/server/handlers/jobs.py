@@ -151,7 +151,7 @@ async def _asked(service: JobService, job_id: str) -> Job:
     answer_size=lambda params: JOB_SIZE * length(params.get("job_ids"), MOST_JOBS),
 )
 async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> JobStates:
-    """Tell the states of many jobs, in the order of their ids.
+    """Return the states of many jobs, in the order of their ids.
 
     An unknown id is answered in its place by ``{"job_id", "status": "error", "error", "code":
     "unknown_job"}``.
@@ -326,7 +326,7 @@ class SpecificationParams(JobIdParams, total=False):
 async def handle_jobs_specification(
     service: JobService, params: SpecificationParams
 ) -> Specification:
-    """Tell what a job was asked to do.
+    """Return what a job was asked to do.
 
     ``jobs.submit`` takes it again, without ``potcars`` and ``parents``. The environment is left
     out, and so is the key, which would give the same job.
@@ -343,7 +343,7 @@ async def handle_jobs_specification(
 
 
 def filters_in(params: FilterParams) -> FilterParams:
-    """Give the filters among parameters; one that is empty chooses nothing: all would be meant."""
+    """Return the filters among parameters; an empty filter chooses no job, never all."""
     items = params.items()
     found = {name: value for name, value in items if name in FILTERS and value not in ("", [], {})}
     return cast("FilterParams", found)

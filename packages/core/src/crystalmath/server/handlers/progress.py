@@ -67,7 +67,7 @@ class ProgressParams(JobIdsParams, total=False):
     ),
 )
 async def handle_jobs_progress(service: JobService, params: ProgressParams) -> ProgressList:
-    """Tell how far the calculations of jobs have come, read from what their programs write.
+    """Return how far the calculations of jobs have come, read from what their programs write.
 
     ``progress`` is of the newest calculation of a job's present attempt, also after its end, and
     ``null`` where none has written anything yet that a reader knows. With ``history`` it has the

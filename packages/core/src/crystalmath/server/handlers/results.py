@@ -81,7 +81,7 @@ class ResultParams(JobIdParams, total=False):
     answer_size=lambda _: wire.CHUNK,
 )
 async def handle_jobs_result(service: JobService, params: ResultParams) -> JobResult:
-    """Give what the recipe returned, whole, as its worker wrote it.
+    """Return what the recipe returned, whole, as its worker wrote it.
 
     ``result`` is ``null`` unless the job completed; of a failed job ``error`` and ``traceback``
     tell why. Arrays, structures and the like are in monty's form of JSON.
@@ -125,7 +125,7 @@ def _answered(job: JobMetadata, result: wire.Raw | wire.Stream | None) -> JobRes
     answer_size=lambda _: 2 * _TOGETHER,
 )
 async def handle_jobs_results(service: JobService, params: JobIdsParams) -> ResultList:
-    """Give what the recipes of many jobs returned, as many of the first ones as fit together.
+    """Return what the recipes of many jobs returned, as many of the first ones as fit together.
 
     ``results`` has for each id in turn what jobs.result gives, without a traceback, or why there is
     nothing, and ends before more than 1 MiB would be sent. Ask again for the rest, and where none
@@ -177,7 +177,7 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
     answer_size=lambda _: 2 * _TOGETHER,
 )
 async def handle_jobs_parameters(service: JobService, params: JobIdsParams) -> ParametersList:
-    """Give the recipe's parameters of many jobs, of as many of the first ones as fit together.
+    """Return the recipe's parameters of many jobs, of as many of the first ones as fit together.
 
     ``parameters`` ends before more than 1 MiB would be sent, with at least one. Ask again for the
     rest.
@@ -228,7 +228,7 @@ def _described(service: JobService, job: JobMetadata) -> JobResult:
 
 
 def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
-    """Give a result as it is stored: nobody here decodes 20 MB, or has them in memory."""
+    """Return a result as it is stored: nobody here decodes 20 MB, or has them in memory."""
     size, chunks = service.result_size(job), service.result_chunks(job)
     return wire.Stream(size, chunks) if size > wire.CHUNK else wire.Raw(b"".join(chunks))
 

@@ -132,7 +132,7 @@ def handle_jobs_retry(service: JobService, params: RetryParams) -> RetriedJobs:
 
 
 def _is_of(changes: Retry, job: JobMetadata) -> bool:
-    """Tell whether an earlier request with this key has made the job."""
+    """Return whether an earlier request with this key has made the job."""
     return changes.key is not None and (job.key or "").startswith(f"{changes.key}/")
 
 

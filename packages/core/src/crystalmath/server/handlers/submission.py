@@ -138,7 +138,7 @@ class CheckParams(SubmitParams, total=False):
     answer_size=lambda params: _INPUTS_SIZE if params.get("inputs") else 0,
 )
 def handle_jobs_check(service: JobService, params: CheckParams) -> CheckedJob:
-    """Tell whether a job would be accepted, and everything that is wrong with it at once.
+    """Return whether a job would be accepted, and everything that is wrong with it at once.
 
     It takes what ``jobs.submit`` takes, and finds what that would find: with the environment and
     the limits of its ``cluster``, and of a known ``key``. Nothing is recorded, and no engine is

@@ -99,7 +99,7 @@ async def ping(session: Any, params: NoParams) -> Pong:
     by_server=True,
 )
 async def version(session: Any, params: NoParams) -> ServerVersion:
-    """Tell what serves: release, protocol, process, interpreter and admitted recipes.
+    """Return what serves: release, protocol, process, interpreter and admitted recipes.
 
     A client compares them with its own: a job runs with the server's.
     """
@@ -109,7 +109,7 @@ async def version(session: Any, params: NoParams) -> ServerVersion:
 
 
 def describe_process(home: Path, configured: Config, started_at: float) -> ServerVersion:
-    """Tell what answers: what ``system.version`` gives, and a client without a server."""
+    """Return what answers: what ``system.version`` gives, and a client without a server."""
     return {
         "version": build_version(),
         "protocol": PROTOCOL,
@@ -167,7 +167,7 @@ def describe_process(home: Path, configured: Config, started_at: float) -> Serve
     by_server=True,
 )
 async def status(session: Any, params: NoParams) -> ServerStatus:
-    """Tell what the server is doing, what it can do, and what has failed lately.
+    """Return what the server is doing, what it can do, and what has failed lately.
 
     Its unfinished jobs and its connections; of the engines what has become of them, their workers
     and how many jobs wait for these; the room on the disk; and the newest failures.
@@ -182,7 +182,7 @@ async def status(session: Any, params: NoParams) -> ServerStatus:
 async def describe_service(
     service: JobService, *, connections: int = 0, quiet_s: float = 0.0
 ) -> ServerStatus:
-    """Tell what is done: what ``system.status`` gives, and a client without a server."""
+    """Return what is done: what ``system.status`` gives, and a client without a server."""
     disk = service.disk.last
     return {
         "jobs": _counts(service),
@@ -198,7 +198,7 @@ async def describe_service(
 
 
 async def _failures(service: JobService) -> list[FailedJob] | None:
-    """Tell the newest failures, unless the database is locked, or gone with its file system."""
+    """Return the newest failures, unless the database is locked, or gone with its file system."""
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             return [_failure(each) for each in await in_pool("asking", service.failures, _FAILURES)]

@@ -141,7 +141,7 @@ class Connections:
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """Tell whose process is at the other end, as the kernel knows it."""
+    """Return whose process is at the other end, as the kernel knows it."""
     credentials = connection.getsockopt(
         socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
     )

@@ -187,7 +187,7 @@ def once(_: object) -> bool:
 
 
 def has_key(params: object) -> bool:
-    """Tell whether a submission, which is not checked yet, has a key, for `repeatable`."""
+    """Return whether a submission, which is not checked yet, has a key, for `repeatable`."""
     return isinstance(params, Mapping) and params.get("key") is not None
 
 
@@ -197,7 +197,7 @@ def number(value: object, default: int, most: int) -> int:
 
 
 def length(value: object, most: int) -> int:
-    """Tell how long a list of a request is that is not checked yet, for `answer_size`."""
+    """Return how long a list of a request is that is not checked yet, for `answer_size`."""
     return min(len(value), most) if isinstance(value, list) else 0
 
 
@@ -246,7 +246,7 @@ def trouble(error: CrystalMathError | ImportError) -> Trouble:
 
 
 def findings_of(error: CrystalMathError | ImportError) -> list[Told]:
-    """Give what a preflight found, where that is the error; else nothing."""
+    """Return what a preflight found, where that is the error; else nothing."""
     found = getattr(error, "findings", None)
     if not found:
         return []

@@ -236,14 +236,14 @@ async def _ask(method: Method, call: Call, session: Caller) -> Any:
 
 
 def _weight(body: bytearray) -> int:
-    """Tell how much memory a message takes once it is decoded, beside its bytes."""
+    """Return how much memory a message takes once it is decoded, beside its bytes."""
     # One character beyond ASCII may make four bytes of each.
     text = 0 if body.isascii() else 3 * len(body)
     return text + _VALUE * min(wire.count_values(body), wire.MAX_VALUES)
 
 
 def _decoded(body: bytearray) -> tuple[Any, str | None]:
-    """Give the document, or what is wrong: an exception would keep the body until it is gone."""
+    """Return the document, or what is wrong: an exception would keep the body until it is gone."""
     try:
         return wire.loads(body), None
     except wire.WireError as error:

@@ -60,7 +60,7 @@ class RpcError(Exception):
         self.data = data
 
     def document(self, request_id: Any = None) -> dict[str, Any]:
-        """Give the message that answers a request with this error."""
+        """Return the message that answers a request with this error."""
         error: dict[str, Any] = {"code": self.code, "message": str(self)}
         if self.data is not None:
             error["data"] = dict(self.data)
@@ -111,5 +111,5 @@ def as_call(document: Any) -> Call:
 
 
 def is_id(value: object) -> bool:
-    """Tell whether a value may be a request's id."""
+    """Return whether a value may be a request's id."""
     return value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))

@@ -18,7 +18,7 @@ _Schema = dict[str, Any]
 
 
 def parameters_schema(recipe: Recipe) -> _Schema | None:
-    """Give the JSON Schema of the parameters of a recipe.
+    """Return the JSON Schema of the parameters of a recipe.
 
     The argument that gets the structure is left out. A default that JSON cannot write stands as
     text in ``x-default``, an annotation in ``x-annotation``; what it means in JSON is told where
@@ -77,7 +77,7 @@ _NAMES = {
 
 
 def _meaning(node: ast.expr) -> _Schema:
-    """Tell which JSON an annotation takes; nothing where it takes what JSON does not know."""
+    """Return which JSON an annotation takes; nothing where it takes what JSON does not know."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, str):  # a reference forward
             return _meaning(ast.parse(node.value, mode="eval").body)

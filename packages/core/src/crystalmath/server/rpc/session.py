@@ -212,7 +212,7 @@ class Session:
             self._writer.transport.abort()
 
     def _is_gone(self) -> bool:
-        """Tell whether the client has closed both directions."""
+        """Return whether the client has closed both directions."""
         poll = select.poll()
         try:
             poll.register(self._writer.get_extra_info("socket").fileno(), 0)

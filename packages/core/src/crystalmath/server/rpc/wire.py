@@ -98,17 +98,17 @@ class Stream:
 
 
 def frame(body: bytes) -> bytes:
-    """Give a message as it goes over the wire."""
+    """Return a message as it goes over the wire."""
     return header(len(body)) + body
 
 
 def header(length: int) -> bytes:
-    """Give the header of a message of so many bytes."""
+    """Return the header of a message of so many bytes."""
     return b"Content-Length: %d\r\n\r\n" % length
 
 
 def read_length(header: bytes, *, most: int | None = MAX_MESSAGE) -> int:
-    """Tell how many bytes a message has.
+    """Return how many bytes a message has.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def pieces(document: Any) -> Iterator[bytes | Stream]:
 
 
 def _room(value: Any, left: int) -> int:
-    """Tell how many more values have room where so many had; none beside what is large, or text."""
+    """Return the room for further values; there is none beside large values or text."""
     if isinstance(value, str):
         return left - 1 - len(value) // _SHORT
     if isinstance(value, dict):
@@ -275,7 +275,7 @@ def _pieces(value: Any, levels: int) -> Iterator[bytes | Stream]:
 
 
 def size(document: Any) -> int:
-    """Tell how many bytes a document takes that has no :class:`Raw` or :class:`Stream` in it.
+    """Return how many bytes a document takes that has no :class:`Raw` or :class:`Stream` in it.
 
     Raises
     ------
@@ -301,7 +301,7 @@ def _encode(value: Any) -> bytes:
 
 
 def count_values(body: bytes | bytearray) -> int:
-    """Tell how many values a message may hold, see `MAX_VALUES`."""
+    """Return how many values a message may hold, see `MAX_VALUES`."""
     # Block by block: the interpreter goes to no other thread meanwhile.
     return sum(
         body.count(mark, start, start + _BLOCK)
@@ -316,7 +316,7 @@ def _check_count(body: bytes | bytearray) -> None:
 
 
 def _is_flat(document: Any) -> bool:
-    """Tell whether a document is at most `MAX_DEPTH` levels deep, level by level."""
+    """Return whether a document is at most `MAX_DEPTH` levels deep, level by level."""
     level = [document] if isinstance(document, dict | list) else []
     for _ in range(MAX_DEPTH):
         level = [

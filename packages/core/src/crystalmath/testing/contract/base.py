@@ -65,7 +65,7 @@ class Base:
         request: pytest.FixtureRequest,
         tmp_path_factory: pytest.TempPathFactory,
     ) -> Path:
-        """Give the home that the tests of a class share, so that the engine is warm."""
+        """Return the home that the tests of a class share, so that the engine is warm."""
         node = request.node.getparent(pytest.Class)
         if _HOME not in node.stash:
             node.stash[_HOME] = tmp_path_factory.mktemp("contract")
@@ -118,7 +118,7 @@ class Base:
 
     @pytest.fixture
     def unmeasured(self, request: pytest.FixtureRequest) -> PaceError | None:
-        """Give the reason why no job could be measured, if none could."""
+        """Return the reason why no job could be measured, if none could."""
         pace = request.node.getparent(pytest.Class).stash.get(_PACE, None)
         return pace if isinstance(pace, PaceError) else None
 
@@ -135,17 +135,17 @@ class Base:
 
     @pytest.fixture
     def oracle(self, contract_home: Path) -> Oracle:
-        """Give the eyes that look past what is tested."""
+        """Return the eyes that look past what is tested."""
         return Oracle(contract_home)
 
     @pytest.fixture
     def shared(self, contract_home: Path) -> Path:
-        """Give an empty folder that workers see under the same path."""
+        """Return an empty folder that workers see under the same path."""
         return Path(tempfile.mkdtemp(dir=contract_home, prefix="shared-"))
 
     @pytest.fixture
     def runner(self, engine: EngineUnderTest, _environment: None) -> EngineRunner:
-        """Give the runner, in this process and warm."""
+        """Return the runner, in this process and warm."""
         return cast("EngineRunner", get_runner(engine.name))
 
     @pytest.fixture
@@ -204,7 +204,7 @@ class Base:
     def busy_workers(
         self, engine: EngineUnderTest, oracle: Oracle, request: pytest.FixtureRequest
     ) -> BusyWorkers:
-        """Give what knows the jobs that keep all workers busy."""
+        """Return what knows the jobs that keep all workers busy."""
         # Twice as long as a job took that was measured.
         look_s = engine.turn_s / 2
         busy = request.node.stash[BUSY] = BusyWorkers(engine, oracle, look_s)
@@ -212,7 +212,7 @@ class Base:
 
     @pytest.fixture
     def room(self, engine: EngineUnderTest, runner: EngineRunner) -> int:
-        """Give how many attempts core lets the engine have beside those that run."""
+        """Return how many attempts core lets the engine have beside those that run."""
         return runner.capabilities.max_queued - engine.workers
 
     @pytest.fixture
@@ -281,7 +281,7 @@ class Base:
 
     @pytest.fixture
     def gate(self, shared: Path) -> Iterator[Path]:
-        """Give a file that recipes wait for; it is there at the end, whatever happens."""
+        """Yield a file that recipes wait for; it is there at the end, whatever happens."""
         path = shared / "gate"
         yield path
         path.touch()
@@ -298,7 +298,7 @@ class Base:
 
     @pytest.fixture
     def outage(self, engine: EngineUnderTest) -> Callable[[], AbstractContextManager[object]]:
-        """Give the way to make the engine unreachable."""
+        """Return the way to make the engine unreachable."""
         if engine.outage is None:
             pytest.skip("EngineUnderTest.outage gives no way to make the engine unreachable")
         return engine.outage
@@ -311,7 +311,7 @@ class Base:
         request: pytest.FixtureRequest,
         _environment: None,
     ) -> Door:
-        """Give the way past core to the engine; the tests of a class share it."""
+        """Return the way past core to the engine; the tests of a class share it."""
         node = request.node.getparent(pytest.Class)
         door: Door | None = node.stash.get(_DOOR, None)
         if door is None or door.closed:

@@ -67,7 +67,7 @@ class BusyWorkers:
             self.skip()
 
     def are_exceeded(self) -> bool:
-        """Tell whether more run at once, or another was begun while all of them were busy."""
+        """Return whether more run at once, or another was begun while all of them were busy."""
         # Those that were busy may have ended: what shows it may begin a while later, all the same.
         deadline = time.monotonic() + self._engine.turn_s
         while not (found := self._is_one_too_many()) and time.monotonic() < deadline:

@@ -56,7 +56,7 @@ class Calls(Base):
     def early(
         self, engine: EngineUnderTest, request: pytest.FixtureRequest, tmp_path: Path
     ) -> dict[str, Any]:
-        """Give what fresh processes saw of the calls that precede a launch."""
+        """Return what fresh processes saw of the calls that precede a launch."""
         node = request.node.getparent(pytest.Class)
         if _EARLY not in node.stash:
             node.stash[_EARLY] = _call_early(engine, tmp_path)

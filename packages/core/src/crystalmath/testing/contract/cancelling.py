@@ -37,7 +37,7 @@ class Cancelling(Base):
 
     @pytest.fixture
     def gone_s(self, engine: EngineUnderTest, runner: EngineRunner) -> float:
-        """Give how long it may take until a running job is gone, in seconds.
+        """Return how long it may take until a running job is gone, in seconds.
 
         Where jobs are on other hosts the engine has the last word, after a turn of its own.
         """
@@ -168,5 +168,5 @@ class Cancelling(Base):
 
 
 def _has_mark(count: Path) -> bool:
-    """Tell whether a recipe has left its mark: a file is there before anything stands in it."""
+    """Return whether a recipe has left its mark: a file is there before anything stands in it."""
     return count.exists() and count.stat().st_size > 0

@@ -189,7 +189,7 @@ class Closing(Base):
     def tenant(
         self, engine: EngineUnderTest, oracle: Oracle, tmp_path: Path, submit: Call, finish: Call
     ) -> Iterator[Tenant]:
-        """Give a process that is going to be closed, on an engine that somebody else uses, too."""
+        """Yield a process that is going to be closed, on an engine that somebody else uses, too."""
         # A server that the engine shares between processes is none of the new one's leavings.
         finish(submit("echo"))
         tenant = Tenant(engine, oracle, tmp_path)

@@ -41,7 +41,7 @@ class ClusterTables(Base):
         tmp_path_factory: pytest.TempPathFactory,
         monkeypatch: pytest.MonkeyPatch,
     ) -> Callable[..., Path]:
-        """Give what makes a home with one more cluster: ``table_home(worker_init=...)``.
+        """Return what makes a home with one more cluster: ``table_home(worker_init=...)``.
 
         Where the engine takes no such table, the test is skipped.
         """

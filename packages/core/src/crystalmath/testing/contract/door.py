@@ -84,7 +84,7 @@ class Door:
     def seen(
         self, attempt: Attempt, handles: Mapping[str, str] | None = None, by: Owner | None = None
     ) -> str:
-        """Tell what the engine says of an attempt, with the handles that are known.
+        """Return what the engine says of an attempt, with the handles that are known.
 
         One that cannot be reached for a moment is asked again, as core does.
         """
@@ -100,7 +100,7 @@ class Door:
         return answers
 
     def ask(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
-        """Tell what the engine says of an attempt when it is asked once."""
+        """Return what the engine says of an attempt when it is asked once."""
         state: str = self.owner.ask("probe", [attempt.job_id], handles)[attempt.job_id][0]
         return state
 
@@ -213,5 +213,5 @@ class Line:
             self._door.ended(*self.attempts)
 
     def has_begun(self, attempt: Attempt) -> bool:
-        """Tell whether a worker has begun one."""
+        """Return whether a worker has begun one."""
         return self._oracle.claimed(attempt.job_id)

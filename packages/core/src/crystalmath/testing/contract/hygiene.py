@@ -202,7 +202,7 @@ class Hygiene(Base):
 
     @pytest.fixture
     def library(self, engine: EngineUnderTest) -> str:
-        """Give the library to hide."""
+        """Return the library to hide."""
         if engine.library is None:
             pytest.skip("EngineUnderTest.library names no library that could be missing")
         return engine.library

@@ -58,7 +58,7 @@ class Troubles:
                 self._owner.ask("close")
 
     def _new(self) -> Owner:
-        """Give a process that has imported everything, and whose engine has not begun to serve."""
+        """Return a process that has imported everything; its engine does not serve yet."""
         work = Path(tempfile.mkdtemp(dir=self._folder))
         owner = Owner(
             self._engine.name, dict(os.environ), cluster=self._engine.cluster, folder=work
@@ -147,7 +147,7 @@ class Mishaps(Base):
         request: pytest.FixtureRequest,
         _environment: None,
     ) -> Troubles:
-        """Give what was noted; the tests of a class share it."""
+        """Return what was noted; the tests of a class share it."""
         node = request.node.getparent(pytest.Class)
         if _TROUBLES not in node.stash:
             node.stash[_TROUBLES] = Troubles(engine, oracle)

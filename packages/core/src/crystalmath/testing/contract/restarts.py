@@ -47,12 +47,12 @@ class Restarts(Base):
 
     @pytest.fixture
     def counted(self, shared: Path, gate: Path) -> dict[str, str]:
-        """Give the parameters of `count_and_wait`: it marks each run, and waits for `gate`."""
+        """Return the parameters of `count_and_wait`: it marks each run, and waits for `gate`."""
         return {"count": str(shared / "count"), "path": str(gate)}
 
     @pytest.fixture
     def busy(self, engine: EngineUnderTest, owner: Call, oracle: Oracle, gate: Path) -> Owner:
-        """Give a process all of whose workers wait for `gate`."""
+        """Return a process all of whose workers wait for `gate`."""
         busy: Owner = owner()
         occupy(busy, engine, oracle, str(gate))
         return busy
@@ -66,7 +66,7 @@ class Restarts(Base):
         request: pytest.FixtureRequest,
         room: int,
     ) -> Estate:
-        """Give what a killed process had in its queue; the tests of a class share it."""
+        """Return what a killed process had in its queue; the tests of a class share it."""
         node = request.node.getparent(pytest.Class)
         estate: Estate | None = node.stash.get(_ESTATE, None)
         if estate is None:
@@ -212,7 +212,7 @@ class Restarts(Base):
     def tree(
         self, engine: EngineUnderTest, owner: Call, shared: Path
     ) -> Iterator[tuple[Owner, str, list[psutil.Process]]]:
-        """Give a process, its job, and what that job has started."""
+        """Yield a process, its job, and what that job has started."""
         pids = shared / "pids"
         first = owner()
         (job_id,) = first.ask("submit", "grandchild", pids=str(pids))
@@ -274,7 +274,7 @@ class Restarts(Base):
 
 
 def _is_known(runner: EngineRunner, job_id: str) -> bool:
-    """Tell whether a job was written down; one that was not was not answered for either."""
+    """Return whether a job was written down; one that was not was not answered for either."""
     try:
         runner.get_status(job_id)
     except UnknownJob:
@@ -357,7 +357,7 @@ def touch(path: str) -> None:
 
 
 def count(counted: dict[str, str]) -> str:
-    """Give the marks that the runs have left."""
+    """Return the marks that the runs have left."""
     try:
         with open(counted["count"], encoding="ascii") as file:  # noqa: PTH123
             return file.read()

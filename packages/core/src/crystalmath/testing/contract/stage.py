@@ -196,7 +196,7 @@ pipe_holders : list of str
         self.open_ports += sorted(abstract.difference(self.open_ports))
 
     def _pipe_holders(self) -> list[str]:
-        """Tell who has a pipe of the process that was there before its engine."""
+        """Return who has a pipe of the process that was there before its engine."""
         name: str | None = self._owner.ask("end_pipe")
         if name is None:
             return []
@@ -206,7 +206,7 @@ pipe_holders : list of str
         return holders or ["a process that has ended since"]
 
     def _leaks(self) -> list[str]:
-        """Tell what some jobs have left behind."""
+        """Return what some jobs have left behind."""
         before = self._count()
         # First: an engine may come to know of an end only some time after it.
         self._end(self._owner.ask("submit", "fail", JOBS, message="as the test wants"), "failed")
@@ -268,7 +268,7 @@ pipe_holders : list of str
             assert outcome["state"] == state, outcome["error"]
 
     def _environment(self) -> dict[str, str]:
-        """Give the environment of the process."""
+        """Return the environment of the process."""
         modules = self._folder / "modules"
         modules.mkdir()
         (modules / f"{MODULE}.py").touch()

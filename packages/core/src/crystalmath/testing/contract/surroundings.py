@@ -38,7 +38,7 @@ class Staged(Base):
         tmp_path_factory: pytest.TempPathFactory,
         _environment: None,
     ) -> Stage:
-        """Give what was noted; the tests of a class share it."""
+        """Return what was noted; the tests of a class share it."""
         node = request.node.getparent(pytest.Class)
         stage: Stage | Exception | None = node.stash.get(_STAGE, None)
         if stage is None:

@@ -57,7 +57,7 @@ class Turns(Base):
 
     @pytest.fixture
     def stuck(self, door: Door, shared: Path) -> Iterator[Stuck]:
-        """Give an attempt whose worker waits before its claim, until it is killed."""
+        """Yield an attempt whose worker waits before its claim, until it is killed."""
         go = shared / "go"
         go.touch()
         stuck = Stuck(door.write("count_and_wait", count=str(shared / "count"), path=str(go)))
@@ -318,7 +318,7 @@ class Turns(Base):
 
     @pytest.fixture
     def line(self, door: Door, oracle: Oracle, shared: Path) -> Iterator[Line]:
-        """Give a line of attempts, each of which runs until it is let go."""
+        """Yield a line of attempts, each of which runs until it is let go."""
         line = Line(door, oracle, shared)
         yield line
         line.end()
@@ -338,7 +338,7 @@ class Stuck:
         self._inode = found.st_dev, found.st_ino
 
     def worker(self) -> int | None:
-        """Give the pid of whoever reads it."""
+        """Return the pid of whoever reads it."""
         others = [pid for pid in psutil.pids() if pid != os.getpid()]
         return next((pid for pid in others if self._is_open_in(pid)), None)
 
