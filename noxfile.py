@@ -61,6 +61,8 @@ PAGES = [
     f"tests/client/test_{page}_page.py" for page in ("command_line", "convergence", "screening")
 ]
 KIT = ["--config-file=tests/contract/pytest.ini"]
+#: Its tests wait most of the time.
+SIDE_BY_SIDE = ["--numprocesses=4", "--dist=worksteal"]
 
 #: The deaths of Parsl's processes; ``KILL_RUNS=20 KILLS_A_RUN=25`` is the long run, as of
 #: `test_local_kills`.
@@ -77,8 +79,8 @@ SCRIPTS = ["tests/engines/test_psij_scripts.py", "tests/engines/test_psij_flux.p
 KEYS = ["tests/engines/test_cluster_keys.py"]
 #: Engine -> how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str]]] = {
-    "local": ([*KIT, "tests/contract/test_local.py"], []),
-    "parsl": ([*KIT, "tests/contract/test_parsl.py"], DEATHS),
+    "local": ([*KIT, *SIDE_BY_SIDE, "tests/contract/test_local.py"], []),
+    "parsl": ([*KIT, *SIDE_BY_SIDE, "tests/contract/test_parsl.py"], DEATHS),
     "covalent": ([*KIT, "tests/contract/test_covalent.py"], ["tests/engines/test_covalent.py"]),
     "psij": ([*KIT, "tests/contract/test_psij.py"], SCRIPTS),
     # As its author would, with a configuration of its own.
@@ -217,8 +219,8 @@ def kit(session: nox.Session) -> None:
     """Run the conformance kit on engines that are broken, and jobs through thousands of lives."""
     _development(session)
     _one_process(session, "tests/jobs/test_simulation.py", CRYSTALMATH_LIVES="1000")
-    # One process: it runs the kit in six others.
-    _one_process(session, "tests/kit")
+    # Each process runs the kit in six others.
+    _one_process(session, "tests/kit", "--numprocesses=2", "--dist=loadfile")
 
 
 @nox.session(venv_backend="none")

@@ -62,7 +62,7 @@ class DftbPlus(Program):
         import quacc.recipes.dftb.core  # noqa: F401
 
     def runs(self, calculator: object) -> bool:
-        """Tell whether it is ASE's calculator."""
+        """Return whether it is ASE's calculator."""
         from ase.calculators.dftb import Dftb
 
         return isinstance(calculator, Dftb)
@@ -103,7 +103,7 @@ class DftbPlus(Program):
         return SkfFolders(wanted, job)
 
     def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002
-        """Tell how DFTB+ is started."""
+        """Return how DFTB+ is started."""
         if any(Path(file).exists() for file in settings_files(environment)[:-1]):
             return None  # ASE's own configuration may name another
         variable = environment.get("DFTB_COMMAND")
