@@ -58,7 +58,7 @@ COMMANDS = {
         " vasp.core.static_job 'runs/*/POSCAR' --sweep encut=[400,500]",
     ),
     "check": _Listed(
-        "Tell whether a job would be accepted, or what is wrong.",
+        "Say whether a job would be accepted, or what is wrong.",
         "check",
         " vasp.core.static_job POSCAR --param kpts=[3,3,3] --inputs",
         {"ok": False, "findings": [], "potcars": [], "environment": []},
@@ -69,7 +69,7 @@ COMMANDS = {
         " --elements Cu,O --sort energy_ev --columns name,energy_ev --csv",
         {"jobs": [], "totals": {}},
     ),
-    "status": _Listed("Tell what became of a job.", "status", " 3f2a91c4", {"result": None}),
+    "status": _Listed("Show what became of a job.", "status", " 3f2a91c4", {"result": None}),
     "show": _Listed("Tell a job's whole story.", "show", " 3f2a91c4", {"job": None}),
     "wait": _Listed(
         "Wait until jobs have ended, and show how far they are.",

@@ -56,7 +56,7 @@ def check(
     diff: Diff = None,
     as_json: Json = False,
 ) -> int:
-    """Return whether a job would be accepted, or what is wrong.
+    """Say whether a job would be accepted, or what is wrong.
 
     All that is wrong is told at once. Nothing is recorded or started. With --cluster, --ranks and
     so on the answer is submit's: with the cluster's environment, and what it can honour; what is

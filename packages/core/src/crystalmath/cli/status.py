@@ -19,7 +19,7 @@ _SHOWN = 60
 
 
 def status(job_id: JobId, *, as_json: Json = False) -> int:
-    """Return what became of a job."""
+    """Show what became of a job."""
     with home_reader() as home:
         asked = home.ask(
             "jobs.specification",
