@@ -263,7 +263,7 @@ def test_a_cluster_of_the_configuration_file_has_its_engine(client):
     job.result(LONG)
     for changes, words in {
         ("cluster", "there"): "none-such",
-        ("cluster", "nowhere"): "there is no cluster 'nowhere'",
+        ("cluster", "nowhere"): "has no cluster 'nowhere'",
         ("engine", "nextflow"): "nextflow",
     }.items():
         (refused,) = client.retry(job, **dict([changes]))
