@@ -39,6 +39,8 @@ EDITABLE = [
     f"--editable={CORE}[{EXTRAS}]",
     *(f"--editable={package}" for package in (PARSL, PSIJ, DASK)),
     "quacc[atomate2,defects,phonons,tblite]",
+    # Without bounds uv settles on releases of them that lie years apart from the others.
+    *("maggma>=0.77", "jobflow>=0.4", "pyzmq>=26"),
 ]
 #: The same with Covalent, which holds SQLAlchemy and FastAPI back.
 WITH_COVALENT = [
