@@ -125,12 +125,17 @@ def _shared(session: nox.Session, name: str, *packages: str) -> None:
     The session has none of its own (``venv_backend="none"``).
     """
     folder = ROOT / ".nox" / name
-    # Sessions run side by side.
+    files = (LOCK, "pyproject.toml", *(f"{package}/pyproject.toml" for package in PACKAGES))
+    wanted = "\n".join([*packages, *((ROOT / file).read_text(encoding="utf-8") for file in files)])
+    installed = folder / "installed.txt"
+    # Sessions run side by side, and an installer takes away for a moment what others are using.
     with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            session.run_install("uv", "venv", "--quiet", f"--python={sys.executable}", str(folder))
-        install = ["uv", "pip", "install", "--quiet", "--exact", f"--python={folder}"]
-        session.run_install(*install, *packages)
+        if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
+            venv = ["uv", "venv", "--quiet", "--allow-existing", f"--python={sys.executable}"]
+            session.run_install(*venv, str(folder))
+            install = ["uv", "pip", "install", "--quiet", "--exact", f"--python={folder}"]
+            session.run_install(*install, *packages)
+            installed.write_text(wanted, encoding="utf-8")
     session.env["VIRTUAL_ENV"] = str(folder)
     session.env["PATH"] = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
 
