@@ -96,12 +96,13 @@ CLUSTER = {"jobs": ["tests/cluster", *(f"--ignore={path}" for path in LONG)], "k
 LANDING = ["vasp", "server", "processes", "kit", "contract(parsl)", "contract(local)", "lock"]
 #: What it runs of by turns, one at each landing; `deep` runs them all.
 SLICES = [
-    ["slurm(jobs)", "store", "wheels"],
-    ["slurm(kit)", "postgresql", "drawn"],
+    ["slurm(jobs)"],
+    ["slurm(kit)", "postgresql", "store"],
     ["pythons-3.13"],
-    ["minimums", "same"],
-    ["contract(psij)"],
+    ["minimums"],
+    ["contract(psij)", "same", "wheels"],
     ["contract(covalent)", "together"],
+    ["drawn"],
 ]
 
 # Users have bytecode; without it every worker and every cold start is three times as slow.
