@@ -196,7 +196,7 @@ def test_an_engine_of_the_template_passes_the_kit_as_it_was_written(environment,
     folder = tmp_path / "engine"
     code, document = environment.crystalmath("engine-template", "my-pool", "--dir", folder)
     assert code == 0, document
-    environment.install(build(folder, tmp_path / "dist"), "psutil", "pytest")
+    environment.install(build(folder, tmp_path / "dist"), "psutil", "pytest", "pytest-xdist")
     assert environment.engines()["my-pool"]["loads"]
     done = subprocess.run(
         [environment.folder / "bin/crystalmath", "conform", "my-pool"],
