@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from crystalmath.engines.registry import plugins
 from crystalmath.jobs.piecewise import at_once
-from crystalmath.progress.last_lines import LastLines
-from crystalmath.progress.reader import ProgressReader, StepCollector
+from crystalmath.progress.reader import LastLines, ProgressReader, StepCollector
 from crystalmath.progress.search import END, read_progress
 
 # As VASP 6 writes them; of a relaxation in its second step.

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 @hookimpl
 def crystalmath_progress_readers() -> list[ProgressReader]:
     """Provide those of VASP, Quantum ESPRESSO, and ASE's optimizers and dynamics."""
-    from crystalmath.progress.readers.ase_log import AseLog
-    from crystalmath.progress.readers.ase_md_log import AseMdLog
-    from crystalmath.progress.readers.oszicar import Oszicar
-    from crystalmath.progress.readers.pw_output import PwOutput
+    from crystalmath.progress.readers import AseLog, AseMdLog, Oszicar, PwOutput
 
     return [Oszicar(), PwOutput(), AseLog(), AseMdLog()]

@@ -1,15 +1,76 @@
-"""What a plugin provides that reads how far a program's calculation has come."""
+"""What a plugin provides that reads how far a calculation has come, and the lines that it reads."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias, overload
 
 from attrs import frozen
 
-from crystalmath.progress.last_lines import LastLines
+_BLOCK = 2**16
+#: So much of a section is decoded at a time, in bytes: most end long before the file does.
+_SECTION = 2**12
+
+
+class LastLines(Sequence[str]):
+    """The last lines of a file, decoded only as far as they are looked at.
+
+    `data` is the end of the file, whole lines; what is no UTF-8 becomes replacement characters.
+    """
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = data
+        self._all: list[str] | None = None
+
+    def __reversed__(self) -> Iterator[str]:
+        end = len(self._data)
+        while end > 0:
+            begin = self._data.rfind(b"\n", 0, max(0, end - _BLOCK)) + 1
+            yield from reversed(self._lines(begin, end))
+            end = begin
+
+    def sections(self, heading: str) -> Iterator[Iterator[str]]:
+        """Yield the lines from each heading on, to the one before; the last heading comes first.
+
+        Lines before it are passed over unseen: to look at each takes ten times as long.
+
+        Parameters
+        ----------
+        heading : str
+            What its line contains.
+        """
+        wanted, end = heading.encode(), len(self._data)
+        while (found := self._data.rfind(wanted, 0, end)) >= 0:
+            begin = self._data.rfind(b"\n", 0, found) + 1
+            yield self._forward(begin, end)
+            end = begin
+
+    def _forward(self, begin: int, end: int) -> Iterator[str]:
+        while begin < end:
+            stop = self._data.find(b"\n", min(begin + _SECTION, end) - 1, end) + 1 or end
+            yield from self._lines(begin, stop)
+            begin = stop
+
+    def __len__(self) -> int:
+        return len(self._whole())
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return self._whole()[index]
+
+    def _whole(self) -> list[str]:
+        if self._all is None:
+            self._all = self._lines(0, len(self._data))
+        return self._all
+
+    def _lines(self, begin: int, end: int) -> list[str]:
+        return self._data[begin:end].decode("utf-8", "replace").splitlines()
+
 
 __all__ = ["Lines", "ProgressReader", "Reading", "StepCollector", "largest"]
 

@@ -1,58 +1,55 @@
-"""Find a job's newest calculation, and read how far it has come."""
+"""Find the calculations of a job, and read how far they have come."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections import defaultdict, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.calculation_files import calculation_files
 from crystalmath.jobs.piecewise import at_once
-from crystalmath.jobs.workfiles import check_inside, read_end
-from crystalmath.models.progress import Progress
-from crystalmath.progress.history import read_history, tell_failure
-from crystalmath.progress.last_lines import LastLines
-from crystalmath.progress.reader import Reading
+from crystalmath.jobs.workfiles import check_inside, read_chunks, read_end
+from crystalmath.models.progress import IonicStep, Progress
+from crystalmath.progress.reader import LastLines, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
-    from crystalmath.progress.reader import ProgressReader
+    from crystalmath.progress.reader import ProgressReader, StepCollector
+
+_LOG = logging.getLogger("crystalmath.progress")
 
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
 
-#: So much of the end of a file is read, in bytes: a table of the forces on some 10,000 atoms.
+#: How much of the end of a file is read, in bytes: a table of the forces on some 10,000 atoms.
 END = 2**20
-#: So long ago a file must have been written for what was read of it to be remembered, in seconds.
+#: What was read of a file is remembered once the file is as old as this, in seconds.
 _SETTLED_S = 2.0
-#: Of so many calculations, as whoever looks on asks again and again.
+#: For so many calculations the last reading is remembered.
 _KEPT = 2000
-#: By the file by which a calculation is known: what it was then, and what was read.
+#: Only the last steps of a job are returned.
+MOST_STEPS = 2000
+#: How much of a file is read for its steps, decompressed, in bytes.
+_MOST_READ = 2**28
+#: No line of a text file is longer, in bytes.
+_LONGEST_LINE = 2**20
+#: File of a calculation -> its signature, and what was read of it.
 _known: dict[Path, tuple[tuple[int, int, int], Reading]] = {}
 
 
 def read_progress(
     work: Path, readers: Mapping[str, ProgressReader], *, history: bool = False
 ) -> _Work[Progress | None]:
-    """Read how far the newest calculation below a work directory has come.
+    """Read how far the newest calculation below an attempt's work directory has come.
 
-    Parameters
-    ----------
-    work : pathlib.Path
-        The work directory of a job's attempt. No links are followed but quacc's to its scratch
-        directory.
-    readers : mapping of str to ProgressReader
-        The readers, by the names of their files.
-    history : bool
-        Read the ionic steps of all calculations, too.
-
-    Returns
-    -------
-    Progress or None
-        ``None`` where no calculation has written anything that a reader knows.
+    The readers are given by the names of their files; the result is ``None`` if none of these is
+    there. With `history` the ionic steps of all calculations are read, too. No links are followed
+    but quacc's to its scratch directory.
     """
     files = yield from calculation_files(str(work), lambda name: _shown(name) in readers)
     if not files:
@@ -64,7 +61,7 @@ def read_progress(
         seen = path.stat()
     except FileNotFoundError:  # it has just been compressed; whoever asks again sees it
         return None
-    reading = _read(path, reader, seen)
+    reading = _read_newest(path, reader, seen)
     yield
     updated_at = seen.st_mtime
     steps = (yield from read_history(found)) if history else None
@@ -81,8 +78,8 @@ def read_progress(
     )
 
 
-def _read(path: Path, reader: ProgressReader, seen: os.stat_result) -> Reading:
-    """Read what a program has written, if it has written anything since it was read last."""
+def _read_newest(path: Path, reader: ProgressReader, seen: os.stat_result) -> Reading:
+    """Read a calculation's file if it has changed since the last reading."""
     signature = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
     known, reading = _known.get(path, (None, None))
     if reading is not None and known == signature:
@@ -104,7 +101,7 @@ def _read(path: Path, reader: ProgressReader, seen: os.stat_result) -> Reading:
 
 
 def _shown(name: str) -> str:
-    """Return the name of a file without what says that quacc has compressed it."""
+    """Return the name that a file had before quacc compressed it."""
     return name.removesuffix(".gz")
 
 
@@ -119,3 +116,71 @@ def _lines(folder: Path, name: str) -> _Work[LastLines]:
         # A line that is being written may end within a number.
         return LastLines(data[: data.rfind(b"\n") + 1])
     return LastLines()
+
+
+def read_history(
+    calculations: Iterable[tuple[float, Path, ProgressReader]],
+) -> _Work[tuple[IonicStep, ...]]:
+    """Read the last `MOST_STEPS` ionic steps of calculations, the oldest first.
+
+    Each calculation is the time of its last change, the file by which it is known and its reader.
+    Links that leave its folder are not followed.
+    """
+    folders: dict[Path, dict[str, ProgressReader]] = defaultdict(dict)
+    for _, path, reader in sorted(calculations, key=lambda each: (each[0], each[1])):
+        folders[path.parent][reader.file] = reader
+    steps: deque[IonicStep] = deque(maxlen=MOST_STEPS)
+    for number, (folder, readers) in enumerate(folders.items(), 1):
+        read: Sequence[Reading] = ()
+        for reader in readers.values():
+            found = yield from _read_steps(folder, reader)
+            # Where ASE moves the atoms, the program beside its log sees one step at a time.
+            read = max(read, found, key=len)
+        steps += (
+            IonicStep(
+                calculation=number,
+                ionic_step=step.ionic_step or 0,
+                energy_ev=step.energy_ev,
+                max_force_ev_ang=step.max_force_ev_ang,
+            )
+            for step in read
+        )
+    return tuple(steps)
+
+
+def _read_steps(folder: Path, reader: ProgressReader) -> _Work[Sequence[Reading]]:
+    collector = reader.collector()
+    if collector is None:
+        return ()
+    try:
+        for name in (reader.file, *reader.others):
+            for path in (folder / name, folder / f"{name}.gz"):
+                if os.path.lexists(path):
+                    yield from _collect(path, name, collector)
+                    break
+        return collector.steps()
+    except Exception:  # noqa: BLE001 - a plugin's; the other calculations have steps, too
+        tell_failure(reader, folder / reader.file)
+        return ()
+
+
+def tell_failure(reader: ProgressReader, path: Path) -> None:
+    """Log by its class which reader, perhaps a plugin's, has raised."""
+    kind = f"{type(reader).__module__}.{type(reader).__qualname__}"
+    _LOG.warning("the progress reader %s cannot read %s", kind, path, exc_info=True)
+
+
+def _collect(path: Path, name: str, collector: StepCollector) -> _Work[None]:
+    size, rest = 0, b""
+    try:
+        for chunk in read_chunks(check_inside(path.parent, path)):
+            # What has no end yet may be cut within a number.
+            whole, _, rest = (rest + chunk).rpartition(b"\n")
+            if whole:
+                collector.take(name, whole.decode("utf-8", "replace").split("\n"))
+            size += len(chunk)
+            if size > _MOST_READ or len(rest) > _LONGEST_LINE:
+                return
+            yield
+    except (InvalidJob, FileNotFoundError):  # a link, a pipe, cut while it is compressed, or gone
+        return

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crystalmath.progress.last_lines import LastLines
-from crystalmath.progress.reader import ProgressReader, Reading
+from crystalmath.progress.reader import LastLines, ProgressReader, Reading
 from crystalmath.progress.search import END
 from crystalmath.testing.plugin_contract import PluginContract, quickest, unchanged
 

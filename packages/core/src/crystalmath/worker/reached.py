@@ -21,10 +21,7 @@ def reached(work: str) -> str:
         A line to be appended; empty where nothing is known.
     """
     # Few jobs come here, and every supervisor is waited for while it imports.
-    from crystalmath.progress.readers.ase_log import AseLog
-    from crystalmath.progress.readers.ase_md_log import AseMdLog
-    from crystalmath.progress.readers.oszicar import Oszicar
-    from crystalmath.progress.readers.pw_output import PwOutput
+    from crystalmath.progress.readers import AseLog, AseMdLog, Oszicar, PwOutput
     from crystalmath.progress.search import read_progress
 
     # Those of plugins are not asked: a supervisor runs nobody else's code.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from crystalmath.errors import InvalidJob
 from crystalmath.models import IonicStep, Progress
 from crystalmath.models.fields import array, nullable, properties
-from crystalmath.progress.history import MOST_STEPS
+from crystalmath.progress.search import MOST_STEPS
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method
 from crystalmath.server.rpc.shapes import ERROR, JOB_ID, STATE, JobIdsParams, record

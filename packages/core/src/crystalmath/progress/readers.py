@@ -1,0 +1,328 @@
+"""The readers of VASP, Quantum ESPRESSO, and the optimizers and dynamics of ASE."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice, zip_longest
+from typing import TYPE_CHECKING
+
+from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, largest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from crystalmath.progress.reader import LastLines, Lines
+
+# BFGS:    3 15:09:38       -0.005682        0.0123
+# BFGSLineSearch:    1[  2] 15:09:38       -0.005682        0.0123
+_OPTIMIZER_STEP = re.compile(
+    r"\w+:\s+(\d+)(?:\[\s*\d+\])?\s+[\d:]+\s+(-?\d+\.\d+)\*?\s+(\d+\.\d+)\s*$"
+)
+
+
+class AseLog(ProgressReader):
+    """An optimizer of ASE, where quacc's recipes have it write: ``opt.log``."""
+
+    program = "ASE"
+    file = "opt.log"
+
+    def read(self, lines: Lines) -> Reading:
+        """Read the last whole line of a step."""
+        for line in reversed(lines(self.file)):
+            if (reading := _optimizer_step(line, 0)) is not None:
+                return reading
+        return Reading()
+
+    def collector(self) -> StepCollector:
+        """Collect the lines of all steps."""
+        return _LogSteps(_optimizer_step)
+
+
+class _LogSteps(StepCollector):
+    """Collects the steps of a log of one line a step."""
+
+    def __init__(self, read: Callable[[str, int], Reading | None]) -> None:
+        self._read = read
+        self._steps: list[Reading] = []
+
+    def take(self, file: str, lines: Sequence[str]) -> None:
+        del file  # there is one
+        for line in lines:
+            if (step := self._read(line, len(self._steps))) is not None:
+                self._steps.append(step)
+
+    def steps(self) -> Sequence[Reading]:
+        return self._steps
+
+
+def _optimizer_step(line: str, number: int) -> Reading | None:  # noqa: ARG001 - the line has it
+    if not (found := _OPTIMIZER_STEP.match(line)):
+        return None
+    step, energy, force = found.groups()
+    return Reading(ionic_step=int(step), energy_ev=float(energy), max_force_ev_ang=float(force))
+
+
+# Time[ps]      Etot[eV]     Epot[eV]     Ekin[eV]    T[K], and the stress where that is asked for.
+# 0.0205           0.0106       0.0021       0.0085    16.5
+_DYNAMICS_STEP = re.compile(
+    r"(\d+\.\d{4})\s+-?\d+\.\d+\s+(-?\d+\.\d+)\s+-?\d+\.\d+\s+-?\d+\.\d(?:\s|$)"
+)
+#: The time between two lines, of which four digits are written, is that of so many on average.
+_AVERAGED = 1000
+
+
+class AseMdLog(ProgressReader):
+    """Dynamics of ASE, where quacc's recipes have them write: ``md.log``.
+
+    The energy is the potential one, as that of a relaxation's step. Steps count from 0, as ASE
+    counts them.
+    """
+
+    program = "ASE"
+    file = "md.log"
+
+    def read(self, lines: Lines) -> Reading:
+        """Read the last whole line of a step; its number follows from its time."""
+        found = list(
+            islice(filter(None, map(_DYNAMICS_STEP.match, reversed(lines(self.file)))), _AVERAGED)
+        )
+        if not found:
+            return Reading()
+        last, first = float(found[0][1]), float(found[-1][1])
+        apart = (last - first) / max(1, len(found) - 1)
+        step = round(last / apart) if apart else 0
+        return Reading(ionic_step=step, energy_ev=float(found[0][2]))
+
+    def collector(self) -> StepCollector:
+        """Collect the lines of all steps."""
+        return _LogSteps(_dynamics_step)
+
+
+def _dynamics_step(line: str, number: int) -> Reading | None:
+    if not (found := _DYNAMICS_STEP.match(line)):
+        return None
+    return Reading(ionic_step=number, energy_ev=float(found[2]))
+
+
+_NUMBER = r"[-+]?\d*\.\d+E[-+]\d+"
+#: ``   3 F= -.14890E+02 E0= -.14889E+02  d E =-.1E-02``; of dynamics ``T=  300. E= ...`` before F
+_VASP_IONIC = re.compile(rf"\s*(\d+)\s+(?:T=.*?)?F=\s*{_NUMBER}\s+E0=\s*({_NUMBER})(?=\s)")
+#: ``DAV:   4    -0.148895E+02   -0.1E-02 ...``, also RMM, CGA, SDA and the like
+_VASP_ELECTRONIC = re.compile(rf"[A-Z]{{3}}\s*:\s*(\d+)\s+({_NUMBER})\s")
+#: OUTCAR tells the forces on all ions, also on those that selective dynamics keep in place.
+_VASP_FORCES = "TOTAL-FORCE (eV/Angst)"
+
+
+class Oszicar(ProgressReader):
+    """VASP."""
+
+    program = "VASP"
+    file = "OSZICAR"
+    others = ("POSCAR", "OUTCAR")
+
+    def read(self, lines: Lines) -> Reading:
+        """Read backwards: electronic steps, and the ionic step before them."""
+        electronic: int | None = None
+        energy: float | None = None
+        for line in reversed(lines(self.file)):
+            if found := _VASP_IONIC.match(line):
+                # Electronic steps after it belong to the next one.
+                step = int(found[1]) + (electronic is not None)
+                force = _last_vasp_force(lines("OUTCAR"), _fixed(reversed(lines("POSCAR"))))
+                return Reading(
+                    ionic_step=step,
+                    electronic_step=electronic,
+                    energy_ev=float(found[2]),
+                    max_force_ev_ang=force,
+                )
+            if electronic is None and (found := _VASP_ELECTRONIC.match(line)):
+                electronic, energy = int(found[1]), float(found[2])
+        if electronic is None:
+            return Reading()
+        return Reading(ionic_step=1, electronic_step=electronic, energy_ev=energy)
+
+    def collector(self) -> StepCollector:
+        """Collect energies, and beside each the table of forces of the same number."""
+        return _VaspSteps()
+
+
+class _VaspSteps(StepCollector):
+    def __init__(self) -> None:
+        self._energies: list[tuple[int, float]] = []
+        self._forces: list[float | None] = []
+        self._table: list[str] | None = None
+        self._fixed: list[bool] = []
+
+    def take(self, file: str, lines: Sequence[str]) -> None:
+        if file == Oszicar.file:
+            found = filter(None, map(_VASP_IONIC.match, lines))
+            self._energies += ((int(step[1]), float(step[2])) for step in found)
+            return
+        if file == "POSCAR":
+            self._fixed = _fixed(reversed(lines)) + self._fixed
+            return
+        for line in lines:
+            if self._table is None:
+                if _VASP_FORCES in line:
+                    self._table = []
+                continue
+            self._table.append(line)
+            if len(self._table) > 1 and _is_rule(line):
+                self._forces.append(_largest_of(self._table[1:-1], self._fixed))
+                self._table = None
+
+    def steps(self) -> Sequence[Reading]:
+        return [
+            Reading(ionic_step=step, energy_ev=energy, max_force_ev_ang=force)
+            for (step, energy), force in zip_longest(
+                self._energies, self._forces[: len(self._energies)]
+            )
+        ]
+
+
+def _fixed(backwards: Iterable[str]) -> list[bool]:
+    """Return which ions stay in place, the last one first, as the lines are."""
+    flags = (line.split(maxsplit=6)[3:6] for line in backwards)
+    return [set(each) == {"F"} for each in flags if len(each) == 3 and set(each) <= {"T", "F"}]  # noqa: PLR2004
+
+
+def _last_vasp_force(lines: LastLines, fixed: Sequence[bool]) -> float | None:
+    """Return the largest force of the last whole table, a line of six numbers an ion, in eV/Å."""
+    for section in lines.sections(_VASP_FORCES):
+        rows: list[str] = []
+        for line in islice(section, 1, None):
+            if rows and _is_rule(line):
+                return _largest_of(rows[1:], fixed)
+            rows.append(line)  # below the heading, a rule stands first
+    return None  # what there is of a table is cut
+
+
+def _is_rule(line: str) -> bool:
+    return line.lstrip().startswith("---")
+
+
+def _largest_of(table: Sequence[str], fixed: Sequence[bool]) -> float | None:
+    if len(fixed) == len(table):
+        stays = reversed(fixed)
+        table = [line for line in table if not next(stays)]
+    try:
+        return largest([[float(word) for word in line.split()[3:6]] for line in table])
+    except ValueError:  # ****** where a number is too long
+        return None
+
+
+_PW_ENERGY = re.compile(r"(!?)\s+total energy\s+=\s+(-?\d+\.\d+) Ry")
+_PW_ELECTRONIC = re.compile(r"\s+iteration #\s*(\d+)\s")
+#: After each ionic step: of a relaxation (also ``bfgs converged in   3 scf cycles``), of dynamics.
+_PW_IONIC = re.compile(
+    r"\s+(?:number of scf cycles\s+=\s+(\d+)|bfgs converged in\s+(\d+) scf cycles"
+    r"|Entering Dynamics:\s+iteration =\s+(\d+))"
+)
+_PW_FORCE = re.compile(r"\s+atom\s+\d+ type\s+\d+\s+force =(.*)")
+_PW_FORCES = "Forces acting on atoms"
+
+
+class PwOutput(ProgressReader):
+    """``pw.x`` of Quantum ESPRESSO, whose output quacc calls ``pw.out``."""
+
+    program = "Quantum ESPRESSO"
+    file = "pw.out"
+
+    def read(self, lines: Lines) -> Reading:
+        """Read backwards: what is written of a step stands before its end."""
+        from ase.units import Bohr, Ry
+
+        text = lines(self.file)
+        done, electronic = _pw_steps(text)
+        energy = _last_pw_energy(text)
+        if electronic is None and not done:
+            return Reading()
+        return Reading(
+            ionic_step=done + (electronic is not None),
+            electronic_step=electronic,
+            energy_ev=None if energy is None else energy * Ry,
+            max_force_ev_ang=_last_pw_force(text, Ry / Bohr),
+        )
+
+    def collector(self) -> StepCollector:
+        """Collect the last energy before each step's end, and the first table of forces."""
+        return _PwSteps()
+
+
+class _PwSteps(StepCollector):
+    def __init__(self) -> None:
+        from ase.units import Bohr, Ry
+
+        self._ry, self._ry_per_bohr = Ry, Ry / Bohr
+        self._steps: list[Reading] = []
+        self._energy: float | None = None
+        self._rows: list[list[float]] = []
+        self._in_table = False
+
+    def take(self, file: str, lines: Sequence[str]) -> None:
+        del file  # there is one
+        for line in lines:
+            self._take(line)
+
+    def _take(self, line: str) -> None:
+        if self._in_table:
+            if found := _PW_FORCE.match(line):
+                self._rows.append([float(word) for word in found[1].split()])
+            elif self._rows:
+                self._in_table = False
+        elif _PW_FORCES in line:
+            self._in_table, self._rows = True, []
+        if (found := _PW_ENERGY.match(line)) and found[1]:
+            self._energy = float(found[2]) * self._ry
+        elif (found := _PW_IONIC.match(line)) and self._energy is not None:
+            self._steps.append(self._step(int(found[found.lastindex or 0])))
+            self._energy, self._rows = None, []
+
+    def _step(self, number: int) -> Reading:
+        force = largest(self._rows, self._ry_per_bohr)
+        return Reading(ionic_step=number, energy_ev=self._energy, max_force_ev_ang=force)
+
+    def steps(self) -> Sequence[Reading]:
+        if self._energy is None:
+            return self._steps
+        # No line tells the end of a single calculation, nor of the last one of vc-relax.
+        last = self._steps[-1].ionic_step if self._steps else 0
+        return [*self._steps, self._step((last or 0) + 1)]
+
+
+def _pw_steps(lines: Sequence[str]) -> tuple[int, int | None]:
+    """Return the last ionic step that has ended, 0 for none, and the electronic step after it."""
+    electronic: int | None = None
+    for line in reversed(lines):
+        if found := _PW_IONIC.match(line):
+            return int(found[found.lastindex or 0]), electronic
+        if electronic is None and (found := _PW_ELECTRONIC.match(line)):
+            electronic = int(found[1])
+    return 0, electronic
+
+
+def _last_pw_energy(lines: Sequence[str]) -> float | None:
+    """Return the last energy that is converged, in Ry; in the first step also one that is not."""
+    first: float | None = None
+    for line in reversed(lines):
+        if "total energy" in line and (found := _PW_ENERGY.match(line)):
+            if found[1]:
+                return float(found[2])
+            if first is None:
+                first = float(found[2])
+    return first
+
+
+def _last_pw_force(lines: LastLines, unit: float) -> float | None:
+    """Return the largest force of the last whole table, in eV/Å.
+
+    With high verbosity tables of contributions follow the total, each under a heading of its own.
+    """
+    for section in lines.sections(_PW_FORCES):
+        rows = []
+        for line in islice(section, 1, None):
+            if found := _PW_FORCE.match(line):
+                rows.append([float(word) for word in found[1].split()])
+            elif rows:
+                return largest(rows, unit)
+    return None

@@ -1,1 +1,0 @@
-"""The readers that come with core."""
