@@ -129,10 +129,19 @@ def test_answers_that_nobody_can_read_fail_no_job(slurm, start):
     assert slurm.jobs == ["1"]
 
 
+@pytest.mark.parametrize("first", ["counted", "replaced"])
 def test_the_third_pilot_job_in_a_row_that_ends_before_a_job_began_is_the_last(
-    slurm, start, tmp_path, monkeypatch
+    slurm, start, tmp_path, monkeypatch, first
 ):
     monkeypatch.setattr(handover, "PROBE_S", 0.2)
+    if first == "replaced":  # the end of a pilot job is seen where its pool is looked at
+        trouble = batch_pool.BatchPool._block_trouble
+
+        def seen_anew(pool):
+            pool._queue.forget()
+            return trouble(pool)
+
+        monkeypatch.setattr(batch_pool.BatchPool, "_block_trouble", seen_anew)
     mended, said = tmp_path / "mended", "bash: line 9: module: command not found"
     init = f"[ -e {mended} ] || {{ echo {said!r} >&2; exit 1; }}"
     runner, _ = start(f"worker_init = '''{init}'''\n")

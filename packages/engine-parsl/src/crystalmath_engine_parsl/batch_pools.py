@@ -94,28 +94,37 @@ class BatchPools(Pools):
     def _count_barren(self) -> None:
         """Ask for no more pilot jobs once several in a row have ended before a job began."""
         pool = self._pool
-        if pool is None:
-            return
         with contextlib.suppress(EngineUnavailable):  # Slurm, or the files: it is counted later
-            over = [each for each in pool.over() if each not in self._counted]
-            if over:
-                self._going_on()
-            for allocation in over:
-                self._counted.add(allocation)
-                if allocation in self._began:
-                    self._barren = 0
-                elif self._queue.end_of(allocation) not in _NOT_ITS_OWN:
-                    self._barren += 1
-                    self._words = pool.last_words(allocation)
-            if self._barren >= BARREN and not pool.states():
+            if pool is not None:
+                self._count_over(pool)
+            if self._barren >= BARREN and not (pool and pool.states()):
                 self._give_up_asking(pool, self._why_barren())
+
+    def _count_over(self, pool: BatchPool) -> None:
+        over = [each for each in pool.over() if each not in self._counted]
+        if over:
+            self._going_on()
+        for allocation in over:
+            self._counted.add(allocation)
+            if allocation in self._began:
+                self._barren = 0
+            elif self._queue.end_of(allocation) not in _NOT_ITS_OWN:
+                self._barren += 1
+                self._words = pool.last_words(allocation)
+
+    def _give_up(self, pool: Pool, trouble: str) -> None:
+        if isinstance(pool, BatchPool):
+            # Its last pilot job may have ended since they were counted; the next pool has others.
+            with contextlib.suppress(EngineUnavailable):
+                self._count_over(pool)
+        super()._give_up(pool, trouble)
 
     def _why_barren(self) -> str:
         return (
             f"{self._barren} pilot jobs ended before a job began in them, the last, {self._words}"
         )
 
-    def _give_up_asking(self, pool: BatchPool, why: str) -> None:
+    def _give_up_asking(self, pool: BatchPool | None, why: str) -> None:
         """Fail the attempts that wait."""
         waiting = [task.attempt.id for task in self._unclaimed()]
         self._given_up |= dict.fromkeys(waiting, why)
@@ -125,7 +134,8 @@ class BatchPools(Pools):
         # Whoever submits a job again has mended something, perhaps: that is one more try.
         self._barren, self._trouble = BARREN - 1, None
         self._runner.log.warning("%s", why)
-        self._end(pool)
+        if pool is not None:
+            self._end(pool)
 
     def _make(self, directory: Path) -> Pool:
         # What Slurm took for an earlier pool without saying so may have come to light by now.
