@@ -12,9 +12,9 @@ import pytest
 from attrs import evolve
 
 from conftest import eventually
-from crystalmath.engines import rounds
+from crystalmath.engines import followed
 from crystalmath.engines.driver import WRITES, Driver
-from crystalmath.engines.rounds import Rounds
+from crystalmath.engines.followed import Followed
 from crystalmath.errors import EngineUnavailable
 from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.rundir import RunDirectory
@@ -122,6 +122,26 @@ def test_a_batch_is_launched_in_its_order(driver, engine):
     with driver.together():
         jobs = [add(driver, recorded=True) for _ in range(2 * WRITES + 1)]
     eventually(lambda: engine.launched == [f"{each}.1" for each in (first, *jobs)])
+
+
+def test_a_large_batch_is_launched_before_all_of_it_is_written_down(driver, engine, monkeypatch):
+    engine.capabilities = Capabilities(max_queued=10)
+    write, go, written = RunDirectory.write_spec, threading.Event(), []
+
+    def slow(self, header, body):
+        if len(written) == WRITES:
+            go.wait()
+        written.append(header["job_id"])
+        write(self, header, body)
+
+    monkeypatch.setattr(RunDirectory, "write_spec", slow)
+    with driver.together():
+        jobs = [add(driver, recorded=True) for _ in range(4 * WRITES)]
+    try:
+        eventually(lambda: engine.launched == [f"{each}.1" for each in jobs[:10]])
+    finally:
+        go.set()
+    assert len(engine.launched) == 10
 
 
 @pytest.fixture
@@ -243,17 +263,18 @@ def test_a_launch_that_fails_for_all_fails_each(driver, engine, monkeypatch):
 
 def pending(job_id, *, launched):
     record = SimpleNamespace(state=JobState.PENDING, launched=launched, doubt=None, written=True)
-    return SimpleNamespace(job_id=job_id, record=record)
+    return SimpleNamespace(job_id=job_id, record=record, cluster="local", header={})
 
 
 def test_ten_thousand_jobs_that_wait_cost_few_looks():
     jobs = {str(n): pending(str(n), launched=n < 1000) for n in range(10_000)}
-    turns = Rounds()
+    turns = Followed()
     for job in jobs.values():
+        turns.add(job)
         turns.place(job)
     looks, seen, now = 0, set(), 100.0
     for _ in range(len(jobs)):
-        chosen = turns.choose(jobs, now)
+        chosen = turns.choose(now)
         looks = max(looks, len(chosen))
         seen |= {job_id for job_id, depth in chosen.items() if depth >= Depth.LOOK}
         now += 0.1
@@ -263,11 +284,11 @@ def test_ten_thousand_jobs_that_wait_cost_few_looks():
     assert now < 100.0 + 300.0, "some are looked at more seldom than every five minutes"
     jobs["7"].record.state = JobState.RUNNING
     turns.place(jobs["7"])
-    assert all("7" in turns.choose(jobs, now + 0.1 * turn) for turn in range(5))
+    assert all("7" in turns.choose(now + 0.1 * turn) for turn in range(5))
     # Something changes a hundred times a second where many jobs are short.
     assert "7" in turns.after_changes(now)
     assert len(turns.after_changes(now)) <= 5
-    assert rounds.CLOSE_S <= 1.0
+    assert followed.CLOSE_S <= 1.0
 
 
 def test_processes_that_do_not_end_hold_up_no_other_job(driver, engine, monkeypatch):

@@ -10,9 +10,9 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.engines.followed import Followed, Phase
 from crystalmath.engines.handover import Engine, Handover, is_passing
 from crystalmath.engines.left_jobs import LeftJobs
-from crystalmath.engines.rounds import Rounds
 from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
 from crystalmath.jobs import facts
 from crystalmath.jobs.actions import Launch, LetGo, Release
@@ -21,7 +21,6 @@ from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.reconcile import Job, Reconciler, request_cancel
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.view import view
-from crystalmath.models import JobState
 from crystalmath.worker.chains import close_idle
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from crystalmath.jobs.changes import Change, Listener
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.jobs.ownership import Recorded
+    from crystalmath.models import JobState
 
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
@@ -78,17 +78,14 @@ class Driver:
         self.host = host or Host(self._jobs_directory)
         self._open = open_directory
         self._lock = threading.RLock()
-        self._jobs: dict[str, Job] = {}
-        # Those of them that have no run directory yet.
-        self._new: dict[str, Job] = {}
+        self._followed = Followed()
         self._batches = 0
         self._finished: dict[str, JobState] = {}
         self._noticed: queue.SimpleQueue[tuple[str, Depth]] = queue.SimpleQueue()
-        self._rounds = Rounds()
         self._reconciler = Reconciler(self.host, lambda job_id: self._notice(job_id, Depth.LOOK))
         self._handover = Handover(
             runner,
-            self._jobs,
+            self._followed,
             self._lock,
             host=self.host,
             tell=self._tell,
@@ -140,12 +137,12 @@ class Driver:
                 )
             self._start_threads()
             # It looks by itself at others that are written down.
-            is_awaited = not (self._batches if recorded else self._jobs)
-            if recorded:
-                self._jobs[job.job_id] = self._new[job.job_id] = job
-            else:
+            is_awaited = not (self._batches if recorded else self._followed.jobs)
+            if not recorded:
                 self._write(job)
-                self._follow(job)
+            self._followed.add(job)
+            if not recorded:
+                self._place(job)
         if is_awaited:
             self._wake_watcher.set()
 
@@ -175,7 +172,7 @@ class Driver:
     def _write_new(self) -> None:
         """Write down the next of those that are on record and that nobody has waited for."""
         with self._lock:
-            jobs = list(islice(self._new.values(), WRITES))
+            jobs = list(islice(self._followed.those(Phase.NEW), WRITES))
         changes: list[Change] = []
         for job in jobs:
             try:
@@ -188,18 +185,13 @@ class Driver:
                     changes += job.refuse(f"could not be handed to the engine: {error}")
         with self._lock:
             for job in jobs:
-                if self._new.pop(job.job_id, None) is not None:
-                    self._place(job)
+                self._place(job)
         for job in jobs:
             if job.record.cancelled or not job.record.written:
                 self._notice(job.job_id, Depth.LOOK)
         self._tell(changes)
-        if self._new:
+        if self._followed.count(Phase.NEW):
             self._wake_watcher.set()
-
-    def _follow(self, job: Job) -> None:
-        self._jobs[job.job_id] = job
-        self._place(job)
 
     def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:
         """Take over a job that nobody follows; tell whether it is followed here."""
@@ -241,18 +233,19 @@ class Driver:
                 job.let_go()
                 return False
             self._start_threads()
-            self._follow(job)
+            self._followed.add(job)
+            self._place(job)
         self._handover.probe_soon()
         self._notice(job.job_id, Depth.THOROUGH)
         return True
 
     def follows(self, job_id: str) -> bool:
         """Return whether the job's changes are told from here."""
-        return job_id in self._jobs or job_id in self._finished
+        return job_id in self._followed.jobs or job_id in self._finished
 
     def state(self, job_id: str) -> JobState:
         """Tell a job's present state; one that nobody follows is taken over."""
-        job = self._jobs.get(job_id)
+        job = self._followed.jobs.get(job_id)
         if job is not None:
             return job.state
         if (ended := self._finished.get(job_id)) is not None:
@@ -270,7 +263,7 @@ class Driver:
         """Request that a job be stopped."""
         if self.state(job_id).is_terminal():
             return False
-        job = self._jobs.get(job_id)
+        job = self._followed.jobs.get(job_id)
         if job_id in self._finished:
             return False
         if job is None:
@@ -290,16 +283,19 @@ class Driver:
 
     def unfinished(self) -> dict[str, JobState]:
         """Return the unfinished jobs that are followed here, and their states."""
-        return {job_id: job.state for job_id, job in list(self._jobs.items())}
+        return {job_id: job.state for job_id, job in list(self._followed.jobs.items())}
 
     def unwritten(self) -> list[SpecDocument]:
         """Return header and body of the jobs that have no run directory yet."""
-        return [(job.header, job.body) for job in list(self._new.values())]
+        with self._lock:
+            return [
+                (job.header, job.body) for job in self._followed.those(Phase.NEW, Phase.UNWRITTEN)
+            ]
 
     def close_if_idle(self) -> bool:
         """End the engine unless a job is followed here; tell whether it was."""
         with self._lock:
-            if self._jobs:
+            if self._followed.jobs:
                 return False
             self.closed = self._handover.leaves = True
         self.close(cancel=True)
@@ -316,7 +312,7 @@ class Driver:
         with self._lock:
             # Of those that are left one after another each makes room for the next.
             self.closed = self._handover.leaves = True
-        self._end(list(self._jobs.values()), cancel=cancel)
+        self._end(list(self._followed.jobs.values()), cancel=cancel)
         self._abandoned = True
         self._handover.wake.set()
         self._wake_watcher.set()
@@ -338,7 +334,7 @@ class Driver:
         with self._lock:
             self._leaving.append(listener)
             self._left_by_them.update(own)
-            jobs = list(self._jobs.values())
+            jobs = list(self._followed.jobs.values())
             others = [each for each in self.listeners if each not in self._leaving]
             foreign = [each for each in jobs if each.job_id not in self._left_by_them]
         if not others and all(job.adopted for job in foreign):
@@ -349,7 +345,7 @@ class Driver:
         with self._lock:
             self.listeners.remove(listener)
             self._leaving.remove(listener)
-            self._left_by_them &= self._jobs.keys()
+            self._left_by_them &= self._followed.jobs.keys()
 
     def _end(self, jobs: Sequence[Job], *, cancel: bool) -> None:
         deadline = time.monotonic() + CLOSE_S
@@ -361,7 +357,7 @@ class Driver:
                     self.cancel(job.job_id)
             except (CrystalMathError, OSError) as error:
                 self.log.warning("cannot leave job %s in order: %s", job.job_id, error)
-        while (left := self._jobs.keys() & {job.job_id for job in jobs}) and (
+        while (left := self._followed.jobs.keys() & {job.job_id for job in jobs}) and (
             time.monotonic() < deadline
         ):
             time.sleep(0.02)
@@ -370,11 +366,9 @@ class Driver:
 
     def _let_go(self, job: Job) -> None:
         with self._lock:
-            if self._jobs.pop(job.job_id, None) is None:
+            if job.job_id not in self._followed.jobs:
                 return
-            self._new.pop(job.job_id, None)
-            self._rounds.forget(job.job_id)
-            self._handover.forget(job)
+            self._followed.forget(job.job_id)
             self.left.add(job)
         job.let_go()
 
@@ -396,7 +390,7 @@ class Driver:
             self._threads.append(thread)
 
     def _is_over(self) -> bool:
-        return self.closed and (not self._jobs or self._abandoned)
+        return self.closed and (not self._followed.jobs or self._abandoned)
 
     def _drive(self) -> None:
         """Call the engine."""
@@ -417,11 +411,11 @@ class Driver:
         """Look at the files of unfinished jobs."""
         turned = 0.0
         while not self._is_over():
-            self._wake_watcher.wait(LOOK_S if self._jobs else None)
+            self._wake_watcher.wait(LOOK_S if self._followed.jobs else None)
             # What happens first is seen at once; what happens soon after that is told, and stored,
             # together.
             pause = turned + GATHER_S - time.monotonic()
-            if pause > 0 and len(self._new) < WRITES:
+            if pause > 0 and self._followed.count(Phase.NEW) < WRITES:
                 time.sleep(pause)
             self._wake_watcher.clear()
             self.turn()
@@ -442,9 +436,9 @@ class Driver:
             with self._lock:
                 if regular:
                     self._look_at = now + LOOK_S
-                    others = self._rounds.choose(self._jobs, now)
+                    others = self._followed.choose(now)
                 else:
-                    others = self._rounds.after_changes(now)
+                    others = self._followed.after_changes(now)
             for job_id, depth in others.items():
                 chosen[job_id] = max(depth, chosen.get(job_id, depth))
         self._look(chosen)
@@ -452,8 +446,8 @@ class Driver:
     def _look(self, chosen: Mapping[str, Depth]) -> None:
         changes: list[Change] = []
         for job_id, depth in chosen.items():
-            job = self._jobs.get(job_id)
-            if job is not None and job_id not in self._new:
+            job = self._followed.jobs.get(job_id)
+            if job is not None and self._followed.phase(job_id) is not Phase.NEW:
                 changes += self._look_at_one(job, depth)
         self._tell(changes)
         if changes:
@@ -462,16 +456,16 @@ class Driver:
             self._handover.wake.set()
 
     def _look_at_one(self, job: Job, depth: Depth) -> Sequence[Change]:
-        attempt, sighting = job.attempt_id, self._handover.sighting(job)
+        attempt, sighting = job.attempt_id, job.take_sighting()
         engine = facts.Engine(sighting, self._runner.capabilities_of(job.cluster))
         try:
             # Without the lock: nobody who submits waits for the end of a lost tree.
             looked = self._reconciler.look(job, Depth.THOROUGH if sighting else depth, engine)
             with self._lock:
-                if job.job_id not in self._jobs:
+                if job.job_id not in self._followed.jobs:
                     return ()
                 if sighting is not None and not looked.done:
-                    self._handover.keep(attempt, sighting)
+                    job.note_sighting(attempt, sighting)
                 for request in looked.requests:
                     self._pass_on(job, request)
                 self._place(job)
@@ -488,24 +482,19 @@ class Driver:
             self._handover.put_again(job, ends=request.ends)
         elif isinstance(request, LetGo):
             self.log.warning("job %s has another owner now", job.job_id)
-            del self._jobs[job.job_id]
-            self._rounds.forget(job.job_id)
-            self._handover.forget(job)
+            self._followed.forget(job.job_id)
 
     def _place(self, job: Job) -> None:
         """Put a job where it belongs now; under the lock."""
-        if job.job_id not in self._jobs:
+        if job.job_id not in self._followed.jobs:
             return
-        if job.state.is_terminal():
-            self._finished[job.job_id] = job.state
-            if len(self._finished) > FINISHED:
-                del self._finished[next(iter(self._finished))]  # its directory tells
-            del self._jobs[job.job_id]
-        if job.state is not JobState.PENDING:
-            self._handover.forget(job)
-        elif not job.record.launched:
-            self._handover.put(job)
-        self._rounds.place(job)
+        if not job.state.is_terminal():
+            self._handover.place(job)
+            return
+        self._finished[job.job_id] = job.state
+        if len(self._finished) > FINISHED:
+            del self._finished[next(iter(self._finished))]  # its directory tells
+        self._followed.forget(job.job_id)
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for listener in self.listeners if changes else ():

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from crystalmath.engines.followed import Phase
 from crystalmath.errors import CrystalMathError, EngineUnavailable
 from crystalmath.jobs.actions import Publish
 from crystalmath.jobs.reconcile import publish
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from crystalmath.engines.followed import Followed
     from crystalmath.jobs.changes import Change
     from crystalmath.jobs.host import Host
     from crystalmath.jobs.reconcile import Job
@@ -37,6 +39,8 @@ ENDS_S = 0.5
 #: So often what is to be released is offered to an engine that is about to be ended.
 _LAST_TRIES = 3
 
+#: The phases of the jobs that the engine has.
+_WITH_ENGINE = (Phase.LAUNCHED, Phase.RUNNING)
 _PASSING = frozenset(
     {
         errno.EMFILE,
@@ -98,7 +102,7 @@ class Handover:
     ----------
     engine : Engine
         The engine.
-    jobs : mapping of str to Job
+    followed : Followed
         The unfinished jobs, which the driver keeps.
     lock : threading.RLock
         Guards them, and the fields here.
@@ -113,7 +117,7 @@ class Handover:
     def __init__(
         self,
         engine: Engine,
-        jobs: Mapping[str, Job],
+        followed: Followed,
         lock: threading.RLock,
         *,
         host: Host,
@@ -123,20 +127,16 @@ class Handover:
         self._engine = engine
         self._log = engine.log
         self._host = host
-        self._jobs = jobs
+        self._followed = followed
         self._lock = lock
         self._tell = tell
         self._notice = notice
         self.wake = threading.Event()
         #: Whether the jobs are about to be left: none is handed over any more.
         self.leaves = False
-        # Those that the engine has not got, in the order of their submission.
-        self._waiting: dict[str, Job] = {}
         # Of these a launch of several failed: each is handed over alone, to see which is to blame.
         self._alone: set[str] = set()
         self._to_release: list[Attempt] = []
-        # With the attempt that was asked about: the job may have begun another meanwhile.
-        self._sightings: dict[str, tuple[str, Sighting]] = {}
         # Whether a run directory may be new, and its name not on the disk yet.
         self._is_new = False
         self._retry_at = 0.0
@@ -146,16 +146,15 @@ class Handover:
 
     # --- called by others --------------------------------------------------------------------
 
-    def put(self, job: Job) -> None:
-        """Queue a job for the engine."""
+    def place(self, job: Job) -> None:
+        """Note how far a job has come; one that waits is launched next."""
         with self._lock:
-            if job.job_id not in self._waiting:
-                self._waiting[job.job_id] = job
+            if self._followed.place(job):
                 self._is_new = True
                 self.wake.set()
 
     def put_again(self, job: Job, *, ends: int = 0) -> None:
-        """Queue the same attempt again: the engine lost it, or its allocation, before it began."""
+        """Have the same attempt launched again: the engine lost it before it began."""
         record = job.record
         now = self._host.monotonic()
         since = now if record.lost_since is None else record.lost_since
@@ -163,15 +162,6 @@ class Handover:
         job.update(launched=False, relaunches=count, lost_since=since, ends=ends)
         pause = PROBE_S * 2 ** (record.relaunches - 1) if record.relaunches else 0.0
         job.not_before = now + min(pause, RELAUNCH_S)
-        self.put(job)
-
-    def forget(self, job: Job) -> None:
-        """Hand a job over no more."""
-        with self._lock:
-            if self._waiting.pop(job.job_id, None) is not None:
-                self.wake.set()
-            if job.state is not JobState.RUNNING:
-                self._sightings.pop(job.job_id, None)
 
     def release(self, job: Job) -> None:
         """Have the engine drop the present attempt of a job."""
@@ -179,15 +169,6 @@ class Handover:
             job.update(released=True)
             self._to_release.append(job.attempt())
         self.wake.set()
-
-    def sighting(self, job: Job) -> Sighting | None:
-        """Return what the engine said of a job's present attempt since this was asked last."""
-        attempt, sighting = self._sightings.pop(job.job_id, ("", None))
-        return sighting if sighting is not None and attempt == job.attempt_id else None
-
-    def keep(self, attempt: str, sighting: Sighting) -> None:
-        """Have what the engine said of an attempt heeded in the next look."""
-        self._sightings[attempt.rpartition(".")[0]] = attempt, sighting
 
     def probe_soon(self) -> None:
         """Ask the engine about those that were silent for long."""
@@ -208,7 +189,9 @@ class Handover:
             self._guarded(self._launch_waiting)
         self._guarded(self._release)
         if now >= self._probe_at:
-            stopping = any(map(self._is_stopping, list(self._jobs.values())))
+            with self._lock:
+                running = list(self._followed.those(Phase.RUNNING))
+            stopping = any(map(self._is_stopping, running))
             self._probe_at = now + (STOPPING_S if stopping else PROBE_S)
             self._guarded(self._probe_silent)
 
@@ -224,7 +207,7 @@ class Handover:
     def _pause(self) -> float:
         now = self._host.monotonic()
         pause = min(PROBE_S, max(0.05, self._probe_at - now))
-        if self._waiting and self._retry_at > now:
+        if self._followed.count(Phase.WAITING) and self._retry_at > now:
             pause = min(pause, max(0.05, self._retry_at - now))
         return pause
 
@@ -241,9 +224,6 @@ class Handover:
     def _launch_waiting(self) -> None:
         with self._lock:
             jobs = [] if self.leaves else self._next()
-            for job in jobs:
-                # From here on a cancel must tell the engine, too.
-                job.update(offered=True, launched=True, released=False, dropped=False)
             attempts = [job.attempt() for job in jobs]
         if not attempts:
             return
@@ -298,27 +278,35 @@ class Handover:
             raise EngineUnavailable(f"run directories do not reach the disk: {error}") from error
 
     def _next(self) -> list[Job]:
-        """Return the jobs that the engine gets next: the urgent ones, then as they came."""
-        launched = len(self._jobs) - len(self._waiting)
-        free = self._engine.capabilities.max_queued - launched
+        """Mark the jobs that the engine gets next: the urgent ones, then as they came."""
+        free = self._engine.capabilities.max_queued - self._followed.count(*_WITH_ENGINE)
         now = self._host.monotonic()
-        self._alone &= self._waiting.keys()
         jobs: list[Job] = []
-        here = self._left_here() if free > 0 and self._waiting else math.inf
-        for job in sorted(self._waiting.values(), key=_urgency) if free > 0 else ():
+        late: list[Job] = []
+        full: set[str] = set()
+        here = self._left_here() if free > 0 else math.inf
+        while len(jobs) < free and (job := self._followed.next_waiting(full)) is not None:
             alone = job.job_id in self._alone
-            if len(jobs) >= free or (jobs and alone):
+            if jobs and alone:
                 break
-            record = job.record
-            if not record.written or record.cancelled or job.not_before > now:
+            if job.not_before > now:
+                self._followed.set_aside(job)
+                late.append(job)
                 continue
             if here < math.inf and self._is_here(job):
                 if here <= 0:
+                    full.add(job.cluster)
                     continue
                 here -= 1
+            # From here on a cancel must tell the engine, too.
+            job.update(offered=True, launched=True, released=False, dropped=False)
+            self._followed.place(job)
             jobs.append(job)
             if alone:
+                self._alone.remove(job.job_id)
                 break
+        for job in late:
+            self._followed.put_back(job)
         return jobs
 
     def _left_here(self) -> float:
@@ -326,10 +314,10 @@ class Handover:
 
         Their workers are none of the engine's, which has as many as `workers` says beside them.
         """
-        if not any(job.survivor for job in self._jobs.values()):
+        launched = list(self._followed.those(*_WITH_ENGINE))
+        if not any(job.survivor for job in launched):
             return math.inf
         workers = self._engine.workers()
-        launched = [job for job in self._jobs.values() if job.job_id not in self._waiting]
         return math.inf if workers is None else workers - sum(map(self._is_here, launched))
 
     def _is_here(self, job: Job) -> bool:
@@ -372,12 +360,12 @@ class Handover:
 
     def _record_launch(self, job: Job, attempt: str, handle: str | None) -> None:
         with self._lock:
-            if job.attempt_id != attempt or job.job_id not in self._jobs:
+            if job.attempt_id != attempt or self._followed.phase(job.job_id) is None:
                 return  # it was lost meanwhile and waits as another attempt, or has ended
             if handle is None:
                 job.update(launched=False)
+                self._followed.place(job)
                 return
-            self._waiting.pop(job.job_id, None)
             job.handle, job.since = handle, self._host.monotonic()
             job.update(inherited=False)
         self._notice(job.job_id)
@@ -396,8 +384,8 @@ class Handover:
             return
         self._started = True
         with self._lock:
-            released = {each.id for each in attempts}
-            jobs = [job for job in self._jobs.values() if job.attempt_id in released]
+            asked = [(each, self._followed.jobs.get(each.job_id)) for each in attempts]
+            jobs = [job for each, job in asked if job is not None and job.attempt_id == each.id]
         try:
             self._engine.release(attempts)
         except EngineUnavailable as error:
@@ -414,8 +402,6 @@ class Handover:
 
     def _probe_interval(self, job: Job) -> float:
         """Return how long a job may be silent before the engine is asked, in seconds."""
-        if not job.record.launched:
-            return math.inf
         if job.state is JobState.PENDING:
             return PROBE_S
         if self._is_stopping(job):
@@ -431,9 +417,8 @@ class Handover:
     def _probe_silent(self) -> None:
         now = self._host.monotonic()
         with self._lock:
-            silent = [
-                job for job in self._jobs.values() if now - job.since > self._probe_interval(job)
-            ]
+            launched = self._followed.those(*_WITH_ENGINE)
+            silent = [job for job in launched if now - job.since > self._probe_interval(job)]
             asked = {job.attempt(): job for job in silent}
         if not asked:
             return
@@ -449,13 +434,8 @@ class Handover:
             job.since = self._host.monotonic()
             self._tell(job.note(sighting.reason))
             if sighting.state in {"gone", "unknown"}:
-                self.keep(attempt.id, sighting)
+                job.note_sighting(attempt.id, sighting)
                 self._notice(job.job_id)
-
-
-def _urgency(job: Job) -> int:
-    # Equals stay in their order.
-    return -int(job.header.get("priority", 0))
 
 
 def _logged(error: Exception) -> tuple[str, Exception | None]:

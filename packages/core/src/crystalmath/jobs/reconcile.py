@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from crystalmath.jobs.life import Decision
     from crystalmath.jobs.ownership import Recorded
     from crystalmath.jobs.rundir import RunDirectory
+    from crystalmath.models import Sighting
 
 _LOG = logging.getLogger("crystalmath.jobs")
 
@@ -73,6 +74,8 @@ class Job:
         When it may be handed to the engine again, likewise.
     told : str, optional
         What was told last of what it waits for.
+    sighting : tuple of str and Sighting, optional
+        What the engine said of an attempt, and of which, until a look has heeded it.
     disowned : bool
         Whether it was let go: its specification is another's to write from then on.
     """
@@ -88,6 +91,7 @@ class Job:
     since: float = -math.inf
     not_before: float = 0.0
     told: str | None = None
+    sighting: tuple[str, Sighting] | None = None
     disowned: bool = False
     lock: threading.RLock = field(factory=threading.RLock, repr=False)
 
@@ -144,6 +148,18 @@ class Job:
     def attempt_id(self) -> str:
         """The id of the present attempt."""
         return attempt_id(self.job_id, self.record.attempt)
+
+    def note_sighting(self, attempt: str, sighting: Sighting) -> None:
+        """Have the next look heed what the engine said of an attempt."""
+        with self.lock:
+            self.sighting = attempt, sighting
+
+    def take_sighting(self) -> Sighting | None:
+        """Return what the engine said of the present attempt since this was asked last."""
+        with self.lock:
+            (attempt, sighting), self.sighting = self.sighting or ("", None), None
+            # The job may have begun another attempt meanwhile.
+            return sighting if attempt == self.attempt_id else None
 
     def attempt(self) -> Attempt:
         """Return the present attempt, as the engine sees it."""

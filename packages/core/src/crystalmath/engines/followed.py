@@ -1,0 +1,184 @@
+"""The unfinished jobs of a runner: their phases, and which of them are next."""
+
+from __future__ import annotations
+
+import itertools
+from enum import Enum, auto
+from heapq import heappop, heappush
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from crystalmath.jobs.reading import Depth
+from crystalmath.models import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    from crystalmath.jobs.facts import Record
+    from crystalmath.jobs.reconcile import Job
+
+#: How often a running job is looked at closely, in seconds.
+CLOSE_S = 1.0
+#: So many running jobs are looked at in each turn.
+_RUNNING = 50
+#: So many are looked at in each turn of those that the engine was given first: it begins with them.
+_FIRST = 16
+#: So many of them are looked at after each change, which may come a hundred times in a second.
+_NEXT = 4
+#: So many are looked at in each turn of all, one after another.
+_OTHERS = 8
+
+
+class Phase(Enum):
+    """How far an unfinished job has come.
+
+    ``NEW``: on record; nobody has tried to write its run directory.
+    ``UNWRITTEN``: that failed, or the directory was there; a look decides.
+    ``WAITING``: written, and not handed to the engine.
+    ``LAUNCHED``: handed to the engine, and not begun.
+    ``RUNNING``: begun.
+    """
+
+    NEW = auto()
+    UNWRITTEN = auto()
+    WAITING = auto()
+    LAUNCHED = auto()
+    RUNNING = auto()
+
+
+class Followed:
+    """The unfinished jobs, by phase; the driver's lock guards all of it."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self._phases: dict[str, Phase] = {}
+        self._by_phase: dict[Phase, dict[str, Job]] = {phase: {} for phase in Phase}
+        # The waiting jobs of each cluster: those of high priority first, then as they came. An
+        # entry whose job does not wait any more is dropped when it is met.
+        self._queues: dict[str, list[tuple[int, int, Job]]] = {}
+        self._numbers = itertools.count()
+        self._places: dict[str, tuple[int, int]] = {}
+        # Those that run, or about which something is in doubt, and when each is due.
+        self._watched: dict[str, float] = {}
+        self._round: list[str] = []
+        self._round_at = 0.0
+
+    def add(self, job: Job) -> None:
+        """Follow a job whose run directory nobody has tried to write."""
+        self.jobs[job.job_id] = job
+        # Equals stay in their order, also where they are launched again.
+        urgency = -int(job.header.get("priority", 0))
+        self._places[job.job_id] = urgency, next(self._numbers)
+        self._move(job, Phase.NEW)
+
+    def place(self, job: Job) -> bool:
+        """Note how far a job has come; return whether it waits for the engine since now."""
+        record, before = job.record, self._phases[job.job_id]
+        phase = _phase(record)
+        if phase in {Phase.RUNNING, Phase.UNWRITTEN} or record.doubt:
+            self._watched.setdefault(job.job_id, 0.0)
+        else:
+            self._watched.pop(job.job_id, None)
+        if phase is before:
+            return False
+        self._move(job, phase)
+        if phase is not Phase.WAITING:
+            return False
+        self.put_back(job)
+        return True
+
+    def _move(self, job: Job, phase: Phase) -> None:
+        before = self._phases.get(job.job_id, phase)
+        self._by_phase[before].pop(job.job_id, None)
+        self._phases[job.job_id] = phase
+        self._by_phase[phase][job.job_id] = job
+
+    def forget(self, job_id: str) -> None:
+        """Follow a job no more."""
+        del self.jobs[job_id], self._places[job_id]
+        del self._by_phase[self._phases.pop(job_id)][job_id]
+        self._watched.pop(job_id, None)
+
+    def phase(self, job_id: str) -> Phase | None:
+        """Return how far a job has come; ``None`` if it is not followed."""
+        return self._phases.get(job_id)
+
+    def count(self, *phases: Phase) -> int:
+        """Return how many jobs are in some phases."""
+        return sum(len(self._by_phase[phase]) for phase in phases)
+
+    def those(self, *phases: Phase) -> Iterator[Job]:
+        """Return the jobs in some phases, each in the order in which it came there."""
+        return itertools.chain.from_iterable(self._by_phase[phase].values() for phase in phases)
+
+    def next_waiting(self, full: Container[str] = ()) -> Job | None:
+        """Return the waiting job that is launched next, apart from those of full clusters."""
+        heads = []
+        for cluster, queue in self._queues.items():
+            while queue and not self._waits(queue[0][-1]):
+                heappop(queue)
+            if queue and cluster not in full:
+                heads.append(queue[0])
+        return min(heads)[-1] if heads else None
+
+    def set_aside(self, job: Job) -> None:
+        """Take the job that `next_waiting` returned out of its queue, until it is put back."""
+        heappop(self._queues[job.cluster])
+
+    def put_back(self, job: Job) -> None:
+        """Queue a waiting job at its place."""
+        heappush(self._queues.setdefault(job.cluster, []), (*self._places[job.job_id], job))
+
+    def _waits(self, job: Job) -> bool:
+        # What is to be cancelled is not launched, and ends soon.
+        is_waiting = self._by_phase[Phase.WAITING].get(job.job_id) is job
+        return is_waiting and not job.record.cancelled
+
+    def after_changes(self, now: float) -> dict[str, Depth]:
+        """Return those that may have begun or ended with what has just changed, and how to look.
+
+        The engine begins one after another, and ends leave room for the next.
+
+        Parameters
+        ----------
+        now : float
+            The time in seconds of the monotonic clock.
+        """
+        return self._launched(_NEXT) | self._running(now)
+
+    def choose(self, now: float) -> dict[str, Depth]:
+        """Return the jobs of this turn, and how closely to look at each.
+
+        They are at most a hundred, however many there are: those where something happens, and
+        slowly the rest.
+
+        Parameters
+        ----------
+        now : float
+            The time in seconds of the monotonic clock.
+        """
+        chosen = self._launched(_FIRST) | self._running(now)
+        if not self._round and now >= self._round_at:
+            self._round, self._round_at = list(self.jobs), now + CLOSE_S
+        for _ in range(min(_OTHERS, len(self._round))):
+            chosen[self._round.pop()] = Depth.LOOK
+        return chosen
+
+    def _launched(self, most: int) -> dict[str, Depth]:
+        return dict.fromkeys(islice(self._by_phase[Phase.LAUNCHED], most), Depth.GLANCE)
+
+    def _running(self, now: float) -> dict[str, Depth]:
+        chosen = {}
+        for job_id in list(islice(self._watched, _RUNNING)):
+            due = self._watched.pop(job_id)
+            chosen[job_id] = Depth.LOOK if now >= due else Depth.GLANCE
+            self._watched[job_id] = now + CLOSE_S if now >= due else due
+        return chosen
+
+
+def _phase(record: Record) -> Phase:
+    if record.state is JobState.RUNNING:
+        return Phase.RUNNING
+    if record.launched:
+        return Phase.LAUNCHED
+    return Phase.WAITING if record.written else Phase.UNWRITTEN
