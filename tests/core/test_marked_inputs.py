@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crystalmath.models import Inputs, Setting, StepInputs
-from crystalmath.preflight.marked_inputs import with_marks
+from crystalmath.preflight.step_inputs import with_marks
 
 
 def setting(name, value, origin=None, **more):

@@ -54,7 +54,7 @@ def test_a_folder_of_ones_own(tmp_path, monkeypatch):
 def test_quacc_is_not_imported():
     code = (
         "import sys\n"
-        "from crystalmath.preflight.preset_files import presets\n"
+        "from crystalmath.preflight.programs_here import presets\n"
         "assert presets({})\n"
         "assert 'quacc' not in sys.modules\n"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crystalmath.preflight import inspector
-from crystalmath.preflight.supervisor_client import SupervisorClient
+from crystalmath.preflight.inspector import SupervisorClient
 from vasp.potcars import library
 
 LAB = Path(__file__).parents[1] / "lab"

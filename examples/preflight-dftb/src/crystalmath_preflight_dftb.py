@@ -69,7 +69,7 @@ class DftbPlus(Program):
 
     def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
         """Find the files that ASE reads while it writes the input, and those of DFTB+."""
-        from crystalmath.preflight.calculator_errors import troubles_of
+        from crystalmath.preflight.report import troubles_of
 
         with _noted() as read, tempfile.TemporaryDirectory(dir=asked.directory) as folder:
             written = copy.copy(calculator)

@@ -33,7 +33,9 @@ __all__ = [
     "UnknownEngine",
     "UnknownJob",
     "did_you_mean",
+    "one_line",
     "shown",
+    "words_of",
 ]
 
 #: How much of a value a message shows, in characters.
@@ -48,6 +50,18 @@ def shown(value: object) -> str:
         if len(text) >= _SHOWN:
             break
     return text[:_SHOWN]
+
+
+def one_line(value: object) -> str:
+    """Write a path, a value or an error on one line, quoted where it could be misread."""
+    text = str(value)
+    return text if text.isprintable() and text == text.strip() else repr(text)
+
+
+def words_of(error: BaseException) -> str:
+    """Return the words of an error on one line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return one_line(" ".join(str(text).split()))
 
 
 def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None) -> str:

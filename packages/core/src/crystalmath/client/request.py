@@ -40,7 +40,7 @@ def document(
         Something in it cannot be sent.
     """
     from crystalmath.recipes import codec
-    from crystalmath.recipes.source_paths import anchored
+    from crystalmath.recipes.source_folders import anchored
 
     check_fields(submission, _CHECKED)
     recipe = recipe_name(submission.recipe, configured.recipes_allow)
@@ -76,7 +76,7 @@ def retry_document(changes: Mapping[str, Any]) -> dict[str, Any]:
     from crystalmath.models.retry import Retry
     from crystalmath.recipes import codec
     from crystalmath.recipes.lookup import NAMESPACE
-    from crystalmath.recipes.source_paths import anchored
+    from crystalmath.recipes.source_folders import anchored
 
     given = Retry(**changes)
     check_fields(given, {one.name for one in declared(Retry)})

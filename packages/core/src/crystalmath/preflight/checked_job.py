@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
+from crystalmath.errors import one_line
 from crystalmath.preflight.report import FileFacts
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.one_line import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -159,7 +159,7 @@ class CheckedJob:
 
 def brief(words: Iterable[str], many: int = _MANY) -> str:
     """List words, on one line, and not all where there are many."""
-    listed = [shown(word) for word in words]
+    listed = [one_line(word) for word in words]
     more = len(listed) - many
     return ", ".join(listed[:many]) + (f" and {more} more" if more > 0 else "")
 
@@ -167,7 +167,7 @@ def brief(words: Iterable[str], many: int = _MANY) -> str:
 def said(text: object) -> str:
     """Write what a program said on one line, shortened."""
     line = " ".join(str(text).split())
-    return shown(line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ...")
+    return one_line(line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ...")
 
 
 def safe(path: str) -> str:

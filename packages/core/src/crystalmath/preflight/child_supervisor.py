@@ -26,7 +26,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
-from crystalmath.recipes.one_line import shown
+from crystalmath.errors import one_line
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Supervisor:
             if refused := (child.message or {}).get("refused"):
                 self._end_child()
                 told = "; ".join(": ".join(filter(None, each)) for each in refused.items())
-                failure = shown(f"quacc does not start with its settings: {told}")
+                failure = one_line(f"quacc does not start with its settings: {told}")
                 return {"failed": failure, "cold": True, "refused": refused}
             if answer := self._ask(child, question, limit_s):
                 return answer
@@ -187,7 +187,7 @@ class Supervisor:
 
     def _said(self) -> str:
         lines = self._tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
-        said = " | ".join(shown(line.strip()) for line in lines)
+        said = " | ".join(one_line(line.strip()) for line in lines)
         return f"; the last that it printed: {said}" if said else ""
 
 

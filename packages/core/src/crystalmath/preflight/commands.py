@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from crystalmath.errors import one_line
 from crystalmath.models import Finding
 from crystalmath.preflight.launching import Command, Launch, is_certain, is_found, starts_here
 from crystalmath.preflight.programs_here import failure, program_of
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.one_line import shown
 from crystalmath.recipes.quacc_settings import ase_files
 
 if TYPE_CHECKING:
@@ -180,7 +180,8 @@ class Commands:
 def _missing(what: str, commands: Sequence[Command], remedy: str, path: str) -> Finding:
     words = [each.words[0] for each in commands]
     named = [
-        f"{shown(word)!s:.200} ({each.source})" for word, each in zip(words, commands, strict=True)
+        f"{one_line(word)!s:.200} ({each.source})"
+        for word, each in zip(words, commands, strict=True)
     ]
     several = len(named) > 1
     if any("/" in word for word in words):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from crystalmath.errors import one_line
 from crystalmath.preflight.checked_job import brief, said
-from crystalmath.recipes.folder_listing import folder_trouble
-from crystalmath.recipes.one_line import shown
+from crystalmath.recipes.source_folders import folder_trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,8 +88,8 @@ class Folders:
             code="no_library",
             path=self.library,
             message=f"{self.wants_of(name)} {words}",
-            remedy=f"put {shown(name)} into {shown(root)}, or correct {self.source}: it must name "
-            f"{self.holder}",
+            remedy=f"put {one_line(name)} into {one_line(root)}, or correct {self.source}: it must "
+            f"name {self.holder}",
         )
 
     @cached_property
@@ -128,8 +128,8 @@ class Folders:
     def wants_of(self, library: str) -> str:
         """Begin a sentence about a library."""
         return (
-            f"{said(self.wanted.reason)} wants {self.wanted.kind.noun}s of {shown(library)}, and "
-            f"{shown(self.library)} (from {self.source})"
+            f"{said(self.wanted.reason)} wants {self.wanted.kind.noun}s of {one_line(library)}, "
+            f"and {one_line(self.library)} (from {self.source})"
         )
 
     def trouble(self) -> FolderTrouble | None:
@@ -164,7 +164,9 @@ class Folders:
         remedy = f"correct {self.source}: it must name {self.holder}"
         if root.startswith("~"):
             remedy += "; write it without '~', which is not expanded there"
-        message = f"the {self.wanted.kind.noun} folder {shown(root)} (from {self.source}) {words}"
+        message = (
+            f"the {self.wanted.kind.noun} folder {one_line(root)} (from {self.source}) {words}"
+        )
         return FolderTrouble(code=code, path=root, message=message, remedy=remedy)
 
     def addition(self) -> str:
@@ -172,10 +174,10 @@ class Folders:
         path, setup = self.wanted.path, self.wanted.setup
         for suffix, unpack in ((".gz", "gunzip"), (".Z", "uncompress")):
             if os.path.exists(path + suffix):
-                return f"unpack it: {unpack} {shown(path + suffix)}"
+                return f"unpack it: {unpack} {one_line(path + suffix)}"
         for name in self.variants:
             if name.lower() == setup.lower():
-                return f"rename {shown(name)} to {shown(setup)}"
+                return f"rename {one_line(name)} to {one_line(setup)}"
         return self.put_there()
 
 

@@ -17,11 +17,18 @@ from ase import Atoms
 from attrs import evolve
 
 from crystalmath.preflight import files
-from crystalmath.preflight.calculator_errors import is_passing, trouble
-from crystalmath.preflight.certainty import CORES, MOMENTS, move, with_certainty, with_cores
 from crystalmath.preflight.program import Asked, Program
-from crystalmath.preflight.report import FileFacts, Report, Step, Trouble
-from crystalmath.preflight.stand_ins import Outcome, Summary, Unseen
+from crystalmath.preflight.report import FileFacts, Report, Step, Trouble, is_passing, trouble
+from crystalmath.preflight.stand_ins import (
+    CORES,
+    MOMENTS,
+    Outcome,
+    Summary,
+    Unseen,
+    move,
+    with_certainty,
+    with_cores,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -11,11 +11,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import InvalidJob, one_line
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import brief
 from crystalmath.recipes.lookup import NAMESPACE, look_up
-from crystalmath.recipes.one_line import shown
 from crystalmath.recipes.written_classes import keys_of
 
 if TYPE_CHECKING:
@@ -313,7 +312,7 @@ def _kpoints(
         if not mesh:
             continue
         number, words = math.prod(mesh), " x ".join(map(str, mesh))
-        made = f"{name} = {shown(value)} makes {words} = {number} k-points"
+        made = f"{name} = {one_line(value)} makes {words} = {number} k-points"
         idle = [axis for axis in gaps if isinstance(value, (list, tuple)) and mesh[axis] > 1]
         if number * len(atoms) > _KPOINTS:
             yield _warning(
@@ -370,8 +369,8 @@ def _numbers(table: Mapping[str, Any], place: str) -> Iterator[Finding]:
         unit = f" {_NEVER_NEGATIVE[key]}".rstrip() if key in _NEVER_NEGATIVE else ""
         low, high, why = _OTHER_UNIT.get(key, (-math.inf, math.inf, ""))
         if key in _NEVER_NEGATIVE and value < 0:
-            message = f"{shown(full)} = {value}{unit} is below zero, and means nothing there"
+            message = f"{one_line(full)} = {value}{unit} is below zero, and means nothing there"
             yield _warning("parameter_negative", message, "give a positive number", source)
         elif value and not low <= value <= high:
-            message = f"{shown(full)} = {value}{unit} is likely meant in another unit: {why}"
+            message = f"{one_line(full)} = {value}{unit} is likely meant in another unit: {why}"
             yield _warning("parameter_unit", message, "convert it, or leave it out", source)

@@ -7,6 +7,7 @@ that a recipe would run is run here (:mod:`~crystalmath.preflight.gate`).
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import json
 import logging
@@ -20,14 +21,47 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from crystalmath import config
-from crystalmath.preflight.opened_files import OpenedFiles
-from crystalmath.preflight.refused_settings import LEAVES_NOTHING, refused, told_of
+from crystalmath.preflight.settings_check import LEAVES_NOTHING, refused, told_of
+from crystalmath.preflight.watched_files import FileMemo, OpenedFiles
 from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, begin_below
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from crystalmath.preflight.report import Report
+
+_presets: FileMemo[Any] = FileMemo()
+
+
+def _install_presets() -> None:
+    """Have quacc read a preset again only where its file has changed."""
+    import quacc.utils.files
+
+    quacc.utils.files.YAML = _PresetReader
+
+
+class _PresetReader:
+    """In the place of :class:`ruamel.yaml.YAML`, as far as quacc's presets need it."""
+
+    def load(self, path: Path) -> Any:
+        # What is read is changed afterwards.
+        return copy.deepcopy(_presets.get(path, [str(path)], lambda: _parse_preset(path)))
+
+
+def _parse_preset(path: Path) -> Any:
+    from ruamel.yaml import YAML
+
+    return _plain(YAML().load(path))
+
+
+def _plain(node: Any) -> Any:
+    """Leave out the comments, which take longest to copy."""
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items()}
+    return [_plain(value) for value in node] if isinstance(node, list) else node
+
 
 #: Where this program's modules are.
 _OWN = os.path.join(os.path.dirname(config.__file__), "")
@@ -88,11 +122,11 @@ def _warm_up() -> None:
         return
     import quacc
 
-    from crystalmath.preflight import gate, presets
+    from crystalmath.preflight import gate
     from crystalmath.preflight.programs_here import programs
 
     gate.install(programs())
-    presets.install()
+    _install_presets()
     quacc.get_settings()
 
 

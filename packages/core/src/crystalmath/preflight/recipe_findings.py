@@ -7,25 +7,28 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from crystalmath.errors import one_line
 from crystalmath.models import Finding
-from crystalmath.preflight.checked_job import brief, said
-from crystalmath.preflight.programs_here import guarded, program_named
-from crystalmath.preflight.structure_findings import MUTE, defects
+from crystalmath.preflight.checked_job import FileKind, brief, said
+from crystalmath.preflight.programs_here import guarded, program_named, program_of
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.one_line import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ase import Atoms
 
     from crystalmath.preflight.checked_job import CheckedJob
     from crystalmath.preflight.program import Program
     from crystalmath.preflight.report import Trouble
 
+#: The symbol of a ghost atom.
+GHOST = "X"
 _NO_TEXT = re.compile(r"\s*([\[{(]|[-+]?\.?[0-9]|(true|false|none|null)\s*$)", re.IGNORECASE)
 _NO_PRESET = re.compile(r"Cannot find (.+)", re.DOTALL)
 
 
-def findings(job: CheckedJob) -> Iterator[Finding]:
+def recipe_findings(job: CheckedJob) -> Iterator[Finding]:
     """Find what is wrong with the structure, the input, and the recipe's own code."""
     troubles: dict[Trouble, list[int]] = {}
     for number, step in enumerate(job.report.steps):
@@ -65,7 +68,7 @@ def _trouble(
 def _text_instead(job: CheckedJob) -> str | None:
     """Name the parameters that are text and look as if something else was meant."""
     texts = [
-        f"{shown(name)} = {said(value)!r}"
+        f"{one_line(name)} = {said(value)!r}"
         for name, value in job.parameters.items()
         if isinstance(value, str) and _NO_TEXT.match(value)
     ]
@@ -80,7 +83,7 @@ def _parameters_given(trouble: Trouble, job: CheckedJob) -> str | None:
         return None
     name = job.recipe.removeprefix(f"{NAMESPACE}.")
     return (
-        f"given were {brief(job.parameters)}; crystalmath recipes {shown(name)} shows what each "
+        f"given were {brief(job.parameters)}; crystalmath recipes {one_line(name)} shows what each "
         "should be"
     )
 
@@ -91,7 +94,7 @@ def _end(job: CheckedJob, *, explained: bool) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             code="recipe_goes_on",
-            message=f"the first calculation of {shown(job.recipe)} cannot begin, and the recipe "
+            message=f"the first calculation of {one_line(job.recipe)} cannot begin, and the recipe "
             "goes on without it",
         )
     if job.report.end == "failed" and trouble is not None:
@@ -101,7 +104,7 @@ def _end(job: CheckedJob, *, explained: bool) -> Iterator[Finding]:
                 # A user's own may need what is only where jobs run: a scheduler's variables, a GPU.
                 severity="error" if job.ours else "warning",
                 code="recipe_fails",
-                message=f"{shown(job.recipe)} fails {when}: {said(trouble)}",
+                message=f"{one_line(job.recipe)} fails {when}: {said(trouble)}",
                 remedy=_preset_instead(trouble)
                 or _text_instead(job)
                 or _parameters_given(trouble, job),
@@ -118,14 +121,14 @@ def _end(job: CheckedJob, *, explained: bool) -> Iterator[Finding]:
             yield Finding(
                 severity="warning",
                 code="recipe_partly_checked",
-                message=f"only {steps} of {shown(job.recipe)} could be checked; what follows "
+                message=f"only {steps} of {one_line(job.recipe)} could be checked; what follows "
                 f"{then}: {why}",
             )
         else:
             yield Finding(
                 severity="warning",
                 code="recipe_unchecked",
-                message=f"{shown(job.recipe)} could not be checked: {why}",
+                message=f"{one_line(job.recipe)} could not be checked: {why}",
             )
 
 
@@ -146,7 +149,79 @@ def _preset_instead(trouble: Trouble) -> str | None:
     except (OSError, ValueError):
         there = []
     near = difflib.get_close_matches(name.removesuffix(".yaml"), there, n=1)
-    words = f"; did you mean {shown(near[0])!r}?" if near else ""
+    words = f"; did you mean {one_line(near[0])!r}?" if near else ""
     listed = sorted(file for file in there if file[:1] not in "._")
     words += f"; there are {brief(listed, 20)}" if listed else ""
     return f"correct the parameter preset or setups, which names that file{words}"
+
+
+_DIMENSIONS = 3
+#: What structures without atoms, cell or element make of code that expects them: no message says
+#: so, and the cause is named instead.
+MUTE = {
+    "AttributeError",
+    "CalculatorSetupError",
+    "IndexError",
+    "LinAlgError",
+    "ZeroDivisionError",
+}
+
+
+def defects(job: CheckedJob, troubles: Mapping[Trouble, Sequence[int]]) -> Iterator[Finding]:
+    """Find what a calculation does not survive in the structure, where one was seen to die."""
+    died = {each: list(steps) for each, steps in troubles.items() if each.where != "parse"}
+    if job.report.end == "failed" and job.report.trouble is not None:
+        died.setdefault(job.report.trouble, []).append(len(job.report.steps))
+    mute = [each for each in died if each.type in MUTE]
+    refused = any(each.where == "structure" for each in died)
+    ghosts = [wanted for wanted in job.files if wanted.symbols == (GHOST,)]
+    steps = [number for each in died for number in died[each]]
+    steps += [number for wanted in ghosts for number in wanted.steps]
+    lost = bool(mute or refused or any(wanted.facts.problem for wanted in ghosts))
+    signs = [said(each) for each in mute if each.where != "structure"]
+    seen = f" (seen as {brief(signs)})" if signs else ""
+    if job.atoms is None or not lost:
+        return
+    for code, message, remedy in _wrong(job.atoms, _kind(job), periodic=refused):
+        yield Finding(
+            severity=job.severity(steps), code=code, message=message + seen, remedy=remedy
+        )
+
+
+def _kind(job: CheckedJob) -> FileKind:
+    """Return the words of the program that the job is about."""
+    seen = [step.calculator for step in job.report.steps if step.calculator in job.kinds]
+    if seen:
+        return job.kinds[seen[0]]
+    program = program_of(job.recipe)
+    return program.files if program else FileKind()
+
+
+def _wrong(atoms: Atoms, kind: FileKind, *, periodic: bool) -> Iterator[tuple[str, str, str]]:
+    symbols = atoms.get_chemical_symbols()
+    if GHOST in symbols:
+        yield (
+            f"{kind.code}_ghost_atom",
+            (
+                f"there is no {kind.noun} for a ghost atom X ({symbols.count(GHOST)} of "
+                f"{len(symbols)} atoms, the first at index {symbols.index(GHOST)})"
+            ),
+            "remove ghost atoms, or give them their elements",
+        )
+    if not symbols:
+        yield "structure_empty", "the structure has no atoms", "give it some"
+    if atoms.cell.rank < _DIMENSIONS:
+        yield (
+            "structure_no_cell",
+            f"the structure has no cell in three dimensions: {said(atoms.cell)}",
+            "give it three lattice vectors, for a molecule with vacuum around it",
+        )
+    if periodic and not atoms.pbc.all():
+        yield (
+            "structure_not_periodic",
+            (
+                f"the structure is not periodic in all directions, and {kind.title} knows no "
+                f"other: pbc is {atoms.pbc.tolist()}"
+            ),
+            "set pbc to true in all directions, with vacuum where nothing repeats",
+        )

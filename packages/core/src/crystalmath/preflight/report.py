@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -10,9 +11,19 @@ from attrs import asdict, field, frozen
 from crystalmath.models.inputs import StepInputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["FileFacts", "Need", "Report", "Starts", "Step", "Trouble"]
+__all__ = [
+    "FileFacts",
+    "Need",
+    "Report",
+    "Starts",
+    "Step",
+    "Trouble",
+    "is_passing",
+    "trouble",
+    "troubles_of",
+]
 
 Starts: TypeAlias = tuple[tuple[str, ...], ...]
 
@@ -222,3 +233,41 @@ def _step(told: dict[str, Any]) -> Step:
 def _facts(told: dict[str, Any]) -> FileFacts:
     signature = told["signature"]
     return FileFacts(**{**told, "signature": None if signature is None else tuple(signature)})
+
+
+#: What an exception may say, in characters.
+_LONGEST = 2000
+#: Troubles of this machine, as when its disk is full: they are no fault of the job's.
+_PASSING = {
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EROFS,
+}
+
+
+def trouble(where: str, error: BaseException) -> Trouble:
+    """Write down an exception."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - somebody's exception may not even be able to speak
+        message = "(its message cannot be shown)"
+    return Trouble(where=where, type=type(error).__name__, message=message[:_LONGEST])
+
+
+def is_passing(error: BaseException) -> bool:
+    """Return whether an exception is about this machine as it is now, not about the job."""
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _PASSING
+
+
+def troubles_of(where: str, call: Callable[[], Any]) -> Iterator[Trouble]:
+    """Do what a calculation does, and give what it would die of; once, or not at all."""
+    try:
+        call()
+    except Exception as error:
+        if is_passing(error):
+            raise
+        yield trouble(where, error)

@@ -1,18 +1,26 @@
-"""Tell whether quacc starts with a job's settings, without importing it here."""
+"""Find with which of its settings quacc does not start, without importing it here.
+
+quacc's own class reads them, from its file: that takes a quarter of a second, and all of quacc
+seconds. A process of its own does so, as that file imports much, started as
+``python -P -m crystalmath.preflight.settings_check``; it writes ``{"refused": {name: why},
+"lasts"}``, the latter false where another look may find something else.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from crystalmath.preflight.file_memo import FileMemo
+from crystalmath.errors import words_of
+from crystalmath.preflight.watched_files import FileMemo
 from crystalmath.recipes.quacc_settings import settings_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 #: How long the process that reads them may take, in seconds.
 LIMIT_S = 30.0
@@ -45,8 +53,6 @@ def settings_refused(environment: Mapping[str, str]) -> dict[str, str]:
     dict of str to str
         Why, by their names; the name is empty where quacc does not tell which it is.
     """
-    from crystalmath.preflight.refused_settings import LEAVES_NOTHING
-
     said = {
         name: value
         for name, value in environment.items()
@@ -69,7 +75,7 @@ def _ask(environment: Mapping[str, str]) -> dict[str, str]:
     from crystalmath.worker.child import runner_environment
 
     with start_process(
-        [sys.executable, "-P", "-m", "crystalmath.preflight.refused_settings"],
+        [sys.executable, "-P", "-m", "crystalmath.preflight.settings_check"],
         env=runner_environment(environment),
         cwd="/",
         stdin=subprocess.DEVNULL,
@@ -87,3 +93,100 @@ def _ask(environment: Mapping[str, str]) -> dict[str, str]:
     if refused and not answer["lasts"]:
         raise _Passing(refused)
     return refused
+
+
+#: quacc makes folders and a log file as soon as it reads its settings. The working directory is
+#: there already. A job has its own of these.
+LEAVES_NOTHING = {
+    "QUACC_RESULTS_DIR": ".",
+    "QUACC_SCRATCH_DIR": "None",
+    "QUACC_LOG_FILENAME": "None",
+    "QUACC_WORKFLOW_ENGINE": "None",
+}
+#: Whose errors, while quacc is imported, are about variables or a file of settings.
+_READERS = ("pydantic_settings", "ruamel")
+_FILE_SETTING = "CONFIG_FILE"
+_ALONE = "_crystalmath_quacc_settings"
+
+
+def main() -> None:
+    """Tell of this process's settings."""
+    os.environ.update(LEAVES_NOTHING)
+    told, lasts = _read()
+    sys.stdout.write(json.dumps({"refused": told, "lasts": lasts}))
+
+
+def refused() -> dict[str, str]:
+    """Return which settings quacc does not start with, by their names, and why.
+
+    The name is empty where that cannot be told, and nothing is said of a quacc whose settings are
+    not where they are known to be.
+    """
+    return _read()[0]
+
+
+def told_of(error: Exception) -> dict[str, str]:
+    """Return the same of what importing quacc has raised; empty if something else is wrong."""
+    told: dict[str, str] = {}
+    if getattr(error, "title", None) == "QuaccSettings":  # pydantic's, which is imported by now
+        for each in cast("Any", error).errors(include_url=False, include_context=False):
+            name = str(each["loc"][0]) if each["loc"] else ""
+            extra = each["type"] == "extra_forbidden"
+            words = "quacc has no such setting" if extra else each["msg"]
+            # A setting that may be of several types is wrong for each of them.
+            told[name] = f"{told[name]}; {words}" if name in told else words
+    elif type(error).__module__.partition(".")[0] in _READERS:
+        told[""] = words_of(error)
+    return told
+
+
+def _read() -> tuple[dict[str, str], bool]:
+    """Read the settings; say what is wrong, and whether it is as long as these are the same."""
+    kind = _kind()
+    try:
+        if kind is not None:
+            kind()
+    except Exception as error:  # noqa: BLE001 - whatever it is, quacc would raise it as well
+        told = told_of(error) or {_culprit(kind): words_of(error)}
+        return told, not isinstance(error, OSError)
+    return {}, True
+
+
+def _kind() -> Any:
+    """Load the class of quacc's settings, and nothing else of quacc."""
+    quacc = importlib.util.find_spec("quacc")
+    if quacc is None or quacc.origin is None:
+        return None
+    file = os.path.join(os.path.dirname(quacc.origin), "settings.py")
+    spec = importlib.util.spec_from_file_location(_ALONE, file)
+    if spec is None or spec.loader is None:
+        return None
+    # pydantic looks there for what the annotations name.
+    module = sys.modules[_ALONE] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception:  # noqa: BLE001 - another release's, which needs more of quacc
+        return None
+    return getattr(module, "QuaccSettings", None)
+
+
+def _culprit(kind: Any) -> str:
+    """Name the one setting with whose default quacc would start."""
+    fields = kind.model_fields
+    # Without its file none of what that sets is there, either.
+    for name in sorted(fields, key=_FILE_SETTING.__eq__):
+        if _starts(lambda: kind(**{name: fields[name].default})):  # noqa: B023 - called at once
+            return str(name)
+    return ""
+
+
+def _starts(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except Exception:  # noqa: BLE001 - as above
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.errors import one_line
 from crystalmath.models import Finding, Pseudopotential
-from crystalmath.preflight import file_findings, recipe_findings
-from crystalmath.preflight.checked_job import CheckedJob, files_of, safe, said
+from crystalmath.preflight.checked_job import CheckedJob, brief, files_of, safe, said
 from crystalmath.preflight.programs_here import (
     file_kinds,
     guarded,
     program_named,
     program_of,
 )
+from crystalmath.preflight.recipe_findings import GHOST, recipe_findings
 from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from crystalmath.preflight.checked_job import Wanted
+    from crystalmath.preflight.folders import Folders
+    from crystalmath.preflight.program import Program
     from crystalmath.preflight.report import Report
 
 
@@ -65,8 +69,8 @@ def judge(
         kinds=file_kinds(),
     )
     findings = [
-        *file_findings.findings(job),
-        *recipe_findings.findings(job),
+        *file_findings(job),
+        *recipe_findings(job),
         *_programs_own(job),
     ]
     return tuple(sorted(findings, key=_rank))
@@ -176,3 +180,106 @@ def _refused(settings: Mapping[str, str], environment: Mapping[str, str]) -> Fin
         source=sources[0] if sources else None,
         remedy=f"correct {' and '.join(sources) or 'its variables (QUACC_...) or its file'}",
     )
+
+
+#: Problems for which the folders may be to blame.
+_ABSENT = {"missing", "unreadable", "broken_link", "link_loop"}
+#: Problems of names at which no file is.
+_NO_FILE = {"missing", "compressed", "broken_link", "link_loop", "not_a_file"}
+_AGAIN = "copy the file again from where it came"
+#: problem -> what is wrong with the file, and what to do
+_WORDS = {
+    "missing": ("is not there", ""),
+    "compressed": ("cannot be read", ""),
+    "broken_link": ("is a broken link", "link it to the file"),
+    "link_loop": ("is a link that leads back to itself", "link it to the file"),
+    "not_a_file": ("is not a file", "put the file in its place"),
+    "unreadable": ("cannot be read", "make it readable (chmod u+r)"),
+    "empty": ("is empty", _AGAIN),
+    "not_text": ("is not a text file", _AGAIN),
+    "no_header": ("has no whole header", _AGAIN),
+    "truncated": ("is cut off", _AGAIN),
+    "several": ("holds more than one dataset", "leave one dataset in it: a job joins the files"),
+    "stray_text": ("holds more than a dataset", "remove what does not belong there"),
+}
+
+
+def file_findings(job: CheckedJob) -> Iterator[Finding]:
+    """Find what is wrong with the files: a folder once, whatever is wanted from it."""
+    # Ghost atoms have a finding of their own.
+    files = [wanted for wanted in job.files if wanted.symbols != (GHOST,)]
+    for name in dict.fromkeys(wanted.step.calculator for wanted in files):
+        program = program_named(name)
+        theirs = [wanted for wanted in files if wanted.step.calculator == name]
+        yield from guarded(program, lambda: _findings(program, theirs, job))  # noqa: B023 - at once
+
+
+def _findings(program: Program, files: list[Wanted], job: CheckedJob) -> Iterator[Finding]:
+    blamed: dict[tuple[str, str], list[Folders]] = {}
+    for wanted in files:
+        if wanted.facts.problem:
+            around = program.folders(wanted, job)
+            trouble = around.trouble() if wanted.facts.problem in _ABSENT else None
+            key = ("folder", trouble.path) if trouble else ("file", wanted.path)
+            blamed.setdefault(key, []).append(around)
+    for (kind, _), group in blamed.items():
+        yield _folder(job, group) if kind == "folder" else _file(job, group[0])
+    for wanted in files:
+        if not wanted.facts.problem:
+            yield from _element(program, wanted, job)
+
+
+def _folder(job: CheckedJob, group: list[Folders]) -> Finding:
+    around = group[0]
+    trouble = around.trouble()
+    assert trouble is not None  # noqa: S101 - it was found before
+    steps = sorted({number for each in group for number in each.wanted.steps})
+    symbols = dict.fromkeys(symbol for each in group for symbol in each.wanted.symbols if symbol)
+    symbols.pop(GHOST, None)
+    wanted = f"; wanted for {brief(symbols, 20)}" if symbols else ""
+    return Finding(
+        severity=job.severity(steps),
+        code=f"{around.wanted.kind.code}_{trouble.code}",
+        message=f"{trouble.message}{wanted}{job.where(steps)}",
+        path=safe(trouble.path) or None,
+        source=around.source,
+        remedy=trouble.remedy,
+    )
+
+
+def _file(job: CheckedJob, around: Folders) -> Finding:
+    wanted = around.wanted
+    problem = wanted.facts.problem or ""
+    words, remedy = _WORDS.get(problem, (said(problem), _AGAIN))
+    detail = f": {said(wanted.facts.detail)}" if wanted.facts.detail else ""
+    found = around.instead() if problem in _ABSENT else ""
+    trouble = f"the {wanted.kind.noun}{wanted.of} cannot be used"
+    if problem in _NO_FILE:
+        trouble = f"no {wanted.kind.noun}{wanted.of.replace(' of ', ' for ', 1)}"
+    return Finding(
+        severity=job.severity(wanted.steps),
+        code=f"{wanted.kind.code}_{problem}",
+        message=f"{trouble}: {said(wanted.reason)} wants {one_line(wanted.setup)}, "
+        f"and {one_line(wanted.path)} (from {around.source}) {words}{detail}{found}"
+        f"{job.where(wanted.steps)}",
+        path=safe(wanted.path),
+        source=around.source,
+        remedy=remedy or around.addition(),
+    )
+
+
+def _element(program: Program, wanted: Wanted, job: CheckedJob) -> Iterator[Finding]:
+    element = wanted.facts.element
+    wrong = [symbol for symbol in wanted.symbols if element not in (None, symbol)]
+    if wrong:
+        title = f" (TITEL = {said(wanted.facts.titel)})" if wanted.facts.titel else ""
+        yield Finding(
+            severity="warning",
+            code=f"{wanted.kind.code}_element",
+            message=f"WRONG ELEMENT: {wanted.kind.title} computes {one_line(element)} where the "
+            f"structure has {brief(wrong)}: {one_line(wanted.path)} is a file for "
+            f"{one_line(element)}{title}{job.where(wanted.steps)}",
+            path=safe(wanted.path),
+            source=program.folders(wanted, job).source,
+            remedy=program.right_element(wanted, wrong),
+        )

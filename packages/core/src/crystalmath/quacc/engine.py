@@ -217,7 +217,7 @@ class EngineRunner(JobRunner):
         """Submit a recipe; see :meth:`JobRunner.submit`."""
         from crystalmath.recipes.ase_classes import with_classes
         from crystalmath.recipes.changed_settings import changed_settings
-        from crystalmath.recipes.source_paths import anchored
+        from crystalmath.recipes.source_folders import anchored
 
         environ = {**os.environ, **changed_settings()}
         name = str(recipe_fullname)

@@ -12,10 +12,10 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.errors import one_line
 from crystalmath.models import Finding
-from crystalmath.recipes.folder_listing import folder_trouble, names_in
-from crystalmath.recipes.one_line import shown
 from crystalmath.recipes.potcar_path import VARIABLE, PotcarPath, this_process
+from crystalmath.recipes.source_folders import folder_trouble, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -135,7 +135,7 @@ def _path_finding(where: PotcarPath, wanted: list[str]) -> Finding | None:
     code, trouble = folder_trouble(where.path)
     if not code:
         return None
-    message = f"the POTCAR folder {shown(where.path)} (from {where.source}) {trouble}"
+    message = f"the POTCAR folder {one_line(where.path)} (from {where.source}) {trouble}"
     remedy = _correct(where)
     if str(where.path).startswith("~"):
         remedy += "; write it without '~', which is not expanded there"
@@ -157,20 +157,20 @@ def _library_finding(where: PotcarPath, path: Path, wanted: list[str]) -> Findin
         return None
     if len(lacking) < len(libraries):
         closed = next(name for name in libraries if name not in lacking)
-        message = f"the PBE folder {shown(path / closed)} (from {where.source}) cannot be listed"
+        message = f"the PBE folder {one_line(path / closed)} (from {where.source}) cannot be listed"
         return _finding("unlisted", message + _for(wanted), where, "make it readable (chmod u+r)")
     return _missing(where, path, lacking)
 
 
 def _no_library(where: PotcarPath, path: Path, named: list[str], wanted: list[str]) -> Finding:
-    message = f"no PBE folder (potpaw_PBE* or PBE*) in {shown(path)} (from {where.source})"
+    message = f"no PBE folder (potpaw_PBE* or PBE*) in {one_line(path)} (from {where.source})"
     remedy = _correct(where)
     if named:
-        message += f", where {', '.join(map(shown, named))} cannot be opened as a folder"
+        message += f", where {', '.join(map(one_line, named))} cannot be opened as a folder"
     elif path.name.startswith(_PBE):
         parent = path.parent if path.is_absolute() else path / ".."
         message += ", which looks like such a folder itself"
-        remedy = f"point at the parent folder: {where.source} = {shown(parent)}"
+        remedy = f"point at the parent folder: {where.source} = {one_line(parent)}"
     elif any(map(_is_dataset, _folders(path))):
         message += ", which holds datasets itself"
         remedy = f"link it as potpaw_PBE.64 into a folder, and point {where.source} at that one"
@@ -180,9 +180,11 @@ def _no_library(where: PotcarPath, path: Path, named: list[str], wanted: list[st
 def _missing(where: PotcarPath, path: Path, lacking: Mapping[str, list[str]]) -> Finding:
     best = min(lacking, key=lambda name: len(lacking[name]))
     missing = lacking[best]
-    message = f"no POTCAR folder for {', '.join(missing)} in {shown(path / best)}"
+    message = f"no POTCAR folder for {', '.join(missing)} in {one_line(path / best)}"
     message += f" (from {where.source})"
-    others = [f"{shown(name)} lacks {', '.join(lacking[name])}" for name in lacking if name != best]
+    others = [
+        f"{one_line(name)} lacks {', '.join(lacking[name])}" for name in lacking if name != best
+    ]
     if others:
         message += f"; {'; '.join(others)}"
     remedy = (

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from crystalmath.recipes.one_line import shown, words_of
+from crystalmath.errors import one_line, words_of
 from crystalmath.recipes.quacc_settings import ase_files, expanded, quacc_setting
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ def _ase(environment: Mapping[str, str]) -> PotcarPath | None:
         read = parser.read(ase_files(environment))
         value = parser.get("environment", VARIABLE, fallback=None)
     except (configparser.Error, ValueError) as error:
-        source = f"ASE's configuration ({shown(named or '~/.config/ase/config.ini')})"
+        source = f"ASE's configuration ({one_line(named or '~/.config/ase/config.ini')})"
         return PotcarPath(source=source, trouble=f"{source} cannot be used: {words_of(error)}")
     if value is None:
         return None
     # ASE opens the path as it stands: no "~", no "$NAME".
-    return _named(value, f"[environment] {VARIABLE} in {', '.join(map(shown, read))}")
+    return _named(value, f"[environment] {VARIABLE} in {', '.join(map(one_line, read))}")
 
 
 def _imported_quacc() -> PotcarPath | None:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalmath.recipes.one_line import shown, words_of
+from crystalmath.errors import one_line, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ def quacc_setting(name: str, environment: Mapping[str, str]) -> tuple[object, st
     variable = f"QUACC_{name}"
     if (value := _quacc_variable(variable, environment)) is not None:
         return value, variable
-    return (settings[name], f"{name} in {shown(file)}") if name in settings else None
+    return (settings[name], f"{name} in {one_line(file)}") if name in settings else None
 
 
 def settings_files(environment: Mapping[str, str]) -> list[str]:
@@ -158,5 +158,5 @@ def _read_yaml(file: Path) -> dict[object, object]:
         return dict(YAML().load(file))
     except Exception as error:
         # The parser has more kinds of errors than its own, RecursionError for one.
-        text = f"quacc's settings file {shown(file)} cannot be read: {words_of(error)}"
+        text = f"quacc's settings file {one_line(file)} cannot be read: {words_of(error)}"
         raise ValueError(text) from error

@@ -266,7 +266,7 @@ class Admission:
         return spec
 
     def _check_ranks(self, spec: JobSpec, *, has_engine: bool = True) -> list[Finding]:
-        from crystalmath.preflight.asked_ranks import check_asked_ranks
+        from crystalmath.preflight.ranks import check_asked_ranks
 
         defaults = Resources()
         if has_engine:
@@ -306,7 +306,7 @@ class Admission:
         return files, [each for each in told if isinstance(each, Finding)]
 
     def _inputs(self, asked: AskedJob, *, here: bool) -> Inputs:
-        from crystalmath.preflight.asked_inputs import asked_inputs
+        from crystalmath.preflight.step_inputs import asked_inputs
 
         return asked_inputs(**asked.of_hooks(), here=here)
 
@@ -316,7 +316,7 @@ class Admission:
 
     def _check_sources(self, spec: JobSpec) -> list[Finding]:
         """Look for the folders that files are taken from, where this machine's are the worker's."""
-        from crystalmath.preflight.source_folders import check_sources
+        from crystalmath.recipes.source_folders import check_sources
 
         if not self._runs_here(spec):
             return []

@@ -178,7 +178,7 @@ class Intake(JobResults):
         name : str, optional
             Only those of this name (`InvalidJob` if there is none).
         """
-        from crystalmath.preflight.preset_files import presets
+        from crystalmath.preflight.programs_here import presets
         from crystalmath.quacc.engine import submission_environment
 
         given = self._environ if environment is None else environment

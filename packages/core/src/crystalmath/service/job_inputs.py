@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def written_by_job(service: JobService, job: JobMetadata) -> Generator[None, None, Inputs]:
     """Read the input files that the present attempt of a job has written; it may have none."""
     from crystalmath.preflight.programs_here import programs
-    from crystalmath.preflight.written_inputs import written_inputs
+    from crystalmath.preflight.step_inputs import written_inputs
 
     directory = RunDirectory(service.config.jobs_directory / job.job_id)
     return (yield from written_inputs(directory.work(job.attempt), programs()))
@@ -29,7 +29,7 @@ def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:
 
     Presets and settings are as they are now.
     """
-    from crystalmath.preflight.asked_inputs import asked_inputs
+    from crystalmath.preflight.step_inputs import asked_inputs
     from crystalmath.recipes import codec
     from crystalmath.recipes.structures import parse_structure
 

@@ -92,7 +92,7 @@ def reading_again(
 def _ended_program(work: str, short: str) -> Program:
     """Return the program of the last calculation, which must have ended as it should."""
     from crystalmath.preflight.programs_here import programs
-    from crystalmath.preflight.written_inputs import calculations
+    from crystalmath.preflight.step_inputs import calculations
 
     known = [each for each in programs() if each.endings and each.launcher]
     found = at_once(calculations(work, known))

@@ -32,7 +32,7 @@ _PROCESSES = frozenset(
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _LIBRARY = sysconfig.get_path("stdlib")
 #: What core starts to ask recipes, and with what.
-_ASKING, _CLIENT = "crystalmath.preflight.", "crystalmath.preflight.supervisor_client"
+_ASKING, _CLIENT = "crystalmath.preflight.", "SupervisorClient."
 
 
 @define
@@ -174,7 +174,7 @@ def imports(frame: FrameType) -> bool:
 
 
 def _asks(frame: FrameType) -> bool:
-    return any(each.f_globals.get("__name__") == _CLIENT for each in _frames(frame))
+    return any(each.f_code.co_qualname.startswith(_CLIENT) for each in _frames(frame))
 
 
 def caller(frame: FrameType) -> FrameType | None:

@@ -102,15 +102,15 @@ class Espresso(Program):
 
     def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
         """Return its input."""
-        from crystalmath.preflight.programs import espresso_inputs
+        from crystalmath.preflight.programs import espresso_calculator
 
-        return espresso_inputs.inputs(self, calculator, atoms, asked)
+        return espresso_calculator.inputs(self, calculator, atoms, asked)
 
     def settings(self, files: Mapping[str, str]) -> Iterator[Setting]:
         """Read the variables of its namelists, and its cards."""
-        from crystalmath.preflight.programs import espresso_inputs
+        from crystalmath.preflight.programs import espresso_calculator
 
-        return espresso_inputs.settings(files)
+        return espresso_calculator.settings(files)
 
     def written(self, files: Mapping[str, str]) -> StepInputs:
         """Tell by the name of the input which of its programs got it."""
@@ -132,9 +132,9 @@ class Espresso(Program):
 
     def read(self, path: str, data: bytes) -> FileFacts:
         """Judge the content of a pseudopotential."""
-        from crystalmath.preflight.programs import upf_file
+        from crystalmath.preflight.programs import espresso_calculator
 
-        return upf_file.read(path, data)
+        return espresso_calculator.read(path, data)
 
     def folders(self, wanted: Wanted, job: CheckedJob) -> UpfFolders:
         """Look around a pseudopotential."""

@@ -1,4 +1,4 @@
-"""Ask a Quantum ESPRESSO calculator which pseudopotentials pw.x reads.
+"""What Quantum ESPRESSO reads and gets: pseudopotentials, and its input with who has set what.
 
 The input is written by quacc's own template, and read back: what stands in it is what pw.x sees.
 """
@@ -9,23 +9,27 @@ import copy
 import functools
 import itertools
 import os
+import re
 import shlex
 import shutil
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.preflight.calculator_errors import is_passing, trouble
-from crystalmath.preflight.file_memo import FileMemo
-from crystalmath.preflight.opened_files import exists
-from crystalmath.preflight.report import Need, Step, Trouble
+from crystalmath.models.inputs import Setting, StepInputs
+from crystalmath.preflight.input_files import assignments, marked, preset_name, same, shown_value
+from crystalmath.preflight.report import FileFacts, Need, Step, Trouble, is_passing, trouble
+from crystalmath.preflight.watched_files import FileMemo, exists
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from ase import Atoms
 
-    from crystalmath.preflight.program import Asked
+    from crystalmath.models.inputs import Origin
+    from crystalmath.preflight.program import Asked, Program
 
 _NONE = "(none)"
 #: Calculations that begin where another ended: pw.x looks first among what that one saved.
@@ -171,3 +175,190 @@ def _names(program: str) -> bool:
         return _DEBIAN.encode() in Path(program).read_bytes()
     except OSError:  # it may be run, but not read
         return False
+
+
+_CARD = re.compile(
+    r"^(ATOMIC_SPECIES|ATOMIC_POSITIONS|CELL_PARAMETERS|K_POINTS|ADDITIONAL_K_POINTS|CONSTRAINTS|"
+    r"OCCUPATIONS|ATOMIC_VELOCITIES|ATOMIC_FORCES|SOLVENTS|HUBBARD)\b(.*)$",
+    re.IGNORECASE,
+)
+#: Cards -> the parameters that they are made from.
+_MADE_FROM = {"k_points": ("kpts", "kspacing", "koffset"), "atomic_species": ("pseudopotentials",)}
+_OF_STRUCTURE = {
+    *("atomic_positions", "cell_parameters", "ibrav", "nat", "ntyp"),
+    *("starting_magnetization", "nspin"),
+}
+#: Made from the pseudopotentials of a preset.
+_CUTOFFS = {"ecutwfc", "ecutrho"}
+
+_Told = tuple["Origin", str | None]
+
+
+def settings(files: Mapping[str, str]) -> Iterator[Setting]:
+    """Read the variables of all namelists, and the cards."""
+    for name, text in files.items():
+        lines = text.splitlines()
+        starts = [number for number, line in enumerate(lines) if _CARD.match(line)]
+        yield from assignments(name, "\n".join(lines[: starts[0]] if starts else lines))
+        for start, end in itertools.pairwise([*starts, len(lines)]):
+            card = _CARD.match(lines[start])
+            assert card is not None  # noqa: S101 - it began there
+            rows = [card[2].strip(), *(line.strip() for line in lines[start + 1 : end])]
+            yield Setting(file=name, name=card[1], value="\n".join(row for row in rows if row))
+
+
+def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
+    """Return what a program would get of a calculator; see :meth:`.program.Program.inputs`."""
+    template = calculator.template
+    files = {template.inputname: _written(calculator, atoms, asked.directory)}
+    whose = _Whose(calculator, asked)
+    binary = getattr(template, "binary", "pw")
+    told = tuple(settings(files))
+    return StepInputs(
+        program=program.files.title if binary == "pw" else f"{binary}.x",
+        formula=atoms.get_chemical_formula(),
+        preset=whose.name,
+        files=files,
+        settings=marked(told, {each.name.lower(): whose(each) for each in told}),
+    )
+
+
+def _written(calculator: Any, atoms: Atoms, directory: Path) -> str:
+    template = copy.copy(calculator.template)
+    template.test_run = False
+    with tempfile.TemporaryDirectory(dir=directory) as name:
+        folder = Path(name).resolve()
+        # What it would unpack, or make, there is not touched.
+        elsewhere, outdir = folder / "elsewhere", getattr(template, "outdir", None)
+        template.outdir = str(elsewhere) if outdir else None
+        template.write_input(
+            profile=calculator.profile,
+            directory=folder,
+            atoms=atoms,
+            parameters=copy.deepcopy(dict(calculator.parameters)),
+            properties=["energy", "forces"],
+        )
+        text: str = (folder / template.inputname).read_text(encoding="utf-8")
+    if outdir:
+        text = text.replace(str(elsewhere), str(Path(outdir).expanduser().resolve()))
+    # Steps are kept beside each other where they are written down.
+    return text.replace(str(folder), ".").replace(str(directory.resolve()), "..")
+
+
+class _Whose:
+    """Tells who has set a variable: what the recipe has given to the calculator, and its preset."""
+
+    def __init__(self, calculator: Any, asked: Asked) -> None:
+        given = getattr(calculator, "kwargs", calculator.parameters)
+        self.given = _flat(given)
+        self.asked = asked.given
+        preset = getattr(calculator, "preset", None)
+        self.name = None if preset is None else preset_name(preset)
+        self.preset = _flat(_preset(preset)) if preset else {}
+
+    def __call__(self, setting: Setting) -> _Told:
+        """Return who has set it, and what it stands in the place of."""
+        name = setting.name.lower()
+        base = name.partition("(")[0]
+        for one in _MADE_FROM.get(base, (base,)):
+            if one in self.given and self.given[one] is not None:
+                before = self.preset.get(one)
+                differs = before is not None and not same(before, self.given[one])
+                instead = f"preset: {shown_value(before)}" if differs else None
+                return ("asked" if one in self.asked else "recipe"), instead
+            if one in self.preset:
+                return "preset", None
+        if base in _CUTOFFS and "pseudopotentials" in self.preset:
+            return "preset", None
+        if base in _OF_STRUCTURE:
+            return "structure", None
+        return ("default" if base in _MADE_FROM else "quacc"), None
+
+
+def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters and variables of all namelists by their names."""
+    flat = {str(name).lower(): value for name, value in parameters.items() if name != "input_data"}
+    for name, value in dict(parameters.get("input_data") or {}).items():
+        if isinstance(value, Mapping):
+            flat |= {str(one).lower(): each for one, each in value.items()}
+        else:
+            flat[str(name).lower()] = value
+    return flat
+
+
+def _preset(preset: Any) -> Mapping[str, Any]:
+    from quacc import get_settings
+    from quacc.utils.files import load_yaml_calc
+
+    is_file = Path(preset).suffix in (".yaml", ".yml")
+    path = preset if is_file else get_settings().ESPRESSO_PRESET_DIR / f"{preset}.yaml"
+    found: Mapping[str, Any] = load_yaml_calc(path)
+    return found
+
+
+_UPF = re.compile(rb"<UPF\b|<qe_pp:|<PP_HEADER>")
+_INFO = re.compile(rb"<PP_INFO>.*?</PP_INFO>", re.DOTALL)
+_OPENED = re.compile(rb"<(PP_[\w.]+)(?:\s+[\w:.]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*\s*>")
+_CLOSED = re.compile(rb"</(PP_[\w.]+)\s*>")
+_ELEMENT = re.compile(
+    rb"\belement\s*=\s*[\"']\s*([A-Za-z]{1,2})\b|^\s*([A-Za-z]{1,2})\s+Element", re.MULTILINE
+)
+_VALENCE = re.compile(
+    rb"\bz_valence\s*=\s*[\"']\s*([\d.eEdD+-]+)|^\s*([\d.eEdD+-]+)\s+Z valence", re.MULTILINE
+)
+
+
+def read(path: str, data: bytes) -> FileFacts:
+    """Judge the content of a pseudopotential file.
+
+    Parameters
+    ----------
+    path : str
+        pw.x goes by its ending.
+    data : bytes
+        All of it.
+
+    Returns
+    -------
+    FileFacts
+        Without signature and hash of the file.
+    """
+    if not data.strip():
+        return FileFacts(problem="empty", detail="it holds only blank lines" if data else None)
+    version = _UPF.search(data)
+    if version is None:
+        if path.lower().endswith(".upf"):
+            return FileFacts(problem="no_header", detail="it is no UPF file, as its name says")
+        return FileFacts()
+    element, valence = _ELEMENT.search(data), _VALENCE.search(data)
+    trouble = _cut(data, first=version[0] == b"<PP_HEADER>")
+    return FileFacts(
+        problem="truncated" if trouble else None,
+        detail=trouble,
+        element=(element[1] or element[2]).decode().capitalize() if element else None,
+        zval=_number((valence[1] or valence[2]).decode()) if valence else None,
+    )
+
+
+def _cut(data: bytes, *, first: bool) -> str | None:
+    # Authors write what they like into PP_INFO.
+    sections = _INFO.sub(b"", data)
+    opened = Counter(_OPENED.findall(sections))
+    left = opened - Counter(_CLOSED.findall(sections))
+    if first:
+        # Version 1 is read without a look for this one's end.
+        del left[b"PP_ADDINFO"]
+    if left:
+        return f"its section {next(iter(left)).decode()} has no end"
+    if not first and b"</UPF>" in data:
+        return None
+    needed = (b"PP_MESH", b"PP_LOCAL", b"PP_RHOATOM") if first else (b"PP_MESH", b"PP_LOCAL")
+    lacking = [name.decode() for name in needed if name not in opened]
+    return f"it has no section {lacking[0]}" if lacking else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(re.sub("[dD]", "e", text))
+    except ValueError:
+        return None

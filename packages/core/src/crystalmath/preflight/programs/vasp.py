@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
+from crystalmath.errors import one_line
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import FileKind, brief, said
 from crystalmath.preflight.launching import Command, Launch
 from crystalmath.preflight.program import Asked, Condition, Program
-from crystalmath.recipes.one_line import shown
 from crystalmath.recipes.potcar_path import VARIABLE, fresh_process
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models.inputs import Setting, StepInputs
     from crystalmath.preflight.checked_job import CheckedJob, Wanted
-    from crystalmath.preflight.programs.vasp_folders import PotcarFolders
+    from crystalmath.preflight.programs.vasp_findings import PotcarFolders
     from crystalmath.preflight.report import FileFacts, Step, Trouble
 
 #: Files that custodian reads -> the parameters that they are made from, as far as it is worth it.
@@ -98,7 +98,7 @@ class Vasp(Program):
 
     def folders(self, wanted: Wanted, job: CheckedJob) -> PotcarFolders:
         """Look around a POTCAR."""
-        from crystalmath.preflight.programs.vasp_folders import PotcarFolders
+        from crystalmath.preflight.programs.vasp_findings import PotcarFolders
 
         return PotcarFolders(wanted, job)
 
@@ -135,9 +135,9 @@ class Vasp(Program):
 
     def check_ranks(self, parameters: Mapping[str, Any], ranks: int) -> Iterator[Finding]:
         """Find tags that do not divide the ranks."""
-        from crystalmath.preflight.programs import vasp_ranks
+        from crystalmath.preflight.programs import vasp_findings
 
-        return vasp_ranks.findings(parameters, ranks)
+        return vasp_findings.rank_findings(parameters, ranks)
 
     def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:  # noqa: ARG002
         """Refuse a job whose settings keep quacc and ASE from being imported."""
@@ -201,7 +201,7 @@ def _origin(trouble: Trouble, job: CheckedJob) -> str:
     """Name the user's parameters that made a file, or that a message about it names."""
     made = _MADE_FROM[trouble.where] | set(re.findall(r"\w+", trouble.message.lower()))
     given = [
-        f"{shown(name)} = {said(repr(value))}"
+        f"{one_line(name)} = {said(repr(value))}"
         for name, value in job.parameters.items()
         if name.lower() in made
     ]

@@ -1,25 +1,134 @@
-"""Say what only VASP knows of: datasets that do not go together, or are not its own."""
+"""Say what only VASP knows of: its libraries of datasets, and what does not go together."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalmath.errors import InvalidJob
+from attrs import frozen
+
+from crystalmath.errors import InvalidJob, one_line
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import brief, safe
+from crystalmath.preflight.folders import Folders, FolderTrouble, names_below
 from crystalmath.preflight.launching import Command, is_found
-from crystalmath.preflight.programs.vasp_folders import PotcarFolders
 from crystalmath.recipes.lookup import look_up
-from crystalmath.recipes.one_line import shown
+from crystalmath.recipes.potcar_path import VARIABLE, PotcarPath, fresh_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
     from crystalmath.preflight.checked_job import CheckedJob, Wanted
     from crystalmath.preflight.report import Step
+
+
+@frozen(slots=False)
+class PotcarFolders(Folders):
+    """The folder of a dataset, its library, and the root of all libraries."""
+
+    @cached_property
+    def named(self) -> PotcarPath:
+        """Where the job's environment says that POTCARs are."""
+        return fresh_process(self.job.environment)
+
+    @property
+    def library(self) -> str:
+        """The folder of the datasets."""
+        return os.path.dirname(os.path.dirname(self.wanted.path))
+
+    def named_by(self) -> str:
+        """Return what named the root; a recipe may have one of its own."""
+        if self.root is None or self.named.path in {None, Path(self.root)}:
+            return self.named.source or VARIABLE
+        return "the recipe"
+
+    @property
+    def is_unset(self) -> bool:
+        """Whether the path is empty."""
+        return self.root == "." and not self.named.path
+
+    def unset(self) -> FolderTrouble:
+        """Say that nothing names the root, or what should cannot be read."""
+        if trouble := self.named.trouble:
+            remedy = f"mend it: {VARIABLE} there must name {self.holder}"
+            return FolderTrouble(code="settings", path="", message=trouble, remedy=remedy)
+        return FolderTrouble(
+            code="unset",
+            path="",
+            message=f"{VARIABLE} is not set, and nothing else says where VASP's POTCAR files are",
+            remedy=f"set {VARIABLE} to {self.holder}",
+        )
+
+    @property
+    def holder(self) -> str:
+        """What the root must be."""
+        return (
+            f"the folder that holds {one_line(os.path.basename(self.library) or 'potpaw_PBE.64')}"
+        )
+
+    def no_library(self, root: str, words: str) -> FolderTrouble:
+        """Return which libraries there are, or that the path names one of them."""
+        root, name = os.path.normpath(root), os.path.basename(self.library)
+        message = f"{self.wants_of(name)} {words}"
+        present = [each for each in names_below(root) if _like(each, name, root)]
+        remedy = f"put VASP's {one_line(name)} there"
+        if os.path.basename(root).startswith("potpaw") or _has(root, self.wanted.setup):
+            message += f"; {one_line(root)} is such a folder itself"
+            remedy = (
+                f"point at the parent folder: {self.source} = {one_line(os.path.dirname(root))}"
+            )
+            if os.path.basename(root) != name:
+                remedy += f", and see that {one_line(name)} is there"
+        elif present:
+            message += f"; folders present: {brief(present)}"
+            remedy += ", or choose a folder that is there with the parameters pp and pp_version"
+        else:
+            remedy += f", or correct {self.source}: it must name {self.holder}"
+        return FolderTrouble(code="no_library", path=self.library, message=message, remedy=remedy)
+
+    @cached_property
+    def variants(self) -> list[str]:
+        """Name other datasets of these elements."""
+        return [name for name in super().variants if _has(self.library, name)]
+
+    def instead(self) -> str:
+        """Return what is there instead of the file, in this library and in others."""
+        folder, setup = os.path.dirname(self.wanted.path), self.wanted.setup
+        others = [name for name in names_below(folder) if name != "POTCAR"]
+        if inside := [name for name in others if "POTCAR" in name.upper()]:
+            return f"; that folder holds {brief(inside)}"
+        words, root = super().instead(), self.root or ""
+        libraries = {each: os.path.join(root, each) for each in names_below(root)}
+        elsewhere = [
+            each for each, path in libraries.items() if path != self.library and _has(path, setup)
+        ]
+        return f"{words}; {one_line(setup)} is in {brief(elsewhere)}" if elsewhere else words
+
+    def put_there(self) -> str:
+        """Return where the dataset comes from."""
+        library, setup = os.path.basename(self.library), self.wanted.setup
+        for symbol in self.wanted.symbols:
+            if setup.startswith(symbol * 2):
+                given = setup.removeprefix(symbol * 2)
+                return f'setups are suffixes: setups={{"{symbol}": "{given}"}}'
+        words = f"add the folder {one_line(setup)} of VASP's {one_line(library)}"
+        choice = ", or choose a dataset that is there with the parameter setups"
+        return words + choice if self.variants else words
+
+
+def _has(library: str, setup: str) -> bool:
+    return os.path.exists(os.path.join(library, setup, "POTCAR"))
+
+
+def _like(name: str, library: str, root: str) -> bool:
+    similar = name.startswith("potpaw") or name.lower() == library.lower()
+    return similar and os.path.isdir(os.path.join(root, name))
+
 
 #: The program's name.
 NAME = "vasp"
@@ -97,7 +206,7 @@ def _loose_ends(job: CheckedJob, files: dict[str, Wanted]) -> Iterator[Finding]:
         yield Finding(
             severity=job.severity(steps),
             code="potcar_loose_end",
-            message=f"{shown(path)} does not end with the line 'End of Dataset': blank lines "
+            message=f"{one_line(path)} does not end with the line 'End of Dataset': blank lines "
             "follow, or the line's own end is missing, so that VASP does not find the dataset that "
             f"comes next{job.where(steps)}",
             path=safe(path),
@@ -112,7 +221,7 @@ def _mixed(job: CheckedJob, files: Sequence[Wanted]) -> Iterator[Finding]:
     for number, step in enumerate(job.report.steps):
         functionals = functionals_of(job, step) if step.calculator == NAME else {}
         if len(functionals) > 1:
-            words = "; ".join(f"{shown(name)}: {brief(of)}" for name, of in functionals.items())
+            words = "; ".join(f"{one_line(name)}: {brief(of)}" for name, of in functionals.items())
             refused = any(trouble.where == "parse" for trouble in step.troubles)
             first = mixed.setdefault(words, (step, [], refused))
             first[1].append(number)
@@ -143,7 +252,7 @@ def _functionals(job: CheckedJob, files: Sequence[Wanted]) -> Iterator[Finding]:
         if found != of:
             message = (
                 f"made for another functional than its folder: LEXCH = {wanted.facts.lexch} "
-                f"({found}), and {shown(folder)} is for {wants}"
+                f"({found}), and {one_line(folder)} is for {wants}"
             )
             odd.setdefault(message, []).append(wanted)
     for message, group in odd.items():
@@ -161,12 +270,12 @@ def _of_files(
     for library, group in libraries.items():
         one = len(group) == 1
         listed = brief([wanted.setup for wanted in group], _MANY)
+        place = one_line(group[0].path) if one else f"{listed} in {one_line(library)}"
         steps = sorted({number for wanted in group for number in wanted.steps})
         yield Finding(
             severity="warning",
             code=code,
-            message=f"{message}: {shown(group[0].path) if one else f'{listed} in {shown(library)}'}"
-            f"{job.where(steps)}",
+            message=f"{message}: {place}{job.where(steps)}",
             path=safe(group[0].path if one else library),
             source=PotcarFolders(group[0], job).source,
             remedy=remedy,
@@ -185,7 +294,7 @@ def _noncollinear(job: CheckedJob) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             code="command_collinear",
-            message=f"{tag} is on, and {shown(command)!s:.200} is started, which by its name "
+            message=f"{tag} is on, and {one_line(command)!s:.200} is started, which by its name "
             f"computes no directed moments: VASP would stop at once{job.where(steps)}",
             source=f"{tag} in INCAR",
             remedy="set QUACC_VASP_CMD=vasp_ncl, and for a single k-point QUACC_VASP_GAMMA_CMD too",
@@ -220,8 +329,8 @@ def _parameters(job: CheckedJob) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             code="parameter_unknown",
-            message=f"no parameter of VASP is known as {shown(name)!r}; it is written into INCAR "
-            f"as it stands{job.where(steps)}",
+            message=f"no parameter of VASP is known as {one_line(name)!r}; it is written into "
+            f"INCAR as it stands{job.where(steps)}",
             source=f"the parameter {name}",
             remedy=_meant(job, name) or (f"did you mean {near!r}?" if near else None),
         )
@@ -238,3 +347,43 @@ def _meant(job: CheckedJob, name: str) -> str | None:
         force = value if isinstance(value, (int, float)) and value > 0 else 0.01
         return f"VASP has EDIFFG, and a negative one is the largest force, in eV/Å: ediffg=-{force}"
     return _ELSEWHERE.get(name)
+
+
+#: Groups of ranks within those that share a k-point.
+_BAND_TAGS = ("ncore", "npar")
+
+
+def rank_findings(parameters: Mapping[str, Any], ranks: int) -> Iterator[Finding]:
+    """Find tags that do not divide the ranks; none is guessed where none was given.
+
+    KPAR is to divide the number of ranks (https://vasp.at/wiki/KPAR), and NPAR times NCORE is the
+    number of ranks divided by KPAR (https://www.vasp.at/wiki/index.php/NPAR).
+    """
+    given = {name.lower(): (name, value) for name, value in parameters.items()}
+    tags = {name: given[name] for name in ("kpar", *_BAND_TAGS) if _is_count(given.get(name))}
+    kpar = tags["kpar"][1] if "kpar" in tags else 1
+    if ranks % kpar:
+        name = tags["kpar"][0]
+        yield _finding(name, f"{name} = {kpar} does not divide the {ranks} ranks", "the ranks")
+        return
+    for tag in _BAND_TAGS:
+        if tag in tags and (ranks // kpar) % tags[tag][1]:
+            name, value = tags[tag]
+            each = f"{ranks // kpar} ranks of each k-point" if kpar > 1 else f"{ranks} ranks"
+            yield _finding(
+                name, f"{name} = {value} does not divide the {each}", "the ranks by KPAR"
+            )
+
+
+def _is_count(given: tuple[str, Any] | None) -> bool:
+    return given is not None and type(given[1]) is int and given[1] > 0
+
+
+def _finding(name: str, message: str, what: str) -> Finding:
+    return Finding(
+        severity="warning",
+        code="ranks_undivided",
+        message=f"{message}: VASP may stop, or leave ranks idle",
+        source=f"parameter {name}",
+        remedy=f"choose a {name.upper()} that divides {what}, or another number of ranks",
+    )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crystalmath.models.fields import nullable, reference
-from crystalmath.preflight.marked_inputs import with_marks
-from crystalmath.preflight.written_inputs import MOST_BYTES
+from crystalmath.preflight.step_inputs import MOST_BYTES, with_marks
 from crystalmath.server.handlers.submission import submitting_pool
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc.declare import method

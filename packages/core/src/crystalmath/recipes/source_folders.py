@@ -1,19 +1,99 @@
-"""The folders that files of a quacc job come from: ``copy_files``, ``prev_dir`` and the like."""
+"""The folders that files of a job come from, and whether they are there."""
 
 from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.errors import one_line
 from crystalmath.models import Finding
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.one_line import shown
-from crystalmath.recipes.source_paths import FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def folder_trouble(path: Path) -> tuple[str, str]:
+    """Return what keeps files from being found in a folder.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder.
+
+    Returns
+    -------
+    tuple of str and str
+        A code (``path``, ``not_a_folder``, ``unlisted``) and words that follow its name; empty
+        where nothing does.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "path", "is a broken link" if path.is_symlink() else "does not exist"
+    except (OSError, ValueError) as error:
+        return "path", f"cannot be reached: {getattr(error, 'strerror', None) or error}"
+    if not stat.S_ISDIR(mode):
+        return "not_a_folder", "is not a folder"
+    if not os.access(path, os.X_OK):
+        return "path", "cannot be opened: permission denied"
+    return (
+        ("unlisted", "cannot be listed: permission denied") if names_in(path) is None else ("", "")
+    )
+
+
+def names_in(path: Path) -> list[str] | None:
+    """List what is in a folder, sorted; ``None`` where it cannot be listed."""
+    try:
+        return sorted(os.listdir(path))
+    except (OSError, ValueError):
+        return None
+
+
+#: Parameters that are the folder of an earlier calculation.
+FOLDERS = frozenset(("prev_dir", "prev_outdir"))
+
+
+def anchored(recipe: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Write folders and the sources of ``copy_files`` as whole paths, from this directory.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name; the parameters of a user's own are left as they are.
+    parameters : mapping of str to object
+        Those of its job, and deeper those of a flow's.
+    """
+    return _anchored(parameters) if recipe.startswith(f"{NAMESPACE}.") else dict(parameters)
+
+
+def _anchored(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _value(key, value) for key, value in parameters.items()}
+
+
+def _value(key: str, value: Any) -> Any:
+    if key in FOLDERS:
+        return _whole(value)
+    if key == "copy_files" and isinstance(value, (list, tuple)):
+        return [_spec(spec) for spec in value]
+    return _anchored(value) if isinstance(value, dict) else value
+
+
+def _spec(spec: Any) -> Any:
+    if not isinstance(spec, dict) or "source" not in spec:
+        return spec
+    return {**spec, "source": _whole(spec["source"])}
+
+
+def _whole(path: Any) -> Any:
+    if not isinstance(path, (str, Path)) or not str(path) or str(path).startswith("~"):
+        return path
+    return type(path)(os.path.abspath(path))
+
 
 _MAGIC = frozenset("*?[")
 
@@ -68,13 +148,13 @@ def _of_source(name: str, folder: str, files: list[str]) -> Iterator[Finding]:
         yield _finding(
             "error",
             "source_relative",
-            f"{name} is {shown(folder)!r}, and a job does not run in this directory",
+            f"{name} is {one_line(folder)!r}, and a job does not run in this directory",
             name,
             "give it as an absolute path",
         )
     elif not os.path.isdir(folder):
         words = "is not a folder" if os.path.exists(folder) else "does not exist"
-        message = f"{name}: {shown(folder)} {words}"
+        message = f"{name}: {one_line(folder)} {words}"
         yield _finding("error", "source_missing", message, name, "correct it, or leave it out")
     else:
         yield from _of_files(name, folder, files)
@@ -88,7 +168,7 @@ def _of_files(name: str, folder: str, files: list[str]) -> Iterator[Finding]:
             yield _finding(
                 "warning" if pattern else "error",
                 "source_missing",
-                f"{name}: nothing in {shown(folder)} is named {shown(file)!r}",
+                f"{name}: nothing in {one_line(folder)} is named {one_line(file)!r}",
                 name,
                 "correct it, or leave it out: the calculation would begin without",
             )

@@ -1,0 +1,235 @@
+"""The input of a job's programs: as it was written, as its recipe asks for it, and who set what."""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from attrs import evolve
+
+from crystalmath.errors import InvalidJob
+from crystalmath.jobs.potcars import INSTEAD, is_potcar, titles
+from crystalmath.jobs.scratch import scratch_folders
+from crystalmath.jobs.workfiles import check_inside, read_part
+from crystalmath.jobs.worktree import files_below
+from crystalmath.models.inputs import Inputs, Setting
+from crystalmath.preflight.checked_job import said
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+
+    from ase import Atoms
+
+    from crystalmath.models.inputs import StepInputs
+    from crystalmath.preflight.program import Program
+    from crystalmath.preflight.report import Report
+
+
+def asked_inputs(
+    recipe: str,
+    atoms: Atoms | None,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str | None = None,
+    *,
+    here: bool = True,
+) -> Inputs:
+    """Ask a recipe what its programs would get, whatever program it runs.
+
+    Parameters
+    ----------
+    recipe, atoms, parameters, environment, document
+        As for :func:`crystalmath.preflight.inspector.ask`.
+    here : bool
+        Whether the job runs on this machine. What depends on its cores is not certain else.
+
+    Returns
+    -------
+    Inputs
+        With no step where the recipe cannot be asked; `rest` tells why.
+    """
+    from crystalmath.preflight import inspector
+
+    try:
+        report = inspector.ask(recipe, atoms, parameters, environment, document, inputs=True)
+    except inspector.CannotAsk as error:
+        return Inputs(rest=said(str(error)))
+    steps = tuple(
+        step.inputs if here else _elsewhere(step.inputs, step.of_cores)
+        for step in report.steps
+        if step.inputs is not None
+    )
+    return Inputs(steps=steps, rest="; ".join(_rest(report)) or None)
+
+
+def _elsewhere(inputs: StepInputs, of_cores: Collection[tuple[str, str]]) -> StepInputs:
+    """Mark what another machine decides, with a value of its own or with none."""
+    if not of_cores:
+        return inputs
+    there = {(each.file, each.name) for each in inputs.settings}
+    settings = [
+        evolve(each, certain=each.certain and (each.file, each.name) not in of_cores)
+        for each in inputs.settings
+    ]
+    settings += [
+        Setting(file=file, name=name, value=None, origin="quacc", certain=False)
+        for file, name in of_cores
+        if (file, name) not in there
+    ]
+    return evolve(inputs, settings=tuple(settings), certain=False)
+
+
+def _rest(report: Report) -> Iterator[str]:
+    for number, step in enumerate(report.steps, 1):
+        if step.inputs is None:
+            why = ", ".join(said(str(each)) for each in step.troubles)
+            yield f"the input of step {number} cannot be written" + (f": {why}" if why else "")
+    if report.end != "done" and report.trouble is not None:
+        told = report.trouble
+        why = told.message if told.type == "Unknown" else str(told)
+        yield f"further steps are not known: {said(why)}"
+
+
+_T = TypeVar("_T")
+_Work: TypeAlias = "Generator[None, None, _T]"
+
+#: So much of all files together is told, in bytes.
+MOST_BYTES = 8 * 2**20
+#: As many as a recipe that is asked tells.
+_MOST_STEPS = 50
+#: After so many names others may come between.
+_STEPS = 1000
+#: How quacc names the folder of a calculation: by the time when it began.
+_BEGAN = re.compile(r"quacc-(\d{4}(?:-\d+)+)")
+#: The path of such a folder, which is another one once the calculation has ended.
+_FOLDER = re.compile(r"/[^\s'\"]*/tmp-quacc-[\d-]+")
+
+
+def written_inputs(work: str, programs: Sequence[Program]) -> _Work[Inputs]:
+    """Read the input files below a work directory, calculation by calculation.
+
+    Parameters
+    ----------
+    work : str
+        The work directory of a job's attempt. No links are followed but quacc's to its scratch
+        directory.
+    programs : sequence of Program
+        Whose files are known.
+
+    Returns
+    -------
+    Inputs
+        In the order in which the calculations began; no step where no program has written any.
+        Who has set what is not told; see :func:`with_marks`.
+    """
+    found = yield from calculations(work, programs)
+    steps: list[StepInputs] = []
+    room = MOST_BYTES
+    for folder, program in found:
+        files = yield from _read(folder, program, room)
+        room -= sum(map(len, files.values()))
+        if room < 0 or len(steps) == _MOST_STEPS:
+            told = f"there are {len(found)} calculations; the input of these first ones is shown"
+            return Inputs(steps=tuple(steps), rest=told, source="files")
+        if files:
+            steps.append(_step(program, files))
+        yield
+    return Inputs(steps=tuple(steps), source="files")
+
+
+def _step(program: Program, files: dict[str, str]) -> StepInputs:
+    from attrs import evolve
+
+    # Where it ran is another folder for each job.
+    plain = {name: _FOLDER.sub(".", text) for name, text in files.items()}
+    return evolve(program.written(plain), files=files)
+
+
+def calculations(work: str, programs: Sequence[Program]) -> _Work[list[tuple[Path, Program]]]:
+    """Return the folders in which a program's input lies, in the order of their calculations.
+
+    Parameters
+    ----------
+    work, programs
+        As for :func:`written_inputs`.
+    """
+    owners = {name: program for program in programs for name in program.input_files}
+    began: dict[Path, tuple[str, float]] = {}
+    whose: dict[Path, Program] = {}
+    for root in [work, *scratch_folders(work)]:
+        for count, file in enumerate(files_below(root)):
+            if count % _STEPS == 0:
+                yield
+            path = Path(root, file.path)
+            program = owners.get(path.name.removesuffix(".gz"))
+            if program is None or file.is_link:
+                continue
+            folder = path.parent
+            named = _BEGAN.search(str(folder))
+            at = (named[1] if named else "", file.modified_at)
+            began[folder] = min(at, began.get(folder, at))
+            whose[folder] = program
+    return [(folder, whose[folder]) for folder in sorted(began, key=lambda each: began[each])]
+
+
+def _read(folder: Path, program: Program, most: int) -> _Work[dict[str, str]]:
+    files: dict[str, str] = {}
+    for name in program.input_files:
+        if is_potcar(name):
+            if (said := titles(folder)) is not None:
+                files[INSTEAD] = "".join(f"{title}\n" for title in said)
+            continue
+        for path in (folder / name, folder / f"{name}.gz"):
+            if not os.path.lexists(path):
+                continue
+            try:
+                # One more than there is room for: what is too large is seen to be.
+                part = yield from read_part(check_inside(folder, path), 0, most + 1, whole=True)
+            except (InvalidJob, FileNotFoundError):  # a link, a pipe, broken, or gone meanwhile
+                continue
+            files[name] = part.text
+            break
+    return files
+
+
+def with_marks(written: Inputs, asked: Inputs) -> Inputs:
+    """Return what a job has written with who has set it.
+
+    Parameters
+    ----------
+    written : Inputs
+        Read from the files of its calculations.
+    asked : Inputs
+        What its recipe tells, with what is on record of the job. Presets are as they are now: what
+        has another value there is not marked, unless it is of an earlier step's result.
+    """
+    pairs = zip_longest(written.steps, asked.steps)
+    steps = (_marked(step, told) for step, told in pairs if step is not None)
+    return evolve(written, steps=tuple(steps))
+
+
+def _marked(step: StepInputs, told: StepInputs | None) -> StepInputs:
+    if told is None or told.program != step.program:
+        return step
+    return evolve(
+        step,
+        formula=step.formula or told.formula,
+        preset=told.preset,
+        settings=tuple(_settings(step, told)),
+    )
+
+
+def _settings(step: StepInputs, told: StepInputs) -> Iterator[Setting]:
+    known = {(each.file, each.name): each for each in told.settings}
+    for each in step.settings:
+        mark = known.pop((each.file, each.name), None)
+        if mark is not None and (mark.value == each.value or not mark.certain):
+            yield evolve(each, origin=mark.origin, instead_of=mark.instead_of)
+        else:
+            yield each
+    # What a preset has, and was left out.
+    left = (each for each in known.values() if each.value is None and each.certain)
+    yield from (each for each in left if each.file in step.files)
