@@ -14,7 +14,7 @@ import time
 from typing import ClassVar
 
 import psutil
-from broken_engines import LEAK, SHM, Engine, declare, leaked
+from broken_engines import LEAK, SHM, SLEEP, Engine, declare, leaked
 
 from crystalmath.errors import EngineUnavailable
 from crystalmath.hookspecs import hookimpl
@@ -103,15 +103,14 @@ class LeaksProcess(Engine):
 
     def launch(self, attempts):
         if not self._threads:
-            # It ends by itself, should nobody end it.
-            subprocess.Popen(["sleep", "120"], env={**os.environ, LEAK: "1"})
+            subprocess.Popen(SLEEP, env={**os.environ, LEAK: "1"})
         return super().launch(attempts)
 
 
 def detach():
     """Start a process that has nothing of its owner: no parent, session or variable."""
     detached = "import os; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0)"
-    code = f"{detached}; os.execv('/bin/sleep', ['sleep', '120'])"
+    code = f"{detached}; os.execv('/bin/sleep', {SLEEP})"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], env={}, check=True)
 
 
@@ -261,7 +260,7 @@ class SpawnsWhenMade(Engine):
 
     def __init__(self, settings):
         super().__init__(settings)
-        subprocess.Popen(["sleep", "120"], env={**os.environ, LEAK: "1"})
+        subprocess.Popen(SLEEP, env={**os.environ, LEAK: "1"})
 
 
 class NoLocalCluster(Engine):

@@ -23,6 +23,8 @@ ENGINES = {}
 LEAK = "BROKEN_ENGINE_LEAK"
 #: And this says of which run of the tests: another may be at work beside it.
 RUN = "BROKEN_ENGINE_RUN"
+#: A process that is left behind. It outlives each limit of the kit by minutes.
+SLEEP = ["sleep", "300"]
 SHM = Path("/dev/shm")
 
 

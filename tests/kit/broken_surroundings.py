@@ -17,7 +17,7 @@ import xmlrpc.server
 from pathlib import Path
 from typing import ClassVar
 
-from broken_engines import LEAK, Engine
+from broken_engines import LEAK, SLEEP, Engine
 
 SPOIL = str(Path(__file__).with_name("spoil"))
 SCRIPT = "import sys; from crystalmath import worker; worker.run(sys.argv[1])"
@@ -387,7 +387,7 @@ class ThreadPerJob(KeepsOfEachJob):
 
 class ProcessPerJob(KeepsOfEachJob):
     def keep(self, kept):
-        process = subprocess.Popen(["sleep", "120"], env={**os.environ, LEAK: "1"})
+        process = subprocess.Popen(SLEEP, env={**os.environ, LEAK: "1"})
         kept.callback(process.wait)
         kept.callback(process.kill)
 

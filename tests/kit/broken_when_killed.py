@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from broken_engines import LEAK
+from broken_engines import LEAK, SLEEP
 from broken_surroundings import AtLaunch
 
 #: Ends with its owner once it has been told who that is, and not before.
@@ -29,7 +29,7 @@ class TiedLate(AtLaunch):
 
     start_s = 30.0
 
-    def start_and_tie(self, after_s):
+    def start_and_tie(self, wait):
         self._process = subprocess.Popen(
             [sys.executable, "-c", UNTOLD],
             env={**os.environ, LEAK: "1"},
@@ -37,7 +37,7 @@ class TiedLate(AtLaunch):
             text=True,
             start_new_session=True,
         )
-        time.sleep(after_s)
+        wait()
         self._process.stdin.write(f"{os.getpid()}\n")
         self._process.stdin.flush()
 
@@ -52,7 +52,7 @@ class TiedTooLate(TiedLate):
     """Does so while it launches."""
 
     def begin(self):
-        self.start_and_tie(after_s=3.0)
+        self.start_and_tie(lambda: time.sleep(3.0))
 
 
 class NeverTied(AtLaunch):
@@ -61,7 +61,7 @@ class NeverTied(AtLaunch):
     start_s = 30.0
 
     def begin(self):
-        self._process = subprocess.Popen(["sleep", "120"], env={**os.environ, LEAK: "1"})
+        self._process = subprocess.Popen(SLEEP, env={**os.environ, LEAK: "1"})
 
     def end(self):
         if hasattr(self, "_process"):
@@ -82,18 +82,27 @@ class HelperNotTied(NeverTied):
 
 
 class TiedByItsThread(TiedLate):
-    """Has a thread start its process, which is tied to its owner when `launch` is long over."""
+    """Has a thread start its process, which is tied to its owner once the first job is over."""
+
+    def launch(self, attempts):
+        self._first = self.__dict__.get("_first", attempts[0])
+        return super().launch(attempts)
 
     def begin(self):
-        self._thread = threading.Thread(target=self._begin_late, daemon=True)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self.start_and_tie, args=[self._wait], daemon=True)
         self._thread.start()
 
-    def _begin_late(self):
-        time.sleep(0.3)
-        self.start_and_tie(after_s=1.0)
+    def _wait(self):
+        # By files and not by a clock: on a busy machine all processes of the job come later.
+        outcome = self._first.directory / "1.outcome"
+        self._stopped.wait(1.0)
+        while not outcome.exists() and not self._stopped.wait(0.05):
+            pass
 
     def end(self):
         if hasattr(self, "_thread"):
+            self._stopped.set()
             self._thread.join()
         super().end()
 

@@ -182,11 +182,8 @@ CASES = [
     ),
     # When its owner is killed.
     ("TiedTooLate", "test_killed_at_each_moment_of_a_launch", "after its owner was killed"),
-    (
-        "TiedByItsThread",
-        "test_killed_at_each_moment_of_a_launch",
-        "after its owner was killed a[ts] ",
-    ),
+    # At which moment is up to the machine: on a busy one a launch may take longer than a job.
+    ("TiedByItsThread", "test_killed_at_each_moment_of_a_launch", "after its owner was killed"),
     (
         "HelperNotTied",
         "test_killed_at_each_moment_of_a_launch",
@@ -199,7 +196,7 @@ CASES = [
         "test_killed_at_each_moment_of_a_launch",
         r"/tmp/broken-engine-\d+\.sock",
     ),
-    ("NeverTied", "test_killed_at_each_moment_of_a_launch", "sleep 120"),
+    ("NeverTied", "test_killed_at_each_moment_of_a_launch", "sleep 300"),
     ("NeverTied", "test_running_job_of_a_killed_process", "which killed its process, these"),
 ]
 
