@@ -50,7 +50,7 @@ from crystalmath.models.answers import Specification
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, from_wire, properties, to_wire
 from crystalmath.models.filters import Selection, StoreSelection
-from crystalmath.models.job import NO_RESULT, UNFINISHED
+from crystalmath.models.job_notes import NO_RESULT, UNFINISHED
 from crystalmath.models.submission import CommonTerms, TermsGiven
 from crystalmath.quacc import store
 from crystalmath.recipes import asejson_writing, decoding, encoding
@@ -252,7 +252,7 @@ def test_schemas_are_those_of_the_records():
         ("Setting", crystalmath.models.Setting),
         ("Preset", crystalmath.models.Preset),
     ):
-        assert COMPONENTS[name]["properties"].keys() == attrs.fields_dict(record).keys()
+        assert COMPONENTS[name]["properties"].keys() == record.__annotations__.keys()
 
 
 def shape(schema):

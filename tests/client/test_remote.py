@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 import warnings
+from dataclasses import replace
 
-import attrs
 import pytest
 from ase.build import bulk
 
@@ -494,14 +494,14 @@ def test_stop_asks_the_server_that_was_there_not_the_next_one(home):
     place.make()
     leaving = subprocess.Popen(["sleep", "600"])
     mine = processes.own_identity()
-    identity = attrs.evolve(mine, pid=leaving.pid, start_time=processes.start_time(leaving.pid))
+    identity = replace(mine, pid=leaving.pid, start_time=processes.start_time(leaving.pid))
     server = Server(identity=identity, socket="", version=build_version(), started_at=0.0)
     place.lock.write_text(server.write())
     asked, heard = [], threading.Event()
 
     def ask():
         asked.append(place.read_lock())
-        place.lock.write_text(attrs.evolve(server, identity=mine).write())
+        place.lock.write_text(server._replace(identity=mine).write())
         heard.set()
 
     def leave():

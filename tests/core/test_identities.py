@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
-import attrs
 import pytest
 
 from conftest import eventually
@@ -71,7 +71,7 @@ def own_file(jobs):
 
 def elsewhere(identity, **changes):
     """Give it as another container of this host would have it."""
-    return attrs.evolve(identity, namespace="pid:[1]", **changes)
+    return replace(identity, namespace="pid:[1]", **changes)
 
 
 def kill(process):
@@ -92,7 +92,7 @@ def test_a_process_is_alive_until_it_is_killed_for_this_container_and_others(job
 def test_a_lock_that_is_held_tells_more_than_any_name(jobs, hold):
     _, identity = hold()
     for changes in ({"boot_id": "another"}, {"boot_id": "another", "machine_id": "another"}):
-        assert is_alive(attrs.evolve(identity, **changes), jobs) is True
+        assert is_alive(replace(identity, **changes), jobs) is True
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ def test_a_lock_that_is_held_tells_more_than_any_name(jobs, hold):
 def test_what_a_free_lock_tells_depends_on_whose_kernel_it_was(jobs, hold, changes, alive):
     process, identity = hold()
     kill(process)
-    assert is_alive(attrs.evolve(identity, **changes), jobs) is alive
+    assert is_alive(replace(identity, **changes), jobs) is alive
 
 
 def test_the_host_of_a_process_may_change_its_name(jobs):
     mine = own_identity(jobs).identity
-    assert attrs.evolve(mine, host="its name before").is_here()
-    assert is_alive(attrs.evolve(mine, host="its name before", start_time=1), jobs) is False
+    assert replace(mine, host="its name before").is_here()
+    assert is_alive(replace(mine, host="its name before", start_time=1), jobs) is False
 
 
 def test_a_claim_tells_of_its_maker_when_its_file_is_gone(jobs, tmp_path):
@@ -123,11 +123,12 @@ def test_a_claim_tells_of_its_maker_when_its_file_is_gone(jobs, tmp_path):
     assert directory.is_claimant_alive(1) is None
     claim = textwrap.dedent(
         """
-        import sys, time, attrs
+        import sys, time
+        from dataclasses import replace
         from crystalmath import processes
         from crystalmath.jobs.identities import IdentityFile
         from crystalmath.jobs.rundir import RunDirectory
-        me = attrs.evolve(processes.own_identity(), namespace="pid:[1]")
+        me = replace(processes.own_identity(), namespace="pid:[1]")
         print(RunDirectory(sys.argv[1]).claim(1, IdentityFile(sys.argv[2], me)), flush=True)
         time.sleep(600)
         """

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 
 import attrs
 import pytest
@@ -23,7 +24,7 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Capabilities, JobState, Sighting
 
 HERE = processes.own_identity()
-THERE = attrs.evolve(HERE, host="node1", boot_id="another", machine_id="another")
+THERE = replace(HERE, host="node1", boot_id="another", machine_id="another")
 RUNNING = Record(job_id="a", place="/a", state=JobState.RUNNING, launched=True, written=True)
 VOUCHES = Capabilities(gone_means_dead=True, workers_here=False)
 
@@ -223,7 +224,7 @@ def test_an_owner_on_another_host_is_one_until_its_lease_has_ended(directory, tm
 
 
 def test_what_an_older_release_left_has_no_heart_and_is_never_taken_for_dead(directory, tmp_path):
-    fields = attrs.evolve(THERE, lock="old").as_dict()
+    fields = replace(THERE, lock="old").as_dict()
     (tmp_path / "jobs" / IDENTITIES).mkdir()
     (tmp_path / "jobs" / IDENTITIES / "old").write_text(json.dumps({"format": 1, **fields}) + "\n")
     host = Host(tmp_path / "jobs")

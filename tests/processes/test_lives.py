@@ -11,9 +11,9 @@ import subprocess
 import tempfile
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
-import attrs
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -36,7 +36,7 @@ from crystalmath.quacc.store import JobStore, NewJob
 def dead_process() -> processes.Identity:
     process = subprocess.Popen(["sleep", "600"])
     alive = processes.own_identity()
-    identity = attrs.evolve(
+    identity = replace(
         alive, pid=process.pid, start_time=processes.start_time(process.pid), lock=""
     )
     process.kill()

@@ -10,10 +10,10 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import attrs
 import pytest
 
 from conftest import eventually
@@ -149,7 +149,7 @@ def taken(home, monkeypatch):
         request.rename(request.with_suffix(".taken"))
 
     monkeypatch.setattr(other_host, "publish", publish)
-    identity = attrs.evolve(processes.own_identity(), host="login", boot_id="theirs")
+    identity = replace(processes.own_identity(), host="login", boot_id="theirs")
     dead = Server(identity=identity, socket="/socket", version="1", started_at=0.0)
     return OtherHost(place, dead)
 

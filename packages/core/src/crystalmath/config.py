@@ -7,10 +7,9 @@ import functools
 import os
 import re
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from attrs import field, frozen
 
 from crystalmath._config_file import read
 from crystalmath._permissions import require_own_database, require_own_home
@@ -74,7 +73,7 @@ FRESH_VARIABLE = "CRYSTALMATH_FRESH"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@frozen(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The configuration of one home.
 
@@ -129,7 +128,7 @@ class Config:
     recipes_allow: tuple[str, ...] = ()
     recipes_fresh: tuple[str, ...] = ()
     forward: tuple[str, ...] = DEFAULT_FORWARD
-    variables: Mapping[str, str] = field(factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
     strict: bool = False
     quiet_s: float = QUIET_S
     log_mb: float = LOG_MB
@@ -138,8 +137,8 @@ class Config:
     lease_s: float = LEASE_S
     continue_lost: bool = False
     restricted: Mapping[str, tuple[str, ...]] | None = None
-    engines: Mapping[str, Mapping[str, Any]] = field(factory=dict)
-    clusters: Mapping[str, Cluster] = field(factory=dict)
+    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    clusters: Mapping[str, Cluster] = field(default_factory=dict)
 
     def clusters_of(self, engine: str) -> Mapping[str, Cluster]:
         """Return the clusters of one engine."""

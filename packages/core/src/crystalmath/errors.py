@@ -6,9 +6,8 @@ never one of these.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-
-from attrs import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -100,7 +99,7 @@ def _pieces(value: object) -> Iterator[str]:
         yield repr(value)
 
 
-@frozen(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One thing that a preflight check found.
 

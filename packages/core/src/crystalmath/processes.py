@@ -14,10 +14,9 @@ import os
 import signal
 import socket
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from attrs import asdict, field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,7 +41,7 @@ __all__ = [
 CHASE_S = 0.05
 
 
-@frozen
+@dataclass(frozen=True)
 class Identity:
     """Which process of which boot of which host; the same words mean the same for ever.
 
@@ -72,7 +71,7 @@ class Identity:
     start_time: int
     namespace: str
     machine_id: str
-    lock: str = field(default="", eq=False)  # it names a file, and no other process
+    lock: str = field(default="", compare=False)  # it names a file, and no other process
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Identity:
@@ -139,7 +138,7 @@ class Identity:
 
     def as_dict(self) -> dict[str, str | int]:
         """Return the fields, for a file or a table."""
-        return asdict(self, recurse=False)
+        return dict(vars(self))
 
 
 @functools.cache

@@ -6,6 +6,7 @@ status`` takes to start.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import sys
@@ -261,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         code = _run(given)
+    gc.freeze()  # the interpreter looks through all objects as it ends, for 15 ms
     sys.exit(code)
 
 

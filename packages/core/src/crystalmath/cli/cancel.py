@@ -10,7 +10,7 @@ from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json, UnfinishedIds, any_client, find
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError
-from crystalmath.models.job import UNFINISHED
+from crystalmath.models.job_notes import UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

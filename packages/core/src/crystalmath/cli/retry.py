@@ -13,7 +13,7 @@ from crystalmath.cli.shared.parameter_options import parse_parameters
 from crystalmath.cli.shared.submission_options import Params, ParamsFile, with_changes
 from crystalmath.cli.submit import tell_alike
 from crystalmath.errors import CrystalMathError
-from crystalmath.models.job import NO_RESULT
+from crystalmath.models.job_notes import NO_RESULT
 from crystalmath.models.retry import RetryOptions  # noqa: TC001 - read when the command is made
 
 if TYPE_CHECKING:

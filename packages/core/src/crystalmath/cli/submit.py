@@ -25,7 +25,7 @@ from crystalmath.cli.shared.submission_options import (
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Submission, SubmissionOptions
-from crystalmath.models.job import NO_RESULT
+from crystalmath.models.job_notes import NO_RESULT
 from crystalmath.models.resources import as_resources
 
 if TYPE_CHECKING:

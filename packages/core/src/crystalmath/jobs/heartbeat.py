@@ -11,9 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,8 +21,7 @@ BEATS = 10
 LOOKS = 20
 
 
-@frozen
-class Heart:
+class Heart(NamedTuple):
     """What stands in the file of a process: its last beat, and its lease, in seconds."""
 
     beat: str

@@ -12,9 +12,8 @@ import fcntl
 import itertools
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from crystalmath import processes
 from crystalmath._permissions import make_own
@@ -181,7 +180,7 @@ class IdentityFile:
         try:
             # Whoever can read it must find it locked.
             lock = self._nonce if _lock(descriptor) else ""
-            identity = attrs.evolve(self._identity, lock=lock)
+            identity = replace(self._identity, lock=lock)
             heart = {"heart": (_BEAT % self._beats).decode(), "lease_s": self.lease_s}
             own = {"nonce": self._nonce, **self._containment}
             content = document({**heart, **identity.as_dict(), **own}, b"")

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -35,6 +34,7 @@ from crystalmath.jobs.worktree import as_text
 from crystalmath.processes import Identity, is_locked
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Iterator, Mapping
 
     from crystalmath.jobs.identities import IdentityFile
@@ -390,6 +390,8 @@ def _outcome(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
 
 
 def _digest_of_header(header: Mapping[str, Any]) -> hashlib._Hash:
+    import hashlib  # loads OpenSSL, and nobody who only looks needs it
+
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode())
 
 

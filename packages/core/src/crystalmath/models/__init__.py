@@ -4,7 +4,7 @@
 ``submission``    what is asked for, and what an engine gets of it
 ``resources``     what a job asks of a machine
 ``job``           what is on record of a job
-``job_notes``     what stands with it: findings, and what it came of
+``job_notes``     its state, findings, and what it came of
 ``progress``      how far a job's calculation has come
 ``columns``       what of a job stands in lists and tables
 ``filters``       which jobs are meant, and how lists are sorted
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from crystalmath.models.cluster import Cluster
     from crystalmath.models.filters import Filters, JobFilter
     from crystalmath.models.inputs import Difference, Inputs, JobCheck, Preset, Setting, StepInputs
-    from crystalmath.models.job import Job, JobChange, JobState, NewJob, Pseudopotential
+    from crystalmath.models.job import Job, JobChange, NewJob, Pseudopotential
+    from crystalmath.models.job_notes import JobState
     from crystalmath.models.progress import IonicStep, Progress
     from crystalmath.models.resources import Resources, ResourcesGiven
     from crystalmath.models.submission import (
@@ -81,7 +82,8 @@ _PLACES = {
         "models.cluster": ("Cluster",),
         "models.filters": ("Filters", "JobFilter"),
         "models.inputs": ("Difference", "Inputs", "JobCheck", "Preset", "Setting", "StepInputs"),
-        "models.job": ("Job", "JobChange", "JobState", "NewJob", "Pseudopotential"),
+        "models.job": ("Job", "JobChange", "NewJob", "Pseudopotential"),
+        "models.job_notes": ("JobState",),
         "models.progress": ("IonicStep", "Progress"),
         "models.resources": ("Resources", "ResourcesGiven"),
         "models.submission": (

@@ -5,12 +5,11 @@ The command line, the client, the wire and the store know a filter by the same n
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from attrs import field, fields, frozen
-
-from crystalmath.models.fields import Option, about, array, documented, properties
-from crystalmath.models.job import JobState
+from crystalmath.models.fields import Option, about, array, declared, documented, properties
+from crystalmath.models.job_notes import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -140,7 +139,7 @@ class FilterParams(ExcludeParams, total=False):
 
 
 @documented
-@frozen(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobFilter:
     """Jobs for which all of this holds."""
 
@@ -311,4 +310,4 @@ class JobFilter:
 
 
 #: The filters that can be turned round.
-EXCLUDABLE = tuple(one.name for one in fields(JobFilter) if one.name not in _NEVER_EXCLUDED)
+EXCLUDABLE = tuple(one.name for one in declared(JobFilter) if one.name not in _NEVER_EXCLUDED)

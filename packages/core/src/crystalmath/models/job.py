@@ -1,15 +1,15 @@
-"""A job on record: its states, and the one record that store, service and clients share."""
+"""A job on record: the one record that store, service and clients share."""
 
 from __future__ import annotations
 
 import time
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import field, frozen
 
 from crystalmath.models.fields import about, array, documented, from_wire, reference, to_wire
+from crystalmath.models.job_notes import JobState
 from crystalmath.models.resources import Resources
 from crystalmath.models.submission import ENGINE, PARENTS, RECIPE, Terms
 
@@ -18,42 +18,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models.job_notes import Parent, Told
 
-__all__ = [
-    "NO_RESULT",
-    "UNFINISHED",
-    "Job",
-    "JobChange",
-    "JobState",
-    "NewJob",
-    "Pseudopotential",
-]
-
-
-class JobState(str, Enum):
-    """The states of a job that people see."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    def is_terminal(self) -> bool:
-        """Return whether the state never changes any more."""
-        return self in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
-
-    @property
-    def ended(self) -> str:
-        """What a job did that has ended in this state, for a sentence about it."""
-        return _ENDED.get(self.value, f"ended as {self.value}")
-
-
-_ENDED = {"completed": "had completed", "failed": "failed", "cancelled": "was cancelled"}
-#: How a job may have ended that somebody may want to run again, and how it has not ended.
-NO_RESULT = tuple(
-    state for state in JobState if state.is_terminal() and state is not JobState.COMPLETED
-)
-UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
+__all__ = ["Job", "JobChange", "NewJob", "Pseudopotential"]
 
 
 _TEXT = {"type": "string"}

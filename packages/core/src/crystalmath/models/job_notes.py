@@ -1,10 +1,38 @@
-"""What stands with a job beside its fields: findings of the preflight, and what it came of."""
+"""What a job's record consists of: its state, findings of the preflight, and what it came of."""
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Literal, NotRequired, TypedDict
 
-__all__ = ["Parent", "Told"]
+__all__ = ["NO_RESULT", "UNFINISHED", "JobState", "Parent", "Told"]
+
+
+class JobState(str, Enum):
+    """The states of a job that people see."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    def is_terminal(self) -> bool:
+        """Return whether the state never changes any more."""
+        return self in {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED}
+
+    @property
+    def ended(self) -> str:
+        """What a job did that has ended in this state, for a sentence about it."""
+        return _ENDED.get(self.value, f"ended as {self.value}")
+
+
+_ENDED = {"completed": "had completed", "failed": "failed", "cancelled": "was cancelled"}
+#: How a job may have ended that somebody may want to run again, and how it has not ended.
+NO_RESULT = tuple(
+    state for state in JobState if state.is_terminal() and state is not JobState.COMPLETED
+)
+UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
 
 
 class Told(TypedDict):

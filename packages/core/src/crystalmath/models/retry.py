@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from crystalmath.models.answers import SubmittedJob
 from crystalmath.models.fields import About, Option, about, declared, documented
@@ -22,7 +22,7 @@ _OF_SUBMISSION = {one.name: one.about for one in declared(Submission)}
 
 def _other(name: str, doc: str) -> dict[str, About]:
     """Declare a field as that of a submission, whose default is what the job had."""
-    return {"crystalmath": evolve(_OF_SUBMISSION[name], doc=f"{doc}; default: as before")}
+    return {"crystalmath": _OF_SUBMISSION[name]._replace(doc=f"{doc}; default: as before")}
 
 
 class RetryOptions(TypedDict, total=False):

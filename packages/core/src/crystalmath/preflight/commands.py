@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from crystalmath.errors import one_line
 from crystalmath.models import Finding
@@ -136,7 +137,7 @@ class Commands:
         if len(programs) < len(self.programs):
             remedy = programs[0].remedy or remedy
         found = _missing(self.launch.title, programs, remedy, self.path)
-        return evolve(found, severity="warning") if launched else found
+        return replace(found, severity="warning") if launched else found
 
     def check_steps(self, ask: Callable[..., Report]) -> Finding | None:
         """Find that the one that a calculation starts is not there, where another one is.
@@ -158,7 +159,7 @@ class Commands:
                 where = f", in step {number + 1} of {len(steps)}" if len(steps) > 1 else ""
                 # A later one goes on from results that are not known yet.
                 sure = number == 0 and len(missing) == len(step.starts)
-                return evolve(
+                return replace(
                     found,
                     severity=found.severity if sure else "warning",
                     message=f"{found.message}{where}",

@@ -13,9 +13,7 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystalmath._permissions import make_own, may_be_closed
 from crystalmath.errors import BadFile, PlaceError, ServedElsewhere
@@ -29,8 +27,7 @@ if TYPE_CHECKING:
 LONGEST = 107
 
 
-@frozen(kw_only=True)
-class Server:
+class Server(NamedTuple):
     """Who serves a home, as its lock says.
 
     Parameters
@@ -77,8 +74,7 @@ class Server:
         return f"process {self.identity.pid} on {self.identity.host} (version {self.version})"
 
 
-@frozen(kw_only=True)
-class Place:
+class Place(NamedTuple):
     """Where the server of a home is, or would be.
 
     Parameters

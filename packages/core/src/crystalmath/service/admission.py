@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict, evolve, frozen
@@ -344,7 +345,7 @@ def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[F
         created_at=time.time(),
         formula=None if spec.atoms is None else spec.atoms.get_chemical_formula(),
         parents=spec.parents,
-        warnings=[cast("Told", asdict(finding)) for finding in findings],
+        warnings=[cast("Told", dict(vars(finding))) for finding in findings],
         pseudopotentials=[asdict(file) for file in files],
         **spec.terms(),
     )
@@ -353,7 +354,7 @@ def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[F
 def _judged(findings: Sequence[Finding], *, strict: bool) -> list[Finding]:
     """Leave out what is told twice; where that is wanted, a warning refuses the job, too."""
     told = _once(findings)
-    return [evolve(finding, severity="error") for finding in told] if strict else told
+    return [replace(finding, severity="error") for finding in told] if strict else told
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from crystalmath.errors import FilesRemoved, StoreError, UnknownJob, the_one
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models.job import JobState
+from crystalmath.models.job_notes import JobState
 from crystalmath.service.home_disk import DISK_FULL, HomeDisk
 
 if TYPE_CHECKING:

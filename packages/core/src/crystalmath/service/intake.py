@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -188,7 +189,7 @@ class Intake(JobResults):
         if self._source is not None:
             # Where the jobs are cannot change while somebody has them open.
             url = self.config.database_url
-            self.config = attrs.evolve(self._source.current(), database_url=url)
+            self.config = replace(self._source.current(), database_url=url)
         return Admission(self.config, self._runners.get, self._environ, Geometries(self).take)
 
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:

@@ -19,7 +19,7 @@ from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.jobs.moved import move_of
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.fields import declared, to_wire
-from crystalmath.models.job import JobState
+from crystalmath.models.job_notes import JobState
 from crystalmath.models.submission import Submission
 
 if TYPE_CHECKING:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-from attrs import evolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,4 +41,4 @@ def _softened(finding: Finding, cluster: str) -> Finding:
         f"{finding.remedy}; worker_init of {table} may do so, which is known on its nodes alone: "
         f"what stands in environment of {table} can be checked"
     )
-    return evolve(finding, severity="warning", remedy=remedy)
+    return replace(finding, severity="warning", remedy=remedy)

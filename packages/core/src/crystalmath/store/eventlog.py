@@ -6,7 +6,7 @@ from collections.abc import Collection
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.models.job import JobState
+from crystalmath.models.job_notes import JobState
 from crystalmath.store.fetching import limited
 from crystalmath.store.plain_sql import Parameters, is_storable
 from crystalmath.store.records import Event

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import UnknownJob
 from crystalmath.models.fields import declared
-from crystalmath.models.job import JobState
+from crystalmath.models.job_notes import JobState
 from crystalmath.store.plain_sql import Parameters, is_storable
 from crystalmath.store.records import JobMetadata
 from crystalmath.store.selection import Condition, sorted_page, source

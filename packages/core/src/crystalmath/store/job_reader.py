@@ -7,7 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
-from crystalmath.models.job import UNFINISHED, JobState
+from crystalmath.models.job_notes import UNFINISHED, JobState
 from crystalmath.store.eventlog import count_reached, last_event, read_events
 from crystalmath.store.fetching import (
     RECORD,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown
 from crystalmath.models.filters import SORTED_BY
-from crystalmath.models.job import JobState
+from crystalmath.models.job_notes import JobState
 from crystalmath.store.grouping import group_errors
 from crystalmath.store.plain_sql import Parameters, is_storable
 

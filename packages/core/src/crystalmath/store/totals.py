@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 from crystalmath.models.filters import Selection
-from crystalmath.models.job import JobState
+from crystalmath.models.job_notes import JobState
 from crystalmath.store.eventlog import last_event, of_jobs
 from crystalmath.store.plain_sql import Parameters
 from crystalmath.store.selection import count_states

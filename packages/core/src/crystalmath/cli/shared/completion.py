@@ -76,7 +76,7 @@ def job_ids(incomplete: str) -> list[tuple[str, str]]:
 
 def unfinished_ids(incomplete: str) -> list[tuple[str, str]]:
     """Offer the ids of jobs that have not ended, as `job_ids` does."""
-    from crystalmath.models.job import UNFINISHED
+    from crystalmath.models.job_notes import UNFINISHED
 
     left = (name for name in _run_directories(incomplete) if not _has_ended(name))
     return _ids(incomplete, left, state=[state.value for state in UNFINISHED])

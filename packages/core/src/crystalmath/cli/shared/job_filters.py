@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import completion
-from crystalmath.cli.shared.parameter_options import parse_labels
 from crystalmath.errors import did_you_mean
 from crystalmath.models.fields import declared
 from crystalmath.models.filters import EXCLUDABLE, JobFilter
-from crystalmath.models.timespans import read_timespan
+from crystalmath.models.job_notes import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -91,6 +90,8 @@ def _read(name: str, value: Any) -> Any:
     if name == "state":
         return states(value)
     if name == "labels":
+        from crystalmath.cli.shared.parameter_options import parse_labels
+
         return parse_labels(value)
     if name == "elements":
         return [symbol.strip() for symbol in value.split(",")]
@@ -109,6 +110,8 @@ def _read(name: str, value: Any) -> Any:
 def _moment(text: str, option: str) -> float:
     """Read a moment: a date and time of this machine, or how long ago it was."""
     from datetime import datetime
+
+    from crystalmath.models.timespans import read_timespan
 
     ago = read_timespan(text)
     if ago is not None:
@@ -155,8 +158,6 @@ def states(names: Iterable[str] | None) -> list[str] | None:
     typer.BadParameter
         One is none.
     """
-    from crystalmath.models import JobState
-
     known = [state.value for state in JobState]
     for name in names or ():
         if name not in known:

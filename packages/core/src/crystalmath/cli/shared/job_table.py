@@ -69,10 +69,8 @@ def usual(
 
 def _padded(name: str, cells: Sequence[str]) -> list[str]:
     """Make the cells of a column equally wide: numbers stand at the right."""
-    from rich.cells import cell_len  # of Rich alone this: it takes long to import
-
     texts = [name, *map(output.printable, cells)]
-    widths = [cell_len(text) for text in texts]
+    widths = [_width(text) for text in texts]
     blanks = [" " * (max(widths) - width) for width in widths]
     pairs = zip(texts, blanks, strict=True)
     return [blank + text if name in _RIGHT else text + blank for text, blank in pairs]
@@ -133,19 +131,32 @@ def _shrunk(cells: _Cells, width: int) -> dict[str, int]:
 
 
 def _widths(cells: _Cells) -> dict[str, int]:
-    from rich.cells import cell_len
-
-    return {column: max(map(cell_len, (column, *texts))) for column, texts in cells.items()}
+    return {column: max(map(_width, (column, *texts))) for column, texts in cells.items()}
 
 
 def _shortened(text: str, width: int, beginning: float) -> str:
-    from rich.cells import cell_len, set_cell_size  # some characters take two columns
-
-    if cell_len(text) <= width:
+    if _width(text) <= width:
         return text
     head = int((width - 1) * beginning)
-    tail = set_cell_size(text[::-1], width - 1 - head)[::-1]
-    return f"{set_cell_size(text, head).rstrip()}…{tail.lstrip()}"
+    tail = _cut(text[::-1], width - 1 - head)[::-1]
+    return f"{_cut(text, head).rstrip()}…{tail.lstrip()}"
+
+
+def _width(text: str) -> int:
+    """Count the columns of a text; some characters take two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # it takes long to import
+
+    return cell_len(text)
+
+
+def _cut(text: str, width: int) -> str:
+    if text.isascii():
+        return text[:width]
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, width)
 
 
 # --- chosen columns --------------------------------------------------------------------------

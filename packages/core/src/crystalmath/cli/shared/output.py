@@ -59,9 +59,7 @@ def error_document(
         **shape,
     }
     if found := getattr(error, "findings", None):
-        import attrs
-
-        document["findings"] = [attrs.asdict(finding) for finding in found]
+        document["findings"] = [dict(vars(finding)) for finding in found]
     return document
 
 
@@ -222,7 +220,7 @@ def without_files(job: JobDocument) -> str | None:
 
 def counts(states: Mapping[str, int]) -> str:
     """Return how many jobs there are, and how many in each state."""
-    from crystalmath.models.job import JobState
+    from crystalmath.models.job_notes import JobState
 
     # How many have ended, and how; then those that will, the furthest first.
     ended = [state.value for state in JobState if state.is_terminal()]

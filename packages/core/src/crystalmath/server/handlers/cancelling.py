@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.fields import array
 from crystalmath.models.filters import FilterParams
-from crystalmath.models.job import UNFINISHED
+from crystalmath.models.job_notes import UNFINISHED
 from crystalmath.server.handlers.jobs import FILTERS, filters_in
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, trouble

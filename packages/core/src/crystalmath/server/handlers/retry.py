@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import AlreadyRetried, InvalidJob
 from crystalmath.models.fields import array, from_wire, nullable, properties, reference
-from crystalmath.models.job import NO_RESULT
+from crystalmath.models.job_notes import NO_RESULT
 from crystalmath.models.retry import ChangeParams, RetriedJob, Retry
 from crystalmath.server.handlers.jobs import FILTERS
 from crystalmath.server.handlers.submission import answered

@@ -156,7 +156,7 @@ def handle_jobs_check(service: JobService, params: CheckParams) -> CheckedJob:
         "ok": not checked.errors,
         "status": "error" if checked.errors else "ok",
         "error": "\n".join(map(str, checked.errors)) or None,
-        "findings": [cast("Told", asdict(finding)) for finding in checked.findings],
+        "findings": [cast("Told", dict(vars(finding))) for finding in checked.findings],
         "potcars": [cast("Potcar", asdict(file)) for file in checked.pseudopotentials],
         "environment": list(checked.environment),
     }

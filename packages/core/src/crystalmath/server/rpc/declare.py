@@ -250,6 +250,4 @@ def findings_of(error: CrystalMathError | ImportError) -> list[Told]:
     found = getattr(error, "findings", None)
     if not found:
         return []
-    from attrs import asdict
-
-    return [cast("Told", asdict(finding)) for finding in found]
+    return [cast("Told", dict(vars(finding))) for finding in found]
