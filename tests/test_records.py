@@ -53,7 +53,7 @@ from crystalmath.models.filters import Selection, StoreSelection
 from crystalmath.models.job_notes import NO_RESULT, UNFINISHED
 from crystalmath.models.submission import CommonTerms, TermsGiven
 from crystalmath.quacc import store
-from crystalmath.recipes import asejson_writing, decoding, encoding
+from crystalmath.recipes import ase_json, decoding, encoding
 from crystalmath.recipes import structures as structures_module
 from crystalmath.recipes.structures import parse_and_keep, to_ase_json
 from crystalmath.server.handlers.submission import read_submission
@@ -490,7 +490,7 @@ def test_what_our_client_encoded_is_kept_as_it_came(atoms, monkeypatch):
     assert (read, calls) == (atoms, [])
     assert kept is sent["data"]
     monkeypatch.undo()
-    again = asejson_writing.encode_atoms(read, info=True)
+    again = ase_json.encode_atoms(read, info=True)
     assert json.dumps(kept, sort_keys=True) == json.dumps(again, sort_keys=True)
 
 

@@ -19,7 +19,7 @@ from crystalmath.client import JobFailed, Submission, in_process
 from crystalmath.client import table_files as files_module
 from crystalmath.client import table_rows as rows_module
 from crystalmath.errors import CrystalMathError, InvalidJob
-from crystalmath.recipes.json_parts import json_part
+from crystalmath.recipes.json_text import json_part
 
 OF = {"of": "tables"}
 LONG = 300

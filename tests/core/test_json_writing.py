@@ -10,7 +10,7 @@ from ase.build import bulk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmath.recipes import codec, json_writing
+from crystalmath.recipes import codec, json_text
 from crystalmath.recipes.structures import parse_and_keep
 from crystalmath.service.asked_job import spec_hash
 
@@ -31,8 +31,8 @@ VALUES = st.recursive(
 @pytest.fixture(scope="module", autouse=True)
 def short_slices():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_writing, "_SLICE", 2)
-        patch.setattr(json_writing, "_STRETCH", 2)
+        patch.setattr(json_text, "_SLICE", 2)
+        patch.setattr(json_text, "_STRETCH", 2)
         yield
 
 
@@ -40,13 +40,13 @@ def short_slices():
 def test_the_pieces_are_the_whole(value, compact, sort_keys):
     separators = (",", ":") if compact else None
     whole = json.dumps(value, separators=separators, sort_keys=sort_keys)
-    assert json_writing.json_text(value, compact=compact, sort_keys=sort_keys) == whole
+    assert json_text.json_text(value, compact=compact, sort_keys=sort_keys) == whole
 
 
 @pytest.mark.parametrize("value", ["\N{GRINNING FACE}" * 99, {"a": ["x" * 99]}, [["x"] * 99]])
 def test_no_piece_is_long(value):
     """While one is written nobody else has a turn."""
-    assert max(map(len, json_writing.json_pieces(value))) < 30
+    assert max(map(len, json_text.json_pieces(value))) < 30
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_no_piece_is_long(value):
 )
 def test_numbers_are_finite(value):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        json_writing.json_text(value)
+        json_text.json_text(value)
 
 
 def test_a_specification_keeps_the_hash_of_earlier_releases():

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes import lookup
-from crystalmath.recipes.arguments import check_arguments
-from crystalmath.recipes.structure_argument import structure_taken
+from crystalmath.recipes.arguments import check_arguments, structure_taken
 from crystalmath.server.rpc.recipe_schema import parameters_schema
 
 EMT = "quacc.recipes.emt.core.relax_job"

@@ -21,9 +21,8 @@ from hypothesis import strategies as st
 
 from crystalmath.errors import BadFile, InvalidJob
 from crystalmath.recipes import codec, stored_result
-from crystalmath.recipes.json_parts import json_part
-from crystalmath.recipes.result_values import brief, final_atoms, result_values
-from crystalmath.recipes.summary import summarize
+from crystalmath.recipes.json_text import json_part
+from crystalmath.recipes.summary import brief, final_atoms, result_values, summarize
 
 NOTHING = {"energy_ev": None, "max_force_ev_ang": None, "formula": None, "work_dir": None}
 

@@ -16,7 +16,7 @@ from conftest import eventually
 from crystalmath.client import in_process
 from crystalmath.quacc import get_runner
 from crystalmath.quacc.engines import close_all, get_workflow_engine
-from crystalmath.recipes.changed_settings import changed_settings
+from crystalmath.recipes.quacc_settings import changed_settings
 
 STATIC = "quacc.recipes.emt.core.static_job"
 CHANGES = {

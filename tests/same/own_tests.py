@@ -122,7 +122,7 @@ def replace(run):
 
 
 def _as_job(recipe, function, run):
-    from crystalmath.recipes.structure_argument import structure_argument
+    from crystalmath.recipes.arguments import structure_argument
 
     signature = inspect.signature(function)
     first = structure_argument(recipe)

@@ -88,7 +88,7 @@ def _write_structure(job_id: str, raw: bytes, path: Path) -> None:
     from ase.io.formats import UnknownFileTypeError
 
     from crystalmath.errors import InvalidJob
-    from crystalmath.recipes.result_values import final_atoms
+    from crystalmath.recipes.summary import final_atoms
 
     if path.exists():
         raise InvalidJob(f"{path} is there already; remove it, or write another file")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
 from crystalmath.client.client_errors import raise_answered
-from crystalmath.recipes.changed_settings import changed_settings
+from crystalmath.recipes.quacc_settings import changed_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -145,7 +145,7 @@ def _structure(atoms: object) -> str | dict[str, Any] | None:
         return dict(atoms)
     from ase import Atoms
 
-    from crystalmath.recipes.checked_atoms import check_atoms
+    from crystalmath.recipes.ase_json import check_atoms
     from crystalmath.recipes.structures import to_ase_json
 
     if not isinstance(atoms, Atoms):

@@ -101,7 +101,7 @@ def _noting(lines: Iterable[Line], seen: set[str]) -> Iterator[Line]:
 def _refuse_unknown(columns: Sequence[str] | None, seen: set[str]) -> None:
     """Refuse columns that no job has, where there are jobs."""
     from crystalmath.models.columns import JOB_COLUMNS
-    from crystalmath.recipes.result_values import GEOMETRY
+    from crystalmath.recipes.summary import GEOMETRY
 
     known = seen | {*JOB_COLUMNS, *GEOMETRY}
     for name in (columns or ()) if seen else ():
@@ -151,7 +151,7 @@ class Spool:
 
 def _ordered(names: Iterable[str]) -> list[str]:
     from crystalmath.models.columns import JOB_COLUMNS
-    from crystalmath.recipes.result_values import GEOMETRY
+    from crystalmath.recipes.summary import GEOMETRY
 
     known = set(names)
     groups: list[list[str]] = [

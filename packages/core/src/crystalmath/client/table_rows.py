@@ -70,7 +70,7 @@ def lines(client: Asking, jobs: Iterable[Job]) -> Iterator[Line]:
 
 
 def _line(job: Job, params: dict[str, Any], result: Any) -> Line:
-    from crystalmath.recipes.result_values import final_atoms, geometry_values, result_values
+    from crystalmath.recipes.summary import final_atoms, geometry_values, result_values
 
     values = {name: value(job) for name, value in JOB_COLUMNS.items()}
     values |= {f"labels.{name}": label_cell(value) for name, value in job.labels.items()}

@@ -133,7 +133,7 @@ def _read(candidate: _Candidate, given: Atoms) -> Atoms | None:
     """Read a file; ``None`` for one that is torn, or holds other atoms."""
     import numpy as np
 
-    from crystalmath.recipes.checked_atoms import check_atoms
+    from crystalmath.recipes.ase_json import check_atoms
 
     _, reader = _READERS[candidate.rank]
     try:

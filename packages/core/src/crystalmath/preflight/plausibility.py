@@ -15,7 +15,7 @@ from crystalmath.errors import InvalidJob, one_line
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import brief
 from crystalmath.recipes.lookup import NAMESPACE, look_up
-from crystalmath.recipes.written_classes import keys_of
+from crystalmath.recipes.source import keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -216,7 +216,7 @@ class EngineRunner(JobRunner):
     ) -> str:
         """Submit a recipe; see :meth:`JobRunner.submit`."""
         from crystalmath.recipes.ase_classes import with_classes
-        from crystalmath.recipes.changed_settings import changed_settings
+        from crystalmath.recipes.quacc_settings import changed_settings
         from crystalmath.recipes.source_folders import anchored
 
         environ = {**os.environ, **changed_settings()}
@@ -438,7 +438,7 @@ def submission_environment(
 def _check_recipe(spec: JobSpec, allow: Sequence[str]) -> None:
     """Refuse a helper of quacc's, and what the source shows to be wrong about the structure."""
     from crystalmath.recipes import lookup
-    from crystalmath.recipes.structure_argument import check_structure
+    from crystalmath.recipes.arguments import check_structure
 
     try:
         recipe = lookup.look_up(spec.recipe, allow)

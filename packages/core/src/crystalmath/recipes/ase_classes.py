@@ -24,15 +24,7 @@ _CLASS = re.compile(r"(ase\..*|[A-Z]\w*)", re.ASCII)
 def class_named(name: str) -> type:
     """Return an optimizer or a dynamics of ASE's.
 
-    Parameters
-    ----------
-    name : str
-        ``FIRE``, ``ase.optimize.FIRE``, ``ase.md.npt.NPT``.
-
-    Raises
-    ------
-    InvalidJob
-        Neither ``ase.optimize`` nor ``ase.md`` has it.
+    Raises `InvalidJob`: neither ``ase.optimize`` nor ``ase.md`` has it.
     """
     module, _, last = name.rpartition(".")
     if _NAME.fullmatch(name) and (not module or is_named_here(name)):
@@ -58,17 +50,7 @@ def with_classes(recipe: str, parameters: Mapping[str, Any]) -> Mapping[str, Any
 
     These are ``optimizer`` in ``opt_params``, and ``dynamics``.
 
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name; the parameters of a user's own are left as they are.
-    parameters : mapping of str to object
-        Those of its job, and deeper those of a flow's.
-
-    Raises
-    ------
-    InvalidJob
-        There is no such class.
+    Raises `InvalidJob`: there is no such class.
     """
     if not recipe.startswith(f"{NAMESPACE}.") or not _names_any(parameters):
         return parameters

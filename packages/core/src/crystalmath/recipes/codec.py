@@ -30,10 +30,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import BadFile, InvalidJob
-from crystalmath.recipes.checked_atoms import check_atoms
+from crystalmath.recipes.ase_json import check_atoms
 from crystalmath.recipes.decoding import Decoder, RequestDecoder, ResultDecoder
 from crystalmath.recipes.encoding import ResultEncoder, StrictEncoder, tagged_atoms
-from crystalmath.recipes.json_writing import json_text
+from crystalmath.recipes.json_text import json_text
 from crystalmath.recipes.stored_result import StoredResult, store, unpacked
 
 if TYPE_CHECKING:
@@ -49,11 +49,8 @@ _MAX_BYTES = 64 * 2**20
 def encode_spec(spec: JobSpec) -> str:
     """Write a job's structure and parameters as one line of JSON (ASCII).
 
-    Raises
-    ------
-    InvalidJob
-        Something in the parameters cannot be written down, or all of it is larger than 64 MiB.
-        The message names its place (``opt_params.optimizer``).
+    Raises `InvalidJob`: something in the parameters cannot be written down, or all of it is larger
+    than 64 MiB. The message names its place (``opt_params.optimizer``).
     """
     if spec.atoms is not None:
         check_atoms(spec.atoms)
@@ -63,17 +60,8 @@ def encode_spec(spec: JobSpec) -> str:
 def body_of(structure: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return what :func:`encode_spec` writes, of a structure that is encoded already.
 
-    Parameters
-    ----------
-    structure : mapping or None
-        As :func:`crystalmath.recipes.structures.parse_and_keep` gives it, if there is one.
-    parameters : mapping of str to object
-        The recipe's parameters.
-
-    Raises
-    ------
-    InvalidJob
-        Something in the parameters cannot be written down; see :func:`encode_spec`.
+    Raises `InvalidJob`: something in the parameters cannot be written down; see
+    :func:`encode_spec`.
     """
     return _body(None if structure is None else tagged_atoms(structure), parameters)
 
@@ -81,10 +69,7 @@ def body_of(structure: Mapping[str, Any] | None, parameters: Mapping[str, Any]) 
 def body_text(body: Mapping[str, Any]) -> str:
     """Write what :func:`body_of` gave.
 
-    Raises
-    ------
-    InvalidJob
-        It is larger than 64 MiB.
+    Raises `InvalidJob`: it is larger than 64 MiB.
     """
     text = json_text(body, compact=True)
     if len(text) > _MAX_BYTES:
@@ -144,10 +129,7 @@ def _decoded(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def encode_request(value: object, place: str = "params") -> Any:
     """Turn a parameter into what JSON can hold and :func:`decode_request` reads back.
 
-    Raises
-    ------
-    InvalidJob
-        It, or something in it, is none of the permitted types.
+    Raises `InvalidJob`: it, or something in it, is none of the permitted types.
     """
     return StrictEncoder().encode(value, (place,))
 
@@ -159,24 +141,14 @@ def decode_request(value: object, place: str = "params") -> Any:
     :class:`Sentinel`, so that nothing is imported. What is such an object already (a front end in
     the same process) is passed on.
 
-    Raises
-    ------
-    InvalidJob
-        A dict names any other module, a number is not finite, or it is nested too deeply.
+    Raises `InvalidJob`: a dict names any other module, a number is not finite, or it is nested too
+    deeply.
     """
     return RequestDecoder().decode(value, (place,))
 
 
 def stored_result(result: object, as_text: list[str] | None = None) -> StoredResult:
-    """Write a recipe's result as an outcome holds it, the same bytes for the same result.
-
-    Parameters
-    ----------
-    result : object
-        What the recipe returned.
-    as_text : list of str, optional
-        Place and type of what could only be written as text are added to it.
-    """
+    """Write a recipe's result as an outcome holds it, the same bytes for the same result."""
     encoder = ResultEncoder()
     document = encoder.encode(result, ("result",))
     if as_text is not None:
@@ -193,12 +165,7 @@ def encode_result(result: object, as_text: list[str] | None = None) -> bytes:
 def decode_result(data: bytes) -> Any:
     """Read what :func:`encode_result` wrote, which an archive may have brought.
 
-    Raises
-    ------
-    BadFile
-        It is no gzipped JSON.
-    InvalidJob
-        An object in it cannot be read.
+    Raises `BadFile`: it is no gzipped JSON. `InvalidJob`: an object in it cannot be read.
     """
     return decode_result_json(unpacked(data))
 

@@ -16,7 +16,7 @@ from typing import Any
 from crystalmath import config
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.recipes.ase_classes import class_named, is_named_here
-from crystalmath.recipes.asejson_reading import decode_atoms
+from crystalmath.recipes.ase_json import decode_atoms
 from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder, place_name
 from crystalmath.recipes.json_arrays import array_from, text_width
 

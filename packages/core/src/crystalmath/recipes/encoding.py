@@ -16,8 +16,7 @@ from attrs import frozen
 
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.ase_classes import class_named, is_named_here
-from crystalmath.recipes.asejson_writing import encode_atoms
-from crystalmath.recipes.checked_atoms import check_atoms, prepare
+from crystalmath.recipes.ase_json import check_atoms, encode_atoms, prepare
 from crystalmath.recipes.json_arrays import array_items
 
 if TYPE_CHECKING:
@@ -42,14 +41,9 @@ _PLAIN = frozenset((str, bool, type(None)))
 
 @frozen
 class Sentinel:
-    """Stands for ``quacc.Remove`` or ``quacc.QuaccDefault`` where quacc is not imported.
+    """Stands for ``quacc.Remove`` or ``quacc.QuaccDefault`` where quacc is not imported."""
 
-    Parameters
-    ----------
-    name : {"Remove", "QuaccDefault"}
-        Its name in ``quacc``.
-    """
-
+    #: Its name in ``quacc``.
     name: str
 
 
@@ -227,14 +221,10 @@ class ResultEncoder(StrictEncoder):
 
     What cannot be written is written as text: ``{"type": ..., "text": ...}``, of a sequence with
     its ``items``. A calculation is never lost for want of a form.
-
-    Attributes
-    ----------
-    as_text : list of str
-        What was written so: place and type.
     """
 
     def __init__(self) -> None:
+        #: Place and type of what was written so.
         self.as_text: list[str] = []
 
     def encode(self, value: Any, place: tuple[Any, ...]) -> Any:
@@ -324,7 +314,7 @@ def place_name(place: tuple[Any, ...]) -> str:
 
 
 def tagged_atoms(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Tag what :func:`~crystalmath.recipes.asejson_writing.encode_atoms` wrote as a structure."""
+    """Tag what :func:`~crystalmath.recipes.ase_json.encode_atoms` wrote as a structure."""
     return _tag("ase.atoms", "Atoms", data=document)
 
 

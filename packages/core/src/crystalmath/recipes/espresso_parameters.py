@@ -14,7 +14,7 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.recipes.written_classes import arguments_of, definition
+from crystalmath.recipes.source import arguments_of, definition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,18 +55,7 @@ _LIKE = 0.75
 
 @functools.cache
 def program_of_recipe(recipe: str) -> str | None:
-    """Return which program a recipe of quacc's runs, as its source says.
-
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name.
-
-    Returns
-    -------
-    str or None
-        ``pw`` for pw.x; ``None`` for a flow, whose jobs say it.
-    """
+    """Return which program a recipe of quacc's runs, as its source says."""
     module, _, name = recipe.rpartition(".")
     found = definition(module, name)
     if found is None:
@@ -92,15 +81,7 @@ def program_of_recipe(recipe: str) -> str | None:
 
 
 def unread_keywords(program: str, names: Iterable[str]) -> Iterator[_Unread]:
-    """Find the keywords that neither ASE nor a program looks at.
-
-    Parameters
-    ----------
-    program : str
-        As of `program_of_recipe`.
-    names : iterable of str
-        The parameters that the recipe does not name.
-    """
+    """Find the keywords that neither ASE nor a program looks at."""
     writer, more = _WRITERS.get(program, _WRITERS[""])
     taken = arguments_of(_IO, writer, others=True)
     if not taken:
@@ -118,15 +99,7 @@ def unread_keywords(program: str, names: Iterable[str]) -> Iterator[_Unread]:
 
 
 def unread_input(program: str, given: Mapping[Any, object]) -> Iterator[_Unread]:
-    """Find what a program does not read of `input_data`.
-
-    Parameters
-    ----------
-    program : str
-        As of `program_of_recipe`.
-    given : mapping of str to object
-        What ``input_data`` holds, in namelists or not.
-    """
+    """Find what a program does not read of `input_data`."""
     namelists = _namelists(program)
     if not namelists:
         return  # ASE has no list of its keys

@@ -20,22 +20,13 @@ _PART = re.compile(r"([A-Z][a-z]?)([0-9]*)")
 
 @frozen
 class Composition:
-    """What a formula says, in one form.
+    """What a formula says, in one form."""
 
-    Parameters
-    ----------
-    formula : str
-        All atoms, in Hill's order: ``C2H6O``, ``Cl4Na4``.
-    reduced : str
-        The same by its smallest whole numbers: ``ClNa``.
-    elements : tuple of str
-        The symbols, in alphabetical order.
-    natoms : int
-        The number of atoms.
-    """
-
+    #: All atoms, in Hill's order: ``C2H6O``, ``Cl4Na4``.
     formula: str
+    #: The same by its smallest whole numbers: ``ClNa``.
     reduced: str
+    #: The symbols, in alphabetical order.
     elements: tuple[str, ...]
     natoms: int
 
@@ -56,10 +47,7 @@ def composition(formula: str) -> Composition | None:
 def read_formula(text: str) -> Composition:
     """Read a formula as people write it: ``NaCl``, ``Fe2(SO4)3``.
 
-    Raises
-    ------
-    InvalidJob
-        It is none.
+    Raises `InvalidJob`: it is none.
     """
     from ase.formula import Formula
 
@@ -76,10 +64,7 @@ def read_formula(text: str) -> Composition:
 def read_elements(symbols: Iterable[str]) -> tuple[str, ...]:
     """Check symbols of elements, however capitalised.
 
-    Raises
-    ------
-    InvalidJob
-        One is none.
+    Raises `InvalidJob`: one is none.
     """
     from ase.data import atomic_numbers
 

@@ -19,28 +19,19 @@ _TEXT = re.compile(r"job:(?P<job_id>[^@\s]+)(?:@(?P<frame>-?[0-9]{1,9}))?")
 
 @frozen
 class JobStructure:
-    """Which geometry of which job is meant.
+    """Which geometry of which job is meant."""
 
-    Parameters
-    ----------
-    job_id : str
-        The job's id, or its beginning.
-    frame : int, optional
-        Counted from 0, which is what the job was given; from the end where it is negative.
-        Default: its final geometry.
-    """
-
+    #: The job's id, or its beginning.
     job_id: str
+    #: Counted from 0, which is what the job was given; from the end where it is negative. Default:
+    #: its final geometry.
     frame: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """Read ``job:ID`` and ``job:ID@N``; ``None`` for a text that is meant otherwise.
 
-        Raises
-        ------
-        InvalidJob
-            It begins so, and goes on otherwise.
+        Raises `InvalidJob`: it begins so, and goes on otherwise.
         """
         if not text.startswith("job:") or "\n" in text:
             return None
@@ -57,12 +48,7 @@ class JobStructure:
     def read(cls, structure: object) -> Self | None:
         """Read what :meth:`document` wrote; ``None`` for a structure that is meant otherwise.
 
-        Raises
-        ------
-        InvalidJob
-            Something in it cannot be used.
-        UnknownJob
-            Its id can be no job's.
+        Raises `InvalidJob`: something in it cannot be used. `UnknownJob`: its id can be no job's.
         """
         if not isinstance(structure, Mapping) or structure.get("format") != _FORMAT:
             return None

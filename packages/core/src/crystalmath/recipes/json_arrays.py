@@ -32,10 +32,7 @@ def array_items(values: np.ndarray) -> list[Any]:
 
     Complex numbers become pairs of neighbours (real, imaginary); what is not finite is spelled.
 
-    Raises
-    ------
-    TypeError
-        The items are no numbers, truth values or strings.
+    Raises `TypeError`: the items are no numbers, truth values or strings.
     """
     import numpy as np
 
@@ -57,10 +54,7 @@ def array_items(values: np.ndarray) -> list[Any]:
 def array_of(rows: Any) -> np.ndarray:
     """Return what ``numpy.asarray`` makes of nested lists, a slice of many rows at a time.
 
-    Raises
-    ------
-    ValueError
-        They are ragged.
+    Raises `ValueError`: they are ragged.
     """
     import numpy as np
 
@@ -73,10 +67,8 @@ def array_of(rows: Any) -> np.ndarray:
 def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np.ndarray:
     """Build an array from a shape, a type and flat items, after checking that they agree.
 
-    Raises
-    ------
-    ValueError
-        They do not agree, or the type is none of numbers, truth values and strings.
+    Raises `ValueError`: they do not agree, or the type is none of numbers, truth values and
+    strings.
     """
     import numpy as np
 
@@ -109,10 +101,8 @@ def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np
 def text_width(items: list[str]) -> int:
     """Return the length of the longest text of an array.
 
-    Raises
-    ------
-    ValueError
-        Each item takes as much memory as the longest, which would be far more than the texts.
+    Raises `ValueError`: each item takes as much memory as the longest, which would be far more than
+    the texts.
     """
     width = max(map(len, items), default=1) or 1
     if width * len(items) > max(_SMALL, _PADDING * sum(map(len, items))):

@@ -35,42 +35,22 @@ _DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+", re.AS
 
 @frozen(kw_only=True)
 class Recipe:
-    """What the source says about a recipe.
-
-    Parameters
-    ----------
-    name : str
-        Full dotted name.
-    file : str
-        The module's file.
-    line : int
-        Where in it the name is bound; 0 where the source cannot tell.
-    docstring : str, optional
-        The function's docstring, unindented.
-    signature : inspect.Signature, optional
-        Annotations and defaults are shown as in the source. ``None`` where the source cannot tell.
-    kind : {"job", "flow"}, optional
-        What quacc's decorator makes of it.
-    """
+    """What the source says about a recipe."""
 
     name: str
     file: str
+    #: Where in it the name is bound; 0 where the source cannot tell.
     line: int
+    #: The function's docstring, unindented.
     docstring: str | None = None
+    #: Annotations and defaults are shown as in the source. ``None`` where the source cannot tell.
     signature: inspect.Signature | None = None
+    #: What quacc's decorator makes of it.
     kind: Literal["job", "flow"] | None = None
 
 
 def full_name(name: str, allow: Sequence[str] = ()) -> str:
-    """Complete a name from which a leading ``quacc.recipes.`` was left out.
-
-    Parameters
-    ----------
-    name : str
-        ``emt.core.relax_job``, or a full name.
-    allow : sequence of str
-        Further namespaces that are admitted; names below them are full names.
-    """
+    """Complete a name from which a leading ``quacc.recipes.`` was left out."""
     if name == PROBE or name in allow:
         return name
     if any(_is_below(name, namespace) for namespace in (NAMESPACE, *allow)):
@@ -81,18 +61,8 @@ def full_name(name: str, allow: Sequence[str] = ()) -> str:
 def check_name(name: object, allow: Sequence[str] = ()) -> None:
     """Refuse a name that no recipe may have. Nothing is imported.
 
-    Parameters
-    ----------
-    name : str
-        Full dotted name.
-    allow : sequence of str
-        Namespaces (packages or modules) that are admitted beside ``quacc.recipes``.
-
-    Raises
-    ------
-    InvalidJob
-        "not permitted": it is no dotted path of ASCII identifiers below an admitted namespace, or
-        has a part that begins with two underscores.
+    Raises `InvalidJob`: "not permitted": it is no dotted path of ASCII identifiers below an
+    admitted namespace, or has a part that begins with two underscores.
     """
     reason = None if name == PROBE else _objection(name, allow)
     if reason:
@@ -138,12 +108,9 @@ def _is_shortened(name: str) -> bool:
 def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
     """Find a recipe by its source. Nothing of it is imported.
 
-    Raises
-    ------
-    InvalidJob
-        The name is not permitted, or names nothing that can be called, or what is no recipe: of
-        quacc's modules all but the jobs and flows that they define, of the user's what they import
-        from elsewhere. The message has the nearest names there are, or what to install.
+    Raises `InvalidJob`: the name is not permitted, or names nothing that can be called, or what is
+    no recipe: of quacc's modules all but the jobs and flows that they define, of the user's what
+    they import from elsewhere. The message has the nearest names there are, or what to install.
     """
     check_name(name, allow)
     module_name, _, function = name.rpartition(".")
@@ -229,12 +196,8 @@ def catalogue(allow: Sequence[str] = ()) -> Iterator[Recipe]:
 def resolve(name: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
     """Import a recipe. Only workers call this.
 
-    Raises
-    ------
-    InvalidJob
-        The name is not permitted, its module lacks it, or it is not callable.
-    ImportError
-        Its module cannot be imported.
+    Raises `InvalidJob`: the name is not permitted, its module lacks it, or it is not callable.
+    `ImportError`: its module cannot be imported.
     """
     check_name(name, allow)
     module_name, _, function = name.rpartition(".")

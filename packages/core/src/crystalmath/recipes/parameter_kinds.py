@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.written_classes import CALCULATORS, defaults_of, keys_of
+from crystalmath.recipes.source import CALCULATORS, defaults_of, keys_of
 
 if TYPE_CHECKING:
     import inspect
@@ -66,10 +66,7 @@ _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]
 def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
     """Refuse parameters of a wrong kind.
 
-    Raises
-    ------
-    InvalidJob
-        The message names all such parameters, and what each should be.
+    Raises `InvalidJob`: the message names all such parameters, and what each should be.
     """
     if recipe.signature is None:
         return
@@ -128,19 +125,7 @@ def choices(argument: inspect.Parameter) -> tuple[str, ...]:
 
 
 def members(annotation: str) -> set[str]:
-    """Take an annotation apart into the types that it unites.
-
-    Parameters
-    ----------
-    annotation : str
-        As the source writes it.
-
-    Returns
-    -------
-    set of str
-        Without their modules and what they are of: ``list`` and ``None`` of
-        ``list[int] | None``. Empty for a note in words.
-    """
+    """Take an annotation apart into the types that it unites."""
     try:
         return set(_members(ast.parse(annotation, mode="eval").body))
     except (SyntaxError, SystemError):  # SystemError: see recipes.source

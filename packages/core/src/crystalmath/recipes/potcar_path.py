@@ -32,20 +32,13 @@ VARIABLE = "VASP_PP_PATH"
 
 @frozen(kw_only=True)
 class PotcarPath:
-    """Where the pseudopotentials are said to be.
+    """Where the pseudopotentials are said to be."""
 
-    Parameters
-    ----------
-    path : pathlib.Path, optional
-        As quacc or ASE would use it; ``None`` where nothing names one.
-    source : str, optional
-        What named it: a variable, or a setting and its file.
-    trouble : str, optional
-        Why what should name it cannot be used.
-    """
-
+    #: As quacc or ASE would use it; ``None`` where nothing names one.
     path: Path | None = None
+    #: What named it: a variable, or a setting and its file.
     source: str | None = None
+    #: Why what should name it cannot be used.
     trouble: str | None = None
 
 
@@ -55,14 +48,7 @@ def this_process() -> PotcarPath:
 
 
 def fresh_process(environment: Mapping[str, str]) -> PotcarPath:
-    """Find the path as a fresh worker process would, whatever this process has imported.
-
-    Parameters
-    ----------
-    environment : mapping of str to str
-        The worker's environment. ``HOME``, and what a path spells as ``$NAME``, are taken from
-        this process where they are not in it.
-    """
+    """Find the path as a fresh worker process would, whatever this process has imported."""
     return _ase(environment) or _quacc(environment)
 
 

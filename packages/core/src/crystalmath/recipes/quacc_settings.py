@@ -1,19 +1,22 @@
-"""quacc's settings, and the files that it and ASE read them from, as a fresh process would.
+"""quacc's settings: where quacc and ASE read them, and what a caller has changed of them.
 
 Neither is imported here: importing quacc takes seconds.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import one_line, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _FILE_VARIABLE = "QUACC_CONFIG_FILE"
 
@@ -48,25 +51,13 @@ def quacc_setting(name: str, environment: Mapping[str, str]) -> tuple[object, st
 
 
 def settings_files(environment: Mapping[str, str]) -> list[str]:
-    """Name the files that quacc and ASE read their settings from, whether they exist or not.
-
-    Parameters
-    ----------
-    environment : mapping of str to str
-        The environment of the process that reads them.
-    """
+    """Name the files that quacc and ASE read their settings from, whether they exist or not."""
     files = [os.path.abspath(file) for file in ase_files(environment)]  # noqa: PTH100 - resolve() follows links
     return [*files, *filter(None, [settings_file(environment)])]
 
 
 def settings_file(environment: Mapping[str, str]) -> str | None:
-    """Name the file that quacc reads its settings from; ``None`` where it has no name that is one.
-
-    Parameters
-    ----------
-    environment : mapping of str to str
-        The environment of the process that reads it.
-    """
+    """Return the file that quacc reads its settings from; ``None`` if its name is not usable."""
     try:
         return os.path.abspath(_quacc_file(environment))  # noqa: PTH100 - as above
     except ValueError:  # quacc does not start then
@@ -77,11 +68,6 @@ def relative_file(environment: Mapping[str, str]) -> str | None:
     """Return the name of quacc's settings file where that is a relative path.
 
     It means another file in each directory, and where there is none quacc says nothing of it.
-
-    Parameters
-    ----------
-    environment : mapping of str to str
-        The environment of the process that reads it.
     """
     try:
         named = _quacc_file(environment)
@@ -101,17 +87,7 @@ def ase_files(environment: Mapping[str, str]) -> list[Path]:
 def expanded(value: str, environment: Mapping[str, str]) -> Path:
     """Expand ``$NAME`` and ``~`` in a setting that is a path, as quacc does.
 
-    Parameters
-    ----------
-    value : str
-        As it is written.
-    environment : mapping of str to str
-        The environment of the process that reads it; what it lacks is taken from this process.
-
-    Raises
-    ------
-    ValueError
-        No such home directory is known.
+    Raises `ValueError`: no such home directory is known.
     """
 
     def known(match: re.Match[str]) -> str:
@@ -160,3 +136,76 @@ def _read_yaml(file: Path) -> dict[object, object]:
         # The parser has more kinds of errors than its own, RecursionError for one.
         text = f"quacc's settings file {one_line(file)} cannot be read: {words_of(error)}"
         raise ValueError(text) from error
+
+
+_PREFIX = "QUACC_"
+#: What a job has of its own, or what is about the caller's process alone.
+_OWN = frozenset(("CONFIG_FILE", "LOG_FILENAME", "RESULTS_DIR", "WORKFLOW_ENGINE"))
+
+
+def changed_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Write what this thread has changed of quacc's settings as environment variables.
+
+    ``quacc.change_settings`` and ``quacc.set_settings`` change the settings of their thread only,
+    and a job runs elsewhere. Where quacc is not imported nobody has changed them, and it stays so.
+    """
+    quacc = sys.modules.get("quacc")
+    # quacc.get_settings() would make them in a thread that has none.
+    settings = getattr(getattr(quacc, "_thread_local", None), "settings", None)
+    if settings is None:
+        return {}
+    return dict(_changed(settings, environ))
+
+
+def _changed(settings: Any, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    kind: Any = type(settings)
+    anew = _read_anew(settings, environ)
+    written: dict[str, Any] | None = None
+    for name, field in kind.model_fields.items():
+        value = getattr(settings, name)
+        if name in _OWN or (name in anew and value == anew[name]):
+            continue
+        variable = f"{_PREFIX}{name}"
+        untouched = value == field.default and name not in settings.model_fields_set
+        if untouched and variable in environ:
+            continue  # the variable was set when quacc had been imported
+        if written is None:
+            written = settings.model_dump(mode="json")
+        yield variable, _text(written[name])
+
+
+def _read_anew(settings: Any, environ: Mapping[str, str]) -> dict[str, Any]:
+    kind: Any = type(settings)
+    try:
+        return dict(_as_read(kind, _said(environ), _signature(environ)))
+    except Exception:  # noqa: BLE001
+        # quacc does not start with what the environment says now, and the job is refused for that,
+        # with the reason, unless it is what was set here.
+        return {name: value for name, value in settings if name not in settings.model_fields_set}
+
+
+def _said(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(item for item in environ.items() if item[0].upper().startswith(_PREFIX))
+
+
+@functools.lru_cache(maxsize=8)
+def _as_read(kind: Any, said: tuple[tuple[str, str], ...], file: object) -> Any:
+    """Return the settings that quacc would have if it read them anew, which takes milliseconds."""
+    del said, file  # what they are read from
+    return kind()
+
+
+def _signature(environ: Mapping[str, str]) -> tuple[int, ...] | None:
+    file = environ.get(f"{_PREFIX}CONFIG_FILE", "~/.quacc.yaml")
+    try:
+        status = Path(file).expanduser().stat()
+    except (OSError, RuntimeError):  # or there is no home
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _text(value: Any) -> str:
+    # As quacc's settings read it again: JSON but for texts, and "None" for none.
+    if isinstance(value, (str, PurePath)):
+        return str(value)
+    return "None" if value is None else json.dumps(value)

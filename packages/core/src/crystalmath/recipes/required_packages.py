@@ -32,22 +32,7 @@ _DEEP = 3
 def check_packages(
     recipe: Recipe, environment: Mapping[str, str], *, certain: bool
 ) -> list[Finding]:
-    """Find packages that a recipe needs and that are not installed.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        What its source says; of a user's own, nobody knows.
-    environment : mapping of str to str
-        The variables that the job would see, of which PYTHONPATH counts.
-    certain : bool
-        The job runs with this Python. Elsewhere a package may be there.
-
-    Returns
-    -------
-    list of Finding
-        Errors ``package_missing``, or warnings where that is not certain.
-    """
+    """Find packages that a recipe needs and that are not installed."""
     if not recipe.name.startswith(f"{NAMESPACE}."):
         return []
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]

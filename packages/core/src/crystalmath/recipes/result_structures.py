@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 
 from crystalmath.errors import InvalidJob
-from crystalmath.recipes.asejson_reading import decode_atoms
-from crystalmath.recipes.checked_atoms import check_atoms
+from crystalmath.recipes.ase_json import check_atoms, decode_atoms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,17 +30,11 @@ _MAX_DEPTH = 8
 
 @frozen
 class FoundStructures:
-    """Where the structures of one calculation stand in the text of a result.
+    """Where the structures of one calculation stand in the text of a result."""
 
-    Parameters
-    ----------
-    final : bytes
-        Its ``atoms``; empty where it has none.
-    trajectory : tuple of bytes
-        The structures of its ``trajectory``, if it has one, the first one first.
-    """
-
+    #: Its ``atoms``; empty where it has none.
     final: bytes
+    #: The structures of its ``trajectory``, if it has one, the first one first.
     trajectory: tuple[bytes, ...]
 
 
@@ -68,15 +61,7 @@ def find_structures(text: bytes) -> FoundStructures:
     Of a flow that does one calculation after the other these are the last one's, whose energy the
     job's summary tells.
 
-    Parameters
-    ----------
-    text : bytes
-        A result as it is stored (:func:`crystalmath.recipes.codec.encode_result`), decompressed.
-
-    Raises
-    ------
-    InvalidJob
-        There is none, or there are several, of which none is the last.
+    Raises `InvalidJob`: there is none, or there are several, of which none is the last.
     """
     root = _scan(text)
     if len(root.steps) > 1 and root.beside:
@@ -92,10 +77,7 @@ def find_structures(text: bytes) -> FoundStructures:
 def read_structure(text: bytes) -> Atoms:
     """Read one of them.
 
-    Raises
-    ------
-    InvalidJob
-        It is no structure of ASE's.
+    Raises `InvalidJob`: it is no structure of ASE's.
     """
     node = json.loads(text)
     if not isinstance(node, Mapping) or "atoms_json" not in node:

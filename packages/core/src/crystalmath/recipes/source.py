@@ -1,4 +1,4 @@
-"""Find a module and read what its source binds, without importing it."""
+"""Find a module and read what its source binds and says, without importing it."""
 
 from __future__ import annotations
 
@@ -21,29 +21,17 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Binding:
-    """What a module binds to a name.
-
-    Parameters
-    ----------
-    name : str
-        The name.
-    line : int
-        Where.
-    problem : str, optional
-        Why it can certainly not be called as a recipe.
-    is_function : bool
-        It is defined here, by ``def``.
-    origin : str, optional
-        The dotted name that it was imported from, relative as the source has it.
-    docstring, signature, kind
-        As in :class:`crystalmath.recipes.lookup.Recipe`.
-    """
+    """What a module binds to a name."""
 
     name: str
     line: int
+    #: Why it can certainly not be called as a recipe.
     problem: str | None = None
+    #: It is defined here, by ``def``.
     is_function: bool = False
+    #: The dotted name that it was imported from, relative as the source has it.
     origin: str | None = None
+    #: These three are as in :class:`crystalmath.recipes.lookup.Recipe`.
     docstring: str | None = None
     signature: inspect.Signature | None = None
     kind: Literal["job", "flow"] | None = None
@@ -51,39 +39,21 @@ class Binding:
 
 @frozen(kw_only=True)
 class Module:
-    """What the source of a module tells.
-
-    Parameters
-    ----------
-    name : str
-        Dotted name.
-    file : str
-        Its file, empty for a namespace package.
-    path : sequence of str, optional
-        Where its submodules are, if it is a package.
-    bindings : mapping of str to Binding
-        The names bound at its top level.
-    dynamic : bool
-        It may have names that its source does not show.
-    """
+    """What the source of a module tells."""
 
     name: str
+    #: Its file, empty for a namespace package.
     file: str
+    #: Where its submodules are, if it is a package.
     path: Sequence[str] | None = None
+    #: The names bound at its top level.
     bindings: Mapping[str, Binding] = field(factory=dict)
+    #: It may have names that its source does not show.
     dynamic: bool = False
 
 
 def find_spec(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    """Find a module as the import system would, importing neither it nor its parents.
-
-    Parameters
-    ----------
-    name : str
-        Full dotted name.
-    path : sequence of str, optional
-        Where its parent package has its submodules; ``None`` for a top-level module.
-    """
+    """Find a module as the import system would, importing neither it nor its parents."""
     found = _ask_finders(name, path)
     if found is None:
         # A file may be younger than the finders' listing of its directory.
@@ -118,10 +88,7 @@ def _namespace(name: str, path: Sequence[str]) -> ModuleSpec | None:
 def read_module(spec: ModuleSpec) -> Module:
     """Read the source of a module.
 
-    Raises
-    ------
-    InvalidJob
-        Its source cannot be read or parsed; the message names file and line.
+    Raises `InvalidJob`: its source cannot be read or parsed; the message names file and line.
     """
     path = None
     if spec.submodule_search_locations is not None:
@@ -368,3 +335,86 @@ def _signature(arguments: ast.arguments) -> inspect.Signature:
 
 def _written(value: ast.expr | None) -> Any:
     return inspect.Parameter.empty if value is None else _Written(ast.unparse(value))
+
+
+#: Which calculator a family of recipes hands its further parameters to.
+CALCULATORS = {
+    "emt": ("ase.calculators.emt", "EMT"),
+    "lj": ("ase.calculators.lj", "LennardJones"),
+    "tblite": ("tblite.ase", "TBLite"),
+}
+
+_Definition = ast.ClassDef | ast.FunctionDef
+
+
+@functools.cache
+def defaults_of(module: str, name: str) -> Mapping[str, Any] | None:
+    """Return the parameters that a calculator's class names as its own, with their defaults."""
+    found = definition(module, name)
+    for node in [] if found is None else found.body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if isinstance(target, ast.Name) and target.id == "default_parameters":
+            try:
+                return dict(ast.literal_eval(node.value))
+            except (ValueError, TypeError):
+                return None
+    return None
+
+
+@functools.cache
+def arguments_of(
+    module: str, name: str, method: str | None = None, *, others: bool = False
+) -> tuple[str, ...]:
+    """Return the arguments of a function, or of a class's method, without the first.
+
+    A function that takes further ones (``**kwargs``) has none, unless `others` is set.
+    """
+    found = definition(module, name)
+    if method is not None and found is not None:
+        inner = [node for node in found.body if isinstance(node, ast.FunctionDef)]
+        found = next((node for node in inner if node.name == method), None)
+    if not isinstance(found, ast.FunctionDef) or (found.args.kwarg is not None and not others):
+        return ()
+    return tuple(item.arg for item in (*found.args.args, *found.args.kwonlyargs))[1:]
+
+
+@functools.cache
+def keys_of(module: str, name: str) -> tuple[str, ...]:
+    """Return the keys of a table, or a list, that a module's source spells out; else none."""
+    for node in _statements(module):
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if isinstance(target, ast.Name) and target.id == name:
+            inside = node.value
+            keys = list(inside.keys) if isinstance(inside, ast.Dict) else []
+            keys += inside.elts if isinstance(inside, ast.List) else []
+            return tuple(str(key.value) for key in keys if isinstance(key, ast.Constant))
+    return ()
+
+
+def definition(module: str, name: str) -> _Definition | None:
+    """Return what defines a class or a function, of a module that is not imported for it."""
+    for node in _statements(module):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+            return node
+    return None
+
+
+def _statements(module: str) -> list[ast.stmt]:
+    path = None
+    parts = module.split(".")
+    for number in range(1, len(parts) + 1):
+        spec = find_spec(".".join(parts[:number]), path)
+        if spec is None:
+            return []
+        path = spec.submodule_search_locations
+    assert spec is not None  # noqa: S101 - a name has a part
+    if not spec.origin or not spec.origin.endswith(".py"):
+        return []
+    try:
+        return parse(spec.origin).body
+    except (OSError, SyntaxError, ValueError):
+        return []

@@ -18,18 +18,9 @@ if TYPE_CHECKING:
 
 
 def folder_trouble(path: Path) -> tuple[str, str]:
-    """Return what keeps files from being found in a folder.
+    """Return a code (``path``, ``not_a_folder``, ``unlisted``) and words for what ails a folder.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The folder.
-
-    Returns
-    -------
-    tuple of str and str
-        A code (``path``, ``not_a_folder``, ``unlisted``) and words that follow its name; empty
-        where nothing does.
+    Both are empty if files can be found there; the words follow the folder's name.
     """
     try:
         mode = path.stat().st_mode
@@ -59,15 +50,7 @@ FOLDERS = frozenset(("prev_dir", "prev_outdir"))
 
 
 def anchored(recipe: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Write folders and the sources of ``copy_files`` as whole paths, from this directory.
-
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name; the parameters of a user's own are left as they are.
-    parameters : mapping of str to object
-        Those of its job, and deeper those of a flow's.
-    """
+    """Write folders and the sources of ``copy_files`` as whole paths, from this directory."""
     return _anchored(parameters) if recipe.startswith(f"{NAMESPACE}.") else dict(parameters)
 
 
@@ -99,20 +82,10 @@ _MAGIC = frozenset("*?[")
 
 
 def check_sources(recipe: str, parameters: Mapping[str, Any]) -> list[Finding]:
-    """Look whether the folders and files are there that a job is told to take.
+    """Check that the folders and files exist that a job takes.
 
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name; of a user's own, nobody knows what such parameters mean.
-    parameters : mapping of str to object
-        The recipe's parameters; those of a flow's jobs lie deeper.
-
-    Returns
-    -------
-    list of Finding
-        Errors ``source_missing`` and ``source_relative``; warnings for patterns that match nothing:
-        the calculation would begin without.
+    Errors are ``source_missing`` and ``source_relative``; a pattern without matches is a warning.
+    What such parameters mean to a recipe of the user's own is unknown.
     """
     if not recipe.startswith(f"{NAMESPACE}."):
         return []

@@ -6,7 +6,7 @@ A text of several blocks is followed by its index, itself gzipped JSON:
 ``blocks``  the size of each block as it is stored, in bytes; each holds `BLOCK` bytes of text
 ``tree``    of a large object or list where its members stand: ``[offset, size]`` in bytes of text
             from its own begin, and a third item that is the tree of a member that is large, too
-``brief``   what a table has of the result (:func:`crystalmath.recipes.result_values.brief`)
+``brief``   what a table has of the result (:func:`crystalmath.recipes.summary.brief`)
 ==========  ====================================================================================
 
 All blocks together are a gzip file of the whole text.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from attrs import frozen
 
 from crystalmath.errors import BadFile, InvalidJob
-from crystalmath.recipes.json_parts import no_field
+from crystalmath.recipes.json_text import no_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,24 +49,18 @@ _json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 @frozen
 class StoredResult:
-    """A result as an outcome holds it.
+    """A result as an outcome holds it."""
 
-    Parameters
-    ----------
-    data : bytes
-        The blocks, and the index after them.
-    sizes : mapping of str to int
-        For the outcome's header: ``text``, the size of the JSON text, and ``index``, that of the
-        index as it is stored, 0 where there is none; in bytes.
-    """
-
+    #: The blocks, and the index after them.
     data: bytes
+    #: For the outcome's header: ``text``, the size of the JSON text, and ``index``, that of the
+    #: index as it is stored, 0 where there is none; in bytes.
     sizes: Mapping[str, int]
 
 
 def store(document: Any) -> StoredResult:
     """Write a result, which is encoded already, the same bytes for the same result."""
-    from crystalmath.recipes.result_values import brief
+    from crystalmath.recipes.summary import brief
 
     pieces: list[str] = []
     _, tree = _write(document, pieces)
@@ -134,17 +128,7 @@ _DAMAGED = (
 def result_chunks(stored: BinaryIO, size: int) -> Iterator[bytes]:
     """Read the JSON text of a stored result piece by piece, without decoding it.
 
-    Parameters
-    ----------
-    stored : file
-        Opened where the first block begins.
-    size : int
-        Of all blocks, in bytes.
-
-    Raises
-    ------
-    BadFile
-        It is damaged.
+    Raises `BadFile`: it is damaged.
     """
     # Not gzip.open: it goes through the interpreter once for every few kilobytes.
     place = f"the result in {getattr(stored, 'name', 'memory')}"
@@ -180,18 +164,12 @@ def block_size(header: Mapping[str, Any]) -> int:
 
 @frozen
 class Located:
-    """A stretch of the text of a result in which a field stands.
+    """A stretch of the text of a result in which a field stands."""
 
-    Parameters
-    ----------
-    start, size : int
-        In bytes of text.
-    left, way : str
-        What of the field's name is still to be found in it, and what has been.
-    """
-
+    #: In bytes of text.
     start: int
     size: int
+    #: What of the field's name is still to be found in it, and what has been.
     left: str
     way: str = ""
 
@@ -199,12 +177,7 @@ class Located:
 class ResultIndex:
     """The index of a stored result, which an archive may have brought.
 
-    Parameters
-    ----------
-    stored : file
-        The outcome, opened where its first block begins.
-    header : mapping
-        The outcome's header.
+    The outcome is opened where its first block begins, and its header is read.
     """
 
     def __init__(self, stored: BinaryIO, header: Mapping[str, Any]) -> None:

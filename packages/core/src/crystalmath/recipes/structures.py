@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, shown
-from crystalmath.recipes.asejson_reading import decode_atoms
-from crystalmath.recipes.asejson_writing import encode_atoms, is_as_written
-from crystalmath.recipes.checked_atoms import check_atoms, check_count, prepare
+from crystalmath.recipes.ase_json import (
+    check_atoms,
+    check_count,
+    decode_atoms,
+    encode_atoms,
+    is_as_written,
+    prepare,
+)
 from crystalmath.recipes.json_arrays import array_of
 
 if TYPE_CHECKING:
@@ -91,15 +96,8 @@ def parse_and_keep(structure: object) -> tuple[Atoms, Mapping[str, Any]]:
 
     What came as ase-json, as our clients write it, is given as it came: it is not encoded again.
 
-    Parameters
-    ----------
-    structure : str, mapping or ase.Atoms
-        As for :func:`parse_structure`.
-
-    Raises
-    ------
-    InvalidJob
-        As for :func:`parse_structure`; or a constraint or an array has no JSON form.
+    Raises `InvalidJob`: as for :func:`parse_structure`; or a constraint or an array has no JSON
+    form.
     """
     atoms = parse_structure(structure)
     data = structure.get("data") if isinstance(structure, Mapping) else None
@@ -121,17 +119,9 @@ def to_ase_json(atoms: Atoms) -> dict[str, Any]:
 
     Constraints, initial magnetic moments and charges, tags, masses, momenta and further arrays
     survive; so does of ``info`` what JSON can hold. The calculator does not (see
-    :func:`crystalmath.recipes.checked_atoms.prepare`).
+    :func:`crystalmath.recipes.ase_json.prepare`).
 
-    Returns
-    -------
-    dict
-        ``{"format": "ase-json", "data": dict}``.
-
-    Raises
-    ------
-    InvalidJob
-        A constraint or an array has no JSON form.
+    Raises `InvalidJob`: a constraint or an array has no JSON form.
     """
     return {"format": "ase-json", "data": _encoded(prepare(atoms))}
 
@@ -139,15 +129,7 @@ def to_ase_json(atoms: Atoms) -> dict[str, Any]:
 def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:
     """Read every structure of a file, in any format that ASE reads.
 
-    Returns
-    -------
-    list of (str, ase.Atoms)
-        Each with a name: the file's stem, and the frame's number where there are several.
-
-    Raises
-    ------
-    InvalidJob
-        The file is missing, in no known format, or holds no usable structure.
+    Raises `InvalidJob`: the file is missing, in no known format, or holds no usable structure.
     """
     file = Path(path)
     if not file.is_file():

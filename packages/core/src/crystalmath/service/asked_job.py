@@ -156,7 +156,7 @@ def defaulted(before: JobSpec, after: JobSpec) -> list[str]:
 
 def spec_hash(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     """Tell two specifications apart."""
-    from crystalmath.recipes.json_writing import json_pieces
+    from crystalmath.recipes.json_text import json_pieces
 
     # The environment is left out: another shell must not make the same job another one.
     # So is the order of the names: JSON objects have none.

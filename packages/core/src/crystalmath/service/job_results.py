@@ -11,7 +11,7 @@ from crystalmath.errors import FilesRemoved
 from crystalmath.jobs.moved import move_of
 from crystalmath.models import JobState
 from crystalmath.recipes import stored_result
-from crystalmath.recipes.json_parts import json_part
+from crystalmath.recipes.json_text import json_part
 from crystalmath.service.current_jobs import CurrentJobs
 
 if TYPE_CHECKING:

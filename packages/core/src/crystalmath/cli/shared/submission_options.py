@@ -225,8 +225,8 @@ def require_none(recipe: str) -> None:
     """Refuse a command without a structure whose recipe needs one (`typer.BadParameter`)."""
     from crystalmath.config import load
     from crystalmath.errors import InvalidJob
+    from crystalmath.recipes.arguments import check_structure
     from crystalmath.recipes.lookup import full_name, look_up
-    from crystalmath.recipes.structure_argument import check_structure
 
     allow = load().recipes_allow
     try:

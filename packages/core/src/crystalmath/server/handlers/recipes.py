@@ -102,8 +102,8 @@ def handle_recipes_describe(
 
     The first argument is left out where it gets the structure.
     """
+    from crystalmath.recipes.arguments import structure_taken
     from crystalmath.recipes.lookup import check_namespace, full_name, look_up
-    from crystalmath.recipes.structure_argument import structure_taken
     from crystalmath.server.rpc.recipe_schema import parameters_schema
 
     allow = service.config.recipes_allow

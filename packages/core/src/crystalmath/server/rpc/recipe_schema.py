@@ -7,7 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.recipes.structure_argument import structure_argument
+from crystalmath.recipes.arguments import structure_argument
 
 if TYPE_CHECKING:
     import inspect

@@ -1,0 +1,378 @@
+"""Structures as ASE's own JSON: with constraints, moments, charges, tags and momenta.
+
+ASE's decoder trusts its input: ``__ndarray__`` allocates whatever shape it names, and
+``__ase_objtype__`` builds several kinds of objects. What is decoded here may come from a request,
+so every node is checked before anything is built.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from crystalmath.errors import InvalidJob
+from crystalmath.recipes.json_arrays import array_from, array_items
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ase import Atoms
+
+#: More atoms than any recipe can handle; a larger number is a mistake or an attack.
+MAX_ATOMS = 1_000_000
+
+
+def check_atoms(atoms: object) -> Atoms:
+    """Return the structure back if a job can have it.
+
+    Raises `InvalidJob`: it has no atoms or too many, an unknown element, or numbers that are not
+    finite.
+    """
+    import numpy as np
+    from ase import Atoms
+    from ase.data import chemical_symbols
+
+    if not isinstance(atoms, Atoms):
+        raise InvalidJob(f"the structure must be an ase.Atoms, not {atoms!r:.80}")
+    check_count(len(atoms))
+    if not len(atoms):
+        raise InvalidJob("the structure has no atoms")
+    if not ((atoms.numbers >= 0) & (atoms.numbers < len(chemical_symbols))).all():
+        raise InvalidJob("the structure has an atomic number that belongs to no element")
+    named = dict(atoms.arrays) | {"cell": atoms.cell.array, "celldisp": atoms.get_celldisp()}
+    for name, values in named.items():
+        if values.dtype.kind in "fc" and not np.isfinite(values).all():
+            raise InvalidJob(f"the structure's {name} hold numbers that are not finite")
+    return atoms
+
+
+def check_count(count: int) -> None:
+    """Refuse a number of atoms that no recipe can handle.
+
+    Raises `InvalidJob`: there are more than a million.
+    """
+    if count > MAX_ATOMS:
+        raise InvalidJob(f"the structure has {count} atoms; {MAX_ATOMS} is the limit")
+
+
+def prepare(atoms: Atoms) -> Atoms:
+    """Copy a structure without its calculator, keeping the magnetic moments that it computed.
+
+    quacc's VASP calculator takes the moments of a finished calculation as the initial ones of the
+    next. Files read by ASE carry them in a ``SinglePointCalculator``, which no job can take along:
+    where no initial moments are set, the computed ones become the initial ones. Arrays of texts,
+    which extended XYZ files bring as Python objects (``bulk_wyckoff`` of quacc's slabs), become
+    arrays of numpy's own; other arrays of objects, which have no JSON form, are left out with a
+    warning.
+    """
+    copied = atoms.copy()
+    for name, values in list(copied.arrays.items()):
+        if values.dtype.kind != "O":
+            continue
+        del copied.arrays[name]
+        if all(isinstance(value, str) for value in values.flat):
+            copied.set_array(name, values, dtype=str)
+        else:
+            warnings.warn(
+                f"the structure's array {name!r} is left out: it holds Python objects, which no "
+                "job can take along",
+                stacklevel=2,
+            )
+    computed = getattr(atoms.calc, "results", None) or {}
+    magmoms = computed.get("magmoms") if isinstance(computed, Mapping) else None
+    if magmoms is not None and not atoms.has("initial_magmoms"):
+        copied.set_initial_magnetic_moments(magmoms)
+    return copied
+
+
+def constraint_class(name: object) -> type | None:
+    """Return the class of a constraint of ASE's own by its name."""
+    import ase.constraints
+    from ase.constraints import FixConstraint
+
+    known = ase.constraints.__all__
+    found = (
+        getattr(ase.constraints, name, None) if isinstance(name, str) and name in known else None
+    )
+    return found if isinstance(found, type) and issubclass(found, FixConstraint) else None
+
+
+_MAX_DEPTH = 50
+_NODE_PARTS = 3  # shape, type, items
+_CORE_ARRAYS = ("numbers", "positions", "cell", "pbc")
+
+
+def decode_atoms(data: str | Mapping[str, Any], *, finite: bool = True) -> Atoms:
+    """Build a structure from ASE's JSON, checking all of it first.
+
+    Raises `InvalidJob`: it is anything else.
+    """
+    if isinstance(data, str):
+        try:
+            data = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise InvalidJob(f"the ase-json structure is no JSON: {error}") from error
+    if not isinstance(data, Mapping) or data.get("__ase_objtype__") != "atoms":
+        raise InvalidJob(
+            "the ase-json structure is no encoded Atoms object; make it with "
+            "ase.io.jsonio.encode(atoms)"
+        )
+    atoms = _decode(data, "structure", 0, finite=finite)
+    return cast("Atoms", atoms)
+
+
+def _decode(node: Any, place: str, depth: int, *, finite: bool) -> Any:
+    if depth > _MAX_DEPTH:
+        raise InvalidJob(f"{place}: nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(node, (list, tuple)):
+        return [_decode(item, place, depth + 1, finite=finite) for item in node]
+    if not isinstance(node, Mapping):
+        return _scalar(node, place, finite=finite)
+    for tag, build in (("__ndarray__", _array), ("__complex__", _complex)):
+        if tag in node:
+            return build(node[tag], place, finite=finite)
+    if "__datetime__" in node or "__complex_ndarray__" in node:
+        raise InvalidJob(f"{place}: dates and old complex arrays do not belong into a structure")
+    fields = {
+        str(key): _decode(item, f"{place}.{key}", depth + 1, finite=finite)
+        for key, item in node.items()
+        if key != "__ase_objtype__"
+    }
+    return (
+        _ase_object(node["__ase_objtype__"], fields, place) if "__ase_objtype__" in node else fields
+    )
+
+
+def _scalar(value: Any, place: str, *, finite: bool) -> Any:
+    if value is not None and type(value) not in {bool, int, float, str}:
+        raise InvalidJob(
+            f"{place}: {type(value).__name__} does not belong into an ase-json structure"
+        )
+    if finite and isinstance(value, float) and not math.isfinite(value):
+        raise InvalidJob(f"{place}: {value!r} is not finite")
+    return value
+
+
+def _array(node: Any, place: str, *, finite: bool) -> Any:
+    if not isinstance(node, (list, tuple)) or len(node) != _NODE_PARTS:
+        raise InvalidJob(f"{place}: __ndarray__ needs a shape, a type and the items")
+    try:
+        return array_from(*node, finite=finite)
+    except ValueError as error:
+        raise InvalidJob(f"{place}: {error}") from error
+
+
+def _complex(node: Any, place: str, *, finite: bool) -> complex:
+    parts = node if isinstance(node, (list, tuple)) else []
+    if [type(part) in {int, float} for part in parts] != [True, True]:
+        raise InvalidJob(f"{place}: __complex__ needs two numbers")
+    return complex(*(_scalar(part, place, finite=finite) for part in parts))
+
+
+def _ase_object(kind: object, fields: dict[str, Any], place: str) -> Any:
+    try:
+        if kind == "cell":
+            from ase.cell import Cell
+
+            return Cell.new(fields["array"])
+        if kind == "atoms":
+            return _atoms(fields)
+    except InvalidJob as error:
+        raise InvalidJob(f"{place}: {error}") from error
+    except Exception as error:  # whatever ASE says of data that it did not write
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidJob(f"{place}: ASE cannot build it ({reason})") from error
+    raise InvalidJob(f"{place}: {kind!r} is not permitted in a structure, only atoms and cell are")
+
+
+def _atoms(fields: dict[str, Any]) -> Atoms:
+    import numpy as np
+    from ase import Atoms
+
+    missing = [name for name in _CORE_ARRAYS if name not in fields]
+    if missing:
+        raise InvalidJob(f"{missing[0]!r} is missing")
+    info = fields.pop("info", None) or {}
+    constraints = [_constraint(item) for item in fields.pop("constraints", None) or []]
+    # ASE before 3.20 wrote plain lists, and still reads them.
+    arrays = {name: np.asarray(values) for name, values in fields.items()}
+    core = {name: arrays.pop(name) for name in _CORE_ARRAYS}
+    if core["numbers"].dtype.kind not in "iu" or core["numbers"].ndim != 1:
+        raise InvalidJob("'numbers' must be a flat list of integers")
+    if core["positions"].shape != (len(core["numbers"]), 3):
+        raise InvalidJob(f"there are {len(core['numbers'])} atoms, but 'positions' is not as long")
+    atoms = Atoms(**core, celldisp=arrays.pop("celldisp", None), info=info, constraint=constraints)
+    for name, values in arrays.items():
+        if values.ndim < 1 or len(values) != len(atoms) or values.dtype == object:
+            raise InvalidJob(f"{name!r} must have one item for each of the {len(atoms)} atoms")
+        atoms.arrays[name] = values
+    return atoms
+
+
+def _constraint(document: Any) -> Any:
+    from ase.constraints import dict2constraint
+
+    if not isinstance(document, Mapping) or constraint_class(document.get("name")) is None:
+        name = document.get("name") if isinstance(document, Mapping) else document
+        raise InvalidJob(f"{name!r} is none of ASE's constraints")
+    if not isinstance(document.get("kwargs"), Mapping):
+        raise InvalidJob(f"the constraint {document['name']} has no 'kwargs'")
+    return dict2constraint({"name": document["name"], "kwargs": dict(document["kwargs"])})
+
+
+_NO_ARRAYS = frozenset(("__ase_objtype__", "constraints", "info"))
+# The arrays whose items are spelled in one way only.
+_WRITTEN = {"float64": float, "int64": int, "bool": bool}
+
+
+def encode_atoms(atoms: Atoms, *, info: bool = False) -> dict[str, Any]:
+    """Turn a structure, without its calculator, into what JSON can hold.
+
+    Raises `TypeError`: a constraint or an array has no JSON form. Dropping it would change what is
+    computed.
+    """
+    document: dict[str, Any] = {"__ase_objtype__": "atoms"}
+    for name, values in atoms.arrays.items():
+        document[name] = _plain(values, name)
+    document["cell"] = _plain(atoms.cell.array, "cell")
+    document["pbc"] = _plain(atoms.pbc, "pbc")
+    if atoms.get_celldisp().any():
+        document["celldisp"] = _plain(atoms.get_celldisp(), "celldisp")
+    return document | _beside(atoms, info=info)
+
+
+def is_as_written(data: object, atoms: Atoms) -> bool:
+    """Return whether :func:`encode_atoms`, with ``info``, would write the same text.
+
+    What a client of ours has encoded need not be encoded again where it is kept: another spelling
+    of the same structure (integers among the coordinates, a cell as an object) would make another
+    job of it.
+    """
+    if not isinstance(data, Mapping):
+        return False
+    arrays = {name: node for name, node in data.items() if name not in _NO_ARRAYS}
+    beside = {name: data[name] for name in ("constraints", "info") if name in data}
+    count = len(atoms)
+    core = {
+        "numbers": [[count], "int64"],
+        "positions": [[count, 3], "float64"],
+        "cell": [[3, 3], "float64"],
+        "pbc": [[3], "bool"],
+    }
+    return (
+        arrays.keys() == {*atoms.arrays, "cell", "pbc"}
+        and all(map(_is_written_array, arrays.values()))
+        and all(arrays[name]["__ndarray__"][:2] == core[name] for name in core)
+        and json.dumps(beside, sort_keys=True)
+        == json.dumps(_beside(atoms, info=True), sort_keys=True)
+    )
+
+
+def _is_written_array(node: object) -> bool:
+    if not isinstance(node, Mapping) or node.keys() != {"__ndarray__"}:
+        return False
+    _, dtype, items = node["__ndarray__"]
+    return dtype in _WRITTEN and set(map(type, items)) <= {_WRITTEN[dtype]}
+
+
+def _beside(atoms: Atoms, *, info: bool) -> dict[str, Any]:
+    """Write what of a structure is no array."""
+    found: dict[str, Any] = {}
+    if atoms.constraints:
+        found["constraints"] = [_constraint_dict(item) for item in atoms.constraints]
+    if info and (kept := _json_info(atoms)):
+        found["info"] = kept
+    return found
+
+
+def _plain(value: Any, place: str) -> Any:  # noqa: PLR0911
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        try:
+            items = array_items(value)
+        except TypeError as error:
+            raise TypeError(f"{place}: {error}") from error
+        return {"__ndarray__": [list(value.shape), str(value.dtype), items]}
+    if isinstance(value, np.generic):
+        return _plain(value.item(), place)
+    if isinstance(value, complex):
+        return {"__complex__": [value.real, value.imag]}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, place) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{place}: {value!r} is not finite")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return _plain_object(value, place)
+
+
+def _plain_object(value: Any, place: str) -> Any:
+    from ase import Atoms
+    from ase.cell import Cell
+
+    if isinstance(value, Atoms):  # FixSymmetry carries its reference structure
+        return encode_atoms(value)
+    if isinstance(value, Cell):
+        return {"__ase_objtype__": "cell", "array": _plain(value.array, place)}
+    raise TypeError(f"{place}: {type(value).__name__} cannot be written as JSON")
+
+
+def _constraint_dict(constraint: Any) -> Any:
+    name = type(constraint).__name__
+    todict: Callable[[], Any] | None = getattr(constraint, "todict", None)
+    document = todict() if todict else None
+    if not isinstance(document, Mapping) or constraint_class(document.get("name")) is None:
+        raise TypeError(f"the constraint {name} is none of ASE's own and cannot be written as JSON")
+    return _plain(document, name)
+
+
+_DROPPED = object()
+
+
+def _json_info(atoms: Atoms) -> dict[str, Any]:
+    values = {
+        key: _json_value(value)
+        for key, value in atoms.info.items()
+        if isinstance(key, str) and not key.startswith("__")
+    }
+    return {key: value for key, value in values.items() if value is not _DROPPED}
+
+
+def _json_value(value: Any) -> Any:  # noqa: PLR0911
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        try:
+            items = array_items(value)
+            json.dumps(items, allow_nan=False)
+        except (TypeError, ValueError):
+            return _DROPPED
+        finite = value.dtype.kind not in "fc" or bool(np.isfinite(value).all())
+        node = {"__ndarray__": [list(value.shape), str(value.dtype), items]}
+        return node if finite else _DROPPED
+    if isinstance(value, np.generic):
+        return _json_value(value.item())
+    if isinstance(value, Mapping):
+        return _json_mapping(value)
+    if isinstance(value, (list, tuple)):
+        items = [_json_value(item) for item in value]
+        return _DROPPED if _DROPPED in items else items
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return _DROPPED
+    return value
+
+
+def _json_mapping(value: Mapping[Any, Any]) -> Any:
+    # "__ndarray__" and its like would come back as something else.
+    if not all(isinstance(key, str) and not key.startswith("__") for key in value):
+        return _DROPPED
+    items = {key: _json_value(item) for key, item in value.items()}
+    return _DROPPED if any(item is _DROPPED for item in items.values()) else items
