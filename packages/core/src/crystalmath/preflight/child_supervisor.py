@@ -66,13 +66,7 @@ class _OwnerGone(Exception):  # noqa: N818 - named for what happened
 
 
 class Supervisor:
-    """One supervisor; it asks one question at a time.
-
-    Parameters
-    ----------
-    owner : socket.socket
-        The connection to the process that asks.
-    """
+    """Asks one question of its owner at a time."""
 
     def __init__(self, owner: socket.socket) -> None:
         self._owner = owner

@@ -35,20 +35,11 @@ _OTHERS = {
 
 
 def check_commands(recipe: str, environment: Mapping[str, str]) -> Finding | None:
-    """Look for the programs that a job starts. It claims nothing where that cannot be told.
+    """Look for the programs that a job of quacc's recipes starts.
 
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name; quacc's own recipes are looked at.
-    environment : mapping of str to str
-        The environment variables that the job will see.
-
-    Returns
-    -------
-    Finding or None
-        ``command_missing``: an error where the worker itself would start what is not there, on
-        this machine; a warning where a launcher does, which may look elsewhere.
+    ``command_missing`` is an error where the worker itself would start what is not on this machine,
+    a warning where a launcher does, which may look elsewhere. Nothing is claimed where that cannot
+    be told.
     """
     found = commands_of(recipe, environment)
     return found.check() if isinstance(found, Commands) else found
@@ -101,23 +92,15 @@ def _launch(recipe: str, environment: Mapping[str, str]) -> Launch | None:
 
 @frozen(slots=False)
 class Commands:
-    """The commands that may start a job's program, and where it looks for them.
+    """The commands that may start a job's program, and where it looks for them."""
 
-    Parameters
-    ----------
-    launch : Launch
-        What its program says.
-    launcher : Command
-        What stands before each.
-    programs : tuple of Command
-        Those of which one is started.
-    path : str
-        The ``PATH`` that the job sees.
-    """
-
+    #: What its program says.
     launch: Launch
+    #: What stands before each.
     launcher: Command
+    #: Those of which one is started.
     programs: tuple[Command, ...]
+    #: The ``PATH`` that the job sees.
     path: str
 
     def check(self, programs: Sequence[Command] | None = None) -> Finding | None:
@@ -142,11 +125,7 @@ class Commands:
     def check_steps(self, ask: Callable[..., Report]) -> Finding | None:
         """Find that the one that a calculation starts is not there, where another one is.
 
-        Parameters
-        ----------
-        ask : callable
-            Asks the recipe what it would calculate; for this structure alone where it is given
-            ``exact=True``.
+        `ask` asks the recipe what it would calculate, with ``exact=True`` for this structure alone.
         """
         if not any(map(self._lacks, self.programs)):
             return None

@@ -43,19 +43,6 @@ def facts(path: str, program: Program) -> FileFacts:
     """Read a file, whatever is there.
 
     What it was is remembered, and read again only when its signature has changed.
-
-    Parameters
-    ----------
-    path : str
-        As the calculator spells it; relative to the current directory.
-    program : Program
-        Whose file it should be.
-
-    Returns
-    -------
-    FileFacts
-        With a ``problem`` where a calculation cannot use it. Without a ``signature`` where the
-        file cannot be reached, or changed again and again while it was read.
     """
     known = _known.get((path, program.name))
     if known and known.signature == signature(path):
@@ -73,18 +60,7 @@ def facts(path: str, program: Program) -> FileFacts:
 
 
 def signature(path: str) -> tuple[int, ...] | None:
-    """Return whether a file is the same as before: what is known of it holds as long as this does.
-
-    Parameters
-    ----------
-    path : str
-        The file. Links are followed.
-
-    Returns
-    -------
-    tuple of int or None
-        Modification and change time (ns), size, inode; ``None`` where it cannot be reached.
-    """
+    """Return what stays the same as long as a file does; ``None`` if it cannot be reached."""
     return imports.signature(path) or None
 
 

@@ -170,21 +170,11 @@ def ask(
     *,
     inputs: bool = False,
 ) -> Report:
-    """Call a recipe, and say what it would have calculated.
+    """Call a recipe in an empty folder, and say what it would have calculated.
 
-    Parameters
-    ----------
-    call : callable
-        The recipe with its arguments.
-    directory : str
-        An empty folder, which is the working directory.
-    parameters : mapping of str to object, optional
-        What the user has given to the recipe.
-    inputs : bool
-        Whether its steps tell what their programs would get. A recipe of several calculations is
-        called again then: what differs when the first ones end elsewhere is not known beforehand.
-        So is one for which quacc looks how many cores there are: what differs with them is another
-        machine's to decide where the job runs there.
+    With `inputs` the steps have what their programs would get. A recipe of several calculations is
+    then called again: what differs when the first ones end elsewhere is not known beforehand. So
+    is one for which quacc looks how many cores there are: another machine may have others.
     """
     given = frozenset(_names(parameters or {}))
     first = _Gate(Path(directory), given, inputs=inputs)
@@ -230,15 +220,7 @@ def cannot_begin(step: Step, known: Mapping[str, FileFacts]) -> bool:
 
 
 def survives(call: Callable[[], object], directory: str) -> bool:
-    """Return whether a recipe goes on where calculations cannot begin, as one with a second choice.
-
-    Parameters
-    ----------
-    call : callable
-        The recipe with its arguments.
-    directory : str
-        The working directory.
-    """
+    """Return whether a recipe goes on, as with a second choice, if calculations cannot begin."""
     global _gate  # noqa: PLW0603 - whatever thread the recipe uses
     gate = _gate = _Gate(Path(directory), lets_die=True)
     try:
@@ -333,10 +315,7 @@ def is_unmade(directory: str | Path | None) -> bool:
 def install(programs: Sequence[Program]) -> None:
     """Close the gate in this process, for good; programs add what is theirs.
 
-    Parameters
-    ----------
-    programs : sequence of Program
-        Who is asked about a calculator, the first that says it is theirs.
+    Of these the first that says that a calculator is its own is asked about it.
     """
     global _programs  # noqa: PLW0603 - as the patches
     from ase.calculators.calculator import FileIOCalculator

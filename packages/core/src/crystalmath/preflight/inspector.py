@@ -52,13 +52,8 @@ PAUSE_S = 30.0
 class CannotAsk(CrystalMathError):  # noqa: N818 - named for what happened
     """A recipe could not be asked, or did not answer: nothing is known of its files.
 
-    Parameters
-    ----------
-    message : str
-        Why not.
-    settings : mapping of str to str, optional
-        What quacc says of those of its settings, by their names, with which it does not start, so
-        that no job would run; the name is empty where quacc does not tell which it is.
+    `settings` has quacc's words about those of its settings, by their names, with which it does not
+    start, so that no job would run; the name is empty where quacc does not tell which it is.
     """
 
     code = "recipe_unchecked"
@@ -72,13 +67,6 @@ def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
     """Return whether a recipe runs a program whose files are checked, so that it must be asked.
 
     Neither quacc nor the recipe is imported; of a user's own, the source is read.
-
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name.
-    environment : mapping of str to str
-        The variables that the job would see; they tell which namespaces are admitted.
     """
     if recipe.startswith(f"{lookup.NAMESPACE}."):
         return program_of(recipe) is not None
@@ -91,15 +79,7 @@ def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
 
 
 class Inspector:
-    """Asks recipes, and remembers what they said. Safe for threads.
-
-    Parameters
-    ----------
-    limit_s : float
-        How long a recipe may take, in seconds.
-    warm : int
-        How many children stay warm.
-    """
+    """Asks recipes, and remembers what they said. Safe for threads."""
 
     def __init__(self, *, limit_s: float = LIMIT_S, warm: int = WARM) -> None:
         self._limit_s = limit_s
@@ -231,33 +211,8 @@ def ask(
 ) -> Report:
     """Ask a recipe which files it would read. It is called up to its calculations, elsewhere.
 
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name; it must be admitted.
-    atoms : ase.Atoms or None
-        The structure, if the recipe gets one.
-    parameters : mapping of str to object
-        The recipe's parameters.
-    environment : mapping of str to str
-        The variables that the job would see. Each set of them has a process of its own, which
-        takes some seconds to start.
-    document : str, optional
-        Structure and parameters as the recipe's process reads them, where they are encoded already.
-    inputs : bool
-        Whether its steps tell what their programs would get.
-
-    Returns
-    -------
-    Report
-        What was seen; it may be what the same question was answered before.
-
-    Raises
-    ------
-    CannotAsk
-        It took too long, or the process ended meanwhile.
-    InvalidJob
-        The structure or the parameters cannot be part of a job.
+    Raises `CannotAsk`: it took too long, or the process ended meanwhile. `InvalidJob`: the
+    structure or the parameters cannot be part of a job.
     """
     return _default.ask(recipe, atoms, parameters, environment, document, inputs=inputs)
 
@@ -284,23 +239,12 @@ _SILENT_S = RENEWALS * (WARM_UP_S + STARVED_S)
 
 
 class SupervisorClient:
-    """A supervised child for one environment; it starts at the first question.
-
-    Parameters
-    ----------
-    environment : mapping of str to str
-        The variables that a job would see.
-
-    Attributes
-    ----------
-    lock : threading.Lock
-        To be held by whoever asks.
-    ended : bool
-        It is not to be asked any more.
-    """
+    """A supervised child for one environment; it starts at the first question."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        #: Held by who asks.
         self.lock = threading.Lock()
+        #: It is not asked any more.
         self.ended = False
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
@@ -310,13 +254,7 @@ class SupervisorClient:
         self._scratch = ""
 
     def ask(self, question: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
-        """Ask; the lock is held.
-
-        Returns
-        -------
-        dict
-            The child's answer, or ``{"failed": why}``.
-        """
+        """Return the child's answer, or ``{"failed": why}``; the caller holds the lock."""
         line = json.dumps({**question, "limit_s": limit_s}).encode() + b"\n"
         fresh = taken = False
         # An idle one may end at the very moment it is asked; then a fresh one is.

@@ -65,21 +65,9 @@ _FULL = 0.999
 def findings(recipe: str, atoms: Atoms | None, parameters: Mapping[str, Any]) -> Iterator[Finding]:
     """Find what is no mistake for the programs and most likely one of the person.
 
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name.
-    atoms : ase.Atoms or None
-        The structure.
-    parameters : mapping of str to object
-        The recipe's parameters.
-
-    Yields
-    ------
-    Finding
-        Warnings ``structure_close``, ``structure_scattered``, ``structure_occupancy``,
-        ``structure_vacuum``, ``kpoints_many``, ``kpoints_vacuum``, ``parameter_negative`` and
-        ``parameter_unit``; and the error ``emt_element``.
+    Warnings: ``structure_close``, ``structure_scattered``, ``structure_occupancy``,
+    ``structure_vacuum``, ``kpoints_many``, ``kpoints_vacuum``, ``parameter_negative`` and
+    ``parameter_unit``. An error: ``emt_element``.
     """
     if atoms is not None:
         yield from _occupancies(atoms)

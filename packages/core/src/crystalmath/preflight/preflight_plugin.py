@@ -27,24 +27,8 @@ def crystalmath_preflight(
 ) -> Sequence[Finding]:
     """Return what would keep a job's calculations from beginning.
 
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name; those that run a program which a plugin knows are looked at.
-    atoms : ase.Atoms or None
-        The structure; ``None`` for a recipe that gets none.
-    parameters : mapping of str to object
-        The recipe's parameters.
-    environment : mapping of str to str
-        The environment variables that the job will see.
-    document : str
-        Structure and parameters as they go to the recipe that is asked.
-
-    Returns
-    -------
-    sequence of Finding
-        Errors for a job that would die. Where the recipe could not be asked, one warning
-        (``recipe_unchecked``): the job may well run. Where quacc's settings are why, an error.
+    A job that would die has errors. A recipe that cannot be asked is a warning
+    (``recipe_unchecked``): the job may well run. If quacc's settings are why, it is an error.
     """
     ours = recipe.startswith("quacc.recipes.")
     unread = _settings_elsewhere(environment, ours=ours)
@@ -73,18 +57,7 @@ def crystalmath_pseudopotentials(
     environment: Mapping[str, str],
     document: str,
 ) -> Sequence[Pseudopotential]:
-    """Name the files that a job reads, from what the preflight was told.
-
-    Parameters
-    ----------
-    recipe, atoms, parameters, environment, document
-        As for :func:`crystalmath_preflight`.
-
-    Returns
-    -------
-    sequence of Pseudopotential
-        Each file once.
-    """
+    """Identify the files that a job reads, each once, from the same answer."""
     from crystalmath.preflight import inspector
 
     if not inspector.concerns(recipe, environment):

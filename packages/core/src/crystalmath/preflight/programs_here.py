@@ -63,13 +63,7 @@ def may_be_asked(recipe: str) -> bool:
 
 
 def conditions(environment: Mapping[str, str]) -> Iterator[Condition]:
-    """Yield what is there on this machine of each program.
-
-    Parameters
-    ----------
-    environment : mapping of str to str
-        The variables that a job sees.
-    """
+    """Yield what is there on this machine of each program."""
     for program in programs():
         try:
             yield from list(program.conditions(environment))
@@ -105,17 +99,8 @@ def _is_of(recipe: str, program: Program) -> bool:
 def presets(environment: Mapping[str, str], name: str | None = None) -> list[Preset]:
     """Return the presets of all programs, or those of one name.
 
-    Parameters
-    ----------
-    environment : mapping of str to str
-        The variables that a job would see; quacc's settings name the folders.
-    name : str, optional
-        As the parameter ``preset`` of a recipe has it.
-
-    Raises
-    ------
-    InvalidJob
-        There is none of that name, or one cannot be read, or quacc's settings cannot.
+    Raises `InvalidJob`: there is none of that name, or one cannot be read, or quacc's settings
+    cannot.
     """
     found = [each for program in programs() for each in _of_program(program, environment)]
     if name is None:

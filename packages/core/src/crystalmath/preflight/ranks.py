@@ -33,21 +33,9 @@ _NUMBER = re.compile(r"[0-9]{1,6}")
 
 
 def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Finding | None:
-    """Compare the ranks of an engine's jobs with the cores of this machine.
+    """Warn (``too_many_ranks``) if the jobs that an engine runs at once share this machine's cores.
 
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name.
-    environment : mapping of str to str
-        The environment variables that the job will see.
-    workers : int
-        How many jobs the engine runs at once on this machine.
-
-    Returns
-    -------
-    Finding or None
-        The warning ``too_many_ranks``.
+    `workers` is how many jobs it runs at once.
     """
     program = program_of(recipe)
     name = program.launcher if program else None
@@ -80,18 +68,7 @@ def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Fi
 def ranks(command: object, nodes: int = 1) -> int | None:
     """Return how many processes a parallel command starts, on this machine or a job's nodes.
 
-    Parameters
-    ----------
-    command : object
-        ``mpirun -np 4``, ``srun --ntasks-per-node 48``, as it stands before the program.
-    nodes : int
-        How many nodes the job has.
-
-    Returns
-    -------
-    int or None
-        ``None`` where that cannot be told: it is left to the scheduler, or other machines take
-        their part.
+    ``None`` if that cannot be told: the scheduler decides it, or other machines take their part.
     """
     try:
         words = shlex.split(command) if isinstance(command, str) else []
@@ -136,25 +113,8 @@ def check_asked_ranks(
 ) -> list[Finding]:
     """Compare what a job asks for, or has of its cluster, with what starts its program.
 
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name.
-    parameters : mapping of str to object
-        The recipe's.
-    environment : mapping of str to str
-        The environment variables that the submitter has set.
-    resources : Resources
-        What it asks for.
-    defaults : Resources
-        What its cluster gives it for what is left out.
-
-    Returns
-    -------
-    list of Finding
-        The error ``ranks_contradicted``, which is a warning where the job does not ask for ranks
-        itself, the warnings ``ranks_unsure``, ``ranks_unused`` and ``threads_differ``, and what the
-        program has to say.
+    ``ranks_contradicted`` is an error, and a warning if the job does not ask for ranks itself;
+    ``ranks_unsure``, ``ranks_unused`` and ``threads_differ`` are warnings. The program has a say.
     """
     there = resources.over(defaults)
     if not there:

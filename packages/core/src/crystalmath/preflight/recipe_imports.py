@@ -55,15 +55,6 @@ def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> boo
 
     Imports within functions count, names of modules in text, and what other modules import that it
     imports itself: those below the same roots, and those that are not installed.
-
-    Parameters
-    ----------
-    module : str
-        Full dotted name.
-    wanted : sequence of str
-        The packages that are looked for.
-    roots : sequence of str
-        Packages whose own modules are followed wherever they are.
     """
     question = module, tuple(wanted), tuple(roots), tuple(sys.path)
     answer = _answers.get(question)

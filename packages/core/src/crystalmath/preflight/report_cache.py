@@ -52,20 +52,8 @@ _SMALLEST_VOLUME = 1e-6  # Å³
 class Question:
     """What is asked, and what makes it the same as another.
 
-    Parameters
-    ----------
-    recipe : str
-        Full dotted name.
-    atoms : ase.Atoms or None
-        The structure.
-    parameters : mapping of str to object
-        The recipe's parameters.
-    environment : mapping of str to str
-        The variables that the job would see.
-    document : str, optional
-        Structure and parameters as the child reads them, where they are encoded already.
-    inputs : bool
-        Whether the answer tells what the programs would get, which no other structure shares.
+    `document` is structure and parameters as the child reads them, if they are encoded already.
+    With `inputs` the answer has what the programs would get, which no other structure shares.
     """
 
     def __init__(
@@ -135,14 +123,7 @@ class ReportCache:
     def keep(self, question: Question, report: Report, watched: Mapping[str, Any]) -> None:
         """Keep a report, if it can be known how long it holds.
 
-        Parameters
-        ----------
-        question : Question
-            What was asked.
-        report : Report
-            The answer.
-        watched : mapping of str to sequence of int, or None
-            Signatures of what the child was made of and has read.
+        `watched` has the signatures of what the child was made of and has read.
         """
         known = {path: tuple(seen) for path, seen in watched.items() if seen is not None}
         seen = [*known.values(), *(facts.signature for facts in report.files.values())]

@@ -42,16 +42,6 @@ def settings_refused(environment: Mapping[str, str]) -> dict[str, str]:
 
     Where neither a variable nor a file sets any, nothing is looked at. Else a process reads them
     once, and what it said is remembered by them.
-
-    Parameters
-    ----------
-    environment : mapping of str to str
-        The environment variables that the job will see.
-
-    Returns
-    -------
-    dict of str to str
-        Why, by their names; the name is empty where quacc does not tell which it is.
     """
     said = {
         name: value

@@ -106,13 +106,7 @@ def move(atoms: Atoms) -> None:
 
 
 def with_cores(report: Report, other: Report) -> Report:
-    """Note what of the inputs depends on how many cores the machine has.
-
-    Parameters
-    ----------
-    report, other : Report
-        What the recipe said, and what it said of a machine with `CORES`.
-    """
+    """Note what of the inputs differs on a machine with `CORES`, as another report has it."""
     others = [*other.steps, *[None] * len(report.steps)]
     steps = [_of_cores(*pair) for pair in zip(report.steps, others, strict=False)]
     return evolve(report, steps=tuple(steps))
@@ -130,13 +124,7 @@ def _of_cores(step: Step, other: Step | None) -> Step:
 
 
 def with_certainty(report: Report, other: Report) -> Report:
-    """Mark what of the inputs is not known beforehand.
-
-    Parameters
-    ----------
-    report, other : Report
-        What the recipe said, and what it said when its calculations ended elsewhere.
-    """
+    """Mark what of the inputs differs in the report of calculations that ended elsewhere."""
     others = [*other.steps, *[None] * len(report.steps)]
     steps = [_compared(*pair) for pair in zip(report.steps, others, strict=False)]
     return evolve(report, steps=tuple(steps))

@@ -39,17 +39,8 @@ def asked_inputs(
 ) -> Inputs:
     """Ask a recipe what its programs would get, whatever program it runs.
 
-    Parameters
-    ----------
-    recipe, atoms, parameters, environment, document
-        As for :func:`crystalmath.preflight.inspector.ask`.
-    here : bool
-        Whether the job runs on this machine. What depends on its cores is not certain else.
-
-    Returns
-    -------
-    Inputs
-        With no step where the recipe cannot be asked; `rest` tells why.
+    If the job does not run on this machine (`here`), what depends on its cores is not certain. If
+    the recipe cannot be asked there is no step, and `rest` says why.
     """
     from crystalmath.preflight import inspector
 
@@ -109,21 +100,10 @@ _FOLDER = re.compile(r"/[^\s'\"]*/tmp-quacc-[\d-]+")
 
 
 def written_inputs(work: str, programs: Sequence[Program]) -> _Work[Inputs]:
-    """Read the input files below a work directory, calculation by calculation.
+    """Read the input files below an attempt's work directory, in the order of its calculations.
 
-    Parameters
-    ----------
-    work : str
-        The work directory of a job's attempt. No links are followed but quacc's to its scratch
-        directory.
-    programs : sequence of Program
-        Whose files are known.
-
-    Returns
-    -------
-    Inputs
-        In the order in which the calculations began; no step where no program has written any.
-        Who has set what is not told; see :func:`with_marks`.
+    No links are followed but quacc's to its scratch directory. Who has set what is not told; see
+    :func:`with_marks`.
     """
     found = yield from calculations(work, programs)
     steps: list[StepInputs] = []
@@ -149,13 +129,7 @@ def _step(program: Program, files: dict[str, str]) -> StepInputs:
 
 
 def calculations(work: str, programs: Sequence[Program]) -> _Work[list[tuple[Path, Program]]]:
-    """Return the folders in which a program's input lies, in the order of their calculations.
-
-    Parameters
-    ----------
-    work, programs
-        As for :func:`written_inputs`.
-    """
+    """Return the folders in which a program's input lies, in the order of their calculations."""
     owners = {name: program for program in programs for name in program.input_files}
     began: dict[Path, tuple[str, float]] = {}
     whose: dict[Path, Program] = {}
@@ -196,15 +170,10 @@ def _read(folder: Path, program: Program, most: int) -> _Work[dict[str, str]]:
 
 
 def with_marks(written: Inputs, asked: Inputs) -> Inputs:
-    """Return what a job has written with who has set it.
+    """Return what a job has written, marked with who has set it as its recipe tells it now.
 
-    Parameters
-    ----------
-    written : Inputs
-        Read from the files of its calculations.
-    asked : Inputs
-        What its recipe tells, with what is on record of the job. Presets are as they are now: what
-        has another value there is not marked, unless it is of an earlier step's result.
+    Presets are as they are now: what has another value there is not marked, unless it is of an
+    earlier step's result.
     """
     pairs = zip_longest(written.steps, asked.steps)
     steps = (_marked(step, told) for step, told in pairs if step is not None)

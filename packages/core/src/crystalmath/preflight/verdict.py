@@ -41,24 +41,8 @@ def judge(
 ) -> tuple[Finding, ...]:
     """Judge a job by what its recipe was found to need.
 
-    Parameters
-    ----------
-    report : Report
-        What asking the recipe brought.
-    recipe : str
-        Its full dotted name.
-    atoms : ase.Atoms
-        The structure.
-    environment : mapping of str to str
-        The environment variables that the job will see.
-    parameters : mapping of str to object, optional
-        The recipe's parameters.
-
-    Returns
-    -------
-    tuple of Finding
-        Errors, which refuse the job, first; then files of a wrong element. Files that are merely
-        not official come last.
+    Errors, which refuse the job, come first; then files of a wrong element. Files that are merely
+    not official come last.
     """
     job = CheckedJob(
         report=report,
@@ -92,18 +76,7 @@ def _rank(finding: Finding) -> int:
 
 
 def pseudopotentials(report: Report) -> tuple[Pseudopotential, ...]:
-    """Identify the files that a job reads, each once.
-
-    Parameters
-    ----------
-    report : Report
-        What asking the recipe brought.
-
-    Returns
-    -------
-    tuple of Pseudopotential
-        Without those that are so bad that they do not even say what they are for.
-    """
+    """Identify the files that a job reads, each once, but for those too bad to say whose."""
     return tuple(
         Pseudopotential(
             symbol=wanted.symbols[0],
@@ -125,24 +98,11 @@ def unasked(
     environment: Mapping[str, str],
     settings: Mapping[str, str] | None = None,
 ) -> Finding:
-    """Judge a job whose recipe could not be asked.
+    """Judge a job whose recipe could not be asked, for a reason that names the recipe.
 
-    Parameters
-    ----------
-    reason : str
-        Why not, in words that name the recipe.
-    recipe : str
-        Its full dotted name.
-    environment : mapping of str to str
-        The environment variables that the job will see.
-    settings : mapping of str to str, optional
-        What quacc says of its settings where it does not start with them, by their names.
-
-    Returns
-    -------
-    Finding
-        What its program makes of that, an error perhaps; ``quacc_settings``, an error, where quacc
-        does not start with its settings; else a warning.
+    The finding is what its program makes of that, an error perhaps; the error ``quacc_settings`` if
+    quacc does not start with its `settings`, which have quacc's words by their names; else a
+    warning.
     """
     program = program_of(recipe)
     if program is not None:

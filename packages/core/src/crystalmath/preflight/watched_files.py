@@ -39,10 +39,7 @@ class OpenedFiles:
     def outside(self, directory: str) -> Iterator[dict[str, tuple[int, ...]]]:
         """Collect the files that are opened, those below a directory left out.
 
-        Returns
-        -------
-        dict of str to tuple of int
-            The signature before it was opened, by absolute path; it fills meanwhile.
+        Their signatures before they were opened fill the dict by their absolute paths.
         """
         # A recipe may change the working directory, so relative names are resolved at once.
         self._below = (directory + os.sep, os.path.realpath(directory) + os.sep)
@@ -79,17 +76,7 @@ class FileMemo(Generic[_Made]):
         self._known: dict[Hashable, tuple[list[tuple[int, ...]], _Made]] = {}
 
     def get(self, key: Hashable, paths: Sequence[str], make: Callable[[], _Made]) -> _Made:
-        """Return what is known, or make it: again where one of the files has changed.
-
-        Parameters
-        ----------
-        key : hashable
-            What is asked for.
-        paths : sequence of str
-            The files that it is made of.
-        make : callable
-            How it is made.
-        """
+        """Return what was made of files under a key; make it again if one has changed."""
         now = [signature(path) for path in paths]
         known = self._known.get(key)
         if known and known[0] == now:

@@ -47,17 +47,7 @@ def is_espresso(calculator: object) -> bool:
 
 
 def ask(name: str, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
-    """Find what a calculation of the atoms would read, and what keeps it from beginning.
-
-    Parameters
-    ----------
-    name : str
-        The program's name.
-    calculator : ase.calculators.genericfileio.GenericFileIOCalculator
-        quacc's ``Espresso``, or ASE's.
-    atoms, asked
-        As for :meth:`crystalmath.preflight.program.Program.ask`.
-    """
+    """Find what a calculation of the atoms would read, and what keeps it from beginning."""
     if getattr(calculator.template, "binary", "pw") != "pw":
         return Step(calculator=name, by_element=True)
     # A copy: writing the input changes it.
@@ -309,20 +299,7 @@ _VALENCE = re.compile(
 
 
 def read(path: str, data: bytes) -> FileFacts:
-    """Judge the content of a pseudopotential file.
-
-    Parameters
-    ----------
-    path : str
-        pw.x goes by its ending.
-    data : bytes
-        All of it.
-
-    Returns
-    -------
-    FileFacts
-        Without signature and hash of the file.
-    """
+    """Judge the content of a pseudopotential file."""
     if not data.strip():
         return FileFacts(problem="empty", detail="it holds only blank lines" if data else None)
     version = _UPF.search(data)

@@ -33,20 +33,7 @@ _VRHFIN = {"X": "Xe", "r": "Zr"}
 
 
 def read(path: str, data: bytes) -> FileFacts:
-    """Judge the content of a POTCAR.
-
-    Parameters
-    ----------
-    path : str
-        Where it is from: ASE takes ``POTCAR.Z`` for a gzipped file, and cannot write it.
-    data : bytes
-        All of it.
-
-    Returns
-    -------
-    FileFacts
-        Without signature and hash of the file.
-    """
+    """Judge the content of a POTCAR; ASE takes ``POTCAR.Z`` for gzipped, and cannot write it."""
     if path.endswith(".Z"):
         return FileFacts(problem="compressed", detail="only POTCAR.Z is there")
     if not data.strip():

@@ -78,17 +78,7 @@ def _patch_converter() -> None:
 
 
 def ask(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
-    """Find what a calculation of the atoms would read, and what keeps it from beginning.
-
-    Parameters
-    ----------
-    program : Program
-        VASP.
-    calculator : ase.calculators.vasp.Vasp
-        It is left as a calculation leaves it.
-    atoms, asked
-        As for :meth:`crystalmath.preflight.program.Program.ask`.
-    """
+    """Find what a calculation of the atoms would read, and what keeps it from beginning."""
     troubles = [*troubles_of("structure", lambda: _check(atoms))]
     custodian = bool(getattr(calculator, "use_custodian", False))
     needs: tuple[Need, ...] = ()
@@ -321,31 +311,18 @@ NONCOLLINEAR = ("LSORBIT", "LNONCOLLINEAR")
 
 @frozen(kw_only=True)
 class Started:
-    """What starts a calculation.
+    """What starts a calculation."""
 
-    Parameters
-    ----------
-    starts : tuple of tuple of str
-        As in :class:`~crystalmath.preflight.report.Step`.
-    noncollinear : tuple of str
-        Those of the tags `NONCOLLINEAR` that are on.
-    """
-
+    #: As in :class:`~crystalmath.preflight.report.Step`.
     starts: Starts = ()
+    #: Those of the tags `NONCOLLINEAR` that are on.
     noncollinear: tuple[str, ...] = ()
 
 
 def started(calculator: Any, folder: str, *, exact: bool) -> Started:
-    """Return what would start a calculation.
+    """Return what would start a calculation whose input, POTCAR apart, lies in a folder.
 
-    Parameters
-    ----------
-    calculator : ase.calculators.vasp.Vasp
-        quacc's or ASE's; what ASE's starts is not known.
-    folder : str
-        Where its input was written, POTCAR apart.
-    exact : bool
-        Whether it is for this structure alone. In another cell there may be more k-points or fewer.
+    Unless it is for this structure alone (`exact`) another cell may have more k-points or fewer.
     """
     incar = Path(folder, "INCAR").read_text(errors="replace")
     on = {each.name.upper() for each in assignments("INCAR", incar) if _is_true(each.value)}
