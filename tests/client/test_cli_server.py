@@ -181,7 +181,7 @@ def test_the_key_of_one_job_is_the_key(here, cli):
 
 
 def test_more_jobs_than_go_into_one_request(here, cli, monkeypatch):
-    monkeypatch.setattr("crystalmath.client.batches.MOST_JOBS", 2)
+    monkeypatch.setattr("crystalmath.client.request.MOST_JOBS", 2)
     answer = cli("submit", "lab_recipes.value", AL, "--sweep", "number=[1,2,3,4,5]")
     assert len(set(answer.lines)) == 5
 

@@ -21,7 +21,7 @@ from ase.constraints import FixAtoms
 from conftest import eventually
 from crystalmath import build_version
 from crystalmath.client import Job, JobFailed, JobFuture, Submission
-from crystalmath.client import batches as batches_module
+from crystalmath.client import request as request_module
 from crystalmath.errors import (
     CrystalMathError,
     InvalidJob,
@@ -194,7 +194,7 @@ def test_results_that_are_asked_for_in_a_row_come_together(client, monkeypatch):
             function(method, *more),
         )[1]
 
-    monkeypatch.setattr(client.results, "_many", 1)  # others share the client
+    monkeypatch.setattr(client._results, "_many", 1)  # others share the client
     monkeypatch.setattr(client._transport, "call", noted(call, "jobs.results"))
     monkeypatch.setattr(client._transport, "call_raw", noted(call_raw, "jobs.result"))
     assert futures[3].result() == 3
@@ -221,7 +221,7 @@ def test_who_wants_what_another_thread_is_fetching_waits_for_it(client, monkeypa
         asked.extend([method] if method == "jobs.result" else [])
         return call_raw(method, *more)
 
-    monkeypatch.setattr(client.results, "_many", 64)
+    monkeypatch.setattr(client._results, "_many", 64)
     monkeypatch.setattr(client._transport, "call", slow)
     monkeypatch.setattr(client._transport, "call_raw", raw)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -297,7 +297,7 @@ def test_threads_may_share_a_client(client):
 
 
 def test_each_of_many_is_accepted_or_refused_on_its_own(client, monkeypatch):
-    monkeypatch.setattr(batches_module, "MOST_JOBS", 2)  # so that it takes several requests
+    monkeypatch.setattr(request_module, "MOST_JOBS", 2)  # so that it takes several requests
     answers = client.submit_many(
         [
             value(1),
@@ -417,7 +417,7 @@ def test_jobs_are_listed_page_by_page(client, monkeypatch):
     assert [job.job_id for job in client.list(**chosen)] == ids
     assert [job.job_id for job in client.list(**chosen, limit=3)] == ids[:3]
     assert [job.name for job in client.list(**chosen, state=["completed"], name="p3")] == ["p3"]
-    assert client.summary(**chosen)["states"] == {"completed": 5}
+    assert client.ask("jobs.summary", **chosen)["states"] == {"completed": 5}
     assert client.totals(**chosen, exclude={"name": "p3"}) == {"completed": 4}
     assert [job.name for job in client.list(**chosen, sort="name")] == [f"p{n}" for n in range(5)]
     now = datetime.now(UTC)
@@ -439,7 +439,7 @@ def test_what_is_not_there(client):
     with pytest.raises(CrystalMathError, match=r"there is no method 'jobs\.sumbit'"):
         client.call("jobs.sumbit")
     with pytest.raises(InvalidJob, match="'stat' is not a known setting|known parameter"):
-        client._answer("jobs.list", stat="failed")
+        client.ask("jobs.list", stat="failed")
 
 
 def test_wait_tells_the_present_state_and_each_change(client, go):
@@ -472,13 +472,15 @@ def test_logs(client):
 
 
 def test_what_there_is(client, lab_recipes):
-    assert "local" in [engine["name"] for engine in client.engines()]
-    names = [recipe["name"] for recipe in client.recipes("lab_recipes")]
+    assert "local" in [engine["name"] for engine in client.ask("engines.list")["engines"]]
+    names = [
+        recipe["name"] for recipe in client.ask("recipes.list", prefix="lab_recipes")["recipes"]
+    ]
     assert "lab_recipes.value" in names
-    described = client.describe(lab_recipes.wait_for)
+    described = client.ask("recipes.describe", recipe="lab_recipes.wait_for")
     assert described["docstring"] == "Run until a file is there."
     assert described["parameters"]["required"] == ["path"]
-    told = client.version()
+    told = client.ask("system.version")
     assert (told["version"], told["protocol"], told["prefix"]) == (build_version(), 1, sys.prefix)
     assert Path(told["home"]).is_dir()
     assert "lab_recipes" in told["recipes_allow"]
@@ -533,7 +535,7 @@ def test_a_cancel_of_which_another_thread_hears_first(monkeypatch):
             return []
 
     monkeypatch.setattr(JobFuture, "_end", slow_end)
-    future = JobFuture(Asked(), "1", None, {})
+    future = JobFuture(Asked(), None, "1", None, {})
     assert future.cancel() is True
     assert future.cancelled()
 

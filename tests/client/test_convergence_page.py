@@ -21,7 +21,7 @@ def test_convergence(follow, server, tmp_path, monkeypatch):
     assert (tmp_path / "cutoff.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert (tmp_path / "eos.png").read_bytes().startswith(b"\x89PNG")
     with connect(start=False) as client:
-        assert client.summary(labels={"project": "cutoff"})["states"]["completed"] == 24
+        assert client.totals(labels={"project": "cutoff"})["completed"] == 24
         ids = [job.job_id for job in client.list(labels={"project": "cutoff"})]
         sweep = client.sweep(ids, "rc", by="smooth")
     assert json.loads((tmp_path / "cutoff.json").read_text())["series"] == [

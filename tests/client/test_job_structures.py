@@ -120,7 +120,7 @@ def test_a_sweep_over_the_geometry_of_a_job(client, shifted, cli):
 
 def test_what_gives_no_geometry(client, shifted, cli, go):
     job, _ = shifted
-    before = client.summary()["states"]
+    before = client.totals()
     waiting = client.submit("lab_recipes.wait_for", bulk("Al"), {"path": str(go)})
     bare = client.submit("lab_recipes.without_structure")
     slabs = client.submit(SHIFT, bulk("Al"), {"shape": "slabs"})
@@ -156,7 +156,7 @@ def test_what_gives_no_geometry(client, shifted, cli, go):
     answer = cli("submit", REPORT, f"job:{NOBODY}")
     assert (answer.code, answer.out) == (1, "")
     assert "no job has the id" in answer.err
-    states = client.summary()["states"]
+    states = client.totals()
     assert sum(states.values()) == sum(before.values()) + 5
 
 

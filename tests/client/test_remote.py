@@ -29,8 +29,8 @@ from crystalmath.client import (
     connect,
     in_process,
 )
-from crystalmath.client import batches as batches_module
 from crystalmath.client import remote as remote_module
+from crystalmath.client import request as request_module
 from crystalmath.client.launch import answers, start
 from crystalmath.errors import ServerError, ServerNotRunning
 from crystalmath.quacc import JobState
@@ -76,7 +76,7 @@ def test_closing_a_client_ends_no_job(server, go):
         with pytest.raises(ClientClosed, match=f"the client was closed; job {future.job_id} goes"):
             future.result()
         with pytest.raises(ClientClosed):
-            client.engines()
+            client.ask("engines.list")["engines"]
         again = other.future(future.job_id)
         assert again.running()
         go.touch()
@@ -107,7 +107,7 @@ def test_servers_come_and_go_while_a_job_is_waited_for(server, go, caplog):
         assert next(changes).state is JobState.RUNNING
 
         # One crashes. Nobody asks for anything; who waits has another started.
-        first = client.version()["pid"]
+        first = client.ask("system.version")["pid"]
         os.kill(first, signal.SIGKILL)
         eventually(lambda: answers(server.place) and server.place.read_lock())
         second = server.place.read_lock().identity
@@ -140,13 +140,13 @@ def test_a_forked_child_has_no_part_in_the_jobs_of_its_parent(home, lab):
         child = os.fork()
         if child == 0:
             try:
-                client.engines()
+                client.ask("engines.list")["engines"]
             except ClientClosed as error:
                 client.close()
                 os._exit(0 if "in_process()" in str(error) else 1)
             os._exit(2)
         assert os.waitpid(child, 0)[1] == 0
-        assert client.engines()
+        assert client.ask("engines.list")["engines"]
 
 
 def test_closing_a_client_in_process_cancels_its_jobs(home, lab):
@@ -275,7 +275,7 @@ def test_the_check_of_a_cluster_is_not_repeated_where_it_sends_a_job(home):
 
 
 def test_what_was_accepted_is_not_lost_with_a_later_batch(home, monkeypatch):
-    monkeypatch.setattr(batches_module, "MOST_JOBS", 1)
+    monkeypatch.setattr(request_module, "MOST_JOBS", 1)
     accepted = {"jobs": [{"job_id": "x", "status": "pending", "error": None}]}
     answers = {
         "jobs.submit_many": [accepted, None, accepted],
@@ -558,7 +558,7 @@ def test_a_fork_while_a_future_is_being_finished_hangs_nothing(home):
 def test_a_broken_configuration_hinders_no_question(home):
     (home / "config.toml").write_text("what")
     with Broken(home, lambda request: {"engines": []}), connect(start=False) as client:
-        assert client.engines() == []
+        assert client.ask("engines.list")["engines"] == []
 
 
 def test_asking_a_server_needs_little():

@@ -162,7 +162,7 @@ def test_the_failed_ones_by_their_error(client, cli):
     assert client.retry(filters=wanted, dry_run=True) == [None, None]
     (refused,) = client.retry(mended[0], {"none_such": 1}, dry_run=True)
     assert isinstance(refused, InvalidJob)
-    assert sum(client.summary(labels=labels)["states"].values()) == 4
+    assert sum(client.totals(labels=labels).values()) == 4
     answer = cli("retry", *filters, "--param", "message=still")
     assert answer.code == 0, answer.err
     assert "2 are run again" in answer.err
@@ -231,7 +231,7 @@ def test_each_that_cannot_is_told_with_the_reason(client, cli, go):
     good = client.submit("lab_recipes.value", AL, name="good")
     good.result(LONG)
     waiting = client.submit("lab_recipes.wait_for", AL, {"path": str(go)}, name="waits")
-    before = sum(client.summary()["states"].values())
+    before = sum(client.totals().values())
     answer = cli("retry", waiting.job_id, good.job_id, NOBODY, "zz", "--param", "numbr=2")
     assert (answer.code, answer.out) == (1, "")
     assert "error: waits: job" in answer.err
@@ -241,7 +241,7 @@ def test_each_that_cannot_is_told_with_the_reason(client, cli, go):
     assert f"no job has the id '{NOBODY}'" in answer.err
     assert "no job has the id 'zz'" in answer.err
     assert "0 are run again, 4 cannot be" in answer.err
-    assert sum(client.summary()["states"].values()) == before
+    assert sum(client.totals().values()) == before
     go.touch()
     waiting.result(LONG)
     accepted, unknown = client.retry([good, NOBODY], {"number": 5})
@@ -335,7 +335,7 @@ def test_the_whole_story(client, cli):
     (old,) = failing(client, "in vain", name="first", labels={"set": "story"})
     (new,) = client.retry(old, {"message": "again in vain"})
     assert new.exception(LONG) is not None
-    told = client.show(old.job_id)
+    told = client.ask("jobs.show", job_id=old.job_id)
     assert told["job"] == old.info().document()
     assert (told["params"], told["potcars"], told["parents"]) == ({"message": "in vain"}, [], [])
     relative = {"name": "first", "recipe": "lab_recipes.fail", "status": "failed", "role": "retry"}
@@ -348,7 +348,9 @@ def test_the_whole_story(client, cli):
     steps = [(event["from"], event["to"], event["reason"]) for event in told["events"]]
     assert steps[0] == (None, "pending", "submitted")
     assert steps[-1][:2] == ("running", "failed")
-    assert client.show(new.job_id)["parents"] == [{"job_id": old.job_id, **relative}]
+    assert client.ask("jobs.show", job_id=new.job_id)["parents"] == [
+        {"job_id": old.job_id, **relative}
+    ]
     shown = " ".join(cli("show", old.job_id[:8]).out.split())
     assert f"led to {new.job_id} (a retry of it): first, lab_recipes.fail, failed" in shown
     assert f"attempts 1 on {attempt['host']}, process {attempt['pid']}, failed: " in shown
@@ -363,5 +365,5 @@ def test_the_story_of_a_job_whose_claim_cannot_be_read(client):
     claim = job.info().work_dir.parent / "1.claim"
     claim.rename(claim.with_name("aside"))
     claim.mkdir()  # what can be opened, and not read, also by root
-    (attempt,) = client.show(job.job_id)["attempts"]
+    (attempt,) = client.ask("jobs.show", job_id=job.job_id)["attempts"]
     assert "Is a directory" in attempt["error"]

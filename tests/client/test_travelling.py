@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from conftest import LAB
 from crystalmath.client import JobFailed, in_process
+from crystalmath.client.request import ask_again
 from crystalmath.errors import FilesRemoved, InvalidJob, StoreError
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
@@ -71,7 +72,7 @@ def relaxed(client):
 @pytest.fixture
 def here(client, monkeypatch):
     """Have commands ask about that home."""
-    monkeypatch.setenv("CRYSTALMATH_HOME", client.version()["home"])
+    monkeypatch.setenv("CRYSTALMATH_HOME", client.ask("system.version")["home"])
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_another_home_takes_jobs_in(client, relaxed, here, cli, tmp_path, monkey
         assert spec["params"] == client.specification(relaxed.job_id)["params"]
         # It is as good as one of its own: what was archived can run again.
         assert [
-            one["status"] for one in other.asked_again({}, job_ids=[first.job_id], dry_run=True)
+            one["status"] for one in ask_again(other.ask, {}, job_ids=[first.job_id], dry_run=True)
         ] == ["ok"]
         # And travels on.
         other.archive(tmp_path / "third.zip", [relaxed.job_id])
@@ -196,7 +197,7 @@ def test_whoever_dies_while_jobs_are_taken_in_leaves_none_to_be_run(
             killed.setattr(JobStore, later, fail)
         with contextlib.suppress(StoreError):
             other_home.import_archive(archive)
-    with JobStore(f"sqlite:///{other_home.version()['home']}/jobs.sqlite") as store:
+    with JobStore(f"sqlite:///{other_home.ask('system.version')['home']}/jobs.sqlite") as store:
         assert store.unfinished() == []
         assert store.get(relaxed.job_id).state is JobState.COMPLETED
 
@@ -239,7 +240,7 @@ def test_what_was_imported_runs_again_in_this_homes_environment(
     other_home.import_archive(archive)
     (again,) = other_home.retry(relaxed.job_id)
     again.cancel()
-    with JobStore(f"sqlite:///{other_home.version()['home']}/jobs.sqlite") as store:
+    with JobStore(f"sqlite:///{other_home.ask('system.version')['home']}/jobs.sqlite") as store:
         header = json.loads(store.specification(again.job_id).partition("\n")[0])
     assert header["environment"]["VASP_PP_PATH"] == str(tmp_path)
     assert "QUACC_OF_THE_TEST" not in header["environment"]
@@ -336,19 +337,19 @@ def test_the_next_import_takes_what_a_killed_one_has_left(
         with pytest.raises(StoreError):
             other_home.import_archive(archive)
     assert run_directories(other_home) == [relaxed.job_id]
-    aside = Path(other_home.version()["home"], "jobs", ".import.killed")
+    aside = Path(other_home.ask("system.version")["home"], "jobs", ".import.killed")
     Path(aside, relaxed.job_id).mkdir(parents=True)
     taken = other_home.import_archive(archive)
     assert taken == {"job_ids": [relaxed.job_id], "known": []}
     assert other_home.result(relaxed.job_id)["atoms"] == relaxed.result()["atoms"]
     assert not aside.exists()
     # On record, it is no leftover any more: without its row it would be a job of this home.
-    place = Path(other_home.version()["home"], "jobs", relaxed.job_id)
+    place = Path(other_home.ask("system.version")["home"], "jobs", relaxed.job_id)
     assert [each.name for each in place.iterdir() if each.name.startswith(".")] == []
 
 
 def test_what_is_not_ours_is_not_written_over(archive, relaxed, other_home):
-    place = Path(other_home.version()["home"], "jobs", relaxed.job_id)
+    place = Path(other_home.ask("system.version")["home"], "jobs", relaxed.job_id)
     place.mkdir(parents=True)
     Path(place, "precious").write_text("mine")
     with pytest.raises(InvalidJob, match="its job is not on record; crystalmath doctor --rebuild"):
@@ -357,7 +358,7 @@ def test_what_is_not_ours_is_not_written_over(archive, relaxed, other_home):
 
 
 def run_directories(other):
-    return [each.name for each in Path(other.version()["home"], "jobs").glob("[!.]*")]
+    return [each.name for each in Path(other.ask("system.version")["home"], "jobs").glob("[!.]*")]
 
 
 def test_only_what_has_ended_is_archived(client, tmp_path):
@@ -705,5 +706,5 @@ def refused(other, file, said, error=InvalidJob):
     with pytest.raises(error, match=said):
         other.import_archive(file)
     assert list(other.list()) == []
-    left = Path(other.version()["home"], "jobs")
+    left = Path(other.ask("system.version")["home"], "jobs")
     assert list(left.glob("*import*")) == [] if left.exists() else True

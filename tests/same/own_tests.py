@@ -141,7 +141,7 @@ def _as_job(recipe, function, run):
 
 @contextlib.contextmanager
 def _through_runner():
-    from crystalmath.client.raised import raised
+    from crystalmath.client.results import raised
     from crystalmath.quacc import JobState, get_runner
 
     runner = get_runner("local")

@@ -139,7 +139,7 @@ def test_the_command_and_the_client_tell_the_same(home, cli, monkeypatch):
     days = round((time.time() - HOUR) / 86400) + 1
     with in_process() as client:
         start = time.time() - days * 86400
-        counted = client.counts(bucket_s=86400, start=start, labels={"project": "a"})
+        counted = client.ask("jobs.counts", bucket_s=86400, start=start, labels={"project": "a"})
     assert counted["states"] == {"completed": 2, "failed": 1, "cancelled": 0}
     asked = ("counts", "--bucket", "1d", "--last", f"{days}d", "--label", "project=a")
     document = cli(*asked, "--json").json

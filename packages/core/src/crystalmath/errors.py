@@ -226,6 +226,10 @@ class UnknownJob(CrystalMathError, KeyError):
         return str(self.args[0])
 
 
+#: Characters of a whole job id.
+ID_LENGTH = 36
+
+
 def the_one(prefix: str, found: Sequence[str]) -> str:
     """Return the only job id that begins so, of the few that were found.
 

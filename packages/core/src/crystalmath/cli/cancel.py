@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json, UnfinishedIds, any_client, find
+from crystalmath.cli.shared.common_arguments import Json, UnfinishedIds, any_client
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.job_notes import UNFINISHED
@@ -29,7 +29,7 @@ def cancel(job_ids: UnfinishedIds = None, *, filters: dict[str, Any], as_json: J
     many = len(job_ids or ()) != 1 or bool(filters)
     with any_client() as client:
         if not many and job_ids:
-            answers = _cancel(client, [find(client, job_ids[0])])
+            answers = _cancel(client, [client.find(job_ids[0])])
             if "code" in answers[0]:
                 raise _refusal(answers[0])
         elif job_ids:
@@ -55,7 +55,7 @@ def _refusal(answer: Mapping[str, Any]) -> CrystalMathError:
 def _wanted(client: Client, job_ids: Sequence[str], filters: Mapping[str, Any]) -> list[str]:
     if not filters:
         return list(dict.fromkeys(job_ids))
-    named = {find(client, prefix) for prefix in job_ids}
+    named = {client.find(prefix) for prefix in job_ids}
     fitting = [job.job_id for job in client.list(**filters) if job.job_id in named]
     if not fitting:
         raise CrystalMathError(_none(filters))
@@ -77,7 +77,7 @@ def _cancel(client: Client, prefixes: Sequence[str]) -> list[dict[str, Any]]:
     found: dict[str, str] = {}
     for prefix in prefixes:
         try:
-            found[prefix] = find(client, prefix)
+            found[prefix] = client.find(prefix)
         except CrystalMathError as error:
             answers[prefix] = output.error_document(error, error.code, prefix, cancelled=False)
     told = {answer["job_id"]: answer for answer in client.cancel_many([*found.values()])}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json, any_client, find
+from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.cli.shared.inputs_output import (
     SHOWN,
     Diff,
@@ -22,7 +22,7 @@ from crystalmath.cli.shared.submission_options import (
     ParamsFile,
     Recipe,
     Structure,
-    asking,
+    checked,
     make_submission,
     with_options,
 )
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from crystalmath.client import Client, Submission
     from crystalmath.models.answers import CheckedJob
 
 
@@ -71,8 +70,8 @@ def check(
     """
     submission = make_submission(recipe, structure, param=param, params=params, options=options)
     with any_client() as client:
-        other = None if diff is None else client.inputs(find(client, diff))
-        answer = _checked(client, submission, inputs=inputs is not None or other is not None)
+        other = None if diff is None else client.inputs(client.find(diff))
+        answer = checked(client, submission, inputs=inputs is not None or other is not None)
     given = answer.get("inputs")
     told = Inputs.read(given) if given else None
     folder = None if inputs in {None, SHOWN} else inputs
@@ -132,8 +131,3 @@ def _shared_folder(paths: Sequence[str]) -> str:
         return os.path.commonpath([os.path.dirname(os.path.dirname(path)) for path in paths])  # noqa: PTH120
     except ValueError:  # relative paths among them
         return ""
-
-
-def _checked(client: Client, submission: Submission, *, inputs: bool) -> CheckedJob:
-    with asking([str(submission.recipe)], always=inputs):
-        return client.checked(submission, inputs=inputs)

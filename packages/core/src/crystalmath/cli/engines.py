@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def engines(*, as_json: Json = False) -> int:
     """List the installed engines, and why one cannot serve."""
     with any_client() as client:
-        infos = client.engines()
+        infos = client.ask("engines.list")["engines"]
     if as_json:
         output.write_json({"engines": infos})
         return 0

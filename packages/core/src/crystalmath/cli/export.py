@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json, any_client, find
+from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.cli.shared.job_filters import with_filters
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _one(given: Sequence[str], directory: str | None, *, as_json: bool) -> int:
     if len(given) != 1:
         raise typer.BadParameter("name one job by its id", param_hint="ID")
     with any_client() as client:
-        job_id = find(client, given[0])
+        job_id = client.find(given[0])
         if directory is None:
             text = client.script(job_id)
         else:
@@ -119,7 +119,7 @@ def _archive(given: Sequence[str], file: Path, filters: dict[str, Any], *, as_js
     if bool(given) == bool(filters):
         raise typer.BadParameter("name jobs, or choose them with --label, --state ...")
     with any_client() as client:
-        job_ids = [find(client, each) for each in given] if given else None
+        job_ids = [client.find(each) for each in given] if given else None
         written = client.write_archive(file, job_ids, **filters)
     count, left_out = written["jobs"], written["left_out"]
     if as_json:

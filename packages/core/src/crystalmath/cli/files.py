@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
+from crystalmath.cli.shared.common_arguments import JobId, Json, any_client
 
 if TYPE_CHECKING:
     from crystalmath.models.answers import JobFile
@@ -27,7 +27,7 @@ def files(
     crystalmath logs ID FILE prints one.
     """
     with any_client() as client:
-        listed = client.files(find(client, job_id), attempt=attempt)
+        listed = client.files(client.find(job_id), attempt=attempt)
     if as_json:
         output.write_json(listed)
         return 0

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
+from crystalmath.cli.shared.common_arguments import JobId, Json, any_client
 from crystalmath.cli.shared.inputs_output import (
     Diff,
     document,
@@ -34,8 +34,8 @@ def inputs(
     presets of now. Of POTCARs the titles are shown.
     """
     with any_client() as client:
-        found = client.inputs(find(client, job_id))
-        other = None if diff is None else client.inputs(find(client, diff))
+        found = client.inputs(client.find(job_id))
+        other = None if diff is None else client.inputs(client.find(diff))
     paths = write(found, directory, "--dir") if directory else []
     if as_json:
         output.write_json({**document(found, other), "error": None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, any_client, find
+from crystalmath.cli.shared.common_arguments import JobId, Json, any_client
 from crystalmath.errors import FilesRemoved
 
 
@@ -13,7 +13,7 @@ def path(job_id: JobId, *, as_json: Json = False) -> int:
     Whatever state the job is in; nothing where the directory was removed.
     """
     with any_client() as client:
-        job = client.job(find(client, job_id))
+        job = client.job(client.find(job_id))
     if said := job.without_files():
         raise FilesRemoved(said)
     if as_json:

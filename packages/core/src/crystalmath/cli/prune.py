@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client, find
+from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.cli.shared.parameter_options import parse_size
 from crystalmath.models.timespans import read_timespan
@@ -66,7 +66,7 @@ def prune(
     if not (yes or dry_run or sys.stdin.isatty()):
         raise typer.BadParameter("nobody can be asked here; give --dry-run, then --yes")
     with any_client() as client:
-        wanted = [find(client, prefix) for prefix in job_ids] if job_ids else None
+        wanted = [client.find(prefix) for prefix in job_ids] if job_ids else None
         told = client.prune(wanted, keep_results=keep_results, dry_run=True, **chosen)
         if not as_json:
             _show(told, keep_results=keep_results)

@@ -27,13 +27,19 @@ def recipes(
     as_json: Json = False,
 ) -> int:
     """List the recipes there are, or show one."""
+    from crystalmath import config
+    from crystalmath.recipes.lookup import full_name
+
     with any_client() as client:
         if name is None:
-            return _list_recipes(client.recipes(), as_json=as_json)
+            found = client.ask("recipes.list")["recipes"]
+            return _list_recipes(found, as_json=as_json)
+        allow = config.load().recipes_allow
         try:
-            described = client.describe(name)
+            described = client.ask("recipes.describe", recipe=full_name(name, allow))
         except InvalidJob:
-            below = client.recipes(_module(name))
+            module = name if name in allow else full_name(name, allow)
+            below = client.ask("recipes.list", prefix=f"{module}.")["recipes"]
             if not below:
                 raise
             return _list_recipes(below, as_json=as_json)
@@ -44,15 +50,6 @@ def recipes(
     else:
         output.write(_recipe_text(recipe))
     return 0
-
-
-def _module(name: str) -> str:
-    """Return the beginning that the full names of a module's recipes have."""
-    from crystalmath import config
-    from crystalmath.recipes.lookup import full_name
-
-    allow = config.load().recipes_allow
-    return f"{name if name in allow else full_name(name, allow)}."
 
 
 def _list_recipes(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> int:

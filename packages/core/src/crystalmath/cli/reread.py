@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, connected, find
+from crystalmath.cli.shared.common_arguments import JobId, Json, connected
 from crystalmath.cli.shared.submission_options import PlaceOptions, with_place
 
 
@@ -35,7 +35,7 @@ def reread(
     """
     settings = dict(_read(text) for text in setting or ())
     with connected() as client:
-        future = client.reread(find(client, job_id), settings=settings, **options)
+        future = client.reread(client.find(job_id), settings=settings, **options)
         told = future.info().state.value
     if as_json:
         output.write_json({"job_id": future.job_id, "status": told, "error": None})

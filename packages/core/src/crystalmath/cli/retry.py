@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client, connected, find
+from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client, connected
 from crystalmath.cli.shared.job_filters import with_filters_but
 from crystalmath.cli.shared.parameter_options import parse_parameters
 from crystalmath.cli.shared.submission_options import Params, ParamsFile, with_changes
@@ -47,11 +47,13 @@ def retry(
     """
     if bool(job_ids) == bool(filters):
         raise typer.BadParameter("name jobs, or choose them with --label, --state, --error ...")
+    from crystalmath.client.request import ask_again
+
     changes = {"parameters": parse_parameters(param or (), params), **options}
     with any_client() if dry_run else connected() as client:
         named, unknown = _found(client, job_ids or ())
         which = {"job_ids": named} if job_ids else {"filters": filters}
-        told = client.asked_again(changes, dry_run=dry_run, **which) if named or filters else []
+        told = ask_again(client.ask, changes, dry_run=dry_run, **which) if named or filters else []
     answers: list[_Answer] = [*unknown, *told]
     if as_json:
         output.write_json({"jobs": answers, "error": None})
@@ -67,7 +69,7 @@ def _found(client: Client, prefixes: Sequence[str]) -> tuple[list[str], list[_An
     unknown: list[_Answer] = []
     for prefix in prefixes:
         try:
-            found.append(find(client, prefix))
+            found.append(client.find(prefix))
         except CrystalMathError as error:
             told = output.error_document(error, error.code)
             unknown.append({"retry_of": prefix, "name": None, **told})

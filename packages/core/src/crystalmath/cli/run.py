@@ -17,6 +17,7 @@ from crystalmath.cli.shared.submission_options import (
     Recipe,
     Structure,
     asking,
+    checked,
     is_asked,
     make_submission,
     with_options,
@@ -98,17 +99,20 @@ def _followed(
 
 def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -> str:
     # As a future it would be followed in a thread, beside what follows it here.
+    from crystalmath.client.request import Writer
+
     recipe = str(submission.recipe)
     # The first time it takes seconds, in which whoever wants out needs no job to be stopped. A job
     # whose key is known is there at once.
     if is_asked(recipe) and submission.key is None:
         # What is wrong is told by the submission.
-        with contextlib.suppress(InvalidJob), interrupts.leaving(), asking([recipe]):
-            client.checked(submission)
+        with contextlib.suppress(InvalidJob), interrupts.leaving():
+            checked(client, submission)
     interrupts.leave_if_asked()
     interrupts.passed_on = False
     with asking([recipe]):
-        return client.hand_over(submission)
+        answer = client.ask("jobs.submit", **Writer().document(submission))
+        return str(answer["job_id"])
 
 
 def follow(

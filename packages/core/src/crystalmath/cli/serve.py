@@ -70,7 +70,7 @@ def serve(
 
 
 def _bridge(place: Place) -> int:
-    from crystalmath.client.bridge import bridge
+    from crystalmath.client.launch import bridge
 
     if bridge(place):
         return 0

@@ -194,7 +194,7 @@ def _info_labels(structure: Document | None) -> dict[str, str]:
 
 def _submitted(asked: Iterable[_Asked]) -> Iterator[_Answer]:
     """Submit batch by batch; a server is started only where there is something to submit."""
-    from crystalmath.client.batches import batched
+    from crystalmath.client.request import batched
 
     with contextlib.ExitStack() as stack:
         client: Client | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client, find
+from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError
 
@@ -47,7 +47,7 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
 
 def _chosen(client: Client, prefixes: Sequence[str], filters: Mapping[str, Any]) -> list[str]:
     """Return the named jobs, the jobs that fit the filters, or those that do both."""
-    named = list(dict.fromkeys(find(client, prefix) for prefix in prefixes))
+    named = list(dict.fromkeys(client.find(prefix) for prefix in prefixes))
     if not filters:
         return named
     found = [job.job_id for job in client.list(**filters)]

@@ -2,27 +2,67 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, cast, overload
 
-from crystalmath.client.client_errors import answered_error
-from crystalmath.client.job_curves import JobCurves
-from crystalmath.client.job_tables import JobTables
-from crystalmath.client.submitting import Submitting
+from attrs import fields
+
+from crystalmath.client.client_errors import answered_error, raise_answered
+from crystalmath.client.follower import Follower, change_events, changes
+from crystalmath.client.request import RecipeLike, Writer, ask_again
+from crystalmath.client.results import Results
+from crystalmath.client.transport import (
+    LONG_S,
+    Caller,
+    chosen,
+    filters_document,
+    find,
+    pages,
+    parts,
+)
+from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.models import Finding, Inputs, Job, JobCheck, Preset, Progress, Submission
+from crystalmath.models.checkup import Check
+from crystalmath.models.fields import from_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import TracebackType
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ase import Atoms
 
     from crystalmath.client.future import JobFuture
-    from crystalmath.errors import CrystalMathError
-    from crystalmath.models import Filters, HasJobId, Job
+    from crystalmath.client.transport import Transport
+    from crystalmath.models import Filters, HasJobId, JobChange, MapOptions, SubmissionOptions
+    from crystalmath.models.answers import (
+        ArchivedJobs,
+        CancelledJob,
+        ClusterChecked,
+        ClusterEntry,
+        ImportedJobs,
+        JobFiles,
+        LogPart,
+        Pruned,
+        ServerStatus,
+        Specification,
+        Usage,
+    )
+    from crystalmath.models.curves import EquationOfState, EquationsOfState, Sweep
     from crystalmath.models.retry import RetryOptions
 
 __all__ = ["Client"]
 
+#: A structure (Å), or what ``jobs.submit`` takes in its place; a job for its final geometry.
+Structure: TypeAlias = "Atoms | str | Mapping[str, Any] | HasJobId"
 
-class Client(Submitting, JobCurves, JobTables):
+#: So many jobs at once are asked for their progress, and with the histories of their ionic steps.
+READ_AT_ONCE = 200
+HISTORIES_AT_ONCE = 20
+
+
+class Client:
     """Submit, follow and cancel the jobs of a home. Threads may share a client.
 
     :func:`~crystalmath.client.connect` and :func:`~crystalmath.client.in_process` make one. It is
@@ -35,15 +75,18 @@ class Client(Submitting, JobCurves, JobTables):
         Whom it asks.
     """
 
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._waiting = transport.for_waiting()
+        self._caller = Caller(transport)
+        self._follower = Follower(self._waiting)
+        self._results = Results(self._caller)
+        self._writer = Writer()
+
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -57,7 +100,202 @@ class Client(Submitting, JobCurves, JobTables):
         self._waiting.close()
         self._transport.close()
 
-    # --- running again ------------------------------------------------------------------------
+    def call(
+        self, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Call a method of the server (docs/protocol.md) and give its result as it is.
+
+        Raises
+        ------
+        ServerNotRunning
+            There is no server, and none is to be started.
+        ConnectionLost
+            It went away, or has not answered in time.
+        """
+        return self._caller.call(method, params, timeout)
+
+    def ask(self, method: str, *, timeout: float | None = None, **params: Any) -> dict[str, Any]:
+        """Do as :meth:`call`, without parameters that are ``None``; raise what the answer says."""
+        return self._caller.ask(method, timeout=timeout, **params)
+
+    # --- submitting --------------------------------------------------------------------------
+
+    def submit(
+        self,
+        recipe: RecipeLike,
+        atoms: Structure | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **options: Unpack[SubmissionOptions],
+    ) -> JobFuture:
+        """Submit a job; it is on record when this returns.
+
+        Parameters
+        ----------
+        recipe, atoms, parameters, **options
+            The fields of :class:`~crystalmath.models.Submission`.
+
+        Raises
+        ------
+        InvalidJob
+            The job was refused (`JobRefused` with the findings of the preflight). Nothing of it
+            is left behind.
+        UnknownEngine
+            The engine is not installed.
+        """
+        asked = _asked(recipe, atoms, parameters, options)
+        (answer,) = self.submit_many([asked])
+        if isinstance(answer, CrystalMathError):
+            raise answer
+        return answer
+
+    def submit_many(self, submissions: Sequence[Submission]) -> list[JobFuture | CrystalMathError]:
+        """Submit jobs with one call, each accepted or refused on its own.
+
+        Returns
+        -------
+        list of (JobFuture or CrystalMathError)
+            In their order; what was refused has its error in its place. So has what was not
+            answered once others were accepted, as where the server went away.
+        """
+        answers: list[JobFuture | CrystalMathError] = []
+        for batch in self._writer.batches(submissions):
+            refused = {i: one for i, one in batch.items() if isinstance(one, CrystalMathError)}
+            given = {i: one for i, one in batch.items() if not isinstance(one, CrystalMathError)}
+            try:
+                told = refused | (self._submit(given) if given else {})
+            except CrystalMathError as error:
+                if all(isinstance(one, CrystalMathError) for one in answers):
+                    raise
+                # What earlier batches were answered must not be lost with this one.
+                told = {**refused, **dict.fromkeys(given, error)}
+            answers += [told[index] for index in batch]
+        return answers
+
+    def _submit(
+        self, documents: Mapping[int, dict[str, Any]]
+    ) -> dict[int, JobFuture | CrystalMathError]:
+        answers: dict[int, JobFuture | CrystalMathError] = {}
+        begun = False
+        with self._follower.submitting() as overheard:
+            answer = self.ask("jobs.submit_many", jobs=list(documents.values()))
+            for (index, document), job in zip(documents.items(), answer["jobs"], strict=True):
+                if job["job_id"] is None:
+                    answers[index] = answered_error(job)
+                else:
+                    answers[index] = self._future(
+                        job["job_id"], document.get("name"), document.get("labels", {})
+                    )
+                    # Its key has given the job of an earlier submission.
+                    begun = begun or job["status"] != "pending"
+            self._follower.follow(_accepted(answers.values()), overheard=overheard, look=begun)
+        return answers
+
+    def map(
+        self,
+        recipe: RecipeLike,
+        structures: Iterable[Structure],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        progress: bool | None = None,
+        return_exceptions: bool = False,
+        **options: Unpack[MapOptions],
+    ) -> list[Any]:
+        """Run a recipe on each of many structures, and wait for all results.
+
+        Parameters
+        ----------
+        recipe, parameters, **options
+            For all jobs alike; the fields of :class:`~crystalmath.models.Submission`.
+        structures : iterable of ase.Atoms
+            One job for each.
+        key : str, optional
+            The jobs get the keys ``key/0``, ``key/1`` and so on: the same call again, in a new
+            kernel too, gives the same jobs.
+        progress : bool, optional
+            Whether to show a bar; default: on a terminal and in a notebook.
+        return_exceptions : bool
+            Give the error of a job that was refused, failed or was cancelled in its place.
+
+        Returns
+        -------
+        list
+            What the recipe returned for each structure, in their order.
+
+        Raises
+        ------
+        InvalidJob
+            A job was refused: at once. Those that were accepted go on.
+        JobFailed, concurrent.futures.CancelledError
+            A job has no result: the first such, once all have ended.
+        """
+        from crystalmath.client.gathering import gather
+
+        keys = (None if key is None else f"{key}/{index}" for index in itertools.count())
+        answers = self.submit_many(
+            [
+                _asked(recipe, atoms, parameters, {**options, "key": own})
+                for atoms, own in zip(structures, keys, strict=False)
+            ]
+        )
+        return gather(answers, progress=progress, return_exceptions=return_exceptions)
+
+    @overload
+    def check(
+        self,
+        recipe: RecipeLike,
+        atoms: Structure | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        inputs: Literal[False] = False,
+        **options: Unpack[SubmissionOptions],
+    ) -> list[Finding]: ...
+
+    @overload
+    def check(
+        self,
+        recipe: RecipeLike,
+        atoms: Structure | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        inputs: Literal[True],
+        **options: Unpack[SubmissionOptions],
+    ) -> JobCheck: ...
+
+    def check(
+        self,
+        recipe: RecipeLike,
+        atoms: Structure | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        inputs: bool = False,
+        **options: Unpack[SubmissionOptions],
+    ) -> list[Finding] | JobCheck:
+        """Return all that is wrong with a job, without submitting it.
+
+        Parameters
+        ----------
+        recipe, atoms, parameters, **options
+            The fields of :class:`~crystalmath.models.Submission`.
+        inputs : bool
+            Also tell what its programs would get, step by step.
+
+        Returns
+        -------
+        list of Finding, or JobCheck
+            The latter with `inputs`.
+        """
+        sent = self._writer.document(_asked(recipe, atoms, parameters, options))
+        answer = self.call("jobs.check", {**sent, "inputs": True} if inputs else sent)
+        if not answer.get("findings"):
+            raise_answered(answer)
+        findings = [Finding(**finding) for finding in answer["findings"]]
+        if not inputs:
+            return findings
+        told = answer.get("inputs")
+        return JobCheck(findings=findings, inputs=Inputs.read(told) if told else Inputs())
+
+    # --- running again -----------------------------------------------------------------------
 
     @overload
     def retry(
@@ -100,8 +338,8 @@ class Client(Submitting, JobCurves, JobTables):
             What is other this time, the fields of :class:`~crystalmath.models.retry.Retry`. The
             rest is as it was submitted, the environment too.
         filters : mapping, optional
-            In place of `jobs` the filters of :meth:`list`: those that failed or were cancelled,
-            unless ``state`` says otherwise. Those that were run again already are passed over.
+            The filters of :meth:`list`. Without `jobs` they choose among those that failed or were
+            cancelled, unless ``state`` says otherwise, and were not run again yet.
         dry_run : bool
             Say what would come of it, and submit nothing.
 
@@ -111,25 +349,24 @@ class Client(Submitting, JobCurves, JobTables):
             For each job the new one; what was refused has its error in its place. In a dry run
             ``None`` stands for each new job.
         """
-        from crystalmath.client.future import JobFuture
-
-        named = None if jobs is None else _ids(jobs)
+        named = chosen(self.ask, None if jobs is None else _ids(jobs), filters or {})
+        if named is not None:
+            filters = None
         given = {"parameters": parameters or {}, **changes}
         if dry_run:
-            answers = self.asked_again(given, job_ids=named, filters=filters, dry_run=True)
+            answers = ask_again(self.ask, given, job_ids=named, filters=filters, dry_run=True)
             told = [one for one in answers if one.get("code") != "retried"]
             return [answered_error(one) if one["status"] == "error" else None for one in told]
         with self._follower.submitting() as overheard:
-            answers = self.asked_again(given, job_ids=named, filters=filters)
-            told = [one for one in answers if one.get("code") != "retried"]
-            accepted: list[JobFuture | CrystalMathError] = [
+            answers = ask_again(self.ask, given, job_ids=named, filters=filters)
+            accepted = [
                 answered_error(one)
                 if one["job_id"] is None
-                else JobFuture(self, one["job_id"], one["name"], one["labels"])
-                for one in told
+                else self._future(one["job_id"], one["name"], one["labels"])
+                for one in answers
+                if one.get("code") != "retried"
             ]
-            futures = [one for one in accepted if isinstance(one, JobFuture)]
-            self._follower.follow(futures, overheard=overheard)
+            self._follower.follow(_accepted(accepted), overheard=overheard)
         return accepted
 
     def reread(
@@ -159,11 +396,16 @@ class Client(Submitting, JobCurves, JobTables):
         InvalidJob
             It has not failed, or its last calculation has not come to its end.
         """
-        place = {"engine": engine, "cluster": cluster}
-        answer = self._answer("jobs.reread", job_id=job_id, settings=settings or None, **place)
+        answer = self.ask(
+            "jobs.reread",
+            job_id=job_id,
+            settings=settings or None,
+            engine=engine,
+            cluster=cluster,
+        )
         return self.future(answer["job_id"])
 
-    # --- futures -----------------------------------------------------------------------------
+    # --- futures and results -----------------------------------------------------------------
 
     def future(self, job_id: str) -> JobFuture:
         """Return the future of a job that anybody submitted (`UnknownJob` if there is none)."""
@@ -190,15 +432,18 @@ class Client(Submitting, JobCurves, JobTables):
         return self._futures(self.list(sort=sort, **filters))
 
     def _futures(self, infos: Iterable[Job]) -> list[JobFuture]:
-        from crystalmath.client.future import JobFuture
-
         futures = []
         for info in infos:
-            future = JobFuture(self, info.job_id, info.name, info.labels)
+            future = self._future(info.job_id, info.name, info.labels)
             future.update(info)
             futures.append(future)
         self._follower.follow(futures)
         return futures
+
+    def _future(self, job_id: str, name: str | None, labels: Mapping[str, str]) -> JobFuture:
+        from crystalmath.client.future import JobFuture
+
+        return JobFuture(self, self._results, job_id, name, labels)
 
     def result(self, job_id: str, *, field: str | None = None, original: bool = False) -> Any:
         """Return what a job's recipe returned, as :meth:`JobFuture.result` does, without waiting.
@@ -231,7 +476,723 @@ class Client(Submitting, JobCurves, JobTables):
 
         return codec.decode_result_json(text)
 
+    def result_json(
+        self, job_id: str, field: str | None = None, *, brief: bool = False
+    ) -> bytes | None:
+        """Return a result as JSON text, as it is stored; ``None`` unless the job completed.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        field : str, optional
+            Only this part of it: ``results.energy``.
+        brief : bool
+            Of a large result only what a table has of it: the scalars, final geometry and forces
+            of its last calculation.
+        """
+        return self._caller.result_text(job_id, field, brief=brief)
+
+    # --- lists -------------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> Job:
+        """Return what is on record of a job (`UnknownJob` if there is none)."""
+        return Job.read(self.ask("jobs.status", job_id=job_id))
+
+    def totals(self, **filters: Unpack[Filters]) -> dict[str, int]:
+        """Count jobs by state; states that none is in are left out.
+
+        Parameters
+        ----------
+        **filters
+            See :meth:`list`.
+        """
+        answer = self.ask("jobs.list", limit=0, totals=True, **filters_document(filters))
+        return cast("dict[str, int]", answer["totals"])
+
+    def find(self, prefix: str) -> str:
+        """Return the one job id that begins so; a full one goes through as it is.
+
+        Raises
+        ------
+        UnknownJob
+            None does.
+        InvalidJob
+            Several do, or `prefix` is empty: every id begins with nothing, and a script whose
+            variable is not set means none.
+        """
+        return find(self.ask, prefix)
+
+    def table(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[Filters],
+    ) -> Any:
+        """Return jobs as a pandas DataFrame: parameters, labels, energies, geometry, results.
+
+        Columns are named as in ``crystalmath list``; labels are ``labels.NAME``, parameters
+        ``params.NAME``, and what a recipe gives has the recipe's own names
+        (``results.gibbs_energy``). Of a flow the last result counts, as in its summary.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Which columns; default: all that any of the jobs has.
+        sort, limit, **filters
+            See :meth:`list`.
+
+        Raises
+        ------
+        CrystalMathError
+            pandas is not installed.
+        """
+        from crystalmath.client.table_files import frame
+        from crystalmath.client.table_rows import lines
+
+        return frame(lines(self._caller, self.list(sort=sort, limit=limit, **filters)), columns)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        columns: Sequence[str] | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[Filters],
+    ) -> tuple[int, int]:
+        """Write jobs as a table to a file.
+
+        Parameters
+        ----------
+        path : str or path
+            A new file; its end names the format: ``.csv``, ``.jsonl``, ``.extxyz``, ``.db``,
+            ``.parquet``.
+        columns, sort, limit, **filters
+            See :meth:`table`.
+
+        Returns
+        -------
+        tuple of int
+            How many jobs were written, and how many were left out of ``.extxyz`` and ``.db``
+            because they have no geometry.
+
+        Raises
+        ------
+        InvalidJob
+            The file is there already, or its name ends in no format.
+        CrystalMathError
+            pyarrow, which Parquet needs, is not installed.
+        """
+        from crystalmath.client.table_files import write_table
+        from crystalmath.client.table_rows import lines
+
+        jobs = self.list(sort=sort, limit=limit, **filters)
+        return write_table(Path(path), lines(self._caller, jobs), columns)
+
+    def sweep(
+        self,
+        job_ids: Sequence[str],
+        x: str,
+        y: str = "energy_per_atom",
+        by: str | None = None,
+    ) -> Sweep:
+        """Return a value of completed jobs against a label or a parameter of theirs.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs; `UnknownJob` if there is no such one.
+        x : str
+            A label, else a parameter: ``encut``, ``opt_params.fmax``.
+        y : str
+            ``energy`` (eV), ``energy_per_atom`` (eV), ``max_force`` (eV/Å), or a number in the
+            result by its path: ``results.free_energy``.
+        by : str, optional
+            Another label or parameter, which tells several series apart. Where jobs of several
+            formulas have the same `x`, each (reduced) formula has a series of its own, too.
+
+        Raises
+        ------
+        InvalidJob
+            No job has such a label or parameter, or none has a value.
+        """
+        from crystalmath.client.sweeping import make_sweep
+
+        return make_sweep(self._caller, self._records(job_ids), x, y, by)
+
+    def equation_of_state(self, job_ids: Sequence[str]) -> EquationOfState:
+        """Fit the energies of completed jobs of one cell against its volume (Birch-Murnaghan).
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs, at five volumes or more; `UnknownJob` if there is no such one.
+
+        Raises
+        ------
+        InvalidJob
+            They are of different cells, too few, or have no minimum.
+        """
+        from crystalmath.client.sweeping import make_equation_of_state
+
+        return make_equation_of_state(self._caller, self._records(job_ids))
+
+    def equations_of_state(self, job_ids: Sequence[str], by: str) -> EquationsOfState:
+        """Fit an equation of state for each of several materials.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs; `UnknownJob` if there is no such one.
+        by : str
+            The label or parameter that tells the materials apart; ``formula`` is that of the job
+            where neither has this name.
+
+        Raises
+        ------
+        InvalidJob
+            No job has such a label or parameter, or no equation of state can be fitted. Where
+            some can, the jobs of the others are in ``left_out``.
+        """
+        from crystalmath.client.sweeping import make_equations_of_state
+
+        return make_equations_of_state(self._caller, self._records(job_ids), by)
+
+    def _records(self, job_ids: Sequence[str]) -> list[Job]:
+        found = []
+        for part in parts(job_ids):
+            for told in self.ask("jobs.status_many", job_ids=part)["jobs"]:
+                raise_answered(told)
+                found.append(Job.read(told))
+        return found
+
+    # --- one job -----------------------------------------------------------------------------
+
+    def specification(self, job_id: str) -> Specification:
+        """Return what a job was asked to do, as JSON; its environment is left out.
+
+        Returns
+        -------
+        dict
+            ``{"job_id", "recipe", "structure", "params", "engine", "cluster", "walltime_s",
+            "resources", "priority", "continue_lost", "name", "labels", "potcars", "parents"}``.
+        """
+        return cast("Specification", self.ask("jobs.specification", job_id=job_id))
+
+    def script(self, job_id: str) -> str:
+        """Write a job as a Python script that runs the same calculation with quacc alone.
+
+        Raises
+        ------
+        InvalidJob
+            A parameter cannot be written as Python.
+        """
+        return str(self.ask("jobs.script", job_id=job_id)["script"])
+
+    def inputs(self, job_id: str) -> Inputs:
+        """Return the inputs of a job's programs for each calculation, before and after it ran.
+
+        Once the job has written input files, they are read (``source`` is ``files``). Before, and
+        of calculators that write none, its recipe is asked, which may take seconds.
+
+        Parameters
+        ----------
+        job_id : str
+            The job; `UnknownJob` if there is no such one.
+        """
+        return Inputs.read(self.ask("jobs.inputs", job_id=job_id)["inputs"])
+
+    def export_inputs(self, job_id: str, directory: str | os.PathLike[str]) -> list[Path]:
+        """Write a folder from which a job's calculation runs without us.
+
+        ``run.py`` runs it with quacc. Of VASP and Quantum ESPRESSO there are the input files, too,
+        and ``run.sh`` starts the program, of several steps each in ``step-1`` and so on. A POTCAR
+        is put together there from where it is kept.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        directory : str or path
+            The folder; it may be there already.
+
+        Returns
+        -------
+        list of pathlib.Path
+            What was written.
+
+        Raises
+        ------
+        CrystalMathError
+            One of the files is there already; nothing was written.
+        """
+        from crystalmath.client.input_folder import input_files, write_texts
+
+        told = self.ask("jobs.script", job_id=job_id, shell=True)  # noqa: S604 - no call of one
+        texts = input_files(self.inputs(job_id), os.fspath(directory))
+        texts[Path(directory, "run.py")] = told["script"]
+        if told["shell"] is not None:
+            texts[Path(directory, "run.sh")] = told["shell"]
+        return write_texts(texts, "--inputs")
+
+    def logs(
+        self,
+        job_id: str,
+        file: str | None = None,
+        *,
+        tail: int | None = None,
+        offset: int | None = None,
+        max_bytes: int | None = None,
+        timeout_s: float | None = None,
+    ) -> LogPart:
+        """Read what a job has written.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        file : str, optional
+            A file below its work directory; default: its log.
+        tail : int, optional
+            Only so many last lines.
+        offset : int, optional
+            From this byte on: the ``offset`` of the answer before.
+        max_bytes : int, optional
+            So much at most.
+        timeout_s : float, optional
+            How long to wait for more to be written, in seconds.
+
+        Returns
+        -------
+        dict
+            ``{"job_id", "file", "others", "text", "offset", "size", "finished"}``; of several
+            files of a name `file` is the newest, and `others` names the rest.
+        """
+        asked: dict[str, Any] = {"tail": tail, "offset": offset, "max_bytes": max_bytes}
+        asked |= {"job_id": job_id, "file": file, "timeout_s": timeout_s}
+        return cast("LogPart", self.ask("jobs.logs", **asked))
+
+    def files(self, job_id: str, *, attempt: int | None = None) -> JobFiles:
+        """List the files of a job, with their sizes in bytes and times in s since the epoch.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        attempt : int, optional
+            Of this attempt; default: the present one.
+
+        Returns
+        -------
+        dict
+            ``{"job_id", "attempt", "work_dir", "files", "more"}``; each file is ``{"file",
+            "size", "modified_at", "is_link"}``, and :meth:`logs` reads it by its ``file``.
+        """
+        return cast("JobFiles", self.ask("jobs.files", job_id=job_id, attempt=attempt))
+
+    def progress(
+        self, job_ids: Sequence[str], *, history: bool = False
+    ) -> dict[str, Progress | None]:
+        """Return how far the calculations of jobs have come, from what their programs write.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs; `UnknownJob` if there is no such one.
+        history : bool
+            Tell the ionic steps of all of their calculations too, as ``history`` of each.
+
+        Returns
+        -------
+        dict of str to (Progress or None)
+            By job id; ``None`` where nothing is written yet that a reader knows.
+        """
+        told: dict[str, Progress | None] = {}
+        for part in parts(job_ids, HISTORIES_AT_ONCE if history else READ_AT_ONCE):
+            for job in self.ask("jobs.progress", job_ids=part, history=history)["jobs"]:
+                raise_answered(job)
+                read = job["progress"]
+                told[job["job_id"]] = read and Progress(**from_wire(Progress, read))
+        return told
+
+    # --- changes -----------------------------------------------------------------------------
+
+    def wait(
+        self,
+        job_ids: Sequence[str] | None = None,
+        timeout: float | None = None,
+        **filters: Unpack[Filters],
+    ) -> Iterator[Job]:
+        """Yield the present state of each job and then each change, until all have ended.
+
+        Parameters
+        ----------
+        job_ids : sequence of str, optional
+            The jobs; default: all that there are now.
+        timeout : float, optional
+            Time in seconds after which it ends all the same.
+        **filters
+            Of these only those that fit the filters of :meth:`list`.
+
+        Raises
+        ------
+        InvalidJob
+            Nothing says which jobs are meant.
+        """
+        if job_ids is None and not filters:
+            raise InvalidJob("say which jobs to wait for: ids or filters")
+        named = chosen(self.ask, job_ids, filters)
+        if named is None:
+            named = [job.job_id for job in self.list(**filters)]
+        return changes(self._waiting, named, timeout)
+
+    def changes(
+        self,
+        *,
+        after: int | None = None,
+        job: bool = False,
+        labels: Mapping[str, str] | None = None,
+        state: str | Sequence[str] | None = None,
+        engine: str | None = None,
+        cluster: str | None = None,
+        recipe: str | None = None,
+        name: str | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[JobChange]:
+        """Go through what happens to jobs, as it happens, in the order of the event log.
+
+        Parameters
+        ----------
+        after : int, optional
+            Only changes whose ``seq`` is larger: the last one that was seen, say. Default: what
+            happens from now on; 0 is all that ever happened.
+        job : bool
+            Whether each comes with the job, as it is by then.
+        labels, engine, cluster, recipe, name
+            Only of these jobs; see :meth:`list`.
+        state : str or sequence of str, optional
+            Only changes to this state, or to one of these.
+        timeout : float, optional
+            Time in seconds after which it ends; 0: what there is already. Default: it never ends.
+
+        Yields
+        ------
+        JobChange
+            Each once, whatever becomes of connections and servers meanwhile.
+        """
+        filters = {
+            "labels": labels,
+            "state": state,
+            "engine": engine,
+            "cluster": cluster,
+            "recipe": recipe,
+            "name": name,
+        }
+        asked = {**filters_document(filters), **({"job": True} if job else {})}
+        return change_events(self._waiting, after, timeout, asked)
+
+    def cancel(self, job_id: str) -> bool:
+        """Ask for a job to be stopped; ``False`` if it had ended.
+
+        It reads cancelled once none of its processes is alive.
+        """
+        return bool(self.ask("jobs.cancel", job_id=job_id)["cancelled"])
+
+    def cancel_many(
+        self, job_ids: Sequence[str] | None = None, **filters: Unpack[Filters]
+    ) -> list[CancelledJob]:
+        """Ask for jobs to be stopped.
+
+        Parameters
+        ----------
+        job_ids : sequence of str, optional
+            The jobs; default: all unfinished ones.
+        **filters
+            Of these only those that fit the filters of :meth:`list`.
+
+        Returns
+        -------
+        list of dict
+            Of each job ``{"job_id", "cancelled", "error"}``; ``error`` tells why it cannot be
+            stopped, as one that had ended.
+
+        Raises
+        ------
+        InvalidJob
+            Nothing says which jobs are meant. Nothing was stopped.
+        """
+        named = chosen(self.ask, job_ids, filters)
+        if named is None:
+            asked = filters_document(filters)
+            told = self.ask("jobs.cancel_many", timeout=LONG_S, **asked)["jobs"]
+            return cast("list[CancelledJob]", told)
+        answers: list[CancelledJob] = []
+        for part in parts(named):
+            answers += self.ask("jobs.cancel_many", timeout=LONG_S, job_ids=part)["jobs"]
+        return answers
+
+    # --- storage -----------------------------------------------------------------------------
+
+    def usage(self, **filters: Unpack[Filters]) -> Usage:
+        """Measure what the files of jobs take: in all, by state, by recipe and by label.
+
+        Parameters
+        ----------
+        **filters
+            See :meth:`list`.
+
+        Returns
+        -------
+        dict
+            ``{"total", "states", "recipes", "labels"}``, of each ``{"jobs", "files", "size",
+            "heavy_size"}``, sizes in bytes; heavy are the files that can be computed again.
+        """
+        return cast("Usage", self.ask("jobs.usage", timeout=LONG_S, **filters_document(filters)))
+
+    def prune(
+        self,
+        job_ids: Sequence[str] | None = None,
+        *,
+        older_s: float | None = None,
+        larger: int | None = None,
+        keep_results: bool = False,
+        dry_run: bool = False,
+        **filters: Unpack[Filters],
+    ) -> Pruned:
+        """Throw away the run directories of jobs that have ended; their records stay.
+
+        Parameters
+        ----------
+        job_ids : sequence of str, optional
+            The jobs; without them something of what follows must say which are meant.
+        older_s : float, optional
+            Only of jobs that ended longer ago, in seconds.
+        larger : int, optional
+            Only of jobs of which more would be removed, in bytes.
+        keep_results : bool
+            Only the heavy files: wave functions, charge densities, copies of POTCARs.
+        dry_run : bool
+            Remove nothing, and tell of which jobs files would be removed.
+        **filters
+            Only of jobs that fit the filters of :meth:`list`.
+
+        Returns
+        -------
+        dict
+            ``{"jobs", "left"}``: of each job whose files were removed ``{"job_id", "name",
+            "status", "recipe", "finished_at", "size"}``, of each other ``{"job_id", "error",
+            "code"}``.
+
+        Raises
+        ------
+        InvalidJob
+            Nothing says which jobs are meant, or unfinished ones are. Nothing was removed.
+        """
+        asked = {
+            "older_s": older_s,
+            "larger": larger,
+            "keep_results": keep_results,
+            "dry_run": dry_run,
+        }
+        named = chosen(self.ask, job_ids, filters)
+        if named is None:
+            return self._pruned({**asked, **filters_document(filters)})
+        whole: Pruned = {"jobs": [], "left": [], "cursor": None, "error": None}
+        for part in parts(named) or [[]]:
+            pruned = self._pruned({**asked, "job_ids": part})
+            whole["jobs"] += pruned["jobs"]
+            whole["left"] += pruned["left"]
+        return whole
+
+    def _pruned(self, asked: Mapping[str, Any]) -> Pruned:
+        whole = cast("Pruned", self.ask("jobs.prune", timeout=LONG_S, **asked))
+        while whole["cursor"] is not None:
+            more = {**asked, "cursor": whole["cursor"]}
+            rest = self.ask("jobs.prune", timeout=LONG_S, **more)
+            whole["jobs"] += rest["jobs"]
+            whole["left"] += rest["left"]
+            whole["cursor"] = rest["cursor"]
+        return whole
+
+    def archive(
+        self,
+        path: str | os.PathLike[str],
+        job_ids: Sequence[str] | None = None,
+        **filters: Unpack[Filters],
+    ) -> int:
+        """Write jobs that have ended into a file, as :meth:`write_archive`; give their number."""
+        return self.write_archive(path, job_ids, **filters)["jobs"]
+
+    def write_archive(
+        self,
+        path: str | os.PathLike[str],
+        job_ids: Sequence[str] | None = None,
+        **filters: Unpack[Filters],
+    ) -> ArchivedJobs:
+        """Write jobs that have ended into a file that another home takes in.
+
+        Record, results and files are in it; POTCARs and environments never are.
+
+        Parameters
+        ----------
+        path : str or path
+            The new file, a zip.
+        job_ids : sequence of str, optional
+            The jobs; default: all.
+        **filters
+            Of these only those that fit the filters of :meth:`list`.
+
+        Returns
+        -------
+        dict
+            ``{"jobs", "files", "left_out"}``: how many are in it, and the files that could not be
+            (as pipes, or what must not be read), with why.
+
+        Raises
+        ------
+        InvalidJob
+            The file is there already, or a job has not ended. Nothing was written.
+        """
+        named = chosen(self.ask, job_ids, filters)
+        which = {"filters": filters_document(filters)} if named is None else {"job_ids": named}
+        file = str(Path(path).absolute())
+        answer = self.ask("jobs.archive", timeout=LONG_S, file=file, **which)
+        return {
+            "jobs": answer["jobs"],
+            "files": answer["files"],
+            "left_out": answer["left_out"],
+        }
+
+    def import_archive(self, path: str | os.PathLike[str]) -> ImportedJobs:
+        """Take in the jobs of an archive that :meth:`archive` of another home has written.
+
+        Returns
+        -------
+        dict
+            ``{"job_ids", "known"}``; the latter were here already, and stay as they are.
+
+        Raises
+        ------
+        InvalidJob
+            Something in it is not as it should be. Nothing was taken in.
+        """
+        file = str(Path(path).absolute())
+        answer = self.ask("jobs.import", timeout=LONG_S, file=file)
+        return {"job_ids": answer["job_ids"], "known": answer["known"]}
+
+    # --- clusters and the server -------------------------------------------------------------
+
+    def clusters(self) -> list[ClusterEntry]:
+        """List the clusters of the configuration file, and why one cannot be used."""
+        return cast("list[ClusterEntry]", self.ask("clusters.list")["clusters"])
+
+    def check_cluster(
+        self, name: str, job_id: str | None = None, *, timeout: float | None = None
+    ) -> ClusterChecked:
+        """Send a small job to a cluster, wait for it, and tell what it found there.
+
+        Parameters
+        ----------
+        name : str
+            The cluster; every engine has one named ``local``.
+        job_id : str, optional
+            The job that was sent there before, in place of another one.
+        timeout : float, optional
+            How long to wait for the job at most, in seconds.
+
+        Returns
+        -------
+        dict
+            ``{"job_id", "status", "checks", "error"}``; `checks`, each with ``name``, ``state``,
+            ``message`` and ``remedy``, has what was found there once the job has ended.
+        """
+        _, environment = self._writer.configured()
+        if job_id is None:
+            answer = self._checked_cluster(name, environment=environment)
+            if answer["job_id"] is None:
+                return answer
+            job_id = answer["job_id"]
+        for _ in self.wait([job_id], timeout=timeout):
+            pass
+        return self._checked_cluster(name, job_id=job_id)
+
+    def _checked_cluster(self, name: str, **more: object) -> ClusterChecked:
+        answer = self.call("clusters.check", {"cluster": name, **more})
+        if not answer["checks"] and answer["status"] == "error":
+            raise_answered(answer)
+        return {
+            "job_id": answer.get("job_id"),
+            "status": answer["status"],
+            "checks": [Check(**check) for check in answer["checks"]],
+            "error": answer["error"],
+        }
+
+    def presets(self, name: str | None = None) -> list[Preset]:
+        """List quacc's presets with what each sets, or those of one name (`InvalidJob` if none)."""
+        _, environment = self._writer.configured()
+        answer = self.ask("presets.list", name=name, environment=environment)
+        return [Preset.read(each) for each in answer["presets"]]
+
+    def status(self) -> ServerStatus:
+        """Return what answers is doing: jobs, engines, workers, backlog, disk, newest failures.
+
+        Returns
+        -------
+        dict
+            ``{"jobs", "connections", "quiet_s", "engines", "workers", "backlog", "disk",
+            "failures"}``; `workers` and `backlog` (how many jobs wait to begin) by engine, `disk`
+            in bytes.
+        """
+        return cast("ServerStatus", self.ask("system.status"))
+
+    # --- the last, as it hides the builtin in what follows ------------------------------------
+
+    def list(
+        self,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        **filters: Unpack[Filters],
+    ) -> Iterator[Job]:
+        """Go through jobs, newest first, fetching them page by page.
+
+        Parameters
+        ----------
+        sort : str, optional
+            In another order: ``energy_ev``, with a minus from the largest
+            (:data:`~crystalmath.models.filters.SORTED_BY`). Jobs without a value come last.
+        limit : int, optional
+            So many at most.
+        **filters
+            The fields of :class:`~crystalmath.models.JobFilter`; all must agree. Times are seconds
+            since the epoch or a ``datetime``, energies are in eV.
+        """
+        given = {"sort": sort, **filters_document(filters)}
+        yield from map(Job.read, pages(self.ask, limit, given))
+
+
+def _asked(
+    recipe: RecipeLike,
+    atoms: Structure | None,
+    parameters: Mapping[str, Any] | None,
+    options: SubmissionOptions,
+) -> Submission:
+    known = {one.name for one in fields(Submission)}
+    if unknown := [name for name in options if name not in known]:
+        raise TypeError(
+            f"{unknown[0]!r} is no option of a submission; if it is the recipe's, it stands in the "
+            f"third argument: (recipe, atoms, {{{unknown[0]!r}: ...}})"
+        )
+    return Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
+
 
 def _ids(jobs: str | HasJobId | Iterable[str | HasJobId]) -> list[str]:
     several = [jobs] if isinstance(jobs, str) or not isinstance(jobs, Iterable) else jobs
     return [one if isinstance(one, str) else one.job_id for one in several]
+
+
+def _accepted(answers: Iterable[JobFuture | CrystalMathError]) -> list[JobFuture]:
+    return [one for one in answers if not isinstance(one, CrystalMathError)]

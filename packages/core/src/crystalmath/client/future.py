@@ -6,23 +6,29 @@ import contextlib
 import sys
 import threading
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from crystalmath.client.client_errors import ClientClosed, JobFailed
-from crystalmath.client.raised import raised
+from crystalmath.client.results import raised
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from crystalmath.client.asking import Asking
+    from crystalmath.client.results import Results
     from crystalmath.models import Job
-
-__all__ = ["JobFuture"]
 
 #: How long `cancel` waits until no process of the job is alive, in seconds.
 CANCEL_S = 60.0
+
+
+class _Controls(Protocol):
+    """What a future asks of its client."""
+
+    def job(self, job_id: str) -> Job: ...
+    def cancel(self, job_id: str) -> bool: ...
+    def wait(self, job_ids: Sequence[str], timeout: float) -> Iterator[Job]: ...
 
 
 class JobFuture(Future[Any]):
@@ -55,13 +61,19 @@ class JobFuture(Future[Any]):
         )
 
     def __init__(
-        self, client: Asking, job_id: str, name: str | None, labels: Mapping[str, str]
+        self,
+        client: _Controls,
+        results: Results,
+        job_id: str,
+        name: str | None,
+        labels: Mapping[str, str],
     ) -> None:
         super().__init__()
         self.job_id = job_id
         self.name = name
         self.labels = dict(labels)
         self._client = client
+        self._results = results
         self._seen = (0, JobState.PENDING)  # the record's revision, and the state then
         self._ended = False
         self._loading = threading.Lock()
@@ -108,7 +120,7 @@ class JobFuture(Future[Any]):
             raise error
         with self._loading:
             if not self._loaded:
-                self._value = self._client.decoded(self.job_id)
+                self._value = self._results.value(self.job_id)
                 self._loaded = True
         return self._value
 
@@ -118,7 +130,7 @@ class JobFuture(Future[Any]):
         if isinstance(error, JobFailed):
             with self._loading, contextlib.suppress(CrystalMathError):
                 if not self._loaded:
-                    error.traceback = self._client.traceback(self.job_id)
+                    error.traceback = self._results.traceback(self.job_id)
                     if error.traceback:
                         error.add_note(error.traceback.rstrip())
                         error.__cause__ = raised(error.traceback)
@@ -148,10 +160,7 @@ class JobFuture(Future[Any]):
     def _stop_aside(self) -> None:
         try:
             self._stop()
-        except (
-            CrystalMathError,
-            OSError,
-        ) as error:  # the client was closed meanwhile, or the server
+        except (CrystalMathError, OSError) as error:  # the client, or the server, has gone
             import logging
 
             log = logging.getLogger("crystalmath.client")
@@ -189,7 +198,7 @@ class JobFuture(Future[Any]):
 
     def _reach(self, state: JobState) -> None:
         if state is JobState.COMPLETED:
-            self._client.results.note(self.job_id, self)
+            self._results.note(self.job_id, self)
             self.end()
         elif state is JobState.CANCELLED and self._end():
             super().cancel()

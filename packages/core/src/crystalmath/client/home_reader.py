@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING, Any, Self
 from crystalmath import config
 from crystalmath.client.client_errors import ConnectionLost, raise_answered
 from crystalmath.client.remote import ANSWER_S, Connection, read_result
-from crystalmath.client.transport import SHOWN, pages, split_last
-from crystalmath.errors import ServedElsewhere, ServerNotRunning, the_one
+from crystalmath.client.transport import find, pages, result_params, split_last
+from crystalmath.errors import ServedElsewhere, ServerNotRunning
 from crystalmath.server.endpoint import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from types import TracebackType
 
     from crystalmath.client.client import Client
     from crystalmath.models.answers import JobDocument
     from crystalmath.service.home_jobs import HomeJobs
-
-#: Characters of an id.
-_FULL = 36
 
 
 class HomeReader:
@@ -37,12 +33,7 @@ class HomeReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for one in (self._connection, self._elsewhere):
             if one is not None:
                 one.close()
@@ -77,9 +68,7 @@ class HomeReader:
         self, job_id: str, field: str | None = None, *, brief: bool = False
     ) -> bytes | None:
         """Return a result as :meth:`Client.result_json` does."""
-        given: dict[str, Any] = {"job_id": job_id}
-        given |= {} if field is None else {"field": field}
-        given |= {"brief": True} if brief else {}
+        given = result_params(job_id, field, brief=brief)
 
         def of_server() -> bytes | None:
             message = self._request("jobs.result", given)
@@ -107,9 +96,7 @@ class HomeReader:
         InvalidJob
             Several do, or `prefix` is empty: a script whose variable is not set means none.
         """
-        if len(prefix) == _FULL:
-            return prefix
-        return the_one(prefix, [job["job_id"] for job in self.jobs(SHOWN, prefix=prefix)])
+        return find(self.ask, prefix)
 
     def jobs(self, limit: int | None, **filters: Any) -> Iterator[JobDocument]:
         """Go through jobs, newest first, page by page; see ``jobs.list``."""

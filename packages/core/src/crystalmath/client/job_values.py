@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from crystalmath.client.client_errors import raise_answered
-from crystalmath.client.result_fetcher import MOST
+from crystalmath.client.results import MOST
 from crystalmath.client.transport import PAGE
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobState
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.client.asking import Asking
+    from crystalmath.client.transport import Caller
     from crystalmath.models import Job
 
 #: What a job's summary gives; its own names of these are understood, too.
@@ -37,14 +36,14 @@ class Documents:
 
     Parameters
     ----------
-    client : Asking
-        Whom to ask.
+    caller : Caller
+        Calls the server's methods.
     jobs : sequence of Job
         The jobs.
     """
 
-    def __init__(self, client: Asking, jobs: Sequence[Job]) -> None:
-        self._client = client
+    def __init__(self, caller: Caller, jobs: Sequence[Job]) -> None:
+        self._caller = caller
         self._ids = [job.job_id for job in jobs]
         self._completed = [job.job_id for job in jobs if job.state is JobState.COMPLETED]
         self._results: dict[str, bytes] = {}
@@ -52,15 +51,13 @@ class Documents:
     @cached_property
     def parameters(self) -> Mapping[str, Mapping[str, Any]]:
         """The recipe's parameters of each job, by its id."""
-        return parameters_of(self._client, self._ids)
+        return parameters_of(self._caller, self._ids)
 
     def result(self, job_id: str) -> bytes:
         """Return the JSON text of a job's result, once; it may be large."""
         if job_id not in self._results and job_id in self._completed:
             at = self._completed.index(job_id)
-            asked = {"job_ids": self._completed[at : at + MOST]}
-            answer = self._client.call("jobs.results", asked)
-            raise_answered(answer)
+            answer = self._caller.ask("jobs.results", job_ids=self._completed[at : at + MOST])
             if not answer["results"]:
                 self._completed = []  # they are large: each is asked for alone
             for each in answer["results"]:
@@ -69,16 +66,15 @@ class Documents:
         if job_id in self._results:
             return self._results.pop(job_id)
         # It is too large to come with others, or says itself why there is none.
-        return self._client.result_json(job_id) or b"null"
+        return self._caller.result_text(job_id) or b"null"
 
 
-def parameters_of(client: Asking, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def parameters_of(caller: Caller, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Ask for the recipe's parameters of jobs, as many of them at a time as fit together."""
     found: dict[str, dict[str, Any]] = {}
     left = list(job_ids)
     while left:
-        answer = client.call("jobs.parameters", {"job_ids": left[:PAGE]})
-        raise_answered(answer)
+        answer = caller.ask("jobs.parameters", job_ids=left[:PAGE])
         found |= {each["job_id"]: each["params"] or {} for each in answer["parameters"]}
         left = left[len(answer["parameters"]) :]
     return found
@@ -100,9 +96,9 @@ class JobValues:
         self._documents = documents
 
     @classmethod
-    def of(cls, client: Asking, jobs: Sequence[Job]) -> list[Self]:
+    def of(cls, caller: Caller, jobs: Sequence[Job]) -> list[Self]:
         """Make them of several jobs."""
-        documents = Documents(client, jobs)
+        documents = Documents(caller, jobs)
         return [cls(job, documents) for job in jobs]
 
     @property

@@ -1,4 +1,4 @@
-"""Start the home's server in the background, and wait until it answers."""
+"""Starts the home's server in the background, and passes messages on to it from pipes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ PAUSE_S = 0.02
 PING_S = 5.0
 #: How much of what a server wrote goes into an error message, in bytes.
 TAIL = 2000
+_CHUNK = 1 << 16
 
 
 def start(place: Place) -> None:
@@ -132,3 +133,57 @@ def _tail(file: Path, before: int) -> str:
         opened.seek(max(before if before <= size else 0, size - TAIL))
         return opened.read().decode(errors="replace").strip()
     return ""
+
+
+# --- `crystalmath serve --stdio` -------------------------------------------------------------
+
+
+def bridge(place: Place, incoming: int = 0, outgoing: int = 1) -> bool:
+    """Pass on what comes in, and what the server answers, until one of both ends.
+
+    The server, which is started if none runs, does not notice more than a client that leaves.
+
+    Parameters
+    ----------
+    place : Place
+        The home's place.
+    incoming, outgoing : int
+        File descriptors.
+
+    Returns
+    -------
+    bool
+        Whether it was the client that left, not the server.
+    """
+    # A server serves nobody long who says nothing; an editor may take its time.
+    first = os.read(incoming, _CHUNK)
+    if not first:
+        return True
+    if not answers(place):
+        start(place)
+    with socket.socket(socket.AF_UNIX) as connection:
+        path = place.address()
+        require_socket(path)
+        connection.connect(os.fspath(path))
+        connection.sendall(first)
+        left = threading.Event()
+        threading.Thread(target=_send, args=(incoming, connection, left), daemon=True).start()
+        with contextlib.suppress(ConnectionError):
+            while data := connection.recv(_CHUNK):
+                _write(outgoing, data)
+    return left.is_set()
+
+
+def _send(incoming: int, connection: socket.socket, left: threading.Event) -> None:
+    with contextlib.suppress(OSError):
+        while data := os.read(incoming, _CHUNK):
+            connection.sendall(data)
+        left.set()
+        # Answers that are under way still come.
+        connection.shutdown(socket.SHUT_WR)
+
+
+def _write(outgoing: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(outgoing, view) :]

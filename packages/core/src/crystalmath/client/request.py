@@ -1,23 +1,87 @@
-"""Writes a submission as ``jobs.submit`` takes it."""
+"""Writes submissions and retries as the server takes them, in requests of a fair size."""
 
 from __future__ import annotations
 
 import inspect
+import os
+import secrets
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from attrs import evolve
 
-from crystalmath.errors import InvalidJob
+from crystalmath import config
+from crystalmath.client.transport import LONG_S, filters_document, parts
+from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared, to_wire
+from crystalmath.recipes.quacc_settings import changed_settings
+from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from crystalmath.config import Config
+    from crystalmath.models.retry import RetriedJob
+
+_Name = TypeVar("_Name")
+#: The parameters of `jobs.submit`, or why there are none.
+Written: TypeAlias = dict[str, Any] | CrystalMathError
+#: A recipe's name, or the function as imported.
+RecipeLike: TypeAlias = str | Callable[..., Any]
+
+#: Jobs of one request, and its size in bytes.
+MOST_JOBS = 1000
+MOST_BYTES = 8 * 2**20
+
+#: The largest job, in bytes; around it stands the request.
+LARGEST = wire.MAX_MESSAGE - 2**20
 
 #: What is sent as it is. Recipe and structure have more forms here than on the wire.
 _CHECKED = {one.name for one in declared(Submission)} - {"recipe", "atoms"}
+
+
+class Writer:
+    """Writes submissions with the home's configuration and the present environment."""
+
+    def __init__(self) -> None:
+        # It belongs to the home that it was made for, whatever becomes of os.environ.
+        self._environ = dict(os.environ)
+
+    @cached_property
+    def _source(self) -> config.Source:
+        # Not before it is needed: a client that only looks does without a configuration.
+        return config.Source(self._environ)
+
+    def configured(self) -> tuple[Config, dict[str, str]]:
+        """Return the home's configuration, and the present environment as jobs see it."""
+        configured = self._source.current()
+        environ = {**os.environ, **changed_settings()}
+        return configured, config.submitters_environment(configured, environ)
+
+    def document(self, submission: Submission) -> dict[str, Any]:
+        """Write a submission as the parameters of ``jobs.submit``; see :func:`document`."""
+        return document(submission, *self.configured())
+
+    def batches(self, submissions: Sequence[Submission]) -> Iterator[dict[int, Written]]:
+        """Write many submissions, a request at a time.
+
+        Yields
+        ------
+        dict
+            For the number of each submission what is to be sent, or why it cannot be sent.
+        """
+        configured, environment = self.configured()
+
+        def written(submission: Submission) -> Written:
+            try:
+                return document(submission, configured, environment)
+            except CrystalMathError as error:
+                return error
+
+        return map(dict, batched((i, written(one)) for i, one in enumerate(submissions)))
 
 
 def document(
@@ -58,6 +122,71 @@ def document(
         environment=environment if brought is None else brought,
     )
     return to_wire(sent, defaults=False)
+
+
+def batched(asked: Iterable[tuple[_Name, Written]]) -> Iterator[list[tuple[_Name, Written]]]:
+    """Divide what is to be sent, each by its name, in its order.
+
+    What is too large to be sent has an error in its place.
+    """
+    batch: list[tuple[_Name, Written]] = []
+    total = 0
+    for name, given in asked:
+        written, size = given, 0
+        if not isinstance(given, CrystalMathError):
+            try:
+                size = _size(given)
+            except CrystalMathError as error:
+                written = error
+        if batch and (len(batch) >= MOST_JOBS or total + size > MOST_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append((name, written))
+        total += size
+    if batch:
+        yield batch
+
+
+def _size(document: object) -> int:
+    size = wire.size(document)
+    if size > LARGEST:
+        raise InvalidJob(
+            f"structure and parameters take {size / 2**20:.0f} MiB; the limit is "
+            f"{LARGEST / 2**20:.0f} MiB"
+        )
+    return size
+
+
+def ask_again(
+    ask: Callable[..., dict[str, Any]],
+    changes: Mapping[str, Any],
+    *,
+    job_ids: Sequence[str] | None = None,
+    filters: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+) -> list[RetriedJob]:
+    """Have jobs run again, and return what was answered of each.
+
+    Parameters
+    ----------
+    ask : callable
+        Calls a method with parameters.
+    changes : mapping
+        What is other this time, the fields of :class:`~crystalmath.models.retry.Retry`.
+    job_ids, filters, dry_run
+        As ``jobs.retry`` takes them.
+    """
+    # With a key the request can be made again where its answer is lost.
+    key = changes.get("key") or secrets.token_hex(16)
+    asked = {**retry_document(changes), "dry_run": dry_run, "key": key}
+    if filters is not None:
+        asked["filters"] = filters_document(filters)
+    if job_ids is None:
+        return cast("list[RetriedJob]", ask("jobs.retry", timeout=LONG_S, **asked)["jobs"])
+    found: list[RetriedJob] = []
+    for part in parts(job_ids) or [[]]:
+        found += ask("jobs.retry", timeout=LONG_S, job_ids=part, **asked)["jobs"]
+    return found
 
 
 def retry_document(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from crystalmath.recipes.formulas import composition
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from crystalmath.client.asking import Asking
+    from crystalmath.client.transport import Caller
     from crystalmath.models import Job
 
 #: The fit has four unknowns.
@@ -28,10 +28,10 @@ _SAME_SHAPE, _SAME_ANGLE_DEG = 0.15, 10.0
 
 
 def make_sweep(
-    client: Asking, jobs: Sequence[Job], x: str, y: str = "energy_per_atom", by: str | None = None
+    caller: Caller, jobs: Sequence[Job], x: str, y: str = "energy_per_atom", by: str | None = None
 ) -> Sweep:
     """See :meth:`crystalmath.client.Client.sweep`."""
-    every = JobValues.of(client, jobs)
+    every = JobValues.of(caller, jobs)
     for name in filter(None, (x, by)):
         _require(name, every)
 
@@ -71,14 +71,14 @@ def make_sweep(
     )
 
 
-def make_equation_of_state(client: Asking, jobs: Sequence[Job]) -> EquationOfState:
+def make_equation_of_state(caller: Caller, jobs: Sequence[Job]) -> EquationOfState:
     """See :meth:`crystalmath.client.Client.equation_of_state`."""
-    return _equation_of_state(JobValues.of(client, jobs))
+    return _equation_of_state(JobValues.of(caller, jobs))
 
 
-def make_equations_of_state(client: Asking, jobs: Sequence[Job], by: str) -> EquationsOfState:
+def make_equations_of_state(caller: Caller, jobs: Sequence[Job], by: str) -> EquationsOfState:
     """See :meth:`crystalmath.client.Client.equations_of_state`."""
-    every = JobValues.of(client, jobs)
+    every = JobValues.of(caller, jobs)
     if by != "formula":
         _require(by, every)
     groups: dict[str, list[JobValues]] = defaultdict(list)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from crystalmath.client.client_errors import raise_answered
 from crystalmath.client.job_values import parameters_of
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.documents import cleaned
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.client.asking import Asking
+    from crystalmath.client.transport import Caller
     from crystalmath.models import Job
 
 #: Jobs whose results are in memory at once.
@@ -48,21 +47,21 @@ class Line:
     atoms: Atoms | None
 
 
-def lines(client: Asking, jobs: Iterable[Job]) -> Iterator[Line]:
+def lines(caller: Caller, jobs: Iterable[Job]) -> Iterator[Line]:
     """Make a line of each job, in their order; no more than a page of results is in memory.
 
     Parameters
     ----------
-    client : Asking
-        Whom to ask for results and parameters.
+    caller : Caller
+        Calls the server's methods, which tell results and parameters.
     jobs : iterable of Job
         The jobs.
     """
     rest = iter(jobs)
     while page := list(islice(rest, _PAGE)):
-        asked = parameters_of(client, [job.job_id for job in page])
+        asked = parameters_of(caller, [job.job_id for job in page])
         completed = [job.job_id for job in page if job.state is JobState.COMPLETED]
-        results = _results(client, completed)
+        results = _results(caller, completed)
         for job in page:
             has_result = job.state is JobState.COMPLETED
             result = next(results) if has_result else None
@@ -109,22 +108,21 @@ def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def _results(client: Asking, job_ids: Sequence[str]) -> Iterator[Any]:
+def _results(caller: Caller, job_ids: Sequence[str]) -> Iterator[Any]:
     """Yield results as plain JSON, in order; ``None`` where the files are gone."""
     left = list(job_ids)
     while left:
-        answer = client.call("jobs.results", {"job_ids": left})
-        raise_answered(answer)
+        answer = caller.ask("jobs.results", job_ids=left)
         for each in answer["results"]:
             yield cleaned(each["result"])
         if not answer["results"]:
-            yield _large(client, left[0])
+            yield _large(caller, left[0])
         left = left[max(1, len(answer["results"])) :]
 
 
-def _large(client: Asking, job_id: str) -> Any:
+def _large(caller: Caller, job_id: str) -> Any:
     try:
-        text = client.result_json(job_id, brief=True)
+        text = caller.result_text(job_id, brief=True)
     except CrystalMathError:
         return None
     return None if text is None else cleaned(json.loads(text))

@@ -1,16 +1,25 @@
-"""What a client asks through: a server's socket, or a job service of the same process."""
+"""How a client asks: a transport carries requests, a caller raises what their answers say."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from crystalmath.client.client_errors import raise_answered
+from crystalmath.errors import ID_LENGTH, the_one
 from crystalmath.server.rpc.wire import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from crystalmath.models.answers import JobDocument
+
+    _Ask = Callable[..., dict[str, Any]]
+
+_Item = TypeVar("_Item")
+
+#: How long a server may look at, or remove, the files of many jobs, in seconds.
+LONG_S = 3600.0
 
 
 class Transport(Protocol):
@@ -54,14 +63,68 @@ class Transport(Protocol):
         """Let go of everything."""
 
 
+class Caller:
+    """Call methods through a transport.
+
+    Parameters
+    ----------
+    transport : Transport
+        What carries the requests.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    def call(
+        self, method: str, params: Mapping[str, Any] | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Call a method and return its result as it is."""
+        return self.transport.call(method, params or {}, timeout)
+
+    def ask(self, method: str, *, timeout: float | None = None, **params: Any) -> dict[str, Any]:
+        """Call a method, without parameters that are ``None``; raise what its answer says."""
+        given = {name: value for name, value in params.items() if value is not None}
+        answer = self.transport.call(method, given, timeout)
+        raise_answered(answer)
+        return answer
+
+    def result_text(
+        self, job_id: str, field: str | None = None, *, brief: bool = False
+    ) -> bytes | None:
+        """Return a result as JSON text, as it is stored; ``None`` unless the job completed.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        field : str, optional
+            Only this part of it: ``results.energy``.
+        brief : bool
+            Of a large result only what a table has of it: the scalars, final geometry and forces
+            of its last calculation.
+        """
+        told, result = split_last(
+            self.transport.call_raw("jobs.result", result_params(job_id, field, brief=brief)),
+            "result",
+        )
+        raise_answered(told)
+        return result if told["status"] == "completed" else None
+
+
+def result_params(job_id: str, field: str | None, *, brief: bool) -> dict[str, Any]:
+    """Return the parameters of ``jobs.result``."""
+    part = {"field": field, "brief": brief or None}
+    return {"job_id": job_id, **{name: one for name, one in part.items() if one is not None}}
+
+
+# --- which jobs ------------------------------------------------------------------------------
+
 #: Jobs of one page, and how many ids are named where several begin alike.
 PAGE = 500
 SHOWN = 5
 
 
-def pages(
-    ask: Callable[..., dict[str, Any]], limit: int | None, filters: Mapping[str, Any]
-) -> Iterator[JobDocument]:
+def pages(ask: _Ask, limit: int | None, filters: Mapping[str, Any]) -> Iterator[JobDocument]:
     """Go through the pages of ``jobs.list``.
 
     Parameters
@@ -84,6 +147,83 @@ def pages(
             return
         left = None if left is None else left - len(page["jobs"])
 
+
+def parts(items: Sequence[_Item], size: int = PAGE) -> list[list[_Item]]:
+    """Divide what is sent in several requests."""
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def find(ask: _Ask, prefix: str) -> str:
+    """Return the one job id that begins so; a full one goes through as it is.
+
+    Raises
+    ------
+    UnknownJob
+        None does.
+    InvalidJob
+        Several do, or `prefix` is empty.
+    """
+    if len(prefix) == ID_LENGTH:
+        return prefix
+    found = pages(ask, SHOWN, {"prefix": prefix})
+    return the_one(prefix, [job["job_id"] for job in found])
+
+
+def chosen(
+    ask: _Ask, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
+) -> list[str] | None:
+    """Return the jobs that are named, of which filters leave those that fit.
+
+    Parameters
+    ----------
+    ask : callable
+        Calls a method with parameters.
+    job_ids : sequence of str, optional
+        Whole ids.
+    filters : mapping
+        As a caller of the client gives them.
+
+    Returns
+    -------
+    list of str or None
+        Each once, in their order; ``None`` where filters alone choose.
+    """
+    if job_ids is None:
+        return None
+    named = list(dict.fromkeys(job_ids))
+    written = filters_document(filters)
+    if not written or not named:
+        return named
+    fitting = {job["job_id"] for job in pages(ask, None, written)}
+    return [job_id for job_id in named if job_id in fitting]
+
+
+def filters_document(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Write filters as ``jobs.list`` takes them, without those that are ``None`` or empty."""
+    return {
+        name: _plain(name, value)
+        for name, value in filters.items()
+        if value is not None and not (name in {"labels", "exclude"} and not value)
+    }
+
+
+def _plain(name: str, value: Any) -> Any:
+    from datetime import datetime
+
+    if name == "exclude":
+        return filters_document(value)
+    if name == "elements" and isinstance(value, str):
+        return [symbol for symbol in value.replace(",", " ").split() if symbol]
+    if isinstance(value, datetime):
+        return value.timestamp()
+    if name == "labels":
+        return dict(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value)
+    return value
+
+
+# --- large answers ---------------------------------------------------------------------------
 
 #: Before the last member, which may be large, stand small ones: in so many bytes, all of them.
 _HEAD = 2**16

@@ -48,8 +48,6 @@ LabelFilter = Annotated[
     ),
 ]
 
-_FULL = 36  # characters of an id
-
 
 def any_client(*, runs: bool = False) -> Client:
     """Return a client of the home's server; where none runs, of this process.
@@ -132,11 +130,6 @@ def _tell_of_a_lock() -> None:
         )
 
 
-def find(client: Client, prefix: str) -> str:
-    """Return the one id that begins so; a full one goes through as it is."""
-    return prefix if len(prefix) == _FULL else client.find(prefix)
-
-
 def select(
     client: Client,
     job_ids: Sequence[str] | None,
@@ -151,7 +144,7 @@ def select(
         There is none.
     """
     if job_ids:
-        found = [client.job(find(client, prefix)) for prefix in dict.fromkeys(job_ids)]
+        found = [client.job(client.find(prefix)) for prefix in dict.fromkeys(job_ids)]
         chosen = [job for job in found if _fits(job, labels, wanted)]
     else:
         chosen = list(client.list(labels=labels or None, state=wanted))

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 import typer
 
@@ -27,7 +27,9 @@ from crystalmath.models.retry import Retry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from crystalmath.client import Client
     from crystalmath.models import SubmissionOptions
+    from crystalmath.models.answers import CheckedJob
     from crystalmath.models.fields import Field
 
 Recipe = Annotated[
@@ -98,6 +100,30 @@ def asking(recipes: Iterable[str], *, always: bool = False) -> Iterator[None]:
 
             close()
             raise
+
+
+def checked(client: Client, submission: Submission, *, inputs: bool = False) -> CheckedJob:
+    """Return what is found of a submission, with the files that the job reads.
+
+    Parameters
+    ----------
+    client : Client
+        What is asked.
+    submission : Submission
+        The job.
+    inputs : bool
+        Also what its programs would get.
+
+    Raises
+    ------
+    InvalidJob
+        It is none that could be checked.
+    """
+    from crystalmath.client.request import Writer
+
+    sent = Writer().document(submission)
+    with asking([str(submission.recipe)], always=inputs):
+        return cast("CheckedJob", client.ask("jobs.check", inputs=inputs or None, **sent))
 
 
 def is_asked(recipe: str) -> bool:

@@ -1,21 +1,24 @@
-"""Fetches results: of several completed jobs at once where one after the other is asked for."""
+"""What came of jobs: their results, and the exceptions that their recipes raised."""
 
 from __future__ import annotations
 
+import ast
+import builtins
 import os
+import re
+import sys
 import threading
 import weakref
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.client.client_errors import raise_answered
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, InvalidJob
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystalmath.client.transport import Transport
+    from crystalmath.client.transport import Caller
 
 #: Results of one request; the server gives as many of them as fit into 1 MiB.
 MOST = 256
@@ -24,20 +27,20 @@ MOST = 256
 KEPT = 4
 
 
-class ResultFetcher:
-    """Give the results of completed jobs; threads may share it.
+class Results:
+    """Fetches the results of completed jobs, of several at once; threads may share it.
 
     The first request is for one result, each further one for twice as many as that before: who
     wants one pays for one, and who wants a thousand does not ask a thousand times.
 
     Parameters
     ----------
-    transport : Transport
-        Whom to ask.
+    caller : Caller
+        Calls the server's methods.
     """
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
         self._most = MOST
         self._many = 1
         self._fetched: deque[dict[str, Any]] = deque(maxlen=KEPT)
@@ -57,7 +60,23 @@ class ResultFetcher:
         with self._lock:
             self._completed[job_id] = future
 
-    def take(self, job_id: str) -> Mapping[str, Any] | None:
+    def value(self, job_id: str) -> Any:
+        """Return what the recipe of a completed job returned."""
+        from crystalmath.recipes import codec
+
+        fetched = self._take(job_id)
+        if fetched is not None:
+            return codec.decode_result_document(fetched["result"])
+        text = self._caller.result_text(job_id)
+        if text is None:
+            raise InvalidJob(f"the job {job_id} has not completed")
+        return codec.decode_result_json(text)
+
+    def traceback(self, job_id: str) -> str | None:
+        """Return the traceback of a job that failed, if its recipe raised."""
+        return self._caller.ask("jobs.result", job_id=job_id).get("traceback")
+
+    def _take(self, job_id: str) -> Mapping[str, Any] | None:
         """Return what ``jobs.result`` says of a job that completed, once; ``None``: ask for it."""
         while True:
             with self._lock:
@@ -97,15 +116,14 @@ class ResultFetcher:
 
     def _fetch(self, job_ids: list[str]) -> dict[str, Any]:
         try:
-            answer = self._transport.call("jobs.results", {"job_ids": job_ids})
-            raise_answered(answer)
+            answer = self._caller.ask("jobs.results", job_ids=job_ids)
         except CrystalMathError:
             self._most = self._many = 1  # whoever asks for one alone is told
             return {}
         return {each["job_id"]: each for each in answer["results"] if "code" not in each}
 
 
-_all: weakref.WeakSet[ResultFetcher] = weakref.WeakSet()
+_all: weakref.WeakSet[Results] = weakref.WeakSet()
 
 
 def _forked() -> None:
@@ -114,3 +132,63 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
+
+
+# --- exceptions of recipes -------------------------------------------------------------------
+
+_RAISED = re.compile(r"([A-Za-z_]\w*(?:\.(?:[A-Za-z_]\w*|<locals>))*)(?:: (.*))?", re.DOTALL)
+
+
+def raised(traceback: str) -> Exception | None:
+    """Make what a recipe raised, with its message and none of its other attributes.
+
+    Nothing is imported for it: a type that this process has not imported nobody here waits for.
+
+    Parameters
+    ----------
+    traceback : str
+        As Python writes it, to the last line.
+
+    Returns
+    -------
+    Exception or None
+        ``None`` where its type is not at hand.
+    """
+    told = _RAISED.fullmatch(_last(traceback))
+    kind = _type(told[1]) if told else None
+    if told is None or kind is None:
+        return None
+    message = told[2]
+    try:
+        # Past its own __init__, which builds a message that is there already.
+        error = kind.__new__(kind)
+        error.args = () if message is None else (_argument(kind, message),)
+    except Exception:  # noqa: BLE001 - whatever a type says that wants more to be made
+        return None
+    return error
+
+
+def _last(traceback: str) -> str:
+    """Return the line that names the exception, and what follows it of a longer message."""
+    lines = traceback.rstrip("\n").split("\n")
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    begin = frames[-1] + 1 if frames else 0
+    while begin < len(lines) and lines[begin].startswith("    "):  # its source
+        begin += 1
+    return "\n".join(lines[begin:])
+
+
+def _type(name: str) -> type[Exception] | None:
+    module, _, last = name.rpartition(".")
+    found = getattr(sys.modules.get(module) if module else builtins, last, None)
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def _argument(kind: type[Exception], message: str) -> object:
+    # A KeyError shows the key as Python writes it.
+    if issubclass(kind, KeyError) and kind.__str__ is KeyError.__str__:
+        try:
+            return ast.literal_eval(message)
+        except (ValueError, SyntaxError):
+            return message
+    return message
