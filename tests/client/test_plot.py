@@ -20,8 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crystalmath import config
-from crystalmath.cli.shared.figure import Curve, Panel, linear_marks, log_marks
-from crystalmath.cli.shared.terminal_plot import draw
+from crystalmath.cli.shared.figure import Curve, Panel, draw, linear_marks, log_marks
 from crystalmath.client import in_process
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.jobs.changes import Change

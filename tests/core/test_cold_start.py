@@ -60,7 +60,7 @@ def test_the_help_of_a_command_imports_that_alone():
     for (name, listed), (code, modules) in zip(COMMANDS.items(), asked, strict=True):
         assert code == 0
         # What both tell stands with one of them.
-        shared = {"show": {"crystalmath.cli.status"}, "retry": {"crystalmath.cli.submit"}}
+        shared = {"retry": {"crystalmath.cli.submit"}}
         own = {f"crystalmath.cli.{listed.place.partition(':')[0]}"}
         assert commands_in(modules) == own | shared.get(name, set())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from crystalmath.cli import logs as logs_module
-from crystalmath.cli.shared.plain import Plain
+from crystalmath.cli.logs import Plain
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.rundir import LEFT_OUT

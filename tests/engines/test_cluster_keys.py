@@ -13,7 +13,7 @@ from ase.build import bulk
 from attrs import evolve
 
 from crystalmath import config
-from crystalmath.cli.shared.cluster_examples import EXAMPLES
+from crystalmath.cli.clusters import EXAMPLES
 from crystalmath.errors import ConfigError, InvalidJob
 from crystalmath.models import Attempt, Resources, Submission
 from crystalmath.models.cluster import _KNOWN, read_cluster

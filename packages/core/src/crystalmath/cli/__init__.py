@@ -71,7 +71,7 @@ COMMANDS = {
         {"jobs": [], "totals": {}},
     ),
     "status": _Listed("Show what became of a job.", "status", " 3f2a91c4", {"result": None}),
-    "show": _Listed("Tell a job's whole story.", "show", " 3f2a91c4", {"job": None}),
+    "show": _Listed("Tell a job's whole story.", "status:show", " 3f2a91c4", {"job": None}),
     "wait": _Listed(
         "Wait until jobs have ended, and show how far they are.",
         "wait",
@@ -80,7 +80,7 @@ COMMANDS = {
     ),
     "result": _Listed(
         "Print a job's result, with --json the whole of it.",
-        "result",
+        "status:result",
         " 3f2a91c4 --json",
         {"result": None},
     ),
@@ -127,7 +127,7 @@ COMMANDS = {
     ),
     "counts": _Listed(
         "Count the jobs that ended, by state and time.",
-        "counts",
+        "list_:counts",
         " --bucket 1d --last 30d --label project=alloys",
         {"bucket_s": 0, "buckets": [], "states": {}},
     ),
@@ -191,7 +191,7 @@ COMMANDS = {
     ),
     "engine-template": _Listed(
         "Write the distribution of an engine, yours to change.",
-        "engine_template",
+        "conform:engine_template",
         " mine",
         {"files": []},
     ),

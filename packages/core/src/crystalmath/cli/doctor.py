@@ -12,8 +12,7 @@ from attrs import asdict
 
 from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
-from crystalmath.cli.shared.health import server_checks, show
-from crystalmath.cli.shared.storage_health import storage_checks
+from crystalmath.cli.shared.health import server_checks, show, storage_checks
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.checkup import Check
 

@@ -291,7 +291,7 @@ def _cores() -> int:
 
 def _cluster(given: str | None, *, asks: bool) -> str | None:
     """Return which example of a cluster is to be added; one that is found is only asked for."""
-    from crystalmath.cli.shared.cluster_examples import EXAMPLES
+    from crystalmath.cli.clusters import EXAMPLES
 
     if given is not None:
         if given not in {*EXAMPLES, "none"}:
@@ -314,7 +314,7 @@ def _cluster(given: str | None, *, asks: bool) -> str | None:
 
 
 def _document(variables: Mapping[str, str], workers: int | None, cluster: str | None) -> str:
-    from crystalmath.cli.shared.cluster_examples import EXAMPLES
+    from crystalmath.cli.clusters import EXAMPLES
 
     lines = ["# Written by crystalmath init; docs/configuration.md has all settings."]
     if variables:

@@ -1,4 +1,4 @@
-"""``crystalmath list``: jobs as a table, once or live, or counted."""
+"""``crystalmath list`` and ``counts``: jobs as a table, once or live, or counted."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     _Progress: TypeAlias = Mapping[str, ProgressDocument | None]
     _Look: TypeAlias = tuple[list[JobDocument], dict[str, int], _Progress]
+
 
 #: How often a live list is renewed, in seconds.
 _RENEW_S = 1.0
@@ -251,3 +252,56 @@ def _summary(home: HomeReader, filters: Mapping[str, Any], *, as_json: bool) -> 
         more = ", ..." if group["count"] > len(group["job_ids"]) else ""
         output.write(f"{group['count']:8} {text}\n{'':8} {ids}{more}")
     return 0
+
+
+@with_filters
+def counts(
+    *,
+    filters: dict[str, Any],
+    bucket: Annotated[
+        str, typer.Option(metavar="TIME", help="The length of a bucket: 10m, 1h, 1d.")
+    ] = "1h",
+    last: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How far back: 2h, 7d. Default: 24 buckets."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Count the jobs that ended, by state and time.
+
+    --state counts those that came to other states: pending are submissions, running beginnings.
+    """
+    bucket_s = _seconds(bucket, "--bucket")
+    start = None if last is None else max(0.0, time.time() - _seconds(last, "--last"))
+    with home_reader() as home:
+        counted = home.ask("jobs.counts", bucket_s=bucket_s, start=start, **filters)
+    if as_json:
+        output.write_json(counted)
+        return 0
+    names = list(counted["states"])
+    rows = [
+        (_moment(one["at"], bucket_s), *(str(one["states"][name] or "") for name in names))
+        for one in counted["buckets"]
+    ]
+    rows.append(("all", *(str(counted["states"][name]) for name in names)))
+    headers = ("FROM", *(name.upper() for name in names))
+    output.show(output.grid(headers, rows, right=headers[1:], whole=headers))
+    return 0
+
+
+def _seconds(text: str, option: str) -> float:
+    from crystalmath.models.timespans import read_timespan
+
+    seconds = read_timespan(text)
+    if seconds is None or seconds < 1:
+        raise typer.BadParameter(
+            f"{text!r} is no span of time of a second or more; write 90s, 30m, 2h or 1d",
+            param_hint=option,
+        )
+    return seconds
+
+
+def _moment(epoch_s: float, bucket_s: float) -> str:
+    """Write when a bucket begins, in local time, as exactly as buckets differ."""
+    shown = "%Y-%m-%d %H:%M:%S" if bucket_s % 60 else "%Y-%m-%d %H:%M"
+    return time.strftime(shown, time.localtime(epoch_s))

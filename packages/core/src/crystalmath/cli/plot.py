@@ -84,7 +84,7 @@ def plot(
     """
     _check(job_ids, label, {"--x": x, "--y": y, "--by": by}, eos=eos)
     if file is not None:
-        from crystalmath.cli.shared.image_plot import FORMATS
+        from crystalmath.cli.shared.figure import FORMATS
 
         if file.suffix.lower() not in FORMATS:
             raise typer.BadParameter(
@@ -109,7 +109,7 @@ def plot(
         else:
             document, panels, left_out = _of_steps(client, jobs)
     if file is not None:
-        from crystalmath.cli.shared.image_plot import save
+        from crystalmath.cli.shared.figure import save
 
         save(panels, file)
     if as_json:
@@ -145,7 +145,7 @@ def _check(
 
 
 def _show(panels: Sequence[Panel]) -> None:
-    from crystalmath.cli.shared.terminal_plot import draw
+    from crystalmath.cli.shared.figure import draw
 
     console = output.console()
     for panel in panels:

@@ -1,18 +1,32 @@
-"""``crystalmath status``: what became of a job."""
+"""``crystalmath status``, ``show`` and ``result``: a job, and what became of it."""
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path  # noqa: TC003 - Typer reads annotations
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
 
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.models import Progress
-    from crystalmath.models.answers import JobDocument, Potcar, ProgressDocument
+    from crystalmath.models.answers import (
+        AttemptEntry,
+        Event,
+        JobDocument,
+        Potcar,
+        ProgressDocument,
+        Relative,
+        Story,
+    )
+    from crystalmath.models.job import Job
+
 
 #: So much is shown of a parameter.
 _SHOWN = 60
@@ -142,3 +156,183 @@ def _short(value: object) -> str:
 def _took(job: JobDocument) -> str | None:
     began, ended = job["started_at"], job["finished_at"]
     return None if began is None or ended is None else f"{ended - began:.1f} s"
+
+
+def show(job_id: JobId, *, as_json: Json = False) -> int:
+    """Tell a job's whole story.
+
+    That is what it came of, its attempts and events with their reasons, and what came of it.
+    crystalmath files ID lists what it has written, crystalmath logs ID prints it.
+    """
+    with home_reader() as home:
+        told = cast("Story", home.ask("jobs.show", job_id=home.find(job_id)))
+    if as_json:
+        output.write_json(told)
+    else:
+        output.write(output.fields(_story(told)))
+    return 0
+
+
+def _story(told: Story) -> list[tuple[str, object]]:
+    # What it came of is told below, with what became of that.
+    job: JobDocument = {**told["job"], "parents": []}
+    known = status_fields(job, told["params"], told["potcars"])
+    return [
+        *known,
+        *each("came of", _relatives(told["parents"], output.taken_of)),
+        *each("led to", _relatives(told["children"], _given_on)),
+        *each("attempts", map(_attempt, told["attempts"])),
+        *each("events", (_event(one) for one in told["events"])),
+        ("work dir", job["work_dir"]),
+    ]
+
+
+def _relatives(those: Sequence[Relative], how: Callable[[Relative], str]) -> Iterator[str]:
+    """Tell of each job once, in however many ways it is a relative."""
+    ways: dict[str, list[str]] = {}
+    for one in those:
+        ways.setdefault(one["job_id"], []).append(how(one))
+    for job_id, one in {one["job_id"]: one for one in those}.items():
+        known = [one["name"], one["recipe"] and output.short_recipe(one["recipe"]), one["status"]]
+        told = ", ".join(text for text in known if text) or "not on record any more"
+        yield f"{job_id} ({', '.join(ways[job_id])}): {told}"
+
+
+def _given_on(child: Relative) -> str:
+    # Which of its geometries, the child's own record tells.
+    return "from a geometry of it" if child["role"] == "structure" else output.taken_of(child)
+
+
+def _attempt(one: AttemptEntry) -> str:
+    where = f"on {one['host']}, process {one['pid']}" if one["host"] else "not begun"
+    begun = f", from the geometry in {one['begun_from']}" if one["begun_from"] else ""
+    error = f": {output.first_line(one['error'])}" if one["error"] else ""
+    return (
+        f"{one['attempt']} {where}{begun}{', ' + one['outcome'] if one['outcome'] else ''}{error}"
+    )
+
+
+def _event(one: Event) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["at"]))
+    reason = f": {output.first_line(one['reason'])}" if one["reason"] else ""
+    return f"{at}  {one['to']}{reason}"
+
+
+def result(
+    job_id: JobId,
+    *,
+    field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Only this part of what the recipe returned: results.energy."
+        ),
+    ] = None,
+    structure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the final geometry to a new file, with energy and forces where its format "
+            "has them: out.extxyz, POSCAR, out.cif.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Print a job's result, with --json the whole of it.
+
+    Exits 1 where there is none: the job failed, was cancelled, or has not ended.
+    """
+    if structure is not None and (field is not None or as_json):
+        other = "--json" if as_json else "--field"
+        raise typer.BadParameter(f"does not go with {other}", param_hint="--structure")
+    with home_reader() as home:
+        document = home.ask("jobs.status", job_id=home.find(job_id))
+        job_id, state = document["job_id"], document["status"]
+        if as_json:
+            # The stored text goes out as it is: reading 20 MB to write them again helps nobody.
+            _splice(document, home.result_json(job_id, field) or b"null")
+            return 0 if state == "completed" else 1
+        from crystalmath.errors import InvalidJob
+        from crystalmath.models.job import Job
+
+        job = Job.read(document)
+        if state != "completed" and (field is not None or structure is not None):
+            raise InvalidJob(_without_result(job))
+        if field is not None:
+            _print_field(home.result_json(job_id, field) or b"null")
+        elif structure is not None:
+            _write_structure(job_id, home.result_json(job_id, brief=True) or b"null", structure)
+        else:
+            failed = home.ask("jobs.result", job_id=job_id) if state == "failed" else {}
+            _print_result(job, failed.get("traceback"))
+    return 0 if state == "completed" else 1
+
+
+def _without_result(job: Job) -> str:
+    if not job.state.is_terminal():
+        return f"job {job.job_id} is {job.state.value}; it has no result yet"
+    told = f"job {job.job_id} {job.state.ended}, and has no result"
+    return f"{told}; 'crystalmath result {job.job_id[:8]}' tells why"
+
+
+def _print_field(raw: bytes) -> None:
+    """Print a text as it is, and all else as JSON."""
+    import json
+
+    text = raw.decode()
+    output.write(output.printable(json.loads(text)) if text.startswith('"') else text)
+
+
+def _write_structure(job_id: str, raw: bytes, path: Path) -> None:
+    import json
+
+    import ase.io
+    from ase.io.formats import UnknownFileTypeError
+
+    from crystalmath.errors import InvalidJob
+    from crystalmath.recipes.summary import final_atoms
+
+    if path.exists():
+        raise InvalidJob(f"{path} is there already; remove it, or write another file")
+    atoms = final_atoms(json.loads(raw))
+    if atoms is None:
+        raise InvalidJob(f"the result of job {job_id} has no structure")
+    try:
+        ase.io.write(path, atoms)
+    except (UnknownFileTypeError, ValueError, NotImplementedError) as error:
+        path.unlink(missing_ok=True)
+        raise InvalidJob(
+            f"{path} cannot be written: {error}; name a file that ASE writes"
+        ) from error
+    output.note(f"{atoms.get_chemical_formula()} written to {path}")
+
+
+def _splice(job: Mapping[str, Any], raw: bytes) -> None:
+    import json
+
+    document = {name: value for name, value in job.items() if name != "result"}
+    sys.stdout.flush()
+    out = sys.stdout.buffer
+    out.write(json.dumps(document, allow_nan=False).encode()[:-1] + b', "result": ')
+    out.write(raw)
+    out.write(b"}\n")
+    out.flush()
+
+
+def _print_result(job: Job, traceback: str | None) -> None:
+    for warning in job.warnings:
+        output.note(output.printable(f"warning: {output.sentence(warning)}"))
+    if not job.state.is_terminal():
+        output.note(_without_result(job))
+        return
+    if job.state.value == "completed":
+        where = (job.summary or {}).get("work_dir") or job.work_dir
+        pairs = [*output.summary_fields(job.document()), ("work dir", where), ("job", job.job_id)]
+        output.write(output.fields(pairs))
+        if said := job.without_files():
+            output.note(f"{said}, and of the result what you see")
+        return
+    output.note(f"job {job.job_id} {job.state.ended}")
+    if job.error and job.state.value != "cancelled":
+        output.note(f"error: {output.printable(job.error)}")
+    if traceback:
+        output.note(output.printable(traceback.rstrip()))

@@ -1,20 +1,24 @@
-"""What ``crystalmath doctor`` and ``clusters check`` look at; what they say of the server."""
+"""What crystalmath doctor and clusters check look at: file systems, the database, the server."""
 
 from __future__ import annotations
 
+import fcntl
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crystalmath._storage import file_system, is_shared
 from crystalmath.cli.shared import output
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.checkup import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from crystalmath.config import Config
     from crystalmath.server.endpoint import Place, Server
+
 
 #: How long the server may take to answer, in seconds.
 ANSWER_S = 5.0
@@ -139,3 +143,71 @@ def _log(log: Path) -> Iterator[Check]:
     if errors:
         message = f"{len(errors)} error(s) of this server; the last: {errors[-1]}"
         yield Check(name="log", state="warning", message=message, remedy=f"see {log}")
+
+
+_ELSEWHERE = (
+    "put the database on PostgreSQL (CRYSTALMATH_DATABASE_URL), or beside the home; see "
+    "docs/configuration.md, Network file systems"
+)
+
+
+def storage_checks(config: Config) -> Iterator[Check]:
+    """Look at where the home and its database lie, and whether files can be locked there."""
+    kind = file_system(config.home)
+    told = f"{config.home} is on {kind}, {'a network' if config.is_on_network else 'a local'}"
+    why = "" if config.network is None else " ([storage] network says so)"
+    folder = next(place for place in (config.home, *config.home.parents) if place.exists())
+    trouble = _cannot_lock(folder)
+    if trouble:
+        yield Check(
+            name="storage",
+            state="error",
+            message=f"{told} file system{why}, and files cannot be locked there: {trouble}",
+            remedy="mount it with locks (Lustre: -o flock; NFS: not nolock), or choose another "
+            "home with CRYSTALMATH_HOME",
+        )
+        return
+    yield Check(name="storage", state="ok", message=f"{told} file system{why}; {_kept(config)}")
+    file = _file(config)
+    if config.is_on_network and file is not None and not is_shared(file, config.home):
+        yield Check(
+            name="storage",
+            state="warning",
+            message=f"{file} is on {file_system(file)}, of this host alone: on others jobs are "
+            "listed only while a server runs on the host that has the database",
+            remedy=_ELSEWHERE,
+        )
+
+
+def _file(config: Config) -> Path | None:
+    scheme, _, path = config.database_url.partition(":///")
+    return Path(path) if scheme.startswith("sqlite") else None
+
+
+def _kept(config: Config) -> str:
+    """Return how the database is kept there, and why."""
+    file = _file(config)
+    if file is None:
+        return "the database is on a server, which all hosts may ask"
+    if not is_shared(file, config.home):
+        return f"the database is apart, at {file}"
+    if config.is_on_network:
+        return (
+            "SQLite keeps a rollback journal, as its write-ahead log needs memory that hosts "
+            "do not share"
+        )
+    return "SQLite keeps a write-ahead log"
+
+
+def _cannot_lock(folder: Path) -> str | None:
+    """Try the two kinds of locks that the server, its jobs and SQLite hold."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except PermissionError:
+        return None  # the line about the home says it
+    except OSError as error:
+        return str(error.strerror)
+    return None
