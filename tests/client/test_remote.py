@@ -19,7 +19,7 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import build_version, processes
-from crystalmath.cli import stop as stop_module
+from crystalmath.cli import serve as stop_module
 from crystalmath.client import (
     ClientClosed,
     ConnectionLost,

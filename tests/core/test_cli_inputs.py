@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from crystalmath.cli.shared import inputs_output
+from crystalmath.cli import check
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import Inputs, Setting, StepInputs
 
@@ -38,7 +38,7 @@ BOTH = Inputs(steps=(FIRST, SECOND), rest="further steps are not known: why")
 
 
 def test_each_line_has_who_has_set_it(capsys):
-    inputs_output.show(BOTH)
+    check.show(BOTH)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "step 1 of 2: VASP, Al4, preset Default"
     assert "ENCUT = 400.0 asked (preset: 520)" in lines
@@ -61,7 +61,7 @@ def test_what_the_machine_of_the_job_decides_is_marked_in_its_first_step_too(cap
         ),
         certain=False,
     )
-    inputs_output.show(Inputs(steps=(told, SECOND)))
+    check.show(Inputs(steps=(told, SECOND)))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[1] == "what the machine that the job runs on may still change is marked with ?"
     assert [line for line in lines if line.endswith("quacc ?")] == [
@@ -75,14 +75,14 @@ def test_what_the_machine_of_the_job_decides_is_marked_in_its_first_step_too(cap
 
 
 def test_files_are_written_as_they_are_and_none_is_overwritten(tmp_path):
-    inputs_output.write(Inputs(steps=(FIRST,)), str(tmp_path / "one"))
+    check.write(Inputs(steps=(FIRST,)), str(tmp_path / "one"))
     assert (tmp_path / "one/INCAR").read_bytes() == INCAR.encode()
     (tmp_path / "two/step-2").mkdir(parents=True)
     (tmp_path / "two/step-2/INCAR").write_text("mine")
     with pytest.raises(CrystalMathError, match="step-2/INCAR is there already.*--inputs"):
-        inputs_output.write(BOTH, str(tmp_path / "two"))
+        check.write(BOTH, str(tmp_path / "two"))
     assert not (tmp_path / "two/step-1").exists()
-    written = inputs_output.write(BOTH, str(tmp_path / "three"))
+    written = check.write(BOTH, str(tmp_path / "three"))
     assert [str(path.relative_to(tmp_path)) for path in written] == [
         *("three/step-1/INCAR", "three/step-1/KPOINTS", "three/step-2/INCAR")
     ]

@@ -12,7 +12,7 @@ from attrs import evolve
 from commands import finish, start
 from crystalmath import config
 from crystalmath.cli.shared.parameter_options import parse_memory, parse_scheduler_options
-from crystalmath.cli.shared.resource_sweep import parse_resource_sweep, split_sweeps
+from crystalmath.cli.submit import parse_resource_sweep, split_sweeps
 from crystalmath.engines.allotment import PARALLEL_COMMANDS, filled, job_environment
 from crystalmath.engines.local import LocalRunner
 from crystalmath.errors import InvalidJob, JobRefused, KeyConflict

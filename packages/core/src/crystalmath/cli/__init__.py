@@ -74,7 +74,7 @@ COMMANDS = {
     "show": _Listed("Tell a job's whole story.", "status:show", " 3f2a91c4", {"job": None}),
     "wait": _Listed(
         "Wait until jobs have ended, and show how far they are.",
-        "wait",
+        "cancel:wait",
         " 3f2a91c4 && crystalmath result 3f2a91c4 --json",
         {"jobs": []},
     ),
@@ -91,7 +91,7 @@ COMMANDS = {
     ),
     "import": _Listed(
         "Take in the jobs of an archive, with all their files.",
-        "import_:import_jobs",
+        "export:import_jobs",
         " alloys.zip",
         {"job_ids": [], "known": []},
     ),
@@ -106,19 +106,22 @@ COMMANDS = {
     ),
     "inputs": _Listed(
         "Show what a job's programs get, before and after it ran.",
-        "inputs",
+        "check:inputs",
         " 3f2a91c4 --diff 0b77c1d2",
         {"inputs": None},
     ),
     "progress": _Listed(
-        "Show how far the calculations of jobs have come.", "progress", " 3f2a91c4", {"jobs": []}
+        "Show how far the calculations of jobs have come.",
+        "cancel:progress",
+        " 3f2a91c4",
+        {"jobs": []},
     ),
     "plot": _Listed(
         "Draw ionic steps, a sweep, or an equation of state.",
         "plot",
         " --label project=al --x encut --y energy_per_atom --by kpts",
     ),
-    "path": _Listed("Print a job's work directory.", "path", " 3f2a91c4", {"path": None}),
+    "path": _Listed("Print a job's work directory.", "files:path", " 3f2a91c4", {"path": None}),
     "cancel": _Listed(
         "Stop jobs: those named, or all that fit the filters.",
         "cancel",
@@ -133,13 +136,13 @@ COMMANDS = {
     ),
     "du": _Listed(
         "Measure the files of jobs: by recipe, by label, in all.",
-        "du",
+        "files:du",
         " --label project=alloys",
         {"states": [], "recipes": [], "labels": []},
     ),
     "prune": _Listed(
         "Remove the run directories of jobs that have ended.",
-        "prune",
+        "files:prune",
         " --older 30d --label project=alloys --keep-results --dry-run",
         {"jobs": [], "left": []},
     ),
@@ -151,11 +154,14 @@ COMMANDS = {
     ),
     "reread": _Listed(
         "Read a failed job's calculations again, as a new job.",
-        "reread",
+        "retry:reread",
         " 3f2a91c4 --setting CHECK_CONVERGENCE=False",
     ),
     "engines": _Listed(
-        "List the installed engines, and why one cannot serve.", "engines", "", {"engines": []}
+        "List the installed engines, and why one cannot serve.",
+        "installed:engines",
+        "",
+        {"engines": []},
     ),
     "clusters": _Listed(
         "List the configured clusters, check one, or add one.",
@@ -165,18 +171,18 @@ COMMANDS = {
     ),
     "presets": _Listed(
         "List quacc's presets with what each sets, or show one.",
-        "presets",
+        "installed:presets",
         " DefaultSetGGA",
         {"presets": []},
     ),
     "recipes": _Listed(
         "List the recipes there are, or show one.",
-        "recipes",
+        "installed:recipes",
         " emt.core.relax_job",
         {"recipes": []},
     ),
     "serve": _Listed("Serve the home: own its jobs, and answer its clients.", "serve", ""),
-    "stop": _Listed("End the home's server.", "stop", "", {"stopped": False}),
+    "stop": _Listed("End the home's server.", "serve:stop", "", {"stopped": False}),
     "init": _Listed(
         "Ask what jobs need, and write config.toml.",
         "init",
@@ -269,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int:
     try:
         if "--inputs" in arguments:
-            from crystalmath.cli.shared.inputs_output import with_value
+            from crystalmath.cli.check import with_value
 
             arguments = with_value(arguments)
         code = app(arguments, prog_name="crystalmath", standalone_mode=False) or 0

@@ -1,21 +1,32 @@
-"""``crystalmath cancel``: stop jobs for real."""
+"""``crystalmath cancel``, ``wait`` and ``progress``: what is done about jobs that run."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json, UnfinishedIds, any_client
+from crystalmath.cli.shared.common_arguments import (
+    JobIds,
+    Json,
+    LabelFilter,
+    UnfinishedIds,
+    any_client,
+    select,
+)
 from crystalmath.cli.shared.job_filters import with_filters
+from crystalmath.cli.shared.parameter_options import parse_labels
 from crystalmath.errors import CrystalMathError
+from crystalmath.models.fields import to_wire
 from crystalmath.models.job_notes import UNFINISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from crystalmath.client import Client
+    from crystalmath.client import Client, Job
+    from crystalmath.models import Progress
 
 
 @with_filters
@@ -93,3 +104,142 @@ def _tell(answers: Sequence[dict[str, Any]]) -> None:
             output.note(output.printable(f"error: {answer['error']}"))
         else:
             output.note(f"{answer['job_id']}: {answer['error']}; nothing was changed")
+
+
+@with_filters
+def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
+    """Wait until jobs have ended, and show how far they are.
+
+    Jobs are named, or chosen by filters.
+    Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1.
+    """
+    if not job_ids and not filters:
+        raise typer.BadParameter("name jobs, or choose them with --label, --state or others")
+    with any_client() as client:
+        wanted = _chosen(client, job_ids or (), filters)
+        jobs = {job.job_id: job for job in client.wait(wanted, timeout=0)}
+    with output.LiveLine("") as line:
+        for job in jobs.values():
+            _say(line, job)
+        if not all(job.state.is_terminal() for job in jobs.values()):
+            _follow(line, jobs)
+    failed = [job_id for job_id in wanted if jobs[job_id].error and _failed(jobs[job_id])]
+    if failed:
+        output.note(f"all that is known of an error: crystalmath result {failed[0][:8]}")
+    output.note(_counts(jobs.values()))
+    if as_json:
+        documents = [jobs[job_id].document() for job_id in wanted]
+        output.write_json({"jobs": documents, "done": True, "error": None})
+    return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
+
+
+def _chosen(client: Client, prefixes: Sequence[str], filters: Mapping[str, Any]) -> list[str]:
+    """Return the named jobs, the jobs that fit the filters, or those that do both."""
+    named = list(dict.fromkeys(client.find(prefix) for prefix in prefixes))
+    if not filters:
+        return named
+    found = [job.job_id for job in client.list(**filters)]
+    chosen = [job_id for job_id in named if job_id in set(found)] if named else found
+    if not chosen:
+        raise CrystalMathError("there is no job that fits the filters")
+    return chosen
+
+
+def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:
+    """Keep jobs up to date until all have ended."""
+    from crystalmath.client import connect
+
+    unfinished = [job.job_id for job in jobs.values() if not job.state.is_terminal()]
+    try:
+        with connect() as client:
+            line.update(_counts(jobs.values()))
+            for job in client.wait(unfinished):
+                jobs[job.job_id] = job
+                _say(line, job)
+                line.update(_counts(jobs.values()))
+    except KeyboardInterrupt:
+        line.say("no longer waiting; the jobs go on")
+        raise
+
+
+def _say(line: output.LiveLine, job: Job) -> None:
+    if not job.state.is_terminal() or job.state.value == "completed":
+        return
+    error = f": {output.first_line(job.error)}" if job.error and _failed(job) else ""
+    name = f" {job.name}" if job.name else ""
+    line.say(output.printable(f"{job.job_id[:8]}{name} {job.state.value}{error}"))
+
+
+def _failed(job: Job) -> bool:
+    return job.state.value == "failed"
+
+
+def _counts(jobs: Iterable[Job]) -> str:
+    return output.counts(Counter(job.state.value for job in jobs))
+
+
+_NUMBERS = ("CALC", "IONIC", "SCF", "ENERGY/eV", "FORCE/(eV/Å)", "AGE")
+_HEADERS = ("ID", "NAME", "STATE", "PROGRAM", *_NUMBERS)
+#: What is shortened where a line is too narrow.
+_SHORTENED = ("NAME", "PROGRAM")
+
+
+def progress(
+    job_ids: JobIds = None,
+    *,
+    label: LabelFilter = None,
+    as_json: Json = False,
+) -> int:
+    """Show how far the calculations of jobs have come.
+
+    Without ids it is of all jobs that run. Steps, energies and forces are read from what the
+    programs write: VASP, Quantum ESPRESSO's pw.x, ASE's optimizers and dynamics. CALC counts the
+    calculations of a job, IONIC and SCF its ionic and electronic steps; AGE is the time since
+    something was written. Of a job that has ended it is what was reached.
+    """
+    labels = parse_labels(label or ())
+    with any_client() as client:
+        if job_ids:
+            jobs = select(client, job_ids, labels, None)
+        else:
+            jobs = list(client.list(labels=labels or None, state="running"))
+        read = client.progress([job.job_id for job in jobs])
+    if as_json:
+        output.write_json(
+            {"jobs": [_document(job, read[job.job_id]) for job in jobs], "error": None}
+        )
+    elif jobs:
+        rows = zip(*(_row(job, read[job.job_id]) for job in jobs), strict=True)
+        columns = dict(zip(_HEADERS, rows, strict=True))
+        if set(columns["STATE"]) == {"running"}:  # as without ids
+            del columns["STATE"]
+        whole = [header for header in columns if header not in _SHORTENED]
+        cells = zip(*columns.values(), strict=True)
+        output.show(output.grid(list(columns), cells, right=_NUMBERS, whole=whole))
+    else:
+        output.note("no running jobs")
+    return 0
+
+
+def _document(job: Job, read: Progress | None) -> dict[str, object]:
+    return {
+        "job_id": job.job_id,
+        "status": job.state.value,
+        "error": job.error,
+        "progress": None if read is None else to_wire(read),
+    }
+
+
+def _row(job: Job, read: Progress | None) -> list[str]:
+    row = [job.job_id[:8], job.name or "", job.state.value]
+    if read is None:
+        return row + [""] * (1 + len(_NUMBERS))
+    values = (read.calculation, read.ionic_step, read.electronic_step)
+    return [
+        *row,
+        read.program,
+        *("" if value is None else str(value) for value in values),
+        "" if read.energy_ev is None else f"{read.energy_ev:.4f}",
+        "" if read.max_force_ev_ang is None else f"{read.max_force_ev_ang:.4f}",
+        output.age(read.updated_at),
+    ]

@@ -1,4 +1,4 @@
-"""``crystalmath export``: jobs with parameters, results and geometries as a table in a file."""
+"""``crystalmath export`` and ``import``: jobs as a table, a script, inputs or an archive."""
 
 from __future__ import annotations
 
@@ -129,4 +129,27 @@ def _archive(given: Sequence[str], file: Path, filters: dict[str, Any], *, as_js
     for each in left_out:
         output.note(output.printable(f"left out {each}"))
     output.note(f"{count} job{'s' if count != 1 else ''} written to {file}")
+    return 0
+
+
+def import_jobs(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What crystalmath export --archive has written.")
+    ],
+    *,
+    as_json: Json = False,
+) -> int:
+    """Take in the jobs of an archive, with all their files.
+
+    Prints how many, with --json also their ids. Jobs that are here already stay as they are. Where
+    anything in the archive is not as it should be, nothing is taken in.
+    """
+    with any_client() as client:
+        taken = client.import_archive(file)
+    if as_json:
+        output.write_json({**taken, "error": None})
+        return 0
+    count, known = len(taken["job_ids"]), len(taken["known"])
+    there = f"; {known} were here already" if known else ""
+    output.write(f"{count} job{'s' if count != 1 else ''} taken in{there}")
     return 0

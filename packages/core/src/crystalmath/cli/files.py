@@ -1,16 +1,40 @@
-"""``crystalmath files``: what a job has written, with sizes and times."""
+"""``crystalmath path``, ``files``, ``du`` and ``prune``: what jobs have on the disk."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, any_client
+from crystalmath.cli.shared.common_arguments import JobId, JobIds, Json, any_client
+from crystalmath.cli.shared.job_filters import with_filters
+from crystalmath.cli.shared.parameter_options import parse_size
+from crystalmath.errors import FilesRemoved
+from crystalmath.models.timespans import read_timespan
 
 if TYPE_CHECKING:
-    from crystalmath.models.answers import JobFile
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crystalmath.client import Client
+    from crystalmath.models.answers import JobFile, Pruned, PrunedJob
+
+
+def path(job_id: JobId, *, as_json: Json = False) -> int:
+    """Print a job's work directory.
+
+    Whatever state the job is in; nothing where the directory was removed.
+    """
+    with any_client() as client:
+        job = client.job(client.find(job_id))
+    if said := job.without_files():
+        raise FilesRemoved(said)
+    if as_json:
+        output.write_json({"job_id": job.job_id, "path": str(job.work_dir)})
+    else:
+        output.write(str(job.work_dir))
+    return 0
 
 
 def files(
@@ -35,13 +59,168 @@ def files(
         output.note(f"there are no files below {listed['work_dir']}")
         return 0
     # No table: a path is there to be copied, and must not be cut to fit.
-    for size, age, name in [("SIZE", "AGE", "FILE"), *map(_row, listed["files"])]:
+    for size, age, name in [("SIZE", "AGE", "FILE"), *map(_file_row, listed["files"])]:
         output.write(f"{size:>9}  {age:>6}  {output.printable(name)}")
     if listed["more"]:
         output.note(f"{listed['more']} more, after these by their paths")
     return 0
 
 
-def _row(file: JobFile) -> tuple[str, str, str]:
+def _file_row(file: JobFile) -> tuple[str, str, str]:
     name = f"{file['file']} (a link)" if file["is_link"] else file["file"]
     return output.size(file["size"]), output.age(file["modified_at"]), name
+
+
+#: So many groups of a kind are shown, the largest.
+_GROUPS = 20
+
+
+@with_filters
+def du(*, filters: dict[str, Any], as_json: Json = False) -> int:
+    """Measure the files of jobs: by recipe, by label, in all.
+
+    HEAVY is what crystalmath prune --keep-results would remove.
+    """
+    with any_client() as client:
+        usage = client.usage(**filters)
+    if as_json:
+        output.write_json(usage)
+        return 0
+    groups = [
+        *_use_rows(usage["recipes"], lambda one: output.short_recipe(one["recipe"])),
+        *_use_rows(usage["labels"], lambda one: f"{one['label']}={one['value']}"),
+    ]
+    rows = [*groups, _use_row("all", usage["total"])]
+    headers = ("SIZE", "HEAVY", "FILES", "JOBS", "")
+    output.show(output.grid(headers, rows, right=headers[:4], whole=headers[:4]))
+    return 0
+
+
+def _use_rows(groups: Sequence[Any], name: Callable[[Any], str]) -> list[tuple[str, ...]]:
+    shown = [_use_row(name(one), one) for one in groups[:_GROUPS]]
+    left = len(groups) - _GROUPS
+    more = ("", "", "", "", f"({left} smaller ones; --json tells them)")
+    return [*shown, more] if left > 0 else shown
+
+
+def _use_row(name: str, use: Mapping[str, Any]) -> tuple[str, ...]:
+    sizes = (output.size(use["size"]), output.size(use["heavy_size"]))
+    return (*sizes, str(use["files"]), str(use["jobs"]), name)
+
+
+#: So many jobs are shown, those that take most.
+_SHOWN = 20
+
+
+@with_filters
+def prune(
+    job_ids: JobIds = None,
+    *,
+    filters: dict[str, Any],
+    older: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only jobs that ended longer ago: 30d, 12h."),
+    ] = None,
+    larger: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Only jobs of which more would be removed: 500MB, 2GB."),
+    ] = None,
+    keep_results: Annotated[
+        bool,
+        typer.Option(
+            "--keep-results",
+            help="Only what is large and can be computed again: WAVECAR, CHG*, wfc*, ...",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Remove the run directories of jobs that have ended.
+
+    What is on record of them stays. It shows what would be removed, and asks. Never a job that has
+    not ended. Exits 1 where files stay that were meant.
+    """
+    chosen = {
+        "older_s": _age(older),
+        "larger": None if larger is None else parse_size(larger),
+        **filters,
+    }
+    if not job_ids and all(value is None for value in chosen.values()):
+        raise typer.BadParameter(
+            "name jobs, or choose them with --older, --larger, --label, --state or others"
+        )
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise typer.BadParameter("nobody can be asked here; give --dry-run, then --yes")
+    with any_client() as client:
+        wanted = [client.find(prefix) for prefix in job_ids] if job_ids else None
+        told = client.prune(wanted, keep_results=keep_results, dry_run=True, **chosen)
+        if not as_json:
+            _show(told, keep_results=keep_results)
+        if not dry_run:
+            told = _remove(client, told, keep_results=keep_results, yes=yes)
+    if as_json:
+        output.write_json({"jobs": told["jobs"], "left": told["left"], "error": None})
+    for job in told["left"]:
+        output.note(output.printable(f"{job['job_id'][:8]} stays: {job['error']}"))
+    return 1 if told["left"] else 0
+
+
+def _remove(client: Client, shown: Pruned, *, keep_results: bool, yes: bool) -> Pruned:
+    """Remove what was shown, and nothing that has become old enough since."""
+    if shown["jobs"] and not yes:
+        typer.confirm("Remove them?", abort=True, err=True)
+    # Also where there is nothing: what an earlier call did not finish is removed, too.
+    job_ids = [job["job_id"] for job in shown["jobs"]]
+    done = client.prune(job_ids, keep_results=keep_results)
+    if done["jobs"]:
+        size = output.size(sum(job["size"] for job in done["jobs"]))
+        output.note(f"removed {size} of {_jobs(done['jobs'])}")
+    return {**done, "left": [*shown["left"], *done["left"]]}
+
+
+def _show(told: Pruned, *, keep_results: bool) -> None:
+    jobs = sorted(told["jobs"], key=lambda job: -job["size"])
+    if not jobs:
+        output.note("there is nothing to remove")
+        return
+    headers = ("SIZE", "NAME", "STATE", "RECIPE", "ENDED", "ID")
+    output.show(
+        output.grid(headers, map(_pruned_row, jobs[:_SHOWN]), right=("SIZE",), whole=("SIZE", "ID"))
+    )
+    if len(jobs) > _SHOWN:
+        output.write(f"and {len(jobs) - _SHOWN} smaller ones")
+    what = "the heavy files" if keep_results else "the run directories"
+    size = output.size(sum(job["size"] for job in jobs))
+    output.write(f"{what} of {_jobs(jobs)}: {size}")
+
+
+def _pruned_row(job: PrunedJob) -> tuple[str, ...]:
+    ended_at = job["finished_at"]
+    return (
+        output.size(job["size"]),
+        job["name"] or "",
+        job["status"],
+        output.short_recipe(job["recipe"]),
+        "" if ended_at is None else f"{output.age(ended_at)} ago",
+        job["job_id"][:8],
+    )
+
+
+def _jobs(jobs: Sequence[Mapping[str, Any]]) -> str:
+    return f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}"
+
+
+def _age(text: str | None) -> float | None:
+    if text is None:
+        return None
+    # The last digits of HH:MM:SS are seconds: it would remove what ended a moment ago.
+    seconds = None if text.strip()[-1:].isdigit() else read_timespan(text)
+    if seconds is None:
+        raise typer.BadParameter(
+            f"cannot read {text!r} as an age with its unit; write 30d, 12h or 1d12h",
+            param_hint="--older",
+        )
+    return seconds

@@ -1,4 +1,4 @@
-"""``crystalmath retry``: run jobs again, as new jobs that point to the old ones."""
+"""``crystalmath retry`` and ``reread``: new jobs that point to old ones."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobIds, Json, any_client, connected
+from crystalmath.cli.shared.common_arguments import JobId, JobIds, Json, any_client, connected
 from crystalmath.cli.shared.job_filters import with_filters_but
 from crystalmath.cli.shared.parameter_options import parse_parameters
-from crystalmath.cli.shared.submission_options import Params, ParamsFile, with_changes
-from crystalmath.cli.submit import tell_alike
+from crystalmath.cli.shared.submission_options import (
+    Params,
+    ParamsFile,
+    PlaceOptions,
+    with_changes,
+    with_place,
+)
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.job_notes import NO_RESULT
 from crystalmath.models.retry import RetryOptions  # noqa: TC001 - read when the command is made
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from crystalmath.client import Client
+
 
 _Answer: TypeAlias = "Mapping[str, Any]"
 
@@ -81,7 +87,7 @@ def _tell(answers: Sequence[_Answer], filters: Mapping[str, Any], *, dry_run: bo
         if answer["job_id"] is not None:
             output.write(answer["job_id"])
     again = [answer for answer in answers if answer.get("code") == "retried"]
-    tell_alike(
+    output.tell_alike(
         [
             {**answer, "name": answer["name"] or answer["retry_of"][:8]}
             for answer in answers
@@ -108,3 +114,46 @@ def _are(count: int) -> str:
 def _none(filters: Mapping[str, Any]) -> str:
     kinds: Iterable[str] = filters.get("state") or (state.value for state in NO_RESULT)
     return f"there is no {' or '.join(kinds)} job that fits the filters"
+
+
+@with_place
+def reread(
+    job_id: JobId,
+    *,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setting",
+            metavar="K=V",
+            help="A setting of quacc, other this time, as CHECK_CONVERGENCE=False; repeated.",
+        ),
+    ] = None,
+    options: PlaceOptions,
+    as_json: Json = False,
+) -> int:
+    """Read a failed job's calculations again, as a new job.
+
+    For a job whose program (VASP, pw.x) came to its end, and whose output could not be read, or was
+    refused, as one that did not converge. The recipe is called again, and in the place of the
+    program its files are given which it wrote then. Nothing is computed: where the recipe would
+    start another calculation, it fails.
+    """
+    settings = dict(_read(text) for text in setting or ())
+    with connected() as client:
+        future = client.reread(client.find(job_id), settings=settings, **options)
+        told = future.info().state.value
+    if as_json:
+        output.write_json({"job_id": future.job_id, "status": told, "error": None})
+    else:
+        output.write(future.job_id)
+    return 0
+
+
+def _read(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    name = name.removeprefix("QUACC_")
+    if not equals or not name.isidentifier() or not name.isupper():
+        raise typer.BadParameter(
+            f"{text!r} is no SETTING=VALUE, as CHECK_CONVERGENCE=False", param_hint="--setting"
+        )
+    return name, value

@@ -1,10 +1,11 @@
-"""``crystalmath serve``: the home's server, in this terminal."""
+"""``crystalmath serve`` and ``stop``: the home's server."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+import time
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +14,9 @@ from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer 
 from crystalmath.errors import ServerError
 
 if TYPE_CHECKING:
-    from crystalmath.server.endpoint import Place
+    from collections.abc import Callable
+
+    from crystalmath.server.endpoint import Place, Server
 
 
 def serve(
@@ -76,3 +79,124 @@ def _bridge(place: Place) -> int:
         return 0
     output.note(f"the server of {place.home} has left; its log is {place.log}")
     return 1
+
+
+#: How long a server may take to answer, in seconds.
+ANSWER_S = 20.0
+#: How long a server may take to leave: its engines have to end, and jobs that are cancelled.
+LEAVE_S = 180.0
+#: So many jobs that are not over are named.
+NAMED = 5
+
+
+def stop(
+    *,
+    cancel: Annotated[
+        bool,
+        typer.Option(
+            "--cancel", help="Cancel the server's jobs, too, and wait a while until they are gone."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """End the home's server.
+
+    Jobs that run go on, and those that wait do so, until the next server follows them. With
+    --cancel it exits 1 where a job is not over by then: the next server goes on cancelling it.
+    """
+    from crystalmath.config import home
+    from crystalmath.server.endpoint import Place
+
+    place = Place.of(home())
+    server = place.read_lock()
+    answer = _ask(place, cancel=cancel)
+    if server is not None:
+        # One that is only starting answers soon; one that is leaving already does not.
+        answer = _await(server, place, lambda: _ask(place, cancel=cancel), answer)
+        if place.has_crashed():
+            raise ServerError(
+                f"the {server} was killed while it was leaving; `crystalmath list` tells what "
+                f"became of its jobs, and its log is {place.log}"
+            )
+    left = _unfinished() if cancel else {}
+    if as_json:
+        counts = {"pending": 0, "running": 0, "cancel": cancel} if answer is None else answer
+        more = {"unfinished": list(left)} if cancel else {}
+        output.write_json({"stopped": answer is not None, **counts, **more, "error": None})
+    else:
+        output.note(_told(place, answer, leaving=server is not None, left=len(left)))
+        for job_id, why in list(left.items())[:NAMED]:
+            output.note(output.printable(f"not over: {job_id}: {why or 'no reason is known'}"))
+    return 1 if left else 0
+
+
+def _unfinished() -> dict[str, str | None]:
+    """Return the jobs that were cancelled and are not over, with what they wait for."""
+    from crystalmath.config import load
+    from crystalmath.quacc.store import JobStore
+
+    config = load()
+    if not JobStore.exists(config.database_url):
+        return {}
+    with JobStore(config.database_url, create=False, network=config.network) as store:
+        return {job.job_id: job.reason for job in store.unfinished() if job.cancel_requested_at}
+
+
+def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
+    """Have the server go, of whatever build it is; ``None`` if there is none."""
+    from crystalmath.client.remote import Connection, read_result
+    from crystalmath.errors import ServerNotRunning
+
+    try:
+        connection = Connection.to(place)
+        try:
+            return read_result(connection.ask("system.stop", {"cancel": cancel}, ANSWER_S))
+        finally:
+            connection.close()
+    except ServerNotRunning:
+        return None
+    except (OSError, EOFError) as error:
+        raise _silent(place) from error
+
+
+def _silent(place: Place) -> ServerError:
+    server = place.read_lock()
+    remedy = f"`kill -9 {server.identity.pid}` ends it, and running jobs go on" if server else ""
+    told = f"the server of {place.home} does not answer; its log is {place.log}"
+    return ServerError(f"{told}; {remedy}" if remedy else told)
+
+
+def _await(
+    server: Server,
+    place: Place,
+    ask: Callable[[], dict[str, Any] | None],
+    answer: dict[str, Any] | None,
+) -> dict[str, Any] | None:
+    deadline = time.monotonic() + LEAVE_S
+    while not place.is_dead(server):
+        if time.monotonic() >= deadline:
+            raise ServerError(f"the {server} is still leaving; its log is {place.log}")
+        time.sleep(0.02)
+        if answer is None and place.read_lock() == server:  # not the next one
+            answer = ask()
+    return answer
+
+
+def _told(place: Place, answer: dict[str, Any] | None, *, leaving: bool, left: int) -> str:
+    goes_on = "which the next server goes on to cancel; `crystalmath serve` starts it"
+    more = f"; not over: {left} jobs, {goes_on}" if left else ""
+    if answer is None and leaving:
+        return f"the server has left; it was leaving already, and nothing was changed{more}"
+    if answer is None:
+        return f"no server of {place.home} runs; nothing was changed{more}"
+    if not answer["running"] + answer["pending"]:
+        return "the server has left; it had no unfinished jobs"
+    running, pending = answer["running"], answer["pending"]
+    if answer["cancel"]:
+        if left:
+            return f"the server has left; was to cancel: {running + pending} jobs{more}"
+        return f"the server has left; cancelled: {running} running jobs, {pending} pending"
+    return (
+        f"the server has left; running on without it: {running}; waiting for the next one, which "
+        f"`crystalmath submit` or `crystalmath serve` starts: {pending}"
+    )

@@ -12,8 +12,7 @@ from attrs import evolve
 
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json, connected
-from crystalmath.cli.shared.parameter_options import parse_sweep
-from crystalmath.cli.shared.resource_sweep import parse_resource_sweep, split_sweeps
+from crystalmath.cli.shared.parameter_options import parse_memory, parse_sweep
 from crystalmath.cli.shared.structure_files import Document, fit, names_one, read_documents
 from crystalmath.cli.shared.submission_options import (
     Params,
@@ -24,17 +23,16 @@ from crystalmath.cli.shared.submission_options import (
     with_options,
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
-from crystalmath.models import Submission, SubmissionOptions
+from crystalmath.models import Resources, Submission, SubmissionOptions
+from crystalmath.models.fields import declared
 from crystalmath.models.job_notes import NO_RESULT
-from crystalmath.models.resources import as_resources
+from crystalmath.models.resources import RESOURCE_NAMES, as_resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.client import Client
 
-#: So many names of refused jobs are told.
-_NAMED = 3
 
 #: So many characters a label's name has at most.
 _LABEL = 255
@@ -106,7 +104,7 @@ def submit(
         answers.append(answer)
         if not as_json and answer["job_id"] is not None:
             output.write(answer["job_id"])
-    tell_alike(answers)
+    output.tell_alike(answers)
     _tell_known(answers)
     if as_json:
         output.write_json({"jobs": answers, "error": None} if many else answers[0])
@@ -233,25 +231,6 @@ def _answers(client: Client, jobs: list[dict[str, Any]]) -> list[_Answer]:
     return answers
 
 
-def tell_alike(answers: Sequence[_Answer]) -> None:
-    """Tell of refusals and warnings; of many that are alike, once."""
-    alike: dict[tuple[str, str], list[str]] = {}
-    for answer in answers:
-        for told in _told(answer):
-            alike.setdefault(told, []).append(answer["name"])
-    for (kind, text), names in alike.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        which = f"{', '.join(names[:_NAMED])}{more}: " if len(answers) > 1 else ""
-        output.note(output.printable(f"{kind}: {which}{text}"))
-
-
-def _told(answer: _Answer) -> Iterator[tuple[str, str]]:
-    if answer["job_id"] is None and answer["status"] == "error":  # in a rehearsal there is none
-        yield "error", answer["error"]
-    for warning in answer.get("warnings", ()):
-        yield "warning", output.sentence(warning)
-
-
 def _tell_known(answers: Sequence[_Answer]) -> None:
     """Tell how many jobs were there already, and which of these will not run again."""
     known = [answer["status"] for answer in answers if answer.get("known")]
@@ -261,3 +240,91 @@ def _tell_known(answers: Sequence[_Answer]) -> None:
     ended = [f"{known.count(state)} {state.value}" for state in NO_RESULT if state in known]
     stay = f" ({', '.join(ended)}: they stay as they are; another --key runs them again)"
     output.note(f"{new} new, {len(known)} there already{stay if ended else ''}")
+
+
+_PREFIX = "resources."
+_FIELDS = {one.name: one for one in declared(Resources) if one.name in RESOURCE_NAMES}
+
+
+def split_sweeps(sweeps: Iterable[str], recipe: str) -> tuple[list[str], list[str]]:
+    """Return the sweeps of resources from those of a recipe's parameters.
+
+    A resource's name is the resource, unless the recipe has a parameter of its own of that name;
+    ``resources.ranks`` is the resource in any case.
+
+    Returns
+    -------
+    tuple of list and list
+        Those of resources, and those of parameters.
+    """
+    resources: list[str] = []
+    parameters: list[str] = []
+    own: frozenset[str] | None = None
+    for text in sweeps:
+        name = text.partition("=")[0].strip()
+        is_resource = name.startswith(_PREFIX)
+        if name in RESOURCE_NAMES:
+            own = _parameters_of(recipe) if own is None else own
+            is_resource = name not in own
+        (resources if is_resource else parameters).append(text)
+    return resources, parameters
+
+
+def parse_resource_sweep(text: str, given: Iterable[str]) -> list[tuple[str, str, str, Any]]:
+    """Read one sweep of a resource.
+
+    Parameters
+    ----------
+    text : str
+        ``ranks=16,32,64``, or ``ranks=[16, 32, 64]``.
+    given : iterable of str
+        The resources that all jobs are given.
+
+    Returns
+    -------
+    list of tuple
+        For each value the label's name, the resource's, its text, and what it is then.
+
+    Raises
+    ------
+    typer.BadParameter
+        There is no such resource, it is given for all jobs, or a value is none of it.
+    """
+    label, _, values = text.partition("=")
+    label = label.strip().removeprefix(_PREFIX)
+    if label not in RESOURCE_NAMES:
+        known = ", ".join(_FIELDS)
+        raise typer.BadParameter(f"there is no resource {label!r} to sweep; there are {known}")
+    name = RESOURCE_NAMES[label]
+    if name in set(given):
+        raise typer.BadParameter(f"{label!r} is swept, and given for all jobs by an option")
+    texts = [value.strip().strip("\"'") for value in values.strip().strip("[]").split(",")]
+    if "" in texts or len(set(texts)) < len(texts):
+        raise typer.BadParameter(f"--sweep {label}=16,32 takes values, each once, not {text!r}")
+    return [(label, name, value, _read_resource(name, value, text)) for value in texts]
+
+
+def _read_resource(name: str, value: str, text: str) -> object:
+    if name == "memory_mb":
+        return parse_memory(value)
+    schema = _FIELDS[name].about.schema
+    if schema["type"] == "string":
+        return value
+    if not value.isdecimal() or int(value) < schema["minimum"]:
+        raise typer.BadParameter(
+            f"{value!r} in {text!r} must be a whole number of at least {schema['minimum']}"
+        )
+    return int(value)
+
+
+def _parameters_of(recipe: str) -> frozenset[str]:
+    from crystalmath.config import load
+    from crystalmath.errors import InvalidJob
+    from crystalmath.recipes.lookup import full_name, look_up
+
+    allow = load().recipes_allow
+    try:
+        found = look_up(full_name(recipe, allow), allow).signature
+    except InvalidJob:
+        return frozenset()  # whoever checks the job says what is wrong with the recipe
+    return frozenset(found.parameters if found else ())

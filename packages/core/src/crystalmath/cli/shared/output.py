@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: A width that cuts no line, in columns.
 _WIDEST = 100_000
+#: So many names of refused jobs are told.
+_NAMED = 3
 
 
 def write(text: str) -> None:
@@ -67,6 +69,25 @@ def sentence(finding: Mapping[str, Any]) -> str:
     """Put a finding into words."""
     remedy = finding.get("remedy")
     return f"{finding['message']} ({remedy})" if remedy else str(finding["message"])
+
+
+def tell_alike(answers: Sequence[Mapping[str, Any]]) -> None:
+    """Tell of refusals and warnings; of many that are alike, once."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for answer in answers:
+        for told in _trouble(answer):
+            alike.setdefault(told, []).append(answer["name"])
+    for (kind, text), names in alike.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        which = f"{', '.join(names[:_NAMED])}{more}: " if len(answers) > 1 else ""
+        note(printable(f"{kind}: {which}{text}"))
+
+
+def _trouble(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if answer["job_id"] is None and answer["status"] == "error":  # in a rehearsal there is none
+        yield "error", answer["error"]
+    for warning in answer.get("warnings", ()):
+        yield "warning", sentence(warning)
 
 
 def potcar(file: Mapping[str, Any]) -> str:
