@@ -51,14 +51,11 @@ def required(
     # Within the function: the processes that ask and are asked import this package, too.
     from crystalmath import config
     from crystalmath.preflight.inspector import ask
+    from crystalmath.quacc.engine import submission_environment
     from crystalmath.recipes import lookup
 
     if environment is None:
-        settings = config.load()
-        environment = config.job_environment(settings)
-        environment.pop("CRYSTALMATH_RECIPES", None)
-        if settings.recipes_allow:
-            environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
+        environment = submission_environment(config.load())
     allow = config.admitted(environment)
     name = lookup.full_name(recipe, allow)
     lookup.look_up(name, allow)

@@ -1,4 +1,4 @@
-"""Read a file as the calculation will, and say what is known of it.
+"""Read a file as the calculation will, and say what is known of it; note which files were read.
 
 Only regular files are opened, and none larger than :data:`LIMIT` is read: a device, a pipe or a
 sparse file of gigabytes costs nothing here. What its content means, its program says.
@@ -6,27 +6,109 @@ sparse file of gigabytes costs nothing here. What its content means, its program
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import stat
+import sys
+import sysconfig
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import evolve
 
 from crystalmath.preflight.report import FileFacts
-from crystalmath.worker import imports
-from crystalmath.worker.imports import settled, signature_of
+from crystalmath.worker.imports import settled, signature, signature_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Sequence
+
     from crystalmath.preflight.program import Program
+
+
+def exists(path: str) -> bool:
+    """Return whether a file is there, such that :class:`OpenedFiles` is told of the look."""
+    sys.audit("open", path, "r", os.O_RDONLY)
+    return os.path.exists(path)
+
+
+class OpenedFiles:
+    """Collects all files that this process opens, from Python's own audit events.
+
+    Those of the installed libraries are left out: they change by an installation only.
+    """
+
+    def __init__(self) -> None:
+        libraries = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
+        places = *(path + os.sep for path in libraries), "/proc/", "/dev/", "/sys/"
+        self._passed_over: tuple[str, ...] = places
+        self._files: dict[str, tuple[int, ...]] | None = None
+        self._below: tuple[str, ...] = ()
+        sys.addaudithook(self._receive)
+
+    @contextlib.contextmanager
+    def outside(self, directory: str) -> Iterator[dict[str, tuple[int, ...]]]:
+        """Collect the files that are opened, those below a directory left out.
+
+        Their signatures before they were opened fill the dict by their absolute paths.
+        """
+        # A recipe may change the working directory, so relative names are resolved at once.
+        self._below = (directory + os.sep, os.path.realpath(directory) + os.sep)
+        files: dict[str, tuple[int, ...]] = {}
+        self._files = files
+        try:
+            yield files
+        finally:
+            self._files = None
+
+    def _receive(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "open" or self._files is None:
+            return
+        # An exception would keep the file from being opened; cwd may be gone.
+        with contextlib.suppress(Exception):
+            name, mode, flags = arguments
+            writes = flags & os.O_ACCMODE == os.O_WRONLY if mode is None else mode[0] in "wax"
+            if writes or isinstance(name, int):
+                return
+            path = os.path.abspath(os.fsdecode(name))
+            if not path.startswith(self._passed_over + self._below):
+                self._files.setdefault(path, signature(path))
+
+
+_Made = TypeVar("_Made")
+
+_MOST_KNOWN = 2000
+
+
+class FileMemo(Generic[_Made]):
+    """Results by a key of the caller's, each with the signatures of its files."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, tuple[list[tuple[int, ...]], _Made]] = {}
+
+    def get(self, key: Hashable, paths: Sequence[str], make: Callable[[], _Made]) -> _Made:
+        """Return what was made of files under a key; make it again if one has changed."""
+        now = [signature(path) for path in paths]
+        known = self._known.get(key)
+        if known and known[0] == now:
+            for path in paths:
+                # `OpenedFiles` counts this as a read, too.
+                sys.audit("open", path, "r", os.O_RDONLY)
+            return known[1]
+        looked = time.time()
+        made = make()
+        if all(settled(seen, looked) for seen in now):
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = now, made
+        return made
+
 
 #: Bytes. VASP's own POTCARs have at most one million, UPF files a few.
 LIMIT = 64 << 20
 _TRIES = 3
-_MAX_KNOWN = 1000
-_known: dict[tuple[str, str], FileFacts] = {}
+_known: FileMemo[FileFacts] = FileMemo()
 _PROBLEMS = {
     errno.ENOENT: "missing",
     errno.ENOTDIR: "missing",
@@ -40,16 +122,20 @@ class _ChangedError(Exception):
 
 
 def facts(path: str, program: Program) -> FileFacts:
-    """Read a file, whatever is there.
+    """Read a file of a program as the calculator spells it, or as it is remembered.
 
-    What it was is remembered, and read again only when its signature has changed.
+    There is a ``problem`` if a calculation cannot use it, and no ``signature`` if it cannot be
+    reached, or changed again and again while it was read.
     """
-    known = _known.get((path, program.name))
-    if known and known.signature == signature(path):
-        return known
+    if not os.path.isabs(path):  # it means another file in another directory
+        return _facts(path, program)
+    return _known.get((path, program.name), [path], lambda: _facts(path, program))
+
+
+def _facts(path: str, program: Program) -> FileFacts:
     for _ in range(_TRIES):
         try:
-            return _remembered(path, program, _facts(path, program))
+            return _read_facts(path, program)
         except _ChangedError:
             continue
         except OSError as error:
@@ -59,21 +145,7 @@ def facts(path: str, program: Program) -> FileFacts:
     return FileFacts(problem="unreadable", detail="it changes all the time")
 
 
-def signature(path: str) -> tuple[int, ...] | None:
-    """Return what stays the same as long as a file does; ``None`` if it cannot be reached."""
-    return imports.signature(path) or None
-
-
-def _remembered(path: str, program: Program, found: FileFacts) -> FileFacts:
-    # A relative path means another file in another directory.
-    if os.path.isabs(path) and settled(found.signature, time.time()):
-        if len(_known) >= _MAX_KNOWN:
-            _known.clear()
-        _known[path, program.name] = found
-    return found
-
-
-def _facts(path: str, program: Program) -> FileFacts:
+def _read_facts(path: str, program: Program) -> FileFacts:
     # Before it is opened: opening a device may do something, opening a pipe waits.
     there = os.stat(path)
     if not stat.S_ISREG(there.st_mode):
@@ -112,7 +184,7 @@ def _unreachable(path: str, program: Program, error: OSError) -> FileFacts:
     problem = _PROBLEMS.get(error.errno or 0, "unreadable")
     words = error.strerror or type(error).__name__
     if problem != "missing":
-        return FileFacts(signature=signature(path), problem=problem, detail=words)
+        return FileFacts(signature=signature(path) or None, problem=problem, detail=words)
     if os.path.islink(path):
         return FileFacts(problem="broken_link", detail=f"it points to {os.readlink(path)}")
     for ending in program.files.unreadable:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from crystalmath import config
+from crystalmath.preflight.files import FileMemo, OpenedFiles
 from crystalmath.preflight.settings_check import LEAVES_NOTHING, refused, told_of
-from crystalmath.preflight.watched_files import FileMemo, OpenedFiles
 from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, begin_below

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 
-from crystalmath.recipes.source import find_spec, parse
+from crystalmath.recipes.source import locate, parse
 from crystalmath.worker.imports import Edited, signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from importlib.machinery import ModuleSpec
 
 #: As ``import_module()`` takes it.
 _NAMED = re.compile(r"\w+(\.\w+)+")
@@ -102,7 +101,7 @@ _edited = functools.cache(Edited)
 def _is_edited(top: str, edited: Edited) -> bool:
     if top in sys.stdlib_module_names:
         return False
-    spec = find_spec(top, None)
+    spec = locate(top)
     places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
     return any(edited.covers(top, place) for place in places if place)
 
@@ -111,25 +110,13 @@ def _imports(
     module: str, files: dict[str, tuple[int, ...]]
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Name all that a module imports, modules and what is in them, and what its text may name."""
-    spec = _find(module)
+    spec = locate(module)
     file = spec.origin if spec else None
     if spec is None or file is None or not file.endswith((".py", ".pyw")):
         return _NOTHING
     package = module if spec.submodule_search_locations is not None else spec.parent
     files[file] = signature(file)
     return _read(file, package or "", files[file])
-
-
-def _find(module: str) -> ModuleSpec | None:
-    path: Sequence[str] | None = None
-    spec = None
-    parts = module.split(".")
-    for depth in range(1, len(parts) + 1):
-        spec = find_spec(".".join(parts[:depth]), path)
-        path = spec.submodule_search_locations if spec else None
-        if path is None:
-            return spec if depth == len(parts) else None
-    return spec
 
 
 @functools.lru_cache(maxsize=1024)

@@ -31,7 +31,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystalmath.models import JobSpec
-from crystalmath.preflight import files
 from crystalmath.recipes import codec, lookup
 from crystalmath.worker.imports import settled, signature
 
@@ -146,7 +145,7 @@ class ReportCache:
             self._reports.move_to_end(key)
         # A relative path is looked for in the job's own directory, where nothing is.
         holds = all(
-            not path.startswith("/") or files.signature(path) == facts.signature
+            not path.startswith("/") or (signature(path) or None) == facts.signature
             for path, facts in found.report.files.items()
         ) and all(signature(path) == seen for path, seen in found.files.items())
         return found.report if holds else None

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.errors import words_of
-from crystalmath.preflight.watched_files import FileMemo
+from crystalmath.preflight.files import FileMemo
 from crystalmath.recipes.quacc_settings import settings_file
 
 if TYPE_CHECKING:

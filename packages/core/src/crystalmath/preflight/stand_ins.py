@@ -7,11 +7,14 @@ called again with other results: what stays the same is certain.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import evolve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ase import Atoms
 
     from crystalmath.models.inputs import StepInputs
@@ -107,9 +110,17 @@ def move(atoms: Atoms) -> None:
 
 def with_cores(report: Report, other: Report) -> Report:
     """Note what of the inputs differs on a machine with `CORES`, as another report has it."""
-    others = [*other.steps, *[None] * len(report.steps)]
-    steps = [_of_cores(*pair) for pair in zip(report.steps, others, strict=False)]
-    return evolve(report, steps=tuple(steps))
+    return evolve(report, steps=tuple(starmap(_of_cores, _pairs(report, other))))
+
+
+def with_certainty(report: Report, other: Report) -> Report:
+    """Mark what of the inputs differs in the report of calculations that ended elsewhere."""
+    return evolve(report, steps=tuple(starmap(_compared, _pairs(report, other))))
+
+
+def _pairs(report: Report, other: Report) -> Iterator[tuple[Step, Step | None]]:
+    others = chain(other.steps, repeat(None))
+    return zip(report.steps, others, strict=False)
 
 
 def _of_cores(step: Step, other: Step | None) -> Step:
@@ -121,13 +132,6 @@ def _of_cores(step: Step, other: Step | None) -> Step:
     )
     places = [place for place in {**ours, **theirs} if ours.get(place) != theirs.get(place)]
     return evolve(step, of_cores=tuple(places))
-
-
-def with_certainty(report: Report, other: Report) -> Report:
-    """Mark what of the inputs differs in the report of calculations that ended elsewhere."""
-    others = [*other.steps, *[None] * len(report.steps)]
-    steps = [_compared(*pair) for pair in zip(report.steps, others, strict=False)]
-    return evolve(report, steps=tuple(steps))
 
 
 def _compared(step: Step, other: Step | None) -> Step:

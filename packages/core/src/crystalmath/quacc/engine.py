@@ -414,25 +414,23 @@ def submission_environment(
         The submitter's environment.
     """
     environment = config.job_environment(settings, environ)
-    environment.pop("CRYSTALMATH_RECIPES", None)
-    environment.pop(config.FRESH_VARIABLE, None)
-    if settings.recipes_fresh:
-        environment[config.FRESH_VARIABLE] = ",".join(settings.recipes_fresh)
-    environment.pop(config.LOG_VARIABLE, None)
-    if settings.log_mb != config.LOG_MB:
-        environment[config.LOG_VARIABLE] = repr(settings.log_mb)
-    environment.pop(config.NOTICE_VARIABLE, None)
-    if settings.walltime_notice_s:
-        environment[config.NOTICE_VARIABLE] = repr(settings.walltime_notice_s)
-    environment.pop(config.GRACE_VARIABLE, None)
-    if settings.cancel_grace_s != config.GRACE_S:
-        environment[config.GRACE_VARIABLE] = repr(settings.cancel_grace_s)
-    environment.pop(config.LEASE_VARIABLE, None)
-    if settings.lease_s != config.LEASE_S:
-        environment[config.LEASE_VARIABLE] = repr(settings.lease_s)
-    if settings.recipes_allow:
-        environment["CRYSTALMATH_RECIPES"] = ",".join(settings.recipes_allow)
+    own = {
+        "CRYSTALMATH_RECIPES": ",".join(settings.recipes_allow),
+        config.FRESH_VARIABLE: ",".join(settings.recipes_fresh),
+        config.LOG_VARIABLE: _differing(settings.log_mb, config.LOG_MB),
+        config.NOTICE_VARIABLE: _differing(settings.walltime_notice_s, 0),
+        config.GRACE_VARIABLE: _differing(settings.cancel_grace_s, config.GRACE_S),
+        config.LEASE_VARIABLE: _differing(settings.lease_s, config.LEASE_S),
+    }
+    for name, value in own.items():
+        environment.pop(name, None)
+        if value:
+            environment[name] = value
     return environment
+
+
+def _differing(value: float, default: float) -> str:
+    return "" if value == default else repr(value)
 
 
 def _check_recipe(spec: JobSpec, allow: Sequence[str]) -> None:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from crystalmath.errors import InvalidJob, did_you_mean
 from crystalmath.models import Finding
 from crystalmath.recipes.lookup import nearest
-from crystalmath.recipes.parameter_kinds import check_flag, check_kinds, choices
+from crystalmath.recipes.parameter_kinds import (
+    annotation_of,
+    check_flag,
+    check_kinds,
+    choices,
+    last_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,11 +90,10 @@ def check_structure(recipe: Recipe, *, given: bool) -> None:
 
 
 def _is_plain(argument: inspect.Parameter) -> bool:
-    if argument.annotation is inspect.Parameter.empty:
-        return False
+    node = annotation_of(argument)
     try:
-        return _names_plain(ast.parse(repr(argument.annotation), mode="eval").body)
-    except (SyntaxError, SystemError):  # a note in words; SystemError: see recipes.source
+        return node is not None and _names_plain(node)
+    except (SyntaxError, SystemError):  # in a reference forward
         return False
 
 
@@ -100,16 +105,12 @@ def _names_plain(node: ast.expr) -> bool:
     if isinstance(node, ast.BinOp):
         return _names_plain(node.left) and _names_plain(node.right)
     if isinstance(node, ast.Subscript):
-        name = _last(node.value)
+        name = last_name(node.value)
         if name in _TABLES or name == "Literal":
             return True
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         return name in _PLAIN | _LISTS and all(map(_names_plain, parts))
-    return _last(node) in _PLAIN | _TABLES
-
-
-def _last(node: ast.expr) -> str:
-    return ast.unparse(node).rpartition(".")[2]
+    return last_name(node) in _PLAIN | _TABLES
 
 
 _BY_NAME = frozenset((inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY))

@@ -106,17 +106,24 @@ def check_flag(recipe: Recipe, argument: inspect.Parameter, value: object) -> No
         )
 
 
+def annotation_of(argument: inspect.Parameter) -> ast.expr | None:
+    """Parse an argument's annotation; ``None`` if it has none, or a note in words."""
+    return None if argument.annotation is argument.empty else _parsed(repr(argument.annotation))
+
+
+def _parsed(annotation: str) -> ast.expr | None:
+    try:
+        return ast.parse(annotation, mode="eval").body
+    except (SyntaxError, SystemError):  # SystemError: see recipes.source
+        return None
+
+
 def choices(argument: inspect.Parameter) -> tuple[str, ...]:
     """Return the texts that an argument's annotation names as its only values, if it does."""
-    if argument.annotation is argument.empty:
-        return ()
-    try:
-        node = ast.parse(repr(argument.annotation), mode="eval").body
-    except (SyntaxError, SystemError):  # SystemError: see recipes.source
-        return ()
-    if isinstance(node, ast.BinOp) and _last(node.right) == "None":
+    node = annotation_of(argument)
+    if isinstance(node, ast.BinOp) and last_name(node.right) == "None":
         node = node.left
-    if not isinstance(node, ast.Subscript) or _last(node.value) != "Literal":
+    if not isinstance(node, ast.Subscript) or last_name(node.value) != "Literal":
         return ()
     values = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
     told = [each.value for each in values if isinstance(each, ast.Constant)]
@@ -125,10 +132,15 @@ def choices(argument: inspect.Parameter) -> tuple[str, ...]:
 
 
 def members(annotation: str) -> set[str]:
-    """Take an annotation apart into the types that it unites."""
+    """Return the names of the types that an annotation unites, empty for a note in words.
+
+    They are without their modules and what they are of: ``list`` and ``None`` of
+    ``list[int] | None``.
+    """
+    node = _parsed(annotation)
     try:
-        return set(_members(ast.parse(annotation, mode="eval").body))
-    except (SyntaxError, SystemError):  # SystemError: see recipes.source
+        return set() if node is None else set(_members(node))
+    except (SyntaxError, SystemError):  # in a reference forward
         return set()
 
 
@@ -138,14 +150,15 @@ def _members(node: ast.expr) -> Iterator[str]:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         yield from _members(node.left)
         yield from _members(node.right)
-    elif isinstance(node, ast.Subscript) and _last(node.value) in {"Optional", "Union"}:
+    elif isinstance(node, ast.Subscript) and last_name(node.value) in {"Optional", "Union"}:
         for part in node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]:
             yield from _members(part)
     else:
-        yield _last(node.value if isinstance(node, ast.Subscript) else node)
+        yield last_name(node.value if isinstance(node, ast.Subscript) else node)
 
 
-def _last(node: ast.expr) -> str:
+def last_name(node: ast.expr) -> str:
+    """Return a name without its module."""
     return ast.unparse(node).rpartition(".")[2]
 
 
@@ -320,26 +333,13 @@ def _is_copy(value: object) -> bool:
 
 def _kind(annotation: str) -> str | None:
     """Return what an annotation means, where it means one thing alone."""
-    try:
-        kinds = set(_kinds(ast.parse(annotation or "None", mode="eval").body)) - {"none"}
-    except (SyntaxError, SystemError):  # a note in words; SystemError: see recipes.source
-        return None
+    kinds = {_meaning(name) for name in members(annotation) - {"None"}}
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def _kinds(node: ast.expr) -> Iterator[str]:
-    if isinstance(node, ast.BinOp):
-        yield from _kinds(node.left)
-        yield from _kinds(node.right)
-        return
-    if isinstance(node, ast.Constant):
-        yield "none" if node.value is None else "other"
-        return
-    outer = node.value if isinstance(node, ast.Subscript) else node
-    name = ast.unparse(outer).rpartition(".")[2]
+def _meaning(name: str) -> str:
     if name in _NUMBERS:
-        yield "number"
-    elif name in _TABLES or name.endswith(_TABLE_ENDS):
-        yield "table"
-    else:
-        yield "copy" if name == "CopyFiles" else "other"
+        return "number"
+    if name in _TABLES or name.endswith(_TABLE_ENDS):
+        return "table"
+    return "copy" if name == "CopyFiles" else "other"

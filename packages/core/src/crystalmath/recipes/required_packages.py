@@ -17,11 +17,10 @@ from attrs import field, frozen
 
 from crystalmath.models import Finding
 from crystalmath.recipes.lookup import NAMESPACE
-from crystalmath.recipes.source import find_spec, parse
+from crystalmath.recipes.source import locate, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from importlib.machinery import ModuleSpec
 
     from crystalmath.recipes.lookup import Recipe
 
@@ -164,7 +163,7 @@ def _calls(body: Sequence[ast.stmt]) -> Iterator[str]:
 
 
 def _file_of(module: str) -> str | None:
-    spec = _located(module) if module.startswith("quacc.") else None
+    spec = locate(module) if module.startswith("quacc.") else None
     return spec.origin if spec is not None and spec.has_location else None
 
 
@@ -173,17 +172,4 @@ def _is_there(package: str, paths: Sequence[str]) -> bool:
     # As far as can be told of folders that are this job's alone.
     if any(Path(folder, name).exists() for folder in paths for name in (top, f"{top}.py")):
         return True
-    return _located(package) is not None
-
-
-def _located(name: str) -> ModuleSpec | None:
-    """Find a module, importing neither it nor its parents."""
-    spec: ModuleSpec | None = None
-    path: Sequence[str] | None = None
-    parts = name.split(".")
-    for depth in range(1, len(parts) + 1):
-        spec = find_spec(".".join(parts[:depth]), path)
-        if spec is None or (depth < len(parts) and spec.submodule_search_locations is None):
-            return None
-        path = spec.submodule_search_locations
-    return spec
+    return locate(package) is not None

@@ -62,6 +62,19 @@ def find_spec(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     return found
 
 
+def locate(name: str) -> ModuleSpec | None:
+    """Find a module by its full name, importing neither it nor its parents."""
+    path: Sequence[str] | None = None
+    spec: ModuleSpec | None = None
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        spec = find_spec(".".join(parts[:depth]), path)
+        path = spec.submodule_search_locations if spec else None
+        if path is None and depth < len(parts):
+            return None
+    return spec
+
+
 def _ask_finders(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     # importlib.util.find_spec would import the parents. The finders of editable installations
     # are among these.
@@ -279,17 +292,8 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 
 _DATA = (
-    ast.Constant,
-    ast.List,
-    ast.Dict,
-    ast.Set,
-    ast.Tuple,
-    ast.JoinedStr,
-    ast.ListComp,
-    ast.DictComp,
-    ast.SetComp,
-    ast.GeneratorExp,
-    ast.Compare,
+    *(ast.Constant, ast.List, ast.Dict, ast.Set, ast.Tuple, ast.JoinedStr, ast.ListComp),
+    *(ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.Compare),
 )
 
 
@@ -404,15 +408,8 @@ def definition(module: str, name: str) -> _Definition | None:
 
 
 def _statements(module: str) -> list[ast.stmt]:
-    path = None
-    parts = module.split(".")
-    for number in range(1, len(parts) + 1):
-        spec = find_spec(".".join(parts[:number]), path)
-        if spec is None:
-            return []
-        path = spec.submodule_search_locations
-    assert spec is not None  # noqa: S101 - a name has a part
-    if not spec.origin or not spec.origin.endswith(".py"):
+    spec = locate(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return []
     try:
         return parse(spec.origin).body

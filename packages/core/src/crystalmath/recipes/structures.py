@@ -28,21 +28,8 @@ if TYPE_CHECKING:
 # What ase.Atoms takes, without its calculator.
 _ATOMS_KEYS = frozenset(
     (
-        "symbols",
-        "positions",
-        "numbers",
-        "tags",
-        "momenta",
-        "masses",
-        "magmoms",
-        "charges",
-        "scaled_positions",
-        "cell",
-        "pbc",
-        "celldisp",
-        "constraint",
-        "info",
-        "velocities",
+        *("symbols", "numbers", "positions", "scaled_positions", "cell", "pbc", "celldisp"),
+        *("tags", "momenta", "velocities", "masses", "magmoms", "charges", "constraint", "info"),
     )
 )
 _VECTOR_KEYS = frozenset(("positions", "scaled_positions", "momenta", "velocities"))

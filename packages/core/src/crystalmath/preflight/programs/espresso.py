@@ -16,6 +16,7 @@ from crystalmath.preflight.checked_job import FileKind
 from crystalmath.preflight.folders import Folders, FolderTrouble
 from crystalmath.preflight.launching import Command, Launch
 from crystalmath.preflight.program import Asked, Condition, Program
+from crystalmath.preflight.programs import espresso_calculator
 from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:
@@ -90,26 +91,18 @@ class Espresso(Program):
 
     def runs(self, calculator: object) -> bool:
         """Return whether it runs one of Quantum ESPRESSO's programs."""
-        from crystalmath.preflight.programs import espresso_calculator
-
         return espresso_calculator.is_espresso(calculator)
 
     def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
         """Find its pseudopotentials in the input that it would write."""
-        from crystalmath.preflight.programs import espresso_calculator
-
         return espresso_calculator.ask(self.name, calculator, atoms, asked)
 
     def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
         """Return its input."""
-        from crystalmath.preflight.programs import espresso_calculator
-
         return espresso_calculator.inputs(self, calculator, atoms, asked)
 
     def settings(self, files: Mapping[str, str]) -> Iterator[Setting]:
         """Read the variables of its namelists, and its cards."""
-        from crystalmath.preflight.programs import espresso_calculator
-
         return espresso_calculator.settings(files)
 
     def written(self, files: Mapping[str, str]) -> StepInputs:
@@ -132,8 +125,6 @@ class Espresso(Program):
 
     def read(self, path: str, data: bytes) -> FileFacts:
         """Judge the content of a pseudopotential."""
-        from crystalmath.preflight.programs import espresso_calculator
-
         return espresso_calculator.read(path, data)
 
     def folders(self, wanted: Wanted, job: CheckedJob) -> UpfFolders:

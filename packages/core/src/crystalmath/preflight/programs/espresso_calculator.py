@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import itertools
 import os
 import re
@@ -19,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.models.inputs import Setting, StepInputs
+from crystalmath.preflight.files import FileMemo, exists
 from crystalmath.preflight.input_files import assignments, marked, preset_name, same, shown_value
 from crystalmath.preflight.report import FileFacts, Need, Step, Trouble, is_passing, trouble
-from crystalmath.preflight.watched_files import FileMemo, exists
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,8 +51,7 @@ def ask(name: str, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
     """Find what a calculation of the atoms would read, and what keeps it from beginning."""
     if getattr(calculator.template, "binary", "pw") != "pw":
         return Step(calculator=name, by_element=True)
-    # A copy: writing the input changes it.
-    parameters = copy.deepcopy(dict(calculator.parameters))
+    parameters = dict(calculator.parameters)
     known = dict(parameters.get("pseudopotentials") or {})
     unnamed = [symbol for symbol in dict.fromkeys(atoms.symbols) if symbol not in known]
     parameters["pseudopotentials"] = known | dict.fromkeys(unnamed, _NONE)
@@ -88,24 +88,32 @@ def ask(name: str, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
 def _write(
     calculator: Any, atoms: Atoms, parameters: dict[str, Any], directory: Path
 ) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """Write the input, and give its ``&CONTROL`` and the file of each species."""
+    """Write the input, and return its ``&CONTROL`` and the file of each species."""
     from ase.io.espresso import read_fortran_namelist
 
-    template = copy.copy(calculator.template)
-    # Elsewhere it would unpack files, or leave one.
-    template.outdir = None
-    template.test_run = False
     with tempfile.TemporaryDirectory(dir=directory) as folder:
-        template.write_input(
-            profile=calculator.profile,
-            directory=Path(folder),
-            atoms=atoms,
-            parameters=parameters,
-            properties=["energy", "forces"],
-        )
-        with open(os.path.join(folder, template.inputname), encoding="utf-8") as file:
-            namelists, cards = read_fortran_namelist(file)
+        # Elsewhere it would unpack files, or leave one.
+        text = _input(calculator, atoms, parameters, Path(folder), outdir=None)
+    namelists, cards = read_fortran_namelist(io.StringIO(text))
     return namelists.get("control", {}), dict(_species(cards))
+
+
+def _input(
+    calculator: Any, atoms: Atoms, parameters: Mapping[str, Any], folder: Path, outdir: str | None
+) -> str:
+    """Return the input as quacc's template writes it into a folder."""
+    template = copy.copy(calculator.template)
+    template.outdir, template.test_run = outdir, False
+    template.write_input(
+        profile=calculator.profile,
+        directory=folder,
+        atoms=atoms,
+        # Writing changes them.
+        parameters=copy.deepcopy(dict(parameters)),
+        properties=["energy", "forces"],
+    )
+    text: str = (folder / template.inputname).read_text(encoding="utf-8")
+    return text
 
 
 def _species(cards: list[str]) -> Iterator[tuple[str, str]]:
@@ -214,24 +222,17 @@ def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Ste
 
 
 def _written(calculator: Any, atoms: Atoms, directory: Path) -> str:
-    template = copy.copy(calculator.template)
-    template.test_run = False
+    """Return the input with ``.`` for its run directory, and ``../step-1`` for an earlier one."""
+    outdir = getattr(calculator.template, "outdir", None)
     with tempfile.TemporaryDirectory(dir=directory) as name:
         folder = Path(name).resolve()
         # What it would unpack, or make, there is not touched.
-        elsewhere, outdir = folder / "elsewhere", getattr(template, "outdir", None)
-        template.outdir = str(elsewhere) if outdir else None
-        template.write_input(
-            profile=calculator.profile,
-            directory=folder,
-            atoms=atoms,
-            parameters=copy.deepcopy(dict(calculator.parameters)),
-            properties=["energy", "forces"],
+        elsewhere = str(folder / "elsewhere")
+        text = _input(
+            calculator, atoms, calculator.parameters, folder, elsewhere if outdir else None
         )
-        text: str = (folder / template.inputname).read_text(encoding="utf-8")
     if outdir:
-        text = text.replace(str(elsewhere), str(Path(outdir).expanduser().resolve()))
-    # Steps are kept beside each other where they are written down.
+        text = text.replace(elsewhere, str(Path(outdir).expanduser().resolve()))
     return text.replace(str(folder), ".").replace(str(directory.resolve()), "..")
 
 

@@ -13,6 +13,8 @@ from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import FileKind, brief, said
 from crystalmath.preflight.launching import Command, Launch
 from crystalmath.preflight.program import Asked, Condition, Program
+from crystalmath.preflight.programs import potcar_file, vasp_findings, vasp_inputs
+from crystalmath.preflight.programs.vasp_findings import PotcarFolders, functionals_of
 from crystalmath.recipes.potcar_path import VARIABLE, fresh_process
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.inputs import Setting, StepInputs
     from crystalmath.preflight.checked_job import CheckedJob, Wanted
-    from crystalmath.preflight.programs.vasp_findings import PotcarFolders
     from crystalmath.preflight.report import FileFacts, Step, Trouble
 
 #: Files that custodian reads -> the parameters that they are made from, as far as it is worth it.
@@ -67,14 +68,10 @@ class Vasp(Program):
 
     def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
         """Return INCAR, KPOINTS, POSCAR, and the titles of the POTCARs."""
-        from crystalmath.preflight.programs import vasp_inputs
-
         return vasp_inputs.inputs(self, calculator, atoms, asked)
 
     def settings(self, files: Mapping[str, str]) -> Iterator[Setting]:
         """Read the tags of INCAR; each other file is one setting."""
-        from crystalmath.preflight.programs import vasp_inputs
-
         return vasp_inputs.settings(files)
 
     def command(self, step: StepInputs, environment: Mapping[str, str]) -> str | None:
@@ -92,14 +89,10 @@ class Vasp(Program):
 
     def read(self, path: str, data: bytes) -> FileFacts:
         """Judge the content of a POTCAR."""
-        from crystalmath.preflight.programs import potcar_file
-
         return potcar_file.read(path, data)
 
     def folders(self, wanted: Wanted, job: CheckedJob) -> PotcarFolders:
         """Look around a POTCAR."""
-        from crystalmath.preflight.programs.vasp_findings import PotcarFolders
-
         return PotcarFolders(wanted, job)
 
     def words(self, trouble: Trouble, step: Step, job: CheckedJob) -> tuple[str, str] | None:
@@ -114,8 +107,6 @@ class Vasp(Program):
 
     def _is_explained(self, step: Step, job: CheckedJob) -> bool:
         """Whether the files' own findings say why custodian cannot read them."""
-        from crystalmath.preflight.programs.vasp_findings import functionals_of
-
         files = [job.report.files.get(need.path) for need in step.needs]
         bad = any(facts and facts.problem for facts in files)
         return bad or len(functionals_of(job, step)) > 1
@@ -129,14 +120,10 @@ class Vasp(Program):
 
     def findings(self, job: CheckedJob) -> Iterator[Finding]:
         """Find datasets that do not go together or are not VASP's own, and misspelt tags."""
-        from crystalmath.preflight.programs import vasp_findings
-
         return vasp_findings.findings(job)
 
     def check_ranks(self, parameters: Mapping[str, Any], ranks: int) -> Iterator[Finding]:
         """Find tags that do not divide the ranks."""
-        from crystalmath.preflight.programs import vasp_findings
-
         return vasp_findings.rank_findings(parameters, ranks)
 
     def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:  # noqa: ARG002

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, frozen
 
 from crystalmath.preflight import gate
-from crystalmath.preflight.files import facts
+from crystalmath.preflight.files import FileMemo, facts
 from crystalmath.preflight.input_files import assignments
 from crystalmath.preflight.report import Need, Step, Trouble, troubles_of
-from crystalmath.preflight.watched_files import FileMemo
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
