@@ -95,14 +95,14 @@ class Supervisor:
             if self._scratch:
                 remove(self._scratch)
 
-    def _serve_one(self, told: dict[str, Any]) -> None:
-        if "environment" in told:
-            self._environment, self._scratch = told["environment"], told["scratch"]
+    def _serve_one(self, message: dict[str, Any]) -> None:
+        if "environment" in message:
+            self._environment, self._scratch = message["environment"], message["scratch"]
             # What the child and its libraries write in passing goes with it.
             os.environ["TMPDIR"] = os.path.join(self._scratch, "tmp")
             return
         self._owner.sendall(b"taken\n")
-        answer = self._answer(told)
+        answer = self._answer(message)
         self._owner.sendall(json.dumps(answer).encode() + b"\n")
 
     def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -116,8 +116,8 @@ class Supervisor:
                 return {"failed": failure, "cold": True}
             if refused := (child.message or {}).get("refused"):
                 self._end_child()
-                told = "; ".join(": ".join(filter(None, each)) for each in refused.items())
-                failure = one_line(f"quacc does not start with its settings: {told}")
+                words = "; ".join(": ".join(filter(None, each)) for each in refused.items())
+                failure = one_line(f"quacc does not start with its settings: {words}")
                 return {"failed": failure, "cold": True, "refused": refused}
             if answer := self._ask(child, question, limit_s):
                 return answer

@@ -168,11 +168,11 @@ def _missing(what: str, commands: Sequence[Command], remedy: str, path: str) -> 
         where = "is a program" if several else "is no program"
     else:
         where = f"is {'' if several else 'not '}on the PATH that the job sees"
-    told = f"neither {' nor '.join(named)}" if several else named[0]
+    programs = f"neither {' nor '.join(named)}" if several else named[0]
     return Finding(
         severity="error" if all(is_certain(word, path) for word in words) else "warning",
         code="command_missing",
-        message=f"{what} would not start: {told} {where}",
+        message=f"{what} would not start: {programs} {where}",
         path=words[0] if "/" in words[0] else None,
         source=commands[0].source,
         remedy=remedy,

@@ -102,8 +102,8 @@ class _Gate:
             step, read = self._call(program, _ask, calculator, atoms, asked)
             self.files |= read
         if self.inputs:
-            told = self._call(program or Program(), _inputs, calculator, fresh, asked)
-            step = evolve(step, inputs=told)
+            step_inputs = self._call(program or Program(), _inputs, calculator, fresh, asked)
+            step = evolve(step, inputs=step_inputs)
         self.steps.append(step)
         # What comes after a calculation that can begin may be decided by its results.
         self.lets_die = self.lets_die and cannot_begin(step, self.files)

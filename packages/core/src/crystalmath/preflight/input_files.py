@@ -86,8 +86,8 @@ def marked(
         By their names in lower case: who, and what they stand in the place of.
     """
     return tuple(
-        evolve(each, origin=told[0], instead_of=told[1])
-        if (told := origins.get(each.name.lower()))
+        evolve(each, origin=origin[0], instead_of=origin[1])
+        if (origin := origins.get(each.name.lower()))
         else each
         for each in settings
     )

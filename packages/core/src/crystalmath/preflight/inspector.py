@@ -142,18 +142,20 @@ class Inspector:
         if failures >= FAILURES and time.monotonic() - last < PAUSE_S:
             why = f"it has failed to answer {failures} times in a row, and is not asked for a while"
             raise _failure(question, {"failed": why})
-        told = {
+        request = {
             "recipe": question.recipe,
             "allow": allow,
             "spec": question.spec,
             "inputs": question.inputs,
         }
-        answer = child.ask(told, self._limit_s)
+        answer = child.ask(request, self._limit_s)
         if "report" not in answer:
             key = _settings(question) if answer.get("cold") else question.exact
             now = time.monotonic()
             self._failed = (key, now, answer)
-            recent = {key: told for key, told in self._in_a_row.items() if now - told[1] < PAUSE_S}
+            recent = {
+                key: failed for key, failed in self._in_a_row.items() if now - failed[1] < PAUSE_S
+            }
             # Settings that quacc refuses are an error, and no less for having been told before.
             if "refused" not in answer:
                 recent[asked] = (failures + 1, now)

@@ -91,12 +91,12 @@ def _warning(code: str, message: str, remedy: str, source: str | None = None) ->
 
 def _occupancies(atoms: Atoms) -> Iterator[Finding]:
     """Find sites that a CIF fills partly: ASE puts one element there, the last of several equal."""
-    told = atoms.info.get("occupancy")
-    if not isinstance(told, Mapping):
+    occupancy = atoms.info.get("occupancy")
+    if not isinstance(occupancy, Mapping):
         return
     kinds = atoms.arrays.get("spacegroup_kinds")
     partial = []
-    for key, site in told.items():
+    for key, site in occupancy.items():
         try:
             shares = {str(symbol): float(share) for symbol, share in site.items()}
             there = set(atoms.symbols[[int(key)] if kinds is None else kinds == int(key)])

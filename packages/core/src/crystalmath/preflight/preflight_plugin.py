@@ -37,16 +37,16 @@ def crystalmath_preflight(
     # Within the functions: most recipes concern nobody here, and a command must start quickly.
     from crystalmath.preflight import inspector, plausibility
 
-    told = (*unread, *plausibility.findings(recipe, atoms, parameters))
+    findings = (*unread, *plausibility.findings(recipe, atoms, parameters))
     if not inspector.concerns(recipe, environment):
-        return (*told, *_refused(recipe, environment))
+        return (*findings, *_refused(recipe, environment))
     from crystalmath.preflight.verdict import judge, unasked
 
     try:
         report = inspector.ask(recipe, atoms, parameters, environment, document)
     except inspector.CannotAsk as error:
-        return (*told, unasked(str(error), recipe, environment, error.settings))
-    return (*told, *judge(report, recipe, atoms, environment, parameters))
+        return (*findings, unasked(str(error), recipe, environment, error.settings))
+    return (*findings, *judge(report, recipe, atoms, environment, parameters))
 
 
 @hookimpl

@@ -68,8 +68,8 @@ def conditions(environment: Mapping[str, str]) -> Iterator[Condition]:
         try:
             yield from list(program.conditions(environment))
         except Exception as error:  # noqa: BLE001 - a stranger's
-            told = failure(program, error)
-            yield Condition(name="plugin", ok=False, message=told.message, remedy=told.remedy)
+            failed = failure(program, error)
+            yield Condition(name="plugin", ok=False, message=failed.message, remedy=failed.remedy)
 
 
 def guarded(program: Program, call: Callable[[], Iterable[Finding]]) -> list[Finding]:
@@ -130,8 +130,10 @@ def _of_program(program: Program, environment: Mapping[str, str]) -> Iterator[Pr
             document = json.loads(json.dumps(load(file), default=str))
         except Exception as error:
             raise InvalidJob(f"the preset {file} cannot be read: {error}") from error
-        if told := program.preset(document):
-            yield Preset(name=file.stem, program=program.files.title, file=str(file), settings=told)
+        if parameters := program.preset(document):
+            yield Preset(
+                name=file.stem, program=program.files.title, file=str(file), settings=parameters
+            )
 
 
 @cache

@@ -78,17 +78,17 @@ def ranks(command: object, nodes: int = 1) -> int | None:
         launcher = os.path.basename(word)
         if launcher in LAUNCHERS:
             options = words[number + 1 :]
-            told = _read(options, _MPI_OPTIONS if launcher in MPI else _SRUN_OPTIONS)
-            used = told.get("nodes", nodes)
+            counts = _read(options, _MPI_OPTIONS if launcher in MPI else _SRUN_OPTIONS)
+            used = counts.get("nodes", nodes)
             if names_hosts(options) or used not in {1, nodes}:
                 return None
-            return told.get("ranks", told["each"] * used if "each" in told else None)
+            return counts.get("ranks", counts["each"] * used if "each" in counts else None)
     return None
 
 
 def _read(words: list[str], options: Mapping[str, str]) -> dict[str, int]:
     """Read the options that are numbers: ``-n 4``, ``-n=4``, ``-n4``, ``--ntasks=4``."""
-    told: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for word, following in itertools.pairwise([*words, ""]):
         name, is_assigned, value = word.partition("=")
         if not is_assigned:
@@ -96,8 +96,8 @@ def _read(words: list[str], options: Mapping[str, str]) -> dict[str, int]:
             if name not in options and name[:2] in options and not name.startswith("--"):
                 name, value = name[:2], name[2:]
         if name in options and _NUMBER.fullmatch(value):
-            told[options[name]] = int(value)
-    return told
+            counts[options[name]] = int(value)
+    return counts
 
 
 #: Any of these says how many ranks there are.

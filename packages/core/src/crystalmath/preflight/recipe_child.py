@@ -22,7 +22,7 @@ from attrs import evolve
 
 from crystalmath import config
 from crystalmath.preflight.files import FileMemo, OpenedFiles
-from crystalmath.preflight.settings_check import LEAVES_NOTHING, refused, told_of
+from crystalmath.preflight.settings_check import LEAVES_NOTHING, problems_of, refused
 from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, begin_below
@@ -85,8 +85,8 @@ def _serve(control: socket.socket) -> None:
     try:
         _warm_up()
     except Exception as error:
-        if told := told_of(error) or refused():
-            control.sendall(json.dumps({"refused": told}).encode() + b"\n")
+        if problems := problems_of(error) or refused():
+            control.sendall(json.dumps({"refused": problems}).encode() + b"\n")
             return
         raise
     edited.note(started)

@@ -52,11 +52,14 @@ _PYTHONS = frozenset(("AttributeError", "IndexError", "KeyError", "TypeError", "
 def _trouble(
     job: CheckedJob, program: Program, trouble: Trouble, steps: list[int]
 ) -> Iterator[Finding]:
-    worded = [(number, program.words(trouble, job.report.steps[number], job)) for number in steps]
-    told = [(number, words) for number, words in worded if words is not None]
-    if told:
-        code, words = told[0][1]
-        steps = [number for number, _ in told]
+    worded = [
+        (number, finding)
+        for number in steps
+        if (finding := program.words(trouble, job.report.steps[number], job)) is not None
+    ]
+    if worded:
+        code, words = worded[0][1]
+        steps = [number for number, _ in worded]
         yield Finding(
             severity=job.severity(steps),
             code=code,

@@ -203,24 +203,24 @@ class Report:
     @classmethod
     def from_json(cls, text: str) -> Report:
         """Read what :meth:`to_json` wrote."""
-        told: dict[str, Any] = json.loads(text)
+        document: dict[str, Any] = json.loads(text)
         return cls(
-            steps=tuple(map(_step, told["steps"])),
-            end=told["end"],
-            trouble=Trouble(**told["trouble"]) if told["trouble"] else None,
-            files={path: _facts(facts) for path, facts in told["files"].items()},
-            survives=told["survives"],
+            steps=tuple(map(_step, document["steps"])),
+            end=document["end"],
+            trouble=Trouble(**document["trouble"]) if document["trouble"] else None,
+            files={path: _facts(facts) for path, facts in document["files"].items()},
+            survives=document["survives"],
         )
 
 
-def _step(told: dict[str, Any]) -> Step:
-    needs = tuple(Need(**need) for need in told.pop("needs"))
-    troubles = tuple(Trouble(**trouble) for trouble in told.pop("troubles"))
-    inputs = told.pop("inputs")
-    starts, notes = tuple(map(tuple, told.pop("starts"))), tuple(told.pop("notes"))
-    cores = told.pop("of_cores")
+def _step(document: dict[str, Any]) -> Step:
+    needs = tuple(Need(**need) for need in document.pop("needs"))
+    troubles = tuple(Trouble(**trouble) for trouble in document.pop("troubles"))
+    inputs = document.pop("inputs")
+    starts, notes = tuple(map(tuple, document.pop("starts"))), tuple(document.pop("notes"))
+    cores = document.pop("of_cores")
     return Step(
-        **told,
+        **document,
         starts=starts,
         notes=notes,
         of_cores=tuple((file, name) for file, name in cores),
@@ -230,9 +230,9 @@ def _step(told: dict[str, Any]) -> Step:
     )
 
 
-def _facts(told: dict[str, Any]) -> FileFacts:
-    signature = told["signature"]
-    return FileFacts(**{**told, "signature": None if signature is None else tuple(signature)})
+def _facts(document: dict[str, Any]) -> FileFacts:
+    signature = document["signature"]
+    return FileFacts(**{**document, "signature": None if signature is None else tuple(signature)})
 
 
 #: What an exception may say, in characters.

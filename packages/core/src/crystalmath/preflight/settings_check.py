@@ -74,8 +74,8 @@ def _ask(environment: Mapping[str, str]) -> dict[str, str]:
         start_new_session=True,
     ) as process:
         try:
-            told, _ = process.communicate(timeout=LIMIT_S)
-            answer: dict[str, Any] = json.loads(told)
+            output, _ = process.communicate(timeout=LIMIT_S)
+            answer: dict[str, Any] = json.loads(output)
         except (subprocess.TimeoutExpired, ValueError):
             process.kill()
             raise _Passing({}) from None  # nothing is claimed
@@ -102,8 +102,8 @@ _ALONE = "_crystalmath_quacc_settings"
 def main() -> None:
     """Tell of this process's settings."""
     os.environ.update(LEAVES_NOTHING)
-    told, lasts = _read()
-    sys.stdout.write(json.dumps({"refused": told, "lasts": lasts}))
+    problems, lasts = _read()
+    sys.stdout.write(json.dumps({"refused": problems, "lasts": lasts}))
 
 
 def refused() -> dict[str, str]:
@@ -115,19 +115,19 @@ def refused() -> dict[str, str]:
     return _read()[0]
 
 
-def told_of(error: Exception) -> dict[str, str]:
+def problems_of(error: Exception) -> dict[str, str]:
     """Return the same of what importing quacc has raised; empty if something else is wrong."""
-    told: dict[str, str] = {}
+    problems: dict[str, str] = {}
     if getattr(error, "title", None) == "QuaccSettings":  # pydantic's, which is imported by now
         for each in cast("Any", error).errors(include_url=False, include_context=False):
             name = str(each["loc"][0]) if each["loc"] else ""
             extra = each["type"] == "extra_forbidden"
             words = "quacc has no such setting" if extra else each["msg"]
             # A setting that may be of several types is wrong for each of them.
-            told[name] = f"{told[name]}; {words}" if name in told else words
+            problems[name] = f"{problems[name]}; {words}" if name in problems else words
     elif type(error).__module__.partition(".")[0] in _READERS:
-        told[""] = words_of(error)
-    return told
+        problems[""] = words_of(error)
+    return problems
 
 
 def _read() -> tuple[dict[str, str], bool]:
@@ -137,8 +137,8 @@ def _read() -> tuple[dict[str, str], bool]:
         if kind is not None:
             kind()
     except Exception as error:  # noqa: BLE001 - whatever it is, quacc would raise it as well
-        told = told_of(error) or {_culprit(kind): words_of(error)}
-        return told, not isinstance(error, OSError)
+        problems = problems_of(error) or {_culprit(kind): words_of(error)}
+        return problems, not isinstance(error, OSError)
     return {}, True
 
 

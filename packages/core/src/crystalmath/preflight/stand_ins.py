@@ -127,8 +127,8 @@ def _of_cores(step: Step, other: Step | None) -> Step:
     if step.inputs is None or other is None or other.inputs is None:
         return step
     ours, theirs = (
-        {(each.file, each.name): each.value for each in told.settings}
-        for told in (step.inputs, other.inputs)
+        {(each.file, each.name): each.value for each in inputs.settings}
+        for inputs in (step.inputs, other.inputs)
     )
     places = [place for place in {**ours, **theirs} if ours.get(place) != theirs.get(place)]
     return evolve(step, of_cores=tuple(places))

@@ -79,8 +79,8 @@ def _rest(report: Report) -> Iterator[str]:
             why = ", ".join(said(str(each)) for each in step.troubles)
             yield f"the input of step {number} cannot be written" + (f": {why}" if why else "")
     if report.end != "done" and report.trouble is not None:
-        told = report.trouble
-        why = told.message if told.type == "Unknown" else str(told)
+        trouble = report.trouble
+        why = trouble.message if trouble.type == "Unknown" else str(trouble)
         yield f"further steps are not known: {said(why)}"
 
 
@@ -112,8 +112,8 @@ def written_inputs(work: str, programs: Sequence[Program]) -> _Work[Inputs]:
         files = yield from _read(folder, program, room)
         room -= sum(map(len, files.values()))
         if room < 0 or len(steps) == _MOST_STEPS:
-            told = f"there are {len(found)} calculations; the input of these first ones is shown"
-            return Inputs(steps=tuple(steps), rest=told, source="files")
+            rest = f"there are {len(found)} calculations; the input of these first ones is shown"
+            return Inputs(steps=tuple(steps), rest=rest, source="files")
         if files:
             steps.append(_step(program, files))
         yield
@@ -176,23 +176,23 @@ def with_marks(written: Inputs, asked: Inputs) -> Inputs:
     earlier step's result.
     """
     pairs = zip_longest(written.steps, asked.steps)
-    steps = (_marked(step, told) for step, told in pairs if step is not None)
+    steps = (_marked(step, asked) for step, asked in pairs if step is not None)
     return evolve(written, steps=tuple(steps))
 
 
-def _marked(step: StepInputs, told: StepInputs | None) -> StepInputs:
-    if told is None or told.program != step.program:
+def _marked(step: StepInputs, asked: StepInputs | None) -> StepInputs:
+    if asked is None or asked.program != step.program:
         return step
     return evolve(
         step,
-        formula=step.formula or told.formula,
-        preset=told.preset,
-        settings=tuple(_settings(step, told)),
+        formula=step.formula or asked.formula,
+        preset=asked.preset,
+        settings=tuple(_settings(step, asked)),
     )
 
 
-def _settings(step: StepInputs, told: StepInputs) -> Iterator[Setting]:
-    known = {(each.file, each.name): each for each in told.settings}
+def _settings(step: StepInputs, asked: StepInputs) -> Iterator[Setting]:
+    known = {(each.file, each.name): each for each in asked.settings}
     for each in step.settings:
         mark = known.pop((each.file, each.name), None)
         if mark is not None and (mark.value == each.value or not mark.certain):

@@ -122,21 +122,21 @@ def unasked(
 
 def _refused(settings: Mapping[str, str], environment: Mapping[str, str]) -> Finding:
     """Return which settings quacc does not start with; no job of any recipe would."""
-    sources, told = [], []
+    sources, problems = [], []
     for name, words in settings.items():
         found = None
         with contextlib.suppress(ValueError):  # a file that cannot be read is what it tells
             found = quacc_setting(name, environment)
         if found is None:
-            told.append(f"{name}: {words}" if name else words)
+            problems.append(f"{name}: {words}" if name else words)
         else:
             value, source = found
             sources.append(source)
-            told.append(f"{source} is {said(repr(value)):.80}: {words}")
+            problems.append(f"{source} is {said(repr(value)):.80}: {words}")
     return Finding(
         severity="error",
         code="quacc_settings",
-        message=said(f"quacc does not start with its settings: {'; '.join(told)}"),
+        message=said(f"quacc does not start with its settings: {'; '.join(problems)}"),
         source=sources[0] if sources else None,
         remedy=f"correct {' and '.join(sources) or 'its variables (QUACC_...) or its file'}",
     )

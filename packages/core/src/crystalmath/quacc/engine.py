@@ -181,10 +181,10 @@ class EngineRunner(JobRunner):
         try:
             if directory.is_gone():  # `OSError` where the file system is
                 return None
-            told = directory.containment(attempt.number).get("allocation")
+            allocation = directory.containment(attempt.number).get("allocation")
         except (BadFile, OSError) as error:
             raise EngineUnavailable(f"nobody knows where {attempt.id} runs: {error}") from error
-        return told if isinstance(told, str) else None
+        return allocation if isinstance(allocation, str) else None
 
     def own_name(self) -> dict[str, Any]:
         """Return this process as :meth:`is_orphan` knows it, to record with its children."""
@@ -339,8 +339,8 @@ class EngineRunner(JobRunner):
             cluster=spec.cluster,
             cores=self.cores(spec.cluster),
         )
-        told = job_environment(resources, spec.environment, launcher)
-        return evolve(spec, environment=told)
+        environment = job_environment(resources, spec.environment, launcher)
+        return evolve(spec, environment=environment)
 
     def get_status(self, job_id: str) -> JobState:
         """Tell a job's present state; see :meth:`JobRunner.get_status`."""

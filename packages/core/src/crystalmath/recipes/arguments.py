@@ -143,8 +143,8 @@ def check_arguments(
     findings = _check_unknown(recipe, parameters, others)
     missing = [item.name for item in others if _is_missing(item, parameters)]
     if missing:
-        told = choices(recipe.signature.parameters[missing[0]])
-        which = f", one of {', '.join(told)}: --param {missing[0]}={told[0]}" if told else ""
+        values = choices(recipe.signature.parameters[missing[0]])
+        which = f", one of {', '.join(values)}: --param {missing[0]}={values[0]}" if values else ""
         raise InvalidJob(f"the recipe {recipe.name} needs the parameter {missing[0]!r}{which}")
     for item in others:
         if item.kind in _BY_NAME:
@@ -189,17 +189,17 @@ def _check_choices(
 ) -> Iterator[Finding]:
     """Find texts that are none of those which an annotation names; a recipe may take more."""
     for item in others:
-        value, told = parameters.get(item.name), choices(item)
-        if isinstance(value, str) and told and value.lower() not in map(str.lower, told):
+        value, values = parameters.get(item.name), choices(item)
+        if isinstance(value, str) and values and value.lower() not in map(str.lower, values):
             # Of a machine-learned potential's libraries quacc takes no other.
             certain = (recipe.name.split(".")[2:3], item.name) == (["mlip"], "library")
             yield Finding(
                 severity="error" if certain else "warning",
                 code="parameter_choice",
                 message=f"{item.name} = {value!r:.80} is none of the choices of {recipe.name}: "
-                f"{', '.join(told)}",
+                f"{', '.join(values)}",
                 source=f"the parameter {item.name}",
-                remedy=did_you_mean(value, told, "name one of them"),
+                remedy=did_you_mean(value, values, "name one of them"),
             )
 
 

@@ -290,8 +290,8 @@ class ResultDecoder(Decoder):
             raise
         except Exception as error:  # whatever a class says of data that it did not write
             reason = f"{node['@module']}.{node['@class']} cannot be read"
-            told = f"{place_name(place)}: {reason} ({type(error).__name__}: {str(error)[:200]})"
-            raise InvalidJob(told) from error
+            message = f"{place_name(place)}: {reason} ({type(error).__name__}: {str(error)[:200]})"
+            raise InvalidJob(message) from error
 
     def _for_monty(self, value: Any) -> Any:
         """Check and write anew an object of a listed class, whose own code reads what is in it.

@@ -226,9 +226,9 @@ def _module(module_name: str, recipe: str) -> Module:
         parent = ".".join(parts[:depth])
         spec = find_spec(f"{parent}.{part}" if parent else part, path)
         if spec is None:
-            told = _absent(parent, part)
+            absent = _absent(parent, part)
             asked_back = nearest(part, _submodules(path)) or _admission(parent, recipe)
-            raise InvalidJob(f"there is no recipe {recipe}: {told}{asked_back}")
+            raise InvalidJob(f"there is no recipe {recipe}: {absent}{asked_back}")
         path = spec.submodule_search_locations
         if path is None and depth < len(parts) - 1:
             raise InvalidJob(

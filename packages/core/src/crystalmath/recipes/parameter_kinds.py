@@ -74,9 +74,9 @@ def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
     given = {name: value for name, value in parameters.items() if value is not None}
     if recipe.name.startswith(f"{NAMESPACE}."):
         wrong = [
-            told
+            problem
             for name, value in given.items()
-            for told in _wrong(
+            for problem in _wrong(
                 name, value, repr(arguments[name].annotation) if name in arguments else ""
             )
         ]
@@ -126,8 +126,8 @@ def choices(argument: inspect.Parameter) -> tuple[str, ...]:
     if not isinstance(node, ast.Subscript) or last_name(node.value) != "Literal":
         return ()
     values = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-    told = [each.value for each in values if isinstance(each, ast.Constant)]
-    texts = tuple(each for each in told if isinstance(each, str))
+    constants = [each.value for each in values if isinstance(each, ast.Constant)]
+    texts = tuple(each for each in constants if isinstance(each, str))
     return texts if len(texts) == len(values) else ()
 
 

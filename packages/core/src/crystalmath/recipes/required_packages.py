@@ -36,12 +36,14 @@ def check_packages(
         return []
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     function = recipe.name.rpartition(".")[2]
-    told: dict[str, str | None] = {}
+    missing: dict[str, str | None] = {}
     for need in _needs(recipe.file, function, _DEEP):
         for package in need.packages:
             # Without its parent no package is there; that is told once.
-            if not _is_there(package, paths) and not any(package.startswith(f"{k}.") for k in told):
-                told.setdefault(package, need.remedy)
+            if not _is_there(package, paths) and not any(
+                package.startswith(f"{k}.") for k in missing
+            ):
+                missing.setdefault(package, need.remedy)
     return [
         Finding(
             severity="error" if certain else "warning",
@@ -51,7 +53,7 @@ def check_packages(
             source=f"the recipe {recipe.name}",
             remedy=remedy,
         )
-        for package, remedy in told.items()
+        for package, remedy in missing.items()
     ]
 
 

@@ -237,11 +237,11 @@ def _looked_up(recipe: str) -> frozenset[tuple[str, str]]:
 
 def _of_all(jobs: list[Recipe], given: Mapping[str, Any]) -> Iterator[Finding]:
     """Look at what all jobs of a flow get: one that reads a parameter is enough."""
-    told = [
+    by_job = [
         {each.source: each for each in _of_job(job, given, f"job_params.{_ALL}.")} for job in jobs
     ]
-    for source in dict.fromkeys(name for of_job in told for name in of_job):
-        findings = [of_job[source] for of_job in told if source in of_job]
+    for source in dict.fromkeys(name for of_job in by_job for name in of_job):
+        findings = [of_job[source] for of_job in by_job if source in of_job]
         # One that says where it may belong says more than another.
         findings.sort(key=lambda each: (each.severity != "error", each.remedy == _NO_PLACE))
         if findings[0].severity == "error" or len(findings) == len(jobs):
@@ -309,14 +309,14 @@ def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
     if program is None:
         return
     named = {} if recipe.signature is None else recipe.signature.parameters
-    told = [
+    unread = [
         (name, f"the parameter {name!r} of {recipe.name}", why, remedy)
         for name, why, remedy in unread_keywords(
             program, [name for name in parameters if name not in named]
         )
     ]
     given = parameters.get("input_data")
-    told += [
+    unread += [
         (
             f"input_data.{name}",
             f"{name!r} in the parameter 'input_data' of {recipe.name}",
@@ -325,7 +325,7 @@ def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
         )
         for name, why, remedy in unread_input(program, given if isinstance(given, Mapping) else {})
     ]
-    for name, what, why, remedy in told:
+    for name, what, why, remedy in unread:
         meant = _in_table(name, named, place)
         if meant is None and remedy is not None:
             meant = remedy.replace("%", place, 1)

@@ -198,12 +198,12 @@ def _pw(environment: Mapping[str, str]) -> Command | None:
         return None
     name: object = "pw.x"
     if names is not None:
-        told = json.loads(names[0]) if isinstance(names[0], str) else names[0]
-        name = told.get("pw") if isinstance(told, dict) else None
+        binaries = json.loads(names[0]) if isinstance(names[0], str) else names[0]
+        name = binaries.get("pw") if isinstance(binaries, dict) else None
     where = "" if folder is None else folder[0]
     if not isinstance(name, str) or not isinstance(where, str):
         return None
-    source = next((told[1] for told in (folder, names) if told), None)
+    source = next((setting[1] for setting in (folder, names) if setting), None)
     text = shlex.quote(str(Path(where, name)))
     return Command(text, source or "the default of QUACC_ESPRESSO_BIN_DIR")
 

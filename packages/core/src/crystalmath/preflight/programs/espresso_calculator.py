@@ -211,13 +211,13 @@ def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Ste
     files = {template.inputname: _written(calculator, atoms, asked.directory)}
     whose = _Whose(calculator, asked)
     binary = getattr(template, "binary", "pw")
-    told = tuple(settings(files))
+    written = tuple(settings(files))
     return StepInputs(
         program=program.files.title if binary == "pw" else f"{binary}.x",
         formula=atoms.get_chemical_formula(),
         preset=whose.name,
         files=files,
-        settings=marked(told, {each.name.lower(): whose(each) for each in told}),
+        settings=marked(written, {each.name.lower(): whose(each) for each in written}),
     )
 
 

@@ -84,8 +84,12 @@ class Vasp(Program):
 
     def preset(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return its parameters; files of moments or POTCARs alone are for others to inherit."""
-        told: Mapping[str, Any] = document.get("inputs", {})
-        return told if told.keys() - {"elemental_magmoms", "pp", "pp_version", "setups"} else {}
+        parameters: Mapping[str, Any] = document.get("inputs", {})
+        return (
+            parameters
+            if parameters.keys() - {"elemental_magmoms", "pp", "pp_version", "setups"}
+            else {}
+        )
 
     def read(self, path: str, data: bytes) -> FileFacts:
         """Judge the content of a POTCAR."""

@@ -323,8 +323,8 @@ def _names(command: str) -> set[str]:
 def _parameters(job: CheckedJob) -> Iterator[Finding]:
     unknown: dict[tuple[str, str | None], list[int]] = {}
     for number, step in enumerate(job.report.steps):
-        for told in step.unknown.items():
-            unknown.setdefault(told, []).append(number)
+        for parameter in step.unknown.items():
+            unknown.setdefault(parameter, []).append(number)
     for (name, near), steps in unknown.items():
         yield Finding(
             severity="warning",

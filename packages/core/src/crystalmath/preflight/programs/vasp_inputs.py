@@ -70,15 +70,15 @@ def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Ste
     read = [facts(path, program) for path in calculator.ppp_list]
     files[TITLES] = "".join(f"{each.titel or _untitled(each)}\n" for each in read)
     whose = _Whose(calculator, asked)
-    told = tuple(settings(files))
+    written = tuple(settings(files))
     return StepInputs(
         program=program.files.title,
         formula=atoms.get_chemical_formula(),
         preset=whose.name,
         files=files,
         settings=(
-            *marked(told, {each.name.lower(): whose(each) for each in told}),
-            *whose.left(told),
+            *marked(written, {each.name.lower(): whose(each) for each in written}),
+            *whose.left(written),
         ),
     )
 
@@ -118,8 +118,10 @@ class _Whose:
         if name in _MADE_FROM:
             names = _MADE_FROM[name]
             known = [one for one in names if one in self.given or one in self.preset]
-            told = [self._of(one) for one in known if name == TITLES.lower() or self._is_used(one)]
-            return told[0] if told else ("default", None)
+            origins = [
+                self._of(one) for one in known if name == TITLES.lower() or self._is_used(one)
+            ]
+            return origins[0] if origins else ("default", None)
         # quacc spells out what xc means.
         if name in self._of_xc and name not in self.given and name not in self.preset:
             return self._of("xc")
