@@ -10,7 +10,7 @@ from ase.constraints import FixAtoms
 from crystalmath.client import JobFailed, Submission
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.recipes.job_structure import JobStructure
-from crystalmath.recipes.result_structures import find_structures
+from crystalmath.recipes.summary import find_structures
 
 # Commands ask that server, too.
 pytestmark = pytest.mark.usefixtures("server")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from crystalmath.preflight.inspector import concerns
+from crystalmath.preflight.programs_here import concerns
 
 ALLOWED = {"CRYSTALMATH_RECIPES": "ours.recipes, single"}
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from crystalmath.recipes import json_arrays
-from crystalmath.recipes.json_arrays import array_from, array_items, array_of
+from crystalmath.recipes import json_text
+from crystalmath.recipes.json_text import array_from, array_items, array_of
 
 NUMBERS = st.integers(-(2**40), 2**40) | st.floats(allow_nan=False)
 ROWS = st.lists(NUMBERS | st.booleans() | st.text(max_size=3) | st.none(), max_size=7) | st.lists(
@@ -20,7 +20,7 @@ ROWS = st.lists(NUMBERS | st.booleans() | st.text(max_size=3) | st.none(), max_s
 @pytest.fixture(scope="module", autouse=True)
 def short_slices():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_arrays, "_SLICE", 2)
+        patch.setattr(json_text, "_ARRAY_SLICE", 2)
         yield
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmath.preflight.ranks import check_ranks, ranks
+from crystalmath.preflight.commands import check_ranks, ranks
 
 VASP = "quacc.recipes.vasp.core.static_job"
 ESPRESSO = "quacc.recipes.espresso.core.static_job"

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crystalmath.quacc.potcar import get_potcar_info, get_potcar_path, validate_potcars
-from crystalmath.recipes.potcar_path import fresh_process
+from crystalmath.recipes.quacc_settings import potcars_of
 
 FOREIGN = ("VASP_", "QUACC_", "ASE_", "CRYSTALMATH_")
 
@@ -307,7 +307,7 @@ def test_highest_first(home, tmp_path, monkeypatch):
     assert found() == ("/old", "quacc.SETTINGS.VASP_PP_PATH")
     quacc.get_settings = lambda: SimpleNamespace(VASP_PP_PATH=Path("/new"))
     assert found() == ("/new", "quacc.get_settings().VASP_PP_PATH")
-    assert fresh_process(os.environ).source == "QUACC_VASP_PP_PATH"
+    assert potcars_of(os.environ).source == "QUACC_VASP_PP_PATH"
     config = home / ".config" / "ase" / "config.ini"
     config.parent.mkdir(parents=True)
     config.write_text("[environment]\nVASP_PP_PATH = /ase\n")
@@ -445,7 +445,7 @@ def test_a_fresh_process_agrees_with_quacc_and_ase(tmp_path, home):
         timeout=120,
     )
     for case, answer in zip(cases, json.loads(done.stdout), strict=True):
-        where = fresh_process(case)
+        where = potcars_of(case)
         if isinstance(answer, dict):  # quacc or ASE does not even start
             assert where.trouble or "ASE_CONFIG_PATH" in case, (case, answer)
         elif answer in (None, "", "."):  # an empty path is the job's own directory to quacc

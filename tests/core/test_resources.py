@@ -19,7 +19,7 @@ from crystalmath.errors import InvalidJob, JobRefused, KeyConflict
 from crystalmath.models import EngineSettings, JobSpec, JobState, Resources, Submission
 from crystalmath.models.cluster import read_cluster
 from crystalmath.models.fields import declared
-from crystalmath.preflight.ranks import check_asked_ranks
+from crystalmath.preflight.commands import check_asked_ranks
 from crystalmath.service import JobService
 
 AL = bulk("Al", a=4.0, cubic=True)

@@ -66,9 +66,9 @@ def _setting(name: str) -> Callable[[Mapping[str, str]], str | None]:
 
 
 def _potcars(environment: Mapping[str, str]) -> str | None:
-    from crystalmath.recipes.potcar_path import fresh_process
+    from crystalmath.recipes.quacc_settings import potcars_of
 
-    where = fresh_process(environment).path
+    where = potcars_of(environment).path
     return None if where is None else str(where)
 
 

@@ -112,7 +112,7 @@ class JobValues:
     @cached_property
     def atoms(self) -> Atoms:
         """The structure whose energy the summary tells (`InvalidJob` if the result has none)."""
-        from crystalmath.recipes.result_structures import find_structures, read_structure
+        from crystalmath.recipes.summary import find_structures, read_structure
 
         return read_structure(find_structures(self._result).final)
 

@@ -23,11 +23,8 @@ from crystalmath import config
 from crystalmath._starting import start_tied
 from crystalmath.errors import CrystalMathError
 from crystalmath.preflight.child_supervisor import RENEWALS, STARVED_S, WARM_UP_S, remove
-from crystalmath.preflight.programs_here import program_of, programs
-from crystalmath.preflight.recipe_imports import imports_any
 from crystalmath.preflight.report import Report
 from crystalmath.preflight.report_cache import Question, ReportCache
-from crystalmath.recipes import lookup
 from crystalmath.recipes.quacc_settings import settings_files
 from crystalmath.worker.imports import signature
 
@@ -61,21 +58,6 @@ class CannotAsk(CrystalMathError):  # noqa: N818 - named for what happened
     def __init__(self, message: str, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.settings = dict(settings or {})
-
-
-def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
-    """Return whether a recipe runs a program whose files are checked, so that it must be asked.
-
-    Neither quacc nor the recipe is imported; of a user's own, the source is read.
-    """
-    if recipe.startswith(f"{lookup.NAMESPACE}."):
-        return program_of(recipe) is not None
-    allow = config.admitted(environment)
-    if not recipe.startswith(tuple(f"{name}." for name in allow)):
-        return False
-    roots = [name.split(".")[0] for name in allow]
-    used = [module for each in programs() for module in (*each.recipes, *each.imports)]
-    return imports_any(recipe.rpartition(".")[0], used, roots)
 
 
 class Inspector:

@@ -36,9 +36,10 @@ def crystalmath_preflight(
         return found
     # Within the functions: most recipes concern nobody here, and a command must start quickly.
     from crystalmath.preflight import inspector, plausibility
+    from crystalmath.preflight.programs_here import concerns
 
     findings = (*unread, *plausibility.findings(recipe, atoms, parameters))
-    if not inspector.concerns(recipe, environment):
+    if not concerns(recipe, environment):
         return (*findings, *_refused(recipe, environment))
     from crystalmath.preflight.verdict import judge, unasked
 
@@ -59,8 +60,9 @@ def crystalmath_pseudopotentials(
 ) -> Sequence[Pseudopotential]:
     """Identify the files that a job reads, each once, from the same answer."""
     from crystalmath.preflight import inspector
+    from crystalmath.preflight.programs_here import concerns
 
-    if not inspector.concerns(recipe, environment):
+    if not concerns(recipe, environment):
         return ()
     from crystalmath.preflight.verdict import pseudopotentials
 

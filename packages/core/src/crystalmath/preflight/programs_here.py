@@ -1,13 +1,21 @@
-"""The programs that the installed plugins provide, by name and by recipe, and their presets."""
+"""The programs that the installed plugins provide, which recipes run them, and their presets."""
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib.util
 import json
+import re
+import sys
+import time
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from attrs import frozen
+
+from crystalmath import config
 from crystalmath.engines.registry import plugins
 from crystalmath.errors import InvalidJob, did_you_mean, shown
 from crystalmath.models import Finding
@@ -16,9 +24,11 @@ from crystalmath.preflight.checked_job import said
 from crystalmath.preflight.program import Condition, Program
 from crystalmath.recipes.lookup import NAMESPACE
 from crystalmath.recipes.quacc_settings import expanded, quacc_setting
+from crystalmath.recipes.source import locate, parse
+from crystalmath.worker.imports import Edited, signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.preflight.checked_job import FileKind
 
@@ -60,6 +70,21 @@ def may_be_asked(recipe: str) -> bool:
     what a user's recipe calls is in its source.
     """
     return program_of(recipe) is not None or not recipe.startswith(f"{NAMESPACE}.")
+
+
+def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
+    """Return whether a recipe runs a program whose files are checked, so that it must be asked.
+
+    Neither quacc nor the recipe is imported; of a user's own, the source is read.
+    """
+    if recipe.startswith(f"{NAMESPACE}."):
+        return program_of(recipe) is not None
+    allow = config.admitted(environment)
+    if not recipe.startswith(tuple(f"{name}." for name in allow)):
+        return False
+    roots = [name.split(".")[0] for name in allow]
+    used = [module for each in programs() for module in (*each.recipes, *each.imports)]
+    return imports_any(recipe.rpartition(".")[0], used, roots)
 
 
 def conditions(environment: Mapping[str, str]) -> Iterator[Condition]:
@@ -145,3 +170,138 @@ def _loader(file: str) -> Callable[[Path], Any]:
     spec.loader.exec_module(module)
     load: Callable[[Path], Any] = module.load_yaml_calc
     return load
+
+
+#: As ``import_module()`` takes it.
+_NAMED = re.compile(r"\w+(\.\w+)+")
+
+
+#: How long an answer holds while the files are as they were, in seconds: by then it is noticed
+#: too where another module is found by a name. To find the modules takes ten times as long as to
+#: see that none has changed.
+_HOLDS_S = 1.0
+
+_Question: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+
+
+@frozen
+class _Answer:
+    """What a question was answered, when (monotonic, in s), and of which files."""
+
+    value: bool
+    at: float
+    files: Mapping[str, tuple[int, ...]]
+
+    def holds(self) -> bool:
+        return time.monotonic() - self.at < _HOLDS_S and all(
+            signature(file) == known for file, known in self.files.items()
+        )
+
+
+#: The last questions, with their answers; at most so many.
+_answers: dict[_Question, _Answer] = {}
+_MOST_ANSWERS = 256
+
+
+def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> bool:
+    """Return whether a module imports any of some packages; nothing is imported.
+
+    Imports within functions count, names of modules in text, and what other modules import that it
+    imports itself: those below the same roots, and those that are not installed.
+    """
+    question = module, tuple(wanted), tuple(roots), tuple(sys.path)
+    answer = _answers.get(question)
+    if answer is None or not answer.holds():
+        at = time.monotonic()
+        files: dict[str, tuple[int, ...]] = {}
+        answer = _Answer(_imports_any(module, question[1], question[2], files), at, files)
+        if len(_answers) >= _MOST_ANSWERS:
+            _answers.clear()
+        _answers[question] = answer
+    return answer.value
+
+
+def _imports_any(
+    module: str,
+    wanted: tuple[str, ...],
+    roots: tuple[str, ...],
+    files: dict[str, tuple[int, ...]],
+) -> bool:
+    """Answer the question; `files` gets what was read for it, with the signatures."""
+    queue, seen = [module], {module}
+    follow: dict[str, bool] = {}
+    while queue:
+        imported, named = _imports(queue.pop(), files)
+        if any(_is_below(name, wanted) for name in imported | named):
+            return True
+        for name in imported:
+            top = name.partition(".")[0]
+            if top not in follow:
+                follow[top] = _is_edited(top, _edited(roots))
+            if name not in seen and follow[top]:
+                seen.add(name)
+                queue.append(name)
+    return False
+
+
+def _is_below(name: str, packages: Sequence[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+_NOTHING: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+_edited = functools.cache(Edited)
+
+
+def _is_edited(top: str, edited: Edited) -> bool:
+    if top in sys.stdlib_module_names:
+        return False
+    spec = locate(top)
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    return any(edited.covers(top, place) for place in places if place)
+
+
+def _imports(
+    module: str, files: dict[str, tuple[int, ...]]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Name all that a module imports, modules and what is in them, and what its text may name."""
+    spec = locate(module)
+    file = spec.origin if spec else None
+    if spec is None or file is None or not file.endswith((".py", ".pyw")):
+        return _NOTHING
+    package = module if spec.submodule_search_locations is not None else spec.parent
+    files[file] = signature(file)
+    return _read(file, package or "", files[file])
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(
+    file: str, package: str, signature: tuple[int, ...]
+) -> tuple[frozenset[str], frozenset[str]]:
+    del signature  # part of the key: a module that was mended is read again
+    try:
+        tree = parse(file)
+        return frozenset(_names(tree, package)), frozenset(_texts(tree))
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        # Whoever looks up or imports the recipe says what is wrong with it.
+        return _NOTHING
+
+
+def _names(tree: ast.Module, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            name = "." * node.level + (node.module or "")
+            try:
+                home = importlib.util.resolve_name(name, package)
+            except ImportError:  # more dots than there are packages
+                continue
+            yield home
+            yield from (f"{home}.{alias.name}" for alias in node.names)
+
+
+def _texts(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and _NAMED.fullmatch(text):
+            yield text

@@ -3,7 +3,7 @@
 This is the coarse check, of elements alone: any PBE library with a dataset for each, in any
 variant. Which dataset a recipe asks for is the recipe's to say, and
 :mod:`crystalmath.preflight` asks it. Neither quacc nor pymatgen is imported here; where the path
-comes from is told in :mod:`crystalmath.recipes.potcar_path`.
+comes from is told in :mod:`crystalmath.recipes.quacc_settings`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import one_line
 from crystalmath.models import Finding
-from crystalmath.recipes.potcar_path import VARIABLE, PotcarPath, this_process
+from crystalmath.recipes.quacc_settings import VARIABLE, PotcarPath, potcars_of_this_process
 from crystalmath.recipes.source_folders import folder_trouble, names_in
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def get_potcar_path() -> Path | None:
     pathlib.Path or None
         The path, which need not exist; ``None`` where nothing names one.
     """
-    return this_process().path
+    return potcars_of_this_process().path
 
 
 def validate_potcars(elements: set[str]) -> tuple[bool, str | None]:
@@ -63,7 +63,7 @@ def validate_potcars(elements: set[str]) -> tuple[bool, str | None]:
     """
     if not elements:
         return True, None
-    finding = check_potcars(this_process(), elements)
+    finding = check_potcars(potcars_of_this_process(), elements)
     return (True, None) if finding is None else (False, str(finding))
 
 
@@ -77,7 +77,7 @@ def get_potcar_info() -> dict[str, Any]:
         ``valid`` (a PBE library is there and can be read) and ``functionals`` (name of a folder
         -> its number of datasets).
     """
-    return describe_potcars(this_process())
+    return describe_potcars(potcars_of_this_process())
 
 
 def describe_potcars(where: PotcarPath) -> dict[str, Any]:

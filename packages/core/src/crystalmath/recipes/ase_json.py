@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.errors import InvalidJob
-from crystalmath.recipes.json_arrays import array_from, array_items
+from crystalmath.recipes.json_text import array_from, array_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable

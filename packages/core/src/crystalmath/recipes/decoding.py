@@ -18,7 +18,7 @@ from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import decode_atoms
 from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder, place_name
-from crystalmath.recipes.json_arrays import array_from, text_width
+from crystalmath.recipes.json_text import array_from, text_width
 
 _TAGS = frozenset(("@module", "@class", "@callable", "@bound", "@object_reference", "@version"))
 

@@ -17,7 +17,7 @@ from attrs import frozen
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import check_atoms, encode_atoms, prepare
-from crystalmath.recipes.json_arrays import array_items
+from crystalmath.recipes.json_text import array_items
 
 if TYPE_CHECKING:
     import numpy as np

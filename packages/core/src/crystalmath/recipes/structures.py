@@ -18,7 +18,7 @@ from crystalmath.recipes.ase_json import (
     is_as_written,
     prepare,
 )
-from crystalmath.recipes.json_arrays import array_of
+from crystalmath.recipes.json_text import array_of
 
 if TYPE_CHECKING:
     import os

@@ -267,7 +267,7 @@ class Admission:
         return spec
 
     def _check_ranks(self, spec: JobSpec, *, has_engine: bool = True) -> list[Finding]:
-        from crystalmath.preflight.ranks import check_asked_ranks
+        from crystalmath.preflight.commands import check_asked_ranks
 
         defaults = Resources()
         if has_engine:

@@ -56,8 +56,7 @@ class CheckedCommands:
 
 
 def _look(asked: AskedJob, runner: EngineRunner, *, own: bool) -> _Looked:
-    from crystalmath.preflight.commands import commands_of
-    from crystalmath.preflight.ranks import check_ranks
+    from crystalmath.preflight.commands import check_ranks, commands_of
 
     recipe, environment = asked.spec.recipe, asked.spec.environment
     commands = None if own else commands_of(recipe, environment)

@@ -91,7 +91,7 @@ class Geometries:
         return self._completed(atoms, job)
 
     def _of_result(self, job: JobMetadata, frame: int | None) -> Atoms:
-        from crystalmath.recipes.result_structures import find_structures, read_structure
+        from crystalmath.recipes.summary import find_structures, read_structure
 
         found = find_structures(b"".join(self._jobs.result_chunks(job)))
         frames = found.trajectory

@@ -135,7 +135,7 @@ def is_asked(recipe: str) -> bool:
         Its name; a leading ``quacc.recipes.`` may be left out.
     """
     from crystalmath.config import load
-    from crystalmath.preflight.inspector import concerns
+    from crystalmath.preflight.programs_here import concerns
     from crystalmath.recipes.lookup import full_name
 
     allow = load().recipes_allow

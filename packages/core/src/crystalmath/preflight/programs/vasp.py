@@ -15,7 +15,7 @@ from crystalmath.preflight.launching import Command, Launch
 from crystalmath.preflight.program import Asked, Condition, Program
 from crystalmath.preflight.programs import potcar_file, vasp_findings, vasp_inputs
 from crystalmath.preflight.programs.vasp_findings import PotcarFolders, functionals_of
-from crystalmath.recipes.potcar_path import VARIABLE, fresh_process
+from crystalmath.recipes.quacc_settings import VARIABLE, potcars_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -132,7 +132,7 @@ class Vasp(Program):
 
     def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:  # noqa: ARG002
         """Refuse a job whose settings keep quacc and ASE from being imported."""
-        named = fresh_process(environment)
+        named = potcars_of(environment)
         if named.trouble is None:
             return None
         return Finding(
@@ -173,7 +173,7 @@ class Vasp(Program):
         from crystalmath.preflight.commands import check_commands
         from crystalmath.quacc.potcar import check_potcars, describe_potcars
 
-        where = fresh_process(environment)
+        where = potcars_of(environment)
         if wrong := check_potcars(where, ()):
             # Recipes of other programs need none, and a job may have a library of its own.
             remedy = f"{wrong.remedy}; only VASP's recipes need one"

@@ -17,7 +17,7 @@ from crystalmath.preflight.checked_job import brief, safe
 from crystalmath.preflight.folders import Folders, FolderTrouble, names_below
 from crystalmath.preflight.launching import Command, is_found
 from crystalmath.recipes.lookup import look_up
-from crystalmath.recipes.potcar_path import VARIABLE, PotcarPath, fresh_process
+from crystalmath.recipes.quacc_settings import VARIABLE, PotcarPath, potcars_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ class PotcarFolders(Folders):
     @cached_property
     def named(self) -> PotcarPath:
         """Where the job's environment says that POTCARs are."""
-        return fresh_process(self.job.environment)
+        return potcars_of(self.job.environment)
 
     @property
     def library(self) -> str:
